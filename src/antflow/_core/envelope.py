@@ -1,0 +1,74 @@
+"""An item on its way: plain data, no futures, no loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from antflow._core.result import PipelineResult
+
+DEFAULT_PRIORITY = 100
+
+
+class Envelope(PipelineResult[Any]):
+    """One item and what the engine must know to take it further.
+
+    It could be written to a file or sent to another machine at any hand-over between stages. Where
+    the item has arrived, the envelope *becomes* its result (`arrive`): an object less to make for
+    every item, and a third of the garbage collector's work.
+
+    Attributes:
+        sequence_id: Place in the run's intake, from 0; unique in the run.
+        id: The item's id, unique in the run.
+        value: What the current stage was given.
+        metadata: The item's own metadata.
+        input: The item as it was fed.
+        attempts: Tries begun of what is being tried (a task or the stage); 0 while it only waits.
+        priority: Lower goes first.
+        position: Index of the stage it is in or waits for.
+        task: Index of the task to try next; above 0 only when a later task of the stage is retried.
+        carry: What that task is given.
+        not_before: Earliest moment of its next try (loop time), while it waits for one.
+        lease: Number of times the item was handed out; a remote worker's claim names it.
+        parent: Sequence number of the item this one was made from, or ``None``.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        sequence_id: int,
+        id: Any,
+        value: Any,
+        metadata: dict[str, Any],
+        input: Any,
+        priority: int = DEFAULT_PRIORITY,
+        position: int = 0,
+        parent: int | None = None,
+    ) -> None:
+        self.sequence_id = sequence_id
+        self.id = id
+        self.value = value
+        self.metadata = metadata
+        self.error = None
+        self.stage = ""
+        self.attempts = 0
+        self.input = input
+        self.priority = priority
+        self.position = position
+        self.parent = parent
+        self.task = 0
+        self.carry: Any = None
+        self.not_before = 0.0
+        self.lease = 0
+
+    def arrive(self, stage: str, error: Exception | None) -> PipelineResult[Any]:
+        """Become the item's result: the same object, from now on a plain `PipelineResult`."""
+        self.stage = stage
+        self.error = error
+        self.carry = None
+        self.__class__ = PipelineResult  # type: ignore[assignment]
+        return self
+
+    def __repr__(self) -> str:
+        # Short, and without the value: it is what a debugger shows for every item in a channel.
+        return f"<Envelope {self.sequence_id} at stage {self.position}, attempts={self.attempts}>"

@@ -1,0 +1,193 @@
+"""What the engine needs from outside, and what it offers there, as protocols.
+
+The engine imports nothing above `_core`; whatever stands around it arrives at construction and has
+one of these shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from antflow._core.envelope import Envelope
+from antflow._core.events import TaskEventType
+from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.result import PipelineResult
+from antflow._core.run_facts import RunFacts
+from antflow._core.snapshot import DashboardSnapshot, ErrorSummary
+from antflow._core.transition import Kind, Transition
+
+Wait = Awaitable[None] | None
+"""``None``, or something the worker has to await before it goes on with the item."""
+
+
+class Timer(Protocol):
+    """A call that was put off and can be called off."""
+
+    def cancel(self) -> None: ...
+
+
+class Timers(Protocol):
+    """Time, from outside: seconds of a monotonic clock, and calls put off by some of them."""
+
+    def now(self) -> float: ...
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer: ...
+
+
+class Source(Protocol):
+    """Where items come from, taken a few at a time by the first stage when it is hungry."""
+
+    def take(self, most: int) -> list[Any]:
+        """Up to ``most`` raw items; ``[]``: there are no more, now or ever.
+
+        Raises:
+            Exception: What the user's iterable raised. Items it gave before that were returned by
+                an earlier call.
+        """
+        ...
+
+
+class Store(Protocol):
+    """Keeps the truth, and may hold work back. None by default; a journal is one."""
+
+    def admit(self, envelopes: Sequence[Envelope]) -> Wait:
+        """Keep items before they enter. They enter when what is returned has been awaited."""
+        ...
+
+    def record(self, transition: Transition, value: Any) -> Wait:
+        """Keep a transition; ``value`` is the stage's result for COMPLETED, else ``None``.
+
+        Returns:
+            ``None``, or an awaitable when the backlog is full: the worker waits for it.
+
+        Raises:
+            Exception: It cannot be kept: the run takes no more in and ends with this exception.
+        """
+        ...
+
+
+class Observer(Protocol):
+    """Sees every transition of one run, and has no power over it.
+
+    Every method returns ``None``, or an awaitable that the worker waits for so that one item's
+    events arrive in order. An awaitable that is not going to be awaited is closed (its ``close()``
+    is called).
+    """
+
+    @property
+    def hears_starts(self) -> bool:
+        """Whether `started` is to be called."""
+        ...
+
+    @property
+    def hears_tasks(self) -> bool:
+        """Whether `task` is to be called."""
+        ...
+
+    def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
+        """The run begins. ``rewire()`` is to be called when one of the two properties changes."""
+        ...
+
+    def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
+        """Items were taken in and are about to be put into their stage's channel."""
+        ...
+
+    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
+        """A worker began with an item (again, when ``envelope.attempts`` is above 1)."""
+        ...
+
+    def ended(
+        self,
+        kind: Kind,
+        envelope: Envelope,
+        worker: WorkerBook | None,
+        began: float | None,
+        now: float,
+        error: Exception | None,
+        value: Any,
+    ) -> Wait:
+        """A visit ended: COMPLETED, SKIPPED, RETRYING, FAILED or CANCELLED.
+
+        Args:
+            kind: How.
+            envelope: The item, still as it was in the stage that it leaves.
+            worker: Who had it; ``None`` if nobody did.
+            began: When the worker began; ``None`` if the item was not being worked on.
+            now: When it ended.
+            error: Why, for RETRYING, FAILED and CANCELLED.
+            value: What the stage made of the item, for COMPLETED.
+        """
+        ...
+
+    def task(
+        self,
+        kind: TaskEventType,
+        envelope: Envelope,
+        worker: WorkerBook,
+        name: str,
+        now: float,
+        duration: float | None,
+        error: Exception | None,
+    ) -> Wait:
+        """A try of a task started or ended."""
+        ...
+
+    def closed(self) -> None:
+        """The run is over; nothing of it may be kept alive."""
+        ...
+
+
+class Guard(Protocol):
+    """Calls what the user gave, so that nothing it does can change an outcome."""
+
+    def call(self, name: str, function: Callable[..., Any], *args: Any) -> Wait:
+        """Call ``function(*args)``; what it raises is logged once under ``name`` and counted.
+
+        Returns:
+            ``None``, or what must be awaited because ``function`` returned an awaitable.
+        """
+        ...
+
+
+@runtime_checkable
+class SnapshotSource(Protocol):
+    """What a display is given in ``on_start``: mostly a `Pipeline`."""
+
+    def get_dashboard_snapshot(self) -> DashboardSnapshot: ...
+
+
+class DashboardProtocol(Protocol):
+    """A dashboard: an object with these methods, each sync or async; a missing one does nothing.
+
+    Subclass it, or do not: only the names count.
+    """
+
+    def on_start(self, pipeline: Any, total_items: int) -> Any:
+        """The run begins.
+
+        Args:
+            pipeline: The pipeline; its ``get_…`` queries answer for this run.
+            total_items: How many items there will be; 0 when that is not known.
+        """
+
+    def on_update(self, snapshot: DashboardSnapshot) -> Any:
+        """Called at once, then every ``dashboard_update_interval`` seconds, and at the end."""
+
+    def on_finish(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> Any:
+        """Called exactly once when the run is over, also after an error or a cancellation."""
+
+
+class _Starts(Protocol):
+    def on_start(self, pipeline: Any, total_items: int) -> Any: ...
+
+
+class _Updates(Protocol):
+    def on_update(self, snapshot: DashboardSnapshot) -> Any: ...
+
+
+class _Finishes(Protocol):
+    def on_finish(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> Any: ...
+
+
+AnyDashboard = _Starts | _Updates | _Finishes
+"""An object with at least one method of `DashboardProtocol`: what is missing does nothing."""

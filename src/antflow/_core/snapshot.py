@@ -1,0 +1,204 @@
+"""How it is now: the values a dashboard is given.
+
+A snapshot is a true copy: it never changes afterwards, and its cost grows with the number of stages
+and workers, never with the number of items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+WorkerStatus = Literal["idle", "busy"]
+RunState = Literal["idle", "running", "draining", "stopping", "cancelling", "finished"]
+"""Where a run is: not begun · at work · input ended · shutting down · being cancelled · over."""
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """What one worker does at this moment.
+
+    Attributes:
+        worker_name: ``"Fetch-W0"``.
+        stage: Name of its stage.
+        status: "busy" while it has an item, else "idle".
+        current_item_id: Id of the item it has.
+        current_task: Name of the task that runs.
+        processing_since: When it began with the item, in Unix seconds.
+    """
+
+    worker_name: str
+    stage: str
+    status: WorkerStatus
+    current_item_id: Any = None
+    current_task: str | None = None
+    processing_since: float | None = None
+
+
+@dataclass(slots=True)
+class WorkerMetrics:
+    """What one worker has done so far.
+
+    Attributes:
+        worker_name: ``"Fetch-W0"``.
+        stage: Name of its stage.
+        items_processed: Items it has brought through its stage.
+        items_failed: Items that failed for good in its hands.
+        total_processing_time: Seconds it spent on items, failed tries included.
+        last_active: When it last began or ended an item, in Unix seconds; ``None`` if never.
+    """
+
+    worker_name: str
+    stage: str
+    items_processed: int = 0
+    items_failed: int = 0
+    total_processing_time: float = 0.0
+    last_active: float | None = None
+
+    @property
+    def avg_processing_time(self) -> float:
+        """Seconds per item, over processed and failed ones; 0.0 before the first."""
+        items = self.items_processed + self.items_failed
+        return self.total_processing_time / items if items else 0.0
+
+
+@dataclass(slots=True)
+class StageStats:
+    """Counts of one stage.
+
+    Attributes:
+        stage_name: The stage.
+        pending_items: Waiting in its channel.
+        in_progress_items: In the hands of its workers.
+        completed_items: Brought through it.
+        failed_items: Failed for good in it.
+        retried_items: Failed tries that were, or will be, followed by another.
+        skipped_items: Passed through unchanged (``skip_if``).
+        dropped_items: Ended here without a result.
+        cancelled_items: Stopped here by a cancellation or shutdown.
+        retrying_items: Waiting for their next try.
+        blocked_items: Announced to this stage and waiting for room, with the worker that sends
+            them.
+        workers: How many workers the stage has.
+        capacity: Room in its channel; ``None`` = unbounded.
+        busy_seconds: Seconds its workers have spent on items.
+    """
+
+    stage_name: str
+    pending_items: int
+    in_progress_items: int
+    completed_items: int
+    failed_items: int
+    retried_items: int = 0
+    skipped_items: int = 0
+    dropped_items: int = 0
+    cancelled_items: int = 0
+    retrying_items: int = 0
+    blocked_items: int = 0
+    workers: int = 0
+    capacity: int | None = None
+    busy_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class PipelineStats:
+    """Counts of a whole run.
+
+    Accepted items are processed, failed, dropped, expanded, cancelled or in flight.
+
+    Attributes:
+        items_processed: Came out at the end, well.
+        items_failed: Failed for good.
+        items_in_flight: Accepted and not settled.
+        queue_sizes: Stage name → items waiting in its channel.
+        stage_stats: Stage name → its counts, in pipeline order.
+        items_accepted: Taken in.
+        items_dropped: Ended well without a result.
+        items_expanded: Became several items.
+        items_cancelled: Stopped by a cancellation or shutdown.
+    """
+
+    items_processed: int
+    items_failed: int
+    items_in_flight: int
+    queue_sizes: dict[str, int]
+    stage_stats: dict[str, StageStats] = field(default_factory=dict[str, StageStats])
+    items_accepted: int = 0
+    items_dropped: int = 0
+    items_expanded: int = 0
+    items_cancelled: int = 0
+
+
+@dataclass(slots=True)
+class FailedItem:
+    """An item that failed for good.
+
+    Attributes:
+        item_id: The item's id.
+        error: The error's text.
+        error_type: The error's class name.
+        stage: Name of the stage it failed in.
+        attempts: How many tries the task (or stage) was given.
+        timestamp: When, in Unix seconds.
+    """
+
+    item_id: Any
+    error: str
+    error_type: str
+    stage: str
+    attempts: int
+    timestamp: float
+
+
+@dataclass(slots=True)
+class ErrorSummary:
+    """Failures summed up. ``str()`` gives a short text for people.
+
+    Attributes:
+        total_failed: How many items failed for good.
+        errors_by_type: Error class name → count.
+        errors_by_stage: Stage name → count.
+        failed_items: The failed items, oldest first. In a snapshot, and where results are not
+            collected, only the last ones.
+    """
+
+    total_failed: int
+    errors_by_type: dict[str, int]
+    errors_by_stage: dict[str, int]
+    failed_items: list[FailedItem]
+
+    def __str__(self) -> str:
+        if not self.total_failed:
+            return "No errors occurred"
+        lines = [f"{self.total_failed} failed items"]
+        for heading, counts in (("type", self.errors_by_type), ("stage", self.errors_by_stage)):
+            lines += ["", f"By {heading}:"]
+            lines += [f"  {name}: {count}" for name, count in counts.items()]
+        return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class DashboardSnapshot:
+    """Everything a dashboard shows, at one moment.
+
+    Attributes:
+        worker_states: Worker name → what it does now, in pipeline order.
+        worker_metrics: Worker name → what it has done, in pipeline order.
+        pipeline_stats: Counts of the run and of each stage.
+        error_summary: Exact counts by type and stage, and the last failures.
+        timestamp: When it was taken, in Unix seconds.
+        run_id: The run it shows; "" before the first one.
+        total_items: How many items the run will have, ``None`` while that is not known.
+        state: Where the run is.
+        elapsed: Seconds since the run began.
+    """
+
+    worker_states: dict[str, WorkerState]
+    worker_metrics: dict[str, WorkerMetrics]
+    pipeline_stats: PipelineStats
+    error_summary: ErrorSummary
+    timestamp: float
+    run_id: str = ""
+    total_items: int | None = None
+    state: RunState = "idle"
+    elapsed: float = 0.0

@@ -1,0 +1,84 @@
+"""Text from outside made safe: for messages, logs, terminals.
+
+Items, ids, stage names and error texts are not trusted. They may carry escape sequences that drive
+a terminal, newlines that forge log lines, or a ``__str__`` that raises.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_ESCAPE_SEQUENCES = re.compile(
+    r"""
+      \x1b \[ [0-?]* [ -/]* [@-~]                # CSI … final byte
+    | \x9b [0-?]* [ -/]* [@-~]                   # the same, as one C1 character
+    | (?: \x1b [\]PX^_] | [\x90\x98\x9d\x9e\x9f] )   # OSC, DCS, SOS, PM, APC …
+      [^\x07\x1b\x9c]* (?: \x07 | \x1b\\ | \x9c )?   # … up to BEL or ST
+    | \x1b [ -/]* [0-~]                          # two-character sequences
+    """,
+    re.VERBOSE,
+)
+"""ECMA-48 §5.3-5.6: what a terminal takes as a command rather than as text."""
+
+
+def safe_str(value: object) -> str:
+    """``str(value)`` as a plain string, or a placeholder where that raises."""
+    try:
+        return str.__str__(str(value))  # str() may answer with a subclass that has its own ideas
+    except Exception:
+        return f"<{type(value).__name__}: str() failed>"
+
+
+def safe_repr(value: object, limit: int = 80) -> str:
+    """``repr(value)`` cut at ``limit`` characters, or a placeholder where that raises."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}: repr() failed>"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def clean(value: object) -> str:
+    """One printable line of text that can drive no terminal and forge no log line.
+
+    Escape sequences are removed whole, newlines become `` ⏎ ``, tabs a space, and every other
+    control, bidirectional, zero-width or unencodable character becomes ``·``.
+    """
+    text = value if type(value) is str else safe_str(value)
+    if text.isprintable():  # the usual case, at C speed; bidi and zero-width are not printable
+        return text
+    text = _ESCAPE_SEQUENCES.sub("", text)
+    text = text.replace("\r\n", "\n").replace("\n", " ⏎ ").replace("\t", " ")
+    return "".join(c if c.isprintable() or c == "\u3000" else _stand_in(c) for c in text)
+
+
+def _stand_in(character: str) -> str:
+    return " " if unicodedata.category(character) == "Zs" else "·"
+
+
+def error_type_name(error: BaseException) -> str:
+    """The name an error is counted under.
+
+    The class name; for an exception group also the names of what is in it, as
+    ``ExceptionGroup[KeyError, ValueError]``; for a `TaskFailedError` the name of what was raised.
+    """
+    original = getattr(error, "original_exception", None)
+    if isinstance(original, BaseException):
+        return type(original).__name__
+    name = type(error).__name__
+    if isinstance(error, BaseExceptionGroup):
+        leaves = sorted(_leaf_names(error))
+        shown = ", ".join(leaves[:5]) + (", …" if len(leaves) > 5 else "")
+        return f"{name}[{shown}]"
+    return name
+
+
+def _leaf_names(group: BaseExceptionGroup[BaseException]) -> set[str]:
+    names: set[str] = set()
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            names |= _leaf_names(error)
+        else:
+            names.add(type(error).__name__)
+    return names

@@ -1,0 +1,108 @@
+"""The state machine of an item, as a table, and the record of one step of it.
+
+::
+
+      admitted            started               completed at the last stage
+    ──────────▶ QUEUED ────────────▶ IN_PROGRESS ──────────▶ settled
+                 │ ▲ ▲                 │  │  ▲   failed, dropped, expanded, cancelled ──▶ settled
+                 │ │ └── completed ────┘  │  │
+        skipped ─┘ │  (goes to the next   │  │ started
+                   │       stage)         ▼  │
+                   │                  RETRYING ── cancelled ──▶ settled
+                   └ skipped: on to the next stage, or settled at the last one
+
+Everything that must know what may follow what asks `LEGAL`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+
+class Kind(IntEnum):
+    """What happened to an item. The numbers are written to files: never change one."""
+
+    ADMITTED = 1
+    STARTED = 2
+    COMPLETED = 3
+    SKIPPED = 4
+    RETRYING = 5
+    FAILED = 6
+    DROPPED = 7
+    EXPANDED = 8
+    CANCELLED = 9
+
+
+class State(IntEnum):
+    """Where an item is between two transitions."""
+
+    NEW = 0
+    QUEUED = 1
+    IN_PROGRESS = 2
+    RETRYING = 3
+    SETTLED = 4
+
+
+LEGAL: dict[tuple[State, Kind], State] = {
+    (State.NEW, Kind.ADMITTED): State.QUEUED,
+    (State.QUEUED, Kind.STARTED): State.IN_PROGRESS,
+    (State.QUEUED, Kind.SKIPPED): State.QUEUED,
+    (State.QUEUED, Kind.CANCELLED): State.SETTLED,
+    (State.IN_PROGRESS, Kind.COMPLETED): State.QUEUED,
+    (State.IN_PROGRESS, Kind.RETRYING): State.RETRYING,
+    (State.IN_PROGRESS, Kind.FAILED): State.SETTLED,
+    (State.IN_PROGRESS, Kind.DROPPED): State.SETTLED,
+    (State.IN_PROGRESS, Kind.EXPANDED): State.SETTLED,
+    (State.IN_PROGRESS, Kind.CANCELLED): State.SETTLED,
+    (State.RETRYING, Kind.STARTED): State.IN_PROGRESS,
+    (State.RETRYING, Kind.CANCELLED): State.SETTLED,
+}
+"""State and what happens → the next state. At the last stage, COMPLETED and SKIPPED settle."""
+
+MOVES_ON = frozenset({Kind.COMPLETED, Kind.SKIPPED})
+"""Kinds after which the item waits for the next stage, or is settled when there is none."""
+
+
+def next_state(state: State, kind: Kind, *, last_stage: bool) -> State | None:
+    """The state after ``kind`` happened in ``state``; ``None`` if it cannot."""
+    following = LEGAL.get((state, kind))
+    if following is not None and last_stage and kind in MOVES_ON:
+        return State.SETTLED
+    return following
+
+
+class Transition(NamedTuple):
+    """One step of one item. Made only when somebody keeps or sends it.
+
+    Attributes:
+        run: The run.
+        node: The machine or process that recorded it; 0 for this one.
+        n: Number of the transition on that node, from 1: ``(node, n)`` names it once and for all.
+        seq: The item's sequence number.
+        stage: Index of the stage.
+        kind: What happened.
+        worker: Index of the worker within its stage, -1 when none had the item.
+        task: Name of the task that failed (FAILED, RETRYING), else "".
+        attempt: Number of the try, from 1; 0 when the item was not being tried.
+        lease: The item's lease.
+        mono: When, in seconds of the run's monotonic clock.
+        duration: Seconds the worker had the item, for kinds that end a visit; else 0.0.
+        error: What was raised (FAILED, RETRYING, CANCELLED), else ``None``.
+        version: Version of this record.
+    """
+
+    run: str
+    node: int
+    n: int
+    seq: int
+    stage: int
+    kind: Kind
+    worker: int
+    task: str
+    attempt: int
+    lease: int
+    mono: float
+    duration: float
+    error: Any
+    version: int = 1

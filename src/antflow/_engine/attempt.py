@@ -1,0 +1,146 @@
+"""One try: the tasks of a stage, called one after the other on one item."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+from antflow._core.envelope import Envelope
+from antflow._core.errors import TaskFailedError
+from antflow._core.events import TaskEventType
+from antflow._core.ledger import WorkerBook
+from antflow._core.stage import Stage, TaskFunc, task_name
+from antflow._engine.recorder import Recorder
+
+Call = Callable[[Any], Awaitable[Any]]
+"""A task as the engine calls it: the value in, an awaitable of the next one out."""
+
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Runs a function of no arguments in a thread."""
+
+
+class Attempt:
+    """How the items of one stage are tried.
+
+    Args:
+        stage: The stage.
+        recorder: Told of each task's start and end, if somebody listens.
+        now: The monotonic clock.
+        in_thread: Where plain functions run.
+    """
+
+    def __init__(
+        self, stage: Stage, recorder: Recorder, now: Callable[[], float], in_thread: InThread
+    ) -> None:
+        self._recorder = recorder
+        self._now = now
+        self._policy = stage.retry_policy
+        self.names = [task_name(task) for task in stage.tasks]
+        self._calls = [_as_call(task, stage.unpack_args, in_thread) for task in stage.tasks]
+
+    @property
+    def direct(self) -> Call | None:
+        """The task itself, where trying is nothing but calling it; else ``None``."""
+        if len(self._calls) == 1 and not self._recorder.tells_tasks:
+            return self._calls[0]
+        return None
+
+    async def run(self, envelope: Envelope, worker: WorkerBook) -> Any:
+        """Run the tasks, from where the item is to go on.
+
+        What a failed try leaves in the envelope is where the next one begins: under "per_task" the
+        failed task with what it was given, under "per_stage" the first task.
+
+        Returns:
+            The last task's value.
+        """
+        value = envelope.carry if envelope.task else envelope.value
+        for index in range(envelope.task, len(self._calls)):
+            if index != envelope.task and not self._policy.whole_stage:
+                envelope.task = index
+                envelope.carry = value
+                envelope.attempts = 1
+            worker.task = self.names[index]
+            if self._recorder.tells_tasks:
+                value = await self._told(self._calls[index], value, envelope, worker)
+            else:
+                value = await self._calls[index](value)
+        envelope.task = 0
+        envelope.carry = None
+        return value
+
+    async def _told(self, call: Call, value: Any, envelope: Envelope, worker: WorkerBook) -> Any:
+        recorder, now = self._recorder, self._now
+        began = now()
+        if (wait := recorder.task("start", envelope, worker, began)) is not None:
+            await wait
+            began = now()
+        try:
+            try:
+                value = await call(value)
+            except asyncio.CancelledError as error:
+                raise own_failure(error, worker) from error
+        except Exception as error:
+            is_last = self._policy.next_delay(envelope.attempts) is None
+            kind: TaskEventType = "fail" if is_last else "retry"
+            ended = now()
+            wait = recorder.task(kind, envelope, worker, ended, ended - began, error)
+            if wait is not None:
+                await wait
+            raise
+        ended = now()
+        if (wait := recorder.task("complete", envelope, worker, ended, ended - began)) is not None:
+            await wait
+        return value
+
+
+def own_failure(error: asyncio.CancelledError, worker: WorkerBook) -> TaskFailedError:
+    """The failure that a task's own ``CancelledError`` amounts to.
+
+    Raises:
+        asyncio.CancelledError: It is not the task's own: the worker itself is being cancelled.
+    """
+    running = asyncio.current_task()
+    if running is None or running.cancelling():
+        raise error
+    return TaskFailedError(worker.task or "", error)
+
+
+def _as_call(task: TaskFunc, unpack: bool, in_thread: InThread) -> Call:
+    call = task if _is_async(task) else partial(_call_in_thread, task, in_thread)
+    return partial(_unpacked, call) if unpack else call
+
+
+def _is_async(task: TaskFunc) -> bool:
+    while isinstance(task, partial):
+        task = task.func
+    return inspect.iscoroutinefunction(task) or inspect.iscoroutinefunction(
+        getattr(task, "__call__", None)  # noqa: B004 - the method itself is wanted
+    )
+
+
+def _unpacked(call: Callable[..., Awaitable[Any]], value: Any) -> Awaitable[Any]:
+    if isinstance(value, dict):
+        return call(**value)
+    if isinstance(value, (list, tuple)):
+        return call(*value)
+    return call(value)
+
+
+async def _call_in_thread(task: TaskFunc, in_thread: InThread, *args: Any, **kwargs: Any) -> Any:
+    """Call a plain function in a thread; await what it returns if that must be awaited."""
+    context = copy_context()
+    result = await in_thread(partial(context.run, _no_stop_iteration, task, args, kwargs))
+    return await result if inspect.isawaitable(result) else result
+
+
+def _no_stop_iteration(task: TaskFunc, args: Any, kwargs: Any) -> Any:
+    # A future cannot carry StopIteration: before Python 3.12 it would never be done.
+    try:
+        return task(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError("task raised StopIteration") from error

@@ -1,0 +1,268 @@
+"""The bounded link between two stages.
+
+It is one ordered queue. A sender *puts* its item, always at once, and then waits for *room* if the
+queue is longer than its capacity; so an item is in the channel or with its sender and never
+between the two, whatever is cancelled and when. At most ``capacity + senders`` items are inside:
+the same that would exist if the waiting senders held theirs.
+
+A receiver takes an item at once, or parks until the *bell* wakes it. A wake-up carries no item: it
+only says "look again". So a receiver that is cancelled after it was woken loses nothing; it rings
+the bell once more. One burst costs one wake-up: the bell wakes one sleeper, and lets one sender go
+on, and rings again in the next turn of the loop while there is more to do. There are no timers and
+no polling.
+
+Order: FIFO within a priority, lower priority number first. The heap exists only once an item with
+another than the default priority was put.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Generic, TypeVar
+
+from antflow._core.envelope import DEFAULT_PRIORITY
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """How full a channel is.
+
+    Attributes:
+        items: Items inside, those of waiting senders included.
+        capacity: Items it holds before senders wait; ``None`` = unbounded.
+        senders: Senders that have not gone on yet.
+        sleepers: Receivers waiting for an item.
+        is_closed: Whether it was closed.
+    """
+
+    items: int
+    capacity: int | None
+    senders: int
+    sleepers: int
+    is_closed: bool
+
+
+class Channel(Generic[T]):
+    """A bounded, closable queue for one event loop.
+
+    Args:
+        capacity: Items it holds before senders wait. 0 = hand to hand: a sender waits until its
+            item is taken. ``None`` = unbounded.
+        recruit: Called when there is work and nobody sleeps: start another receiver and return
+            ``True``, or return ``False`` if there is none to start.
+        has_more: Says whether a receiver that is woken would find work although the queue is empty
+            (the first stage pulls from the source).
+    """
+
+    __slots__ = (
+        "_bell",
+        "_has_more",
+        "_heap",
+        "_left_over",
+        "_loop",
+        "_most",
+        "_queue",
+        "_recruit",
+        "_senders",
+        "_serial",
+        "_sleepers",
+        "capacity",
+        "is_closed",
+    )
+
+    def __init__(
+        self,
+        capacity: int | None,
+        *,
+        recruit: Callable[[], bool] | None = None,
+        has_more: Callable[[], bool] | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.capacity = capacity
+        self._most: float = float("inf") if capacity is None else capacity
+        self._recruit = recruit
+        self._has_more = has_more
+        self._queue: deque[T] = deque()
+        self._heap: list[tuple[int, int, T]] | None = None
+        self._serial = 0
+        self._left_over: list[T] = []
+        self._sleepers: deque[asyncio.Future[None]] = deque()
+        self._senders: deque[asyncio.Future[None]] = deque()
+        self._bell: asyncio.Handle | None = None
+        self.is_closed = False
+
+    # Sending
+
+    def put(self, item: T, priority: int = DEFAULT_PRIORITY) -> bool:
+        """Append an item, at once.
+
+        On a closed channel the item is set aside for `drain`: nobody will take it.
+
+        Returns:
+            Whether the sender must now await `room`.
+        """
+        queue = self._queue
+        if self._heap is not None or priority != DEFAULT_PRIORITY or self.is_closed:
+            return self._put_slowly(item, priority)
+        queue.append(item)
+        if self._bell is None:
+            self._bell = self._loop.call_soon(self._ring)
+        return len(queue) > self._most
+
+    def put_first(self, item: T, priority: int = DEFAULT_PRIORITY) -> None:
+        """Put an item before all others of its priority: one that has been in here before."""
+        if self.is_closed:
+            self._left_over.append(item)
+            return
+        if self._heap is None and priority != DEFAULT_PRIORITY:
+            self._order_by_priority()
+        if self._heap is None:
+            self._queue.appendleft(item)
+        else:
+            self._serial += 1
+            heappush(self._heap, (priority, -self._serial, item))
+        self.ring()
+
+    async def room(self) -> None:
+        """Wait until the queue is back within its capacity, in the order of the callers.
+
+        Cancellation: the item that was put stays in the channel.
+        """
+        if len(self) <= self._most or self.is_closed:
+            return
+        sender = self._loop.create_future()
+        self._senders.append(sender)
+        try:
+            await sender
+        except asyncio.CancelledError:
+            if sender in self._senders:
+                self._senders.remove(sender)
+            else:
+                self.ring()
+            raise
+
+    # Receiving
+
+    def take(self) -> T | None:
+        """The next item; ``None`` when there is none."""
+        queue = self._queue
+        if queue:
+            item = queue.popleft()
+        elif self._heap:
+            item = heappop(self._heap)[2]
+        else:
+            return None
+        if self._senders and self._bell is None:
+            self._bell = self._loop.call_soon(self._ring)
+        return item
+
+    async def wait(self) -> None:
+        """Park until there may be something to take, or the channel is closed.
+
+        Cancellation: a wake-up that came at the same time is passed on.
+        """
+        sleeper = self._loop.create_future()
+        self._sleepers.append(sleeper)
+        try:
+            await sleeper
+        except asyncio.CancelledError:
+            if sleeper in self._sleepers:
+                self._sleepers.remove(sleeper)
+            else:
+                self.ring()
+            raise
+
+    def ring(self) -> None:
+        """Soon wake or recruit a receiver if there is work, and a sender if there is room."""
+        if self._bell is None:
+            self._bell = self._loop.call_soon(self._ring)
+
+    def wake_all(self) -> None:
+        """Have every sleeper look again."""
+        while self._wake_one(self._sleepers):
+            pass
+
+    # Ending
+
+    def close(self) -> None:
+        """No more puts. What is inside can still be taken; sleepers and waiting senders go on."""
+        self.is_closed = True
+        self.wake_all()
+        while self._wake_one(self._senders):
+            pass
+
+    def drain(self) -> list[T]:
+        """Take out everything at once, in order, what was put after `close` last."""
+        items = [entry[2] for entry in sorted(self._heap or ())] + list(self._queue)
+        items += self._left_over
+        self._queue.clear()
+        self._left_over.clear()
+        if self._heap is not None:
+            self._heap.clear()
+        return items
+
+    def __len__(self) -> int:
+        """Items inside, those of waiting senders included."""
+        return len(self._queue) if self._heap is None else len(self._heap)
+
+    def __bool__(self) -> bool:
+        # A channel is never false: `channel or default` must not take an empty one for none.
+        return True
+
+    @property
+    def blocked(self) -> int:
+        """Items inside beyond the capacity: each has a sender that waits."""
+        return 0 if self.capacity is None else max(len(self) - self.capacity, 0)
+
+    def statistics(self) -> ChannelStatistics:
+        """How full it is."""
+        return ChannelStatistics(
+            len(self), self.capacity, len(self._senders), len(self._sleepers), self.is_closed
+        )
+
+    # Inside
+
+    def _put_slowly(self, item: T, priority: int) -> bool:
+        if self.is_closed:
+            self._left_over.append(item)
+            return False
+        heap = self._order_by_priority() if self._heap is None else self._heap
+        self._serial += 1
+        heappush(heap, (priority, self._serial, item))
+        self.ring()
+        return len(heap) > self._most
+
+    def _order_by_priority(self) -> list[tuple[int, int, T]]:
+        # Serial numbers are unique, so the heap never compares two items.
+        heap = [(DEFAULT_PRIORITY, n, item) for n, item in enumerate(self._queue)]
+        self._heap = heap
+        self._serial = len(heap)
+        self._queue.clear()
+        return heap
+
+    def _ring(self) -> None:
+        self._bell = None
+        if self.is_closed:
+            return
+        sender_went_on = False
+        if self._senders and len(self) <= self._most:
+            sender_went_on = self._wake_one(self._senders)
+        there_is_work = len(self) or (self._has_more is not None and self._has_more())
+        if there_is_work and not self._wake_one(self._sleepers):
+            there_is_work = self._recruit is not None and self._recruit()
+        if there_is_work or sender_went_on:
+            self._bell = self._loop.call_soon(self._ring)
+
+    def _wake_one(self, waiting: deque[asyncio.Future[None]]) -> bool:
+        while waiting:
+            waiter = waiting.popleft()
+            if not waiter.done():  # done: it was cancelled and has not run yet
+                waiter.set_result(None)
+                return True
+        return False

@@ -1,0 +1,30 @@
+"""Time for a run, taken from the event loop it runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from antflow._core.ports import Timer
+
+
+class LoopTimers:
+    """The timers port over an event loop.
+
+    A loop that brings its own time (a virtual one, in tests) is believed. For all others the clock
+    is `time.monotonic`: it is what asyncio's own loop reads, with one call less, and finer than
+    uvloop's, which counts milliseconds.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        own_time = (
+            isinstance(loop, asyncio.BaseEventLoop)
+            and type(loop).time is not asyncio.BaseEventLoop.time
+        )
+        self.now: Callable[[], float] = loop.time if own_time else time.monotonic
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Call ``callback()`` after ``delay`` seconds."""
+        return self._loop.call_later(delay, callback)

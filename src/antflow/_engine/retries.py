@@ -1,0 +1,97 @@
+"""Items that wait for their next try, without holding a worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from heapq import heappop, heappush
+
+from antflow._core.envelope import Envelope
+from antflow._core.ports import Timer, Timers
+from antflow._engine.channel import Channel
+
+
+class RetryHeap:
+    """The timer heap of one stage: one timer, for the item that is due first.
+
+    A due item goes to the head of the stage's channel, above its capacity: it has been inside
+    before.
+
+    The heap is bounded: after `push`, a worker waits for `room` and takes nothing new meanwhile,
+        so that
+    at most ``capacity`` items and one per worker wait here.
+    """
+
+    def __init__(self, channel: Channel[Envelope], timers: Timers, capacity: int) -> None:
+        self._channel = channel
+        self._timers = timers
+        self._capacity = capacity
+        self._heap: list[tuple[float, int, Envelope]] = []
+        self._timer: Timer | None = None
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._is_closed = False
+
+    def push(self, envelope: Envelope, delay: float) -> None:
+        """Let an item wait ``delay`` seconds; on a closed heap, until `drain`."""
+        if delay <= 0 and not self._is_closed:
+            self._channel.put_first(envelope, envelope.priority)
+            return
+        envelope.not_before = self._timers.now() + delay
+        heappush(self._heap, (envelope.not_before, envelope.sequence_id, envelope))
+        if not self._is_closed and self._heap[0][2] is envelope:
+            self._set_timer()
+
+    async def room(self) -> None:
+        """Wait until fewer than ``capacity`` items wait here."""
+        while len(self._heap) >= self._capacity and not self._is_closed:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a worker has to wait for room."""
+        return len(self._heap) >= self._capacity
+
+    def close(self) -> None:
+        """Nothing becomes due any more."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wake()
+
+    def drain(self) -> list[Envelope]:
+        """Take out everything, earliest first."""
+        envelopes = [entry[2] for entry in sorted(self._heap)]
+        self._heap.clear()
+        return envelopes
+
+    def __len__(self) -> int:
+        """Items that wait here."""
+        return len(self._heap)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = max(self._heap[0][0] - self._timers.now(), 0.0)
+        self._timer = self._timers.call_later(delay, self._release_due)
+
+    def _release_due(self) -> None:
+        self._timer = None
+        now = self._timers.now()
+        while self._heap and self._heap[0][0] <= now:
+            envelope = heappop(self._heap)[2]
+            self._channel.put_first(envelope, envelope.priority)
+        if self._heap:
+            self._set_timer()
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,47 @@
+"""Items from the user's iterable, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+LONGEST_PULL = 0.005
+"""Seconds after which one pull ends, so that a slow generator does not hold the event loop."""
+
+
+class IterableSource:
+    """The source port over any iterable; it is never materialised.
+
+    Args:
+        items: The iterable. Its iterator is made at once, so what cannot be iterated fails here.
+        now: A monotonic clock, in seconds.
+    """
+
+    def __init__(self, items: Iterable[Any], now: Callable[[], float]) -> None:
+        self._iterator: Iterator[Any] = iter(items)
+        self._now = now
+        self._error: Exception | None = None
+        self._is_plain = isinstance(items, (list, tuple, range))
+
+    def take(self, most: int) -> list[Any]:
+        """Up to ``most`` items, fewer when it takes longer than `LONGEST_PULL`; ``[]``: no more."""
+        if self._error is not None:
+            raise self._error
+        taken: list[Any] = []
+        deadline = self._now() + LONGEST_PULL
+        try:
+            for item in self._iterator:
+                taken.append(item)
+                if len(taken) >= most or (not self._is_plain and self._now() >= deadline):
+                    break
+        except Exception as error:
+            if not taken:
+                raise
+            self._error = error  # what came before it is taken in first
+        return taken
+
+    def close(self) -> None:
+        """Let a generator run its clean-up; what that raises is its own affair."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()

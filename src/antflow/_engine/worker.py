@@ -1,0 +1,77 @@
+"""The worker loop: take, start, try, hand over.
+
+The loop reads like the way of an item. What is rare (a task failed, an item passes by, somebody
+listens) is a call into the `StageRun`. There is no `asyncio.Task`, no timer and no future per
+item: a task that does not suspend costs no turn of the event loop.
+
+An item that was taken is in the worker's hands, until one of the recorder's methods that end a
+visit was called and the item was put on. Between the two, whatever is raised here, the item is
+settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from antflow._core.ledger import WorkerBook
+
+if TYPE_CHECKING:
+    from antflow._engine.stage_run import StageRun
+
+
+async def work(stage: StageRun, worker: WorkerBook) -> None:
+    """Work for a stage until its channel is closed or the worker is retired.
+
+    Cancellation: the item in hand is settled as cancelled.
+    """
+    run, recorder, take, now = stage.run, stage.recorder, stage.take, stage.run.timers.now
+    skip_if, on_success = stage.description.skip_if, stage.description.on_success
+    attempt, next_channel = stage.attempt, stage.next_channel
+    time = now()
+    while worker.index < stage.worker_count:
+        envelope = take()
+        if envelope is None:
+            envelope = await stage.receive(worker)
+            if envelope is None:
+                return
+            time = now()
+        if skip_if is not None and not envelope.attempts:
+            if await stage.passes_by(envelope, worker):
+                continue
+            time = now()
+        try:
+            if (wait := recorder.started(envelope, worker, time)) is not None:
+                await wait
+            if (direct := stage.direct) is not None:
+                value = await direct(envelope.value)
+            else:
+                value = await attempt(envelope, worker)
+        except Exception as error:
+            await stage.tried_in_vain(envelope, worker, error)
+        except asyncio.CancelledError as error:
+            await stage.tried_in_vain(envelope, worker, stage.own_failure(error, envelope, worker))
+        except BaseException as error:  # why: it ends the run, in order; see `interrupt`
+            stage.interrupt(error, envelope, worker)
+            return
+        else:
+            time = now()
+            wait = recorder.completed(envelope, worker, value, time)
+            if wait is not None or on_success is not None:
+                wait = stage.move_on(envelope, value, wait)
+            elif next_channel is None:  # from here on `StageRun.put_on`, written out
+                envelope.value = value
+                wait = run.settle(envelope, None)
+            else:
+                envelope.value = value
+                envelope.position += 1
+                envelope.attempts = 0
+                if next_channel.put(envelope, envelope.priority):
+                    wait = next_channel.room()
+            if wait is not None:
+                await wait
+                time = now()
+            if time < run.turn_ends:
+                continue
+        await run.breathe()
+        time = now()

@@ -1,0 +1,1 @@
+"""The watch, both halves: tracker (events) and dashboards (polling). Imports ``_core`` only."""

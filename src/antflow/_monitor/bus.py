@@ -1,0 +1,88 @@
+"""Events to the user's callbacks, which see everything and can change nothing.
+
+A callback is called in line and, if it returns an awaitable, awaited in line: at once, and in
+order per item. What it raises is logged once and counted. One that hangs is cancelled after a time
+limit and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from inspect import isawaitable
+from typing import Any
+
+from antflow._core.ports import Wait
+from antflow._core.text import clean
+
+logger = logging.getLogger("antflow")
+
+
+class CallbackGuard:
+    """Calls callbacks so that they have no power.
+
+    Args:
+        timeout: Seconds an awaitable may take; may be changed later.
+    """
+
+    def __init__(self, timeout: float = 30.0) -> None:
+        self.timeout = timeout
+        self.errors = 0
+        self._logged: set[str] = set()
+
+    def call(self, name: str, function: Callable[..., Any], *args: Any) -> Wait:
+        """Call ``function(*args)``; see `antflow._core.ports.Guard.call`."""
+        try:
+            answer = function(*args)
+        except (Exception, asyncio.CancelledError) as error:
+            self._count(name, error)
+            return None
+        if answer is None or not isawaitable(answer):
+            return None
+        return _Told(self, name, answer)
+
+    async def finish(self, name: str, answer: Awaitable[Any]) -> None:
+        """Await what a callback returned.
+
+        Cancellation: of the worker that waits here, passed on to the callback.
+        """
+        try:
+            async with asyncio.timeout(self.timeout):
+                await answer
+        except Exception as error:
+            self._count(name, error)
+        except asyncio.CancelledError as error:
+            waiter = asyncio.current_task()
+            if waiter is None or waiter.cancelling():
+                raise
+            self._count(name, error)
+
+    def _count(self, name: str, error: BaseException) -> None:
+        self.errors += 1
+        if name not in self._logged:
+            self._logged.add(name)
+            logger.warning(
+                "callback %s failed; it goes on being called, more failures of it are only counted",
+                clean(name),
+                exc_info=error,
+            )
+
+
+class _Told:
+    """A callback's awaitable: awaited, or closed where nobody is going to wait."""
+
+    __slots__ = ("_answer", "_guard", "_name")
+
+    def __init__(self, guard: CallbackGuard, name: str, answer: Awaitable[Any]) -> None:
+        self._guard = guard
+        self._name = name
+        self._answer = answer
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._guard.finish(self._name, self._answer).__await__()
+
+    def close(self) -> None:
+        close = getattr(self._answer, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,283 @@
+"""Everything that happened to the items of one run, in 28 bytes per item and stage.
+
+One record is packed at the end of each visit of an item to a worker, and one when it is taken in;
+each points back to the item's record before. What an event says is made from the records only when
+somebody asks. What has no record yet, the visit that is going on, is read from the books of the
+live workers.
+
+A failed try that is followed by another is a record too. Under "per_task" no status is told for
+it: the item stays "in_progress" until it is through or has failed, and the visits belong together.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from math import isnan, nan
+from typing import Any
+
+from antflow._core.envelope import Envelope
+from antflow._core.events import STATUSES, StatusEvent, StatusType
+from antflow._core.failures import FailureBook
+from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.run_facts import RunFacts
+from antflow._core.snapshot import ErrorSummary
+from antflow._core.text import error_type_name, safe_str
+from antflow._core.transition import Kind
+
+RECORD = struct.Struct("<ddIHHI")
+"""Began (NaN: nobody had it), ended, number of the record before, stage, kind, worker."""
+
+NO_RECORD = NO_WORKER = 0xFFFF_FFFF
+QUIET = 0x100
+"""Added to RETRYING where the retry is a task event only."""
+
+
+class RunHistory:
+    """The history of one run.
+
+    Args:
+        facts: The run.
+        ledger: Its books; let go of when the run is over.
+        quiet_stages: Indices of the stages where a retry changes no status ("per_task").
+    """
+
+    def __init__(self, facts: RunFacts, ledger: Ledger, quiet_stages: Iterable[int]) -> None:
+        self.facts = facts
+        self._ledger: Ledger | None = ledger
+        self._final_counts: dict[StatusType, int] = {}
+        self._records = bytearray()
+        self._count = 0
+        self._last: dict[Any, int] = {}
+        self._errors: dict[int, tuple[Exception, int]] = {}
+        self._failures = FailureBook()
+        self._retry_codes = [
+            Kind.RETRYING | QUIET if stage in frozenset(quiet_stages) else int(Kind.RETRYING)
+            for stage in range(len(facts.stage_names))
+        ]
+
+    # Writing: called for every item, so kept short
+
+    def admitted(self, envelopes: Sequence[Envelope], now: float) -> None:
+        """Items were taken in."""
+        first = self._count
+        self._records += RECORD.pack(
+            nan, now, NO_RECORD, envelopes[0].position, Kind.ADMITTED, NO_WORKER
+        ) * len(envelopes)
+        last = self._last
+        for number, envelope in enumerate(envelopes, first):
+            last[envelope.id] = number
+        self._count = first + len(envelopes)
+
+    def ended(
+        self,
+        kind: int,
+        envelope: Envelope,
+        worker: WorkerBook | None,
+        began: float | None,
+        now: float,
+        error: Exception | None,
+    ) -> None:
+        """A visit ended."""
+        number = self._count
+        self._count = number + 1
+        last, item_id, stage = self._last, envelope.id, envelope.position
+        if error is not None:
+            if kind == Kind.RETRYING:
+                kind = self._retry_codes[stage]
+            else:
+                self._failures.add(
+                    item_id,
+                    error,
+                    self.facts.stage_names[stage],
+                    envelope.attempts,
+                    self.facts.timestamp(now),
+                )
+            self._errors[number] = (error, envelope.attempts)
+        self._records += RECORD.pack(
+            nan if began is None else began,
+            now,
+            last[item_id],
+            stage,
+            kind,
+            NO_WORKER if worker is None else worker.index,
+        )
+        last[item_id] = number
+
+    def close(self) -> None:
+        """The run is over: keep the counts, let go of everything live."""
+        self._final_counts = self.counts()
+        self._ledger = None
+
+    # Reading
+
+    def __contains__(self, item_id: Any) -> bool:
+        return item_id in self._last
+
+    def ids(self) -> list[Any]:
+        """Ids of all items, in the order they were taken in."""
+        return list(self._last)
+
+    def counts(self) -> dict[StatusType, int]:
+        """Status → how many items have it now. O(stages + workers)."""
+        ledger = self._ledger
+        if ledger is None:
+            return dict(self._final_counts)
+        waits_quietly = sum(
+            book.retrying
+            for book, code in zip(ledger.stages, self._retry_codes, strict=True)
+            if code & QUIET
+        )
+        counts = dict.fromkeys(STATUSES, 0)
+        counts["queued"] = sum(book.waiting for book in ledger.stages)
+        counts["in_progress"] = sum(book.in_progress for book in ledger.stages) + waits_quietly
+        counts["retrying"] = sum(book.retrying for book in ledger.stages) - waits_quietly
+        counts["completed"] = ledger.stages[-1].completed
+        counts["skipped"] = ledger.stages[-1].skipped
+        counts["failed"] = ledger.failed + ledger.cancelled
+        return counts
+
+    def error_summary(self) -> ErrorSummary:
+        """Failed and cancelled items summed up."""
+        return self._failures.summary()
+
+    def history(self, item_id: Any) -> list[StatusEvent]:
+        """The item's events, oldest first."""
+        chain: list[int] = []
+        number = self._last[item_id]
+        while number != NO_RECORD:
+            chain.append(number)
+            number = RECORD.unpack_from(self._records, number * RECORD.size)[2]
+        events: list[StatusEvent] = []
+        goes_on = False
+        for number in reversed(chain):
+            events += self._told_by(item_id, number, goes_on)
+            goes_on = self._kind(number) == Kind.RETRYING | QUIET
+        worker = self._holder(item_id)
+        if worker is not None and not goes_on:
+            events.append(
+                self._event(item_id, worker.stage, "in_progress", worker.index, worker.since)
+            )
+        return events
+
+    def status(self, item_id: Any) -> StatusEvent:
+        """The item's last event."""
+        return self.history(item_id)[-1]
+
+    def with_status(self, status: StatusType) -> Iterator[StatusEvent]:
+        """The last events of all items that have this status now."""
+        held = {worker.item.id for worker in self._busy()}
+        for item_id, number in tuple(self._last.items()):
+            if item_id in held or self._status_after(number) == status:
+                event = self.status(item_id)
+                if event.status == status:
+                    yield event
+
+    # Inside
+
+    def _kind(self, number: int) -> int:
+        return int(RECORD.unpack_from(self._records, number * RECORD.size)[4])
+
+    def _status_after(self, number: int) -> StatusType:
+        _, _, _, stage, kind, _ = RECORD.unpack_from(self._records, number * RECORD.size)
+        if kind in (Kind.FAILED, Kind.CANCELLED):
+            return "failed"
+        if kind == Kind.RETRYING:
+            return "retrying"
+        if kind == Kind.RETRYING | QUIET:
+            return "in_progress"
+        if kind == Kind.ADMITTED or stage + 1 < len(self.facts.stage_names):
+            return "queued"
+        return "skipped" if kind == Kind.SKIPPED else "completed"
+
+    def _told_by(self, item_id: Any, number: int, goes_on: bool) -> list[StatusEvent]:
+        """The events one record stands for; ``goes_on``: its visit began with the one before."""
+        began, ended, _, stage, kind, worker = RECORD.unpack_from(
+            self._records, number * RECORD.size
+        )
+        events: list[StatusEvent] = []
+        if not isnan(began) and not goes_on:
+            events.append(self._event(item_id, stage, "in_progress", worker, began))
+        events += status_events(
+            self.facts,
+            Kind(kind & ~QUIET),
+            item_id,
+            stage,
+            worker,
+            ended,
+            *self._errors.get(number, (None, 0)),
+            quiet=bool(kind & QUIET),
+        )
+        return events
+
+    def _event(
+        self, item_id: Any, stage: int, status: StatusType, worker: int, mono: float
+    ) -> StatusEvent:
+        return make_event(self.facts, item_id, stage, status, worker, mono)
+
+    def _busy(self) -> Iterator[WorkerBook]:
+        if self._ledger is not None:
+            for worker in self._ledger.workers():
+                if worker.item is not None:
+                    yield worker
+
+    def _holder(self, item_id: Any) -> WorkerBook | None:
+        for worker in self._busy():
+            if worker.item.id == item_id:
+                return worker
+        return None
+
+
+def make_event(
+    facts: RunFacts,
+    item_id: Any,
+    stage: int,
+    status: StatusType,
+    worker: int,
+    mono: float,
+    metadata: dict[str, Any] | None = None,
+) -> StatusEvent:
+    """One event, with names and wall-clock time."""
+    return StatusEvent(
+        item_id,
+        facts.stage_names[stage],
+        status,
+        None if worker == NO_WORKER else facts.worker_name(stage, worker),
+        facts.timestamp(mono),
+        {} if metadata is None else metadata,
+        facts.run_id,
+    )
+
+
+def status_events(
+    facts: RunFacts,
+    kind: Kind,
+    item_id: Any,
+    stage: int,
+    worker: int,
+    mono: float,
+    error: Exception | None,
+    attempts: int,
+    *,
+    quiet: bool,
+) -> list[StatusEvent]:
+    """The events that the end of a visit is told as, in order; ``quiet``: a retry is not told."""
+    if kind is Kind.ADMITTED:
+        return [make_event(facts, item_id, stage, "queued", NO_WORKER, mono)]
+    if kind in (Kind.COMPLETED, Kind.SKIPPED):
+        status: StatusType = "completed" if kind is Kind.COMPLETED else "skipped"
+        events = [make_event(facts, item_id, stage, status, worker, mono)]
+        if stage + 1 < len(facts.stage_names):
+            events.append(make_event(facts, item_id, stage + 1, "queued", NO_WORKER, mono))
+        return events
+    if kind is Kind.RETRYING and quiet:
+        return []
+    metadata: dict[str, Any] = {
+        "error": safe_str(error),
+        "error_type": "" if error is None else error_type_name(error),
+        "exception": error,
+    }
+    if kind is Kind.RETRYING:
+        metadata |= {"attempt": attempts + 1, "retry": True}
+        return [make_event(facts, item_id, stage, "retrying", worker, mono, metadata)]
+    return [make_event(facts, item_id, stage, "failed", worker, mono, metadata)]

@@ -1,0 +1,347 @@
+"""The event half of the watch: a tracker calls back on every event and keeps the whole history."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from typing import Any, cast
+
+from antflow._core.checks import check_callback, check_seconds
+from antflow._core.envelope import Envelope
+from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, TaskEventType
+from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.ports import Observer, Wait
+from antflow._core.run_facts import RunFacts
+from antflow._core.snapshot import ErrorSummary, FailedItem
+from antflow._core.text import safe_repr
+from antflow._core.transition import Kind
+from antflow._monitor.bus import CallbackGuard
+from antflow._monitor.history import NO_WORKER, RunHistory, make_event, status_events
+
+StatusCallback = Callable[[StatusEvent], Any]
+TaskCallback = Callable[[TaskEvent], Any]
+
+TASK_CALLBACKS = ("on_task_start", "on_task_complete", "on_task_retry", "on_task_fail")
+CALLBACKS = ("on_status_change", *TASK_CALLBACKS)
+
+
+class StatusTracker:
+    """Calls you on every event, and keeps the complete history of every item.
+
+    Give it to a pipeline with ``Pipeline(..., status_tracker=tracker)``. It may follow several
+    runs and pipelines, one after the other or at once.
+
+    A callback may be a function, a lambda, a method or any callable, sync or async. It is called
+    in line, and awaited in line if it returns an awaitable: events of one item arrive in order,
+    and a slow
+        callback slows
+    the worker it is called from. Whatever a callback does, it changes no outcome: what it raises
+        is logged
+    once and counted in `callback_errors`, and it is called again for the next event. It may query
+    the tracker, feed the pipeline or shut it down.
+
+    The order for one item in one stage is: queued, in_progress, then any number of (retrying,
+        in_progress),
+    then completed or failed; or queued, skipped. "completed" is per stage. Under
+    ``retry="per_task"`` retries are task events only.
+
+    Args:
+        on_status_change: Called with a `StatusEvent` for every change of an item's status.
+        on_task_start: Called with a `TaskEvent` before each try of a task.
+        on_task_complete: … after a try that went well.
+        on_task_retry: … after a failed try that will be followed by another.
+        on_task_fail: … after the last one failed.
+        callback_timeout: Seconds an async callback may take before it is cancelled and counted.
+
+    The callbacks are plain attributes and may be set or removed later, even while a run goes on.
+
+    Raises:
+        TypeError: A callback cannot be called, or ``callback_timeout`` is not a number of seconds.
+    """
+
+    on_status_change: StatusCallback | None
+    on_task_start: TaskCallback | None
+    on_task_complete: TaskCallback | None
+    on_task_retry: TaskCallback | None
+    on_task_fail: TaskCallback | None
+
+    def __init__(
+        self,
+        on_status_change: StatusCallback | None = None,
+        on_task_start: TaskCallback | None = None,
+        on_task_complete: TaskCallback | None = None,
+        on_task_retry: TaskCallback | None = None,
+        on_task_fail: TaskCallback | None = None,
+        *,
+        callback_timeout: float = 30.0,
+    ) -> None:
+        check_seconds(_refuse, "callback_timeout", callback_timeout, 0.001)
+        self._runs: dict[str, RunHistory] = {}
+        self._followers: dict[str, Follower] = {}
+        self._guard = CallbackGuard(callback_timeout)
+        self.on_status_change = on_status_change
+        self.on_task_start = on_task_start
+        self.on_task_complete = on_task_complete
+        self.on_task_retry = on_task_retry
+        self.on_task_fail = on_task_fail
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in CALLBACKS:
+            check_callback(_refuse, name, value)
+        super().__setattr__(name, value)
+        if name in CALLBACKS:
+            for follower in tuple(self._followers.values()):
+                follower.rewire()
+
+    @property
+    def callback_timeout(self) -> float:
+        """Seconds an async callback may take."""
+        return self._guard.timeout
+
+    @property
+    def callback_errors(self) -> int:
+        """How many times a callback raised or took too long."""
+        return self._guard.errors
+
+    # Queries. ``run=None``: the latest run that saw the id.
+
+    def get_status(self, item_id: Any, run: str | None = None) -> StatusEvent | None:
+        """The item's latest event; ``None`` for an unknown id.
+
+        Args:
+            item_id: The item's id.
+            run: Id of the run to look in; ``None``: the latest that saw the item.
+        """
+        history = self._find(item_id, run)
+        return None if history is None else history.status(item_id)
+
+    def get_history(self, item_id: Any, run: str | None = None) -> list[StatusEvent]:
+        """All events of an item so far, oldest first; ``[]`` for an unknown id.
+
+        The list is a fresh one, equal to what ``on_status_change`` was called with.
+        """
+        history = self._find(item_id, run)
+        return [] if history is None else history.history(item_id)
+
+    def get_by_status(self, status: StatusType, run: str | None = None) -> list[StatusEvent]:
+        """The latest events of all items that have this status now.
+
+        Raises:
+            ValueError: ``status`` is not one of the six.
+        """
+        if status not in STATUSES:
+            raise ValueError(
+                f"status={safe_repr(status)}: must be one of {', '.join(map(repr, STATUSES))}"
+            )
+        return [event for history in self._chosen(run) for event in history.with_status(status)]
+
+    def get_stats(self, run: str | None = None) -> dict[str, int]:
+        """Status → how many items have it now, all six statuses; over all runs, or one."""
+        totals: dict[str, int] = dict.fromkeys(STATUSES, 0)
+        for history in self._chosen(run):
+            for status, count in history.counts().items():
+                totals[status] += count
+        return totals
+
+    def get_tracked_ids(self, run: str | None = None) -> list[Any]:
+        """Ids of all items seen, in the order they were taken in, each once."""
+        return list(dict.fromkeys(i for history in self._chosen(run) for i in history.ids()))
+
+    def get_failed_items(self, run: str | None = None) -> list[FailedItem]:
+        """All items that failed for good or were cancelled (``ItemCancelled``), oldest first."""
+        return self.get_error_summary(run).failed_items
+
+    def get_error_summary(self, run: str | None = None) -> ErrorSummary:
+        """Failed and cancelled items summed up, over all runs or one."""
+        total = ErrorSummary(0, {}, {}, [])
+        for history in self._chosen(run):
+            part = history.error_summary()
+            total.total_failed += part.total_failed
+            total.failed_items += part.failed_items
+            for counts, added in (
+                (total.errors_by_type, part.errors_by_type),
+                (total.errors_by_stage, part.errors_by_stage),
+            ):
+                for name, count in added.items():
+                    counts[name] = counts.get(name, 0) + count
+        return total
+
+    # For the pipeline
+
+    def follow(self, quiet_stages: Sequence[int]) -> Observer:
+        """An observer for one run; ``quiet_stages``: indices of those with ``retry="per_task"``."""
+        return Follower(self, quiet_stages)
+
+    def _begin(self, follower: Follower, history: RunHistory) -> None:
+        self._runs[history.facts.run_id] = history
+        self._followers[history.facts.run_id] = follower
+
+    def _end(self, run_id: str) -> None:
+        self._followers.pop(run_id, None)
+
+    def _chosen(self, run: str | None) -> Iterator[RunHistory]:
+        if run is None:
+            yield from tuple(self._runs.values())
+        elif run in self._runs:
+            yield self._runs[run]
+
+    def _find(self, item_id: Any, run: str | None) -> RunHistory | None:
+        try:
+            hash(item_id)
+        except Exception:
+            raise TypeError(f"item_id={safe_repr(item_id)}: must be hashable") from None
+        for history in reversed(list(self._chosen(run))):
+            if item_id in history:
+                return history
+        return None
+
+
+class Follower:
+    """Follows one run for a tracker: first the history, then the callbacks."""
+
+    def __init__(self, tracker: StatusTracker, quiet_stages: Sequence[int]) -> None:
+        self._tracker = tracker
+        self._guard = tracker._guard
+        self._quiet = frozenset(quiet_stages)
+        self.hears_starts = False
+        self.hears_tasks = False
+        self.rewire_run: Callable[[], None] = lambda: None
+
+    def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
+        self._facts = facts
+        self._history = RunHistory(facts, ledger, self._quiet)
+        self._tracker._begin(self, self._history)
+        self.rewire_run = rewire
+        self._look_who_hears()
+
+    def rewire(self) -> None:
+        """A callback was set or removed."""
+        self._look_who_hears()
+        self.rewire_run()
+
+    def _look_who_hears(self) -> None:
+        self.hears_starts = self._tracker.on_status_change is not None
+        self.hears_tasks = any(getattr(self._tracker, name) is not None for name in TASK_CALLBACKS)
+
+    def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
+        self._history.admitted(envelopes, now)
+        if not self.hears_starts:
+            return None
+        return self._tell(
+            [
+                make_event(self._facts, item.id, item.position, "queued", NO_WORKER, now)
+                for item in envelopes
+            ]
+        )
+
+    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
+        if not self.hears_starts:
+            return None
+        if envelope.attempts > 1 and worker.stage in self._quiet:
+            return None  # it is "in_progress" since its first try
+        return self._tell(
+            [make_event(self._facts, envelope.id, worker.stage, "in_progress", worker.index, now)]
+        )
+
+    def ended(
+        self,
+        kind: Kind,
+        envelope: Envelope,
+        worker: WorkerBook | None,
+        began: float | None,
+        now: float,
+        error: Exception | None,
+        value: Any,
+    ) -> Wait:
+        self._history.ended(kind, envelope, worker, began, now, error)
+        if not self.hears_starts:
+            return None
+        stage = envelope.position
+        return self._tell(
+            status_events(
+                self._facts,
+                kind,
+                envelope.id,
+                stage,
+                NO_WORKER if worker is None else worker.index,
+                now,
+                error,
+                envelope.attempts,
+                quiet=stage in self._quiet,
+            )
+        )
+
+    def task(
+        self,
+        kind: TaskEventType,
+        envelope: Envelope,
+        worker: WorkerBook,
+        name: str,
+        now: float,
+        duration: float | None,
+        error: Exception | None,
+    ) -> Wait:
+        callback_name = f"on_task_{kind}"
+        callback = cast("TaskCallback | None", getattr(self._tracker, callback_name))
+        if callback is None:
+            return None
+        event = TaskEvent(
+            envelope.id,
+            self._facts.stage_names[worker.stage],
+            name,
+            self._facts.worker_name(worker.stage, worker.index),
+            kind,
+            envelope.attempts,
+            self._facts.timestamp(now),
+            error,
+            duration,
+            self._facts.run_id,
+        )
+        return self._guard.call(callback_name, callback, event)
+
+    def closed(self) -> None:
+        self._history.close()
+        self._tracker._end(self._facts.run_id)
+        self.rewire_run = lambda: None
+
+    def _tell(self, events: list[StatusEvent]) -> Wait:
+        """Call ``on_status_change`` for each event, in order; wait only if one of them has to."""
+        callback = self._tracker.on_status_change
+        if callback is None:
+            return None
+        for position, event in enumerate(events):
+            wait = self._guard.call("on_status_change", callback, event)
+            if wait is not None:
+                return _Rest(self, wait, events[position + 1 :])
+        return None
+
+
+class _Rest:
+    """The wait for one event's callback, and the events that come after it."""
+
+    def __init__(self, follower: Follower, wait: Awaitable[None], rest: list[StatusEvent]) -> None:
+        self._follower = follower
+        self._wait = wait
+        self._rest = rest
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        try:
+            yield from self._wait.__await__()
+        except BaseException:
+            self._tell_the_rest()
+            raise
+        following = self._follower._tell(self._rest)
+        if following is not None:
+            yield from following.__await__()
+
+    def close(self) -> None:
+        getattr(self._wait, "close", lambda: None)()
+        self._tell_the_rest()
+
+    def _tell_the_rest(self) -> None:
+        # The callback is called, but nobody waits for it any more.
+        following = self._follower._tell(self._rest)
+        getattr(following, "close", lambda: None)()
+
+
+def _refuse(message: str) -> Exception:
+    return TypeError(f"StatusTracker: {message}")

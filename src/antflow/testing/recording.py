@@ -1,0 +1,75 @@
+"""What a test looks at afterwards: the events that were told, the transitions that were kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from antflow._core.envelope import Envelope
+from antflow._core.events import StatusEvent, TaskEvent
+from antflow._core.ports import Wait
+from antflow._core.transition import Transition
+from antflow._monitor.tracker import StatusTracker
+
+
+class RecordedEvents(StatusTracker):
+    """A tracker that writes down what it is told. Made by `record_events`.
+
+    Attributes:
+        events: Every `StatusEvent` and `TaskEvent`, in the order in which they were told.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[StatusEvent | TaskEvent] = []
+        note = self.events.append
+        super().__init__(note, note, note, note, note)
+
+    def of(self, item_id: Any) -> list[str]:
+        """One item's events in short: ``["queued @ Fetch", "start fetch 1", …]``.
+
+        A status event is ``"status @ stage"``; a task event ``"type task_name attempt"``.
+        """
+        return [
+            f"{event.status} @ {event.stage}"
+            if isinstance(event, StatusEvent)
+            else f"{event.event_type} {event.task_name} {event.attempt}"
+            for event in self.events
+            if event.item_id == item_id
+        ]
+
+
+def record_events() -> RecordedEvents:
+    """A tracker for a pipeline under test: ``Pipeline(stages, status_tracker=record_events())``."""
+    return RecordedEvents()
+
+
+class MemoryStore:
+    """A store that keeps everything in lists; the smallest complete implementation of the port.
+
+    Args:
+        slow: Give the event loop a turn at every call, as a store does whose backlog is full.
+
+    Attributes:
+        admitted: ``(sequence id, item id, input)`` of every item, in order.
+        transitions: Every transition, in order.
+        values: ``(sequence id, stage index)`` → what the stage made of the item.
+    """
+
+    def __init__(self, *, slow: bool = False) -> None:
+        self.slow = slow
+        self.admitted: list[tuple[int, Any, Any]] = []
+        self.transitions: list[Transition] = []
+        self.values: dict[tuple[int, int], Any] = {}
+
+    def admit(self, envelopes: Sequence[Envelope]) -> Wait:
+        """Keep items before they enter."""
+        self.admitted += [(item.sequence_id, item.id, item.input) for item in envelopes]
+        return asyncio.sleep(0) if self.slow else None
+
+    def record(self, transition: Transition, value: Any) -> Wait:
+        """Keep a transition, and a stage's result."""
+        self.transitions.append(transition)
+        if transition.kind.name == "COMPLETED":
+            self.values[transition.seq, transition.stage] = value
+        return asyncio.sleep(0) if self.slow else None

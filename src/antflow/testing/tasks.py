@@ -1,0 +1,160 @@
+"""Tasks to put into a pipeline under test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class FailTimes:
+    """A task that fails the first tries of each item, then returns it.
+
+    Args:
+        times: How many tries of each item fail. Items are told apart by their `repr`.
+        error: Makes the exception from a message.
+
+    Attributes:
+        tries: Calls so far, by the item's `repr`.
+    """
+
+    def __init__(self, times: int, error: Callable[[str], BaseException] = ValueError) -> None:
+        self.times = times
+        self.error = error
+        self.tries: Counter[str] = Counter()
+
+    async def __call__(self, value: T) -> T:
+        """Raise, or return the item."""
+        item = repr(value)
+        self.tries[item] += 1
+        if self.tries[item] <= self.times:
+            raise self.error(f"planned failure {self.tries[item]} of {self.times} for {item}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """In the outcomes of `Scripted`: so many seconds before the outcome that follows."""
+
+    seconds: float
+
+
+class Scripted:
+    """A task whose calls follow a script; when it is at its end, a call returns the item.
+
+    Args:
+        outcomes: One for each call: an exception (instance or class) is raised, anything else is
+            returned. `Sleep` makes no outcome, it delays the next.
+
+    Example:
+        >>> fetch = Scripted(TimeoutError, Sleep(2.5), {"status": 200})
+    """
+
+    def __init__(self, *outcomes: object) -> None:
+        self._outcomes = iter(outcomes)
+
+    async def __call__(self, value: object) -> Any:
+        """Do what the script says next."""
+        seconds = 0.0
+        for outcome in self._outcomes:
+            if not isinstance(outcome, Sleep):
+                break
+            seconds += outcome.seconds
+        else:
+            outcome = value
+        if seconds:
+            await asyncio.sleep(seconds)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        if isinstance(outcome, type) and issubclass(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+class Gate:
+    """A task that holds its callers while it is closed, as it is at first; then returns the item.
+
+    Attributes:
+        waiting: How many are held now.
+        passed: How many went through.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.passed = 0
+        self._opened = asyncio.Event()
+
+    def open(self) -> None:
+        """Let through who waits, and who comes."""
+        self._opened.set()
+
+    def close(self) -> None:
+        """Hold who comes from now on."""
+        self._opened.clear()
+
+    async def __call__(self, value: T) -> T:
+        """Wait until the gate is open, then return the item."""
+        self.waiting += 1
+        try:
+            await self._opened.wait()
+        finally:
+            self.waiting -= 1
+        self.passed += 1
+        return value
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a task.
+
+    Attributes:
+        value: Its argument.
+        start: When it began, in seconds of the loop's clock.
+        end: When it ended, well or badly; ``None`` while it runs.
+    """
+
+    value: Any
+    start: float
+    end: float | None = None
+
+
+class Calls:
+    """A task that does what another does, and notes its calls.
+
+    Args:
+        task: The other; ``None`` returns the item.
+        seconds: Slept in each call before that.
+
+    Attributes:
+        made: The calls, in the order they began.
+        running: How many run now.
+        most_at_once: The most that ran at the same time.
+    """
+
+    def __init__(
+        self, task: Callable[[Any], Awaitable[Any]] | None = None, *, seconds: float = 0.0
+    ) -> None:
+        self.task = task
+        self.seconds = seconds
+        self.made: list[Call] = []
+        self.running = 0
+        self.most_at_once = 0
+
+    async def __call__(self, value: Any) -> Any:
+        """Note the call and pass it on."""
+        clock = asyncio.get_running_loop().time
+        call = Call(value, clock())
+        self.made.append(call)
+        self.running += 1
+        self.most_at_once = max(self.most_at_once, self.running)
+        try:
+            if self.seconds:
+                await asyncio.sleep(self.seconds)
+            return value if self.task is None else await self.task(value)
+        finally:
+            self.running -= 1
+            call.end = clock()

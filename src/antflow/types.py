@@ -1,0 +1,35 @@
+"""The values a pipeline gives you, and the types of what you give it."""
+
+from antflow._core.events import StatusEvent, StatusType, TaskEvent, TaskEventType
+from antflow._core.ports import DashboardProtocol
+from antflow._core.result import PipelineResult, RunResults
+from antflow._core.snapshot import (
+    DashboardSnapshot,
+    ErrorSummary,
+    FailedItem,
+    PipelineStats,
+    StageStats,
+    WorkerMetrics,
+    WorkerState,
+    WorkerStatus,
+)
+from antflow._core.stage import TaskFunc
+
+__all__ = [
+    "DashboardProtocol",
+    "DashboardSnapshot",
+    "ErrorSummary",
+    "FailedItem",
+    "PipelineResult",
+    "PipelineStats",
+    "RunResults",
+    "StageStats",
+    "StatusEvent",
+    "StatusType",
+    "TaskEvent",
+    "TaskEventType",
+    "TaskFunc",
+    "WorkerMetrics",
+    "WorkerState",
+    "WorkerStatus",
+]

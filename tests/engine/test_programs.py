@@ -1,0 +1,84 @@
+"""Random programs in random schedules, undisturbed and disturbed, judged by one oracle."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from antflow import PipelineError
+from antflow.testing import cancel_at_every_step, run_virtual
+from tests.engine.programs import Program
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_programs_give_every_item_its_outcome(block: int) -> None:
+    """Undisturbed, in any schedule: the outcomes that were known before, balanced books."""
+    for seed in range(block * 30, block * 30 + 30):
+        program = Program(seed)
+
+        async def main(program: Program = program) -> None:
+            await program.pipeline.run(program.input())
+
+        run_virtual(main, seed=seed)
+        program.judge(undisturbed=True)
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_programs_shut_down_at_any_time_lose_nothing(block: int) -> None:
+    """Shut down in the middle: every accepted item has an outcome, and nothing is left behind."""
+    for seed in range(block * 30, block * 30 + 30):
+        program = Program(seed)
+
+        async def main(program: Program = program) -> None:
+            async with program.pipeline.open() as run:
+
+                async def stop() -> None:
+                    await asyncio.sleep(program.random.random() * 0.3)
+                    await run.shutdown()
+
+                stopping = asyncio.create_task(stop())
+                items = program.input()
+                try:
+                    await run.feed(items)
+                except PipelineError:
+                    pass  # it was shut down before it had taken everything in
+                await stopping
+                if hasattr(items, "aclose"):
+                    await items.aclose()
+
+        run_virtual(main, seed=seed)
+        program.judge(undisturbed=False)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_programs_cancelled_at_every_step_lose_nothing(seed: int) -> None:
+    """Cancelled before any step of the event loop: no task left, no item without outcome."""
+    programs: list[Program] = []
+
+    async def main() -> None:
+        program = Program(seed)
+        programs.append(program)
+        await program.pipeline.run(program.input())
+
+    def check(step: int) -> None:
+        for program in programs:
+            program.judge(undisturbed=False)
+        programs.clear()
+
+    assert cancel_at_every_step(main, check, seed=seed) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1000, 1200))
+def test_many_programs_cancelled_at_every_step_lose_nothing(seed: int) -> None:
+    """The same over many more programs."""
+    test_programs_cancelled_at_every_step_lose_nothing(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(100, 400))
+def test_many_programs_give_every_item_its_outcome(block: int) -> None:
+    """The same over many more programs, undisturbed and shut down."""
+    test_programs_give_every_item_its_outcome(block)
+    test_programs_shut_down_at_any_time_lose_nothing(block)
