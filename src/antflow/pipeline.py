@@ -329,15 +329,8 @@ class Pipeline:
                 else:
                     await results.wait()
         finally:
-            if not driver.done():
-                driver.cancel()
-            while not driver.done():
-                try:
-                    await asyncio.wait([driver])
-                except asyncio.CancelledError:
-                    driver.cancel()
-                    await asyncio.wait([driver])
-                    raise
+            driver.cancel()
+            await _until_done(driver)
         driver.result()
 
     async def start(self) -> None:
@@ -363,7 +356,7 @@ class Pipeline:
             PipelineError: The run was joined or shut down, perhaps while this was waiting for room.
             ValueError: There is no such stage.
         """
-        handle = self._handle_here() or self._started
+        handle = self._handle_under_way()
         if handle is None:
             await self.start()
             handle = self._started
@@ -384,7 +377,7 @@ class Pipeline:
 
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
         """
-        handle = self._handle_here() or self._started
+        handle = self._handle_under_way()
         if handle is not None:
             await handle.join()
 
@@ -393,7 +386,7 @@ class Pipeline:
 
         Also ends a ``run()`` or ``stream()`` when called from inside it, and returns at once then.
         """
-        handle = self._handle_here() or self._started
+        handle = self._handle_under_way()
         if handle is not None:
             await handle.shutdown()
 
@@ -487,7 +480,8 @@ class Pipeline:
         max_failures: float | None = None,
         keeps: bool | None = None,
     ) -> RunHandle:
-        if self._handle_here() is not None:
+        here = self._handle_here()
+        if here is not None and not here._run.is_over:
             raise PipelineError(
                 "this pipeline cannot be run from inside its own run; feed() adds items to it"
             )
@@ -529,16 +523,21 @@ class Pipeline:
         finally:
             if poller is not None and polling is not None:
                 poller.end(handle.results)
-                await asyncio.wait([polling])
+                await _until_done(polling)
 
     def _handle_here(self) -> RunHandle | None:
+        """The run of this pipeline that the calling code is part of."""
         run = current_run.get()
         while run is not None:
-            if run.owner is self and not run.is_over:
+            if run.owner is self:
                 handle: RunHandle = run.handle
                 return handle
             run = run.parent
         return None
+
+    def _handle_under_way(self) -> RunHandle | None:
+        here = self._handle_here()
+        return self._started if here is None or here._run.is_over else here
 
     def _handle(self) -> RunHandle | None:
         return self._handle_here() or self._latest
@@ -663,6 +662,21 @@ def _count_of(items: Items, total: int | None) -> int | None:
         return None if length is None else length()
     except Exception:
         return None
+
+
+async def _until_done(task: asyncio.Task[None]) -> None:
+    """Wait for a task, however often the wait is cancelled; what it raises is not raised here."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            task.cancel()
+    if not task.cancelled():
+        task.exception()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _forget(_: PipelineResult[Any]) -> None:
