@@ -37,7 +37,13 @@ from antflow._core.snapshot import (
     WorkerMetrics,
     WorkerState,
 )
-from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER, Stage
+from antflow._core.stage import (
+    DEFAULT_CAPACITY_PER_WORKER,
+    Stage,
+    capacity,
+    frozen_copy,
+    retry_policy,
+)
 from antflow._core.text import safe_repr
 from antflow._engine.channel import Channel
 from antflow._engine.current import current_run
@@ -486,7 +492,7 @@ class Pipeline:
                 "this pipeline cannot be run from inside its own run; feed() adds items to it"
             )
         tracker = self._tracker
-        quiet = [n for n, stage in enumerate(self._stages) if not stage.retry_policy.whole_stage]
+        quiet = [n for n, stage in enumerate(self._stages) if not retry_policy(stage).whole_stage]
         run = Run(
             self._stages,
             deliver=deliver,
@@ -546,7 +552,7 @@ class Pipeline:
         return RunFacts("", tuple(stage.name for stage in self._stages), 0.0, 0.0)
 
     def _idle_gauges(self) -> list[readings.StageGauge]:
-        return [readings.StageGauge(stage.workers, stage.capacity) for stage in self._stages]
+        return [readings.StageGauge(stage.workers, capacity(stage)) for stage in self._stages]
 
     def _idle_snapshot(self) -> DashboardSnapshot:
         return take_snapshot(
@@ -592,7 +598,7 @@ def _checked_stages(stages: object) -> tuple[Stage, ...]:
                 f"stages[{seen[stage.name]}] and stages[{index}]"
             )
         seen[stage.name] = index
-        copies.append(stage.frozen_copy())
+        copies.append(frozen_copy(stage))
     return tuple(copies)
 
 

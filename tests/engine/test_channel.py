@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from antflow._core.envelope import DEFAULT_PRIORITY
@@ -36,6 +36,10 @@ class Model:
 
 
 @given(st.lists(OPERATIONS, max_size=60), st.integers(0, 5))
+@example(
+    [("put", DEFAULT_PRIORITY)] * 9 + [("put", 200), ("put", DEFAULT_PRIORITY)] + [("take", 0)] * 9,
+    5,
+)
 def test_channel_equals_its_model(operations: list[tuple[str, int]], capacity: int) -> None:
     """Any puts and takes give the order of the model, and the same answer about room."""
 
@@ -245,16 +249,21 @@ def test_empty_channel_is_not_false() -> None:
 
 
 def test_idle_channel_sets_no_timer() -> None:
-    """Receivers of an open, empty channel wait without a timer: the loop has nothing to do."""
+    """Receivers of an empty channel and senders of a full one wait without any timer."""
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def main() -> None:
-        channel: Channel[int] = Channel(1)
+        loops.append(asyncio.get_running_loop())
+        empty: Channel[int] = Channel(1)
+        full: Channel[int] = Channel(0)
         async with asyncio.TaskGroup() as group:
-            for _ in range(400):
-                group.create_task(_receive(channel, []))
+            for item in range(400):
+                group.create_task(_receive(empty, []))
+                group.create_task(_send(full, range(item, item + 1)))
 
     with pytest.raises(Stalled):
         run_virtual(main)
+    assert loops[0].time() == 0, "time moves only to a timer"
 
 
 @pytest.mark.parametrize("sleepers", [1, 10])

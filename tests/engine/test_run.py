@@ -201,6 +201,42 @@ def test_workers_leave_a_run_under_way_and_lose_nothing() -> None:
     assert run_virtual(main) == 20
 
 
+def test_idle_workers_leave_at_once() -> None:
+    """Workers that have nothing to do when they are to leave do not stay as tasks."""
+
+    async def main() -> None:
+        async with Pipeline([Stage("A", 5, [Calls(seconds=1)])]).open() as run:
+            await run.feed(range(5))
+            await asyncio.sleep(2)
+            before = len(asyncio.all_tasks())
+            run.set_workers("A", 1)
+            await asyncio.sleep(1)
+            assert len(asyncio.all_tasks()) == before - 4
+
+    run_virtual(main)
+
+
+def test_workers_that_left_can_be_called_back() -> None:
+    """Fewer, then more again, also while a worker that was to leave is still at work."""
+    calls = Calls(seconds=1)
+
+    async def main() -> int:
+        async with Pipeline([Stage("A", 5, [calls])]).open() as run:
+            feeding = asyncio.create_task(run.feed(range(40)))
+            for count in (1, 5, 1, 3, 1, 5):
+                await asyncio.sleep(0.7)
+                run.set_workers("A", count)
+            await asyncio.sleep(1.5)
+            assert calls.running == 5
+            busy = [state.current_item_id for state in run.snapshot().worker_states.values()]
+            assert len(set(busy)) == 5
+            await feeding
+        return len(run.results)
+
+    assert run_virtual(main) == 40
+    assert calls.most_at_once == 5
+
+
 def test_what_a_retired_worker_did_stays_in_the_books() -> None:
     """The stage's counts do not go back when a worker leaves."""
 

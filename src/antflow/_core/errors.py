@@ -1,18 +1,4 @@
-"""Every error of the library.
-
-::
-
-    AntFlowError
-    ├── PipelineError (RuntimeError)        a pipeline used or described wrongly
-    │   ├── StageValidationError (ValueError)   an option of a stage is not allowed
-    │   ├── TooManyFailures                     max_failures was reached; .results has everything
-    │   └── InternalError                       the library's own books do not balance: report it
-    ├── TaskFailedError (RuntimeError)      a task ended in a way that is no ordinary exception
-    └── ItemCancelled                       the outcome of an item that was stopped, not tried to
-    its end
-
-Each is also the builtin named in brackets, so that ``except ValueError`` does what it says.
-"""
+"""Every error of the library; `antflow.exceptions` draws how they are related."""
 
 from __future__ import annotations
 

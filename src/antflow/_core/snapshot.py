@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 WorkerStatus = Literal["idle", "busy"]
+"""Whether a worker has an item."""
+
 RunState = Literal["idle", "running", "draining", "stopping", "cancelling", "finished"]
 """Where a run is: not begun · at work · input ended · shutting down · being cancelled · over."""
 

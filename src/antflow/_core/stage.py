@@ -118,26 +118,6 @@ class Stage:
         if not isinstance(self.version, str):
             raise refusal(refuse, "version", self.version, "must be a string")
 
-    @property
-    def capacity(self) -> int | None:
-        """Items that may wait before this stage; ``None`` = unbounded."""
-        if self.queue_capacity is None:
-            return self.workers * DEFAULT_CAPACITY_PER_WORKER
-        return self.queue_capacity or None
-
-    @property
-    def retry_policy(self) -> RetryPolicy:
-        """The options about retries, as one value."""
-        if self.retry == "per_stage":
-            return RetryPolicy(self.stage_attempts, self.stage_wait_seconds, whole_stage=True)
-        return RetryPolicy(self.task_attempts, self.task_wait_seconds, whole_stage=False)
-
-    def frozen_copy(self) -> Stage:
-        """A copy that later changes to this object, or to its list of tasks, do not reach."""
-        stage = copy.copy(self)
-        stage.tasks = tuple(self.tasks)
-        return stage
-
     def _refuse(self, message: str) -> StageValidationError:
         return StageValidationError(f"Stage {clean(safe_repr(self.name))}: {message}")
 
@@ -182,3 +162,24 @@ def task_name(task: TaskFunc) -> str:
         task = task.func
     name = getattr(task, "__name__", None)
     return name if isinstance(name, str) else type(task).__name__
+
+
+def capacity(stage: Stage) -> int | None:
+    """Items that may wait before a stage; ``None`` = unbounded."""
+    if stage.queue_capacity is None:
+        return stage.workers * DEFAULT_CAPACITY_PER_WORKER
+    return stage.queue_capacity or None
+
+
+def retry_policy(stage: Stage) -> RetryPolicy:
+    """A stage's options about retries, as one value."""
+    if stage.retry == "per_stage":
+        return RetryPolicy(stage.stage_attempts, stage.stage_wait_seconds, whole_stage=True)
+    return RetryPolicy(stage.task_attempts, stage.task_wait_seconds, whole_stage=False)
+
+
+def frozen_copy(stage: Stage) -> Stage:
+    """A copy that later changes to the stage, or to its list of tasks, do not reach."""
+    stage = copy.copy(stage)
+    stage.tasks = tuple(stage.tasks)
+    return stage

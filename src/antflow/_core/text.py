@@ -12,14 +12,17 @@ import unicodedata
 _ESCAPE_SEQUENCES = re.compile(
     r"""
       \x1b \[ [0-?]* [ -/]* [@-~]                # CSI … final byte
-    | \x9b [0-?]* [ -/]* [@-~]                   # the same, as one C1 character
-    | (?: \x1b [\]PX^_] | [\x90\x98\x9d\x9e\x9f] )   # OSC, DCS, SOS, PM, APC …
-      [^\x07\x1b\x9c]* (?: \x07 | \x1b\\ | \x9c )?   # … up to BEL or ST
+    | \x1b [\]PX^_] [^\x07\x1b\n]* (?: \x07 | \x1b\\ )   # OSC, DCS, SOS, PM, APC … BEL or ST
     | \x1b [ -/]* [0-~]                          # two-character sequences
     """,
     re.VERBOSE,
 )
-"""ECMA-48 §5.3-5.6: what a terminal takes as a command rather than as text."""
+"""ECMA-48 §5.3-5.6: what a terminal takes as a command rather than as text.
+
+Their one-character forms (C1) are not looked for: in text decoded wrongly those are letters, and
+what follows is not theirs to swallow. One that has no end swallows nothing either. A control
+character never stays in any case.
+"""
 
 
 def safe_str(value: object) -> str:

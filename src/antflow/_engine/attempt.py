@@ -13,7 +13,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.errors import TaskFailedError
 from antflow._core.events import TaskEventType
 from antflow._core.ledger import WorkerBook
-from antflow._core.stage import Stage, TaskFunc, task_name
+from antflow._core.stage import Stage, TaskFunc, retry_policy, task_name
 from antflow._engine.recorder import Recorder
 
 Call = Callable[[Any], Awaitable[Any]]
@@ -38,7 +38,7 @@ class Attempt:
     ) -> None:
         self._recorder = recorder
         self._now = now
-        self._policy = stage.retry_policy
+        self._policy = retry_policy(stage)
         self.names = [task_name(task) for task in stage.tasks]
         self._calls = [_as_call(task, stage.unpack_args, in_thread) for task in stage.tasks]
 

@@ -6,10 +6,9 @@ between the two, whatever is cancelled and when. At most ``capacity + senders`` 
 the same that would exist if the waiting senders held theirs.
 
 A receiver takes an item at once, or parks until the *bell* wakes it. A wake-up carries no item: it
-only says "look again". So a receiver that is cancelled after it was woken loses nothing; it rings
-the bell once more. One burst costs one wake-up: the bell wakes one sleeper, and lets one sender go
-on, and rings again in the next turn of the loop while there is more to do. There are no timers and
-no polling.
+only says "look again". One burst costs one wake-up: the bell wakes one sleeper, and lets one sender
+go on, and rings again in the next turn of the loop while there is more to do. So nothing is lost
+when somebody is cancelled who was just woken. There are no timers and no polling.
 
 Order: FIFO within a priority, lower priority number first. The heap exists only once an item with
 another than the default priority was put.
@@ -136,16 +135,7 @@ class Channel(Generic[T]):
         """
         if len(self) <= self._most or self.is_closed:
             return
-        sender = self._loop.create_future()
-        self._senders.append(sender)
-        try:
-            await sender
-        except asyncio.CancelledError:
-            if sender in self._senders:
-                self._senders.remove(sender)
-            else:
-                self.ring()
-            raise
+        await self._park(self._senders)
 
     # Receiving
 
@@ -163,20 +153,8 @@ class Channel(Generic[T]):
         return item
 
     async def wait(self) -> None:
-        """Park until there may be something to take, or the channel is closed.
-
-        Cancellation: a wake-up that came at the same time is passed on.
-        """
-        sleeper = self._loop.create_future()
-        self._sleepers.append(sleeper)
-        try:
-            await sleeper
-        except asyncio.CancelledError:
-            if sleeper in self._sleepers:
-                self._sleepers.remove(sleeper)
-            else:
-                self.ring()
-            raise
+        """Park until there may be something to take, or the channel is closed."""
+        await self._park(self._sleepers)
 
     def ring(self) -> None:
         """Soon wake or recruit a receiver if there is work, and a sender if there is room."""
@@ -258,6 +236,16 @@ class Channel(Generic[T]):
             there_is_work = self._recruit is not None and self._recruit()
         if there_is_work or sender_went_on:
             self._bell = self._loop.call_soon(self._ring)
+
+    async def _park(self, waiting: deque[asyncio.Future[None]]) -> None:
+        # Who is cancelled when already woken need not pass the wake-up on: the bell rings again.
+        waiter = self._loop.create_future()
+        waiting.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in waiting:
+                waiting.remove(waiter)
 
     def _wake_one(self, waiting: deque[asyncio.Future[None]]) -> bool:
         while waiting:

@@ -43,7 +43,7 @@ from antflow._core.stage import MOST_WORKERS, Stage
 from antflow._engine.clock import LoopTimers
 from antflow._engine.current import current_run, current_seat
 from antflow._engine.intake import Intake
-from antflow._engine.recorder import Listeners, Recorder
+from antflow._engine.recorder import Listeners, Recorder, discard
 from antflow._engine.source import IterableSource
 from antflow._engine.stage_run import StageRun
 
@@ -126,6 +126,7 @@ class Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeder: asyncio.Task[None] | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._waits: list[Awaitable[None]] = []
         self._finishing: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self.intake = Intake(self, next_id)
@@ -449,11 +450,17 @@ class Run:
         self._is_stopping = True
         self.intake.is_closed = True
         self._close_source()
+        self._close_stages()
+        if not self._finishing.done():
+            self._finishing.set_result(None)
+
+    def _close_stages(self) -> None:
+        """Let nothing start any more, and settle as cancelled everything that waits."""
         for stage in self.stages:
             stage.channel.close()
             stage.retries.close()
-        if not self._finishing.done():
-            self._finishing.set_result(None)
+        for stage in self.stages:
+            self._waits += stage.settle_all()
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -488,10 +495,7 @@ class Run:
         except asyncio.CancelledError:
             self.cancel()
         self.intake.is_closed = True
-        for stage in self.stages:
-            stage.channel.close()
-            stage.retries.close()
-        await self._settle_what_waits()
+        self._close_stages()
         while self._tasks:
             try:
                 await asyncio.wait(tuple(self._tasks))
@@ -499,20 +503,19 @@ class Run:
                 self.cancel()
         for envelope in self.intake.seal():
             self.stages[envelope.position].channel.put(envelope)
-        await self._settle_what_waits()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-        if (discrepancy := self._audit()) is not None and self.error is None:
-            self.error = InternalError(f"the books of run {self.facts.run_id}: {discrepancy}")
-
-    async def _settle_what_waits(self) -> None:
-        """Settle as cancelled everything in channels and retry heaps, then wait for observers."""
-        waits = [wait for stage in self.stages for wait in stage.settle_all()]
-        for wait in waits:
+        self._close_stages()  # once more, for what was put meanwhile
+        for wait in self._waits:
+            if self.is_cancelling:
+                discard(wait)
+                continue
             try:
                 await wait
             except asyncio.CancelledError:
                 self.cancel()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        if (discrepancy := self._audit()) is not None and self.error is None:
+            self.error = InternalError(f"the books of run {self.facts.run_id}: {discrepancy}")
 
     def _audit(self) -> str | None:
         if self.ledger.in_flight:

@@ -14,7 +14,13 @@ from antflow._core.errors import ItemCancelled, TaskFailedError
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Wait
 from antflow._core.readings import StageGauge
-from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER, Stage, StageCallback
+from antflow._core.stage import (
+    DEFAULT_CAPACITY_PER_WORKER,
+    Stage,
+    StageCallback,
+    capacity,
+    retry_policy,
+)
 from antflow._core.text import clean, error_type_name, safe_repr
 from antflow._engine.attempt import Attempt, Call, own_failure
 from antflow._engine.channel import Channel
@@ -47,16 +53,17 @@ class StageRun:
         self.recorder = recorder
         self.next_channel: Channel[Envelope] | None = None
         self.worker_count = description.workers
+        self._alive: set[int] = set()
         self._vacant = list(reversed(range(description.workers)))
-        self._policy = description.retry_policy
+        self._policy = retry_policy(description)
         self.channel: Channel[Envelope] = Channel(
-            description.capacity, recruit=self._recruit, has_more=run.intake_is_hungry(index)
+            capacity(description), recruit=self._recruit, has_more=run.intake_is_hungry(index)
         )
         self.take: Callable[[], Envelope | None] = self.channel.take
         self.retries = RetryHeap(
             self.channel,
             run.timers,
-            description.capacity or description.workers * DEFAULT_CAPACITY_PER_WORKER,
+            capacity(description) or description.workers * DEFAULT_CAPACITY_PER_WORKER,
         )
         self._attempt = Attempt(description, recorder, run.timers.now, run.in_thread)
         self.attempt = self._attempt.run
@@ -72,9 +79,8 @@ class StageRun:
 
     def set_worker_count(self, count: int) -> None:
         """Have ``count`` workers. New ones start when there is work; the last ones leave first."""
-        alive = set(range(self.worker_count)) - set(self._vacant)
         self.worker_count = count
-        self._vacant = [index for index in reversed(range(count)) if index not in alive]
+        self._vacant = [index for index in reversed(range(count)) if index not in self._alive]
         self.channel.wake_all()  # those who are to leave are among them
         self.channel.ring()
 
@@ -86,6 +92,7 @@ class StageRun:
         if not self._vacant:
             return False
         index = self._vacant.pop()
+        self._alive.add(index)
         worker = self.run.ledger.stages[self.index].worker(index)
         worker.task = self._attempt.names[0]
         self.run.spawn(self._serve(worker), f"{self.name}-W{index}")
@@ -96,6 +103,7 @@ class StageRun:
         try:
             await work(self, worker)
         finally:
+            self._alive.discard(worker.index)
             if worker.index < self.worker_count:
                 self._vacant.append(worker.index)
 

@@ -30,18 +30,14 @@ class StatusTracker:
     Give it to a pipeline with ``Pipeline(..., status_tracker=tracker)``. It may follow several
     runs and pipelines, one after the other or at once.
 
-    A callback may be a function, a lambda, a method or any callable, sync or async. It is called
-    in line, and awaited in line if it returns an awaitable: events of one item arrive in order,
-    and a slow
-        callback slows
-    the worker it is called from. Whatever a callback does, it changes no outcome: what it raises
-        is logged
-    once and counted in `callback_errors`, and it is called again for the next event. It may query
-    the tracker, feed the pipeline or shut it down.
+    A callback may be a function, a lambda, a method or any callable, sync or async. It is called in
+    line, and awaited in line if it returns an awaitable: events of one item arrive in order, and a
+    slow callback slows the worker it is called from. Whatever a callback does, it changes no
+    outcome: what it raises is logged once and counted in `callback_errors`, and it is called again
+    for the next event. It may query the tracker, feed the pipeline or shut it down.
 
     The order for one item in one stage is: queued, in_progress, then any number of (retrying,
-        in_progress),
-    then completed or failed; or queued, skipped. "completed" is per stage. Under
+    in_progress), then completed or failed; or queued, skipped. "completed" is per stage. Under
     ``retry="per_task"`` retries are task events only.
 
     Args:
