@@ -193,6 +193,11 @@ class Pipeline:
             raise refusal(TypeError, "status_tracker", status_tracker, "must be a StatusTracker")
         if not isinstance(name, str):
             raise refusal(TypeError, "name", name, "must be a string")
+        if store is not None:
+            for method in ("admit", "record"):
+                if not callable(getattr(store, method, None)):
+                    allowed = "must be an object with the methods admit and record"
+                    raise refusal(TypeError, "store", store, allowed)
         self.name = name
         self._collects = collect_results
         self._tracker = status_tracker
@@ -511,7 +516,9 @@ class Pipeline:
     async def _drive(self, handle: RunHandle, items: Items, display: Any, interval: float) -> None:
         """Feed a run from ``items``, with its display, until both are over."""
         run = handle._run
-        poller = None if display is None else Poller(display, self, run.total or 0, interval)
+        poller = None
+        if display is not None:
+            poller = Poller(display, self, run.total or 0, interval, lambda: handle.results)
         polling = None if poller is None else run.create_side_task(poller.poll(), "display")
         try:
             if poller is not None:
@@ -528,7 +535,7 @@ class Pipeline:
             raise
         finally:
             if poller is not None and polling is not None:
-                poller.end(handle.results)
+                poller.end(at_once=run.is_cancelling)
                 await _until_done(polling)
 
     def _handle_here(self) -> RunHandle | None:

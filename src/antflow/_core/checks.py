@@ -5,7 +5,7 @@ A message says where, which argument, its value, and what is allowed.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -35,13 +35,9 @@ def check_count(
 
 def check_seconds(refuse: Refuse, name: str, value: object, minimum: float = 0.0) -> None:
     """Refuse what is not a finite number of seconds of at least ``minimum``."""
-    fits = (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= minimum
-    )
-    if not fits:
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # Compared, not converted: an int may be too large for a float.
+    if not (fits and minimum <= value <= sys.float_info.max):  # type: ignore[operator]
         raise refusal(refuse, name, value, f"must be a finite number of seconds >= {minimum:g}")
 
 

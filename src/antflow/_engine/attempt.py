@@ -13,6 +13,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.errors import TaskFailedError
 from antflow._core.events import TaskEventType
 from antflow._core.ledger import WorkerBook
+from antflow._core.ports import Wait
 from antflow._core.stage import Stage, TaskFunc, retry_policy, task_name
 from antflow._engine.recorder import Recorder
 
@@ -31,11 +32,18 @@ class Attempt:
         recorder: Told of each task's start and end, if somebody listens.
         now: The monotonic clock.
         in_thread: Where plain functions run.
+        on_crash: Called with what the recorder raises.
     """
 
     def __init__(
-        self, stage: Stage, recorder: Recorder, now: Callable[[], float], in_thread: InThread
+        self,
+        stage: Stage,
+        recorder: Recorder,
+        now: Callable[[], float],
+        in_thread: InThread,
+        on_crash: Callable[[Exception], None],
     ) -> None:
+        self._on_crash = on_crash
         self._recorder = recorder
         self._now = now
         self._policy = retry_policy(stage)
@@ -74,11 +82,10 @@ class Attempt:
         return value
 
     async def _told(self, call: Call, value: Any, envelope: Envelope, worker: WorkerBook) -> Any:
-        recorder, now = self._recorder, self._now
-        began = now()
-        if (wait := recorder.task("start", envelope, worker, began)) is not None:
+        began = self._now()
+        if (wait := self._tell("start", envelope, worker, began)) is not None:
             await wait
-            began = now()
+            began = self._now()
         try:
             try:
                 value = await call(value)
@@ -87,15 +94,28 @@ class Attempt:
         except Exception as error:
             is_last = self._policy.next_delay(envelope.attempts) is None
             kind: TaskEventType = "fail" if is_last else "retry"
-            ended = now()
-            wait = recorder.task(kind, envelope, worker, ended, ended - began, error)
-            if wait is not None:
+            if (wait := self._tell(kind, envelope, worker, began, error)) is not None:
                 await wait
             raise
-        ended = now()
-        if (wait := recorder.task("complete", envelope, worker, ended, ended - began)) is not None:
+        if (wait := self._tell("complete", envelope, worker, began)) is not None:
             await wait
         return value
+
+    def _tell(
+        self,
+        kind: TaskEventType,
+        envelope: Envelope,
+        worker: WorkerBook,
+        began: float,
+        error: Exception | None = None,
+    ) -> Wait:
+        now = self._now()
+        duration = None if kind == "start" else now - began
+        try:
+            return self._recorder.task(kind, envelope, worker, now, duration, error)
+        except Exception as fault:
+            self._on_crash(fault)  # it is not the task that failed
+            return None
 
 
 def own_failure(error: asyncio.CancelledError, worker: WorkerBook) -> TaskFailedError:
@@ -134,13 +154,20 @@ def _unpacked(call: Callable[..., Awaitable[Any]], value: Any) -> Awaitable[Any]
 async def _call_in_thread(task: TaskFunc, in_thread: InThread, *args: Any, **kwargs: Any) -> Any:
     """Call a plain function in a thread; await what it returns if that must be awaited."""
     context = copy_context()
-    result = await in_thread(partial(context.run, _no_stop_iteration, task, args, kwargs))
+    result, error = await in_thread(partial(context.run, _result_or_error, task, args, kwargs))
+    if error is not None:
+        raise error
     return await result if inspect.isawaitable(result) else result
 
 
-def _no_stop_iteration(task: TaskFunc, args: Any, kwargs: Any) -> Any:
-    # A future cannot carry StopIteration: before Python 3.12 it would never be done.
+def _result_or_error(task: TaskFunc, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
+    # A future is no good carrier of exceptions: it makes a TimeoutError anew, without traceback,
+    # and with a StopIteration it is never done (before Python 3.12).
     try:
-        return task(*args, **kwargs)
+        return task(*args, **kwargs), None
     except StopIteration as error:
-        raise RuntimeError("task raised StopIteration") from error
+        failure = RuntimeError("task raised StopIteration")
+        failure.__cause__ = error
+        return None, failure
+    except Exception as error:
+        return None, error

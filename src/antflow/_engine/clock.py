@@ -15,10 +15,17 @@ class LoopTimers:
     A loop that brings its own time (a virtual one, in tests) is believed. For all others the clock
     is `time.monotonic`: it is what asyncio's own loop reads, with one call less, and finer than
     uvloop's, which counts milliseconds.
+
+    Args:
+        loop: The event loop.
+        on_crash: Called with what a put-off call raises: the loop itself would only log it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_crash: Callable[[Exception], None]
+    ) -> None:
         self._loop = loop
+        self._on_crash = on_crash
         own_time = (
             isinstance(loop, asyncio.BaseEventLoop)
             and type(loop).time is not asyncio.BaseEventLoop.time
@@ -27,4 +34,10 @@ class LoopTimers:
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback()`` after ``delay`` seconds."""
-        return self._loop.call_later(delay, callback)
+        return self._loop.call_later(delay, self._call, callback)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:
+            self._on_crash(error)

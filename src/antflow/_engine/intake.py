@@ -25,6 +25,9 @@ LARGEST_PULL = 1000
 class Intake:
     """Takes items in for one run.
 
+    The intake *has ended* when its source is exhausted or the run was joined: then only the run's
+    own tasks and callbacks can still feed it. It *is closed* when nobody can.
+
     Args:
         run: The run.
         next_id: Gives running integer ids to items that bring none.
@@ -42,6 +45,7 @@ class Intake:
         self._is_pulling = False
         self._announced: dict[int, Sequence[Envelope]] = {}
         self._is_sealed = False
+        self.has_ended = False
         self.is_closed = False
 
     # Pulling, for run() and stream()
@@ -59,24 +63,24 @@ class Intake:
         most = LARGEST_PULL if capacity is None else max(capacity - len(stage.channel), 1)
         if stage.recorder.tells_starts:
             most = 1  # each item enters as soon as its own event was delivered
-        self._is_pulling = True
         try:
             raws = self.source.take(most)
-            if raws:
-                wait = self.admit(self.envelopes(raws), 0)
-                if wait is not None:
-                    await wait
         except Exception as error:
             self._run.stop_intake(error)
             return
+        if not raws:
+            self._run.close_intake()
+            return
+        self._is_pulling = True
+        try:
+            if (wait := self.admit(self.envelopes(raws), 0)) is not None:
+                await wait
+        except PipelineError:
+            return  # the store failed, or the run has ended meanwhile; it is all noted
         finally:
             self._is_pulling = False
-        if raws:
-            # Others have a turn: a source that never ends and tasks that never wait must not starve
-            # them.
-            await self._run.breathe()
-        else:
-            self._run.close_intake()
+        # Others have a turn: an endless source and tasks that never wait must not starve them.
+        await self._run.breathe()
 
     # Admission, for all
 
@@ -146,6 +150,9 @@ class Intake:
                 discard(wait)
                 self._put(envelopes, stage)
             raise
+        except Exception as error:
+            run.stop_intake(error)
+            raise PipelineError("the store could not keep the items") from error
         if self._is_sealed:
             raise PipelineError("the run ended before the items were admitted")
         if (wait := self._record(envelopes, stage)) is not None:
@@ -188,11 +195,14 @@ class Intake:
     def _is_taken(self, item_id: Any) -> bool:
         if item_id in self._given:
             return True
-        return (
-            isinstance(item_id, int)
-            and self._first_number is not None
-            and self._first_number <= item_id <= self._last_number
-        )
+        if self._first_number is None:
+            return False
+        try:  # 3, 3.0 and Decimal(3) are one key
+            return bool(
+                self._first_number <= item_id <= self._last_number and int(item_id) == item_id
+            )
+        except Exception:
+            return False
 
     def _apart(self, item_id: Any) -> str:
         if not self._warned:

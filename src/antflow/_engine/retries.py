@@ -83,8 +83,10 @@ class RetryHeap:
     def _release_due(self) -> None:
         self._timer = None
         now = self._timers.now()
+        due: list[Envelope] = []
         while self._heap and self._heap[0][0] <= now:
-            envelope = heappop(self._heap)[2]
+            due.append(heappop(self._heap)[2])
+        for envelope in reversed(due):  # each goes before the one put first before it
             self._channel.put_first(envelope, envelope.priority)
         if self._heap:
             self._set_timer()

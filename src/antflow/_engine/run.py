@@ -59,6 +59,7 @@ FAILURES_IN_SNAPSHOT = 100
 FEWEST_FOR_A_RATIO = 20
 """A ratio of failures is judged only once so many items are settled."""
 
+CLEAN_UP_FAILED = "the source's clean-up failed"
 SLOWEST_CLOSE = 5.0
 """Seconds a source's clean-up may take when the run stops taking in."""
 
@@ -100,7 +101,7 @@ class Run:
         self.owner = owner
         self.handle: Any = None
         self._loop = asyncio.get_running_loop()
-        self.timers = LoopTimers(self._loop)
+        self.timers = LoopTimers(self._loop, self.crash)
         self.facts = RunFacts(
             run_id=os.urandom(8).hex(),
             stage_names=tuple(stage.name for stage in stages),
@@ -127,6 +128,7 @@ class Run:
         self._feeder: asyncio.Task[None] | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._waits: list[Awaitable[None]] = []
+        self._crashes: list[Exception] = []
         self._finishing: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self.intake = Intake(self, next_id)
@@ -199,8 +201,11 @@ class Run:
             await self.feed((raw,), stage, priority)
 
     def close_intake(self) -> None:
-        """No more items; the run ends when what was accepted is settled. May be called twice."""
-        self.intake.is_closed = True
+        """No more items but those that the run's own tasks feed; it ends when all are settled.
+
+        May be called twice.
+        """
+        self.intake.has_ended = True
         self._close_source()
         self._check_finished()
 
@@ -208,6 +213,7 @@ class Run:
         """No more items: what was accepted finishes, then ``error`` comes out."""
         if self.error is None:
             self.error = error
+        self.intake.is_closed = True
         self.close_intake()
 
     # Stopping
@@ -234,6 +240,14 @@ class Run:
         if self.error is None or not isinstance(error, Exception):
             self.error = error
         self.cancel()
+
+    def crash(self, error: BaseException, where: str = "the engine") -> None:
+        """A fault of the library itself: end the run, loudly."""
+        if isinstance(error, Exception):
+            broken = InternalError(f"{where} crashed: {type(error).__name__}: {error}")
+            broken.__cause__ = error
+            error = broken
+        self.fail(error)  # KeyboardInterrupt and its like are nobody's fault
 
     async def wait(self) -> None:
         """Wait until the run is over.
@@ -283,7 +297,7 @@ class Run:
             return "cancelling"
         if self._is_stopping:
             return "stopping"
-        return "draining" if self.intake.is_closed else "running"
+        return "draining" if self.intake.has_ended else "running"
 
     def gauges(self) -> list[readings.StageGauge]:
         """What the books do not know, stage by stage."""
@@ -382,10 +396,14 @@ class Run:
             async for raw in iterator:
                 await self.feed((raw,))
         except Exception as error:
-            if not self.intake.is_closed:
+            if not self.intake.has_ended:
                 failure = error
-        except asyncio.CancelledError:
-            if not self.intake.is_closed:
+        except asyncio.CancelledError as error:
+            running = asyncio.current_task()
+            if running is not None and not running.cancelling():
+                failure = PipelineError("the source raised CancelledError")
+                failure.__cause__ = error
+            elif not self.intake.has_ended:
                 raise
         finally:
             self._feeder = None  # from here on it ends by itself
@@ -403,7 +421,7 @@ class Run:
             async with asyncio.timeout(SLOWEST_CLOSE):
                 await close()
         except Exception:
-            logger.warning("the source's clean-up failed", exc_info=True)
+            logger.warning(CLEAN_UP_FAILED, exc_info=True)
 
     def _close_source(self) -> None:
         if self._feeder is not None:
@@ -411,10 +429,13 @@ class Run:
             self._feeder = None
         source, self.intake.source = self.intake.source, None
         if isinstance(source, IterableSource):
-            source.close()
+            try:
+                source.close()
+            except (Exception, asyncio.CancelledError):
+                logger.warning(CLEAN_UP_FAILED, exc_info=True)
 
     def _check_open(self) -> None:
-        if self.intake.is_closed:
+        if self.intake.is_closed or (self.intake.has_ended and not self.contains_caller):
             raise PipelineError(
                 "this run takes no more items: it was "
                 + (self.how_stopped if self._is_stopping else "joined, or its input has ended")
@@ -426,11 +447,12 @@ class Run:
 
     def _check_finished(self) -> None:
         if (
-            self.intake.is_closed
+            self.intake.has_ended
             and not self.ledger.in_flight
             and not self._delivering
             and not self._finishing.done()
         ):
+            self.intake.is_closed = True
             self._finishing.set_result(None)
 
     def _check_failures(self) -> None:
@@ -448,7 +470,7 @@ class Run:
 
     def _stop(self) -> None:
         self._is_stopping = True
-        self.intake.is_closed = True
+        self.intake.is_closed = self.intake.has_ended = True
         self._close_source()
         self._close_stages()
         if not self._finishing.done():
@@ -460,30 +482,26 @@ class Run:
             stage.channel.close()
             stage.retries.close()
         for stage in self.stages:
-            self._waits += stage.settle_all()
+            try:
+                self._waits += stage.settle_all()
+            except Exception as error:
+                self._crashes.append(error)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            if not self._is_stopping and task is not self._feeder:
-                self.cancel()  # somebody ended one of our workers: the event loop is closing
+            if not self._is_stopping:  # the event loop is closing, or somebody meddles
+                self.fail(InternalError(f"{task.get_name()} was cancelled from outside the run"))
             return
         error = task.exception()
         if error is not None:
-            self.fail(self._as_broken(task.get_name(), error))
-
-    def _as_broken(self, name: str, error: BaseException) -> BaseException:
-        if not isinstance(error, Exception):
-            return error  # KeyboardInterrupt and its like are nobody's fault
-        broken = InternalError(f"{name} crashed: {type(error).__name__}: {error}")
-        broken.__cause__ = error
-        return broken
+            self.crash(error, task.get_name())
 
     async def _supervise(self) -> None:
         try:
             await self._bring_to_an_end()
         except BaseException as error:  # why: whoever waits for the run must not wait for ever
-            self.error = self._as_broken("supervisor", error)
+            self.crash(error, "the supervisor")
         finally:
             if self.observer is not None:
                 self.observer.closed()
@@ -514,6 +532,8 @@ class Run:
                 self.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._crashes:
+            raise self._crashes[0]
         if (discrepancy := self._audit()) is not None and self.error is None:
             self.error = InternalError(f"the books of run {self.facts.run_id}: {discrepancy}")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from antflow._core.errors import PipelineError
 
 LONGEST_PULL = 0.005
 """Seconds after which one pull ends, so that a slow generator does not hold the event loop."""
@@ -35,10 +38,15 @@ class IterableSource:
                 if len(taken) >= most or (not self._is_plain and self._now() >= deadline):
                     break
         except Exception as error:
-            if not taken:
-                raise
-            self._error = error  # what came before it is taken in first
-        return taken
+            self._error = error
+        except (
+            asyncio.CancelledError
+        ) as error:  # its own: nobody can cancel a call that never awaits
+            self._error = PipelineError("the source raised CancelledError")
+            self._error.__cause__ = error
+        if self._error is not None and not taken:
+            raise self._error
+        return taken  # what came before the error is taken in first
 
     def close(self) -> None:
         """Let a generator run its clean-up; what that raises is its own affair."""

@@ -65,7 +65,7 @@ class StageRun:
             run.timers,
             capacity(description) or description.workers * DEFAULT_CAPACITY_PER_WORKER,
         )
-        self._attempt = Attempt(description, recorder, run.timers.now, run.in_thread)
+        self._attempt = Attempt(description, recorder, run.timers.now, run.in_thread, run.crash)
         self.attempt = self._attempt.run
         self.direct: Call | None = None
         self.rewire()
@@ -139,9 +139,10 @@ class StageRun:
     ) -> None:
         try:
             await self._tell(wait, name, callback, envelope, value, value)
-        finally:  # also when cancelled meanwhile: it was recorded, so it must be put
-            following = self.put_on(envelope, value)
-        if following is not None:
+        except BaseException:  # cancelled meanwhile: it was recorded, so it must be put
+            discard(self.put_on(envelope, value))
+            raise
+        if (following := self.put_on(envelope, value)) is not None:
             await following
 
     async def passes_by(self, envelope: Envelope, worker: WorkerBook) -> bool:
@@ -212,9 +213,10 @@ class StageRun:
         try:
             callback = self.description.on_failure
             await self._tell(wait, "on_failure", callback, envelope, error, envelope.value)
-        finally:
-            following = self.run.settle(envelope, error)
-        if following is not None:
+        except BaseException:
+            discard(self.run.settle(envelope, error))
+            raise
+        if (following := self.run.settle(envelope, error)) is not None:
             await following
 
     def own_failure(

@@ -43,6 +43,10 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
         try:
             if (wait := recorder.started(envelope, worker, time)) is not None:
                 await wait
+        except BaseException:
+            stage.give_up(envelope, worker)
+            raise
+        try:
             if (direct := stage.direct) is not None:
                 value = await direct(envelope.value)
             else:

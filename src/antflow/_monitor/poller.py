@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any
 
@@ -19,70 +19,86 @@ from antflow._core.result import RunResults
 logger = logging.getLogger("antflow")
 
 LONGEST_CALL = 5.0
-"""Seconds an async ``on_start`` or ``on_finish`` may take, and so hold up a run."""
+"""Seconds an async method of a display may take; a run is not held up longer by one."""
 
 
 class Poller:
     """Polls snapshots for one display.
 
     Args:
-        display: An object with any of ``on_start``, ``on_update``, ``on_finish``, each sync or
-            async.
+        display: An object with any of ``on_start``, ``on_update``, ``on_finish``, sync or async.
         pipeline: Where snapshots come from; given to ``on_start``.
         total: Number of items, 0 if not known.
         interval: Seconds between updates.
+        results: Gives what ``on_finish`` is called with.
     """
 
-    def __init__(self, display: Any, pipeline: SnapshotSource, total: int, interval: float) -> None:
+    def __init__(
+        self,
+        display: Any,
+        pipeline: SnapshotSource,
+        total: int,
+        interval: float,
+        results: Callable[[], RunResults[Any]],
+    ) -> None:
         self._display = display
         self._pipeline = pipeline
         self._total = total
         self._interval = interval
+        self._results = results
         self._is_broken = False
-        loop = asyncio.get_running_loop()
-        self._begun: asyncio.Future[None] = loop.create_future()
-        self._ending: asyncio.Future[None] = loop.create_future()
-        self._results: RunResults[Any] | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._loop = asyncio.get_running_loop()
+        self._begun: asyncio.Future[None] = self._loop.create_future()
+        self._ending: asyncio.Future[None] = self._loop.create_future()
 
     async def begin(self) -> None:
-        """Wait until ``on_start`` and the first update are done: polling starts before feeding."""
+        """Wait until ``on_start`` is done and the first update was called: feeding may start."""
         await asyncio.wait([self._begun])
 
-    def end(self, results: RunResults[Any]) -> None:
-        """Say that the run is over: a last update and ``on_finish`` follow, then the task ends."""
-        self._results = results
+    def end(self, *, at_once: bool) -> None:
+        """Say that the run is over: a last update and ``on_finish`` follow, then the task ends.
+
+        Args:
+            at_once: The run was cancelled: what the display is awaiting just now is given up.
+        """
         if not self._ending.done():
             self._ending.set_result(None)
+        if at_once and self._limit is not None:
+            self._limit.reschedule(self._loop.time())
 
     async def poll(self) -> None:
         """The task. Ends soon after `end`."""
         try:
             await self._call("on_start", self._pipeline, self._total)
             await self._update()
-        finally:
-            self._begun.set_result(None)
-        over = False
-        while not over:
-            await asyncio.wait([self._ending], timeout=self._interval)
-            over = self._ending.done()
-            await self._update()
-        assert self._results is not None
-        await self._call("on_finish", self._results, self._results.summary)
+            self._let_begin()  # also where the display is broken, or has no on_update
+            over = False
+            while not over:
+                await asyncio.wait([self._ending], timeout=self._interval)
+                over = self._ending.done()
+                await self._update()
+        finally:  # once in every case, also when the event loop itself is ending
+            self._let_begin()
+            results = self._results()
+            await self._call("on_finish", results, results.summary)
 
     async def _update(self) -> None:
         if not self._is_broken:
-            await self._call("on_update", take_snapshot=True)
+            await self._call("on_update")
 
-    async def _call(self, name: str, *args: Any, take_snapshot: bool = False) -> None:
+    async def _call(self, name: str, *args: Any) -> None:
         method: Callable[..., Any] | None = getattr(self._display, name, None)
-        if method is None:
-            return
         try:
-            if take_snapshot:
-                args = (self._pipeline.get_dashboard_snapshot(),)
-            answer = method(*args)
-            if isawaitable(answer):
-                await self._finish(name, answer)
+            if method is not None:
+                if name == "on_update":
+                    args = (self._pipeline.get_dashboard_snapshot(),)
+                answer = method(*args)
+                if name != "on_start":
+                    self._let_begin()
+                if isawaitable(answer):
+                    async with asyncio.timeout(LONGEST_CALL) as self._limit:
+                        await answer
         except (Exception, asyncio.CancelledError) as error:
             running = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and running and running.cancelling():
@@ -91,19 +107,9 @@ class Poller:
             logger.warning(
                 "the display failed in %s; the run goes on without it", name, exc_info=error
             )
-
-    async def _finish(self, name: str, answer: Awaitable[Any]) -> None:
-        if name != "on_update":
-            async with asyncio.timeout(LONGEST_CALL):
-                await answer
-            return
-        # An update may take as long as the run does; it is given up when the run is over.
-        update = asyncio.ensure_future(answer)
-        try:
-            await asyncio.wait([update, self._ending], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if not update.done():
-                update.cancel()
-                await asyncio.wait([update])
-        if not update.cancelled():
-            update.result()
+            self._limit = None
+
+    def _let_begin(self) -> None:
+        if not self._begun.done():
+            self._begun.set_result(None)

@@ -1,0 +1,492 @@
+"""A pipeline runs again, twice at once, in another loop; however it ends, it leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from antflow import Pipeline, PipelineError, PipelineResult, Stage, StatusTracker
+from antflow.testing import Calls, VirtualLoop, run_virtual
+
+from .pieces import (
+    ONE_HOUR,
+    assert_balanced,
+    assert_works,
+    give_back,
+    in_background,
+    lasting,
+    now,
+    raising,
+    virtual,
+)
+
+
+class Watch:
+    """A display that keeps the counts it was shown and what it was finished with."""
+
+    def __init__(self) -> None:
+        self.processed: list[int] = []
+        self.failures: list[int] = []
+
+    def on_update(self, snapshot: Any) -> None:
+        self.processed.append(snapshot.pipeline_stats.items_processed)
+
+    def on_finish(self, results: Any, summary: Any) -> None:
+        self.failures.append(summary.total_failed)
+
+
+def test_run_again() -> None:
+    """Each run has its own results, counts, failures and display."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [raising(ValueError("no"), 2)], task_attempts=1)])
+        first, second = Watch(), Watch()
+        one = await pipeline.run([1, 2, 3], custom_dashboard=first)
+        two = await pipeline.run([4], custom_dashboard=second)
+        assert (one.values(), two.values()) == ([1, 3], [4])
+        assert [result.sequence_id for result in two] == [0]
+        assert second.processed[0] == 0
+        assert second.processed[-1] == 1
+        assert (first.failures, second.failures) == ([1], [0])
+        assert two.summary.total_failed == two.stats.items_failed == 0
+        assert one.run_id != two.run_id
+
+    virtual(main)
+
+
+def test_ids_go_on_counting() -> None:
+    """Automatic ids count on over the runs of one pipeline, so that no two items share one."""
+
+    async def main() -> list[int]:
+        pipeline = Pipeline([Stage("Work", 1, [give_back])])
+        return [result.id for _ in range(3) for result in await pipeline.run(["a", "b"])]
+
+    assert virtual(main) == [0, 1, 2, 3, 4, 5]
+
+
+def test_run_after_a_cancelled_one() -> None:
+    """A run after a cancelled one has its own results only."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 3, [lasting(1)])])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(4.5):
+                await pipeline.run(range(100))
+        assert len(pipeline.results) == 12
+        assert_balanced(pipeline.get_stats())
+        await assert_works(pipeline)
+
+    virtual(main)
+
+
+def test_run_after_a_cancelled_stream() -> None:
+    """A run after a stream that was left early has its own results only."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 3, [lasting(1)])])
+        async with aclosing(pipeline.stream(range(100))) as stream:
+            await anext(stream)
+        await assert_works(pipeline)
+
+    virtual(main)
+
+
+def test_pipeline_in_two_loops() -> None:
+    """One pipeline runs in one event loop after the other."""
+    tracker = StatusTracker()
+    stage = Stage("Work", 2, [give_back, lambda value: value + 1])
+    pipeline = Pipeline([stage], status_tracker=tracker)
+    for number in range(3):
+        assert asyncio.run(pipeline.run([number])).values() == [number + 1]
+    assert tracker.get_stats()["completed"] == 3
+
+
+def test_pipeline_that_was_started_in_a_loop_that_is_gone() -> None:
+    """A pipeline whose loop was closed in the middle of a run can be started in another."""
+    pipeline = Pipeline([Stage("Work", 2, [lasting(10)])])
+
+    async def begin() -> None:
+        await pipeline.feed(range(5))
+        await asyncio.sleep(5)
+
+    run_virtual(begin, leftovers="cancel")
+    assert_balanced(pipeline.get_stats())
+    virtual(lambda: assert_works(pipeline))
+
+
+def test_cancel_when_tasks_are_long() -> None:
+    """Cancelling a run cancels the tasks that run, at once."""
+
+    async def main() -> None:
+        calls = Calls(seconds=ONE_HOUR)
+        pipeline = Pipeline([Stage("Work", 5, [calls])])
+        run = await in_background(pipeline.run(range(10)), 1)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert now() == 1
+        assert calls.running == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    virtual(main)
+
+
+def test_cancel_when_a_task_cleans_up() -> None:
+    """A cancelled run ends when its tasks have cleaned up, and not before."""
+
+    async def main() -> None:
+        async def work(value: int) -> int:
+            try:
+                await asyncio.sleep(ONE_HOUR)
+            finally:
+                await asyncio.sleep(2)
+            return value
+
+        run = await in_background(Pipeline([Stage("Work", 1, [work])]).run([1]), 1)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert now() == 3
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    virtual(main)
+
+
+def test_outcomes_of_a_cancelled_run() -> None:
+    """After a cancellation every accepted item has an outcome, the unfinished ones as cancelled."""
+
+    async def main() -> None:
+        tracker = StatusTracker()
+        stages = [Stage("A", 2, [lasting(1)]), Stage("B", 1, [lasting(1)])]
+        pipeline = Pipeline(stages, status_tracker=tracker)
+        run = await in_background(pipeline.run(range(50)), 3.5)
+        run.cancel()
+        await asyncio.wait([run])
+        outcomes = pipeline.results.outcomes
+        assert [outcome.sequence_id for outcome in outcomes] == list(range(len(outcomes)))
+        kinds = {type(outcome.error).__name__ for outcome in outcomes}
+        assert kinds == {"NoneType", "ItemCancelled"}
+        counts = tracker.get_stats()
+        assert counts["completed"] == len(pipeline.results) == 2
+        assert counts["completed"] + counts["failed"] == len(outcomes)
+
+    virtual(main)
+
+
+def test_instant_item() -> None:
+    """One item through an instant task takes no time and few steps of the event loop."""
+    steps = 0
+
+    def count(step: int) -> None:
+        nonlocal steps
+        steps = step
+
+    async def main() -> float:
+        await Pipeline([Stage("Work", 10, [give_back])]).run([1])
+        return now()
+
+    assert virtual(main, on_step=count) == 0
+    assert steps < 30
+
+
+def test_idle_pipeline() -> None:
+    """A pipeline that has nothing to do does nothing: an hour is a handful of steps."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        pipeline = Pipeline([Stage("A", 200, [give_back]), Stage("B", 200, [give_back])])
+        await pipeline.feed(range(500))
+        await asyncio.sleep(1)
+        before = loop.steps
+        await asyncio.sleep(ONE_HOUR)
+        idle = loop.steps - before
+        await pipeline.shutdown()
+        return idle
+
+    assert virtual(main, max_time=2 * ONE_HOUR) <= 3
+
+
+def test_run_that_waits_for_its_source() -> None:
+    """A run whose source is silent does nothing meanwhile."""
+
+    async def source() -> Any:
+        yield 1
+        await asyncio.sleep(ONE_HOUR)
+        yield 2
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        run = await in_background(Pipeline([Stage("A", 50, [give_back])]).run(source()), 1)
+        before = loop.steps
+        await asyncio.sleep(ONE_HOUR - 2)
+        idle = loop.steps - before
+        await run
+        return idle
+
+    assert virtual(main, max_time=2 * ONE_HOUR) <= 3
+
+
+def test_memory_of_earlier_runs() -> None:
+    """A pipeline keeps the latest run only: neither results nor items of those before."""
+
+    class Item:
+        pass
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 3, [give_back]), Stage("B", 3, [give_back])])
+        seen: list[weakref.ref[Item]] = []
+        for _ in range(3):
+            items = [Item() for _ in range(20)]
+            seen += [weakref.ref(item) for item in items]
+            await pipeline.run(items)
+        items.clear()
+        gc.collect()
+        assert len([item for item in seen if item() is not None]) == 20
+
+    virtual(main)
+
+
+@pytest.mark.parametrize("how", ["run", "stream", "feed"])
+def test_memory_when_results_are_not_collected(how: str) -> None:
+    """Without collecting, nothing of an item is kept once it is through."""
+
+    class Item:
+        pass
+
+    seen: list[weakref.ref[Item]] = []
+
+    def source() -> Any:
+        for _ in range(200):
+            item = Item()
+            seen.append(weakref.ref(item))
+            yield item
+            del item
+
+    async def fail_some(value: Item) -> Item:
+        if len(seen) % 2:
+            raise ValueError("no")
+        return value
+
+    async def main() -> None:
+        stage = Stage("Work", 2, [fail_some], task_attempts=1)
+        pipeline = Pipeline([stage], collect_results=False)
+        if how == "stream":
+            async for _ in pipeline.stream(source()):
+                pass
+            del _
+        elif how == "run":
+            await pipeline.run(source())
+        else:
+            await pipeline.feed(source())
+            await pipeline.join()
+        gc.collect()
+        assert [item for item in seen if item() is not None] == []
+
+    virtual(main)
+
+
+def test_nested_pipelines() -> None:
+    """A task may run another pipeline, and its cancellation reaches it."""
+
+    async def main() -> None:
+        inner = Pipeline([Stage("Inner", 2, [lasting(1)])])
+
+        async def work(value: int) -> list[int]:
+            return (await inner.run(range(value))).values()
+
+        outer = Pipeline([Stage("Outer", 2, [work])])
+        assert (await outer.run([1, 2, 3])).values() == [[0], [0, 1], [0, 1, 2]]
+        run = await in_background(outer.run([100]), 1.5)
+        run.cancel()
+        await asyncio.wait([run])
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert_balanced(inner.get_stats())
+
+    virtual(main)
+
+
+def test_nested_pipelines_that_lead_back() -> None:
+    """Running a pipeline from inside itself is refused also across another one."""
+
+    async def main() -> None:
+        async def back(value: int) -> Any:
+            return await outer.run([value])
+
+        inner = Pipeline([Stage("Inner", 1, [back], task_attempts=1)])
+
+        async def work(value: int) -> Any:
+            results = await inner.run([value])
+            return results.summary.errors_by_type
+
+        outer = Pipeline([Stage("Outer", 1, [work], task_attempts=1)])
+        assert (await outer.run([1])).values() == [{"PipelineError": 1}]
+
+    virtual(main)
+
+
+def test_stage_in_two_pipelines() -> None:
+    """One stage object may be part of several pipelines, at the same time."""
+
+    async def main() -> None:
+        stage = Stage("Work", 1, [lasting(1)])
+        runs = await asyncio.gather(*(Pipeline([stage]).run([n]) for n in range(3)))
+        assert [run.values() for run in runs] == [[0], [1], [2]]
+        assert now() == 1
+
+    virtual(main)
+
+
+def test_async_with_and_an_error() -> None:
+    """Leaving ``async with`` by an error shuts down, and the error comes out."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)])])
+
+        async def body() -> None:
+            async with pipeline:
+                await pipeline.feed(range(5))
+                await asyncio.sleep(0.5)
+                raise KeyError("body")
+
+        with pytest.raises(KeyError, match="body"):
+            await body()
+        assert now() == 1
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert_balanced(pipeline.get_stats())
+
+    virtual(main)
+
+
+def test_open_and_an_error() -> None:
+    """Leaving ``open`` by an error cancels, and the error comes out."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)])])
+
+        async def body() -> None:
+            async with pipeline.open() as run:
+                await run.feed(range(5))
+                await asyncio.sleep(0.5)
+                raise KeyError("body")
+
+        with pytest.raises(KeyError, match="body"):
+            await body()
+        assert now() == 0.5
+        assert pipeline.results == []
+        assert pipeline.get_stats().items_cancelled == 5
+
+    virtual(main)
+
+
+def test_open() -> None:
+    """``open`` hands out the run, and joins it in the end."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)])])
+        async with pipeline.open() as run:
+            await run.feed(range(5))
+            await asyncio.sleep(2.5)
+            assert run.stats().items_processed == 2
+            assert run.snapshot().state == "running"
+        assert run.results.values() == [0, 1, 2, 3, 4]
+        with pytest.raises(PipelineError):
+            await run.feed([1])
+
+    virtual(main)
+
+
+@pytest.mark.parametrize("method", ["start", "join", "shutdown"])
+def test_lifecycle_methods_twice(method: str) -> None:
+    """start, join and shutdown may be called twice, also at the same time."""
+
+    async def main() -> list[PipelineResult[Any]]:
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)])])
+        await pipeline.start()
+        await pipeline.feed([1])
+        await asyncio.sleep(0.5)
+        await asyncio.gather(getattr(pipeline, method)(), getattr(pipeline, method)())
+        await getattr(pipeline, method)()
+        await pipeline.join()
+        return pipeline.results
+
+    assert [result.value for result in virtual(main)] == [1]
+
+
+@pytest.mark.parametrize("method", ["join", "shutdown"])
+def test_end_without_a_start(method: str) -> None:
+    """Ending a pipeline that was never started does nothing."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [give_back])])
+        await getattr(pipeline, method)()
+        await assert_works(pipeline)
+
+    virtual(main)
+
+
+def test_join_that_is_cancelled() -> None:
+    """Cancelling a join cancels the run it waits for; nothing is left behind."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [lasting(10)])])
+        await pipeline.feed(range(5))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(15):
+                await pipeline.join()
+        assert now() == 15
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert pipeline.results.values() == [0]
+        assert_balanced(pipeline.get_stats())
+
+    virtual(main)
+
+
+def test_start_after_the_end() -> None:
+    """A pipeline that was joined can be started again, for a run of its own."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [give_back])])
+        for number in range(3):
+            await pipeline.start()
+            await pipeline.feed([number])
+            await pipeline.join()
+            assert pipeline.results.values() == [number]
+
+    virtual(main)
+
+
+def test_results_while_running() -> None:
+    """`results` has what has come out so far."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)])])
+        run = await in_background(pipeline.run(range(5)), 2.5)
+        assert pipeline.results.values() == [0, 1]
+        assert (await run).values() == [0, 1, 2, 3, 4]
+
+    virtual(main)
+
+
+def test_queries_inside_a_run() -> None:
+    """Inside a run, the pipeline's queries are about that run, not about the latest one."""
+
+    async def main() -> None:
+        seen: dict[str, int] = {}
+
+        async def work(value: str) -> str:
+            await asyncio.sleep(1)
+            seen[value] = pipeline.get_stats().items_accepted
+            return value
+
+        pipeline = Pipeline([Stage("Work", 5, [work])])
+        await asyncio.gather(pipeline.run(["a"]), pipeline.run(["b", "c"]))
+        assert seen == {"a": 1, "b": 2, "c": 2}
+
+    virtual(main)
