@@ -37,8 +37,8 @@ class LiveBooks:
     def step(self, choice: int) -> None:
         """Do one of the things that are legal now."""
         legal: list[tuple[int | None, Kind]] = [(None, Kind.ADMITTED)]
-        for number, (_, state) in enumerate(self.items):
-            legal += [(number, kind) for (before, kind) in LEGAL if before is state]
+        for held, (_, state) in enumerate(self.items):
+            legal += [(held, kind) for (before, kind) in LEGAL if before is state]
         legal = [step for step in legal if step[1] not in (Kind.DROPPED, Kind.EXPANDED)]
         number, kind = legal[choice % len(legal)]
         now = float(next(self.clock))

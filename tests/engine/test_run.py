@@ -54,7 +54,7 @@ def test_stages_overlap(seed: int | None, capacity: int | None) -> None:
 
 def test_async_source_is_worked_on_item_by_item() -> None:
     """A source that gives an item a second: each is through before the next one comes."""
-    seen: list[tuple[int, float]] = []
+    seen: list[tuple[int, Any]] = []
 
     async def main() -> None:
         async def source() -> Any:

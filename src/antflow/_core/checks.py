@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from antflow._core.text import safe_repr
 
@@ -35,9 +35,9 @@ def check_count(
 
 def check_seconds(refuse: Refuse, name: str, value: object, minimum: float = 0.0) -> None:
     """Refuse what is not a finite number of seconds of at least ``minimum``."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # Compared, not converted: an int may be too large for a float.
-    if not (fits and minimum <= value <= sys.float_info.max):  # type: ignore[operator]
+    if not (is_number and minimum <= cast("float", value) <= sys.float_info.max):
         raise refusal(refuse, name, value, f"must be a finite number of seconds >= {minimum:g}")
 
 

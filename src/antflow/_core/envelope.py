@@ -66,7 +66,8 @@ class Envelope(PipelineResult[Any]):
         self.stage = stage
         self.error = error
         self.carry = None
-        self.__class__ = PipelineResult  # type: ignore[assignment]
+        result: Any = self
+        result.__class__ = PipelineResult
         return self
 
     def __repr__(self) -> str:

@@ -154,7 +154,8 @@ def _unpacked(call: Callable[..., Awaitable[Any]], value: Any) -> Awaitable[Any]
 async def _call_in_thread(task: TaskFunc, in_thread: InThread, *args: Any, **kwargs: Any) -> Any:
     """Call a plain function in a thread; await what it returns if that must be awaited."""
     context = copy_context()
-    result, error = await in_thread(partial(context.run, _result_or_error, task, args, kwargs))
+    call = partial(_result_or_error, task, args, kwargs)
+    result, error = await in_thread(lambda: context.run(call))
     if error is not None:
         raise error
     return await result if inspect.isawaitable(result) else result

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("antflow")
 
-LARGEST_PULL = 1000
-"""Most items of one pull into an unbounded channel."""
+LARGEST_BATCH = 1000
+"""Most items taken in at a time for an unbounded channel."""
 
 
 class Intake:
@@ -58,13 +58,8 @@ class Intake:
     async def pull(self) -> None:
         """Fill the first channel from the source, and close the intake when that has ended."""
         assert self.source is not None
-        stage = self._run.stages[0]
-        capacity = stage.channel.capacity
-        most = LARGEST_PULL if capacity is None else max(capacity - len(stage.channel), 1)
-        if stage.recorder.tells_starts:
-            most = 1  # each item enters as soon as its own event was delivered
         try:
-            raws = self.source.take(most)
+            raws = self.source.take(self.batch_size(0))
         except Exception as error:
             self._run.stop_intake(error)
             return
@@ -83,6 +78,15 @@ class Intake:
         await self._run.breathe()
 
     # Admission, for all
+
+    def batch_size(self, stage: int) -> int:
+        """How many items to take in at a time."""
+        if self._run.stages[stage].recorder.tells_starts:
+            return 1  # each item enters as soon as its own event was delivered
+        channel = self._run.stages[stage].channel
+        return (
+            LARGEST_BATCH if channel.capacity is None else max(channel.capacity - len(channel), 1)
+        )
 
     def envelopes(
         self, raws: Iterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY

@@ -179,8 +179,7 @@ class Run:
         waits = not self._sits_at_or_after(stage)
         while True:
             self._check_open()
-            spare = 100 if channel.capacity is None else channel.capacity - len(channel)
-            raws = source.take(max(spare, 1))
+            raws = source.take(self.intake.batch_size(stage))
             if not raws:
                 return
             envelopes = self.intake.envelopes(raws, stage, priority)

@@ -1,0 +1,131 @@
+"""The `antflow` command. What a command needs is imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from antflow import __version__
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+NOBODY_READS = 141  # 128 + SIGPIPE
+MOST_WORKERS = 100
+DASHBOARDS = {
+    "auto": "full",  # which writes plain lines where there is no terminal
+    "none": None,
+    **{name: name for name in ("log", "progress", "compact", "detailed", "full")},
+}
+
+
+class Program(click.Group):
+    """The commands, and how they end when they are interrupted or cannot print."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            discard_output()
+            click.echo(f"Error: cannot print: {error.strerror}", err=True)
+            sys.exit(1)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            discard_output()
+            ctx.exit(NOBODY_READS)
+
+
+def discard_output() -> None:
+    """Let nothing be printed any more: Python would try again when it exits, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="antflow")
+def main() -> None:
+    """Staged asyncio pipelines you can watch and follow."""
+
+
+@main.command()
+@click.option(
+    "--dashboard",
+    type=click.Choice(list(DASHBOARDS)),
+    default="auto",
+    show_default=True,
+    help="How to show the run; auto: full. Where there is no terminal, each writes plain lines.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MOST_WORKERS),
+    metavar="N",
+    help=f"Workers of each stage, 1 to {MOST_WORKERS}.  [default: 8 read, 4 parse, 1 stores]",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Folder for the database and the log, created if missing; those of an earlier demo there "
+    "are replaced.  [default: a new temporary folder, which is kept]",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Only the first N files of the standard library. The package's own always come too.",
+)
+@click.option("--slow", is_flag=True, help="Take about half a minute, to watch.")
+def demo(
+    dashboard: str, workers: int | None, out: Path | None, limit: int | None, slow: bool
+) -> None:
+    """Read, parse and store every file of Python's standard library.
+
+    All .py files of the Python that runs this, its tests among them where they are installed, and
+    a few broken ones that antflow brings along: those become failures, as expected. What the files
+    define goes into an SQLite database, each failure into a log next to it, and a summary to the
+    standard output.
+    """
+    import sqlite3
+
+    from antflow.demo import run_demo
+
+    folder = ready_folder(out)
+    try:
+        outcome = run_demo(folder, DASHBOARDS[dashboard], workers, limit, slow)
+    except (OSError, sqlite3.Error) as error:
+        raise click.ClickException(f"{click.format_filename(folder)}: {error}") from None
+    say(outcome.summary)
+    if outcome.is_interrupted:
+        sys.exit(INTERRUPTED)
+    if outcome.not_stored:
+        raise click.ClickException(f"{outcome.not_stored} files could not be stored; see the log")
+
+
+def ready_folder(out: Path | None) -> Path:
+    """The folder to write to: there, and writable."""
+    try:
+        if out is None:
+            return Path(tempfile.mkdtemp(prefix="antflow-demo-"))
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        where = "the temporary folder" if out is None else repr(click.format_filename(out))
+        reason = f"cannot write to {where}: {error.strerror}"
+        raise click.BadParameter(reason, param_hint="'--out'") from None
+    return out
+
+
+def say(text: str) -> None:
+    """Print, whatever characters a path may have and the terminal may lack."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -1,0 +1,273 @@
+"""`antflow demo`: all of Python's standard library, read, parsed and stored while you watch.
+
+::
+
+    files ──▶ Read ──▶ Parse ──▶ Store ──▶ summary
+             threads   threads   SQLite
+
+The input is real: every ``.py`` file under the standard library's folder, its tests among them
+where they are installed, without what others have installed there (``site-packages``). A few of
+those tests are broken on purpose, and so are some files of this package (``demo_files/``): each
+becomes a failure, and none stops the rest. One more file needs a second attempt; see `read`.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import errno
+import platform
+import sqlite3
+import sysconfig
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from antflow import (
+    DashboardProtocol,
+    Pipeline,
+    Stage,
+    StatusTracker,
+    TaskEvent,
+    current_item,
+)
+
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+INSTALLED_BY_OTHERS = frozenset({"site-packages", "dist-packages"})
+OWN_FILES = Path(__file__).with_name("demo_files")
+BUSY_FILE = OWN_FILES / "busy.py.txt"
+
+DATABASE_NAME = "antflow-demo.sqlite"
+LOG_NAME = "antflow-demo.log"
+
+PARSER = threading.Lock()
+"""Before 3.11.8 and 3.12.2, Python's parser may fail if two threads use it (gh-106905)."""
+
+SLOW_SECONDS = 22.0
+"""How long its pauses keep each stage busy when the demo is slowed down."""
+LONGEST_PAUSE = 2.0
+
+KINDS: dict[type[ast.AST], str] = {
+    ast.ClassDef: "class",
+    ast.FunctionDef: "function",
+    ast.AsyncFunctionDef: "async function",
+}
+
+
+class Definition(NamedTuple):
+    """One definition in a file; a row of the database."""
+
+    file: str
+    kind: str
+    name: str
+    line: int
+
+
+class Outcome(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        summary: A text for people; its first line has the two numbers.
+        is_interrupted: Somebody pressed Ctrl-C.
+        not_stored: How many files could not be stored: no fault of theirs.
+    """
+
+    summary: str
+    is_interrupted: bool
+    not_stored: int
+
+
+# -- the items --------------------------------------------------------------------------------
+
+
+def library_files() -> list[Path]:
+    """Every ``.py`` file of the running Python's standard library, in order."""
+    return sorted(
+        path
+        for path in LIBRARY.rglob("*.py")
+        if INSTALLED_BY_OTHERS.isdisjoint(path.relative_to(LIBRARY).parts) and not path.is_dir()
+    )
+
+
+def as_items(paths: Iterable[Path], root: Path) -> list[dict[str, Any]]:
+    """Paths as items with an id of their own, which is what dashboards and logs show."""
+    return [{"id": path.relative_to(root).as_posix(), "value": path} for path in paths]
+
+
+# -- the tasks --------------------------------------------------------------------------------
+
+
+def read(path: Path) -> bytes:
+    """Read one file. A plain function: it runs in a thread.
+
+    One thing is staged, so that a second attempt can be seen on a disk that works: ``busy.py.txt``,
+    a file of this package, is said to be busy when it is first asked for, as a file on a network
+    drive might be.
+    """
+    if path == BUSY_FILE and current_item().attempt == 1:
+        raise BlockingIOError(errno.EAGAIN, "busy, try again (staged by the demo)", path.name)
+    return path.read_bytes()
+
+
+def parse(source: bytes) -> list[Definition]:
+    """List what a file defines, at any depth. Also a plain function.
+
+    This is work for the processor, and Python does it for one file at a time however many threads
+    ask. They are there for the event loop, which gets its turn in between: to feed, retry and draw.
+
+    Raises:
+        SyntaxError: It is no Python. Trying again would not help, so the stage tries once.
+    """
+    file = str(current_item().id)
+    with PARSER:
+        nodes: list[ast.AST] = [ast.parse(source, file)]
+    for node in nodes:  # which grows meanwhile; nothing is defined inside an expression
+        nodes += (n for n in ast.iter_child_nodes(node) if not isinstance(n, ast.expr))
+    return [
+        Definition(file, KINDS[type(node)], node.name, node.lineno)
+        for node in nodes
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+async def pause(seconds: float, value: Any) -> Any:
+    """Wait, without holding a thread, and hand on what came in."""
+    await asyncio.sleep(seconds)
+    return value
+
+
+class Database:
+    """The table of definitions: one connection, used by one thread at a time.
+
+    It is one transaction from opening to closing, because one for each file would take long on some
+    disks. What was stored is kept, also if the run is interrupted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False)
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("DROP TABLE IF EXISTS definitions")
+            self._connection.execute("CREATE TABLE definitions (file, kind, name, line)")
+        except sqlite3.Error:
+            self._connection.close()
+            raise
+
+    def store(self, definitions: list[Definition]) -> int:
+        """Add the definitions of one file; returns how many. Runs in a thread."""
+        with self._lock:
+            self._connection.executemany("INSERT INTO definitions VALUES (?, ?, ?, ?)", definitions)
+        return len(definitions)
+
+    def count_by_kind(self) -> dict[str, int]:
+        """Kind → how many definitions of it are stored."""
+        query = "SELECT kind, count(*) FROM definitions GROUP BY kind ORDER BY kind"
+        with self._lock:
+            return dict(self._connection.execute(query).fetchall())
+
+    def close(self) -> None:
+        """Commit and close. After Ctrl-C a thread may still be storing: that is waited for."""
+        with self._lock:
+            try:
+                self._connection.commit()
+            finally:
+                self._connection.close()
+
+
+def log_failure(log: TextIO, event: TaskEvent) -> None:
+    """Write down an attempt that failed, for good or not: the tracker calls this at once.
+
+    The worker waits for it. Right for a line in a file, it would be wrong for anything slow.
+    """
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.timestamp))
+    what = "failed" if event.event_type == "fail" else "to be tried again"
+    why = " ".join(f"{event.item_id}: {type(event.error).__name__}: {event.error}".split())
+    log.write(f"{when} {event.stage} {what}, attempt {event.attempt}: {why}\n")
+
+
+# -- the run ----------------------------------------------------------------------------------
+
+
+def run_demo(
+    folder: Path,
+    dashboard: str | DashboardProtocol | None = None,
+    workers: int | None = None,
+    limit: int | None = None,
+    slow: bool = False,
+) -> Outcome:
+    """Run the demo.
+
+    Args:
+        folder: Where the database and the log go; those of an earlier demo there are replaced.
+        dashboard: As `Pipeline.run` takes it, or "progress".
+        workers: Workers of every stage; ``None``: 8 read, 4 parse, 1 stores.
+        limit: Take only so many of the library's files, and all of the package's own; ``None``:
+            all of both.
+        slow: Take about half a minute.
+
+    Raises:
+        OSError: The log cannot be written.
+        sqlite3.Error: The database cannot be written.
+    """
+    own, library = sorted(OWN_FILES.glob("*.py.txt")), library_files()
+    items = as_items(own, OWN_FILES.parent) + as_items(library[:limit], LIBRARY)
+    with (
+        closing(Database(folder / DATABASE_NAME)) as database,
+        open(folder / LOG_NAME, "w", 1, "utf-8", "backslashreplace") as log,
+        warnings.catch_warnings(),
+    ):
+        # Old code makes the parser warn: not to be printed, and under -W error no failure.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        stages = [
+            Stage("Read", workers or 8, [read], task_attempts=3, task_wait_seconds=0.2),
+            Stage("Parse", workers or 4, [parse], task_attempts=1),
+            Stage("Store", workers or 1, [database.store], task_attempts=1),
+        ]
+        if slow:
+            for stage in stages:
+                seconds = min(SLOW_SECONDS * stage.workers / len(items), LONGEST_PAUSE)
+                stage.tasks = [partial(pause, seconds), *stage.tasks]
+
+        note = partial(log_failure, log)
+        tracker = StatusTracker(on_task_retry=note, on_task_fail=note)
+        pipeline = Pipeline(stages, status_tracker=tracker, name="demo")
+        shown: Any = {"progress": True} if dashboard == "progress" else {"dashboard": dashboard}
+        began, is_interrupted = time.monotonic(), False
+        try:
+            asyncio.run(pipeline.run(items, **shown))
+        except KeyboardInterrupt:
+            is_interrupted = True  # the run is over nevertheless, and its books are closed
+        duration, definitions = time.monotonic() - began, database.count_by_kind()
+
+    results = pipeline.results
+    stats = results.stats.stage_stats
+    ok, failed = len(results), len(results.failed)
+    left = f"interrupted: {len(items) - ok - failed} of {len(items)} files were not finished\n"
+    rows = {
+        "files": f"{len(items) - len(own)} of the {len(library)} in the standard library of Python "
+        f"{platform.python_version()} ({LIBRARY}), and {len(own)} of the package's own",
+        "definitions": listed(definitions),
+        "failures": listed(Counter(type(result.error).__name__ for result in results.failed)),
+        "tried again": listed({name: stage.retried_items for name, stage in stats.items()}),
+        "time": f"{duration:.1f} s",
+        "database": folder / DATABASE_NAME,
+        "log": folder / LOG_NAME,
+    }
+    first = f"{ok} files processed, {failed} failed\n" + (left if is_interrupted else "")
+    summary = first + "\n".join(f"{name:12} {row}" for name, row in rows.items())
+    return Outcome(summary, is_interrupted, not_stored=stats["Store"].failed_items)
+
+
+def listed(counts: dict[str, int]) -> str:
+    """The sum, and what is not zero: ``"9 (SyntaxError 8, ValueError 1)"``."""
+    shown = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    return f"{sum(counts.values())} ({shown})" if shown else "0"

@@ -1,0 +1,47 @@
+"""Displays: what a run looks like while it runs.
+
+``progress=True`` and ``dashboard="…"`` of `Pipeline.run` use these; give an
+object of your own as ``custom_dashboard``.
+"""
+
+from antflow.display.base import BaseDashboard
+from antflow.display.compact import CompactDashboard
+from antflow.display.detailed import DetailedDashboard
+from antflow.display.full import FullDashboard
+from antflow.display.log import LogDisplay
+from antflow.display.progress import ProgressDisplay
+
+__all__ = [
+    "BaseDashboard",
+    "CompactDashboard",
+    "DetailedDashboard",
+    "FullDashboard",
+    "LogDisplay",
+    "ProgressDisplay",
+    "create",
+]
+
+_DISPLAYS: dict[str, type[BaseDashboard]] = {
+    "progress": ProgressDisplay,
+    "auto": CompactDashboard,
+    "compact": CompactDashboard,
+    "detailed": DetailedDashboard,
+    "full": FullDashboard,
+    "log": LogDisplay,
+}
+
+
+def create(name: str) -> BaseDashboard:
+    """Make a built-in display.
+
+    Args:
+        name: "progress", "compact", "detailed", "full", "log", or "auto": compact on a terminal,
+            else plain lines.
+
+    Raises:
+        ValueError: There is no such display.
+    """
+    if name not in _DISPLAYS:
+        names = ", ".join(map(repr, _DISPLAYS))
+        raise ValueError(f"name={name!r}: must be one of {names}")
+    return _DISPLAYS[name]()

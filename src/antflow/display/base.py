@@ -1,0 +1,166 @@
+"""The life of a display: where it draws, when, and how it ends.
+
+A display only says what a snapshot looks like (`BaseDashboard.render`). Whether that is drawn on a
+terminal, or a few plain lines are written because there is none, is decided here, when a run
+begins.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import abstractmethod
+from typing import Any, ClassVar, TextIO
+
+from rich.console import RenderableType
+
+from antflow._core.ports import DashboardProtocol
+from antflow._core.result import PipelineResult
+from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
+from antflow._monitor.view import Progress, counts_text, progress
+from antflow.display.capture import is_captured, is_terminal
+from antflow.display.plain import PlainLog
+from antflow.display.terminal import AlternateScreen, LiveArea, Terminal
+
+__all__ = ["BaseDashboard"]
+
+
+class BaseDashboard(DashboardProtocol):
+    """A display for the terminal. Subclass it, and say in `render` what a snapshot looks like.
+
+    It redraws in `on_update` and at no other time. What tasks print meanwhile appears above it.
+    Where standard output is no terminal (a file, a pipe, a build server), plain lines are written
+    instead, at every 5 % or 30 seconds. Nothing that happens to the terminal reaches the run. The
+    last line says how many items are ok and how many failed: ``90 ok, 10 failed``.
+
+    Example:
+        ```python
+        from rich.text import Text
+
+
+        class Counter(BaseDashboard):
+            def render(self, snapshot):
+                return Text(f"{snapshot.pipeline_stats.items_processed} of {self.total}")
+
+
+        await pipeline.run(items, custom_dashboard=Counter())
+        ```
+
+    Args:
+        refresh_rate: Not used: ``dashboard_update_interval`` of `Pipeline.run` says how often a
+            display is redrawn.
+
+    Attributes:
+        total: How many items there will be; 0 while that is not known.
+        start_time: When the run began, in Unix seconds; ``None`` before.
+    """
+
+    total: int = 0
+    start_time: float | None = None
+
+    _draws: ClassVar[bool] = True
+    _fills_screen: ClassVar[bool] = False
+
+    # Class attributes, so that a subclass need not call __init__.
+    _expected: int = 0
+    _name: str = "pipeline"
+    _snapshot: DashboardSnapshot | None = None
+    _progress: Progress | None = None
+    _terminal: Terminal | None = None
+    _log: PlainLog | None = None
+
+    def __init__(self, refresh_rate: float = 4.0) -> None:
+        self.refresh_rate = refresh_rate
+
+    @abstractmethod
+    def render(self, snapshot: DashboardSnapshot) -> RenderableType:
+        """What a snapshot looks like: any rich renderable. What is too large is cut off."""
+
+    def on_start(self, pipeline: Any, total_items: int) -> None:
+        """Begin to show a run.
+
+        Args:
+            pipeline: The pipeline.
+            total_items: How many items there will be; 0 when that is not known.
+        """
+        self._close()
+        self.total = total_items or self._expected
+        self.start_time = None
+        self._snapshot = self._progress = None
+        self._name = getattr(pipeline, "name", self._name)
+        if self._draws and _can_draw_on(sys.stdout):
+            screen = AlternateScreen if self._fills_screen else LiveArea
+            terminal = screen(sys.stdout)
+            if terminal.can_draw:
+                self._terminal = terminal
+                terminal.open()
+                return
+        self._log = PlainLog(sys.stdout, self._name)
+
+    def on_update(self, snapshot: DashboardSnapshot) -> None:
+        """Show a snapshot."""
+        shown = self._see(snapshot)
+        if self._log is not None:
+            self._log.update(shown)
+        elif self._terminal is not None:
+            try:
+                self._terminal.draw(self.render(snapshot))
+            except BaseException:
+                self._close()  # at once: the run may go on for hours
+                raise
+
+    def on_finish(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> None:
+        """Leave the last frame, and the terminal as it was found. Does nothing the second time."""
+        counts = self._counts(results, summary)
+        log, self._log = self._log, None
+        if log is not None:
+            log.finish(summary, counts)
+        terminal, self._terminal = self._terminal, None
+        if terminal is not None:
+            last = None
+            try:
+                if self._snapshot is not None:
+                    last = self._last_frame(self._snapshot)
+            finally:
+                terminal.close(last, counts)
+
+    def _last_frame(self, snapshot: DashboardSnapshot) -> RenderableType:
+        return self.render(snapshot)
+
+    def _see(self, snapshot: DashboardSnapshot) -> Progress:
+        """How far the run is, as far as this display has seen it."""
+        if snapshot is not self._snapshot or self._progress is None:
+            self._progress = progress(snapshot, self.total or None, self._progress)
+            self._snapshot = snapshot
+            if self.start_time is None:
+                self.start_time = snapshot.timestamp - snapshot.elapsed
+        return self._progress
+
+    def _counts(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> str:
+        stats = getattr(results, "stats", None)
+        if not isinstance(stats, PipelineStats):
+            if self._snapshot is None:
+                return counts_text(len(results), summary.total_failed)
+            stats = self._snapshot.pipeline_stats
+        return counts_text(
+            stats.items_processed, stats.items_failed, stats.items_dropped, stats.items_cancelled
+        )
+
+    def _close(self) -> None:
+        self._log = None
+        terminal, self._terminal = self._terminal, None
+        if terminal is not None:
+            terminal.close()
+
+
+def _can_draw_on(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal that nobody else is drawing on.
+
+    Not one: a stream that leads elsewhere, a "dumb" terminal (or on POSIX one without a name), and
+    the terminal of a build server, which nobody is looking at.
+    """
+    if is_captured(stream):
+        return False
+    name = os.environ.get("TERM", "" if os.name == "posix" else "windows").lower()
+    builds = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return is_terminal(stream) and name not in ("", "dumb", "unknown") and not builds

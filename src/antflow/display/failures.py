@@ -1,0 +1,77 @@
+"""The lines about failures: by type, and the last ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from antflow._core.snapshot import ErrorSummary, FailedItem
+from antflow._monitor.view import ErrorRow, error_rows
+from antflow.display.canvas import Canvas
+from antflow.display.tables import more_line
+
+LONGEST_ID = 24
+
+
+def error_table(canvas: Canvas, summary: ErrorSummary, rows: int) -> list[Text]:
+    """A heading, then a row per type: how often, where and what the newest was."""
+    errors = error_rows(summary)
+    if rows < 2 or not errors:
+        return []
+    title = [("errors ", "bold"), (f"{summary.total_failed}  newest first", "dim")]
+    heading = canvas.rule(title)
+    if rows == 2 and len(errors) > 1:
+        return [heading, errors_line(canvas, errors)]
+    shown = errors if len(errors) < rows else errors[: rows - 2]
+    count_width = max(len(f"{error.count}") for error in shown)
+    counts = [[(f"{error.count:>{count_width}}", "bold red")] for error in shown]
+    types = [error.error_type for error in shown]
+    items = [error.newest for error in shown]
+    lines = [heading, *_failure_lines(canvas, types, items, counts)]
+    if len(shown) < len(errors):
+        lines.append(more_line(canvas, len(errors) - len(shown), "types"))
+    return lines
+
+
+def last_failures(canvas: Canvas, summary: ErrorSummary, rows: int) -> list[Text]:
+    """The last failed items, oldest first; the newest is nearest to where one looks for it."""
+    items = summary.failed_items[-rows:] if rows > 0 else []
+    return _failure_lines(canvas, [item.error_type for item in items], items)
+
+
+def _failure_lines(
+    canvas: Canvas,
+    types: Sequence[str],
+    items: Sequence[FailedItem | None],
+    before: Sequence[list[tuple[str, str]]] = (),
+) -> list[Text]:
+    """A line per failure: type, stage, item and message, in columns."""
+    names = [canvas.text(name) for name in types]
+    stages = ["" if item is None else canvas.text(item.stage) for item in items]
+    name_width = min(max(map(cell_len, names), default=0), max(canvas.width // 3, 1))
+    stage_width = min(max(map(cell_len, stages), default=0), max(canvas.width // 5, 1))
+    lines: list[Text] = []
+    for index, item in enumerate(items):
+        pieces = [*(before[index] if before else ()), (canvas.pad(names[index], name_width), "red")]
+        if item is not None:
+            item_id = canvas.crop(canvas.text(item.item_id), LONGEST_ID)
+            pieces.append((canvas.pad(stages[index], stage_width), "cyan"))
+            pieces.append((f"{item_id}: {canvas.text(item.error)}", ""))
+        lines.append(canvas.line(pieces, gap="  "))
+    return lines
+
+
+def errors_line(canvas: Canvas, errors: Sequence[ErrorRow]) -> Text:
+    """``TimeoutError 7, ValueError 3``, and the newest message, on one line."""
+    pieces: list[tuple[str, str]] = []
+    for error in errors:
+        if pieces:
+            pieces.append((", ", "dim"))
+        pieces.append((f"{canvas.text(error.error_type)} {error.count}", "red"))
+    newest = errors[0].newest if errors else None
+    if newest is not None:
+        text = f"{canvas.text(newest.item_id)}: {canvas.text(newest.error)}"
+        pieces.append((f" {canvas.glyphs.separator} {text}", "dim"))
+    return canvas.line(pieces)

@@ -1,0 +1,137 @@
+"""The lines about workers: a glyph per worker, and what those do that have been busy longest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, groupby
+from math import ceil
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from antflow._core.snapshot import WorkerState
+from antflow._monitor.view import WorkerStrip
+from antflow.display.bars import clock
+from antflow.display.canvas import Canvas
+from antflow.display.tables import more_line
+
+LONGEST_NAME = 20
+MOST_IN_PLACE = 64
+"""With more workers than this in all, a stage's busy ones are drawn first: a bar, not a flicker."""
+
+
+class WorkerMap:
+    """The workers of all stages, a glyph for each, or for 2, 4, 8 … of them where rows are few.
+
+    Args:
+        canvas: Room; all of its width is used.
+        strips: The stages.
+    """
+
+    def __init__(self, canvas: Canvas, strips: Sequence[WorkerStrip]) -> None:
+        self._canvas = canvas
+        self._strips = strips
+        self.workers = sum(len(strip.is_busy) for strip in strips)
+        self._names = [canvas.text(strip.stage) for strip in strips]
+        self._counts = [f"{strip.busy}/{len(strip.is_busy)}" for strip in strips]
+        longest = min(max(map(cell_len, self._names), default=0), LONGEST_NAME)
+        count_width = max(map(len, self._counts), default=0)
+        self._name_width = min(longest, max(canvas.width // 3, 1))
+        self._cells = max(canvas.width - self._name_width - count_width - 4, 1)
+
+    def rows(self, per_cell: int = 1) -> int:
+        """Rows it takes with so many workers per cell, without its heading."""
+        return sum(
+            max(ceil(len(strip.is_busy) / per_cell / self._cells), 1) for strip in self._strips
+        )
+
+    def lines(self, rows: int) -> list[Text]:
+        """Its lines in at most ``rows``: a heading, and one or more for each stage, or for all."""
+        if rows < 2:
+            return []
+        if len(self._strips) >= rows:
+            everybody = tuple(chain.from_iterable(strip.is_busy for strip in self._strips))
+            return WorkerMap(self._canvas, [WorkerStrip("all", everybody)]).lines(rows)
+        per_cell = 1
+        while self.rows(per_cell) >= rows:
+            per_cell *= 2
+        lines = [self._heading(per_cell)]
+        for index in range(len(self._strips)):
+            lines += self._strip(index, per_cell)
+        return lines
+
+    def _heading(self, per_cell: int) -> Text:
+        glyphs = self._canvas.glyphs
+        legend = f"{glyphs.busy} busy  {glyphs.idle} idle"
+        if per_cell > 1:
+            legend = f"{glyphs.shades} busy of {per_cell}"
+        return self._canvas.rule([("workers ", "bold"), (f"{self.workers}  {legend}", "dim")])
+
+    def _strip(self, index: int, per_cell: int) -> list[Text]:
+        strip = self._strips[index]
+        shares = strip.shares(per_cell, by_state=self.workers > MOST_IN_PLACE)
+        lines: list[Text] = []
+        for start in range(0, len(shares), self._cells):
+            name = "" if start else self._names[index]
+            pieces = [(self._canvas.pad(name, self._name_width) + "  ", "cyan")]
+            pieces += self._glyphs(shares[start : start + self._cells], per_cell)
+            if not start:
+                pieces.append((f"  {self._counts[index]}", "dim"))
+            lines.append(self._canvas.line(pieces))
+        return lines
+
+    def _glyphs(self, shares: list[int], per_cell: int) -> list[tuple[str, str]]:
+        """Runs of equal glyphs: few spans, however many workers."""
+        glyphs = self._canvas.glyphs
+        pieces: list[tuple[str, str]] = []
+        for share, run in groupby(shares):
+            if per_cell == 1:
+                glyph = glyphs.busy if share else glyphs.idle
+            else:
+                glyph = glyphs.shades[ceil(min(share / per_cell, 1.0) * (len(glyphs.shades) - 1))]
+            pieces.append((glyph * len(list(run)), "blue" if share else "dim"))
+        return pieces
+
+
+def item_lines(
+    canvas: Canvas, workers: Sequence[WorkerState], busy: int, now: float, rows: int
+) -> list[Text]:
+    """A heading, then who is busy with which item in which task for how long.
+
+    Args:
+        canvas: Room; all of its width is used.
+        workers: Those that have been busy longest, first.
+        busy: How many are busy in all.
+        now: The time, in Unix seconds.
+        rows: Rows there are.
+    """
+    room = max(rows - 1, 0)
+    shown = workers[:room]
+    if 1 < room < busy:
+        shown = shown[: room - 1]
+    if not shown:
+        return []
+    title = [("in progress ", "bold"), (f"{busy}  longest first", "dim")]
+    names = [canvas.text(worker.worker_name) for worker in shown]
+    times = [_busy_for(worker, now) for worker in shown]
+    tasks = [canvas.text(worker.current_task or "") for worker in shown]
+    third = max(canvas.width // 3, 1)
+    name_width = min(max(map(cell_len, names)), third)
+    time_width = max(map(len, times))
+    task_width = min(max(map(cell_len, tasks)), third)
+    lines = [canvas.rule(title)]
+    for worker, name, time, task in zip(shown, names, times, tasks, strict=True):
+        pieces = [
+            (canvas.pad(name, name_width), "cyan"),
+            (f"{time:>{time_width}}", "bold"),
+            (canvas.pad(task, task_width), "dim"),
+            (canvas.text(worker.current_item_id), ""),
+        ]
+        lines.append(canvas.line([piece for piece in pieces if piece[0]], gap="  "))
+    if len(lines) < rows and len(shown) < busy:
+        lines.append(more_line(canvas, busy - len(shown), "busy"))
+    return lines
+
+
+def _busy_for(worker: WorkerState, now: float) -> str:
+    return "" if worker.processing_since is None else clock(now - worker.processing_since)

@@ -1,0 +1,99 @@
+"""What the tests of displays share: a terminal, snapshots, pipelines."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from antflow import (
+    DashboardSnapshot,
+    ErrorSummary,
+    FailedItem,
+    PipelineStats,
+    StageStats,
+    WorkerState,
+)
+from antflow._core.snapshot import RunState
+from tests.pty_screen import PtyScreen
+
+MakeTerminal = Callable[..., PtyScreen]
+MakeSnapshot = Callable[..., DashboardSnapshot]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTerminal]:
+    """Makes a terminal and has this process write to it."""
+    opened: list[PtyScreen] = []
+
+    def make(columns: int = 80, rows: int = 24, encoding: str = "utf-8") -> PtyScreen:
+        screen = PtyScreen(columns, rows, encoding)
+        opened.append(screen)
+        monkeypatch.setattr(sys, "stdout", screen.stream)
+        monkeypatch.setattr(sys, "stderr", screen.stream)
+        return screen
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    yield make
+    monkeypatch.undo()
+    for screen in opened:
+        screen.close()
+
+
+@pytest.fixture
+def snapshot() -> MakeSnapshot:
+    """Makes snapshots of a run that has been going on for two minutes."""
+    return make_snapshot
+
+
+def make_snapshot(
+    workers: int = 40,
+    stages: tuple[str, ...] = ("Fetch", "Parse", "Enrich", "Save"),
+    total: int | None = 50_000,
+    settled: int = 21_702,
+    failed: int = 256,
+    seed: int = 1,
+    elapsed: float = 125.0,
+    state: RunState = "running",
+    item_id: object = "item-",
+    message: str = "read timed out after 10.0 s: https://api.example.com/v2/items/88121",
+) -> DashboardSnapshot:
+    dice = random.Random(seed)
+    states: dict[str, WorkerState] = {}
+    stats: dict[str, StageStats] = {}
+    each = max(workers // max(len(stages), 1), 1)
+    for stage in stages:
+        busy = 0
+        for number in range(each):
+            name = f"{stage}-W{number}"
+            states[name] = WorkerState(name, stage, "idle")
+            if dice.random() < 0.6:
+                busy += 1
+                item, began = f"{item_id}{dice.randrange(10**5)}", 1000.0 - dice.random() * 30
+                states[name] = WorkerState(name, stage, "busy", item, "fetch_page", began)
+        pending = dice.randrange(each * 10)
+        stats[stage] = StageStats(
+            stage, pending, busy, settled, failed, 1893, 12, workers=each, capacity=each * 10
+        )
+    types = {"TimeoutError": 171, "ValidationError": 41, "HTTPStatusError": 44} if failed else {}
+    failures = [
+        FailedItem(f"{item_id}{n}", message, list(types)[n % 2], stages[n % len(stages)], 3, 1000.0)
+        for n in range(20 if failed and stages else 0)
+    ]
+    counts = PipelineStats(settled - failed, failed, 300, {}, stats, items_accepted=settled + 300)
+    summary = ErrorSummary(failed, types, {}, failures)
+    return DashboardSnapshot(
+        states,
+        {},
+        counts,
+        summary,
+        1000.0,
+        "run",
+        total,
+        state,
+        elapsed,
+    )

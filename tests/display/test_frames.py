@@ -1,0 +1,247 @@
+"""What a display composes: for every size, and for every kind of snapshot."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from antflow import DashboardSnapshot, ErrorSummary, PipelineStats
+from antflow.display import BaseDashboard, create
+from antflow.display.layout import Wish, share
+from antflow.display.picture import svg
+from tests.display.conftest import make_snapshot
+
+LEVELS = ["progress", "compact", "detailed", "full"]
+SIZES = [(80, 24), (120, 40), (60, 15), (40, 10), (20, 5), (10, 3), (200, 60), (3, 2), (1, 1)]
+
+
+def lines_of(
+    display: BaseDashboard | str,
+    snapshot: DashboardSnapshot,
+    columns: int = 80,
+    rows: int = 24,
+    last: bool = False,
+) -> list[str]:
+    """A frame as text."""
+    display = create(display) if isinstance(display, str) else display
+    console = Console(file=StringIO(), width=columns, height=rows, force_terminal=True)
+    frame = display._last_frame(snapshot) if last else display.render(snapshot)
+    lines = console.render_lines(frame, pad=False)
+    return ["".join(segment.text for segment in line).rstrip() for line in lines]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("workers", [1, 40, 1000])
+@pytest.mark.parametrize(("columns", "rows"), SIZES)
+def test_frame_fits(level: str, workers: int, columns: int, rows: int) -> None:
+    """No frame is wider or taller than the terminal, the last one neither."""
+    stages = ("Fetch", "Parse", "Enrich", "Save") if workers > 1 else ("Only",)
+    for snapshot in (
+        make_snapshot(workers, stages),
+        make_snapshot(workers, stages, total=None, failed=0),
+        make_snapshot(workers, tuple(f"Stage number {n}" for n in range(30))),
+    ):
+        for last in (False, True):
+            lines = lines_of(level, snapshot, columns, rows, last)
+            assert 1 <= len(lines) <= rows
+            assert max(map(cell_len, lines)) <= columns
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40), (60, 15), (40, 10), (20, 5)])
+def test_frame_ends_with_the_counts(level: str, columns: int, rows: int) -> None:
+    """However small it is, the last line says how many are ok and how many failed."""
+    assert lines_of(level, make_snapshot(), columns, rows)[-1].endswith("21446 ok, 256 failed")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_frame_when_the_snapshot_is_empty(level: str) -> None:
+    """No stages, no workers, no items: a frame all the same."""
+    stats = PipelineStats(0, 0, 0, {})
+    empty = DashboardSnapshot({}, {}, stats, ErrorSummary(0, {}, {}, []), 0.0)
+    assert lines_of(level, empty)[-1].endswith("0 ok, 0 failed")
+    assert "%" not in "".join(lines_of(level, empty))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_frame_when_the_total_is_unknown(level: str) -> None:
+    """There is a count and a rate, and no percent."""
+    text = "\n".join(lines_of(level, make_snapshot(total=None)))
+    assert "21,702 done" in text
+    assert "174/s" in text
+    assert "%" not in text
+
+
+def test_progress_is_one_line() -> None:
+    """Bar, percent, done of total, rate, ok and failed."""
+    (line,) = lines_of("progress", make_snapshot(), 120)
+    assert line.startswith("━" * 11)
+    for part in (" 43% ", " 21,702/50,000 ", " 174/s ", " 21446 ok, 256 failed"):
+        assert part in f"{line} "
+
+
+def test_compact_shows_every_stage_on_three_or_four_lines() -> None:
+    """A bar, the stages, the errors if there are any, the counts."""
+    lines = lines_of("compact", make_snapshot())
+    assert len(lines) == 4
+    assert all(f"{name} " in lines[1] for name in ("Fetch", "Parse", "Enrich", "Save"))
+    assert "TimeoutError 171" in lines[2]
+    assert len(lines_of("compact", make_snapshot(failed=0))) == 3
+    assert "… 2 more" in lines_of("compact", make_snapshot(), 40)[1]
+
+
+@pytest.mark.parametrize("level", ["detailed", "full"])
+def test_table_says_all_about_a_stage(level: str) -> None:
+    """Queue and its room, busy and all workers, done, failed, retried, skipped."""
+    lines = lines_of(level, make_snapshot())
+    heading = next(n for n, line in enumerate(lines) if line.startswith("stage "))
+    assert lines[heading].split() == [
+        *("stage", "queue", "running", "done", "failed", "retried", "skipped")
+    ]
+    assert lines[heading + 1].split()[:1] + lines[heading + 1].split()[3:] == [
+        *("Fetch", "21702", "256", "1893", "12")
+    ]
+    assert [line.split()[0] for line in lines[heading + 1 : heading + 5]] == [
+        *("Fetch", "Parse", "Enrich", "Save")
+    ]
+
+
+@pytest.mark.parametrize("level", ["detailed", "full"])
+def test_table_keeps_names_readable(level: str) -> None:
+    """At 80 columns a long name is whole, and numbers give way to it in a narrow terminal."""
+    name = "Download the attachments"
+    snapshot = make_snapshot(stages=(name, "Save"))
+    for columns in (80, 60, 40):
+        assert any(line.startswith(f"{name} ") for line in lines_of(level, snapshot, columns))
+    narrow = lines_of(level, snapshot, 40)
+    assert "done" in "".join(narrow)
+    assert "retried" not in "".join(narrow)
+
+
+def test_table_counts_the_stages_it_leaves_out() -> None:
+    """Stages that do not fit are not forgotten."""
+    snapshot = make_snapshot(stages=tuple(f"S{n}" for n in range(30)))
+    lines = lines_of("detailed", snapshot, 80, 10)
+    assert "S0 " in lines[2]
+    assert lines[-3] == "… 25 more stages"
+
+
+@pytest.mark.parametrize(("columns", "rows", "workers"), [(80, 24, 40), (120, 40, 1000)])
+def test_full_shows_every_worker(columns: int, rows: int, workers: int) -> None:
+    """A glyph for each worker, and every section."""
+    snapshot = make_snapshot(workers)
+    text = "\n".join(lines_of("full", snapshot, columns, rows))
+    strips = text.split("─ workers ")[1].split("─ errors ")[0].split("\n", 1)[1]
+    assert strips.count("■") + strips.count("·") == workers
+    busy = sum(state.status == "busy" for state in snapshot.worker_states.values())
+    assert strips.count("■") == busy
+    assert f"in progress {busy} " in text
+    assert "171  TimeoutError" in text
+    assert "● running" in text
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (60, 15)])
+def test_full_sums_workers_up_where_rows_are_few(columns: int, rows: int) -> None:
+    """With 1000 workers and few rows, a cell stands for several, and the legend says how many."""
+    text = "\n".join(lines_of("full", make_snapshot(1000), columns, rows))
+    assert "busy of " in text
+    assert "/1000" in text or text.count("/250 ") >= 4
+    assert "more busy" in text or rows < 24
+
+
+def test_full_lists_what_takes_longest() -> None:
+    """The item that has been in progress longest is first, with worker, task and time."""
+    snapshot = make_snapshot()
+    lines = lines_of("full", snapshot)
+    first = lines[next(n for n, line in enumerate(lines) if "in progress" in line) + 1]
+    oldest = min(
+        (state for state in snapshot.worker_states.values() if state.processing_since),
+        key=lambda state: state.processing_since or 0.0,
+    )
+    assert first.split() == [oldest.worker_name, "0:29", "fetch_page", oldest.current_item_id]
+
+
+def test_full_lists_no_more_items_than_asked() -> None:
+    """``max_items_shown`` is kept; 0 means none."""
+    from antflow.display import FullDashboard
+
+    for most in (0, 3):
+        lines = lines_of(FullDashboard(max_items_shown=most), make_snapshot(), 80, 60)
+        assert sum("fetch_page" in line for line in lines) == most
+    with pytest.raises(ValueError, match="max_items_shown=-1"):
+        FullDashboard(max_items_shown=-1)
+
+
+def test_full_leaves_a_detailed_frame_with_the_errors() -> None:
+    """What stays after the run: the table, the errors by type, the counts."""
+    text = "\n".join(lines_of("full", make_snapshot(), last=True))
+    assert "stage " in text
+    assert "171  TimeoutError     Enrich" in text
+    assert "workers 40" not in text
+
+
+def test_frame_in_ascii() -> None:
+    """Where nothing but ASCII can be written, the picture is the same in ASCII."""
+
+    class AsciiFile(StringIO):
+        encoding = "ascii"
+
+    for level in LEVELS:
+        console = Console(file=AsciiFile(), width=80, height=24, force_terminal=True)
+        lines = console.render_lines(create(level).render(make_snapshot(message="été ⏎ 日本")))
+        text = "\n".join("".join(segment.text for segment in line) for line in lines)
+        assert text.isascii()
+        assert "===" in text
+        assert "43%" in text
+
+
+def test_create_knows_its_names() -> None:
+    """Every name makes a display, any other is refused."""
+    for name in ("progress", "auto", "log", "compact", "detailed", "full"):
+        assert isinstance(create(name), BaseDashboard)
+    with pytest.raises(ValueError, match="name='fancy'"):
+        create("fancy")
+
+
+wishes = st.tuples(*[st.integers(0, 9)] * 3).map(lambda three: Wish(*sorted(three)))
+
+
+@given(st.integers(-1, 60), st.lists(wishes, max_size=8))
+def test_share_gives_no_more_than_there_is(rows: int, asked: list[Wish]) -> None:
+    """Together never more than the rows; each nothing, or from its least to its most."""
+    given = share(rows, asked)
+    assert sum(given) <= max(rows, 0)
+    for got, wish in zip(given, asked, strict=True):
+        assert got == 0 or wish.least <= got <= wish.most
+    if rows >= sum(wish.most for wish in asked):
+        assert given == [wish.most if wish.least else 0 for wish in asked]
+
+
+def test_share_order() -> None:
+    """Who comes first is served first, but nobody more than well before all have the least."""
+    asked = [Wish(1, 1, 1), Wish(2, 5, 9), Wish(2, 3, 9)]
+    assert share(0, asked) == [0, 0, 0]
+    assert share(1, asked) == [1, 0, 0]
+    assert share(5, asked) == [1, 2, 2]
+    assert share(9, asked) == [1, 5, 3]
+    assert share(12, asked) == [1, 8, 3]
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "log"])
+def test_picture_stands_alone(level: str) -> None:
+    """The SVG refers to nothing outside itself, and is the same every time."""
+    snapshot = make_snapshot(message='<&"> [red] \x1b[31m')
+    picture = svg(snapshot, level, 100, 30, title="a <b> & c")
+    assert picture == svg(snapshot, level, 100, 30, title="a <b> & c")
+    assert picture.startswith("<svg")
+    outside = picture.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    for word in ("http", "@font-face", "src:", "<script", "<image", "@import"):
+        assert word not in outside
+    assert "\x1b" not in picture
+    if level != "log":
+        assert "%" in picture

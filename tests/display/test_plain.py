@@ -1,0 +1,147 @@
+"""Where there is no terminal: lines now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from io import StringIO
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from antflow import ErrorSummary, Pipeline, RunResults, Stage
+from antflow.display import CompactDashboard, create
+from tests.display.conftest import MakeTerminal, make_snapshot
+
+NAMES = ["progress", "auto", "log", "compact", "detailed", "full"]
+
+
+async def some_fail(number: int) -> int:
+    await asyncio.sleep(0)
+    if number % 10 == 0:
+        raise ValueError(f"no [red]\x1b[31m{number}\r\nplease")
+    return number
+
+
+def run(name: str, items: Any = range(100), **options: Any) -> RunResults[Any]:
+    stages = [Stage("Fetch [/x]", 3, [some_fail], task_attempts=1), Stage("Save", 2, [some_fail])]
+    if name == "progress":
+        options["progress"] = True
+    else:
+        options["dashboard"] = name
+    return asyncio.run(Pipeline(stages).run(items, dashboard_update_interval=0.01, **options))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_lines_when_stdout_is_a_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any display writes lines, no escape codes, no carriage returns; the last says how it went."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    assert len(run(name)) == 90
+    text = file.getvalue()
+    assert "\x1b" not in text
+    assert "\r" not in text
+    first, *_, last = text.splitlines()
+    assert first.startswith("pipeline: 0% 0/100, ")
+    assert last == "90 ok, 10 failed"
+    assert "10 x ValueError (stage Fetch [/x], item 90: no [red]90 ⏎ please)" in text
+    assert sys.stdout is file
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb"), ("CI", "true"), ("TERM", None)])
+def test_plain_lines_when_the_terminal_is_none(
+    name: str,
+    variable: str,
+    value: str | None,
+    terminal: MakeTerminal,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A dumb terminal and that of a build server are written to as a file is."""
+    screen = terminal()
+    if value is None:
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, value)
+    run(name)
+    assert b"\x1b" not in screen.raw
+    assert screen.paper.splitlines()[-1] == "90 ok, 10 failed"
+
+
+def test_log_writes_plain_lines_to_a_terminal_too(terminal: MakeTerminal) -> None:
+    """``dashboard="log"`` draws nothing, anywhere."""
+    screen = terminal()
+    run("log")
+    assert b"\x1b" not in screen.raw
+
+
+def test_auto_is_compact_on_a_terminal(terminal: MakeTerminal) -> None:
+    """And only there: see above."""
+    screen = terminal()
+    run("auto")
+    assert "Fetch [/x] 0/3 busy" in screen.paper
+    assert isinstance(create("auto"), CompactDashboard)
+
+
+def lines_of(file: StringIO) -> list[str]:
+    return file.getvalue().splitlines()
+
+
+def test_lines_come_every_5_percent_or_30_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over an hour: a line per 5 %, and one wherever 30 s would have gone by in silence."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    display = create("detailed")
+    display.on_start(None, 1000)
+    for second in range(3600):
+        done = second * 1000 // 3600 if second < 1800 else 500
+        snapshot = make_snapshot(4, total=1000, settled=done, failed=0, elapsed=float(second))
+        display.on_update(snapshot)
+    lines = lines_of(file)
+    times = [
+        int(minute) * 60 + int(second)
+        for line in lines
+        for minute, second in re.findall(r" (\d+):(\d\d),", line)
+    ]
+    assert times[0] == 0
+    assert max(later - earlier for earlier, later in pairwise(times)) <= 30
+    assert len(lines) <= 25 + 3600 // 30
+    assert sum(" 50% " in line for line in lines) == 60
+    display.on_finish([], ErrorSummary(0, {}, {}, []))
+    assert lines_of(file)[-1] == "500 ok, 0 failed"
+
+
+def test_lines_when_the_total_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A count instead of a percent."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    run("compact", (n for n in range(30)))
+    assert lines_of(file)[0].startswith("pipeline: 0 done, ")
+    assert "%" not in file.getvalue()
+    assert lines_of(file)[-1] == "27 ok, 3 failed"
+
+
+def test_lines_when_there_are_many_types_of_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end is short, however many ways there were to fail."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    display = create("log")
+    display.on_start(None, 10)
+    summary = ErrorSummary(30, {f"Error{n}": 1 for n in range(30)}, {}, [])
+    display.on_finish([], summary)
+    assert lines_of(file)[-2:] == ["pipeline: 25 more types of errors", "0 ok, 30 failed"]
+    assert len(lines_of(file)) == 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_stream_at_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without standard output, or with a closed one, the run is as it would have been."""
+    closed = StringIO()
+    closed.close()
+    for stream in (None, closed, object()):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            results = run(name)
+        assert len(results) == 90

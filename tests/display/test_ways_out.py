@@ -1,0 +1,190 @@
+"""Programs of their own: how they end, and what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.pty_screen import PATIENCE, PtyScreen, clean_environment
+
+LEVELS = ["progress", "compact", "detailed", "full"]
+
+PROGRAM = """
+import asyncio, sys
+from antflow import Pipeline, Stage
+
+async def work(number):
+    await asyncio.sleep({seconds})
+    if number == {waits_at}:
+        await asyncio.to_thread(sys.stdin.readline)
+    if number % 10 == 0:
+        raise ValueError(f"\\xe9t\\xe9 {{number}} \\u65e5")
+    return number
+
+def run(level):
+    stages = [Stage(name, 5, [work], task_attempts=1) for name in ("Gr\\xf6\\xdfe", "Save")]
+    options = dict(progress=True) if level == "progress" else dict(dashboard=level)
+    return asyncio.run(
+        Pipeline(stages).run(range(100), dashboard_update_interval=0.01, **options)
+    )
+
+for level in {levels!r}:
+    sys.stderr.write(f"{{len(run(level))}} results\\n")
+"""
+
+
+def program(*levels: str, seconds: float = 0.0, waits_at: int = -1) -> str:
+    return PROGRAM.format(levels=levels, seconds=seconds, waits_at=waits_at)
+
+
+@pytest.fixture
+def screen() -> Iterator[PtyScreen]:
+    screen = PtyScreen(80, 24)
+    yield screen
+    screen.close()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_ctrl_c(level: str, screen: PtyScreen) -> None:
+    """With tasks that take an hour: out at once, the terminal as it was, the counts left behind."""
+    screen.spawn(program(level, seconds=3600))
+    shown = "0%" if level == "progress" else " 5/5"
+    screen.wait_until(lambda: shown in screen.text, "the workers at work")
+    assert screen.is_cursor_hidden
+    assert screen.is_alternate == (level == "full")
+    screen.signal(signal.SIGINT)
+    assert screen.wait() == -signal.SIGINT
+    assert not screen.is_cursor_hidden
+    assert not screen.is_alternate
+    frame, traceback = screen.paper.split("Traceback", 1)
+    assert re.search(r"0 ok, 0 failed(, \d+ cancelled)?$", frame.splitlines()[-1])
+    assert "KeyboardInterrupt" in traceback
+
+
+def test_end_of_the_program_without_an_end_of_the_run(screen: PtyScreen) -> None:
+    """A display that was begun and never finished: the terminal is restored when Python ends."""
+    screen.spawn(
+        "from antflow.display import create\n"
+        "from antflow import Pipeline, Stage\n"
+        "pipeline = Pipeline([Stage('S', 1, [print])])\n"
+        "display = create('full')\n"
+        "display.on_start(pipeline, 10)\n"
+        "display.on_update(pipeline.get_dashboard_snapshot())\n"
+        "print('printed meanwhile')\n"
+        "raise SystemExit(7)\n"
+    )
+    assert screen.wait() == 7
+    assert b"\x1b[?1049h" in screen.raw
+    assert not screen.is_alternate
+    assert not screen.is_cursor_hidden
+    assert screen.paper == "printed meanwhile"
+
+
+def run_piped(script: str, read: int | None, **environment: str | None) -> tuple[int, bytes, bytes]:
+    """Run a program with its output in a pipe that is closed after so many bytes.
+
+    Then its standard input ends.
+
+    Returns:
+        Its exit code, what was read, and its standard error.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=clean_environment(**environment),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        head = os.read(process.stdout.fileno(), read) if read is not None else b""
+        if read is None:
+            head = process.stdout.read()
+        process.stdout.close()
+        assert process.stdin is not None
+        process.stdin.close()
+        errors = process.stderr.read()
+        code = process.wait(PATIENCE)
+    return code, head, errors
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "log"])
+def test_closed_pipe(level: str) -> None:
+    """``| head -1``: all results, exit code 0, not a word about it."""
+    code, head, errors = run_piped(program(level, waits_at=5), 10)
+    assert head == b"pipeline: "
+    assert errors == b"90 results\n"
+    assert code == 0
+
+
+def test_closed_pipe_before_anything_is_written() -> None:
+    """The reader is gone from the start, and the stream is still the program's own afterwards."""
+    read, write = os.pipe()
+    os.close(read)
+    script = program(*LEVELS) + "import os, stat\nassert stat.S_ISFIFO(os.fstat(1).st_mode)\n"
+    with os.fdopen(write, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", script],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            env=clean_environment(),
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.stderr == b"90 results\n" * 4
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=str,
+)
+def test_locale_that_has_no_bars(environment: dict[str, str], screen: PtyScreen) -> None:
+    """Into a pipe and on a terminal: all results, and nothing that cannot be written."""
+    code, output, errors = run_piped(program(*LEVELS, "log"), None, **environment)
+    assert (code, errors) == (0, b"90 results\n" * 5)
+    assert output.splitlines()[-1] == b"90 ok, 10 failed"
+    screen.spawn(program(*LEVELS), **environment)
+    assert screen.wait() == 0
+    assert screen.paper.count("90 ok, 10 failed") == 4
+    assert screen.paper.count("90 results") == 4
+    assert "====" in screen.paper
+
+
+def test_closed_standard_output() -> None:
+    """``>&-``: there is no standard output at all."""
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -W error -c "$1" >&-', sys.executable, program(*LEVELS)],
+        stderr=subprocess.PIPE,
+        env=clean_environment(),
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stderr == b"90 results\n" * 4
+    assert done.returncode == 0
+
+
+def test_drawing_is_imported_only_for_a_display() -> None:
+    """A run without a display does not load the drawing library, one with a display does."""
+    script = (
+        "import asyncio, sys, antflow.pipeline\n"
+        "from antflow import Pipeline, Stage\n"
+        "p = Pipeline([Stage('S', 1, [asyncio.sleep])])\n"
+        "asyncio.run(p.run([0]))\n"
+        "assert 'rich' not in sys.modules\n"
+        "asyncio.run(p.run([0], dashboard='compact'))\n"
+        "assert 'rich' in sys.modules\n"
+    )
+    code, _, errors = run_piped(script, None)
+    assert (code, errors) == (0, b"")

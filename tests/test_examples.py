@@ -1,0 +1,111 @@
+"""The examples run as they stand, and print what they promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "examples"
+LONGEST = 60
+"""Lines; a longer example is two."""
+
+# Example → what its output must match, in this order.
+PRINTS = {
+    "custom_dashboard": [
+        "80 items through Bake and Pack",
+        r"\d\.\d s  Bake █+░+  Pack",
+        "79 ok, 1 failed",
+    ],
+    "dashboard_and_tracker": [
+        "195 ok, 5 failed",
+        "195 pages",
+        r"page 17: queued → in_progress → failed: .* \(2 tries\)",
+    ],
+    "dashboard_levels": [
+        rf"\n{level}\n(.*\n)*?\d+ ok, \d+ failed\n"
+        for level in ("progress", "compact", "detailed", "full")
+    ],
+    "status_callbacks": [
+        "/slow +Fetch +try 1 failed: no answer",
+        "/missing +Fetch +failed +404",
+        "'completed': 2, 'failed': 1",
+        r"What failed: \['/missing'\]",
+        r"0\.00 s  queued in Fetch(.*\n)+.*completed in Save",
+    ],
+    "tracker_to_sqlite": [
+        "294 completed",
+        "6 failed +division by zero",
+        "300 in_progress",
+        "300 queued",
+    ],
+    "worker_monitoring": [
+        "Publish-W1 +idle",
+        r"Resize-W0 +item \d+ +for 0\.\d\d s",
+        r"Publish-W1 .* s +\d+%",
+    ],
+}
+
+
+def run_example(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run an example in an empty folder, as a reader would; warnings are errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(FOLDER / f"{name}.py")],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+
+
+def missing_from(output: str, patterns: list[str]) -> list[str]:
+    """The patterns that an output does not match after what the ones before matched."""
+    missing, position = [], 0
+    for pattern in patterns:
+        found = re.compile(pattern).search(output, position)
+        if found is None:
+            missing.append(pattern)
+        else:
+            position = found.end()
+    return missing
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_example_runs(name: str, tmp_path: Path) -> None:
+    """The example ends well, prints what it promises, and nothing on standard error."""
+    done = run_example(name, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert missing_from(done.stdout, PRINTS[name]) == [], done.stdout
+
+
+def test_examples_are_all_tested() -> None:
+    """Every file in the folder has its expected output here."""
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(PRINTS)
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_example_is_short_and_says_how_to_run_it(name: str) -> None:
+    """An example fits on a screen, and its first lines give the command."""
+    text = (FOLDER / f"{name}.py").read_text("utf-8")
+    assert len(text.splitlines()) < LONGEST
+    assert f"\npython examples/{name}.py\n" in text.split('"""')[1]
+
+
+def test_examples_are_named_in_the_docs() -> None:
+    """A reader of "Dashboard or tracker" is told of each example."""
+    page = (ROOT / "docs" / "dashboard-or-tracker.md").read_text("utf-8")
+    assert [name for name in PRINTS if f"`{name}.py`" not in page] == []
+
+
+def test_missing_from_when_the_output_is_wrong() -> None:
+    """What is not there, or comes too early, is found."""
+    assert missing_from("a b c", ["a", "c"]) == []
+    assert missing_from("a b c", ["a", "x", "c"]) == ["x"]
+    assert missing_from("a b c", ["c", "a"]) == ["a"]
