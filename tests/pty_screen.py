@@ -33,6 +33,10 @@ _UNFINISHED = re.compile(rb"\x1b(\[[0-9?;]*|_[^\x1b]*\x1b?)?\Z")
 _MARK = re.compile(rb"\x1b_mark (\d+)\x1b\\")
 
 
+# A program that is started in the background may have been told not to.
+_HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 class _AsReal(pyte.Screen):
     """Erases as terminals do: a cursor that waits behind the last column stands on it."""
 
@@ -147,7 +151,7 @@ class PtyScreen:
             environment: Variables to set, or to remove (``None``).
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", script],
+            [sys.executable, "-W", "error", "-c", _HEARS_CTRL_C + script],
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave if stderr is None else stderr,

@@ -639,6 +639,35 @@ def test_terminal_that_hangs_up(level: str, terminal: MakeTerminal) -> None:
     assert caught == []
 
 
+@pytest.mark.parametrize("level", [*LEVELS, "log"])
+@pytest.mark.parametrize("error", [OSError(5, "gone"), ValueError("closed"), RuntimeError()])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_stream_that_fails(
+    level: str,
+    error: Exception,
+    is_terminal: bool,
+    terminal: MakeTerminal,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever writing raises stays inside the display."""
+
+    class Failing(StringIO):
+        def isatty(self) -> bool:
+            return is_terminal
+
+        def write(self, text: str) -> int:
+            raise error
+
+    terminal()
+    monkeypatch.setattr(sys, "stdout", Failing())
+    display = create(level)
+    display.on_start(None, 1)
+    display.on_update(make_snapshot())
+    display.on_update(make_snapshot(seed=2))
+    display.on_finish([], NO_ERRORS)
+    assert isinstance(sys.stdout, Failing)
+
+
 def test_compact_needs_no_arguments() -> None:
     """The constructors are as they always were."""
     assert CompactDashboard(2.0).refresh_rate == 2.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antflow import InternalError, Pipeline, Stage, current_item
+from antflow import InternalError, Pipeline, Stage, StatusTracker, current_item
 from antflow._core.transition import Transition
 from antflow._engine.recorder import Recorder
 from antflow._engine.retries import RetryHeap
@@ -119,6 +119,22 @@ def test_waiting_retries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     run_virtual(main)
     assert 3 < most < 3 + 4
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_first_queue_shows_a_slow_stage(listens: bool) -> None:
+    """Items wait before a first stage that is slow, whether or not somebody is told of each."""
+
+    async def main() -> int:
+        tracker = StatusTracker(print if listens else None)
+        pipeline = Pipeline([Stage("A", 2, [Calls(seconds=1)])], status_tracker=tracker)
+        running = asyncio.create_task(pipeline.run(range(60)))
+        await asyncio.sleep(2.5)
+        pending = pipeline.get_stats().queue_sizes["A"]
+        await running
+        return pending
+
+    assert run_virtual(main) > 10
 
 
 # -- order ----------------------------------------------------------------------------------------

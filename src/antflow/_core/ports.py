@@ -169,12 +169,15 @@ class DashboardProtocol(Protocol):
             pipeline: The pipeline; its ``get_…`` queries answer for this run.
             total_items: How many items there will be; 0 when that is not known.
         """
+        return None
 
     def on_update(self, snapshot: DashboardSnapshot) -> Any:
         """Called at once, then every ``dashboard_update_interval`` seconds, and at the end."""
+        return None
 
     def on_finish(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> Any:
         """Called exactly once when the run is over, also after an error or a cancellation."""
+        return None
 
 
 class _Starts(Protocol):

@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import (
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
@@ -156,15 +155,24 @@ class Run:
 
     def pull_from(self, items: Iterable[Any]) -> None:
         """Take the run's items from an iterable, as the first stage asks for them."""
-        self.intake.source = IterableSource(items, self.timers.now)
-        self.stages[0].channel.ring()
+        source = IterableSource(items, self.timers.now)
+        if self.stages[0].recorder.tells_starts:
+            # Somebody is told of each item before it enters. A task of its own waits for that, so
+            # that the queue fills up, and shows how slow the stage is, while the workers work.
+            self._feeder = self.create_task(self._feed_from(source), "feeder")
+        else:
+            self.intake.source = source
+            self.stages[0].channel.ring()
 
     def push_from(self, items: AsyncIterable[Any]) -> None:
         """Take the run's items from an async iterable, with a task of its own."""
-        self._feeder = self.create_task(self._feed_all(items), "feeder")
+        self._feeder = self.create_task(self._feed_from(items), "feeder")
 
     async def feed(
-        self, items: Iterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
+        self,
+        items: Iterable[Any] | IterableSource,
+        stage: int = 0,
+        priority: int = DEFAULT_PRIORITY,
     ) -> None:
         """Take in items, waiting for room as often as it takes.
 
@@ -174,7 +182,9 @@ class Run:
         Raises:
             PipelineError: If intake is, or meanwhile was, closed. What was accepted stays accepted.
         """
-        source = IterableSource(items, self.timers.now)
+        source = items
+        if not isinstance(source, IterableSource):
+            source = IterableSource(source, self.timers.now)
         channel = self.stages[stage].channel
         waits = not self._sits_at_or_after(stage)
         while True:
@@ -388,12 +398,15 @@ class Run:
         for stage in self.stages:
             stage.rewire()
 
-    async def _feed_all(self, items: AsyncIterable[Any]) -> None:
-        iterator = aiter(items)
+    async def _feed_from(self, items: AsyncIterable[Any] | IterableSource) -> None:
         failure: Exception | None = None
         try:
-            async for raw in iterator:
-                await self.feed((raw,))
+            if isinstance(items, IterableSource):
+                await self.feed(items)
+            else:
+                items = aiter(items)
+                async for raw in items:
+                    await self.feed((raw,))
         except Exception as error:
             if not self.intake.has_ended:
                 failure = error
@@ -406,20 +419,21 @@ class Run:
                 raise
         finally:
             self._feeder = None  # from here on it ends by itself
-            await self._close_iterator(iterator)
+            await self._close(items)
         if failure is not None:
             self.stop_intake(failure)
         else:
             self.close_intake()
 
-    async def _close_iterator(self, iterator: AsyncIterator[Any]) -> None:
-        close = getattr(iterator, "aclose", None)
-        if close is None:
-            return
+    async def _close(self, items: AsyncIterable[Any] | IterableSource) -> None:
+        """Let a source run its clean-up; what that raises is logged."""
         try:
-            async with asyncio.timeout(SLOWEST_CLOSE):
-                await close()
-        except Exception:
+            if isinstance(items, IterableSource):
+                items.close()
+            elif (close := getattr(items, "aclose", None)) is not None:
+                async with asyncio.timeout(SLOWEST_CLOSE):
+                    await close()
+        except (Exception, asyncio.CancelledError):
             logger.warning(CLEAN_UP_FAILED, exc_info=True)
 
     def _close_source(self) -> None:
