@@ -39,6 +39,7 @@ from antflow._core.snapshot import (
 )
 from antflow._core.stage import (
     DEFAULT_CAPACITY_PER_WORKER,
+    MOST_WORKERS,
     Stage,
     capacity,
     frozen_copy,
@@ -126,10 +127,14 @@ class RunHandle:
         self._run.cancel()
 
     def set_workers(self, stage: str, count: int) -> None:
-        """Have ``count`` workers in a stage from now on; those that leave end their item first."""
-        self._index_of(stage)
-        check_count(ValueError, "count", count, 1, "must be a whole number >= 1")
-        self._run.set_workers(stage, count)
+        """Have ``count`` workers in a stage from now on; those that leave end their item first.
+
+        Raises:
+            ValueError: There is no such stage, or ``count`` is not from 1 to 100 000.
+        """
+        allowed = f"must be a whole number from 1 to {MOST_WORKERS:,}"
+        check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
+        self._run.set_workers(self._index_of(stage), count)
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""
@@ -152,6 +157,9 @@ class RunHandle:
 
 class Pipeline:
     """Stages, one after the other, each with its own workers.
+
+    ``async with pipeline:`` begins a run that is fed by hand, and ends it with `shutdown`: what then
+    still waits is cancelled, so `join` first where everything is to finish. `open` joins by itself.
 
     Example:
         ```python
@@ -387,6 +395,12 @@ class Pipeline:
         """Take nothing more in, and wait until everything accepted is settled. May be called twice.
 
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
+
+        Raises:
+            Exception: What made the run end, if not the end of its input.
+
+        Cancellation:
+            Cancels the run, and waits until it is over.
         """
         handle = self._handle_under_way()
         if handle is not None:

@@ -329,6 +329,74 @@ def test_idempotency_key_tells_42_from_its_text() -> None:
     assert len(set(keys)) == 2
 
 
+def test_cancelled_error_of_skip_if_names_skip_if() -> None:
+    """The failure says where it was raised, not in a task that never ran."""
+
+    async def skip_if(value: int) -> bool:
+        raise asyncio.CancelledError
+
+    async def main() -> str:
+        results = await Pipeline([Stage("A", 1, [Calls()], skip_if=skip_if)]).run([1])
+        return str(results.failed[0].error)
+
+    assert run_virtual(main) == "task 'skip_if' raised CancelledError"
+
+
+def test_id_that_cannot_be_compared_goes_by_its_text() -> None:
+    """An id whose __eq__ raises costs neither the item nor the run."""
+
+    class Odd:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            raise ValueError
+
+        def __repr__(self) -> str:
+            return "odd"
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])])
+        return [result.id for result in await pipeline.run([{"id": Odd()}, {"id": Odd()}])]
+
+    ids = run_virtual(main)
+    assert len(ids) == 2
+    assert isinstance(ids[1], str)
+
+
+def test_feeder_that_is_dismissed_before_its_first_step_is_no_fault() -> None:
+    """A display that joins the run at once ends it well, whatever its source is."""
+
+    class Hasty:
+        async def on_update(self, snapshot: Any) -> None:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await pipeline.join()
+
+    async def source() -> Any:
+        yield 1
+
+    pipeline = Pipeline([Stage("A", 1, [Calls()])], status_tracker=StatusTracker(print))
+    for items in (source(), [1]):
+        run_virtual(pipeline.run(items, custom_dashboard=Hasty()), leftovers="cancel")
+
+
+def test_blocked_items_are_those_whose_sender_waits() -> None:
+    """An item that was put back for its next try is no blocked sender."""
+
+    async def main() -> None:
+        calls = Calls(FailTimes(1), seconds=1)
+        stage = Stage("A", 1, [calls], queue_capacity=2, task_wait_seconds=0.5)
+        async with Pipeline([stage]).open() as run:
+            await run.feed([0])
+            await asyncio.sleep(0.5)
+            await run.feed([1, 2])
+            await asyncio.sleep(1.2)
+            assert run.stats().stage_stats["A"].blocked_items == 0
+
+    run_virtual(main)
+
+
 # -- the store ------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ one of these shapes.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
 from antflow._core.events import TaskEventType
@@ -149,7 +149,6 @@ class Guard(Protocol):
         ...
 
 
-@runtime_checkable
 class SnapshotSource(Protocol):
     """What a display is given in ``on_start``: mostly a `Pipeline`."""
 

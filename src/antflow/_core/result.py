@@ -31,7 +31,7 @@ class PipelineResult(Route, Generic[T]):
         metadata: The other keys of an item that was fed as a dict with an ``"id"``.
         error: ``None``, or why it failed (`ItemCancelled`: why it was not finished).
         stage: Name of the stage it ended in.
-        attempts: Tries it was given there.
+        attempts: Tries that its last task there (under "per_stage": the stage) was given.
         input: The item as it was fed.
     """
 

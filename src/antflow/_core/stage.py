@@ -60,7 +60,7 @@ class Stage:
         stage_wait_seconds: Pause between tries under "per_stage", in seconds.
         version: A label of the stage's code. Part of `current_item().idempotency_key`.
 
-    The callbacks may be sync or async and can change no outcome. ``payload`` is a dict with the
+    The callbacks may be sync or async and can change no outcome; an async one may take 30 s. ``payload`` is a dict with the
     keys ``"id"``, ``"value"``, ``"_sequence_id"`` and the item's metadata.
     """
 

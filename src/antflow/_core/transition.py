@@ -11,7 +11,7 @@
                    │                  RETRYING ── cancelled ──▶ settled
                    └ skipped: on to the next stage, or settled at the last one
 
-Everything that must know what may follow what asks `LEGAL`.
+`LEGAL` is the whole truth about what may follow what; the tests hold every recorded transition to it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Transition(NamedTuple):
         kind: What happened.
         worker: Index of the worker within its stage, -1 when none had the item.
         task: Name of the task that failed (FAILED, RETRYING), else "".
-        attempt: Number of the try, from 1; 0 when the item was not being tried.
+        attempt: Number of the try, from 1; 0 when the item has not been tried here.
         lease: The item's lease.
         mono: When, in seconds of the run's monotonic clock.
         duration: Seconds the worker had the item, for kinds that end a visit; else 0.0.

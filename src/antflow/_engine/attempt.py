@@ -79,6 +79,7 @@ class Attempt:
                 value = await self._calls[index](value)
         envelope.task = 0
         envelope.carry = None
+        worker.task = self.names[0]
         return value
 
     async def _told(self, call: Call, value: Any, envelope: Envelope, worker: WorkerBook) -> Any:
@@ -90,7 +91,7 @@ class Attempt:
             try:
                 value = await call(value)
             except asyncio.CancelledError as error:
-                raise own_failure(error, worker) from error
+                raise own_failure(error, worker.task or "") from error
         except Exception as error:
             is_last = self._policy.next_delay(envelope.attempts) is None
             kind: TaskEventType = "fail" if is_last else "retry"
@@ -118,8 +119,8 @@ class Attempt:
             return None
 
 
-def own_failure(error: asyncio.CancelledError, worker: WorkerBook) -> TaskFailedError:
-    """The failure that a task's own ``CancelledError`` amounts to.
+def own_failure(error: asyncio.CancelledError, name: str) -> TaskFailedError:
+    """The failure that the own ``CancelledError`` of a task called ``name`` amounts to.
 
     Raises:
         asyncio.CancelledError: It is not the task's own: the worker itself is being cancelled.
@@ -127,7 +128,7 @@ def own_failure(error: asyncio.CancelledError, worker: WorkerBook) -> TaskFailed
     running = asyncio.current_task()
     if running is None or running.cancelling():
         raise error
-    return TaskFailedError(worker.task or "", error)
+    return TaskFailedError(name, error)
 
 
 def _as_call(task: TaskFunc, unpack: bool, in_thread: InThread) -> Call:

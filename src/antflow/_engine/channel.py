@@ -3,7 +3,8 @@
 It is one ordered queue. A sender *puts* its item, always at once, and then waits for *room* if the
 queue is longer than its capacity; so an item is in the channel or with its sender and never
 between the two, whatever is cancelled and when. At most ``capacity + senders`` items are inside:
-the same that would exist if the waiting senders held theirs.
+the same that would exist if the waiting senders held theirs. Only what was inside before
+(`put_first`), and what the run's own tasks feed, goes beyond that.
 
 A receiver takes an item at once, or parks until the *bell* wakes it. A wake-up carries no item: it
 only says "look again". One burst costs one wake-up: the bell wakes one sleeper, and lets one sender
@@ -195,8 +196,10 @@ class Channel(Generic[T]):
 
     @property
     def blocked(self) -> int:
-        """Items inside beyond the capacity: each has a sender that waits."""
-        return 0 if self.capacity is None else max(len(self) - self.capacity, 0)
+        """Items inside beyond the capacity that have a sender who waits for room."""
+        if self.capacity is None:
+            return 0
+        return min(max(len(self) - self.capacity, 0), len(self._senders))
 
     def statistics(self) -> ChannelStatistics:
         """How full it is."""

@@ -8,7 +8,6 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from antflow._core.ledger import WorkerBook
-from antflow._core.text import safe_repr
 
 if TYPE_CHECKING:
     from antflow._engine.run import Run
@@ -55,8 +54,7 @@ def current_item() -> CurrentItem:
         raise RuntimeError("current_item() works only inside a task of a running pipeline")
     stage = seat[0]
     run_id = stage.run.facts.run_id
-    # The type is part of the key: item 42 is not item "42".
-    parts = (run_id, type(envelope.id).__qualname__, safe_repr(envelope.id, 10_000))
-    text = "\0".join((*parts, stage.name, stage.description.version))
+    parts = (run_id, str(envelope.sequence_id), stage.name, stage.description.version)
+    text = "\0".join(parts)
     key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return CurrentItem(envelope.id, envelope.attempts, stage.name, run_id, key)

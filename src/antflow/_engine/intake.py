@@ -189,10 +189,11 @@ class Intake:
 
     def _own_id(self, given: Any) -> Any:
         try:
-            hash(given)
+            is_taken = self._is_taken(given)
         except Exception:
-            given = safe_str(given)  # what cannot be looked up goes by its text
-        item_id = self._apart(given) if self._is_taken(given) else given
+            given = safe_str(given)  # what cannot be hashed or compared goes by its text
+            is_taken = given in self._given
+        item_id = self._apart(given) if is_taken else given
         self._given.add(item_id)
         return item_id
 
@@ -201,6 +202,8 @@ class Intake:
             return True
         if self._first_number is None:
             return False
+        # A number in this range may have gone to an item that brought its own id, to another run of
+        # the pipeline, or have left: then a rename is needless, and does no harm.
         try:  # 3, 3.0 and Decimal(3) are one key
             return bool(
                 self._first_number <= item_id <= self._last_number and int(item_id) == item_id

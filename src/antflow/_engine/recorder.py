@@ -123,7 +123,7 @@ class Listeners:
             stage=stage,
             kind=kind,
             worker=-1 if worker is None else worker.index,
-            task="" if worker is None or worker.task is None else worker.task,
+            task=(worker.task or "") if worker and kind in (Kind.FAILED, Kind.RETRYING) else "",
             attempt=envelope.attempts,
             lease=envelope.lease,
             mono=now,

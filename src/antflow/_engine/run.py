@@ -2,7 +2,7 @@
 
 A run ends in one way. Something sets *finishing*: the intake is closed and nothing is in flight;
 or it was cancelled, shut down, or something broke. The *supervisor*, the one `asyncio.Task`
-besides the workers (and a feeder, for an asynchronous source), then closes the channels, waits for
+besides the workers (and a feeder, where items are not pulled), then closes the channels, waits for
 every other task of the run, settles what is left as cancelled, audits the books, and only then is
 the run over. Whoever waits for a run waits for that, however often the wait is cancelled; so
 nothing of a run is ever left behind.
@@ -125,6 +125,7 @@ class Run:
         self._delivering = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeder: asyncio.Task[None] | None = None
+        self._dismissed: asyncio.Task[None] | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._waits: list[Awaitable[None]] = []
         self._crashes: list[Exception] = []
@@ -227,13 +228,13 @@ class Run:
 
     # Stopping
 
-    def cancel(self, how: str = "cancelled") -> None:
+    def cancel(self) -> None:
         """Stop now: cancel running tasks, settle everything else. May be called twice."""
         if self._ended.done():
             return
         if not self.is_cancelling:
             self.is_cancelling = True
-            self.how_stopped = how
+            self.how_stopped = "cancelled"
         for task in tuple(self._tasks):
             task.cancel()
         self._stop()
@@ -328,9 +329,9 @@ class Run:
             state=self.state,
         )
 
-    def set_workers(self, stage: str, count: int) -> None:
+    def set_workers(self, stage: int, count: int) -> None:
         """Have ``count`` workers in a stage from now on; who is to leave ends the item in hand."""
-        self.stages[self.facts.stage_names.index(stage)].set_worker_count(count)
+        self.stages[stage].set_worker_count(count)
 
     # For the stages
 
@@ -439,7 +440,7 @@ class Run:
     def _close_source(self) -> None:
         if self._feeder is not None:
             self._feeder.cancel()
-            self._feeder = None
+            self._dismissed, self._feeder = self._feeder, None
         source, self.intake.source = self.intake.source, None
         if isinstance(source, IterableSource):
             try:
@@ -449,10 +450,10 @@ class Run:
 
     def _check_open(self) -> None:
         if self.intake.is_closed or (self.intake.has_ended and not self.contains_caller):
-            raise PipelineError(
-                "this run takes no more items: it was "
-                + (self.how_stopped if self._is_stopping else "joined, or its input has ended")
-            )
+            why = self.how_stopped if self._is_stopping else "joined, or its input has ended"
+            if self.error is not None:
+                why = f"stopped by {type(self.error).__name__}: {self.error}"
+            raise PipelineError(f"this run takes no more items: it was {why}") from self.error
 
     def _sits_at_or_after(self, stage: int) -> bool:
         seat = current_seat.get()
@@ -503,7 +504,10 @@ class Run:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            if not self._is_stopping:  # the event loop is closing, or somebody meddles
+            # A feeder that was dismissed before its first step ends like this, too.
+            if (
+                not self._is_stopping and task is not self._dismissed
+            ):  # the event loop is closing, or somebody meddles
                 self.fail(InternalError(f"{task.get_name()} was cancelled from outside the run"))
             return
         error = task.exception()

@@ -158,7 +158,8 @@ class StageRun:
             await self._fail_in_skip_if(envelope, worker, error)
             return True
         except asyncio.CancelledError as error:
-            await self._fail_in_skip_if(envelope, worker, self.own_failure(error, envelope, worker))
+            failure = self.own_failure(error, envelope, worker, "skip_if")
+            await self._fail_in_skip_if(envelope, worker, failure)
             return True
         except BaseException as error:  # why: it ends the run, in order; see `interrupt`
             self.interrupt(error, envelope, worker)
@@ -220,7 +221,11 @@ class StageRun:
             await following
 
     def own_failure(
-        self, error: asyncio.CancelledError, envelope: Envelope, worker: WorkerBook
+        self,
+        error: asyncio.CancelledError,
+        envelope: Envelope,
+        worker: WorkerBook,
+        name: str | None = None,
     ) -> TaskFailedError:
         """The failure that a ``CancelledError`` of the user's code amounts to.
 
@@ -228,7 +233,7 @@ class StageRun:
             asyncio.CancelledError: It is not theirs, the worker is cancelled; the item is given up.
         """
         try:
-            return own_failure(error, worker)
+            return own_failure(error, name or worker.task or "")
         except asyncio.CancelledError:
             self.give_up(envelope, worker)
             raise

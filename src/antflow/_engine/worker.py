@@ -15,6 +15,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from antflow._core.ledger import WorkerBook
+from antflow._engine.recorder import discard
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -60,7 +61,11 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
             return
         else:
             time = now()
-            wait = recorder.completed(envelope, worker, value, time)
+            try:
+                wait = recorder.completed(envelope, worker, value, time)
+            except BaseException:  # a callback raised KeyboardInterrupt or its like
+                discard(stage.put_on(envelope, value))
+                raise
             if wait is not None or on_success is not None:
                 wait = stage.move_on(envelope, value, wait)
             elif next_channel is None:  # from here on `StageRun.put_on`, written out

@@ -23,7 +23,7 @@ class CallbackGuard:
     """Calls callbacks so that they have no power.
 
     Args:
-        timeout: Seconds an awaitable may take; may be changed later.
+        timeout: Seconds an awaitable may take.
     """
 
     def __init__(self, timeout: float = 30.0) -> None:

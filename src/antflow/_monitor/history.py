@@ -51,8 +51,9 @@ class RunHistory:
         self._last: dict[Any, int] = {}
         self._errors: dict[int, tuple[Exception, int]] = {}
         self._failures = FailureBook()
+        quiet = frozenset(quiet_stages)
         self._retry_codes = [
-            Kind.RETRYING | QUIET if stage in frozenset(quiet_stages) else int(Kind.RETRYING)
+            Kind.RETRYING | QUIET if stage in quiet else int(Kind.RETRYING)
             for stage in range(len(facts.stage_names))
         ]
 

@@ -19,7 +19,7 @@ from antflow._core.result import RunResults
 logger = logging.getLogger("antflow")
 
 LONGEST_CALL = 5.0
-"""Seconds an async method of a display may take; a run is not held up longer by one."""
+"""Seconds one call of an async method of a display may take."""
 
 
 class Poller:
