@@ -158,8 +158,8 @@ class RunHandle:
 class Pipeline:
     """Stages, one after the other, each with its own workers.
 
-    ``async with pipeline:`` begins a run that is fed by hand, and ends it with `shutdown`: what then
-    still waits is cancelled, so `join` first where everything is to finish. `open` joins by itself.
+    ``async with pipeline:`` begins a run that is fed by hand, and ends it with `shutdown`: what
+    still waits then is cancelled, so `join` first where all is to finish. `open` joins by itself.
 
     Example:
         ```python

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antflow import InternalError, Pipeline, Stage, StatusTracker, current_item
+from antflow import InternalError, ItemCancelled, Pipeline, Stage, StatusTracker, current_item
 from antflow._core.transition import Transition
 from antflow._engine.recorder import Recorder
 from antflow._engine.retries import RetryHeap
@@ -395,6 +395,108 @@ def test_blocked_items_are_those_whose_sender_waits() -> None:
             assert run.stats().stage_stats["A"].blocked_items == 0
 
     run_virtual(main)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_callback_of_a_feeder_outside_is_inside_the_run(slow: bool) -> None:
+    """A callback for an item that somebody feeds can feed the same run, and can join it."""
+    tracker = StatusTracker()
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])], status_tracker=tracker)
+
+        async def on_status_change(event: Any) -> None:
+            if slow:
+                await asyncio.sleep(1)
+            if event.status == "queued" and event.item_id == 0:
+                await pipeline.feed(["extra"])
+                await pipeline.join()
+
+        tracker.on_status_change = on_status_change
+        async with pipeline.open() as run:
+            await run.feed(["first"])
+        return run.results.values()
+
+    assert run_virtual(main) == ["first", "extra"]
+    assert tracker.callback_errors == 0
+
+
+def test_inner_run_that_feeds_the_outer_one_does_not_hang() -> None:
+    """A worker of the outer run waits for the inner one, which must not wait for that worker."""
+
+    async def main() -> int:
+        async def feed_outer(value: int) -> int:
+            if value == 0:
+                await outer.feed(range(1, 6))
+            return value
+
+        async def run_inner(value: int) -> int:
+            await Pipeline([Stage("I", 1, [feed_outer])]).run([value])
+            return value
+
+        outer = Pipeline([Stage("O", 1, [run_inner], queue_capacity=1)])
+        return len(await outer.run([0]))
+
+    assert run_virtual(main) == 6
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress", "completed"])
+def test_system_exit_in_a_callback_loses_no_item(status: str) -> None:
+    """The program is to end: it does, and every accepted item has an outcome."""
+    tracker = StatusTracker()
+    pipeline = Pipeline([Stage("A", 1, [Calls(seconds=1)])], status_tracker=tracker)
+
+    def leave(event: Any) -> None:
+        if event.status == status and event.item_id == 2:
+            tracker.on_status_change = None
+            raise SystemExit(3)
+
+    tracker.on_status_change = leave
+    with pytest.raises(SystemExit):
+        run_virtual(pipeline.run(range(4)), leftovers="cancel")
+    stats = pipeline.get_stats()
+    assert stats.items_in_flight == 0
+    assert stats.items_accepted == len(pipeline.results.outcomes)
+
+
+def test_task_that_raises_item_cancelled_has_failed() -> None:
+    """What another run raised is an ordinary failure here, in the list as in the counts."""
+
+    async def task(value: int) -> int:
+        raise ItemCancelled("of another run")
+
+    async def main() -> None:
+        results = await Pipeline([Stage("A", 1, [task], task_attempts=1)]).run([1])
+        assert len(results.failed) == results.stats.items_failed == 1
+
+    run_virtual(main)
+
+
+def test_cancel_during_a_shutdown_does_not_wait_for_callbacks() -> None:
+    """Observers of cancelled items are heard out by a shutdown, but not by a cancellation."""
+    tracker = StatusTracker()
+
+    async def main() -> float:
+        gate = Gate()
+
+        async def hang(event: Any) -> None:
+            if event.status == "failed":
+                await asyncio.sleep(25)
+
+        tracker.on_status_change = hang
+        pipeline = Pipeline([Stage("A", 1, [gate])], status_tracker=tracker)
+        async with pipeline.open() as run:
+            await run.feed(range(5))
+            await asyncio.sleep(1)
+            stopping = asyncio.create_task(run.shutdown())
+            await asyncio.sleep(1)
+            gate.open()
+            await asyncio.sleep(1)
+            run.cancel()
+            await stopping
+        return now()
+
+    assert run_virtual(main) == pytest.approx(3)
 
 
 # -- the store ------------------------------------------------------------------------------------

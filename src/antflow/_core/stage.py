@@ -60,8 +60,9 @@ class Stage:
         stage_wait_seconds: Pause between tries under "per_stage", in seconds.
         version: A label of the stage's code. Part of `current_item().idempotency_key`.
 
-    The callbacks may be sync or async and can change no outcome; an async one may take 30 s. ``payload`` is a dict with the
-    keys ``"id"``, ``"value"``, ``"_sequence_id"`` and the item's metadata.
+    The callbacks may be sync or async (an async one for up to 30 s) and can change no outcome.
+    ``payload`` is a dict with the keys ``"id"``, ``"value"``, ``"_sequence_id"`` and the item's
+    metadata.
     """
 
     name: str

@@ -11,7 +11,7 @@
                    │                  RETRYING ── cancelled ──▶ settled
                    └ skipped: on to the next stage, or settled at the last one
 
-`LEGAL` is the whole truth about what may follow what; the tests hold every recorded transition to it.
+`LEGAL` says what may follow what; the tests hold every recorded transition to it.
 """
 
 from __future__ import annotations

@@ -164,7 +164,11 @@ class Intake:
 
     def _record(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items and, if nobody has to be waited for, put them."""
-        wait = self._run.stages[stage].recorder.admitted(envelopes, self._run.timers.now())
+        try:
+            wait = self._run.stages[stage].recorder.admitted(envelopes, self._run.timers.now())
+        except BaseException:  # a callback raised KeyboardInterrupt or its like
+            self._put(envelopes, stage)
+            raise
         if wait is None:
             self._put(envelopes, stage)
         return wait

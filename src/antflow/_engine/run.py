@@ -112,6 +112,7 @@ class Run:
         self.observer = observer
         self.total = total
         self.parent = current_run.get()
+        self.parent_seat = current_seat.get()
         self.ledger = Ledger(len(stages))
         self.failures = FailureBook(None if keeps_results else FAILURES_IN_SNAPSHOT)
         self.turn_ends = self.timers.now() + LONGEST_TURN
@@ -188,14 +189,16 @@ class Run:
             source = IterableSource(source, self.timers.now)
         channel = self.stages[stage].channel
         waits = not self._sits_at_or_after(stage)
-        while True:
+        self._check_open()
+        while raws := source.take(self.intake.batch_size(stage)):
             self._check_open()
-            raws = source.take(self.intake.batch_size(stage))
-            if not raws:
-                return
             envelopes = self.intake.envelopes(raws, stage, priority)
-            if (wait := self.intake.admit(envelopes, stage)) is not None:
-                await wait
+            feeds_from = current_run.set(self)  # what is called meanwhile is inside this run
+            try:
+                if (wait := self.intake.admit(envelopes, stage)) is not None:
+                    await wait
+            finally:
+                current_run.reset(feeds_from)
             if waits:
                 await channel.room()
                 if channel.is_closed:
@@ -457,7 +460,9 @@ class Run:
 
     def _sits_at_or_after(self, stage: int) -> bool:
         seat = current_seat.get()
-        return seat is not None and seat[0].run is self and seat[0].index >= stage
+        while seat is not None and seat[0].run is not self:
+            seat = seat[0].run.parent_seat
+        return seat is not None and seat[0].index >= stage
 
     def _check_finished(self) -> None:
         if (
@@ -497,7 +502,7 @@ class Run:
             stage.retries.close()
         for stage in self.stages:
             try:
-                self._waits += stage.settle_all()
+                self._waits += self._context.copy().run(stage.settle_all)
             except Exception as error:
                 self._crashes.append(error)
 
@@ -531,28 +536,39 @@ class Run:
             self.cancel()
         self.intake.is_closed = True
         self._close_stages()
-        while self._tasks:
-            try:
-                await asyncio.wait(tuple(self._tasks))
-            except asyncio.CancelledError:
-                self.cancel()
+        await self._until_tasks_have_ended()
         for envelope in self.intake.seal():
             self.stages[envelope.position].channel.put(envelope)
         self._close_stages()  # once more, for what was put meanwhile
-        for wait in self._waits:
-            if self.is_cancelling:
-                discard(wait)
-                continue
-            try:
-                await wait
-            except asyncio.CancelledError:
-                self.cancel()
+        if self._waits:
+            self.create_task(self._hear_observers_out(), "observers")
+            await self._until_tasks_have_ended()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._crashes:
             raise self._crashes[0]
         if (discrepancy := self._audit()) is not None and self.error is None:
             self.error = InternalError(f"the books of run {self.facts.run_id}: {discrepancy}")
+
+    async def _until_tasks_have_ended(self) -> None:
+        while self._tasks:
+            try:
+                await asyncio.wait(tuple(self._tasks))
+            except asyncio.CancelledError:
+                self.cancel()
+
+    async def _hear_observers_out(self) -> None:
+        """Wait for the observers of items that were settled without a worker."""
+        for number, wait in enumerate(self._waits):
+            try:
+                if self.is_cancelling:
+                    discard(wait)
+                else:
+                    await wait
+            except asyncio.CancelledError:
+                for other in self._waits[number + 1 :]:
+                    discard(other)
+                raise
 
     def _audit(self) -> str | None:
         if self.ledger.in_flight:

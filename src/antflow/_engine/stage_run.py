@@ -186,6 +186,8 @@ class StageRun:
     async def tried_in_vain(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
         """A try failed: have the item wait for the next one, or settle it as failed."""
         error = _trimmed(error)
+        if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure
+            error = TaskFailedError(worker.task or "", error)
         delay = self._policy.next_delay(envelope.attempts)
         if delay is None:
             await self._fail(envelope, worker, error)
@@ -306,4 +308,5 @@ def _trimmed(error: Exception) -> Exception:
         "antflow._engine"
     ):
         traceback = traceback.tb_next
-    return error.with_traceback(traceback)
+    error.with_traceback(traceback)
+    return error

@@ -35,12 +35,11 @@ class CallbackGuard:
         """Call ``function(*args)``; see `antflow._core.ports.Guard.call`."""
         try:
             answer = function(*args)
+            must_wait = answer is not None and isawaitable(answer)
         except (Exception, asyncio.CancelledError) as error:
             self._count(name, error)
             return None
-        if answer is None or not isawaitable(answer):
-            return None
-        return _Told(self, name, answer)
+        return _Told(self, name, answer) if must_wait else None
 
     async def finish(self, name: str, answer: Awaitable[Any]) -> None:
         """Await what a callback returned.
