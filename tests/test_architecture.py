@@ -74,7 +74,11 @@ def source_files(root: Path) -> list[Path]:
 
 def parse(root: Path, path: Path) -> ast.Module:
     """The syntax tree of one file."""
-    return ast.parse((root / path).read_text(encoding="utf-8"), str(path))
+    text = (root / path).read_text(encoding="utf-8")
+    try:
+        return ast.parse(text, str(path))
+    except SystemError:  # CPython before 3.11.8 and 3.12.2 miscounts its recursion now and then
+        return ast.parse(text, str(path))
 
 
 class Import(NamedTuple):
