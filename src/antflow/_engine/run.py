@@ -543,6 +543,8 @@ class Run:
         if self._waits:
             self.create_task(self._hear_observers_out(), "observers")
             await self._until_tasks_have_ended()
+        for wait in self._waits:  # it was cancelled meanwhile
+            discard(wait)
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
         if self._crashes:
@@ -559,16 +561,8 @@ class Run:
 
     async def _hear_observers_out(self) -> None:
         """Wait for the observers of items that were settled without a worker."""
-        for number, wait in enumerate(self._waits):
-            try:
-                if self.is_cancelling:
-                    discard(wait)
-                else:
-                    await wait
-            except asyncio.CancelledError:
-                for other in self._waits[number + 1 :]:
-                    discard(other)
-                raise
+        while self._waits and not self.is_cancelling:
+            await self._waits.pop(0)
 
     def _audit(self) -> str | None:
         if self.ledger.in_flight:

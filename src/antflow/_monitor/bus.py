@@ -35,11 +35,11 @@ class CallbackGuard:
         """Call ``function(*args)``; see `antflow._core.ports.Guard.call`."""
         try:
             answer = function(*args)
-            must_wait = answer is not None and isawaitable(answer)
+            told = _Told(self, name, answer) if isawaitable(answer) else None
         except (Exception, asyncio.CancelledError) as error:
             self._count(name, error)
             return None
-        return _Told(self, name, answer) if must_wait else None
+        return told
 
     async def finish(self, name: str, answer: Awaitable[Any]) -> None:
         """Await what a callback returned.
