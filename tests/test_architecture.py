@@ -42,9 +42,10 @@ NOT_IN_LAYER: dict[str, set[str]] = {
 THIRD_PARTY: dict[str, list[str]] = {
     "click": ["cli.py", "demo*"],
     "rich": ["display/*"],
-    "uvloop": ["*"],
+    "opentelemetry": ["telemetry.py"],
+    "uvloop": ["loops.py"],
 }
-OPTIONAL = {"uvloop"}
+OPTIONAL = {"opentelemetry", "uvloop"}
 
 # Names that are not used anywhere, with the reason.
 BANNED: dict[str, str] = {

@@ -3,17 +3,42 @@
 import logging
 
 from antflow._version import __version__
-from antflow.context import CurrentItem, current_item
+from antflow.context import (
+    CurrentItem,
+    call_rate_has_capacity,
+    concurrency_limit,
+    current_batch,
+    current_item,
+    rate_limit,
+    set_task_status,
+)
 from antflow.exceptions import (
     AntFlowError,
+    Drop,
+    DuplicateItemError,
+    ExecutorShutdownError,
     InternalError,
     ItemCancelled,
     PipelineError,
+    RetryAfter,
     StageValidationError,
     TaskFailedError,
     TooManyFailures,
+    WorkerLostError,
+    WouldDeadlockError,
 )
-from antflow.pipeline import Pipeline, RunHandle, Stage
+from antflow.executor import AsyncExecutor, AsyncFuture, WaitStrategy
+from antflow.loops import install_fast_loop
+from antflow.pipeline import (
+    Limit,
+    LimitStatistics,
+    Pipeline,
+    Retry,
+    RunHandle,
+    Stage,
+    backoff,
+)
+from antflow.telemetry import configure_telemetry, telemetry_enabled
 from antflow.tracker import StatusTracker
 from antflow.types import (
     DashboardProtocol,
@@ -38,17 +63,26 @@ logging.getLogger("antflow").addHandler(logging.NullHandler())
 
 __all__ = [
     "AntFlowError",
+    "AsyncExecutor",
+    "AsyncFuture",
     "CurrentItem",
     "DashboardProtocol",
     "DashboardSnapshot",
+    "Drop",
+    "DuplicateItemError",
     "ErrorSummary",
+    "ExecutorShutdownError",
     "FailedItem",
     "InternalError",
     "ItemCancelled",
+    "Limit",
+    "LimitStatistics",
     "Pipeline",
     "PipelineError",
     "PipelineResult",
     "PipelineStats",
+    "Retry",
+    "RetryAfter",
     "RunHandle",
     "RunResults",
     "Stage",
@@ -62,9 +96,21 @@ __all__ = [
     "TaskFailedError",
     "TaskFunc",
     "TooManyFailures",
+    "WaitStrategy",
+    "WorkerLostError",
     "WorkerMetrics",
     "WorkerState",
     "WorkerStatus",
+    "WouldDeadlockError",
     "__version__",
+    "backoff",
+    "call_rate_has_capacity",
+    "concurrency_limit",
+    "configure_telemetry",
+    "current_batch",
     "current_item",
+    "install_fast_loop",
+    "rate_limit",
+    "set_task_status",
+    "telemetry_enabled",
 ]

@@ -1,5 +1,14 @@
-"""What a task can ask about itself."""
+"""What a running task can ask for, and say."""
 
-from antflow._engine.current import CurrentItem, current_item
+from antflow._engine.call_limits import call_rate_has_capacity, concurrency_limit, rate_limit
+from antflow._engine.current import CurrentItem, current_batch, current_item, set_task_status
 
-__all__ = ["CurrentItem", "current_item"]
+__all__ = [
+    "CurrentItem",
+    "call_rate_has_capacity",
+    "concurrency_limit",
+    "current_batch",
+    "current_item",
+    "rate_limit",
+    "set_task_status",
+]

@@ -4,10 +4,16 @@
 AntFlowError
 ├── PipelineError (RuntimeError)          a pipeline described or used wrongly
 │   ├── StageValidationError (ValueError) an option of a stage is not allowed
+│   ├── DuplicateItemError (ValueError)   an id came twice, with duplicates="error"
+│   ├── WouldDeadlockError                a task fed more back than there is room for
 │   ├── TooManyFailures                   max_failures was reached; .results has everything
 │   └── InternalError                     the library's own books do not balance: report it
 ├── TaskFailedError (RuntimeError)        a task raised CancelledError: .original_exception
-└── ItemCancelled                         the outcome of an item that was stopped on its way
+│   └── WorkerLostError                   an item's task ended its process three times
+├── ItemCancelled                         the outcome of an item that was stopped on its way
+├── ExecutorShutdownError (RuntimeError)  work for an executor that was shut down
+├── RetryAfter (RuntimeError)             raised by a task: hold everyone who shares its limits
+└── Drop                                  raised or returned by a task: the item ends here, well
 ```
 
 Each is also the builtin named in brackets, so that ``except ValueError`` does what it says.
@@ -15,20 +21,32 @@ Each is also the builtin named in brackets, so that ``except ValueError`` does w
 
 from antflow._core.errors import (
     AntFlowError,
+    Drop,
+    DuplicateItemError,
+    ExecutorShutdownError,
     InternalError,
     ItemCancelled,
     PipelineError,
+    RetryAfter,
     StageValidationError,
     TaskFailedError,
     TooManyFailures,
+    WorkerLostError,
+    WouldDeadlockError,
 )
 
 __all__ = [
     "AntFlowError",
+    "Drop",
+    "DuplicateItemError",
+    "ExecutorShutdownError",
     "InternalError",
     "ItemCancelled",
     "PipelineError",
+    "RetryAfter",
     "StageValidationError",
     "TaskFailedError",
     "TooManyFailures",
+    "WorkerLostError",
+    "WouldDeadlockError",
 ]

@@ -16,19 +16,32 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
+from unicodedata import normalize
 
 from antflow._core import readings
-from antflow._core.checks import check_count, check_flag, check_seconds, refusal
+from antflow._core.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_max_failures,
+    check_seconds,
+    check_timeout,
+    refusal,
+)
 from antflow._core.envelope import DEFAULT_PRIORITY
-from antflow._core.errors import ItemCancelled, PipelineError
+from antflow._core.errors import PipelineError, StageValidationError
 from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger
+from antflow._core.limit import Limit, LimitStatistics
+from antflow._core.options import did_you_mean, named_options
 from antflow._core.ports import AnyDashboard, Store
 from antflow._core.result import PipelineResult, RunResults
+from antflow._core.retry import Retry, backoff
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import (
     DashboardSnapshot,
@@ -39,33 +52,50 @@ from antflow._core.snapshot import (
 )
 from antflow._core.stage import (
     DEFAULT_CAPACITY_PER_WORKER,
-    MOST_WORKERS,
     Stage,
     capacity,
     frozen_copy,
     retry_policy,
 )
+from antflow._core.stage_checks import MOST_WORKERS
 from antflow._core.text import safe_repr
+from antflow._engine.calls import is_async
 from antflow._engine.channel import Channel
 from antflow._engine.current import current_run
-from antflow._engine.run import Deliver, Run, take_snapshot
+from antflow._engine.intake import Duplicates
+from antflow._engine.processes import check_picklable
+from antflow._engine.reorder import Deliver, Reorder
+from antflow._engine.run import Run, take_snapshot
+from antflow._engine.signals import check_main_thread, graceful
 from antflow._monitor.bus import CallbackGuard
+from antflow._monitor.fan_out import fan_out
 from antflow._monitor.poller import Poller
 from antflow._monitor.tracker import StatusTracker
+from antflow.telemetry import follow_run
 
-__all__ = ["Pipeline", "RunHandle", "Stage"]
+__all__ = [
+    "Limit",
+    "LimitStatistics",
+    "Pipeline",
+    "Retry",
+    "RunHandle",
+    "Stage",
+    "backoff",
+]
 
 Items = Iterable[Any] | AsyncIterable[Any]
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = ("auto", "log", "compact", "detailed", "full")
 DISPLAY_METHODS = ("on_start", "on_update", "on_finish")
 SHORTEST_INTERVAL = 0.01
+RESULTS_IN_ORDER = 1000
 
 
 class RunHandle:
     """One run that is under way: feed it, read it, end it.
 
-    Made by `Pipeline.open`. Its methods belong to the event loop it was made in.
+    Made by `Pipeline.open`. Its methods belong to the event loop it was made in: called from
+    another one, or from a thread, those that change the run raise `PipelineError`.
     """
 
     def __init__(self, run: Run, collected: list[PipelineResult[Any]]) -> None:
@@ -84,21 +114,27 @@ class RunHandle:
         if self._final is not None:
             return self._final
         results = RunResults(
-            tuple(self._collected), self._run.failures.summary(), self._run.stats(), self.run_id
+            tuple(self._collected),
+            self._run.failures.summary(),
+            self._run.stats(),
+            self.run_id,
+            self._run.stopped_by,
         )
         if self._run.is_over:
             self._final = results
             self._collected.clear()
         return results
 
+    @named_options
     async def feed(
         self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
     ) -> None:
         """Take in items, waiting for room as often as it takes. See `Pipeline.feed`."""
-        stage = self._index_of(target_stage)
+        stage = 0 if target_stage is None else self._index_of("target_stage", target_stage)
         check_items(items)
         if type(priority) is not int:
             raise refusal(TypeError, "priority", priority, "must be a whole number")
+        self._run.check_caller("feed()")
         if isinstance(items, AsyncIterable):
             await self._run.feed_async(items, stage, priority)
         else:
@@ -109,6 +145,7 @@ class RunHandle:
 
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
         """
+        self._run.check_caller("join()")
         self._run.close_intake()
         if not self._run.contains_caller:
             await self._run.wait()
@@ -118,14 +155,30 @@ class RunHandle:
 
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
         """
+        self._run.check_caller("shutdown()")
         self._run.shut_down()
         if not self._run.contains_caller:
             await self._run.wait()
 
+    def pause(self) -> None:
+        """Begin with nothing new: workers end the item in hand and leave. What waits, waits on.
+
+        A worker's own resources are closed, and made anew after `resume`.
+        """
+        self._run.check_caller("pause()")
+        self._run.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._run.check_caller("resume()")
+        self._run.resume()
+
     def cancel(self) -> None:
         """Cancel running tasks and settle everything as cancelled. Does not wait: see `join`."""
+        self._run.check_caller("cancel()")
         self._run.cancel()
 
+    @named_options
     def set_workers(self, stage: str, count: int) -> None:
         """Have ``count`` workers in a stage from now on; those that leave end their item first.
 
@@ -134,7 +187,8 @@ class RunHandle:
         """
         allowed = f"must be a whole number from 1 to {MOST_WORKERS:,}"
         check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
-        self._run.set_workers(self._index_of(stage), count)
+        self._run.check_caller("set_workers()")
+        self._run.set_workers(self._index_of("stage", stage), count)
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""
@@ -144,14 +198,11 @@ class RunHandle:
         """Everything a dashboard shows, at this moment; a true copy."""
         return self._run.snapshot()
 
-    def _index_of(self, stage: str | None) -> int:
-        if stage is None:
-            return 0
+    def _index_of(self, option: str, stage: object) -> int:
         names = self._run.facts.stage_names
-        if stage not in names:
-            raise ValueError(
-                f"stage {safe_repr(stage)} not found; the stages are {', '.join(map(repr, names))}"
-            )
+        if not isinstance(stage, str) or stage not in names:
+            known = f"the stages are {', '.join(map(repr, names))}{did_you_mean(stage, names)}"
+            raise ValueError(f"{option}={safe_repr(stage)} not found; {known}")
         return names.index(stage)
 
 
@@ -173,19 +224,24 @@ class Pipeline:
         ```
 
     Args:
-        stages: A list of `Stage`, at least one, with different names. It is copied.
+        stages: A list of `Stage`, at least one, with different names: "Fetch" and "fetch" are, two
+            Unicode spellings of one text (NFC) are not. It is copied.
         collect_results: Keep results for `run` and `results`. When false those lists are empty and
             the counts exact.
         status_tracker: Follows every run of this pipeline.
         name: Shown by displays.
+        duplicates: What becomes of an item whose id an earlier one of the run has: "number": it
+            is renamed ``"a#2"``, ``"a#3"`` …, with one warning per run; "error": no more is taken
+            in, as with a source that raises; "skip": it is left out and counted.
         store: Keeps every transition, and may hold work back; see `antflow.testing.MemoryStore`.
 
     Raises:
-        PipelineError: No stages, or two of the same name.
-        StageValidationError: An option of a stage is not allowed.
+        PipelineError: No stages.
+        StageValidationError: An option of a stage is not allowed, or two have the same name.
         TypeError: ``stages`` is no list of stages, or ``status_tracker`` no tracker.
     """
 
+    @named_options
     def __init__(
         self,
         stages: Sequence[Stage],
@@ -193,9 +249,12 @@ class Pipeline:
         status_tracker: StatusTracker | None = None,
         *,
         name: str = "pipeline",
+        duplicates: Duplicates = "number",
         store: Store | None = None,
     ) -> None:
         self._stages = _checked_stages(stages)
+        check_choice(ValueError, "duplicates", duplicates, get_args(Duplicates))
+        self._duplicates: Duplicates = duplicates
         check_flag(TypeError, "collect_results", collect_results)
         if status_tracker is not None and not isinstance(status_tracker, StatusTracker):
             raise refusal(TypeError, "status_tracker", status_tracker, "must be a StatusTracker")
@@ -217,6 +276,7 @@ class Pipeline:
 
     # Running
 
+    @named_options
     async def run(
         self,
         items: Items,
@@ -227,6 +287,10 @@ class Pipeline:
         *,
         total: int | None = None,
         max_failures: float | None = None,
+        timeout: float | None = None,
+        item_timeout: float | None = None,
+        retry_failed: Iterable[PipelineResult[Any]] = (),
+        graceful_signals: float | None = None,
     ) -> RunResults[Any]:
         """Run all items through all stages.
 
@@ -243,12 +307,22 @@ class Pipeline:
             total: How many items there will be, where ``len(items)`` cannot tell.
             max_failures: Stop taking items in when so many have failed (int, 1 or more), or such a
                 share of those settled (float, above 0 and up to 1, from 20 settled items on).
+            timeout: Seconds for the whole run; then it is cancelled, with `TimeoutError`.
+            item_timeout: Seconds for each item from its intake to its end; an item that is late
+                fails with `TimeoutError` when a worker has it, or would begin with it.
+            retry_failed: Results of an earlier run, mostly its ``results.failed``: these items go
+                on at the stage they ended in, before ``items``, and with the value that entered it.
+            graceful_signals: The first SIGINT or SIGTERM stops the intake and gives what is in
+                flight so many seconds, then `run` returns, and ``results.stopped_by`` says why. A
+                second one, or the end of that time, cancels. For the main thread.
 
         Returns:
             The successful results in input order, and everything else as attributes.
 
         Raises:
             TooManyFailures: ``max_failures`` was reached; ``error.results`` has the results.
+            DuplicateItemError: An id came twice, with ``duplicates="error"``; likewise.
+            TimeoutError: ``timeout`` is over; likewise.
             PipelineError: This pipeline's own task called it.
             ValueError: An option is not allowed, or two kinds of display were asked for.
             TypeError: ``items`` cannot be iterated, or is a string or a mapping.
@@ -263,24 +337,35 @@ class Pipeline:
             ValueError, "dashboard_update_interval", dashboard_update_interval, SHORTEST_INTERVAL
         )
         check_items(items)
-        check_total(total)
-        _check_max_failures(max_failures)
+        again = self._checked_results(retry_failed)
+        if graceful_signals is not None:
+            check_seconds(ValueError, "graceful_signals", graceful_signals)
+            check_main_thread()
+        options = _run_options(total, max_failures, timeout, item_timeout)
+        options.total = _count_of(items, total, len(again))
         collected: list[PipelineResult[Any]] = []
-        deliver = collected.append if self._collects else _forget
-        handle = self._open(
-            deliver, collected, total=_count_of(items, total), max_failures=max_failures
-        )
-        await self._drive(handle, items, display, dashboard_update_interval)
+        handle = self._open(collected.append if self._collects else _forget, collected, options)
+        handle._run.begin_with(again)
+        with nullcontext() if graceful_signals is None else graceful(handle._run, graceful_signals):
+            await self._drive(handle, items, display, dashboard_update_interval)
         return handle.results
 
+    @named_options
     def stream(
         self,
         items: Items,
         progress: bool = False,
         buffer_size: int | None = None,
         *,
+        ordered: bool = False,
         total: int | None = None,
         max_failures: float | None = None,
+        timeout: float | None = None,
+        item_timeout: float | None = None,
+        dashboard: DashboardName | AnyDashboard | None = None,
+        custom_dashboard: AnyDashboard | None = None,
+        dashboard_update_interval: float = 0.5,
+        graceful_signals: float | None = None,
     ) -> AsyncGenerator[PipelineResult[Any], None]:
         """Yield each result as soon as it is there, failed items included (with ``.error``).
 
@@ -303,53 +388,74 @@ class Pipeline:
             progress: Show one line with a progress bar.
             buffer_size: Results that may wait for the consumer; ``None`` = 10 per worker of the
                 last stage, 0 = handed over one by one.
+            ordered: Yield in the order of the input. A result waits for all those before it, its
+                worker does not; so that not too many wait, at most 1000 (or ``buffer_size``) more
+                items than the stages hold are taken in beyond the first unfinished one.
             total: As in `run`.
             max_failures: As in `run`; `TooManyFailures` comes out after the last result.
+            timeout: As in `run`.
+            item_timeout: As in `run`.
+            dashboard: As in `run`.
+            custom_dashboard: As in `run`.
+            dashboard_update_interval: As in `run`.
+            graceful_signals: As in `run`; the loop ends after the last result, and
+                ``pipeline.results.stopped_by`` says why. Handled while the loop is under way.
 
         Cancellation:
             As in `run`.
         """
-        check_flag(TypeError, "progress", progress)
+        display = _choose_display(progress, dashboard, custom_dashboard)
+        check_seconds(
+            ValueError, "dashboard_update_interval", dashboard_update_interval, SHORTEST_INTERVAL
+        )
         check_items(items)
-        check_total(total)
-        _check_max_failures(max_failures)
+        if graceful_signals is not None:
+            check_seconds(ValueError, "graceful_signals", graceful_signals)
+            check_main_thread()
+        check_flag(TypeError, "ordered", ordered)
+        options = _run_options(total, max_failures, timeout, item_timeout)
+        options.total = _count_of(items, total)
+        options.keeps = False
         if buffer_size is not None:
             check_count(ValueError, "buffer_size", buffer_size, 0, "must be a whole number >= 0")
-        else:
+        if ordered:
+            options.window = self._held_at_most() + (buffer_size or RESULTS_IN_ORDER)
+        if buffer_size is None:
             buffer_size = self._stages[-1].workers * DEFAULT_CAPACITY_PER_WORKER
-        display = _choose_display(progress, None, None)
-        return self._stream(items, display, buffer_size, _count_of(items, total), max_failures)
+        driving = (display, dashboard_update_interval)
+        return self._stream(items, driving, buffer_size, options, graceful_signals)
 
     async def _stream(
         self,
         items: Items,
-        display: Any,
+        driving: tuple[Any, float],
         buffer_size: int,
-        total: int | None,
-        max_failures: float | None,
+        options: _RunOptions,
+        graceful_signals: float | None,
     ) -> AsyncGenerator[PipelineResult[Any], None]:
         results: Channel[PipelineResult[Any]] = Channel(buffer_size)
 
         def deliver(result: PipelineResult[Any]) -> Any:
-            if isinstance(result.error, ItemCancelled):
+            if result.outcome not in ("completed", "failed"):
                 return None
             return results.room() if results.put(result) else None
 
-        handle = self._open(deliver, [], total=total, max_failures=max_failures, keeps=False)
-        driver = asyncio.ensure_future(self._drive(handle, items, display, 0.5))
+        handle = self._open(deliver, [], options)
+        driver = asyncio.ensure_future(self._drive(handle, items, *driving))
         driver.add_done_callback(lambda _: results.close())
-        try:
-            while True:
-                result = results.take()
-                if result is not None:
-                    yield result
-                elif results.is_closed:
-                    break
-                else:
-                    await results.wait()
-        finally:
-            driver.cancel()
-            await _until_done(driver)
+        with nullcontext() if graceful_signals is None else graceful(handle._run, graceful_signals):
+            try:
+                while True:
+                    result = results.take()
+                    if result is not None:
+                        yield result
+                    elif results.is_closed:
+                        break
+                    else:
+                        await results.wait()
+            finally:
+                driver.cancel()
+                await _until_done(driver)
         driver.result()
 
     async def start(self) -> None:
@@ -358,6 +464,7 @@ class Pipeline:
             collected: list[PipelineResult[Any]] = []
             self._started = self._open(collected.append if self._collects else _forget, collected)
 
+    @named_options
     async def feed(
         self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
     ) -> None:
@@ -382,6 +489,7 @@ class Pipeline:
         assert handle is not None
         await handle.feed(items, target_stage, priority)
 
+    @named_options
     async def feed_async(
         self,
         items: AsyncIterable[Any],
@@ -415,8 +523,16 @@ class Pipeline:
         if handle is not None:
             await handle.shutdown()
 
+    @named_options
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[RunHandle]:
+    async def open(
+        self,
+        *,
+        total: int | None = None,
+        max_failures: float | None = None,
+        timeout: float | None = None,
+        item_timeout: float | None = None,
+    ) -> AsyncIterator[RunHandle]:
         """Open a run and hand it out; on exit it is joined, or cancelled if the body raised.
 
         ```python
@@ -424,9 +540,12 @@ class Pipeline:
             await run.feed(range(10))
         print(run.results)
         ```
+
+        The options are those of `run`.
         """
+        options = _run_options(total, max_failures, timeout, item_timeout)
         collected: list[PipelineResult[Any]] = []
-        handle = self._open(collected.append if self._collects else _forget, collected)
+        handle = self._open(collected.append if self._collects else _forget, collected, options)
         try:
             yield handle
         except BaseException:
@@ -500,11 +619,9 @@ class Pipeline:
         self,
         deliver: Deliver,
         collected: list[PipelineResult[Any]],
-        *,
-        total: int | None = None,
-        max_failures: float | None = None,
-        keeps: bool | None = None,
+        options: _RunOptions | None = None,
     ) -> RunHandle:
+        options = _RunOptions() if options is None else options
         here = self._handle_here()
         if here is not None and not here._run.is_over:
             raise PipelineError(
@@ -512,16 +629,21 @@ class Pipeline:
             )
         tracker = self._tracker
         quiet = [n for n, stage in enumerate(self._stages) if not retry_policy(stage).whole_stage]
+        observers = [None if tracker is None else tracker.follow(quiet), follow_run(self.name)]
         run = Run(
             self._stages,
             deliver=deliver,
             guard=self._guard,
             next_id=self._next_id,
             store=self._store,
-            observer=None if tracker is None else tracker.follow(quiet),
-            max_failures=max_failures,
-            total=total,
-            keeps_results=self._collects if keeps is None else keeps,
+            observer=fan_out([each for each in observers if each is not None]),
+            max_failures=options.max_failures,
+            total=options.total,
+            keeps_results=self._collects if options.keeps is None else options.keeps,
+            duplicates=self._duplicates,
+            timeout=options.timeout,
+            item_timeout=options.item_timeout,
+            reorder=None if options.window is None else Reorder(deliver, options.window),
             owner=self,
         )
         self._latest = run.handle = RunHandle(run, collected)
@@ -551,6 +673,30 @@ class Pipeline:
             if poller is not None and polling is not None:
                 poller.end(at_once=run.is_cancelling)
                 await _until_done(polling)
+
+    def _checked_results(self, results: object) -> list[PipelineResult[Any]]:
+        if not isinstance(results, Iterable):
+            allowed = "must be results of an earlier run, like results.failed"
+            raise refusal(TypeError, "retry_failed", results, allowed)
+        checked: list[PipelineResult[Any]] = []
+        names = [stage.name for stage in self._stages]
+        for index, result in enumerate(results):
+            name = f"retry_failed[{index}]"
+            if not isinstance(result, PipelineResult):
+                raise refusal(TypeError, name, result, "must be a PipelineResult")
+            if result.stage not in names:
+                allowed = f"its stage is not found; the stages are {', '.join(map(repr, names))}"
+                raise refusal(ValueError, name, result, allowed)
+            checked.append(result)
+        return checked
+
+    def _held_at_most(self) -> int:
+        """How many items the stages hold when all are full."""
+        return sum(
+            stage.workers * (stage.batch or 1)
+            + (capacity(stage) or stage.workers * DEFAULT_CAPACITY_PER_WORKER)
+            for stage in self._stages
+        )
 
     def _handle_here(self) -> RunHandle | None:
         """The run of this pipeline that the calling code is part of."""
@@ -596,31 +742,68 @@ def check_items(items: object) -> None:
         raise refusal(TypeError, "items", items, "must be an iterable or an async iterable")
 
 
-def check_total(total: object) -> None:
-    """Refuse a total that is no number of items."""
+@dataclass(slots=True)
+class _RunOptions:
+    """What was asked of one run; see `Pipeline.run`."""
+
+    total: int | None = None
+    max_failures: float | None = None
+    timeout: float | None = None
+    item_timeout: float | None = None
+    keeps: bool | None = None
+    window: int | None = None
+
+
+def _run_options(
+    total: int | None,
+    max_failures: float | None,
+    timeout: float | None,
+    item_timeout: float | None,
+) -> _RunOptions:
     if total is not None:
         check_count(ValueError, "total", total, 0, "must be a whole number >= 0, or None")
+    check_max_failures(ValueError, "max_failures", max_failures)
+    check_timeout(ValueError, "timeout", timeout)
+    check_timeout(ValueError, "item_timeout", item_timeout)
+    return _RunOptions(total, max_failures, timeout, item_timeout)
 
 
 def _checked_stages(stages: object) -> tuple[Stage, ...]:
     if not isinstance(stages, Sequence) or isinstance(stages, str):
         raise refusal(TypeError, "stages", stages, "must be a list of Stage objects")
     if not stages:
-        raise PipelineError("stages=[]: a pipeline must have at least one stage")
+        raise refusal(PipelineError, "stages", stages, "a pipeline must have at least one stage")
     copies: list[Stage] = []
     seen: dict[str, int] = {}
     for index, stage in enumerate(stages):
         if not isinstance(stage, Stage):
             raise refusal(TypeError, f"stages[{index}]", stage, "must be a Stage")
         stage.validate()
-        if stage.name in seen:
-            raise PipelineError(
+        name = normalize("NFC", stage.name)
+        if name in seen:
+            raise StageValidationError(
                 f"Duplicate stage name {safe_repr(stage.name)}: "
-                f"stages[{seen[stage.name]}] and stages[{index}]"
+                f"stages[{seen[name]}] and stages[{index}]"
             )
-        seen[stage.name] = index
+        seen[name] = index
+        if stage.pull and not index:
+            raise StageValidationError(f"Stage {stage.name!r}: pull=True: not for the first stage")
+        _check_processes(stage)
         copies.append(frozen_copy(stage))
     return tuple(copies)
+
+
+def _check_processes(stage: Stage) -> None:
+    """Refuse what cannot be sent to a child process."""
+    if stage.executor != "process":
+        return
+    where = f"Stage {stage.name!r}: executor='process':"
+    if stage.resources and stage.resource_scope != "worker":
+        raise StageValidationError(f"{where} resources must have resource_scope='worker'")
+    plain = [task for task in stage.tasks if not is_async(task)]
+    for function in (*plain, *stage.resources.values()):
+        if (reason := check_picklable(function)) is not None:
+            raise StageValidationError(f"{where} {safe_repr(function)} {reason}")
 
 
 def _choose_display(progress: object, dashboard: Any, custom: Any) -> Any:
@@ -649,15 +832,10 @@ def _choose_display(progress: object, dashboard: Any, custom: Any) -> Any:
         return _create("progress")
     if dashboard is None:
         return None
-    if isinstance(dashboard, str):
-        if dashboard in DASHBOARD_NAMES:
-            return _create(dashboard)
-    elif not isinstance(dashboard, type) and _is_display(dashboard):
+    if not isinstance(dashboard, (str, type)) and _is_display(dashboard):
         return dashboard
-    names = ", ".join(map(repr, DASHBOARD_NAMES))
-    raise refusal(
-        ValueError, "dashboard", dashboard, f"must be one of {names}, or a display object"
-    )
+    check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, ", or a display object")
+    return _create(str(dashboard))
 
 
 def _create(name: str) -> Any:
@@ -671,22 +849,12 @@ def _is_display(display: Any) -> bool:
     return any(callable(getattr(display, method, None)) for method in DISPLAY_METHODS)
 
 
-def _check_max_failures(limit: object) -> None:
-    if limit is None:
-        return
-    count_fits = type(limit) is int and limit >= 1
-    ratio_fits = type(limit) is float and 0 < limit <= 1
-    if not (count_fits or ratio_fits):
-        allowed = "must be a whole number >= 1, or a ratio above 0.0 and up to 1.0"
-        raise refusal(ValueError, "max_failures", limit, allowed)
-
-
-def _count_of(items: Items, total: int | None) -> int | None:
+def _count_of(items: Items, total: int | None, more: int = 0) -> int | None:
     if total is not None:
         return total
     length: Callable[[], int] | None = getattr(items, "__len__", None)
     try:
-        return None if length is None else length()
+        return None if length is None else length() + more
     except Exception:
         return None
 

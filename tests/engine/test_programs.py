@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -10,17 +11,16 @@ from antflow import PipelineError
 from antflow.testing import cancel_at_every_step, run_virtual
 from tests.engine.programs import Program
 
+LONGEST = 5000.0
+"""Virtual seconds that no program takes, and less than a task sleeps that nobody stops."""
+
 
 @pytest.mark.parametrize("block", range(10))
 def test_programs_give_every_item_its_outcome(block: int) -> None:
     """Undisturbed, in any schedule: the outcomes that were known before, balanced books."""
     for seed in range(block * 30, block * 30 + 30):
         program = Program(seed)
-
-        async def main(program: Program = program) -> None:
-            await program.pipeline.run(program.input())
-
-        run_virtual(main, seed=seed)
+        run_virtual(program.drive, seed=seed, max_time=LONGEST)
         program.judge(undisturbed=True)
 
 
@@ -38,16 +38,11 @@ def test_programs_shut_down_at_any_time_lose_nothing(block: int) -> None:
                     await run.shutdown()
 
                 stopping = asyncio.create_task(stop())
-                items = program.input()
-                try:
-                    await run.feed(items)
-                except PipelineError:
-                    pass  # it was shut down before it had taken everything in
+                with suppress(PipelineError):  # it was shut down before it had taken all in
+                    await program.feed(run)
                 await stopping
-                if hasattr(items, "aclose"):
-                    await items.aclose()
 
-        run_virtual(main, seed=seed)
+        run_virtual(main, seed=seed, max_time=LONGEST)
         program.judge(undisturbed=False)
 
 
@@ -59,7 +54,7 @@ def test_programs_cancelled_at_every_step_lose_nothing(seed: int) -> None:
     async def main() -> None:
         program = Program(seed)
         programs.append(program)
-        await program.pipeline.run(program.input())
+        await program.drive()
 
     def check(step: int) -> None:
         for program in programs:

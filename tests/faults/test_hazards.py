@@ -18,6 +18,7 @@ from antflow._engine.intake import Intake
 from antflow._engine.recorder import Recorder
 from antflow._engine.retries import RetryHeap
 from antflow._engine.run import Run
+from antflow._engine.endings import Endings
 from antflow._engine.stage_run import StageRun
 from antflow.testing import Calls, FailTimes, cancel_at_every_step
 
@@ -393,10 +394,10 @@ CRASHES: list[tuple[type[Any], str]] = [
     (Run, "settle"),
     (Run, "breathe"),
     (StageRun, "receive"),
-    (StageRun, "put_on"),
-    (StageRun, "tried_in_vain"),
-    (StageRun, "move_on"),
-    (StageRun, "passes_by"),
+    (Endings, "put_on"),
+    (Endings, "tried_in_vain"),
+    (Endings, "move_on"),
+    (Endings, "passes_by"),
     (Ledger, "discrepancy"),
 ]
 

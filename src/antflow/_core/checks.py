@@ -5,18 +5,29 @@ A message says where, which argument, its value, and what is allowed.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from antflow._core.options import did_you_mean
 from antflow._core.text import safe_repr
 
 Refuse = Callable[[str], Exception]
 """Makes the exception to raise from the end of the message: ``"workers=0: must be …"``."""
 
+LONGEST_SECONDS = 292 * 365 * 86_400.0
+"""A timer of more than 292 years counts more nanoseconds than 64 bits hold."""
+
 
 def refusal(refuse: Refuse, name: str, value: object, allowed: str) -> Exception:
-    """The error that says that ``name=value`` is not ``allowed``."""
+    """The error that says that ``name=value`` is not ``allowed``.
+
+    A coroutine is closed: that it was never awaited is not what is wrong with it.
+    """
+    if inspect.iscoroutine(value):
+        value.close()
+        allowed += " (this is a coroutine: write function, not function())"
     return refuse(f"{name}={safe_repr(value)}: {allowed}")
 
 
@@ -41,13 +52,56 @@ def check_seconds(refuse: Refuse, name: str, value: object, minimum: float = 0.0
         raise refusal(refuse, name, value, f"must be a finite number of seconds >= {minimum:g}")
 
 
+def check_timeout(refuse: Refuse, name: str, value: object) -> None:
+    """Refuse what is neither ``None`` nor a time that can pass."""
+    if value is not None:
+        check_seconds(refuse, name, value)
+        if not 0 < cast("float", value) <= LONGEST_SECONDS:
+            allowed = "must be above 0 and at most 292 years, in seconds; None = no limit"
+            raise refusal(refuse, name, value, allowed)
+
+
 def check_flag(refuse: Refuse, name: str, value: object) -> None:
     """Refuse what is neither ``True`` nor ``False``."""
     if not isinstance(value, bool):
         raise refusal(refuse, name, value, "must be True or False")
 
 
-def check_callback(refuse: Refuse, name: str, value: Any) -> None:
-    """Refuse what is neither ``None`` nor callable."""
+def check_callback(refuse: Refuse, name: str, value: Any, *arguments: str) -> None:
+    """Refuse what is neither ``None`` nor can be called with these arguments, by position."""
     if value is not None and not callable(value):
         raise refusal(refuse, name, value, "must be a function or None")
+    if value is not None and arguments and not takes(value, len(arguments)):
+        allowed = f"must be a function that can be called as f({', '.join(arguments)})"
+        raise refusal(refuse, name, value, allowed)
+
+
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments, as far as its signature tells."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def check_choice(
+    refuse: Refuse, name: str, value: object, choices: Sequence[str], more: str = ""
+) -> None:
+    """Refuse what is not one of these words; ``more``: what else the caller allows."""
+    if not isinstance(value, str) or value not in choices:
+        allowed = f"must be one of {', '.join(map(repr, choices))}{more}"
+        raise refusal(refuse, name, value, allowed + did_you_mean(value, choices))
+
+
+def check_max_failures(refuse: Refuse, name: str, limit: object) -> None:
+    """Refuse what is neither ``None``, nor a count, nor a share of failures."""
+    count_fits = type(limit) is int and limit >= 1
+    ratio_fits = type(limit) is float and 0 < limit <= 1
+    if limit is not None and not (count_fits or ratio_fits):
+        allowed = "must be a whole number >= 1, or a ratio above 0.0 and up to 1.0"
+        raise refusal(refuse, name, limit, allowed)

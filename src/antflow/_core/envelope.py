@@ -17,7 +17,7 @@ class Envelope(PipelineResult[Any]):
     every item, and a third of the garbage collector's work.
 
     Attributes:
-        sequence_id: Place in the run's intake, from 0; unique in the run.
+        sequence_id: Place in the run's intake, from 0.
         id: The item's id, unique in the run.
         value: What the current stage was given.
         metadata: The item's own metadata.
@@ -29,7 +29,16 @@ class Envelope(PipelineResult[Any]):
         carry: What that task is given.
         not_before: Earliest moment of its next try (loop time), while it waits for one.
         lease: Number of times the item was handed out; a remote worker's claim names it.
-        parent: Sequence number of the item this one was made from, or ``None``.
+        branch: ``()`` for an item that was fed; the third one made from it is ``(2,)``, the first
+            one made from that ``(2, 0)``. They share their ``sequence_id``.
+
+    Not set before it is needed:
+
+    Attributes:
+        ending: "dropped" or "expanded", when it ends so.
+        children: How many items were made from it in this stage.
+        holds: ``(stage index, how often it was held back there)``, see `RetryAfter`.
+        deadline: When it must be through (loop time), if the run has an ``item_timeout``.
     """
 
     __slots__ = ()
@@ -43,7 +52,7 @@ class Envelope(PipelineResult[Any]):
         input: Any,
         priority: int = DEFAULT_PRIORITY,
         position: int = 0,
-        parent: int | None = None,
+        branch: tuple[int, ...] = (),
     ) -> None:
         self.sequence_id = sequence_id
         self.id = id
@@ -55,11 +64,15 @@ class Envelope(PipelineResult[Any]):
         self.input = input
         self.priority = priority
         self.position = position
-        self.parent = parent
+        self.branch = branch
         self.task = 0
         self.carry: Any = None
         self.not_before = 0.0
         self.lease = 0
+
+    # Two items with equal values are two items; and values are never compared.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     def arrive(self, stage: str, error: Exception | None) -> PipelineResult[Any]:
         """Become the item's result: the same object, from now on a plain `PipelineResult`."""

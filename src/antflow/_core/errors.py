@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from antflow._core.checks import check_seconds, refusal
+from antflow._core.options import named_options
+
 if TYPE_CHECKING:
     from antflow._core.result import RunResults
 
@@ -18,6 +21,23 @@ class PipelineError(AntFlowError, RuntimeError):
 
 class StageValidationError(PipelineError, ValueError):
     """An option of a stage is not allowed; the message names stage, option, value and what is."""
+
+
+class DuplicateItemError(PipelineError, ValueError):
+    """An id came twice in one run, and the pipeline was made with ``duplicates="error"``.
+
+    Attributes:
+        results: The run's results: what was accepted before has finished.
+    """
+
+    results: RunResults[Any] | None = None
+
+
+class WouldDeadlockError(PipelineError):
+    """A task fed so many items back to its own or an earlier stage that the room for them is full.
+
+    Waiting for room could wait for the very worker that has to make it.
+    """
 
 
 class TooManyFailures(PipelineError):
@@ -46,7 +66,12 @@ class TaskFailedError(AntFlowError, RuntimeError):
     Args:
         task_name: The task's name.
         original_exception: What it raised.
+
+    Attributes:
+        stands_for_original: Whether failures are counted under the original's name.
     """
+
+    stands_for_original = True
 
     def __init__(self, task_name: str, original_exception: BaseException) -> None:
         super().__init__(task_name, original_exception)
@@ -55,6 +80,59 @@ class TaskFailedError(AntFlowError, RuntimeError):
 
     def __str__(self) -> str:
         return f"task {self.task_name!r} raised {type(self.original_exception).__name__}"
+
+
+class WorkerLostError(TaskFailedError):
+    """An item's task ended the process it ran in, three times over.
+
+    Args:
+        task_name: The task's name.
+        original_exception: What was noticed of it here.
+    """
+
+    stands_for_original = False
+
+    def __str__(self) -> str:
+        return f"task {self.task_name!r} ended its process again and again"
+
+
+class RetryAfter(AntFlowError, RuntimeError):
+    """Raised by a task: too fast, try again in so many seconds.
+
+    Everyone who shares a `Limit` of the stage waits that long, and the try is not counted. Without
+    limits the item alone waits.
+
+    Args:
+        seconds: How long, 0 or more, finite.
+        message: Why, for people.
+
+    Raises:
+        ValueError: ``seconds`` is not such a number.
+        TypeError: ``message`` is no string.
+    """
+
+    @named_options
+    def __init__(self, seconds: float, message: str = "") -> None:
+        check_seconds(ValueError, "seconds", seconds)
+        if not isinstance(message, str):
+            raise refusal(TypeError, "message", message, "must be a string")
+        super().__init__(seconds, message)
+        self.seconds = seconds
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message or 'too fast'}: try again in {self.seconds:g} s"
+
+
+class Drop(AntFlowError):
+    """Returned or raised by a task: this item ends here, well, and without a result.
+
+    ``return Drop``, ``return Drop()`` and ``raise Drop`` are the same.
+    """
+
+
+class ExecutorShutdownError(AntFlowError, RuntimeError):
+    """An `AsyncExecutor` was given work after its shutdown."""
 
 
 class ItemCancelled(AntFlowError):

@@ -27,7 +27,9 @@ class StatusEvent:
         timestamp: When, in Unix seconds.
         metadata: ``{}``; for "failed" and "retrying" the keys ``"error"`` (its text),
             ``"error_type"`` (its class name) and ``"exception"`` (the object itself); "retrying"
-            also has ``"attempt"`` (number of the next try) and ``"retry"`` (``True``).
+            also has ``"attempt"`` (number of the next try) and ``"retry"`` (``True``). For
+            "completed" ``"dropped"`` (``True``) or ``"expanded"`` (number of items it became) where
+            the item ended so.
         run_id: The run it belongs to.
     """
 

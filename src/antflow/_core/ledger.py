@@ -11,11 +11,20 @@ The engine's recorder calls the methods of the books directly, because it knows 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import nan
-from typing import Any
+from typing import Any, Literal, get_args
 
 from antflow._core.transition import Kind, Transition
+
+WaitReason = Literal["room", "limit", "retries", "thread"]
+"""Why a worker waits.
+
+The next stage is full · a limit holds it · too many retries wait · its thread goes on although the
+task's time is over.
+"""
+
+WAIT_REASONS: tuple[WaitReason, ...] = get_args(WaitReason)
 
 
 class WorkerBook:
@@ -24,32 +33,100 @@ class WorkerBook:
     Attributes:
         stage: Index of its stage.
         index: Its number within the stage.
-        item: What it works on: an envelope (in a running pipeline) or a sequence number (in a
-            ledger folded from transitions); ``None`` when it has nothing.
+        item: What it works on: an envelope (in a running pipeline) or an item's key (in a ledger
+            folded from transitions); ``None`` when it has nothing.
+        more: The other items of its batch.
+        given: Of a batch, the items whose values the running task was called with.
         since: When it last began or ended an item; NaN before the first.
         task: Name of the task that runs.
+        status: What a task said it does (`set_task_status`): ``(item, text, when)``. It holds as
+            long as the worker has that item.
         completed: Items brought through.
         failed: Items failed for good.
         busy: Seconds spent on items.
+        waits_for: What it waits for although it has, or could have, an item; ``None``: for nothing.
+        waits_since: Since when.
+        waited: Reason → seconds spent waiting for it, over by now.
+        waited_in_hand: Of all these, the seconds in which it had an item.
     """
 
-    __slots__ = ("busy", "completed", "failed", "index", "item", "since", "stage", "task")
+    __slots__ = (
+        "busy",
+        "completed",
+        "failed",
+        "given",
+        "index",
+        "item",
+        "more",
+        "since",
+        "stage",
+        "status",
+        "task",
+        "waited",
+        "waited_in_hand",
+        "waits_for",
+        "waits_since",
+    )
 
     def __init__(self, stage: int, index: int) -> None:
         self.stage = stage
         self.index = index
         self.item: Any = None
+        self.more: list[Any] = []
+        self.given: Sequence[Any] = ()
         self.since = nan
         self.task: str | None = None
+        self.status: tuple[Any, str, float] | None = None
         self.completed = 0
         self.failed = 0
         self.busy = 0.0
+        self.waits_for: WaitReason | None = None
+        self.waits_since = 0.0
+        self.waited: dict[WaitReason, float] = dict.fromkeys(WAIT_REASONS, 0.0)
+        self.waited_in_hand = 0.0
 
-    def release(self, now: float) -> None:
-        """The worker gives its item away; its time with it is added up."""
+    @property
+    def held(self) -> int:
+        """How many items it has."""
+        return len(self.more) + 1 if self.item is not None else 0
+
+    def holds(self, item: Any) -> bool:
+        """Whether it has this item."""
+        return self.item is item or item in self.more
+
+    def take(self, item: Any, now: float) -> None:
+        """The worker begins with an item, or with another one of its batch."""
+        if self.item is None:
+            self.item = item
+            self.since = now
+        else:
+            self.more.append(item)
+
+    def release(self, item: Any, now: float) -> None:
+        """The worker gives an item away. Its time is added up once for all items of a batch."""
+        if self.more:
+            if item in self.more:
+                self.more.remove(item)
+            else:
+                self.item = self.more.pop(0)
+            return
         self.item = None
         self.busy += now - self.since
         self.since = now
+
+    def wait_begins(self, reason: WaitReason, now: float) -> None:
+        """From now on the worker waits, for ``reason`` and nothing else."""
+        self.wait_ends(now)
+        self.waits_for = reason
+        self.waits_since = now
+
+    def wait_ends(self, now: float) -> None:
+        """The worker goes on."""
+        if self.waits_for is not None:
+            self.waited[self.waits_for] += now - self.waits_since
+            if self.item is not None:
+                self.waited_in_hand += now - self.waits_since
+            self.waits_for = None
 
 
 class StageBook:
@@ -64,12 +141,14 @@ class StageBook:
         entered: Items announced to this stage.
         retrying: Items waiting for their next try.
         retried, failed, skipped, dropped, expanded, cancelled: What happened here, counted.
+        emitted: Items made here from others.
     """
 
     __slots__ = (
         "_ledger",
         "cancelled",
         "dropped",
+        "emitted",
         "entered",
         "expanded",
         "failed",
@@ -93,6 +172,7 @@ class StageBook:
         self.skipped = 0
         self.dropped = 0
         self.expanded = 0
+        self.emitted = 0
         self.cancelled = 0
 
     def worker(self, index: int) -> WorkerBook:
@@ -110,13 +190,18 @@ class StageBook:
     @property
     def in_progress(self) -> int:
         """Items in the hands of workers."""
-        return sum([book.item is not None for book in tuple(self.workers.values())])
+        return sum([book.held for book in tuple(self.workers.values())])
 
     @property
     def waiting(self) -> int:
         """Items announced to this stage that no worker has taken yet."""
-        left = self.completed + self.failed + self.skipped + self.dropped + self.expanded
-        return self.entered - left - self.cancelled - self.in_progress - self.retrying
+        return self.entered - self.left - self.in_progress - self.retrying
+
+    @property
+    def left(self) -> int:
+        """Items that have left this stage, in whatever way."""
+        through = self.completed + self.skipped + self.expanded
+        return through + self.failed + self.dropped + self.cancelled
 
     # One method per kind of transition. Each is one double entry.
 
@@ -128,15 +213,14 @@ class StageBook:
 
     def started(self, worker: WorkerBook, item: Any, now: float, again: bool) -> None:
         """A worker begins with an item; ``again`` when the item waited for a next try."""
-        worker.item = item
-        worker.since = now
+        worker.take(item, now)
         if again:
             self.retrying -= 1
 
-    def completed_by(self, worker: WorkerBook, now: float) -> None:
+    def completed_by(self, worker: WorkerBook, item: Any, now: float) -> None:
         """The item is through; it enters the next stage, or is settled after the last."""
         worker.completed += 1
-        worker.release(now)
+        worker.release(item, now)
         if self.following is None:
             self._ledger.in_flight -= 1
         else:
@@ -150,23 +234,44 @@ class StageBook:
         else:
             self.following.entered += 1
 
-    def retrying_from(self, worker: WorkerBook, now: float) -> None:
+    def retrying_from(self, worker: WorkerBook, item: Any, now: float) -> None:
         """A try failed and another will follow."""
-        worker.release(now)
+        worker.release(item, now)
         self.retried += 1
         self.retrying += 1
 
-    def failed_by(self, worker: WorkerBook, now: float) -> None:
+    def failed_by(self, worker: WorkerBook, item: Any, now: float) -> None:
         """An item failed for good."""
         worker.failed += 1
-        worker.release(now)
+        worker.release(item, now)
         self.failed += 1
         self._ledger.in_flight -= 1
 
-    def cancelled_from(self, worker: WorkerBook | None, now: float, retrying: bool) -> None:
+    def dropped_by(self, worker: WorkerBook, item: Any, now: float) -> None:
+        """An item ends here, well, without a result."""
+        worker.release(item, now)
+        self.dropped += 1
+        self._ledger.in_flight -= 1
+
+    def emitted_one(self) -> None:
+        """An item was made from another; it enters the next stage, or is settled after the last."""
+        self.emitted += 1
+        if self.following is not None:
+            self._ledger.in_flight += 1
+            self.following.entered += 1
+
+    def expanded_by(self, worker: WorkerBook, item: Any, now: float) -> None:
+        """An item ends here, because it became others."""
+        worker.release(item, now)
+        self.expanded += 1
+        self._ledger.in_flight -= 1
+
+    def cancelled_from(
+        self, worker: WorkerBook | None, item: Any, now: float, retrying: bool
+    ) -> None:
         """An item is given up: in a worker's hands, waiting for a next try, or waiting to start."""
         if worker is not None:
-            worker.release(now)
+            worker.release(item, now)
         elif retrying:
             self.retrying -= 1
         self.cancelled += 1
@@ -179,15 +284,13 @@ class Ledger:
     Attributes:
         stages: One book per stage.
         accepted: Items taken in.
-        children: Items made from other items.
         in_flight: Accepted and not settled.
     """
 
-    __slots__ = ("_applied", "accepted", "children", "in_flight", "stages")
+    __slots__ = ("_applied", "accepted", "in_flight", "stages")
 
     def __init__(self, stage_count: int) -> None:
         self.accepted = 0
-        self.children = 0
         self.in_flight = 0
         self._applied: dict[int, int] = {}
         stages: list[StageBook] = []
@@ -201,7 +304,12 @@ class Ledger:
     def completed(self) -> int:
         """Items that came out at the end."""
         last = self.stages[-1]
-        return last.completed + last.skipped
+        return last.completed + last.skipped + last.emitted
+
+    @property
+    def children(self) -> int:
+        """Items made from other items."""
+        return sum([book.emitted for book in self.stages])
 
     @property
     def failed(self) -> int:
@@ -243,24 +351,21 @@ class Ledger:
         stage = self.stages[transition.stage]
         worker = None if transition.worker < 0 else stage.worker(transition.worker)
         kind, now = transition.kind, transition.mono
+        item = (transition.seq, transition.branch)
         if kind is Kind.ADMITTED:
             stage.admitted(1)
+        elif kind is Kind.EMITTED:
+            stage.emitted_one()
         elif kind is Kind.SKIPPED:
             stage.skipped_one()
         elif kind is Kind.CANCELLED:
-            stage.cancelled_from(worker, now, retrying=transition.attempt > 0)
+            stage.cancelled_from(worker, item, now, retrying=transition.attempt > 0)
         elif worker is None:
             raise ValueError(f"a {kind.name} transition names no worker: {transition}")
         elif kind is Kind.STARTED:
-            stage.started(worker, transition.seq, now, again=transition.attempt > 1)
-        elif kind is Kind.COMPLETED:
-            stage.completed_by(worker, now)
-        elif kind is Kind.RETRYING:
-            stage.retrying_from(worker, now)
-        elif kind is Kind.FAILED:
-            stage.failed_by(worker, now)
+            stage.started(worker, item, now, again=transition.attempt > 1)
         else:
-            raise ValueError(f"no book is kept for {kind.name}: {transition}")
+            _ENDS[kind](stage, worker, item, now)
         return True
 
     def discrepancy(self) -> str | None:
@@ -283,6 +388,16 @@ class Ledger:
             if book.waiting < 0 or book.retrying < 0:
                 return f"stage {book.index}: {book.waiting} waiting, {book.retrying} retrying"
         return None
+
+
+_ENDS: dict[Kind, Callable[[StageBook, WorkerBook, Any, float], None]] = {
+    Kind.COMPLETED: StageBook.completed_by,
+    Kind.RETRYING: StageBook.retrying_from,
+    Kind.FAILED: StageBook.failed_by,
+    Kind.DROPPED: StageBook.dropped_by,
+    Kind.EXPANDED: StageBook.expanded_by,
+}
+"""Kinds that end a visit → the entry they make."""
 
 
 def fold(transitions: Iterable[Transition], stage_count: int) -> Ledger:

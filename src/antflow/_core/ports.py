@@ -6,7 +6,7 @@ one of these shapes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
@@ -16,9 +16,7 @@ from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary
 from antflow._core.transition import Kind, Transition
-
-Wait = Awaitable[None] | None
-"""``None``, or something the worker has to await before it goes on with the item."""
+from antflow._core.waits import Wait
 
 
 class Timer(Protocol):
@@ -106,16 +104,17 @@ class Observer(Protocol):
         error: Exception | None,
         value: Any,
     ) -> Wait:
-        """A visit ended: COMPLETED, SKIPPED, RETRYING, FAILED or CANCELLED.
+        """A visit ended; or, EMITTED, an item was made from another and announced.
 
         Args:
-            kind: How.
+            kind: COMPLETED, SKIPPED, RETRYING, FAILED, DROPPED, EXPANDED, CANCELLED or EMITTED.
             envelope: The item, still as it was in the stage that it leaves.
             worker: Who had it; ``None`` if nobody did.
             began: When the worker began; ``None`` if the item was not being worked on.
             now: When it ended.
             error: Why, for RETRYING, FAILED and CANCELLED.
-            value: What the stage made of the item, for COMPLETED.
+            value: What the stage made of the item, for COMPLETED; for EXPANDED the number of items
+                it became.
         """
         ...
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 
-from antflow._core.ledger import Ledger, StageBook, WorkerBook
+from antflow._core.ledger import WAIT_REASONS, Ledger, StageBook, WorkerBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import PipelineStats, StageStats, WorkerMetrics, WorkerState
 
@@ -23,22 +23,31 @@ class StageGauge:
         workers: How many workers it has.
         capacity: Room in its channel; ``None`` = unbounded.
         blocked: Items in it beyond the capacity, each with a sender that waits.
+        abandoned_threads: Threads whose task ran into its timeout and that have not ended yet.
+        worker_seconds: Seconds the stage has had workers, all of them together.
     """
 
     workers: int
     capacity: int | None
     blocked: int = 0
+    abandoned_threads: int = 0
+    worker_seconds: float = 0.0
 
 
-def pipeline_stats(ledger: Ledger, facts: RunFacts, gauges: Sequence[StageGauge]) -> PipelineStats:
+def pipeline_stats(
+    ledger: Ledger,
+    facts: RunFacts,
+    gauges: Sequence[StageGauge],
+    now: float,
+    skipped_duplicates: int = 0,
+) -> PipelineStats:
     """The counts of the run and of each stage."""
     stages = {
-        name: _stage_stats(name, book, gauge)
+        name: _stage_stats(name, book, gauge, now)
         for name, book, gauge in zip(facts.stage_names, ledger.stages, gauges, strict=True)
     }
-    last = stages[facts.stage_names[-1]]
     return PipelineStats(
-        items_processed=last.completed_items + last.skipped_items,
+        items_processed=ledger.completed,
         items_failed=ledger.failed,
         items_in_flight=ledger.in_flight,
         queue_sizes={name: stats.pending_items for name, stats in stages.items()},
@@ -47,32 +56,55 @@ def pipeline_stats(ledger: Ledger, facts: RunFacts, gauges: Sequence[StageGauge]
         items_dropped=ledger.dropped,
         items_expanded=ledger.expanded,
         items_cancelled=ledger.cancelled,
+        items_children=ledger.children,
+        items_skipped_duplicates=skipped_duplicates,
     )
 
 
-def _stage_stats(name: str, book: StageBook, gauge: StageGauge) -> StageStats:
+def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> StageStats:
     workers = tuple(book.workers.values())
-    completed = sum([worker.completed for worker in workers])
-    in_progress = sum([worker.item is not None for worker in workers])
-    left = completed + book.failed + book.skipped + book.dropped + book.expanded + book.cancelled
-    waiting = book.entered - left - in_progress - book.retrying
-    blocked = min(gauge.blocked, max(waiting, 0))
+    # Read from another thread, two counters may be one transition apart.
+    waiting = max(book.waiting, 0)
+    blocked = min(gauge.blocked, waiting)
+    seconds = dict.fromkeys(WAIT_REASONS, 0.0)
+    busy, limited_items = 0.0, 0
+    for worker in workers:
+        busy += worker.busy - worker.waited_in_hand
+        if worker.item is not None:
+            busy += max(now - worker.since, 0.0)
+        for reason in WAIT_REASONS:
+            seconds[reason] += worker.waited[reason]
+        if (reason_now := worker.waits_for) is not None:
+            waits = max(now - worker.waits_since, 0.0)
+            seconds[reason_now] += waits
+            if worker.item is not None:
+                busy -= waits
+            if reason_now == "limit":
+                limited_items += worker.held
+    busy += seconds.pop("thread")  # it works on after its time
+    waited = sum(seconds.values())
     return StageStats(
         stage_name=name,
-        # Read from another thread, two counters may be one transition apart.
-        pending_items=max(waiting - blocked, 0),
-        in_progress_items=in_progress,
-        completed_items=completed,
+        pending_items=waiting - blocked,
+        in_progress_items=book.in_progress,
+        completed_items=book.completed,
         failed_items=book.failed,
         retried_items=book.retried,
         skipped_items=book.skipped,
         dropped_items=book.dropped,
+        expanded_items=book.expanded,
         cancelled_items=book.cancelled,
         retrying_items=book.retrying,
         blocked_items=blocked,
+        limited_items=limited_items,
+        abandoned_threads=gauge.abandoned_threads,
         workers=gauge.workers,
         capacity=gauge.capacity,
-        busy_seconds=sum([worker.busy for worker in workers]),
+        busy_seconds=max(busy, 0.0),
+        limited_seconds=seconds["limit"],
+        blocked_seconds=seconds["room"],
+        retry_waiting_seconds=seconds["retries"],
+        starved_seconds=max(gauge.worker_seconds - busy - waited, 0.0),
     )
 
 
@@ -91,11 +123,22 @@ def worker_states(
     states: dict[str, WorkerState] = {}
     for name, stage, worker in _each_worker(ledger, facts, gauges):
         item = None if worker is None else worker.item
-        if worker is None or item is None:
+        if worker is None:
             states[name] = WorkerState(name, stage, "idle")
+        elif item is None:
+            states[name] = WorkerState(name, stage, "idle", waits_for=worker.waits_for)
         else:
-            since = facts.timestamp(worker.since)
-            states[name] = WorkerState(name, stage, "busy", item.id, worker.task, since)
+            states[name] = WorkerState(
+                name,
+                stage,
+                "busy",
+                item.id,
+                worker.task,
+                facts.timestamp(worker.since),
+                worker.status[1] if worker.status and worker.status[0] is item else "",
+                worker.waits_for,
+                worker.held,
+            )
     return states
 
 

@@ -5,18 +5,40 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from signal import Signals
+from typing import Any, Generic, Literal, TypeVar
 
 from antflow._core.errors import AntFlowError, ItemCancelled
 from antflow._core.snapshot import ErrorSummary, PipelineStats
 
 T = TypeVar("T")
 
+Outcome = Literal["completed", "failed", "dropped", "expanded", "cancelled"]
+"""What can become of an item, and nothing else."""
+
 
 class Route:
     """What an item carries on its way and does not need once it has arrived; see `Envelope`."""
 
-    __slots__ = ("carry", "lease", "not_before", "parent", "position", "priority", "task")
+    __slots__ = (
+        "branch",
+        "carry",
+        "children",
+        "deadline",
+        "ending",
+        "holds",
+        "lease",
+        "not_before",
+        "position",
+        "priority",
+        "task",
+    )
+
+    branch: tuple[int, ...]
+    children: int
+    deadline: float
+    ending: Outcome
+    holds: tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -46,8 +68,16 @@ class PipelineResult(Route, Generic[T]):
 
     @property
     def is_success(self) -> bool:
-        """Whether the item came through."""
+        """Whether it did not fail and was not cancelled."""
         return self.error is None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the item."""
+        if self.error is None:
+            ending: Outcome = getattr(self, "ending", "completed")
+            return ending
+        return "cancelled" if isinstance(self.error, ItemCancelled) else "failed"
 
 
 class RunResults(list[PipelineResult[T]], Generic[T]):
@@ -57,11 +87,12 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
 
     Attributes:
         failed: The results of items that failed for good, in input order.
-        outcomes: One result per accepted item in input order, whatever became of it (but not for
-            items that were dropped).
+        outcomes: One result per accepted item in input order, whatever became of it: aligned with
+            the input. Items made from others (``expand=True``) are not among them.
         summary: Failures summed up.
         stats: The run's final counts.
         run_id: The run.
+        stopped_by: The signal that made the run stop taking items in (``graceful_signals``).
 
     With ``collect_results=False`` the lists are empty; ``summary`` and ``stats`` are exact.
     """
@@ -72,20 +103,25 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         summary: ErrorSummary,
         stats: PipelineStats,
         run_id: str = "",
+        stopped_by: Signals | None = None,
     ) -> None:
-        self.outcomes = sorted(outcomes, key=attrgetter("sequence_id"))
-        unfinished = [outcome for outcome in self.outcomes if outcome.error is not None]
-        super().__init__(
-            [outcome for outcome in self.outcomes if outcome.error is None]
-            if unfinished
-            else self.outcomes
-        )
-        self.failed: list[PipelineResult[Any]] = [
-            outcome for outcome in unfinished if not isinstance(outcome.error, ItemCancelled)
-        ]
+        everything = sorted(outcomes, key=attrgetter("sequence_id"))
+        self._children: list[PipelineResult[T]] = []
+        self.failed: list[PipelineResult[Any]] = []
+        self.outcomes: list[PipelineResult[T]] = everything
+        # Asked of the counts first: most runs have nothing to sort out.
+        if stats.items_children:  # those of one sequence number in the order they were made in
+            everything.sort(key=lambda outcome: (outcome.sequence_id, _branch(outcome)))
+            self.outcomes = [outcome for outcome in everything if not _branch(outcome)]
+            self._children = [outcome for outcome in everything if _branch(outcome)]
+        if stats.items_processed != stats.items_accepted or stats.items_children:
+            self.failed = [outcome for outcome in everything if outcome.outcome == "failed"]
+            everything = [outcome for outcome in everything if outcome.outcome == "completed"]
+        super().__init__(everything)
         self.summary = summary
         self.stats = stats
         self.run_id = run_id
+        self.stopped_by = stopped_by
 
     def values(self) -> list[T]:
         """The values of the successful results, in input order."""
@@ -118,4 +154,10 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         return f"<RunResults: {ok} ok, {failed} failed{more}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.outcomes, self.summary, self.stats, self.run_id)
+        everything = self.outcomes + self._children
+        return type(self), (everything, self.summary, self.stats, self.run_id, self.stopped_by)
+
+
+def _branch(result: PipelineResult[Any]) -> tuple[int, ...]:
+    branch: tuple[int, ...] = getattr(result, "branch", ())  # results made by hand have none
+    return branch

@@ -9,11 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from antflow._core.ledger import WaitReason
+
 WorkerStatus = Literal["idle", "busy"]
 """Whether a worker has an item."""
 
-RunState = Literal["idle", "running", "draining", "stopping", "cancelling", "finished"]
-"""Where a run is: not begun · at work · input ended · shutting down · being cancelled · over."""
+RunState = Literal["idle", "running", "paused", "draining", "stopping", "cancelling", "finished"]
+"""Where a run is.
+
+Not begun · at work · paused · input ended · shutting down · being cancelled · over.
+"""
 
 
 @dataclass(slots=True)
@@ -27,6 +32,11 @@ class WorkerState:
         current_item_id: Id of the item it has.
         current_task: Name of the task that runs.
         processing_since: When it began with the item, in Unix seconds.
+        task_status: What the task says it does (`set_task_status`), "" if nothing.
+        waits_for: ``None``; "room" in the next stage, "limit" (a `Limit`, or `RetryAfter`),
+            "retries" (too many items of its stage wait for their next try), or "thread" (its task
+            ran into its timeout, and goes on).
+        batch_size: How many items it has.
     """
 
     worker_name: str
@@ -35,6 +45,9 @@ class WorkerState:
     current_item_id: Any = None
     current_task: str | None = None
     processing_since: float | None = None
+    task_status: str = ""
+    waits_for: WaitReason | None = None
+    batch_size: int = 0
 
 
 @dataclass(slots=True)
@@ -76,14 +89,25 @@ class StageStats:
         failed_items: Failed for good in it.
         retried_items: Failed tries that were, or will be, followed by another.
         skipped_items: Passed through unchanged (``skip_if``).
-        dropped_items: Ended here without a result.
+        dropped_items: Ended here without a result (`Drop`).
+        expanded_items: Became several items here.
         cancelled_items: Stopped here by a cancellation or shutdown.
         retrying_items: Waiting for their next try.
         blocked_items: Announced to this stage and waiting for room, with the worker that sends
             them.
         workers: How many workers the stage has.
         capacity: Room in its channel; ``None`` = unbounded.
-        busy_seconds: Seconds its workers have spent on items.
+        limited_items: In the hands of workers that wait for a `Limit`.
+        abandoned_threads: Threads whose task ran into its timeout and that have not ended yet.
+
+    Every second of every worker is one of these, in seconds of all workers together:
+
+    Attributes:
+        busy_seconds: At work on items, and on what went on after its timeout.
+        limited_seconds: Waiting for a `Limit`, or held by `RetryAfter`.
+        blocked_seconds: Waiting for room in the next stage, for a slow consumer or a callback.
+        retry_waiting_seconds: Taking nothing new because too many items wait for their next try.
+        starved_seconds: With nothing to do.
     """
 
     stage_name: str
@@ -94,19 +118,26 @@ class StageStats:
     retried_items: int = 0
     skipped_items: int = 0
     dropped_items: int = 0
+    expanded_items: int = 0
     cancelled_items: int = 0
     retrying_items: int = 0
     blocked_items: int = 0
+    limited_items: int = 0
+    abandoned_threads: int = 0
     workers: int = 0
     capacity: int | None = None
     busy_seconds: float = 0.0
+    limited_seconds: float = 0.0
+    blocked_seconds: float = 0.0
+    retry_waiting_seconds: float = 0.0
+    starved_seconds: float = 0.0
 
 
 @dataclass(slots=True)
 class PipelineStats:
     """Counts of a whole run.
 
-    Accepted items are processed, failed, dropped, expanded, cancelled or in flight.
+    Accepted items and children are processed, failed, dropped, expanded, cancelled or in flight.
 
     Attributes:
         items_processed: Came out at the end, well.
@@ -118,6 +149,8 @@ class PipelineStats:
         items_dropped: Ended well without a result.
         items_expanded: Became several items.
         items_cancelled: Stopped by a cancellation or shutdown.
+        items_children: Made from other items (``expand=True``).
+        items_skipped_duplicates: Not taken in, because their id was taken (``duplicates="skip"``).
     """
 
     items_processed: int
@@ -129,6 +162,8 @@ class PipelineStats:
     items_dropped: int = 0
     items_expanded: int = 0
     items_cancelled: int = 0
+    items_children: int = 0
+    items_skipped_duplicates: int = 0
 
 
 @dataclass(slots=True)

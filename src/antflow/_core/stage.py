@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import unicodedata
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from antflow._core.checks import (
-    check_callback,
-    check_count,
-    check_flag,
-    check_seconds,
-    refusal,
-)
 from antflow._core.errors import StageValidationError
-from antflow._core.retry import RetryPolicy
+from antflow._core.limit import Limit
+from antflow._core.options import named_fields
+from antflow._core.retry import Errors, Retry, RetryPolicy, Wait
 from antflow._core.text import clean, safe_repr
 
 TaskFunc = Callable[..., Any]
@@ -27,11 +21,15 @@ TaskFunc = Callable[..., Any]
 StageCallback = Callable[[Any, Any, dict[str, Any]], Any]
 """``(item_id, value or exception, payload)``; see `Stage`."""
 
-MOST_WORKERS = 100_000
-LONGEST_NAME = 100
+ExecutorName = Literal["auto", "thread", "process", "inline"]
+ResourceScope = Literal["worker", "stage", "run"]
+HoldOn = Mapping[type[Exception], float | Callable[[Any], float | None]]
+"""Exception class → seconds, or a function ``error -> seconds`` (``None``: no hold)."""
+
 DEFAULT_CAPACITY_PER_WORKER = 10
 
 
+@named_fields
 @dataclass(slots=True)
 class Stage:
     """A named step of a pipeline: tasks run one after the other on each item, by a pool of workers.
@@ -40,16 +38,18 @@ class Stage:
 
     Attributes:
         name: Unique in its pipeline; 1 to 100 characters, no control characters.
-        workers: How many items the stage works on at the same time, 1 to 100 000.
+        workers: How many items (or batches) the stage works on at the same time, 1 to 100 000.
         tasks: One or more callables taking the value and returning the next one. What is not
-            ``async`` runs in a thread; what returns an awaitable is awaited.
+            ``async`` runs in the `executor`; what returns an awaitable is awaited.
         retry: What is tried again after a failure: ``"per_task"`` the failed task alone,
-            ``"per_stage"`` the stage from its first task with the value that entered it.
+            ``"per_stage"`` the stage from its first task with the value that entered it. A `Retry`
+            says all about tries of the failed task in one value.
         task_attempts: Tries per task under "per_task", at least 1.
         task_wait_seconds: Pause between them, in seconds.
         stage_attempts: Tries per item under "per_stage", at least 1.
         unpack_args: Call every task with ``**value`` if the value is a dict, ``*value`` if it is a
             list or tuple.
+        task_concurrency_limits: Task name → how many calls of it may run at the same time.
         on_success: Called ``(item_id, new value, payload)`` when an item is through.
         on_failure: Called ``(item_id, exception, payload)`` when an item has failed for good.
         on_skip: Called ``(item_id, value, payload)`` when an item passes by.
@@ -57,8 +57,38 @@ class Stage:
             If it raises, the item fails.
         queue_capacity: Items that may wait before this stage; ``None`` = 10 per worker, 0 =
             unbounded. When it is full, the stage before waits (backpressure).
+        pull: Nothing waits before this stage: an item is handed over only to a worker that has
+            nothing to do. Not for the first stage, not with "per_stage".
+        call_concurrency: How many calls may be inside ``async with concurrency_limit():`` at once.
+        call_rate: How many times per `call_rate_period` ``async with rate_limit():`` is entered.
+        call_rate_period: In seconds.
         stage_wait_seconds: Pause between tries under "per_stage", in seconds.
+        limits: `Limit` objects acquired around every attempt; they may be shared with other stages
+            and pipelines.
+        hold_on: Exception class → seconds (or ``error -> seconds``): such an error is taken as
+            `RetryAfter` of so long.
+        max_holds: How often one item may be held (`RetryAfter`) before that counts as a failure.
+        timeout: Seconds for one try of one task; then it fails with `TimeoutError`.
+        retry_on: Exception classes after which another try is worth it.
+        give_up_on: Exception classes after which it is not; stronger than `retry_on`.
+        wait: Pause before the next try: seconds, or ``attempt -> seconds`` like `backoff`. Instead
+            of `task_wait_seconds` and `stage_wait_seconds`.
+        executor: Where plain functions run: in a thread ("thread", "auto"), in a process
+            ("process"), on the event loop ("inline", which must not block), or in a
+            `concurrent.futures.Executor` of your own.
+        batch: Call the tasks with a list of up to so many values; they return a list of as many.
+        batch_wait: Seconds a batch waits to be filled, counted from its first item; ``None`` = it
+            takes what is there.
+        expand: The last task returns an iterable or async iterable, or is a generator: each of its
+            values goes on as an item of its own.
+        resources: Name → function that makes an async or sync context manager. It is entered before
+            first use, its value is passed to every task by that keyword, and it is left at the end.
+        resource_scope: Who shares what was entered: each "worker" has its own, or all of the
+            "stage", or of the "run" (all stages that name the same function).
+        max_failures: Failed items of this stage at which the run stops taking items in: a count
+            (int), or a share of those settled here (float, above 0 and up to 1, from 20 on).
         version: A label of the stage's code. Part of `current_item().idempotency_key`.
+        isolate_context: Each try has context variables of its own.
 
     The callbacks may be sync or async (an async one for up to 30 s) and can change no outcome.
     ``payload`` is a dict with the keys ``"id"``, ``"value"``, ``"_sequence_id"`` and the item's
@@ -68,19 +98,41 @@ class Stage:
     name: str
     workers: int
     tasks: Sequence[TaskFunc]
-    retry: Literal["per_task", "per_stage"] | str = "per_task"
+    retry: Literal["per_task", "per_stage"] | str | Retry = "per_task"
     task_attempts: int = 3
     task_wait_seconds: float = 1.0
     stage_attempts: int = 3
     unpack_args: bool = False
-    _: KW_ONLY
+    task_concurrency_limits: Mapping[str, int] = field(default_factory=dict[str, int])
     on_success: StageCallback | None = None
     on_failure: StageCallback | None = None
     on_skip: StageCallback | None = None
     skip_if: Callable[[Any], bool | Awaitable[bool]] | None = None
     queue_capacity: int | None = None
+    pull: bool = False
+    call_concurrency: int | None = None
+    call_rate: float | None = None
+    call_rate_period: float = 60.0
+    _: KW_ONLY
     stage_wait_seconds: float = 0.0
+    limits: Sequence[Limit] = ()
+    hold_on: HoldOn = field(default_factory=dict[type[Exception], float])
+    max_holds: int = 20
+    timeout: float | None = None
+    retry_on: Errors = Exception
+    give_up_on: Errors = ()
+    wait: Wait | None = None
+    executor: ExecutorName | Executor = "auto"
+    batch: int | None = None
+    batch_wait: float | None = None
+    expand: bool = False
+    resources: Mapping[str, Callable[..., Any]] = field(
+        default_factory=dict[str, Callable[..., Any]]
+    )
+    resource_scope: ResourceScope = "run"
+    max_failures: float | None = None
     version: str = ""
+    isolate_context: bool = False
 
     def validate(self) -> None:
         """Check every option.
@@ -88,73 +140,13 @@ class Stage:
         Raises:
             StageValidationError: Naming the stage, the option, its value and what is allowed.
         """
-        self._check_name()
-        refuse = self._refuse
-        check_count(
-            refuse,
-            "workers",
-            self.workers,
-            1,
-            f"a stage must have at least 1 worker and at most {MOST_WORKERS:,} (a whole number)",
-            MOST_WORKERS,
-        )
-        self._check_tasks()
-        if not isinstance(self.retry, str) or self.retry not in ("per_task", "per_stage"):
-            raise refuse(
-                f"Invalid retry policy: retry={safe_repr(self.retry)}: "
-                "must be 'per_task' or 'per_stage'"
-            )
-        for name in ("task_attempts", "stage_attempts"):
-            check_count(
-                refuse, name, getattr(self, name), 1, "must be a whole number of tries >= 1"
-            )
-        check_seconds(refuse, "task_wait_seconds", self.task_wait_seconds)
-        check_seconds(refuse, "stage_wait_seconds", self.stage_wait_seconds)
-        check_flag(refuse, "unpack_args", self.unpack_args)
-        for name in ("on_success", "on_failure", "on_skip", "skip_if"):
-            check_callback(refuse, name, getattr(self, name))
-        if self.queue_capacity is not None:
-            allowed = "must be a whole number >= 0 (0 = unbounded), or None for 10 per worker"
-            check_count(refuse, "queue_capacity", self.queue_capacity, 0, allowed)
-        if not isinstance(self.version, str):
-            raise refusal(refuse, "version", self.version, "must be a string")
+        # Here and not above: the checks know the stage.
+        from antflow._core.stage_checks import check_stage
+
+        check_stage(self, self._refuse)
 
     def _refuse(self, message: str) -> StageValidationError:
         return StageValidationError(f"Stage {clean(safe_repr(self.name))}: {message}")
-
-    def _check_name(self) -> None:
-        name: object = self.name
-        fits = (
-            isinstance(name, str)
-            and 1 <= len(name) <= LONGEST_NAME
-            and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
-        )
-        if not fits:
-            allowed = f"must be a string of 1 to {LONGEST_NAME} characters, no control characters"
-            raise refusal(self._refuse, "name", name, allowed)
-
-    def _check_tasks(self) -> None:
-        tasks: object = self.tasks
-        if callable(tasks):
-            raise refusal(self._refuse, "tasks", tasks, "must be a list: write tasks=[function]")
-        if not isinstance(tasks, Sequence) or isinstance(tasks, (str, bytes)):
-            raise refusal(self._refuse, "tasks", tasks, "must be a list of functions")
-        if not tasks:
-            raise self._refuse("tasks: a stage must have at least one task")
-        for index, task in enumerate(tasks):
-            name = f"tasks[{index}]"
-            if inspect.iscoroutine(task):
-                task.close()
-                raise refusal(
-                    self._refuse, name, task, "is a coroutine: write function, not function()"
-                )
-            if not callable(task):
-                raise refusal(self._refuse, name, task, "must be a function")
-            function = task.func if isinstance(task, partial) else task
-            if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-                raise refusal(
-                    self._refuse, name, task, "is a generator function: it must return one value"
-                )
 
 
 def task_name(task: TaskFunc) -> str:
@@ -167,20 +159,42 @@ def task_name(task: TaskFunc) -> str:
 
 def capacity(stage: Stage) -> int | None:
     """Items that may wait before a stage; ``None`` = unbounded."""
+    if stage.pull:
+        return 0
     if stage.queue_capacity is None:
         return stage.workers * DEFAULT_CAPACITY_PER_WORKER
     return stage.queue_capacity or None
 
 
+def most_retries_waiting(stage: Stage) -> int:
+    """Items that may wait for their next try before workers take nothing new."""
+    return capacity(stage) or stage.workers * DEFAULT_CAPACITY_PER_WORKER
+
+
+def attempt_timeout(stage: Stage) -> float | None:
+    """Seconds for one try of one task."""
+    return stage.retry.timeout if isinstance(stage.retry, Retry) else stage.timeout
+
+
 def retry_policy(stage: Stage) -> RetryPolicy:
     """A stage's options about retries, as one value."""
-    if stage.retry == "per_stage":
-        return RetryPolicy(stage.stage_attempts, stage.stage_wait_seconds, whole_stage=True)
-    return RetryPolicy(stage.task_attempts, stage.task_wait_seconds, whole_stage=False)
+    if isinstance(stage.retry, Retry):
+        retry = stage.retry
+        return RetryPolicy(retry.attempts, retry.wait, False, retry.on, retry.give_up)
+    whole_stage = stage.retry == "per_stage"
+    attempts = stage.stage_attempts if whole_stage else stage.task_attempts
+    wait: Wait = stage.stage_wait_seconds if whole_stage else stage.task_wait_seconds
+    if stage.wait is not None:
+        wait = stage.wait
+    return RetryPolicy(attempts, wait, whole_stage, stage.retry_on, stage.give_up_on)
 
 
 def frozen_copy(stage: Stage) -> Stage:
-    """A copy that later changes to the stage, or to its list of tasks, do not reach."""
+    """A copy that later changes to the stage, or to its lists and dicts, do not reach."""
     stage = copy.copy(stage)
     stage.tasks = tuple(stage.tasks)
+    stage.limits = tuple(stage.limits)
+    stage.resources = dict(stage.resources)
+    stage.hold_on = dict(stage.hold_on)
+    stage.task_concurrency_limits = dict(stage.task_concurrency_limits)
     return stage

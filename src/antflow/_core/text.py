@@ -67,7 +67,7 @@ def error_type_name(error: BaseException) -> str:
     ``ExceptionGroup[KeyError, ValueError]``; for a `TaskFailedError` the name of what was raised.
     """
     original = getattr(error, "original_exception", None)
-    if isinstance(original, BaseException):
+    if isinstance(original, BaseException) and getattr(error, "stands_for_original", True):
         return type(original).__name__
     name = type(error).__name__
     if isinstance(error, BaseExceptionGroup):

@@ -32,6 +32,7 @@ class Kind(IntEnum):
     DROPPED = 7
     EXPANDED = 8
     CANCELLED = 9
+    EMITTED = 10
 
 
 class State(IntEnum):
@@ -46,6 +47,7 @@ class State(IntEnum):
 
 LEGAL: dict[tuple[State, Kind], State] = {
     (State.NEW, Kind.ADMITTED): State.QUEUED,
+    (State.NEW, Kind.EMITTED): State.QUEUED,
     (State.QUEUED, Kind.STARTED): State.IN_PROGRESS,
     (State.QUEUED, Kind.SKIPPED): State.QUEUED,
     (State.QUEUED, Kind.CANCELLED): State.SETTLED,
@@ -58,9 +60,9 @@ LEGAL: dict[tuple[State, Kind], State] = {
     (State.RETRYING, Kind.STARTED): State.IN_PROGRESS,
     (State.RETRYING, Kind.CANCELLED): State.SETTLED,
 }
-"""State and what happens → the next state. At the last stage, COMPLETED and SKIPPED settle."""
+"""State and what happens → the next state. At the last stage, the kinds of `MOVES_ON` settle."""
 
-MOVES_ON = frozenset({Kind.COMPLETED, Kind.SKIPPED})
+MOVES_ON = frozenset({Kind.COMPLETED, Kind.SKIPPED, Kind.EMITTED})
 """Kinds after which the item waits for the next stage, or is settled when there is none."""
 
 
@@ -79,8 +81,8 @@ class Transition(NamedTuple):
         run: The run.
         node: The machine or process that recorded it; 0 for this one.
         n: Number of the transition on that node, from 1: ``(node, n)`` names it once and for all.
-        seq: The item's sequence number.
-        stage: Index of the stage.
+        seq: The item's sequence number; an item made from another has that one's.
+        stage: Index of the stage; for EMITTED the one the item was made in.
         kind: What happened.
         worker: Index of the worker within its stage, -1 when none had the item.
         task: Name of the task that failed (FAILED, RETRYING), else "".
@@ -90,6 +92,8 @@ class Transition(NamedTuple):
         duration: Seconds the worker had the item, for kinds that end a visit; else 0.0.
         error: What was raised (FAILED, RETRYING, CANCELLED), else ``None``.
         version: Version of this record.
+        branch: ``()`` for an item that was fed. The third item made from it is ``(2,)``, the first
+            one made from that ``(2, 0)``: ``(seq, branch)`` is an item's key in its run.
     """
 
     run: str
@@ -106,3 +110,4 @@ class Transition(NamedTuple):
     duration: float
     error: Any
     version: int = 1
+    branch: tuple[int, ...] = ()

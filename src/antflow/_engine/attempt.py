@@ -1,27 +1,30 @@
-"""One try: the tasks of a stage, called one after the other on one item."""
+"""One try: the tasks of a stage, called one after the other on one item, within its limits."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable
-from contextvars import copy_context
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import TaskFailedError
+from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
 from antflow._core.ledger import WorkerBook
-from antflow._core.ports import Wait
-from antflow._core.stage import Stage, TaskFunc, retry_policy, task_name
-from antflow._engine.recorder import Recorder
+from antflow._core.stage import retry_policy, task_name
+from antflow._core.text import safe_repr
+from antflow._core.waits import Wait
+from antflow._engine.calls import Call, calls_of
+from antflow._engine.expansion import is_drop
+from antflow._engine.limits import Admission
+from antflow._engine.time_limit import time_limit
 
-Call = Callable[[Any], Awaitable[Any]]
-"""A task as the engine calls it: the value in, an awaitable of the next one out."""
+if TYPE_CHECKING:
+    from antflow._engine.stage_run import StageRun
 
-InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a function of no arguments in a thread."""
+Answer = Any
+"""What became of one item of a batch: a value, `Drop`, or an exception."""
 
 
 class Attempt:
@@ -29,78 +32,203 @@ class Attempt:
 
     Args:
         stage: The stage.
-        recorder: Told of each task's start and end, if somebody listens.
-        now: The monotonic clock.
-        in_thread: Where plain functions run.
-        on_crash: Called with what the recorder raises.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        recorder: Recorder,
-        now: Callable[[], float],
-        in_thread: InThread,
-        on_crash: Callable[[Exception], None],
-    ) -> None:
-        self._on_crash = on_crash
-        self._recorder = recorder
-        self._now = now
-        self._policy = retry_policy(stage)
-        self.names = [task_name(task) for task in stage.tasks]
-        self._calls = [_as_call(task, stage.unpack_args, in_thread) for task in stage.tasks]
+    def __init__(self, stage: StageRun) -> None:
+        options = stage.description
+        self._stage = stage
+        self._run = stage.run
+        self._recorder = stage.recorder
+        self._now = stage.run.timers.now
+        self._policy = retry_policy(options)
+        self._admission: Admission | None = None
+        if options.limits:
+            self._admission = Admission(options.limits, self._now)
+        self._is_guarded = bool(options.limits) or self._run.item_timeout is not None
+        self.names = [task_name(task) for task in options.tasks]
+        self._calls = calls_of(stage)
 
     @property
     def direct(self) -> Call | None:
         """The task itself, where trying is nothing but calling it; else ``None``."""
-        if len(self._calls) == 1 and not self._recorder.tells_tasks:
+        if len(self._calls) == 1 and not self._is_guarded and not self._recorder.tells_tasks:
             return self._calls[0]
         return None
 
+    def close(self) -> None:
+        """No more tries: the limits may be used by another event loop."""
+        if self._admission is not None:
+            self._admission.close()
+
     async def run(self, envelope: Envelope, worker: WorkerBook) -> Any:
-        """Run the tasks, from where the item is to go on.
+        """Run the tasks on an item, from where it is to go on.
 
         What a failed try leaves in the envelope is where the next one begins: under "per_task" the
         failed task with what it was given, under "per_stage" the first task.
 
         Returns:
             The last task's value.
+
+        Raises:
+            Exception: What a task raised; `Drop` if one returned that.
         """
+        if not self._is_guarded:
+            return await self._try(envelope, worker)
+        value = envelope.carry if envelope.task else envelope.value
+        async with self._guard(value, worker, [envelope]):
+            return await self._try(envelope, worker)
+
+    async def run_batch(
+        self, envelopes: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
+    ) -> None:
+        """Run the tasks on a batch, whose items are all to go on at the same task.
+
+        Args:
+            envelopes: The batch.
+            worker: Who tries it.
+            answers: Where to note what became of each item.
+
+        Raises:
+            Exception: What a task raised; it happened to all items that have no answer yet.
+        """
+        values = [item.carry if item.task else item.value for item in envelopes]
+        async with self._guard(values, worker, envelopes):
+            await self._try_batch(envelopes, values, worker, answers)
+
+    async def run_alone(self, envelope: Envelope, worker: WorkerBook) -> Any:
+        """`run`, with a batch of one item."""
+        answers: dict[Envelope, Answer] = {}
+        await self.run_batch([envelope], worker, answers)
+        if isinstance(answers[envelope], Exception):
+            raise answers[envelope]
+        return answers[envelope]
+
+    # Inside
+
+    @asynccontextmanager
+    async def _guard(
+        self, value: Any, worker: WorkerBook, envelopes: Sequence[Envelope]
+    ) -> AsyncIterator[None]:
+        """Within the limits, and before the first of the items' deadlines."""
+        async with time_limit(*self._time_left(envelopes)):
+            if self._admission is None:
+                yield
+                return
+            permit = self._admission.permit(value)
+            if (wait := permit.acquire()) is not None:
+                await self._stage.wait_to_begin(worker, wait)
+            try:
+                yield
+            finally:
+                permit.release()
+
+    def _time_left(self, envelopes: Sequence[Envelope]) -> tuple[float | None, str]:
+        seconds = self._run.item_timeout
+        if seconds is None:
+            return None, ""
+        left = min(envelope.deadline for envelope in envelopes) - self._now()
+        return left, f"not through after {seconds:g} s (item_timeout)"
+
+    async def _try(self, envelope: Envelope, worker: WorkerBook) -> Any:
         value = envelope.carry if envelope.task else envelope.value
         for index in range(envelope.task, len(self._calls)):
             if index != envelope.task and not self._policy.whole_stage:
-                envelope.task = index
-                envelope.carry = value
-                envelope.attempts = 1
+                _begin_task(envelope, index, value)
             worker.task = self.names[index]
             if self._recorder.tells_tasks:
-                value = await self._told(self._calls[index], value, envelope, worker)
+                value = await self._told(self._calls[index], value, [envelope], worker)
             else:
                 value = await self._calls[index](value)
+            if is_drop(value):
+                raise Drop
         envelope.task = 0
         envelope.carry = None
         worker.task = self.names[0]
         return value
 
-    async def _told(self, call: Call, value: Any, envelope: Envelope, worker: WorkerBook) -> Any:
+    async def _try_batch(
+        self,
+        envelopes: Sequence[Envelope],
+        values: list[Any],
+        worker: WorkerBook,
+        answers: dict[Envelope, Answer],
+    ) -> None:
+        first = envelopes[0].task
+        inside = list(envelopes)
+        for index in range(first, len(self._calls)):
+            if index != first and not self._policy.whole_stage:
+                for envelope, value in zip(inside, values, strict=True):
+                    _begin_task(envelope, index, value)
+            worker.task = self.names[index]
+            worker.given = inside
+            call = partial(_checked, self._calls[index], self.names[index])
+            values = await self._told(call, values, inside, worker)
+            answers |= {
+                envelope: value
+                for envelope, value in zip(inside, values, strict=True)
+                if isinstance(value, Exception) or is_drop(value)
+            }
+            values = [v for e, v in zip(inside, values, strict=True) if e not in answers]
+            inside = [envelope for envelope in inside if envelope not in answers]
+            if not inside:
+                break
+        for envelope, value in zip(inside, values, strict=True):
+            envelope.task = 0
+            envelope.carry = None
+            answers[envelope] = value
+        worker.task = self.names[0]
+
+    async def _told(
+        self, call: Call, value: Any, envelopes: Sequence[Envelope], worker: WorkerBook
+    ) -> Any:
+        if not self._recorder.tells_tasks:
+            return await call(value)
         began = self._now()
-        if (wait := self._tell("start", envelope, worker, began)) is not None:
-            await wait
-            began = self._now()
+        for envelope in envelopes:
+            if (wait := self._tell("start", envelope, worker, began)) is not None:
+                await wait
+        began = self._now()
         try:
             try:
                 value = await call(value)
             except asyncio.CancelledError as error:
                 raise own_failure(error, worker.task or "") from error
-        except Exception as error:
-            is_last = self._policy.next_delay(envelope.attempts) is None
-            kind: TaskEventType = "fail" if is_last else "retry"
-            if (wait := self._tell(kind, envelope, worker, began, error)) is not None:
-                await wait
+        except Drop:
+            await self._tell_end(envelopes, worker, began)
             raise
-        if (wait := self._tell("complete", envelope, worker, began)) is not None:
-            await wait
+        except Exception as error:
+            await self._tell_end(envelopes, worker, began, error)
+            raise
+        await self._tell_end(envelopes, worker, began, None, value)
         return value
+
+    async def _tell_end(
+        self,
+        envelopes: Sequence[Envelope],
+        worker: WorkerBook,
+        began: float,
+        error: Exception | None = None,
+        answers: Any = None,
+    ) -> None:
+        is_batch = self._stage.description.batch is not None and error is None
+        for number, envelope in enumerate(envelopes):
+            failure = error
+            if is_batch and answers is not None:
+                answer = answers[number]
+                failure = answer if isinstance(answer, Exception) else None
+            kind: TaskEventType = "complete"
+            if failure is None or is_drop(failure):
+                failure = None
+            elif self._is_followed(envelope, failure, error is not None and len(envelopes) > 1):
+                kind = "retry"
+            else:
+                kind = "fail"
+            if (wait := self._tell(kind, envelope, worker, began, failure)) is not None:
+                await wait
+
+    def _is_followed(self, envelope: Envelope, error: Exception, whole_batch: bool) -> bool:
+        """Whether another try of the item comes; after that of a whole batch, at least alone."""
+        return whole_batch or self._stage.endings.will_try_again(envelope, error)
 
     def _tell(
         self,
@@ -115,7 +243,7 @@ class Attempt:
         try:
             return self._recorder.task(kind, envelope, worker, now, duration, error)
         except Exception as fault:
-            self._on_crash(fault)  # it is not the task that failed
+            self._run.crash(fault)  # it is not the task that failed
             return None
 
 
@@ -131,45 +259,25 @@ def own_failure(error: asyncio.CancelledError, name: str) -> TaskFailedError:
     return TaskFailedError(name, error)
 
 
-def _as_call(task: TaskFunc, unpack: bool, in_thread: InThread) -> Call:
-    call = task if _is_async(task) else partial(_call_in_thread, task, in_thread)
-    return partial(_unpacked, call) if unpack else call
+def _begin_task(envelope: Envelope, index: int, value: Any) -> None:
+    """The task before is through: from here on its own tries count."""
+    envelope.task = index
+    envelope.carry = value
+    envelope.attempts = 1
 
 
-def _is_async(task: TaskFunc) -> bool:
-    while isinstance(task, partial):
-        task = task.func
-    return inspect.iscoroutinefunction(task) or inspect.iscoroutinefunction(
-        getattr(task, "__call__", None)  # noqa: B004 - the method itself is wanted
-    )
-
-
-def _unpacked(call: Callable[..., Awaitable[Any]], value: Any) -> Awaitable[Any]:
-    if isinstance(value, dict):
-        return call(**value)
-    if isinstance(value, (list, tuple)):
-        return call(*value)
-    return call(value)
-
-
-async def _call_in_thread(task: TaskFunc, in_thread: InThread, *args: Any, **kwargs: Any) -> Any:
-    """Call a plain function in a thread; await what it returns if that must be awaited."""
-    context = copy_context()
-    call = partial(_result_or_error, task, args, kwargs)
-    result, error = await in_thread(lambda: context.run(call))
-    if error is not None:
-        raise error
-    return await result if inspect.isawaitable(result) else result
-
-
-def _result_or_error(task: TaskFunc, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
-    # A future is no good carrier of exceptions: it makes a TimeoutError anew, without traceback,
-    # and with a StopIteration it is never done (before Python 3.12).
-    try:
-        return task(*args, **kwargs), None
-    except StopIteration as error:
-        failure = RuntimeError("task raised StopIteration")
-        failure.__cause__ = error
-        return None, failure
-    except Exception as error:
-        return None, error
+async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
+    """What a task makes of a batch: a list of as many answers as it is given values."""
+    expected = len(values)
+    returned = await call(values)
+    if isinstance(returned, (str, bytes)) or not isinstance(returned, Sequence):
+        raise TypeError(
+            f"task {name} returned {safe_repr(returned)} for a batch: must be a list with one "
+            f"answer for each of the {expected} values"
+        )
+    if len(returned) != expected:
+        raise ValueError(f"task {name} returned {len(returned)} answers for {expected} values")
+    return [
+        TaskFailedError(name, answer) if isinstance(answer, asyncio.CancelledError) else answer
+        for answer in returned
+    ]

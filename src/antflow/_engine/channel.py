@@ -129,12 +129,17 @@ class Channel(Generic[T]):
             heappush(self._heap, (priority, -self._serial, item))
         self.ring()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue is within its capacity."""
+        return len(self) <= self._most
+
     async def room(self) -> None:
         """Wait until the queue is back within its capacity, in the order of the callers.
 
         Cancellation: the item that was put stays in the channel.
         """
-        if len(self) <= self._most or self.is_closed:
+        if self.has_room or self.is_closed:
             return
         await self._park(self._senders)
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
-from antflow._core.errors import PipelineError
-from antflow._core.ports import Source, Wait
+from antflow._core.errors import DuplicateItemError, PipelineError
+from antflow._core.ports import Source
+from antflow._core.result import PipelineResult
 from antflow._core.text import clean, safe_repr, safe_str
-from antflow._engine.recorder import discard
+from antflow._core.waits import Wait, discard
 
 if TYPE_CHECKING:
     from antflow._engine.run import Run
 
 logger = logging.getLogger("antflow")
 
+Duplicates = Literal["number", "error", "skip"]
+
 LARGEST_BATCH = 1000
 """Most items taken in at a time for an unbounded channel."""
+
+_REFUSED = object()
 
 
 class Intake:
@@ -31,16 +38,25 @@ class Intake:
     Args:
         run: The run.
         next_id: Gives running integer ids to items that bring none.
+        duplicates: What becomes of an item whose id is taken: renamed, refused, or left out.
+
+    Attributes:
+        skipped: Items left out because their id was taken.
+        refused: Why the item after the last of `envelopes` was refused.
     """
 
-    def __init__(self, run: Run, next_id: Callable[[], int]) -> None:
+    def __init__(
+        self, run: Run, next_id: Callable[[], int], duplicates: Duplicates = "number"
+    ) -> None:
         self._run = run
         self._next_id = next_id
+        self._duplicates = duplicates
         self._seq = 0
         self._given: set[Any] = set()
-        self._first_number: int | None = None
-        self._last_number = -1
+        self._numbers: list[tuple[int, int]] = []
         self._warned = False
+        self.skipped = 0
+        self.refused: DuplicateItemError | None = None
         self.source: Source | None = None
         self._is_pulling = False
         self._announced: dict[int, Sequence[Envelope]] = {}
@@ -53,7 +69,17 @@ class Intake:
     @property
     def is_hungry(self) -> bool:
         """Whether a worker of the first stage that has nothing to do should `pull`."""
-        return self.source is not None and not self._is_pulling and not self.is_closed
+        return (
+            self.source is not None
+            and not self._is_pulling
+            and not self.is_closed
+            and self.window_room() > 0
+        )
+
+    def window_room(self) -> float:
+        """How many more items the order of the results allows; unbounded where it is free."""
+        reorder = self._run.reorder
+        return inf if reorder is None else max(reorder.room(self._seq), 0)
 
     async def pull(self) -> None:
         """Fill the first channel from the source, and close the intake when that has ended."""
@@ -68,8 +94,12 @@ class Intake:
             return
         self._is_pulling = True
         try:
-            if (wait := self.admit(self.envelopes(raws), 0)) is not None:
+            envelopes = self.envelopes(raws)
+            refused, self.refused = self.refused, None
+            if envelopes and (wait := self.admit(envelopes, 0)) is not None:
                 await wait
+            if refused is not None:
+                self._run.stop_intake(refused)
         except PipelineError:
             return  # the store failed, or the run has ended meanwhile; it is all noted
         finally:
@@ -84,9 +114,10 @@ class Intake:
         if self._run.stages[stage].recorder.tells_starts:
             return 1  # each item enters as soon as its own event was delivered
         channel = self._run.stages[stage].channel
-        return (
-            LARGEST_BATCH if channel.capacity is None else max(channel.capacity - len(channel), 1)
-        )
+        size = LARGEST_BATCH
+        if channel.capacity is not None:
+            size = max(channel.capacity - len(channel), 1)
+        return int(min(size, max(self.window_room(), 1)))
 
     def envelopes(
         self, raws: Iterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
@@ -94,27 +125,68 @@ class Intake:
         """Give items their identity.
 
         A dict with an ``"id"`` brings its own; its value is its ``"value"`` or the whole dict, and
-        its other keys are its metadata. All others get a running number, which counts every item.
+        its other keys are its metadata. All others, and those whose id is ``None``, get a running
+        number, which counts every item.
         """
         envelopes: list[Envelope] = []
         given, next_id, seq = self._given, self._next_id, self._seq
+        streak: tuple[int, int] | None = None  # numbers in a row that became ids
         for raw in raws:
             number = next_id()
-            if isinstance(raw, dict) and raw.get("id") is not None:
-                item_id, metadata = self._own_id(raw["id"]), dict(raw)
-                del metadata["id"]
+            value, metadata, own_id = raw, {}, None
+            if isinstance(raw, dict) and "id" in raw:
+                metadata = dict(raw)
+                own_id = metadata.pop("id")
                 value = metadata.pop("value", raw)
+            if own_id is not None:
+                self._note_numbers(streak)
+                streak = None
+                item_id = self._own_id(own_id)
+                if item_id is _REFUSED:
+                    if self.refused is not None:
+                        break
+                    continue
             else:
-                item_id, value, metadata = number, raw, {}
+                item_id = number
                 if given and number in given:
                     item_id = self._apart(number)
-                if self._first_number is None:
-                    self._first_number = number
-                self._last_number = number
+                if streak is None:
+                    streak = (number, number)
+                elif number == streak[1] + 1:
+                    streak = (streak[0], number)
+                else:  # another run of the pipeline took some
+                    self._note_numbers(streak)
+                    streak = (number, number)
             envelopes.append(Envelope(seq, item_id, value, metadata, raw, priority, stage))
             seq += 1
+        self._note_numbers(streak)
         self._seq = seq
+        self._set_deadlines(envelopes)
         return envelopes
+
+    def again(self, result: PipelineResult[Any], stages: Sequence[str]) -> Envelope:
+        """An envelope for an item of an earlier run, for the stage it ended in."""
+        envelope = Envelope(
+            self._seq,
+            self.free_id(result.id),
+            result.value,
+            dict(result.metadata),
+            result.input,
+            position=stages.index(result.stage),
+        )
+        # What was made from it before it failed is not made again.
+        envelope.children = getattr(result, "children", 0)
+        self._seq += 1
+        self._set_deadlines([envelope])
+        return envelope
+
+    def free_id(self, wanted: Any) -> Any:
+        """``wanted``, or a name like it if that is taken."""
+        item_id = self._hashable(wanted)
+        if self._is_taken(item_id):
+            return self._apart(item_id)
+        self._given.add(item_id)
+        return item_id
 
     def admit(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items and put them into their stage's channel.
@@ -192,28 +264,49 @@ class Intake:
     # Identity
 
     def _own_id(self, given: Any) -> Any:
+        item_id = self._hashable(given)
+        if self._duplicates != "number" and self._is_taken(item_id):
+            if self._duplicates == "error":
+                text = clean(safe_repr(item_id))
+                self.refused = DuplicateItemError(f"item id {text} came twice in one run")
+            else:
+                self.skipped += 1
+            return _REFUSED
+        return self.free_id(item_id)
+
+    def _hashable(self, given: Any) -> Any:
+        """An id that can be looked up: what cannot be hashed or compared goes by its text."""
         try:
-            is_taken = self._is_taken(given)
+            self._is_taken(given)
         except Exception:
-            given = safe_str(given)  # what cannot be hashed or compared goes by its text
-            is_taken = given in self._given
-        item_id = self._apart(given) if is_taken else given
-        self._given.add(item_id)
-        return item_id
+            return safe_str(given)
+        return given
 
     def _is_taken(self, item_id: Any) -> bool:
         if item_id in self._given:
             return True
-        if self._first_number is None:
+        if not self._numbers:
             return False
-        # A number in this range may have gone to an item that brought its own id, to another run of
-        # the pipeline, or have left: then a rename is needless, and does no harm.
         try:  # 3, 3.0 and Decimal(3) are one key
-            return bool(
-                self._first_number <= item_id <= self._last_number and int(item_id) == item_id
-            )
+            index = bisect_right(self._numbers, (item_id, inf)) - 1
+            first, last = self._numbers[index]
+            return index >= 0 and bool(first <= item_id <= last and int(item_id) == item_id)
         except Exception:
             return False
+
+    def _note_numbers(self, streak: tuple[int, int] | None) -> None:
+        """Remember which running numbers became ids: most often one unbroken row."""
+        if streak is None:
+            return
+        if self._numbers and self._numbers[-1][1] + 1 == streak[0]:
+            streak = (self._numbers.pop()[0], streak[1])
+        self._numbers.append(streak)
+
+    def _set_deadlines(self, envelopes: Sequence[Envelope]) -> None:
+        if self._run.item_timeout is not None:
+            deadline = self._run.timers.now() + self._run.item_timeout
+            for envelope in envelopes:
+                envelope.deadline = deadline
 
     def _apart(self, item_id: Any) -> str:
         if not self._warned:

@@ -7,7 +7,7 @@ returns ``None``, or something the worker must await before it goes on with the 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from antflow._core.envelope import Envelope
@@ -15,21 +15,15 @@ from antflow._core.errors import ItemCancelled
 from antflow._core.events import TaskEventType
 from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger, WorkerBook
-from antflow._core.ports import Observer, Store, Wait
+from antflow._core.ports import Observer, Store
 from antflow._core.run_facts import RunFacts
 from antflow._core.transition import Kind, Transition
+from antflow._core.waits import Wait, both
 
 Started = Callable[[Envelope, WorkerBook, float], Wait]
 Ended = Callable[
     [Kind, Envelope, WorkerBook | None, float | None, float, Exception | None, Any], Wait
 ]
-
-
-def discard(wait: Wait) -> None:
-    """Let go of something that is not going to be awaited."""
-    close = getattr(wait, "close", None)
-    if close is not None:
-        close()
 
 
 class Listeners:
@@ -71,9 +65,9 @@ class Listeners:
         wait: Wait = None
         if self.store is not None:
             for envelope in envelopes:
-                wait = _both(wait, self._keep(Kind.ADMITTED, stage, envelope, None, None, now))
+                wait = both(wait, self._keep(Kind.ADMITTED, stage, envelope, None, None, now))
         if self.observer is not None:
-            wait = _both(wait, self.observer.admitted(envelopes, now))
+            wait = both(wait, self.observer.admitted(envelopes, now))
         return wait
 
     def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
@@ -81,7 +75,7 @@ class Listeners:
         if self.store is not None:
             wait = self._keep(Kind.STARTED, envelope.position, envelope, worker, None, now)
         if self.observer is not None and self.observer.hears_starts:
-            wait = _both(wait, self.observer.started(envelope, worker, now))
+            wait = both(wait, self.observer.started(envelope, worker, now))
         return wait
 
     def ended(
@@ -98,9 +92,7 @@ class Listeners:
         if self.store is not None:
             wait = self._keep(kind, envelope.position, envelope, worker, began, now, error, value)
         if self.observer is not None:
-            wait = _both(
-                wait, self.observer.ended(kind, envelope, worker, began, now, error, value)
-            )
+            wait = both(wait, self.observer.ended(kind, envelope, worker, began, now, error, value))
         return wait
 
     def _keep(
@@ -129,6 +121,7 @@ class Listeners:
             mono=now,
             duration=0.0 if began is None else now - began,
             error=error,
+            branch=envelope.branch,
         )
         try:
             return self.store.record(transition, value)
@@ -232,6 +225,24 @@ class Recorder:
             return self._ended(Kind.COMPLETED, envelope, worker, began, now, None, value)
         return None
 
+    def started_in_batch(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
+        """A worker begins with an item, perhaps the second or third of a batch."""
+        self._book.started(worker, envelope, now, again=envelope.attempts > 0)
+        envelope.attempts += 1
+        if self._started is not None:
+            return self._started(envelope, worker, now)
+        return None
+
+    def completed_in_batch(
+        self, envelope: Envelope, worker: WorkerBook, value: Any, now: float
+    ) -> Wait:
+        """`completed`, for a worker that may have more than one item."""
+        began = worker.since
+        self._book.completed_by(worker, envelope, now)
+        if self._ended is not None:
+            return self._ended(Kind.COMPLETED, envelope, worker, began, now, None, value)
+        return None
+
     def skipped(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
         """An item passes this stage by."""
         self._book.skipped_one()
@@ -244,7 +255,7 @@ class Recorder:
     ) -> Wait:
         """A try failed, and will be followed by another."""
         began = worker.since
-        self._book.retrying_from(worker, now)
+        self._book.retrying_from(worker, envelope, now)
         if self._ended is not None:
             return self._ended(Kind.RETRYING, envelope, worker, began, now, error, None)
         return None
@@ -252,7 +263,7 @@ class Recorder:
     def failed(self, envelope: Envelope, worker: WorkerBook, error: Exception, now: float) -> Wait:
         """An item failed for good."""
         began = worker.since
-        self._book.failed_by(worker, now)
+        self._book.failed_by(worker, envelope, now)
         self._failures.add(
             envelope.id,
             error,
@@ -264,13 +275,36 @@ class Recorder:
             return self._ended(Kind.FAILED, envelope, worker, began, now, error, None)
         return None
 
+    def dropped(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
+        """An item ends here, well, without a result."""
+        began = worker.since
+        self._book.dropped_by(worker, envelope, now)
+        if self._ended is not None:
+            return self._ended(Kind.DROPPED, envelope, worker, began, now, None, None)
+        return None
+
+    def emitted(self, child: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
+        """An item was made from the one a worker has, and is announced to the next stage."""
+        self._book.emitted_one()
+        if self._ended is not None:
+            return self._ended(Kind.EMITTED, child, worker, None, now, None, value)
+        return None
+
+    def expanded(self, envelope: Envelope, worker: WorkerBook, children: int, now: float) -> Wait:
+        """An item ends here, because it became others."""
+        began = worker.since
+        self._book.expanded_by(worker, envelope, now)
+        if self._ended is not None:
+            return self._ended(Kind.EXPANDED, envelope, worker, began, now, None, children)
+        return None
+
     def cancelled(
         self, envelope: Envelope, worker: WorkerBook | None, error: ItemCancelled, now: float
     ) -> Wait:
         """An item is given up. ``worker`` has it, or nobody."""
-        holder = worker if worker is not None and worker.item is envelope else None
+        holder = worker if worker is not None and worker.holds(envelope) else None
         began = None if holder is None else holder.since
-        self._book.cancelled_from(holder, now, envelope.attempts > 0)
+        self._book.cancelled_from(holder, envelope, now, envelope.attempts > 0)
         if self._ended is not None:
             return self._ended(Kind.CANCELLED, envelope, holder, began, now, error, None)
         return None
@@ -289,29 +323,3 @@ class Recorder:
         if observer is None or not observer.hears_tasks:
             return None
         return observer.task(kind, envelope, worker, worker.task or "", now, duration, error)
-
-
-class _Both:
-    """Two waits, one after the other."""
-
-    def __init__(self, first: Awaitable[None], second: Awaitable[None]) -> None:
-        self._first = first
-        self._second = second
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        try:
-            yield from self._first.__await__()
-        except BaseException:
-            discard(self._second)
-            raise
-        yield from self._second.__await__()
-
-    def close(self) -> None:
-        discard(self._first)
-        discard(self._second)
-
-
-def _both(first: Wait, second: Wait) -> Wait:
-    if first is None or second is None:
-        return second if first is None else first
-    return _Both(first, second)

@@ -26,7 +26,8 @@ class RetryHeap:
         self._channel = channel
         self._timers = timers
         self._capacity = capacity
-        self._heap: list[tuple[float, int, Envelope]] = []
+        # Items that were made from one item share their number; their branches differ.
+        self._heap: list[tuple[float, int, tuple[int, ...], Envelope]] = []
         self._timer: Timer | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._is_closed = False
@@ -37,8 +38,9 @@ class RetryHeap:
             self._channel.put_first(envelope, envelope.priority)
             return
         envelope.not_before = self._timers.now() + delay
-        heappush(self._heap, (envelope.not_before, envelope.sequence_id, envelope))
-        if not self._is_closed and self._heap[0][2] is envelope:
+        entry = (envelope.not_before, envelope.sequence_id, envelope.branch, envelope)
+        heappush(self._heap, entry)
+        if not self._is_closed and self._heap[0] is entry:
             self._set_timer()
 
     async def room(self) -> None:
@@ -63,7 +65,7 @@ class RetryHeap:
 
     def drain(self) -> list[Envelope]:
         """Take out everything, earliest first."""
-        envelopes = [entry[2] for entry in sorted(self._heap)]
+        envelopes = [entry[-1] for entry in sorted(self._heap)]
         self._heap.clear()
         return envelopes
 
@@ -85,7 +87,7 @@ class RetryHeap:
         now = self._timers.now()
         due: list[Envelope] = []
         while self._heap and self._heap[0][0] <= now:
-            due.append(heappop(self._heap)[2])
+            due.append(heappop(self._heap)[-1])
         for envelope in reversed(due):  # each goes before the one put first before it
             self._channel.put_first(envelope, envelope.priority)
         if self._heap:

@@ -21,35 +21,44 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from itertools import count
+from signal import Signals
 from typing import Any
 
 from antflow._core import readings
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
-from antflow._core.errors import InternalError, PipelineError, TooManyFailures
+from antflow._core.errors import (
+    InternalError,
+    PipelineError,
+    TooManyFailures,
+    WouldDeadlockError,
+)
 from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger
-from antflow._core.ports import Guard, Observer, Store, Wait
+from antflow._core.ports import Guard, Observer, Store
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats, RunState
-from antflow._core.stage import MOST_WORKERS, Stage
+from antflow._core.stage import Stage
+from antflow._core.stage_checks import MOST_WORKERS
+from antflow._core.waits import Wait, discard
 from antflow._engine.clock import LoopTimers
 from antflow._engine.current import current_run, current_seat
-from antflow._engine.intake import Intake
-from antflow._engine.recorder import Listeners, Recorder, discard
+from antflow._engine.intake import Duplicates, Intake
+from antflow._engine.limits import slots_given_back
+from antflow._engine.recorder import Listeners, Recorder
+from antflow._engine.reorder import Deliver, Reorder
+from antflow._engine.resources import Resources
 from antflow._engine.source import IterableSource
 from antflow._engine.stage_run import StageRun
 
 logger = logging.getLogger("antflow")
-
-Deliver = Callable[[PipelineResult[Any]], Wait]
-"""Takes a result out of the run; an awaitable makes the worker wait (a slow consumer)."""
 
 LONGEST_TURN = 0.005
 """Seconds that tasks which never suspend may hold the event loop, all workers together."""
@@ -61,6 +70,9 @@ FEWEST_FOR_A_RATIO = 20
 CLEAN_UP_FAILED = "the source's clean-up failed"
 SLOWEST_CLOSE = 5.0
 """Seconds a source's clean-up may take when the run stops taking in."""
+
+EXTRA_LANE = 10_000
+"""Items above its capacity that a stage holds for its own tasks, or later ones, to feed it."""
 
 
 class Run:
@@ -77,6 +89,10 @@ class Run:
             items are settled); ``None`` = no limit.
         total: How many items there will be, if known.
         keeps_results: Whether all results, and so all ids and failures, are kept.
+        duplicates: What becomes of an item whose id is taken.
+        timeout: Seconds after which the run is cancelled, with `TimeoutError`.
+        item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
+        reorder: Has the results wait for those before them, or ``None``.
         owner: Whose run it is; only compared.
 
     Attributes:
@@ -95,6 +111,10 @@ class Run:
         max_failures: float | None = None,
         total: int | None = None,
         keeps_results: bool = True,
+        duplicates: Duplicates = "number",
+        timeout: float | None = None,
+        item_timeout: float | None = None,
+        reorder: Reorder | None = None,
         owner: object = None,
     ) -> None:
         self.owner = owner
@@ -119,8 +139,14 @@ class Run:
         self.error: BaseException | None = None
         self.how_stopped = "cancelled"
         self.is_cancelling = False
+        self.is_paused = False
+        self.item_timeout = item_timeout
+        self._resources: dict[int, Resources] = {}
+        self._ended_mono: float | None = None
         self._is_stopping = False
-        self._deliver = deliver
+        self._deliver = deliver if reorder is None else reorder.deliver
+        self.reorder = reorder
+        self.stopped_by: Signals | None = None
         self._max_failures = max_failures
         self._keeps_results = keeps_results
         self._delivering = 0
@@ -132,7 +158,11 @@ class Run:
         self._crashes: list[Exception] = []
         self._finishing: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self.intake = Intake(self, next_id)
+        self._again: Sequence[PipelineResult[Any]] = ()
+        self._limits_failures = max_failures is not None or any(
+            stage.max_failures is not None for stage in stages
+        )
+        self.intake = Intake(self, next_id, duplicates)
         listeners = Listeners(self.facts, store, observer, self.stop_intake, count(1))
         self.stages = [
             StageRun(
@@ -143,22 +173,29 @@ class Run:
             )
             for index, stage in enumerate(stages)
         ]
+        self._batch_stages = [stage for stage in self.stages if stage.batches is not None]
+        if reorder is not None:
+            reorder.on_room = self.stages[0].channel.ring
         for stage, following in zip(self.stages, self.stages[1:], strict=False):
             stage.next_channel = following.channel
-        if observer is not None:
-            observer.opened(self.facts, self.ledger, self._rewire)
-            self._rewire()
         self._context = copy_context()
         self._context.run(current_run.set, self)
         self._context.run(current_seat.set, None)
+        if observer is not None:
+            # What it sets there, the current span say, is so for all that belongs to the run.
+            self._context.run(observer.opened, self.facts, self.ledger, self._rewire)
+            self._rewire()
         self._supervisor = self.create_side_task(self._supervise(), "supervisor")
+        self._alarm = None
+        if timeout is not None:
+            self._alarm = self.timers.call_later(timeout, lambda: self._time_is_up(timeout))
 
     # Intake
 
     def pull_from(self, items: Iterable[Any]) -> None:
         """Take the run's items from an iterable, as the first stage asks for them."""
         source = IterableSource(items, self.timers.now)
-        if self.stages[0].recorder.tells_starts:
+        if self.stages[0].recorder.tells_starts or self._again:
             # Somebody is told of each item before it enters. A task of its own waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
             self._feeder = self.create_task(self._feed_from(source), "feeder")
@@ -169,6 +206,10 @@ class Run:
     def push_from(self, items: AsyncIterable[Any]) -> None:
         """Take the run's items from an async iterable, with a task of its own."""
         self._feeder = self.create_task(self._feed_from(items), "feeder")
+
+    def begin_with(self, results: Iterable[PipelineResult[Any]]) -> None:
+        """Have items of an earlier run go on at the stage they ended in, before all others."""
+        self._again = list(results)
 
     async def feed(
         self,
@@ -183,24 +224,35 @@ class Run:
 
         Raises:
             PipelineError: If intake is, or meanwhile was, closed. What was accepted stays accepted.
+            WouldDeadlockError: No more can be put before the worker's own or an earlier stage.
+            DuplicateItemError: An id is taken, and that is not allowed.
         """
         source = items
         if not isinstance(source, IterableSource):
             source = IterableSource(source, self.timers.now)
         channel = self.stages[stage].channel
         waits = not self._sits_at_or_after(stage)
+        # A worker's item may be the very one that all results wait for.
+        keeps_order = self.reorder is not None and not self._sits_at_or_after(0)
         self._check_open()
-        while raws := source.take(self.intake.batch_size(stage)):
+        while True:
+            while self.reorder is not None and keeps_order and not self.intake.window_room():
+                await self.reorder.wait()
+            most = self.intake.batch_size(stage) if waits else self._lane_room(stage)
+            if not (raws := source.take(max(most, 1))):
+                return
             self._check_open()
+            if not most:
+                raise self._no_lane_room(stage)
             envelopes = self.intake.envelopes(raws, stage, priority)
-            feeds_from = current_run.set(self)  # what is called meanwhile is inside this run
-            try:
-                if (wait := self.intake.admit(envelopes, stage)) is not None:
-                    await wait
-            finally:
-                current_run.reset(feeds_from)
+            refused, self.intake.refused = self.intake.refused, None
+            await self._admit(envelopes, stage)
+            if refused is not None:
+                raise refused
             if waits:
-                await channel.room()
+                if not channel.has_room:
+                    async with slots_given_back():
+                        await channel.room()
                 if channel.is_closed:
                     self._check_open()
             if self.timers.now() >= self.turn_ends:
@@ -220,6 +272,7 @@ class Run:
         """
         self.intake.has_ended = True
         self._close_source()
+        self._wake_batches()
         self._check_finished()
 
     def stop_intake(self, error: BaseException) -> None:
@@ -229,7 +282,52 @@ class Run:
         self.intake.is_closed = True
         self.close_intake()
 
+    def _lane_room(self, stage: int) -> int:
+        """How many items this run's own workers may add at once, without waiting for room."""
+        channel = self.stages[stage].channel
+        size = self.intake.batch_size(stage)
+        if channel.capacity is None:
+            return size
+        return min(size, max(channel.capacity + EXTRA_LANE - len(channel), 0))
+
+    def _no_lane_room(self, stage: int) -> WouldDeadlockError:
+        return WouldDeadlockError(
+            f"stage {self.facts.stage_names[stage]!r} is full: "
+            f"{len(self.stages[stage].channel):,} items wait, {EXTRA_LANE:,} of them beyond its "
+            "capacity, and a task of its own or of a later stage that waits for room there may "
+            "wait for itself"
+        )
+
+    async def _admit(self, envelopes: Sequence[Envelope], stage: int) -> None:
+        if not envelopes:
+            return
+        feeds_from = current_run.set(self)  # what is called meanwhile is inside this run
+        try:
+            if (wait := self.intake.admit(envelopes, stage)) is not None:
+                await wait
+        except PipelineError:
+            raise
+        except Exception as error:
+            self.crash(error)  # it is not the source that failed
+            raise
+        finally:
+            current_run.reset(feeds_from)
+
     # Stopping
+
+    def pause(self) -> None:
+        """Begin with nothing new: workers end the item in hand and leave. May be called twice."""
+        if not (self.is_paused or self._is_stopping or self.is_over):
+            self.is_paused = True
+            for stage in self.stages:
+                stage.activate(0)
+
+    def resume(self) -> None:
+        """Go on after `pause`. May be called twice."""
+        if self.is_paused and not self.is_over:
+            self.is_paused = False
+            for stage in self.stages:
+                stage.activate(stage.worker_count)
 
     def cancel(self) -> None:
         """Stop now: cancel running tasks, settle everything else. May be called twice."""
@@ -247,6 +345,8 @@ class Run:
         if not self._is_stopping:
             self.how_stopped = "shut down"
         self._stop()
+        for stage in self.stages:
+            stage.begin_no_more()
 
     def fail(self, error: BaseException) -> None:
         """Something broke that no item can answer for: cancel, and let ``error`` come out."""
@@ -299,6 +399,19 @@ class Run:
             run = run.parent
         return run is self
 
+    def check_caller(self, what: str) -> None:
+        """Refuse a call from outside the run's event loop, which is no way to change a run.
+
+        Raises:
+            PipelineError: Another thread or event loop called, and the run is not over.
+        """
+        if asyncio._get_running_loop() is not self._loop and not self._ended.done():
+            raise PipelineError(
+                f"{what} was called from another thread or event loop than the run's own; from a "
+                "thread, use asyncio.run_coroutine_threadsafe(…, loop) or "
+                "loop.call_soon_threadsafe(…)"
+            )
+
     # Reading
 
     @property
@@ -310,7 +423,13 @@ class Run:
             return "cancelling"
         if self._is_stopping:
             return "stopping"
+        if self.is_paused:
+            return "paused"
         return "draining" if self.intake.has_ended else "running"
+
+    def now_or_end(self) -> float:
+        """The time, which stands still when the run is over."""
+        return self.timers.now() if self._ended_mono is None else self._ended_mono
 
     def gauges(self) -> list[readings.StageGauge]:
         """What the books do not know, stage by stage."""
@@ -318,7 +437,9 @@ class Run:
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""
-        return readings.pipeline_stats(self.ledger, self.facts, self.gauges())
+        return readings.pipeline_stats(
+            self.ledger, self.facts, self.gauges(), self.now_or_end(), self.intake.skipped
+        )
 
     def snapshot(self) -> DashboardSnapshot:
         """Everything a dashboard shows, at this moment; a true copy."""
@@ -328,13 +449,16 @@ class Run:
             self.gauges(),
             self.failures,
             now=self.timers.now(),
+            until=self.now_or_end(),
+            skipped_duplicates=self.intake.skipped,
             total=self.total,
             state=self.state,
         )
 
     def set_workers(self, stage: int, count: int) -> None:
         """Have ``count`` workers in a stage from now on; who is to leave ends the item in hand."""
-        self.stages[stage].set_worker_count(count)
+        if not self.is_over:
+            self.stages[stage].set_worker_count(count)
 
     # For the stages
 
@@ -364,12 +488,15 @@ class Run:
 
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""
-        result = envelope.arrive(self.facts.stage_names[envelope.position], error)
+        position = envelope.position
+        result = envelope.arrive(self.facts.stage_names[position], error)
         wait = self._deliver(result)
         if not self._keeps_results:
             self.intake.release(result.id)  # ids are compared with those in flight only
-        if error is not None and self._max_failures is not None:
-            self._check_failures()
+        if error is not None and self._limits_failures:
+            self._check_failures(position)
+        if self._batch_stages:
+            self._wake_batches()
         if not self.ledger.in_flight:
             self._check_finished()
         return wait
@@ -389,14 +516,47 @@ class Run:
         await asyncio.sleep(0)
         self.turn_ends = self.timers.now() + LONGEST_TURN
 
-    def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
+    def in_thread(
+        self, function: Callable[[], Any], threads: ThreadPoolExecutor | None = None
+    ) -> asyncio.Future[Any]:
         """Run a plain function in one of the run's threads, of which it has one per worker."""
+        if threads is not None:
+            return self._loop.run_in_executor(threads, function)
         if self._threads is None:
             # A thread starts only when none is idle, so there are never more than busy workers.
             self._threads = ThreadPoolExecutor(MOST_WORKERS, "antflow")
         return self._loop.run_in_executor(self._threads, function)
 
+    async def resources_of(self, factories: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+        """What these resources are in this run; entered if this is the first use."""
+        values: dict[str, Any] = {}
+        for name, factory in factories.items():
+            resources = self._resources.get(id(factory))
+            if resources is None:
+                resources = self._resources[id(factory)] = Resources(
+                    {name: factory}, "the run", self.create_side_task
+                )
+            [values[name]] = (await resources.get()).values()  # perhaps by another stage's name
+        return values
+
+    async def outlive(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Wait for a clean-up; what it raises ends the run, in order."""
+        try:
+            await close()
+        except asyncio.CancelledError:
+            self.cancel()
+        except BaseException as error:  # why: it comes out of `wait`, when everything is settled
+            self.fail(error)
+
     # Inside
+
+    def _time_is_up(self, seconds: float) -> None:
+        self.fail(TimeoutError(f"the run was not over after {seconds:g} s"))
+
+    def _wake_batches(self) -> None:
+        """Have those who wait for their batch to fill look whether more can come at all."""
+        for stage in self._batch_stages:
+            stage.channel.wake_all()
 
     def _rewire(self) -> None:
         for stage in self.stages:
@@ -405,6 +565,10 @@ class Run:
     async def _feed_from(self, items: AsyncIterable[Any] | IterableSource) -> None:
         failure: Exception | None = None
         try:
+            for result in self._again:
+                envelope = self.intake.again(result, self.facts.stage_names)
+                await self._admit([envelope], envelope.position)
+                await self.stages[envelope.position].channel.room()
             if isinstance(items, IterableSource):
                 await self.feed(items)
             else:
@@ -474,18 +638,24 @@ class Run:
             self.intake.is_closed = True
             self._finishing.set_result(None)
 
-    def _check_failures(self) -> None:
-        limit, failed = self._max_failures, self.ledger.failed
-        assert limit is not None
-        if isinstance(limit, int):
-            reached = failed >= limit
-        else:
-            settled = self.ledger.accepted + self.ledger.children - self.ledger.in_flight
-            reached = settled >= FEWEST_FOR_A_RATIO and failed >= limit * settled
-        if reached and not self.intake.is_closed:
-            self.stop_intake(
-                TooManyFailures(f"{failed} items failed (max_failures={limit}); intake was stopped")
-            )
+    def _check_failures(self, position: int) -> None:
+        if self.intake.is_closed:
+            return
+        settled = self.ledger.accepted + self.ledger.children - self.ledger.in_flight
+        stage, book = self.stages[position], self.ledger.stages[position]
+        for limit, failed, of, where in (
+            (self._max_failures, self.ledger.failed, settled, ""),
+            (
+                stage.description.max_failures,
+                book.failed,
+                book.left,
+                f" in stage {stage.name!r}",
+            ),
+        ):
+            if limit is not None and _too_many(failed, of, limit):
+                text = f"{failed} items failed{where} (max_failures={limit}); intake was stopped"
+                self.stop_intake(TooManyFailures(text))
+                return
 
     def _stop(self) -> None:
         self._is_stopping = True
@@ -525,6 +695,7 @@ class Run:
         except BaseException as error:  # why: whoever waits for the run must not wait for ever
             self.crash(error, "the supervisor")
         finally:
+            self._ended_mono = self.timers.now()
             if self.observer is not None:
                 self.observer.closed()
             self._ended.set_result(None)
@@ -545,12 +716,25 @@ class Run:
             await self._until_tasks_have_ended()
         for wait in self._waits:  # it was cancelled meanwhile
             discard(wait)
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._let_go()
         if self._crashes:
             raise self._crashes[0]
         if (discrepancy := self._audit()) is not None and self.error is None:
             self.error = InternalError(f"the books of run {self.facts.run_id}: {discrepancy}")
+
+    async def _let_go(self) -> None:
+        """Leave what the tasks used, now that none is left."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for stage in self.stages:
+            await stage.close()
+        for resources in reversed(self._resources.values()):
+            await self.outlive(resources.close)
+        for stage in self.stages:
+            for thread in stage.abandoned.values():
+                thread.cancel()  # nobody is going to hear of its end
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _until_tasks_have_ended(self) -> None:
         while self._tasks:
@@ -570,6 +754,12 @@ class Run:
         return self.ledger.discrepancy()
 
 
+def _too_many(failed: int, settled: int, limit: float) -> bool:
+    if isinstance(limit, int):
+        return failed >= limit
+    return settled >= FEWEST_FOR_A_RATIO and failed >= limit * settled
+
+
 def take_snapshot(
     ledger: Ledger,
     facts: RunFacts,
@@ -577,18 +767,23 @@ def take_snapshot(
     failures: FailureBook,
     *,
     now: float,
+    until: float | None = None,
+    skipped_duplicates: int = 0,
     total: int | None = None,
     state: RunState = "idle",
 ) -> DashboardSnapshot:
-    """A snapshot of the books."""
+    """A snapshot of the books; ``until``: when the run was over, if it is."""
+    ran_until = now if until is None else until
     return DashboardSnapshot(
         worker_states=readings.worker_states(ledger, facts, gauges),
         worker_metrics=readings.worker_metrics(ledger, facts, gauges),
-        pipeline_stats=readings.pipeline_stats(ledger, facts, gauges),
+        pipeline_stats=readings.pipeline_stats(
+            ledger, facts, gauges, ran_until, skipped_duplicates
+        ),
         error_summary=failures.summary(FAILURES_IN_SNAPSHOT),
         timestamp=facts.timestamp(now),
         run_id=facts.run_id,
         total_items=total,
         state=state,
-        elapsed=now - facts.started_mono,
+        elapsed=ran_until - facts.started_mono,
     )

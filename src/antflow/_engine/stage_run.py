@@ -1,38 +1,30 @@
-"""One stage of one run: its channel, workers and waiting retries, and an item's rarer turns."""
+"""One stage of one run: its channel, its workers, its waiting retries, and what they share."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from inspect import isawaitable
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import ItemCancelled, TaskFailedError
 from antflow._core.ledger import WorkerBook
-from antflow._core.ports import Wait
 from antflow._core.readings import StageGauge
-from antflow._core.stage import (
-    DEFAULT_CAPACITY_PER_WORKER,
-    Stage,
-    StageCallback,
-    capacity,
-    retry_policy,
-)
-from antflow._core.text import clean, error_type_name, safe_repr
-from antflow._engine.attempt import Attempt, Call, own_failure
+from antflow._core.stage import Stage, capacity, most_retries_waiting
+from antflow._engine.attempt import Answer, Attempt, own_failure
+from antflow._engine.batches import Batches
+from antflow._engine.call_limits import CallLimits
+from antflow._engine.calls import Call, is_async
 from antflow._engine.channel import Channel
 from antflow._engine.current import current_seat
-from antflow._engine.recorder import Recorder, discard
+from antflow._engine.endings import Endings
+from antflow._engine.recorder import Recorder
+from antflow._engine.resources import Resources
 from antflow._engine.retries import RetryHeap
+from antflow._engine.runners import Threads, runner_for
 from antflow._engine.worker import work
 
 if TYPE_CHECKING:
     from antflow._engine.run import Run
-
-logger = logging.getLogger("antflow")
 
 
 class StageRun:
@@ -52,21 +44,28 @@ class StageRun:
         self.description = description
         self.recorder = recorder
         self.next_channel: Channel[Envelope] | None = None
-        self.worker_count = description.workers
+        self.worker_count = self.active_count = description.workers
+        self._counted_until = run.timers.now()
+        self._worker_seconds = 0.0
         self._alive: set[int] = set()
+        self._serving: dict[int, asyncio.Task[Any]] = {}
         self._vacant = list(reversed(range(description.workers)))
-        self._policy = retry_policy(description)
         self.channel: Channel[Envelope] = Channel(
             capacity(description), recruit=self._recruit, has_more=run.intake_is_hungry(index)
         )
         self.take: Callable[[], Envelope | None] = self.channel.take
-        self.retries = RetryHeap(
-            self.channel,
-            run.timers,
-            capacity(description) or description.workers * DEFAULT_CAPACITY_PER_WORKER,
-        )
-        self._attempt = Attempt(description, recorder, run.timers.now, run.in_thread, run.crash)
+        self.retries = RetryHeap(self.channel, run.timers, most_retries_waiting(description))
+        self.runner = runner_for(self)
+        self._has_plain_tasks = not all(is_async(task) for task in description.tasks)
+        self.abandoned: dict[int, asyncio.Future[Any]] = {}
+        self._resources: dict[int, Resources] = {}
+        self.calls = CallLimits(description, run.timers.now)
+        self._attempt = Attempt(self)
         self.attempt = self._attempt.run
+        if description.batch is not None:
+            self.attempt = self._attempt.run_alone
+        self.endings = Endings(self)
+        self.batches = None if description.batch is None else Batches(self)
         self.direct: Call | None = None
         self.rewire()
 
@@ -79,14 +78,33 @@ class StageRun:
 
     def set_worker_count(self, count: int) -> None:
         """Have ``count`` workers. New ones start when there is work; the last ones leave first."""
+        self._count_worker_seconds()
         self.worker_count = count
+        if not self.run.is_paused:
+            self.activate(count)
+
+    def activate(self, count: int) -> None:
+        """Have ``count`` of the workers at work: all of them, or none while the run is paused."""
+        self.active_count = count
         self._vacant = [index for index in reversed(range(count)) if index not in self._alive]
         self.channel.wake_all()  # those who are to leave are among them
         self.channel.ring()
 
     def gauge(self) -> StageGauge:
         """What the books of the stage do not know."""
-        return StageGauge(self.worker_count, self.channel.capacity, self.channel.blocked)
+        now = self.run.now_or_end()
+        return StageGauge(
+            self.worker_count,
+            self.channel.capacity,
+            self.channel.blocked,
+            len(self.abandoned),
+            self._worker_seconds + self.worker_count * max(now - self._counted_until, 0.0),
+        )
+
+    def _count_worker_seconds(self) -> None:
+        now = self.run.timers.now()
+        self._worker_seconds += self.worker_count * (now - self._counted_until)
+        self._counted_until = now
 
     def _recruit(self) -> bool:
         if not self._vacant:
@@ -100,170 +118,136 @@ class StageRun:
 
     async def _serve(self, worker: WorkerBook) -> None:
         current_seat.set((self, worker))
+        running = asyncio.current_task()
+        assert running is not None
+        self._serving[worker.index] = running
         try:
-            await work(self, worker)
+            if self.batches is not None:
+                await self.batches.work(worker)
+            else:
+                await work(self, worker)
         finally:
-            self._alive.discard(worker.index)
-            if worker.index < self.worker_count:
-                self._vacant.append(worker.index)
+            try:
+                await self._leave(worker)
+            finally:
+                del self._serving[worker.index]
+                self._alive.discard(worker.index)
+                if worker.index < self.active_count:
+                    self._vacant.append(worker.index)
+                    self.channel.ring()
+
+    async def _leave(self, worker: WorkerBook) -> None:
+        if self.description.resource_scope == "worker":
+            resources = self._resources.pop(worker.index, None)
+            if resources is not None:
+                await self.run.outlive(resources.close)
+        await self.runner.leave(worker)
 
     async def receive(self, worker: WorkerBook) -> Envelope | None:
         """The next item for a worker that found none, or ``None`` when it is to leave."""
-        while not self.channel.is_closed and worker.index < self.worker_count:
+        while not self.channel.is_closed and worker.index < self.active_count:
             if (envelope := self.channel.take()) is not None:
                 return envelope
-            if self.index == 0 and self.run.intake.is_hungry:
+            if self.pulls:
                 await self.run.intake.pull()
             else:
                 await self.channel.wait()
         return None
 
-    # An item that is through
+    @property
+    def pulls(self) -> bool:
+        """Whether there is more to be had from the source, right now."""
+        return self.index == 0 and self.run.intake.is_hungry
 
-    def put_on(self, envelope: Envelope, value: Any) -> Wait:
-        """Put an item whose completion was recorded, and told, where it goes next."""
-        envelope.value = value
-        channel = self.next_channel
-        if channel is None:
-            return self.run.settle(envelope, None)
-        envelope.position += 1
-        envelope.attempts = 0
-        return channel.room() if channel.put(envelope, envelope.priority) else None
-
-    async def move_on(self, envelope: Envelope, value: Any, wait: Wait) -> None:
-        """Tell that an item is through, then put it on."""
-        await self._move_on(envelope, value, wait, "on_success", self.description.on_success)
-
-    async def _move_on(
-        self, envelope: Envelope, value: Any, wait: Wait, name: str, callback: StageCallback | None
-    ) -> None:
-        try:
-            await self._tell(wait, name, callback, envelope, value, value)
-        except BaseException:  # cancelled meanwhile: it was recorded, so it must be put
-            discard(self.put_on(envelope, value))
-            raise
-        if (following := self.put_on(envelope, value)) is not None:
-            await following
-
-    async def passes_by(self, envelope: Envelope, worker: WorkerBook) -> bool:
-        """Whether ``skip_if`` took the item off the worker's hands: it passed by, or failed."""
-        skip_if = self.description.skip_if
-        assert skip_if is not None
-        try:
-            answer: Any = skip_if(envelope.value)
-            if isawaitable(answer):
-                answer = await answer
-            passes = bool(answer)
-        except Exception as error:
-            await self._fail_in_skip_if(envelope, worker, error)
+    def may_get_more(self, gathered: int) -> bool:
+        """Whether more items can come besides the ``gathered`` ones, which no worker has begun."""
+        if not self.run.intake.has_ended:
             return True
-        except asyncio.CancelledError as error:
-            failure = self.own_failure(error, envelope, worker, "skip_if")
-            await self._fail_in_skip_if(envelope, worker, failure)
-            return True
-        except BaseException as error:  # why: it ends the run, in order; see `interrupt`
-            self.interrupt(error, envelope, worker)
-            return True
-        if passes:
-            wait = self.recorder.skipped(envelope, worker, self.run.timers.now())
-            await self._move_on(envelope, envelope.value, wait, "on_skip", self.description.on_skip)
-        return passes
+        books = self.run.ledger.stages[: self.index + 1]
+        inside = sum(book.waiting + book.in_progress + book.retrying for book in books)
+        return inside > gathered
 
-    async def _fail_in_skip_if(
-        self, envelope: Envelope, worker: WorkerBook, error: Exception
-    ) -> None:
-        wait = self.recorder.started(envelope, worker, self.run.timers.now())
+    async def wait_to_begin(self, worker: WorkerBook, wait: Awaitable[Any]) -> None:
+        """Have a worker wait until the next try of what it has in hand may begin.
+
+        Cancellation: of the worker, also by `begin_no_more`.
+        """
+        worker.wait_begins("limit", self.run.timers.now())
+        if self.channel.is_closed:
+            self._serving[worker.index].cancel()
         try:
-            if wait is not None:
-                await wait
-        except asyncio.CancelledError:
-            self.give_up(envelope, worker)
-            raise
-        await self._fail(envelope, worker, _trimmed(error))
+            await wait
+        finally:
+            worker.wait_ends(self.run.timers.now())
 
-    # An item that is not
+    def begin_no_more(self) -> None:
+        """The run is being shut down: cancel the workers that wait for a try to begin."""
+        for index, task in self._serving.items():
+            if self.run.ledger.stages[self.index].worker(index).waits_for == "limit":
+                task.cancel()
+
+    def abandon(self, worker: WorkerBook, thread: asyncio.Future[Any]) -> None:
+        """A worker's thread goes on although nobody waits for its task any more."""
+        self.abandoned[worker.index] = thread
+
+    # What the tasks use
+
+    async def resources_for(self, worker: WorkerBook) -> dict[str, Any]:
+        """What the stage's resources are for a worker; entered if this is the first use."""
+        options = self.description
+        if options.executor == "process":
+            return {}  # the child process enters its own
+        if options.resource_scope == "run":
+            return await self.run.resources_of(options.resources)
+        key = worker.index if options.resource_scope == "worker" else -1
+        resources = self._resources.get(key)
+        if resources is None:
+            in_thread = None
+            if isinstance(self.runner, Threads) and self._has_plain_tasks:
+                in_thread = self.runner.in_own_thread(worker)
+            resources = self._resources[key] = Resources(
+                options.resources, f"stage {self.name}", self.run.create_side_task, in_thread
+            )
+        return await resources.get()
+
+    async def close(self) -> None:
+        """Let go of what the stage's tasks used; when no worker is left."""
+        for resources in self._resources.values():
+            await self.run.outlive(resources.close)
+        self._attempt.close()
+        self.calls.close()
+
+    # An item's turns
 
     async def tried_in_vain(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
-        """A try failed: have the item wait for the next one, or settle it as failed."""
-        error = _trimmed(error)
-        if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure
-            error = TaskFailedError(worker.task or "", error)
-        delay = self._policy.next_delay(envelope.attempts)
-        if delay is None:
-            await self._fail(envelope, worker, error)
-            return
-        if self._policy.whole_stage:
-            envelope.task = 0
-        wait = self.recorder.retrying(envelope, worker, error, self.run.timers.now())
-        try:
-            if wait is not None:
-                await self._tell(wait, "", None, envelope, None, None)
-        finally:
-            self.retries.push(envelope, delay)
-        if self.retries.is_full:
-            await self.retries.room()
+        """See `Endings.tried_in_vain`."""
+        await self.endings.tried_in_vain(envelope, worker, error)
 
-    async def _fail(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
-        wait = self.recorder.failed(envelope, worker, error, self.run.timers.now())
-        logger.warning(
-            "item %s failed in stage %s after %d attempts: %s: %s",
-            clean(safe_repr(envelope.id)),
-            clean(self.name),
-            envelope.attempts,
-            error_type_name(error),
-            clean(error),
-        )
-        try:
-            callback = self.description.on_failure
-            await self._tell(wait, "on_failure", callback, envelope, error, envelope.value)
-        except BaseException:
-            discard(self.run.settle(envelope, error))
-            raise
-        if (following := self.run.settle(envelope, error)) is not None:
-            await following
+    async def try_batch(
+        self, group: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
+    ) -> None:
+        """Try a batch, again and again while it is held back (`RetryAfter`).
 
-    def own_failure(
-        self,
-        error: asyncio.CancelledError,
-        envelope: Envelope,
-        worker: WorkerBook,
-        name: str | None = None,
-    ) -> TaskFailedError:
-        """The failure that a ``CancelledError`` of the user's code amounts to.
+        Args:
+            group: The batch.
+            worker: Who tries it.
+            answers: Where to note what became of each item.
 
         Raises:
-            asyncio.CancelledError: It is not theirs, the worker is cancelled; the item is given up.
+            Exception: All items failed that have no answer.
         """
-        try:
-            return own_failure(error, name or worker.task or "")
-        except asyncio.CancelledError:
-            self.give_up(envelope, worker)
-            raise
-
-    def interrupt(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> None:
-        """User's code raised `KeyboardInterrupt`, `SystemExit` or their like: end the run with it.
-
-        Raised here it would tear the event loop down in the middle of things; instead it comes out
-        of `Run.wait`, when everything is settled. `GeneratorExit` alone cannot wait.
-        """
-        self.give_up(envelope, worker)
-        self.run.fail(error)
-        if isinstance(error, GeneratorExit):
-            raise error
-
-    def give_up(self, envelope: Envelope, worker: WorkerBook | None) -> Wait:
-        """Settle as cancelled an item that a worker, or nobody, has in hand. Never waits.
-
-        Returns:
-            The observers' wait, which a run that is being cancelled discards.
-        """
-        error = ItemCancelled(f"the run was {self.run.how_stopped} before the item was through")
-        wait = self.recorder.cancelled(envelope, worker, error, self.run.timers.now())
-        discard(self.run.settle(envelope, error))
-        if self.run.is_cancelling or worker is not None:
-            discard(wait)
-            return None
-        return wait
+        while rest := [item for item in group if item not in answers]:
+            try:
+                await self._attempt.run_batch(rest, worker, answers)
+                continue
+            except Exception as error:
+                rest = [item for item in rest if item not in answers]
+                seconds = self.endings.hold_seconds(error, rest)
+                if seconds is None:
+                    raise
+            except asyncio.CancelledError as error:
+                raise own_failure(error, worker.task or "") from error
+            await self.endings.wait_out(worker, seconds, rest)
 
     def settle_all(self) -> list[Awaitable[None]]:
         """Settle as cancelled everything that waits here.
@@ -272,41 +256,5 @@ class StageRun:
             The observers' waits.
         """
         envelopes = self.channel.drain() + self.retries.drain()
-        waits = [self.give_up(envelope, None) for envelope in envelopes]
+        waits = [self.endings.give_up(envelope, None) for envelope in envelopes]
         return [wait for wait in waits if wait is not None]
-
-    async def _tell(
-        self,
-        wait: Wait,
-        name: str,
-        callback: StageCallback | None,
-        envelope: Envelope,
-        subject: Any,
-        value: Any,
-    ) -> None:
-        """Wait for the observers, then call ``callback(id, subject, payload)``."""
-        with self.run.delivery():
-            if wait is not None:
-                await wait
-            if callback is not None:
-                payload = {
-                    "id": envelope.id,
-                    "value": value,
-                    "_sequence_id": envelope.sequence_id,
-                    **envelope.metadata,
-                }
-                label = f"{name} of stage {self.name}"
-                told = self.run.guard.call(label, callback, envelope.id, subject, payload)
-                if told is not None:
-                    await told
-
-
-def _trimmed(error: Exception) -> Exception:
-    """Cut the engine's own frames off a traceback: they would keep the whole run alive."""
-    traceback: TracebackType | None = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith(
-        "antflow._engine"
-    ):
-        traceback = traceback.tb_next
-    error.with_traceback(traceback)
-    return error

@@ -1,7 +1,7 @@
 """The worker loop: take, start, try, hand over.
 
 The loop reads like the way of an item. What is rare (a task failed, an item passes by, somebody
-listens) is a call into the `StageRun`. There is no `asyncio.Task`, no timer and no future per
+listens) is a call into the `Endings`. There is no `asyncio.Task`, no timer and no future per
 item: a task that does not suspend costs no turn of the event loop.
 
 An item that was taken is in the worker's hands, until one of the recorder's methods that end a
@@ -15,7 +15,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from antflow._core.ledger import WorkerBook
-from antflow._engine.recorder import discard
+from antflow._core.waits import discard
+from antflow._engine.expansion import ENDS_HERE
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -28,9 +29,9 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
     """
     run, recorder, take, now = stage.run, stage.recorder, stage.take, stage.run.timers.now
     skip_if, on_success = stage.description.skip_if, stage.description.on_success
-    attempt, next_channel = stage.attempt, stage.next_channel
+    attempt, next_channel, endings = stage.attempt, stage.next_channel, stage.endings
     time = now()
-    while worker.index < stage.worker_count:
+    while worker.index < stage.active_count:
         envelope = take()
         if envelope is None:
             envelope = await stage.receive(worker)
@@ -38,14 +39,14 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
                 return
             time = now()
         if skip_if is not None and not envelope.attempts:
-            if await stage.passes_by(envelope, worker):
+            if await endings.passes_by(envelope, worker):
                 continue
             time = now()
         try:
             if (wait := recorder.started(envelope, worker, time)) is not None:
                 await wait
         except BaseException:
-            stage.give_up(envelope, worker)
+            endings.give_up(envelope, worker)
             raise
         try:
             if (direct := stage.direct) is not None:
@@ -53,22 +54,26 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
             else:
                 value = await attempt(envelope, worker)
         except Exception as error:
-            await stage.tried_in_vain(envelope, worker, error)
+            await endings.tried_in_vain(envelope, worker, error)
         except asyncio.CancelledError as error:
-            await stage.tried_in_vain(envelope, worker, stage.own_failure(error, envelope, worker))
+            failure = endings.own_failure(error, envelope, worker)
+            await endings.tried_in_vain(envelope, worker, failure)
         except BaseException as error:  # why: it ends the run, in order; see `interrupt`
-            stage.interrupt(error, envelope, worker)
+            endings.interrupt(error, envelope, worker)
             return
         else:
+            if isinstance(value, ENDS_HERE) and await endings.ends_here(envelope, worker, value):
+                time = now()
+                continue
             time = now()
             try:
                 wait = recorder.completed(envelope, worker, value, time)
             except BaseException:  # a callback raised KeyboardInterrupt or its like
-                discard(stage.put_on(envelope, value))
+                discard(endings.put_on(envelope, value))
                 raise
             if wait is not None or on_success is not None:
-                wait = stage.move_on(envelope, value, wait)
-            elif next_channel is None:  # from here on `StageRun.put_on`, written out
+                wait = endings.move_on(envelope, worker, value, wait)
+            elif next_channel is None:  # from here on `Endings.put_on`, written out
                 envelope.value = value
                 wait = run.settle(envelope, None)
             else:
@@ -78,8 +83,12 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
                 if next_channel.put(envelope, envelope.priority):
                     wait = next_channel.room()
             if wait is not None:
-                await wait
-                time = now()
+                worker.wait_begins("room", time)
+                try:
+                    await wait
+                finally:
+                    time = now()
+                    worker.wait_ends(time)
             if time < run.turn_ends:
                 continue
         await run.breathe()

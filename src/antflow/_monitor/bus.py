@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Generator
 from inspect import isawaitable
 from typing import Any
 
-from antflow._core.ports import Wait
 from antflow._core.text import clean
+from antflow._core.waits import Wait, discard
 
 logger = logging.getLogger("antflow")
 
@@ -82,6 +82,4 @@ class _Told:
         return self._guard.finish(self._name, self._answer).__await__()
 
     def close(self) -> None:
-        close = getattr(self._answer, "close", None)
-        if close is not None:
-            close()
+        discard(self._answer)

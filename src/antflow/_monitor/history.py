@@ -49,7 +49,7 @@ class RunHistory:
         self._records = bytearray()
         self._count = 0
         self._last: dict[Any, int] = {}
-        self._errors: dict[int, tuple[Exception, int]] = {}
+        self._details: dict[int, tuple[Exception | None, int]] = {}
         self._failures = FailureBook()
         quiet = frozenset(quiet_stages)
         self._retry_codes = [
@@ -78,8 +78,9 @@ class RunHistory:
         began: float | None,
         now: float,
         error: Exception | None,
+        value: Any = None,
     ) -> None:
-        """A visit ended."""
+        """A visit ended, or an item was made from another; see `Observer.ended`."""
         number = self._count
         self._count = number + 1
         last, item_id, stage = self._last, envelope.id, envelope.position
@@ -94,11 +95,13 @@ class RunHistory:
                     envelope.attempts,
                     self.facts.timestamp(now),
                 )
-            self._errors[number] = (error, envelope.attempts)
+            self._details[number] = (error, envelope.attempts)
+        elif kind == Kind.EXPANDED:
+            self._details[number] = (None, value)
         self._records += RECORD.pack(
             nan if began is None else began,
             now,
-            last[item_id],
+            last.get(item_id, NO_RECORD),
             stage,
             kind,
             NO_WORKER if worker is None else worker.index,
@@ -133,7 +136,12 @@ class RunHistory:
         counts["queued"] = sum(book.waiting for book in ledger.stages)
         counts["in_progress"] = sum(book.in_progress for book in ledger.stages) + waits_quietly
         counts["retrying"] = sum(book.retrying for book in ledger.stages) - waits_quietly
-        counts["completed"] = ledger.stages[-1].completed
+        counts["completed"] = (
+            ledger.stages[-1].completed
+            + ledger.stages[-1].emitted
+            + ledger.dropped
+            + ledger.expanded
+        )
         counts["skipped"] = ledger.stages[-1].skipped
         counts["failed"] = ledger.failed + ledger.cancelled
         return counts
@@ -167,7 +175,7 @@ class RunHistory:
 
     def with_status(self, status: StatusType) -> Iterator[StatusEvent]:
         """The last events of all items that have this status now."""
-        held = {worker.item.id for worker in self._busy()}
+        held = {item.id for worker in self._busy() for item in (worker.item, *worker.more)}
         for item_id, number in tuple(self._last.items()):
             if item_id in held or self._status_after(number) == status:
                 event = self.status(item_id)
@@ -187,6 +195,8 @@ class RunHistory:
             return "retrying"
         if kind == Kind.RETRYING | QUIET:
             return "in_progress"
+        if kind in (Kind.DROPPED, Kind.EXPANDED):
+            return "completed"
         if kind == Kind.ADMITTED or stage + 1 < len(self.facts.stage_names):
             return "queued"
         return "skipped" if kind == Kind.SKIPPED else "completed"
@@ -206,7 +216,7 @@ class RunHistory:
             stage,
             worker,
             ended,
-            *self._errors.get(number, (None, 0)),
+            *self._details.get(number, (None, 0)),
             quiet=bool(kind & QUIET),
         )
         return events
@@ -224,7 +234,7 @@ class RunHistory:
 
     def _holder(self, item_id: Any) -> WorkerBook | None:
         for worker in self._busy():
-            if worker.item.id == item_id:
+            if any(item.id == item_id for item in (worker.item, *worker.more)):
                 return worker
         return None
 
@@ -262,13 +272,22 @@ def status_events(
     *,
     quiet: bool,
 ) -> list[StatusEvent]:
-    """The events that the end of a visit is told as, in order; ``quiet``: a retry is not told."""
+    """The events that the end of a visit is told as, in order; ``quiet``: a retry is not told.
+
+    ``attempts`` is the number of the try; for EXPANDED the number of items made.
+    """
     if kind is Kind.ADMITTED:
         return [make_event(facts, item_id, stage, "queued", NO_WORKER, mono)]
-    if kind in (Kind.COMPLETED, Kind.SKIPPED):
-        status: StatusType = "completed" if kind is Kind.COMPLETED else "skipped"
-        events = [make_event(facts, item_id, stage, status, worker, mono)]
-        if stage + 1 < len(facts.stage_names):
+    if kind in (Kind.DROPPED, Kind.EXPANDED):
+        ending = {"dropped": True} if kind is Kind.DROPPED else {"expanded": attempts}
+        return [make_event(facts, item_id, stage, "completed", worker, mono, ending)]
+    if kind in (Kind.COMPLETED, Kind.SKIPPED, Kind.EMITTED):
+        is_last = stage + 1 == len(facts.stage_names)
+        events: list[StatusEvent] = []
+        if kind is not Kind.EMITTED or is_last:
+            status: StatusType = "skipped" if kind is Kind.SKIPPED else "completed"
+            events.append(make_event(facts, item_id, stage, status, worker, mono))
+        if not is_last:
             events.append(make_event(facts, item_id, stage + 1, "queued", NO_WORKER, mono))
         return events
     if kind is Kind.RETRYING and quiet:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from typing import Any, cast
 
-from antflow._core.checks import check_callback, check_seconds
+from antflow._core.checks import check_callback, check_choice, check_seconds, refusal
 from antflow._core.envelope import Envelope
 from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, TaskEventType
 from antflow._core.ledger import Ledger, WorkerBook
-from antflow._core.ports import Observer, Wait
+from antflow._core.options import named_options
+from antflow._core.ports import Observer
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary, FailedItem
 from antflow._core.text import safe_repr
 from antflow._core.transition import Kind
+from antflow._core.waits import Wait, discard
 from antflow._monitor.bus import CallbackGuard
 from antflow._monitor.history import NO_WORKER, RunHistory, make_event, status_events
 
@@ -60,6 +62,7 @@ class StatusTracker:
     on_task_retry: TaskCallback | None
     on_task_fail: TaskCallback | None
 
+    @named_options
     def __init__(
         self,
         on_status_change: StatusCallback | None = None,
@@ -100,6 +103,7 @@ class StatusTracker:
 
     # Queries. ``run=None``: the latest run that saw the id.
 
+    @named_options
     def get_status(self, item_id: Any, run: str | None = None) -> StatusEvent | None:
         """The item's latest event; ``None`` for an unknown id.
 
@@ -110,6 +114,7 @@ class StatusTracker:
         history = self._find(item_id, run)
         return None if history is None else history.status(item_id)
 
+    @named_options
     def get_history(self, item_id: Any, run: str | None = None) -> list[StatusEvent]:
         """All events of an item so far, oldest first; ``[]`` for an unknown id.
 
@@ -118,18 +123,17 @@ class StatusTracker:
         history = self._find(item_id, run)
         return [] if history is None else history.history(item_id)
 
+    @named_options
     def get_by_status(self, status: StatusType, run: str | None = None) -> list[StatusEvent]:
         """The latest events of all items that have this status now.
 
         Raises:
             ValueError: ``status`` is not one of the six.
         """
-        if status not in STATUSES:
-            raise ValueError(
-                f"status={safe_repr(status)}: must be one of {', '.join(map(repr, STATUSES))}"
-            )
+        check_choice(ValueError, "status", status, STATUSES)
         return [event for history in self._chosen(run) for event in history.with_status(status)]
 
+    @named_options
     def get_stats(self, run: str | None = None) -> dict[str, int]:
         """Status → how many items have it now, all six statuses; over all runs, or one."""
         totals: dict[str, int] = dict.fromkeys(STATUSES, 0)
@@ -138,14 +142,17 @@ class StatusTracker:
                 totals[status] += count
         return totals
 
+    @named_options
     def get_tracked_ids(self, run: str | None = None) -> list[Any]:
         """Ids of all items seen, in the order they were taken in, each once."""
         return list(dict.fromkeys(i for history in self._chosen(run) for i in history.ids()))
 
+    @named_options
     def get_failed_items(self, run: str | None = None) -> list[FailedItem]:
         """All items that failed for good or were cancelled (``ItemCancelled``), oldest first."""
         return self.get_error_summary(run).failed_items
 
+    @named_options
     def get_error_summary(self, run: str | None = None) -> ErrorSummary:
         """Failed and cancelled items summed up, over all runs or one."""
         total = ErrorSummary(0, {}, {}, [])
@@ -175,6 +182,8 @@ class StatusTracker:
         self._followers.pop(run_id, None)
 
     def _chosen(self, run: str | None) -> Iterator[RunHistory]:
+        if run is not None and not isinstance(run, str):
+            raise refusal(TypeError, "run", run, "must be the id of a run (a string), or None")
         if run is None:
             yield from tuple(self._runs.values())
         elif run in self._runs:
@@ -248,7 +257,7 @@ class Follower:
         error: Exception | None,
         value: Any,
     ) -> Wait:
-        self._history.ended(kind, envelope, worker, began, now, error)
+        self._history.ended(kind, envelope, worker, began, now, error, value)
         if not self.hears_starts:
             return None
         stage = envelope.position
@@ -261,7 +270,7 @@ class Follower:
                 NO_WORKER if worker is None else worker.index,
                 now,
                 error,
-                envelope.attempts,
+                value if kind is Kind.EXPANDED else envelope.attempts,
                 quiet=stage in self._quiet,
             )
         )
@@ -330,13 +339,12 @@ class _Rest:
             yield from following.__await__()
 
     def close(self) -> None:
-        getattr(self._wait, "close", lambda: None)()
+        discard(self._wait)
         self._tell_the_rest()
 
     def _tell_the_rest(self) -> None:
         # The callback is called, but nobody waits for it any more.
-        following = self._follower._tell(self._rest)
-        getattr(following, "close", lambda: None)()
+        discard(self._follower._tell(self._rest))
 
 
 def _refuse(message: str) -> Exception:

@@ -4,6 +4,8 @@
 object of your own as ``custom_dashboard``.
 """
 
+from antflow._core.checks import check_choice
+from antflow._core.options import named_options
 from antflow.display.base import BaseDashboard
 from antflow.display.compact import CompactDashboard
 from antflow.display.detailed import DetailedDashboard
@@ -31,6 +33,7 @@ _DISPLAYS: dict[str, type[BaseDashboard]] = {
 }
 
 
+@named_options
 def create(name: str) -> BaseDashboard:
     """Make a built-in display.
 
@@ -41,7 +44,5 @@ def create(name: str) -> BaseDashboard:
     Raises:
         ValueError: There is no such display.
     """
-    if name not in _DISPLAYS:
-        names = ", ".join(map(repr, _DISPLAYS))
-        raise ValueError(f"name={name!r}: must be one of {names}")
+    check_choice(ValueError, "name", name, tuple(_DISPLAYS))
     return _DISPLAYS[name]()

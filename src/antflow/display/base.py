@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TextIO
 
 from rich.console import RenderableType
 
+from antflow._core.options import named_options
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
@@ -53,10 +54,12 @@ class BaseDashboard(DashboardProtocol):
     Attributes:
         total: How many items there will be; 0 while that is not known.
         start_time: When the run began, in Unix seconds; ``None`` before.
+        file: Where it draws; ``None`` = what is standard output when a run begins.
     """
 
     total: int = 0
     start_time: float | None = None
+    file: TextIO | None = None
 
     _draws: ClassVar[bool] = True
     _fills_screen: ClassVar[bool] = False
@@ -69,6 +72,7 @@ class BaseDashboard(DashboardProtocol):
     _terminal: Terminal | None = None
     _log: PlainLog | None = None
 
+    @named_options
     def __init__(self, refresh_rate: float = 4.0) -> None:
         self.refresh_rate = refresh_rate
 
@@ -88,14 +92,15 @@ class BaseDashboard(DashboardProtocol):
         self.start_time = None
         self._snapshot = self._progress = None
         self._name = getattr(pipeline, "name", self._name)
-        if self._draws and _can_draw_on(sys.stdout):
+        stream = sys.stdout if self.file is None else self.file
+        if self._draws and _can_draw_on(stream):
             screen = AlternateScreen if self._fills_screen else LiveArea
-            terminal = screen(sys.stdout)
+            terminal = screen(stream)
             if terminal.can_draw:
                 self._terminal = terminal
                 terminal.open()
                 return
-        self._log = PlainLog(sys.stdout, self._name)
+        self._log = PlainLog(stream, self._name)
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Show a snapshot."""

@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from antflow._core.checks import check_count
+from antflow._core.options import named_options
 from antflow._core.snapshot import DashboardSnapshot
 from antflow._monitor.view import (
     Progress,
@@ -47,6 +48,7 @@ class FullDashboard(BaseDashboard):
 
     _fills_screen: ClassVar[bool] = True
 
+    @named_options
     def __init__(self, refresh_rate: float = 4.0, max_items_shown: int = 20) -> None:
         super().__init__(refresh_rate)
         check_count(

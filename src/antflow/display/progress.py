@@ -5,6 +5,8 @@ from __future__ import annotations
 from rich.console import RenderableType
 from rich.text import Text
 
+from antflow._core.checks import check_count
+from antflow._core.options import named_options
 from antflow._core.snapshot import DashboardSnapshot
 from antflow.display.bars import bar_line
 from antflow.display.base import BaseDashboard
@@ -19,11 +21,18 @@ class ProgressDisplay(BaseDashboard):
 
     Args:
         total: Number of items, where the pipeline does not know it; 0 or ``None`` = not known.
-        width: Cells of the bar, at most.
+        width: Cells of the bar, at most; at least 1.
+
+    Raises:
+        ValueError: One of them is no such number.
     """
 
+    @named_options
     def __init__(self, total: int | None = None, width: int = 30) -> None:
         super().__init__()
+        if total is not None:
+            check_count(ValueError, "total", total, 0, "must be a whole number >= 0, or None")
+        check_count(ValueError, "width", width, 1, "must be a whole number >= 1")
         self._expected = self.total = total or 0
         self.width = width
 

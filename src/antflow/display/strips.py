@@ -114,7 +114,7 @@ def item_lines(
     title = [("in progress ", "bold"), (f"{busy}  longest first", "dim")]
     names = [canvas.text(worker.worker_name) for worker in shown]
     times = [_busy_for(worker, now) for worker in shown]
-    tasks = [canvas.text(worker.current_task or "") for worker in shown]
+    tasks = [canvas.text(_doing(worker)) for worker in shown]
     third = max(canvas.width // 3, 1)
     name_width = min(max(map(cell_len, names)), third)
     time_width = max(map(len, times))
@@ -131,6 +131,13 @@ def item_lines(
     if len(lines) < rows and len(shown) < busy:
         lines.append(more_line(canvas, busy - len(shown), "busy"))
     return lines
+
+
+def _doing(worker: WorkerState) -> str:
+    """What a worker does: waits for a limit, else what its task says, else the task's name."""
+    if worker.waits_for == "limit":
+        return "waits for a limit"
+    return worker.task_status or worker.current_task or ""
 
 
 def _busy_for(worker: WorkerState, now: float) -> str:

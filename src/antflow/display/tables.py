@@ -54,6 +54,9 @@ def _number(attribute: str, style: str) -> Callable[[StageStats], tuple[str, str
     return read
 
 
+LIMITED = Column("limited", 6, _number("limited_items", "magenta"))
+"""Shown from the first time that a limit made somebody wait."""
+
 COLUMNS = (
     Column("queue", 3, _queue),
     Column("running", 1, _running),
@@ -61,6 +64,7 @@ COLUMNS = (
     Column("failed", 2, _number("failed_items", "bold red")),
     Column("retried", 4, _number("retried_items", "yellow")),
     Column("skipped", 5, _number("skipped_items", "cyan")),
+    LIMITED,
 )
 
 
@@ -81,7 +85,7 @@ def _table(canvas: Canvas, stages: Sequence[StageStats], rows: int) -> list[Text
     shown = stages if len(stages) < rows else stages[: rows - 2]
     names = [canvas.text(stage.stage_name) for stage in shown]
     needed = min(max(map(cell_len, ["stage", *names])), LONGEST_NAME)
-    columns = list(COLUMNS)
+    columns = [c for c in COLUMNS if c is not LIMITED or any(s.limited_seconds for s in shown)]
     widths = {column: _column_width(column, shown) for column in columns}
     while columns and needed + sum(widths[c] + GAP for c in columns) > canvas.width:
         if len(columns) == 1 and SHORTEST_NAME + widths[columns[0]] + GAP <= canvas.width:

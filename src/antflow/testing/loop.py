@@ -28,6 +28,9 @@ from pathlib import PurePath
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, TypeVar, TypeVarTuple
 
+from antflow._core.checks import check_callback, check_count, refusal
+from antflow._core.options import named_options
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -65,12 +68,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
         reported: What came to the exception handler ("never retrieved" and the like), oldest first.
             A report without an exception is an `AssertionError` here. Reports that come after
             ``close()`` are logged too.
+
+    Raises:
+        TypeError: ``seed`` is no whole number, or ``on_step`` no function of one argument.
+        ValueError: A limit is no number, or one that is not allowed.
     """
 
     _ready: deque[asyncio.Handle]
     _stopping: bool
     _default_executor: Executor | None
 
+    # Until the loop is made: an option that is refused leaves none that would have to be closed.
+    _closed: bool = True
+
+    @named_options
     def __init__(
         self,
         seed: int | None = None,
@@ -80,6 +91,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         max_steps: int | None = None,
         thread_patience: float = 10.0,
     ) -> None:
+        check_schedule(seed, on_step)
+        check_limits(max_time, max_steps, thread_patience)
         super().__init__()
         self.seed = seed
         self.on_step = on_step
@@ -232,6 +245,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _stalled(self, why: str) -> Stalled:
         tasks = "\n".join(["pending tasks:", *pending_tasks(self)])
         return Stalled(f"{why} (step {self.steps}, {self._now} s, seed {self.seed}); {tasks}")
+
+
+def check_schedule(seed: object, on_step: object) -> None:
+    """Refuse what deals no schedule, and what cannot be told of its steps."""
+    if seed is not None and type(seed) is not int:
+        raise refusal(TypeError, "seed", seed, "must be a whole number, or None")
+    check_callback(TypeError, "on_step", on_step, "step")
+
+
+def check_limits(max_time: object, max_steps: object, thread_patience: object) -> None:
+    """Refuse limits that are no numbers above 0."""
+    for name, seconds in (("max_time", max_time), ("thread_patience", thread_patience)):
+        fits = isinstance(seconds, (int, float)) and seconds > 0
+        if not fits or isinstance(seconds, bool):
+            raise refusal(ValueError, name, seconds, "must be a number of seconds above 0")
+    if max_steps is not None:
+        allowed = "must be a whole number >= 1, or None"
+        check_count(ValueError, "max_steps", max_steps, 1, allowed)
 
 
 STEP_NAMES = (None, "task_wakeup", "__step", "__wakeup")  # Tasks written in C: 2, in Python: 2.

@@ -8,11 +8,15 @@ import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
+from antflow._core.checks import check_callback, check_choice, check_count, refusal, takes
+from antflow._core.options import named_options
 from antflow.testing.loop import (
     THIRTY_DAYS,
     LeftoverTasks,
     Stalled,
     VirtualLoop,
+    check_limits,
+    check_schedule,
     pending_tasks,
 )
 
@@ -20,6 +24,7 @@ T = TypeVar("T")
 MakeMain = Callable[[], Coroutine[Any, Any, T]]
 
 
+@named_options
 def run_virtual(
     main: Coroutine[Any, Any, T] | MakeMain[T],
     *,
@@ -63,8 +68,11 @@ def run_virtual(
         >>> run_virtual(main)
         3600.0
     """
-    if leftovers not in ("error", "cancel"):
-        raise ValueError(f"leftovers={leftovers!r}: must be 'error' or 'cancel'")
+    if not isinstance(main, Coroutine):
+        _check_main("main", main)
+    check_schedule(seed, on_step)
+    check_limits(max_time, max_steps, thread_patience)
+    check_choice(ValueError, "leftovers", leftovers, ("error", "cancel"))
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("run_virtual() cannot be called while an event loop is running")
     coroutine = main if isinstance(main, Coroutine) else main()
@@ -81,6 +89,12 @@ def run_virtual(
         if seed is not None:
             error.add_note(f"in the run with seed={seed}")
         raise
+
+
+def _check_main(name: str, main: object) -> None:
+    if not callable(main) or not takes(main, 0):
+        allowed = "must be a function without parameters that makes a coroutine"
+        raise refusal(TypeError, name, main, allowed)
 
 
 def _complete(loop: VirtualLoop, main: asyncio.Task[T], leftovers: str) -> T:
@@ -133,6 +147,7 @@ def _clean_up(loop: VirtualLoop, main: asyncio.Task[Any], leftovers: str) -> Bas
     return problem
 
 
+@named_options
 def cancel_at_every_step(
     make_main: MakeMain[object],
     check: Callable[[int], object] | None = None,
@@ -160,6 +175,11 @@ def cancel_at_every_step(
     Raises:
         BaseException: What a run (see `run_virtual`) or a check raised, with k in its notes.
     """
+    _check_main("make_main", make_main)
+    check_callback(TypeError, "check", check, "k")
+    for name, count in (("limit", limit), ("stride", stride)):
+        check_count(ValueError, name, count, 1, "must be a whole number >= 1")
+    check_schedule(seed, None)
     cancelled = 0
     for k in range(1, limit + 1, stride):
         try:

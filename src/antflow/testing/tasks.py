@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from antflow._core.checks import check_callback, check_count, check_seconds, refusal
+from antflow._core.options import named_fields, named_options
+
 T = TypeVar("T")
 
 
@@ -20,9 +23,18 @@ class FailTimes:
 
     Attributes:
         tries: Calls so far, by the item's `repr`.
+
+    Raises:
+        ValueError: ``times`` is no whole number >= 0.
+        TypeError: ``error`` cannot be called with one argument.
     """
 
+    @named_options
     def __init__(self, times: int, error: Callable[[str], BaseException] = ValueError) -> None:
+        check_count(ValueError, "times", times, 0, "must be a whole number >= 0")
+        if error is None:
+            raise refusal(TypeError, "error", error, "must be a class of exceptions")
+        check_callback(TypeError, "error", error, "message")
         self.times = times
         self.error = error
         self.tries: Counter[str] = Counter()
@@ -36,11 +48,15 @@ class FailTimes:
         return value
 
 
+@named_fields
 @dataclass(frozen=True, slots=True)
 class Sleep:
     """In the outcomes of `Scripted`: so many seconds before the outcome that follows."""
 
     seconds: float
+
+    def __post_init__(self) -> None:
+        check_seconds(ValueError, "seconds", self.seconds)
 
 
 class Scripted:
@@ -133,11 +149,18 @@ class Calls:
         made: The calls, in the order they began.
         running: How many run now.
         most_at_once: The most that ran at the same time.
+
+    Raises:
+        TypeError: ``task`` cannot be called with one argument.
+        ValueError: ``seconds`` is not a finite number >= 0.
     """
 
+    @named_options
     def __init__(
         self, task: Callable[[Any], Awaitable[Any]] | None = None, *, seconds: float = 0.0
     ) -> None:
+        check_callback(TypeError, "task", task, "value")
+        check_seconds(ValueError, "seconds", seconds)
         self.task = task
         self.seconds = seconds
         self.made: list[Call] = []

@@ -1,0 +1,74 @@
+"""Write to a database many rows at a time, each batch in one transaction.
+
+python examples/batches_into_sqlite.py
+
+A batch in which one row is refused is rolled back as a whole. It is tried again, and in the last
+try each row on its own: so a row that is wrong takes no other down.
+"""
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+from antflow import Pipeline, Stage
+
+Row = tuple[int, int]
+
+FILE = "measured.sqlite"
+CREATE = "CREATE TABLE measured (number PRIMARY KEY, degrees CHECK (degrees > -274))"
+INSERT = "INSERT INTO measured VALUES (?, ?)"
+
+transactions = Counter[int]()
+
+
+@contextmanager
+def connection() -> Iterator[sqlite3.Connection]:
+    """A worker's own. It is made, used and closed in one thread, as `sqlite3` demands."""
+    with closing(sqlite3.connect(FILE)) as database:
+        yield database
+    print("connection closed")
+
+
+async def read(number: int) -> Row:
+    await asyncio.sleep(0.01)
+    return number, -300 if number == 777 else number % 40
+
+
+def write(rows: list[Row], database: sqlite3.Connection) -> list[int]:
+    with database:  # a transaction
+        database.executemany(INSERT, rows)
+    transactions[len(rows)] += 1
+    return [number for number, _ in rows]
+
+
+async def main() -> None:
+    with closing(sqlite3.connect(FILE)) as database:
+        database.execute(CREATE)
+        pipeline = Pipeline(
+            [
+                Stage("Read", workers=50, tasks=[read]),
+                Stage(
+                    "Write",
+                    workers=1,
+                    tasks=[write],
+                    batch=100,  # rows, or as many as there are ...
+                    batch_wait=0.2,  # ... so many seconds after the first of them
+                    task_attempts=2,
+                    task_wait_seconds=0.1,
+                    resources={"database": connection},
+                    resource_scope="worker",
+                ),
+            ]
+        )
+        results = await pipeline.run(range(1_000))
+        for failure in results.failed:
+            print(f"row {failure.id}: {failure.error}")
+        for rows, times in transactions.most_common():
+            print(f"{times} transactions of {rows} rows")
+        print(*database.execute("SELECT count(*) FROM measured").fetchone(), "rows are there")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,260 @@
+"""Limits: how many attempts at the same time, and how much per period.
+
+Here are the numbers: what may start when. Who waits, and how, is the engine's part. The two meet in
+`Limit.turnstile` and `current_permit`, which the engine fills.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final, NoReturn, Protocol
+
+from antflow._core.checks import check_count, check_seconds, refusal
+from antflow._core.errors import PipelineError
+from antflow._core.options import named_options
+from antflow._core.text import safe_repr
+
+
+class Meter:
+    """Cost per time: a bucket of ``rate``, full at first, that refills continuously.
+
+    In any ``seconds``, costs of up to ``rate * (1 + seconds / period)`` start: what the bucket held
+    and what flowed in. So it is never more than twice ``rate`` in one period, and ``rate`` in the
+    long run. A cost above ``rate`` starts when the bucket is full and leaves a debt, which has to
+    flow in before anything else that costs something starts.
+
+    Args:
+        rate: Cost per period, above 0.
+        period: Seconds in which an empty bucket gets full, above 0.
+    """
+
+    # GCRA, the "virtual scheduling algorithm" of ITU-T I.371, a leaky bucket used as a meter. Its
+    # theoretical arrival time, here the moment at which the bucket is full again, is
+    # `anchor + used * period / rate`: kept as two numbers, since sums of fractions would drift.
+    __slots__ = ("_anchor", "_period", "_rate", "_used")
+
+    def __init__(self, rate: float, period: float) -> None:
+        self._rate = rate
+        self._period = period
+        self._anchor = -inf
+        self._used = 0.0
+
+    def due(self, cost: float) -> float:
+        """The time from which on ``cost`` may start; for a cost of 0 always."""
+        if cost <= 0:
+            return -inf
+        lacking = self._used + min(cost, self._rate) - self._rate
+        return self._anchor + lacking * self._period / self._rate
+
+    def charge(self, cost: float, now: float) -> None:
+        """Take ``cost`` out, or put it back if it is negative: never above the brim."""
+        if self._full_at() <= now:
+            self._anchor = now
+            self._used = 0.0
+        self._used += cost
+
+    def available(self, now: float) -> float:
+        """What is in the bucket, at most ``rate``; below 0: a debt."""
+        return self._rate - max(self._full_at() - now, 0.0) * self._rate / self._period
+
+    def _full_at(self) -> float:
+        return self._anchor + self._used * self._period / self._rate
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStatistics:
+    """How a limit stands.
+
+    Attributes:
+        in_use: Attempts that run under it.
+        waiting: Attempts that wait for it.
+        available: Cost that could start at once; below 0: a debt; ``None`` without a rate.
+        held: Seconds for which nobody may start; 0.0 = not held.
+    """
+
+    in_use: int
+    waiting: int
+    available: float | None
+    held: float
+
+
+class Turnstile(Protocol):
+    """A limit at work; made by the engine."""
+
+    def hold(self, seconds: float) -> None: ...
+    def statistics(self) -> LimitStatistics: ...
+
+
+class HeldPermit(Protocol):
+    """What a running attempt holds of its limits; made by the engine."""
+
+    def correct(self, limit: Limit, actual: float) -> None: ...
+
+
+current_permit: ContextVar[HeldPermit | None] = ContextVar("antflow_permit", default=None)
+"""What the attempt that this code belongs to holds; also in the thread of a plain function."""
+
+
+class Limit:
+    """How many attempts may run at the same time, and how much may start per period.
+
+    Give it to one stage or to several, of one pipeline or of several: they share it. Every attempt,
+    retries too, waits until all limits of its stage let it start, and takes part of all at once.
+
+    The rate is a bucket: ``rate`` may start at once, then as much as flows in. That is how the
+    services meter which say "60 requests per minute": capacity comes back continuously, up to the
+    maximum. The first period can see nearly twice ``rate``. Where even a short burst is refused,
+    say the same rate with a shorter period: ``Limit(rate=1, period=1.0)`` starts one each second.
+
+    It bounds one process, and is used by one event loop at a time.
+
+    Args:
+        concurrency: The most attempts at the same time, at least 1; ``None`` = any number.
+        rate: The most cost per ``period``, above 0; ``None`` = any.
+        period: Seconds, above 0.
+        cost: What an attempt costs: a number above 0, or ``value -> number`` (0 or more), called
+            before each attempt with the value that goes into it (the list of them, in a stage with
+            ``batch``); if it raises, the attempt fails. Above ``rate`` it waits for a full bucket,
+            and what comes next waits for the debt. Without a rate, nothing costs anything.
+
+    Attributes:
+        turnstile: The engine's; ``None`` until a run has used the limit.
+
+    Raises:
+        TypeError: An argument is not what it must be.
+        ValueError: A number is not allowed, or neither ``concurrency`` nor ``rate`` is given.
+
+    Example:
+        >>> requests = Limit(concurrency=8, rate=60)
+        >>> tokens = Limit(rate=100_000, cost=lambda prompt: len(prompt) / 4 + 500)
+        >>> stage = Stage("Ask", 20, [ask], limits=[requests, tokens])
+    """
+
+    __slots__ = ("concurrency", "cost", "period", "rate", "turnstile")
+
+    @named_options
+    def __init__(
+        self,
+        concurrency: int | None = None,
+        rate: float | None = None,
+        period: float = 60.0,
+        cost: float | Callable[[Any], float] = 1,
+    ) -> None:
+        if concurrency is None and rate is None:
+            raise _value_error("concurrency=None, rate=None: at least one of them must be given")
+        if concurrency is not None:
+            refuse = _value_error if type(concurrency) is int else _type_error
+            check_count(refuse, "concurrency", concurrency, 1, "must be a whole number >= 1")
+        if rate is not None:
+            _check_number("rate", rate, above_zero=True)
+        _check_number("period", period, above_zero=True)
+        if inspect.iscoroutinefunction(cost):
+            raise refusal(_type_error, "cost", cost, "must be a number or a plain function")
+        if not callable(cost):
+            _check_number("cost", cost, above_zero=True)
+        self.concurrency: Final = concurrency
+        self.rate: Final = rate
+        self.period: Final = period
+        self.cost: Final = cost
+        self.turnstile: Turnstile | None = None
+
+    @named_options
+    def correct(self, actual: float) -> None:
+        """Say what the running attempt really cost: the rate is charged or refunded the rest.
+
+        Call it in a task, ``async`` or plain. A second call replaces the first. A refund lets as
+        much start at once, but never fills the bucket above ``rate``.
+
+        Args:
+            actual: 0 or more, finite.
+
+        Raises:
+            TypeError: ``actual`` is no number.
+            ValueError: It is a number that is not allowed.
+            PipelineError: No task of a stage that has this limit runs here.
+        """
+        _check_number("actual", actual, above_zero=False)
+        permit = current_permit.get()
+        if permit is None:
+            raise PipelineError("Limit.correct() works only inside a task of a stage with limits")
+        permit.correct(self, float(actual))
+
+    @named_options
+    def hold(self, seconds: float) -> None:
+        """Let nobody start for so long from now. Attempts that run go on.
+
+        It never shortens a hold. May be called from any thread.
+
+        Args:
+            seconds: 0 or more, finite.
+
+        Raises:
+            ValueError: ``seconds`` is not such a number.
+            PipelineError: No run has used this limit yet, so it has no clock.
+        """
+        check_seconds(_value_error, "seconds", seconds)
+        if self.turnstile is None:
+            raise PipelineError("Limit.hold() works only once a pipeline that has the limit ran")
+        self.turnstile.hold(seconds)
+
+    def statistics(self) -> LimitStatistics:
+        """How it stands now. May be called from any thread: then sums may be one start apart."""
+        if self.turnstile is None:
+            return LimitStatistics(0, 0, self.rate, 0.0)
+        return self.turnstile.statistics()
+
+    @named_options
+    def cost_of(self, value: Any) -> float:
+        """What an attempt on ``value`` costs; 0.0 without a rate.
+
+        Raises:
+            Exception: What the cost function raised.
+            TypeError: It returned no number.
+            ValueError: It returned a number that is negative or not finite.
+        """
+        if self.rate is None:
+            return 0.0
+        if not callable(self.cost):
+            return float(self.cost)
+        cost = self.cost(value)
+        _check_number("cost(value)", cost, above_zero=False)
+        return float(cost)
+
+    def __repr__(self) -> str:
+        return (
+            f"Limit(concurrency={self.concurrency}, rate={self.rate}, period={self.period}, "
+            f"cost={safe_repr(self.cost)})"
+        )
+
+    # A copy would be another limit, and so no limit: copying a stage copies the reference.
+
+    def __copy__(self) -> Limit:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Limit:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Limit cannot be pickled: it bounds one process")
+
+
+def _check_number(name: str, value: object, *, above_zero: bool) -> None:
+    allowed = f"must be a finite number {'> 0' if above_zero else '>= 0'}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise refusal(_type_error, name, value, allowed)
+    # Compared, not converted: an int may be too large for a float.
+    if not 0 <= value <= sys.float_info.max or (above_zero and value == 0):
+        raise refusal(_value_error, name, value, allowed)
+
+
+def _value_error(message: str) -> Exception:
+    return ValueError(f"Limit: {message}")
+
+
+def _type_error(message: str) -> Exception:
+    return TypeError(f"Limit: {message}")

@@ -1,0 +1,163 @@
+"""The worker loop of a stage with ``batch=``: gather, start, try, hand over.
+
+An item that was gathered and not begun is in no worker's book yet: it counts as waiting, and goes
+back to the head of the channel when the worker is cancelled. One worker of a stage gathers at a
+time, so that few items make one batch and not one for each idle worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from antflow._core.envelope import Envelope
+from antflow._core.ledger import WorkerBook
+from antflow._engine.attempt import Answer
+from antflow._engine.expansion import is_drop
+
+if TYPE_CHECKING:
+    from antflow._engine.stage_run import StageRun
+
+
+class Batches:
+    """What the workers of a batch stage share.
+
+    Args:
+        stage: The stage.
+    """
+
+    def __init__(self, stage: StageRun) -> None:
+        assert stage.description.batch is not None
+        self._stage = stage
+        self._size = stage.description.batch
+        self._wait = stage.description.batch_wait or 0.0
+        self._skips = stage.description.skip_if is not None
+        self._gathering = asyncio.Lock()
+
+    async def work(self, worker: WorkerBook) -> None:
+        """Work for the stage until its channel is closed or the worker is retired.
+
+        Cancellation: the items in hand are settled as cancelled, those not begun go back.
+        """
+        stage = self._stage
+        while worker.index < stage.active_count:
+            async with self._gathering:
+                gathered = await self._gather(worker)
+            if gathered is None:
+                return
+            try:
+                for group in _groups(gathered, stage):
+                    if worker.index >= stage.active_count:
+                        break
+                    del gathered[: len(group)]
+                    await self._try(group, worker)
+            finally:
+                self._put_back(gathered)
+            await stage.run.breathe()
+
+    async def _gather(self, worker: WorkerBook) -> list[Envelope] | None:
+        """Items for one batch; ``None`` when there will be no more, or the worker is to leave."""
+        stage = self._stage
+        gathered: list[Envelope] = []
+        closes_at: float | None = None
+        try:
+            while len(gathered) < self._size:
+                if worker.index >= stage.active_count:
+                    self._put_back(gathered)
+                    return None
+                envelope = stage.take()
+                if envelope is None:
+                    if not gathered:
+                        envelope = await stage.receive(worker)
+                        if envelope is None:
+                            return None
+                    elif not await self._more_before(closes_at or 0.0, len(gathered), worker):
+                        break
+                    else:
+                        continue
+                is_new = self._skips and not envelope.attempts
+                if is_new and await stage.endings.passes_by(envelope, worker):
+                    continue
+                if closes_at is None:
+                    closes_at = stage.run.timers.now() + self._wait
+                gathered.append(envelope)
+        except BaseException:
+            self._put_back(gathered)
+            raise
+        # Those that are tried together stand together; the order of arrival stays otherwise.
+        gathered.sort(key=lambda item: (stage.endings.is_last_chance(item), item.task))
+        return gathered
+
+    async def _more_before(self, closes_at: float, gathered: int, worker: WorkerBook) -> bool:
+        """Wait for more items; whether there is any point in looking again."""
+        stage = self._stage
+        left = closes_at - stage.run.timers.now()
+        if left <= 0 or stage.channel.is_closed or not stage.may_get_more(gathered):
+            return False
+        if stage.pulls:
+            await stage.run.intake.pull()
+            return True
+        try:
+            async with asyncio.timeout(left):
+                await stage.channel.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _put_back(self, envelopes: Sequence[Envelope]) -> None:
+        for envelope in reversed(envelopes):
+            self._stage.channel.put_first(envelope, envelope.priority)
+
+    async def _try(self, group: list[Envelope], worker: WorkerBook) -> None:
+        stage = self._stage
+        waiting, begun = list(group), []
+        now = stage.run.timers.now()  # they begin together, whatever is waited for in between
+        try:
+            while waiting:
+                begun.append(waiting.pop(0))
+                wait = stage.recorder.started_in_batch(begun[-1], worker, now)
+                if wait is not None:
+                    await wait
+            for envelope, answer in zip(group, await self._answers(group, worker), strict=True):
+                begun.remove(envelope)
+                await stage.endings.answered(envelope, worker, answer)
+        except BaseException as error:
+            self._put_back(waiting)
+            for envelope in begun:
+                stage.endings.give_up(envelope, worker)
+            if isinstance(error, (Exception, asyncio.CancelledError, GeneratorExit)):
+                raise
+            stage.run.fail(error)  # why: it ends the run, in order; see `Endings.interrupt`
+
+    async def _answers(self, group: Sequence[Envelope], worker: WorkerBook) -> list[Answer]:
+        """What becomes of each item; where a batch fails for good, of each item tried alone."""
+        answers: dict[Envelope, Answer] = {}
+        endings = self._stage.endings
+        try:
+            await self._stage.try_batch(group, worker, answers)
+        except Exception as error:
+            rest = [item for item in group if item not in answers]
+            comes_again = all(endings.will_try_again(item, error) for item in rest)
+            if len(rest) == 1 or is_drop(error) or comes_again:
+                answers.update(dict.fromkeys(rest, error))
+            else:
+                await endings.outlast_thread(worker)
+                for item in rest:
+                    answers[item] = (await self._answers([item], worker))[0]
+        return [answers[item] for item in group]
+
+
+def _groups(gathered: Sequence[Envelope], stage: StageRun) -> list[list[Envelope]]:
+    """The items that are tried together: those at the same task.
+
+    Who has failed in a batch and has one try left is tried alone, and can take no other down.
+    """
+    groups: list[list[Envelope]] = []
+    for (alone, _), members in groupby(
+        gathered, key=lambda item: (stage.endings.is_last_chance(item), item.task)
+    ):
+        items = list(members)
+        groups += [[item] for item in items] if alone else [items]
+    return groups

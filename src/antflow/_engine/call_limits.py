@@ -1,0 +1,121 @@
+"""The two limits that a task applies itself: ``concurrency_limit()`` and ``rate_limit()``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from antflow._core.checks import check_seconds
+from antflow._core.limit import Limit
+from antflow._core.options import named_options
+from antflow._core.stage import Stage
+from antflow._core.text import clean
+from antflow._engine.current import current_seat
+from antflow._engine.limits import Admission
+
+logger = logging.getLogger("antflow")
+
+ROUNDING = 1e-9
+"""What a bucket that is full may lack of a whole number."""
+
+
+class CallLimits:
+    """The limits of one stage behind ``call_concurrency`` and ``call_rate``.
+
+    Args:
+        stage: The stage.
+        now: The run's clock.
+    """
+
+    def __init__(self, stage: Stage, now: Callable[[], float]) -> None:
+        self._stage = stage
+        self.rate: Limit | None = None
+        self.concurrency_gate: Admission | None = None
+        self.rate_gate: Admission | None = None
+        self.rate_was_entered = False
+        if stage.call_concurrency is not None:
+            self.concurrency_gate = Admission([Limit(stage.call_concurrency)], now)
+        if stage.call_rate is not None:
+            self.rate = Limit(None, stage.call_rate, stage.call_rate_period)
+            self.rate_gate = Admission([self.rate], now)
+
+    def close(self) -> None:
+        """The run is over; a rate that nobody ever asked for is most likely a mistake."""
+        for gate in (self.concurrency_gate, self.rate_gate):
+            if gate is not None:
+                gate.close()
+        if self.rate is not None and not self.rate_was_entered:
+            logger.warning(
+                "stage %s has call_rate=%s, but its tasks never entered rate_limit()",
+                clean(self._stage.name),
+                self._stage.call_rate,
+            )
+
+
+@asynccontextmanager
+async def concurrency_limit() -> AsyncIterator[None]:
+    """One of the stage's ``call_concurrency`` simultaneous calls: ``async with`` around the call.
+
+    Cancellation: the place is given back.
+
+    Raises:
+        RuntimeError: Outside a task, or the stage has no ``call_concurrency``.
+    """
+    async with _through(_limits_here("concurrency_limit", "call_concurrency").concurrency_gate):
+        yield
+
+
+@asynccontextmanager
+async def rate_limit() -> AsyncIterator[None]:
+    """One of the stage's ``call_rate`` calls per period: ``async with`` around the call.
+
+    Raises:
+        RuntimeError: Outside a task, or the stage has no ``call_rate``.
+    """
+    limits = _limits_here("rate_limit", "call_rate")
+    limits.rate_was_entered = True
+    async with _through(limits.rate_gate):
+        yield
+
+
+@named_options
+def call_rate_has_capacity(amount: float = 1) -> bool:
+    """Whether so many calls could enter ``rate_limit()`` now without waiting.
+
+    Where there is no rate, always: outside a task, or in a stage without ``call_rate``.
+
+    Raises:
+        ValueError: ``amount`` is not a finite number >= 0.
+    """
+    check_seconds(lambda text: ValueError(text.replace(" of seconds", "")), "amount", amount)
+    seat = current_seat.get()
+    if seat is None or seat[1].item is None or seat[0].calls.rate is None:
+        return True
+    limits = seat[0].calls
+    limits.rate_was_entered = True
+    assert limits.rate is not None
+    available = limits.rate.statistics().available
+    return available is not None and available + ROUNDING >= amount
+
+
+def _limits_here(name: str, option: str) -> CallLimits:
+    seat = current_seat.get()
+    if seat is None or seat[1].item is None:
+        raise RuntimeError(f"{name}() works only inside a task of a running pipeline")
+    stage = seat[0]
+    if getattr(stage.description, option) is None:
+        raise RuntimeError(f"{name}(): stage {clean(stage.name)!r} has no {option}")
+    return stage.calls
+
+
+@asynccontextmanager
+async def _through(gate: Admission | None) -> AsyncIterator[None]:
+    assert gate is not None
+    permit = gate.permit(None)
+    if (wait := permit.acquire()) is not None:
+        await wait
+    try:
+        yield
+    finally:
+        permit.release()

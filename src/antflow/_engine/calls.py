@@ -1,0 +1,122 @@
+"""How a task is called: where it runs, with what arguments, for how long, how many at once.
+
+A `Call` takes the value and returns an awaitable of the next one. What a stage's options ask for is
+wrapped around the task, from the inside out: where it runs, its arguments, what an expanding stage
+does with the answer, the time limit, a context of its own, the number of simultaneous calls. An
+``async`` task without options is its own `Call`: nothing is wrapped around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from antflow._core.stage import TaskFunc, attempt_timeout, task_name
+from antflow._core.stage_checks import is_generator
+from antflow._engine.current import seat_here
+from antflow._engine.expansion import expand
+from antflow._engine.time_limit import time_limit
+
+if TYPE_CHECKING:
+    from antflow._engine.stage_run import StageRun
+
+Call = Callable[[Any], Awaitable[Any]]
+"""A task as the engine calls it: the value in, an awaitable of the next one out."""
+
+
+def calls_of(stage: StageRun) -> list[Call]:
+    """One call for each task of a stage."""
+    last = len(stage.description.tasks) - 1
+    return [
+        _call_of(stage, task, expands=stage.description.expand and index == last)
+        for index, task in enumerate(stage.description.tasks)
+    ]
+
+
+def _call_of(stage: StageRun, task: TaskFunc, *, expands: bool) -> Call:
+    options = stage.description
+    call: Callable[..., Awaitable[Any]] = task
+    if not is_async(task) and not (expands and is_generator(task)):
+        call = partial(stage.runner.call, task)
+    elif is_generator(task):
+        call = partial(_generator, task)
+    if options.resources:
+        call = partial(_with_resources, stage, call, options.unpack_args)
+    elif options.unpack_args:
+        call = partial(_unpacked, call)
+    seconds = attempt_timeout(options)
+    if expands:
+        call = partial(expand, stage, call, seconds)
+    elif seconds is not None:
+        call = partial(_in_time, call, seconds)
+    if options.isolate_context:
+        call = partial(_isolated, call)
+    most = options.task_concurrency_limits.get(task_name(task))
+    if most is not None:
+        call = partial(_a_few_at_once, call, asyncio.Semaphore(most))
+    return call
+
+
+def is_async(task: TaskFunc) -> bool:
+    """Whether calling a task gives a coroutine."""
+    while isinstance(task, partial):
+        task = task.func
+    return inspect.iscoroutinefunction(task) or inspect.iscoroutinefunction(
+        getattr(task, "__call__", None)  # noqa: B004 - the method itself is wanted
+    )
+
+
+async def _generator(task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+    return task(*args, **kwargs)  # nothing of it runs yet
+
+
+def _unpacked(call: Callable[..., Awaitable[Any]], value: Any, **resources: Any) -> Awaitable[Any]:
+    if isinstance(value, dict):
+        return call(**value, **resources)
+    if isinstance(value, (list, tuple)):
+        return call(*value, **resources)
+    return call(value, **resources)
+
+
+async def _with_resources(
+    stage: StageRun, call: Callable[..., Awaitable[Any]], unpacks: bool, value: Any
+) -> Any:
+    resources = await stage.resources_for(seat_here()[1])
+    if unpacks:
+        return await _unpacked(call, value, **resources)
+    return await call(value, **resources)
+
+
+async def _in_time(call: Call, seconds: float, value: Any) -> Any:
+    async with time_limit(seconds, f"not done after {seconds:g} s (timeout)"):
+        return await call(value)
+
+
+async def _a_few_at_once(call: Call, semaphore: asyncio.Semaphore, value: Any) -> Any:
+    async with semaphore:
+        return await call(value)
+
+
+async def _isolated(call: Call, value: Any) -> Any:
+    """Run a call in a copy of the context, which takes an `asyncio.Task` of its own."""
+    running = asyncio.get_running_loop().create_task(
+        _result_or_error(call, value), context=copy_context()
+    )
+    result, error = await running
+    if error is not None:
+        raise error
+    return result
+
+
+async def _result_or_error(call: Call, value: Any) -> tuple[Any, BaseException | None]:
+    # A task lets KeyboardInterrupt and SystemExit out into the event loop, past whoever awaits it.
+    try:
+        return await call(value), None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # why: it is raised again by whoever awaits this
+        return None, error

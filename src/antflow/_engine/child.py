@@ -1,0 +1,296 @@
+"""A child process as its parent sees it: started, asked, seen out, by a thread of its own.
+
+    ask ──▶ questions ──▶ thread ──▶ connection ──▶ child process (`child_main`)
+        ◀── future ◀─────        ◀──────────────
+
+Only the thread waits, so the event loop never does: not for a process to start, for a value to be
+pickled, nor for a killed process to be gone. It is a daemon, and the process is killed at exit: an
+event loop that was left behind keeps no program from ending.
+
+That the connection closes is the one sign that the process has ended: the kernel closes it then,
+and until then the child does not. A process that ended stays a zombie, and its number its own,
+until it is buried here.
+
+Children are spawned, whatever the platform's default is. A fork copies locks that other threads
+hold. A fork server has the environment of when it was started, and lets Ctrl-C through to children
+that are just starting; a spawned child inherits the signal mask of the thread that starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from antflow._core.errors import PipelineError
+from antflow._core.stage import task_name
+from antflow._core.text import clean, safe_str
+from antflow._engine.child_errors import Failure, copied
+from antflow._engine.child_main import (
+    NAME_PREFIX,
+    UNGUARDED,
+    end_group,
+    receive,
+    send,
+    serve,
+)
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+logger = logging.getLogger("antflow")
+
+LEAVE_SECONDS = 30.0
+"""How long a child may take to leave its resources, and then to end, before it is killed."""
+
+Question = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any], Mapping[str, Any]]
+"""Function, arguments, keyword arguments, resources."""
+
+Phase = Literal["starting", "idle", "at work"]
+
+
+class Outcome(NamedTuple):
+    """What became of a call: a value, or an error."""
+
+    value: Any
+    error: BaseException | None
+
+
+class ChildLost(ChildProcessError):
+    """A child process is gone that nobody here told to go.
+
+    Attributes:
+        phase: What it was at: ``"starting"``, ``"idle"`` or ``"at work"``.
+    """
+
+    def __init__(self, message: str, phase: Phase) -> None:
+        super().__init__(message)
+        self.phase = phase
+
+
+class NoChild(PipelineError):
+    """No child process can be started: it is about the program, and not about one call."""
+
+
+class Child:
+    """One child process, and the thread that talks to it.
+
+    What the thread has to say goes into the futures as a value: a future that holds an exception
+    changes some, and complains of those that nobody came for.
+
+    Args:
+        name: Whose it is.
+
+    Attributes:
+        is_over: It takes no more questions.
+        is_gone: Done when the process has ended and left no zombie.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self.is_over = False
+        self.is_gone: asyncio.Future[None] = self._loop.create_future()
+        self._questions: SimpleQueue[tuple[Question, asyncio.Future[Outcome]] | None]
+        self._questions = SimpleQueue()
+        self._lock = threading.Lock()  # around the next two
+        self._is_unwanted = False
+        self._process: SpawnProcess | None = None
+        self._pid = 0
+        self._connection: Connection[Any, Any] | None = None
+        threading.Thread(target=self._live, name=f"antflow-{name}", daemon=True).start()
+
+    # From outside
+
+    def ask(self, question: Question) -> asyncio.Future[Outcome]:
+        """Have a call made, after those asked for before."""
+        answer: asyncio.Future[Outcome] = self._loop.create_future()
+        self._questions.put((question, answer))
+        return answer
+
+    def dismiss(self) -> None:
+        """Let it leave its resources and end, when it has answered."""
+        self.is_over = True
+        self._questions.put(None)
+
+    def kill(self) -> None:
+        """End it now, whatever it does; from any thread."""
+        self.dismiss()
+        with self._lock:
+            self._is_unwanted = True
+            # Of one that ended by itself, perhaps long ago, the number may be another's by now.
+            if self._process is not None and self._process.exitcode is None:
+                end_group(self._pid)
+
+    # In its thread
+
+    def _live(self) -> None:
+        try:
+            while (asked := self._questions.get()) is not None:
+                question, answer = asked
+                self._deliver(answer, self._outcome(question))
+                del asked, question, answer  # they may be large, and the next may be long in coming
+                if self.is_over:
+                    break
+            self._part()
+        finally:
+            self.is_over = True
+            self._deliver(self.is_gone, None)
+
+    def _deliver(self, future: asyncio.Future[Any], value: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(_settle, future, value)
+        except RuntimeError:  # the event loop is closed: nobody waits any more
+            pass
+
+    def _outcome(self, question: Question) -> Outcome:
+        name = task_name(question[0])
+        try:
+            message = _pickled(question, name)
+            connection = self._connection or self._start()
+            return self._answer(connection, message, name)
+        except BaseException as error:  # why: somebody waits for it, in another thread
+            return Outcome(None, error)
+
+    def _start(self) -> Connection[Any, Any]:
+        from multiprocessing import get_context, resource_tracker
+
+        context = get_context("spawn")
+        here, there = context.Pipe()
+        label = NAME_PREFIX + self._name
+        process = context.Process(target=serve, args=(there,), name=label, daemon=False)
+        try:
+            with there:
+                resource_tracker.ensure_running()  # starting it would undo the next line
+                _hold_back_interrupts()
+                process.start()
+        except Exception as error:
+            self.is_over = True
+            here.close()
+            raise self._unable(error) from error
+        assert process.pid is not None
+        self._pid = process.pid
+        self._connection = here
+        atexit.register(self.kill)
+        with self._lock:
+            self._process = process
+            if self._is_unwanted:
+                end_group(self._pid)
+        try:
+            here.recv()
+        except (EOFError, OSError):
+            raise self._lost("starting") from None
+        return here
+
+    def _answer(self, connection: Connection[Any, Any], message: bytes, name: str) -> Outcome:
+        if connection.poll():  # it was asked nothing yet: the connection has closed
+            raise self._lost("idle")
+        try:
+            send(connection, message, name)
+            value, fault, note = receive(connection)
+        except Exception:  # it is gone; or out of step, if memory ran out while it was read
+            raise self._lost("at work") from None
+        if isinstance(note, Failure):
+            return Outcome(None, copied(value, note))
+        if fault is not None:
+            raise TypeError(
+                f"task {name} returned a {note}, which cannot be loaded from its child process: "
+                f"{type(fault).__name__}: {safe_str(fault)}"
+            ) from fault
+        return Outcome(value, None)
+
+    def _lost(self, phase: Phase) -> Exception:
+        """The process is gone: clear up, and say what happened to it."""
+        if phase == "at work":  # it went this moment; what its task had started goes with it
+            end_group(self._pid)
+        code = self._bury()
+        if phase == "starting" and code == UNGUARDED:
+            return self._unable(
+                "it would start the pipeline again while it imports the program; start it under "
+                "`if __name__ == '__main__':`"
+            )
+        if phase == "starting" and code is not None and code >= 0:
+            return self._unable(
+                f"it ended with exit code {code} while it imported the program (see stderr)"
+            )
+        return ChildLost(f"child process {self._pid} {_in_words(code)} while {phase}", phase)
+
+    def _unable(self, reason: object) -> NoChild:
+        return NoChild(f"no child process of {self._name} could be started: {reason}")
+
+    def _part(self) -> None:
+        if self._process is None or (connection := self._connection) is None:
+            return
+        has_ended = False
+        try:
+            send(connection, pickle.dumps(None), None)
+            if connection.poll(LEAVE_SECONDS):
+                if (failure := receive(connection)[2]) is not None:
+                    logger.warning(
+                        "%s: leaving its resources: %s: %s",
+                        self._name,
+                        clean(failure.name),
+                        clean(failure.text),
+                    )
+                has_ended = connection.poll(LEAVE_SECONDS)  # that is, when the connection closes
+        except (EOFError, OSError):
+            has_ended = True
+        if not has_ended:
+            end_group(self._pid)
+        self._bury()
+
+    def _bury(self) -> int | None:
+        """Wait for the end of a process that is ending; returns its exit code if that is known."""
+        assert self._process is not None
+        assert self._connection is not None
+        self.is_over = True
+        with self._lock:
+            process, self._process = self._process, None
+        self._connection.close()
+        atexit.unregister(self.kill)
+        process.join()
+        code = process.exitcode
+        try:
+            process.close()
+        except ValueError:  # `multiprocessing`, looking after it elsewhere, was told of its end
+            pass
+        return code
+
+
+def _settle(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _hold_back_interrupts() -> None:
+    """Have the children of this thread start with Ctrl-C held back, until they can take it."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def _in_words(code: int | None) -> str:
+    if code is None:
+        return "ended"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _pickled(question: Question, name: str) -> bytes:
+    try:
+        return pickle.dumps(question, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise TypeError(
+            f"the arguments of task {name} cannot be sent to a child process: {safe_str(error)}"
+        ) from error

@@ -1,0 +1,215 @@
+"""What runs in a child process of a stage, and how the two sides talk.
+
+A message is a body and a note. The body holds objects of the user's, which may turn out not to be
+loadable over there; the note is plain, always loadable, and says what the body is. So whatever is
+wrong with a body, the two sides never fall out of step.
+
+    parent ── (function, args, kwargs, resources), task's name ──▶ child
+    parent ◀── value,                              type's name ─── child
+    parent ◀── parts of an exception,      a `Failure` ─────────── child
+    parent ── None, None: leave ─────────────────────────────────▶ child
+
+The child leads a process group of its own. Ctrl-C, which the terminal sends to the whole group,
+does not reach it (the parent decides), and whoever ends it ends the programs its tasks started too.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from antflow._core.text import safe_str
+from antflow._engine.child_errors import Failure, in_parts, in_words
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+NAME_PREFIX = "antflow "
+UNGUARDED = 78
+"""Exit code of a child that would start a pipeline while it imports the program (EX_CONFIG)."""
+
+SECONDS_AS_ORPHAN = 1.0
+"""How long a child outlives its parent, to leave its resources if it has nothing else to do."""
+
+_is_serving = False
+
+
+def send(connection: Connection[Any, Any], body: bytes, note: object) -> None:
+    """Send a message.
+
+    Args:
+        connection: Where to.
+        body: Something pickled.
+        note: ``None``, a string or a `Failure`.
+
+    Raises:
+        OSError: The other side is gone.
+    """
+    connection.send_bytes(body)
+    connection.send(note)
+
+
+def receive(connection: Connection[Any, Any]) -> tuple[Any, BaseException | None, Any]:
+    """Wait for a message.
+
+    Returns:
+        The body, or ``None`` and what loading it raised; and the note.
+
+    Raises:
+        EOFError: The other side is gone.
+        OSError: The same.
+    """
+    body = fault = None
+    try:
+        body = connection.recv()
+    except BaseException as error:  # why: it may be the object's own; a lost peer shows just below
+        fault = error
+    return body, fault, connection.recv()
+
+
+def refuse_unguarded() -> None:
+    """End this process if it is a child that came here by importing the program.
+
+    A child imports the program it is part of. A program that starts its pipeline right then, not
+    under ``if __name__ == "__main__":``, would do so in each child, which would need children.
+    """
+    from multiprocessing import current_process, parent_process
+
+    # While a child imports the program, `multiprocessing` has told it its name, not yet its parent.
+    is_named = current_process().name.startswith(NAME_PREFIX)
+    if is_named and parent_process() is None and not _is_serving:
+        os._exit(UNGUARDED)  # what it printed so far, the parent has printed too
+
+
+def end_group(pid: int) -> None:
+    """Kill a child, and what its tasks started that is still there."""
+    if sys.platform == "win32":
+        os.kill(pid, signal.SIGTERM)
+        return
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it is just starting, or gone
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def serve(connection: Connection[Any, Any]) -> None:
+    """Answer calls until told to leave, or until the parent is gone.
+
+    Args:
+        connection: To the parent. It stays open to the very end: that it closed means that this
+            process is no more.
+    """
+    global _is_serving
+    _is_serving = True
+    _stand_apart(connection)
+    values: dict[str, Any] = {}
+    resources = ExitStack()
+    try:
+        connection.send(None)
+        while True:
+            question, fault, name = receive(connection)
+            if name is None:
+                break
+            send(connection, *_answer(question, fault, name, values, resources))
+            del question, fault  # they may be large, and the next ones may be long in coming
+        failure = _left(resources)
+        send(connection, pickle.dumps(None), failure)
+    except (EOFError, OSError):  # the parent is gone
+        _left(resources)
+
+
+def _stand_apart(connection: Connection[Any, Any]) -> None:
+    """Do not go down with the terminal's group, but not outlive the parent either."""
+    # A handler rather than SIG_IGN, which the programs that tasks start would inherit. The signal
+    # was held back until now.
+    signal.signal(signal.SIGINT, _stay)
+    if sys.platform != "win32":
+        os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        # What a task forks must not keep the connection open when this process is gone.
+        os.register_at_fork(after_in_child=connection.close)
+        os.set_inheritable(connection.fileno(), False)
+    threading.Thread(target=_end_after_parent, name="antflow parent watch", daemon=True).start()
+
+
+def _stay(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _end_after_parent() -> None:
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    time.sleep(SECONDS_AS_ORPHAN)
+    end_group(os.getpid())
+
+
+def _answer(
+    question: Any,
+    fault: BaseException | None,
+    name: str,
+    values: dict[str, Any],
+    resources: ExitStack,
+) -> tuple[bytes, str | Failure]:
+    try:
+        if fault is not None:
+            raise TypeError(
+                f"the call of task {name} could not be loaded in its child process: "
+                f"{type(fault).__name__}: {safe_str(fault)}"
+            ) from fault
+        function, args, kwargs, factories = question
+        _enter(factories, values, resources)
+        return _packed(name, function(*args, **kwargs, **values))
+    except BaseException as error:  # why: the parent is the one to judge it
+        return in_parts(error), in_words(error)
+
+
+def _enter(
+    factories: Mapping[str, Callable[[], Any]], values: dict[str, Any], resources: ExitStack
+) -> None:
+    for name, factory in factories.items():
+        if name not in values:
+            manager = factory()
+            if not hasattr(manager, "__enter__") and hasattr(manager, "__aenter__"):
+                raise TypeError(
+                    f"resource {name}: {type(manager).__name__} is an async context manager; "
+                    'with executor="process" it must be one for a plain "with"'
+                )
+            values[name] = resources.enter_context(manager)
+
+
+def _left(resources: ExitStack) -> Failure | None:
+    try:
+        resources.close()
+    except BaseException as error:  # why: it is on its way out; the parent logs it
+        return in_words(error)
+    return None
+
+
+def _packed(name: str, value: Any) -> tuple[bytes, str]:
+    kind = type(value).__qualname__
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise TypeError(f"task {name} returned an awaitable ({kind}) in a child process")
+    try:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL), kind
+    except Exception as error:
+        raise TypeError(
+            f"task {name} returned a {kind}, which cannot be sent from its child process: "
+            f"{safe_str(error)}"
+        ) from error

@@ -1,0 +1,453 @@
+"""How an item's visit to a stage ends: through, passed by, tried again, failed, dropped, given up.
+
+Each way is the same three steps: record it, let those who listen hear of it, put the item where it
+goes next. What was recorded is always put, also when the worker is cancelled between the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from inspect import isawaitable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from antflow._core.checks import check_seconds
+from antflow._core.envelope import Envelope
+from antflow._core.errors import ItemCancelled, RetryAfter, TaskFailedError, WorkerLostError
+from antflow._core.ledger import WorkerBook
+from antflow._core.result import Outcome
+from antflow._core.stage import StageCallback, retry_policy
+from antflow._core.text import clean, error_type_name, safe_repr, safe_str
+from antflow._core.waits import Wait, discard
+from antflow._engine.attempt import Answer, own_failure
+from antflow._engine.expansion import Expanded, is_drop
+from antflow._engine.limits import slots_given_back
+
+if TYPE_CHECKING:
+    from antflow._engine.stage_run import StageRun
+
+logger = logging.getLogger("antflow")
+
+
+class Endings:
+    """The endings of one stage's visits.
+
+    Args:
+        stage: The stage.
+    """
+
+    def __init__(self, stage: StageRun) -> None:
+        self._stage = stage
+        self._run = stage.run
+        self._recorder = stage.recorder
+        self._options = stage.description
+        self._policy = retry_policy(stage.description)
+        self._now = stage.run.timers.now
+
+    # Through
+
+    def put_on(self, envelope: Envelope, value: Any) -> Wait:
+        """Put an item whose completion was recorded, and told, where it goes next."""
+        envelope.value = value
+        channel = self._stage.next_channel
+        if channel is None:
+            return self._run.settle(envelope, None)
+        if self._stage.batches is not None:
+            self._stage.channel.wake_all()  # whose batch waits to be filled waits for one less
+        envelope.position += 1
+        envelope.attempts = 0
+        return channel.room() if channel.put(envelope, envelope.priority) else None
+
+    async def move_on(self, envelope: Envelope, worker: WorkerBook, value: Any, wait: Wait) -> None:
+        """Tell that an item is through, then put it on."""
+        await self._move_on(envelope, worker, value, wait, "on_success", self._options.on_success)
+
+    async def passes_by(self, envelope: Envelope, worker: WorkerBook) -> bool:
+        """Whether ``skip_if`` took the item off the worker's hands: it passed by, or failed."""
+        skip_if = self._options.skip_if
+        assert skip_if is not None
+        try:
+            answer: Any = skip_if(envelope.value)
+            if isawaitable(answer):
+                answer = await answer
+            passes = bool(answer)
+        except Exception as error:
+            await self._fail_in_skip_if(envelope, worker, error)
+            return True
+        except asyncio.CancelledError as error:
+            failure = self.own_failure(error, envelope, worker, "skip_if")
+            await self._fail_in_skip_if(envelope, worker, failure)
+            return True
+        except BaseException as error:  # why: it ends the run, in order; see `interrupt`
+            self.interrupt(error, envelope, worker)
+            return True
+        if passes:
+            wait = self._recorder.skipped(envelope, worker, self._now())
+            callback = self._options.on_skip
+            await self._move_on(envelope, worker, envelope.value, wait, "on_skip", callback)
+            await self._breathe()
+        return passes
+
+    async def ends_here(self, envelope: Envelope, worker: WorkerBook, answer: Answer) -> bool:
+        """Whether an answer with a type of `ENDS_HERE` ended the item's way, as it was told."""
+        if not isinstance(answer, Expanded) and not is_drop(answer):
+            return False
+        await self.answered(envelope, worker, answer)
+        await self._breathe()
+        return True
+
+    async def answered(self, envelope: Envelope, worker: WorkerBook, answer: Answer) -> None:
+        """A try ended with an answer: a value, `Drop`, `Expanded`, or an exception of a batch."""
+        if isinstance(answer, Expanded):
+            wait = self._recorder.expanded(envelope, worker, answer.children, self._now())
+            await self._end(envelope, worker, "expanded", wait)
+        elif is_drop(answer):
+            wait = self._recorder.dropped(envelope, worker, self._now())
+            await self._end(envelope, worker, "dropped", wait)
+        elif self._options.batch is not None and isinstance(answer, Exception):
+            await self.tried_in_vain(envelope, worker, answer)
+        else:
+            wait = self._recorder.completed_in_batch(envelope, worker, answer, self._now())
+            await self.move_on(envelope, worker, answer, wait)
+
+    async def emit(self, parent: Envelope, worker: WorkerBook, value: Any, number: int) -> None:
+        """Let an item that was made from another go on to the next stage, waiting for room there.
+
+        Args:
+            parent: What it was made from.
+            worker: Who made it.
+            value: Its value.
+            number: Which one it is of those made from the parent, from 0.
+        """
+        child = Envelope(
+            parent.sequence_id,
+            self._run.intake.free_id(f"{safe_str(parent.id)}/{number}"),
+            value,
+            dict(parent.metadata),
+            parent.input,
+            parent.priority,
+            parent.position,
+            (*parent.branch, number),
+        )
+        if self._run.item_timeout is not None:
+            child.deadline = parent.deadline
+        if self._run.reorder is not None:
+            self._run.reorder.expect(child.sequence_id)
+        wait = self._recorder.emitted(child, worker, value, self._now())
+        try:
+            await self._tell(worker, wait, "", None, child, None, None)
+        except BaseException:
+            discard(self.put_on(child, value))
+            raise
+        if (room := self.put_on(child, value)) is not None:
+            async with slots_given_back():  # the try goes on, and may have some
+                await self._room(worker, room)
+
+    # Not through
+
+    async def tried_in_vain(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
+        """A try failed: have the item wait for the next one, or settle it as dropped or failed."""
+        failure = await self._outlast_holds(envelope, worker, error)
+        if failure is None:
+            return
+        error = _trimmed(failure)
+        if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure
+            error = TaskFailedError(worker.task or "", error)
+        try:
+            delay = self._delay(envelope, error)
+        except Exception as fault:  # the user's `wait`
+            fault.__cause__ = error
+            error, delay = _trimmed(fault), None
+        except asyncio.CancelledError as fault:
+            error, delay = self.own_failure(fault, envelope, worker, "wait"), None
+        if delay is None:
+            await self._fail(envelope, worker, error)
+        else:
+            if self._policy.whole_stage:
+                envelope.task = 0
+            await self._try_again(envelope, worker, error, delay)
+        await self.outlast_thread(worker)
+
+    async def outlast_thread(self, worker: WorkerBook) -> None:
+        """Wait for a worker's thread that goes on although the time of its task is over."""
+        if (thread := self._stage.abandoned.get(worker.index)) is not None:
+            await self._wait_for(worker, "thread", asyncio.wait([thread]))
+            self._stage.abandoned.pop(worker.index, None)
+
+    def will_try_again(self, envelope: Envelope, error: Exception) -> bool:
+        """Whether a failed try of an item is going to be followed by another."""
+        with suppress(Exception):  # the user's `hold_on`: then it is no hold
+            if self._held(error, [envelope]) is not None:
+                return True
+        return (
+            envelope.attempts < self._policy.attempts
+            and self._policy.may_retry(error)
+            and not isinstance(error, WorkerLostError)
+        )
+
+    def is_last_chance(self, envelope: Envelope) -> bool:
+        """Whether an item has failed here and has one more try."""
+        return 0 < envelope.attempts == self._policy.attempts - 1
+
+    def hold_seconds(self, error: Exception, envelopes: Sequence[Envelope]) -> float | None:
+        """How long a failed try holds everyone back; ``None``: it is an ordinary failure.
+
+        Counts it: an item may be held so and so often.
+        """
+        seconds = self._held(error, envelopes)
+        if seconds is None:
+            return None
+        for envelope in envelopes:
+            envelope.holds = (envelope.position, _holds(envelope) + 1)
+        for limit in self._options.limits:
+            limit.hold(seconds)
+        return seconds
+
+    async def wait_out(
+        self, worker: WorkerBook, seconds: float, envelopes: Sequence[Envelope]
+    ) -> None:
+        """Wait while a hold lasts, or until the first of the items is late.
+
+        With limits, they have the next try wait.
+        """
+        await self.outlast_thread(worker)
+        if self._options.limits:
+            return
+        if self._run.item_timeout is not None:
+            left = min(envelope.deadline for envelope in envelopes) - self._now()
+            seconds = min(seconds, max(left, 0.0))
+        await self._stage.wait_to_begin(worker, asyncio.sleep(seconds))
+
+    async def _outlast_holds(
+        self, envelope: Envelope, worker: WorkerBook, error: Exception
+    ) -> Exception | None:
+        """Try an item again as long as it is held back; what else it failed with, if it did."""
+        failure: Exception | None = error
+        while failure is not None and not is_drop(failure):
+            try:
+                seconds = self.hold_seconds(failure, [envelope])
+            except Exception as fault:  # the user's `hold_on`
+                fault.__cause__ = failure
+                return fault
+            if seconds is None:
+                return failure
+            failure = await self._try_after(seconds, envelope, worker)
+        if failure is not None:
+            await self.answered(envelope, worker, failure)
+        return None
+
+    async def _try_after(
+        self, seconds: float, envelope: Envelope, worker: WorkerBook
+    ) -> Exception | None:
+        """Try an item again after a hold, as if it had not been tried; what it raised, if so."""
+        try:
+            await self.wait_out(worker, seconds, [envelope])
+            answer = await self._stage.attempt(envelope, worker)
+        except Exception as error:
+            return error
+        except asyncio.CancelledError as error:
+            return self.own_failure(error, envelope, worker)
+        except BaseException as error:  # why: it ends the run, in order; see `interrupt`
+            self.interrupt(error, envelope, worker)
+            return None
+        await self.answered(envelope, worker, answer)
+        return None
+
+    def _held(self, error: Exception, envelopes: Sequence[Envelope]) -> float | None:
+        if any(_holds(envelope) >= self._options.max_holds for envelope in envelopes):
+            return None
+        if isinstance(error, RetryAfter):
+            return error.seconds
+        for kind, seconds in self._options.hold_on.items():
+            if isinstance(error, kind):
+                if not callable(seconds):
+                    return seconds
+                answer = seconds(error)
+                if answer is not None:
+                    check_seconds(ValueError, "hold_on", answer)
+                return answer
+        return None
+
+    def _delay(self, envelope: Envelope, error: Exception) -> float | None:
+        if isinstance(error, WorkerLostError):
+            return None  # it has been tried often enough
+        delay = self._policy.next_delay(envelope.attempts, error)
+        if delay is None or self._run.item_timeout is None:
+            return delay
+        comes_too_late = self._now() + delay >= envelope.deadline
+        return None if comes_too_late else delay
+
+    async def _try_again(
+        self, envelope: Envelope, worker: WorkerBook, error: Exception, delay: float
+    ) -> None:
+        wait = self._recorder.retrying(envelope, worker, error, self._now())
+        retries = self._stage.retries
+        try:
+            if wait is not None:
+                await self._tell(worker, wait, "", None, envelope, None, None)
+        finally:
+            retries.push(envelope, delay)
+        if retries.is_full:
+            await self._wait_for(worker, "retries", retries.room())
+
+    async def _fail(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
+        wait = self._recorder.failed(envelope, worker, error, self._now())
+        logger.warning(
+            "item %s failed in stage %s after %d attempts: %s: %s",
+            clean(safe_repr(envelope.id)),
+            clean(self._stage.name),
+            envelope.attempts,
+            error_type_name(error),
+            clean(error),
+        )
+        try:
+            callback = self._options.on_failure
+            await self._tell(worker, wait, "on_failure", callback, envelope, error, envelope.value)
+        except BaseException:
+            discard(self._run.settle(envelope, error))
+            raise
+        await self._room(worker, self._run.settle(envelope, error))
+
+    async def _fail_in_skip_if(
+        self, envelope: Envelope, worker: WorkerBook, error: Exception
+    ) -> None:
+        wait = self._recorder.started_in_batch(envelope, worker, self._now())
+        try:
+            if wait is not None:
+                await wait
+        except asyncio.CancelledError:
+            self.give_up(envelope, worker)
+            raise
+        await self._fail(envelope, worker, _trimmed(error))
+
+    # Stopped
+
+    def own_failure(
+        self,
+        error: asyncio.CancelledError,
+        envelope: Envelope,
+        worker: WorkerBook,
+        name: str | None = None,
+    ) -> TaskFailedError:
+        """The failure that a ``CancelledError`` of the user's code amounts to.
+
+        Raises:
+            asyncio.CancelledError: It is not theirs, the worker is cancelled; the item is given up.
+        """
+        try:
+            return own_failure(error, name or worker.task or "")
+        except asyncio.CancelledError:
+            self.give_up(envelope, worker)
+            raise
+
+    def interrupt(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> None:
+        """User's code raised `KeyboardInterrupt`, `SystemExit` or their like: end the run with it.
+
+        Raised here it would tear the event loop down in the middle of things; instead it comes out
+        of `Run.wait`, when everything is settled. `GeneratorExit` alone cannot wait.
+        """
+        self.give_up(envelope, worker)
+        self._run.fail(error)
+        if isinstance(error, GeneratorExit):
+            raise error
+
+    def give_up(self, envelope: Envelope, worker: WorkerBook | None) -> Wait:
+        """Settle as cancelled an item that a worker, or nobody, has in hand. Never waits.
+
+        Returns:
+            The observers' wait, which a run that is being cancelled discards.
+        """
+        error = ItemCancelled(f"the run was {self._run.how_stopped} before the item was through")
+        wait = self._recorder.cancelled(envelope, worker, error, self._now())
+        discard(self._run.settle(envelope, error))
+        if self._run.is_cancelling or worker is not None:
+            discard(wait)
+            return None
+        return wait
+
+    # Inside
+
+    async def _move_on(
+        self,
+        envelope: Envelope,
+        worker: WorkerBook,
+        value: Any,
+        wait: Wait,
+        name: str,
+        callback: StageCallback | None,
+    ) -> None:
+        try:
+            await self._tell(worker, wait, name, callback, envelope, value, value)
+        except BaseException:  # cancelled meanwhile: it was recorded, so it must be put
+            discard(self.put_on(envelope, value))
+            raise
+        await self._room(worker, self.put_on(envelope, value))
+
+    async def _end(
+        self, envelope: Envelope, worker: WorkerBook, ending: Outcome, wait: Wait
+    ) -> None:
+        """Settle an item that ends here, well."""
+        envelope.ending = ending
+        try:
+            await self._tell(worker, wait, "", None, envelope, None, None)
+        finally:
+            discard(self._run.settle(envelope, None))
+
+    async def _breathe(self) -> None:
+        if self._now() >= self._run.turn_ends:
+            await self._run.breathe()
+
+    async def _room(self, worker: WorkerBook, room: Wait) -> None:
+        if room is not None:
+            await self._wait_for(worker, "room", room)
+
+    async def _wait_for(self, worker: WorkerBook, reason: Any, wait: Awaitable[Any]) -> None:
+        worker.wait_begins(reason, self._now())
+        try:
+            await wait
+        finally:
+            worker.wait_ends(self._now())
+
+    async def _tell(
+        self,
+        worker: WorkerBook,
+        wait: Wait,
+        name: str,
+        callback: StageCallback | None,
+        envelope: Envelope,
+        subject: Any,
+        value: Any,
+    ) -> None:
+        """Wait for the observers, then call ``callback(id, subject, payload)``."""
+        with self._run.delivery():
+            await self._room(worker, wait)
+            if callback is not None:
+                payload = {
+                    "id": envelope.id,
+                    "value": value,
+                    "_sequence_id": envelope.sequence_id,
+                    **envelope.metadata,
+                }
+                label = f"{name} of stage {self._stage.name}"
+                told = self._run.guard.call(label, callback, envelope.id, subject, payload)
+                await self._room(worker, told)
+
+
+def _holds(envelope: Envelope) -> int:
+    """How often an item was held back in the stage it is in."""
+    stage, count = getattr(envelope, "holds", (-1, 0))
+    return count if stage == envelope.position else 0
+
+
+def _trimmed(error: Exception) -> Exception:
+    """Cut the engine's own frames off a traceback: they would keep the whole run alive."""
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith(
+        "antflow._engine"
+    ):
+        traceback = traceback.tb_next
+    error.with_traceback(traceback)
+    return error

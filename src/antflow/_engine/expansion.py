@@ -1,0 +1,115 @@
+"""One item becomes many: what the last task of a stage with ``expand=True`` returns, item by item.
+
+The items go on while they are made, with backpressure. When a try fails on the way, what was made
+stays made: the next try makes its items anew, and as many as there are already are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any
+
+from antflow._core.envelope import Envelope
+from antflow._core.errors import Drop
+from antflow._core.text import safe_repr
+from antflow._engine.current import seat_here
+from antflow._engine.source import IterableSource
+from antflow._engine.time_limit import time_limit
+
+if TYPE_CHECKING:
+    from antflow._engine.stage_run import StageRun
+
+LARGEST_CHUNK = 100
+"""Values taken from a plain generator at a time, each time in a thread."""
+
+
+class Expanded:
+    """What a stage made of an item that became others.
+
+    Attributes:
+        children: How many.
+    """
+
+    __slots__ = ("children",)
+
+    def __init__(self, children: int) -> None:
+        self.children = children
+
+
+ENDS_HERE = (Drop, type, Expanded)
+"""The types of answers with which an item may end in a stage that is not the last."""
+
+
+async def expand(
+    stage: StageRun, call: Callable[[Any], Awaitable[Any]], timeout: float | None, value: Any
+) -> Expanded:
+    """Call a task and let each value of what it returns go on as an item of its own.
+
+    Args:
+        stage: The stage.
+        call: The task.
+        timeout: Seconds for the call, and for each value; waiting for room does not count.
+        value: What it is called with.
+    """
+    worker = seat_here()[1]
+    envelope: Envelope = worker.item
+    too_late = "" if timeout is None else f"not done after {timeout:g} s (timeout)"
+    async with time_limit(timeout, too_late):
+        values = await call(value)
+    if is_drop(values):
+        raise Drop
+    made, emitted = 0, 0
+    already = getattr(envelope, "children", 0)
+    async with aclosing(_each(stage, values)) as steps:
+        while True:
+            async with time_limit(timeout, too_late):
+                step = await anext(steps, None)
+            if step is None:
+                return Expanded(emitted)
+            for child in step:
+                if not is_drop(child):
+                    emitted += 1
+                    if made >= already:
+                        envelope.children = made + 1
+                        await stage.endings.emit(envelope, worker, child, made)
+                made += 1
+
+
+def is_drop(value: Any) -> bool:
+    """Whether a task's answer is `Drop`, the class or an instance of it."""
+    return value is Drop or isinstance(value, Drop)
+
+
+async def _each(stage: StageRun, values: Any) -> AsyncGenerator[Iterable[Any], None]:
+    """The values, some at a time, as an async generator of lists."""
+    if isinstance(values, AsyncIterable):
+        try:
+            async for value in values:
+                yield [value]
+        finally:
+            if (close := getattr(values, "aclose", None)) is not None:
+                await close()
+    elif isinstance(values, (str, bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
+            "iterable or async iterable of values, and no string or mapping"
+        )
+    elif isinstance(values, Iterator):
+        source = IterableSource(values, stage.run.timers.now)
+        try:
+            while chunk := await stage.runner.call(source.take, LARGEST_CHUNK):
+                yield chunk
+        finally:
+            with suppress(Exception):
+                source.close()
+    else:
+        yield values

@@ -1,0 +1,293 @@
+"""What will come of a call, and waiting for several of them.
+
+The state of a future changes in one place, `AsyncFuture._complete`, which then tells the watchers.
+A watcher is the library's own: it only notes or wakes, and must not raise. The names with an
+underscore are for the executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import aclosing
+from contextvars import copy_context
+from enum import Enum
+from types import TracebackType
+from typing import Any, Generic, TypeVar, cast
+
+from antflow._core.checks import check_callback, check_choice, refusal
+from antflow._core.options import named_options
+
+R = TypeVar("R")
+Outcome = tuple[Any, BaseException | None]
+"""What a call returned, or what it raised."""
+
+logger = logging.getLogger("antflow")
+
+
+class WaitStrategy(Enum):
+    """What `AsyncExecutor.wait` waits for.
+
+    Attributes:
+        FIRST_COMPLETED: Any one is done, well or badly.
+        FIRST_EXCEPTION: Any one has failed (being cancelled does not count), or all are done.
+        ALL_COMPLETED: All are done.
+    """
+
+    FIRST_COMPLETED = "FIRST_COMPLETED"
+    FIRST_EXCEPTION = "FIRST_EXCEPTION"
+    ALL_COMPLETED = "ALL_COMPLETED"
+
+
+class AsyncFuture(Generic[R]):
+    """What will come of a call. Made by `AsyncExecutor.submit`.
+
+    ``await future`` is ``await future.result()``. Any number of tasks may wait, at any time.
+
+    Cancellation: of a task that waits here ends its waiting. The call goes on; `cancel` ends it.
+
+    Args:
+        sequence_id: Number of the call in its executor, from 0.
+
+    Attributes:
+        sequence_id: The same.
+    """
+
+    @named_options
+    def __init__(self, sequence_id: int) -> None:
+        self.sequence_id = sequence_id
+        self._is_done = False
+        self._is_cancelled = False
+        self._result: R | None = None
+        self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
+        self._watchers: dict[Callable[[AsyncFuture[R]], object], None] = {}
+        self._task: asyncio.Task[Outcome] | None = None
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self.result().__await__()
+
+    def __repr__(self) -> str:
+        state = "pending" if not self._is_done else "failed" if self._error else "completed"
+        return f"<AsyncFuture {self.sequence_id}: {'cancelled' if self._is_cancelled else state}>"
+
+    @named_options
+    async def result(self, timeout: float | None = None) -> R:
+        """Wait for what the call returns.
+
+        Args:
+            timeout: The longest to wait, in seconds; ``None`` = any time.
+
+        Raises:
+            TimeoutError: It is not done in time. It goes on, and may be waited for again.
+            BaseException: What the call raised. After `cancel`, `asyncio.CancelledError`; if the
+                executor cancelled the call in its shutdown, `ExecutorShutdownError`.
+        """
+        if not self._is_done:
+            async with asyncio.timeout(seconds_of(timeout)):
+                await self._wait()
+        return self._outcome()
+
+    def done(self) -> bool:
+        """Whether it has a result, has failed or was cancelled."""
+        return self._is_done
+
+    def exception(self) -> BaseException | None:
+        """What `result` would raise; ``None`` if all went well or it is not done yet."""
+        return self._error
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled: by `cancel`, by a shutdown, or by the function itself."""
+        return self._is_cancelled
+
+    def cancel(self) -> bool:
+        """Stop the call, or never begin it. The future is done at once.
+
+        A coroutine gets `asyncio.CancelledError` and keeps its worker until it has ended. A plain
+        function cannot be stopped: it goes on in its thread, and what it returns is dropped.
+
+        Returns:
+            ``False`` if the future was done already.
+        """
+        return self._cancel(asyncio.CancelledError())
+
+    @named_options
+    def set_result(self, result: R) -> None:
+        """Complete a future that belongs to no executor.
+
+        Raises:
+            asyncio.InvalidStateError: It is done.
+        """
+        self._complete(result, None)
+
+    @named_options
+    def set_exception(self, exception: BaseException) -> None:
+        """Fail a future that belongs to no executor.
+
+        Raises:
+            asyncio.InvalidStateError: It is done.
+            TypeError: ``exception`` is no exception.
+        """
+        if not isinstance(exception, BaseException):
+            allowed = "must be an exception (an instance of a class of exceptions)"
+            raise refusal(TypeError, "exception", exception, allowed)
+        self._complete(None, exception)
+
+    @named_options
+    def add_done_callback(self, fn: Callable[[AsyncFuture[R]], object]) -> None:
+        """Call ``fn(future)`` as soon as the future is done; at once if it is.
+
+        It is called in the context of this call. If it raises, that is logged, and changes nothing.
+
+        Args:
+            fn: A plain function. It should be quick: the event loop waits for it.
+
+        Raises:
+            TypeError: It is no such function.
+        """
+        if fn is None or inspect.iscoroutinefunction(fn):
+            raise refusal(TypeError, "fn", fn, "must be a plain function of the future")
+        check_callback(TypeError, "fn", fn, "future")
+        context = copy_context()
+        self._watch(lambda future: context.run(_call_back, fn, future))
+
+    def _watch(self, watcher: Callable[[AsyncFuture[R]], object]) -> None:
+        if self._is_done:
+            watcher(self)
+        else:
+            self._watchers[watcher] = None
+
+    def _unwatch(self, watcher: Callable[[AsyncFuture[R]], object]) -> None:
+        self._watchers.pop(watcher, None)
+
+    async def _wait(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+
+        def wake(_: AsyncFuture[R]) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        self._watch(wake)
+        try:
+            await waiter
+        finally:
+            self._unwatch(wake)
+
+    def _outcome(self) -> R:
+        if self._error is not None:
+            # Raised as often as somebody asks, its traceback would grow each time.
+            raise self._error.with_traceback(self._traceback)
+        return cast("R", self._result)
+
+    def _cancel(self, error: BaseException) -> bool:
+        if self._is_done:
+            return False
+        self._is_cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+        self._complete(None, error)
+        return True
+
+    def _complete(self, result: R | None, error: BaseException | None) -> None:
+        if self._is_done:
+            raise asyncio.InvalidStateError(f"{self!r} is done already")
+        self._is_done = True
+        self._result = result
+        self._error = error
+        if error is not None:
+            self._traceback = error.__traceback__
+            self._is_cancelled |= isinstance(error, asyncio.CancelledError)
+        watchers, self._watchers = self._watchers, {}
+        for watcher in watchers:
+            watcher(self)
+
+
+def _call_back(fn: Callable[[AsyncFuture[R]], object], future: AsyncFuture[R]) -> None:
+    try:
+        fn(future)
+    except Exception:
+        logger.warning("a done callback of an AsyncFuture raised", exc_info=True)
+
+
+def as_completed(
+    futures: Iterable[AsyncFuture[R]], timeout: float | None
+) -> AsyncGenerator[AsyncFuture[R], None]:
+    """See `AsyncExecutor.as_completed`."""
+    return _as_completed(_unique(futures), seconds_of(timeout))
+
+
+async def _as_completed(
+    wanted: Iterable[AsyncFuture[R]], seconds: float | None
+) -> AsyncGenerator[AsyncFuture[R], None]:
+    deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
+    ended: asyncio.Queue[AsyncFuture[R]] = asyncio.Queue()
+    note = ended.put_nowait
+    for future in wanted:
+        future._watch(note)
+    try:
+        for _ in wanted:
+            async with asyncio.timeout_at(deadline):
+                future = await ended.get()
+            yield future
+    finally:
+        for future in wanted:
+            future._unwatch(note)
+
+
+async def wait(
+    futures: Iterable[AsyncFuture[R]], timeout: float | None, return_when: WaitStrategy | str
+) -> tuple[set[AsyncFuture[R]], set[AsyncFuture[R]]]:
+    """See `AsyncExecutor.wait`."""
+    strategy = _strategy(return_when)
+    wanted = _unique(futures)
+    try:
+        async with aclosing(as_completed(wanted, timeout)) as ended:
+            async for future in ended:
+                failed = future.exception() is not None and not future.cancelled()
+                if strategy is WaitStrategy.FIRST_COMPLETED:
+                    break
+                if strategy is WaitStrategy.FIRST_EXCEPTION and failed:
+                    break
+    except TimeoutError:
+        if strategy is WaitStrategy.ALL_COMPLETED:
+            raise
+    done = {future for future in wanted if future.done()}
+    return done, wanted.keys() - done
+
+
+def seconds_of(timeout: object) -> float | None:
+    """What a ``timeout`` option says, in seconds; ``None`` = any time.
+
+    One that is negative is late, not wrong: it is what is left of some other limit.
+
+    Raises:
+        ValueError: It is neither a number nor ``None``.
+    """
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout):
+        raise refusal(ValueError, "timeout", timeout, "must be a number of seconds, or None")
+    return timeout
+
+
+def _strategy(return_when: WaitStrategy | str) -> WaitStrategy:
+    if isinstance(return_when, WaitStrategy):
+        return return_when
+    names = tuple(strategy.value for strategy in WaitStrategy)
+    check_choice(ValueError, "return_when", return_when, names, ", or a WaitStrategy")
+    return WaitStrategy(return_when)
+
+
+def _unique(futures: Iterable[AsyncFuture[R]]) -> dict[AsyncFuture[R], None]:
+    allowed = "must be futures of an AsyncExecutor"
+    if not isinstance(futures, Iterable):
+        raise refusal(TypeError, "futures", futures, f"{allowed}, in a list")
+    wanted: dict[AsyncFuture[R], None] = {}
+    for future in futures:
+        if not isinstance(future, AsyncFuture):
+            raise refusal(TypeError, "futures", future, allowed)
+        wanted[future] = None
+    return wanted

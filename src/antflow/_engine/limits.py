@@ -1,0 +1,230 @@
+"""The way of an attempt through the limits of its stage.
+
+An attempt takes a place in all its limits at once, or in none. So nobody holds a slot of one limit
+while waiting for another: nobody can wait in a circle, whatever the order in which stages name
+their limits, and no slot stands idle for somebody who cannot use it yet. And what a rate is charged
+is charged when the attempt starts, not when it begins to wait for something else.
+
+Who waits, and who goes next, is told in `turnstile`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+from antflow._core.errors import PipelineError
+from antflow._core.limit import HeldPermit, Limit, current_permit
+from antflow._core.waits import Wait
+from antflow._engine.turnstile import Clock, Line, Turnstile, call_in_loop, serve
+
+_claiming = threading.Lock()
+_serials = count()
+
+
+class Admission:
+    """The limits of one stage, for one run.
+
+    Make it in the run's event loop: from then on until `close` the limits belong to that loop.
+
+    Args:
+        limits: At least one; what is named twice counts once.
+        now: The run's clock.
+
+    Raises:
+        PipelineError: One of them is in use by another event loop.
+    """
+
+    def __init__(self, limits: Iterable[Limit], now: Clock) -> None:
+        self._limits = tuple(dict.fromkeys(limits))
+        self._turnstiles = _claim(self._limits, asyncio.get_running_loop(), now)
+
+    def permit(self, value: Any) -> Permit:
+        """A permit for one attempt on ``value``: to be acquired, then released.
+
+        Raises:
+            Exception: What a cost function raised, or the error that says that it gave no cost.
+        """
+        return Permit(self._turnstiles, [limit.cost_of(value) for limit in self._limits])
+
+    def close(self) -> None:
+        """There will be no more attempts. When all have closed, another loop may use the limits."""
+        with _claiming:
+            for turnstile in self._turnstiles:
+                turnstile.users -= 1
+
+
+class Permit:
+    """One attempt's hold on its limits.
+
+    Args:
+        turnstiles: The limits.
+        costs: What the attempt costs in each.
+
+    Attributes:
+        serial: Its number in the order of arrival, if it had to wait.
+        costs: What it was charged, as far as known.
+    """
+
+    __slots__ = ("_future", "_has_slots", "_outer", "_turnstiles", "costs", "serial")
+
+    def __init__(self, turnstiles: tuple[Turnstile, ...], costs: list[float]) -> None:
+        self._turnstiles = turnstiles
+        self.costs = costs
+        self.serial = 0
+        self._future: asyncio.Future[None] | None = None
+        self._has_slots = False
+        self._outer: HeldPermit | None = None
+
+    def acquire(self) -> Wait:
+        """Start at once if there is room and nobody waits, or say what to await.
+
+        From then on until `release` it is the ``current_permit`` of the caller's context.
+
+        Cancellation: who is cancelled while waiting has taken nothing, and need not release.
+        """
+        now = self._turnstiles[0].now()
+        for turnstile, cost in zip(self._turnstiles, self.costs, strict=True):
+            if turnstile.lines or not turnstile.has_slot or turnstile.due(cost) > now:
+                return self._wait()
+        self.start(now)
+        self._enter()
+        return None
+
+    def release(self) -> None:
+        """The attempt is over: give back its slots, once. What it cost stays charged."""
+        current_permit.set(self._outer)
+        self._give_back()
+
+    def suspend(self) -> None:
+        """Give the slots back for a while. What it cost stays charged."""
+        self._give_back()
+
+    async def resume(self) -> None:
+        """Wait for the slots again, at no further cost.
+
+        Cancellation: it has no slots, and is only to be released.
+        """
+        again = Permit(self._turnstiles, [0.0] * len(self.costs))
+        if (wait := again.acquire()) is not None:
+            await wait
+        current_permit.set(self)
+        self._has_slots = True
+
+    def correct(self, limit: Limit, actual: float) -> None:
+        """Charge or refund the difference between what it cost and what was charged.
+
+        From another thread the loop does it, soon and before it hears that the thread has ended.
+
+        Raises:
+            PipelineError: Neither this permit nor one around it was charged by this limit.
+        """
+        for index, turnstile in enumerate(self._turnstiles):
+            if turnstile.limit is limit and turnstile.meter is not None:
+                call_in_loop(turnstile.loop, self._correct, index, actual)
+                return
+        if self._outer is not None:  # it is a permit within an attempt, for a call of its task
+            self._outer.correct(limit, actual)
+            return
+        raise PipelineError(f"Limit.correct(): no rate of the running task's stage is {limit!r}")
+
+    def start(self, now: float) -> None:
+        """Take a slot and the cost of every limit."""
+        for turnstile, cost in zip(self._turnstiles, self.costs, strict=True):
+            turnstile.in_use += 1
+            turnstile.charge(cost, now)
+        self._has_slots = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def _wait(self) -> None:
+        self.serial = next(_serials)
+        self._future = self._turnstiles[0].loop.create_future()
+        line = self._turnstiles[0].lines.get(self._turnstiles) or Line(self._turnstiles)
+        line.waiting[self] = None
+        serve(self._turnstiles)
+        try:
+            await self._future
+        except BaseException:
+            if self in line.waiting:
+                line.remove(self)
+                serve(self._turnstiles)
+            else:  # it was let in, and did not know yet
+                self._undo()
+            raise
+        self._enter()
+
+    def _enter(self) -> None:
+        self._outer = current_permit.get()
+        current_permit.set(self)
+
+    def _undo(self) -> None:
+        self._has_slots = False
+        now = self._turnstiles[0].now()
+        for turnstile, cost in zip(self._turnstiles, self.costs, strict=True):
+            turnstile.charge(-cost, now)
+            turnstile.in_use -= 1
+        serve(self._turnstiles)
+
+    def _give_back(self) -> None:
+        if not self._has_slots:
+            return
+        self._has_slots = False
+        for turnstile in self._turnstiles:
+            turnstile.in_use -= 1
+        # Who waits for a rate alone is not helped by the end of an attempt.
+        if freed := [t for t in self._turnstiles if t.lines and t.limit.concurrency is not None]:
+            serve(freed)
+
+    def _correct(self, index: int, actual: float) -> None:
+        turnstile = self._turnstiles[index]
+        turnstile.charge(actual - self.costs[index], turnstile.now())
+        self.costs[index] = actual
+        serve((turnstile,))
+
+
+@asynccontextmanager
+async def slots_given_back() -> AsyncIterator[None]:
+    """Inside, the running attempt has no slot of any limit: what it waits for may need one."""
+    permits: list[Permit] = []
+    held = current_permit.get()
+    while isinstance(held, Permit):
+        permits.append(held)
+        held = held._outer
+    for permit in permits:
+        permit.suspend()
+    yield
+    for permit in reversed(permits):
+        await permit.resume()
+
+
+def _claim(
+    limits: Sequence[Limit], loop: asyncio.AbstractEventLoop, now: Clock
+) -> tuple[Turnstile, ...]:
+    with _claiming:
+        for limit in limits:
+            there = _turnstile(limit)
+            if there is None or there.loop is loop or there.loop.is_closed():
+                continue
+            if there.users:
+                raise PipelineError(
+                    f"{limit!r} is in use by another event loop: it serves one at a time"
+                )
+        return tuple([_attach(limit, loop, now) for limit in limits])
+
+
+def _attach(limit: Limit, loop: asyncio.AbstractEventLoop, now: Clock) -> Turnstile:
+    there = _turnstile(limit)
+    if there is None or there.loop is not loop:
+        # Slots and lines that a loop left behind are not taken over: nobody would give them back.
+        there = limit.turnstile = Turnstile(limit, loop, now, there)
+    there.users += 1
+    return there
+
+
+def _turnstile(limit: Limit) -> Turnstile | None:
+    return limit.turnstile if isinstance(limit.turnstile, Turnstile) else None

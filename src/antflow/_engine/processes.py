@@ -1,0 +1,176 @@
+"""Plain functions called in child processes: one process per worker, kept while the worker lives.
+
+A worker calls one function at a time, so a child that dies takes exactly one call with it, and it
+is known which. That call is made again in a new child; a call that has cost three of them is given
+up. A call nobody waits for any more is ended by killing its child, which is nobody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import pickle
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from antflow._core.errors import WorkerLostError
+from antflow._core.stage import task_name
+from antflow._core.text import clean, safe_str
+from antflow._engine.child import Child, ChildLost, NoChild, Outcome, Question
+from antflow._engine.child_main import refuse_unguarded
+
+MOST_LOST = 3
+"""Children that one call may cost."""
+
+MOST_STARTS = 20
+"""Children that may be killed while they start for one call: that is not the call's doing."""
+
+
+def check_picklable(function: Callable[..., Any]) -> str | None:
+    """Why a function cannot be called in a child process.
+
+    Returns:
+        What is wrong with it, to be read after its name; ``None`` if nothing is.
+    """
+    names = _Names()
+    try:
+        names.dump(function)
+    except Exception as error:
+        return (
+            "cannot be sent to a child process; it must be defined at the top of a module, no "
+            f"lambda and no inner function: {safe_str(error)}"
+        )
+    if names.of_main is not None and not _has_file(sys.modules["__main__"]):
+        return (
+            f"is defined where no child process can import it from ({names.of_main} in a prompt, "
+            "a notebook or a `-c` command); it must be in a module"
+        )
+    return None
+
+
+class _Names(pickle.Pickler):
+    """Pickles, and finds what is defined in the program itself."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), pickle.HIGHEST_PROTOCOL)
+        self.of_main: str | None = None
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__":
+            self.of_main = value.__qualname__
+        return NotImplemented
+
+
+def _has_file(main: ModuleType) -> bool:
+    if (spec := getattr(main, "__spec__", None)) is not None:  # `python -m`
+        return str(spec.name).rpartition(".")[2] != "__main__"
+    return Path(getattr(main, "__file__", None) or "").is_file()
+
+
+class ProcessSeat:
+    """The child process of one worker, started for the first call.
+
+    For one caller at a time.
+
+    Args:
+        name: Whose it is, ``"Fetch-W0"``; part of the process's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = clean(name)
+        self._child: Child | None = None
+        self._killed: set[asyncio.Future[None]] = set()
+
+    async def call(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        resources: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> Any:
+        """Call a function in the child process.
+
+        Args:
+            function: Plain and picklable: `check_picklable`.
+            args: What it is called with.
+            kwargs: What it is called with by keyword.
+            resources: Keyword → function that makes a context manager. The child enters it before
+                first use, keeps it for its life, and passes its value by that keyword.
+
+        Returns:
+            A copy of what the function returned.
+
+        Raises:
+            WorkerLostError: The call cost `MOST_LOST` children. Another try would cost more.
+            NoChild: No child can be started here: it is not about this call.
+            TypeError: An argument or the result cannot be sent between processes.
+            BaseException: A copy of what the function raised, caused by a `ChildTraceback`. If it
+                cannot be copied, an exception of the same name with the same text.
+
+        Cancellation: the child is killed, with all that the function started in it.
+        """
+        question = (function, args, dict(kwargs or {}), dict(resources or {}))
+        lost: Counter[str] = Counter()
+        while True:
+            child = self._seated()
+            value, error = await self._asked(child, question)
+            if not isinstance(error, ChildLost):
+                break
+            lost[error.phase] += 1
+            if lost["at work"] == MOST_LOST:
+                raise WorkerLostError(task_name(function), error)
+            if lost["starting"] == MOST_STARTS:
+                raise NoChild(f"no child process of {self._name} could be started: {error}")
+        if isinstance(error, StopIteration):  # no coroutine can raise that
+            raise RuntimeError(f"task {task_name(function)} raised StopIteration") from error
+        if error is not None:
+            raise error
+        return value
+
+    def kill(self) -> None:
+        """End the child process now; the next call starts another one."""
+        if self._child is not None:
+            self._child.kill()
+            self._killed.add(self._child.is_gone)
+            self._child.is_gone.add_done_callback(self._killed.discard)
+            self._child = None
+
+    async def close(self) -> None:
+        """Let the child leave its resources and end; wait until it is gone, and each killed one.
+
+        May be called again, and then waits for the same end.
+
+        Cancellation: the child is killed.
+        """
+        waits = set(self._killed)
+        if self._child is not None:
+            self._child.dismiss()
+            waits.add(self._child.is_gone)
+        if not waits:
+            return
+        try:
+            await asyncio.wait(waits)
+        except asyncio.CancelledError:
+            self.kill()
+            raise
+        self._child = None
+
+    def _seated(self) -> Child:
+        if self._child is None or self._child.is_over:
+            refuse_unguarded()
+            self._child = Child(self._name)
+        return self._child
+
+    async def _asked(self, child: Child, question: Question) -> Outcome:
+        answer = child.ask(question)
+        try:
+            await asyncio.wait([answer])  # unlike `await answer`, it leaves the future alone
+        except asyncio.CancelledError:
+            if not answer.done():
+                self.kill()
+            raise
+        return answer.result()

@@ -1,0 +1,295 @@
+"""What tasks are given by keyword: context managers, entered before first use and always left.
+
+Some context managers (those with a task group or a cancel scope inside) must be left by the very
+`asyncio.Task` that entered them, and no worker lives as long as they do. So a task of its own, the
+keeper, enters them, waits until it is told to leave them, and leaves them, last one first. Who
+wants their values only waits for that: cancelled, it leaves the keeper alone.
+
+What was entered is left exactly once. When entering fails, what was entered before is left, then
+everybody who waits hears of the error; the next `Resources.get` begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextvars import Context, copy_context
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from antflow._core.errors import PipelineError
+from antflow._core.text import clean, safe_repr
+
+logger = logging.getLogger("antflow")
+
+LEAVE_SECONDS = 30.0
+"""How long leaving one context manager may take, before it is cancelled."""
+
+CreateTask = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+Leave = Callable[..., Awaitable[Any]]
+
+
+class Resources:
+    """Context managers of one scope, entered before first use, left on every way out.
+
+    Args:
+        factories: Keyword → function without parameters that makes an async or sync context
+            manager. What is both is entered as an async one. They are entered in this order.
+        name: Whose they are, for messages: ``"stage Fetch"``.
+        create_task: Starts a task, given a coroutine and a name.
+        in_thread: Runs a function in the thread that sync context managers are to be made, entered
+            and left in; ``None``: all of it happens in the event loop's. The factory runs there
+            too, unless it is a class with ``__aenter__``: many of those have to be made where the
+            event loop runs. A function that makes one says so with ``@asynccontextmanager``, whose
+            body runs there as well.
+    """
+
+    def __init__(
+        self,
+        factories: Mapping[str, Callable[..., Any]],
+        name: str,
+        create_task: CreateTask,
+        in_thread: InThread | None = None,
+    ) -> None:
+        self._name = clean(name)
+        self._begin = partial(Stay, dict(factories), self._name, create_task, in_thread)
+        self._stay: Stay | None = None
+        self._is_closed = False
+
+    async def get(self) -> dict[str, Any]:
+        """The values that the context managers gave, by keyword; entered if this is the first use.
+
+        Returns:
+            The same dict for everybody; it is not to be changed.
+
+        Raises:
+            PipelineError: They were left already, or the keeper was cancelled.
+            TypeError: A factory returned something that is no context manager.
+            BaseException: What a factory or entering raised. All who wait at that moment get this
+                same error.
+
+        Cancellation: leaves the entering alone; others may wait for it.
+        """
+        if self._is_closed:
+            raise PipelineError(f"the resources of {self._name} were left already")
+        if self._stay is None or self._stay.keeper.done():
+            self._stay = self._begin()
+        return await self._stay.values()
+
+    async def close(self) -> None:
+        """Leave them all, last one first; what is just being entered is cancelled.
+
+        Errors of leaving are logged. May be called again, and then waits for the same end.
+
+        Raises:
+            BaseException: What leaving raised, if it is no `Exception`: `KeyboardInterrupt`, say.
+
+        Cancellation: takes effect when they are left, at most `LEAVE_SECONDS` per context manager.
+        """
+        self._is_closed = True
+        if self._stay is not None:
+            await self._stay.end()
+
+
+class Stay:
+    """From entering to leaving, once. Its arguments are those of `Resources`."""
+
+    def __init__(
+        self,
+        factories: Mapping[str, Callable[..., Any]],
+        name: str,
+        create_task: CreateTask,
+        in_thread: InThread | None,
+    ) -> None:
+        self._factories = factories
+        self._name = name
+        self._in_thread = in_thread
+        self._context = Context()
+        self._values: dict[str, Any] = {}
+        self._leaves: list[tuple[str, Leave]] = []
+        self._is_entering = True
+        self._is_to_end = asyncio.Event()
+        self._known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting = 0
+        self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
+        self._exit: BaseException | None = None  # is no Exception, and nobody was told of it
+        self.keeper = create_task(self._keep(), f"resources of {name}")
+
+    async def values(self) -> dict[str, Any]:
+        """See `Resources.get`."""
+        if not self._known.done():
+            self._waiting += 1
+            try:  # the keeper too: cancelled before its first step, it never says anything
+                either = [self._known, self.keeper]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._waiting -= 1
+        if self._error is not None:
+            self._exit = None
+            # Each time from where it was raised: else it grows with everybody who is told.
+            raise self._error.with_traceback(self._traceback)
+        if not self._known.done():
+            raise self._cancelled()
+        return self._values
+
+    async def end(self) -> None:
+        """See `Resources.close`."""
+        if self._is_entering and not self._is_to_end.is_set():
+            self.keeper.cancel()
+        self._is_to_end.set()
+        cancelled = await _outlast(self.keeper)
+        error, self._exit = self._exit or cancelled, None
+        if error is not None:
+            raise error
+
+    # The keeper
+
+    async def _keep(self) -> None:
+        keeper = asyncio.current_task()
+        assert keeper is not None
+        self._context = copy_context()
+        cause: BaseException | None = None
+        try:
+            await self._enter_all(keeper)
+            self._is_entering = False
+            self._known.set_result(None)
+            await self._is_to_end.wait()
+        except GeneratorExit:  # the event loop is gone: nothing can be awaited any more
+            raise
+        except BaseException as error:  # why: those who wait raise it
+            self._is_entering = False
+            self._fail(cause := error)
+        await self._leave_all(cause)
+        if not self._known.done():
+            self._known.set_result(None)
+            if not self._waiting and not isinstance(cause, asyncio.CancelledError):
+                message = "the resources of %s cannot be entered"
+                logger.warning(message, self._name, exc_info=cause)
+
+    async def _enter_all(self, keeper: asyncio.Task[None]) -> None:
+        for name, factory in self._factories.items():
+            await self._enter(name, factory)
+            if keeper.cancelling():  # entering it outlasted that, or swallowed it
+                raise asyncio.CancelledError
+
+    async def _enter(self, name: str, factory: Callable[..., Any]) -> None:
+        if self._in_thread is None or _is_seen_to_be_async(factory):
+            manager, value = self._open(name, factory)
+        else:
+            thread = self._start_in_thread(partial(self._open, name, factory))
+            await _outlast(thread)  # a thread cannot be cancelled: what it enters, we must leave
+            manager, value = _result(thread)
+        if not _is_async(manager):
+            self._leaves.append((name, partial(self._leave_sync, manager)))
+        else:
+            leave = type(manager).__aexit__
+            value = await type(manager).__aenter__(manager)
+            self._leaves.append((name, lambda *error: leave(manager, *error)))
+        self._values[name] = value
+
+    def _open(self, name: str, factory: Callable[..., Any]) -> tuple[Any, Any]:
+        """Make a context manager, and enter it if it is a sync one."""
+        manager = factory()
+        if _is_async(manager):
+            return manager, None
+        if not (hasattr(type(manager), "__enter__") and hasattr(type(manager), "__exit__")):
+            if inspect.iscoroutine(manager):
+                manager.close()
+            raise TypeError(
+                f"the factory of resource {name} of {self._name} returned {safe_repr(manager)}: "
+                "must be a context manager, async or sync"
+            )
+        return manager, type(manager).__enter__(manager)
+
+    def _fail(self, cause: BaseException) -> None:
+        self._error = cause
+        if isinstance(cause, asyncio.CancelledError):
+            self._error = self._cancelled()
+            self._error.__cause__ = cause
+        elif not isinstance(cause, Exception):
+            self._exit = cause
+        self._traceback = self._error.__traceback__
+
+    def _cancelled(self) -> PipelineError:
+        return PipelineError(f"the resources of {self._name} were cancelled")
+
+    # Leaving
+
+    async def _leave_all(self, cause: BaseException | None) -> None:
+        details = (None,) * 3 if cause is None else (type(cause), cause, cause.__traceback__)
+        while self._leaves:
+            name, leave = self._leaves.pop()
+            limit = asyncio.timeout(LEAVE_SECONDS)
+            try:
+                async with limit:
+                    await leave(*details)
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # why: logged, and what is no Exception raised in `end`
+                if error is not cause:  # some raise again what they are told of
+                    self._report(name, error, limit.expired())
+
+    async def _leave_sync(self, manager: Any, *error: Any) -> None:
+        leave = partial(type(manager).__exit__, manager, *error)
+        if self._in_thread is None:
+            leave()
+            return
+        thread = self._start_in_thread(leave)
+        await asyncio.wait([thread])
+        _result(thread)
+
+    def _report(self, name: str, error: BaseException, is_late: bool) -> None:
+        what = f"took more than {LEAVE_SECONDS:g} s and was cancelled" if is_late else "failed"
+        logger.warning("leaving resource %s of %s %s", name, self._name, what, exc_info=error)
+        if not isinstance(error, (Exception, asyncio.CancelledError)):
+            self._exit = error
+
+    # Threads
+
+    def _start_in_thread(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
+        assert self._in_thread is not None
+        # One context for entering and leaving: a context variable is reset where it was set.
+        run = self._context.run
+        return asyncio.ensure_future(self._in_thread(lambda: run(_result_or_error, function)))
+
+
+def _is_async(manager: Any) -> bool:
+    return hasattr(type(manager), "__aenter__") and hasattr(type(manager), "__aexit__")
+
+
+def _is_seen_to_be_async(factory: Callable[..., Any]) -> bool:
+    """Whether a factory makes an async context manager for certain, before it is called."""
+    while isinstance(factory, partial):
+        factory = factory.func
+    return isinstance(factory, type) and hasattr(factory, "__aenter__")
+
+
+async def _outlast(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait for the end of something; a cancellation meanwhile is returned, not obeyed."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
+
+
+def _result_or_error(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    # A future is no good carrier of exceptions: it does not take StopIteration, for one.
+    try:
+        return function(), None
+    except BaseException as error:  # why: `_result` raises it
+        return None, error
+
+
+def _result(thread: asyncio.Future[Any]) -> Any:
+    result, error = thread.result()
+    if error is not None:
+        raise error
+    return result

@@ -1,0 +1,168 @@
+"""Where plain functions run: in threads, in child processes, on the event loop, or elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from antflow._core.ledger import WorkerBook
+from antflow._core.stage import TaskFunc, task_name
+from antflow._engine.child import NoChild
+from antflow._engine.child_main import refuse_unguarded
+from antflow._engine.current import seat_here
+from antflow._engine.processes import ProcessSeat
+
+if TYPE_CHECKING:
+    from antflow._engine.stage_run import StageRun
+
+
+class Runner(Protocol):
+    """Calls plain functions for the workers of one stage."""
+
+    async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+        """Call ``task`` for the worker this is called in, and await its answer if need be."""
+        ...
+
+    async def leave(self, worker: WorkerBook) -> None:
+        """A worker leaves: let go of what it alone had."""
+        ...
+
+
+def runner_for(stage: StageRun) -> Runner:
+    """The runner that a stage asks for."""
+    executor = stage.description.executor
+    if executor == "process":
+        return Processes(stage)
+    if executor == "inline":
+        return Inline()
+    if isinstance(executor, Executor):
+        return Elsewhere(executor)
+    return Threads(stage)
+
+
+class Inline:
+    """Functions that do not block, on the event loop."""
+
+    async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+        answer = task(*args, **kwargs)
+        return await answer if isawaitable(answer) else answer
+
+    async def leave(self, worker: WorkerBook) -> None:
+        pass
+
+
+class Threads:
+    """The usual place: threads of the run, one per busy worker.
+
+    A thread cannot be stopped. One whose task ran into its timeout goes on, and its worker waits
+    for it before it takes anything new: there are never more threads than workers.
+
+    A worker with resources of its own has a thread of its own for them, because some, like a
+    connection of `sqlite3`, are bound to the thread they were made in.
+    """
+
+    def __init__(self, stage: StageRun) -> None:
+        self._stage = stage
+        options = stage.description
+        self._keeps_threads = bool(options.resources) and options.resource_scope == "worker"
+        self._own: dict[int, ThreadPoolExecutor] = {}
+
+    async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+        worker = seat_here()[1]
+        work = partial(copy_context().run, _result_or_error, task, args, kwargs)
+        future = self._stage.run.in_thread(work, self._own_thread(worker))
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            if not future.done():
+                self._stage.abandon(worker, future)
+            raise
+        result, error = future.result()
+        if error is not None:
+            raise error
+        return await result if isawaitable(result) else result
+
+    def in_own_thread(self, worker: WorkerBook) -> Callable[[Callable[[], Any]], Any] | None:
+        """Runs a function in the very thread that a worker's tasks run in."""
+        own = self._own_thread(worker)
+        return None if own is None else partial(_in, self._stage, own)
+
+    async def leave(self, worker: WorkerBook) -> None:
+        if (own := self._own.pop(worker.index, None)) is not None:
+            own.shutdown(wait=False)
+
+    def _own_thread(self, worker: WorkerBook) -> ThreadPoolExecutor | None:
+        if not self._keeps_threads:
+            return None
+        own = self._own.get(worker.index)
+        if own is None:
+            name = f"antflow-{self._stage.name}-W{worker.index}"
+            own = self._own[worker.index] = ThreadPoolExecutor(1, name)
+        return own
+
+
+def _in(stage: StageRun, own: ThreadPoolExecutor, function: Callable[[], Any]) -> Any:
+    return stage.run.in_thread(function, own)
+
+
+class Elsewhere:
+    """An executor of the user's own."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        # What runs in another process or interpreter cannot be handed a context.
+        self._shares_memory = type(executor) is ThreadPoolExecutor
+
+    async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+        work: Callable[[], Any] = partial(_result_or_error, task, args, kwargs)
+        if self._shares_memory:
+            work = partial(copy_context().run, work)
+        result, error = await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        if error is not None:
+            raise error
+        return await result if isawaitable(result) else result
+
+    async def leave(self, worker: WorkerBook) -> None:
+        pass
+
+
+class Processes:
+    """Child processes, one per busy worker."""
+
+    def __init__(self, stage: StageRun) -> None:
+        refuse_unguarded()
+        self._stage = stage
+        self._seats: dict[int, ProcessSeat] = {}
+
+    async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+        worker = seat_here()[1]
+        seat = self._seats.get(worker.index)
+        if seat is None:
+            seat = self._seats[worker.index] = ProcessSeat(f"{self._stage.name}-W{worker.index}")
+        try:
+            return await seat.call(task, args, kwargs, self._stage.description.resources)
+        except NoChild as error:  # it will be so for every item
+            self._stage.run.fail(error)
+            raise
+
+    async def leave(self, worker: WorkerBook) -> None:
+        if (seat := self._seats.pop(worker.index, None)) is not None:
+            await seat.close()
+
+
+def _result_or_error(task: TaskFunc, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
+    # A future is no good carrier of exceptions: it makes a TimeoutError anew, without traceback,
+    # and with a StopIteration it is never done (before Python 3.12).
+    try:
+        return task(*args, **kwargs), None
+    except StopIteration as error:
+        failure = RuntimeError(f"task {task_name(task)} raised StopIteration")
+        failure.__cause__ = error
+        return None, failure
+    except Exception as error:
+        return None, error

@@ -1,0 +1,272 @@
+"""Who waits for limits, and who goes next.
+
+Who waits for the same limits stands in one *line*, first in, first out. Where lines meet in a
+limit, the heads of the lines are looked at in the order of their arrival, whenever something
+changed: a slot was given back, a bucket has refilled, a hold is over, somebody left. A head that
+can start does, in all its limits at once. One that cannot *closes* to the younger ones the limits
+that it lacks, so that a stream of small costs cannot overtake a large one for ever. What it does
+not lack stays open: the slots of a shared limit are not kept for a stage that waits a minute for
+its own slow rate.
+
+That alone could starve a head whose limits are never free at the same moment. So it notes which of
+them it has seen free. Once that is all of them, it has missed a chance: had it kept them, it would
+have started. From then on it *keeps* its rates, which stay closed although they are free: what is
+not spent now is in the bucket later. After a second chance it keeps its slots too, which stand idle
+meanwhile. Who keeps everything starts when the last thing it lacks is free.
+
+Nothing polls. A limit has one timer, while the oldest head in it lacks time and not only a slot; a
+limit for which nobody waits has none. All of it happens in the thread of the event loop; what comes
+from other threads is handed to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Protocol, TypeVarTuple
+
+from antflow._core.limit import Limit, LimitStatistics, Meter
+
+Clock = Callable[[], float]
+Ts = TypeVarTuple("Ts")
+
+
+class Waiter(Protocol):
+    """Who stands in a line: a `Permit`."""
+
+    @property
+    def serial(self) -> int:
+        """Its number in the order of arrival, over all lines."""
+        ...
+
+    @property
+    def costs(self) -> Sequence[float]:
+        """What it costs in each limit of its line."""
+        ...
+
+    def start(self, now: float) -> None:
+        """Take its places and go."""
+        ...
+
+
+class Turnstile:
+    """A limit at work in one event loop.
+
+    Args:
+        limit: The limit.
+        loop: The loop of all who use it.
+        now: Their clock.
+        before: What stood here for another loop. If it went by the same clock, its bucket and its
+            hold go on.
+
+    Attributes:
+        users: Runs that have it, one for each of their stages.
+        in_use: Attempts that run under it.
+        held_until: The time before which nobody starts.
+        meter: Its bucket; ``None`` without a rate.
+        lines: Who waits for it, by the limits that they wait for.
+    """
+
+    __slots__ = (
+        "_due",
+        "_timer",
+        "held_until",
+        "in_use",
+        "limit",
+        "lines",
+        "loop",
+        "meter",
+        "now",
+        "users",
+    )
+
+    def __init__(
+        self,
+        limit: Limit,
+        loop: asyncio.AbstractEventLoop,
+        now: Clock,
+        before: Turnstile | None = None,
+    ) -> None:
+        self.limit = limit
+        self.loop = loop
+        self.now = now
+        self.users = 0
+        self.in_use = 0
+        self.held_until = -inf
+        self.meter = None if limit.rate is None else Meter(limit.rate, limit.period)
+        if before is not None and before.now == now:
+            self.held_until = before.held_until
+            self.meter = before.meter
+        self.lines: dict[tuple[Turnstile, ...], Line] = {}
+        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether one more may run at the same time."""
+        return self.limit.concurrency is None or self.in_use < self.limit.concurrency
+
+    def due(self, cost: float) -> float:
+        """The time from which on ``cost`` may start, if there is a slot."""
+        return self.held_until if self.meter is None else max(self.meter.due(cost), self.held_until)
+
+    def charge(self, cost: float, now: float) -> None:
+        """Charge the rate, or refund it if ``cost`` is negative."""
+        if self.meter is not None:
+            self.meter.charge(cost, now)
+
+    def wake_at(self, due: float | None) -> None:
+        """Look again at this time and at no other; ``None``: at none."""
+        if due == self._due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._due = due
+        if due is not None:
+            self._timer = self.loop.call_later(max(due - self.now(), 0.0), self._look_again)
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody start for so long from now."""
+        call_in_loop(self.loop, self._hold_until, self.now() + seconds)
+
+    def statistics(self) -> LimitStatistics:
+        """How it stands now."""
+        now = self.now()
+        return LimitStatistics(
+            in_use=self.in_use,
+            waiting=sum([len(line.waiting) for line in tuple(self.lines.values())]),
+            available=None if self.meter is None else self.meter.available(now),
+            held=max(self.held_until - now, 0.0),
+        )
+
+    def _hold_until(self, time: float) -> None:
+        # A timer that is set comes too early now: it looks again and sets the next one.
+        self.held_until = max(self.held_until, time)
+
+    def _look_again(self) -> None:
+        self._timer = self._due = None
+        serve((self,))
+
+
+class Line:
+    """Who waits for the same limits, in order. It exists while somebody does.
+
+    Attributes:
+        turnstiles: The limits.
+        waiting: Who waits, oldest first.
+    """
+
+    __slots__ = ("_kept", "_unseen", "turnstiles", "waiting")
+
+    def __init__(self, turnstiles: tuple[Turnstile, ...]) -> None:
+        self.turnstiles = turnstiles
+        self.waiting: OrderedDict[Waiter, None] = OrderedDict()
+        for turnstile in turnstiles:
+            turnstile.lines[turnstiles] = self
+        self._unseen = set(turnstiles)
+        self._kept: set[Turnstile] = set()
+
+    @property
+    def head(self) -> Waiter:
+        """Who has waited longest."""
+        return next(iter(self.waiting))
+
+    def remove(self, waiter: Waiter) -> None:
+        """Take somebody out who starts or gives up."""
+        if waiter is self.head:
+            self._unseen = set(self.turnstiles)
+            self._kept = set()
+        del self.waiting[waiter]
+        if not self.waiting:
+            for turnstile in self.turnstiles:
+                del turnstile.lines[self.turnstiles]
+
+    def try_head(self, now: float, closed: dict[Turnstile, float | None]) -> bool:
+        """Start the head, or close limits to those who are younger.
+
+        Args:
+            now: The time.
+            closed: Limit → the time that opens it; ``None``: something else does. Added to.
+
+        Returns:
+            Whether it started.
+        """
+        head = self.head
+        lacking = self._lacking(head, now, closed)
+        if not lacking:
+            self.remove(head)
+            head.start(now)
+            return True
+        self._unseen.intersection_update(lacking)
+        if not self._unseen:  # a missed chance
+            rates = {each for each in self.turnstiles if each.meter is not None}
+            self._kept = rates if rates - self._kept else set(self.turnstiles)
+            self._unseen.update(self.turnstiles)
+        for turnstile in self._kept:
+            closed.setdefault(turnstile, None)
+        closed.update(lacking)
+        return False
+
+    def _lacking(
+        self, head: Waiter, now: float, closed: dict[Turnstile, float | None]
+    ) -> dict[Turnstile, float | None]:
+        lacking: dict[Turnstile, float | None] = {}
+        for turnstile, cost in zip(self.turnstiles, head.costs, strict=True):
+            if turnstile in closed:
+                lacking[turnstile] = closed[turnstile]
+            elif (due := turnstile.due(cost)) > now:
+                lacking[turnstile] = due
+            elif not turnstile.has_slot:
+                lacking[turnstile] = None
+        return lacking
+
+
+def serve(turnstiles: Sequence[Turnstile]) -> None:
+    """Start everybody who can, in all lines that lead to these limits, directly or by another."""
+    if turnstiles[0].loop.is_closed():
+        return  # those who waited are gone
+    now = turnstiles[0].now()
+    lines = _connected(turnstiles)
+    reached = dict.fromkeys(turnstiles)
+    for line in lines:
+        reached.update(dict.fromkeys(line.turnstiles))
+    closed: dict[Turnstile, float | None] = {}
+    heads = [(line.head.serial, line) for line in lines]
+    heapify(heads)
+    while heads:
+        line = heappop(heads)[1]
+        if line.try_head(now, closed) and line.waiting:
+            heappush(heads, (line.head.serial, line))
+    for turnstile in reached:
+        turnstile.wake_at(closed.get(turnstile))
+
+
+def _connected(turnstiles: Sequence[Turnstile]) -> list[Line]:
+    found: dict[Line, None] = {}
+    seen = set(turnstiles)
+    todo = list(turnstiles)
+    while todo:
+        for line in todo.pop().lines.values():
+            if line not in found:
+                found[line] = None
+                todo += [each for each in line.turnstiles if each not in seen]
+                seen.update(line.turnstiles)
+    return list(found)
+
+
+def call_in_loop(
+    loop: asyncio.AbstractEventLoop, callback: Callable[[*Ts], None], *args: *Ts
+) -> None:
+    """Call something in the loop's thread: at once if this is it, else soon."""
+    try:
+        is_here = asyncio.get_running_loop() is loop
+    except RuntimeError:
+        is_here = loop.is_closed()  # then it has no thread
+    if is_here:
+        callback(*args)
+    else:
+        loop.call_soon_threadsafe(callback, *args)

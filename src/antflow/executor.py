@@ -1,0 +1,545 @@
+"""A pool of workers for single calls, in the form of `concurrent.futures`.
+
+Every call is an `asyncio.Task` from the moment it is submitted, so whoever cancels all tasks of an
+event loop ends it, and nothing has to be woken or polled. The task waits for one of the executor's
+slots, tries the function as often as it may, and returns what came of it: nothing that the function
+raises leaves the task, which would take the event loop down with it (`SystemExit`) or would be
+reported a second time. Only `AsyncExecutor._ended` passes the outcome on to the future.
+
+A future may be done before its task is: when it was cancelled and the function is still cleaning
+up. The slot is given back by the task, so there are never more calls at work than workers; and who
+cancels on behalf of a caller (`_abandon`) waits for the tasks, so nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from types import TracebackType
+from typing import Any, TypeVar, cast, overload
+
+from antflow._core.checks import check_count, check_flag, check_seconds, refusal
+from antflow._core.errors import ExecutorShutdownError
+from antflow._core.options import named_options
+from antflow._engine.calls import is_async
+from antflow._engine.future import (
+    AsyncFuture,
+    Outcome,
+    WaitStrategy,
+    as_completed,
+    seconds_of,
+    wait,
+)
+from antflow.telemetry import task_span
+
+__all__ = ["AsyncExecutor", "AsyncFuture", "WaitStrategy"]
+
+R = TypeVar("R")
+
+LOOK_AHEAD = 2
+"""Calls that `map` and `map_iter` have under way for each worker: one at work, one ready."""
+
+
+@dataclass(slots=True)
+class _Call:
+    """A function with its arguments and how often it is tried."""
+
+    number: int
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    guard: AbstractAsyncContextManager[Any, Any]
+    retries: int
+    retry_delay: float
+    has_begun: bool = False
+
+
+class _Slots:
+    """As many calls as may be at work, one after the other in the order in which they asked.
+
+    An `asyncio.Semaphore` would do, but cancelling thousands that wait for one takes seconds: each
+    looks at all others.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._unused = iter(range(count))
+        self._free: list[int] = []
+        self._queue: OrderedDict[asyncio.Future[int], None] = OrderedDict()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncGenerator[int, None]:
+        """Wait for a slot and hold it inside of the block; gives its number, from 0."""
+        number = await self._take()
+        try:
+            yield number
+        finally:
+            self._pass_on(number)
+
+    async def _take(self) -> int:
+        number = self._free.pop() if self._free else next(self._unused, None)
+        if number is not None:
+            return number
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._queue[turn] = None
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._queue.pop(turn, None)
+            else:  # the slot was handed over just before
+                self._pass_on(turn.result())
+            raise
+
+    def _pass_on(self, number: int) -> None:
+        while self._queue:
+            turn, _ = self._queue.popitem(last=False)
+            if not turn.cancelled():
+                turn.set_result(number)
+                return
+        self._free.append(number)
+
+
+class AsyncExecutor:
+    """Runs functions, at most ``max_workers`` at a time, in the order in which they came.
+
+    ``async`` functions run in the event loop, plain ones in threads of the executor. Both see the
+    context variables of whoever submitted them. The executor is of one event loop at a time.
+
+    As a context manager it ends with its block: what was submitted is finished. If the block
+    raises, or is cancelled, everything is cancelled instead, the calls at work too.
+
+    A call that waits for another call of the same executor keeps its worker meanwhile; if all
+    workers do so, none is left for what they wait for.
+
+    Args:
+        max_workers: Calls that may be at work at the same time, 1 or more.
+
+    Raises:
+        ValueError: ``max_workers`` is no such number.
+
+    Example:
+        >>> async def double(number):
+        ...     await asyncio.sleep(0)
+        ...     return 2 * number
+        >>> async def main():
+        ...     async with AsyncExecutor(max_workers=3) as executor:
+        ...         future = executor.submit(double, 21)
+        ...         return await future, await executor.map(double, range(5))
+        >>> asyncio.run(main())
+        (42, [0, 2, 4, 6, 8])
+    """
+
+    @named_options
+    def __init__(self, max_workers: int = 5) -> None:
+        check_count(ValueError, "max_workers", max_workers, 1, "must be a whole number >= 1")
+        self._max_workers = max_workers
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slots = _Slots(max_workers)
+        self._threads: ThreadPoolExecutor | None = None
+        self._calls: dict[asyncio.Task[Outcome], tuple[AsyncFuture[Any], _Call]] = {}
+        self._submitted = 0
+        self._is_shut_down = False
+
+    async def __aenter__(self) -> AsyncExecutor:
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.shutdown(wait=error_type is None)
+        finally:
+            left = [future for future, _ in self._calls.values()]
+            await _abandon(left, "the executor's block raised or was cancelled")
+
+    @overload
+    def submit(
+        self,
+        fn: Callable[..., Awaitable[R]],
+        *args: Any,
+        retries: int = 0,
+        retry_delay: float = 0.1,
+        semaphore: AbstractAsyncContextManager[Any, Any] | None = None,
+        **kwargs: Any,
+    ) -> AsyncFuture[R]: ...
+
+    @overload
+    def submit(
+        self,
+        fn: Callable[..., R],
+        *args: Any,
+        retries: int = 0,
+        retry_delay: float = 0.1,
+        semaphore: AbstractAsyncContextManager[Any, Any] | None = None,
+        **kwargs: Any,
+    ) -> AsyncFuture[R]: ...
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        retries: int = 0,
+        retry_delay: float = 0.1,
+        semaphore: AbstractAsyncContextManager[Any, Any] | None = None,
+        **kwargs: Any,
+    ) -> AsyncFuture[Any]:
+        """Have ``fn(*args, **kwargs)`` called as soon as a worker is free. Returns at once.
+
+        Args:
+            fn: An ``async`` function or a plain one. What a plain one returns is awaited if that is
+                possible.
+            *args: What it is called with.
+            retries: Further tries after a first one that raised an `Exception`, 0 or more.
+            retry_delay: Seconds before the second try; before each further one, twice as many as
+                before the last. The worker is free meanwhile.
+            semaphore: Entered around each try, by the worker, to bound some calls more tightly than
+                the others.
+            **kwargs: What it is called with.
+
+        Raises:
+            ExecutorShutdownError: The executor was shut down.
+            RuntimeError: No event loop is running, or calls are under way in another one.
+            TypeError: ``fn`` cannot be called, or ``semaphore`` not be entered.
+            ValueError: ``retries`` or ``retry_delay`` are no such numbers.
+        """
+        if self._is_shut_down:
+            raise ExecutorShutdownError("submit(): the executor was shut down")
+        _check_call(fn, retries, retry_delay)
+        if semaphore is not None and not isinstance(semaphore, AbstractAsyncContextManager):
+            raise refusal(TypeError, "semaphore", semaphore, "must be a semaphore or None")
+        guard = nullcontext() if semaphore is None else semaphore
+        return self._begin(
+            _Call(self._submitted, fn, args, kwargs, guard, retries, float(retry_delay))
+        )
+
+    @overload
+    async def map(
+        self,
+        fn: Callable[..., Awaitable[R]],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_delay: float = 0.1,
+    ) -> list[R]: ...
+
+    @overload
+    async def map(
+        self,
+        fn: Callable[..., R],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_delay: float = 0.1,
+    ) -> list[R]: ...
+
+    @named_options
+    async def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_delay: float = 0.1,
+    ) -> list[Any]:
+        """Call ``fn`` with the first of each iterable, the second of each, and so on.
+
+        The first call that fails ends it all: its exception comes out, the other calls are
+        cancelled and have ended by then.
+
+        Cancellation: the same.
+
+        Args:
+            fn: As in `submit`; so are ``retries`` and ``retry_delay``.
+            *iterables: As many as ``fn`` has parameters; the shortest ends it. Two calls per worker
+                are under way at most, and nothing is taken before it is needed.
+            timeout: The longest to wait for each result, in seconds, counted from when all results
+                before it were there; ``None`` = any time.
+            retries: Further tries of each call.
+            retry_delay: Seconds before the second try.
+
+        Returns:
+            The results, in the order of the input.
+
+        Raises:
+            TimeoutError: A result did not come in time. The same happens as if a call had failed.
+            BaseException: What a call or an iterable raised; and what `submit` raises.
+        """
+        _check_call(fn, retries, retry_delay)
+        begin = partial(self.submit, fn, retries=retries, retry_delay=retry_delay)
+        calls = zip(*iterables, strict=False)
+        clock = asyncio.get_running_loop().time
+        futures: list[AsyncFuture[Any]] = []
+        ended: asyncio.Queue[AsyncFuture[Any]] = asyncio.Queue()
+        under_way = in_order = 0
+        seconds = seconds_of(timeout)
+        deadline = None if seconds is None else clock() + seconds
+        try:
+            while True:
+                for args in islice(calls, LOOK_AHEAD * self._max_workers - under_way):
+                    futures.append(begin(*args))
+                    futures[-1]._watch(ended.put_nowait)
+                    under_way += 1
+                if not under_way:
+                    return [future._outcome() for future in futures]
+                async with asyncio.timeout_at(deadline):
+                    (await ended.get())._outcome()
+                under_way -= 1
+                while in_order < len(futures) and futures[in_order].done():
+                    in_order += 1
+                    deadline = None if seconds is None else clock() + seconds
+        finally:
+            await _abandon(futures)
+
+    @overload
+    def map_iter(
+        self,
+        fn: Callable[..., Awaitable[R]],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_delay: float = 0.1,
+    ) -> AsyncGenerator[R, None]: ...
+
+    @overload
+    def map_iter(
+        self,
+        fn: Callable[..., R],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_delay: float = 0.1,
+    ) -> AsyncGenerator[R, None]: ...
+
+    @named_options
+    async def map_iter(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        retries: int = 0,
+        retry_delay: float = 0.1,
+    ) -> AsyncGenerator[Any, None]:
+        """Call ``fn`` as `map` does and yield the results, in the order of the input.
+
+        At most two calls per worker have been begun and not yielded, so the iterables may be
+        endless, and a slow loop over the results slows the calls. An exception comes out in the
+        place of its result; that ends the iteration.
+
+        Cancellation: and also if the iteration is ended early (``contextlib.aclosing`` does that at
+        once), the calls not yielded are cancelled and have ended by then.
+
+        Args:
+            fn: As in `submit`; so are ``retries`` and ``retry_delay``.
+            *iterables: As in `map`.
+            timeout: The longest to wait for each result, in seconds, counted from when it is asked
+                for; ``None`` = any time.
+            retries: Further tries of each call.
+            retry_delay: Seconds before the second try.
+
+        Raises:
+            TimeoutError: A result did not come in time; that ends the iteration.
+            BaseException: What a call or an iterable raised; and what `submit` raises.
+        """
+        _check_call(fn, retries, retry_delay)
+        seconds_of(timeout)
+        begin = partial(self.submit, fn, retries=retries, retry_delay=retry_delay)
+        calls = zip(*iterables, strict=False)
+        ahead: deque[AsyncFuture[Any]] = deque()
+        try:
+            while True:
+                for args in islice(calls, LOOK_AHEAD * self._max_workers - len(ahead)):
+                    ahead.append(begin(*args))
+                if not ahead:
+                    return
+                result = await ahead[0].result(timeout)
+                ahead.popleft()
+                yield result
+        finally:
+            await _abandon(ahead)
+
+    @named_options
+    def as_completed(
+        self, futures: Iterable[AsyncFuture[R]], timeout: float | None = None
+    ) -> AsyncGenerator[AsyncFuture[R], None]:
+        """Yield each future when it is done, well or badly; first those that are done already.
+
+        Args:
+            futures: Futures of any executor. One that is there twice is yielded once.
+            timeout: The longest to wait for all of them, in seconds; ``None`` = any time.
+
+        Raises:
+            TimeoutError: Not all were done in time. Nothing is cancelled.
+            TypeError: One is no `AsyncFuture`.
+        """
+        return as_completed(futures, timeout)
+
+    @named_options
+    async def wait(
+        self,
+        futures: Iterable[AsyncFuture[R]],
+        timeout: float | None = None,
+        return_when: WaitStrategy | str = WaitStrategy.ALL_COMPLETED,
+    ) -> tuple[set[AsyncFuture[R]], set[AsyncFuture[R]]]:
+        """Wait for some or all of the futures; none is cancelled, and nothing of theirs is raised.
+
+        Args:
+            futures: Futures of any executor.
+            timeout: The longest to wait, in seconds; ``None`` = any time.
+            return_when: A `WaitStrategy`, or its value.
+
+        Returns:
+            Those that are done, and the others.
+
+        Raises:
+            TimeoutError: All were waited for, and not all were done in time. With the other two
+                strategies, the sets as they are then are returned.
+            TypeError: One is no `AsyncFuture`.
+            ValueError: ``return_when`` is no `WaitStrategy`.
+        """
+        return await wait(futures, timeout, return_when)
+
+    @named_options
+    async def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
+        """Accept no more calls. May be called twice.
+
+        Cancellation: the waiting ends, the calls go on.
+
+        Args:
+            wait: Wait until what was submitted has ended. ``False``: return at once; the calls go
+                on, those that wait for a worker too.
+            cancel_futures: Cancel the calls that have not begun; what they raise is then
+                `ExecutorShutdownError`. Those at work go on.
+        """
+        check_flag(TypeError, "wait", wait)
+        check_flag(TypeError, "cancel_futures", cancel_futures)
+        self._is_shut_down = True
+        if cancel_futures:
+            for future, call in list(self._calls.values()):
+                if not call.has_begun:
+                    future._cancel(ExecutorShutdownError("cancelled by the executor's shutdown"))
+        self._end_threads()
+        # A call that shuts down its own executor does not wait for itself.
+        if wait and (others := self._calls.keys() - {asyncio.current_task()}):
+            await asyncio.wait(others)
+
+    def _begin(self, call: _Call) -> AsyncFuture[Any]:
+        loop = self._enter_loop()
+        future: AsyncFuture[Any] = AsyncFuture(call.number)
+        self._submitted += 1
+        task = loop.create_task(self._run(call), name=f"AsyncExecutor call {future.sequence_id}")
+        future._task = task
+        self._calls[task] = (future, call)
+        task.add_done_callback(self._ended)
+        return future
+
+    def _enter_loop(self) -> asyncio.AbstractEventLoop:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            text = "submit(): no event loop is running; call it inside of an async function"
+            raise RuntimeError(text) from None
+        if loop is not self._loop:
+            if self._calls and self._loop is not None and not self._loop.is_closed():
+                raise RuntimeError("submit(): the executor has calls in another event loop")
+            self._loop = loop
+            self._slots = _Slots(self._max_workers)
+            self._calls.clear()
+        return loop
+
+    async def _run(self, call: _Call) -> Outcome:
+        """Try a call as often as it may be; its slot is held only during a try.
+
+        Cancellation: passed on to the function. What it makes of that is dropped.
+        """
+        running = cast("asyncio.Task[Outcome]", asyncio.current_task())
+        delay = call.retry_delay
+        for tries_left in range(call.retries, -1, -1):
+            try:
+                return await self._try(call), None
+            except asyncio.CancelledError as error:
+                if running.cancelling():
+                    raise
+                return None, error
+            except Exception as error:
+                if not tries_left or running.cancelling():
+                    return None, error
+            except BaseException as error:  # why: it belongs to whoever asks for the result
+                return None, error
+            await asyncio.sleep(delay)
+            delay *= 2
+        raise AssertionError("the last try returns")
+
+    async def _try(self, call: _Call) -> Any:
+        """One try: the one place through which every call of a function goes."""
+        async with self._slots.one() as worker_id, call.guard:
+            call.has_begun = True
+            with task_span(worker_id, call.number):
+                return await self._call(call)
+
+    async def _call(self, call: _Call) -> Any:
+        if is_async(call.function):
+            return await call.function(*call.args, **call.kwargs)
+        return await self._call_in_thread(call)
+
+    async def _call_in_thread(self, call: _Call) -> Any:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._max_workers, "AsyncExecutor")
+        context = copy_context()
+        loop = asyncio.get_running_loop()
+        result, error = await loop.run_in_executor(
+            self._threads, lambda: context.run(_result_or_error, call)
+        )
+        if error is not None:
+            raise error
+        return await result if inspect.isawaitable(result) else result
+
+    def _ended(self, task: asyncio.Task[Outcome]) -> None:
+        """Pass the outcome of a call on to its future, unless that was cancelled before."""
+        future, _ = self._calls.pop(task)
+        future._task = None
+        self._end_threads()
+        if not future.done():
+            outcome = (None, asyncio.CancelledError()) if task.cancelled() else task.result()
+            future._complete(*outcome)
+
+    def _end_threads(self) -> None:
+        if self._is_shut_down and not self._calls and self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+
+
+def _check_call(fn: object, retries: object, retry_delay: object) -> None:
+    if not callable(fn):
+        raise refusal(TypeError, "fn", fn, "must be a function; its arguments come after it")
+    check_count(ValueError, "retries", retries, 0, "must be a whole number >= 0")
+    check_seconds(ValueError, "retry_delay", retry_delay)
+
+
+async def _abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None) -> None:
+    """Cancel what is not done, and wait until none of the calls is at work any more."""
+    for future in futures:
+        if not future.done():
+            future._cancel(asyncio.CancelledError() if why is None else ExecutorShutdownError(why))
+    tasks = [future._task for future in futures if future._task is not None]
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+def _result_or_error(call: _Call) -> Outcome:
+    # A future is no good carrier of exceptions: it makes a TimeoutError anew, without traceback,
+    # and with a StopIteration it is never done (before Python 3.12).
+    try:
+        return call.function(*call.args, **call.kwargs), None
+    except BaseException as error:  # why: raised again in the event loop
+        return None, error

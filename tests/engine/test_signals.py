@@ -1,0 +1,200 @@
+"""Real signals: the first one drains, the second one or the time cancels, and all is as before."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import antflow
+from antflow import Pipeline, Stage
+from antflow.testing import Calls, run_virtual
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+
+SOURCE = Path(antflow.__file__).parents[1]
+HANG_GUARD = 60.0
+"""Real seconds that a program may take before it counts as hanging."""
+
+PROGRAM = """
+    import asyncio, json, os, signal, sys
+    from antflow import Pipeline, Stage
+
+    plan = json.loads(sys.argv[1])
+    seen = []
+
+    async def work(value):
+        for name in plan["signals"].get(str(value), []):
+            os.kill(os.getpid(), getattr(signal, name))
+            await asyncio.sleep(0.05)
+        if value == 0 and plan["ready"]:
+            print("ready", flush=True)
+        seen.append(value)
+        await asyncio.sleep(0.01 if value < plan["stuck_from"] else 1000)
+        return value
+
+    async def endless():
+        number = 0
+        while True:
+            yield number
+            number += 1
+            await asyncio.sleep(0)
+
+    def numbers():
+        number = 0
+        while True:
+            yield number
+            number += 1
+
+    async def silent():
+        yield 0
+        yield 1
+        await asyncio.Event().wait()
+
+    pipeline = Pipeline([Stage("A", 2, [work], queue_capacity=2)])
+
+    async def main():
+        sources = {"async": endless, "sync": numbers, "silent": silent}
+        await asyncio.sleep(0)
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        told = {}
+        try:
+            items = sources[plan["source"]]()
+            results = await pipeline.run(items, graceful_signals=plan["seconds"])
+            told["stopped_by"] = results.stopped_by and results.stopped_by.name
+        except BaseException as error:
+            told["error"] = [type(error).__name__, str(error)]
+            if not isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+            stats = pipeline.get_stats()
+            told["in_flight"] = stats.items_in_flight
+            told["accepted"] = stats.items_accepted
+            told["processed"] = stats.items_processed
+            told["cancelled"] = stats.items_cancelled
+            told["began"] = len(seen)
+            told["restored"] = before == after
+            told["tasks"] = len(asyncio.all_tasks()) - 1
+            print(json.dumps(told), flush=True)
+
+    asyncio.run(main())
+"""
+
+
+def start(**plan: Any) -> subprocess.Popen[str]:
+    """Start the program; the plan says at which item it signals itself, and what it does."""
+    plan = {
+        "signals": {},
+        "stuck_from": 10**9,
+        "source": "sync",
+        "seconds": 30.0,
+        "ready": False,
+    } | plan
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(PROGRAM), json.dumps(plan)],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
+    """Wait for the program; how it ended, and what it told."""
+    try:
+        out, err = process.communicate(timeout=HANG_GUARD)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        pytest.fail(f"the program hangs: {out}{err}")
+    lines = [line for line in out.splitlines() if line.startswith("{")]
+    assert lines, err
+    told: dict[str, Any] = json.loads(lines[-1])
+    assert told["in_flight"] == 0
+    assert told["restored"]
+    assert told["tasks"] == 0
+    return process.returncode, told
+
+
+@pytest.mark.parametrize("source", ["sync", "async", "silent"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_first_signal_finishes_what_is_in_flight(name: str, source: str) -> None:
+    """The source is endless, or silent for ever: the run returns, nothing accepted is lost."""
+    at = "1" if source == "silent" else "10"
+    code, told = finish(start(signals={at: [name]}, source=source))
+    assert code == 0
+    assert told["stopped_by"] == name
+    assert told["processed"] == told["accepted"] == told["began"]
+    assert 2 <= told["accepted"] < 20
+
+
+@pytest.mark.parametrize(
+    ("first", "code"), [("SIGINT", -signal.SIGINT), ("SIGTERM", 128 + signal.SIGTERM)]
+)
+def test_end_of_the_time_cancels(first: str, code: int) -> None:
+    """What is in flight is stuck: after the time it is cancelled, and the process ends as usual."""
+    ended, told = finish(start(signals={"3": [first]}, stuck_from=3, seconds=0.1))
+    assert ended == code
+    assert told["cancelled"] == told["accepted"] - told["processed"] > 0
+
+
+@pytest.mark.parametrize("second", ["SIGINT", "SIGTERM"])
+def test_second_signal_cancels_at_once(second: str) -> None:
+    """The first drains, the second one does not wait."""
+    code, told = finish(start(signals={"3": ["SIGINT", second]}, stuck_from=3, seconds=1000.0))
+    assert code == -signal.SIGINT
+    assert told["cancelled"] > 0
+
+
+def test_signal_from_outside() -> None:
+    """Sent by another process, as a terminal or a service manager does."""
+    process = start(ready=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    code, told = finish(process)
+    assert (code, told["stopped_by"]) == (0, "SIGTERM")
+
+
+def test_run_without_a_signal_says_so_and_leaves_the_handlers() -> None:
+    """No signal came: ``stopped_by`` is None, and who handled signals before does so again."""
+
+    async def main() -> Any:
+        return await Pipeline([Stage("A", 1, [Calls()])]).run(range(3), graceful_signals=5)
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    results = run_virtual(main)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert (results.stopped_by, len(results)) == (None, 3)
+
+
+def test_other_threads_are_refused_before_anything_begins() -> None:
+    """Signals reach the main thread only: elsewhere the option is an error."""
+    caught: list[BaseException] = []
+    calls = Calls()
+
+    async def main() -> None:
+        await Pipeline([Stage("A", 1, [calls])]).run(range(3), graceful_signals=5)
+
+    def elsewhere() -> None:
+        try:
+            run_virtual(main)
+        except BaseException as error:  # why: whatever it is, it is looked at below
+            caught.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert isinstance(caught[0], RuntimeError)
+    assert "main thread" in str(caught[0])
+    assert not calls.made

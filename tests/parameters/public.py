@@ -1,0 +1,111 @@
+"""What of the library can be called, and the parameters it has: read from the library itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import antflow
+import antflow.display
+import antflow.testing
+
+PACKAGES = (antflow, antflow.display, antflow.testing)
+
+NO_ROW = {
+    "AsyncFuture": "made by AsyncExecutor.submit",
+    "AsyncFuture.set_result.result": "anything can be a result",
+    "AsyncExecutor.submit.args": "what the function is called with",
+    "AsyncExecutor.submit.kwargs": "what the function is called with",
+    "AsyncExecutor.map.iterables": "what Python's zip takes; what it raises comes out",
+    "AsyncExecutor.map_iter.iterables": "what Python's zip takes; what it raises comes out",
+    "BaseDashboard.on_finish": "called by the run",
+    "BaseDashboard.on_start": "called by the run",
+    "BaseDashboard.on_update": "called by the run",
+    "BaseDashboard.refresh_rate": "not used",
+    "BaseDashboard.render": "called by the run",
+    "Call": "a value, received",
+    "CompactDashboard.render": "called by the run",
+    "CurrentItem": "a value, received",
+    "DashboardProtocol.on_finish": "called by the run",
+    "DashboardProtocol.on_start": "called by the run",
+    "DashboardProtocol.on_update": "called by the run",
+    "DashboardSnapshot": "a value, received",
+    "DetailedDashboard.render": "called by the run",
+    "ErrorSummary": "a value, received",
+    "FailedItem": "a value, received",
+    "FullDashboard.refresh_rate": "not used",
+    "FullDashboard.render": "called by the run",
+    "Limit.cost_of.value": "any value",
+    "LimitStatistics": "a value, received",
+    "LogDisplay.render": "called by the run",
+    "MemoryStore.admit": "called by the run",
+    "MemoryStore.record": "called by the run",
+    "PipelineResult": "a value, received",
+    "PipelineStats": "a value, received",
+    "ProgressDisplay.render": "called by the run",
+    "RecordedEvents.of.item_id": "anything can be an id; one that is unknown has no events",
+    "RunHandle": "made by Pipeline.open",
+    "RunResults": "a value, received",
+    "Scripted.outcomes": "anything can be returned",
+    "StageStats": "a value, received",
+    "StatusEvent": "a value, received",
+    "StatusTracker.follow": "called by the pipeline",
+    "TaskEvent": "a value, received",
+    "TaskFailedError": "an error, received",
+    "VirtualLoop.call_at": "asyncio's own interface",
+    "VirtualLoop.default_exception_handler": "asyncio's own interface",
+    "VirtualLoop.run_in_executor": "asyncio's own interface",
+    "VirtualLoop.shutdown_default_executor": "asyncio's own interface",
+    "WorkerMetrics": "a value, received",
+    "WorkerState": "a value, received",
+    "set_task_status.text": "anything that has a text; see test_catalogue.py",
+}
+"""What has no row in the tables, and why: a parameter, or all of a callable."""
+
+
+def public_callables() -> dict[str, Callable[..., Any]]:
+    """Dotted name → a function, a method, or a class that has an ``__init__`` of its own."""
+    return {name: call for package in PACKAGES for name, call in _callables_of(package)}
+
+
+def public_parameters() -> list[str]:
+    """``Callable.parameter`` of everything public."""
+    return [
+        f"{name}.{parameter}"
+        for name, call in public_callables().items()
+        for parameter in parameters_of(call)
+    ]
+
+
+def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """A callable's parameters, those that are bound or have no name left out."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(call).parameters.items()
+        if name != "self"
+    }
+
+
+def has_no_row(name: str) -> bool:
+    """Whether a parameter, or its callable, is one of the exceptions."""
+    return name in NO_ROW or name.rpartition(".")[0] in NO_ROW
+
+
+def _callables_of(package: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for name in package.__all__:
+        public = getattr(package, name)
+        if not inspect.isclass(public):
+            if inspect.isfunction(public):
+                yield name, public
+            continue
+        own = {n: getattr(public, n) for n in vars(public) if not n.startswith("_")}
+        if inspect.isfunction(vars(public).get("__init__")) and not _is_protocol(public):
+            yield name, public
+        for method, function in own.items():
+            if inspect.isfunction(function):
+                yield f"{name}.{method}", function
+
+
+def _is_protocol(kind: type) -> bool:
+    return getattr(kind, "_is_protocol", False)

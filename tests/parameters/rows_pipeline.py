@@ -1,0 +1,310 @@
+"""The options of a pipeline, of its runs, and of who follows and shows them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from antflow import Pipeline, PipelineError, RunHandle, Stage, StatusTracker, configure_telemetry
+from antflow.display import FullDashboard, ProgressDisplay, create
+from antflow.testing import MemoryStore
+
+from .rows_stage import BOTH, COUNT, FLAG, NO_RATIOS, SECONDS, a_stage
+from .values import (
+    INF,
+    NAN,
+    NO_CALLABLES,
+    NO_COUNTS,
+    NO_FLAGS,
+    NO_SECONDS,
+    NO_STRINGS,
+    NO_TIMEOUTS,
+    NO_WORDS,
+    Hostile,
+    Row,
+    but,
+)
+
+
+class Display:
+    """The least of a display."""
+
+    def on_update(self, snapshot: Any) -> None:
+        pass
+
+
+class Items:
+    """Some items, and whether they were read."""
+
+    was_read = False
+
+    def __iter__(self) -> Iterator[int]:
+        self.was_read = True
+        yield 1
+
+
+async def some_numbers() -> AsyncIterator[int]:
+    yield 1
+
+
+def use_pipeline(**options: Any) -> None:
+    Pipeline(**dict[str, Any](stages=[a_stage()]) | options)
+
+
+async def use_run(**options: Any) -> None:
+    pipeline = Pipeline([a_stage()])
+    await begin(pipeline, pipeline.run, options)
+
+
+async def use_stream(**options: Any) -> None:
+    pipeline = Pipeline([a_stage()])
+
+    async def stream(**options: Any) -> None:
+        results = pipeline.stream(**options)  # refused here, not at the first result
+        assert [result.id async for result in results] == [0]
+
+    await begin(pipeline, stream, options)
+
+
+async def begin(pipeline: Pipeline, run: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Run with these options; if that is refused, nothing began, and the pipeline still works."""
+    items = Items()
+    try:
+        await run(**{"items": items} | options)
+    except Exception:
+        assert not items.was_read
+        assert pipeline.get_dashboard_snapshot().state == "idle"
+        assert (await pipeline.run(["again"])).values() == ["again"]
+        raise
+
+
+async def use_open(**options: Any) -> None:
+    async with Pipeline([a_stage()]).open(**options) as run:
+        await run.feed([1])
+
+
+async def in_open_run(call: Callable[[RunHandle], Any]) -> None:
+    """Await something about an open run; what was accepted before is not lost."""
+    pipeline = Pipeline([a_stage()])
+    async with pipeline.open() as run:
+        await run.feed(["before"])
+        try:
+            await call(run)
+        finally:
+            await run.join()
+            assert "before" in run.results.values()
+            assert pipeline.get_worker_names().keys() == {"Work"}
+
+
+async def use_feed_of_run(**options: Any) -> None:
+    await in_open_run(lambda run: run.feed(**dict[str, Any](items=[1]) | options))
+
+
+async def use_set_workers(**options: Any) -> None:
+    async def set_workers(run: RunHandle) -> None:
+        run.set_workers(**dict[str, Any](stage="Work", count=1) | options)
+
+    await in_open_run(set_workers)
+
+
+def fed_by_hand(method: str) -> Callable[..., Any]:
+    async def use(**options: Any) -> None:
+        pipeline = Pipeline([a_stage()])
+        await pipeline.feed(["before"])
+        try:
+            await getattr(pipeline, method)(**{"items": some_numbers()} | options)
+        finally:
+            await pipeline.join()
+            assert "before" in pipeline.results.values()
+
+    return use
+
+
+def asked(method: str, **defaults: Any) -> Callable[..., Any]:
+    """A question to a tracker."""
+    return lambda **options: getattr(StatusTracker(), method)(**defaults | options)
+
+
+def use_telemetry(**options: Any) -> None:
+    try:
+        configure_telemetry(**options)
+    finally:
+        configure_telemetry()
+
+
+NO_STAGES: list[Any] = [
+    *[None, 5, "stages", a_stage(), {"Work": a_stage()}, [print], [a_stage(), None]],
+    *[[[a_stage()]], [Stage], (a_stage() for _ in range(2)), Hostile()],
+]
+NO_ITEMS: list[Any] = [None, 5, print, "abc", b"abc", bytearray(b"abc"), {"a": 1}, True]
+NO_TOTALS = [-1, 1.5, "5", True, NAN, INF, [1], Hostile()]
+
+ITEMS = Row(TypeError, "must be an iterable|wrap it in a list", NO_ITEMS, [[1], (1,), range(1)])
+TOTAL = Row(ValueError, f"{COUNT} >= 0", NO_TOTALS, [None, 0, 10**9])
+MAX_FAILURES = Row(ValueError, "must be a whole number >= 1, or a ratio", NO_RATIOS, [None, 1, 0.5])
+TIMEOUT = Row(ValueError, "seconds >= 0|at most 292 years", NO_TIMEOUTS, [None, 5, 9e9])
+PROGRESS = Row(TypeError, FLAG, NO_FLAGS, [True, False])
+LIMITS = {
+    "total": TOTAL,
+    "max_failures": MAX_FAILURES,
+    "timeout": TIMEOUT,
+    "item_timeout": TIMEOUT,
+}
+RUN_ROWS = LIMITS | {
+    "items": ITEMS,
+    "progress": PROGRESS,
+    "dashboard": Row(
+        ValueError,
+        "must be one of 'auto', 'log', 'compact', 'detailed', 'full', or a display",
+        [Display, "compat", "", 5, True, object(), ["compact"], {}, Hostile()],
+        [None, Display(), "log"],
+    ),
+    "custom_dashboard": Row(
+        TypeError,
+        "must be an object with some of the methods on_start, on_update, on_finish",
+        [Display, "compact", "", 5, object(), [], print, Hostile()],
+        [None, Display()],
+    ),
+    "dashboard_update_interval": Row(
+        ValueError,
+        "must be a finite number of seconds >= 0.01",
+        [*NO_SECONDS, 0, 0.0, 1e-9, 0.009],
+        [0.01, 1, 1e9],
+    ),
+    "retry_failed": Row(
+        BOTH,
+        "must be results of an earlier run|must be a PipelineResult",
+        [None, 5, [5], [None], "x", Hostile()],
+        [[], ()],
+    ),
+    "graceful_signals": Row(ValueError, SECONDS, but(NO_SECONDS, None), [None, 0, 5]),
+}
+STREAM_ROWS = LIMITS | {
+    "items": ITEMS,
+    "progress": PROGRESS,
+    "buffer_size": Row(
+        ValueError, f"{COUNT} >= 0", [-1, 1.5, "5", True, NAN, [1], Hostile()], [None, 0, 5]
+    ),
+    "ordered": Row(TypeError, FLAG, NO_FLAGS, [True, False]),
+}
+STAGE_NAME = Row(
+    ValueError, "not found; the stages are 'Work'", ["work", "Wrk", "", 5, b"W", [], Hostile()], []
+)
+FEED_ROWS = {
+    "items": ITEMS,
+    "target_stage": Row(ValueError, STAGE_NAME.allowed, STAGE_NAME.bad, [None, "Work"]),
+    "priority": Row(
+        TypeError,
+        COUNT,
+        [None, "high", 1.5, NAN, INF, True, [1], Hostile()],
+        [0, -5, 10**400],
+    ),
+}
+CALLBACK = Row(TypeError, "must be a function or None", NO_CALLABLES, [None, print])
+OF_RUN = Row(TypeError, "must be the id of a run", [5, b"x", [], True, Hostile()], [None, "x"])
+ITEM_ID = Row(TypeError, "must be hashable", [[1], {}, ([],), Hostile()], [1, "x", None, NAN])
+
+ROWS: dict[str, Row] = {
+    "Pipeline.stages": Row(
+        (TypeError, PipelineError),
+        "must be a list of Stage|must be a Stage|at least one stage",
+        [*NO_STAGES, [], ()],
+        [[a_stage()], (a_stage(),)],
+    ),
+    "Pipeline.collect_results": Row(TypeError, FLAG, NO_FLAGS, [True, False]),
+    "Pipeline.status_tracker": Row(
+        TypeError,
+        "must be a StatusTracker",
+        [5, "x", StatusTracker, True, {}, Hostile()],
+        [None, StatusTracker()],
+    ),
+    "Pipeline.name": Row(TypeError, "must be a string", NO_STRINGS, ["", "\x1b[2J"]),
+    "Pipeline.duplicates": Row(
+        ValueError,
+        "must be one of 'number', 'error', 'skip'",
+        [*NO_WORDS, "numbers"],
+        ["number", "error", "skip"],
+    ),
+    "Pipeline.store": Row(
+        TypeError,
+        "must be an object with the methods admit and record",
+        [5, "x", object(), Hostile()],
+        [None, MemoryStore()],
+    ),
+    "RunHandle.set_workers.stage": Row(
+        ValueError, STAGE_NAME.allowed, [None, *STAGE_NAME.bad], ["Work"]
+    ),
+    "RunHandle.set_workers.count": Row(
+        ValueError, f"{COUNT} from 1 to 100,000", [*NO_COUNTS, 100_001], [1, 5]
+    ),
+    "StatusTracker.callback_timeout": Row(
+        TypeError, "must be a finite number of seconds >= 0.001", [0, *NO_SECONDS], [0.001, 60]
+    ),
+    "StatusTracker.get_by_status.status": Row(
+        ValueError, "must be one of 'queued', .*'failed'", [*NO_WORDS, "faild"], ["failed"]
+    ),
+    "FullDashboard.max_items_shown": Row(ValueError, f"{COUNT} >= 0", but(NO_COUNTS, 0), [0, 50]),
+    "ProgressDisplay.total": Row(ValueError, f"{COUNT} >= 0", NO_TOTALS, [None, 0, 50]),
+    "ProgressDisplay.width": Row(ValueError, f"{COUNT} >= 1", NO_COUNTS, [1, 50]),
+    "create.name": Row(
+        ValueError,
+        "must be one of 'progress', 'auto', 'compact', 'detailed', 'full', 'log'",
+        [*NO_WORDS, "compat"],
+        ["progress", "auto", "log"],
+    ),
+    "configure_telemetry.enabled": Row(TypeError, FLAG, NO_FLAGS, [True, False]),
+    "configure_telemetry.spans": Row(
+        ValueError, "must be one of 'children', 'linked'", [*NO_WORDS, "link"], ["linked"]
+    ),
+    "configure_telemetry.sample_ratio": Row(
+        ValueError,
+        "must be a number from 0.0 to 1.0",
+        [-0.1, 1.1, 2, NAN, INF, "1", None, True, [], Hostile()],
+        [0, 0.5, 1],
+    ),
+    "configure_telemetry.tracer_provider": Row(
+        TypeError, r"must have a method get_tracer\(\)", [5, "x", object(), Hostile()], [None]
+    ),
+    "configure_telemetry.meter_provider": Row(
+        TypeError, r"must have a method get_meter\(\)", [5, "x", object(), Hostile()], [None]
+    ),
+}
+for name, row in RUN_ROWS.items():
+    ROWS[f"Pipeline.run.{name}"] = row
+for name, row in STREAM_ROWS.items():
+    ROWS[f"Pipeline.stream.{name}"] = row
+for name, row in LIMITS.items():
+    ROWS[f"Pipeline.open.{name}"] = row
+for name, row in FEED_ROWS.items():
+    for call in ("Pipeline.feed", "Pipeline.feed_async", "RunHandle.feed"):
+        ROWS[f"{call}.{name}"] = row
+for name in ("status_change", "task_start", "task_complete", "task_retry", "task_fail"):
+    ROWS[f"StatusTracker.on_{name}"] = CALLBACK
+QUERIES = ("by_status", "error_summary", "failed_items", "history", "stats", "status")
+for name in (*QUERIES, "tracked_ids"):
+    ROWS[f"StatusTracker.get_{name}.run"] = OF_RUN
+for name in ("status", "history"):
+    ROWS[f"StatusTracker.get_{name}.item_id"] = ITEM_ID
+
+USES: dict[str, Callable[..., Any]] = {
+    "FullDashboard": FullDashboard,
+    "Pipeline": use_pipeline,
+    "Pipeline.feed": fed_by_hand("feed"),
+    "Pipeline.feed_async": fed_by_hand("feed_async"),
+    "Pipeline.open": use_open,
+    "Pipeline.run": use_run,
+    "Pipeline.stream": use_stream,
+    "ProgressDisplay": ProgressDisplay,
+    "RunHandle.feed": use_feed_of_run,
+    "RunHandle.set_workers": use_set_workers,
+    "StatusTracker": StatusTracker,
+    "StatusTracker.get_by_status": asked("get_by_status", status="failed"),
+    "StatusTracker.get_error_summary": asked("get_error_summary"),
+    "StatusTracker.get_failed_items": asked("get_failed_items"),
+    "StatusTracker.get_history": asked("get_history", item_id=1),
+    "StatusTracker.get_stats": asked("get_stats"),
+    "StatusTracker.get_status": asked("get_status", item_id=1),
+    "StatusTracker.get_tracked_ids": asked("get_tracked_ids"),
+    "configure_telemetry": use_telemetry,
+    "create": create,
+}

@@ -1,0 +1,282 @@
+"""The options of a stage, and of what is put into one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from antflow import (
+    Limit,
+    Pipeline,
+    Retry,
+    RetryAfter,
+    Stage,
+    StageValidationError,
+    backoff,
+    call_rate_has_capacity,
+    set_task_status,
+)
+
+from .values import (
+    HUGE,
+    INF,
+    NAN,
+    NO_CALLABLES,
+    NO_COUNTS,
+    NO_FLAGS,
+    NO_SECONDS,
+    NO_STRINGS,
+    NO_TIMEOUTS,
+    NO_WORDS,
+    Hostile,
+    Row,
+    but,
+)
+
+
+async def work(value: Any, **resources: Any) -> Any:
+    """A task for any stage."""
+    return value
+
+
+async def numbers(value: int) -> Any:
+    yield value
+
+
+def more_numbers(value: int) -> Any:
+    yield value
+
+
+async def pause(attempt: int) -> float:
+    return 1.0
+
+
+def a_stage(**options: Any) -> Stage:
+    """A stage with some options."""
+    defaults: dict[str, Any] = {"name": "Work", "workers": 1, "tasks": [work]}
+    return Stage(**defaults | options)
+
+
+def use_stage(**options: Any) -> Pipeline:
+    if "batch_wait" in options:
+        options["batch"] = 2
+    return Pipeline([a_stage(name="First"), a_stage(**options)])
+
+
+def use_retry(**options: Any) -> None:
+    Pipeline([a_stage(retry=Retry(**options))])
+
+
+def use_limit(**options: Any) -> None:
+    Limit(**dict[str, Any](concurrency=1, rate=5) | options)
+
+
+def use_retry_after(**options: Any) -> None:
+    str(RetryAfter(**dict[str, Any](seconds=1) | options))
+
+
+def in_task(call: Callable[[Limit], Any]) -> Callable[[], Any]:
+    """Calls something in a task, with the stage's limit; what it raises comes out."""
+
+    async def main() -> None:
+        limit = Limit(rate=100)
+
+        async def task(value: Any) -> Any:
+            return call(limit)
+
+        stage = a_stage(tasks=[task], limits=[limit], call_rate=10, task_attempts=1)
+        results = await Pipeline([stage]).run([1])
+        if results.failed:
+            assert results.failed[0].error is not None
+            raise results.failed[0].error
+
+    return main
+
+
+async def use_correct(**options: Any) -> None:
+    await in_task(lambda limit: limit.correct(**options))()
+
+
+async def use_hold(**options: Any) -> None:
+    await in_task(lambda limit: limit.hold(**options))()
+
+
+async def use_capacity(**options: Any) -> None:
+    await in_task(lambda _: call_rate_has_capacity(**options))()
+
+
+async def use_status(**options: Any) -> None:
+    await in_task(lambda _: set_task_status(**dict[str, Any](text="x") | options))()
+
+
+COUNT = "must be a whole number"
+SECONDS = "must be a finite number of seconds >= 0"
+NUMBER = "must be a finite number"
+FLAG = "must be True or False"
+ERRORS = "exception class|must be a subclass of Exception"
+
+NO_ERRORS: list[Any] = [
+    *[None, 5, "ValueError", ValueError(), [ValueError], (ValueError, "x"), [], {}, Hostile()],
+    *[BaseException, KeyboardInterrupt, asyncio.CancelledError],
+    (ValueError, asyncio.CancelledError),
+]
+SOME_ERRORS: list[Any] = [Exception, ValueError, (ValueError, OSError)]
+NO_PAUSES: list[Any] = [
+    *but(NO_SECONDS, None, [1]),
+    *[backoff, pause, lambda: 1.0, float, object(), [1]],
+]
+NO_RATIOS = [0, -1, 0.0, -0.5, 1.5, NAN, INF, "5", True, [1], {}, Hostile()]
+
+STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
+    "name": (
+        "must be a string of 1 to 100 characters, no control characters",
+        [
+            *[None, 5, "", b"A", "x" * 101, "x" * 1_000_000, ["A"], Hostile()],
+            *["a\nb", "a\x1b[2Jb", "a\0", "a\x9b", "a\x7f", "\ud800"],
+        ],
+        ["x" * 100, "[red]", "a/b", "名前", " ", "[/tch]", "first", "e\u0301"],
+    ),
+    "workers": (
+        r"at least 1 worker and at most 100,000 \(a whole number\)",
+        [*NO_COUNTS, HUGE, 100_001, 10**9],
+        [1, 100_000],
+    ),
+    "tasks": (
+        "must be a function|must be a list|at least one task|is a generator|cannot be called",
+        [
+            *[work, None, [], (), "x", b"x", 5, [None], ["x"], [work, 5], iter([work]), {work}],
+            *[[numbers], [more_numbers], [numbers, work], [lambda: 1], [lambda a, b: 1]],
+            *[{"x": work}, Hostile(), [Hostile()]],
+        ],
+        [[work], (work,), [print, len], [lambda value, more=1: value]],
+    ),
+    "retry": (
+        "must be one of 'per_task', 'per_stage' or a Retry",
+        [*NO_WORDS, "per_item", ["per_task"], Retry],
+        ["per_task", "per_stage", Retry()],
+    ),
+    "task_attempts": (COUNT, NO_COUNTS, [1, HUGE]),
+    "task_wait_seconds": (SECONDS, NO_SECONDS, [0, 0.0, 1e9]),
+    "stage_attempts": (COUNT, NO_COUNTS, [1, HUGE]),
+    "unpack_args": (FLAG, NO_FLAGS, [True, False]),
+    "task_concurrency_limits": (
+        "must be a dict|the tasks are work|must be a whole number",
+        [
+            *[None, 5, "work", [("work", 1)], {"work": 0}, {"work": True}, {"work": 1.5}],
+            *[{"wrk": 1}, {"": 1}, {5: 1}, {None: 1}, {work: 1}, Hostile()],
+        ],
+        [{}, {"work": 2}],
+    ),
+    "on_success": ("must be a function or None", NO_CALLABLES, [None, print]),
+    "on_failure": ("must be a function or None", NO_CALLABLES, [None, print]),
+    "on_skip": ("must be a function or None", NO_CALLABLES, [None, print]),
+    "skip_if": (
+        "must be a function",
+        [*NO_CALLABLES, lambda: True, lambda value, more: True],
+        [None, bool, lambda *values: False],
+    ),
+    "queue_capacity": (f"{COUNT} >= 0", but(NO_COUNTS, 0, None), [None, 0, 1, HUGE]),
+    "pull": (FLAG, NO_FLAGS, [True, False]),
+    "call_concurrency": (COUNT, but(NO_COUNTS, None), [None, 1]),
+    "call_rate": (f"{NUMBER}|must be above 0", [0, *but(NO_SECONDS, None)], [None, 0.5, 1]),
+    "call_rate_period": (f"{NUMBER}|must be above 0", [0, *NO_SECONDS], [0.5, 60]),
+    "stage_wait_seconds": (SECONDS, NO_SECONDS, [0, 0.5]),
+    "limits": (
+        r"must be a list: write limits=\[limit\]|must be a list of Limit|names one Limit twice",
+        [*NO_WORDS[:3], "x", Limit(1), [5], [Limit], {Limit(1)}, [Limit(1)] * 2, Hostile()],
+        [[], (), [Limit(1)], [Limit(1), Limit(1)]],
+    ),
+    "hold_on": (
+        "must be a dict|must be an exception class|would retry|must be a finite number",
+        [
+            *[None, 5, "x", [ValueError], {"ValueError": 1}, {BaseException: 1}, Hostile()],
+            *[{ValueError: -1}, {ValueError: NAN}, {ValueError: None}, {ValueError: "1"}],
+            *[{asyncio.CancelledError: 1}, {5: 1}],
+        ],
+        [{}, {ValueError: 1, OSError: lambda error: 2.0}],
+    ),
+    "max_holds": (f"{COUNT} >= 0", but(NO_COUNTS, 0), [0, 20]),
+    "timeout": (
+        "seconds >= 0|above 0 and at most 292 years",
+        NO_TIMEOUTS,
+        [None, 0.001, 9e9],
+    ),
+    "retry_on": (ERRORS, [*NO_ERRORS, ()], SOME_ERRORS),
+    "give_up_on": (ERRORS, NO_ERRORS, [*SOME_ERRORS, ()]),
+    "wait": (
+        "seconds|attempt",
+        NO_PAUSES,
+        [None, 0, 1.5, backoff(), lambda attempt: 1.0],
+    ),
+    "executor": (
+        "must be one of 'auto', 'thread', 'process', 'inline', or a concurrent.futures.Executor",
+        [*NO_WORDS, "threads", ThreadPoolExecutor],
+        ["auto", "thread", "process", "inline", ThreadPoolExecutor(1)],
+    ),
+    "batch": (COUNT, but(NO_COUNTS, None), [None, 1, 1000]),
+    "batch_wait": (SECONDS, but(NO_SECONDS, None), [None, 0, 1.5]),
+    "expand": (FLAG, NO_FLAGS, [True, False]),
+    "resources": (
+        "must be a dict|usable as a keyword|makes a context manager",
+        [*[None, 5, "x", ["x"], {5: open}, {"a b": open}, {"x": 5}, {"x": None}], Hostile()],
+        [{}, {"file": open}],
+    ),
+    "resource_scope": (
+        "must be one of 'worker', 'stage', 'run'",
+        [*NO_WORDS, "workers"],
+        ["worker", "stage", "run"],
+    ),
+    "max_failures": ("must be a whole number >= 1, or a ratio", NO_RATIOS, [None, 1, 0.5, 1.0]),
+    "version": ("must be a string", NO_STRINGS, ["", "2"]),
+    "isolate_context": (FLAG, NO_FLAGS, [True, False]),
+}
+
+BOTH = (TypeError, ValueError)
+
+ROWS: dict[str, Row] = {
+    f"Stage.{name}": Row(StageValidationError, *row) for name, row in STAGE_ROWS.items()
+} | {
+    "Retry.attempts": Row(StageValidationError, COUNT, NO_COUNTS, [1, HUGE]),
+    "Retry.wait": Row(
+        StageValidationError, "seconds|attempt", [None, *NO_PAUSES], [0, 1.5, backoff()]
+    ),
+    "Retry.on": Row(StageValidationError, ERRORS, [*NO_ERRORS, ()], SOME_ERRORS),
+    "Retry.give_up": Row(StageValidationError, ERRORS, NO_ERRORS, [*SOME_ERRORS, ()]),
+    "Retry.timeout": Row(
+        StageValidationError, "seconds >= 0|at most 292 years", NO_TIMEOUTS, [None, 0.5]
+    ),
+    "backoff.initial": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
+    "backoff.factor": Row(ValueError, f"{NUMBER} >= 1", [0, 0.9, *NO_SECONDS], [1, 2.5]),
+    "backoff.maximum": Row(ValueError, SECONDS, NO_SECONDS, [0, 1e9]),
+    "backoff.jitter": Row(ValueError, FLAG, NO_FLAGS, [True, False]),
+    "backoff.rng": Row(
+        BOTH, "must be a random.Random", [5, "x", random, Hostile()], [None, random.Random(5)]
+    ),
+    "Limit.concurrency": Row(BOTH, COUNT, but(NO_COUNTS, None), [None, 1, HUGE]),
+    "Limit.rate": Row(BOTH, f"{NUMBER} > 0", [0, *but(NO_SECONDS, None)], [None, 0.5, 10**6]),
+    "Limit.period": Row(BOTH, f"{NUMBER} > 0", [0, *NO_SECONDS], [0.001, 60]),
+    "Limit.cost": Row(
+        BOTH, f"{NUMBER} > 0|a plain function", [0, work, *NO_SECONDS], [1, 0.5, len]
+    ),
+    "Limit.correct.actual": Row(BOTH, f"{NUMBER} >= 0", NO_SECONDS, [0, 0.5, 10**6]),
+    "Limit.hold.seconds": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
+    "RetryAfter.seconds": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
+    "RetryAfter.message": Row(TypeError, "must be a string", NO_STRINGS, ["", "slower"]),
+    "call_rate_has_capacity.amount": Row(ValueError, NUMBER, NO_SECONDS, [0, 0.5, 10**6]),
+    "set_task_status.min_interval": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
+}
+
+USES: dict[str, Callable[..., Any]] = {
+    "Limit": use_limit,
+    "Limit.correct": use_correct,
+    "Limit.hold": use_hold,
+    "Retry": use_retry,
+    "RetryAfter": use_retry_after,
+    "Stage": use_stage,
+    "backoff": backoff,
+    "call_rate_has_capacity": use_capacity,
+    "set_task_status": use_status,
+}

@@ -1,0 +1,86 @@
+"""Every parameter of the library: what it refuses and how, and what it takes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from antflow import AntFlowError
+from antflow.testing import run_virtual
+
+from . import rows_executor, rows_pipeline, rows_stage
+from .public import NO_ROW, has_no_row, public_callables, public_parameters
+from .values import Row, shown
+
+ROWS = rows_stage.ROWS | rows_pipeline.ROWS | rows_executor.ROWS
+USES = rows_stage.USES | rows_pipeline.USES | rows_executor.USES
+
+
+def cases(kind: str) -> list[Any]:
+    """One parameter set per value."""
+    return [
+        pytest.param(name, value, id=f"{name}-{number}")
+        for name, row in ROWS.items()
+        for number, value in enumerate(getattr(row, kind))
+    ]
+
+
+def give(name: str, value: Any) -> None:
+    """Give a parameter a value, in the way users do."""
+    call, _, option = name.rpartition(".")
+    use: Callable[..., Any] = USES[call]
+    if inspect.iscoroutinefunction(use):
+        run_virtual(lambda: use(**{option: value}), max_time=1e10, max_steps=100_000)
+    else:
+        use(**{option: value})
+
+
+def shown_parts(value: Any) -> list[str]:
+    """What a message may show of a value: itself, or what is wrong inside of it."""
+    parts = [shown(value)]
+    if isinstance(value, dict):
+        parts += [shown(part) for pair in value.items() for part in pair]
+    elif isinstance(value, (list, tuple, set, str)):
+        parts += [shown(part) for part in value]
+    return parts
+
+
+def test_every_parameter_has_a_row() -> None:
+    """No public parameter is without a row or a reason, and no row is about nothing."""
+    public = set(public_parameters())
+    assert sorted(name for name in public - ROWS.keys() if not has_no_row(name)) == []
+    assert sorted(ROWS.keys() - public) == []
+    assert sorted(name for name in ROWS if has_no_row(name)) == []
+    assert sorted(NO_ROW.keys() - public - public_callables().keys()) == []
+    assert {name.rpartition(".")[0] for name in ROWS} == USES.keys()
+
+
+def test_every_row_has_values() -> None:
+    """A row has something that is refused, and something that is taken."""
+    assert [name for name, row in ROWS.items() if not (row.bad and row.good)] == []
+
+
+@pytest.mark.parametrize(("name", "value"), cases("bad"))
+def test_value_that_is_refused(name: str, value: Any) -> None:
+    """The message names the parameter, shows the value, and says what is allowed, on one line."""
+    row: Row = ROWS[name]
+    with pytest.raises(row.error) as caught:
+        give(name, value)
+    message = str(caught.value)
+    option = name.rpartition(".")[2]
+    assert re.search(rf"\b{option}[\w\[\]'<>:() -]*(=|:)", message), message
+    assert any(part in message for part in shown_parts(value)), message
+    assert re.search(row.allowed, message), message
+    assert message.isprintable()
+    assert len(message) < 400
+    assert isinstance(caught.value, (TypeError, ValueError, AntFlowError))
+
+
+@pytest.mark.parametrize(("name", "value"), cases("good"))
+def test_value_that_is_taken(name: str, value: Any) -> None:
+    """An allowed value raises nothing."""
+    give(name, value)
