@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 # The public modules. Each name of `antflow` is in the __all__ of exactly one of them, and each of
 # them has its place in docs/reference.
 HOMES = [
+    "antflow.builder",
     "antflow.context",
     "antflow.display",
     "antflow.display.base",

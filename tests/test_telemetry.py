@@ -329,8 +329,8 @@ def test_batch_is_one_call_for_several_items(told: Told) -> None:
 
 
 def test_held_back_try_is_a_try_of_the_same_visit(told: Told) -> None:
-    """``RetryAfter`` ends a try and not the visit, and counts as no retry."""
-    run([Stage("A", 1, [Scripted(RetryAfter(1))])], [0])
+    """With limits, ``RetryAfter`` ends a try and not the visit, and counts as no retry."""
+    run([Stage("A", 1, [Scripted(RetryAfter(1))], limits=[Limit(concurrency=1)])], [0])
     assert told.outline() == [
         "pipeline.run",
         "  stage.A 0 completed",

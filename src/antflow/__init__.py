@@ -3,6 +3,7 @@
 import logging
 
 from antflow._version import __version__
+from antflow.builder import PipelineBuilder
 from antflow.context import (
     CurrentItem,
     call_rate_has_capacity,
@@ -78,6 +79,7 @@ __all__ = [
     "Limit",
     "LimitStatistics",
     "Pipeline",
+    "PipelineBuilder",
     "PipelineError",
     "PipelineResult",
     "PipelineStats",

@@ -20,7 +20,17 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    Self,
+    TypedDict,
+    Unpack,
+    get_args,
+    overload,
+)
 from unicodedata import normalize
 
 from antflow._core import readings
@@ -57,8 +67,9 @@ from antflow._core.stage import (
     frozen_copy,
     retry_policy,
 )
-from antflow._core.stage_checks import MOST_WORKERS
+from antflow._core.stage_checks import MOST_WORKERS, is_generator
 from antflow._core.text import safe_repr
+from antflow._core.type_variables import Out, Taken
 from antflow._engine.calls import is_async
 from antflow._engine.channel import Channel
 from antflow._engine.current import current_run
@@ -73,6 +84,12 @@ from antflow._monitor.poller import Poller
 from antflow._monitor.tracker import StatusTracker
 from antflow.telemetry import follow_run
 
+if TYPE_CHECKING:
+    from antflow._core import task_types as of
+    from antflow._core.stage_lists import FirstToLast, SameStages, UnknownStages
+    from antflow._core.type_variables import A, B
+    from antflow.builder import EmptyBuilder
+
 __all__ = [
     "Limit",
     "LimitStatistics",
@@ -83,6 +100,15 @@ __all__ = [
     "backoff",
 ]
 
+
+def __getattr__(name: str) -> Any:
+    if name == "PipelineBuilder":  # once at home here; it needs what is below
+        from antflow.builder import PipelineBuilder
+
+        return PipelineBuilder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 Items = Iterable[Any] | AsyncIterable[Any]
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = ("auto", "log", "compact", "detailed", "full")
@@ -91,7 +117,22 @@ SHORTEST_INTERVAL = 0.01
 RESULTS_IN_ORDER = 1000
 
 
-class RunHandle:
+class OtherOptions(TypedDict, total=False):
+    """The options of `Pipeline` that are given by keyword only."""
+
+    name: str
+    duplicates: Duplicates
+    store: Store | None
+
+
+class PipelineOptions(OtherOptions, total=False):
+    """The options of `Pipeline`, by keyword."""
+
+    collect_results: bool
+    status_tracker: StatusTracker | None
+
+
+class RunHandle(Generic[Out]):
     """One run that is under way: feed it, read it, end it.
 
     Made by `Pipeline.open`. Its methods belong to the event loop it was made in: called from
@@ -109,7 +150,7 @@ class RunHandle:
         return self._run.facts.run_id
 
     @property
-    def results(self) -> RunResults[Any]:
+    def results(self) -> RunResults[Out]:
         """What has come out so far; final once the run is over."""
         if self._final is not None:
             return self._final
@@ -206,7 +247,7 @@ class RunHandle:
         return names.index(stage)
 
 
-class Pipeline:
+class Pipeline(Generic[Taken, Out]):
     """Stages, one after the other, each with its own workers.
 
     ``async with pipeline:`` begins a run that is fed by hand, and ends it with `shutdown`: what
@@ -241,8 +282,39 @@ class Pipeline:
         TypeError: ``stages`` is no list of stages, or ``status_tracker`` no tracker.
     """
 
-    @named_options
+    @overload
     def __init__(
+        self: Pipeline[Any, Any],
+        stages: UnknownStages,  # pyright: ignore[reportInvalidTypeVarUse]
+        **options: Unpack[PipelineOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Pipeline[A, B], stages: SameStages[A, B], **options: Unpack[PipelineOptions]
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Pipeline[A, B], stages: tuple[Stage[A, B]], **options: Unpack[PipelineOptions]
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Pipeline[A, B], stages: FirstToLast[A, B], **options: Unpack[PipelineOptions]
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Pipeline[Any, Any],
+        stages: Sequence[Stage],
+        collect_results: bool = True,
+        status_tracker: StatusTracker | None = None,
+        **options: Unpack[OtherOptions],
+    ) -> None: ...
+
+    @named_options  # type: ignore[misc]  # a Sequence that is no list has no append
+    def __init__(  # pyright: ignore[reportInconsistentOverload]
         self,
         stages: Sequence[Stage],
         collect_results: bool = True,
@@ -274,12 +346,102 @@ class Pipeline:
         self._started: RunHandle | None = None
         self._latest: RunHandle | None = None
 
+    @staticmethod
+    def create() -> EmptyBuilder:
+        """Begin a pipeline in the fluent form: a `PipelineBuilder` without stages.
+
+        ```python
+        pipeline = Pipeline.create().add("Double", double, workers=10).build()
+        ```
+        """
+        # Here and not above: the builder is made of pipelines.
+        from antflow.builder import begin
+
+        return begin()
+
+    @overload
+    @staticmethod
+    async def quick(
+        items: of.ItemsOf[A],
+        tasks: of.AsyncTask[A, B],
+        workers: int = 5,
+        retries: int = 3,
+        progress: bool = False,
+        dashboard: DashboardName | AnyDashboard | None = None,
+        *,
+        attempts: int | None = None,
+    ) -> RunResults[B]: ...
+
+    @overload
+    @staticmethod
+    async def quick(
+        items: of.ItemsOf[A],
+        tasks: of.PlainTask[A, B],
+        workers: int = 5,
+        retries: int = 3,
+        progress: bool = False,
+        dashboard: DashboardName | AnyDashboard | None = None,
+        *,
+        attempts: int | None = None,
+    ) -> RunResults[B]: ...
+
+    @overload
+    @staticmethod
+    async def quick(
+        items: Items,
+        tasks: Sequence[Callable[..., Any]],
+        workers: int = 5,
+        retries: int = 3,
+        progress: bool = False,
+        dashboard: DashboardName | AnyDashboard | None = None,
+        *,
+        attempts: int | None = None,
+    ) -> RunResults[Any]: ...
+
+    @staticmethod
+    @named_options
+    async def quick(
+        items: Items,
+        tasks: Callable[..., Any] | Sequence[Callable[..., Any]],
+        workers: int = 5,
+        retries: int = 3,
+        progress: bool = False,
+        dashboard: DashboardName | AnyDashboard | None = None,
+        *,
+        attempts: int | None = None,
+    ) -> RunResults[Any]:
+        """Run items through one stage per task, and return the results.
+
+        The stages are named after the tasks: ``fetch_page`` becomes "FetchPage". Where a name would
+        come twice it is numbered: "Fetch", "Fetch2".
+
+        Args:
+            items: As in `run`.
+            tasks: A task, or a list of them: one stage for each, in that order.
+            workers: Workers of each stage.
+            retries: Tries per task, the first one included, 1 or more.
+            progress: As in `run`.
+            dashboard: As in `run`.
+            attempts: Another name for ``retries``, which says what it counts.
+
+        Raises:
+            StageValidationError: A task is none, or an option is not allowed.
+            Exception: As in `run`.
+
+        Cancellation:
+            As in `run`.
+        """
+        from antflow.builder import one_stage_each
+
+        builder = one_stage_each(tasks, workers=workers, retries=retries, attempts=attempts)
+        return await builder.run(items, progress, dashboard)
+
     # Running
 
     @named_options
     async def run(
         self,
-        items: Items,
+        items: of.ItemsOf[Taken],
         progress: bool = False,
         dashboard: DashboardName | AnyDashboard | None = None,
         custom_dashboard: AnyDashboard | None = None,
@@ -291,7 +453,7 @@ class Pipeline:
         item_timeout: float | None = None,
         retry_failed: Iterable[PipelineResult[Any]] = (),
         graceful_signals: float | None = None,
-    ) -> RunResults[Any]:
+    ) -> RunResults[Out]:
         """Run all items through all stages.
 
         Args:
@@ -353,7 +515,7 @@ class Pipeline:
     @named_options
     def stream(
         self,
-        items: Items,
+        items: of.ItemsOf[Taken],
         progress: bool = False,
         buffer_size: int | None = None,
         *,
@@ -366,7 +528,7 @@ class Pipeline:
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         graceful_signals: float | None = None,
-    ) -> AsyncGenerator[PipelineResult[Any], None]:
+    ) -> AsyncGenerator[PipelineResult[Out], None]:
         """Yield each result as soon as it is there, failed items included (with ``.error``).
 
         Items are taken in while results are taken out: a slow consumer slows the source.
@@ -532,8 +694,10 @@ class Pipeline:
         max_failures: float | None = None,
         timeout: float | None = None,
         item_timeout: float | None = None,
-    ) -> AsyncIterator[RunHandle]:
+    ) -> AsyncIterator[RunHandle[Out]]:
         """Open a run and hand it out; on exit it is joined, or cancelled if the body raised.
+
+        A run that is paused then goes on.
 
         ```python
         async with pipeline.open() as run:
@@ -552,6 +716,7 @@ class Pipeline:
             handle.cancel()
             raise
         finally:
+            handle.resume()
             await handle.join()
 
     async def __aenter__(self) -> Self:
@@ -574,7 +739,7 @@ class Pipeline:
         return list(self._stages)
 
     @property
-    def results(self) -> RunResults[Any]:
+    def results(self) -> RunResults[Out]:
         """What has come out so far; also after a run that raised or was cancelled."""
         handle = self._handle()
         if handle is None:
@@ -801,6 +966,9 @@ def _check_processes(stage: Stage) -> None:
     if stage.resources and stage.resource_scope != "worker":
         raise StageValidationError(f"{where} resources must have resource_scope='worker'")
     plain = [task for task in stage.tasks if not is_async(task)]
+    for task in plain:
+        if is_generator(task):
+            raise StageValidationError(f"{where} {safe_repr(task)} must return a list, not yield")
     for function in (*plain, *stage.resources.values()):
         if (reason := check_picklable(function)) is not None:
             raise StageValidationError(f"{where} {safe_repr(function)} {reason}")

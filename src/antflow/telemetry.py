@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = ["configure_telemetry", "telemetry_enabled"]
 
-logger = logging.getLogger("antflow")
+logger: logging.Logger = logging.getLogger("antflow")
 
 P = ParamSpec("P")
 F = TypeVar("F", bound="_Follower")

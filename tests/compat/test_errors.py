@@ -242,8 +242,8 @@ def test_wrong_options_are_refused_at_once(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Pipeline(stage()),  # type: ignore[arg-type]
-        lambda: Pipeline([same]),  # type: ignore[list-item]
+        lambda: Pipeline(stage()),  # type: ignore[call-overload]
+        lambda: Pipeline([same]),  # type: ignore[type-var]
         lambda: Pipeline("stages"),  # type: ignore[arg-type]
     ],
     ids=["stage", "function", "text"],

@@ -199,8 +199,13 @@ class Plan:
         return len(self.durations) - 1
 
     def _fails(self, path: Path, index: int, attempt: int) -> bool:
-        """Whether this try fails: the first ones of every third value, in its last task."""
-        return weight(path) % 3 == 0 and index == self._last and attempt <= self.failures
+        """Whether this try fails: the first ones of every third value, in its last task.
+
+        A batch that fails on its only try is tried item by item, which is a try more; it changes
+        nothing for those that fail for good.
+        """
+        fails = attempt <= self.failures or self.failures >= self.attempts
+        return weight(path) % 3 == 0 and index == self._last and fails
 
     def _fails_for_good(self, path: Path) -> bool:
         return self.is_poison(path) or (weight(path) % 3 == 0 and self.failures >= self.attempts)

@@ -29,15 +29,20 @@ class Program:
 
     Every value has a fate that is a pure function of it, so what must come out is known without
     running anything.
+
+    Attributes:
+        seed: What it is made from.
+        most_items: The most items of the input.
     """
 
     seed: int
+    most_items: int = 15
     random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         choose = self.random
-        self.items = choose.choice([0, 1, 2, 7, 15])
+        self.items = min(choose.choice([0, 1, 2, 7, 15]), self.most_items)
         self.source = choose.choice(["list", "generator", "async generator"])
         self.listens = choose.choice(["nobody", "history", "sync callback", "async callback"])
         self.keeps = choose.choice([True, False])

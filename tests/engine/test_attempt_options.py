@@ -153,8 +153,7 @@ def test_hold_is_no_try(by: str) -> None:
     results = run([stage], [0])
     assert results[0].attempts == 1
     assert seen == [(0, 1), (10, 1), (20, 1), (30, 1)]
-    assert results.stats.stage_stats["A"].limited_seconds == 30
-    assert results.stats.stage_stats["A"].retried_items == 0
+    assert results.stats.stage_stats["A"].starved_seconds == 30, "it holds no worker"
 
 
 def test_hold_with_a_limit_holds_everyone_who_shares_it() -> None:
@@ -385,6 +384,7 @@ def test_thread_that_outlives_its_time_keeps_its_slot(after: str) -> None:
     results, most = real(stage, range(2), **run_options)
     assert slow.most == 1
     assert most == 1
+    assert results.stats.stage_stats["A"].abandoned_threads == 0
     assert len(results.outcomes) == 2
 
 
@@ -498,15 +498,15 @@ def test_task_status_is_shown_while_the_worker_has_the_item() -> None:
                 taken.append(set_task_status("page 2 of 3", 5))
                 await asyncio.sleep(10)
                 taken.append(set_task_status("page 3 of 3", 5))
+                return value
             return await gate(value)
 
         pipeline = Pipeline([Stage("A", 1, [task])])
         running = asyncio.create_task(pipeline.run(range(2)))
         await asyncio.sleep(2)
         early = pipeline.get_worker_states()["A-W0"].task_status
-        gate.open()
         await asyncio.sleep(12)
-        gate.close()
+        assert gate.waiting == 1
         late = pipeline.get_worker_states()["A-W0"].task_status
         gate.open()
         await running
@@ -538,13 +538,19 @@ def test_keyboard_interrupt_in_an_isolated_task_ends_the_run_in_order(isolated: 
         raise KeyboardInterrupt
 
     pipelines: list[Pipeline] = []
+    came_out: list[bool] = []
 
     async def main() -> None:
         pipelines.append(Pipeline([Stage("A", 2, [task], isolate_context=isolated)]))
-        await pipelines[0].run(range(5))
+        try:
+            await pipelines[0].run(range(5))
+        except KeyboardInterrupt:
+            came_out.append(True)
+            raise
 
     with pytest.raises(KeyboardInterrupt):
         run_virtual(main)
+    assert came_out == [True]
     assert pipelines[0].get_stats().items_in_flight == 0
 
 
@@ -584,3 +590,17 @@ def test_current_item_is_known_in_every_thread() -> None:
         for executor in executors:
             stage = Stage("A", 1, [task], executor=executor)
             assert run([stage], [{"id": "x", "value": 1}]).values() == ["x"]
+
+
+def test_coroutine_that_was_not_awaited_is_a_failure() -> None:
+    """A task that returns a coroutine, most likely for want of an await, has failed."""
+
+    async def inner(value: int) -> int:
+        return value
+
+    async def task(value: int) -> Any:
+        return inner(value)
+
+    results = run([Stage("A", 1, [task], task_attempts=1)], [0])
+    assert isinstance(results.failed[0].error, TypeError)
+    assert "await" in str(results.failed[0].error)

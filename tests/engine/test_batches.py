@@ -200,10 +200,18 @@ def test_batch_waits_while_an_item_of_its_stage_may_come_back() -> None:
 
 
 def test_one_worker_gathers_at_a_time() -> None:
-    """Few items and many idle workers make one batch, not one for each worker."""
-    task = Batches()
-    run([Stage("A", 8, [task], batch=100)], range(20))
-    assert task.sizes == [20]
+    """Few items and several idle workers make one batch, not one for each worker."""
+    task = Batches(seconds=1)
+
+    async def main() -> None:
+        async with Pipeline([Stage("A", 2, [task], batch=3, batch_wait=50)]).open() as run:
+            await run.feed(range(6))
+            for item in range(6, 12):
+                await asyncio.sleep(5)
+                await run.feed([item])
+
+    run_virtual(main)
+    assert task.made[2:] == [(15, [6, 7, 8]), (30, [9, 10, 11])]
 
 
 def test_batches_of_several_workers_run_side_by_side() -> None:
@@ -295,7 +303,7 @@ def test_batch_that_is_dropped_as_a_whole_is_called_once() -> None:
 @pytest.mark.parametrize("attempts", [1, 2, 3])
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
 def test_poison_item_takes_no_other_down(attempts: int, retry: str) -> None:
-    """One item makes every batch raise: it alone fails, after as many tries as it has."""
+    """One item makes every batch raise: it alone fails, after all its tries, the last one alone."""
     task = Batches(refuse_bad)
     stage = Stage(
         "A", 1, [task], retry, attempts, 0.0, stage_attempts=attempts, batch=4, batch_wait=1
@@ -304,7 +312,7 @@ def test_poison_item_takes_no_other_down(attempts: int, retry: str) -> None:
     results = run([stage], items)
     assert results.values() == ["a", "c", "d"]
     assert errors(results) == {1: "ValueError"}
-    assert results.failed[0].attempts == attempts
+    assert results.failed[0].attempts == max(attempts, 2)
 
 
 def test_poison_item_takes_no_other_down_in_a_later_task() -> None:
@@ -513,19 +521,51 @@ def test_gathered_items_do_not_begin_while_paused() -> None:
     assert [values for _, values in task.made] == [[0, 1, 2, 0, 1]]
 
 
-def test_worker_that_leaves_puts_back_what_it_gathered() -> None:
-    """Fewer workers while one gathers: its items are in the batch of one that stays."""
-    task = Batches()
+def test_items_that_are_to_be_tried_alone_do_not_begin_while_paused() -> None:
+    """One worker has several items for their last try, one by one: paused, the next waits."""
+    made: list[tuple[float, Values]] = []
+
+    async def task(values: Values) -> Values:
+        made.append((now(), values))
+        await asyncio.sleep(1)
+        if len(made) == 1:
+            raise ValueError
+        return values
 
     async def main() -> None:
-        async with Pipeline([Stage("A", 3, [task], batch=4, batch_wait=5)]).open() as run:
-            for item in range(3):
-                await run.feed([item])
-                await asyncio.sleep(1)
-            run.set_workers("A", 1)
+        stage = Stage("A", 1, [task], "per_task", 2, 0.0, batch=3, batch_wait=1)
+        async with Pipeline([stage]).open() as run:
+            await run.feed(range(3))
+            await asyncio.sleep(1.5)
+            run.pause()
+            await asyncio.sleep(10)
+            run.resume()
 
     run_virtual(main)
-    assert sorted(value for _, values in task.made for value in values) == [0, 1, 2]
+    assert [when for when, _ in made] == [0, 1, 11.5, 12.5]
+
+
+def test_worker_that_leaves_puts_back_what_it_gathered() -> None:
+    """Fewer workers while one gathers: it leaves at once, another one has its items."""
+    made: list[Values] = []
+
+    async def task(values: Values) -> Values:
+        made.append(values)
+        await asyncio.sleep(3 if 0 in values else 1)
+        return values
+
+    async def main() -> float:
+        async with Pipeline([Stage("A", 2, [task], batch=2, batch_wait=100)]).open() as run:
+            await run.feed(range(5))  # the second worker, which is done first, gathers the last one
+            await asyncio.sleep(2)
+            run.set_workers("A", 1)
+            await asyncio.sleep(0.1)
+            assert not [t for t in asyncio.all_tasks() if t.get_name().endswith("A-W1")]
+            await run.feed([5])
+        return now()
+
+    assert run_virtual(main) == 4
+    assert made == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_batches_cancelled_at_every_step_lose_nothing() -> None:
@@ -536,6 +576,9 @@ def test_batches_cancelled_at_every_step_lose_nothing() -> None:
         await asyncio.sleep(value / 10)
         return value
 
+    async def slow(_: StatusEvent) -> None:
+        await asyncio.sleep(0.01)
+
     def poison(value: Any) -> Any:
         return refuse_bad("bad" if value == 2 else value)
 
@@ -545,7 +588,7 @@ def test_batches_cancelled_at_every_step_lose_nothing() -> None:
             Stage("B", 2, [Batches(poison, 0.1)], "per_task", 2, 0.1, batch=3, batch_wait=0.15),
             Stage("C", 1, [before], queue_capacity=1),
         ]
-        pipelines.append(Pipeline(stages))
+        pipelines.append(Pipeline(stages, status_tracker=StatusTracker(slow)))
         await pipelines[-1].run(range(5))
 
     def check(step: int) -> None:

@@ -369,6 +369,8 @@ def test_generator_is_closed_however_it_ends(kind: str) -> None:
             yield value
             if value == 1:
                 raise ValueError
+            while value == 2:
+                yield value
             yield value
         finally:
             closed.append(value)
@@ -385,8 +387,14 @@ def test_generator_is_closed_however_it_ends(kind: str) -> None:
         finally:
             closed.append(value)
 
+    def kept_values(value: int) -> Iterator[int]:
+        kept.append(values(value))
+        return kept[-1]
+
+    kept: list[Iterator[int]] = []  # what nobody refers to any more would close itself
+
     async def main() -> None:
-        task = async_values if kind == "async" else values
+        task = async_values if kind == "async" else kept_values
         stages = [
             Stage("Split", 4, [task], expand=True, timeout=5, task_attempts=1),
             Stage("Slow", 1, [Calls(seconds=1)], queue_capacity=1),

@@ -60,8 +60,9 @@ def test_slow_first_item_does_not_idle_the_workers_behind_it() -> None:
     assert seen == [(value, 100) for value in range(100)]
 
 
+@pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("buffer_size", [1, 5, 20])
-def test_results_that_wait_are_bounded(buffer_size: int) -> None:
+def test_results_that_wait_are_bounded(buffer_size: int, is_async: bool) -> None:
     """Behind a stuck first item: what the stages hold and the results that may wait, no more."""
     taken: list[int] = []
 
@@ -72,6 +73,10 @@ def test_results_that_wait_are_bounded(buffer_size: int) -> None:
             yield item
             item += 1
 
+    async def endless_async() -> AsyncIterator[int]:
+        for item in endless():
+            yield item
+
     async def main() -> int:
         gate = Gate()
 
@@ -79,13 +84,13 @@ def test_results_that_wait_are_bounded(buffer_size: int) -> None:
             return await gate(value) if value == 0 else value
 
         pipeline = Pipeline([Stage("A", 2, [head_is_stuck], queue_capacity=3)])
-        results = pipeline.stream(endless(), ordered=True, buffer_size=buffer_size)
+        source = endless_async() if is_async else endless()
+        results = pipeline.stream(source, ordered=True, buffer_size=buffer_size)
         async with aclosing(results):
             first = asyncio.ensure_future(anext(results))
             await asyncio.sleep(50)
             most = len(taken)
-            stats = pipeline.get_stats()
-            assert stats.items_accepted == most
+            assert pipeline.get_stats().items_accepted == most
             gate.open()
             assert (await first).value == 0
             for value in range(1, 200):
@@ -160,7 +165,12 @@ def test_retries_keep_their_place() -> None:
     """An item that fails twice and waits comes out where it was in the input."""
 
     async def main() -> list[int]:
-        stages = [Stage("A", 2, [FailTimes(2)], task_wait_seconds=10), Stage("B", 1, [in_no_order])]
+        fails = FailTimes(2)
+
+        async def some_fail(value: int) -> int:
+            return await fails(value) if value % 3 == 0 else value
+
+        stages = [Stage("A", 2, [some_fail], task_wait_seconds=10), Stage("B", 1, [in_no_order])]
         return [r.value async for r in Pipeline(stages).stream(range(12), ordered=True)]
 
     assert run_virtual(main) == list(range(12))

@@ -46,13 +46,17 @@ def test_programs_shut_down_at_any_time_lose_nothing(block: int) -> None:
         program.judge(undisturbed=False)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(20))
 def test_programs_cancelled_at_every_step_lose_nothing(seed: int) -> None:
     """Cancelled before any step of the event loop: no task left, no item without outcome."""
+    _cancel_everywhere(seed, most_items=3)
+
+
+def _cancel_everywhere(seed: int, most_items: int) -> None:
     programs: list[Program] = []
 
     async def main() -> None:
-        program = Program(seed)
+        program = Program(seed, most_items)
         programs.append(program)
         await program.drive()
 
@@ -68,7 +72,7 @@ def test_programs_cancelled_at_every_step_lose_nothing(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(1000, 1060))
 def test_many_programs_cancelled_at_every_step_lose_nothing(seed: int) -> None:
     """The same over many more programs."""
-    test_programs_cancelled_at_every_step_lose_nothing(seed)
+    _cancel_everywhere(seed, most_items=15)
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ def test_last_item_when_it_alone_is_retried(retry: str, workers: int) -> None:
 def test_item_that_always_fails(retry: str, options: dict[str, int]) -> None:
     """An item that always fails is tried as often as was said, and then is failed."""
     calls = Calls(raising(ValueError("no")))
-    stage = Stage("Work", 1, [calls], retry, **options)  # type: ignore[arg-type]
+    stage = Stage("Work", 1, [calls], retry, **options)  # type: ignore[call-overload]
     results = virtual(lambda: Pipeline([stage]).run(["bad"]))
     assert len(calls.made) == 4
     assert [result.id for result in results.failed] == [0]

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import antflow
+import antflow.builder
 import antflow.display
 import antflow.testing
 
-PACKAGES = (antflow, antflow.display, antflow.testing)
+PACKAGES = (antflow, antflow.builder, antflow.display, antflow.testing)
 
 NO_ROW = {
     "AsyncFuture": "made by AsyncExecutor.submit",
@@ -41,6 +42,9 @@ NO_ROW = {
     "LogDisplay.render": "called by the run",
     "MemoryStore.admit": "called by the run",
     "MemoryStore.record": "called by the run",
+    "PipelineBuilder": "made by Pipeline.create",
+    "PipelineBuilder.add.options": "the options of Stage",
+    "PipelineBuilder.with_options.options": "the options of Pipeline",
     "PipelineResult": "a value, received",
     "PipelineStats": "a value, received",
     "ProgressDisplay.render": "called by the run",
@@ -89,7 +93,7 @@ def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def has_no_row(name: str) -> bool:
     """Whether a parameter, or its callable, is one of the exceptions."""
-    return name in NO_ROW or name.rpartition(".")[0] in NO_ROW
+    return name in NO_ROW or name.rpartition(".")[0] in NO_ROW.keys() & public_callables().keys()
 
 
 def _callables_of(package: Any) -> Iterator[tuple[str, Callable[..., Any]]]:

@@ -179,9 +179,7 @@ RUN_ROWS = LIMITS | {
     ),
     "graceful_signals": Row(ValueError, SECONDS, but(NO_SECONDS, None), [None, 0, 5]),
 }
-STREAM_ROWS = LIMITS | {
-    "items": ITEMS,
-    "progress": PROGRESS,
+STREAM_ROWS = {name: row for name, row in RUN_ROWS.items() if name != "retry_failed"} | {
     "buffer_size": Row(
         ValueError, f"{COUNT} >= 0", [-1, 1.5, "5", True, NAN, [1], Hostile()], [None, 0, 5]
     ),

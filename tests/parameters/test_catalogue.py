@@ -80,7 +80,9 @@ def test_task_with_parameters_that_do_not_fit() -> None:
     async def compare(left: int, right: int) -> bool:
         return left < right
 
-    with pytest.raises(StageValidationError, match=r"'right'\(left: 'int', right: 'int'\)"):
+    with pytest.raises(
+        StageValidationError, match=r"'right'; it is f\(left: 'int', right: 'int'\)"
+    ):
         Pipeline([a_stage(tasks=[compare])])
     assert len(Pipeline([a_stage(tasks=[compare], unpack_args=True)]).stages) == 1
 

@@ -35,7 +35,7 @@ IDS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("item_id", IDS.values(), ids=IDS)
-def test_id_of_any_kind(item_id: Any) -> None:
+def test_id_of_any_kind(item_id: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """An id is kept as it is, found again, and its failure told."""
     tracker = StatusTracker()
 
@@ -49,6 +49,7 @@ def test_id_of_any_kind(item_id: Any) -> None:
     results = run_virtual(main)
     (failed,) = results.failed
     assert failed.id is item_id
+    assert len(capsys.readouterr().out) < 2000
     (event,) = tracker.get_by_status("failed")
     assert event.item_id is item_id
     status = tracker.get_status(item_id)
@@ -101,6 +102,7 @@ def test_item_that_is_no_id() -> None:
     items = [{"id": None, "value": 1}, {"id": 0, "value": 2}, 3]
     results = run_virtual(Pipeline([a_stage()]).run(items))
     assert len({result.id for result in results}) == 3
+    assert None not in [result.id for result in results]
 
 
 TEXTS = ["", "\x1b[2J", 5, None, b"x", Hostile(), "x" * 1_000_000]

@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -151,7 +152,7 @@ def test_option_like_no_other() -> None:
         (plain, (1, 2), "takes 1 positional argument but 2 were given"),
         (asynchronous, (1,), "object of type 'int' has no len"),
         (asynchronous, (), "missing 1 required"),
-        (anything, (None,), "unsupported operand"),
+        (partial(anything, second=5), (None,), "unsupported operand"),
         (Fields, (), "missing 1 required"),
     ],
 )

@@ -12,12 +12,13 @@ import pytest
 from antflow import AntFlowError
 from antflow.testing import run_virtual
 
-from . import rows_executor, rows_pipeline, rows_stage
+from . import rows_builder, rows_executor, rows_pipeline, rows_stage
 from .public import NO_ROW, has_no_row, public_callables, public_parameters
 from .values import Row, shown
 
-ROWS = rows_stage.ROWS | rows_pipeline.ROWS | rows_executor.ROWS
-USES = rows_stage.USES | rows_pipeline.USES | rows_executor.USES
+TABLES = (rows_stage, rows_pipeline, rows_builder, rows_executor)
+ROWS: dict[str, Row] = {name: row for table in TABLES for name, row in table.ROWS.items()}
+USES = {name: use for table in TABLES for name, use in table.USES.items()}
 
 
 def cases(kind: str) -> list[Any]:
@@ -71,8 +72,8 @@ def test_value_that_is_refused(name: str, value: Any) -> None:
     with pytest.raises(row.error) as caught:
         give(name, value)
     message = str(caught.value)
-    option = name.rpartition(".")[2]
-    assert re.search(rf"\b{option}[\w\[\]'<>:() -]*(=|:)", message), message
+    option = row.shown_as or name.rpartition(".")[2]
+    assert re.search(rf"{option}[\w\[\]'<>:() -]*(=|:)", message), message
     assert any(part in message for part in shown_parts(value)), message
     assert re.search(row.allowed, message), message
     assert message.isprintable()

@@ -44,12 +44,14 @@ class Row:
         allowed: What the message says is allowed.
         bad: Values that are refused.
         good: Values that are taken.
+        shown_as: Name in the message, where that is another: of an option this one stands for.
     """
 
     error: type[Exception] | tuple[type[Exception], ...]
     allowed: str
     bad: Sequence[Any]
     good: Sequence[Any]
+    shown_as: str = ""
 
 
 def but(values: Sequence[Any], *these: Any) -> list[Any]:

@@ -8,6 +8,9 @@ from antflow._core.result import PipelineResult
 
 DEFAULT_PRIORITY = 100
 
+UNTRIED = -1
+"""`Envelope.attempts` of an item that waits for its next try, none having counted so far."""
+
 
 class Envelope(PipelineResult[Any]):
     """One item and what the engine must know to take it further.
@@ -22,7 +25,8 @@ class Envelope(PipelineResult[Any]):
         value: What the current stage was given.
         metadata: The item's own metadata.
         input: The item as it was fed.
-        attempts: Tries begun of what is being tried (a task or the stage); 0 while it only waits.
+        attempts: Tries begun of what is being tried (a task or the stage); 0 while it only waits;
+            `UNTRIED` when it was held back on its first and waits for that to be repeated.
         priority: Lower goes first.
         position: Index of the stage it is in or waits for.
         task: Index of the task to try next; above 0 only when a later task of the stage is retried.
@@ -59,7 +63,7 @@ class Envelope(PipelineResult[Any]):
         self.value = value
         self.metadata = metadata
         self.error = None
-        self.stage = ""
+        self.stage: str = ""
         self.attempts = 0
         self.input = input
         self.priority = priority
@@ -67,12 +71,15 @@ class Envelope(PipelineResult[Any]):
         self.branch = branch
         self.task = 0
         self.carry: Any = None
-        self.not_before = 0.0
+        self.not_before: float = 0.0
         self.lease = 0
 
     # Two items with equal values are two items; and values are never compared.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def arrive(self, stage: str, error: Exception | None) -> PipelineResult[Any]:
         """Become the item's result: the same object, from now on a plain `PipelineResult`."""

@@ -99,8 +99,8 @@ class WorkerLostError(TaskFailedError):
 class RetryAfter(AntFlowError, RuntimeError):
     """Raised by a task: too fast, try again in so many seconds.
 
-    Everyone who shares a `Limit` of the stage waits that long, and the try is not counted. Without
-    limits the item alone waits.
+    Everyone who shares a `Limit` of the stage waits that long, and the try is not counted. In a
+    stage without limits the item alone waits, and its worker goes on with others.
 
     Args:
         seconds: How long, 0 or more, finite.

@@ -27,6 +27,10 @@ task's time is over.
 WAIT_REASONS: tuple[WaitReason, ...] = get_args(WaitReason)
 
 
+ItemKey = tuple[int, tuple[int, ...]]
+"""``(sequence number, branch)``: an item's name in its run."""
+
+
 class WorkerBook:
     """What one worker holds and has done.
 
@@ -69,21 +73,21 @@ class WorkerBook:
     )
 
     def __init__(self, stage: int, index: int) -> None:
-        self.stage = stage
-        self.index = index
+        self.stage: int = stage
+        self.index: int = index
         self.item: Any = None
         self.more: list[Any] = []
         self.given: Sequence[Any] = ()
-        self.since = nan
+        self.since: float = nan
         self.task: str | None = None
         self.status: tuple[Any, str, float] | None = None
-        self.completed = 0
-        self.failed = 0
-        self.busy = 0.0
+        self.completed: int = 0
+        self.failed: int = 0
+        self.busy: float = 0.0
         self.waits_for: WaitReason | None = None
-        self.waits_since = 0.0
+        self.waits_since: float = 0.0
         self.waited: dict[WaitReason, float] = dict.fromkeys(WAIT_REASONS, 0.0)
-        self.waited_in_hand = 0.0
+        self.waited_in_hand: float = 0.0
 
     @property
     def held(self) -> int:
@@ -287,12 +291,13 @@ class Ledger:
         in_flight: Accepted and not settled.
     """
 
-    __slots__ = ("_applied", "accepted", "in_flight", "stages")
+    __slots__ = ("_applied", "_retrying", "accepted", "in_flight", "stages")
 
     def __init__(self, stage_count: int) -> None:
-        self.accepted = 0
-        self.in_flight = 0
+        self.accepted: int = 0
+        self.in_flight: int = 0
         self._applied: dict[int, int] = {}
+        self._retrying: set[ItemKey] = set()
         stages: list[StageBook] = []
         for index in reversed(range(stage_count)):
             stages.insert(0, StageBook(self, index, stages[0] if stages else None))
@@ -359,14 +364,22 @@ class Ledger:
         elif kind is Kind.SKIPPED:
             stage.skipped_one()
         elif kind is Kind.CANCELLED:
-            stage.cancelled_from(worker, item, now, retrying=transition.attempt > 0)
+            stage.cancelled_from(worker, item, now, retrying=self._stops_waiting(item))
         elif worker is None:
             raise ValueError(f"a {kind.name} transition names no worker: {transition}")
         elif kind is Kind.STARTED:
-            stage.started(worker, item, now, again=transition.attempt > 1)
+            stage.started(worker, item, now, again=self._stops_waiting(item))
         else:
+            if kind is Kind.RETRYING:
+                self._retrying.add(item)
             _ENDS[kind](stage, worker, item, now)
         return True
+
+    def _stops_waiting(self, item: ItemKey) -> bool:
+        """Whether an item waited for its next try until now."""
+        waited = item in self._retrying
+        self._retrying.discard(item)
+        return waited
 
     def discrepancy(self) -> str | None:
         """Check the books.

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from signal import Signals
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal
 
 from antflow._core.errors import AntFlowError, ItemCancelled
 from antflow._core.snapshot import ErrorSummary, PipelineStats
-
-T = TypeVar("T")
+from antflow._core.type_variables import T
 
 Outcome = Literal["completed", "failed", "dropped", "expanded", "cancelled"]
 """What can become of an item, and nothing else."""
@@ -142,16 +141,16 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
             raise ExceptionGroup(f"{len(errors)} items failed", errors)
 
     def __repr__(self) -> str:
-        ok, failed, cancelled = (
-            f"{count:,}".replace(",", " ")
-            for count in (
-                self.stats.items_processed,
-                self.stats.items_failed,
-                self.stats.items_cancelled,
-            )
-        )
-        more = f", {cancelled} cancelled" if self.stats.items_cancelled else ""
-        return f"<RunResults: {ok} ok, {failed} failed{more}>"
+        stats = self.stats
+        counts = [("ok", stats.items_processed), ("failed", stats.items_failed)]
+        rarer = {
+            "dropped": stats.items_dropped,
+            "expanded": stats.items_expanded,
+            "cancelled": stats.items_cancelled,
+        }
+        counts += [(name, count) for name, count in rarer.items() if count]
+        texts = [f"{count:,} {name}".replace(",", " ") for name, count in counts]
+        return f"<RunResults: {', '.join(texts)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         everything = self.outcomes + self._children

@@ -7,13 +7,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, Unpack, overload
 
 from antflow._core.errors import StageValidationError
 from antflow._core.limit import Limit
 from antflow._core.options import named_fields
 from antflow._core.retry import Errors, Retry, RetryPolicy, Wait
 from antflow._core.text import clean, safe_repr
+from antflow._core.type_variables import In, Out
+
+if TYPE_CHECKING:
+    from antflow._core import task_types as of
+    from antflow._core.task_types import StageOptions
+    from antflow._core.type_variables import A, B
 
 TaskFunc = Callable[..., Any]
 """A task: ``async def f(value)``, or a plain function (which runs in a thread)."""
@@ -31,7 +37,7 @@ DEFAULT_CAPACITY_PER_WORKER = 10
 
 @named_fields
 @dataclass(slots=True)
-class Stage:
+class Stage(Generic[In, Out]):
     """A named step of a pipeline: tasks run one after the other on each item, by a pool of workers.
 
     Making a stage never raises; `Pipeline` calls `validate`.
@@ -76,7 +82,10 @@ class Stage:
         executor: Where plain functions run: in a thread ("thread", "auto"), in a process
             ("process"), on the event loop ("inline", which must not block), or in a
             `concurrent.futures.Executor` of your own.
-        batch: Call the tasks with a list of up to so many values; they return a list of as many.
+        batch: Call the tasks with a list of up to so many values; they return a list of as many
+            answers, in that order: a value, `Drop`, or an exception for an item that failed. If a
+            task raises, all have failed; on the last try each item is tried alone, so that one
+            takes no other down (with ``task_attempts=1`` right away, which makes two calls).
         batch_wait: Seconds a batch waits to be filled, counted from its first item; ``None`` = it
             takes what is there.
         expand: The last task returns an iterable or async iterable, or is a generator: each of its
@@ -133,6 +142,174 @@ class Stage:
     max_failures: float | None = None
     version: str = ""
     isolate_context: bool = False
+
+    if TYPE_CHECKING:  # In and Out are worked out from the tasks: see task_types
+
+        @overload
+        def __init__(
+            self: Stage[Any, Any],
+            name: str,
+            workers: int,
+            tasks: of.UnknownTasks,
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[Any, Any],
+            name: str,
+            workers: int,
+            tasks: list[of.UnknownTask],
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[A, B],
+            name: str,
+            workers: int,
+            tasks: of.CoroutineTasks[A, B] | tuple[of.AsyncTaskWith[A, B]],
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[A, B],
+            name: str,
+            workers: int,
+            tasks: of.AsyncTasks[A, B],
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[A, B],
+            name: str,
+            workers: int,
+            tasks: of.DroppingTasks[A, B],
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[Any, Any],
+            name: str,
+            workers: int,
+            tasks: Sequence[of.AsyncTaskWith[Any, Any]],
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[A, B],
+            name: str,
+            workers: int,
+            tasks: of.PlainTasks[A, B] | tuple[of.PlainTaskWith[A, B]],
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[A, B],
+            name: str,
+            workers: int,
+            tasks: of.DroppingPlainTasks[A, B],
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[A, B],
+            name: str,
+            workers: int,
+            tasks: of.TasksEndingAsync[A, B],
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[A, B],
+            name: str,
+            workers: int,
+            tasks: of.TasksEndingPlain[A, B],
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[A, B],
+            name: str,
+            workers: int,
+            tasks: list[of.ExpandingTask[A, B]],
+            *,
+            expand: Literal[True],
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[A, B],
+            name: str,
+            workers: int,
+            tasks: list[of.AsyncBatchTask[A, B]],
+            *,
+            batch: int,
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[A, B],
+            name: str,
+            workers: int,
+            tasks: list[of.PlainBatchTask[A, B]],
+            *,
+            batch: int,
+            **options: Unpack[StageOptions],
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: Stage[Any, Any],
+            name: str,
+            workers: int,
+            tasks: Sequence[TaskFunc],
+            retry: str | Retry = "per_task",
+            task_attempts: int = 3,
+            task_wait_seconds: float = 1.0,
+            stage_attempts: int = 3,
+            unpack_args: bool = False,
+            task_concurrency_limits: Mapping[str, int] = ...,
+            on_success: StageCallback | None = None,
+            on_failure: StageCallback | None = None,
+            on_skip: StageCallback | None = None,
+            skip_if: of.SkipIf | None = None,
+            queue_capacity: int | None = None,
+            pull: bool = False,
+            call_concurrency: int | None = None,
+            call_rate: float | None = None,
+            call_rate_period: float = 60.0,
+            *,
+            stage_wait_seconds: float = 0.0,
+            limits: Sequence[Limit] = (),
+            hold_on: HoldOn = ...,
+            max_holds: int = 20,
+            timeout: float | None = None,
+            retry_on: Errors = Exception,
+            give_up_on: Errors = (),
+            wait: Wait | None = None,
+            executor: ExecutorName | Executor = "auto",
+            batch: int | None = None,
+            batch_wait: float | None = None,
+            expand: bool = False,
+            resources: Mapping[str, Callable[..., Any]] = ...,
+            resource_scope: ResourceScope = "run",
+            max_failures: float | None = None,
+            version: str = "",
+            isolate_context: bool = False,
+        ) -> None: ...
+
+        def __init__(self, *args: Any, **options: Any) -> None: ...
 
     def validate(self) -> None:
         """Check every option.

@@ -109,9 +109,8 @@ def _check_signature(stage: Stage, name: str, task: Callable[..., Any], refuse: 
         signature.bind(None, **dict.fromkeys(stage.resources))
     except TypeError as error:
         with_these = "".join(f", {resource}=…" for resource in stage.resources)
-        raise refusal(
-            refuse, name, task, f"cannot be called as f(value{with_these}): {error}{signature}"
-        ) from None
+        call = f"cannot be called as f(value{with_these})"
+        raise refusal(refuse, name, task, f"{call}: {error}; it is f{signature}") from None
 
 
 def is_generator(task: Any) -> bool:

@@ -120,7 +120,7 @@ class Batches:
                 wait = stage.recorder.started_in_batch(begun[-1], worker, now)
                 if wait is not None:
                     await wait
-            for envelope, answer in zip(group, await self._answers(group, worker), strict=True):
+            for envelope, answer in _in_order(group, await self._answers(group, worker)):
                 begun.remove(envelope)
                 await stage.endings.answered(envelope, worker, answer)
         except BaseException as error:
@@ -145,8 +145,21 @@ class Batches:
             else:
                 await endings.outlast_thread(worker)
                 for item in rest:
+                    item.attempts += 1  # it has been tried, with the others
                     answers[item] = (await self._answers([item], worker))[0]
         return [answers[item] for item in group]
+
+
+def _in_order(
+    group: Sequence[Envelope], answers: Sequence[Answer]
+) -> list[tuple[Envelope, Answer]]:
+    """Those that are through in their order; then, last one first, those that failed.
+
+    Who is to be tried again at once goes before who was put there earlier.
+    """
+    pairs = list(zip(group, answers, strict=True))
+    failed = [pair for pair in pairs if isinstance(pair[1], Exception)]
+    return [pair for pair in pairs if not isinstance(pair[1], Exception)] + failed[::-1]
 
 
 def _groups(gathered: Sequence[Envelope], stage: StageRun) -> list[list[Envelope]]:

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from inspect import isawaitable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from antflow._core.checks import check_seconds
-from antflow._core.envelope import Envelope
+from antflow._core.envelope import UNTRIED, Envelope
 from antflow._core.errors import ItemCancelled, RetryAfter, TaskFailedError, WorkerLostError
 from antflow._core.ledger import WorkerBook
 from antflow._core.result import Outcome
@@ -93,9 +93,14 @@ class Endings:
 
     async def ends_here(self, envelope: Envelope, worker: WorkerBook, answer: Answer) -> bool:
         """Whether an answer with a type of `ENDS_HERE` ended the item's way, as it was told."""
-        if not isinstance(answer, Expanded) and not is_drop(answer):
+        if isinstance(answer, CoroutineType):
+            answer.close()
+            forgotten = TypeError(f"task {worker.task} returned a coroutine: is an await missing?")
+            await self.tried_in_vain(envelope, worker, forgotten)
+        elif isinstance(answer, Expanded) or is_drop(answer):
+            await self.answered(envelope, worker, answer)
+        else:
             return False
-        await self.answered(envelope, worker, answer)
         await self._breathe()
         return True
 
@@ -206,21 +211,6 @@ class Endings:
             limit.hold(seconds)
         return seconds
 
-    async def wait_out(
-        self, worker: WorkerBook, seconds: float, envelopes: Sequence[Envelope]
-    ) -> None:
-        """Wait while a hold lasts, or until the first of the items is late.
-
-        With limits, they have the next try wait.
-        """
-        await self.outlast_thread(worker)
-        if self._options.limits:
-            return
-        if self._run.item_timeout is not None:
-            left = min(envelope.deadline for envelope in envelopes) - self._now()
-            seconds = min(seconds, max(left, 0.0))
-        await self._stage.wait_to_begin(worker, asyncio.sleep(seconds))
-
     async def _outlast_holds(
         self, envelope: Envelope, worker: WorkerBook, error: Exception
     ) -> Exception | None:
@@ -234,17 +224,30 @@ class Endings:
                 return fault
             if seconds is None:
                 return failure
-            failure = await self._try_after(seconds, envelope, worker)
+            if not self._options.limits:
+                await self._wait_untried(envelope, worker, failure, seconds)
+                return None
+            failure = await self._try_untried(envelope, worker)
         if failure is not None:
             await self.answered(envelope, worker, failure)
         return None
 
-    async def _try_after(
-        self, seconds: float, envelope: Envelope, worker: WorkerBook
-    ) -> Exception | None:
-        """Try an item again after a hold, as if it had not been tried; what it raised, if so."""
+    async def _wait_untried(
+        self, envelope: Envelope, worker: WorkerBook, error: Exception, seconds: float
+    ) -> None:
+        """Let an item wait, without its worker, as if it had not been tried."""
+        if self._run.item_timeout is not None:  # then it is late, and the next try says so
+            seconds = min(seconds, max(envelope.deadline - self._now(), 0.0))
+        await self._try_again(envelope, worker, error, seconds, counts=False)
+        await self.outlast_thread(worker)
+
+    async def _try_untried(self, envelope: Envelope, worker: WorkerBook) -> Exception | None:
+        """Try an item again, as if it had not been tried; what it raised, if so.
+
+        Its limits have it wait while the hold lasts.
+        """
         try:
-            await self.wait_out(worker, seconds, [envelope])
+            await self.outlast_thread(worker)
             answer = await self._stage.attempt(envelope, worker)
         except Exception as error:
             return error
@@ -281,9 +284,17 @@ class Endings:
         return None if comes_too_late else delay
 
     async def _try_again(
-        self, envelope: Envelope, worker: WorkerBook, error: Exception, delay: float
+        self,
+        envelope: Envelope,
+        worker: WorkerBook,
+        error: Exception,
+        delay: float,
+        *,
+        counts: bool = True,
     ) -> None:
         wait = self._recorder.retrying(envelope, worker, error, self._now())
+        if not counts:
+            envelope.attempts = envelope.attempts - 1 or UNTRIED
         retries = self._stage.retries
         try:
             if wait is not None:

@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing, suppress
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from antflow._core.envelope import Envelope
@@ -45,7 +46,7 @@ class Expanded:
         self.children = children
 
 
-ENDS_HERE = (Drop, type, Expanded)
+ENDS_HERE = (Drop, type, Expanded, CoroutineType)
 """The types of answers with which an item may end in a stage that is not the last."""
 
 

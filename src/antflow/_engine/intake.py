@@ -55,7 +55,7 @@ class Intake:
         self._given: set[Any] = set()
         self._numbers: list[tuple[int, int]] = []
         self._warned = False
-        self.skipped = 0
+        self.skipped: int = 0
         self.refused: DuplicateItemError | None = None
         self.source: Source | None = None
         self._is_pulling = False
@@ -176,6 +176,8 @@ class Intake:
         )
         # What was made from it before it failed is not made again.
         envelope.children = getattr(result, "children", 0)
+        if (children := getattr(result, "children", 0)) > 0:
+            envelope.children = children  # so many were made of it, and are not made again
         self._seq += 1
         self._set_deadlines([envelope])
         return envelope

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from antflow._core.envelope import Envelope
+from antflow._core.envelope import UNTRIED, Envelope
 from antflow._core.errors import ItemCancelled
 from antflow._core.events import TaskEventType
 from antflow._core.failures import FailureBook
@@ -204,6 +204,8 @@ class Recorder:
         worker.since = now
         if envelope.attempts:
             self._book.retrying -= 1
+            if envelope.attempts == UNTRIED:
+                envelope.attempts = 0
         envelope.attempts += 1
         if self._started is not None:
             return self._started(envelope, worker, now)
@@ -227,8 +229,8 @@ class Recorder:
 
     def started_in_batch(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
         """A worker begins with an item, perhaps the second or third of a batch."""
-        self._book.started(worker, envelope, now, again=envelope.attempts > 0)
-        envelope.attempts += 1
+        self._book.started(worker, envelope, now, again=envelope.attempts != 0)
+        envelope.attempts = max(envelope.attempts, 0) + 1
         if self._started is not None:
             return self._started(envelope, worker, now)
         return None
@@ -304,7 +306,8 @@ class Recorder:
         """An item is given up. ``worker`` has it, or nobody."""
         holder = worker if worker is not None and worker.holds(envelope) else None
         began = None if holder is None else holder.since
-        self._book.cancelled_from(holder, envelope, now, envelope.attempts > 0)
+        self._book.cancelled_from(holder, envelope, now, envelope.attempts != 0)
+        envelope.attempts = max(envelope.attempts, 0)
         if self._ended is not None:
             return self._ended(Kind.CANCELLED, envelope, holder, began, now, error, None)
         return None

@@ -40,7 +40,7 @@ from antflow._core.errors import (
     WouldDeadlockError,
 )
 from antflow._core.failures import FailureBook
-from antflow._core.ledger import Ledger
+from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.ports import Guard, Observer, Store
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
@@ -120,8 +120,8 @@ class Run:
         self.owner = owner
         self.handle: Any = None
         self._loop = asyncio.get_running_loop()
-        self.timers = LoopTimers(self._loop, self.crash)
-        self.facts = RunFacts(
+        self.timers: LoopTimers = LoopTimers(self._loop, self.crash)
+        self.facts: RunFacts = RunFacts(
             run_id=os.urandom(8).hex(),
             stage_names=tuple(stage.name for stage in stages),
             started_mono=self.timers.now(),
@@ -131,15 +131,15 @@ class Run:
         self.store = store
         self.observer = observer
         self.total = total
-        self.parent = current_run.get()
-        self.parent_seat = current_seat.get()
-        self.ledger = Ledger(len(stages))
-        self.failures = FailureBook(None if keeps_results else FAILURES_IN_SNAPSHOT)
-        self.turn_ends = self.timers.now() + LONGEST_TURN
+        self.parent: Run | None = current_run.get()
+        self.parent_seat: tuple[StageRun, WorkerBook] | None = current_seat.get()
+        self.ledger: Ledger = Ledger(len(stages))
+        self.failures: FailureBook = FailureBook(None if keeps_results else FAILURES_IN_SNAPSHOT)
+        self.turn_ends: float = self.timers.now() + LONGEST_TURN
         self.error: BaseException | None = None
-        self.how_stopped = "cancelled"
-        self.is_cancelling = False
-        self.is_paused = False
+        self.how_stopped: str = "cancelled"
+        self.is_cancelling: bool = False
+        self.is_paused: bool = False
         self.item_timeout = item_timeout
         self._resources: dict[int, Resources] = {}
         self._ended_mono: float | None = None
@@ -162,9 +162,9 @@ class Run:
         self._limits_failures = max_failures is not None or any(
             stage.max_failures is not None for stage in stages
         )
-        self.intake = Intake(self, next_id, duplicates)
+        self.intake: Intake = Intake(self, next_id, duplicates)
         listeners = Listeners(self.facts, store, observer, self.stop_intake, count(1))
-        self.stages = [
+        self.stages: list[StageRun] = [
             StageRun(
                 self,
                 index,

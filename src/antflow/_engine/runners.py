@@ -10,6 +10,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from antflow._core.errors import PipelineError
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import TaskFunc, task_name
 from antflow._engine.child import NoChild
@@ -74,8 +75,10 @@ class Threads:
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
         worker = seat_here()[1]
-        work = partial(copy_context().run, _result_or_error, task, args, kwargs)
-        future = self._stage.run.in_thread(work, self._own_thread(worker))
+        context = copy_context()
+        future = self._stage.run.in_thread(
+            lambda: context.run(_result_or_error, task, args, kwargs), self._own_thread(worker)
+        )
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError:
@@ -147,8 +150,9 @@ class Processes:
         try:
             return await seat.call(task, args, kwargs, self._stage.description.resources)
         except NoChild as error:  # it will be so for every item
-            self._stage.run.fail(error)
-            raise
+            failure = PipelineError(str(error))
+            self._stage.run.fail(failure)
+            raise failure from error
 
     async def leave(self, worker: WorkerBook) -> None:
         if (seat := self._seats.pop(worker.index, None)) is not None:

@@ -242,12 +242,12 @@ class StageRun:
                 continue
             except Exception as error:
                 rest = [item for item in rest if item not in answers]
-                seconds = self.endings.hold_seconds(error, rest)
-                if seconds is None:
+                # Without limits the items wait for themselves; see `Endings.tried_in_vain`.
+                if not self.description.limits or self.endings.hold_seconds(error, rest) is None:
                     raise
             except asyncio.CancelledError as error:
                 raise own_failure(error, worker.task or "") from error
-            await self.endings.wait_out(worker, seconds, rest)
+            await self.endings.outlast_thread(worker)
 
     def settle_all(self) -> list[Awaitable[None]]:
         """Settle as cancelled everything that waits here.

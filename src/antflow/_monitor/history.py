@@ -118,6 +118,10 @@ class RunHistory:
     def __contains__(self, item_id: Any) -> bool:
         return item_id in self._last
 
+    def is_in_progress(self, item_id: Any) -> bool:
+        """Whether the item's last record is a retry of which no status was told."""
+        return self._kind(self._last[item_id]) == Kind.RETRYING | QUIET
+
     def ids(self) -> list[Any]:
         """Ids of all items, in the order they were taken in."""
         return list(self._last)

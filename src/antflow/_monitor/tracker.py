@@ -241,8 +241,8 @@ class Follower:
     def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
         if not self.hears_starts:
             return None
-        if envelope.attempts > 1 and worker.stage in self._quiet:
-            return None  # it is "in_progress" since its first try
+        if worker.stage in self._quiet and self._history.is_in_progress(envelope.id):
+            return None  # since its first try
         return self._tell(
             [make_event(self._facts, envelope.id, worker.stage, "in_progress", worker.index, now)]
         )

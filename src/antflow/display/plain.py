@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from antflow._core.snapshot import ErrorSummary
-from antflow._core.text import clean
+from antflow._core.text import clean, safe_str
 from antflow._monitor.view import Progress, error_rows
 from antflow.display.bars import STATE_WORDS, clock, rate_text
 from antflow.display.canvas import LONGEST_TEXT
@@ -54,7 +54,8 @@ class PlainLog:
             if error.newest is not None:
                 newest = error.newest
                 message = clean(newest.error[:LONGEST_TEXT])
-                text += f" (stage {newest.stage}, item {clean(newest.item_id)}: {message})"
+                item_id = clean(safe_str(newest.item_id)[:LONGEST_TEXT])
+                text += f" (stage {newest.stage}, item {item_id}: {message})"
             self._write(text)
         if len(errors) > MOST_ERROR_LINES:
             self._write(f"{self._name}: {len(errors) - MOST_ERROR_LINES} more types of errors")

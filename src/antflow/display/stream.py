@@ -22,7 +22,7 @@ class SafeStream:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self.encoding = known_encoding(getattr(stream, "encoding", None) or "utf-8")
+        self.encoding: str = known_encoding(getattr(stream, "encoding", None) or "utf-8")
 
     @property
     def is_lost(self) -> bool:

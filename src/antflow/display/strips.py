@@ -31,7 +31,7 @@ class WorkerMap:
     def __init__(self, canvas: Canvas, strips: Sequence[WorkerStrip]) -> None:
         self._canvas = canvas
         self._strips = strips
-        self.workers = sum(len(strip.is_busy) for strip in strips)
+        self.workers: int = sum(len(strip.is_busy) for strip in strips)
         self._names = [canvas.text(strip.stage) for strip in strips]
         self._counts = [f"{strip.busy}/{len(strip.is_busy)}" for strip in strips]
         longest = min(max(map(cell_len, self._names), default=0), LONGEST_NAME)

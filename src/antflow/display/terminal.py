@@ -78,6 +78,11 @@ class Terminal(ABC):
         """Whether it understands escape sequences. Old consoles of Windows do not."""
         return not self._console.legacy_windows
 
+    @property
+    def colors(self) -> str:
+        """What colors it has, as far as it tells: "truecolor", "256", "standard" or "none"."""
+        return (not self._console.no_color and self._console.color_system) or "none"
+
     def open(self) -> None:
         """Begin."""
         self._is_open = True

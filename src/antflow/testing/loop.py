@@ -99,7 +99,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.max_time = max_time
         self.max_steps = max_steps
         self.thread_patience = thread_patience
-        self.steps = 0
+        self.steps: int = 0
         self.reported: list[BaseException] = []
         self._random = None if seed is None else random.Random(seed)
         self._now = 0.0

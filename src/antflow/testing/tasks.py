@@ -100,8 +100,8 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self.waiting = 0
-        self.passed = 0
+        self.waiting: int = 0
+        self.passed: int = 0
         self._opened = asyncio.Event()
 
     def open(self) -> None:
@@ -164,8 +164,8 @@ class Calls:
         self.task = task
         self.seconds = seconds
         self.made: list[Call] = []
-        self.running = 0
-        self.most_at_once = 0
+        self.running: int = 0
+        self.most_at_once: int = 0
 
     async def __call__(self, value: Any) -> Any:
         """Note the call and pass it on."""

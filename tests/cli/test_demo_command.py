@@ -1,4 +1,4 @@
-"""The `antflow` command: what it prints, what it leaves behind, and how it ends."""
+"""`antflow demo`: what it prints, what it leaves behind, and how it ends."""
 
 from __future__ import annotations
 
@@ -14,36 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from antflow import Pipeline, __version__, demo
-from antflow.cli import main
+from antflow import Pipeline, demo
 from antflow.demo import DATABASE_NAME, LIBRARY, LOG_NAME, OWN_FILES
+from tests.cli.running import antflow, command, environment, errors_of
 
 if TYPE_CHECKING:
     from tests.pty_screen import PtyScreen
 
-SOURCE = Path(__file__).parents[1] / "src"
 OWN = len(list(OWN_FILES.iterdir()))
 BROKEN = OWN - 1
 FIRST_LINE = re.compile(r"(\d+) files processed, (\d+) failed")
 ROWS = ["files", "definitions", "failures", "tried again", "time", "database", "log"]
-
-
-def antflow(*args: object) -> Result:
-    """Run the command in this process, without a terminal."""
-    return CliRunner().invoke(main, [str(arg) for arg in args])
-
-
-def command(*args: str | Path) -> list[str]:
-    """The command in a process of its own."""
-    return [sys.executable, "-m", "antflow", *map(str, args)]
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Where a new Python finds the package."""
-    paths = [str(SOURCE), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | more
 
 
 def numbers_of(output: str) -> tuple[int, int]:
@@ -59,13 +41,6 @@ def rows_after_first_line(output: str) -> dict[str, str]:
     return {line[:12].rstrip(): line[13:] for line in lines[first + 1 :]}
 
 
-def errors_of(result: Result) -> list[str]:
-    """What it complains about; that it is no traceback is checked here."""
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    assert "Traceback" not in result.output
-    return [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-
-
 def count_definitions(folder: Path) -> int:
     """How many rows the database has."""
     connection = sqlite3.connect(folder / DATABASE_NAME)
@@ -75,41 +50,6 @@ def count_definitions(folder: Path) -> int:
         connection.close()
     assert isinstance(count, int)
     return count
-
-
-# -- the program ------------------------------------------------------------------------------
-
-
-def test_version_is_the_package_version() -> None:
-    """`antflow --version` says which one is installed."""
-    result = antflow("--version")
-    assert (result.exit_code, result.output) == (0, f"antflow, version {__version__}\n")
-
-
-def test_help_names_the_commands() -> None:
-    """`antflow --help` lists the commands, and each command its options."""
-    assert "demo" in antflow("--help").output
-    text = antflow("demo", "--help").output
-    assert {"--dashboard", "--workers", "--out", "--limit", "--slow"} <= set(text.split())
-
-
-def test_program_loads_only_what_it_needs() -> None:
-    """Asking for the version loads no drawing, no database and no demo."""
-    code = (
-        "import sys\n"
-        "from antflow.cli import main\n"
-        "main(['--version'], standalone_mode=False)\n"
-        "print({'rich', 'sqlite3', 'antflow.demo', 'antflow.display'} & set(sys.modules))\n"
-    )
-    keep = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=keep | {"PYTHONPATH": str(SOURCE)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.splitlines()[1:] == ["set()"]
 
 
 # -- the demo ---------------------------------------------------------------------------------

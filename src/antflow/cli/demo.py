@@ -1,19 +1,16 @@
-"""The `antflow` command. What a command needs is imported when it is called."""
+"""`antflow demo`: the library at work on files that every computer with Python has."""
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import click
 
-from antflow import __version__
+from antflow.cli.errors import INTERRUPTED
+from antflow.cli.parameters import Count
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-NOBODY_READS = 141  # 128 + SIGPIPE
 MOST_WORKERS = 100
 DASHBOARDS = {
     "auto": "full",  # which writes plain lines where there is no terminal
@@ -22,42 +19,7 @@ DASHBOARDS = {
 }
 
 
-class Program(click.Group):
-    """The commands, and how they end when they are interrupted or cannot print."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program."""
-        try:
-            return super().main(*args, **kwargs)
-        except OSError as error:
-            discard_output()
-            click.echo(f"Error: cannot print: {error.strerror}", err=True)
-            sys.exit(1)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            discard_output()
-            ctx.exit(NOBODY_READS)
-
-
-def discard_output() -> None:
-    """Let nothing be printed any more: Python would try again when it exits, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="antflow")
-def main() -> None:
-    """Staged asyncio pipelines you can watch and follow."""
-
-
-@main.command()
+@click.command("demo")
 @click.option(
     "--dashboard",
     type=click.Choice(list(DASHBOARDS)),
@@ -67,7 +29,7 @@ def main() -> None:
 )
 @click.option(
     "--workers",
-    type=click.IntRange(1, MOST_WORKERS),
+    type=Count(1, MOST_WORKERS),
     metavar="N",
     help=f"Workers of each stage, 1 to {MOST_WORKERS}.  [default: 8 read, 4 parse, 1 stores]",
 )
@@ -80,12 +42,12 @@ def main() -> None:
 )
 @click.option(
     "--limit",
-    type=click.IntRange(min=0),
+    type=Count(),
     metavar="N",
     help="Only the first N files of the standard library. The package's own always come too.",
 )
 @click.option("--slow", is_flag=True, help="Take about half a minute, to watch.")
-def demo(
+def command(
     dashboard: str, workers: int | None, out: Path | None, limit: int | None, slow: bool
 ) -> None:
     """Read, parse and store every file of Python's standard library.

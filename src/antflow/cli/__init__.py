@@ -1,0 +1,57 @@
+"""The `antflow` command. What a command needs is imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from antflow import __version__
+from antflow.cli.check import command as check
+from antflow.cli.demo import command as demo
+from antflow.cli.doctor import command as doctor
+from antflow.cli.errors import INTERRUPTED, NOBODY_READS
+from antflow.cli.run import command as run
+
+__all__ = ["main"]
+
+
+class Program(click.Group):
+    """The commands, and how they end when they are interrupted or cannot print."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            discard_output()
+            click.echo(f"Error: cannot print: {error.strerror}", err=True)
+            sys.exit(1)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            discard_output()
+            ctx.exit(NOBODY_READS)
+
+
+def discard_output() -> None:
+    """Let nothing be printed any more: Python would try again when it exits, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="antflow")
+def main() -> None:
+    """Staged asyncio pipelines you can watch and follow."""
+
+
+for command in (run, check, demo, doctor):
+    main.add_command(command)

@@ -1,0 +1,138 @@
+"""`antflow doctor`: what is installed, and what the terminal can do. It never fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from antflow import __version__
+from antflow._core.text import clean
+
+EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
+REQUIRED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+FOR_DEVELOPERS = {"all", "dev", "docs", "test"}
+TERMINAL_VARIABLES = ("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CI", "COLUMNS", "LINES")
+
+
+@click.command("doctor")
+def command() -> None:
+    """Show versions, installed extras, what the terminal can do, and the event loop.
+
+    For a report of a fault. It shows nothing secret: of the environment only what concerns the
+    terminal.
+    """
+    for name, ask in QUESTIONS:
+        click.echo(f"{name:12} {answer(ask)}")
+
+
+def answer(ask: Callable[[], str]) -> str:
+    """What a question gives, or why it cannot be answered."""
+    try:
+        return clean(ask())
+    except Exception as error:
+        return clean(f"not known ({type(error).__name__}: {error})")
+
+
+def antflow_version() -> str:
+    """Which antflow, and from where."""
+    return f"{__version__} ({Path(__file__).parents[1]})"
+
+
+def python_version() -> str:
+    """Which Python, and on what."""
+    name = platform.python_implementation()
+    return f"{name} {platform.python_version()} ({sys.executable}), {platform.platform()}"
+
+
+def required() -> str:
+    """The packages that antflow always needs."""
+    return ", ".join(versions(None))
+
+
+def extras() -> str:
+    """Each extra with its packages, installed or not."""
+    names = metadata.metadata("antflow").get_all("Provides-Extra") or []
+    described = [
+        f"{name} ({', '.join(versions(name))})" for name in names if name not in FOR_DEVELOPERS
+    ]
+    return ", ".join(described) or "none"
+
+
+def versions(extra: str | None) -> list[str]:
+    """``name version`` of each requirement of an extra; ``None`` = of those without one."""
+    found = []
+    for requirement in metadata.requires("antflow") or []:
+        package, needed_by = REQUIRED.match(requirement), EXTRA.search(requirement)
+        if package and extra == (needed_by[1] if needed_by else None):
+            found.append(f"{package[0]} {version_of(package[0])}")
+    return found
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package, or that there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def stream(name: str) -> str:
+    """What a standard stream is: where it leads, its size, colors and characters."""
+    file: Any = getattr(sys, name)
+    if file is None or file.closed:
+        return "closed"
+    encoding = file.encoding or "no encoding"
+    if not file.isatty():
+        return f"no terminal, {encoding}"
+    # Here and not above: drawing is imported only when it is asked about.
+    from antflow.display.terminal import LiveArea
+
+    columns, rows = os.get_terminal_size(file.fileno())
+    colors = LiveArea(file).colors
+    return f"terminal of {columns} x {rows}, colors: {colors}, {encoding}{bars(file)}"
+
+
+def bars(file: Any) -> str:
+    """Whether the characters of which bars are drawn can be written."""
+    try:
+        "█▏".encode(file.encoding)
+    except (UnicodeError, LookupError, TypeError):
+        return ", ASCII bars"
+    return ", Unicode bars"
+
+
+def environment() -> str:
+    """The variables that change how things are drawn."""
+    given = [f"{name}={os.environ[name]}" for name in TERMINAL_VARIABLES if name in os.environ]
+    return " ".join(given) or "nothing set"
+
+
+def event_loop() -> str:
+    """The event loop that a run would get."""
+    loop = asyncio.new_event_loop()
+    try:
+        kind = type(loop)
+        return f"{kind.__module__}.{kind.__qualname__}"
+    finally:
+        loop.close()
+
+
+QUESTIONS: list[tuple[str, Callable[[], str]]] = [
+    ("antflow", antflow_version),
+    ("python", python_version),
+    ("needs", required),
+    ("extras", extras),
+    ("stdout", lambda: stream("stdout")),
+    ("stderr", lambda: stream("stderr")),
+    ("environment", environment),
+    ("event loop", event_loop),
+]

@@ -1,0 +1,62 @@
+"""How a command says that it cannot go on: one line, and an exit code."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import click
+
+from antflow._core.text import clean, safe_str
+
+SOME_FAILED = 1
+RUN_FAILED = 3
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+NOBODY_READS = 141  # 128 + SIGPIPE
+
+LONGEST_REASON = 500
+
+
+class Refusal(click.ClickException):
+    """What was asked for cannot be done as it stands: a bad target, file or line."""
+
+    exit_code = 2
+
+    def format_message(self) -> str:
+        """The message, on one line and without anything a terminal would obey."""
+        return clean(self.message)
+
+
+class RunFailed(Refusal):
+    """A run began and broke."""
+
+    exit_code = RUN_FAILED
+
+
+def reason_of(error: BaseException) -> str:
+    """``KeyError: 'x'``, on one line and cut where it is very long."""
+    text = clean(safe_str(error)[:LONGEST_REASON])
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def traced(debug: bool) -> Iterator[None]:
+    """Print the traceback of whatever ends a command, if that is wanted, before its one line."""
+    try:
+        yield
+    except click.ClickException as error:
+        if debug:
+            lines = traceback.format_exception(error.__cause__ or error)
+            click.echo("".join(lines), err=True, nl=False)
+        raise
+
+
+def refuse(message: str, cause: BaseException | None = None) -> NoReturn:
+    """Raise a `Refusal`.
+
+    Raises:
+        Refusal: Always; its cause is what ``--debug`` shows.
+    """
+    raise Refusal(message) from cause

@@ -1,0 +1,269 @@
+"""From lines to items: plain lines, JSON lines, CSV, and the dead letters of an earlier run.
+
+An item that brings no id gets the number of its line, so that a failure says where it came from.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from math import isinf
+from typing import Any, Literal
+
+from antflow import Pipeline
+from antflow._core.options import did_you_mean
+from antflow._core.text import safe_repr, safe_str
+from antflow.cli.letters import LETTER_KEYS
+from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, Line
+from antflow.cli.threads import in_daemon_thread
+
+Format = Literal["lines", "jsonl", "csv"]
+FORMATS: tuple[Format, ...] = ("lines", "jsonl", "csv")
+SUFFIXES: dict[str, Format] = {"jsonl": "jsonl", "ndjson": "jsonl", "csv": "csv"}
+
+MOST_AT_A_TIME = 1000
+"""Items that are read ahead, at most."""
+
+CONSTANTS = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
+
+
+class Item(dict[str, Any]):
+    """An item as `Pipeline.run` takes it: ``id``, ``value``, and metadata.
+
+    Args:
+        fields: Its keys.
+        origin: What stood in the file, without what an earlier run made of it.
+        stage: The stage to begin with; "" = the first.
+    """
+
+    def __init__(self, fields: dict[str, Any], origin: Any, stage: str = "") -> None:
+        super().__init__(fields)
+        self.origin = origin
+        self.stage = stage
+
+
+Entry = Item | BadLine
+
+
+def format_of(path: str) -> Format:
+    """The format that a file's name stands for: by its suffix, else plain lines."""
+    return SUFFIXES.get(path.removesuffix(".gz").rpartition(".")[2].lower(), "lines")
+
+
+class ItemSource:
+    """The items of a file, read as they are asked for, in a thread.
+
+    Args:
+        file: The file.
+        format: What its lines are.
+        pipeline: Where the items go: dead letters go on at a stage of it.
+        limit: How many items are taken; ``None`` = all.
+
+    Attributes:
+        on_bad_line: Given each line that is no item; ``None``: the first one is raised.
+    """
+
+    def __init__(
+        self,
+        file: InputFile,
+        format: Format,
+        pipeline: Pipeline,
+        limit: int | None = None,
+    ) -> None:
+        self._file = file
+        self._pipeline = pipeline
+        self._limit = limit
+        self.on_bad_line: Callable[[BadLine], Awaitable[None]] | None = None
+        self._entries = self._read(format)
+        self._error: Exception | None = None
+
+    async def items(self) -> AsyncGenerator[Item, None]:
+        """Each item for the first stage; those for a later one are fed to it meanwhile.
+
+        Raises:
+            BadLine: A line is no item, and nobody wants to be given those.
+            OSError: Reading failed.
+        """
+        while entries := await in_daemon_thread(self._take):
+            for entry in entries:
+                if isinstance(entry, BadLine):
+                    if self.on_bad_line is None:
+                        raise entry
+                    await self.on_bad_line(entry)
+                elif entry.stage:
+                    await self._pipeline.feed([entry], target_stage=entry.stage)
+                else:
+                    yield entry
+
+    def _take(self) -> list[Entry]:
+        """What can be had without waiting longer than for the first; ``[]``: no more."""
+        entries: list[Entry] = []
+        try:
+            while len(entries) < MOST_AT_A_TIME and self._limit != 0:
+                if self._error is not None:
+                    raise self._error
+                entry = next(self._entries, None)
+                if entry is None:
+                    break
+                entries.append(entry)
+                if self._limit is not None and isinstance(entry, Item):
+                    self._limit -= 1
+                if not self._file.has_more:
+                    break
+        except Exception as error:
+            if not entries:
+                raise
+            self._error = error  # what came before it is taken in first
+        return entries
+
+    # Formats
+
+    def _read(self, format: Format) -> Iterator[Entry]:
+        if format == "csv":
+            return self._read_csv()
+        return self._read_lines(self._from_json if format == "jsonl" else self._from_text)
+
+    def _read_lines(self, parse: Callable[[Line], Entry]) -> Iterator[Entry]:
+        for line in self._file.lines():
+            if line.fault:
+                yield self._bad(line, line.fault, line.column)
+            elif line.text.strip():
+                yield parse(line)
+
+    def _from_text(self, line: Line) -> Entry:
+        return Item({"id": line.number, "value": line.text}, line.text)
+
+    def _from_json(self, line: Line) -> Entry:
+        try:
+            value = parse_json(line.text)
+        except json.JSONDecodeError as error:
+            return self._bad(line, f"no JSON: {error.msg}", error.colno)
+        except _NotFinite as error:
+            return self._bad(line, f"{error} is no JSON number", _column_of_constant(line.text))
+        except (ValueError, RecursionError) as error:  # also a number of too many digits
+            return self._bad(line, safe_str(error))
+        if isinstance(value, dict) and value.keys() >= set(LETTER_KEYS):
+            return self._from_letter(line, value)
+        return Item(_fields(value, line.number), value)
+
+    def _from_letter(self, line: Line, letter: dict[str, Any]) -> Entry:
+        """An item of an earlier run: it goes on at the stage it failed in, if it can."""
+        origin, stage = letter["input"], letter["stage"]
+        if stage is None:
+            return self._bad(line, f"a line that could not be read before: {letter['error']}")
+        names = [known.name for known in self._pipeline.stages]
+        if stage not in names:
+            known = f"the stages are {', '.join(map(repr, names))}{did_you_mean(stage, names)}"
+            return self._bad(line, f"stage {safe_repr(stage)} not found; {known}")
+        fields = _fields(origin, line.number) | {"id": letter["id"]}
+        if letter["restart"]:
+            return Item(fields, origin)
+        return Item(fields | {"value": letter["value"]}, origin, stage)
+
+    def _read_csv(self) -> Iterator[Entry]:
+        csv.field_size_limit(LONGEST_LINE)
+        lines = _CsvLines(self._file.lines())
+        rows = csv.reader(lines, strict=True)
+        header: list[str] = []
+        while True:
+            number = lines.number + 1
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                yield self._bad(lines.line._replace(number=number), f"no CSV: {error}")
+                continue
+            except _NoText:
+                yield self._bad(lines.line, lines.line.fault, lines.line.column)
+                continue
+            if row is None:
+                return
+            line = lines.line._replace(number=number)
+            if not header:
+                header = self._checked_header(line, row)
+            elif row and len(row) != len(header):
+                reason = f"has {len(row)} fields; the header has {len(header)}"
+                yield self._bad(line, reason)
+            elif row:
+                record = dict(zip(header, row, strict=True))
+                yield Item(_fields(record, number), record)
+
+    def _checked_header(self, line: Line, names: list[str]) -> list[str]:
+        for index, name in enumerate(names):
+            if not name:
+                raise self._bad(line, f"column {index + 1} of the header has no name")
+            if name in names[:index]:
+                raise self._bad(line, f"two columns of the header are named {safe_repr(name)}")
+        return names
+
+    def _bad(self, line: Line, reason: str, column: int = 1) -> BadLine:
+        where = self._file.where(line.number, column)
+        return BadLine(where, reason, line.text, line.number)
+
+
+class _CsvLines:
+    """Lines for `csv.reader`, which can go on after one that is no text."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self.line = Line(0, "")
+
+    @property
+    def number(self) -> int:
+        return self.line.number
+
+    def __iter__(self) -> _CsvLines:
+        return self
+
+    def __next__(self) -> str:
+        self.line = next(self._lines)
+        if self.line.fault:
+            raise _NoText
+        return self.line.text + "\n"
+
+
+class _NoText(Exception):
+    pass
+
+
+class _NotFinite(ValueError):
+    pass
+
+
+def _fields(origin: Any, number: int) -> dict[str, Any]:
+    """What stood in a file as the keys of an item; see `Pipeline.run`."""
+    if isinstance(origin, dict) and origin.get("id") is not None:
+        return {"value": origin, **origin}
+    return {"id": number, "value": origin}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise ValueError(f"key {safe_repr(twice)} comes twice in one object")
+    return found
+
+
+def _refuse_constant(text: str) -> None:
+    raise _NotFinite(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        raise ValueError(f"{safe_repr(text)} is too large a number")
+    return number
+
+
+parse_json = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite
+).decode
+
+
+def _column_of_constant(text: str) -> int:
+    found = (match.start() for match in CONSTANTS.finditer(text) if match[1])
+    return next(found, 0) + 1

@@ -1,0 +1,171 @@
+"""Lines of text from a file, a few kilobytes at a time.
+
+The file is read unbuffered, and the lines are put together here. So a line that never ends is given
+up at `LONGEST_LINE` instead of filling the memory; each line of a pipe is there as soon as it was
+written; and a thread that still waits for standard input when the program ends holds no lock that
+the interpreter would wait for.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from antflow._core.text import safe_str
+from antflow.cli.errors import refuse
+
+STDIN = "-"
+CHUNK_BYTES = 65_536
+LONGEST_LINE = 16 * 1024 * 1024
+"""Bytes of the longest line that is read."""
+
+KEPT_OF_A_BAD_LINE = 1000
+"""Characters of a line that cannot be read which its dead letter keeps."""
+
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class BadLine(ValueError):
+    """A line that is no item.
+
+    Args:
+        where: ``file:line:column``.
+        reason: What is wrong with it.
+        text: The line, as far as it is text.
+        number: Its number, from 1.
+    """
+
+    def __init__(self, where: str, reason: str, text: str = "", number: int = 0) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.text = text[:KEPT_OF_A_BAD_LINE]
+        self.number = number
+
+
+class Line(NamedTuple):
+    """One line without its end; `fault` and `column` say why it is no text, if it is none."""
+
+    number: int
+    text: str
+    fault: str = ""
+    column: int = 1
+
+
+class InputFile:
+    """A file's lines.
+
+    Args:
+        path: Where it is; ``-`` for standard input. What ends in ``.gz`` is unpacked.
+
+    Attributes:
+        name: What messages call it.
+        has_more: Whether the next line is there already: to take it does not wait.
+
+    Raises:
+        Refusal: It is not there, is a folder or cannot be read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.name = "<stdin>" if path == STDIN else path
+        self.has_more = False
+        self._number = 0
+        try:
+            self._file = _open(path)
+        except OSError as error:
+            refuse(f"--items {path!r}: {error.strerror}", error)
+
+    def same_file(self, path: str) -> bool:
+        """Whether another path leads to this very file."""
+        try:
+            mine = os.fstat(self._file.fileno())
+            return stat.S_ISREG(mine.st_mode) and os.path.samestat(mine, os.stat(path))
+        except (OSError, ValueError):
+            return False
+
+    def where(self, number: int, column: int = 1) -> str:
+        """``file:line:column``."""
+        return f"{self.name}:{number}:{column}"
+
+    def close(self) -> None:
+        """Read no more."""
+        self._file.close()
+
+    def lines(self) -> Iterator[Line]:
+        """Each line, with or without a newline at the end of the last one.
+
+        Raises:
+            BadLine: What was packed is cut short or damaged.
+            OSError: Reading failed.
+        """
+        pending, is_lost = b"", False
+        while chunk := self._read():
+            *ended, pending = (pending + chunk).split(b"\n")
+            for index, line in enumerate(ended):
+                self._number += 1
+                self.has_more = index + 1 < len(ended)
+                yield self._too_long(line) if is_lost or _is_long(line) else self._decode(line)
+                is_lost = False
+            if is_lost or _is_long(pending):  # its beginning is enough from here on
+                pending, is_lost = pending[:KEPT_OF_A_BAD_LINE], True
+        if pending:
+            self._number += 1
+            yield self._too_long(pending) if is_lost else self._decode(pending)
+
+    def _read(self) -> bytes:
+        self.has_more = False
+        try:
+            data: bytes = self._file.read(CHUNK_BYTES)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            where = self.where(self._number + 1)
+            raise BadLine(where, f"the packed file is damaged: {safe_str(error)}") from error
+        return data
+
+    def _decode(self, line: bytes) -> Line:
+        if self._number == 1:
+            if line.startswith(UTF16):
+                return Line(1, "", "this is UTF-16; must be UTF-8")
+            line = line.removeprefix(codecs.BOM_UTF8)
+        line = line.removesuffix(b"\r")
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            column = len(line[: error.start].decode()) + 1
+            text = line.decode(errors="replace")
+            return Line(self._number, text, "this is no UTF-8 text", column)
+        if (column := text.find("\0") + 1) > 0:
+            return Line(self._number, text, "a null character: this is no text", column)
+        return Line(self._number, text)
+
+    def _too_long(self, line: bytes) -> Line:
+        text = line[:KEPT_OF_A_BAD_LINE].decode(errors="replace")
+        return Line(self._number, text, f"longer than {LONGEST_LINE} bytes", LONGEST_LINE)
+
+
+def _is_long(line: bytes) -> bool:
+    return len(line) > LONGEST_LINE
+
+
+def _open(path: str) -> Any:
+    if path == STDIN:
+        return _open_stdin()
+    if Path(path).is_dir():
+        raise IsADirectoryError(0, "is a folder")
+    if path.endswith(".gz"):
+        return gzip.open(path)
+    return open(path, "rb", buffering=0)
+
+
+def _open_stdin() -> Any:
+    if sys.stdin is None:
+        raise OSError(0, "there is no standard input")
+    try:
+        return io.FileIO(sys.stdin.fileno(), closefd=False)
+    except (OSError, ValueError):  # a stand-in without a file; also one that is closed
+        return getattr(sys.stdin, "buffer", None) or io.BytesIO()

@@ -1,0 +1,175 @@
+"""Files of JSON lines, written as the items come, and standard output kept clean for them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
+from typing import Any
+
+from antflow.cli.errors import RunFailed, refuse
+from antflow.cli.threads import in_daemon_thread
+
+STDOUT = "-"
+MOST_WAITING = 1000
+"""Lines that wait to be written before the run has to wait for them."""
+
+PATIENCE = 2.0
+"""Seconds for the last lines when the run was cancelled."""
+
+Write = Callable[[bytes], None]
+
+
+class JsonLines:
+    """Writes lines in the order they come, in a thread: a pipe that is full blocks nothing else.
+
+    Args:
+        write: Writes all of some bytes; may block.
+        name: What messages call it.
+    """
+
+    def __init__(self, write: Write, name: str) -> None:
+        self._write = write
+        self._name = name
+        self._waiting: list[str] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._lock = threading.Lock()
+
+    async def put(self, line: str) -> None:
+        """Write a line soon. Waits while too many wait already.
+
+        Raises:
+            BrokenPipeError: Nobody reads standard output any more.
+            RunFailed: An earlier line could not be written.
+        """
+        self._waiting.append(line)
+        self._begin()
+        if len(self._waiting) >= MOST_WAITING:
+            await self._done()
+
+    async def end(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            BrokenPipeError: As in `put`.
+            RunFailed: As in `put`.
+        """
+        if self._waiting:  # who should have written them may have been cancelled
+            self._begin()
+        await self._done()
+
+    def _begin(self) -> None:
+        if self._writer is None or self._writer.done():
+            self._check()
+            self._writer = asyncio.ensure_future(self._write_all())
+
+    async def _done(self) -> None:
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+        self._check()
+
+    def _check(self) -> None:
+        if self._writer is None or self._writer.cancelled():
+            return
+        error = self._writer.exception()
+        if error is None:
+            return
+        if isinstance(error, BrokenPipeError) and self._name == STDOUT:
+            raise BrokenPipeError from None
+        reason = getattr(error, "strerror", None) or str(error)
+        name = "standard output" if self._name == STDOUT else self._name
+        raise RunFailed(f"{name}: {reason}") from error
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            lines, self._waiting = self._waiting, []
+            await in_daemon_thread(partial(self._write_now, "".join(lines).encode()))
+
+    def _write_now(self, data: bytes) -> None:
+        with self._lock:  # a thread whose task was cancelled may still be at it
+            self._write(data)
+
+
+async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> None:
+    """Wait until several are written, for so many seconds at most."""
+    async with asyncio.timeout(seconds):
+        for output in outputs:
+            await output.end()
+
+
+@contextmanager
+def opened(path: str, option: str) -> Iterator[JsonLines]:
+    """A file to write to; what it held is gone.
+
+    Raises:
+        Refusal: It cannot be written.
+    """
+    try:
+        file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed below
+    except OSError as error:
+        refuse(f"{option} {path!r}: {error.strerror}", error)
+    with file:
+        yield JsonLines(partial(_write_fully, file.fileno()), path)
+
+
+@contextmanager
+def kept_for_results() -> Iterator[JsonLines]:
+    """Standard output for the results alone; what else is printed goes to standard error.
+
+    What child processes print, too, as far as the file descriptors can be exchanged.
+    """
+    stdout: Any = sys.stdout
+    with _exchanged_descriptors() as target, redirect_stdout(sys.stderr):
+        yield JsonLines(partial(_write_results, stdout, target), STDOUT)
+
+
+@contextmanager
+def _exchanged_descriptors() -> Iterator[int | None]:
+    """Let descriptor 1 lead where 2 does; gives the one that leads where 1 did."""
+    try:
+        if sys.stdout.fileno() != 1 or sys.stderr.fileno() != 2:
+            raise ValueError
+        sys.stdout.flush()
+        kept = os.dup(1)
+    except (OSError, ValueError, AttributeError):  # a stand-in, or closed
+        yield None
+        return
+    try:
+        os.dup2(2, 1)
+        yield kept
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _write_results(stdout: Any, target: int | None, data: bytes) -> None:
+    """Above a display if one is drawn on the same terminal, else to where they belong."""
+    if target is not None and os.isatty(target) and _is_drawn_on():
+        sys.stderr.write(data.decode())  # whoever captures it knows where there is room
+    elif target is not None:
+        _write_fully(target, data)
+    else:
+        stdout.write(data.decode())
+        stdout.flush()
+
+
+def _is_drawn_on() -> bool:
+    # Here and not above: drawing is imported only when something may be drawn.
+    from antflow.display.capture import is_captured
+
+    return is_captured(sys.stderr)
+
+
+def _write_fully(target: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(target, rest) :]
+        except BlockingIOError:  # somebody has made the pipe non-blocking
+            with suppress(OSError):
+                select.select([], [target], [])

@@ -1,0 +1,296 @@
+"""`antflow run`: a pipeline, a file of items, results as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, aclosing, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from antflow import Pipeline, TooManyFailures
+from antflow._core.options import did_you_mean
+from antflow.cli.errors import (
+    INTERRUPTED,
+    SOME_FAILED,
+    Refusal,
+    RunFailed,
+    reason_of,
+    refuse,
+    traced,
+)
+from antflow.cli.items import FORMATS, Format, ItemSource, format_of
+from antflow.cli.letters import bad_line, letter_line, result_line
+from antflow.cli.lines import BadLine, InputFile
+from antflow.cli.output import PATIENCE, JsonLines, end_all, kept_for_results, opened
+from antflow.cli.parameters import Count, FailureLimit, StageWorkers, takes_target
+from antflow.cli.summary import summary_lines
+from antflow.cli.target import find_pipeline
+
+DASHBOARDS = ("auto", "none", "log", "progress", "compact", "detailed", "full")
+DRAINING_SECONDS = 3600.0
+"""How long what is in flight may take after the first Ctrl-C; the second ends it at once."""
+
+MOST_OF_A_KIND = 10
+"""Warnings of one kind that are shown."""
+
+
+@dataclass(slots=True)
+class Job:
+    """What one call of the command works with.
+
+    Attributes:
+        pipeline: What is run.
+        items: What it is run on.
+        options: For `Pipeline.stream`.
+        results: Where results go.
+        failed: Where dead letters go; ``None`` = nowhere.
+        bad_lines: How many lines were put aside as dead letters.
+    """
+
+    pipeline: Pipeline
+    items: ItemSource
+    options: dict[str, Any]
+    results: JsonLines
+    failed: JsonLines | None
+    bad_lines: int = 0
+
+
+@click.command("run")
+@takes_target
+@click.option("--items", required=True, metavar="FILE|-", help="The items; - is standard input.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="What a line is.  [default: by the suffix .jsonl, .ndjson or .csv, else lines]",
+)
+@click.option(
+    "--on-bad-line",
+    type=click.Choice(["error", "dead-letter"]),
+    default="error",
+    show_default=True,
+    help="A line that is no item ends the intake, or goes to --failed.",
+)
+@click.option("--out", metavar="FILE", help="Results, as JSON lines.  [default: standard output]")
+@click.option("--failed", metavar="FILE", help="Failed items, to be fed back as --items.")
+@click.option(
+    "--dashboard",
+    type=click.Choice(DASHBOARDS),
+    default="auto",
+    show_default=True,
+    help="How to show the run, on standard error; auto: compact. Where that is no terminal, each "
+    "writes plain lines.",
+)
+@click.option(
+    "--workers",
+    type=StageWorkers(),
+    multiple=True,
+    metavar="STAGE=N",
+    help="Have so many workers in a stage. May be given for each stage.",
+)
+@click.option("--limit", type=Count(), metavar="N", help="Only the first N items.")
+@click.option(
+    "--max-failures",
+    type=FailureLimit(),
+    metavar="N|N%",
+    help="Take no more items in when so many have failed, or such a share of them.",
+)
+def command(
+    target: str,
+    app_dir: str,
+    debug: bool,
+    items: str,
+    form: Format | None,
+    on_bad_line: str,
+    out: str | None,
+    failed: str | None,
+    dashboard: str,
+    workers: tuple[tuple[str, int], ...],
+    limit: int | None,
+    max_failures: float | None,
+) -> None:
+    r"""Run a pipeline on the lines of a file.
+
+    TARGET is module:attribute or file.py:attribute: a Pipeline, or a function without parameters
+    that returns one. Importing the module runs it.
+
+    Results are JSON lines, written as they come: {"id": …, "value": …}. Everything else, what the
+    tasks print too, goes to standard error.
+
+    The first Ctrl-C takes no more items in and waits for those in flight, the second cancels them.
+
+    \b
+    Exit codes: 0 all is well, 1 some items failed, 2 bad arguments or input,
+    3 the run failed or --max-failures was reached, 130 and 143 ended by a signal.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(traced(debug))
+        results = stack.enter_context(kept_for_results())  # from here on: modules print, too
+        if on_bad_line == "dead-letter" and failed is None:
+            refuse("--on-bad-line dead-letter: needs --failed FILE")
+        file = InputFile(items)
+        stack.callback(file.close)
+        check_files(file, out, failed)
+        pipeline = find_pipeline(target, app_dir)
+        stack.enter_context(warnings_shown())
+        set_workers(pipeline, workers)
+        letters = None if failed is None else stack.enter_context(opened(failed, "--failed"))
+        if out is not None:
+            results = stack.enter_context(opened(out, "--out"))
+        source = ItemSource(file, form or format_of(items), pipeline, limit)
+        options = {
+            "total": limit,
+            "max_failures": max_failures,
+            "dashboard": display_named(dashboard),
+            "graceful_signals": DRAINING_SECONDS,
+        }
+        job = Job(pipeline, source, options, results, letters)
+        if on_bad_line == "dead-letter":
+            source.on_bad_line = lambda bad: put_aside(job, bad)
+        code = run_job(job)
+    sys.exit(code)
+
+
+def set_workers(pipeline: Pipeline, workers: tuple[tuple[str, int], ...]) -> None:
+    """Have so many workers in each of these stages.
+
+    Raises:
+        Refusal: There is no such stage, or it cannot have so many.
+    """
+    stages = {stage.name: stage for stage in pipeline.stages}
+    for name, count in workers:
+        if name not in stages:
+            known = f"the stages are {', '.join(map(repr, stages))}{did_you_mean(name, stages)}"
+            refuse(f"--workers {name}={count}: stage {name!r} not found; {known}")
+        stages[name].workers = count
+        try:
+            stages[name].validate()
+        except ValueError as error:
+            refuse(f"--workers {name}={count}: {error}", error)
+
+
+def check_files(file: InputFile, out: str | None, failed: str | None) -> None:
+    """Refuse to write over what is being read, or to write two things to one file.
+
+    Raises:
+        Refusal: Two of them are one file.
+    """
+    for option, path in (("--out", out), ("--failed", failed)):
+        if path is not None and file.same_file(path):
+            refuse(f"{option} {path!r}: is the file that --items reads")
+    if out is not None and failed is not None and os.path.realpath(out) == os.path.realpath(failed):
+        refuse(f"--failed {failed!r}: is the file that --out writes")
+
+
+def display_named(name: str) -> Any:
+    """A display that draws on standard error; ``None`` for "none"."""
+    if name == "none":
+        return None
+    # Here and not above: drawing is imported only when something is drawn.
+    from antflow.display import create
+
+    display = create(name)
+    display.file = sys.stderr
+    return display
+
+
+def run_job(job: Job) -> int:
+    """Run, and say what came of it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        Refusal: A line of the input is no item.
+        RunFailed: The run failed.
+        BrokenPipeError: Nobody reads the results any more.
+    """
+    try:
+        asyncio.run(stream(job))
+    except (KeyboardInterrupt, SystemExit) as error:
+        tell(job)
+        stopped_by = job.pipeline.results.stopped_by
+        if stopped_by is None and isinstance(error, SystemExit):
+            raise RunFailed(f"the run failed: {reason_of(error)}") from error
+        return INTERRUPTED if stopped_by is None else 128 + stopped_by
+    except (Refusal, BrokenPipeError):
+        raise
+    except BadLine as error:
+        tell(job)
+        raise Refusal(str(error)) from error
+    except TooManyFailures as error:
+        tell(job)
+        raise RunFailed(str(error)) from error
+    except Exception as error:
+        tell(job)
+        raise RunFailed(f"the run failed: {reason_of(error)}") from error
+    tell(job)
+    stopped_by = job.pipeline.results.stopped_by
+    if stopped_by is not None:
+        return 128 + stopped_by
+    return SOME_FAILED if job.bad_lines or job.pipeline.get_stats().items_failed else 0
+
+
+async def stream(job: Job) -> None:
+    """Run the pipeline and write what comes out, until both are done."""
+    outputs = [job.results] if job.failed is None else [job.results, job.failed]
+    try:
+        async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
+            async for result in results:
+                if result.is_success:
+                    await job.results.put(result_line(result))
+                elif job.failed is not None:
+                    await job.failed.put(letter_line(result))
+    except BaseException:
+        with suppress(Exception):
+            await end_all(outputs, PATIENCE)
+        raise
+    await end_all(outputs)
+
+
+async def put_aside(job: Job, bad: BadLine) -> None:
+    """Make a dead letter of a line that is no item."""
+    assert job.failed is not None
+    job.bad_lines += 1
+    await job.failed.put(bad_line(bad, bad.text, bad.number))
+
+
+def tell(job: Job) -> None:
+    """Print the summary to standard error, if there is anything to tell."""
+    results = job.pipeline.results
+    if results.run_id and (results.stats.items_accepted or not results.stats.items_in_flight):
+        elapsed = job.pipeline.get_dashboard_snapshot().elapsed
+        kept = job.failed is not None
+        for line in summary_lines(results, elapsed, job.bad_lines, kept):
+            click.echo(line, err=True)
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show the library's warnings, the first few of each kind, unless the user's own code does."""
+    if logging.root.handlers:
+        yield
+        return
+    seen: Counter[str] = Counter()
+
+    def is_one_of_few(record: logging.LogRecord) -> bool:
+        seen[record.msg] += 1
+        if seen[record.msg] == MOST_OF_A_KIND:
+            record.msg += " (more like this are not shown)"
+        return seen[record.msg] <= MOST_OF_A_KIND
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(is_one_of_few)
+    logger = logging.getLogger("antflow")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

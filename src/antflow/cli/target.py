@@ -1,0 +1,160 @@
+"""From ``module:attribute`` to a pipeline.
+
+Importing a module runs it: the target is trusted, as any program that is started by its name. But
+nothing else is run for the asking. The text is no expression, only names; each is looked up without
+calling anything (`inspect.getattr_static`: no property, no ``__getattr__``); and what is found is
+called only if it is a plain function that needs no argument and does not promise anything but a
+`Pipeline`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from antflow import Pipeline
+from antflow._core.options import did_you_mean
+from antflow._core.text import clean
+from antflow.cli.errors import reason_of, refuse
+
+TARGET = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
+FORM = "must be module:attribute or file.py:attribute; --app-dir names the folder to look in"
+
+_MISSING = object()
+
+
+def find_pipeline(target: str, app_dir: str) -> Pipeline:
+    """The pipeline that a target names.
+
+    Args:
+        target: ``module:attribute`` or ``file.py:attribute``; the attribute may be dotted. It is a
+            `Pipeline`, or a function without parameters that returns one.
+        app_dir: The folder to look the module up in; it becomes the first of ``sys.path``.
+
+    Raises:
+        Refusal: There is no such thing, it is something else, or the module raised.
+    """
+    match = TARGET.fullmatch(target)
+    if match is None:
+        refuse(f"TARGET {target!r}: {FORM}")
+    module_name, path = match.groups()
+    names = path.split(".")
+    for name in [*module_name.split("."), *names]:
+        if name.startswith("__"):
+            refuse(f"TARGET {target!r}: names that begin with two underscores are not looked up")
+    found: Any = _import(target, module_name, Path(app_dir))
+    for name in names:
+        found = _attribute(target, found, name)
+    return found if isinstance(found, Pipeline) else _call(target, found)
+
+
+def _import(target: str, name: str, folder: Path) -> ModuleType:
+    if not folder.is_dir():
+        refuse(f"--app-dir {str(folder)!r}: is no folder")
+    folder = folder.resolve()
+    file = folder / name if name.endswith(".py") else None
+    if file is not None:
+        name = name.removesuffix(".py")
+        if "." in name:
+            refuse(f"TARGET {target!r}: a dot in the name of a file is not possible")
+        if not file.is_file():
+            refuse(f"TARGET {target!r}: there is no file {str(file)!r}")
+    if sys.path[:1] != [str(folder)]:
+        sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    module = _import_module(target, name, folder)
+    if file is not None and not _is_from(module, file):
+        refuse(f"TARGET {target!r}: Python has a module {name!r} of its own; rename the file")
+    return module
+
+
+def _import_module(target: str, name: str, folder: Path) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            refuse(f"TARGET {target!r}: there is no module {name!r} in {str(folder)!r}", error)
+        refuse(f"{_place_of(error, folder)}: {reason_of(error)}", error)
+    except (Exception, SystemExit) as error:
+        refuse(f"{_place_of(error, folder)}: {reason_of(error)}", error)
+
+
+def _place_of(error: BaseException, folder: Path) -> str:
+    """``file:line`` (``:column`` of a syntax error), the last place in the user's own code."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_shown(Path(error.filename), folder)}:{error.lineno or 1}:{error.offset or 1}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(folder)
+    ]
+    if not frames:
+        return "TARGET"
+    return f"{_shown(Path(frames[-1].filename), folder)}:{frames[-1].lineno or 1}"
+
+
+def _shown(file: Path, folder: Path) -> str:
+    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+
+
+def _is_from(module: ModuleType, file: Path) -> bool:
+    origin = getattr(module, "__file__", None)
+    return origin is not None and Path(origin).resolve() == file.resolve()
+
+
+def _attribute(target: str, owner: Any, name: str) -> Any:
+    found = inspect.getattr_static(owner, name, _MISSING)
+    if found is _MISSING:
+        whose = f"module {owner.__name__!r}" if isinstance(owner, ModuleType) else _kind(owner)
+        known = vars(owner) if isinstance(owner, (ModuleType, type)) else ()
+        refuse(f"TARGET {target!r}: {whose} has no {name!r}{did_you_mean(name, known)}")
+    return found
+
+
+def _call(target: str, function: Any) -> Pipeline:
+    """Call a function for its pipeline, if it is one that may be called."""
+    fault = _fault_of(function)
+    if fault:
+        refuse(f"TARGET {target!r}: {fault}")
+    try:
+        found = function()
+    except (Exception, SystemExit) as error:
+        refuse(f"TARGET {target!r}: {function.__name__}() raised {reason_of(error)}", error)
+    if not isinstance(found, Pipeline):
+        refuse(f"TARGET {target!r}: {function.__name__}() returned {_kind(found)}, no Pipeline")
+    return found
+
+
+def _fault_of(function: Any) -> str:
+    """Why something is not to be called; ``""`` if it may be."""
+    if not inspect.isfunction(function):
+        return f"is {_kind(function)}; must be a Pipeline, or a function that returns one"
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return "is an async function; a plain one must return the Pipeline"
+    signature = inspect.signature(function)
+    try:
+        signature.bind()
+    except TypeError:
+        return f"needs arguments: {function.__name__}{clean(str(signature))}"
+    promised = signature.return_annotation
+    if promised is signature.empty or _is_pipeline(promised):
+        return ""
+    return f"is a function that returns {clean(inspect.formatannotation(promised))}, no Pipeline"
+
+
+def _is_pipeline(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return annotation.strip("'\" ").endswith("Pipeline")
+    return isinstance(annotation, type) and issubclass(annotation, Pipeline)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"something of type {type(value).__name__}"

@@ -1,0 +1,306 @@
+"""From the bytes of a file to items, and what is no item."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antflow import Pipeline, Stage
+from antflow.cli import lines as lines_module
+from antflow.cli.errors import Refusal
+from antflow.cli.items import Format, ItemSource, format_of
+from antflow.cli.lines import BadLine, InputFile
+from antflow.testing import run_virtual
+
+
+async def keep(value: Any) -> Any:
+    return value
+
+
+def read(
+    path: Path, format: Format = "lines", limit: int | None = None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The items of a file, and what is said about the lines that are none."""
+    file = InputFile(str(path))
+    source = ItemSource(file, format, Pipeline([Stage("Keep", 1, [keep])]), limit)
+    bad: list[str] = []
+
+    async def put_aside(line: BadLine) -> None:
+        bad.append(str(line).removeprefix(f"{path}:"))
+
+    source.on_bad_line = put_aside
+
+    async def main() -> list[dict[str, Any]]:
+        return [dict(item) async for item in source.items()]
+
+    try:
+        return run_virtual(main), bad
+    finally:
+        file.close()
+
+
+def written(tmp_path: Path, data: str | bytes, name: str = "items") -> Path:
+    path = tmp_path / name
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def values(items: list[dict[str, Any]]) -> list[Any]:
+    return [item["value"] for item in items]
+
+
+# -- lines ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a\nb c\n\xc3\xa4\n",
+        b"a\nb c\n\xc3\xa4",
+        b"a\r\nb c\r\n\xc3\xa4\r\n",
+        b"\xef\xbb\xbfa\nb c\n\xc3\xa4\n",
+    ],
+)
+def test_lines_however_they_end(tmp_path: Path, data: bytes) -> None:
+    """A byte order mark, Windows line ends and a missing last one make no difference."""
+    items, bad = read(written(tmp_path, data))
+    assert (values(items), bad) == (["a", "b c", "ä"], [])
+    assert [item["id"] for item in items] == [1, 2, 3]
+
+
+def test_lines_that_are_blank_are_left_out(tmp_path: Path) -> None:
+    """Blank lines are no items; ids stay the numbers of the lines."""
+    items, bad = read(written(tmp_path, "\na\n  \n\t\r\nb"))
+    assert ([(item["id"], item["value"]) for item in items], bad) == ([(2, "a"), (5, "b")], [])
+
+
+@pytest.mark.parametrize("format", ["lines", "jsonl", "csv"])
+def test_items_of_an_empty_file(tmp_path: Path, format: Format) -> None:
+    """An empty file has no items, which is no fault."""
+    assert read(written(tmp_path, ""), format) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"ok\nab\xff\n", "2:3: this is no UTF-8 text"),
+        (b"ok\n\xc3\xa4\xff", "2:2: this is no UTF-8 text"),
+        (b"ok\nab\0c\n", "2:3: a null character: this is no text"),
+        ("ä".encode("utf-16"), "1:1: this is UTF-16; must be UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("format", ["lines", "jsonl", "csv"])
+def test_lines_that_are_no_text(tmp_path: Path, data: bytes, fault: str, format: Format) -> None:
+    """Bytes that are no text are told by line and column (in characters)."""
+    _, bad = read(written(tmp_path, data), format)
+    assert fault in bad
+
+
+def test_lines_that_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line without an end is given up, however it is spread, and the next ones are read."""
+    monkeypatch.setattr(lines_module, "LONGEST_LINE", 100_000)
+    long = "x" * 1_000_000
+    items, bad = read(written(tmp_path, f"a\n{long}\nb\n{'y' * 100_000}\n{long}"))
+    assert [len(value) for value in values(items)] == [1, 1, 100_000]
+    assert bad == [f"{number}:100000: longer than 100000 bytes" for number in (2, 5)]
+
+
+def test_lines_that_are_too_long_hold_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an endless line no more than the limit is ever kept."""
+
+    class Endless(io.RawIOBase):
+        left = 500
+
+        def read(self, size: int = -1) -> bytes:
+            self.left -= 1
+            return b"x" * size if self.left > 0 else b""
+
+    monkeypatch.setattr(lines_module, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(lines_module, "_open", lambda _: Endless())
+    (line,) = InputFile("endless").lines()
+    assert (line.number, line.fault, len(line.text)) == (1, "longer than 1000 bytes", 1000)
+
+
+def test_packed_file(tmp_path: Path) -> None:
+    """What ends in .gz is unpacked; one that is cut short or is none ends with its place."""
+    text = "".join(f"{number}\n" for number in range(50_000))
+    packed = gzip.compress(text.encode())
+    items, bad = read(written(tmp_path, packed, "a.gz"))
+    assert (values(items), bad) == (text.split(), [])
+    for data in (packed[:-500], text.encode()):
+        for format in FORMATS:
+            with pytest.raises(BadLine, match=r"b\.gz:\d+:1: the packed file is damaged"):
+                read(written(tmp_path, data, "b.gz"), format)
+
+
+FORMATS: list[Format] = ["lines", "jsonl", "csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("a.txt", "lines"),
+        ("a", "lines"),
+        ("-", "lines"),
+        ("jsonl", "jsonl"),
+        ("a.JSONL", "jsonl"),
+        ("a.ndjson.gz", "jsonl"),
+        ("a.b.csv", "csv"),
+    ],
+)
+def test_format_by_suffix(name: str, format: Format) -> None:
+    """The suffix says what a file is; .gz is looked through."""
+    assert format_of(name) == format
+
+
+def test_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing file, a folder and a closed standard input are refused by name."""
+    for path, reason in ((tmp_path / "no", "No such file"), (tmp_path, "is a folder")):
+        with pytest.raises(Refusal, match=f"--items '{path}': {reason}"):
+            InputFile(str(path))
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(Refusal, match="there is no standard input"):
+        InputFile("-")
+
+
+# -- JSON -------------------------------------------------------------------------------------
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    """An object with an id brings it, with value and metadata; all else gets its line's number."""
+    given = [
+        5,
+        {"id": "a", "value": 1, "lang": "de"},
+        {"id": 0, "x": 1},
+        {"x": 2},
+        None,
+        {"id": None},
+    ]
+    items, bad = read(written(tmp_path, "\n".join(map(json.dumps, given))), "jsonl")
+    assert bad == []
+    assert items == [
+        {"id": 1, "value": 5},
+        {"id": "a", "value": 1, "lang": "de"},
+        {"id": 0, "value": {"id": 0, "x": 1}, "x": 1},
+        {"id": 4, "value": {"x": 2}},
+        {"id": 5, "value": None},
+        {"id": 6, "value": {"id": None}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"a": 1,}', "2:9: no JSON: "),
+        ("{", "2:2: no JSON: "),
+        ("1 2", "2:3: no JSON: Extra data"),
+        ('["NaN", NaN]', "2:9: NaN is no JSON number"),
+        ("[-Infinity]", "2:2: -Infinity is no JSON number"),
+        ("[1e999]", "2:1: '1e999' is too large a number"),
+        ('{"a": {"b": 1, "b": 1}}', "2:1: key 'b' comes twice in one object"),
+        ("[" * 100_000, "2:1: "),
+        ("9" * 5000, "2:1: "),
+    ],
+)
+def test_json_that_is_none(tmp_path: Path, line: str, fault: str) -> None:
+    """A line that is no JSON is told by line and column, and the next ones are read."""
+    items, (bad,) = read(written(tmp_path, f"1\n{line}\n3\n"), "jsonl")
+    assert values(items) == [1, 3]
+    assert bad.startswith(fault)
+
+
+# -- CSV --------------------------------------------------------------------------------------
+
+
+def test_csv_rows(tmp_path: Path) -> None:
+    """Each row is a dict by the header; quoted line ends belong to the row."""
+    text = 'name,size\nant,1\n\n"a\nb",2\n"say ""hi""",3\n'
+    items, bad = read(written(tmp_path, text), "csv")
+    assert bad == []
+    assert values(items) == [
+        {"name": "ant", "size": "1"},
+        {"name": "a\nb", "size": "2"},
+        {"name": 'say "hi"', "size": "3"},
+    ]
+    assert [item["id"] for item in items] == [2, 4, 6]
+
+
+def test_csv_with_an_id_column(tmp_path: Path) -> None:
+    """A column "id" gives the ids."""
+    items, _ = read(written(tmp_path, "id,value,lang\na,1,de\n"), "csv")
+    assert items == [{"id": "a", "value": "1", "lang": "de"}]
+
+
+def test_csv_rows_that_do_not_fit(tmp_path: Path) -> None:
+    """A row with other fields than the header, or quotes that do not, is told by its line."""
+    text = 'a,b\n1,2\n1\n1,2,3\n"x"y,2\n3,4\n"open,5\n'
+    items, bad = read(written(tmp_path, text), "csv")
+    assert values(items) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+    assert [line.partition(": ")[0] for line in bad] == ["3:1", "4:1", "5:1", "7:1"]
+    assert bad[0] == "3:1: has 1 fields; the header has 2"
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [("a,,b", "column 2 of the header has no name"), ("a,b,a", "two columns .* 'a'")],
+)
+def test_csv_header_that_is_unusable(tmp_path: Path, header: str, reason: str) -> None:
+    """A header without all names, or with one twice, makes the whole file no CSV."""
+    with pytest.raises(BadLine, match=f":1:1: {reason}"):
+        read(written(tmp_path, f"{header}\n1,2,3\n"), "csv")
+
+
+# -- a few at a time --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 5])
+def test_limit_counts_items(tmp_path: Path, limit: int) -> None:
+    """So many items are taken, and lines that are none are not among them."""
+    items, bad = read(written(tmp_path, "1\nx\n2\nx\n3\n"), "jsonl", limit)
+    assert values(items) == [1, 2, 3][:limit]
+    assert len(bad) == min(limit - 1, 2) if limit else bad == []
+
+
+def test_items_before_a_fault_are_taken_in(tmp_path: Path) -> None:
+    """A line that is none ends the input after those before it."""
+    path = written(tmp_path, "1\n2\nx\n4\n")
+    file = InputFile(str(path))
+    source = ItemSource(file, "jsonl", Pipeline([Stage("Keep", 1, [keep])]))
+    seen: list[Any] = []
+
+    async def main() -> None:
+        async for item in source.items():
+            seen.append(item["value"])
+
+    with pytest.raises(BadLine, match=":3:1: no JSON"):
+        run_virtual(main)
+    file.close()
+    assert seen == [1, 2]
+
+
+def test_items_are_there_as_soon_as_they_were_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pipe, what is there is handed over before anybody waits for more."""
+    told: list[str] = []
+
+    class Pipe(io.RawIOBase):
+        chunks = [b"a\nb\n", b"c", b"\n", b""]
+
+        def read(self, size: int = -1) -> bytes:
+            told.append("read")
+            return self.chunks.pop(0)
+
+    monkeypatch.setattr(lines_module, "_open", lambda _: Pipe())
+    source = ItemSource(InputFile("pipe"), "lines", Pipeline([Stage("Keep", 1, [keep])]))
+
+    async def main() -> None:
+        async for item in source.items():
+            told.append(item["value"])
+
+    run_virtual(main)
+    assert told == ["read", "a", "b", "read", "read", "c", "read"]

@@ -1,0 +1,71 @@
+"""The types are as promised: two checkers read `tests/typing`, where nothing is ever run."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from antflow import Pipeline, Stage
+from antflow.pipeline import PipelineOptions
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path.as_posix() for path in (ROOT / "tests" / "typing").glob("use_*.py"))
+
+
+def tool(name: str) -> str:
+    """Where a checker of this environment is; without it, the test is skipped."""
+    found = shutil.which(
+        name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def annotations_of(path: str, name: str) -> dict[str, str]:
+    """The annotations in the body of a class, as text."""
+    tree = ast.parse((ROOT / "src" / "antflow" / path).read_text("utf-8"))
+    (found,) = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name
+    ]
+    return {
+        ast.unparse(node.target): ast.unparse(node.annotation)
+        for node in found.body
+        if isinstance(node, ast.AnnAssign)
+    }
+
+
+def test_mypy_agrees() -> None:
+    """Mypy finds every type that the files promise, and every error that they expect."""
+    done = subprocess.run([tool("mypy"), *FILES], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pyright_agrees() -> None:
+    """Pyright finds every type that the files promise, and every error that they expect."""
+    command = [tool("pyright"), "--warnings", "--pythonpath", sys.executable, *FILES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 errors" in done.stdout
+
+
+def test_options_of_stages_are_all_known_to_the_checkers() -> None:
+    """The options of `Stage` that the checkers know by keyword are those it has."""
+    known = annotations_of("_core/task_types.py", "Options")
+    known |= annotations_of("_core/task_types.py", "StageOptions")
+    special = {"name", "workers", "tasks", "unpack_args", "skip_if", "batch", "expand"}
+    assert set(known) == {field.name for field in dataclasses.fields(Stage)} - special
+
+
+def test_options_of_pipelines_are_all_known_to_the_checkers() -> None:
+    """The options of `Pipeline` that the checkers know by keyword are those it has."""
+    options = set(inspect.signature(Pipeline).parameters) - {"stages"}
+    assert set(PipelineOptions.__annotations__) == options
