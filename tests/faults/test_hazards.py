@@ -14,11 +14,11 @@ import pytest
 from antflow import InternalError, Pipeline, PipelineError, Stage, StatusTracker
 from antflow._core.ledger import Ledger
 from antflow._engine.channel import Channel
+from antflow._engine.endings import Endings
 from antflow._engine.intake import Intake
 from antflow._engine.recorder import Recorder
 from antflow._engine.retries import RetryHeap
 from antflow._engine.run import Run
-from antflow._engine.endings import Endings
 from antflow._engine.stage_run import StageRun
 from antflow.testing import Calls, FailTimes, cancel_at_every_step
 

@@ -127,9 +127,10 @@ def backoff(
         TypeError: ``rng`` is no `random.Random`.
 
     Example:
-        >>> from antflow import backoff
-        >>> [backoff(0.5, jitter=False)(attempt) for attempt in (1, 2, 3, 4, 5000)]
-        [0.5, 1.0, 2.0, 4.0, 60.0]
+        ```python
+        pause = backoff(0.5, jitter=False)
+        assert [pause(attempt) for attempt in (1, 2, 3, 4, 5000)] == [0.5, 1.0, 2.0, 4.0, 60.0]
+        ```
     """
     if rng is not None and not isinstance(rng, random.Random):
         raise refusal(TypeError, "rng", rng, "must be a random.Random or None")
