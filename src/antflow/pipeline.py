@@ -188,8 +188,7 @@ class RunHandle(Generic[Out]):
         """
         self._run.check_caller("join()")
         self._run.close_intake()
-        if not self._run.contains_caller:
-            await self._run.wait()
+        await self._end()
 
     async def shutdown(self) -> None:
         """Let running attempts end, and settle everything that waits as cancelled.
@@ -198,8 +197,7 @@ class RunHandle(Generic[Out]):
         """
         self._run.check_caller("shutdown()")
         self._run.shut_down()
-        if not self._run.contains_caller:
-            await self._run.wait()
+        await self._end()
 
     def pause(self) -> None:
         """Begin with nothing new: workers end the item in hand and leave. What waits, waits on.
@@ -230,6 +228,15 @@ class RunHandle(Generic[Out]):
         check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
         self._run.check_caller("set_workers()")
         self._run.set_workers(self._index_of("stage", stage), count)
+
+    async def _end(self) -> None:
+        if self._run.contains_caller:
+            return
+        try:
+            await self._run.wait()
+        except Exception as error:
+            _attach(error, self.results)
+            raise
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""
@@ -279,7 +286,9 @@ class Pipeline(Generic[Taken, Out]):
     Raises:
         PipelineError: No stages.
         StageValidationError: An option of a stage is not allowed, or two have the same name.
-        TypeError: ``stages`` is no list of stages, or ``status_tracker`` no tracker.
+        ValueError: ``duplicates`` is none of the three.
+        TypeError: ``stages`` is no list of stages, ``status_tracker`` no tracker, ``name`` no
+            string, ``collect_results`` no bool, ``store`` lacks a method; or an unknown option.
     """
 
     @overload
@@ -485,10 +494,20 @@ class Pipeline(Generic[Taken, Out]):
             TooManyFailures: ``max_failures`` was reached; ``error.results`` has the results.
             DuplicateItemError: An id came twice, with ``duplicates="error"``; likewise.
             TimeoutError: ``timeout`` is over; likewise.
-            PipelineError: This pipeline's own task called it.
-            ValueError: An option is not allowed, or two kinds of display were asked for.
-            TypeError: ``items`` cannot be iterated, or is a string or a mapping.
-            Exception: What ``items`` raised; ``error.results`` has the results of the items before.
+            Exception: What ``items`` or the store raised, when everything taken in before has been
+                finished; likewise.
+            KeyboardInterrupt: With ``graceful_signals``, after SIGINT: a second signal came, or the
+                time was over. Also where a task or a callback raised it.
+            SystemExit: The same after SIGTERM, with 128 and the signal's number as its code.
+            InternalError: The books do not add up, or the library broke: please report it.
+            PipelineError: This pipeline's own task called it; one of its limits is in use by
+                another event loop; or ``items`` raised `CancelledError`.
+            RuntimeError: ``graceful_signals`` outside the main thread.
+            ValueError: An option is not allowed, two kinds of display were asked for, or a result
+                in ``retry_failed`` is of a stage that this pipeline does not have.
+            TypeError: ``items`` cannot be iterated, or is a string or a mapping; ``progress`` is no
+                bool, ``custom_dashboard`` no display, ``retry_failed`` no results; or an unknown
+                option.
 
         Cancellation:
             Running tasks are cancelled and awaited, everything else is settled as cancelled;
@@ -563,6 +582,14 @@ class Pipeline(Generic[Taken, Out]):
             graceful_signals: As in `run`; the loop ends after the last result, and
                 ``pipeline.results.stopped_by`` says why. Handled while the loop is under way.
 
+        Raises:
+            ValueError: At the call: an option is not allowed, or two kinds of display were asked
+                for.
+            TypeError: At the call: ``items`` as in `run`; ``progress`` or ``ordered`` is no bool,
+                or ``custom_dashboard`` no display; or an unknown option.
+            RuntimeError: At the call: ``graceful_signals`` outside the main thread.
+            Exception: From the loop, after the last result: everything else that `run` raises.
+
         Cancellation:
             As in `run`.
         """
@@ -581,7 +608,8 @@ class Pipeline(Generic[Taken, Out]):
         if buffer_size is not None:
             check_count(ValueError, "buffer_size", buffer_size, 0, "must be a whole number >= 0")
         if ordered:
-            options.window = self._held_at_most() + (buffer_size or RESULTS_IN_ORDER)
+            results_waiting = RESULTS_IN_ORDER if buffer_size is None else buffer_size
+            options.window = self._held_at_most() + results_waiting
         if buffer_size is None:
             buffer_size = self._stages[-1].workers * DEFAULT_CAPACITY_PER_WORKER
         driving = (display, dashboard_update_interval)
@@ -705,7 +733,21 @@ class Pipeline(Generic[Taken, Out]):
         print(run.results)
         ```
 
-        The options are those of `run`.
+        Args:
+            total: How many items there will be, if known.
+            max_failures: As in `run`.
+            timeout: As in `run`.
+            item_timeout: As in `run`.
+
+        Raises:
+            PipelineError: On entering: from inside a run of this pipeline, or one of its limits is
+                in use by another event loop.
+            ValueError: On entering: an option is not allowed.
+            Exception: On leaving: what made the run end, if not the end of its input, with the
+                results as ``error.results``; else what the body raised.
+
+        Cancellation:
+            In the body or while it is joined: the run is cancelled, and over when this is left.
         """
         options = _run_options(total, max_failures, timeout, item_timeout)
         collected: list[PipelineResult[Any]] = []
@@ -965,6 +1007,9 @@ def _check_processes(stage: Stage) -> None:
     where = f"Stage {stage.name!r}: executor='process':"
     if stage.resources and stage.resource_scope != "worker":
         raise StageValidationError(f"{where} resources must have resource_scope='worker'")
+    if stage.resources and any(is_async(task) for task in stage.tasks):
+        text = "an async task cannot be given resources, which are in the child processes"
+        raise StageValidationError(f"{where} {text}")
     plain = [task for task in stage.tasks if not is_async(task)]
     for task in plain:
         if is_generator(task):

@@ -45,9 +45,11 @@ class Hostile:
     __str__ = __repr__
 
 
-Pair = namedtuple("Pair", "a b")  # noqa: PYI024 - as users write it
+Pair = namedtuple("Pair", "a b")
 LOOP: list[Any] = []
 LOOP.append(LOOP)
+LARGE_LOOP: list[Any] = [10**5000, LOOP]
+LARGE_LOOP.append(LARGE_LOOP)
 
 values = st.recursive(
     st.none()
@@ -95,7 +97,9 @@ def test_json_of_what_it_cannot_say(value: Any, shown: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [LOOP, [10**5000], {"a": LOOP}, Point(1, LOOP)], ids=["loop", "int", "dict", "point"]
+    "value",
+    [LOOP, [10**5000], {"a": LOOP}, Point(1, LOOP), LARGE_LOOP],
+    ids=["loop", "int", "dict", "point", "both"],
 )
 def test_json_of_what_is_endless(value: Any) -> None:
     """A value that is part of itself, or too large, makes one line like any other."""

@@ -10,7 +10,21 @@ import pytest
 from antflow.cli.parameters import Count, FailureLimit, StageWorkers
 
 # Each of them is a number to `int` or `float`.
-NO_DIGITS = ["1e3", "０", "٣", "-0", "+5", "1_000", " 5", "5 ", "5\n", "0x10", "1.0", "", "nan"]
+NO_DIGITS = [
+    "1e3",
+    "\uff10",
+    "\u0663",
+    "-0",
+    "+5",
+    "1_000",
+    " 5",
+    "5 ",
+    "5\n",
+    "0x10",
+    "1.0",
+    "",
+    "nan",
+]
 
 
 @pytest.mark.parametrize("text", [*NO_DIGITS, "9" * 16])

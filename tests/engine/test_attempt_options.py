@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,12 +21,14 @@ from antflow import (
     RetryAfter,
     RunResults,
     Stage,
+    StageValidationError,
     call_rate_has_capacity,
     concurrency_limit,
     current_item,
     rate_limit,
     set_task_status,
 )
+from antflow._engine.run import Run
 from antflow.exceptions import TaskFailedError
 from antflow.testing import (
     Calls,
@@ -604,3 +609,160 @@ def test_coroutine_that_was_not_awaited_is_a_failure() -> None:
     results = run([Stage("A", 1, [task], task_attempts=1)], [0])
     assert isinstance(results.failed[0].error, TypeError)
     assert "await" in str(results.failed[0].error)
+
+
+# -- what is told, and what is kept ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_hold_on_and_wait_are_asked_once_for_each_failure(listens: bool) -> None:
+    """Whoever listens changes nothing: the user's functions are asked as often with and without."""
+    asked: list[str] = []
+
+    def held(error: Exception) -> float | None:
+        asked.append("hold_on")
+        return None
+
+    def pause(attempt: int) -> float:
+        asked.append("wait")
+        return 0.0
+
+    stage = Stage("A", 1, [FailTimes(9)], task_attempts=2, hold_on={Exception: held}, wait=pause)
+    tracker = record_events() if listens else None
+    run_virtual(lambda: Pipeline([stage], status_tracker=tracker).run([0]))
+    assert asked == ["hold_on", "wait", "hold_on"]
+
+
+@pytest.mark.parametrize("why", ["item_timeout", "wait"])
+def test_last_try_is_told_as_the_last(why: str) -> None:
+    """A failure that no try follows is told as "fail", whatever the number of tries left."""
+
+    def refuse(attempt: int) -> float:
+        raise LookupError(attempt)
+
+    events = record_events()
+    wait = refuse if why == "wait" else 5.0
+    stage = Stage("A", 1, [FailTimes(9)], wait=wait)
+    seconds = 1.0 if why == "item_timeout" else None
+    run_virtual(lambda: Pipeline([stage], status_tracker=events).run([0], item_timeout=seconds))
+    assert [text for text in events.of(0) if "FailTimes" in text] == [
+        "start FailTimes 1",
+        "fail FailTimes 1",
+    ]
+
+
+def test_hold_is_told_with_the_number_of_the_next_try() -> None:
+    """What is held back is tried again under the same number, and the event says so."""
+    events = record_events()
+    stage = Stage("A", 1, [FailTimes(1, lambda _: RetryAfter(1))], "per_stage")
+    run_virtual(lambda: Pipeline([stage], status_tracker=events).run([0]))
+    [event] = [e for e in events.get_history(0) if e.status == "retrying"]
+    assert event.metadata["attempt"] == 1
+
+
+def _cancels_itself(value: int) -> Any:
+    raise asyncio.CancelledError
+
+
+async def _hangs(value: int) -> Any:
+    await asyncio.sleep(9)
+
+
+async def _holds(value: int) -> Any:
+    raise RetryAfter(0)
+
+
+def _fails(*_: Any) -> Any:
+    raise ValueError("no")
+
+
+async def _fails_later(value: Any) -> Any:
+    await asyncio.sleep(0)
+    raise ValueError("no")
+
+
+async def _batch(values: list[Any]) -> Any:
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        (_fails_later, {}),
+        (_fails, {}),
+        (_fails, {"executor": "inline"}),
+        (_cancels_itself, {"executor": "inline"}),
+        (_hangs, {"timeout": 0.01}),
+        (_fails_later, {"wait": _fails, "task_attempts": 2}),
+        (_fails_later, {"hold_on": {ValueError: _fails}}),
+        (_fails_later, {"skip_if": _fails}),
+        (_holds, {"max_holds": 2}),
+        (_batch, {"batch": 2}),
+        (_fails_later, {"isolate_context": True}),
+        (_fails_later, {"limits": [Limit(concurrency=1)]}),
+    ],
+    ids=[
+        *("async", "thread", "inline", "cancelled", "timeout", "wait", "hold_on", "skip_if"),
+        *("max_holds", "batch", "isolated", "limits"),
+    ],
+)
+def test_kept_error_keeps_nothing_of_the_run(task: Any, options: dict[str, Any]) -> None:
+    """Of a run that is over, an error that is kept keeps nothing but itself."""
+    options = {"task_attempts": 1} | options
+    runs_before = _living_runs()
+
+    async def main() -> Any:
+        return (await Pipeline([Stage("A", 1, [task], **options)]).run([0])).failed[0].error
+
+    error = asyncio.run(main())
+    gc.collect()
+    assert isinstance(error, Exception)
+    assert _living_runs() <= runs_before
+
+
+def _living_runs() -> set[int]:
+    return {id(each) for each in gc.get_objects() if isinstance(each, Run)}
+
+
+def test_resources_of_a_run_by_a_bound_method_are_one() -> None:
+    """Two stages that name the same method share what it opens."""
+
+    class Pool:
+        opened = 0
+
+        @asynccontextmanager
+        async def open(self) -> AsyncIterator[str]:
+            self.opened += 1
+            yield "connection"
+
+    async def task(value: int, connection: str) -> int:
+        return value
+
+    pool = Pool()
+    stages = [Stage(name, 1, [task], resources={"connection": pool.open}) for name in "AB"]
+    assert len(run(stages, range(3))) == 3
+    assert pool.opened == 1
+
+
+async def _with_model(value: int, model: Any) -> int:
+    return value
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"executor": "process", "resources": {"model": open}}, "resource_scope"),
+        (
+            {"executor": "process", "resources": {"model": open}, "resource_scope": "worker"},
+            "an async task",
+        ),
+        ({"retry": Retry(), "task_attempts": 5}, "task_attempts"),
+        ({"retry": Retry(), "task_wait_seconds": 0.5}, "task_wait_seconds"),
+        ({"retry": Retry(), "stage_attempts": 5}, "stage_attempts"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options: Any, text: str) -> None:
+    """What would be ignored, or could never work, is refused when the pipeline is made."""
+    tasks = [_with_model] if "resources" in options else [Calls()]
+    with pytest.raises(StageValidationError, match=text):
+        Pipeline([Stage("A", 1, tasks, **options)])

@@ -61,7 +61,7 @@ def test_slow_first_item_does_not_idle_the_workers_behind_it() -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.parametrize("buffer_size", [1, 5, 20])
+@pytest.mark.parametrize("buffer_size", [0, 1, 5, 20])
 def test_results_that_wait_are_bounded(buffer_size: int, is_async: bool) -> None:
     """Behind a stuck first item: what the stages hold and the results that may wait, no more."""
     taken: list[int] = []

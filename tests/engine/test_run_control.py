@@ -588,3 +588,27 @@ def test_cancel_then_leaving_the_block_returns() -> None:
 
     stats = run_virtual(main)
     assert (stats.items_cancelled, stats.items_in_flight) == (5, 0)
+
+
+def test_error_of_an_open_run_has_its_results() -> None:
+    """What comes out of ``open()`` has the results so far, as what comes out of ``run()`` has."""
+
+    async def main() -> Any:
+        with pytest.raises(TooManyFailures) as caught:
+            async with Pipeline([Stage("A", 1, [FailTimes(9)], task_attempts=1)]).open(
+                max_failures=1
+            ) as handle:
+                await handle.feed([0])
+        return caught.value.results
+
+    results = run_virtual(main)
+    assert results is not None
+    assert results.stats.items_failed == 1
+
+
+def test_many_items_with_one_id_do_not_block_the_loop() -> None:
+    """Names for ids that come twice are found without trying all earlier ones."""
+    names = run_virtual(
+        lambda: Pipeline([Stage("A", 1, [Calls()])]).run([{"id": "x"} for _ in range(20_000)])
+    )
+    assert [names[1].id, names[-1].id] == ["x#2", "x#20000"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -198,3 +199,34 @@ def test_other_threads_are_refused_before_anything_begins() -> None:
     assert isinstance(caught[0], RuntimeError)
     assert "main thread" in str(caught[0])
     assert not calls.made
+
+
+def test_two_graceful_runs_at_once_put_back_what_was_there() -> None:
+    """Whichever of them ends first, the signals go back to whom they belonged to before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    async def main() -> None:
+        first, second = asyncio.Event(), asyncio.Event()
+
+        async def wait_for(event: asyncio.Event) -> None:
+            await event.wait()
+
+        stage = Stage("A", 1, [wait_for])
+        runs = [
+            asyncio.ensure_future(Pipeline([stage]).run([event], graceful_signals=5.0))
+            for event in (first, second)
+        ]
+        await asyncio.sleep(0.01)
+        here = signal.getsignal(signal.SIGTERM)
+        first.set()
+        await runs[0]
+        assert signal.getsignal(signal.SIGTERM) is here, "the second still hears it"
+        second.set()
+        await runs[1]
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+    assert {number: signal.getsignal(number) for number in before} == before

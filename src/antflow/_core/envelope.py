@@ -42,6 +42,7 @@ class Envelope(PipelineResult[Any]):
         ending: "dropped" or "expanded", when it ends so.
         children: How many items were made from it in this stage.
         holds: ``(stage index, how often it was held back there)``, see `RetryAfter`.
+        verdict: What follows its last failure, until that has followed.
         deadline: When it must be through (loop time), if the run has an ``item_timeout``.
     """
 

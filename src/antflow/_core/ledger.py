@@ -20,8 +20,9 @@ from antflow._core.transition import Kind, Transition
 WaitReason = Literal["room", "limit", "retries", "thread"]
 """Why a worker waits.
 
-The next stage is full · a limit holds it · too many retries wait · its thread goes on although the
-task's time is over.
+The next stage is full, or a slow consumer, the store or a callback is waited for at the end of a
+visit · a limit holds it · too many retries wait · its thread goes on although the task's time is
+over.
 """
 
 WAIT_REASONS: tuple[WaitReason, ...] = get_args(WaitReason)

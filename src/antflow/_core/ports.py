@@ -49,11 +49,21 @@ class Store(Protocol):
     """Keeps the truth, and may hold work back. None by default; a journal is one."""
 
     def admit(self, envelopes: Sequence[Envelope]) -> Wait:
-        """Keep items before they enter. They enter when what is returned has been awaited."""
+        """Keep items before they enter. They enter when what is returned has been awaited.
+
+        Raises:
+            Exception: They cannot be kept: they do not enter, the run takes no more in and ends
+                with this exception. The same where what is returned raises it.
+        """
         ...
 
     def record(self, transition: Transition, value: Any) -> Wait:
-        """Keep a transition; ``value`` is the stage's result for COMPLETED, else ``None``.
+        """Keep a transition.
+
+        Args:
+            transition: What happened.
+            value: The stage's result for COMPLETED, the child's value for EMITTED, the number of
+                children for EXPANDED; else ``None``.
 
         Returns:
             ``None``, or an awaitable when the backlog is full: the worker waits for it.
@@ -83,7 +93,12 @@ class Observer(Protocol):
         ...
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
-        """The run begins. ``rewire()`` is to be called when one of the two properties changes."""
+        """The run begins. ``rewire()`` is to be called when one of the two properties changes.
+
+        Called in the run's own context: a context variable that is set here is set in all that
+        belongs to the run, like telemetry's current span. Must not raise: there is no run yet that
+        could end.
+        """
         ...
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
@@ -113,8 +128,8 @@ class Observer(Protocol):
             began: When the worker began; ``None`` if the item was not being worked on.
             now: When it ended.
             error: Why, for RETRYING, FAILED and CANCELLED.
-            value: What the stage made of the item, for COMPLETED; for EXPANDED the number of items
-                it became.
+            value: What the stage made of the item, for COMPLETED; the item's value, for EMITTED;
+                the number of items it became, for EXPANDED.
         """
         ...
 
@@ -128,7 +143,17 @@ class Observer(Protocol):
         duration: float | None,
         error: Exception | None,
     ) -> Wait:
-        """A try of a task started or ended."""
+        """A try of a task started or ended.
+
+        Args:
+            kind: "start", "complete", "retry" or "fail".
+            envelope: The item; of a batch, one call for each.
+            worker: Who tries it.
+            name: The task's name.
+            now: When.
+            duration: How long the try took, in seconds; ``None`` for "start".
+            error: Why, for "retry" and "fail".
+        """
         ...
 
     def closed(self) -> None:

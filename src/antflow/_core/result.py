@@ -31,6 +31,7 @@ class Route:
         "position",
         "priority",
         "task",
+        "verdict",
     )
 
     branch: tuple[int, ...]
@@ -38,6 +39,7 @@ class Route:
     deadline: float
     ending: Outcome
     holds: tuple[int, int]
+    verdict: Any
 
 
 @dataclass(slots=True)

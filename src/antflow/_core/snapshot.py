@@ -33,9 +33,10 @@ class WorkerState:
         current_task: Name of the task that runs.
         processing_since: When it began with the item, in Unix seconds.
         task_status: What the task says it does (`set_task_status`), "" if nothing.
-        waits_for: ``None``; "room" in the next stage, "limit" (a `Limit`, or `RetryAfter`),
-            "retries" (too many items of its stage wait for their next try), or "thread" (its task
-            ran into its timeout, and goes on).
+        waits_for: ``None``; "room" (in the next stage; also a slow consumer of the results, the
+            store, or a callback that is awaited at the end of a visit), "limit" (a `Limit`, or
+            `RetryAfter`), "retries" (too many items of its stage wait for their next try), or
+            "thread" (its task ran into its timeout, and goes on).
         batch_size: How many items it has.
     """
 
@@ -87,7 +88,8 @@ class StageStats:
         in_progress_items: In the hands of its workers.
         completed_items: Brought through it.
         failed_items: Failed for good in it.
-        retried_items: Failed tries that were, or will be, followed by another.
+        retried_items: Failed tries that were, or will be, followed by another; in a stage without
+            limits also those held back (`RetryAfter`).
         skipped_items: Passed through unchanged (``skip_if``).
         dropped_items: Ended here without a result (`Drop`).
         expanded_items: Became several items here.
@@ -103,9 +105,12 @@ class StageStats:
     Every second of every worker is one of these, in seconds of all workers together:
 
     Attributes:
-        busy_seconds: At work on items, and on what went on after its timeout.
+        busy_seconds: At work on items, and on what went on after its timeout. Callbacks awaited at
+            the beginning of a visit are part of it, and what a task waits for by itself, also
+            ``concurrency_limit()``, ``rate_limit()`` and its ``task_concurrency_limits``.
         limited_seconds: Waiting for a `Limit`, or held by `RetryAfter`.
-        blocked_seconds: Waiting for room in the next stage, for a slow consumer or a callback.
+        blocked_seconds: Waiting for room in the next stage, for a slow consumer, or at the end of a
+            visit for the store or a callback.
         retry_waiting_seconds: Taking nothing new because too many items wait for their next try.
         starved_seconds: With nothing to do.
     """

@@ -40,7 +40,8 @@ DEFAULT_CAPACITY_PER_WORKER = 10
 class Stage(Generic[In, Out]):
     """A named step of a pipeline: tasks run one after the other on each item, by a pool of workers.
 
-    Making a stage never raises; `Pipeline` calls `validate`.
+    Making a stage checks no values, `Pipeline` does (`validate`); it raises `TypeError` for an
+    option that there is not.
 
     Attributes:
         name: Unique in its pipeline; 1 to 100 characters, no control characters.
@@ -81,7 +82,10 @@ class Stage(Generic[In, Out]):
             of `task_wait_seconds` and `stage_wait_seconds`.
         executor: Where plain functions run: in a thread ("thread", "auto"), in a process
             ("process"), on the event loop ("inline", which must not block), or in a
-            `concurrent.futures.Executor` of your own.
+            `concurrent.futures.Executor` of your own. For a process all must be picklable: the
+            plain functions (defined at the top of a module), what they take and what they return,
+            which is never a generator. `resources` are entered in the process: they need
+            ``resource_scope="worker"``, and no ``async`` task beside them.
         batch: Call the tasks with a list of up to so many values; they return a list of as many
             answers, in that order: a value, `Drop`, or an exception for an item that failed. If a
             task raises, all have failed; on the last try each item is tried alone, so that one
@@ -97,7 +101,7 @@ class Stage(Generic[In, Out]):
         max_failures: Failed items of this stage at which the run stops taking items in: a count
             (int), or a share of those settled here (float, above 0 and up to 1, from 20 on).
         version: A label of the stage's code. Part of `current_item().idempotency_key`.
-        isolate_context: Each try has context variables of its own.
+        isolate_context: Each call of a task has context variables of its own.
 
     The callbacks may be sync or async (an async one for up to 30 s) and can change no outcome.
     ``payload`` is a dict with the keys ``"id"``, ``"value"``, ``"_sequence_id"`` and the item's

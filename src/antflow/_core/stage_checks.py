@@ -129,6 +129,10 @@ def _check_retries(stage: Stage, refuse: Refuse) -> None:
     if isinstance(retry, Retry):
         check_retry(refuse, "retry", retry)
         for name, default in (
+            ("task_attempts", 3),
+            ("task_wait_seconds", 1.0),
+            ("stage_attempts", 3),
+            ("stage_wait_seconds", 0.0),
             ("retry_on", Exception),
             ("give_up_on", ()),
             ("wait", None),

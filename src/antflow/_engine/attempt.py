@@ -120,7 +120,10 @@ class Attempt:
             try:
                 yield
             finally:
-                permit.release()
+                if (thread := self._stage.abandoned.get(worker.index)) is not None:
+                    permit.release_after(thread)
+                else:
+                    permit.release()
 
     def _time_left(self, envelopes: Sequence[Envelope]) -> tuple[float | None, str]:
         seconds = self._run.item_timeout
@@ -211,6 +214,7 @@ class Attempt:
         answers: Any = None,
     ) -> None:
         is_batch = self._stage.description.batch is not None and error is None
+        whole_batch = error is not None and len(envelopes) > 1
         for number, envelope in enumerate(envelopes):
             failure = error
             if is_batch and answers is not None:
@@ -219,16 +223,20 @@ class Attempt:
             kind: TaskEventType = "complete"
             if failure is None or is_drop(failure):
                 failure = None
-            elif self._is_followed(envelope, failure, error is not None and len(envelopes) > 1):
+            elif self._is_followed(envelope, worker, failure, whole_batch):
                 kind = "retry"
             else:
                 kind = "fail"
             if (wait := self._tell(kind, envelope, worker, began, failure)) is not None:
                 await wait
 
-    def _is_followed(self, envelope: Envelope, error: Exception, whole_batch: bool) -> bool:
+    def _is_followed(
+        self, envelope: Envelope, worker: WorkerBook, error: Exception, whole_batch: bool
+    ) -> bool:
         """Whether another try of the item comes; after that of a whole batch, at least alone."""
-        return whole_batch or self._stage.endings.will_try_again(envelope, error)
+        if whole_batch:
+            return True
+        return self._stage.endings.will_try_again(envelope, error, worker.task or "")
 
     def _tell(
         self,

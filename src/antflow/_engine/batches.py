@@ -73,7 +73,7 @@ class Batches:
                         envelope = await stage.receive(worker)
                         if envelope is None:
                             return None
-                    elif not await self._more_before(closes_at or 0.0, len(gathered), worker):
+                    elif not await self._more_before(closes_at or 0.0, len(gathered)):
                         break
                     else:
                         continue
@@ -90,7 +90,7 @@ class Batches:
         gathered.sort(key=lambda item: (stage.endings.is_last_chance(item), item.task))
         return gathered
 
-    async def _more_before(self, closes_at: float, gathered: int, worker: WorkerBook) -> bool:
+    async def _more_before(self, closes_at: float, gathered: int) -> bool:
         """Wait for more items; whether there is any point in looking again."""
         stage = self._stage
         left = closes_at - stage.run.timers.now()
@@ -139,13 +139,15 @@ class Batches:
             await self._stage.try_batch(group, worker, answers)
         except Exception as error:
             rest = [item for item in group if item not in answers]
-            comes_again = all(endings.will_try_again(item, error) for item in rest)
+            task = worker.task or ""
+            comes_again = all(endings.will_try_again(item, error, task) for item in rest)
             if len(rest) == 1 or is_drop(error) or comes_again:
                 answers.update(dict.fromkeys(rest, error))
             else:
                 await endings.outlast_thread(worker)
                 for item in rest:
                     item.attempts += 1  # it has been tried, with the others
+                    item.verdict = None
                     answers[item] = (await self._answers([item], worker))[0]
         return [answers[item] for item in group]
 

@@ -70,6 +70,8 @@ async def concurrency_limit() -> AsyncIterator[None]:
 async def rate_limit() -> AsyncIterator[None]:
     """One of the stage's ``call_rate`` calls per period: ``async with`` around the call.
 
+    Cancellation: while waiting, nothing was counted; inside, the call stays counted.
+
     Raises:
         RuntimeError: Outside a task, or the stage has no ``call_rate``.
     """

@@ -57,7 +57,7 @@ def _call_of(stage: StageRun, task: TaskFunc, *, expands: bool) -> Call:
         call = partial(_isolated, call)
     most = options.task_concurrency_limits.get(task_name(task))
     if most is not None:
-        call = partial(_a_few_at_once, call, asyncio.Semaphore(most))
+        call = partial(_a_few_at_once, stage, call, asyncio.Semaphore(most))
     return call
 
 
@@ -96,9 +96,17 @@ async def _in_time(call: Call, seconds: float, value: Any) -> Any:
         return await call(value)
 
 
-async def _a_few_at_once(call: Call, semaphore: asyncio.Semaphore, value: Any) -> Any:
-    async with semaphore:
+async def _a_few_at_once(
+    stage: StageRun, call: Call, semaphore: asyncio.Semaphore, value: Any
+) -> Any:
+    await semaphore.acquire()
+    try:
         return await call(value)
+    finally:
+        if (thread := stage.abandoned.get(seat_here()[1].index)) is not None:
+            thread.add_done_callback(lambda _: semaphore.release())  # it goes on after its time
+        else:
+            semaphore.release()
 
 
 async def _isolated(call: Call, value: Any) -> Any:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from contextlib import suppress
 from inspect import isawaitable
-from types import CoroutineType, TracebackType
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
-from antflow._core.checks import check_seconds
 from antflow._core.envelope import UNTRIED, Envelope
-from antflow._core.errors import ItemCancelled, RetryAfter, TaskFailedError, WorkerLostError
+from antflow._core.errors import ItemCancelled, TaskFailedError
 from antflow._core.ledger import WorkerBook
 from antflow._core.result import Outcome
 from antflow._core.stage import StageCallback, retry_policy
@@ -25,6 +23,8 @@ from antflow._core.waits import Wait, discard
 from antflow._engine.attempt import Answer, own_failure
 from antflow._engine.expansion import Expanded, is_drop
 from antflow._engine.limits import slots_given_back
+from antflow._engine.tracebacks import call_apart, trimmed
+from antflow._engine.verdicts import Judge, Verdict
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -45,6 +45,7 @@ class Endings:
         self._recorder = stage.recorder
         self._options = stage.description
         self._policy = retry_policy(stage.description)
+        self._judge = Judge(stage)
         self._now = stage.run.timers.now
 
     # Through
@@ -70,7 +71,7 @@ class Endings:
         skip_if = self._options.skip_if
         assert skip_if is not None
         try:
-            answer: Any = skip_if(envelope.value)
+            answer: Any = call_apart(skip_if, envelope.value)
             if isawaitable(answer):
                 answer = await answer
             passes = bool(answer)
@@ -155,19 +156,23 @@ class Endings:
 
     async def tried_in_vain(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
         """A try failed: have the item wait for the next one, or settle it as dropped or failed."""
-        failure = await self._outlast_holds(envelope, worker, error)
-        if failure is None:
+        while not is_drop(error):
+            verdict = self._judged(envelope, worker, error)
+            if verdict.hold is None:
+                break
+            self._judge.hold([envelope], verdict.hold)
+            if not self._options.limits:
+                await self._wait_untried(envelope, worker, error, verdict.hold)
+                return
+            failure = await self._try_untried(envelope, worker)
+            if failure is None:
+                return
+            error = failure
+        else:
+            await self.answered(envelope, worker, error)
             return
-        error = _trimmed(failure)
-        if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure
-            error = TaskFailedError(worker.task or "", error)
-        try:
-            delay = self._delay(envelope, error)
-        except Exception as fault:  # the user's `wait`
-            fault.__cause__ = error
-            error, delay = _trimmed(fault), None
-        except asyncio.CancelledError as fault:
-            error, delay = self.own_failure(fault, envelope, worker, "wait"), None
+        envelope.verdict = None
+        error, delay = trimmed(verdict.error), verdict.delay
         if delay is None:
             await self._fail(envelope, worker, error)
         else:
@@ -182,55 +187,29 @@ class Endings:
             await self._wait_for(worker, "thread", asyncio.wait([thread]))
             self._stage.abandoned.pop(worker.index, None)
 
-    def will_try_again(self, envelope: Envelope, error: Exception) -> bool:
+    def will_try_again(self, envelope: Envelope, error: Exception, task: str) -> bool:
         """Whether a failed try of an item is going to be followed by another."""
-        with suppress(Exception):  # the user's `hold_on`: then it is no hold
-            if self._held(error, [envelope]) is not None:
-                return True
-        return (
-            envelope.attempts < self._policy.attempts
-            and self._policy.may_retry(error)
-            and not isinstance(error, WorkerLostError)
-        )
+        return not self._judge.verdict(envelope, error, task).is_final
 
     def is_last_chance(self, envelope: Envelope) -> bool:
         """Whether an item has failed here and has one more try."""
         return 0 < envelope.attempts == self._policy.attempts - 1
 
-    def hold_seconds(self, error: Exception, envelopes: Sequence[Envelope]) -> float | None:
-        """How long a failed try holds everyone back; ``None``: it is an ordinary failure.
+    def hold_batch(self, group: Sequence[Envelope], error: Exception, task: str) -> bool:
+        """Hold everyone back who shares a limit, if that is what follows for all of a batch."""
+        verdicts = [self._judge.verdict(item, error, task) for item in group]
+        seconds = [verdict.hold for verdict in verdicts if verdict.hold is not None]
+        if len(seconds) < len(group):
+            return False
+        self._judge.hold(group, max(seconds))
+        return True
 
-        Counts it: an item may be held so and so often.
-        """
-        seconds = self._held(error, envelopes)
-        if seconds is None:
-            return None
-        for envelope in envelopes:
-            envelope.holds = (envelope.position, _holds(envelope) + 1)
-        for limit in self._options.limits:
-            limit.hold(seconds)
-        return seconds
-
-    async def _outlast_holds(
-        self, envelope: Envelope, worker: WorkerBook, error: Exception
-    ) -> Exception | None:
-        """Try an item again as long as it is held back; what else it failed with, if it did."""
-        failure: Exception | None = error
-        while failure is not None and not is_drop(failure):
-            try:
-                seconds = self.hold_seconds(failure, [envelope])
-            except Exception as fault:  # the user's `hold_on`
-                fault.__cause__ = failure
-                return fault
-            if seconds is None:
-                return failure
-            if not self._options.limits:
-                await self._wait_untried(envelope, worker, failure, seconds)
-                return None
-            failure = await self._try_untried(envelope, worker)
-        if failure is not None:
-            await self.answered(envelope, worker, failure)
-        return None
+    def _judged(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> Verdict:
+        try:
+            return self._judge.verdict(envelope, error, worker.task or "")
+        except asyncio.CancelledError:
+            self.give_up(envelope, worker)
+            raise
 
     async def _wait_untried(
         self, envelope: Envelope, worker: WorkerBook, error: Exception, seconds: float
@@ -259,30 +238,6 @@ class Endings:
         await self.answered(envelope, worker, answer)
         return None
 
-    def _held(self, error: Exception, envelopes: Sequence[Envelope]) -> float | None:
-        if any(_holds(envelope) >= self._options.max_holds for envelope in envelopes):
-            return None
-        if isinstance(error, RetryAfter):
-            return error.seconds
-        for kind, seconds in self._options.hold_on.items():
-            if isinstance(error, kind):
-                if not callable(seconds):
-                    return seconds
-                answer = seconds(error)
-                if answer is not None:
-                    check_seconds(ValueError, "hold_on", answer)
-                return answer
-        return None
-
-    def _delay(self, envelope: Envelope, error: Exception) -> float | None:
-        if isinstance(error, WorkerLostError):
-            return None  # it has been tried often enough
-        delay = self._policy.next_delay(envelope.attempts, error)
-        if delay is None or self._run.item_timeout is None:
-            return delay
-        comes_too_late = self._now() + delay >= envelope.deadline
-        return None if comes_too_late else delay
-
     async def _try_again(
         self,
         envelope: Envelope,
@@ -292,9 +247,9 @@ class Endings:
         *,
         counts: bool = True,
     ) -> None:
-        wait = self._recorder.retrying(envelope, worker, error, self._now())
         if not counts:
             envelope.attempts = envelope.attempts - 1 or UNTRIED
+        wait = self._recorder.retrying(envelope, worker, error, self._now())
         retries = self._stage.retries
         try:
             if wait is not None:
@@ -332,7 +287,7 @@ class Endings:
         except asyncio.CancelledError:
             self.give_up(envelope, worker)
             raise
-        await self._fail(envelope, worker, _trimmed(error))
+        await self._fail(envelope, worker, trimmed(error))
 
     # Stopped
 
@@ -404,8 +359,10 @@ class Endings:
         envelope.ending = ending
         try:
             await self._tell(worker, wait, "", None, envelope, None, None)
-        finally:
+        except BaseException:
             discard(self._run.settle(envelope, None))
+            raise
+        await self._room(worker, self._run.settle(envelope, None))
 
     async def _breathe(self) -> None:
         if self._now() >= self._run.turn_ends:
@@ -445,20 +402,3 @@ class Endings:
                 label = f"{name} of stage {self._stage.name}"
                 told = self._run.guard.call(label, callback, envelope.id, subject, payload)
                 await self._room(worker, told)
-
-
-def _holds(envelope: Envelope) -> int:
-    """How often an item was held back in the stage it is in."""
-    stage, count = getattr(envelope, "holds", (-1, 0))
-    return count if stage == envelope.position else 0
-
-
-def _trimmed(error: Exception) -> Exception:
-    """Cut the engine's own frames off a traceback: they would keep the whole run alive."""
-    traceback: TracebackType | None = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith(
-        "antflow._engine"
-    ):
-        traceback = traceback.tb_next
-    error.with_traceback(traceback)
-    return error

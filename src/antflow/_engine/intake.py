@@ -54,6 +54,7 @@ class Intake:
         self._seq = 0
         self._given: set[Any] = set()
         self._numbers: list[tuple[int, int]] = []
+        self._next_names: dict[Any, int] = {}
         self._warned = False
         self.skipped: int = 0
         self.refused: DuplicateItemError | None = None
@@ -174,8 +175,6 @@ class Intake:
             result.input,
             position=stages.index(result.stage),
         )
-        # What was made from it before it failed is not made again.
-        envelope.children = getattr(result, "children", 0)
         if (children := getattr(result, "children", 0)) > 0:
             envelope.children = children  # so many were made of it, and are not made again
         self._seq += 1
@@ -300,6 +299,11 @@ class Intake:
         """Remember which running numbers became ids: most often one unbroken row."""
         if streak is None:
             return
+        if self._numbers and not self._run.keeps_results:
+            # Without an end in sight, one row: an own id that equals a number in its gaps, or one
+            # that has left, is renamed needlessly.
+            self._numbers = [(self._numbers[0][0], streak[1])]
+            return
         if self._numbers and self._numbers[-1][1] + 1 == streak[0]:
             streak = (self._numbers.pop()[0], streak[1])
         self._numbers.append(streak)
@@ -317,8 +321,9 @@ class Intake:
                 "item id %s came twice in one run; the later one is renamed (more may follow)",
                 clean(safe_repr(item_id)),
             )
-        number = 2
+        number = self._next_names.get(item_id, 2)
         while (renamed := f"{safe_str(item_id)}#{number}") in self._given:
             number += 1
+        self._next_names[item_id] = number + 1
         self._given.add(renamed)
         return renamed

@@ -20,6 +20,7 @@ from typing import Any
 from antflow._core.errors import PipelineError
 from antflow._core.limit import HeldPermit, Limit, current_permit
 from antflow._core.waits import Wait
+from antflow._engine.current import current_run
 from antflow._engine.turnstile import Clock, Line, Turnstile, call_in_loop, serve
 
 _claiming = threading.Lock()
@@ -70,7 +71,16 @@ class Permit:
         costs: What it was charged, as far as known.
     """
 
-    __slots__ = ("_future", "_has_slots", "_outer", "_turnstiles", "costs", "serial")
+    __slots__ = (
+        "_future",
+        "_has_slots",
+        "_is_released",
+        "_outer",
+        "_suspended",
+        "_turnstiles",
+        "costs",
+        "serial",
+    )
 
     def __init__(self, turnstiles: tuple[Turnstile, ...], costs: list[float]) -> None:
         self._turnstiles = turnstiles
@@ -78,6 +88,8 @@ class Permit:
         self.serial = 0
         self._future: asyncio.Future[None] | None = None
         self._has_slots = False
+        self._is_released = False
+        self._suspended = 0
         self._outer: HeldPermit | None = None
 
     def acquire(self) -> Wait:
@@ -97,23 +109,40 @@ class Permit:
 
     def release(self) -> None:
         """The attempt is over: give back its slots, once. What it cost stays charged."""
+        self._is_released = True
         current_permit.set(self._outer)
         self._give_back()
 
+    def release_after(self, thread: asyncio.Future[Any]) -> None:
+        """The attempt is over, but a thread goes on with it: give back its slots at its end."""
+        self._is_released = True
+        current_permit.set(self._outer)
+        thread.add_done_callback(lambda _: self._give_back())
+
     def suspend(self) -> None:
         """Give the slots back for a while. What it cost stays charged."""
+        self._suspended += 1
         self._give_back()
 
     async def resume(self) -> None:
         """Wait for the slots again, at no further cost.
 
+        Parts of an attempt may be suspended at the same time: the last one to go on takes them. Who
+        outlives the attempt takes none.
+
         Cancellation: it has no slots, and is only to be released.
         """
+        self._suspended -= 1
+        if self._suspended or self._is_released:
+            return
         again = Permit(self._turnstiles, [0.0] * len(self.costs))
         if (wait := again.acquire()) is not None:
             await wait
         current_permit.set(self)
-        self._has_slots = True
+        if self._suspended or self._is_released or self._has_slots:  # meanwhile
+            again._give_back()
+        else:
+            self._has_slots = True
 
     def correct(self, limit: Limit, actual: float) -> None:
         """Charge or refund the difference between what it cost and what was charged.
@@ -189,7 +218,11 @@ class Permit:
 
 @asynccontextmanager
 async def slots_given_back() -> AsyncIterator[None]:
-    """Inside, the running attempt has no slot of any limit: what it waits for may need one."""
+    """Inside, the running attempt has no slot of any limit: what it waits for may need one.
+
+    Afterwards it has them again, also when the body raised: the task may go on. Only where the run
+    is being cancelled they are not waited for.
+    """
     permits: list[Permit] = []
     held = current_permit.get()
     while isinstance(held, Permit):
@@ -197,7 +230,17 @@ async def slots_given_back() -> AsyncIterator[None]:
         held = held._outer
     for permit in permits:
         permit.suspend()
-    yield
+    try:
+        yield
+    except BaseException:
+        run = current_run.get()
+        if run is not None and not run.is_cancelling:
+            await _resume(permits)
+        raise
+    await _resume(permits)
+
+
+async def _resume(permits: Sequence[Permit]) -> None:
     for permit in reversed(permits):
         await permit.resume()
 

@@ -116,7 +116,7 @@ class Listeners:
             kind=kind,
             worker=-1 if worker is None else worker.index,
             task=(worker.task or "") if worker and kind in (Kind.FAILED, Kind.RETRYING) else "",
-            attempt=envelope.attempts,
+            attempt=max(envelope.attempts, 0),
             lease=envelope.lease,
             mono=now,
             duration=0.0 if began is None else now - began,

@@ -17,9 +17,8 @@ class RetryHeap:
     A due item goes to the head of the stage's channel, above its capacity: it has been inside
     before.
 
-    The heap is bounded: after `push`, a worker waits for `room` and takes nothing new meanwhile,
-        so that
-    at most ``capacity`` items and one per worker wait here.
+    The heap is bounded: after `push`, a worker waits for `room` and takes nothing new meanwhile, so
+    that at most ``capacity`` items and one per worker wait here.
     """
 
     def __init__(self, channel: Channel[Envelope], timers: Timers, capacity: int) -> None:

@@ -1,11 +1,16 @@
 """A run: it owns every state that changes, from the first item to the balanced books.
 
 A run ends in one way. Something sets *finishing*: the intake is closed and nothing is in flight;
-or it was cancelled, shut down, or something broke. The *supervisor*, the one `asyncio.Task`
-besides the workers (and a feeder, where items are not pulled), then closes the channels, waits for
-every other task of the run, settles what is left as cancelled, audits the books, and only then is
-the run over. Whoever waits for a run waits for that, however often the wait is cancelled; so
-nothing of a run is ever left behind.
+or it was cancelled, shut down, or something broke. The *supervisor* then closes the channels, waits
+for workers and feeder, settles what is left as cancelled, leaves the resources, audits the books,
+and only then is the run over. Whoever waits for a run waits for that, however often the wait is
+cancelled; so nothing of a run is ever left behind.
+
+The `asyncio.Task` objects of a run are few: the supervisor; the workers; a *feeder*, where items
+are not pulled; a keeper for those resources that are entered and left together, and one more while
+a thread does that; at the end one that waits for observers, where somebody is to be told of items
+that no worker had. `Pipeline` adds one for a display, and looks after it. None belongs to an item,
+but those in which a stage with ``isolate_context`` makes its calls.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
+    Hashable,
     Iterable,
     Iterator,
     Mapping,
@@ -41,6 +47,7 @@ from antflow._core.errors import (
 )
 from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.limit import current_permit
 from antflow._core.ports import Guard, Observer, Store
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
@@ -141,14 +148,14 @@ class Run:
         self.is_cancelling: bool = False
         self.is_paused: bool = False
         self.item_timeout = item_timeout
-        self._resources: dict[int, Resources] = {}
+        self._resources: dict[object, Resources] = {}
         self._ended_mono: float | None = None
         self._is_stopping = False
         self._deliver = deliver if reorder is None else reorder.deliver
         self.reorder = reorder
         self.stopped_by: Signals | None = None
         self._max_failures = max_failures
-        self._keeps_results = keeps_results
+        self.keeps_results = keeps_results
         self._delivering = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeder: asyncio.Task[None] | None = None
@@ -164,15 +171,15 @@ class Run:
         )
         self.intake: Intake = Intake(self, next_id, duplicates)
         listeners = Listeners(self.facts, store, observer, self.stop_intake, count(1))
-        self.stages: list[StageRun] = [
-            StageRun(
-                self,
-                index,
-                stage,
-                Recorder(index, self.ledger, self.failures, self.facts, listeners),
-            )
-            for index, stage in enumerate(stages)
-        ]
+        self.stages: list[StageRun] = []
+        try:
+            for index, description in enumerate(stages):
+                recorder = Recorder(index, self.ledger, self.failures, self.facts, listeners)
+                self.stages.append(StageRun(self, index, description, recorder))
+        except BaseException:  # a limit is in use elsewhere: those taken so far must not stay taken
+            for made in self.stages:
+                made.release_limits()
+            raise
         self._batch_stages = [stage for stage in self.stages if stage.batches is not None]
         if reorder is not None:
             reorder.on_room = self.stages[0].channel.ring
@@ -181,6 +188,7 @@ class Run:
         self._context = copy_context()
         self._context.run(current_run.set, self)
         self._context.run(current_seat.set, None)
+        self._context.run(current_permit.set, None)  # what it is inside of is another's attempt
         if observer is not None:
             # What it sets there, the current span say, is so for all that belongs to the run.
             self._context.run(observer.opened, self.facts, self.ledger, self._rewire)
@@ -491,7 +499,7 @@ class Run:
         position = envelope.position
         result = envelope.arrive(self.facts.stage_names[position], error)
         wait = self._deliver(result)
-        if not self._keeps_results:
+        if not self.keeps_results:
             self.intake.release(result.id)  # ids are compared with those in flight only
         if error is not None and self._limits_failures:
             self._check_failures(position)
@@ -531,9 +539,11 @@ class Run:
         """What these resources are in this run; entered if this is the first use."""
         values: dict[str, Any] = {}
         for name, factory in factories.items():
-            resources = self._resources.get(id(factory))
+            # By what it is, not which object: a bound method is another one each time it is named.
+            key = factory if isinstance(factory, Hashable) else id(factory)
+            resources = self._resources.get(key)
             if resources is None:
-                resources = self._resources[id(factory)] = Resources(
+                resources = self._resources[key] = Resources(
                     {name: factory}, "the run", self.create_side_task
                 )
             [values[name]] = (await resources.get()).values()  # perhaps by another stage's name
@@ -639,7 +649,7 @@ class Run:
             self._finishing.set_result(None)
 
     def _check_failures(self, position: int) -> None:
-        if self.intake.is_closed:
+        if self.error is not None or self._is_stopping:
             return
         settled = self.ledger.accepted + self.ledger.children - self.ledger.in_flight
         stage, book = self.stages[position], self.ledger.stages[position]
@@ -679,10 +689,9 @@ class Run:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            # A feeder that was dismissed before its first step ends like this, too.
-            if (
-                not self._is_stopping and task is not self._dismissed
-            ):  # the event loop is closing, or somebody meddles
+            # A feeder that was dismissed before its first step ends like this, too. Any other task
+            # does when the event loop is closing, or when somebody meddles.
+            if not self._is_stopping and task is not self._dismissed:
                 self.fail(InternalError(f"{task.get_name()} was cancelled from outside the run"))
             return
         error = task.exception()

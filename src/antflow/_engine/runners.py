@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from antflow._core.errors import PipelineError
 from antflow._core.ledger import WorkerBook
-from antflow._core.stage import TaskFunc, task_name
+from antflow._core.stage import TaskFunc
 from antflow._engine.child import NoChild
 from antflow._engine.child_main import refuse_unguarded
 from antflow._engine.current import seat_here
 from antflow._engine.processes import ProcessSeat
+from antflow._engine.tracebacks import call_apart
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -50,7 +51,7 @@ class Inline:
     """Functions that do not block, on the event loop."""
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
-        answer = task(*args, **kwargs)
+        answer = call_apart(task, *args, **kwargs)
         return await answer if isawaitable(answer) else answer
 
     async def leave(self, worker: WorkerBook) -> None:
@@ -160,13 +161,8 @@ class Processes:
 
 
 def _result_or_error(task: TaskFunc, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
-    # A future is no good carrier of exceptions: it makes a TimeoutError anew, without traceback,
-    # and with a StopIteration it is never done (before Python 3.12).
+    # A future is no good carrier of exceptions: it makes a TimeoutError anew, without traceback.
     try:
-        return task(*args, **kwargs), None
-    except StopIteration as error:
-        failure = RuntimeError(f"task {task_name(task)} raised StopIteration")
-        failure.__cause__ = error
-        return None, failure
+        return call_apart(task, *args, **kwargs), None
     except Exception as error:
         return None, error

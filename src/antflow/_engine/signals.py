@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -29,35 +29,49 @@ def check_main_thread() -> None:
         raise RuntimeError("graceful_signals works only in the main thread")
 
 
+_under_way: list[_GracefulEnd] = []
+"""The runs that hear the signals. The handlers belong to all of them together."""
+
+_before: dict[signal.Signals, Any] = {}
+"""What handled the signals before the first of them."""
+
+
 @contextmanager
 def graceful(run: Run, seconds: float) -> Iterator[None]:
     """The first signal stops the intake and drains; the second, or the time, cancels the run.
 
-    Whatever handled the signals before does so again afterwards.
+    Several runs at once all hear the signals. When the last is over, whatever handled them before
+    does so again.
 
     Args:
         run: The run.
         seconds: How long draining may take.
     """
-    loop = asyncio.get_running_loop()
-    ending = _Ending(run, seconds)
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        loop.call_soon_threadsafe(ending.hear, signal.Signals(number))
-
-    before: dict[signal.Signals, Any] = {}
+    ending = _GracefulEnd(run, seconds)
+    _under_way.append(ending)
     try:
-        for number in SIGNALS:
-            before[number] = signal.signal(number, on_signal)
+        if len(_under_way) == 1:
+            for number in SIGNALS:
+                _before[number] = signal.signal(number, _on_signal)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         ending.over()
+        _under_way.remove(ending)
+        if not _under_way:
+            for number, handler in _before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            _before.clear()
 
 
-class _Ending:
+def _on_signal(number: int, _: FrameType | None) -> None:
+    for ending in tuple(_under_way):
+        with suppress(RuntimeError):  # its event loop was closed under it
+            ending.loop.call_soon_threadsafe(ending.hear, signal.Signals(number))
+
+
+class _GracefulEnd:
     def __init__(self, run: Run, seconds: float) -> None:
+        self.loop = asyncio.get_running_loop()
         self._run = run
         self._seconds = seconds
         self._timer: Any = None

@@ -39,9 +39,8 @@ class IterableSource:
                     break
         except Exception as error:
             self._error = error
-        except (
-            asyncio.CancelledError
-        ) as error:  # its own: nobody can cancel a call that never awaits
+        except asyncio.CancelledError as error:
+            # Its own: nobody can cancel a call that never awaits.
             self._error = PipelineError("the source raised CancelledError")
             self._error.__cause__ = error
         if self._error is not None and not taken:

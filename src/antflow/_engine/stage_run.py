@@ -214,14 +214,14 @@ class StageRun:
         """Let go of what the stage's tasks used; when no worker is left."""
         for resources in self._resources.values():
             await self.run.outlive(resources.close)
-        self._attempt.close()
+        self.release_limits()
         self.calls.close()
 
-    # An item's turns
+    def release_limits(self) -> None:
+        """No more tries: another event loop may use the stage's limits."""
+        self._attempt.close()
 
-    async def tried_in_vain(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
-        """See `Endings.tried_in_vain`."""
-        await self.endings.tried_in_vain(envelope, worker, error)
+    # An item's turns
 
     async def try_batch(
         self, group: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
@@ -243,7 +243,8 @@ class StageRun:
             except Exception as error:
                 rest = [item for item in rest if item not in answers]
                 # Without limits the items wait for themselves; see `Endings.tried_in_vain`.
-                if not self.description.limits or self.endings.hold_seconds(error, rest) is None:
+                task = worker.task or ""
+                if not self.description.limits or not self.endings.hold_batch(rest, error, task):
                     raise
             except asyncio.CancelledError as error:
                 raise own_failure(error, worker.task or "") from error

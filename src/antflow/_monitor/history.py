@@ -302,6 +302,6 @@ def status_events(
         "exception": error,
     }
     if kind is Kind.RETRYING:
-        metadata |= {"attempt": attempts + 1, "retry": True}
+        metadata |= {"attempt": max(attempts, 0) + 1, "retry": True}
         return [make_event(facts, item_id, stage, "retrying", worker, mono, metadata)]
     return [make_event(facts, item_id, stage, "failed", worker, mono, metadata)]

@@ -9,11 +9,8 @@ from typing import Any
 import click
 
 from antflow import __version__
-from antflow.cli.check import command as check
-from antflow.cli.demo import command as demo
-from antflow.cli.doctor import command as doctor
+from antflow.cli import check, demo, doctor, run
 from antflow.cli.errors import INTERRUPTED, NOBODY_READS
-from antflow.cli.run import command as run
 
 __all__ = ["main"]
 
@@ -53,5 +50,5 @@ def main() -> None:
     """Staged asyncio pipelines you can watch and follow."""
 
 
-for command in (run, check, demo, doctor):
-    main.add_command(command)
+for module in (run, check, demo, doctor):
+    main.add_command(module.command)

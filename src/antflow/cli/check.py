@@ -16,7 +16,11 @@ from antflow.cli.output import kept_for_results
 from antflow.cli.parameters import takes_target
 from antflow.cli.target import find_pipeline
 
-TOLD_APART = {"name", "workers", "tasks"}
+TOLD_APART = {
+    *("name", "workers", "tasks", "retry", "task_attempts", "stage_attempts"),
+    *("wait", "task_wait_seconds", "stage_wait_seconds"),
+}
+"""Options that are part of the lines about every stage."""
 
 
 @click.command("check")

@@ -31,6 +31,7 @@ LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input
 """The keys of a dead letter; a line that has all of them is one."""
 
 LONGEST_REPR = 1000
+CUT_EARLY = (dict, list, tuple, set, frozenset)
 LONGEST_ERROR = 10_000
 MOST_BITS = 14_000
 """Of an int that Python still turns into text (4300 digits)."""
@@ -116,24 +117,21 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-def _tamed(value: Any, above: tuple[int, ...] = ()) -> Any:
+def _tamed(value: Any) -> Any:
     """The value with text for keys, and stand-ins for numbers that are none.
 
     Raises:
-        ValueError: It is part of itself.
+        RecursionError: It is part of itself, or too deep.
     """
-    if id(value) in above:
-        raise ValueError("circular")
-    above = (*above, id(value))
     if isinstance(value, dict):
-        return {safe_str(key): _tamed(part, above) for key, part in value.items()}
+        return {safe_str(key): _tamed(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_tamed(part, above) for part in value]
+        return [_tamed(part) for part in value]
     if isinstance(value, (float, int)) and not survives_json(value):
         return _stand_in(value)
     if value is None or isinstance(value, (str, int, float)):
         return value
-    return _tamed(_plain(value), above)
+    return _tamed(_plain(value))
 
 
 def _plain(value: Any) -> Any:
@@ -147,13 +145,14 @@ def _plain(value: Any) -> Any:
 
 
 def _stand_in(value: Any) -> dict[str, str]:
-    # Cut while it is made, as far as the standard library can: a value may be very large.
-    text = safe_repr(value, LONGEST_REPR) if _is_small(value) else _SHORT.repr(value)
+    try:
+        # Cut while it is made, where the standard library can: a value may be very large.
+        text = (
+            _SHORT.repr(value) if isinstance(value, CUT_EARLY) else safe_repr(value, LONGEST_REPR)
+        )
+    except Exception:  # an int of too many digits, say
+        text = f"<{type(value).__name__}: repr() failed>"
     return {"type": type(value).__name__, "repr": text}
-
-
-def _is_small(value: Any) -> bool:
-    return not isinstance(value, (dict, list, tuple, set, frozenset, int))
 
 
 FORMS: list[tuple[Any, Callable[[Any], Any]]] = [

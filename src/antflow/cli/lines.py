@@ -15,7 +15,7 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +80,8 @@ class InputFile:
             self._file = _open(path)
         except OSError as error:
             refuse(f"--items {path!r}: {error.strerror}", error)
+        # What is there: `read` of a packed file would wait for all it was asked for.
+        self._read_some: Callable[[int], bytes] = getattr(self._file, "read1", self._file.read)
 
     def same_file(self, path: str) -> bool:
         """Whether another path leads to this very file."""
@@ -121,7 +123,7 @@ class InputFile:
     def _read(self) -> bytes:
         self.has_more = False
         try:
-            data: bytes = self._file.read(CHUNK_BYTES)
+            data: bytes = self._read_some(CHUNK_BYTES)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             where = self.where(self._number + 1)
             raise BadLine(where, f"the packed file is damaged: {safe_str(error)}") from error

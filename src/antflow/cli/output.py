@@ -7,6 +7,7 @@ import os
 import select
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
@@ -28,15 +29,20 @@ Write = Callable[[bytes], None]
 class JsonLines:
     """Writes lines in the order they come, in a thread: a pipe that is full blocks nothing else.
 
+    Waiting lines are taken and written under one lock, so none is lost or comes late where a
+    cancelled writer leaves its thread behind.
+
     Args:
         write: Writes all of some bytes; may block.
         name: What messages call it.
+        in_thread: Whether a thread writes; else the event loop does, and may be held up.
     """
 
-    def __init__(self, write: Write, name: str) -> None:
+    def __init__(self, write: Write, name: str, in_thread: bool = True) -> None:
         self._write = write
         self._name = name
-        self._waiting: list[str] = []
+        self._in_thread = in_thread
+        self._waiting: deque[str] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
 
@@ -49,8 +55,9 @@ class JsonLines:
         """
         self._waiting.append(line)
         self._begin()
-        if len(self._waiting) >= MOST_WAITING:
-            await self._done()
+        if len(self._waiting) >= MOST_WAITING and self._writer is not None:
+            await asyncio.wait([self._writer])
+            self._check()
 
     async def end(self) -> None:
         """Wait until everything is written.
@@ -59,19 +66,17 @@ class JsonLines:
             BrokenPipeError: As in `put`.
             RunFailed: As in `put`.
         """
-        if self._waiting:  # who should have written them may have been cancelled
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+            # It may have been cancelled, with a thread of its own still under way, or yet to begin.
             self._begin()
-        await self._done()
+            await asyncio.wait([self._writer])
+        self._check()
 
     def _begin(self) -> None:
         if self._writer is None or self._writer.done():
             self._check()
             self._writer = asyncio.ensure_future(self._write_all())
-
-    async def _done(self) -> None:
-        if self._writer is not None:
-            await asyncio.wait([self._writer])
-        self._check()
 
     def _check(self) -> None:
         if self._writer is None or self._writer.cancelled():
@@ -86,20 +91,35 @@ class JsonLines:
         raise RunFailed(f"{name}: {reason}") from error
 
     async def _write_all(self) -> None:
-        while self._waiting:
-            lines, self._waiting = self._waiting, []
-            await in_daemon_thread(partial(self._write_now, "".join(lines).encode()))
+        while True:
+            if self._in_thread:
+                await in_daemon_thread(self._write_waiting)
+            else:
+                self._write_waiting()
+            if not self._waiting:
+                return
 
-    def _write_now(self, data: bytes) -> None:
-        with self._lock:  # a thread whose task was cancelled may still be at it
-            self._write(data)
+    def _write_waiting(self) -> None:
+        lines: list[str] = []
+        with self._lock:  # so that the lines are written in their order
+            while self._waiting:
+                lines.append(self._waiting.popleft())
+            self._write("".join(lines).encode())
 
 
 async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> None:
-    """Wait until several are written, for so many seconds at most."""
+    """Wait until several are written, for so many seconds at most.
+
+    Raises:
+        BrokenPipeError: As in `JsonLines.put`.
+        RunFailed: As in `JsonLines.put`, for the first of them that could not be written.
+        TimeoutError: The time is over.
+    """
     async with asyncio.timeout(seconds):
-        for output in outputs:
-            await output.end()
+        ends = await asyncio.gather(*(each.end() for each in outputs), return_exceptions=True)
+    for error in ends:
+        if error is not None:
+            raise error
 
 
 @contextmanager
@@ -125,7 +145,10 @@ def kept_for_results() -> Iterator[JsonLines]:
     """
     stdout: Any = sys.stdout
     with _exchanged_descriptors() as target, redirect_stdout(sys.stderr):
-        yield JsonLines(partial(_write_results, stdout, target), STDOUT)
+        # On a terminal a dashboard may be drawn, and taken down, by the event loop: in a thread it
+        # would be hard to know at each moment whether the lines go above it.
+        in_thread = target is not None and not os.isatty(target)
+        yield JsonLines(partial(_write_results, stdout, target), STDOUT, in_thread)
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def command(
     limit: int | None,
     max_failures: float | None,
 ) -> None:
-    r"""Run a pipeline on the lines of a file.
+    """Run a pipeline on the lines of a file.
 
     TARGET is module:attribute or file.py:attribute: a Pipeline, or a function without parameters
     that returns one. Importing the module runs it.
@@ -129,7 +129,7 @@ def command(
     \b
     Exit codes: 0 all is well, 1 some items failed, 2 bad arguments or input,
     3 the run failed or --max-failures was reached, 130 and 143 ended by a signal.
-    """
+    """  # noqa: D301 - the backspace tells click to keep the lines
     with ExitStack() as stack:
         stack.enter_context(traced(debug))
         results = stack.enter_context(kept_for_results())  # from here on: modules print, too
@@ -190,15 +190,16 @@ def check_files(file: InputFile, out: str | None, failed: str | None) -> None:
 
 
 def display_named(name: str) -> Any:
-    """A display that draws on standard error; ``None`` for "none"."""
+    """A display; ``None`` for "none".
+
+    It draws on what is standard output when the run begins: that is standard error by then.
+    """
     if name == "none":
         return None
     # Here and not above: drawing is imported only when something is drawn.
     from antflow.display import create
 
-    display = create(name)
-    display.file = sys.stderr
-    return display
+    return create(name)
 
 
 def run_job(job: Job) -> int:

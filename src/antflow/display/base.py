@@ -54,12 +54,10 @@ class BaseDashboard(DashboardProtocol):
     Attributes:
         total: How many items there will be; 0 while that is not known.
         start_time: When the run began, in Unix seconds; ``None`` before.
-        file: Where it draws; ``None`` = what is standard output when a run begins.
     """
 
     total: int = 0
     start_time: float | None = None
-    file: TextIO | None = None
 
     _draws: ClassVar[bool] = True
     _fills_screen: ClassVar[bool] = False
@@ -92,15 +90,14 @@ class BaseDashboard(DashboardProtocol):
         self.start_time = None
         self._snapshot = self._progress = None
         self._name = getattr(pipeline, "name", self._name)
-        stream = sys.stdout if self.file is None else self.file
-        if self._draws and _can_draw_on(stream):
+        if self._draws and _can_draw_on(sys.stdout):
             screen = AlternateScreen if self._fills_screen else LiveArea
-            terminal = screen(stream)
+            terminal = screen(sys.stdout)
             if terminal.can_draw:
                 self._terminal = terminal
                 terminal.open()
                 return
-        self._log = PlainLog(stream, self._name)
+        self._log = PlainLog(sys.stdout, self._name)
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Show a snapshot."""

@@ -1,0 +1,146 @@
+"""Lines on their way out, when they are slower than the run or it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from antflow import Pipeline, Stage
+from antflow.cli import output as output_module
+from antflow.cli.errors import RunFailed
+from antflow.cli.output import JsonLines, end_all
+from antflow.cli.run import Job, stream
+
+
+class SlowFile:
+    """Writes nothing before it is let go."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.go = threading.Event()
+        self.text = ""
+
+    def write(self, data: bytes) -> None:
+        self.began.set()
+        self.go.wait(60)
+        self.text += data.decode()
+
+
+async def seen(event: threading.Event) -> None:
+    """Wait for what a thread does."""
+    while not event.is_set():
+        await asyncio.sleep(0)
+
+
+def test_lines_are_written_in_order() -> None:
+    """However many wait, each is written once, and in the order they came."""
+    file = SlowFile()
+    file.go.set()
+
+    async def main() -> None:
+        lines = JsonLines(file.write, "file")
+        for number in range(5000):
+            await lines.put(f"{number}\n")
+        await lines.end()
+
+    asyncio.run(main())
+    assert file.text.split() == [str(number) for number in range(5000)]
+
+
+def test_lines_that_wait_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has more lines than can be written has to wait."""
+    monkeypatch.setattr(output_module, "MOST_WAITING", 10)
+    file = SlowFile()
+
+    async def main() -> int:
+        lines, count = JsonLines(file.write, "file"), 0
+
+        async def put() -> None:
+            nonlocal count
+            for _ in range(100):
+                await lines.put("x\n")
+                count += 1
+
+        putting = asyncio.create_task(put())
+        await seen(file.began)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        waited = count
+        file.go.set()
+        await putting
+        await lines.end()
+        return waited
+
+    assert asyncio.run(main()) <= 20
+    assert file.text.count("x") == 100
+
+
+def test_lines_when_the_writer_was_cancelled() -> None:
+    """A writer that was cancelled loses nothing: neither what its thread has nor what waits."""
+    file = SlowFile()
+
+    async def main() -> None:
+        lines = JsonLines(file.write, "file")
+        await lines.put("1\n")
+        await seen(file.began)
+        await lines.put("2\n")
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        asyncio.get_running_loop().call_later(0.02, file.go.set)
+        await lines.end()
+
+    asyncio.run(main())
+    assert file.text == "1\n2\n"
+
+
+def test_lines_that_cannot_be_written() -> None:
+    """One file that fails is told by its name, after the others were written."""
+    good = SlowFile()
+
+    def fail(_: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def main() -> None:
+        outputs = [JsonLines(fail, "bad"), JsonLines(good.write, "good")]
+        for each in outputs:
+            await each.put("1\n")
+        asyncio.get_running_loop().call_later(0.02, good.go.set)
+        await end_all(outputs)
+
+    with pytest.raises(RunFailed, match="bad: No space left on device"):
+        asyncio.run(main())
+    assert good.text == "1\n"
+
+
+def test_results_of_a_cancelled_run_are_written() -> None:
+    """A run that is cancelled ends when what has come out of it is written."""
+    file = SlowFile()
+
+    class Items:
+        async def items(self) -> AsyncIterator[int]:
+            for number in range(3):
+                yield number
+            await asyncio.Event().wait()
+
+    async def keep(number: int) -> int:
+        return number
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Keep", 1, [keep])])
+        items: Any = Items()
+        job = Job(pipeline, items, {}, JsonLines(file.write, "file"), None)
+        running = asyncio.create_task(stream(job))
+        await seen(file.began)
+        while pipeline.get_stats().items_processed < 3:
+            await asyncio.sleep(0)
+        running.cancel()
+        asyncio.get_running_loop().call_later(0.05, file.go.set)
+        await asyncio.wait([running])
+        assert running.cancelled()
+        assert file.text.startswith('{"id": 0, "value": 0}\n')
+
+    asyncio.run(main())

@@ -1,0 +1,435 @@
+"""`antflow run`: what goes in, what comes out where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from antflow import Pipeline, Stage
+from antflow.cli.errors import Refusal
+from antflow.cli.run import set_workers
+from tests.cli.running import antflow, errors_of, objects_of, start
+
+
+@pytest.fixture
+def items(folder: Path) -> Path:
+    """Twenty lines: two of them fail in the first stage, two in the second."""
+    path = folder / "items.txt"
+    path.write_text("".join(f"{number}\n" for number in range(1, 21)))
+    return path
+
+
+def module(folder: Path, source: str, name: str = "mine") -> str:
+    """Write a module that may use ``one(name, *tasks)``; returns its target."""
+    (folder / f"{name}.py").write_text(f"from app import *\n{source}", "utf-8")
+    return f"{name}:pipeline"
+
+
+QUIET = ("--dashboard", "none")
+GOOD = {number for number in range(1, 21) if number % 10 not in (5, 7)}
+
+
+# -- results and dead letters -----------------------------------------------------------------
+
+
+def test_results_go_to_standard_output(items: Path) -> None:
+    """Standard output has the results alone; prints, display and summary are on standard error."""
+    result = antflow("run", "app:pipeline", "--items", items)
+    assert (result.exit_code, errors_of(result)) == (1, [])
+    found = objects_of(result.stdout)
+    assert {item["id"] for item in found} == GOOD
+    assert all(item == {"id": item["id"], "value": str(item["id"])} for item in found)
+    lines = result.stderr.splitlines()
+    assert "fetching 3" in lines
+    assert "16 ok, 4 failed" in lines
+    assert any(line.startswith("16 ok, 4 failed in ") for line in lines)
+    assert (
+        "failed: LookupError 2, ConnectionError 2 (--failed FILE keeps the failed items)" in lines
+    )
+    assert lines[-1].startswith("bottleneck: stage ")
+
+
+def test_results_go_to_a_file(items: Path) -> None:
+    """With --out standard output stays empty, and what the file held is gone."""
+    out = items.with_name("out.jsonl")
+    out.write_text("old\n" * 1000)
+    result = antflow("run", "app:pipeline", "--items", items, "--out", out, *QUIET)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert {item["id"] for item in objects_of(out.read_text())} == GOOD
+
+
+def test_exit_code_is_0_when_nothing_failed(items: Path) -> None:
+    """All well is 0, an empty input too."""
+    items.write_text("1\n2\n")
+    assert antflow("run", "app:pipeline", "--items", items, *QUIET).exit_code == 0
+    items.write_text("")
+    result = antflow("run", "app:pipeline", "--items", items, *QUIET)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith("0 ok, 0 failed in ")
+
+
+def test_failed_items_go_on_where_they_failed(items: Path) -> None:
+    """Fed back, dead letters begin with the stage they failed in, with their ids and inputs."""
+    failed = items.with_name("failed.jsonl")
+    result = antflow("run", "app:pipeline", "--items", items, "--failed", failed, *QUIET)
+    assert "--failed FILE" not in result.stderr
+    letters = objects_of(failed.read_text())
+    assert {(letter["id"], letter["stage"]) for letter in letters} == {
+        (5, "Store"),
+        (7, "Fetch"),
+        (15, "Store"),
+        (17, "Fetch"),
+    }
+    target = module(
+        items.parent,
+        "async def fetch(text): print('fetch', text); return {'page': text}\n"
+        "async def store(page):\n"
+        "    if page['page'] == '15': raise KeyError('again')\n"
+        "    return page['page']\n"
+        "pipeline = Pipeline([Stage(n, 1, [f], task_attempts=1)"
+        " for n, f in [('Fetch', fetch), ('Store', store)]])\n",
+    )
+    again = items.with_name("again.jsonl")
+    result = antflow("run", target, "--items", failed, "--failed", again, *QUIET)
+    assert result.exit_code == 1
+    assert {item["id"]: item["value"] for item in objects_of(result.stdout)} == {
+        5: "5",
+        7: "7",
+        17: "17",
+    }
+    assert sorted(line for line in result.stderr.splitlines() if line.startswith("fetch ")) == [
+        "fetch 17",
+        "fetch 7",
+    ]
+    (letter,) = objects_of(again.read_text())
+    assert letter == next(old for old in letters if old["id"] == 15) | {
+        "error_type": "KeyError",
+        "error": "'again'",
+    }
+
+
+def test_failed_items_that_json_cannot_hold_begin_anew(items: Path) -> None:
+    """What entered the failing stage is no JSON: fed back, the item begins with what was read."""
+    target = module(
+        items.parent,
+        "async def encode(text): print('encode', text); return text['x'].encode()\n"
+        "async def send(data):\n"
+        "    if not __import__('os').path.exists('up'): raise ConnectionError\n"
+        "    return len(data)\n"
+        "pipeline = Pipeline([Stage(n, 1, [f], task_attempts=1)"
+        " for n, f in [('Encode', encode), ('Send', send)]])\n",
+    )
+    items = items.with_name("in.jsonl")
+    items.write_text('{"id": "a", "value": {"x": "ä"}, "lang": "de"}\n')
+    failed = items.with_name("failed.jsonl")
+    antflow("run", target, "--items", items, "--failed", failed, *QUIET)
+    (letter,) = objects_of(failed.read_text())
+    assert letter["restart"] is True
+    assert letter["value"] == {"type": "bytes", "repr": repr("ä".encode())}
+    assert letter["input"] == {"id": "a", "value": {"x": "ä"}, "lang": "de"}
+    items.with_name("up").touch()
+    result = antflow("run", target, "--items", failed, *QUIET)
+    assert objects_of(result.stdout) == [{"id": "a", "value": 2}]
+    assert "encode {'x': 'ä'}" in result.stderr
+
+
+def test_failed_items_of_a_stage_that_is_gone(items: Path) -> None:
+    """A dead letter of another pipeline is a bad line, which says which stages there are."""
+    failed = items.with_name("failed.jsonl")
+    antflow("run", "app:pipeline", "--items", items, "--failed", failed, *QUIET)
+    failed.write_text(failed.read_text().replace('"Store"', '"Stored"'))
+    result = antflow("run", "app:pipeline", "--items", failed, *QUIET)
+    assert result.exit_code == 2
+    (error,) = errors_of(result)
+    assert (
+        ":1: stage 'Stored' not found; the stages are 'Fetch', 'Store'; did you mean 'Store'"
+        in error
+    )
+
+
+# -- options ----------------------------------------------------------------------------------
+
+
+def test_options_limit_and_workers(items: Path) -> None:
+    """--limit takes the first items; --workers is said per stage."""
+    options = ("--limit", "3", "--workers", "Fetch=1", "--workers", "Store=1", *QUIET)
+    result = antflow("run", "app:pipeline", "--items", items, *options)
+    assert [item["id"] for item in objects_of(result.stdout)] == [1, 2, 3]
+    assert "whose worker was busy" in result.stderr
+
+
+def test_option_workers_reaches_the_run() -> None:
+    """The pipeline that is run has that many workers, and the room that goes with them."""
+    pipeline = Pipeline([Stage("A", 1, [print]), Stage("B", 1, [print])])
+    set_workers(pipeline, (("B", 7),))
+    assert {name: len(names) for name, names in pipeline.get_worker_names().items()} == {
+        "A": 1,
+        "B": 7,
+    }
+    assert pipeline.get_dashboard_snapshot().pipeline_stats.stage_stats["B"].capacity == 70
+    with pytest.raises(Refusal, match="stage 'Bee' not found; the stages are 'A', 'B'"):
+        set_workers(pipeline, (("Bee", 7),))
+    with pytest.raises(Refusal, match="--workers B=1000000: Stage 'B': workers=1000000"):
+        set_workers(pipeline, (("B", 1_000_000),))
+
+
+@pytest.mark.parametrize(("limit", "settled"), [("2", 20), ("10%", 20)])
+def test_option_max_failures_ends_the_run(items: Path, limit: str, settled: int) -> None:
+    """At so many failures no more is taken in: exit code 3, and what was taken in is there."""
+    items.write_text("".join(f"{number}7\n" for number in range(1000)))
+    result = antflow(*("run", "app:pipeline", "--items", items, "--max-failures", limit, *QUIET))
+    assert result.exit_code == 3
+    (error,) = errors_of(result)
+    assert "max_failures" in error or "failed" in error
+    assert "1000 failed" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["auto", "log", "progress", "compact", "detailed", "full"])
+def test_option_dashboard(items: Path, name: str) -> None:
+    """Without a terminal each of them writes plain lines to standard error."""
+    result = antflow("run", "app:pipeline", "--items", items, "--dashboard", name)
+    assert "16 ok, 4 failed" in result.stderr.splitlines()
+    assert not {"\x1b", "\r"} & set(result.output)
+    assert len(objects_of(result.stdout)) == 16
+
+
+def test_items_from_standard_input(folder: Path) -> None:
+    """``-`` reads standard input, in the format that is said."""
+    result = antflow(
+        *("run", "app:pipeline", "--items", "-", "--format", "csv", *QUIET),
+        stdin="value,id\n1,a\n2,b\n",
+    )
+    assert objects_of(result.stdout) == [{"id": "a", "value": "1"}, {"id": "b", "value": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (["--items", "nothing.txt"], "--items 'nothing.txt': No such file or directory"),
+        (["--items", "."], "--items '.': is a folder"),
+        (["--out", "no/out"], "--out 'no/out': No such file or directory"),
+        (["--failed", "."], "--failed '.': Is a directory"),
+        (["--out", "./items.txt"], "--out './items.txt': is the file that --items reads"),
+        (["--failed", "items.txt"], "--failed 'items.txt': is the file that --items reads"),
+        (["--out", "x", "--failed", "./x"], "--failed './x': is the file that --out writes"),
+        (["--workers", "Nope=3"], "--workers Nope=3: stage 'Nope' not found; the stages are"),
+        (["--on-bad-line", "dead-letter"], "--on-bad-line dead-letter: needs --failed FILE"),
+    ],
+)
+def test_files_that_cannot_be_used(items: Path, wrong: list[str], reason: str) -> None:
+    """What cannot be read or written is one line and exit code 2; the input stays what it was."""
+    before = items.read_text()
+    result = antflow("run", "app:pipeline", "--items", "items.txt", *wrong)
+    (error,) = errors_of(result)
+    assert result.exit_code == 2
+    assert error.startswith(f"Error: {reason}")
+    assert result.output.count("\n") == 1
+    assert items.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--dashboard", "nice"],
+        ["--format", "xml"],
+        ["--limit", "1e3"],
+        ["--workers", "Fetch=+5"],
+        ["--max-failures", "101%"],
+        ["--on-bad-line", "skip"],
+        ["--what"],
+    ],
+)
+def test_options_that_are_wrong(items: Path, wrong: list[str]) -> None:
+    """A bad option is refused with a line that names it, before the module is imported."""
+    result = antflow("run", "nowhere:p", "--items", items, *wrong)
+    (error,) = errors_of(result)
+    assert result.exit_code == 2
+    assert wrong[0] in error
+
+
+# -- what goes wrong --------------------------------------------------------------------------
+
+
+def test_bad_line_ends_the_intake(items: Path) -> None:
+    """Those before it are processed; then one line says where it is, and the exit code is 2."""
+    items = items.with_name("in.jsonl")
+    items.write_text('1\n2\n{"a": }\n4\n')
+    result = antflow("run", "app:pipeline", "--items", items, *QUIET)
+    assert result.exit_code == 2
+    assert errors_of(result) == [f"Error: {items}:3:7: no JSON: Expecting value"]
+    assert {item["id"] for item in objects_of(result.stdout)} == {1, 2}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names")
+def test_bad_line_of_a_file_with_a_hostile_name(items: Path) -> None:
+    """What a name makes a terminal do is not done."""
+    items = items.with_name("a\x1b[2Jb\n.jsonl")
+    items.write_text("{")
+    result = antflow("run", "app:pipeline", "--items", items, *QUIET)
+    (error,) = errors_of(result)
+    assert error.endswith(
+        "ab ⏎ .jsonl:1:2: no JSON: Expecting property name enclosed in double quotes"
+    )
+    assert "\x1b" not in result.output
+
+
+def test_bad_line_becomes_a_dead_letter(items: Path) -> None:
+    """With --on-bad-line dead-letter the run goes on; fed back, the line is bad again."""
+    items = items.with_name("in.jsonl")
+    items.write_text('1\n{"a": }\n3\n')
+    failed, again = items.with_name("failed.jsonl"), items.with_name("again.jsonl")
+    options = ("--on-bad-line", "dead-letter", "--failed")
+    result = antflow("run", "app:pipeline", "--items", items, *options, failed, *QUIET)
+    assert (result.exit_code, errors_of(result)) == (1, [])
+    assert {item["id"] for item in objects_of(result.stdout)} == {1, 3}
+    assert "1 line of the input could not be read" in result.stderr.splitlines()
+    (letter,) = objects_of(failed.read_text())
+    assert (letter["id"], letter["input"], letter["stage"]) == (2, '{"a": }', None)
+    result = antflow("run", "app:pipeline", "--items", failed, *options, again, *QUIET)
+    assert (result.exit_code, result.stdout) == (1, "")
+    (letter,) = objects_of(again.read_text())
+    assert f"could not be read before: {items}:2:7: no JSON" in letter["error"]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_run_that_fails(items: Path, debug: bool) -> None:
+    """What breaks the run itself is exit code 3 and one line; --debug shows the traceback."""
+    target = module(
+        items.parent,
+        "class Store:\n"
+        "    def admit(self, items): raise OSError(28, 'No space left on device')\n"
+        "    def record(self, transition): pass\n"
+        "pipeline = Pipeline([Stage('A', 1, [fetch])], store=Store())\n",
+    )
+    options = ["--debug"] if debug else []
+    result = antflow("run", target, "--items", items, *QUIET, *options)
+    assert result.exit_code == 3
+    reason = "Error: the run failed: OSError: [Errno 28] No space left on device"
+    assert result.stderr.splitlines()[-1] == reason
+    assert ("Traceback" in result.stderr) is debug
+
+
+def test_run_that_exits(items: Path) -> None:
+    """A callback that ends the program ends the run with exit code 3, whatever it asked for."""
+    target = module(
+        items.parent,
+        "import sys\ndef leave(*_): sys.exit(0)\n"
+        "pipeline = Pipeline([Stage('A', 1, [fetch], on_success=leave)])\n",
+    )
+    result = antflow("run", target, "--items", items, *QUIET)
+    assert result.exit_code == 3
+    assert errors_of(result) == ["Error: the run failed: SystemExit: 0"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("option", ["--out", "--failed"])
+def test_output_that_has_no_room(items: Path, option: str) -> None:
+    """Results that cannot be written end the run with exit code 3, by the file's name."""
+    result = antflow("run", "app:pipeline", "--items", items, option, "/dev/full", *QUIET)
+    assert result.exit_code == 3
+    assert errors_of(result) == ["Error: /dev/full: No space left on device"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_standard_output_that_has_no_room(items: Path) -> None:
+    """Standard output that takes no more is the same."""
+    with open("/dev/full", "w") as full:
+        process = start(items.parent, "run", "app:pipeline", "--items", items, *QUIET, stdout=full)
+        _, errors = process.communicate()
+    assert process.returncode == 3
+    assert errors.splitlines()[-1] == "Error: standard output: No space left on device"
+
+
+def test_warnings_are_shown_a_few_of_each_kind(
+    items: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Failures by the thousand do not fill the terminal; a log of the user's own is left alone."""
+    handlers = logging.root.handlers
+    monkeypatch.setattr(logging.root, "handlers", [])
+    before = list(logging.getLogger("antflow").handlers)
+    items.write_text("".join(f"{number}7\n" for number in range(100)))
+    result = antflow("run", "app:pipeline", "--items", items, *QUIET)
+    told = [line for line in result.stderr.splitlines() if "failed in stage" in line]
+    assert len(told) == 10
+    assert told[-1].endswith("(more like this are not shown)")
+    assert logging.getLogger("antflow").handlers == before
+    monkeypatch.setattr(logging.root, "handlers", handlers)
+    result = antflow("run", "app:pipeline", "--items", items, *QUIET)
+    assert "failed in stage" not in result.stderr
+
+
+# -- streaming --------------------------------------------------------------------------------
+
+
+def test_results_come_while_items_are_still_read(folder: Path) -> None:
+    """Each result is there before the next item is given: nothing waits for the end."""
+    with start(folder, "run", "app:pipeline", "--items", "-", *QUIET, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in (1, 2, 3):
+            process.stdin.write(f"{number}\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline()) == {"id": number, "value": str(number)}
+        process.stdin.close()
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
+
+
+def test_input_is_read_no_faster_than_it_is_processed(folder: Path) -> None:
+    """An endless input is read as far as there is room, and --limit ends it."""
+    endless = [sys.executable, "-c", "while True: print('x' * 50)"]
+    with subprocess.Popen(endless, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as source:
+        options = ("--items", "-", "--limit", "5000", "--out", "out.jsonl", *QUIET)
+        target = module(folder, "async def keep(x): return 1\npipeline = one('Keep', keep)\n")
+        process = start(folder, "run", target, *options, stdin=source.stdout)
+        assert source.stdout is not None
+        source.stdout.close()
+        process.communicate()
+    assert process.returncode == 0
+    assert len(objects_of((folder / "out.jsonl").read_text())) == 5000
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGPIPE")
+def test_results_that_nobody_reads_any_more(folder: Path) -> None:
+    """`antflow run … | head -1` ends quietly, however long the input is."""
+    (folder / "many.txt").write_text("1\n" * 100_000)
+    target = module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")
+    with start(folder, "run", target, "--items", "many.txt", *QUIET) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["value"] == "1"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_child_processes_do_not_print_among_the_results(folder: Path) -> None:
+    """What a program that a task starts prints goes to standard error, too."""
+    target = module(
+        folder,
+        "import subprocess\n"
+        "def shout(x): subprocess.run(['echo', 'from outside'], check=True); return x\n"
+        "pipeline = one('Shout', shout)\n",
+    )
+    (folder / "items").write_text("1\n")
+    process = start(folder, "run", target, "--items", "items", *QUIET)
+    output, errors = process.communicate()
+    assert objects_of(output) == [{"id": 1, "value": "1"}]
+    assert "from outside" in errors.splitlines()
+
+
+def test_prints_of_the_module_are_no_results(folder: Path) -> None:
+    """A module that prints when it is imported does not disturb the results."""
+    target = module(folder, "print('hello')\n")
+    for args in (["run", target, "--items", "-", *QUIET], ["check", target]):
+        process = start(folder, *args)
+        output, errors = process.communicate("1\n")
+        assert "hello" in errors.splitlines()
+        assert "hello" not in output
+    assert process.returncode == 0

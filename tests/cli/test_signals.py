@@ -1,0 +1,219 @@
+"""Ctrl-C and SIGTERM: the first drains, the second cancels, and the terminal is as it was."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cli.running import objects_of, start
+
+if TYPE_CHECKING:
+    from tests.pty_screen import PtyScreen
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+
+# Each task says that it has begun, and ends when there is a file "go".
+WAITING = """
+import asyncio, sys
+from pathlib import Path
+from antflow import Pipeline, Stage
+
+async def wait(text):
+    print("begun", text, flush=True)
+    Path("begun").touch()
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
+    return text
+
+pipeline = Pipeline([Stage("Wait", 2, [wait], task_attempts=1)])
+"""
+QUIET = ("--dashboard", "none")
+
+
+@pytest.fixture
+def waiting(folder: Path) -> Path:
+    """A folder with a pipeline that waits."""
+    (folder / "waiting.py").write_text(WAITING)
+    return folder
+
+
+def begin(folder: Path, *options: object) -> subprocess.Popen[str]:
+    """Start a run on three items of an input that stays open, and wait until two are in hand."""
+    process = start(folder, "run", "waiting:pipeline", "--items", "-", *QUIET, *options)
+    assert process.stdin is not None
+    process.stdin.write("a\nb\nc\n")
+    process.stdin.flush()
+    wait_for(process, "begun b")
+    return process
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Read standard error up to a line with this text."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    pytest.fail(f"never said: {text}")
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for the end, and not for ever; the input stays open all the time."""
+    watch = threading.Timer(60, process.kill)
+    watch.start()
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        output, errors = process.stdout.read(), process.stderr.read()
+        process.wait()
+    finally:
+        watch.cancel()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
+    return output, errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_first_signal_drains(waiting: Path, number: signal.Signals, code: int) -> None:
+    """What was taken in is finished and written, although standard input stays open."""
+    process = begin(waiting)
+    process.send_signal(number)
+    wait_for(process, f"{number.name}: no more items are taken in")
+    (waiting / "go").touch()
+    output, errors = finish(process)
+    assert process.returncode == code
+    assert sorted(item["value"] for item in objects_of(output)) == ["a", "b", "c"]
+    assert errors.splitlines()[1].startswith("3 ok, 0 failed in ")
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_second_signal_cancels(waiting: Path, number: signal.Signals, code: int) -> None:
+    """What is in flight is cancelled and counted; there is no traceback."""
+    process = begin(waiting)
+    process.send_signal(number)
+    wait_for(process, f"{number.name}: no more items are taken in")
+    process.send_signal(number)
+    output, errors = finish(process)
+    assert (process.returncode, output) == (code, "")
+    assert errors.startswith("0 ok, 0 failed, 3 cancelled in ")
+    assert "Traceback" not in errors
+
+
+def test_second_signal_keeps_what_has_come_out(waiting: Path) -> None:
+    """Results that were there when the run was cancelled are written."""
+    target = (waiting / "waiting.py").read_text().replace("while not", "while text != 'a' and not")
+    (waiting / "waiting.py").write_text(target)
+    process = begin(waiting, "--out", "out.jsonl")
+    wait_for(process, "begun c")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "no more items")
+    process.send_signal(signal.SIGINT)
+    _, errors = finish(process)
+    assert process.returncode == 130
+    assert objects_of((waiting / "out.jsonl").read_text()) == [{"id": 1, "value": "a"}]
+    assert errors.startswith("1 ok, 0 failed, 2 cancelled in ")
+
+
+def test_second_signal_when_nobody_empties_the_pipe(waiting: Path) -> None:
+    """A reader that has fallen asleep does not keep the command from ending."""
+    source = (
+        "async def grow(x): return x * 1000\n"
+        "from antflow import Pipeline, Stage\n"
+        "pipeline = Pipeline([Stage('Grow', 1, [grow])])\n"
+    )
+    (waiting / "growing.py").write_text(source)
+    (waiting / "many.txt").write_text("0123456789\n" * 10_000)
+    process = start(waiting, "run", "growing:pipeline", "--items", "many.txt", *QUIET)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["id"] == 1
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "no more items")
+    process.send_signal(signal.SIGINT)
+    watch = threading.Timer(60, process.kill)
+    watch.start()
+    process.wait()
+    watch.cancel()
+    assert process.returncode == 130
+    with process:
+        pass
+
+
+# -- on a terminal ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def screen() -> Iterator[PtyScreen]:
+    """A terminal."""
+    pytest.importorskip("termios")
+    from tests.pty_screen import PtyScreen
+
+    screen = PtyScreen(columns=100, rows=30)
+    yield screen
+    screen.close()
+
+
+def run_on(screen: PtyScreen, *args: object) -> Any:
+    """Start the command in a terminal; returns the terminal's settings before that."""
+    import termios
+
+    settings = termios.tcgetattr(screen.stream.fileno())
+    screen.spawn(f"from antflow.cli import main; main({list(map(str, args))!r})")
+    return settings
+
+
+@pytest.mark.parametrize("dashboard", ["auto", "progress", "detailed", "full"])
+def test_terminal_after_ctrl_c(waiting: Path, screen: PtyScreen, dashboard: str) -> None:
+    """Two signals in the middle of a dashboard leave the cursor, the screen and the settings."""
+    import termios
+
+    (waiting / "many.txt").write_text("1\n" * 100)
+    args = ("run", "waiting:pipeline", "--items", "many.txt", "--dashboard", dashboard)
+    settings = run_on(screen, *args, "--out", "out.jsonl")
+    screen.wait_until(lambda: (waiting / "begun").exists(), "that it began")
+    assert b"\x1b[?25l" in screen.raw
+    screen.signal(signal.SIGINT)
+    screen.signal(signal.SIGTERM)  # two of a kind might be taken for one
+    assert screen.wait() in (130, 143)  # whichever was heard first
+    assert (b"\x1b[?1049h" in screen.raw) is (dashboard == "full")
+    assert not screen.is_alternate
+    assert not screen.is_cursor_hidden
+    assert termios.tcgetattr(screen.stream.fileno()) == settings
+    assert "Traceback" not in screen.paper
+    assert "cancelled in " in screen.paper
+
+
+def test_results_on_the_terminal_of_the_dashboard(folder: Path, screen: PtyScreen) -> None:
+    """Results and a dashboard on one terminal: each result is a line of its own that stays."""
+    (folder / "items").write_text("1\n2\n3\n")
+    run_on(screen, "run", "app:pipeline", "--items", "items", "--dashboard", "compact")
+    assert screen.wait() == 0
+    lines = screen.paper.splitlines()
+    for number in (1, 2, 3):
+        assert lines.count(json.dumps({"id": number, "value": str(number)})) == 1
+        assert f"fetching {number}" in lines
+    assert any(line.startswith("3 ok, 0 failed in ") for line in lines)
+
+
+def test_dashboard_is_drawn_on_standard_error(folder: Path, screen: PtyScreen) -> None:
+    """With results in a pipe the dashboard is still on the terminal, and not in the pipe."""
+    (folder / "items").write_text("1\n2\n3\n")
+    code = (
+        "import os, subprocess, sys\n"
+        "args = [sys.executable, '-m', 'antflow', 'run', 'app:pipeline', '--items', 'items']\n"
+        "done = subprocess.run(args, stdout=open('out', 'wb'))\n"
+        "sys.exit(done.returncode)\n"
+    )
+    screen.spawn(f"import os; os.chdir({str(folder)!r})\n{code}")
+    assert screen.wait() == 0
+    assert b"\x1b[?25l" in screen.raw
+    assert not screen.is_cursor_hidden
+    assert {item["id"] for item in objects_of((folder / "out").read_text())} == {1, 2, 3}
