@@ -264,3 +264,8 @@ async def asynchronous() -> Any:
 
 def use(value: int, model: str) -> tuple[int, str]:
     return value, model
+
+
+def three_of(value: int) -> Any:
+    """An iterator that can be sent between processes."""
+    return iter([value] * 3)

@@ -810,3 +810,10 @@ if __name__ == "__main__":
     code, out, error = ended(program)
     assert (code, error) == (0, "")
     assert "could be started: daemonic processes are not allowed to have children" in out
+
+
+def test_iterator_from_a_child_process_is_taken_from_once() -> None:
+    """Where a task in a process returns an iterator, its values become items, each once."""
+    stage = Stage("A", 1, [tasks.three_of], executor="process", expand=True)
+    results = asyncio.run(Pipeline([stage]).run([1, 2], timeout=30))
+    assert results.values() == [1, 1, 1, 2, 2, 2]

@@ -606,9 +606,36 @@ def test_error_of_an_open_run_has_its_results() -> None:
     assert results.stats.items_failed == 1
 
 
-def test_many_items_with_one_id_do_not_block_the_loop() -> None:
-    """Names for ids that come twice are found without trying all earlier ones."""
-    names = run_virtual(
-        lambda: Pipeline([Stage("A", 1, [Calls()])]).run([{"id": "x"} for _ in range(20_000)])
+def test_many_items_with_one_id_are_named_without_trying_all_names() -> None:
+    """The name for an id that comes again is found at once, not after all earlier ones."""
+    asked = 0
+
+    class Name:
+        """An id that counts how often its text is asked for."""
+
+        def __str__(self) -> str:
+            nonlocal asked
+            asked += 1
+            return "x"
+
+    name = Name()
+    results = run_virtual(
+        lambda: Pipeline([Stage("A", 1, [Calls()])]).run([{"id": name} for _ in range(200)])
     )
-    assert [names[1].id, names[-1].id] == ["x#2", "x#20000"]
+    assert [results[1].id, results[-1].id] == ["x#2", "x#200"]
+    assert asked < 5 * 200
+
+
+def test_seconds_when_a_retry_follows_an_item_that_passed_by() -> None:
+    """A worker that waited for a callback of a skipped item begins the next one when it does."""
+
+    async def main() -> Any:
+        async def slow(*_: Any) -> None:
+            await asyncio.sleep(10)
+
+        stage = Stage("A", 1, [FailTimes(1)], skip_if=lambda value: value == 1, on_skip=slow)
+        stage.task_wait_seconds = 1.0
+        return (await Pipeline([stage]).run([0, 1])).stats.stage_stats["A"]
+
+    stats = run_virtual(main)
+    assert (stats.busy_seconds, stats.blocked_seconds) == (0, 10)

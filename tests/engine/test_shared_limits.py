@@ -211,3 +211,32 @@ def test_ordered_stream_that_expands_feels_a_slow_consumer() -> None:
         return taken
 
     assert run_virtual(main) < 100
+
+
+@pytest.mark.parametrize("how", ["expand", "feed"])
+def test_both_kinds_of_limit_of_a_stage_whose_next_is_full(how: str) -> None:
+    """A task's own limit is given back too while it waits for room: nobody waits in a circle."""
+
+    async def main() -> int:
+        async def task(value: Any) -> Any:
+            await asyncio.sleep(0.01)
+            if how == "expand":
+                return [value] * 3
+            await pipeline.feed([value] * 3, "B")
+            return value
+
+        stages = [
+            Stage(
+                "A",
+                4,
+                [task],
+                limits=[Limit(concurrency=2)],
+                task_concurrency_limits={"task": 1},
+                expand=how == "expand",
+            ),
+            Stage("B", 1, [lasting], queue_capacity=1),
+        ]
+        pipeline = Pipeline(stages)
+        return len(await pipeline.run(range(10)))
+
+    assert run_virtual(main) == (30 if how == "expand" else 40)

@@ -120,10 +120,7 @@ class Attempt:
             try:
                 yield
             finally:
-                if (thread := self._stage.abandoned.get(worker.index)) is not None:
-                    permit.release_after(thread)
-                else:
-                    permit.release()
+                permit.release(self._stage.abandoned.get(worker.index))
 
     def _time_left(self, envelopes: Sequence[Envelope]) -> tuple[float | None, str]:
         seconds = self._run.item_timeout

@@ -15,10 +15,12 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from antflow._core.limit import Limit
 from antflow._core.stage import TaskFunc, attempt_timeout, task_name
 from antflow._core.stage_checks import is_generator
 from antflow._engine.current import seat_here
 from antflow._engine.expansion import expand
+from antflow._engine.limits import Admission
 from antflow._engine.time_limit import time_limit
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def _call_of(stage: StageRun, task: TaskFunc, *, expands: bool) -> Call:
         call = partial(_isolated, call)
     most = options.task_concurrency_limits.get(task_name(task))
     if most is not None:
-        call = partial(_a_few_at_once, stage, call, asyncio.Semaphore(most))
+        call = partial(_a_few_at_once, stage, call, Admission([Limit(most)], stage.run.timers.now))
     return call
 
 
@@ -96,17 +98,14 @@ async def _in_time(call: Call, seconds: float, value: Any) -> Any:
         return await call(value)
 
 
-async def _a_few_at_once(
-    stage: StageRun, call: Call, semaphore: asyncio.Semaphore, value: Any
-) -> Any:
-    await semaphore.acquire()
+async def _a_few_at_once(stage: StageRun, call: Call, gate: Admission, value: Any) -> Any:
+    permit = gate.permit(value)
+    if (wait := permit.acquire()) is not None:
+        await wait
     try:
         return await call(value)
     finally:
-        if (thread := stage.abandoned.get(seat_here()[1].index)) is not None:
-            thread.add_done_callback(lambda _: semaphore.release())  # it goes on after its time
-        else:
-            semaphore.release()
+        permit.release(stage.abandoned.get(seat_here()[1].index))
 
 
 async def _isolated(call: Call, value: Any) -> Any:

@@ -90,6 +90,13 @@ def is_drop(value: Any) -> bool:
     return value is Drop or isinstance(value, Drop)
 
 
+async def _taken(stage: StageRun, source: IterableSource) -> list[Any]:
+    if stage.runner.shares_memory:
+        taken: list[Any] = await stage.runner.call(source.take, LARGEST_CHUNK)
+        return taken
+    return source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
+
+
 async def _each(stage: StageRun, values: Any) -> AsyncGenerator[Iterable[Any], None]:
     """The values, some at a time, as an async generator of lists."""
     if isinstance(values, AsyncIterable):
@@ -107,7 +114,7 @@ async def _each(stage: StageRun, values: Any) -> AsyncGenerator[Iterable[Any], N
     elif isinstance(values, Iterator):
         source = IterableSource(values, stage.run.timers.now)
         try:
-            while chunk := await stage.runner.call(source.take, LARGEST_CHUNK):
+            while chunk := await _taken(stage, source):
                 yield chunk
         finally:
             with suppress(Exception):

@@ -107,17 +107,18 @@ class Permit:
         self._enter()
         return None
 
-    def release(self) -> None:
-        """The attempt is over: give back its slots, once. What it cost stays charged."""
-        self._is_released = True
-        current_permit.set(self._outer)
-        self._give_back()
+    def release(self, thread: asyncio.Future[Any] | None = None) -> None:
+        """The attempt is over: give back its slots, once. What it cost stays charged.
 
-    def release_after(self, thread: asyncio.Future[Any]) -> None:
-        """The attempt is over, but a thread goes on with it: give back its slots at its end."""
+        Args:
+            thread: A thread that goes on with it although its time is over: it keeps the slots.
+        """
         self._is_released = True
         current_permit.set(self._outer)
-        thread.add_done_callback(lambda _: self._give_back())
+        if thread is None:
+            self._give_back()
+        else:
+            thread.add_done_callback(lambda _: self._give_back())
 
     def suspend(self) -> None:
         """Give the slots back for a while. What it cost stays charged."""

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 class Runner(Protocol):
     """Calls plain functions for the workers of one stage."""
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether functions are called with the very objects, not with copies of them."""
+        ...
+
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
         """Call ``task`` for the worker this is called in, and await its answer if need be."""
         ...
@@ -50,6 +55,8 @@ def runner_for(stage: StageRun) -> Runner:
 class Inline:
     """Functions that do not block, on the event loop."""
 
+    shares_memory = True
+
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
         answer = call_apart(task, *args, **kwargs)
         return await answer if isawaitable(answer) else answer
@@ -67,6 +74,8 @@ class Threads:
     A worker with resources of its own has a thread of its own for them, because some, like a
     connection of `sqlite3`, are bound to the thread they were made in.
     """
+
+    shares_memory = True
 
     def __init__(self, stage: StageRun) -> None:
         self._stage = stage
@@ -120,11 +129,11 @@ class Elsewhere:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         # What runs in another process or interpreter cannot be handed a context.
-        self._shares_memory = type(executor) is ThreadPoolExecutor
+        self.shares_memory = type(executor) is ThreadPoolExecutor
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
         work: Callable[[], Any] = partial(_result_or_error, task, args, kwargs)
-        if self._shares_memory:
+        if self.shares_memory:
             work = partial(copy_context().run, work)
         result, error = await asyncio.get_running_loop().run_in_executor(self._executor, work)
         if error is not None:
@@ -137,6 +146,8 @@ class Elsewhere:
 
 class Processes:
     """Child processes, one per busy worker."""
+
+    shares_memory = False
 
     def __init__(self, stage: StageRun) -> None:
         refuse_unguarded()

@@ -39,9 +39,10 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
                 return
             time = now()
         if skip_if is not None and not envelope.attempts:
-            if await endings.passes_by(envelope, worker):
-                continue
+            passes = await endings.passes_by(envelope, worker)
             time = now()
+            if passes:
+                continue
         try:
             if (wait := recorder.started(envelope, worker, time)) is not None:
                 await wait
