@@ -766,3 +766,26 @@ def test_options_that_contradict_each_other_are_refused(options: Any, text: str)
     tasks = [_with_model] if "resources" in options else [Calls()]
     with pytest.raises(StageValidationError, match=text):
         Pipeline([Stage("A", 1, tasks, **options)])
+
+
+@pytest.mark.parametrize("option", ["hold_on", "wait"])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_function_that_is_asked_and_ends_the_program_loses_no_item(option: str, kind: Any) -> None:
+    """What `hold_on` or `wait` raises besides errors ends the run in order, or fails the item."""
+
+    def ends(_: Any) -> float:
+        raise kind
+
+    options: Any = {"wait": ends} if option == "wait" else {"hold_on": {Exception: ends}}
+    pipeline = Pipeline([Stage("A", 1, [FailTimes(1)], task_attempts=2, **options)])
+
+    async def main() -> None:
+        if kind is asyncio.CancelledError:
+            await pipeline.run([0])
+        else:
+            with pytest.raises(kind):
+                await pipeline.run([0])
+
+    run_virtual(main)
+    stats = pipeline.results.stats
+    assert stats.items_accepted == stats.items_in_flight + len(pipeline.results.outcomes) == 1

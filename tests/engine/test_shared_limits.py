@@ -240,3 +240,23 @@ def test_both_kinds_of_limit_of_a_stage_whose_next_is_full(how: str) -> None:
         return len(await pipeline.run(range(10)))
 
     assert run_virtual(main) == (30 if how == "expand" else 40)
+
+
+def test_rate_is_not_waited_for_again_after_waiting_for_room() -> None:
+    """An attempt that has started goes on when there is room, whatever the rate says to others."""
+
+    async def main() -> float:
+        async def spread(value: Any) -> Any:
+            if isinstance(value, int):
+                await pipeline.feed([0.5] * 3, "B")
+            return value
+
+        stages = [
+            Stage("A", 2, [spread], limits=[Limit(rate=1, period=60.0)]),
+            Stage("B", 1, [lasting], queue_capacity=1),
+        ]
+        pipeline = Pipeline(stages)
+        await pipeline.run(range(3))
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(main) == 120 + 4

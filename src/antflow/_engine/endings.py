@@ -158,6 +158,8 @@ class Endings:
         """A try failed: have the item wait for the next one, or settle it as dropped or failed."""
         while not is_drop(error):
             verdict = self._judged(envelope, worker, error)
+            if verdict is None:
+                return
             if verdict.hold is None:
                 break
             self._judge.hold([envelope], verdict.hold)
@@ -204,12 +206,16 @@ class Endings:
         self._judge.hold(group, max(seconds))
         return True
 
-    def _judged(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> Verdict:
+    def _judged(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> Verdict | None:
+        """What follows; ``None`` where a function of the user's that was asked ended the run."""
         try:
             return self._judge.verdict(envelope, error, worker.task or "")
         except asyncio.CancelledError:
             self.give_up(envelope, worker)
             raise
+        except BaseException as interruption:  # why: it ends the run, in order; see `interrupt`
+            self.interrupt(interruption, envelope, worker)
+            return None
 
     async def _wait_untried(
         self, envelope: Envelope, worker: WorkerBook, error: Exception, seconds: float

@@ -74,6 +74,7 @@ class Permit:
     __slots__ = (
         "_future",
         "_has_slots",
+        "_is_lent",
         "_is_released",
         "_outer",
         "_suspended",
@@ -88,9 +89,15 @@ class Permit:
         self.serial = 0
         self._future: asyncio.Future[None] | None = None
         self._has_slots = False
+        self._is_lent = False
         self._is_released = False
         self._suspended = 0
         self._outer: HeldPermit | None = None
+
+    @property
+    def _limited(self) -> tuple[Turnstile, ...]:
+        """Those with slots. A rate alone has nothing that could be lent."""
+        return tuple([each for each in self._turnstiles if each.limit.concurrency is not None])
 
     def acquire(self) -> Wait:
         """Start at once if there is room and nobody waits, or say what to await.
@@ -123,7 +130,12 @@ class Permit:
     def suspend(self) -> None:
         """Give the slots back for a while. What it cost stays charged."""
         self._suspended += 1
-        self._give_back()
+        if self._has_slots and not self._is_lent:
+            self._is_lent = True
+            for turnstile in self._limited:
+                turnstile.in_use -= 1
+            if freed := [turnstile for turnstile in self._limited if turnstile.lines]:
+                serve(freed)
 
     async def resume(self) -> None:
         """Wait for the slots again, at no further cost.
@@ -134,16 +146,16 @@ class Permit:
         Cancellation: it has no slots, and is only to be released.
         """
         self._suspended -= 1
-        if self._suspended or self._is_released:
+        if self._suspended or self._is_released or not self._limited:
             return
-        again = Permit(self._turnstiles, [0.0] * len(self.costs))
+        again = Permit(self._limited, [0.0] * len(self._limited))
         if (wait := again.acquire()) is not None:
             await wait
         current_permit.set(self)
-        if self._suspended or self._is_released or self._has_slots:  # meanwhile
+        if self._suspended or self._is_released or not self._is_lent:  # meanwhile
             again._give_back()
         else:
-            self._has_slots = True
+            self._is_lent = False
 
     def correct(self, limit: Limit, actual: float) -> None:
         """Charge or refund the difference between what it cost and what was charged.
@@ -205,7 +217,8 @@ class Permit:
             return
         self._has_slots = False
         for turnstile in self._turnstiles:
-            turnstile.in_use -= 1
+            if not (self._is_lent and turnstile in self._limited):
+                turnstile.in_use -= 1
         # Who waits for a rate alone is not helped by the end of an attempt.
         if freed := [t for t in self._turnstiles if t.lines and t.limit.concurrency is not None]:
             serve(freed)

@@ -80,6 +80,8 @@ class Judge:
         except Exception as fault:  # the user's `hold_on`
             fault.__cause__ = error
             error, seconds = fault, None
+        except asyncio.CancelledError as fault:
+            error, seconds = own_failure(fault, "hold_on"), None
         if seconds is not None:
             return Verdict(about, error, hold=seconds)
         if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure

@@ -50,5 +50,5 @@ def main() -> None:
     """Staged asyncio pipelines you can watch and follow."""
 
 
-for module in (run, check, demo, doctor):
-    main.add_command(module.command)
+for _module in (run, check, demo, doctor):
+    main.add_command(_module.command)

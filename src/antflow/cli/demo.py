@@ -12,7 +12,7 @@ from antflow.cli.errors import INTERRUPTED
 from antflow.cli.parameters import Count
 
 MOST_WORKERS = 100
-DASHBOARDS = {
+DASHBOARDS: dict[str, str | None] = {
     "auto": "full",  # which writes plain lines where there is no terminal
     "none": None,
     **{name: name for name in ("log", "progress", "compact", "detailed", "full")},

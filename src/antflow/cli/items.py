@@ -259,7 +259,7 @@ def _finite(text: str) -> float:
     return number
 
 
-parse_json = json.JSONDecoder(
+parse_json: Callable[[str], Any] = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite
 ).decode
 

@@ -45,7 +45,7 @@ class BadLine(ValueError):
 
     def __init__(self, where: str, reason: str, text: str = "", number: int = 0) -> None:
         super().__init__(f"{where}: {reason}")
-        self.text = text[:KEPT_OF_A_BAD_LINE]
+        self.text: str = text[:KEPT_OF_A_BAD_LINE]
         self.number = number
 
 
@@ -73,8 +73,8 @@ class InputFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.name = "<stdin>" if path == STDIN else path
-        self.has_more = False
+        self.name: str = "<stdin>" if path == STDIN else path
+        self.has_more: bool = False
         self._number = 0
         try:
             self._file = _open(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from math import inf
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,7 +18,13 @@ DIGITS = re.compile(r"[0-9]{1,15}")
 PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 
 
-class Count(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # generic since click 8.2
+
+
+class Count(ParamType):
     """A whole number.
 
     Args:
@@ -49,7 +55,7 @@ class Count(click.ParamType):  # type: ignore[type-arg] # generic since click 8.
         return f"a whole number from {self.minimum} to {self.maximum}, in plain digits"
 
 
-class StageWorkers(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
+class StageWorkers(ParamType):
     """``Stage=N``: a stage and its workers, as a pair."""
 
     name = "stage workers"
@@ -67,7 +73,7 @@ class StageWorkers(click.ParamType):  # type: ignore[type-arg] # generic since c
         return stage, Count(1).convert(number, param, ctx)
 
 
-class FailureLimit(click.ParamType):  # type: ignore[type-arg] # generic since click 8.2
+class FailureLimit(ParamType):
     """``N`` or ``N%``: an int, or a ratio between 0.0 and 1.0, as `Pipeline.run` takes it."""
 
     name = "failure limit"

@@ -33,7 +33,8 @@ class ProgressDisplay(BaseDashboard):
         if total is not None:
             check_count(ValueError, "total", total, 0, "must be a whole number >= 0, or None")
         check_count(ValueError, "width", width, 1, "must be a whole number >= 1")
-        self._expected = self.total = total or 0
+        self.total: int = total or 0
+        self._expected = self.total
         self.width = width
 
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:
