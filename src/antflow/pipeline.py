@@ -154,6 +154,7 @@ class RunHandle(Generic[Out]):
         """What has come out so far; final once the run is over."""
         if self._final is not None:
             return self._final
+        is_over = self._run.is_over  # asked before: another thread may look while the run ends
         results = RunResults(
             tuple(self._collected),
             self._run.failures.summary(),
@@ -161,10 +162,10 @@ class RunHandle(Generic[Out]):
             self.run_id,
             self._run.stopped_by,
         )
-        if self._run.is_over:
+        if is_over and self._final is None:
             self._final = results
-            self._collected.clear()
-        return results
+            self._collected = []
+        return results if self._final is None else self._final
 
     @named_options
     async def feed(

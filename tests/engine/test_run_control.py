@@ -639,3 +639,28 @@ def test_seconds_when_a_retry_follows_an_item_that_passed_by() -> None:
 
     stats = run_virtual(main)
     assert (stats.busy_seconds, stats.blocked_seconds) == (0, 10)
+
+
+def test_results_read_while_the_run_ends_are_not_final() -> None:
+    """Whoever reads the results just before the end does not make an incomplete list the last."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])])
+        async with pipeline.open() as run:
+            engine = run._run
+            await run.feed([1, 2])
+            stats = engine.stats
+
+            def slow_stats() -> Any:
+                # What another thread does between taking the results and asking for the end.
+                is_over.append(True)
+                return stats()
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(type(engine), "is_over", property(lambda _: bool(is_over)))
+                patch.setattr(engine, "stats", slow_stats)
+                assert len(run.results) == 0
+        assert len(run.results) == 2
+
+    is_over: list[bool] = []
+    run_virtual(main)

@@ -260,3 +260,15 @@ def test_rate_is_not_waited_for_again_after_waiting_for_room() -> None:
         return asyncio.get_running_loop().time()
 
     assert run_virtual(main) == 120 + 4
+
+
+def test_hold_from_a_later_event_loop() -> None:
+    """A limit whose event loop is over can be held from another one."""
+    limit = Limit(concurrency=1)
+    asyncio.run(Pipeline([Stage("A", 1, [Calls()], limits=[limit])]).run([1]))
+
+    async def main() -> None:
+        limit.hold(5)
+
+    asyncio.run(main())
+    assert 0 < limit.statistics().held <= 5

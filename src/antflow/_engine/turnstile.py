@@ -265,8 +265,8 @@ def call_in_loop(
     try:
         is_here = asyncio.get_running_loop() is loop
     except RuntimeError:
-        is_here = loop.is_closed()  # then it has no thread
-    if is_here:
+        is_here = False
+    if is_here or loop.is_closed():  # a closed loop has no thread
         callback(*args)
     else:
         loop.call_soon_threadsafe(callback, *args)
