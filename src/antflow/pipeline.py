@@ -917,8 +917,14 @@ class Pipeline(Generic[Taken, Out]):
         return None
 
     def _handle_under_way(self) -> RunHandle | None:
-        here = self._handle_here()
-        return self._started if here is None or here._run.is_over else here
+        """The run that `feed`, `join` and `shutdown` are about.
+
+        The one the caller is part of; else the one begun with `start`; else the latest.
+        """
+        for handle in (self._handle_here(), self._started, self._latest):
+            if handle is not None and not handle._run.is_over:
+                return handle
+        return self._started
 
     def _handle(self) -> RunHandle | None:
         return self._handle_here() or self._latest

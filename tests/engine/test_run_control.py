@@ -664,3 +664,42 @@ def test_results_read_while_the_run_ends_are_not_final() -> None:
 
     is_over: list[bool] = []
     run_virtual(main)
+
+
+def test_feed_beside_a_run_goes_into_that_run() -> None:
+    """``pipeline.feed()`` from outside adds to the run under way, and begins no other."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [Sleeper()])])
+        running = asyncio.ensure_future(pipeline.run(range(30)))
+        await asyncio.sleep(1.5)
+        await pipeline.feed([99])
+        assert 99 in (await running).values()
+        async with pipeline.open() as run:
+            await pipeline.feed([3])
+        assert run.results.values() == [3]
+
+    run_virtual(main)
+
+
+def test_shutdown_beside_a_run_ends_that_run() -> None:
+    """``pipeline.shutdown()`` from outside ends the run under way."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [Sleeper()])])
+        running = asyncio.ensure_future(pipeline.run(range(30)))
+        await asyncio.sleep(1.5)
+        await pipeline.shutdown()
+        results = await running
+        assert results.values() == [0, 1]
+        assert results.stats.items_cancelled == results.stats.items_accepted - 2
+
+    run_virtual(main)
+
+
+class Sleeper:
+    """A task that takes a second."""
+
+    async def __call__(self, value: int) -> int:
+        await asyncio.sleep(1)
+        return value

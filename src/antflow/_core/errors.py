@@ -93,7 +93,8 @@ class WorkerLostError(TaskFailedError):
     stands_for_original = False
 
     def __str__(self) -> str:
-        return f"task {self.task_name!r} ended its process again and again"
+        why = f"{type(self.original_exception).__name__}: {self.original_exception}"
+        return f"task {self.task_name!r} ended its process again and again ({why})"
 
 
 class RetryAfter(AntFlowError, RuntimeError):
