@@ -128,6 +128,7 @@ class Run:
         self.handle: Any = None
         self._loop = asyncio.get_running_loop()
         self.timers: LoopTimers = LoopTimers(self._loop, self.crash)
+        self._cpu_began = time.process_time()
         self.facts: RunFacts = RunFacts(
             run_id=os.urandom(8).hex(),
             stage_names=tuple(stage.name for stage in stages),
@@ -150,6 +151,7 @@ class Run:
         self.item_timeout = item_timeout
         self._resources: dict[object, Resources] = {}
         self._ended_mono: float | None = None
+        self._cpu_ended: float | None = None
         self._is_stopping = False
         self._deliver = deliver if reorder is None else reorder.deliver
         self.reorder = reorder
@@ -461,7 +463,12 @@ class Run:
             skipped_duplicates=self.intake.skipped,
             total=self.total,
             state=self.state,
+            cpu_seconds=self._cpu_seconds(),
         )
+
+    def _cpu_seconds(self) -> float:
+        until = time.process_time() if self._cpu_ended is None else self._cpu_ended
+        return until - self._cpu_began
 
     def set_workers(self, stage: int, count: int) -> None:
         """Have ``count`` workers in a stage from now on; who is to leave ends the item in hand."""
@@ -705,6 +712,7 @@ class Run:
             self.crash(error, "the supervisor")
         finally:
             self._ended_mono = self.timers.now()
+            self._cpu_ended = time.process_time()
             if self.observer is not None:
                 self.observer.closed()
             self._ended.set_result(None)
@@ -780,6 +788,7 @@ def take_snapshot(
     skipped_duplicates: int = 0,
     total: int | None = None,
     state: RunState = "idle",
+    cpu_seconds: float = 0.0,
 ) -> DashboardSnapshot:
     """A snapshot of the books; ``until``: when the run was over, if it is."""
     ran_until = now if until is None else until
@@ -795,4 +804,5 @@ def take_snapshot(
         total_items=total,
         state=state,
         elapsed=ran_until - facts.started_mono,
+        cpu_seconds=cpu_seconds,
     )
