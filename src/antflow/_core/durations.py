@@ -1,9 +1,9 @@
 """Durations, counted in buckets: any number of them in constant memory.
 
-Each bucket is a constant factor wider than the one before, so that a quantile is read with a bounded
-relative error, whatever the durations are (Masson, Rim and Lee, "DDSketch", VLDB 2019). Durations
-below a shortest one are only counted, and not even that here: whoever reads says how many there were
-in all. So what a task costs that does nothing is one comparison.
+Each bucket is wider than the one before by a constant factor, so that a quantile is read with a
+bounded relative error, whatever the durations are (Masson, Rim and Lee, "DDSketch", VLDB 2019).
+Durations below a shortest one are only counted, and not even that here: whoever reads says how many
+there were in all. So what a task costs that does nothing is one comparison.
 """
 
 from __future__ import annotations

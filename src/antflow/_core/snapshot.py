@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from antflow._core.durations import SHORTEST_WAIT, Durations
+from antflow._core.durations import Durations
 from antflow._core.ledger import WaitReason
 
 WorkerStatus = Literal["idle", "busy"]
@@ -144,8 +144,8 @@ class StageStats:
     retry_waiting_seconds: float = 0.0
     starved_seconds: float = 0.0
     stalled_seconds: float = 0.0
-    run_times: Durations = Durations()
-    queue_waits: Durations = Durations(shortest=SHORTEST_WAIT)
+    run_times: Durations = field(default_factory=Durations)
+    queue_waits: Durations = field(default_factory=Durations)
 
 
 @dataclass(slots=True)
