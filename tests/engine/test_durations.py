@@ -55,7 +55,7 @@ def test_run_times_leave_out_what_a_limit_holds_up() -> None:
     async def task(number: int) -> None:
         await asyncio.sleep(2)
 
-    stage = Stage("A", 10, [task], limits=[Limit(rate=1, period=10)])
+    stage = Stage("A", 2, [task], limits=[Limit(rate=1, period=10)])
     read = run_virtual(lambda: stats_of(stage, items=10))["A"]
     assert read.limited_seconds > 100
     assert read.run_times.quantile(0) == read.run_times.quantile(1) == about(2)
