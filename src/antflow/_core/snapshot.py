@@ -286,6 +286,7 @@ class DashboardSnapshot:
         loop: Whether something blocks the event loop.
         cpu_seconds: Seconds of processor time that the whole process took since the run began, in
             all its threads.
+        intake_seconds: Seconds for which items could come: ``elapsed`` while they still can.
     """
 
     worker_states: dict[str, WorkerState]
@@ -299,3 +300,4 @@ class DashboardSnapshot:
     elapsed: float = 0.0
     loop: LoopHealth = LoopHealth()
     cpu_seconds: float = 0.0
+    intake_seconds: float = 0.0

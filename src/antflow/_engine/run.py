@@ -280,7 +280,7 @@ class Run:
 
         May be called twice.
         """
-        self.intake.has_ended = True
+        self.intake.end()
         self._close_source()
         self._wake_batches()
         self._check_finished()
@@ -464,6 +464,7 @@ class Run:
             total=self.total,
             state=self.state,
             cpu_seconds=self._cpu_seconds(),
+            intake_ended=self.intake.ended_mono,
         )
 
     def _cpu_seconds(self) -> float:
@@ -676,7 +677,8 @@ class Run:
 
     def _stop(self) -> None:
         self._is_stopping = True
-        self.intake.is_closed = self.intake.has_ended = True
+        self.intake.is_closed = True
+        self.intake.end()
         self._close_source()
         self._close_stages()
         if not self._finishing.done():
@@ -789,6 +791,7 @@ def take_snapshot(
     total: int | None = None,
     state: RunState = "idle",
     cpu_seconds: float = 0.0,
+    intake_ended: float | None = None,
 ) -> DashboardSnapshot:
     """A snapshot of the books; ``until``: when the run was over, if it is."""
     ran_until = now if until is None else until
@@ -805,4 +808,5 @@ def take_snapshot(
         state=state,
         elapsed=ran_until - facts.started_mono,
         cpu_seconds=cpu_seconds,
+        intake_seconds=(ran_until if intake_ended is None else intake_ended) - facts.started_mono,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from antflow import RunResults, StageStats
 from antflow._core.text import clean
-from antflow._monitor.view import counts_text
+from antflow._monitor.progress import counts_text
 
 MOST_ERROR_TYPES = 5
 

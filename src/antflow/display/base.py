@@ -18,7 +18,8 @@ from antflow._core.options import named_options
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
-from antflow._monitor.view import Progress, counts_text, progress
+from antflow._monitor.progress import counts_text
+from antflow._monitor.view import View, Viewer
 from antflow.display.capture import is_captured, is_terminal
 from antflow.display.plain import PlainLog
 from antflow.display.terminal import AlternateScreen, LiveArea, Terminal
@@ -65,8 +66,8 @@ class BaseDashboard(DashboardProtocol):
     # Class attributes, so that a subclass need not call __init__.
     _expected: int = 0
     _name: str = "pipeline"
-    _snapshot: DashboardSnapshot | None = None
-    _progress: Progress | None = None
+    _viewer: Viewer | None = None
+    _view: View | None = None
     _terminal: Terminal | None = None
     _log: PlainLog | None = None
 
@@ -88,7 +89,7 @@ class BaseDashboard(DashboardProtocol):
         self._close()
         self.total = total_items or self._expected
         self.start_time = None
-        self._snapshot = self._progress = None
+        self._viewer = self._view = None
         self._name = getattr(pipeline, "name", self._name)
         if self._draws and _can_draw_on(sys.stdout):
             screen = AlternateScreen if self._fills_screen else LiveArea
@@ -116,34 +117,38 @@ class BaseDashboard(DashboardProtocol):
         counts = self._counts(results, summary)
         log, self._log = self._log, None
         if log is not None:
-            log.finish(summary, counts)
+            log.finish(self._view, summary, counts)
         terminal, self._terminal = self._terminal, None
         if terminal is not None:
             last = None
             try:
-                if self._snapshot is not None:
-                    last = self._last_frame(self._snapshot)
+                if self._view is not None:
+                    last = self._last_frame(self._view.snapshot)
             finally:
                 terminal.close(last, counts)
 
     def _last_frame(self, snapshot: DashboardSnapshot) -> RenderableType:
         return self.render(snapshot)
 
-    def _see(self, snapshot: DashboardSnapshot) -> Progress:
-        """How far the run is, as far as this display has seen it."""
-        if snapshot is not self._snapshot or self._progress is None:
-            self._progress = progress(snapshot, self.total or None, self._progress)
-            self._snapshot = snapshot
-            if self.start_time is None:
-                self.start_time = snapshot.timestamp - snapshot.elapsed
-        return self._progress
+    def _see(self, snapshot: DashboardSnapshot) -> View:
+        """What is worth showing, as far as this display has seen the run."""
+        if self._viewer is None:
+            self._viewer = Viewer(self.total or None)
+        if self.start_time is None:
+            self.start_time = snapshot.timestamp - snapshot.elapsed
+        self._view = self._viewer.see(snapshot)
+        return self._view
+
+    def _printed(self, most: int) -> list[str]:
+        """The last lines that others have printed meanwhile."""
+        return []
 
     def _counts(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> str:
         stats = getattr(results, "stats", None)
         if not isinstance(stats, PipelineStats):
-            if self._snapshot is None:
+            if self._view is None:
                 return counts_text(len(results), summary.total_failed)
-            stats = self._snapshot.pipeline_stats
+            stats = self._view.snapshot.pipeline_stats
         return counts_text(
             stats.items_processed, stats.items_failed, stats.items_dropped, stats.items_cancelled
         )
