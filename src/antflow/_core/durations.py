@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log
 
+from antflow._core.checks import check_share
+from antflow._core.options import named_options
+
 ERROR = 0.04
 """Relative error of a quantile, at most."""
 
@@ -40,12 +43,17 @@ class Durations:
     shortest: float = SHORTEST_RUN
     buckets: Sequence[int] = ()
 
+    @named_options
     def quantile(self, share: float) -> float | None:
         """Seconds that ``share`` of the durations did not exceed; ``None`` when there are none.
 
         Args:
             share: From 0 to 1; 0.5 asks for the median.
+
+        Raises:
+            ValueError: It is not.
         """
+        check_share(ValueError, "share", share)
         if self.count <= 0:
             return None
         rank = max(ceil(share * self.count), 1)
