@@ -21,6 +21,7 @@ from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStat
 from antflow._monitor.progress import counts_text
 from antflow._monitor.view import View, Viewer
 from antflow.display.capture import is_captured, is_terminal
+from antflow.display.notebook import NotebookCell, kernel_display
 from antflow.display.plain import PlainLog
 from antflow.display.terminal import AlternateScreen, LiveArea, Terminal
 
@@ -30,10 +31,11 @@ __all__ = ["BaseDashboard"]
 class BaseDashboard(DashboardProtocol):
     """A display for the terminal. Subclass it, and say in `render` what a snapshot looks like.
 
-    It redraws in `on_update` and at no other time. What tasks print meanwhile appears above it.
-    Where standard output is no terminal (a file, a pipe, a build server), plain lines are written
-    instead, at every 5 % or 30 seconds. Nothing that happens to the terminal reaches the run. The
-    last line says how many items are ok and how many failed: ``90 ok, 10 failed``.
+    It redraws in `on_update` and at no other time. What tasks print meanwhile appears above it. In
+    a notebook it is one output of the cell, redrawn at most twice a second. Where standard output
+    is no terminal (a file, a pipe, a build server), plain lines are written instead, at every 5 %
+    or 30 seconds. Nothing that happens to the terminal reaches the run. The last line says how many
+    items are ok and how many failed: ``90 ok, 10 failed``.
 
     Example:
         ```python
@@ -68,7 +70,7 @@ class BaseDashboard(DashboardProtocol):
     _name: str = "pipeline"
     _viewer: Viewer | None = None
     _view: View | None = None
-    _terminal: Terminal | None = None
+    _terminal: Terminal | NotebookCell | None = None
     _log: PlainLog | None = None
 
     @named_options
@@ -91,6 +93,10 @@ class BaseDashboard(DashboardProtocol):
         self.start_time = None
         self._viewer = self._view = None
         self._name = getattr(pipeline, "name", self._name)
+        if self._draws and (display := kernel_display(sys.stdout)) is not None:
+            self._terminal = NotebookCell(display)
+            self._terminal.open()
+            return
         if self._draws and _can_draw_on(sys.stdout):
             screen = AlternateScreen if self._fills_screen else LiveArea
             terminal = screen(sys.stdout)
