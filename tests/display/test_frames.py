@@ -247,8 +247,8 @@ def test_share_order() -> None:
 def test_picture_stands_alone(level: str) -> None:
     """The SVG refers to nothing outside itself, and is the same every time."""
     snapshot = make_snapshot(message='<&"> [red] \x1b[31m')
-    picture = svg(snapshot, level, 100, 30, title="a <b> & c")
-    assert picture == svg(snapshot, level, 100, 30, title="a <b> & c")
+    picture = svg([snapshot], level, 100, 30, title="a <b> & c")
+    assert picture == svg([snapshot], level, 100, 30, title="a <b> & c")
     assert picture.startswith("<svg")
     outside = picture.replace('xmlns="http://www.w3.org/2000/svg"', "")
     for word in ("http", "@font-face", "src:", "<script", "<image", "@import"):
