@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from antflow import DashboardSnapshot, ErrorSummary, PipelineStats
+from antflow import DashboardSnapshot, ErrorSummary, LoopHealth, LoopStall, PipelineStats
 from antflow.display import BaseDashboard, create
+from antflow.display.canvas import Canvas
 from antflow.display.layout import Wish, share
 from antflow.display.picture import svg
 from tests.display.conftest import make_snapshot
@@ -194,6 +195,130 @@ def test_full_leaves_a_detailed_frame_with_the_errors() -> None:
     assert "stage " in text
     assert "171  TimeoutError     Enrich" in text
     assert "workers 40" not in text
+
+
+def test_worker_signs_and_their_numbers() -> None:
+    """Each worker has the sign of what it does, and the heading counts them."""
+    snapshot = make_snapshot(8, ("Only",))
+    states = list(snapshot.worker_states.values())
+    for state, (since, waits_for, attempt) in zip(
+        states,
+        [
+            (999.0, None, 1),
+            (100.0, None, 1),
+            (999.0, None, 2),
+            (999.0, "limit", 1),
+            (None, "room", 0),
+            (None, None, 0),
+            (999.0, None, 1),
+            (None, "retries", 0),
+        ],
+        strict=True,
+    ):
+        state.status = "idle" if since is None else "busy"
+        state.processing_since, state.attempt = since, attempt
+        state.waits_for = waits_for  # type: ignore[assignment]
+    lines = lines_of("full", snapshot, 100, 40)
+    heading = next(n for n, line in enumerate(lines) if line.startswith("─ workers 8"))
+    legend = "■ 2 running  ▲ 1 slow  ↻ 1 retrying  ◆ 1 limited  □ 2 blocked  · 1 idle"
+    assert legend in lines[heading]
+    assert lines[heading + 1].split() == ["Only", "■▲↻◆□·■□", "5/8"]
+
+
+def throughput_of(display: BaseDashboard, rows: int) -> list[str]:
+    """What stands under the heading of the throughput, when the rate has doubled."""
+    for second in range(1, 41):
+        settled = 100 * second if second <= 20 else 2000 + 200 * (second - 20)
+        snapshot = make_snapshot(settled=settled, failed=0, elapsed=float(second))
+        lines = lines_of(display, snapshot, 120, rows)
+    heading = next(n for n, line in enumerate(lines) if line.startswith("─ throughput"))
+    assert "items/s  last 0:30  now 199  mean 150  most 200 ─" in lines[heading]
+    end = next(n for n, line in enumerate(lines) if line.startswith("─ workers"))
+    return lines[heading + 1 : end]
+
+
+def test_throughput_over_time() -> None:
+    """The curve is half as high where the rate was half as high: in one row, or in two."""
+    assert throughput_of(create("full"), 14) == ["▄" * 40 + "█" * 80]
+    assert throughput_of(create("full"), 40) == [" " * 40 + "█" * 80, "█" * 120]
+
+
+def test_detailed_has_the_curve_on_one_line() -> None:
+    """The rate over time, and its figures, take one line."""
+    display = create("detailed")
+    for second in range(1, 11):
+        lines = lines_of(display, make_snapshot(settled=10 * second, failed=0, elapsed=second))
+    (curve,) = [line for line in lines if "items/s" in line]
+    assert curve.endswith("█  items/s  now 10.0  mean 10.0  most 10.0")
+
+
+def test_bottleneck_is_told_and_marked() -> None:
+    """The stage, its chip and the sentence; the sentence is broken between words."""
+    snapshot = make_snapshot()
+    stats = snapshot.pipeline_stats.stage_stats["Enrich"]
+    stats.busy_seconds, stats.blocked_seconds, stats.starved_seconds = 1250.0, 0.0, 0.0
+    stats.pending_items = 100
+    for level in ("detailed", "full"):
+        lines = lines_of(level, snapshot)
+        assert sum(line.startswith("▶Enrich ") for line in lines) == 1
+        sentence = lines.index(next(line for line in lines if line.startswith("▶ Bottleneck")))
+        assert lines[sentence].endswith("10 of 10 workers busy, its queue is full; 7 more workers")
+        assert lines[sentence + 1] == "would lift the rate by about 61%."
+    assert "│ ▶Enrich 6/10 +100 █ │" in lines_of("compact", snapshot)[1]
+
+
+def test_blocked_loop_is_told() -> None:
+    """What blocked the event loop, where and for how long: while it is news, and above the rest."""
+    stall = LoopStall(0.452, 990.0, "Parse", "Parse-W3", 7, "app.py:41 in parse", "time.sleep(1)")
+    snapshot = make_snapshot()
+    snapshot.loop = LoopHealth(0.123, 1, 0.452, stall)
+    expected = (
+        "▲ event loop blocked for 452ms by Parse-W3 on item 7 at app.py:41 in parse: time.sleep(1)"
+    )
+    for level in ("compact", "detailed", "full"):
+        assert expected in lines_of(level, snapshot, 120, 30)
+    assert "event loop 123ms late" in lines_of("full", snapshot, 120, 30)[0]
+    snapshot.timestamp = 1100.0
+    for level in ("compact", "detailed", "full"):
+        assert not any("blocked for" in line for line in lines_of(level, snapshot, 120, 30))
+
+
+def test_errors_say_how_long_ago() -> None:
+    """Type, stage, age, item and message; without the age where there is no room, or it is over."""
+    snapshot = make_snapshot()
+    snapshot.timestamp = 1086.0
+    row = next(line for line in lines_of("full", snapshot, 80, 30) if "TimeoutError" in line)
+    assert row.startswith("171  TimeoutError     Enrich  1:26 ago  item-18: read timed out")
+    narrow = next(line for line in lines_of("full", snapshot, 60, 30) if "TimeoutError" in line)
+    over = make_snapshot(state="finished")
+    last = next(line for line in lines_of("full", over, last=True) if "TimeoutError" in line)
+    assert "ago" not in narrow + last
+
+
+def test_full_has_a_log_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was printed last; a row per stage for the workers, and the errors, come first."""
+    printed = [f"line {number}" for number in range(50)]
+    monkeypatch.setattr(BaseDashboard, "_printed", lambda self, most: printed[-most:])
+    text = "\n".join(lines_of("full", make_snapshot(), 80, 24))
+    assert text.count("/10\n") == 4
+    assert "171  TimeoutError" in text
+    log = text.split("─ log ")[1].split("\n")[1:-1]
+    assert log == printed[-len(log) :]
+    assert len(log) >= 1
+    tall = "\n".join(lines_of("full", make_snapshot(), 80, 60))
+    assert "line 38\n" in tall
+    assert "line 49\n21446 ok" in tall
+
+
+@given(st.text("ab 日é", max_size=120), st.integers(1, 40), st.integers(1, 5))
+def test_text_is_wrapped_between_words(text: str, width: int, rows: int) -> None:
+    """No line is too wide, nothing is lost but spaces, and what does not fit is marked as cut."""
+    lines = [line.plain for line in Canvas(width, 9).wrapped(text, rows)]
+    assert len(lines) <= rows
+    assert all(cell_len(line) <= width for line in lines)
+    told = "".join(lines).replace(" ", "")
+    if not told.endswith("…") and width > 1:
+        assert told == Canvas(width, 9).text(text).replace(" ", "")
 
 
 def test_frame_in_ascii() -> None:

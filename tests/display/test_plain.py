@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antflow import ErrorSummary, Pipeline, RunResults, Stage
+from antflow import ErrorSummary, LoopHealth, LoopStall, Pipeline, RunResults, Stage
 from antflow.display import CompactDashboard, create
 from tests.display.conftest import MakeTerminal, make_snapshot
 
@@ -121,6 +121,45 @@ def test_lines_when_the_total_is_unknown(monkeypatch: pytest.MonkeyPatch) -> Non
     assert lines_of(file)[0].startswith("pipeline: 0 done, ")
     assert "%" not in file.getvalue()
     assert lines_of(file)[-1] == "27 ok, 3 failed"
+
+
+def test_lines_tell_of_a_blocked_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line more when something has blocked the event loop, and none until it happens again."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    display = create("log")
+    display.on_start(None, 1000)
+    for second in range(0, 100, 10):
+        snapshot = make_snapshot(4, total=1000, settled=10 * second, failed=0, elapsed=second)
+        stalls = (second >= 30) + (second >= 60)
+        stall = LoopStall(stalls / 2, 0.0, location="app.py:41 in parse") if stalls else None
+        snapshot.loop = LoopHealth(0.0, stalls, 0.5 * stalls, stall)
+        display.on_update(snapshot)
+    told = [line for line in lines_of(file) if "blocked" in line]
+    assert told == [
+        "pipeline: event loop blocked for 500ms at app.py:41 in parse",
+        "pipeline: event loop blocked for 1s at app.py:41 in parse",
+    ]
+
+
+def test_lines_sum_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors by type and by stage, what held the run back, and the counts."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    display = create("log")
+    display.on_start(None, 100)
+    snapshot = make_snapshot(4, ("A", "B"), total=100, settled=100, failed=9, state="finished")
+    snapshot.pipeline_stats.stage_stats["A"].busy_seconds = 10_000.0
+    display.on_update(snapshot)
+    summary = ErrorSummary(9, {"TimeoutError": 9}, {"B": 2, "A": 7}, [])
+    display.on_finish([], summary)
+    assert lines_of(file)[-4:] == [
+        "pipeline: 9 x TimeoutError",
+        "pipeline: failed by stage: A 7, B 2",
+        "pipeline: Bottleneck: A. Its 2 workers were busy 99% of the time; "
+        "1 more worker would have lifted the rate by about 45%.",
+        "91 ok, 9 failed",
+    ]
 
 
 def test_lines_when_there_are_many_types_of_errors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,3 +104,25 @@ def test_queue_waits_do_not_count_the_pause_before_a_retry() -> None:
     waits = run_virtual(lambda: stats_of(stage, items=1))["A"].queue_waits
     assert waits.count == 3
     assert waits.quantile(1) == 0.0
+
+
+@pytest.mark.parametrize("stops_at", [1000, 40])
+def test_intake_ends_once(stops_at: float) -> None:
+    """How long items could come is fixed by the end of the input, not by the end of the run."""
+
+    async def task(number: int) -> None:
+        await asyncio.sleep(1)
+
+    async def program() -> tuple[float, float]:
+        stages = [Stage("A", 1, [task]), Stage("B", 1, [task, task, task], queue_capacity=0)]
+        pipeline = Pipeline(stages)
+        running = asyncio.ensure_future(pipeline.run(range(20)))
+        await asyncio.sleep(5)
+        early = pipeline.get_dashboard_snapshot()
+        assert early.intake_seconds == early.elapsed == 5
+        await asyncio.wait([running], timeout=stops_at - 5)
+        await pipeline.shutdown()
+        late = pipeline.get_dashboard_snapshot()
+        return late.intake_seconds, late.elapsed
+
+    assert run_virtual(program) == (about(20), about(min(61, stops_at + 1)))

@@ -181,6 +181,8 @@ def test_promised_gain_is_what_comes(next_slowest: float) -> None:
     advice = watching.at(500).stages[1].advice  # "+5 workers: +50%"
     more, gain = advice.partition(" ")[0], advice.rpartition("+")[2].removesuffix("%")
     after = run_virtual(lambda: watch(stages(int(more)), range(3000)))
+    possible = min(1 / next_slowest, 2) - 1
+    assert int(gain) / 100 == pytest.approx(possible, abs=0.1)
     lifted = after.last.progress.per_second / watching.last.progress.per_second - 1
     assert lifted == pytest.approx(int(gain) / 100, abs=0.06)
 
@@ -224,8 +226,38 @@ def test_blocked_loop_when_nobody_saw_where() -> None:
 def test_computing_workers() -> None:
     """Workers that compute have the processor for a limit: more of them would not help."""
     found = found_in([stage()], span(Spent(busy=40), computed=9.9))
-    assert found.cause == "processor"
+    assert (found.cause, found.stage) == ("processor", "Only")
     assert 'executor="process"' in found.sentence
+
+
+def test_processor_that_has_no_time_left() -> None:
+    """Where no stage stands out and the process computes all the time, no stage is blamed."""
+    found = found_in([stage()], span(Spent(busy=20, starved=20), computed=9.9))
+    assert (found.cause, found.stage) == ("processor", None)
+
+
+def test_source_is_not_blamed_for_what_comes_after_its_end() -> None:
+    """The first stage had nothing to do because all items were in: the slow one is named."""
+    spent = Spent(busy=4, starved=36), Spent(busy=26, starved=14)
+    seen = Moment(10.0, 0.0, 0.0, 1.0, spent, (100, 100))
+    found = found_in([stage("Fetch"), stage("Parse")], seen, "finished")
+    assert (found.cause, found.stage) == ("stage", "Parse")
+
+
+def test_source_is_not_blamed_where_there_are_few_items() -> None:
+    """With fewer items than two for each worker most of them idle, whoever gives the items."""
+    spent = Spent(busy=4, starved=36)
+    assert found_in([stage(workers=101)], span(spent)).cause == "nothing"
+    assert found_in([stage(workers=100)], span(spent)).cause == "source"
+
+
+def test_gain_counts_what_does_not_come_that_far() -> None:
+    """Half of the items fail: the stage after it could take twice as many as it is given."""
+    first = StageStats("A", 0, 4, 100, 100, workers=4, capacity=40)
+    second = StageStats("B", 0, 0, 100, 0, workers=4, capacity=40)
+    spent = Spent(busy=40), Spent(busy=30, starved=10)
+    seen = Moment(10.0, 0.0, 0.0, 10.0, spent, (200, 100))
+    assert found_in([first, second], seen).advice == "+2 workers: +33%"
 
 
 def test_two_stages_that_are_equally_slow() -> None:

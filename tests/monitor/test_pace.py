@@ -84,7 +84,31 @@ def test_forecast_when_the_pace_halves() -> None:
     watching = run_virtual(lambda: watch([Stage("A", 10, [task])], range(2000)))
     later = watching.at(135).forecast
     assert later is not None
-    assert later.longest == pytest.approx(watching.last.progress.elapsed - 135, rel=0.2)
+    truth = watching.last.progress.elapsed - 135
+    assert later.longest == pytest.approx(truth, rel=0.2)
+    assert later.shortest > 0.65 * truth
+
+
+def test_forecast_when_a_later_stage_catches_up() -> None:
+    """A stage that hurries through what has piled up does not make the slow one faster."""
+    gate = asyncio.Event()
+
+    async def slow(number: int) -> int:
+        await asyncio.sleep(1)
+        return number
+
+    async def wait(number: int) -> int:
+        await gate.wait()
+        return number
+
+    async def program() -> Watching:
+        asyncio.get_running_loop().call_later(100, gate.set)
+        return await watch(
+            [Stage("A", 1, [slow]), Stage("B", 1, [wait], queue_capacity=0)], range(400)
+        )
+
+    watching = run_virtual(program)
+    assert abs(off_by(watching, watching.at(108))) < 0.2
 
 
 def test_forecast_where_items_fail() -> None:

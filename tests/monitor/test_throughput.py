@@ -23,6 +23,8 @@ def test_rate_that_changes() -> None:
     throughput.add(40, 1.0)
     throughput.add(4, 2.0)
     assert throughput.rates() == pytest.approx([40.0] * 4 + [4.0] * 4)
+    throughput.add(9, 2.1)  # not a whole bin: it would be told as too few
+    assert len(throughput.rates()) == 8
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), st.floats(0, 20_000)), max_size=60))

@@ -6,8 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antflow import WorkerState
-from antflow._monitor.workers import DOINGS, Doing, WorkerStrip, longest_running, what_it_does
+from antflow import (
+    DashboardSnapshot,
+    Durations,
+    ErrorSummary,
+    PipelineStats,
+    StageStats,
+    WorkerState,
+)
+from antflow._core.durations import SHORTEST_RUN, DurationCounter
+from antflow._monitor.workers import (
+    DOINGS,
+    Doing,
+    WorkerStrip,
+    longest_running,
+    what_it_does,
+    worker_strips,
+)
 
 NOW = 1000.0
 
@@ -35,6 +50,26 @@ def worker(since: float | None = NOW - 1, **known: object) -> WorkerState:
 def test_what_a_worker_does(state: WorkerState, expected: Doing) -> None:
     """What it waits for says more than how long it has been at it."""
     assert what_it_does(state, NOW - 30) == expected
+
+
+def test_slow_is_longer_than_most_and_longer_than_a_second() -> None:
+    """Three times the 95th percentile; where tries take no time, a second."""
+    counter = DurationCounter(SHORTEST_RUN)
+    counter.add(0.01)
+    quick = StageStats("Fetch", 0, 0, 1, 0, run_times=counter.read(1))
+    states = [worker(NOW - 0.9), worker(NOW - 1.1)]
+    snapshot = DashboardSnapshot(
+        {str(number): state for number, state in enumerate(states)},
+        {},
+        PipelineStats(0, 0, 0, {}, {"Fetch": quick}),
+        ErrorSummary(0, {}, {}, []),
+        NOW,
+    )
+    (strip,) = worker_strips(snapshot)
+    assert strip.doing == ("running", "slow")
+    quick.run_times = Durations()
+    (strip,) = worker_strips(snapshot)
+    assert strip.doing == ("running", "running")
 
 
 @given(
