@@ -21,6 +21,7 @@ from antflow import PipelineResult
 from antflow.cli.items import parse_json
 from antflow.cli.letters import (
     LETTER_KEYS,
+    MOST_LEVELS,
     bad_line,
     json_text,
     letter_line,
@@ -97,7 +98,7 @@ def test_json_keeps_what_it_can_say(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        ((1, 2), [1, 2]),
+        ((1, 2.5, True, None), [1, 2.5, True, None]),
         (Pair(1, 2), [1, 2]),
         ({2, 1}, [1, 2]),
         (Point(1, date(2024, 2, 29)), {"x": 1, "y": "2024-02-29"}),
@@ -154,7 +155,8 @@ def test_json_of_what_is_very_deep() -> None:
     for _ in range(100_000):
         value = [value]
     lost: set[str] = set()
-    assert json.loads(json_text(value, lost))
+    text = json_text(value, lost)
+    assert text == "[" * MOST_LEVELS + json.dumps(AGAIN, ensure_ascii=False) + "]" * MOST_LEVELS
     assert lost == {"list"}
     assert not survives_json(value)
 

@@ -108,14 +108,14 @@ def test_second_signal_cancels(waiting: Path, number: signal.Signals, code: int)
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("how", ["def wait(x): time.sleep(600)", "asyncio.to_thread"])
+@pytest.mark.parametrize("how", ["def wait(x): time.sleep(60)", "asyncio.to_thread"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_third_signal_ends_calls_in_threads(
     waiting: Path, how: str, number: signal.Signals, code: int
 ) -> None:
     """A call in a thread cannot be cancelled: all is told, and a third signal ends the program."""
     if how == "asyncio.to_thread":
-        how = "async def wait(x): await asyncio.to_thread(time.sleep, 600)"
+        how = "async def wait(x): await asyncio.to_thread(time.sleep, 60)"
     (waiting / "threads.py").write_text(
         "import asyncio, time\nfrom antflow import Pipeline, Stage\n"
         f"{how}\n"

@@ -20,7 +20,8 @@ def one(**options): return Pipeline([Stage("A", 1, [print])], **options)
 def named() -> Pipeline: return one(name="named")
 def text() -> "antflow.Pipeline": return one(name="text")
 def needs(number): called.append("needs")
-@functools.wraps(needs)
+def plain(): called.append("plain")
+@functools.wraps(plain)
 def wrapped(number): called.append("wrapped")
 def number() -> int: called.append("number"); return 5
 def five(): return 5
@@ -124,7 +125,7 @@ def test_target_that_is_private_to_python(folder: Path, target: str) -> None:
         ("odd:holder.secret", "something of type property"),
         ("odd:Holder.static", "something of type staticmethod"),
         ("odd:needs", r"needs arguments: needs\(number\)"),
-        ("odd:wrapped", r"needs arguments: needs\(number\)"),
+        ("odd:wrapped", r"needs arguments: plain\(number\)"),
         ("odd:number", "returns int, no Pipeline"),
         ("odd:waits", "is an async function"),
         ("odd:anything", "module 'odd' has no 'anything'"),
