@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,10 @@ pipeline = Pipeline([
 ], name="pages\\x1b[2J")
 """
 
-TOLD = ["antflow", "python", "needs", "extras", "stdout", "stderr", "environment", "event loop"]
+TOLD = [
+    *("antflow", "python", "needs", "extras", "stdout", "stderr", "environment"),
+    *("runs", "auto", "event loop"),
+]
 
 
 def test_check_describes(folder: Path) -> None:
@@ -81,6 +85,45 @@ def test_doctor_tells() -> None:
     assert f"click {metadata.version('click')}" in rows["needs"]
     assert "no terminal" in rows["stdout"]
     assert rows["event loop"].endswith("EventLoop")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "runs", "why"),
+    [
+        ("HOME", "x", "neither in a notebook nor on a build server", "is no terminal"),
+        ("CI", "true", "on a build server, as CI=true says", "is no terminal"),
+        ("JPY_PARENT_PID", "1", "started by the kernel of a notebook", "is no terminal"),
+    ],
+)
+def test_doctor_tells_where_it_runs(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, runs: str, why: str
+) -> None:
+    """Whether it is a notebook or a build server, and what "auto" would draw on each stream."""
+    for known in ("CI", "JPY_PARENT_PID"):
+        monkeypatch.delenv(known, raising=False)
+    monkeypatch.setenv(name, value)
+    rows = rows_of(antflow("doctor").output)
+    assert rows["runs"].startswith(runs)
+    assert rows["auto"] == (
+        f"plain lines, for stdout {why} (in a program); plain lines, for stderr {why} (antflow run)"
+    )
+
+
+def test_doctor_and_check_for_programs(folder: Path) -> None:
+    """With --json each is one object."""
+    assert list(json.loads(antflow("doctor", "--json").output)) == TOLD
+    (folder / "described.py").write_text(DESCRIBED)
+    told = json.loads(antflow("check", "described:pipeline", "--json").stdout)
+    assert told["name"] == "pages\x1b[2J"
+    assert told["stages"][1] == {
+        "name": "Store",
+        "workers": 1,
+        "capacity": None,
+        "tasks": ["parse"],
+        "attempts": 1,
+        "retries": "per_stage",
+        "options": {"skip_if": "is_old", "queue_capacity": "0", "retry_on": "OSError, KeyError"},
+    }
 
 
 def test_doctor_tells_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,21 +184,33 @@ def screen() -> Iterator[PtyScreen]:
 
 
 @pytest.mark.parametrize(
-    ("more", "shown"),
+    ("more", "shown", "drawn"),
     [
         (
             {"COLORTERM": "truecolor"},
             "terminal of 230 x 40, colors: truecolor, utf-8, Unicode bars",
+            "CompactDashboard, for stdout is a terminal",
         ),
-        ({"NO_COLOR": "1"}, "terminal of 230 x 40, colors: none, utf-8, Unicode bars"),
-        ({"PYTHONIOENCODING": "ascii"}, "colors: 256, ascii, ASCII bars"),
+        (
+            {"NO_COLOR": "1", "CI": "1"},
+            "terminal of 230 x 40, colors: none, utf-8, Unicode bars",
+            "plain lines, for CI=1 is set",
+        ),
+        (
+            {"PYTHONIOENCODING": "ascii", "CI": "0"},
+            "colors: 256, ascii, ASCII bars",
+            "CompactDashboard, for stdout is a terminal",
+        ),
     ],
 )
-def test_doctor_on_a_terminal(screen: PtyScreen, more: dict[str, str], shown: str) -> None:
-    """Size, colors and characters of the terminal, and the variable that is why."""
+def test_doctor_on_a_terminal(
+    screen: PtyScreen, more: dict[str, str], shown: str, drawn: str
+) -> None:
+    """Size, colors and characters of the terminal, what is drawn on it, and why."""
     screen.spawn("from antflow.cli import main; main(['doctor'])", **({"COLORTERM": None} | more))
     assert screen.wait() == 0
     rows = rows_of(screen.paper)
     assert shown in rows["stdout"]
     assert shown in rows["stderr"]
+    assert rows["auto"].startswith(drawn)
     assert "TERM=xterm-256color" in rows["environment"]

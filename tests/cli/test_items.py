@@ -8,7 +8,7 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -167,6 +167,61 @@ def test_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(Refusal, match="there is no standard input"):
         InputFile("-")
+
+
+def bad_lines(path: Path, format: Format) -> list[BadLine]:
+    """The lines that are no items."""
+    file = InputFile(str(path))
+    source = ItemSource(file, format, Pipeline([Stage("Keep", 1, [keep])]))
+    bad: list[BadLine] = []
+
+    async def put_aside(line: BadLine) -> None:
+        bad.append(line)
+
+    source.on_bad_line = put_aside
+
+    async def main() -> None:
+        async for _ in source.items():
+            pass
+
+    asyncio.run(main())
+    file.close()
+    return bad
+
+
+def test_bad_lines_are_kept_whole(tmp_path: Path) -> None:
+    """Of a line that is no item nothing is lost: its bytes, its length, all lines of a row."""
+    data = b"ok\n" + b"\xff" * 5000 + b"\xc3\xa4\n"
+    (bad,) = bad_lines(written(tmp_path, data), "lines")
+    assert bad.text.encode(errors="surrogateescape") == data[3:-1]
+    text = 'a,b\n1,2\n"x\ny"\n3,4\n"open\n,5\n'
+    first, second = bad_lines(written(tmp_path, text), "csv")
+    assert (first.number, first.text) == (3, '"x\ny"')
+    assert (second.number, second.text) == (6, '"open\n,5')
+
+
+def test_file_that_cannot_be_read_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails in the middle ends the intake by file and line, after what came before."""
+
+    class Failing(io.RawIOBase):
+        chunks: ClassVar[list[bytes]] = [b"a\nb\n"]
+
+        def read(self, size: int = -1) -> bytes:
+            if not self.chunks:
+                raise OSError(5, "Input/output error")
+            return self.chunks.pop()
+
+    monkeypatch.setattr(lines_module, "_open", lambda _: Failing())
+    taken: list[Any] = []
+
+    async def main() -> None:
+        source = ItemSource(InputFile("disk"), "lines", Pipeline([Stage("Keep", 1, [keep])]))
+        async for item in source.items():
+            taken.append(item["value"])
+
+    with pytest.raises(BadLine, match="disk:3:1: cannot be read: Input/output error"):
+        asyncio.run(main())
+    assert taken == ["a", "b"]
 
 
 # -- JSON -------------------------------------------------------------------------------------

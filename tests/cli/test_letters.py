@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, deque, namedtuple
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from antflow import PipelineResult
 from antflow.cli.items import parse_json
 from antflow.cli.letters import (
     LETTER_KEYS,
+    MOST_LEVELS,
     bad_line,
     json_text,
     letter_line,
@@ -48,8 +50,31 @@ class Hostile:
 Pair = namedtuple("Pair", "a b")
 LOOP: list[Any] = []
 LOOP.append(LOOP)
-LARGE_LOOP: list[Any] = [10**5000, LOOP]
+LARGE_LOOP: list[Any] = [*range(1000), LOOP]
 LARGE_LOOP.append(LARGE_LOOP)
+AGAIN = {"type": "list", "repr": "…"}
+
+
+class Slotted:
+    __slots__ = ("empty", "slot")
+
+
+class Plain(Slotted):
+    def __init__(self, slot: Any, rest: Any) -> None:
+        self.slot, self.rest = slot, rest
+
+
+class Closed(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("no")
+
+
+class Array:
+    """Like those of numpy."""
+
+    def tolist(self) -> list[float]:
+        return [1, float("nan")]
+
 
 values = st.recursive(
     st.none()
@@ -73,7 +98,7 @@ def test_json_keeps_what_it_can_say(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        ((1, 2), [1, 2]),
+        ((1, 2.5, True, None), [1, 2.5, True, None]),
         (Pair(1, 2), [1, 2]),
         ({2, 1}, [1, 2]),
         (Point(1, date(2024, 2, 29)), {"x": 1, "y": "2024-02-29"}),
@@ -81,12 +106,24 @@ def test_json_keeps_what_it_can_say(value: Any) -> None:
         (Decimal("1.10"), "1.10"),
         (PurePosixPath("/a"), "/a"),
         (UUID(int=0), "00000000-0000-0000-0000-000000000000"),
-        (b"\x00", {"type": "bytes", "repr": "b'\\x00'"}),
+        (b"\x00\xff", {"type": "bytes", "base64": "AP8="}),
+        (memoryview(b"ab"), {"type": "memoryview", "base64": "YWI="}),
+        (deque([1]), [1]),
+        (MappingProxyType({"a": b""}), {"a": {"type": "bytes", "base64": ""}}),
+        ({"a": 1}.keys(), ["a"]),
+        (Plain(1, {2}), {"slot": 1, "rest": [2]}),
+        (Array(), [1, {"type": "float", "repr": "nan"}]),
+        ([10**5000], [{"type": "int", "repr": hex(10**5000)}]),
+        ({None: 1, True: (2,)}, {"null": 1, "true": [2]}),
+        ({1: "a", "1": "b"}, {"type": "dict", "items": [[1, "a"], ["1", "b"]]}),
+        ({Color.RED: 1}, {"Color.RED": 1}),
+        (timedelta(1), {"type": "timedelta", "repr": "datetime.timedelta(days=1)"}),
         (float("nan"), {"type": "float", "repr": "nan"}),
         ([1, {"a": float("inf")}], [1, {"a": {"type": "float", "repr": "inf"}}]),
         ({(1, 2): {3}}, {"(1, 2)": [3]}),
         (Hostile(), {"type": "Hostile", "repr": "<Hostile: repr() failed>"}),
-        ([Hostile()], [{"type": "Hostile", "repr": "<Hostile: repr() failed>"}]),
+        (["a", Hostile()], ["a", {"type": "Hostile", "repr": "<Hostile: repr() failed>"}]),
+        ([1, Closed()], [1, {"type": "Closed", "repr": "{}"}]),
         (Point, {"type": "type", "repr": repr(Point)}),
     ],
 )
@@ -97,25 +134,57 @@ def test_json_of_what_it_cannot_say(value: Any, shown: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
-    [LOOP, [10**5000], {"a": LOOP}, Point(1, LOOP), LARGE_LOOP],
-    ids=["loop", "int", "dict", "point", "both"],
+    ("value", "shown"),
+    [
+        (LOOP, [AGAIN]),
+        ({"a": LOOP}, {"a": [AGAIN]}),
+        (Point(1, LOOP), {"x": 1, "y": [AGAIN]}),
+        (LARGE_LOOP, [*range(1000), [AGAIN], AGAIN]),
+        ([[1], [1]], [[1], [1]]),
+    ],
+    ids=["loop", "dict", "point", "large", "twice"],
 )
-def test_json_of_what_is_endless(value: Any) -> None:
-    """A value that is part of itself, or too large, makes one line like any other."""
-    text = json_text(value)
-    assert "\n" not in text
-    assert len(text) < 2000
-    assert not survives_json(value)
+def test_json_of_what_is_endless(value: Any, shown: Any) -> None:
+    """Where a value is part of itself it is not written again, and all the rest is."""
+    assert json.loads(json_text((value,))) == [shown]
 
 
 def test_json_of_what_is_very_deep() -> None:
-    """A value nested deeper than Python can walk makes a line, too."""
+    """A value nested deeper than Python can walk makes a line, too, and is told as lost."""
     value: list[Any] = []
     for _ in range(100_000):
         value = [value]
-    assert json.loads(json_text(value))
+    lost: set[str] = set()
+    text = json_text(value, lost)
+    assert text == "[" * MOST_LEVELS + json.dumps(AGAIN, ensure_ascii=False) + "]" * MOST_LEVELS
+    assert lost == {"list"}
     assert not survives_json(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 10**6, b"x" * 10**6, ("x" * 10**6,), KeyError("x" * 10**6)],
+    ids=["text", "bytes", "tuple", "repr"],
+)
+def test_json_cuts_nothing(value: Any) -> None:
+    """However long a value is, in whatever form it is written: all of it is there."""
+    assert len(json_text(value)) > 10**6
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ((x for x in [1]), {"generator"}),
+        ([1, {"a": object()}], {"object"}),
+        (Hostile(), {"Hostile"}),
+        ([b"", 1.5, {2}, float("nan"), timedelta(1), LOOP, Plain(1, 2)], set()),
+    ],
+)
+def test_json_says_what_is_lost(value: Any, names: set[str]) -> None:
+    """A value whose text says only where it is, or that has none, is told by its type."""
+    lost: set[str] = set()
+    json_text(value, lost)
+    assert lost == names
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from antflow import __version__
 from antflow.cli import main
-from tests.cli.running import SOURCE, antflow
+from tests.cli.running import SOURCE, antflow, environment
 
 
 def test_version_is_the_package_version() -> None:
@@ -21,7 +24,7 @@ def test_version_is_the_package_version() -> None:
 
 def test_help_names_the_commands() -> None:
     """`antflow --help` lists the commands, and each command its options."""
-    assert {"run", "check", "demo", "doctor"} <= set(antflow("--help").output.split())
+    assert {"run", "check", "demo", "doctor", "completion"} <= set(antflow("--help").output.split())
     text = antflow("demo", "--help").output
     assert {"--dashboard", "--workers", "--out", "--limit", "--slow"} <= set(text.split())
 
@@ -43,6 +46,62 @@ def test_program_loads_only_what_it_needs() -> None:
         check=True,
     )
     assert done.stdout.splitlines()[1:] == ["set()"]
+
+
+@pytest.mark.parametrize("program", ["antflow", "python -m antflow"])
+@pytest.mark.parametrize(
+    ("shell", "told"), [("bash", "complete "), ("zsh", "#compdef antflow"), ("fish", "complete ")]
+)
+def test_completion_prints_a_script(program: str, shell: str, told: str) -> None:
+    """Each shell gets its script, for the program `antflow`, however it was asked for."""
+    result = CliRunner().invoke(main, ["completion", shell], prog_name=program)
+    assert result.exit_code == 0
+    assert told in result.stdout
+    assert f"_ANTFLOW_COMPLETE={shell}_complete" in result.stdout
+    assert "python" not in result.stdout
+    result = CliRunner().invoke(main, ["completion", "sh"])
+    assert result.exit_code == 2
+    assert "'sh' is not one of 'bash', 'zsh', 'fish'" in result.stderr
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_completion_in_a_real_bash(tmp_path: Path) -> None:
+    """A bash that has read the script completes commands, options, choices, files and folders."""
+    program = tmp_path / "antflow"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m antflow \"$@\"\n")
+    program.chmod(0o755)
+    asked = [
+        ("ru", "run"),
+        ("run app:p --dash", "--dashboard"),
+        ("run app:p --dashboard d", "detailed"),
+        ("run app : p --fo", "--format"),  # as bash divides it
+        ("run --items ", "<default>"),
+        ("run app", "<default>"),
+        ("check --app-dir ", "<dirnames>"),
+        ("completion ", "bash zsh fish"),
+    ]
+    lines = ["set -e", 'compopt() { COMPREPLY=("<$2>"); }', 'eval "$(antflow completion bash)"']
+    for words, _ in asked:
+        given = " ".join(f"'{word}'" for word in words.split(" "))
+        lines.append(f"COMP_WORDS=(antflow {given}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))")
+        lines.append('COMPREPLY=(); _antflow_completion antflow; echo "${COMPREPLY[@]}"')
+    done = subprocess.run(
+        ["bash", "--norc", "-c", "\n".join(lines)],
+        env=environment(PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}"),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [answer for _, answer in asked]
+
+
+@pytest.mark.parametrize("command", ["", "run", "check", "demo", "doctor", "completion"])
+def test_help_fits_a_terminal(command: str) -> None:
+    """On 80 columns no line of a help is wider, and no summary of a command is cut off."""
+    result = CliRunner().invoke(main, [*command.split(), "--help"], terminal_width=80)
+    assert result.exit_code == 0
+    assert max(map(len, result.output.splitlines())) <= 80
+    assert not [line for line in result.output.splitlines()[1:] if line.endswith("...")]
 
 
 def test_program_completes_for_a_shell() -> None:

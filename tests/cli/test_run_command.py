@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from antflow import Pipeline, Stage
 from antflow.cli.errors import Refusal
 from antflow.cli.run import set_workers
-from tests.cli.running import antflow, errors_of, objects_of, start
+from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
 
 
 @pytest.fixture
@@ -81,6 +82,44 @@ def test_results_go_to_a_file(items: Path) -> None:
     result = antflow("run", "app:pipeline", "--items", items, "--out", out, *QUIET)
     assert (result.exit_code, result.stdout) == (1, "")
     assert {item["id"] for item in objects_of(out.read_text())} == GOOD
+
+
+def test_results_and_dead_letters_where_a_dash_says(items: Path) -> None:
+    """``-`` is standard output, for the results or for the dead letters, and no file."""
+    result = antflow("run", "app:pipeline", "--items", items, "--out", "-", *QUIET)
+    assert {item["id"] for item in objects_of(result.stdout)} == GOOD
+    result = antflow(
+        *("run", "app:pipeline", "--items", items, "--out", "out.jsonl", "--failed", "-", *QUIET)
+    )
+    assert {letter["id"] for letter in objects_of(result.stdout)} == {5, 7, 15, 17}
+    assert {item["id"] for item in objects_of(Path("out.jsonl").read_text())} == GOOD
+    assert not Path("-").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such descriptors")
+def test_results_when_standard_output_is_closed(folder: Path) -> None:
+    """Without standard output --out is needed, and enough."""
+    (folder / "items").write_text("1\n")
+    run = ["sh", "-c", 'exec "$@" >&-', "sh", *command("run", "app:pipeline", "--items", "items")]
+    done = subprocess.run([*run, *QUIET], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "Error: standard output is closed; --out FILE takes the results\n"
+    quiet = subprocess.run([*run, *QUIET, "--out", "out"], env=environment())
+    assert quiet.returncode == 0
+    assert objects_of((folder / "out").read_text()) == [{"id": 1, "value": "1"}]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize(("name", "code"), [("mine", 0), ("nowhere", 2)])
+def test_exit_code_when_standard_error_has_no_room(folder: Path, name: str, code: int) -> None:
+    """What cannot be said changes neither the results nor the exit code."""
+    module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")
+    (folder / "items").write_text("1\n")
+    with open("/dev/full", "w") as full:
+        process = start(folder, "run", f"{name}:pipeline", "--items", "items", *QUIET, stderr=full)
+        output, _ = process.communicate()
+    assert process.returncode == code
+    assert len(objects_of(output)) == (1 if code == 0 else 0)
 
 
 def test_exit_code_is_0_when_nothing_failed(items: Path) -> None:
@@ -150,7 +189,7 @@ def test_failed_items_that_json_cannot_hold_begin_anew(items: Path) -> None:
     antflow("run", target, "--items", items, "--failed", failed, *QUIET)
     (letter,) = objects_of(failed.read_text())
     assert letter["restart"] is True
-    assert letter["value"] == {"type": "bytes", "repr": repr("ä".encode())}
+    assert letter["value"] == {"type": "bytes", "base64": "w6Q="}
     assert letter["input"] == {"id": "a", "value": {"x": "ä"}, "lang": "de"}
     items.with_name("up").touch()
     result = antflow("run", target, "--items", failed, *QUIET)
@@ -170,6 +209,73 @@ def test_failed_items_of_a_stage_that_is_gone(items: Path) -> None:
         ":1: stage 'Stored' not found; the stages are 'Fetch', 'Store'; did you mean 'Store'"
         in error
     )
+    again = items.with_name("again.jsonl")
+    options = ("--on-bad-line", "dead-letter", "--failed", again, *QUIET)
+    result = antflow("run", "app:pipeline", "--items", failed, *options)
+    assert "2 lines of the input could not be read" in result.stderr
+    kept = {line for line in failed.read_text().splitlines() if '"Stored"' in line}
+    assert kept <= set(again.read_text().splitlines())
+
+
+BACK = """
+import os
+class Kept:
+    def __init__(self, text): self.text = text
+def read(x): return Kept(x) if "odd" in str(x) else {"was": x}
+def send(x):
+    if not os.path.exists("up"): raise ConnectionError("down")
+    return x.text if isinstance(x, Kept) else x["was"]
+parts = [("Read", read), ("Send", send)]
+pipeline = Pipeline([Stage(name, 2, [task], task_attempts=1) for name, task in parts])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("in.txt", "a\n\nödd \u2028 odd\n", {1: "a", 3: "ödd \u2028 odd"}),
+        (
+            "in.jsonl",
+            '{"id": "a", "value": [1.5], "lang": "de"}\n{"id": 7, "odd": null}\n5\n'
+            '{"no": "id"}\n"\\ud800"\n',
+            {"a": [1.5], 7: {"id": 7, "odd": None}, 3: 5, 4: {"no": "id"}, 5: "\ud800"},
+        ),
+        (
+            "in.csv",
+            'id,name\nx,"two\nlines"\ny,odd\n',
+            {"x": {"id": "x", "name": "two\nlines"}, "y": {"id": "y", "name": "odd"}},
+        ),
+    ],
+)
+def test_failed_items_of_every_kind_come_back(
+    folder: Path, name: str, text: str, expected: dict[object, object]
+) -> None:
+    """Ids, values and metadata of each format survive a failure, however often it comes."""
+    target = module(folder, BACK)
+    (folder / name).write_text(text, "utf-8")
+    files = [name, "failed1.jsonl", "failed2.jsonl"]
+    for items, failed in pairwise(files):
+        assert antflow("run", target, "--items", items, "--failed", failed, *QUIET).exit_code == 1
+    first, second = (sorted((folder / failed).read_text().splitlines()) for failed in files[1:])
+    assert first == second
+    (folder / "up").touch()
+    result = antflow("run", target, "--items", files[-1], *QUIET)
+    assert result.exit_code == 0
+    assert {item["id"]: item["value"] for item in objects_of(result.stdout)} == expected
+
+
+def test_results_that_json_has_no_form_for(items: Path) -> None:
+    """Such a result is a line like the others, and its type is told once."""
+    target = module(
+        items.parent,
+        "def make(x): return [(y for y in x)] if int(x) < 19 else {int(x), b'x'}\n"
+        "pipeline = one('Make', make)\n",
+    )
+    process = start(items.parent, "run", target, "--items", items, *QUIET)
+    output, errors = process.communicate()
+    assert (process.returncode, len(objects_of(output))) == (0, 20)
+    told = [line for line in errors.splitlines() if "has no form in JSON" in line]
+    assert told == ["a result of type generator has no form in JSON, and is lost in part"]
 
 
 # -- options ----------------------------------------------------------------------------------
@@ -237,6 +343,12 @@ def test_items_from_standard_input(folder: Path) -> None:
         (["--out", "./items.txt"], "--out './items.txt': is the file that --items reads"),
         (["--failed", "items.txt"], "--failed 'items.txt': is the file that --items reads"),
         (["--out", "x", "--failed", "./x"], "--failed './x': is the file that --out writes"),
+        (["--failed", "-"], "--failed '-': standard output has the results; --out FILE takes"),
+        (["--items", ""], "--items '': No such file or directory"),
+        (
+            ["--workers", "Store=3", "--workers", "Store=3"],
+            "--workers Store=3: stage 'Store' is given 2 times",
+        ),
         (["--workers", "Nope=3"], "--workers Nope=3: stage 'Nope' not found; the stages are"),
         (["--on-bad-line", "dead-letter"], "--on-bad-line dead-letter: needs --failed FILE"),
     ],
@@ -312,8 +424,12 @@ def test_bad_line_becomes_a_dead_letter(items: Path) -> None:
     assert (letter["id"], letter["input"], letter["stage"]) == (2, '{"a": }', None)
     result = antflow("run", "app:pipeline", "--items", failed, *options, again, *QUIET)
     assert (result.exit_code, result.stdout) == (1, "")
-    (letter,) = objects_of(again.read_text())
-    assert f"could not be read before: {items}:2:7: no JSON" in letter["error"]
+    assert again.read_text() == failed.read_text()
+    result = antflow("run", "app:pipeline", "--items", failed, *QUIET)
+    (error,) = errors_of(result)
+    assert error.startswith(
+        f"Error: {failed}:1:1: a line that could not be read before: {items}:2:7: no JSON"
+    )
 
 
 @pytest.mark.parametrize("debug", [False, True])
@@ -412,6 +528,31 @@ def test_input_is_read_no_faster_than_it_is_processed(folder: Path) -> None:
         process.communicate()
     assert process.returncode == 0
     assert len(objects_of((folder / "out.jsonl").read_text())) == 5000
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="it is not told here")
+def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
+    """Ten times the lines need no more memory: neither the input nor the results are kept."""
+    target = module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")
+    code = (
+        "import sys\nfrom antflow.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])\n"
+    )
+    peaks = []
+    for count in (5_000, 50_000):
+        (folder / "many.txt").write_text(("x" * 1000 + "\n") * count)
+        args = ("run", target, "--items", "many.txt", "--out", "out.jsonl", *QUIET)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *args],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        assert (folder / "out.jsonl").read_bytes().count(b"\n") == count
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 15_000  # kilobytes, of 45 000 more
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGPIPE")

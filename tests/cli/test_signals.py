@@ -108,6 +108,35 @@ def test_second_signal_cancels(waiting: Path, number: signal.Signals, code: int)
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("how", ["def wait(x): time.sleep(60)", "asyncio.to_thread"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_third_signal_ends_calls_in_threads(
+    waiting: Path, how: str, number: signal.Signals, code: int
+) -> None:
+    """A call in a thread cannot be cancelled: all is told, and a third signal ends the program."""
+    if how == "asyncio.to_thread":
+        how = "async def wait(x): await asyncio.to_thread(time.sleep, 60)"
+    (waiting / "threads.py").write_text(
+        "import asyncio, time\nfrom antflow import Pipeline, Stage\n"
+        f"{how}\n"
+        "async def begin(x): print('begun', x, flush=True); return x\n"
+        "pipeline = Pipeline([Stage('Begin', 1, [begin]), Stage('Wait', 2, [wait])])\n"
+    )
+    process = start(waiting, "run", "threads:pipeline", "--items", "-", *QUIET)
+    assert process.stdin is not None
+    process.stdin.write("a\nb\n")
+    process.stdin.flush()
+    wait_for(process, "begun b")
+    process.send_signal(number)
+    wait_for(process, "no more items")
+    process.send_signal(number)
+    wait_for(process, "2 cancelled in ")
+    wait_for(process, "one more signal ends the program")
+    process.send_signal(number)
+    output, errors = finish(process)
+    assert (process.returncode, output, errors) == (code, "", "")
+
+
 def test_second_signal_keeps_what_has_come_out(waiting: Path) -> None:
     """Results that were there when the run was cancelled are written."""
     target = (waiting / "waiting.py").read_text().replace("while not", "while text != 'a' and not")

@@ -12,6 +12,7 @@ from antflow.cli.target import find_pipeline
 from tests.cli.running import antflow, errors_of
 
 ODD_APP = """
+import functools
 import sys
 from antflow import Pipeline, Stage
 called = []
@@ -19,6 +20,9 @@ def one(**options): return Pipeline([Stage("A", 1, [print])], **options)
 def named() -> Pipeline: return one(name="named")
 def text() -> "antflow.Pipeline": return one(name="text")
 def needs(number): called.append("needs")
+def plain(): called.append("plain")
+@functools.wraps(plain)
+def wrapped(number): called.append("wrapped")
 def number() -> int: called.append("number"); return 5
 def five(): return 5
 def broken(): return one(workers=5)
@@ -51,6 +55,10 @@ def odd(folder: Path) -> Path:
     [
         ("app:pipeline", "pages"),
         ("app.py:pipeline", "pages"),
+        ("./app.py:pipeline", "pages"),
+        ("in a/b-c/mine.py:pipeline", "mine"),
+        ("in a/b-c/my-app.py:pipeline", "mine"),
+        ("ödd:näme", "ö"),
         ("app:build", "pages"),
         ("odd:named", "named"),
         ("odd:text", "text"),
@@ -60,6 +68,13 @@ def odd(folder: Path) -> Path:
 )
 def test_target_that_is_a_pipeline(odd: Path, target: str, name: str) -> None:
     """A pipeline, one inside a class, and what a function without needed arguments returns."""
+    inner = odd / "in a" / "b-c"
+    inner.mkdir(parents=True)
+    mine = "from beside import name\nimport app\npipeline = app.one('A', print)\n"
+    (inner / "mine.py").write_text(f"{mine}pipeline.name = name\n")
+    (inner / "my-app.py").write_text(f"{mine}pipeline.name = name\n")
+    (inner / "beside.py").write_text("name = 'mine'\n")
+    (odd / "ödd.py").write_text("import app\nnäme = app.one('A', print, )\nnäme.name = 'ö'\n")
     assert find_pipeline(target, str(odd)).name == name
 
 
@@ -70,8 +85,10 @@ def test_target_that_is_a_pipeline(odd: Path, target: str, name: str) -> None:
         "app:",
         ":pipeline",
         "",
-        "../app.py:pipeline",
-        "/tmp/app.py:pipeline",
+        "../app:pipeline",
+        "/tmp/app:pipeline",
+        "my-app:pipeline",
+        ".py:pipeline",
         "app:pipeline()",
         "app:pipeline ",
         "app:pipeline\n",
@@ -108,6 +125,7 @@ def test_target_that_is_private_to_python(folder: Path, target: str) -> None:
         ("odd:holder.secret", "something of type property"),
         ("odd:Holder.static", "something of type staticmethod"),
         ("odd:needs", r"needs arguments: needs\(number\)"),
+        ("odd:wrapped", r"needs arguments: plain\(number\)"),
         ("odd:number", "returns int, no Pipeline"),
         ("odd:waits", "is an async function"),
         ("odd:anything", "module 'odd' has no 'anything'"),
@@ -142,7 +160,8 @@ def test_target_whose_function_gives_no_pipeline(odd: Path, target: str, reason:
     [
         ("x = 1\nx.y\n", "wrong.py:2: AttributeError: 'int' object has no attribute 'y'"),
         ("import sys\nsys.exit('no')\n", "wrong.py:2: SystemExit: no"),
-        ("x = (\n", "wrong.py:1:5: SyntaxError: "),
+        ("x = (\n", "wrong.py:1:5: SyntaxError: '(' was never closed\n"),
+        ("x = '\0'\n", ""),
         ("import not_there\n", "wrong.py:1: ModuleNotFoundError: No module named 'not_there'"),
         ("raise KeyError('\\x1b[2J')\n", "wrong.py:1: KeyError: '"),
     ],
@@ -155,7 +174,8 @@ def test_target_whose_module_raises(folder: Path, source: str, line: str) -> Non
         result = antflow(*args)
         (error,) = errors_of(result)
         assert result.exit_code == 2
-        assert error.startswith(f"Error: {line}")
+        assert f"{error}\n".startswith(f"Error: {line}")
+        assert "wrong" in error
         assert result.output.count("\n") == 1
         assert "\x1b" not in result.output
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from antflow import __version__
-from antflow.cli import check, demo, doctor, run
+from antflow.cli import check, completion, demo, doctor, run
 from antflow.cli.errors import INTERRUPTED, NOBODY_READS
 
 __all__ = ["main"]
@@ -19,12 +20,13 @@ class Program(click.Group):
     """The commands, and how they end when they are interrupted or cannot print."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the program."""
+        """Run the program, or answer a shell that completes it, however it was started."""
         try:
-            return super().main(*args, **kwargs)
+            return super().main(*args, **({"complete_var": completion.ASKED_BY} | kwargs))
         except OSError as error:
             discard_output()
-            click.echo(f"Error: cannot print: {error.strerror}", err=True)
+            with suppress(OSError):
+                click.echo(f"Error: cannot print: {error.strerror}", err=True)
             sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -50,5 +52,5 @@ def main() -> None:
     """Staged asyncio pipelines you can watch and follow."""
 
 
-for _module in (run, check, demo, doctor):
+for _module in (run, check, demo, doctor, completion):
     main.add_command(_module.command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -23,16 +24,20 @@ TOLD_APART = {
 """Options that are part of the lines about every stage."""
 
 
-@click.command("check")
+@click.command("check", short_help="Validate and describe a pipeline, without running it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @takes_target
-def command(target: str, app_dir: str, debug: bool) -> None:
+def command(target: str, app_dir: str, debug: bool, as_json: bool) -> None:
     """Validate and describe a pipeline, without running it.
 
-    TARGET is module:attribute or file.py:attribute: a Pipeline, or a function without parameters
-    that returns one. Importing the module runs it.
+    TARGET is module:attribute or file.py:attribute: a Pipeline, or a function that needs no
+    arguments and returns one. Importing the module runs it.
     """
     with traced(debug), kept_for_results():  # what the module prints is not the description
         pipeline = find_pipeline(target, app_dir)
+    if as_json:
+        click.echo(json.dumps(facts(pipeline), indent=2))
+        return
     for line in description(pipeline):
         click.echo(clean(line))
 
@@ -56,6 +61,23 @@ def description(pipeline: Pipeline) -> Iterator[str]:
         yield f"   retries: {tries}, for {whole}"
         for name, value in unusual_options(stage).items():
             yield f"   {name}: {shown(value)}"
+
+
+def facts(pipeline: Pipeline) -> dict[str, Any]:
+    """The same for programs."""
+    stages = [
+        {
+            "name": stage.name,
+            "workers": stage.workers,
+            "capacity": capacity(stage),
+            "tasks": list(map(task_name, stage.tasks)),
+            "attempts": retry_policy(stage).attempts,
+            "retries": "per_stage" if retry_policy(stage).whole_stage else "per_task",
+            "options": {name: shown(value) for name, value in unusual_options(stage).items()},
+        }
+        for stage in pipeline.stages
+    ]
+    return {"name": pipeline.name, "stages": stages}
 
 
 def unusual_options(stage: Stage) -> dict[str, Any]:

@@ -19,7 +19,7 @@ DASHBOARDS: dict[str, str | None] = {
 }
 
 
-@click.command("demo")
+@click.command("demo", short_help="See it run, on files that you have.")
 @click.option(
     "--dashboard",
     type=click.Choice(list(DASHBOARDS)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import platform
 import re
@@ -23,15 +24,20 @@ FOR_DEVELOPERS = {"all", "dev", "docs", "test"}
 TERMINAL_VARIABLES = ("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CI", "COLUMNS", "LINES")
 
 
-@click.command("doctor")
-def command() -> None:
-    """Show versions, installed extras, what the terminal can do, and the event loop.
+@click.command("doctor", short_help="Show versions, terminal and displays, to report a fault.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool) -> None:
+    """Show versions, extras, what the terminal can do, which displays it gets, and the event loop.
 
     For a report of a fault. It shows nothing secret: of the environment only what concerns the
     terminal.
     """
-    for name, ask in QUESTIONS:
-        click.echo(f"{name:12} {answer(ask)}")
+    answers = {name: answer(ask) for name, ask in QUESTIONS}
+    if as_json:
+        click.echo(json.dumps(answers, indent=2))
+        return
+    for name, text in answers.items():
+        click.echo(f"{name:12} {text}")
 
 
 def answer(ask: Callable[[], str]) -> str:
@@ -110,6 +116,49 @@ def bars(file: Any) -> str:
     return ", Unicode bars"
 
 
+def surroundings() -> str:
+    """Whether this is a notebook, a build server, or neither."""
+    if "ipykernel" in sys.modules:
+        return "in the kernel of a notebook"
+    if "JPY_PARENT_PID" in os.environ:
+        return "started by the kernel of a notebook; in its cells other displays may be drawn"
+    if is_build_server():
+        return f"on a build server, as CI={os.environ['CI']} says"
+    return "neither in a notebook nor on a build server"
+
+
+def is_build_server() -> bool:
+    """Whether the environment says so."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def automatic() -> str:
+    """What ``dashboard="auto"`` would be here, and why."""
+    return f"{drawn_on('stdout')} (in a program); {drawn_on('stderr')} (antflow run)"
+
+
+def drawn_on(name: str) -> str:
+    """What it draws on one of the streams."""
+    # Here and not above: drawing is imported only when it is asked about.
+    from antflow.display import create
+    from antflow.display.base import _can_draw_on
+
+    file: Any = getattr(sys, name)
+    if _can_draw_on(file):
+        return f"{type(create('auto')).__name__}, for {name} is a terminal"
+    return f"plain lines, for {why_not_drawn(name, file)}"
+
+
+def why_not_drawn(name: str, file: Any) -> str:
+    """What keeps a display from being drawn on a stream."""
+    if file is None or file.closed or not file.isatty():
+        return f"{name} is no terminal"
+    if is_build_server():
+        return f"CI={os.environ['CI']} is set"
+    term = os.environ.get("TERM")
+    return "TERM is not set" if not term else f"TERM={term}"
+
+
 def environment() -> str:
     """The variables that change how things are drawn."""
     given = [f"{name}={os.environ[name]}" for name in TERMINAL_VARIABLES if name in os.environ]
@@ -134,5 +183,7 @@ QUESTIONS: list[tuple[str, Callable[[], str]]] = [
     ("stdout", lambda: stream("stdout")),
     ("stderr", lambda: stream("stderr")),
     ("environment", environment),
+    ("runs", surroundings),
+    ("auto", automatic),
     ("event loop", event_loop),
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from contextlib import contextmanager, suppress
+from typing import IO, Any, NoReturn
 
 import click
 
@@ -27,6 +27,11 @@ class Refusal(click.ClickException):
     def format_message(self) -> str:
         """The message, on one line and without anything a terminal would obey."""
         return clean(self.message)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it, if standard error takes it."""
+        with suppress(OSError):
+            super().show(file)
 
 
 class RunFailed(Refusal):

@@ -84,8 +84,8 @@ class ItemSource:
         """Each item for the first stage; those for a later one are fed to it meanwhile.
 
         Raises:
-            BadLine: A line is no item, and nobody wants to be given those.
-            OSError: Reading failed.
+            BadLine: A line is no item, and nobody wants to be given those; or the file cannot be
+                read any further.
         """
         while entries := await in_daemon_thread(self._take):
             for entry in entries:
@@ -153,11 +153,13 @@ class ItemSource:
         """An item of an earlier run: it goes on at the stage it failed in, if it can."""
         origin, stage = letter["input"], letter["stage"]
         if stage is None:
-            return self._bad(line, f"a line that could not be read before: {letter['error']}")
+            reason = f"a line that could not be read before: {safe_str(letter['error'])}"
+            return self._bad(line, reason, is_letter=True)
         names = [known.name for known in self._pipeline.stages]
         if stage not in names:
-            known = f"the stages are {', '.join(map(repr, names))}{did_you_mean(stage, names)}"
-            return self._bad(line, f"stage {safe_repr(stage)} not found; {known}")
+            known = ", ".join(map(repr, names)) + did_you_mean(stage, names)
+            reason = f"stage {safe_repr(stage)} not found; the stages are {known}"
+            return self._bad(line, reason, is_letter=True)
         fields = _fields(origin, line.number) | {"id": letter["id"]}
         if letter["restart"]:
             return Item(fields, origin)
@@ -173,14 +175,16 @@ class ItemSource:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                yield self._bad(lines.line._replace(number=number), f"no CSV: {error}")
+                yield self._bad(lines.taken(number), f"no CSV: {error}")
                 continue
             except _NoText:
-                yield self._bad(lines.line, lines.line.fault, lines.line.column)
+                fault = lines.line
+                line = lines.taken(fault.number)
+                yield self._bad(line, fault.fault, fault.column)
                 continue
+            line = lines.taken(number)
             if row is None:
                 return
-            line = lines.line._replace(number=number)
             if not header:
                 header = self._checked_header(line, row)
             elif row and len(row) != len(header):
@@ -198,9 +202,9 @@ class ItemSource:
                 raise self._bad(line, f"two columns of the header are named {safe_repr(name)}")
         return names
 
-    def _bad(self, line: Line, reason: str, column: int = 1) -> BadLine:
+    def _bad(self, line: Line, reason: str, column: int = 1, is_letter: bool = False) -> BadLine:
         where = self._file.where(line.number, column)
-        return BadLine(where, reason, line.text, line.number)
+        return BadLine(where, reason, line.text, line.number, is_letter)
 
 
 class _CsvLines:
@@ -208,6 +212,7 @@ class _CsvLines:
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
+        self._row: list[str] = []
         self.line = Line(0, "")
 
     @property
@@ -219,9 +224,16 @@ class _CsvLines:
 
     def __next__(self) -> str:
         self.line = next(self._lines)
+        self._row.append(self.line.text)
         if self.line.fault:
             raise _NoText
         return self.line.text + "\n"
+
+    def taken(self, number: int) -> Line:
+        """The lines since the last call, a row that began at line ``number``, as one."""
+        text = "\n".join(self._row)
+        self._row.clear()
+        return Line(number, text)
 
 
 class _NoText(Exception):

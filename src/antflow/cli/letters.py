@@ -1,8 +1,10 @@
 """One line of JSON per item: its result, or its dead letter.
 
-What JSON has no form for is written as well as can be, and a result says so: a set becomes a list,
-a dataclass an object, a date, a path, a UUID or a Decimal a text, and anything else (bytes, not a
-number) ``{"type": "bytes", "repr": "b'…'"}``.
+What JSON has no form for is written in the form that says the most (`_Tamer`), and nothing is cut
+off: a set becomes a list, a dataclass an object, a date, a path, a UUID or a Decimal a text, bytes
+``{"type": "bytes", "base64": "…"}``, and anything else, a number that is none too,
+``{"type": "float", "repr": "nan"}``. Where even that does not say what was in the value, as of a
+generator, the name of the type is given to whoever asked, who can say so.
 
 A dead letter is fed back as an item. It goes on at the stage it failed in, with what had entered
 that stage, so that nothing that worked is done again. For that the value must be the very same
@@ -13,8 +15,11 @@ and the item begins anew at the first stage, with what was read from the input.
 from __future__ import annotations
 
 import json
-import reprlib
-from collections.abc import Callable
+import re
+import sys
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
 from dataclasses import fields, is_dataclass
 from datetime import date, time
 from decimal import Decimal
@@ -30,16 +35,22 @@ from antflow._core.text import error_type_name, safe_repr, safe_str
 LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input", "restart")
 """The keys of a dead letter; a line that has all of them is one."""
 
-LONGEST_REPR = 1000
-CUT_EARLY = (dict, list, tuple, set, frozenset)
+MOST_LEVELS = 100
+"""Of lists and objects within each other, where they are not plain JSON anyway."""
+
 LONGEST_ERROR = 10_000
 MOST_BITS = 14_000
 """Of an int that Python still turns into text (4300 digits)."""
 
 
-def result_line(result: PipelineResult[Any]) -> str:
-    """``{"id": …, "value": …}`` and a newline."""
-    return f'{{"id": {json_text(result.id)}, "value": {json_text(result.value)}}}\n'
+def result_line(result: PipelineResult[Any], lost: set[str] | None = None) -> str:
+    """``{"id": …, "value": …}`` and a newline.
+
+    Args:
+        result: The result.
+        lost: Given the types of which something could not be written.
+    """
+    return f'{{"id": {json_text(result.id)}, "value": {json_text(result.value, lost)}}}\n'
 
 
 def letter_line(result: PipelineResult[Any]) -> str:
@@ -81,14 +92,18 @@ def survives_json(value: Any) -> bool:
         return False
 
 
-def json_text(value: Any) -> str:
-    """A value as one line of printable JSON, whatever it is."""
-    for attempt in (_as_it_is, _tamed):
-        try:
-            return _printable(attempt(value))
-        except Exception:  # noqa: S112 - the next one asks less of the value
-            continue
-    return _printable(_stand_in(value))
+def json_text(value: Any, lost: set[str] | None = None) -> str:
+    """A value as one line of printable JSON, whatever it is.
+
+    Args:
+        value: The value.
+        lost: Given the types of which something could not be written.
+    """
+    tamer = _Tamer(set() if lost is None else lost)
+    try:
+        return _printable(value if survives_json(value) else tamer.tame(value))
+    except Exception:  # an int of more digits than this Python writes
+        return _printable(tamer.tame(safe_repr(value, sys.maxsize)))
 
 
 def _line(letter: dict[str, Any]) -> str:
@@ -112,60 +127,137 @@ def _survives(value: Any) -> bool:
 # From what JSON can say to what it cannot
 
 
-def _as_it_is(value: Any) -> Any:
-    """The value; `_printable` will say whether that is enough."""
-    return value
+class _Tamer:
+    """Turns a value into one that JSON can say.
 
+    What one part of it does, when it is asked for its contents, costs no other part: each has its
+    own stand-in.
 
-def _tamed(value: Any) -> Any:
-    """The value with text for keys, and stand-ins for numbers that are none.
-
-    Raises:
-        RecursionError: It is part of itself, or too deep.
+    Args:
+        lost: Given the types of which something is lost.
     """
-    if isinstance(value, dict):
-        return {safe_str(key): _tamed(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_tamed(part) for part in value]
-    if isinstance(value, (float, int)) and not survives_json(value):
-        return _stand_in(value)
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    return _tamed(_plain(value))
+
+    def __init__(self, lost: set[str]) -> None:
+        self._lost = lost
+        self._inside: set[int] = set()
+        """What is being taken apart, to notice a value that is part of itself."""
+
+    def tame(self, value: Any) -> Any:
+        """What stands for a value. Never raises."""
+        if value is None or type(value) in (bool, str):
+            return value
+        if id(value) in self._inside:
+            return _stand_in(value, "…")
+        if len(self._inside) >= MOST_LEVELS:
+            self._lost.add(type(value).__name__)
+            return _stand_in(value, "…")
+        self._inside.add(id(value))
+        try:
+            return self._contents(value)
+        except Exception:  # also RecursionError
+            return self._by_repr(value)
+        finally:
+            self._inside.discard(id(value))
+
+    def _contents(self, value: Any) -> Any:
+        for kinds, form in FORMS:
+            if isinstance(value, kinds):
+                return form(value)
+        if isinstance(value, Enum):
+            return self.tame(value.value)
+        if isinstance(value, Mapping):
+            return self._object(value)
+        if isinstance(value, SEVERAL):
+            return [self.tame(part) for part in value]
+        if isinstance(value, (set, frozenset)):
+            return [self.tame(part) for part in sorted(value, key=safe_repr)]
+        if isinstance(value, type):
+            return self._by_repr(value)
+        if is_dataclass(value):
+            return {field.name: self.tame(getattr(value, field.name)) for field in fields(value)}
+        if callable(listed := getattr(type(value), "tolist", None)):  # of numpy, say
+            return self.tame(listed(value))
+        kind: Any = type(value)
+        if kind.__repr__ is object.__repr__ and (attributes := _attributes(value)):
+            return self._object(attributes)
+        return self._by_repr(value)
+
+    def _object(self, value: Mapping[Any, Any]) -> Any:
+        pairs = [(_key_text(key), self.tame(part)) for key, part in value.items()]
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        # Keys that differ in Python and would not in JSON: 1 and "1".
+        items = [[self.tame(key), self.tame(part)] for key, part in value.items()]
+        return {"type": type(value).__name__, "items": items}
+
+    def _by_repr(self, value: Any) -> dict[str, str]:
+        text = safe_repr(value, sys.maxsize)
+        if ADDRESS.search(text) or text == f"<{type(value).__name__}: repr() failed>":
+            self._lost.add(type(value).__name__)
+        return _stand_in(value, text)
 
 
-def _plain(value: Any) -> Any:
-    """What stands for a value that JSON has no form for."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
-    for kinds, form in FORMS:
-        if isinstance(value, kinds):
-            return form(value)
-    return _stand_in(value)
-
-
-def _stand_in(value: Any) -> dict[str, str]:
-    try:
-        # Cut while it is made, where the standard library can: a value may be very large.
-        text = (
-            _SHORT.repr(value) if isinstance(value, CUT_EARLY) else safe_repr(value, LONGEST_REPR)
-        )
-    except Exception:  # an int of too many digits, say
-        text = f"<{type(value).__name__}: repr() failed>"
+def _stand_in(value: Any, text: str) -> dict[str, str]:
     return {"type": type(value).__name__, "repr": text}
 
 
+def _integer(value: int) -> Any:
+    plain = int(value)
+    return plain if survives_json(plain) else _stand_in(value, hex(plain))
+
+
+def _float(value: float) -> Any:
+    plain = float(value)
+    return plain if isfinite(plain) else _stand_in(value, repr(plain))
+
+
+def _bytes(value: Any) -> dict[str, str]:
+    return {"type": type(value).__name__, "base64": b64encode(bytes(value)).decode()}
+
+
+def _key_text(key: Any) -> str:
+    """A key of an object; None, bools and numbers as `json` has them."""
+    if isinstance(key, str):
+        return str.__str__(key)
+    if key is None or isinstance(key, (bool, int, float)):
+        return json.dumps(key) if survives_json(key) else safe_repr(key)
+    return safe_str(key)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """What an object holds, as far as it is known without asking it."""
+    slots = [
+        name
+        for kind in type(value).__mro__
+        for name in _names(getattr(kind, "__slots__", ()))
+        if name not in ("__dict__", "__weakref__")
+    ]
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return found | getattr(value, "__dict__", {})
+
+
+def _names(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+SEVERAL = (list, tuple, deque, KeysView, ValuesView, ItemsView)
+
+ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+>")
+"""In the repr of something that says where it is rather than what."""
+
 FORMS: list[tuple[Any, Callable[[Any], Any]]] = [
-    (Enum, lambda value: value.value),
+    (str, str.__str__),
+    (bool, bool),
+    (int, _integer),
+    (float, _float),
+    ((bytes, bytearray, memoryview), _bytes),
     ((date, time), lambda value: value.isoformat()),
     ((Decimal, PurePath, UUID), str),
-    ((set, frozenset), lambda value: sorted(value, key=repr)),
 ]
-
-_SHORT = reprlib.Repr()
 
 
 def _printable(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     # What a terminal would obey, or no encoding can hold, goes as \u escapes.
-    return text if text.isprintable() else json.dumps(value, allow_nan=False, default=_plain)
+    return text if text.isprintable() else json.dumps(value, allow_nan=False)

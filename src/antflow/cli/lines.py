@@ -16,7 +16,6 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from antflow._core.text import safe_str
@@ -27,8 +26,8 @@ CHUNK_BYTES = 65_536
 LONGEST_LINE = 16 * 1024 * 1024
 """Bytes of the longest line that is read."""
 
-KEPT_OF_A_BAD_LINE = 1000
-"""Characters of a line that cannot be read which its dead letter keeps."""
+KEPT_OF_A_LONG_LINE = 1000
+"""Bytes of a line that is too long which its dead letter keeps; of all other lines it keeps all."""
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -39,14 +38,18 @@ class BadLine(ValueError):
     Args:
         where: ``file:line:column``.
         reason: What is wrong with it.
-        text: The line, as far as it is text.
+        text: The line; bytes that are no text are lone surrogates, as Python has it.
         number: Its number, from 1.
+        is_letter: Whether the line is a dead letter already, which is to be kept as it is.
     """
 
-    def __init__(self, where: str, reason: str, text: str = "", number: int = 0) -> None:
+    def __init__(
+        self, where: str, reason: str, text: str = "", number: int = 0, is_letter: bool = False
+    ) -> None:
         super().__init__(f"{where}: {reason}")
-        self.text: str = text[:KEPT_OF_A_BAD_LINE]
+        self.text = text
         self.number = number
+        self.is_letter = is_letter
 
 
 class Line(NamedTuple):
@@ -103,8 +106,7 @@ class InputFile:
         """Each line, with or without a newline at the end of the last one.
 
         Raises:
-            BadLine: What was packed is cut short or damaged.
-            OSError: Reading failed.
+            BadLine: It cannot be read any further; what was packed is cut short or damaged.
         """
         pending, is_lost = b"", False
         while chunk := self._read():
@@ -115,7 +117,7 @@ class InputFile:
                 yield self._too_long(line) if is_lost or _is_long(line) else self._decode(line)
                 is_lost = False
             if is_lost or _is_long(pending):  # its beginning is enough from here on
-                pending, is_lost = pending[:KEPT_OF_A_BAD_LINE], True
+                pending, is_lost = pending[:KEPT_OF_A_LONG_LINE], True
         if pending:
             self._number += 1
             yield self._too_long(pending) if is_lost else self._decode(pending)
@@ -127,26 +129,30 @@ class InputFile:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             where = self.where(self._number + 1)
             raise BadLine(where, f"the packed file is damaged: {safe_str(error)}") from error
+        except OSError as error:
+            where = self.where(self._number + 1)
+            raise BadLine(where, f"cannot be read: {error.strerror or safe_str(error)}") from error
         return data
 
     def _decode(self, line: bytes) -> Line:
         if self._number == 1:
             if line.startswith(UTF16):
-                return Line(1, "", "this is UTF-16; must be UTF-8")
+                text = line.decode(errors="surrogateescape")
+                return Line(1, text, "this is UTF-16; must be UTF-8")
             line = line.removeprefix(codecs.BOM_UTF8)
         line = line.removesuffix(b"\r")
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
             column = len(line[: error.start].decode()) + 1
-            text = line.decode(errors="replace")
+            text = line.decode(errors="surrogateescape")
             return Line(self._number, text, "this is no UTF-8 text", column)
         if (column := text.find("\0") + 1) > 0:
             return Line(self._number, text, "a null character: this is no text", column)
         return Line(self._number, text)
 
     def _too_long(self, line: bytes) -> Line:
-        text = line[:KEPT_OF_A_BAD_LINE].decode(errors="replace")
+        text = line[:KEPT_OF_A_LONG_LINE].decode(errors="surrogateescape")
         return Line(self._number, text, f"longer than {LONGEST_LINE} bytes", LONGEST_LINE)
 
 
@@ -157,7 +163,7 @@ def _is_long(line: bytes) -> bool:
 def _open(path: str) -> Any:
     if path == STDIN:
         return _open_stdin()
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         raise IsADirectoryError(0, "is a folder")
     if path.endswith(".gz"):
         return gzip.open(path)

@@ -11,6 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -95,13 +96,24 @@ class FailureLimit(ParamType):
 
 def takes_target(command: Command) -> Command:
     """The argument and the options that say which pipeline."""
-    target = click.argument("target")
+    target = click.argument("target", shell_complete=complete_file)
     folder = click.option(
         "--app-dir",
         default=".",
         metavar="DIR",
         show_default=True,
         help="The folder to look the module up in.",
+        shell_complete=complete_folder,
     )
     debug = click.option("--debug", is_flag=True, help="Show the traceback of what goes wrong.")
     return target(folder(debug(command)))
+
+
+def complete_file(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Leave it to the shell, which knows its files."""
+    return [CompletionItem(begun, type="file")]
+
+
+def complete_folder(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Leave it to the shell, which knows its folders."""
+    return [CompletionItem(begun, type="dir")]

@@ -9,13 +9,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, aclosing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
 
-from antflow import Pipeline, TooManyFailures
+from antflow import Pipeline, PipelineResult, TooManyFailures
 from antflow._core.options import did_you_mean
+from antflow._core.text import clean
 from antflow.cli.errors import (
     INTERRUPTED,
     SOME_FAILED,
@@ -28,10 +29,19 @@ from antflow.cli.errors import (
 from antflow.cli.items import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, letter_line, result_line
 from antflow.cli.lines import BadLine, InputFile
-from antflow.cli.output import PATIENCE, JsonLines, end_all, kept_for_results, opened
-from antflow.cli.parameters import Count, FailureLimit, StageWorkers, takes_target
+from antflow.cli.output import PATIENCE, STDOUT, JsonLines, end_all, kept_for_results, opened
+from antflow.cli.parameters import (
+    Count,
+    FailureLimit,
+    StageWorkers,
+    complete_file,
+    takes_target,
+)
 from antflow.cli.summary import summary_lines
 from antflow.cli.target import find_pipeline
+from antflow.cli.threads import ThreadsLeftBehind, end_at_next_signal
+
+logger = logging.getLogger("antflow")
 
 DASHBOARDS = ("auto", "none", "log", "progress", "compact", "detailed", "full")
 DRAINING_SECONDS = 3600.0
@@ -53,6 +63,7 @@ class Job:
         failed: Where dead letters go; ``None`` = nowhere.
         has_display: Whether a display says at the end what held the run back.
         bad_lines: How many lines were put aside as dead letters.
+        lost: Types of results of which something could not be written.
     """
 
     pipeline: Pipeline
@@ -62,11 +73,17 @@ class Job:
     failed: JsonLines | None
     has_display: bool = False
     bad_lines: int = 0
+    lost: set[str] = field(default_factory=set)
 
 
-@click.command("run")
-@takes_target
-@click.option("--items", required=True, metavar="FILE|-", help="The items; - is standard input.")
+@click.command("run", short_help="Run a pipeline on the lines of a file.")
+@click.option(
+    "--items",
+    required=True,
+    metavar="FILE|-",
+    help="The items; - is standard input.",
+    shell_complete=complete_file,
+)
 @click.option(
     "--format",
     "form",
@@ -80,8 +97,18 @@ class Job:
     show_default=True,
     help="A line that is no item ends the intake, or goes to --failed.",
 )
-@click.option("--out", metavar="FILE", help="Results, as JSON lines.  [default: standard output]")
-@click.option("--failed", metavar="FILE", help="Failed items, to be fed back as --items.")
+@click.option(
+    "--out",
+    metavar="FILE|-",
+    help="Results, as JSON lines.  [default: -, standard output]",
+    shell_complete=complete_file,
+)
+@click.option(
+    "--failed",
+    metavar="FILE|-",
+    help="Failed items, to be fed back as --items.",
+    shell_complete=complete_file,
+)
 @click.option(
     "--dashboard",
     type=click.Choice(DASHBOARDS),
@@ -104,6 +131,7 @@ class Job:
     metavar="N|N%",
     help="Take no more items in when so many have failed, or such a share of them.",
 )
+@takes_target
 def command(
     target: str,
     app_dir: str,
@@ -120,8 +148,8 @@ def command(
 ) -> None:
     """Run a pipeline on the lines of a file.
 
-    TARGET is module:attribute or file.py:attribute: a Pipeline, or a function without parameters
-    that returns one. Importing the module runs it.
+    TARGET is module:attribute or file.py:attribute: a Pipeline, or a function that needs no
+    arguments and returns one. Importing the module runs it.
 
     Results are JSON lines, written as they come: {"id": …, "value": …}. Everything else, what the
     tasks print too, goes to standard error.
@@ -129,22 +157,34 @@ def command(
     The first Ctrl-C takes no more items in and waits for those in flight, the second cancels them.
 
     \b
-    Exit codes: 0 all is well, 1 some items failed, 2 bad arguments or input,
-    3 the run failed or --max-failures was reached, 130 and 143 ended by a signal.
+    Exit codes:
+      0         all is well
+      1         some items failed
+      2         bad arguments, target, files or lines
+      3         the run failed, or --max-failures was reached
+      130, 143  ended by Ctrl-C, by SIGTERM
     """  # noqa: D301 - the backspace tells click to keep the lines
+    has_stdout = sys.stdout is not None
     with ExitStack() as stack:
         stack.enter_context(traced(debug))
         results = stack.enter_context(kept_for_results())  # from here on: modules print, too
+        out = STDOUT if out is None else out
         if on_bad_line == "dead-letter" and failed is None:
             refuse("--on-bad-line dead-letter: needs --failed FILE")
+        if STDOUT in (out, failed) and not has_stdout:
+            refuse("standard output is closed; --out FILE takes the results")
         file = InputFile(items)
         stack.callback(file.close)
         check_files(file, out, failed)
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
         set_workers(pipeline, workers)
-        letters = None if failed is None else stack.enter_context(opened(failed, "--failed"))
-        if out is not None:
+        letters = None
+        if failed is not None:
+            letters = (
+                results if failed == STDOUT else stack.enter_context(opened(failed, "--failed"))
+            )
+        if out != STDOUT:
             results = stack.enter_context(opened(out, "--out"))
         source = ItemSource(file, form or format_of(items), pipeline, limit)
         options = {
@@ -167,7 +207,10 @@ def set_workers(pipeline: Pipeline, workers: tuple[tuple[str, int], ...]) -> Non
         Refusal: There is no such stage, or it cannot have so many.
     """
     stages = {stage.name: stage for stage in pipeline.stages}
+    given = Counter(name for name, _ in workers)
     for name, count in workers:
+        if given[name] > 1:
+            refuse(f"--workers {name}={count}: stage {name!r} is given {given[name]} times")
         if name not in stages:
             known = f"the stages are {', '.join(map(repr, stages))}{did_you_mean(name, stages)}"
             refuse(f"--workers {name}={count}: stage {name!r} not found; {known}")
@@ -178,16 +221,18 @@ def set_workers(pipeline: Pipeline, workers: tuple[tuple[str, int], ...]) -> Non
             refuse(f"--workers {name}={count}: {error}", error)
 
 
-def check_files(file: InputFile, out: str | None, failed: str | None) -> None:
+def check_files(file: InputFile, out: str, failed: str | None) -> None:
     """Refuse to write over what is being read, or to write two things to one file.
 
     Raises:
         Refusal: Two of them are one file.
     """
     for option, path in (("--out", out), ("--failed", failed)):
-        if path is not None and file.same_file(path):
+        if path not in (None, STDOUT) and file.same_file(path):
             refuse(f"{option} {path!r}: is the file that --items reads")
-    if out is not None and failed is not None and os.path.realpath(out) == os.path.realpath(failed):
+    if failed == out == STDOUT:
+        refuse("--failed '-': standard output has the results; --out FILE takes them elsewhere")
+    if failed is not None and os.path.realpath(out) == os.path.realpath(failed):
         refuse(f"--failed {failed!r}: is the file that --out writes")
 
 
@@ -227,7 +272,9 @@ def run_job(job: Job) -> int:
         stopped_by = job.pipeline.results.stopped_by
         if stopped_by is None and isinstance(error, SystemExit):
             raise RunFailed(f"the run failed: {reason_of(error)}") from error
-        return INTERRUPTED if stopped_by is None else 128 + stopped_by
+        code = INTERRUPTED if stopped_by is None else 128 + stopped_by
+        end_at_next_signal(code)
+        return code
     except (Refusal, BrokenPipeError):
         raise
     except BadLine as error:
@@ -248,12 +295,13 @@ def run_job(job: Job) -> int:
 
 async def stream(job: Job) -> None:
     """Run the pipeline and write what comes out, until both are done."""
+    asyncio.get_running_loop().set_default_executor(ThreadsLeftBehind())
     outputs = [job.results] if job.failed is None else [job.results, job.failed]
     try:
         async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
             async for result in results:
                 if result.is_success:
-                    await job.results.put(result_line(result))
+                    await put_result(job, result)
                 elif job.failed is not None:
                     await job.failed.put(letter_line(result))
     except BaseException:
@@ -263,11 +311,20 @@ async def stream(job: Job) -> None:
     await end_all(outputs)
 
 
+async def put_result(job: Job, result: PipelineResult[Any]) -> None:
+    """Write a result, and say once for each type if something of it could not be written."""
+    lost: set[str] = set()
+    await job.results.put(result_line(result, lost))
+    for name in sorted(lost - job.lost):
+        logger.warning("a result of type %s has no form in JSON, and is lost in part", clean(name))
+    job.lost |= lost
+
+
 async def put_aside(job: Job, bad: BadLine) -> None:
-    """Make a dead letter of a line that is no item."""
+    """Make a dead letter of a line that is no item, unless it is one already."""
     assert job.failed is not None
     job.bad_lines += 1
-    await job.failed.put(bad_line(bad, bad.text, bad.number))
+    await job.failed.put(f"{bad.text}\n" if bad.is_letter else bad_line(bad, bad.text, bad.number))
 
 
 def tell(job: Job) -> None:
@@ -276,8 +333,9 @@ def tell(job: Job) -> None:
     if results.run_id and (results.stats.items_accepted or not results.stats.items_in_flight):
         snapshot = job.pipeline.get_dashboard_snapshot()
         lines = summary_lines(snapshot, job.bad_lines, job.failed is not None, job.has_display)
-        for line in lines:
-            click.echo(line, err=True)
+        with suppress(OSError):  # there is no room for it, or nobody reads it
+            for line in lines:
+                click.echo(line, err=True)
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from typing import Any
 from antflow import Pipeline
 from antflow._core.options import did_you_mean
 from antflow._core.text import clean
-from antflow.cli.errors import reason_of, refuse
+from antflow.cli.errors import Refusal, reason_of, refuse
 
-TARGET = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
+TARGET = re.compile(r"(.+\.py|[^\W\d][\w.]*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 FORM = "must be module:attribute or file.py:attribute; --app-dir names the folder to look in"
 
 _MISSING = object()
@@ -35,7 +35,8 @@ def find_pipeline(target: str, app_dir: str) -> Pipeline:
     Args:
         target: ``module:attribute`` or ``file.py:attribute``; the attribute may be dotted. It is a
             `Pipeline`, or a function without parameters that returns one.
-        app_dir: The folder to look the module up in; it becomes the first of ``sys.path``.
+        app_dir: The folder to look the module up in. It becomes the first of ``sys.path``, after
+            the folder of a file that is somewhere else.
 
     Raises:
         Refusal: There is no such thing, it is something else, or the module raised.
@@ -45,7 +46,7 @@ def find_pipeline(target: str, app_dir: str) -> Pipeline:
         refuse(f"TARGET {target!r}: {FORM}")
     module_name, path = match.groups()
     names = path.split(".")
-    for name in [*module_name.split("."), *names]:
+    for name in [*re.split(r"[./\\]", module_name), *names]:
         if name.startswith("__"):
             refuse(f"TARGET {target!r}: names that begin with two underscores are not looked up")
     found: Any = _import(target, module_name, Path(app_dir))
@@ -59,48 +60,58 @@ def _import(target: str, name: str, folder: Path) -> ModuleType:
         refuse(f"--app-dir {str(folder)!r}: is no folder")
     folder = folder.resolve()
     file = folder / name if name.endswith(".py") else None
+    places = [folder]
     if file is not None:
-        name = name.removesuffix(".py")
+        name = file.name.removesuffix(".py")
         if "." in name:
             refuse(f"TARGET {target!r}: a dot in the name of a file is not possible")
         if not file.is_file():
             refuse(f"TARGET {target!r}: there is no file {str(file)!r}")
-    if sys.path[:1] != [str(folder)]:
-        sys.path.insert(0, str(folder))
+        places.append(file.parent.resolve())
+    for place in places:
+        if sys.path[:1] != [str(place)]:
+            sys.path.insert(0, str(place))
     importlib.invalidate_caches()
-    module = _import_module(target, name, folder)
+    module = _import_module(target, name, places)
     if file is not None and not _is_from(module, file):
         refuse(f"TARGET {target!r}: Python has a module {name!r} of its own; rename the file")
     return module
 
 
-def _import_module(target: str, name: str, folder: Path) -> ModuleType:
+def _import_module(target: str, name: str, places: list[Path]) -> ModuleType:
+    cause: BaseException
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            refuse(f"TARGET {target!r}: there is no module {name!r} in {str(folder)!r}", error)
-        refuse(f"{_place_of(error, folder)}: {reason_of(error)}", error)
+            refuse(f"TARGET {target!r}: there is no module {name!r} in {str(places[0])!r}", error)
+        cause = error
     except (Exception, SystemExit) as error:
-        refuse(f"{_place_of(error, folder)}: {reason_of(error)}", error)
+        cause = error
+    place = _place_of(cause, places) or f"TARGET {target!r}"
+    raise Refusal(f"{place}: {_told(cause)}") from cause
 
 
-def _place_of(error: BaseException, folder: Path) -> str:
+def _told(error: BaseException) -> str:
+    """What was raised; of a syntax error without the place, which is told already."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg}"
+    return reason_of(error)
+
+
+def _place_of(error: BaseException, places: list[Path]) -> str:
     """``file:line`` (``:column`` of a syntax error), the last place in the user's own code."""
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{_shown(Path(error.filename), folder)}:{error.lineno or 1}:{error.offset or 1}"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_relative_to(folder)
-    ]
-    if not frames:
-        return "TARGET"
-    return f"{_shown(Path(frames[-1].filename), folder)}:{frames[-1].lineno or 1}"
+        return f"{_shown(error.filename, places)}:{error.lineno or 1}:{error.offset or 1}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if any(Path(frame.filename).is_relative_to(place) for place in places):
+            return f"{_shown(frame.filename, places)}:{frame.lineno or 1}"
+    return ""
 
 
-def _shown(file: Path, folder: Path) -> str:
-    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+def _shown(file: str, places: list[Path]) -> str:
+    path = Path(file)
+    return str(path.relative_to(places[0]) if path.is_relative_to(places[0]) else path)
 
 
 def _is_from(module: ModuleType, file: Path) -> bool:
@@ -137,7 +148,7 @@ def _fault_of(function: Any) -> str:
         return f"is {_kind(function)}; must be a Pipeline, or a function that returns one"
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         return "is an async function; a plain one must return the Pipeline"
-    signature = inspect.signature(function)
+    signature = inspect.signature(function, follow_wrapped=False)
     try:
         signature.bind()
     except TypeError:

@@ -1,13 +1,21 @@
-"""Calls that may wait for ever, in threads that nobody waits for when the program ends."""
+"""Calls that may wait for ever: in threads that nobody waits for, or that somebody gives up."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
+
+import click
+
+SOON = 0.2
+"""Seconds for threads that are about to end."""
 
 T = TypeVar("T")
 
@@ -49,3 +57,41 @@ async def in_daemon_thread(function: Callable[[], T]) -> T:
 
     threading.Thread(target=call, name="antflow cli", daemon=True).start()
     return await answer
+
+
+class ThreadsLeftBehind(ThreadPoolExecutor):
+    """An executor that is shut down without waiting: Python waits for its threads when it ends.
+
+    So a call that takes its time keeps nobody from closing the event loop and saying what came of
+    the run.
+    """
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls."""
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+
+def end_at_next_signal(code: int) -> None:
+    """Let one more signal end the program, if threads are at work that Python will wait for.
+
+    A call in a thread cannot be cancelled: it may be minutes until the program ends by itself.
+
+    Args:
+        code: The exit code.
+    """
+    deadline = time.monotonic() + SOON
+    mine = threading.main_thread()
+    if threading.current_thread() is not mine:
+        return  # signals are not heard here
+    others = [each for each in threading.enumerate() if not each.daemon and each is not mine]
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    busy = sum(thread.is_alive() for thread in others)
+    if not busy:
+        return
+    # All is written and told: what is skipped is the waiting.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(code))
+    calls = "a call" if busy == 1 else f"{busy} calls"
+    with suppress(OSError):
+        click.echo(f"waiting for {calls} in threads; one more signal ends the program", err=True)
