@@ -161,7 +161,7 @@ def test_full_shows_every_worker(columns: int, rows: int, workers: int) -> None:
 def test_full_sums_workers_up_where_rows_are_few(columns: int, rows: int) -> None:
     """With 1000 workers and few rows, a cell stands for several, and the legend says how many."""
     text = "\n".join(lines_of("full", make_snapshot(1000), columns, rows))
-    assert "busy of " in text
+    assert " to a sign  █ " in text
     assert "/1000" in text or text.count("/250 ") >= 4
     assert "more busy" in text or rows < 24
 

@@ -81,11 +81,12 @@ def test_strip_loses_no_worker(doing: list[Doing], per_cell: int, by_state: bool
     """However many workers share a cell, those that do not idle add up."""
     cells = WorkerStrip("Fetch", tuple(doing), 0).cells(per_cell, by_state)
     assert len(cells) == -(-len(doing) // per_cell)
-    assert sum(count for _, count in cells) == len(doing) - doing.count("idle")
+    assert sum(cell.at_work for cell in cells) == len(doing) - doing.count("idle")
+    assert sum(cell.workers for cell in cells) == len(doing)
     if per_cell == 1:
-        assert sorted(each for each, _ in cells) == sorted(doing)
+        assert sorted(cell.doing for cell in cells) == sorted(doing)
     if by_state:
-        ranks = [DOINGS.index(each) for each, _ in cells]
+        ranks = [DOINGS.index(cell.doing) for cell in cells]
         assert ranks == sorted(ranks)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from math import inf
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from antflow._core.snapshot import DashboardSnapshot, StageStats, WorkerState
 
@@ -24,6 +24,20 @@ SHORTEST_SLOW = 1.0
 """Seconds: who takes less is not called slow, however fast the others are."""
 
 
+class Cell(NamedTuple):
+    """One or more workers of a stage.
+
+    Attributes:
+        doing: What one of them does: the first in the order of `DOINGS`.
+        at_work: How many of them do not idle.
+        workers: How many they are.
+    """
+
+    doing: Doing
+    at_work: int
+    workers: int
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStrip:
     """The workers of one stage.
@@ -38,23 +52,23 @@ class WorkerStrip:
     doing: tuple[Doing, ...]
     busy: int
 
-    def cells(self, per_cell: int, by_state: bool = False) -> list[tuple[Doing, int]]:
-        """What is to be seen of each group of ``per_cell`` workers; the last one may be smaller.
+    def cells(self, per_cell: int, by_state: bool = False) -> list[Cell]:
+        """Its workers, so many to a cell; the last cell may have fewer.
 
         Args:
-            per_cell: Workers per group, 1 or more.
+            per_cell: Workers per cell, 1 or more.
             by_state: Like beside like, instead of each worker in its place.
-
-        Returns:
-            What the first of them in the order of `DOINGS` does, and how many do not idle.
         """
         doing: Sequence[Doing] = self.doing
         if by_state:
             doing = [each for each in DOINGS for _ in range(self.doing.count(each))]
         groups = [doing[start : start + per_cell] for start in range(0, len(doing), per_cell)]
         if per_cell == 1:
-            return [(each, int(each != "idle")) for (each,) in groups]
-        return [(min(group, key=_rank), len(group) - group.count("idle")) for group in groups]
+            return [Cell(each, int(each != "idle"), 1) for (each,) in groups]
+        return [
+            Cell(min(group, key=_rank), len(group) - group.count("idle"), len(group))
+            for group in groups
+        ]
 
 
 _RANKS = {doing: rank for rank, doing in enumerate(DOINGS)}

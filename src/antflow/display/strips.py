@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from antflow._core.snapshot import WorkerState
-from antflow._monitor.workers import DOINGS, Doing, WorkerStrip
+from antflow._monitor.workers import DOINGS, Cell, Doing, WorkerStrip
 from antflow.display.canvas import Canvas
 from antflow.display.numbers import clock
 from antflow.display.tables import more_line
@@ -70,14 +70,13 @@ class WorkerMap:
         return lines
 
     def _heading(self, per_cell: int) -> Text:
-        glyphs = self._canvas.glyphs
         title = [("workers ", "bold"), (f"{self.workers}", "dim")]
         if per_cell > 1:
-            title.append((f"  {glyphs.shades} busy of {per_cell}", "dim"))
-        for doing, glyph in zip(DOINGS, glyphs.doings, strict=True):
+            title.append((f"  {per_cell} to a sign", "dim"))
+        for doing in DOINGS:
             if count := sum(strip.doing.count(doing) for strip in self._strips):
-                sign = f"{glyph} " if per_cell == 1 else ""
-                title += [(f"  {sign}", STYLES[doing]), (f"{count} {doing}", "dim")]
+                glyph = self._glyph(Cell(doing, 1, 1), per_cell)
+                title += [(f"  {glyph} ", STYLES[doing]), (f"{count} {doing}", "dim")]
         return self._canvas.rule(title)
 
     def _strip(self, index: int, per_cell: int) -> list[Text]:
@@ -93,17 +92,19 @@ class WorkerMap:
             lines.append(self._canvas.line(pieces))
         return lines
 
-    def _glyphs(self, cells: list[tuple[Doing, int]], per_cell: int) -> list[tuple[str, str]]:
+    def _glyphs(self, cells: list[Cell], per_cell: int) -> list[tuple[str, str]]:
         """Runs of equal glyphs: few spans, however many workers."""
-        glyphs = self._canvas.glyphs
         pieces: list[tuple[str, str]] = []
-        for (doing, at_work), run in groupby(cells):
-            if per_cell == 1:
-                glyph = glyphs.doings[DOINGS.index(doing)]
-            else:
-                glyph = glyphs.shades[ceil(at_work / per_cell * (len(glyphs.shades) - 1))]
-            pieces.append((glyph * len(list(run)), STYLES[doing]))
+        for cell, run in groupby(cells):
+            glyph = self._glyph(cell, per_cell)
+            pieces.append((glyph * len(list(run)), STYLES[cell.doing]))
         return pieces
+
+    def _glyph(self, cell: Cell, per_cell: int) -> str:
+        glyphs = self._canvas.glyphs
+        if per_cell == 1 or cell.doing != "running":
+            return glyphs.doings[DOINGS.index(cell.doing)]
+        return glyphs.shades[ceil(cell.at_work / cell.workers * (len(glyphs.shades) - 1))]
 
 
 def item_lines(
