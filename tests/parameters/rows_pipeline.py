@@ -229,6 +229,12 @@ ROWS: dict[str, Row] = {
         [5, "x", object(), Hostile()],
         [None, MemoryStore()],
     ),
+    "Pipeline.blocked_loop_after": Row(
+        ValueError,
+        "must be a finite number of seconds >= 0.05",
+        [0, 0.04, *but(NO_SECONDS, None)],
+        [None, 0.05, 1, 1e300],
+    ),
     "RunHandle.set_workers.stage": Row(
         ValueError, STAGE_NAME.allowed, [None, *STAGE_NAME.bad], ["Work"]
     ),
