@@ -114,6 +114,7 @@ DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = ("auto", "log", "compact", "detailed", "full")
 DISPLAY_METHODS = ("on_start", "on_update", "on_finish")
 SHORTEST_INTERVAL = 0.01
+SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
 
 
@@ -123,6 +124,7 @@ class OtherOptions(TypedDict, total=False):
     name: str
     duplicates: Duplicates
     store: Store | None
+    blocked_loop_after: float | None
 
 
 class PipelineOptions(OtherOptions, total=False):
@@ -283,11 +285,16 @@ class Pipeline(Generic[Taken, Out]):
             is renamed ``"a#2"``, ``"a#3"`` …, with one warning per run; "error": no more is taken
             in, as with a source that raises; "skip": it is left out and counted.
         store: Keeps every transition, and may hold work back; see `antflow.testing.MemoryStore`.
+        blocked_loop_after: Seconds, at least 0.05, after which an event loop that something blocks
+            is told of: in the snapshot (``loop``), with worker, item and line, and once for each
+            function as a warning in the log. ``None`` = nobody looks. A loop with virtual time is
+            never looked after.
 
     Raises:
         PipelineError: No stages.
         StageValidationError: An option of a stage is not allowed, or two have the same name.
-        ValueError: ``duplicates`` is none of the three.
+        ValueError: ``duplicates`` is none of the three, or ``blocked_loop_after`` no finite number
+            of seconds from 0.05 on.
         TypeError: ``stages`` is no list of stages, ``status_tracker`` no tracker, ``name`` no
             string, ``collect_results`` no bool, ``store`` lacks a method; or an unknown option.
     """
@@ -333,6 +340,7 @@ class Pipeline(Generic[Taken, Out]):
         name: str = "pipeline",
         duplicates: Duplicates = "number",
         store: Store | None = None,
+        blocked_loop_after: float | None = 0.25,
     ) -> None:
         self._stages = _checked_stages(stages)
         check_choice(ValueError, "duplicates", duplicates, get_args(Duplicates))
@@ -347,7 +355,10 @@ class Pipeline(Generic[Taken, Out]):
                 if not callable(getattr(store, method, None)):
                     allowed = "must be an object with the methods admit and record"
                     raise refusal(TypeError, "store", store, allowed)
+        if blocked_loop_after is not None:
+            check_seconds(ValueError, "blocked_loop_after", blocked_loop_after, SHORTEST_BLOCK)
         self.name = name
+        self._blocked_loop_after = blocked_loop_after
         self._collects = collect_results
         self._tracker = status_tracker
         self._store = store
@@ -853,6 +864,7 @@ class Pipeline(Generic[Taken, Out]):
             item_timeout=options.item_timeout,
             reorder=None if options.window is None else Reorder(deliver, options.window),
             owner=self,
+            blocked_loop_after=self._blocked_loop_after,
         )
         self._latest = run.handle = RunHandle(run, collected)
         return self._latest

@@ -243,6 +243,12 @@ ROWS: dict[str, Row] = {
         [-0.1, 1.1, 95, NAN, INF, "0.5", None, True, Hostile()],
         [0, 1, 0.5],
     ),
+    "Pipeline.blocked_loop_after": Row(
+        ValueError,
+        "must be a finite number of seconds >= 0.05",
+        [0, 0.04, *but(NO_SECONDS, None)],
+        [None, 0.05, 1, 1e300],
+    ),
     "RunHandle.set_workers.stage": Row(
         ValueError, STAGE_NAME.allowed, [None, *STAGE_NAME.bad], ["Work"]
     ),

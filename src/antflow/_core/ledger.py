@@ -28,6 +28,10 @@ over.
 
 WAIT_REASONS: tuple[WaitReason, ...] = get_args(WaitReason)
 
+TimeKind = Literal["busy", "limit", "room", "retries", "starved"]
+"""What a worker's time goes into: its work, in a thread after its time as well; a wait; nothing."""
+
+TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
 
 ItemKey = tuple[int, tuple[int, ...]]
 """``(sequence number, branch)``: an item's name in its run."""
@@ -157,6 +161,8 @@ class StageBook:
         emitted: Items made here from others.
         run_times: How long its tries took, without what a limit held them up.
         queue_waits: How long items waited for a worker, each time from when one might have begun.
+        stalled: Kind of time → worker-seconds that the books count as such, and in which the event
+            loop was blocked (see `worker_time`).
     """
 
     __slots__ = (
@@ -174,6 +180,7 @@ class StageBook:
         "retrying",
         "run_times",
         "skipped",
+        "stalled",
         "workers",
     )
 
@@ -193,6 +200,7 @@ class StageBook:
         self.cancelled = 0
         self.run_times = DurationCounter(SHORTEST_RUN)
         self.queue_waits = DurationCounter(SHORTEST_WAIT)
+        self.stalled: dict[TimeKind, float] = dict.fromkeys(TIME_KINDS, 0.0)
 
     def worker(self, index: int) -> WorkerBook:
         """The book of worker ``index``, opened if there is none yet."""

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 
-from antflow._core.ledger import WAIT_REASONS, Ledger, StageBook, WorkerBook
+from antflow._core.ledger import Ledger, StageBook, WorkerBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import PipelineStats, StageStats, WorkerMetrics, WorkerState
+from antflow._core.worker_time import spent, stalled
 
 
 @dataclass(slots=True)
@@ -62,27 +63,12 @@ def pipeline_stats(
 
 
 def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> StageStats:
-    workers = tuple(book.workers.values())
     # Read from another thread, two counters may be one transition apart.
     waiting = max(book.waiting, 0)
     blocked = min(gauge.blocked, waiting)
-    seconds = dict.fromkeys(WAIT_REASONS, 0.0)
-    busy, limited_items = 0.0, 0
-    for worker in workers:
-        busy += worker.busy - worker.waited_in_hand
-        if worker.item is not None:
-            busy += max(now - worker.since, 0.0)
-        for reason in WAIT_REASONS:
-            seconds[reason] += worker.waited[reason]
-        if (reason_now := worker.waits_for) is not None:
-            waits = max(now - worker.waits_since, 0.0)
-            seconds[reason_now] += waits
-            if worker.item is not None:
-                busy -= waits
-            if reason_now == "limit":
-                limited_items += worker.held
-    busy += seconds.pop("thread")  # it works on after its time
-    waited = sum(seconds.values())
+    limited = [each.held for each in tuple(book.workers.values()) if each.waits_for == "limit"]
+    time = spent(book, gauge, now)
+    lost = stalled(book, time)
     return StageStats(
         stage_name=name,
         pending_items=waiting - blocked,
@@ -96,15 +82,16 @@ def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> S
         cancelled_items=book.cancelled,
         retrying_items=book.retrying,
         blocked_items=blocked,
-        limited_items=limited_items,
+        limited_items=sum(limited),
         abandoned_threads=gauge.abandoned_threads,
         workers=gauge.workers,
         capacity=gauge.capacity,
-        busy_seconds=max(busy, 0.0),
-        limited_seconds=seconds["limit"],
-        blocked_seconds=seconds["room"],
-        retry_waiting_seconds=seconds["retries"],
-        starved_seconds=max(gauge.worker_seconds - busy - waited, 0.0),
+        busy_seconds=time["busy"] - lost["busy"],
+        limited_seconds=time["limit"] - lost["limit"],
+        blocked_seconds=time["room"] - lost["room"],
+        retry_waiting_seconds=time["retries"] - lost["retries"],
+        starved_seconds=time["starved"] - lost["starved"],
+        stalled_seconds=sum(lost.values()),
         run_times=book.run_times.read(book.tries),
         queue_waits=book.queue_waits.read(book.tries + book.in_progress),
     )

@@ -119,7 +119,9 @@ class StageStats:
             visit for the store or a callback.
         retry_waiting_seconds: Taking nothing new because too many items wait for their next try.
         starved_seconds: With nothing to do.
-        stalled_seconds: Unable to do anything, because something blocked the event loop.
+        stalled_seconds: Not able to go on, whatever they were at, because something blocked the
+            event loop; those of the worker that did it are among them. A thread or a server that
+            they waited for may have gone on meanwhile.
     """
 
     stage_name: str
@@ -234,12 +236,14 @@ class LoopStall:
     """Something blocked the event loop: nothing else could go on meanwhile.
 
     Attributes:
-        seconds: How long, at least.
+        seconds: How long, at least; it may have been up to 0.1 s longer.
         timestamp: When it was noticed, in Unix seconds.
-        stage: Name of the stage whose worker did it; "" if it was no worker.
-        worker_name: That worker, ``"Fetch-W0"``; "" if it was none.
-        item_id: Id of the item it had.
-        location: Where: ``"app.py:41 in parse"``; "" if that could not be seen.
+        stage: Name of the stage whose workers did it; "" if it was none of this run.
+        worker_name: The worker, ``"Fetch-W0"``; "" if it was none, or many after each other, each
+            for a short time.
+        item_id: Id of the item that the worker had; of a batch, of the first one.
+        location: Where: ``"app.py:41 in parse"``, the file relative to the current folder if it
+            is in there; the name of a task that is not made of Python; "" if it could not be seen.
         line: The line of source there: ``"time.sleep(1)"``; "" if it could not be read.
     """
 
@@ -256,11 +260,14 @@ class LoopStall:
 class LoopHealth:
     """Whether the event loop of a run gets its turns.
 
+    A loop with virtual time is not looked at, nor is one where ``blocked_loop_after`` is ``None``.
+
     Attributes:
-        lag: Seconds that its last heartbeat was late.
-        stalls: How often it was blocked for a quarter of a second or longer.
-        stalled_seconds: Seconds it has been late for, all in all, without the usual delays.
-        last_stall: The last time it was blocked.
+        lag: Seconds that its last heartbeat was late; while something blocks it, that it is late.
+        stalls: How often it was blocked for ``blocked_loop_after`` or longer (a quarter of a second
+            if nothing else is said). Blocks that are up to 0.1 s shorter may be among them.
+        stalled_seconds: Seconds it has been late for, all in all, without delays below 0.05 s.
+        last_stall: The last time it was blocked; while it is, this time.
     """
 
     lag: float = 0.0

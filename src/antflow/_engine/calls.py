@@ -56,7 +56,7 @@ def _call_of(stage: StageRun, task: TaskFunc, *, expands: bool) -> Call:
     elif seconds is not None:
         call = partial(_in_time, call, seconds)
     if options.isolate_context:
-        call = partial(_isolated, call)
+        call = partial(_isolated, stage, call)
     most = options.task_concurrency_limits.get(task_name(task))
     if most is not None:
         call = partial(_a_few_at_once, stage, call, Admission([Limit(most)], stage.run.timers.now))
@@ -108,12 +108,16 @@ async def _a_few_at_once(stage: StageRun, call: Call, gate: Admission, value: An
         permit.release(stage.abandoned.get(seat_here()[1].index))
 
 
-async def _isolated(call: Call, value: Any) -> Any:
+async def _isolated(stage: StageRun, call: Call, value: Any) -> Any:
     """Run a call in a copy of the context, which takes an `asyncio.Task` of its own."""
     running = asyncio.get_running_loop().create_task(
         _result_or_error(call, value), context=copy_context()
     )
-    result, error = await running
+    stage.isolated[running] = seat_here()[1]
+    try:
+        result, error = await running
+    finally:
+        del stage.isolated[running]
     if error is not None:
         raise error
     return result

@@ -19,6 +19,9 @@ class LoopTimers:
     Args:
         loop: The event loop.
         on_crash: Called with what a put-off call raises: the loop itself would only log it.
+
+    Attributes:
+        has_own_time: Whether the loop brings its own time.
     """
 
     def __init__(
@@ -26,11 +29,11 @@ class LoopTimers:
     ) -> None:
         self._loop = loop
         self._on_crash = on_crash
-        own_time = (
+        self.has_own_time: bool = (
             isinstance(loop, asyncio.BaseEventLoop)
             and type(loop).time is not asyncio.BaseEventLoop.time
         )
-        self.now: Callable[[], float] = loop.time if own_time else time.monotonic
+        self.now: Callable[[], float] = loop.time if self.has_own_time else time.monotonic
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback()`` after ``delay`` seconds."""

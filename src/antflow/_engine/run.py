@@ -51,12 +51,13 @@ from antflow._core.limit import current_permit
 from antflow._core.ports import Guard, Observer, Store
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
-from antflow._core.snapshot import DashboardSnapshot, PipelineStats, RunState
+from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage
 from antflow._core.stage_checks import MOST_WORKERS
 from antflow._core.waits import Wait, discard
 from antflow._engine.clock import LoopTimers
 from antflow._engine.current import current_run, current_seat
+from antflow._engine.heartbeat import LoopWatch
 from antflow._engine.intake import Duplicates, Intake
 from antflow._engine.limits import slots_given_back
 from antflow._engine.recorder import Listeners, Recorder
@@ -101,6 +102,7 @@ class Run:
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
         reorder: Has the results wait for those before them, or ``None``.
         owner: Whose run it is; only compared.
+        blocked_loop_after: Seconds after which the event loop counts as blocked, or ``None``.
 
     Attributes:
         handle: Whatever the owner wants to find again.
@@ -123,6 +125,7 @@ class Run:
         item_timeout: float | None = None,
         reorder: Reorder | None = None,
         owner: object = None,
+        blocked_loop_after: float | None = None,
     ) -> None:
         self.owner = owner
         self.handle: Any = None
@@ -195,6 +198,9 @@ class Run:
             # What it sets there, the current span say, is so for all that belongs to the run.
             self._context.run(observer.opened, self.facts, self.ledger, self._rewire)
             self._rewire()
+        self._loop_watch = None
+        if blocked_loop_after is not None and not self.timers.has_own_time:
+            self._loop_watch = LoopWatch(self, blocked_loop_after)
         self._supervisor = self.create_side_task(self._supervise(), "supervisor")
         self._alarm = None
         if timeout is not None:
@@ -463,6 +469,7 @@ class Run:
             skipped_duplicates=self.intake.skipped,
             total=self.total,
             state=self.state,
+            loop=LoopHealth() if self._loop_watch is None else self._loop_watch.health(),
             cpu_seconds=self._cpu_seconds(),
             intake_ended=self.intake.ended_mono,
         )
@@ -713,6 +720,8 @@ class Run:
         except BaseException as error:  # why: whoever waits for the run must not wait for ever
             self.crash(error, "the supervisor")
         finally:
+            if self._loop_watch is not None:
+                self._loop_watch.end()
             self._ended_mono = self.timers.now()
             self._cpu_ended = time.process_time()
             if self.observer is not None:
@@ -790,6 +799,7 @@ def take_snapshot(
     skipped_duplicates: int = 0,
     total: int | None = None,
     state: RunState = "idle",
+    loop: LoopHealth | None = None,
     cpu_seconds: float = 0.0,
     intake_ended: float | None = None,
 ) -> DashboardSnapshot:
@@ -807,6 +817,7 @@ def take_snapshot(
         total_items=total,
         state=state,
         elapsed=ran_until - facts.started_mono,
+        loop=loop or LoopHealth(),
         cpu_seconds=cpu_seconds,
         intake_seconds=(ran_until if intake_ended is None else intake_ended) - facts.started_mono,
     )

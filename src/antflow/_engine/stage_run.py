@@ -49,6 +49,7 @@ class StageRun:
         self._worker_seconds = 0.0
         self._alive: set[int] = set()
         self._serving: dict[int, asyncio.Task[Any]] = {}
+        self.isolated: dict[asyncio.Task[Any], WorkerBook] = {}
         self._vacant = list(reversed(range(description.workers)))
         self.channel: Channel[Envelope] = Channel(
             capacity(description), recruit=self._recruit, has_more=run.intake_is_hungry(index)
@@ -135,6 +136,13 @@ class StageRun:
                 if worker.index < self.active_count:
                     self._vacant.append(worker.index)
                     self.channel.ring()
+
+    def worker_of(self, task: asyncio.Task[Any]) -> WorkerBook | None:
+        """The worker whose `asyncio.Task` this is, if it is one's. Any thread may ask."""
+        for index, serving in tuple(self._serving.items()):
+            if serving is task:
+                return self.run.ledger.stages[self.index].workers.get(index)
+        return self.isolated.get(task)
 
     async def _leave(self, worker: WorkerBook) -> None:
         if self.description.resource_scope == "worker":

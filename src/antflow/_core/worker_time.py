@@ -1,0 +1,88 @@
+"""What the workers of a stage spend their time on, as the books have it.
+
+Every second of every worker is of one kind. A second in which something blocked the event loop was
+counted under what the worker was at, since a book knows nothing of event loops; so it is noted
+beside the books how much of each kind was lost in this way, and taken out where they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from antflow._core.ledger import TIME_KINDS, StageBook, TimeKind, WorkerBook
+
+
+class WorkerGauge(Protocol):
+    """How many workers a stage has, and for how many seconds it has had them, all together."""
+
+    @property
+    def workers(self) -> int: ...
+    @property
+    def worker_seconds(self) -> float: ...
+
+
+def spent(book: StageBook, gauge: WorkerGauge, now: float) -> dict[TimeKind, float]:
+    """Kind → worker-seconds up to now, those in which the event loop was blocked included."""
+    time: dict[TimeKind, float] = dict.fromkeys(TIME_KINDS, 0.0)
+    for worker in tuple(book.workers.values()):
+        time["busy"] += worker.busy - worker.waited_in_hand
+        if worker.item is not None:
+            time["busy"] += max(now - worker.since, 0.0)
+        for reason, seconds in worker.waited.items():
+            time["busy" if reason == "thread" else reason] += seconds
+        if (waits_for := worker.waits_for) is not None:
+            waits = max(now - worker.waits_since, 0.0)
+            time["busy" if waits_for == "thread" else waits_for] += waits
+            if worker.item is not None:
+                time["busy"] -= waits
+    time["starved"] = max(gauge.worker_seconds - sum(time.values()), 0.0)
+    time["busy"] = max(time["busy"], 0.0)
+    return time
+
+
+def standing(book: StageBook, workers: int) -> dict[TimeKind, int]:
+    """Kind → how many of the stage's ``workers`` are at it right now."""
+    kinds: dict[TimeKind, int] = dict.fromkeys(TIME_KINDS, 0)
+    for worker in tuple(book.workers.values()):
+        if (kind := _kind_of(worker)) is not None:
+            kinds[kind] += 1
+    kinds["starved"] = max(workers - sum(kinds.values()), 0)
+    return kinds
+
+
+def _kind_of(worker: WorkerBook) -> TimeKind | None:
+    waits_for = worker.waits_for
+    if waits_for == "thread":
+        return "busy"  # it works on after its time
+    if waits_for is None and worker.item is not None:
+        return "busy"
+    return waits_for
+
+
+def book_stall(
+    book: StageBook,
+    gauge: WorkerGauge,
+    now: float,
+    seconds: float,
+    workers: Mapping[TimeKind, int],
+) -> None:
+    """Note that the event loop was blocked for so many seconds up to now.
+
+    Args:
+        book: The stage's book.
+        gauge: Its workers.
+        now: When the event loop went on.
+        seconds: How long it had been blocked.
+        workers: What its workers were at meanwhile, as `standing` has it. Where they have not
+            spent so much time on that, because the look at them came late, as much as there is.
+    """
+    time = spent(book, gauge, now)
+    for kind, count in workers.items():
+        left = max(time[kind] - book.stalled[kind], 0.0)
+        book.stalled[kind] += min(count * seconds, left)
+
+
+def stalled(book: StageBook, time: Mapping[TimeKind, float]) -> dict[TimeKind, float]:
+    """Kind → how much of the time spent on it, as `spent` has it, the event loop was blocked."""
+    return {kind: min(book.stalled[kind], seconds) for kind, seconds in time.items()}

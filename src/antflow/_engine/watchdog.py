@@ -1,0 +1,175 @@
+"""The watchdog: one thread that looks after all event loops with a run.
+
+Every few hundredths of a second it glances at what a loop's thread is doing. A loop that sleeps is
+fine, and is not disturbed. One that is at work is asked for a heartbeat; while that does not come,
+something holds the loop up. If it has not come when the loop counts as blocked, the watchdog looks
+once more, and what it saw both times is the culprit. So a block that is long enough is always
+seen, wherever in it the first look falls.
+
+- It starts with the first heartbeat, and is never joined: a daemon, of which there is one in a
+  process. A child made by ``fork`` has none, and begins anew.
+- With no loop to look after it is parked, without a timer; and so it is while a loop is known to be
+  blocked, or stopped, until that loop answers.
+- Nothing waits for it. It holds its lock for a few lines, and never while it looks or tells: what
+  it tells may have to wait for the very loop that is blocked, in a log handler say.
+- It keeps nothing alive: it knows heartbeats weakly, and their loops and runs only through them.
+- Each value has one writer, the loop's thread or this one; `Heartbeat` says which.
+"""
+
+from __future__ import annotations
+
+import os
+from threading import Lock, Thread
+from time import monotonic
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from antflow._engine.whereabouts import Sight, agreed
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from antflow._engine.heartbeat import Heartbeat
+
+
+class Watchdog:
+    """See the module's text. What stands above "In the thread" may be called anywhere."""
+
+    def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget all there was: this is another process, with its one thread."""
+        self._guard = Lock()
+        self._heartbeats: WeakSet[Heartbeat] = WeakSet()
+        self._thread: Thread | None = None
+        # Held while nobody wakes the thread, which sleeps by asking for it. A `Condition` would do
+        # the same, at a quarter more processor time.
+        self._sleep = Lock()
+        self._sleep.acquire()
+        self._told_at = 0.0
+
+    def heartbeat_of(self, loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat | None:
+        """The heartbeat that a loop has already."""
+        with self._guard:
+            for heartbeat in self._heartbeats:
+                if heartbeat.loop is loop and heartbeat.threshold == threshold:
+                    return heartbeat
+        return None
+
+    def look_after(self, heartbeat: Heartbeat) -> None:
+        """From now on look after a heartbeat's loop."""
+        with self._guard:
+            self._heartbeats.add(heartbeat)
+            if self._thread is None:
+                thread = Thread(target=self._watch, name="antflow watchdog", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no room for another, or Python is ending: nobody looks
+                    return
+                self._thread = thread
+        self.wake()
+
+    def forget(self, heartbeat: Heartbeat) -> None:
+        """The heartbeat has ended. The thread finds out when it wakes up next."""
+        with self._guard:
+            self._heartbeats.discard(heartbeat)
+
+    def wake(self) -> None:
+        """There is something new: a heartbeat, or an answer."""
+        try:
+            self._sleep.release()
+        except RuntimeError:
+            pass  # it is being woken
+
+    # In the thread
+
+    def _watch(self) -> None:
+        try:
+            while True:
+                look = self._look_around()
+                if look is None:
+                    self._sleep.acquire()
+                elif (seconds := look - monotonic()) > 0:
+                    self._sleep.acquire(timeout=seconds)
+        finally:
+            self._thread = None  # should it ever end, the next heartbeat starts another
+
+    def _look_around(self) -> float | None:
+        """Look at every loop whose time has come; when to do so again."""
+        with self._guard:
+            heartbeats = list(self._heartbeats)
+        now = monotonic()
+        for heartbeat in heartbeats:
+            due = _next_look(heartbeat)
+            if due is not None and due <= now:
+                try:
+                    # While it was telling it could not look: that is not this loop's fault.
+                    self._look(heartbeat, max(due, self._told_at))
+                except Exception:  # a fault that must not spread
+                    heartbeat.next_look = now + heartbeat.interval
+        looks = [each for each in map(_next_look, heartbeats) if each is not None]
+        return min(looks, default=None)
+
+    def _look(self, heartbeat: Heartbeat, due: float) -> None:
+        if heartbeat.is_awaited:
+            self._look_again(heartbeat)
+            return
+        heartbeat.next_look = due + heartbeat.interval
+        if heartbeat.loop.is_closed():
+            self.forget(heartbeat)
+        elif not heartbeat.loop.is_running():
+            heartbeat.stopped_since = due
+            heartbeat.next_look = None
+            heartbeat.ask(due)
+        elif (sight := heartbeat.glance()) is None:
+            heartbeat.lag = 0.0
+        else:
+            self._see(heartbeat, due, sight)
+
+    def _see(self, heartbeat: Heartbeat, due: float, sight: Sight) -> None:
+        """The loop is at work: ask it for its heartbeat."""
+        heartbeat.first_sight = sight
+        if (now := monotonic()) - due < heartbeat.patience:
+            heartbeat.ask(due)
+            return
+        # So late, this look was held up itself: by one call that let no other thread in.
+        heartbeat.next_look = None
+        heartbeat.see_workers(due)
+        heartbeat.see_stall(due, sight, now)
+        heartbeat.ask(due)
+        self._tell(heartbeat, due, sight)
+
+    def _look_again(self, heartbeat: Heartbeat) -> None:
+        """The heartbeat that was asked for has not come yet."""
+        asked, now = heartbeat.asked, monotonic()
+        heartbeat.see_workers(asked)
+        if now < asked + heartbeat.patience:
+            heartbeat.next_look = min(now + heartbeat.interval, asked + heartbeat.patience)
+            return
+        heartbeat.next_look = None
+        if not heartbeat.loop.is_running():
+            heartbeat.stopped_since = asked
+            return
+        sight = agreed(heartbeat.first_sight, heartbeat.glance())
+        if heartbeat.is_awaited:  # still: so it was what blocks the loop
+            heartbeat.see_stall(asked, sight, now)
+            self._tell(heartbeat, asked, sight)
+
+    def _tell(self, heartbeat: Heartbeat, asked: float, sight: Sight | None) -> None:
+        heartbeat.tell(asked, sight)
+        self._told_at = monotonic()
+
+
+def _next_look(heartbeat: Heartbeat) -> float | None:
+    """When to look at a loop next; ``None``: not before it answers."""
+    if heartbeat.next_look is None and not heartbeat.is_awaited:
+        heartbeat.next_look = monotonic()
+    return heartbeat.next_look
+
+
+watchdog = Watchdog()
+"""The one of this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=watchdog.begin_anew)

@@ -1,0 +1,230 @@
+"""What runs on an event loop at this moment, seen from another thread.
+
+Read from the stack of the loop's thread, which goes on running meanwhile: a glance may catch two
+moments at once. Whoever wants to be sure looks twice, and keeps what is the same (`agreed`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from threading import get_ident
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from antflow._core.ledger import WorkerBook
+
+if TYPE_CHECKING:
+    from antflow._engine.stage_run import StageRun
+
+Seat = tuple["StageRun", WorkerBook]
+"""A worker, and the stage it works in."""
+
+LIBRARY = os.path.dirname(os.__file__) + os.sep
+OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+LONGEST_LINE = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of code that runs.
+
+    Attributes:
+        filename: The file, as Python has it.
+        number: The line's number, from 1.
+        function: Name of the function, with its class if it has one.
+    """
+
+    filename: str
+    number: int
+    function: str
+
+    @property
+    def location(self) -> str:
+        """``"app.py:41 in parse"``; the file relative to the current folder if it is in there."""
+        return f"{_short(self.filename)}:{self.number} in {self.function}"
+
+    @property
+    def line(self) -> str:
+        """The line of source; "" if it cannot be read."""
+        try:
+            return linecache.getline(self.filename, self.number).strip()[:LONGEST_LINE]
+        except Exception:
+            return ""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is in this library."""
+        return self.filename.startswith(OURS)
+
+    def is_in_function_of(self, other: Place) -> bool:
+        """Whether both are in the same function."""
+        return self.filename == other.filename and self.function == other.function
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What was seen to run on an event loop.
+
+    Attributes:
+        place: Where; ``None`` if no line of Python could be seen.
+        task: Identity of the `asyncio.Task` that runs; 0 = none, it is a callback.
+        stage: The stage whose worker it is, ``None`` if it is none.
+        worker: That worker.
+        item: What the worker had in hand: an envelope.
+    """
+
+    place: Place | None
+    task: int = 0
+    stage: StageRun | None = None
+    worker: WorkerBook | None = None
+    item: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """Where in a thread's stack an event loop runs.
+
+    Attributes:
+        thread: The thread's identity.
+        depth: How many frames at the bottom of its stack are the loop's own, or below.
+        exchanged: How many of these, at the top, are not the same all the while.
+        base: Identity of the one below, which is the same until the loop is begun anew.
+    """
+
+    thread: int
+    depth: int = sys.maxsize
+    exchanged: int = 0
+    base: int = 0
+
+    @classmethod
+    def below(cls, frame: FrameType, loop: asyncio.AbstractEventLoop) -> Footing:
+        """Of a loop that has called a function, in this frame, in this thread."""
+        frames = _with_callers(frame.f_back)
+        # In asyncio these are the call of a handle, and the loop's turn. A loop that is not made of
+        # Python has no frames.
+        exchanged = 2 if isinstance(loop, asyncio.BaseEventLoop) else 0
+        if len(frames) <= exchanged:
+            return cls(get_ident())
+        return cls(get_ident(), len(frames), exchanged, id(frames[exchanged]))
+
+    def running(self, stack: Sequence[FrameType]) -> Sequence[FrameType] | None:
+        """What stands on the loop's own frames; ``None`` if these are no more what they were."""
+        above = len(stack) - self.depth
+        base = above + self.exchanged
+        if not (0 <= base < len(stack) and id(stack[base]) == self.base):
+            return None
+        return stack[: max(above, 0)]
+
+
+def glance(
+    loop: asyncio.AbstractEventLoop,
+    footing: Footing,
+    seat_of: Callable[[asyncio.Task[Any]], Seat | None],
+) -> Sight | None:
+    """Look at what runs on an event loop.
+
+    Args:
+        loop: The event loop.
+        footing: Where it runs.
+        seat_of: Says which worker an `asyncio.Task` is.
+
+    Returns:
+        What runs there; ``None`` if nothing does.
+    """
+    task = _current_task(loop)
+    # Not kept: it has the frames of all threads, this one among them.
+    stack = _with_callers(sys._current_frames().get(footing.thread))
+    running = footing.running(stack)
+    if running is not None and task is None and all(map(_is_library, running)):
+        return None  # it waits, or runs itself
+    place = None if running is None else _place(running)
+    seat = None if task is None else seat_of(task)
+    if seat is None or (item := seat[1].item) is None:
+        return Sight(place, id(task) if task is not None else 0)
+    return Sight(place, id(task), *seat, item)
+
+
+def agreed(first: Sight | None, second: Sight | None) -> Sight | None:
+    """What two glances at a loop that did not move on in between have in common.
+
+    One task that blocks is seen twice. Many that hold the loop up together, each for a short time,
+    may have the function in common, or the stage; none of them is named.
+    """
+    if first is None or second is None:
+        return None
+    is_one_step = first.task == second.task != 0 and first.item is second.item
+    if is_one_step:
+        return second
+    if not (first.place and second.place and first.place.is_in_function_of(second.place)):
+        return None
+    if first.stage is not second.stage:
+        return Sight(second.place)
+    return replace(second, task=0, worker=None, item=None)
+
+
+def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task(loop)
+    except Exception:
+        return None
+
+
+def _with_callers(frame: FrameType | None) -> list[FrameType]:
+    """A frame, and those that it stands on."""
+    stack: list[FrameType] = []
+    while frame is not None:
+        stack.append(frame)
+        frame = frame.f_back
+    return stack
+
+
+def _place(running: Sequence[FrameType]) -> Place | None:
+    """Where to look for the cause.
+
+    The innermost line of the user's own. Where all is installed, the user's program too: the
+    outermost one that is not the engine's, which is the function that was given to it. Else the
+    innermost one.
+    """
+    candidates = [frame for frame in running if _is_users_own(frame)]
+    if not candidates:
+        candidates = [f for f in reversed(running) if not (_is_library(f) or _is_ours(f))]
+    frame = next(iter(candidates or running), None)
+    if frame is None:
+        return None
+    code = frame.f_code
+    linecache.lazycache(code.co_filename, frame.f_globals)  # for files in an archive
+    function = code.co_qualname.rpartition("<locals>.")[2]
+    return Place(code.co_filename, frame.f_lineno or code.co_firstlineno, function)
+
+
+def _is_users_own(frame: FrameType) -> bool:
+    filename = frame.f_code.co_filename
+    is_installed = any(part in filename for part in INSTALLED)
+    return not (is_installed or _is_library(frame) or _is_ours(frame))
+
+
+def _is_library(frame: FrameType) -> bool:
+    filename = frame.f_code.co_filename
+    if filename.startswith("<frozen "):
+        return True
+    return filename.startswith(LIBRARY) and not any(part in filename for part in INSTALLED)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(OURS)
+
+
+def _short(filename: str) -> str:
+    try:
+        here = os.getcwd() + os.sep
+    except OSError:  # the folder is gone
+        here = os.sep
+    if len(here) > 1 and filename.startswith(here):
+        return filename[len(here) :]
+    return os.path.basename(filename) or filename

@@ -1,0 +1,838 @@
+"""The event loop is watched: who blocks it is named, in the snapshot and in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+import sysconfig
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import uvloop
+
+from antflow import DashboardSnapshot, LoopHealth, LoopStall, Pipeline, RunHandle, Stage
+from antflow._core.ledger import WorkerBook
+from antflow._engine import heartbeat as heartbeats
+from antflow._engine.watchdog import Watchdog, watchdog
+from antflow._engine.whereabouts import Place, Sight, agreed
+from antflow.testing import VirtualLoop
+from tests.faults.pieces import run_program
+
+BLOCK = 0.8
+"""Seconds that a block lasts here: far more than those from which on it counts."""
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+HERE = Path(__file__).name
+
+
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Runs a program in an event loop of either kind."""
+    with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+        yield runner.run
+
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+Log = pytest.LogCaptureFixture
+
+
+def warnings_in(log: Log) -> list[str]:
+    return [
+        record.getMessage()
+        for record in log.records
+        if record.name == "antflow" and "is blocked" in record.getMessage()
+    ]
+
+
+async def snapshot_of(pipeline: Pipeline, items: Any) -> DashboardSnapshot:
+    """Run a pipeline, and see how it was."""
+    await pipeline.run(items)
+    return pipeline.get_dashboard_snapshot()
+
+
+def longest(health: LoopHealth) -> float:
+    """Seconds of the only stall; a machine that is busy with other things makes short ones."""
+    return 0.0 if health.last_stall is None else health.last_stall.seconds
+
+
+def last_stall(health: LoopHealth) -> LoopStall:
+    assert health.last_stall is not None
+    return health.last_stall
+
+
+# -- who blocks the loop ----------------------------------------------------------------------
+
+
+async def sleeps(item: int) -> int:
+    if item == 2:
+        time.sleep(BLOCK)  # noqa: ASYNC251
+    return item
+
+
+def sleeps_inline(item: int) -> int:
+    if item == 2:
+        time.sleep(BLOCK)
+    return item
+
+
+async def computes(item: int) -> int:
+    until = time.monotonic() + BLOCK
+    while item == 2 and time.monotonic() < until:
+        pass
+    return item
+
+
+async def sleeps_deep_inside(item: int) -> int:
+    await asyncio.sleep(0)
+    return await sleeps(item)
+
+
+async def keeps_all_threads_out(item: int) -> int:
+    """One call into C, long enough, that gives no other thread a turn."""
+    if item == 2:
+        until, numbers = time.monotonic() + BLOCK, range(60_000_000)
+        while time.monotonic() < until:
+            sum(numbers)
+    return item
+
+
+async def sleeps_in_batch(items: list[int]) -> list[int]:
+    if 2 in items:
+        time.sleep(BLOCK)  # noqa: ASYNC251
+    return items
+
+
+STAGES: dict[str, tuple[Callable[[], Stage], int, str]] = {
+    "async": (lambda: Stage("Parse", 1, [sleeps]), 2, "sleep(BLOCK)"),
+    "inline": (lambda: Stage("Parse", 1, [sleeps_inline], executor="inline"), 2, "sleep(BLOCK)"),
+    "pure Python": (lambda: Stage("Parse", 1, [computes]), 2, ""),
+    "deep inside": (lambda: Stage("Parse", 1, [sleeps_deep_inside]), 2, "sleep(BLOCK)"),
+    "C": (lambda: Stage("Parse", 1, [keeps_all_threads_out]), 2, ""),
+    "isolated": (lambda: Stage("Parse", 1, [sleeps], isolate_context=True), 2, "sleep(BLOCK)"),
+    "batch": (lambda: Stage("Parse", 1, [sleeps_in_batch], batch=3), 0, "sleep(BLOCK)"),
+    "timeout": (lambda: Stage("Parse", 1, [sleeps], timeout=60), 2, "sleep(BLOCK)"),
+}
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_block_by_a_task_is_told_with_all_names(run: Run, kind: str, caplog: Log) -> None:
+    """Stage, worker, item, function and line of a task that blocks are in snapshot and log."""
+    make, item, line = STAGES[kind]
+    pipeline = Pipeline([Stage("Read", 2, [same]), make(), Stage("Write", 2, [same])])
+    health = run(snapshot_of(pipeline, range(3))).loop
+    stall = last_stall(health)
+    assert health.stalls == 1
+    assert (stall.stage, stall.worker_name, stall.item_id) == ("Parse", "Parse-W0", item)
+    file, _, place = stall.location.partition(":")
+    assert Path(file).name == HERE
+    assert place.split(" in ")[1] in {"sleeps", "sleeps_inline", "computes"} | {
+        "keeps_all_threads_out",
+        "sleeps_in_batch",
+    }
+    number = int(place.split(" in ")[0])
+    assert stall.line == Path(__file__).read_text("utf-8").splitlines()[number - 1].strip()
+    assert line in stall.line
+    [message] = warnings_in(caplog)
+    assert f"by Parse-W0 with item {item} at {stall.location}" in message
+    assert "plain function" in message
+
+
+async def same(item: Any) -> Any:
+    return item
+
+
+def test_block_by_a_function_in_c_is_told_by_its_name(run: Run, caplog: Log) -> None:
+    """A task that is no Python at all is named as such."""
+    stage = Stage("Wait", 1, [time.sleep], executor="inline")
+    stall = last_stall(run(snapshot_of(Pipeline([stage]), [BLOCK])).loop)
+    assert (stall.worker_name, stall.location, stall.line) == ("Wait-W0", "sleep", "")
+    assert len(warnings_in(caplog)) == 1
+
+
+def blocking_source() -> Iterator[int]:
+    yield 1
+    time.sleep(BLOCK)
+    yield 2
+
+
+async def blocking_async_source() -> AsyncIterator[int]:
+    yield 1
+    time.sleep(BLOCK)  # noqa: ASYNC251
+    yield 2
+
+
+def blocking_callback(item_id: Any, value: Any, payload: Any) -> None:
+    if item_id == 1:
+        time.sleep(BLOCK)
+
+
+def blocking_choice(value: int) -> bool:
+    if value == 1:
+        time.sleep(BLOCK)
+    return False
+
+
+class BlockingDisplay:
+    def on_start(self, pipeline: Any, total_items: int) -> None:
+        time.sleep(BLOCK)
+
+
+OTHERS: dict[str, tuple[Callable[[], Coroutine[Any, Any, Pipeline]], str]] = {}
+
+
+def other(function: str) -> Callable[[Callable[[], Coroutine[Any, Any, Pipeline]]], None]:
+    def note(program: Callable[[], Coroutine[Any, Any, Pipeline]]) -> None:
+        OTHERS[program.__name__] = program, function
+
+    return note
+
+
+@other("blocking_source")
+async def source() -> Pipeline:
+    pipeline = Pipeline([Stage("Work", 1, [same])])
+    await pipeline.run(blocking_source())
+    return pipeline
+
+
+@other("blocking_async_source")
+async def async_source() -> Pipeline:
+    pipeline = Pipeline([Stage("Work", 1, [same])])
+    await pipeline.run(blocking_async_source())
+    return pipeline
+
+
+@other("blocking_callback")
+async def callback() -> Pipeline:
+    pipeline = Pipeline([Stage("Work", 1, [same], on_success=blocking_callback)])
+    await pipeline.run(range(2))
+    return pipeline
+
+
+@other("blocking_choice")
+async def skip_if() -> Pipeline:
+    pipeline = Pipeline([Stage("Work", 1, [same], skip_if=blocking_choice)])
+    await pipeline.run(range(2))
+    return pipeline
+
+
+@other("BlockingDisplay.on_start")
+async def display() -> Pipeline:
+    pipeline = Pipeline([Stage("Work", 1, [same])])
+    await pipeline.run(range(2), custom_dashboard=BlockingDisplay())
+    return pipeline
+
+
+@other("sleeps")
+async def task_of_somebody_else() -> Pipeline:
+    pipeline = Pipeline([Stage("Work", 1, [rests])])
+    async with pipeline.open() as run:
+        await run.feed([1])
+        foreign = asyncio.create_task(sleeps(2))
+        await foreign
+    return pipeline
+
+
+@other("blocks")
+async def timer_of_somebody_else() -> Pipeline:
+    def blocks() -> None:
+        time.sleep(BLOCK)
+
+    pipeline = Pipeline([Stage("Work", 1, [rests])])
+    async with pipeline.open() as run:
+        await run.feed([1])
+        await asyncio.sleep(0.3)
+        asyncio.get_running_loop().call_later(0.01, blocks)
+        await asyncio.sleep(0.3)
+    return pipeline
+
+
+@other("body_of_the_with_statement")
+async def body_of_the_with_statement() -> Pipeline:
+    async with Pipeline([Stage("Work", 1, [rests])]) as pipeline:
+        await pipeline.feed([1])
+        time.sleep(BLOCK)  # noqa: ASYNC251
+        await pipeline.join()
+    return pipeline
+
+
+async def rests(item: Any) -> Any:
+    await asyncio.sleep(0.1)
+    return item
+
+
+@pytest.mark.parametrize("program", OTHERS)
+def test_block_by_no_worker_is_told_by_its_place_alone(run: Run, program: str, caplog: Log) -> None:
+    """What is no task of a worker is named by function and line, and no worker is accused."""
+    main, function = OTHERS[program]
+    health = run(main()).get_dashboard_snapshot().loop
+    stall = last_stall(health)
+    assert health.stalls == 1
+    assert (stall.stage, stall.worker_name, stall.item_id) == ("", "", None)
+    assert stall.location.endswith(f" in {function}")
+    assert "time.sleep(BLOCK)" in stall.line
+    [message] = warnings_in(caplog)
+    assert f"so far, at {stall.location}" in message
+
+
+def test_block_by_many_short_steps_names_no_worker(run: Run, caplog: Log) -> None:
+    """Fifty workers who hold the loop up for a moment each: stage and function, but nobody."""
+    here: list[int] = []
+    all_here = asyncio.Event()
+
+    async def a_moment(item: int) -> int:
+        here.append(item)
+        if len(here) == 50:
+            all_here.set()
+        await all_here.wait()
+        time.sleep(0.02)  # noqa: ASYNC251
+        return item
+
+    stall = last_stall(run(snapshot_of(Pipeline([Stage("Work", 50, [a_moment])]), range(50))).loop)
+    assert (stall.stage, stall.worker_name, stall.item_id) == ("Work", "", None)
+    assert stall.location.endswith(" in a_moment")
+    [message] = warnings_in(caplog)
+    assert f"by stage Work at {stall.location}" in message
+
+
+def test_repeated_block_is_counted_and_told_once(run: Run, caplog: Log) -> None:
+    """The same function blocks again and again: one warning, all of it in the counts."""
+
+    async def naps(item: int) -> int:
+        await asyncio.sleep(0.05)
+        time.sleep(0.5)  # noqa: ASYNC251
+        return item
+
+    health = run(snapshot_of(Pipeline([Stage("Work", 1, [naps])]), range(3))).loop
+    assert health.stalls == 3
+    assert health.stalled_seconds > 0.6
+    assert len(warnings_in(caplog)) == 1
+
+
+def test_item_and_stage_from_outside_forge_no_line(caplog: Log) -> None:
+    """Ids and names that drive terminals or begin new lines are text in the log."""
+
+    async def main() -> None:
+        async def blocks(value: Any) -> None:
+            time.sleep(BLOCK)  # noqa: ASYNC251
+
+        await Pipeline([Stage("[red]", 1, [blocks])]).run([{"id": "\x1b[2Ja\nb", "value": 1}])
+
+    asyncio.run(main())
+    [message] = warnings_in(caplog)
+    assert message.isprintable()
+
+
+# -- the books --------------------------------------------------------------------------------
+
+
+def test_blocked_seconds_are_those_of_every_worker(run: Run) -> None:
+    """Every worker of every stage loses the time, and all its seconds still add up."""
+    pipeline = Pipeline([Stage("Read", 3, [same]), Stage("Parse", 2, [sleeps])])
+    snapshot = run(snapshot_of(pipeline, range(20)))
+    for stats in snapshot.pipeline_stats.stage_stats.values():
+        lost = stats.stalled_seconds
+        assert lost == pytest.approx(stats.workers * snapshot.loop.stalled_seconds)
+        parts = [
+            stats.busy_seconds,
+            stats.limited_seconds,
+            stats.blocked_seconds,
+            stats.retry_waiting_seconds,
+            stats.starved_seconds,
+        ]
+        assert min(parts) >= 0
+        assert sum(parts) + lost == pytest.approx(stats.workers * snapshot.elapsed, rel=0.01)
+    assert snapshot.pipeline_stats.stage_stats["Parse"].stalled_seconds > BLOCK
+    assert last_stall(snapshot.loop).seconds <= snapshot.loop.stalled_seconds <= snapshot.elapsed
+
+
+def test_run_that_ends_with_the_block_has_it_in_its_books(run: Run) -> None:
+    """The last item blocks and the run is over at once: it is told all the same."""
+
+    async def main() -> DashboardSnapshot:
+        pipeline = Pipeline([Stage("Work", 1, [sleeps])])
+        return await snapshot_of(pipeline, [2])
+
+    snapshot = run(main())
+    assert snapshot.state == "finished"
+    assert snapshot.loop.stalls == 1
+    stats = snapshot.pipeline_stats.stage_stats["Work"]
+    assert stats.stalled_seconds == pytest.approx(snapshot.loop.stalled_seconds)
+    assert stats.stalled_seconds > stats.starved_seconds
+
+
+def test_run_that_is_cancelled_after_a_block(run: Run) -> None:
+    """A cancelled run has what it knew, and keeps it."""
+
+    async def main() -> tuple[LoopHealth, LoopHealth]:
+        pipeline = Pipeline([Stage("Work", 1, [sleeps])])
+        running = asyncio.create_task(pipeline.run([2, 3]))
+        await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        first = pipeline.get_dashboard_snapshot().loop
+        await asyncio.sleep(0.3)
+        return first, pipeline.get_dashboard_snapshot().loop
+
+    first, later = run(main())
+    assert first.stalls == 1
+    assert first == later
+
+
+def test_block_before_a_run_is_not_in_its_books(run: Run) -> None:
+    """A run that begins after a block, while another one is under way, knows nothing of it."""
+
+    async def main() -> tuple[LoopHealth, LoopHealth]:
+        pipeline, late = (
+            Pipeline([Stage("Work", 1, [rests])]),
+            Pipeline([Stage("Late", 1, [rests])]),
+        )
+        async with pipeline.open() as first:
+            time.sleep(BLOCK)  # noqa: ASYNC251
+            async with late.open() as second:
+                await asyncio.sleep(0.2)
+                return first.snapshot().loop, second.snapshot().loop
+
+    first, second = run(main())
+    assert first.stalls == 1
+    assert (second.stalls, second.stalled_seconds) == (0, 0.0)
+
+
+def test_healthy_run_has_no_stall(run: Run) -> None:
+    """Work that gives way, in the loop or in threads, is no stall however long it takes."""
+
+    async def computes_and_gives_way(item: int) -> int:
+        until = time.monotonic() + 2 * BLOCK
+        while time.monotonic() < until:
+            _compute(0.005)
+            await asyncio.sleep(0)
+        return item
+
+    def waits_in_thread(item: int) -> int:
+        time.sleep(BLOCK)
+        return item
+
+    stages = [Stage("A", 2, [computes_and_gives_way]), Stage("B", 2, [waits_in_thread])]
+    assert longest(run(snapshot_of(Pipeline(stages), range(2))).loop) < BLOCK / 2
+
+
+# -- several at once --------------------------------------------------------------------------
+
+
+def test_two_runs_in_one_loop(run: Run, caplog: Log) -> None:
+    """Both runs know of the block; its worker is named in its own run alone; one warning."""
+
+    async def main() -> list[LoopStall]:
+        one, two = Pipeline([Stage("One", 1, [sleeps])]), Pipeline([Stage("Two", 1, [rests])])
+        async with two.open() as quiet:
+            await quiet.feed([1])
+            await one.run([2])
+            return [last_stall(each.get_dashboard_snapshot().loop) for each in (one, two)]
+
+    named, other = run(main())
+    assert (named.stage, named.worker_name, named.item_id) == ("One", "One-W0", 0)
+    assert (other.stage, other.worker_name, other.item_id) == ("", "", None)
+    assert named.location == other.location
+    [message] = warnings_in(caplog)
+    assert "One-W0" in message
+
+
+def test_two_loops_in_two_threads(caplog: Log) -> None:
+    """Each loop has its own heartbeat: only the one that is blocked is told of."""
+    snapshots: dict[str, DashboardSnapshot] = {}
+
+    def work(name: str, task: Any) -> None:
+        main = snapshot_of(Pipeline([Stage(name, 1, [task])]), [1, 2, 3])
+        with asyncio.Runner(loop_factory=LOOPS[name]) as runner:
+            snapshots[name] = runner.run(main)
+
+    async def yields(item: int) -> int:
+        await asyncio.sleep(0.3)
+        return item
+
+    threads = [
+        threading.Thread(target=work, args=args)
+        for args in (("asyncio", sleeps), ("uvloop", yields))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert last_stall(snapshots["asyncio"].loop).worker_name == "asyncio-W0"
+    assert longest(snapshots["uvloop"].loop) < BLOCK / 2
+    assert len(warnings_in(caplog)) == 1
+
+
+def test_snapshot_from_another_thread_during_the_block(run: Run) -> None:
+    """Who looks from another thread while it lasts sees who blocks the loop, and for how long."""
+    seen: list[LoopHealth] = []
+
+    async def blocks(item: RunHandle[Any]) -> None:
+        looker = threading.Thread(target=look, args=(item,))
+        looker.start()
+        looker.join()
+
+    def look(run: RunHandle[Any]) -> None:
+        until = time.monotonic() + 20
+        while not (seen and seen[-1].stalls) and time.monotonic() < until:
+            seen.append(run.snapshot().loop)
+            time.sleep(0.01)
+        run.stats()
+
+    async def main() -> LoopHealth:
+        async with Pipeline([Stage("Work", 1, [blocks])]).open() as run:
+            await run.feed([run])
+            await run.join()
+            return run.snapshot().loop
+
+    after = run(main())
+    assert [health.stalls for health in seen] == [0] * (len(seen) - 1) + [1]
+    assert last_stall(seen[-1]).worker_name == "Work-W0"
+    assert seen[-1].lag > 0
+    assert after.stalls == 1
+    assert last_stall(after).seconds >= last_stall(seen[-1]).seconds
+
+
+def test_log_handler_that_waits_for_the_blocked_loop() -> None:
+    """A handler that needs the very loop that is blocked holds up nothing but the telling."""
+    told = threading.Event()
+
+    class Waits(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "is blocked" in record.getMessage():
+                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+                told.set()
+
+    handler = Waits()
+    logging.getLogger("antflow").addHandler(handler)
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        try:
+            snapshot = runner.run(snapshot_of(Pipeline([Stage("Work", 1, [sleeps])]), [2]))
+            runner.run(asyncio.to_thread(told.wait, 20))
+        finally:
+            logging.getLogger("antflow").removeHandler(handler)
+    assert told.is_set()
+    assert snapshot.loop.stalls == 1
+
+
+def test_telling_that_takes_long_is_no_block_of_another_loop(caplog: Log) -> None:
+    """While a log handler holds the watchdog up, a loop that works and gives way is not accused."""
+    telling, told = threading.Event(), threading.Event()
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "is blocked" in record.getMessage():
+                telling.set()
+                time.sleep(BLOCK)
+                told.set()
+
+    async def gives_way(item: int) -> int:
+        while not told.is_set():
+            _compute(0.01)
+            await asyncio.sleep(0)
+        for _ in range(30):
+            _compute(0.01)
+            await asyncio.sleep(0)
+        return item
+
+    found: list[LoopHealth] = []
+    healthy = Pipeline([Stage("Healthy", 1, [gives_way])])
+    handler = Slow()
+    logging.getLogger("antflow").addHandler(handler)
+    other = threading.Thread(
+        target=lambda: found.append(asyncio.run(snapshot_of(healthy, [1])).loop)
+    )
+    try:
+        other.start()
+        asyncio.run(snapshot_of(Pipeline([Stage("Work", 1, [sleeps])]), [2]))
+        other.join()
+    finally:
+        logging.getLogger("antflow").removeHandler(handler)
+    assert telling.is_set()
+    assert [longest(health) < BLOCK / 2 for health in found] == [True]
+
+
+def _compute(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+# -- when it is off, and what is left behind --------------------------------------------------
+
+
+def test_virtual_time_takes_no_step_more() -> None:
+    """In a loop with its own time an hour of waiting has no heartbeat, and no stall."""
+
+    async def main(after: float | None) -> None:
+        async def wait(item: int) -> None:
+            await asyncio.sleep(3600)
+            time.sleep(0.4)  # noqa: ASYNC251
+
+        pipeline = Pipeline([Stage("Wait", 1, [wait])], blocked_loop_after=after)
+        await pipeline.run([1])
+        assert pipeline.get_dashboard_snapshot().loop == LoopHealth()
+
+    steps = []
+    for after in (None, 0.25):
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(main(after))
+            loop = runner.get_loop()
+            assert isinstance(loop, VirtualLoop)
+            steps.append(loop.steps)
+    assert steps[0] == steps[1]
+
+
+def test_block_while_nobody_is_to_look(run: Run, caplog: Log) -> None:
+    """With ``blocked_loop_after=None`` nothing is seen and nothing told."""
+    pipeline = Pipeline([Stage("Work", 1, [sleeps])], blocked_loop_after=None)
+    assert run(snapshot_of(pipeline, [2])).loop == LoopHealth()
+    assert warnings_in(caplog) == []
+
+
+def test_block_shorter_than_the_threshold(run: Run, caplog: Log) -> None:
+    """A block below the threshold is no stall; the seconds count all the same."""
+    pipeline = Pipeline([Stage("Work", 1, [sleeps])], blocked_loop_after=60.0)
+    health = run(snapshot_of(pipeline, [2])).loop
+    assert health.stalls == 0
+    assert health.stalled_seconds > 0.1
+    assert warnings_in(caplog) == []
+
+
+def test_short_threshold(run: Run) -> None:
+    """A threshold below the usual delay is kept, too."""
+
+    async def short(item: int) -> None:
+        time.sleep(0.2)  # noqa: ASYNC251
+
+    pipeline = Pipeline([Stage("Work", 1, [short])], blocked_loop_after=0.05)
+    assert run(snapshot_of(pipeline, [1])).loop.stalls == 1
+
+
+def test_loop_that_stood_still_was_not_blocked(run: Run, caplog: Log) -> None:
+    """A loop that is run in pieces is not blocked in between."""
+    pipeline = Pipeline([Stage("Work", 1, [same])])
+    run(pipeline.start())
+    time.sleep(BLOCK)
+    run(asyncio.sleep(0.3))
+    health = pipeline.get_dashboard_snapshot().loop
+    run(pipeline.shutdown())
+    assert health.stalled_seconds < BLOCK / 2
+    assert warnings_in(caplog) == []
+
+
+def test_loop_that_moved_to_another_thread_is_seen_there(run: Run) -> None:
+    """A loop may go on in another thread, and at another depth of its stack."""
+    pipeline = Pipeline([Stage("Work", 1, [sleeps])])
+    run(pipeline.start())
+
+    async def feed() -> None:
+        await asyncio.sleep(0.3)
+        await pipeline.feed([2])
+        await pipeline.join()
+
+    failures: list[BaseException] = []
+
+    def go_on() -> None:
+        try:
+            run(feed())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    thread.join()
+    assert failures == []
+    stall = last_stall(pipeline.get_dashboard_snapshot().loop)
+    assert stall.location.endswith(" in sleeps")
+    assert stall.worker_name == "Work-W0"
+
+
+def test_loop_closed_before_the_run_has_ended() -> None:
+    """A loop that is closed under a run is not looked after any more, and is not kept."""
+    kept = _closed_under_a_run()
+    until = time.monotonic() + 20
+    while watchdog._heartbeats and time.monotonic() < until:
+        time.sleep(0.01)
+    assert list(watchdog._heartbeats) == []
+    assert kept is not None
+
+
+def test_loop_given_up_takes_its_heartbeat_along() -> None:
+    """The watchdog keeps neither a loop nor a run."""
+    gone = weakref.ref(_closed_under_a_run())
+    gc.collect()
+    assert gone() is None
+
+
+def _closed_under_a_run() -> object:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(Pipeline([Stage("Work", 1, [same])]).start())
+    [heartbeat] = watchdog._heartbeats
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    return heartbeat
+
+
+def test_nothing_is_left_behind(run: Run) -> None:
+    """After the runs the loop has no timer more, and the one thread sleeps without an end."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        pipeline = Pipeline([Stage("Work", 1, [rests])])
+        await asyncio.gather(*[pipeline.run([1]) for _ in range(3)])
+        return len(getattr(loop, "_scheduled", []))
+
+    assert run(main()) == 0
+    assert list(watchdog._heartbeats) == []
+    [thread] = [each for each in threading.enumerate() if each.name == "antflow watchdog"]
+    assert thread.daemon
+    until = time.monotonic() + 20
+    while not _is_parked(thread) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert _is_parked(thread)
+
+
+def _is_parked(thread: threading.Thread) -> bool:
+    frame = sys._current_frames()[thread.ident or 0]
+    return frame.f_code.co_name == "_watch" and frame.f_locals.get("look", 0) is None
+
+
+def test_no_thread_can_be_started(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the thread a run does what it does; nobody looks."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(heartbeats, "watchdog", Watchdog())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    snapshot = run(snapshot_of(Pipeline([Stage("Work", 1, [same])]), range(3)))
+    assert snapshot.pipeline_stats.items_processed == 3
+    assert snapshot.loop == LoopHealth()
+
+
+def test_child_by_fork_has_a_watchdog_of_its_own() -> None:
+    """A forked child runs a pipeline, and who blocks its loop is told there, too."""
+    done = run_program(
+        """
+        import asyncio, os, sys, time
+        from antflow import Pipeline, Stage
+
+        async def blocks(item):
+            time.sleep(0.8)
+
+        async def main(name):
+            pipeline = Pipeline([Stage(name, 1, [blocks])])
+            await pipeline.run([1])
+            stall = pipeline.get_dashboard_snapshot().loop.last_stall
+            print(stall.worker_name, stall.location, flush=True)
+
+        asyncio.run(main("Parent"))
+        child = os.fork()
+        if not child:
+            asyncio.run(main("Child"))
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+    assert done.stdout.splitlines() == [
+        "Parent-W0 <string>:6 in blocks",
+        "Child-W0 <string>:6 in blocks",
+    ], done.stderr
+
+
+# -- what was seen ----------------------------------------------------------------------------
+
+
+def test_line_of_an_installed_program_is_its_task(run: Run, tmp_path: Path) -> None:
+    """Where all code is installed, the line is that of the function that was given to a stage."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "installed.py").write_text(
+        "import subprocess, sys\n\n\nasync def task(seconds):\n"
+        "    inner(seconds)\n\n\ndef inner(seconds):\n"
+        "    subprocess.run([sys.executable, '-c', f'import time; time.sleep({seconds})'])\n",
+        "utf-8",
+    )
+    module = _module(folder / "installed.py")
+    stall = last_stall(run(snapshot_of(Pipeline([Stage("A", 1, [module.task])]), [BLOCK])).loop)
+    assert stall.location == "installed.py:5 in task"
+    assert stall.line == "inner(seconds)"
+
+
+def test_line_inside_the_standard_library_is_that_of_its_caller(run: Run) -> None:
+    """The innermost line of the user's own is told, not what it called in a library."""
+
+    async def task(item: int) -> None:
+        calls_a_library()
+
+    def calls_a_library() -> None:
+        threading.Event().wait(BLOCK)
+
+    stall = last_stall(run(snapshot_of(Pipeline([Stage("A", 1, [task])]), [1])).loop)
+    assert sysconfig.get_path("stdlib") not in stall.location
+    assert stall.location.endswith(" in calls_a_library")
+    assert stall.line == "threading.Event().wait(BLOCK)"
+
+
+def _module(path: Path) -> ModuleType:
+    spec = spec_from_file_location("installed", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+ONE, SAME, TWO = Place("a.py", 1, "f"), Place("a.py", 2, "f"), Place("a.py", 9, "g")
+STAGE, OTHER_STAGE, ITEM = object(), object(), object()
+WORKERS = WorkerBook(0, 0), WorkerBook(0, 1)
+
+
+def a_sight(place: Place | None, task: int = 0, number: int = 0, item: Any = ITEM) -> Any:
+    if not task:
+        return Sight(place)
+    stage: Any = STAGE
+    return Sight(place, task, stage, WORKERS[number], item)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (None, a_sight(ONE), None),
+        (a_sight(ONE), None, None),
+        (a_sight(ONE, 7), a_sight(TWO, 7), a_sight(TWO, 7)),
+        (a_sight(ONE, 7), a_sight(None, 7), a_sight(None, 7)),
+        (a_sight(ONE), a_sight(SAME), Sight(SAME)),
+        (a_sight(ONE), a_sight(TWO), None),
+        (a_sight(ONE, 7), a_sight(TWO, 8, 1), None),
+        (a_sight(ONE, 7), a_sight(TWO, 7, item=object()), None),
+        (a_sight(ONE), a_sight(SAME, 7), Sight(SAME)),
+    ],
+)
+def test_two_glances_agree_on_what_is_certain(
+    first: Sight | None, second: Sight | None, expected: Sight | None
+) -> None:
+    """What only one of the glances saw is not told."""
+    assert agreed(first, second) == expected
+
+
+def test_two_glances_agree_on_the_stage_where_workers_differ() -> None:
+    """Two workers of one stage in one function: stage and function remain."""
+    stage: Any = STAGE
+    both = agreed(a_sight(ONE, 7, 0), a_sight(SAME, 8, 1, object()))
+    assert both == Sight(SAME, stage=stage)
