@@ -130,7 +130,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], int, str]] = {
 def test_block_by_a_task_is_told_with_all_names(run: Run, kind: str, caplog: Log) -> None:
     """Stage, worker, item, function and line of a task that blocks are in snapshot and log."""
     make, item, line = STAGES[kind]
-    pipeline = Pipeline([Stage("Read", 2, [same]), make(), Stage("Write", 2, [same])])
+    pipeline = Pipeline([Stage("Read", 2, [same]), make(), Stage("Write", 2, [goes_on])])
     health = run(snapshot_of(pipeline, range(3))).loop
     stall = last_stall(health)
     assert health.stalls == 1
@@ -151,6 +151,21 @@ def test_block_by_a_task_is_told_with_all_names(run: Run, kind: str, caplog: Log
 
 async def same(item: Any) -> Any:
     return item
+
+
+async def goes_on(item: Any) -> Any:
+    """Not over at once, so that what has just blocked the loop can still be seen."""
+    await asyncio.sleep(0.1)
+    return item
+
+
+def test_block_at_the_very_end_is_counted(run: Run) -> None:
+    """Where the run is over before anybody could look, the block is counted all the same."""
+    stage = Stage("Parse", 1, [keeps_all_threads_out])
+    for _ in range(3):
+        health = run(snapshot_of(Pipeline([stage]), range(3))).loop
+        assert health.stalls == 1
+        assert health.stalled_seconds > BLOCK / 2
 
 
 def test_block_by_a_function_in_c_is_told_by_its_name(run: Run, caplog: Log) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -298,3 +299,43 @@ def test_no_stages_and_no_time() -> None:
     """Before anything has happened there is nothing to say."""
     assert found_in([], span()).cause == "nothing"
     assert found_in([stage()], Moment(0, 0, 0, 0, (Spent(),), (0,))).cause == "nothing"
+
+
+# Planted, in real time: a loop with virtual time cannot be blocked
+
+
+def test_blocking_call() -> None:
+    """A task that sleeps without awaiting holds everybody up: it is named, with its line."""
+
+    async def polite(number: int) -> int:
+        await asyncio.sleep(0.01)
+        return number
+
+    async def rude(number: int) -> int:
+        time.sleep(0.3)  # noqa: ASYNC251
+        return number
+
+    stages = [Stage("Fetch", 4, [polite]), Stage("Parse", 4, [rude]), Stage("Save", 4, [polite])]
+    last = asyncio.run(watch(stages, range(8))).last
+    assert (last.bottleneck.cause, last.bottleneck.stage) == ("loop", "Parse")
+    assert "in rude: time.sleep(0.3)" in last.bottleneck.sentence
+    assert [each.is_bottleneck for each in last.stages] == [False, True, False]
+    for each in last.stages:
+        assert sum(each.shares) == pytest.approx(1)
+        assert each.shares.stalled > 0.5
+
+
+def test_blocking_source() -> None:
+    """A generator that blocks while it makes the items is named, and no stage is."""
+
+    def items() -> Iterator[int]:
+        for number in range(6):
+            time.sleep(0.35)
+            yield number
+
+    async def quick(number: int) -> int:
+        return number
+
+    last = asyncio.run(watch([Stage("Fetch", 4, [quick])], items())).last
+    assert (last.bottleneck.cause, last.bottleneck.stage) == ("loop", None)
+    assert "in items: time.sleep(0.35)" in last.bottleneck.sentence

@@ -122,18 +122,25 @@ class Watchdog:
             heartbeat.stopped_since = due
             heartbeat.next_look = None
             heartbeat.ask(due)
-        elif (sight := heartbeat.glance()) is None:
-            heartbeat.lag = 0.0
         else:
-            self._see(heartbeat, due, sight)
+            self._see(heartbeat, due)
 
-    def _see(self, heartbeat: Heartbeat, due: float, sight: Sight) -> None:
-        """The loop is at work: ask it for its heartbeat."""
+    def _see(self, heartbeat: Heartbeat, due: float) -> None:
+        """If the loop is at work, ask it for its heartbeat."""
+        # So late, this look was held up itself, by one call that let no other thread in. The run
+        # may be over before the loop has been asked: so that it books what it lost, it is told now.
+        is_late = monotonic() - due >= heartbeat.patience
+        if is_late:
+            heartbeat.asked = due
+        if (sight := heartbeat.glance()) is None:
+            heartbeat.asked = heartbeat.answered
+            heartbeat.lag = 0.0
+            return
         heartbeat.first_sight = sight
-        if (now := monotonic()) - due < heartbeat.patience:
+        if not is_late:
             heartbeat.ask(due)
             return
-        # So late, this look was held up itself: by one call that let no other thread in.
+        now = monotonic()
         heartbeat.next_look = None
         heartbeat.see_workers(due)
         heartbeat.see_stall(due, sight, now)
