@@ -58,13 +58,13 @@ def test_line_drives_no_terminal(line: str) -> None:
 def test_line_on_a_terminal(pieces: list[str]) -> None:
     """A terminal shows the same for the line and for what is left of it, in the same colours."""
 
-    def on_a_terminal(text: str) -> list[tuple[str, str, bool, bool]]:
+    def on_a_terminal(text: str) -> list[tuple[object, ...]]:
         screen = pyte.Screen(200, 1)
         pyte.Stream(screen).feed(text)
         cells = [screen.buffer[0][column] for column in range(200)]
         # Erasing with a style set leaves blanks of that style, which nobody sees.
         return [
-            (cell.data, cell.fg, cell.bold, cell.underscore) if cell.data.strip() else (" ",) * 4
+            (cell.data, cell.fg, cell.bold, cell.underscore) if cell.data.strip() else ()
             for cell in cells
         ]
 

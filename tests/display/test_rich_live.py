@@ -67,12 +67,17 @@ PRINTED = [f"printed {number}" for number in range(20)]
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
     "options",
-    ["", "console=Console()", "console=Console(stderr=True)", "redirect_stdout=False"],
+    [
+        "",
+        "console=Console()",
+        "console=Console(stderr=True)",
+        "redirect_stdout=False, redirect_stderr=False",
+    ],
 )
 def test_live_that_is_up_already(level: str, options: str, screen: PtyScreen) -> None:
     """The display writes plain lines, which stand above the user's own; no escape sequences."""
     script = f"with live({options}):\n    asyncio.run(run())\n"
-    if options == "redirect_stdout=False":
+    if options.startswith("redirect"):
         script = script.replace(
             "run())", "run(quiet))"
         )  # what a task prints is the user's to place
@@ -205,3 +210,21 @@ def test_console_of_the_program_is_not_made(screen: PtyScreen) -> None:
     """Asking whether somebody draws on it does not settle its colours."""
     lines = run(screen, "compact", "asyncio.run(run())\nprint(rich._console)\n")
     assert lines[-1] == "None"
+
+
+def test_live_that_begins_before_the_end(screen: PtyScreen) -> None:
+    """Nothing of the display is drawn into it, not at the very end either."""
+    script = """
+from antflow import ErrorSummary
+from antflow.display import create
+pipeline = Pipeline([Stage("Work", 1, [work])])
+display = create("compact")
+display.on_start(pipeline, 20)
+display.on_update(pipeline.get_dashboard_snapshot())
+with live():
+    display.on_finish([], ErrorSummary(0, {}, {}, []))
+"""
+    lines = run(screen, "", script)
+    assert lines[-3:] == ["0 ok, 0 failed", "TOP", "BOTTOM"]
+    assert counted(lines, "TOP") == 1
+    assert lines.count("0 ok, 0 failed") == 2  # of the frame, and the last line

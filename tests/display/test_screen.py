@@ -24,6 +24,7 @@ from rich.text import Text
 from antflow import DashboardSnapshot, ErrorSummary, Pipeline, Stage
 from antflow.display import BaseDashboard, create
 from antflow.display.screen import _screens, fair_shares
+from antflow.pipeline import DashboardName
 from tests.display.conftest import MakeTerminal, make_snapshot
 from tests.pty_screen import PATIENCE, PtyScreen
 
@@ -263,8 +264,11 @@ def test_frame_that_is_kept_is_not_coloured(terminal: MakeTerminal) -> None:
 # -- runs at once -----------------------------------------------------------------------------
 
 
+Levels = tuple[DashboardName, DashboardName]
+
+
 @pytest.mark.parametrize("levels", [("compact", "full"), ("full", "detailed"), ("full", "full")])
-def test_two_runs_at_once(levels: tuple[str, str], terminal: MakeTerminal) -> None:
+def test_two_runs_at_once(levels: Levels, terminal: MakeTerminal) -> None:
     """Both are seen while they run; each leaves its last frame; what is printed is there once."""
     screen = terminal(100, 40)
     seen: list[bool] = []
@@ -387,6 +391,23 @@ def test_screens_of_two_terminals(terminal: MakeTerminal) -> None:
     finish(two)
     assert_nothing_is_left(second)
     assert not first.is_cursor_hidden
+
+
+def test_screen_that_was_given_up(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A display that never ended, on a stream that is closed by now, is in nobody's way."""
+    screen = terminal(40, 10)
+    one, two = Lines("a", 2), Lines("b", 2)
+    begin(one)
+    screen.stream.close()
+    with os.fdopen(os.dup(screen._slave), "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        begin(two)
+        update(one)
+        assert letters(screen).endswith("bb")
+        finish(two)
+        finish(one)
+        assert sys.stdout is stream
+    assert _screens == {}
 
 
 def test_error_stream_on_another_terminal(
@@ -526,8 +547,10 @@ def test_print_in_the_middle_of_a_frame(
 ) -> None:
     """A finalizer may print at any time: the frame is whole, and the line above it."""
     screen = terminal(40, 10)
-    display = Lines("a", 3)
+    display = Lines("a", 2)
     begin(display)
+    print("1\n2\n3\n4")
+    display.rows = 5
     stream = screen.stream
     write: Callable[[str], int] = stream.write
     texts = ["from a finalizer\n"]
@@ -539,7 +562,7 @@ def test_print_in_the_middle_of_a_frame(
 
     monkeypatch.setattr(stream, "write", printing)
     update(display)
-    assert letters(screen) == "faaa"
+    assert letters(screen)[-10:] == "1234faaaaa"
     finish(display)
     monkeypatch.undo()
 

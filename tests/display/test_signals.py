@@ -96,6 +96,21 @@ def wait_for_shell(screen: PtyScreen, stops: int) -> None:
     screen.wait_until(lambda: screen.paper.count("[stopped]") == stops, "the shell")
 
 
+def frame_of(level: str, seed: int) -> str:
+    """What a display draws on a terminal where nothing else happens."""
+    display = create(level)
+    screen = PtyScreen(80, 24)
+    before, sys.stdout = sys.stdout, screen.stream
+    try:
+        display.on_start(None, 1)
+        display.on_update(make_snapshot(seed=seed))
+        return screen.text
+    finally:
+        display.on_finish([], NO_ERRORS)
+        sys.stdout = before
+        screen.close()
+
+
 def printed(screen: PtyScreen) -> list[str]:
     return [line for line in screen.paper.splitlines() if line.startswith("printed")]
 
@@ -297,20 +312,49 @@ def test_stops_in_the_middle_of_frames(screen: PtyScreen) -> None:
         screen.type(b"fg\n")
         screen.wait_until(lambda: screen.is_alternate, "the frame again")
     screen.type(b"\n")
-    display = create("full")
-    other = PtyScreen(80, 24)
-    before, sys.stdout = sys.stdout, other.stream
-    try:
-        display.on_start(None, 1)
-        display.on_update(make_snapshot(seed=3))
-        expected = other.text
-    finally:
-        display.on_finish([], NO_ERRORS)
-        sys.stdout = before
-        other.close()
+    expected = frame_of("full", 3)
     screen.wait_until(lambda: screen.text == expected, expected)
     screen.type(b"\n")
     screen.wait_until(lambda: "[ended] 0" in screen.paper, "the end")
+
+
+@pytest.mark.parametrize("level", ["detailed", "full"])
+def test_stop_in_the_middle_of_a_frame(level: str, screen: PtyScreen) -> None:
+    """It waits until the frame is whole; so the one after the stop is whole as well."""
+    script = (
+        f"import signal, sys; sys.path.append({os.getcwd()!r})\n"
+        "from antflow import ErrorSummary\n"
+        "from antflow.display import create\n"
+        "from tests.display.conftest import make_snapshot\n"
+        "class Halting:\n"
+        "    stream, halts = sys.stdout, False\n"
+        "    def write(self, text):\n"
+        "        if self.halts:\n"
+        "            self.halts = False\n"
+        "            self.stream.write(text[:200])\n"
+        "            self.stream.flush()\n"
+        "            signal.raise_signal(signal.SIGTSTP)\n"
+        "            text = text[200:]\n"
+        "        self.stream.write(text)\n"
+        "    def __getattr__(self, name):\n"
+        "        return getattr(self.stream, name)\n"
+        "sys.stdout = stream = Halting()\n"
+        f"display = create({level!r})\n"
+        "display.on_start(None, 1)\n"
+        "display.on_update(make_snapshot(seed=1))\n"
+        "stream.halts = True\n"
+        "display.on_update(make_snapshot(seed=3))\n"
+        "sys.stdin.read(2)\n"
+    )
+    screen.spawn(SHELL.format(script=script))
+    wait_for_shell(screen, 1)
+    screen.type(b"fg\n")
+    screen.wait_until(lambda: screen.is_cursor_hidden, "the frame again")
+    lines = screen.text.splitlines()
+    expected = frame_of(level, 3).splitlines()
+    assert lines[-len(expected) :] == expected
+    if level == "detailed":
+        assert screen._main.cursor.y == len(lines) - 1
 
 
 # -- handlers ---------------------------------------------------------------------------------

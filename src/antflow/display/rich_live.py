@@ -18,10 +18,11 @@ def is_live_up() -> bool:
 
 def stream_above() -> TextIO | None:
     """Standard output, in such a way that what is written appears above a `Live`."""
+    stream: TextIO | None = sys.stdout
     console = _live_console()
-    if console is None or sys.stdout is None or isinstance(sys.stdout, FileProxy):
-        return sys.stdout
-    return cast(TextIO, FileProxy(console, sys.stdout))
+    if console is None or stream is None or isinstance(sys.stdout, FileProxy):
+        return stream
+    return cast(TextIO, FileProxy(console, stream))
 
 
 def _live_console() -> Console | None:

@@ -25,6 +25,7 @@ class Restorable(Protocol):
     @property
     def is_interrupted(self) -> bool:
         """Whether a handler that runs now stands in the middle of its drawing."""
+        ...
 
     def end(self) -> None:
         """Give the terminal back for good; nothing more will run."""
