@@ -8,18 +8,30 @@ import random
 from pathlib import Path
 from unittest.mock import patch
 
-from antflow import DashboardSnapshot, Pipeline, Stage
+from antflow import DashboardSnapshot, Pipeline, Stage, set_task_status
 from antflow.display.picture import svg
 from antflow.testing import run_virtual
 
 FOLDER = Path(__file__).parent
-ITEMS = 400
+ITEMS = 600
 MOMENT = 150.0
-"""The second of the run at which the picture is taken."""
+"""The second of the run at which the pictures are taken."""
+
+SIZES = {"progress": (100, 1), "compact": (100, 26), "detailed": (120, 40), "full": (120, 34)}
+
+
+class Snapshots:
+    """A dashboard that keeps what it is shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[DashboardSnapshot] = []
+
+    def on_update(self, snapshot: DashboardSnapshot) -> None:
+        self.seen.append(snapshot)
 
 
 def shop(dice: random.Random) -> Pipeline:
-    """Pictures on their way into a shop: the second stage is the slow one."""
+    """Pictures on their way into a shop: the third stage is the slow one."""
 
     async def download(number: int) -> int:
         await asyncio.sleep(dice.uniform(2, 10))
@@ -28,13 +40,15 @@ def shop(dice: random.Random) -> Pipeline:
         return number
 
     async def resize(number: int) -> int:
-        await asyncio.sleep(dice.uniform(4, 8))
+        await asyncio.sleep(dice.uniform(2, 6))
         if dice.random() < 0.02:
             raise ValueError("not a picture")
         return number
 
     async def describe(number: int) -> int:
-        await asyncio.sleep(dice.uniform(1, 25))
+        for part in ("looking", "writing", "checking"):
+            set_task_status(part)
+            await asyncio.sleep(dice.uniform(1, 9))
         if dice.random() < 0.015:
             raise TimeoutError("no answer after 30 s")
         return number
@@ -47,29 +61,32 @@ def shop(dice: random.Random) -> Pipeline:
         [
             Stage("Download", workers=16, tasks=[download], task_attempts=2, task_wait_seconds=5),
             Stage("Resize", workers=12, tasks=[resize], task_attempts=1, queue_capacity=40),
-            Stage("Describe", workers=24, tasks=[describe], task_attempts=1),
+            Stage("Describe", workers=24, tasks=[describe], task_attempts=1, queue_capacity=60),
             Stage("Publish", workers=4, tasks=[publish]),
-        ]
+        ],
+        name="shop",
     )
 
 
-async def snapshot_at(moment: float) -> DashboardSnapshot:
-    """The snapshot of the run after so many seconds."""
-    pipeline = shop(random.Random(1))
-    running = asyncio.create_task(pipeline.run(range(ITEMS)))
+async def snapshots_until(moment: float) -> list[DashboardSnapshot]:
+    """What a display sees of the run in so many seconds."""
+    snapshots = Snapshots()
+    running = asyncio.create_task(
+        shop(random.Random(1)).run(range(ITEMS), custom_dashboard=snapshots)
+    )
     await asyncio.sleep(moment)
-    snapshot = pipeline.get_dashboard_snapshot()
+    seen = list(snapshots.seen)
     await running
-    return snapshot
+    return seen
 
 
 def pictures() -> dict[str, bytes]:
     """File name → SVG. The wall clock stands still too, so every run gives the same."""
     with patch("time.time", return_value=0.0):
-        snapshot = run_virtual(lambda: snapshot_at(MOMENT), seed=1)
+        snapshots = run_virtual(lambda: snapshots_until(MOMENT), seed=1)
     return {
-        f"{level}.svg": svg(snapshot, level, 100, 26, title="antflow").encode()
-        for level in ("compact", "detailed", "full")
+        f"{level}.svg": svg(snapshots, level, *size, title="antflow").encode()
+        for level, size in SIZES.items()
     }
 
 

@@ -1,5 +1,6 @@
 """The values a pipeline gives you, and the types of what you give it."""
 
+from antflow._core.durations import Durations
 from antflow._core.events import StatusEvent, StatusType, TaskEvent, TaskEventType
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult, RunResults
@@ -7,6 +8,8 @@ from antflow._core.snapshot import (
     DashboardSnapshot,
     ErrorSummary,
     FailedItem,
+    LoopHealth,
+    LoopStall,
     PipelineStats,
     StageStats,
     WorkerMetrics,
@@ -18,8 +21,11 @@ from antflow._core.stage import TaskFunc
 __all__ = [
     "DashboardProtocol",
     "DashboardSnapshot",
+    "Durations",
     "ErrorSummary",
     "FailedItem",
+    "LoopHealth",
+    "LoopStall",
     "PipelineResult",
     "PipelineStats",
     "RunResults",

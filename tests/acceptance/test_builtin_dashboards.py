@@ -125,8 +125,8 @@ def frames_of(window: Window, **options: Any) -> list[list[str]]:
 
 
 def numbers_in_row(frame: list[str], name: str) -> list[int]:
-    """The numbers in the first line that begins with a name."""
-    row = next((line for line in frame if line.startswith(name)), "")
+    """The numbers in the first row about a stage: its name stands after a mark, or a space."""
+    row = next((line for line in frame if line[1:].startswith(name)), "")
     return [int(number) for number in re.findall(r"\d+", row)]
 
 

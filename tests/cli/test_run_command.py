@@ -32,6 +32,15 @@ def module(folder: Path, source: str, name: str = "mine") -> str:
 
 
 QUIET = ("--dashboard", "none")
+SLOW = """
+import asyncio
+
+async def crawl(text):
+    await asyncio.sleep({})
+    return text
+
+pipeline = one("Slow", crawl)
+"""
 GOOD = {number for number in range(1, 21) if number % 10 not in (5, 7)}
 
 
@@ -52,7 +61,17 @@ def test_results_go_to_standard_output(items: Path) -> None:
     assert (
         "failed: LookupError 2, ConnectionError 2 (--failed FILE keeps the failed items)" in lines
     )
-    assert lines[-1].startswith("bottleneck: stage ")
+    assert "failed in: Fetch 2, Store 2" in lines
+
+
+@pytest.mark.parametrize("dashboard", ["none", "progress", "auto", "log"])
+def test_bottleneck_is_named_once(dashboard: str, folder: Path, items: Path) -> None:
+    """At the end a sentence says what held the run back: of the summary, or of the display."""
+    target = module(folder, SLOW.format(0.12))
+    result = antflow("run", target, "--items", items, "--dashboard", dashboard)
+    assert result.exit_code == 0
+    (told,) = [line for line in result.stderr.splitlines() if "Bottleneck" in line]
+    assert "Bottleneck: Slow. Its 2 workers were busy " in told
 
 
 def test_results_go_to_a_file(items: Path) -> None:
@@ -156,12 +175,12 @@ def test_failed_items_of_a_stage_that_is_gone(items: Path) -> None:
 # -- options ----------------------------------------------------------------------------------
 
 
-def test_options_limit_and_workers(items: Path) -> None:
+def test_options_limit_and_workers(folder: Path, items: Path) -> None:
     """--limit takes the first items; --workers is said per stage."""
-    options = ("--limit", "3", "--workers", "Fetch=1", "--workers", "Store=1", *QUIET)
-    result = antflow("run", "app:pipeline", "--items", items, *options)
+    options = ("--limit", "3", "--workers", "Slow=1", *QUIET)
+    result = antflow("run", module(folder, SLOW.format(0.4)), "--items", items, *options)
     assert [item["id"] for item in objects_of(result.stdout)] == [1, 2, 3]
-    assert "whose worker was busy" in result.stderr
+    assert "Slow. Its worker was busy" in result.stderr
 
 
 def test_option_workers_reaches_the_run() -> None:

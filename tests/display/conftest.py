@@ -10,12 +10,14 @@ import pytest
 
 from antflow import (
     DashboardSnapshot,
+    Durations,
     ErrorSummary,
     FailedItem,
     PipelineStats,
     StageStats,
     WorkerState,
 )
+from antflow._core.durations import SHORTEST_RUN, DurationCounter
 from antflow._core.snapshot import RunState
 from antflow.display.screen import _screens
 from tests.pty_screen import PtyScreen
@@ -53,6 +55,15 @@ def snapshot() -> MakeSnapshot:
     return make_snapshot
 
 
+def durations(median: float, high: float, highest: float) -> Durations:
+    """Durations with such a median, 95th and 99th percentile."""
+    counter = DurationCounter(SHORTEST_RUN)
+    for seconds, number in ((median, 50), (high, 46), (highest, 4)):
+        for _ in range(number):
+            counter.add(seconds)
+    return counter.read(100)
+
+
 def make_snapshot(
     workers: int = 40,
     stages: tuple[str, ...] = ("Fetch", "Parse", "Enrich", "Save"),
@@ -80,7 +91,20 @@ def make_snapshot(
                 states[name] = WorkerState(name, stage, "busy", item, "fetch_page", began)
         pending = dice.randrange(each * 10)
         stats[stage] = StageStats(
-            stage, pending, busy, settled, failed, 1893, 12, workers=each, capacity=each * 10
+            stage,
+            pending,
+            busy,
+            settled,
+            failed,
+            1893,
+            12,
+            workers=each,
+            capacity=each * 10,
+            busy_seconds=62.0 * each,
+            blocked_seconds=28.0 * each,
+            starved_seconds=10.0 * each,
+            run_times=durations(8.2, 25.0, 41.0),
+            queue_waits=durations(0.5, 2.1, 3.0),
         )
     types = {"TimeoutError": 171, "ValidationError": 41, "HTTPStatusError": 44} if failed else {}
     failures = [

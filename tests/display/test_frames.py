@@ -97,14 +97,16 @@ def test_compact_shows_every_stage_on_three_or_four_lines() -> None:
 
 @pytest.mark.parametrize("level", ["detailed", "full"])
 def test_table_says_all_about_a_stage(level: str) -> None:
-    """Queue and its room, busy and all workers, done, failed, retried, skipped."""
-    lines = lines_of(level, make_snapshot())
-    heading = next(n for n, line in enumerate(lines) if line.startswith("stage "))
+    """Queue and its room, busy and all workers, counts, how long tries take, how many a second."""
+    lines = lines_of(level, make_snapshot(), 160)
+    heading = next(n for n, line in enumerate(lines) if line.startswith(" stage "))
     assert lines[heading].split() == [
-        *("stage", "queue", "running", "done", "failed", "retried", "skipped")
+        *("stage", "queue", "running", "done", "failed", "retried", "skipped"),
+        *("p50", "p95", "rate", "busy", "p99", "wait", "p95", "starved", "blocked"),
     ]
-    assert lines[heading + 1].split()[:1] + lines[heading + 1].split()[3:] == [
-        *("Fetch", "21702", "256", "1893", "12")
+    assert lines[heading + 1].split()[4:] == [
+        *("21702", "256", "1893", "12"),
+        *("8.52s", "24.1s", "176/s", "━━━━━───", "62%", "42.2s", "2.02s", "10%", "28%"),
     ]
     assert [line.split()[0] for line in lines[heading + 1 : heading + 5]] == [
         *("Fetch", "Parse", "Enrich", "Save")
@@ -117,7 +119,7 @@ def test_table_keeps_names_readable(level: str) -> None:
     name = "Download the attachments"
     snapshot = make_snapshot(stages=(name, "Save"))
     for columns in (80, 60, 40):
-        assert any(line.startswith(f"{name} ") for line in lines_of(level, snapshot, columns))
+        assert any(line.startswith(f" {name} ") for line in lines_of(level, snapshot, columns))
     narrow = lines_of(level, snapshot, 40)
     assert "done" in "".join(narrow)
     assert "retried" not in "".join(narrow)
@@ -127,8 +129,17 @@ def test_table_counts_the_stages_it_leaves_out() -> None:
     """Stages that do not fit are not forgotten."""
     snapshot = make_snapshot(stages=tuple(f"S{n}" for n in range(30)))
     lines = lines_of("detailed", snapshot, 80, 10)
-    assert "S0 " in lines[2]
-    assert lines[-3] == "… 25 more stages"
+    assert " S0 " in lines[2]
+    assert "… 26 more stages" in lines
+
+
+def test_table_never_leaves_the_bottleneck_out() -> None:
+    """The stage that holds the run back is among those shown, and marked."""
+    snapshot = make_snapshot(stages=tuple(f"S{n}" for n in range(30)))
+    snapshot.pipeline_stats.stage_stats["S29"].busy_seconds = 10_000
+    lines = lines_of("detailed", snapshot, 80, 10)
+    assert lines[4].startswith("▶S29 ")
+    assert any(line.startswith("▶ Bottleneck: S29. ") for line in lines)
 
 
 @pytest.mark.parametrize(("columns", "rows", "workers"), [(80, 24, 40), (120, 40, 1000)])
@@ -236,8 +247,8 @@ def test_share_order() -> None:
 def test_picture_stands_alone(level: str) -> None:
     """The SVG refers to nothing outside itself, and is the same every time."""
     snapshot = make_snapshot(message='<&"> [red] \x1b[31m')
-    picture = svg(snapshot, level, 100, 30, title="a <b> & c")
-    assert picture == svg(snapshot, level, 100, 30, title="a <b> & c")
+    picture = svg([snapshot], level, 100, 30, title="a <b> & c")
+    assert picture == svg([snapshot], level, 100, 30, title="a <b> & c")
     assert picture.startswith("<svg")
     outside = picture.replace('xmlns="http://www.w3.org/2000/svg"', "")
     for word in ("http", "@font-face", "src:", "<script", "<image", "@import"):

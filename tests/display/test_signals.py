@@ -96,21 +96,6 @@ def wait_for_shell(screen: PtyScreen, stops: int) -> None:
     screen.wait_until(lambda: screen.paper.count("[stopped]") == stops, "the shell")
 
 
-def frame_of(level: str, seed: int) -> str:
-    """What a display draws on a terminal where nothing else happens."""
-    display = create(level)
-    screen = PtyScreen(80, 24)
-    before, sys.stdout = sys.stdout, screen.stream
-    try:
-        display.on_start(None, 1)
-        display.on_update(make_snapshot(seed=seed))
-        return screen.text
-    finally:
-        display.on_finish([], NO_ERRORS)
-        sys.stdout = before
-        screen.close()
-
-
 def printed(screen: PtyScreen) -> list[str]:
     return [line for line in screen.paper.splitlines() if line.startswith("printed")]
 
@@ -286,19 +271,17 @@ def test_ctrl_z_and_bg(level: str, screen: PtyScreen) -> None:
 def test_stops_in_the_middle_of_frames(screen: PtyScreen) -> None:
     """Stopped and continued again and again while it draws: the screen is whole at the end."""
     script = (
-        f"import sys; sys.path.append({os.getcwd()!r})\n"
-        "from antflow.display import create\n"
-        "from tests.display.conftest import make_snapshot\n"
-        "display = create('full')\n"
-        "display.on_start(None, 1)\n"
-        "seed = 0\n"
-        "import select\n"
+        f"import select, sys; sys.path.append({os.getcwd()!r})\n"
+        "from tests.display.test_screen import Whole, begin, update\n"
+        "display = Whole('a')\n"
+        "begin(display)\n"
         "while not select.select([0], [], [], 0)[0]:\n"
-        "    display.on_update(make_snapshot(seed=seed % 7))\n"
-        "    seed += 1\n"
+        "    display.letter = 'b' if display.letter == 'a' else 'a'\n"
+        "    update(display)\n"
         "sys.stdin.readline()\n"
+        "display.letter = 'c'\n"
         "for _ in range(25):\n"  # the newline that was typed has moved the screen
-        "    display.on_update(make_snapshot(seed=3))\n"
+        "    update(display)\n"
         "sys.stdin.readline()\n"
     )
     screen.spawn(SHELL.format(script=script))
@@ -312,20 +295,18 @@ def test_stops_in_the_middle_of_frames(screen: PtyScreen) -> None:
         screen.type(b"fg\n")
         screen.wait_until(lambda: screen.is_alternate, "the frame again")
     screen.type(b"\n")
-    expected = frame_of("full", 3)
-    screen.wait_until(lambda: screen.text == expected, expected)
+    expected = [f"c{number} ".ljust(80, ".") for number in range(24)]
+    screen.wait_until(lambda: screen.rows == expected, "the last frame")
     screen.type(b"\n")
     screen.wait_until(lambda: "[ended] 0" in screen.paper, "the end")
 
 
-@pytest.mark.parametrize("level", ["detailed", "full"])
-def test_stop_in_the_middle_of_a_frame(level: str, screen: PtyScreen) -> None:
+@pytest.mark.parametrize("kind", ["Lines", "Whole"])
+def test_stop_in_the_middle_of_a_frame(kind: str, screen: PtyScreen) -> None:
     """It waits until the frame is whole; so the one after the stop is whole as well."""
     script = (
         f"import signal, sys; sys.path.append({os.getcwd()!r})\n"
-        "from antflow import ErrorSummary\n"
-        "from antflow.display import create\n"
-        "from tests.display.conftest import make_snapshot\n"
+        "from tests.display.test_screen import Lines, Whole, begin, update\n"
         "class Halting:\n"
         "    stream, halts = sys.stdout, False\n"
         "    def write(self, text):\n"
@@ -339,11 +320,11 @@ def test_stop_in_the_middle_of_a_frame(level: str, screen: PtyScreen) -> None:
         "    def __getattr__(self, name):\n"
         "        return getattr(self.stream, name)\n"
         "sys.stdout = stream = Halting()\n"
-        f"display = create({level!r})\n"
-        "display.on_start(None, 1)\n"
-        "display.on_update(make_snapshot(seed=1))\n"
+        f"display = {kind}('a', 8)\n"
+        "begin(display)\n"
         "stream.halts = True\n"
-        "display.on_update(make_snapshot(seed=3))\n"
+        "display.letter = 'b'\n"
+        "update(display)\n"
         "sys.stdin.read(2)\n"
     )
     screen.spawn(SHELL.format(script=script))
@@ -351,10 +332,8 @@ def test_stop_in_the_middle_of_a_frame(level: str, screen: PtyScreen) -> None:
     screen.type(b"fg\n")
     screen.wait_until(lambda: screen.is_cursor_hidden, "the frame again")
     lines = screen.text.splitlines()
-    expected = frame_of(level, 3).splitlines()
-    assert lines[-len(expected) :] == expected
-    if level == "detailed":
-        assert screen._main.cursor.y == len(lines) - 1
+    assert lines[-8:] == [f"b{number} ".ljust(80, ".") for number in range(8)]
+    assert screen._screen.cursor.y == len(lines) - 1
 
 
 # -- handlers ---------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_screen_while_it_runs_and_afterwards(
     assert lines[0].startswith("━━━")
     assert "100%  100/100" in lines[0]
     assert lines[-1].endswith("90 ok, 10 failed")
-    assert screen.paper.count("%") == 1
+    assert screen.paper.count("100/100") == 1
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -139,7 +139,7 @@ def test_screen_when_it_is_small(
         lines = screen.paper.splitlines()
         assert lines[-1].endswith("90 ok, 10 failed")
         assert len(lines) <= size[1] + 1
-        assert screen.paper.count("%") <= 1
+        assert screen.paper.count("90 ok, 10 failed") == 1
 
 
 def test_screen_when_the_window_is_dragged(terminal: MakeTerminal) -> None:
@@ -193,7 +193,7 @@ def test_unknown_total_on_a_terminal(terminal: MakeTerminal) -> None:
         screen = terminal()
         run(level, (n for n in range(20)))
         assert "20 done" in screen.paper
-        assert "%" not in screen.paper
+        assert "100%" not in screen.paper
         screen = terminal()
         run(level, [])
         assert "100%  0/0" in screen.paper
@@ -329,7 +329,7 @@ def test_prints_and_logs_are_kept_whole(level: str, terminal: MakeTerminal) -> N
     assert lines[:100] == expected
     assert "25/25" in lines[100]
     assert lines[-1].endswith("25 ok, 0 failed")
-    assert screen.paper.count("%") == 1
+    assert screen.paper.count("25/25") == 1
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -438,7 +438,7 @@ def test_hostile_text_in_a_run(level: str, terminal: MakeTerminal) -> None:
     if level in ("detailed", "full"):
         table = [line for line in screen.paper.splitlines() if " 0/2 " in line or " 0/9 " in line]
         assert len({cell_len(line[: line.index(" 0/")]) for line in table}) == 1
-        assert any(line.startswith("Fe[/tch] ") for line in table)
+        assert any(line[1:].startswith("Fe[/tch] ") for line in table)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -459,7 +459,7 @@ def test_hostile_text_in_snapshots(level: str, terminal: MakeTerminal, texts: li
     rows = screen.rows
     assert any("43%  21,702/50,000" in row for row in rows)
     if level in ("detailed", "full"):
-        heading = next(row for row in rows if row.startswith("stage "))
+        heading = next(row for row in rows if row.startswith(" stage "))
         column = heading.index("failed") + len("failed")
         table = [row for row in rows if " 21702 " in row]
         assert len(table) == 2

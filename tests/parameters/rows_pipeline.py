@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from antflow import Pipeline, PipelineError, RunHandle, Stage, StatusTracker, configure_telemetry
+from antflow import (
+    Durations,
+    Pipeline,
+    PipelineError,
+    RunHandle,
+    Stage,
+    StatusTracker,
+    configure_telemetry,
+)
 from antflow.display import FullDashboard, ProgressDisplay, create
 from antflow.testing import MemoryStore
 
@@ -229,6 +237,12 @@ ROWS: dict[str, Row] = {
         [5, "x", object(), Hostile()],
         [None, MemoryStore()],
     ),
+    "Durations.quantile.share": Row(
+        ValueError,
+        "must be a number from 0 to 1",
+        [-0.1, 1.1, 95, NAN, INF, "0.5", None, True, Hostile()],
+        [0, 1, 0.5],
+    ),
     "RunHandle.set_workers.stage": Row(
         ValueError, STAGE_NAME.allowed, [None, *STAGE_NAME.bad], ["Work"]
     ),
@@ -294,6 +308,7 @@ USES: dict[str, Callable[..., Any]] = {
     "Pipeline.stream": use_stream,
     "ProgressDisplay": ProgressDisplay,
     "RunHandle.feed": use_feed_of_run,
+    "Durations.quantile": Durations(1).quantile,
     "RunHandle.set_workers": use_set_workers,
     "StatusTracker": StatusTracker,
     "StatusTracker.get_by_status": asked("get_by_status", status="failed"),

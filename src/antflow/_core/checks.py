@@ -52,6 +52,13 @@ def check_seconds(refuse: Refuse, name: str, value: object, minimum: float = 0.0
         raise refusal(refuse, name, value, f"must be a finite number of seconds >= {minimum:g}")
 
 
+def check_share(refuse: Refuse, name: str, value: object) -> None:
+    """Refuse what is not a number from 0 to 1."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and 0 <= cast("float", value) <= 1):
+        raise refusal(refuse, name, value, "must be a number from 0 to 1")
+
+
 def check_timeout(refuse: Refuse, name: str, value: object) -> None:
     """Refuse what is neither ``None`` nor a time that can pass."""
     if value is not None:

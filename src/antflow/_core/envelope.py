@@ -31,7 +31,8 @@ class Envelope(PipelineResult[Any]):
         position: Index of the stage it is in or waits for.
         task: Index of the task to try next; above 0 only when a later task of the stage is retried.
         carry: What that task is given.
-        not_before: Earliest moment of its next try (loop time), while it waits for one.
+        not_before: From when on a worker might have it (loop time): when it was announced to its
+            stage, or when its next try is due.
         lease: Number of times the item was handed out; a remote worker's claim names it.
         branch: ``()`` for an item that was fed; the third one made from it is ``(2,)``, the first
             one made from that ``(2, 0)``. They share their ``sequence_id``.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import nan
 from typing import Any, Literal, get_args
 
+from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, DurationCounter
 from antflow._core.transition import Kind, Transition
 
 WaitReason = Literal["room", "limit", "retries", "thread"]
@@ -53,6 +54,7 @@ class WorkerBook:
         waits_since: Since when.
         waited: Reason → seconds spent waiting for it, over by now.
         waited_in_hand: Of all these, the seconds in which it had an item.
+        held_up: Seconds that a limit has held what it has in hand now.
     """
 
     __slots__ = (
@@ -60,6 +62,7 @@ class WorkerBook:
         "completed",
         "failed",
         "given",
+        "held_up",
         "index",
         "item",
         "more",
@@ -89,6 +92,7 @@ class WorkerBook:
         self.waits_since: float = 0.0
         self.waited: dict[WaitReason, float] = dict.fromkeys(WAIT_REASONS, 0.0)
         self.waited_in_hand: float = 0.0
+        self.held_up: float = 0.0
 
     @property
     def held(self) -> int:
@@ -118,6 +122,7 @@ class WorkerBook:
         self.item = None
         self.busy += now - self.since
         self.since = now
+        self.held_up = 0.0
 
     def wait_begins(self, reason: WaitReason, now: float) -> None:
         """From now on the worker waits, for ``reason`` and nothing else."""
@@ -128,9 +133,12 @@ class WorkerBook:
     def wait_ends(self, now: float) -> None:
         """The worker goes on."""
         if self.waits_for is not None:
-            self.waited[self.waits_for] += now - self.waits_since
+            seconds = now - self.waits_since
+            self.waited[self.waits_for] += seconds
             if self.item is not None:
-                self.waited_in_hand += now - self.waits_since
+                self.waited_in_hand += seconds
+                if self.waits_for == "limit":
+                    self.held_up += seconds
             self.waits_for = None
 
 
@@ -147,6 +155,8 @@ class StageBook:
         retrying: Items waiting for their next try.
         retried, failed, skipped, dropped, expanded, cancelled: What happened here, counted.
         emitted: Items made here from others.
+        run_times: How long its tries took, without what a limit held them up.
+        queue_waits: How long items waited for a worker, each time from when one might have begun.
     """
 
     __slots__ = (
@@ -159,8 +169,10 @@ class StageBook:
         "failed",
         "following",
         "index",
+        "queue_waits",
         "retried",
         "retrying",
+        "run_times",
         "skipped",
         "workers",
     )
@@ -179,6 +191,8 @@ class StageBook:
         self.expanded = 0
         self.emitted = 0
         self.cancelled = 0
+        self.run_times = DurationCounter(SHORTEST_RUN)
+        self.queue_waits = DurationCounter(SHORTEST_WAIT)
 
     def worker(self, index: int) -> WorkerBook:
         """The book of worker ``index``, opened if there is none yet."""
@@ -208,6 +222,12 @@ class StageBook:
         through = self.completed + self.skipped + self.expanded
         return through + self.failed + self.dropped + self.cancelled
 
+    @property
+    def tries(self) -> int:
+        """Tries that came to an end of their own."""
+        ended = self.completed + self.failed + self.retried
+        return ended + self.dropped + self.expanded
+
     # One method per kind of transition. Each is one double entry.
 
     def admitted(self, count: int) -> None:
@@ -225,7 +245,7 @@ class StageBook:
     def completed_by(self, worker: WorkerBook, item: Any, now: float) -> None:
         """The item is through; it enters the next stage, or is settled after the last."""
         worker.completed += 1
-        worker.release(item, now)
+        self._end_try(worker, item, now)
         if self.following is None:
             self._ledger.in_flight -= 1
         else:
@@ -241,20 +261,20 @@ class StageBook:
 
     def retrying_from(self, worker: WorkerBook, item: Any, now: float) -> None:
         """A try failed and another will follow."""
-        worker.release(item, now)
+        self._end_try(worker, item, now)
         self.retried += 1
         self.retrying += 1
 
     def failed_by(self, worker: WorkerBook, item: Any, now: float) -> None:
         """An item failed for good."""
         worker.failed += 1
-        worker.release(item, now)
+        self._end_try(worker, item, now)
         self.failed += 1
         self._ledger.in_flight -= 1
 
     def dropped_by(self, worker: WorkerBook, item: Any, now: float) -> None:
         """An item ends here, well, without a result."""
-        worker.release(item, now)
+        self._end_try(worker, item, now)
         self.dropped += 1
         self._ledger.in_flight -= 1
 
@@ -267,7 +287,7 @@ class StageBook:
 
     def expanded_by(self, worker: WorkerBook, item: Any, now: float) -> None:
         """An item ends here, because it became others."""
-        worker.release(item, now)
+        self._end_try(worker, item, now)
         self.expanded += 1
         self._ledger.in_flight -= 1
 
@@ -281,6 +301,15 @@ class StageBook:
             self.retrying -= 1
         self.cancelled += 1
         self._ledger.in_flight -= 1
+
+    def ran(self, worker: WorkerBook, seconds: float) -> None:
+        """A try of at least `SHORTEST_RUN` is over; ``seconds`` include what a limit held up."""
+        self.run_times.add(seconds - worker.held_up)
+
+    def _end_try(self, worker: WorkerBook, item: Any, now: float) -> None:
+        if (seconds := now - worker.since) >= SHORTEST_RUN:
+            self.ran(worker, seconds)
+        worker.release(item, now)
 
 
 class Ledger:

@@ -105,6 +105,8 @@ def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> S
         blocked_seconds=seconds["room"],
         retry_waiting_seconds=seconds["retries"],
         starved_seconds=max(gauge.worker_seconds - busy - waited, 0.0),
+        run_times=book.run_times.read(book.tries),
+        queue_waits=book.queue_waits.read(book.tries + book.in_progress),
     )
 
 
@@ -138,6 +140,7 @@ def worker_states(
                 worker.status[1] if worker.status and worker.status[0] is item else "",
                 worker.waits_for,
                 worker.held,
+                item.attempts,
             )
     return states
 

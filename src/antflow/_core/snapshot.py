@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from antflow._core.durations import Durations
 from antflow._core.ledger import WaitReason
 
 WorkerStatus = Literal["idle", "busy"]
@@ -38,6 +39,7 @@ class WorkerState:
             `RetryAfter`), "retries" (too many items of its stage wait for their next try), or
             "thread" (its task ran into its timeout, and goes on).
         batch_size: How many items it has.
+        attempt: Which try of the item this is, from 1; 0 while it has none.
     """
 
     worker_name: str
@@ -49,6 +51,7 @@ class WorkerState:
     task_status: str = ""
     waits_for: WaitReason | None = None
     batch_size: int = 0
+    attempt: int = 0
 
 
 @dataclass(slots=True)
@@ -101,6 +104,9 @@ class StageStats:
         capacity: Room in its channel; ``None`` = unbounded.
         limited_items: In the hands of workers that wait for a `Limit`.
         abandoned_threads: Threads whose task ran into its timeout and that have not ended yet.
+        run_times: How long its tries took: from a worker's beginning with an item to the end of the
+            try, without what a `Limit` held it up.
+        queue_waits: How long items waited in its channel for a worker, before each try.
 
     Every second of every worker is one of these, in seconds of all workers together:
 
@@ -113,6 +119,7 @@ class StageStats:
             visit for the store or a callback.
         retry_waiting_seconds: Taking nothing new because too many items wait for their next try.
         starved_seconds: With nothing to do.
+        stalled_seconds: Unable to do anything, because something blocked the event loop.
     """
 
     stage_name: str
@@ -136,6 +143,9 @@ class StageStats:
     blocked_seconds: float = 0.0
     retry_waiting_seconds: float = 0.0
     starved_seconds: float = 0.0
+    stalled_seconds: float = 0.0
+    run_times: Durations = field(default_factory=Durations)
+    queue_waits: Durations = field(default_factory=Durations)
 
 
 @dataclass(slots=True)
@@ -219,6 +229,46 @@ class ErrorSummary:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class LoopStall:
+    """Something blocked the event loop: nothing else could go on meanwhile.
+
+    Attributes:
+        seconds: How long, at least.
+        timestamp: When it was noticed, in Unix seconds.
+        stage: Name of the stage whose worker did it; "" if it was no worker.
+        worker_name: That worker, ``"Fetch-W0"``; "" if it was none.
+        item_id: Id of the item it had.
+        location: Where: ``"app.py:41 in parse"``; "" if that could not be seen.
+        line: The line of source there: ``"time.sleep(1)"``; "" if it could not be read.
+    """
+
+    seconds: float
+    timestamp: float
+    stage: str = ""
+    worker_name: str = ""
+    item_id: Any = None
+    location: str = ""
+    line: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopHealth:
+    """Whether the event loop of a run gets its turns.
+
+    Attributes:
+        lag: Seconds that its last heartbeat was late.
+        stalls: How often it was blocked for a quarter of a second or longer.
+        stalled_seconds: Seconds it has been late for, all in all, without the usual delays.
+        last_stall: The last time it was blocked.
+    """
+
+    lag: float = 0.0
+    stalls: int = 0
+    stalled_seconds: float = 0.0
+    last_stall: LoopStall | None = None
+
+
 @dataclass(slots=True)
 class DashboardSnapshot:
     """Everything a dashboard shows, at one moment.
@@ -233,6 +283,10 @@ class DashboardSnapshot:
         total_items: How many items the run will have, ``None`` while that is not known.
         state: Where the run is.
         elapsed: Seconds since the run began.
+        loop: Whether something blocks the event loop.
+        cpu_seconds: Seconds of processor time that the whole process took since the run began, in
+            all its threads.
+        intake_seconds: Seconds for which items could come: ``elapsed`` while they still can.
     """
 
     worker_states: dict[str, WorkerState]
@@ -244,3 +298,6 @@ class DashboardSnapshot:
     total_items: int | None = None
     state: RunState = "idle"
     elapsed: float = 0.0
+    loop: LoopHealth = LoopHealth()
+    cpu_seconds: float = 0.0
+    intake_seconds: float = 0.0

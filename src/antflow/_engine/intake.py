@@ -43,6 +43,7 @@ class Intake:
     Attributes:
         skipped: Items left out because their id was taken.
         refused: Why the item after the last of `envelopes` was refused.
+        ended_mono: When it ended (loop time); ``None`` while it has not.
     """
 
     def __init__(
@@ -62,8 +63,18 @@ class Intake:
         self._is_pulling = False
         self._announced: dict[int, Sequence[Envelope]] = {}
         self._is_sealed = False
-        self.has_ended = False
+        self.ended_mono: float | None = None
         self.is_closed = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no more comes from the source, or by hand."""
+        return self.ended_mono is not None
+
+    def end(self) -> None:
+        """No more comes from the source, or by hand. May be called twice."""
+        if self.ended_mono is None:
+            self.ended_mono = self._run.timers.now()
 
     # Pulling, for run() and stream()
 

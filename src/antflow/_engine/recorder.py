@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT
 from antflow._core.envelope import UNTRIED, Envelope
 from antflow._core.errors import ItemCancelled
 from antflow._core.events import TaskEventType
@@ -193,6 +194,8 @@ class Recorder:
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
         """Items are taken in at this stage."""
         self._book.admitted(len(envelopes))
+        for envelope in envelopes:
+            envelope.not_before = now
         if self._ended is not None:
             return self._listeners.admitted(self._stage, envelopes, now)
         return None
@@ -200,6 +203,8 @@ class Recorder:
     def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
         """A worker begins with an item."""
         # `StageBook.started`, written out: this and `completed` are most of what a visit costs.
+        if (waited := now - envelope.not_before) >= SHORTEST_WAIT:
+            self._book.queue_waits.add(waited)
         worker.item = envelope
         worker.since = now
         if envelope.attempts:
@@ -215,20 +220,27 @@ class Recorder:
         """An item is through this stage, and announced to the next if there is one."""
         # `StageBook.completed_by`, written out; a property test holds the two to the same.
         began = worker.since
+        seconds = now - began
         worker.item = None
         worker.completed += 1
-        worker.busy += now - began
+        worker.busy += seconds
         worker.since = now
+        if seconds >= SHORTEST_RUN:
+            self._book.ran(worker, seconds)
+            worker.held_up = 0.0
         if self._next_book is None:
             self._ledger.in_flight -= 1
         else:
             self._next_book.entered += 1
+            envelope.not_before = now
         if self._ended is not None:
             return self._ended(Kind.COMPLETED, envelope, worker, began, now, None, value)
         return None
 
     def started_in_batch(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
         """A worker begins with an item, perhaps the second or third of a batch."""
+        if (waited := now - envelope.not_before) >= SHORTEST_WAIT:
+            self._book.queue_waits.add(waited)
         self._book.started(worker, envelope, now, again=envelope.attempts != 0)
         envelope.attempts = max(envelope.attempts, 0) + 1
         if self._started is not None:
@@ -241,6 +253,7 @@ class Recorder:
         """`completed`, for a worker that may have more than one item."""
         began = worker.since
         self._book.completed_by(worker, envelope, now)
+        envelope.not_before = now
         if self._ended is not None:
             return self._ended(Kind.COMPLETED, envelope, worker, began, now, None, value)
         return None
@@ -248,6 +261,7 @@ class Recorder:
     def skipped(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
         """An item passes this stage by."""
         self._book.skipped_one()
+        envelope.not_before = now
         if self._ended is not None:
             return self._ended(Kind.SKIPPED, envelope, worker, None, now, None, None)
         return None
@@ -258,6 +272,7 @@ class Recorder:
         """A try failed, and will be followed by another."""
         began = worker.since
         self._book.retrying_from(worker, envelope, now)
+        envelope.not_before = now  # unless it is put off: see `RetryHeap`
         if self._ended is not None:
             return self._ended(Kind.RETRYING, envelope, worker, began, now, error, None)
         return None
@@ -288,6 +303,7 @@ class Recorder:
     def emitted(self, child: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
         """An item was made from the one a worker has, and is announced to the next stage."""
         self._book.emitted_one()
+        child.not_before = now
         if self._ended is not None:
             return self._ended(Kind.EMITTED, child, worker, None, now, None, value)
         return None

@@ -128,6 +128,7 @@ class Run:
         self.handle: Any = None
         self._loop = asyncio.get_running_loop()
         self.timers: LoopTimers = LoopTimers(self._loop, self.crash)
+        self._cpu_began = time.process_time()
         self.facts: RunFacts = RunFacts(
             run_id=os.urandom(8).hex(),
             stage_names=tuple(stage.name for stage in stages),
@@ -150,6 +151,7 @@ class Run:
         self.item_timeout = item_timeout
         self._resources: dict[object, Resources] = {}
         self._ended_mono: float | None = None
+        self._cpu_ended: float | None = None
         self._is_stopping = False
         self._deliver = deliver if reorder is None else reorder.deliver
         self.reorder = reorder
@@ -278,7 +280,7 @@ class Run:
 
         May be called twice.
         """
-        self.intake.has_ended = True
+        self.intake.end()
         self._close_source()
         self._wake_batches()
         self._check_finished()
@@ -461,7 +463,13 @@ class Run:
             skipped_duplicates=self.intake.skipped,
             total=self.total,
             state=self.state,
+            cpu_seconds=self._cpu_seconds(),
+            intake_ended=self.intake.ended_mono,
         )
+
+    def _cpu_seconds(self) -> float:
+        until = time.process_time() if self._cpu_ended is None else self._cpu_ended
+        return until - self._cpu_began
 
     def set_workers(self, stage: int, count: int) -> None:
         """Have ``count`` workers in a stage from now on; who is to leave ends the item in hand."""
@@ -669,7 +677,8 @@ class Run:
 
     def _stop(self) -> None:
         self._is_stopping = True
-        self.intake.is_closed = self.intake.has_ended = True
+        self.intake.is_closed = True
+        self.intake.end()
         self._close_source()
         self._close_stages()
         if not self._finishing.done():
@@ -705,6 +714,7 @@ class Run:
             self.crash(error, "the supervisor")
         finally:
             self._ended_mono = self.timers.now()
+            self._cpu_ended = time.process_time()
             if self.observer is not None:
                 self.observer.closed()
             self._ended.set_result(None)
@@ -780,6 +790,8 @@ def take_snapshot(
     skipped_duplicates: int = 0,
     total: int | None = None,
     state: RunState = "idle",
+    cpu_seconds: float = 0.0,
+    intake_ended: float | None = None,
 ) -> DashboardSnapshot:
     """A snapshot of the books; ``until``: when the run was over, if it is."""
     ran_until = now if until is None else until
@@ -795,4 +807,6 @@ def take_snapshot(
         total_items=total,
         state=state,
         elapsed=ran_until - facts.started_mono,
+        cpu_seconds=cpu_seconds,
+        intake_seconds=(ran_until if intake_ended is None else intake_ended) - facts.started_mono,
     )

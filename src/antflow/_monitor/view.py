@@ -1,143 +1,59 @@
-"""What is worth showing: from a snapshot to plain values, without drawing.
+"""What is worth showing: from the snapshots of a run to plain values, without drawing.
 
-Every function is pure. Where something depends on what was shown before (a ratio that never goes
-back, a rate that does not jump), the earlier value is an argument.
+There is one `View` for every face of a run. A `Viewer` makes them, one for each snapshot, and
+remembers of the earlier ones what it takes: a ratio that never goes back, how fast it went lately,
+where the time went. What it remembers has a fixed size, however long the run is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import nsmallest
 from itertools import islice
-from math import inf
 
 from antflow._core.snapshot import (
     DashboardSnapshot,
     ErrorSummary,
     FailedItem,
-    PipelineStats,
+    LoopHealth,
     RunState,
-    WorkerState,
+    StageStats,
 )
+from antflow._monitor.bottleneck import Bottleneck, Moment, Spent, find_bottleneck, left_items
+from antflow._monitor.pace import Forecast, Pace
+from antflow._monitor.progress import Progress, progress
+from antflow._monitor.throughput import Throughput
+from antflow._monitor.workers import WorkerStrip, worker_strips
 
-RATE_SPAN = 5.0
-"""Seconds over which a change of the rate becomes visible."""
+RECENT = 10.0
+"""Seconds over which it is judged where the time goes, while a run goes on."""
 
-SHORTEST_TIME = 0.001
-"""Seconds below which there is no rate yet."""
+BETWEEN_MOMENTS = 0.25
+WORTH_SAYING = 0.3
+"""Share of their time for which workers wait before it is said for what."""
 
 MOST_FAILURES_READ = 1000
 """Failed items looked at, from the newest, for the newest of each type."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is.
+class StageView:
+    """One stage.
 
     Attributes:
-        settled: Items that have left the pipeline, well or badly.
-        total: Items there will be, as far as that is known; ``None`` = not known.
-        ratio: Settled share, 0 to 1, never less than it was; ``None`` where the total is not known.
-        per_second: Items settled per second: lately, and at the end over the whole run.
-        elapsed: Seconds since the run began.
-        ok: Items that came out at the end.
-        failed: Items that failed for good.
-        dropped: Items that ended well without a result.
-        cancelled: Items stopped by a cancellation or shutdown.
-        state: Where the run is.
+        stats: Its counts.
+        per_second: Items that leave it per second: lately, and at the end over the whole run.
+        shares: Where its workers' time goes, as parts of 1: lately, at the end in all.
+        is_bottleneck: Whether it holds the run back.
+        advice: A few words on that, or on what its workers wait for; "" if they do not.
     """
 
-    settled: int
-    total: int | None
-    ratio: float | None
+    stats: StageStats
     per_second: float
-    elapsed: float
-    ok: int
-    failed: int
-    dropped: int
-    cancelled: int
-    state: RunState
-
-    @property
-    def percent(self) -> int | None:
-        """The ratio in whole percent, rounded down: 100 means everything."""
-        return None if self.ratio is None else int(self.ratio * 100 + 1e-9)  # 0.29 * 100 < 29
-
-    @property
-    def counts(self) -> str:
-        """``90 ok, 10 failed``, and what was dropped or cancelled if anything was."""
-        return counts_text(self.ok, self.failed, self.dropped, self.cancelled)
-
-
-def progress(
-    snapshot: DashboardSnapshot, total: int | None = None, earlier: Progress | None = None
-) -> Progress:
-    """How far the run of a snapshot is.
-
-    Args:
-        snapshot: The snapshot.
-        total: Number of items to expect where the snapshot does not know it.
-        earlier: What this returned for the snapshot before, in the same run.
-    """
-    stats = snapshot.pipeline_stats
-    settled = settled_items(stats)
-    if snapshot.total_items is not None:
-        total = snapshot.total_items
-    ratio = None
-    if total is not None:
-        # What was fed over and above, or came from an item that was expanded, counts too.
-        total = max(total - stats.items_accepted, 0) + settled + stats.items_in_flight
-        ratio = min(settled / total, 1.0) if total else float(snapshot.state == "finished")
-        ratio = max(ratio, (earlier and earlier.ratio) or 0.0)
-    return Progress(
-        settled=settled,
-        total=total,
-        ratio=ratio,
-        per_second=_rate(settled, snapshot, earlier),
-        elapsed=snapshot.elapsed,
-        ok=stats.items_processed,
-        failed=stats.items_failed,
-        dropped=stats.items_dropped,
-        cancelled=stats.items_cancelled,
-        state=snapshot.state,
-    )
-
-
-def settled_items(stats: PipelineStats) -> int:
-    """How many items have left the pipeline."""
-    return (
-        stats.items_processed
-        + stats.items_failed
-        + stats.items_dropped
-        + stats.items_expanded
-        + stats.items_cancelled
-    )
-
-
-def _rate(settled: int, snapshot: DashboardSnapshot, earlier: Progress | None) -> float:
-    """A mean that forgets (exponential smoothing); a plain mean in the first and last moments."""
-    elapsed = snapshot.elapsed
-    if elapsed < SHORTEST_TIME:
-        return 0.0
-    if earlier is None or snapshot.state == "finished":
-        return settled / elapsed
-    since = elapsed - earlier.elapsed
-    span = min(RATE_SPAN, elapsed)
-    new = settled - earlier.settled
-    if since >= span:
-        return new / since
-    return earlier.per_second * (1 - since / span) + new / span
-
-
-def counts_text(ok: int, failed: int, dropped: int = 0, cancelled: int = 0) -> str:
-    """``90 ok, 10 failed``, then ``, 3 dropped`` and ``, 2 cancelled`` where not zero."""
-    text = f"{ok} ok, {failed} failed"
-    if dropped:
-        text += f", {dropped} dropped"
-    if cancelled:
-        text += f", {cancelled} cancelled"
-    return text
+    shares: Spent
+    is_bottleneck: bool
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +71,129 @@ class ErrorRow:
     newest: FailedItem | None
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is worth showing of a run at one moment.
+
+    Attributes:
+        snapshot: What it was made from.
+        progress: How far the run is.
+        forecast: How long it will still take, if that can be said.
+        rates: Items settled per second over the time of the run, oldest first.
+        rates_span: Seconds that each of them covers.
+        stages: The stages, in pipeline order.
+        workers: Their workers.
+        errors: Failures by type, those seen last first.
+        bottleneck: What holds the run back; at the end: what has held it back.
+        loop: Whether something blocks the event loop.
+    """
+
+    snapshot: DashboardSnapshot
+    progress: Progress
+    forecast: Forecast | None
+    rates: list[float]
+    rates_span: float
+    stages: list[StageView]
+    workers: list[WorkerStrip]
+    errors: list[ErrorRow]
+    bottleneck: Bottleneck
+    loop: LoopHealth
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended."""
+        return self.snapshot.state == "finished"
+
+
+class Viewer:
+    """Makes the views of one run.
+
+    Args:
+        total: How many items there will be, where the snapshots do not know it.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self._total = total
+        self._view: View | None = None
+        self._pace = Pace()
+        self._throughput = Throughput()
+        self._moments: deque[Moment] = deque()
+
+    def see(self, snapshot: DashboardSnapshot) -> View:
+        """The view of a snapshot. Snapshots are to come in their order; the last one may again."""
+        if self._view is None or self._view.snapshot is not snapshot:
+            self._view = self._next(snapshot)
+        return self._view
+
+    def _next(self, snapshot: DashboardSnapshot) -> View:
+        earlier = None if self._view is None else self._view.progress
+        shown = progress(snapshot, self._total, earlier)
+        self._throughput.add(shown.settled - (earlier.settled if earlier else 0), shown.elapsed)
+        self._pace.see(snapshot, shown.settled, shown.total)
+        stages = list(snapshot.pipeline_stats.stage_stats.values())
+        whole = Moment.of(snapshot)
+        span = self._span(whole, snapshot.state)
+        stall = snapshot.loop.last_stall
+        bottleneck = find_bottleneck(stages, whole, span, snapshot.state, stall)
+        return View(
+            snapshot=snapshot,
+            progress=shown,
+            forecast=self._pace.forecast,
+            rates=self._throughput.rates(),
+            rates_span=self._throughput.span,
+            stages=self._stages(snapshot, stages, span, bottleneck),
+            workers=worker_strips(snapshot),
+            errors=error_rows(snapshot.error_summary),
+            bottleneck=bottleneck,
+            loop=snapshot.loop,
+        )
+
+    def _span(self, now: Moment, state: RunState) -> Moment:
+        """The last seconds; at the end, the whole run."""
+        if state == "finished":
+            return now
+        while len(self._moments) > 1 and self._moments[1].elapsed <= now.elapsed - RECENT:
+            self._moments.popleft()
+        begin = self._moments[0] if self._moments else None
+        if not self._moments or now.elapsed - self._moments[-1].elapsed >= BETWEEN_MOMENTS:
+            self._moments.append(now)
+        # A run is younger than its first snapshot says: what came before that one counts, too.
+        return now.since(begin if now.elapsed > RECENT else None)
+
+    def _stages(
+        self,
+        snapshot: DashboardSnapshot,
+        stages: Sequence[StageStats],
+        span: Moment,
+        bottleneck: Bottleneck,
+    ) -> list[StageView]:
+        is_over = snapshot.state == "finished"
+        names = [stage.stage_name for stage in stages]
+        views: list[StageView] = []
+        for index, (stage, spent) in enumerate(zip(stages, span.spent, strict=True)):
+            shares = spent.shares()
+            per_second = self._pace.stages[index].per_second
+            if is_over and snapshot.elapsed > 0:
+                per_second = left_items(stage) / snapshot.elapsed
+            is_bottleneck = bottleneck.stage == stage.stage_name
+            advice = bottleneck.advice if is_bottleneck else _advice(shares, names[index + 1 :])
+            views.append(StageView(stage, per_second, shares, is_bottleneck, advice))
+        return views
+
+
+def _advice(shares: Spent, following: Sequence[str]) -> str:
+    """What the workers of a stage mostly wait for."""
+    waits = {
+        "waits for items": shares.starved,
+        f"waits for {following[0]}" if following else "waits for the consumer": shares.blocked,
+        "held by its limit": shares.limited,
+        "waits for retries": shares.retrying,
+        "loop blocked": shares.stalled,
+    }
+    most = max(waits, key=lambda reason: waits[reason])
+    return most if waits[most] >= WORTH_SAYING else ""
+
+
 def error_rows(summary: ErrorSummary) -> list[ErrorRow]:
     """Failures by type: those seen last first, then the others by their number."""
     newest: dict[str, FailedItem] = {}
@@ -163,49 +202,3 @@ def error_rows(summary: ErrorSummary) -> list[ErrorRow]:
     counts = summary.errors_by_type
     rest = sorted(counts.keys() - newest.keys(), key=lambda name: (-counts[name], name))
     return [ErrorRow(name, counts.get(name, 1), newest.get(name)) for name in [*newest, *rest]]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStrip:
-    """The workers of one stage.
-
-    Attributes:
-        stage: Its name.
-        is_busy: One per worker, in the order of their numbers.
-    """
-
-    stage: str
-    is_busy: tuple[bool, ...]
-
-    @property
-    def busy(self) -> int:
-        """How many are busy."""
-        return sum(self.is_busy)
-
-    def shares(self, per_cell: int, by_state: bool = False) -> list[int]:
-        """How many are busy in each group of ``per_cell`` workers, the last one perhaps smaller.
-
-        Args:
-            per_cell: Workers per group, 1 or more.
-            by_state: Busy workers first, instead of each in its place.
-        """
-        states = sorted(self.is_busy, reverse=True) if by_state else self.is_busy
-        return [sum(states[i : i + per_cell]) for i in range(0, len(states), per_cell)]
-
-
-def worker_strips(snapshot: DashboardSnapshot) -> list[WorkerStrip]:
-    """The workers of each stage that has any, in pipeline order."""
-    states: dict[str, list[bool]] = {name: [] for name in snapshot.pipeline_stats.stage_stats}
-    for worker in snapshot.worker_states.values():
-        states.setdefault(worker.stage, []).append(worker.status == "busy")
-    return [WorkerStrip(stage, tuple(busy)) for stage, busy in states.items() if busy]
-
-
-def longest_running(workers: Iterable[WorkerState], most: int) -> list[WorkerState]:
-    """Up to ``most`` busy workers: those that have had their item longest, first."""
-    busy = [worker for worker in workers if worker.status == "busy"]
-    return nsmallest(most, busy, key=_since)
-
-
-def _since(worker: WorkerState) -> float:
-    return inf if worker.processing_since is None else worker.processing_since

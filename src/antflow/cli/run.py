@@ -51,6 +51,7 @@ class Job:
         options: For `Pipeline.stream`.
         results: Where results go.
         failed: Where dead letters go; ``None`` = nowhere.
+        has_display: Whether a display says at the end what held the run back.
         bad_lines: How many lines were put aside as dead letters.
     """
 
@@ -59,6 +60,7 @@ class Job:
     options: dict[str, Any]
     results: JsonLines
     failed: JsonLines | None
+    has_display: bool = False
     bad_lines: int = 0
 
 
@@ -151,7 +153,7 @@ def command(
             "dashboard": display_named(dashboard),
             "graceful_signals": DRAINING_SECONDS,
         }
-        job = Job(pipeline, source, options, results, letters)
+        job = Job(pipeline, source, options, results, letters, says_why(dashboard))
         if on_bad_line == "dead-letter":
             source.on_bad_line = lambda bad: put_aside(job, bad)
         code = run_job(job)
@@ -187,6 +189,11 @@ def check_files(file: InputFile, out: str | None, failed: str | None) -> None:
             refuse(f"{option} {path!r}: is the file that --items reads")
     if out is not None and failed is not None and os.path.realpath(out) == os.path.realpath(failed):
         refuse(f"--failed {failed!r}: is the file that --out writes")
+
+
+def says_why(dashboard: str) -> bool:
+    """Whether a display says at the end what held the run back: a progress bar does not."""
+    return dashboard != "none" and not (dashboard == "progress" and sys.stderr.isatty())
 
 
 def display_named(name: str) -> Any:
@@ -267,9 +274,9 @@ def tell(job: Job) -> None:
     """Print the summary to standard error, if there is anything to tell."""
     results = job.pipeline.results
     if results.run_id and (results.stats.items_accepted or not results.stats.items_in_flight):
-        elapsed = job.pipeline.get_dashboard_snapshot().elapsed
-        kept = job.failed is not None
-        for line in summary_lines(results, elapsed, job.bad_lines, kept):
+        snapshot = job.pipeline.get_dashboard_snapshot()
+        lines = summary_lines(snapshot, job.bad_lines, job.failed is not None, job.has_display)
+        for line in lines:
             click.echo(line, err=True)
 
 

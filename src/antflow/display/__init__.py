@@ -38,8 +38,8 @@ def create(name: str) -> BaseDashboard:
     """Make a built-in display.
 
     Args:
-        name: "progress", "compact", "detailed", "full", "log", or "auto": compact on a terminal,
-            else plain lines.
+        name: "progress", "compact", "detailed", "full", "log", or "auto": compact on a terminal
+            and in a notebook, else plain lines.
 
     Raises:
         ValueError: There is no such display.

@@ -1,4 +1,4 @@
-"""The lines about a run as a whole: the bar, the header, the counts."""
+"""The lines about a run as a whole: the bar, the header, what holds it back, the counts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ from typing import NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
-from antflow._core.snapshot import RunState
-from antflow._monitor.view import Progress
+from antflow._core.snapshot import LoopStall, RunState
+from antflow._monitor.progress import Progress
+from antflow._monitor.view import View
 from antflow.display.canvas import Canvas
+from antflow.display.numbers import clock, duration_text, forecast_text, rate_text
 
 GAP = "  "
 SHORTEST_BAR = 8
+STALL_SHOWN = 30.0
+"""Seconds for which it is shown that something blocked the event loop."""
+
 STATE_WORDS: dict[RunState, str] = {
     "idle": "waiting",
     "running": "running",
+    "paused": "paused",
     "draining": "running",
     "stopping": "stopping",
     "cancelling": "cancelling",
@@ -41,24 +47,26 @@ class Part(NamedTuple):
 
 
 def bar_line(
-    canvas: Canvas, progress: Progress, longest_bar: int | None = None, counts: bool = False
+    canvas: Canvas, view: View, longest_bar: int | None = None, counts: bool = False
 ) -> Text:
-    """Bar, percent, done of total, rate, elapsed; what does not fit is left out, by importance.
+    """Bar, percent, done of total, rate, what is left, elapsed; what does not fit is left out.
 
     Args:
         canvas: Room; one row of it is used.
-        progress: What to show.
+        view: What to show.
         longest_bar: Cells the bar may have; ``None`` = what is left.
         counts: Say how many are ok and failed, too.
     """
+    progress = view.progress
     bar = Part(1, [(" " * min(SHORTEST_BAR, longest_bar or SHORTEST_BAR), "")])
-    parts = [Part(2, [(_count_of(progress), "")])]
+    parts = [Part(3, [(_count_of(progress), "")])]
     if progress.percent is not None:
         parts = [bar, Part(0, [(f"{progress.percent:3d}%", "bold")]), *parts]
-    parts += [
-        Part(3, [(f"{rate_text(progress.per_second)}/s", "cyan")]),
-        Part(4, [(clock(progress.elapsed), "dim")]),
-    ]
+    parts.append(Part(4, [(f"{rate_text(progress.per_second)}/s", "cyan")]))
+    if view.forecast is not None:
+        left = forecast_text(view.forecast, canvas.glyphs.dash)
+        parts.append(Part(2, [("ETA ", "dim"), (left, "bold")]))
+    parts.append(Part(5, [(clock(progress.elapsed), "dim")]))
     if counts:
         parts.append(Part(-1, counts_pieces(progress)))
     kept = fitting(parts, canvas.width)
@@ -69,16 +77,50 @@ def bar_line(
     return _joined(canvas, kept)
 
 
-def header_line(canvas: Canvas, progress: Progress, name: str, workers: int) -> Text:
-    """State, name of the pipeline, workers."""
-    word = STATE_WORDS.get(progress.state, progress.state)
+def header_line(canvas: Canvas, view: View, name: str) -> Text:
+    """State, name of the pipeline, workers, and whether the event loop gets its turns."""
+    state = view.progress.state
+    word = STATE_WORDS.get(state, state)
     style = "bold green" if word in ("running", "finished") else "bold yellow"
+    workers = sum(len(strip.doing) for strip in view.workers)
     parts = [
         Part(0, [(f"{canvas.glyphs.dot} {word}", style)]),
         Part(1, [(canvas.crop(canvas.text(name), max(canvas.width // 2, 1)), "bold")]),
         Part(2, [(f"{workers} workers" if workers != 1 else "1 worker", "dim")]),
     ]
+    if view.loop.lag >= 0.001 and not view.is_over:
+        late = view.loop.lag >= 0.05
+        text = f"event loop {duration_text(view.loop.lag)} late"
+        parts.append(Part(3, [(text, "bold yellow" if late else "dim")]))
     return _joined(canvas, fitting(parts, canvas.width))
+
+
+def bottleneck_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
+    """What holds the run back, in a sentence on up to ``rows`` lines."""
+    sentence = view.bottleneck.sentence
+    if not sentence:
+        return []
+    return canvas.wrapped(f"{canvas.glyphs.marker} {sentence}", rows, "yellow")
+
+
+def stall_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
+    """That something has just blocked the event loop, and what."""
+    stall = view.loop.last_stall
+    if stall is None or view.is_over:
+        return []
+    if view.snapshot.timestamp - stall.timestamp > STALL_SHOWN:
+        return []
+    return canvas.wrapped(f"{canvas.glyphs.warning} {stall_text(stall)}", rows, "bold red")
+
+
+def stall_text(stall: LoopStall) -> str:
+    """``event loop blocked for 0.45s by Parse-W0 on item 7 at app.py:41 in parse: sleep(1)``."""
+    text = f"event loop blocked for {duration_text(stall.seconds)}"
+    if stall.worker_name:
+        text += f" by {stall.worker_name} on item {stall.item_id}"
+    if stall.location:
+        text += f" at {stall.location}"
+    return f"{text}: {stall.line}" if stall.line else text
 
 
 def counts_line(canvas: Canvas, progress: Progress) -> Text:
@@ -138,15 +180,3 @@ def _count_of(progress: Progress) -> str:
     if progress.total is None:
         return f"{progress.settled:,} done"
     return f"{progress.settled:,}/{progress.total:,}"
-
-
-def rate_text(per_second: float) -> str:
-    """A rate with as many digits as are worth reading."""
-    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.1f}"
-
-
-def clock(seconds: float) -> str:
-    """``0:05``, ``12:30``, ``1:02:03``."""
-    minutes, second = divmod(int(max(seconds, 0.0)), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

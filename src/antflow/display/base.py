@@ -18,8 +18,10 @@ from antflow._core.options import named_options
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
-from antflow._monitor.view import Progress, counts_text, progress
+from antflow._monitor.progress import counts_text
+from antflow._monitor.view import View, Viewer
 from antflow.display.capture import is_terminal
+from antflow.display.notebook import NotebookCell, kernel_display
 from antflow.display.plain import PlainLog
 from antflow.display.rich_live import stream_above
 from antflow.display.screen import Pane, open_pane
@@ -31,9 +33,12 @@ class BaseDashboard(DashboardProtocol):
     """A display for the terminal. Subclass it, and say in `render` what a snapshot looks like.
 
     It redraws in `on_update` and at no other time. What tasks print meanwhile appears above it.
-    Where standard output is no terminal (a file, a pipe, a build server), plain lines are written
-    instead, at every 5 % or 30 seconds. Nothing that happens to the terminal reaches the run. The
-    last line says how many items are ok and how many failed: ``90 ok, 10 failed``.
+    Displays that draw at the same time stand one below the other, each with its share of the rows.
+    In a notebook it is one output of the cell, redrawn at most twice a second. Where standard
+    output is no terminal (a file, a pipe, a build server), and while a `rich.live.Live` of somebody
+    else is drawn there, plain lines are written instead, at every 5 % or 30 seconds. Nothing that
+    happens to the terminal reaches the run. The last line says how many items are ok and how many
+    failed: ``90 ok, 10 failed``.
 
     Example:
         ```python
@@ -66,9 +71,9 @@ class BaseDashboard(DashboardProtocol):
     # Class attributes, so that a subclass need not call __init__.
     _expected: int = 0
     _name: str = "pipeline"
-    _snapshot: DashboardSnapshot | None = None
-    _progress: Progress | None = None
-    _pane: Pane | None = None
+    _viewer: Viewer | None = None
+    _view: View | None = None
+    _pane: Pane | NotebookCell | None = None
     _log: PlainLog | None = None
 
     @named_options
@@ -89,9 +94,12 @@ class BaseDashboard(DashboardProtocol):
         self._close()
         self.total = total_items or self._expected
         self.start_time = None
-        self._snapshot = self._progress = None
+        self._viewer = self._view = None
         self._name = getattr(pipeline, "name", self._name)
-        if self._draws and _can_draw_on(sys.stdout):
+        if self._draws and (display := kernel_display(sys.stdout)) is not None:
+            self._pane = NotebookCell(display)
+            self._pane.open()
+        elif self._draws and _can_draw_on(sys.stdout):
             self._pane = open_pane(sys.stdout, fills_screen=self._fills_screen)
         if self._pane is None:
             self._log = PlainLog(stream_above(), self._name)
@@ -115,50 +123,50 @@ class BaseDashboard(DashboardProtocol):
         self._give_way()
         log, self._log = self._log, None
         if log is not None:
-            log.finish(summary, counts)
+            log.finish(self._view, summary, counts)
         pane, self._pane = self._pane, None
         if pane is not None:
             last = None
             try:
-                if self._snapshot is not None:
-                    last = self._last_frame(self._snapshot)
+                if self._view is not None:
+                    last = self._last_frame(self._view.snapshot)
             finally:
                 pane.close(last, counts)
-
-    def _printed(self, count: int) -> list[str]:
-        """The newest lines that were printed meanwhile, as plain text, the newest last.
-
-        Args:
-            count: How many at most; there are never more than 200. None are known where nothing is
-                captured, because there is no terminal.
-        """
-        return [] if self._pane is None else self._pane.printed(count)
 
     def _last_frame(self, snapshot: DashboardSnapshot) -> RenderableType:
         return self.render(snapshot)
 
-    def _see(self, snapshot: DashboardSnapshot) -> Progress:
-        """How far the run is, as far as this display has seen it."""
-        if snapshot is not self._snapshot or self._progress is None:
-            self._progress = progress(snapshot, self.total or None, self._progress)
-            self._snapshot = snapshot
-            if self.start_time is None:
-                self.start_time = snapshot.timestamp - snapshot.elapsed
-        return self._progress
+    def _see(self, snapshot: DashboardSnapshot) -> View:
+        """What is worth showing, as far as this display has seen the run."""
+        if self._viewer is None:
+            self._viewer = Viewer(self.total or None)
+        if self.start_time is None:
+            self.start_time = snapshot.timestamp - snapshot.elapsed
+        self._view = self._viewer.see(snapshot)
+        return self._view
+
+    def _printed(self, most: int) -> list[str]:
+        """The last lines that others have printed meanwhile, as plain text, the newest last.
+
+        Args:
+            most: How many; there are never more than 200. None are known where nothing is captured,
+                because there is no terminal.
+        """
+        return self._pane.printed(most) if isinstance(self._pane, Pane) else []
 
     def _counts(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> str:
         stats = getattr(results, "stats", None)
         if not isinstance(stats, PipelineStats):
-            if self._snapshot is None:
+            if self._view is None:
                 return counts_text(len(results), summary.total_failed)
-            stats = self._snapshot.pipeline_stats
+            stats = self._view.snapshot.pipeline_stats
         return counts_text(
             stats.items_processed, stats.items_failed, stats.items_dropped, stats.items_cancelled
         )
 
     def _give_way(self) -> None:
         """Go on with plain lines where somebody else has begun to draw on the terminal."""
-        if self._pane is not None and not self._pane.hold():
+        if isinstance(self._pane, Pane) and not self._pane.hold():
             self._pane = None
             self._log = PlainLog(stream_above(), self._name)
 

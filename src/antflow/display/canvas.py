@@ -30,17 +30,21 @@ class Glyphs(NamedTuple):
     done: str
     failed: str
     left: str
-    busy: str
-    idle: str
+    doings: str
     shades: str
+    levels: str
     rule: str
     separator: str
     dot: str
+    marker: str
+    warning: str
+    dash: str
     ellipsis: str
 
 
-UNICODE = Glyphs("━", "┅", "─", "■", "·", "·░▒▓█", "─", "│", "●", "…")
-ASCII = Glyphs("=", "x", "-", "#", ".", ".:+*#", "-", "|", "*", "...")
+# A glyph for each of `antflow._monitor.workers.DOINGS`; shades and levels rise from nothing to all.
+UNICODE = Glyphs("━", "┅", "─", "■▲↻◆□·", "·░▒▓█", " ▁▂▃▄▅▆▇█", "─", "│", "●", "▶", "▲", "–", "…")
+ASCII = Glyphs("=", "x", "-", "#^r%o.", ".:+*#", " .:-=+*%#", "-", "|", "*", ">", "!", "-", "...")
 
 
 @lru_cache
@@ -116,6 +120,21 @@ class Canvas:
             line.append(text, style)
             left -= cells
         return line
+
+    def wrapped(self, text: str, rows: int, style: str = "") -> list[Text]:
+        """Text from outside on up to ``rows`` lines, broken between words where that goes."""
+        lines: list[Text] = []
+        rest = self.text(text)
+        while rest and len(lines) < rows:
+            head = _cut(rest, self.width)
+            if len(lines) + 1 == rows or len(head) == len(rest):
+                head, rest = self.crop(rest, self.width), ""
+            else:
+                cut = head.rfind(" ") if rest[len(head)] != " " else len(head)
+                head = head[:cut] if cut > 0 else head
+                rest = rest[len(head) :].lstrip(" ")
+            lines.append(self.line([(head, style)]))
+        return lines
 
     def rule(self, title: Sequence[tuple[str, str]]) -> Text:
         """A heading with a line to the right of it."""

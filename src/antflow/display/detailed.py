@@ -6,53 +6,62 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from antflow._core.snapshot import DashboardSnapshot
-from antflow._monitor.view import Progress
-from antflow.display.bars import bar_line, counts_line
+from antflow._monitor.view import View
+from antflow.display.bars import bar_line, bottleneck_lines, counts_line, stall_lines
 from antflow.display.base import BaseDashboard
 from antflow.display.canvas import Canvas, Frame
 from antflow.display.failures import last_failures
-from antflow.display.layout import NOTHING, Wish, share
+from antflow.display.layout import NOTHING, ONE, Wish, one_of, share
+from antflow.display.sparks import throughput_line
 from antflow.display.tables import stage_lines
 
-ONE = Wish(1, 1, 1)
 SHARE_OF_HEIGHT = 0.6
 """What it takes of the terminal, so that there is room for what is printed above it."""
 
 MOST_FAILURES = 3
+MOST_WHY = 2
 
 
 class DetailedDashboard(BaseDashboard):
-    """A bar, a table with a row per stage, the last errors, and the counts.
+    """A bar, a row per stage, the rate over time, what holds the run back, the last errors.
 
-    A row says how many items wait (of how many that have room), how many workers are busy, and how
-    many items were done, failed, tried again and skipped.
+    A row says how many items wait (of how many that have room), how many workers are busy, how many
+    items were done, failed and tried again, how long a try takes (the median, and what 95 % do not
+    exceed), and how many a second come through. Where there is room, also where the time goes.
     """
 
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:
         """The lines, as a rich renderable."""
-        progress = self._see(snapshot)
-        return Frame(lambda canvas: detailed_lines(canvas, snapshot, progress))
+        view = self._see(snapshot)
+        return Frame(lambda canvas: detailed_lines(canvas, view))
 
 
-def detailed_lines(canvas: Canvas, snapshot: DashboardSnapshot, progress: Progress) -> list[Text]:
+def detailed_lines(canvas: Canvas, view: View) -> list[Text]:
     """The lines of a detailed frame; every stage if the terminal has room for it."""
     if canvas.height < 2:
-        return [bar_line(canvas, progress, counts=True)]
-    stages = list(snapshot.pipeline_stats.stage_stats.values())
-    summary = snapshot.error_summary
-    failures = min(len(summary.failed_items), MOST_FAILURES)
-    table = len(stages) + 1
+        return [bar_line(canvas, view, counts=True)]
+    failures = min(len(view.snapshot.error_summary.failed_items), MOST_FAILURES)
+    curve = throughput_line(canvas, view)
+    stalls = stall_lines(canvas, view, MOST_WHY)
+    why = bottleneck_lines(canvas, view, MOST_WHY)
+    table = len(view.stages) + 1
     rows = max(int(canvas.height * SHARE_OF_HEIGHT), min(table + 3, canvas.height))
     wishes = [
         ONE,
         ONE,
-        Wish(1, table, table) if stages else NOTHING,
+        Wish(1, table, table) if view.stages else NOTHING,
+        one_of(len(stalls)),
         Wish(1, 1, failures) if failures else NOTHING,
+        one_of(len(why)),
+        NOTHING if curve is None else ONE,
     ]
-    _, _, for_stages, for_failures = share(rows, wishes)
+    _, _, for_stages, for_stalls, for_failures, for_why, for_curve = share(rows, wishes)
     return [
-        bar_line(canvas, progress),
-        *stage_lines(canvas, stages, for_stages),
-        *last_failures(canvas, summary, for_failures),
-        counts_line(canvas, progress),
+        bar_line(canvas, view),
+        *stage_lines(canvas, view.stages, for_stages),
+        *([curve] if curve is not None and for_curve else []),
+        *bottleneck_lines(canvas, view, for_why),
+        *stall_lines(canvas, view, for_stalls),
+        *last_failures(canvas, view, for_failures),
+        counts_line(canvas, view.progress),
     ]

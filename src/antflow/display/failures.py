@@ -7,21 +7,24 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from antflow._core.snapshot import ErrorSummary, FailedItem
-from antflow._monitor.view import ErrorRow, error_rows
+from antflow._core.snapshot import FailedItem
+from antflow._monitor.view import ErrorRow, View
 from antflow.display.canvas import Canvas
+from antflow.display.numbers import ago_text
 from antflow.display.tables import more_line
 
 LONGEST_ID = 24
+FEWEST_FOR_AGES = 70
+"""Columns: on a narrower terminal the message needs all there are."""
 
 
-def error_table(canvas: Canvas, summary: ErrorSummary, rows: int) -> list[Text]:
-    """A heading, then a row per type: how often, where and what the newest was."""
-    errors = error_rows(summary)
+def error_table(canvas: Canvas, view: View, rows: int) -> list[Text]:
+    """A heading, then a row per type: how often, where, when and what the newest was."""
+    errors = view.errors
     if rows < 2 or not errors:
         return []
-    title = [("errors ", "bold"), (f"{summary.total_failed}  newest first", "dim")]
-    heading = canvas.rule(title)
+    failed = view.snapshot.error_summary.total_failed
+    heading = canvas.rule([("errors ", "bold"), (f"{failed}  by type, newest first", "dim")])
     if rows == 2 and len(errors) > 1:
         return [heading, errors_line(canvas, errors)]
     shown = errors if len(errors) < rows else errors[: rows - 2]
@@ -29,15 +32,16 @@ def error_table(canvas: Canvas, summary: ErrorSummary, rows: int) -> list[Text]:
     counts = [[(f"{error.count:>{count_width}}", "bold red")] for error in shown]
     types = [error.error_type for error in shown]
     items = [error.newest for error in shown]
-    lines = [heading, *_failure_lines(canvas, types, items, counts)]
+    now = None if view.is_over else view.snapshot.timestamp
+    lines = [heading, *_failure_lines(canvas, types, items, counts, now)]
     if len(shown) < len(errors):
         lines.append(more_line(canvas, len(errors) - len(shown), "types"))
     return lines
 
 
-def last_failures(canvas: Canvas, summary: ErrorSummary, rows: int) -> list[Text]:
+def last_failures(canvas: Canvas, view: View, rows: int) -> list[Text]:
     """The last failed items, oldest first; the newest is nearest to where one looks for it."""
-    items = summary.failed_items[-rows:] if rows > 0 else []
+    items = view.snapshot.error_summary.failed_items[-rows:] if rows > 0 else []
     return _failure_lines(canvas, [item.error_type for item in items], items)
 
 
@@ -46,18 +50,23 @@ def _failure_lines(
     types: Sequence[str],
     items: Sequence[FailedItem | None],
     before: Sequence[list[tuple[str, str]]] = (),
+    now: float | None = None,
 ) -> list[Text]:
-    """A line per failure: type, stage, item and message, in columns."""
+    """A line per failure: type, stage, how long ago, item and message, in columns."""
     names = [canvas.text(name) for name in types]
     stages = ["" if item is None else canvas.text(item.stage) for item in items]
     name_width = min(max(map(cell_len, names), default=0), max(canvas.width // 3, 1))
     stage_width = min(max(map(cell_len, stages), default=0), max(canvas.width // 5, 1))
+    ages = ["" if not now or item is None else ago_text(now - item.timestamp) for item in items]
+    age_width = max(map(len, ages), default=0) if canvas.width >= FEWEST_FOR_AGES else 0
     lines: list[Text] = []
     for index, item in enumerate(items):
         pieces = [*(before[index] if before else ()), (canvas.pad(names[index], name_width), "red")]
         if item is not None:
             item_id = canvas.crop(canvas.text(item.item_id), LONGEST_ID)
             pieces.append((canvas.pad(stages[index], stage_width), "cyan"))
+            if age_width:
+                pieces.append((f"{ages[index]:>{age_width}}", "dim"))
             pieces.append((f"{item_id}: {canvas.text(item.error)}", ""))
         lines.append(canvas.line(pieces, gap="  "))
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.console import RenderableType
@@ -10,36 +11,42 @@ from rich.text import Text
 from antflow._core.checks import check_count
 from antflow._core.options import named_options
 from antflow._core.snapshot import DashboardSnapshot
-from antflow._monitor.view import (
-    Progress,
-    WorkerStrip,
-    error_rows,
-    longest_running,
-    worker_strips,
+from antflow._monitor.view import View
+from antflow._monitor.workers import longest_running
+from antflow.display.bars import (
+    bar_line,
+    bottleneck_lines,
+    counts_line,
+    header_line,
+    stall_lines,
 )
-from antflow.display.bars import bar_line, counts_line, header_line
 from antflow.display.base import BaseDashboard
 from antflow.display.canvas import Canvas, Frame
 from antflow.display.failures import error_table
-from antflow.display.layout import NOTHING, Wish, share
+from antflow.display.layout import NOTHING, ONE, Wish, one_of, share
+from antflow.display.sparks import throughput_lines
 from antflow.display.strips import WorkerMap, item_lines
 from antflow.display.tables import stage_lines
 
-ONE = Wish(1, 1, 1)
+MOST_WHY = 2
 GOOD_ERRORS = 3
 MOST_ERRORS = 8
 LEAST_ITEMS = 3
 GOOD_ITEMS = 5
+GOOD_LOG = 5
+MOST_LOG = 12
+CURVE = Wish(2, 2, 3)
 
 
 class FullDashboard(BaseDashboard):
-    """The whole terminal: stages, every worker, errors by type, items in progress.
+    """The whole terminal: stages, rate over time, every worker, errors, log, items in progress.
 
-    While it runs it is on the alternate screen; what is printed meanwhile appears when it ends,
-    above the last frame, which is a detailed one with the errors by type.
+    While it runs it is on the alternate screen; what is printed meanwhile is shown in its log, and
+    all of it appears when the run ends, above the last frame, which is a detailed one with the
+    errors by type.
 
-    Where rows are few, sections give way in this order: items in progress, then workers (a cell
-    stands for 2, 4, 8 … of them), then errors (in one line), then stages.
+    Where rows are few, sections give way in this order: items in progress, the log, then the rate
+    over time, workers (a cell stands for 2, 4, 8 … of them), errors (in one line), then stages.
 
     Args:
         refresh_rate: As in `BaseDashboard`.
@@ -58,68 +65,89 @@ class FullDashboard(BaseDashboard):
 
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:
         """The lines, as a rich renderable."""
-        progress = self._see(snapshot)
-        strips = worker_strips(snapshot)
-        return Frame(lambda canvas: self._compose(canvas, snapshot, progress, strips))
+        view = self._see(snapshot)
+        log = self._printed(MOST_LOG)
+        return Frame(lambda canvas: self._compose(canvas, view, log))
 
-    def _compose(
-        self,
-        canvas: Canvas,
-        snapshot: DashboardSnapshot,
-        progress: Progress,
-        strips: list[WorkerStrip],
-    ) -> list[Text]:
+    def _compose(self, canvas: Canvas, view: View, log: Sequence[str]) -> list[Text]:
         if canvas.height < 2:
-            return [bar_line(canvas, progress, counts=True)]
-        stages = list(snapshot.pipeline_stats.stage_stats.values())
-        summary = snapshot.error_summary
-        errors = len(error_rows(summary))
-        workers = WorkerMap(canvas, strips)
-        busy = sum(strip.busy for strip in strips)
+            return [bar_line(canvas, view, counts=True)]
+        workers = WorkerMap(canvas, view.workers)
+        busy = sum(strip.busy for strip in view.workers)
         items = min(busy, self.max_items_shown)
         if 0 < items < busy:
             items += 1  # the line that counts the others
-        table = len(stages) + 1
+        stalls = stall_lines(canvas, view, MOST_WHY)
+        why = bottleneck_lines(canvas, view, MOST_WHY)
+        table = len(view.stages) + 1
         wishes = [
             ONE,  # bar
             ONE,  # counts
-            Wish(max(min(table, canvas.height // 2), 1), table, table) if stages else NOTHING,
-            _list(errors, GOOD_ERRORS, MOST_ERRORS),
-            Wish(2, len(strips) + 1, workers.rows() + 1) if strips else NOTHING,
+            Wish(max(min(table, canvas.height // 2), 1), table, table) if table > 1 else NOTHING,
+            one_of(len(stalls)),
+            _list(len(view.errors), GOOD_ERRORS, MOST_ERRORS),
+            one_of(len(why)),
+            Wish(2, len(view.workers) + 1, workers.rows() + 1) if view.workers else NOTHING,
             ONE,  # header
+            CURVE if len(view.rates) > 1 else NOTHING,
+        ]
+        more = [
+            _list(len(log), GOOD_LOG, MOST_LOG),
             _list(items, GOOD_ITEMS, items, least=LEAST_ITEMS),
         ]
-        _, _, for_stages, for_errors, for_workers, header, for_items = share(canvas.height, wishes)
-        lines: list[Text] = []
-        if header:
-            lines.append(header_line(canvas, progress, self._name, workers.workers))
-        lines.append(bar_line(canvas, progress))
-        lines += stage_lines(canvas, stages, for_stages)
+        rows = share(canvas.height, wishes, more)
+        _, _, for_stages, for_stalls, for_errors, for_why, for_workers, header, *rest = rows
+        for_curve, for_log, for_items = rest
+        lines = [header_line(canvas, view, self._name)] if header else []
+        lines.append(bar_line(canvas, view))
+        lines += stage_lines(canvas, view.stages, for_stages)
+        lines += bottleneck_lines(canvas, view, for_why)
+        lines += stall_lines(canvas, view, for_stalls)
+        lines += throughput_lines(canvas, view, for_curve)
         lines += workers.lines(for_workers)
-        lines += error_table(canvas, summary, for_errors)
+        lines += error_table(canvas, view, for_errors)
         if for_items:
-            longest = longest_running(snapshot.worker_states.values(), for_items)
-            lines += item_lines(canvas, longest, busy, snapshot.timestamp, for_items)
-        return [*lines, counts_line(canvas, progress)]
+            longest = longest_running(view.snapshot.worker_states.values(), for_items)
+            lines += item_lines(canvas, longest, busy, view.snapshot.timestamp, for_items)
+        lines += _log_lines(canvas, log, for_log)
+        return [*lines, counts_line(canvas, view.progress)]
 
     def _last_frame(self, snapshot: DashboardSnapshot) -> RenderableType:
-        progress = self._see(snapshot)
-        return Frame(lambda canvas: _last_lines(canvas, snapshot, progress))
+        view = self._see(snapshot)
+        return Frame(lambda canvas: _last_lines(canvas, view))
 
 
-def _last_lines(canvas: Canvas, snapshot: DashboardSnapshot, progress: Progress) -> list[Text]:
+def _last_lines(canvas: Canvas, view: View) -> list[Text]:
     """What stays on the first screen: a detailed frame with the errors by type."""
-    stages = list(snapshot.pipeline_stats.stage_stats.values())
-    errors = _list(len(error_rows(snapshot.error_summary)), GOOD_ERRORS, MOST_ERRORS)
-    table = len(stages) + 1
-    wishes = [ONE, ONE, Wish(1, table, table) if stages else NOTHING, errors]
-    _, _, for_stages, for_errors = share(canvas.height, wishes)
-    return [
-        bar_line(canvas, progress),
-        *stage_lines(canvas, stages, for_stages),
-        *error_table(canvas, snapshot.error_summary, for_errors),
-        counts_line(canvas, progress),
+    errors = _list(len(view.errors), GOOD_ERRORS, MOST_ERRORS)
+    why = bottleneck_lines(canvas, view, MOST_WHY)
+    table = len(view.stages) + 1
+    wishes = [
+        ONE,
+        ONE,
+        Wish(1, table, table) if view.stages else NOTHING,
+        errors,
+        one_of(len(why)),
+        CURVE if len(view.rates) > 1 else NOTHING,
     ]
+    _, _, for_stages, for_errors, for_why, for_curve = share(canvas.height, wishes)
+    return [
+        bar_line(canvas, view),
+        *stage_lines(canvas, view.stages, for_stages),
+        *throughput_lines(canvas, view, for_curve),
+        *error_table(canvas, view, for_errors),
+        *bottleneck_lines(canvas, view, for_why),
+        counts_line(canvas, view.progress),
+    ]
+
+
+def _log_lines(canvas: Canvas, log: Sequence[str], rows: int) -> list[Text]:
+    """A heading, then what was printed last."""
+    if rows < 2:
+        return []
+    shown = log[-(rows - 1) :]
+    heading = canvas.rule([("log ", "bold"), ("all of it is printed at the end", "dim")])
+    return [heading, *(canvas.line([(canvas.text(line), "")]) for line in shown)]
 
 
 def _list(entries: int, good: int, most: int, least: int = 1) -> Wish:

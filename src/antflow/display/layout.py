@@ -24,25 +24,42 @@ class Wish(NamedTuple):
 
 
 NOTHING = Wish(0, 0, 0)
+ONE = Wish(1, 1, 1)
 
 
-def share(rows: int, wishes: Sequence[Wish]) -> list[int]:
+def one_of(number: int) -> Wish:
+    """All of so many rows; if need be, the first of them."""
+    return Wish(min(number, 1), number, number)
+
+
+def share(rows: int, *groups: Sequence[Wish]) -> list[int]:
     """Rows for each section; never more than ``rows`` together.
 
     Args:
         rows: Rows there are.
-        wishes: The sections, the most important first. Each gets its ``least`` before any gets
-            more, then each its ``good``, then its ``most``; who comes late goes short, or without.
+        groups: The sections, the most important first. In a group each gets its ``least`` before
+            any gets more, then each its ``good``; then comes the next group; and when all have
+            that, each gets its ``most``. Who comes late goes short, or without.
     """
+    wishes = [wish for group in groups for wish in group]
     given = [0] * len(wishes)
-    for level in range(3):
-        for index, wish in enumerate(wishes):
-            more = wish[level] - given[index]
-            if level == 0 and more > rows:
-                continue
-            if level > 0 and not given[index]:
-                continue
-            more = max(min(more, rows), 0)
-            given[index] += more
-            rows -= more
+    begin = 0
+    for group in groups:
+        for level in (0, 1):
+            for index in range(begin, begin + len(group)):
+                rows -= _give(given, index, wishes[index], level, rows)
+        begin += len(group)
+    for index, wish in enumerate(wishes):
+        rows -= _give(given, index, wish, 2, rows)
     return given
+
+
+def _give(given: list[int], index: int, wish: Wish, level: int, rows: int) -> int:
+    more = wish[level] - given[index]
+    if level == 0 and more > rows:
+        return 0
+    if level > 0 and not given[index]:
+        return 0
+    more = max(min(more, rows), 0)
+    given[index] += more
+    return more

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import StringIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from antflow._core.snapshot import DashboardSnapshot
 from antflow.display import create
@@ -46,19 +47,23 @@ _TEMPLATE = """\
 
 
 def svg(
-    snapshot: DashboardSnapshot, level: str, width: int = 80, height: int = 24, title: str = ""
+    snapshots: Sequence[DashboardSnapshot],
+    level: str,
+    width: int = 80,
+    height: int = 24,
+    title: str = "",
 ) -> str:
-    """Draw a snapshot as a display would show it.
+    """Draw a moment of a run as a display would show it.
 
     Args:
-        snapshot: What to show.
+        snapshots: What the display has seen of the run, at least one; the last one is shown.
         level: Name of the display, as in `antflow.display.create`.
         width: Columns of the terminal in the picture.
         height: Rows it may have.
         title: Text in its title bar.
 
     Returns:
-        An SVG document. It refers to nothing outside itself, and is the same for the same snapshot.
+        An SVG document. It refers to nothing outside itself, and is the same for the same ones.
     """
     console = Console(
         file=StringIO(),
@@ -71,5 +76,9 @@ def svg(
         no_color=False,
         legacy_windows=False,
     )
-    console.print(create(level).render(snapshot))
+    display = create(level)
+    frame: RenderableType = ""
+    for snapshot in snapshots:
+        frame = display.render(snapshot)
+    console.print(frame)
     return console.export_svg(title=title, code_format=_TEMPLATE, unique_id="antflow")

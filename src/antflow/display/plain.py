@@ -5,13 +5,15 @@ No escape sequence and no carriage return is ever written.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TextIO
 
 from antflow._core.snapshot import ErrorSummary
 from antflow._core.text import clean, safe_str
-from antflow._monitor.view import Progress, error_rows
-from antflow.display.bars import STATE_WORDS, clock, rate_text
+from antflow._monitor.view import ErrorRow, View, error_rows
+from antflow.display.bars import STATE_WORDS, stall_text
 from antflow.display.canvas import LONGEST_TEXT
+from antflow.display.numbers import clock, forecast_text, rate_text
 from antflow.display.stream import SafeStream
 
 LONGEST_SILENCE = 30.0
@@ -21,6 +23,7 @@ STEPS = 20
 """Lines over the whole run where the total is known: one per 5 %."""
 
 MOST_ERROR_LINES = 5
+MOST_STAGES = 10
 
 
 class PlainLog:
@@ -36,42 +39,65 @@ class PlainLog:
         self._name = clean(name)
         self._step = -1
         self._last = 0.0
-        self._state = ""
+        self._stalls = 0
 
-    def update(self, progress: Progress) -> None:
+    def update(self, view: View) -> None:
         """Write a line if it is time for one."""
+        progress = view.progress
         step = int((progress.ratio or 0.0) * STEPS + 1e-9)
         if step > self._step or progress.elapsed - self._last >= LONGEST_SILENCE:
             self._step = max(step, self._step)
             self._last = progress.elapsed
-            self._write(f"{self._name}: {progress_text(progress)}")
+            self._write(progress_text(view))
+            if view.loop.stalls > self._stalls and view.loop.last_stall is not None:
+                self._stalls = view.loop.stalls
+                self._write(stall_text(view.loop.last_stall))
 
-    def finish(self, summary: ErrorSummary, last_line: str) -> None:
-        """Write what failed, by type, and the last line."""
+    def finish(self, view: View | None, summary: ErrorSummary, last_line: str) -> None:
+        """Write what failed, by type and stage, what held the run back, and the last line."""
         errors = error_rows(summary)
         for error in errors[:MOST_ERROR_LINES]:
-            text = f"{self._name}: {error.count} x {error.error_type}"
-            if error.newest is not None:
-                newest = error.newest
-                message = clean(newest.error[:LONGEST_TEXT])
-                item_id = clean(safe_str(newest.item_id)[:LONGEST_TEXT])
-                text += f" (stage {newest.stage}, item {item_id}: {message})"
-            self._write(text)
+            self._write(error_text(error))
         if len(errors) > MOST_ERROR_LINES:
-            self._write(f"{self._name}: {len(errors) - MOST_ERROR_LINES} more types of errors")
-        self._write(last_line)
+            self._write(f"{len(errors) - MOST_ERROR_LINES} more types of errors")
+        if len(summary.errors_by_stage) > 1:
+            self._write(f"failed by stage: {stages_text(summary.errors_by_stage)}")
+        if view is not None and view.bottleneck.sentence:
+            self._write(view.bottleneck.sentence)
+        self._out.write(f"{clean(last_line)}\n")
 
     def _write(self, text: str) -> None:
-        self._out.write(f"{clean(text)}\n")
+        self._out.write(clean(f"{self._name}: {text}") + "\n")
 
 
-def progress_text(progress: Progress) -> str:
-    """``40% 40/100, 12.3/s, 0:12, 38 ok, 2 failed``."""
+def progress_text(view: View) -> str:
+    """``40% 40/100, 12.3/s, 0:12, ETA 0:15-0:20, 38 ok, 2 failed``."""
+    progress = view.progress
     if progress.percent is None:
         done = f"{progress.settled} done"
     else:
         done = f"{progress.percent}% {progress.settled}/{progress.total}"
-    rate = f"{rate_text(progress.per_second)}/s"
-    text = f"{done}, {rate}, {clock(progress.elapsed)}, {progress.counts}"
+    parts = [done, f"{rate_text(progress.per_second)}/s", clock(progress.elapsed)]
+    if view.forecast is not None:
+        parts.append(f"ETA {forecast_text(view.forecast, dash='-')}")
+    parts.append(progress.counts)
     word = STATE_WORDS.get(progress.state, "running")
-    return text if word in ("running", "finished") else f"{text}, {word}"
+    return ", ".join(parts if word in ("running", "finished") else [*parts, word])
+
+
+def error_text(error: ErrorRow) -> str:
+    """``3 x TimeoutError (stage Fetch, item 7: no answer)``: the newest one in brackets."""
+    text = f"{error.count} x {error.error_type}"
+    if error.newest is None:
+        return text
+    newest = error.newest
+    message = clean(newest.error[:LONGEST_TEXT])
+    item_id = clean(safe_str(newest.item_id)[:LONGEST_TEXT])
+    return f"{text} (stage {newest.stage}, item {item_id}: {message})"
+
+
+def stages_text(counts: Mapping[str, int]) -> str:
+    """``Fetch 7, Parse 3``: most first."""
+    most = sorted(counts.items(), key=lambda pair: -pair[1])
+    shown = [f"{name} {count}" for name, count in most[:MOST_STAGES]]
+    return ", ".join([*shown, "…"] if len(most) > MOST_STAGES else shown)

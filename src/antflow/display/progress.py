@@ -14,7 +14,7 @@ from antflow.display.canvas import Canvas, Frame
 
 
 class ProgressDisplay(BaseDashboard):
-    """One line: bar, percent, done of total, rate, elapsed, how many are ok and failed.
+    """One line: bar, percent, done of total, rate, time left, time gone, how many ok and failed.
 
     Where the total is not known there is no bar. On a narrow terminal the less important parts go
     first; the counts stay.
@@ -39,9 +39,9 @@ class ProgressDisplay(BaseDashboard):
 
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:
         """The line, as a rich renderable."""
-        progress = self._see(snapshot)
+        view = self._see(snapshot)
 
         def compose(canvas: Canvas) -> list[Text]:
-            return [bar_line(canvas, progress, longest_bar=self.width, counts=True)]
+            return [bar_line(canvas, view, longest_bar=self.width, counts=True)]
 
         return Frame(compose)

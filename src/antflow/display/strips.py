@@ -10,12 +10,20 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from antflow._core.snapshot import WorkerState
-from antflow._monitor.view import WorkerStrip
-from antflow.display.bars import clock
+from antflow._monitor.workers import DOINGS, Doing, WorkerStrip
 from antflow.display.canvas import Canvas
+from antflow.display.numbers import clock
 from antflow.display.tables import more_line
 
 LONGEST_NAME = 20
+STYLES: dict[Doing, str] = {
+    "running": "blue",
+    "slow": "bold yellow",
+    "retrying": "magenta",
+    "limited": "magenta",
+    "blocked": "cyan",
+    "idle": "dim",
+}
 MOST_IN_PLACE = 64
 """With more workers than this in all, a stage's busy ones are drawn first: a bar, not a flicker."""
 
@@ -31,9 +39,9 @@ class WorkerMap:
     def __init__(self, canvas: Canvas, strips: Sequence[WorkerStrip]) -> None:
         self._canvas = canvas
         self._strips = strips
-        self.workers: int = sum(len(strip.is_busy) for strip in strips)
+        self.workers: int = sum(len(strip.doing) for strip in strips)
         self._names = [canvas.text(strip.stage) for strip in strips]
-        self._counts = [f"{strip.busy}/{len(strip.is_busy)}" for strip in strips]
+        self._counts = [f"{strip.busy}/{len(strip.doing)}" for strip in strips]
         longest = min(max(map(cell_len, self._names), default=0), LONGEST_NAME)
         count_width = max(map(len, self._counts), default=0)
         self._name_width = min(longest, max(canvas.width // 3, 1))
@@ -42,7 +50,7 @@ class WorkerMap:
     def rows(self, per_cell: int = 1) -> int:
         """Rows it takes with so many workers per cell, without its heading."""
         return sum(
-            max(ceil(len(strip.is_busy) / per_cell / self._cells), 1) for strip in self._strips
+            max(ceil(len(strip.doing) / per_cell / self._cells), 1) for strip in self._strips
         )
 
     def lines(self, rows: int) -> list[Text]:
@@ -50,8 +58,9 @@ class WorkerMap:
         if rows < 2:
             return []
         if len(self._strips) >= rows:
-            everybody = tuple(chain.from_iterable(strip.is_busy for strip in self._strips))
-            return WorkerMap(self._canvas, [WorkerStrip("all", everybody)]).lines(rows)
+            everybody = tuple(chain.from_iterable(strip.doing for strip in self._strips))
+            busy = sum(strip.busy for strip in self._strips)
+            return WorkerMap(self._canvas, [WorkerStrip("all", everybody, busy)]).lines(rows)
         per_cell = 1
         while self.rows(per_cell) >= rows:
             per_cell *= 2
@@ -62,34 +71,38 @@ class WorkerMap:
 
     def _heading(self, per_cell: int) -> Text:
         glyphs = self._canvas.glyphs
-        legend = f"{glyphs.busy} busy  {glyphs.idle} idle"
+        title = [("workers ", "bold"), (f"{self.workers}", "dim")]
         if per_cell > 1:
-            legend = f"{glyphs.shades} busy of {per_cell}"
-        return self._canvas.rule([("workers ", "bold"), (f"{self.workers}  {legend}", "dim")])
+            title.append((f"  {glyphs.shades} busy of {per_cell}", "dim"))
+        for doing, glyph in zip(DOINGS, glyphs.doings, strict=True):
+            if count := sum(strip.doing.count(doing) for strip in self._strips):
+                sign = f"{glyph} " if per_cell == 1 else ""
+                title += [(f"  {sign}", STYLES[doing]), (f"{count} {doing}", "dim")]
+        return self._canvas.rule(title)
 
     def _strip(self, index: int, per_cell: int) -> list[Text]:
         strip = self._strips[index]
-        shares = strip.shares(per_cell, by_state=self.workers > MOST_IN_PLACE)
+        cells = strip.cells(per_cell, by_state=self.workers > MOST_IN_PLACE)
         lines: list[Text] = []
-        for start in range(0, len(shares), self._cells):
+        for start in range(0, len(cells), self._cells):
             name = "" if start else self._names[index]
             pieces = [(self._canvas.pad(name, self._name_width) + "  ", "cyan")]
-            pieces += self._glyphs(shares[start : start + self._cells], per_cell)
+            pieces += self._glyphs(cells[start : start + self._cells], per_cell)
             if not start:
                 pieces.append((f"  {self._counts[index]}", "dim"))
             lines.append(self._canvas.line(pieces))
         return lines
 
-    def _glyphs(self, shares: list[int], per_cell: int) -> list[tuple[str, str]]:
+    def _glyphs(self, cells: list[tuple[Doing, int]], per_cell: int) -> list[tuple[str, str]]:
         """Runs of equal glyphs: few spans, however many workers."""
         glyphs = self._canvas.glyphs
         pieces: list[tuple[str, str]] = []
-        for share, run in groupby(shares):
+        for (doing, at_work), run in groupby(cells):
             if per_cell == 1:
-                glyph = glyphs.busy if share else glyphs.idle
+                glyph = glyphs.doings[DOINGS.index(doing)]
             else:
-                glyph = glyphs.shades[ceil(min(share / per_cell, 1.0) * (len(glyphs.shades) - 1))]
-            pieces.append((glyph * len(list(run)), "blue" if share else "dim"))
+                glyph = glyphs.shades[ceil(at_work / per_cell * (len(glyphs.shades) - 1))]
+            pieces.append((glyph * len(list(run)), STYLES[doing]))
         return pieces
 
 

@@ -8,12 +8,18 @@ from typing import NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
-from antflow._core.snapshot import StageStats
+from antflow._monitor.view import StageView
 from antflow.display.canvas import Canvas
+from antflow.display.numbers import count_text, duration_text, rate_text
 
 GAP = 2
-SHORTEST_NAME = 4
+SHORTEST_NAME = 5
 LONGEST_NAME = 32
+SHORTEST_ADVICE = 12
+GAUGE_CELLS = 5
+BUSY_CELLS = 8
+
+Pieces = list[tuple[str, str]]
 
 
 class Column(NamedTuple):
@@ -22,53 +28,116 @@ class Column(NamedTuple):
     Attributes:
         title: Its heading.
         rank: Importance, 0 = stays longest.
-        read: What it says about a stage: text and style.
+        read: What it says about a stage.
+        is_wanted: Whether it has anything to say about a stage; only shown where it has, for one.
+        lead: What stands before that, at the left of the column: always equally wide.
     """
 
     title: str
     rank: int
-    read: Callable[[StageStats], tuple[str, str]]
+    read: Callable[[Canvas, StageView], Pieces]
+    is_wanted: Callable[[StageView], bool] = lambda _: True
+    lead: Callable[[Canvas, StageView], Pieces] = lambda _, __: []
 
 
-def _queue(stage: StageStats) -> tuple[str, str]:
-    if stage.capacity is None:
-        return f"{stage.pending_items}", "" if stage.pending_items else "dim"
-    text = f"{stage.pending_items}/{stage.capacity}"
-    if stage.capacity and stage.pending_items >= stage.capacity:
-        return text, "red"
-    if stage.pending_items * 2 >= stage.capacity > 0:
-        return text, "yellow"
-    return text, "" if stage.pending_items else "dim"
+def _queue(canvas: Canvas, stage: StageView) -> Pieces:
+    stats = stage.stats
+    text = count_text(stats.pending_items)
+    if stats.capacity:
+        text += f"/{count_text(stats.capacity)}"
+    return [(text, "" if stats.pending_items else "dim")]
 
 
-def _running(stage: StageStats) -> tuple[str, str]:
-    text = f"{stage.in_progress_items}/{stage.workers}"
-    return text, "bold" if stage.in_progress_items else "dim"
+def _gauge(canvas: Canvas, stage: StageView) -> Pieces:
+    """How full its queue is: a bar of a few cells, empty where there is no end to its room."""
+    stats, cells, levels = stage.stats, GAUGE_CELLS, canvas.glyphs.levels
+    if not stats.capacity:
+        return [(" " * (cells + 1), "")]
+    full = min(stats.pending_items / stats.capacity, 1.0)
+    style = "red" if full >= 0.9 else "yellow" if full >= 0.5 else "green"
+    steps = len(levels) - 1
+    # Eighths of a cell stand upright: the last cell rises while it fills.
+    whole, part = divmod(max(round(full * cells * steps), 1 if full > 0 else 0), steps)
+    bar = levels[-1] * whole + (levels[part] if part else "")
+    return [(bar, style), (canvas.glyphs.shades[0] * (cells - len(bar)) + " ", "dim")]
 
 
-def _number(attribute: str, style: str) -> Callable[[StageStats], tuple[str, str]]:
-    def read(stage: StageStats) -> tuple[str, str]:
-        number: int = getattr(stage, attribute)
-        return f"{number}", style if number else "dim"
+def _running(canvas: Canvas, stage: StageView) -> Pieces:
+    stats = stage.stats
+    text = f"{stats.in_progress_items}/{stats.workers}"
+    return [(text, "bold" if stats.in_progress_items else "dim")]
+
+
+def _number(attribute: str, style: str) -> Callable[[Canvas, StageView], Pieces]:
+    def read(canvas: Canvas, stage: StageView) -> Pieces:
+        number: int = getattr(stage.stats, attribute)
+        return [(count_text(number), style if number else "dim")]
 
     return read
 
 
-LIMITED = Column("limited", 6, _number("limited_items", "magenta"))
-"""Shown from the first time that a limit made somebody wait."""
+def _duration(quantile: str) -> Callable[[Canvas, StageView], Pieces]:
+    def read(canvas: Canvas, stage: StageView) -> Pieces:
+        return [(duration_text(getattr(stage.stats.run_times, quantile)), "")]
+
+    return read
+
+
+def _wait(canvas: Canvas, stage: StageView) -> Pieces:
+    return [(duration_text(stage.stats.queue_waits.p95), "dim")]
+
+
+def _rate(canvas: Canvas, stage: StageView) -> Pieces:
+    return [(f"{rate_text(stage.per_second)}/s", "cyan" if stage.per_second else "dim")]
+
+
+def _busy(canvas: Canvas, stage: StageView) -> Pieces:
+    return [(f"{stage.shares.busy:.0%}", "")]
+
+
+def _busy_bar(canvas: Canvas, stage: StageView) -> Pieces:
+    glyphs = canvas.glyphs
+    done = round(stage.shares.busy * BUSY_CELLS)
+    style = "yellow" if stage.is_bottleneck else "blue"
+    return [(glyphs.done * done, style), (glyphs.left * (BUSY_CELLS - done) + " ", "dim")]
+
+
+def _share(name: str) -> Callable[[Canvas, StageView], Pieces]:
+    def read(canvas: Canvas, stage: StageView) -> Pieces:
+        share: float = getattr(stage.shares, name)
+        return [(f"{share:.0%}", "" if share >= 0.005 else "dim")]
+
+    return read
+
+
+def _has(attribute: str) -> Callable[[StageView], bool]:
+    return lambda stage: bool(getattr(stage.stats, attribute))
+
 
 COLUMNS = (
-    Column("queue", 3, _queue),
+    Column("queue", 3, _queue, lead=_gauge),
     Column("running", 1, _running),
     Column("done", 0, _number("completed_items", "green")),
     Column("failed", 2, _number("failed_items", "bold red")),
-    Column("retried", 4, _number("retried_items", "yellow")),
-    Column("skipped", 5, _number("skipped_items", "cyan")),
-    LIMITED,
+    Column("retried", 6, _number("retried_items", "yellow"), _has("retried_items")),
+    Column("skipped", 8, _number("skipped_items", "cyan"), _has("skipped_items")),
+    Column("p50", 7, _duration("p50")),
+    Column("p95", 4, _duration("p95")),
+    Column("rate", 5, _rate),
+    Column("busy", 9, _busy, lead=_busy_bar),
+    Column("p99", 12, _duration("p99")),
+    Column("wait p95", 11, _wait, lambda stage: bool(stage.stats.queue_waits.p95)),
+    Column("starved", 12, _share("starved")),
+    Column("blocked", 12, _share("blocked")),
+    Column("limited", 10, _share("limited"), _has("limited_seconds")),
+    Column("retrying", 12, _share("retrying"), _has("retry_waiting_seconds")),
+    Column("stalled", 12, _share("stalled"), _has("stalled_seconds")),
 )
+ADVICE_RANK = 10
+"""From this importance on a column leaves room for the advice first."""
 
 
-def stage_lines(canvas: Canvas, stages: Sequence[StageStats], rows: int) -> list[Text]:
+def stage_lines(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]:
     """The stages in at most ``rows``: a table, or one line where there is no room for a table."""
     if rows < 1 or not stages:
         return []
@@ -77,37 +146,64 @@ def stage_lines(canvas: Canvas, stages: Sequence[StageStats], rows: int) -> list
     return _table(canvas, stages, rows)
 
 
-def _table(canvas: Canvas, stages: Sequence[StageStats], rows: int) -> list[Text]:
-    """A heading and a row per stage; stages that do not fit are counted.
+def _table(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]:
+    """A heading and a row per stage; stages that do not fit are counted, the bottleneck is shown.
 
     The name column gets what it needs, up to a limit; numbers give way first, by importance.
     """
-    shown = stages if len(stages) < rows else stages[: rows - 2]
-    names = [canvas.text(stage.stage_name) for stage in shown]
-    needed = min(max(map(cell_len, ["stage", *names])), LONGEST_NAME)
-    columns = [c for c in COLUMNS if c is not LIMITED or any(s.limited_seconds for s in shown)]
-    widths = {column: _column_width(column, shown) for column in columns}
-    while columns and needed + sum(widths[c] + GAP for c in columns) > canvas.width:
+    shown = list(stages if len(stages) < rows else stages[: rows - 2])
+    for stage in stages[len(shown) :]:
+        if stage.is_bottleneck:
+            shown[-1] = stage
+    names = [canvas.text(stage.stats.stage_name) for stage in shown]
+    needed = 1 + min(max(map(cell_len, ["stage", *names])), LONGEST_NAME)
+    columns = [column for column in COLUMNS if any(map(column.is_wanted, shown))]
+    leads = {column: [column.lead(canvas, stage) for stage in shown] for column in columns}
+    cells = {column: [column.read(canvas, stage) for stage in shown] for column in columns}
+    widths = {column: _column_width(column, leads[column], cells[column]) for column in columns}
+    advice = max((cell_len(canvas.text(stage.advice)) for stage in shown), default=0)
+    advice = min(max(advice, SHORTEST_ADVICE), LONGEST_NAME)
+    while columns:
+        least = max(columns, key=lambda column: column.rank)
+        more = GAP + advice if least.rank >= ADVICE_RANK else 0
+        if needed + sum(widths[c] + GAP for c in columns) + more <= canvas.width:
+            break
         if len(columns) == 1 and SHORTEST_NAME + widths[columns[0]] + GAP <= canvas.width:
             break  # one column and a name cut short say more than a name
-        columns.remove(max(columns, key=lambda column: column.rank))
+        columns.remove(least)
     width = min(needed, canvas.width - sum(widths[c] + GAP for c in columns))
-    heading = [(canvas.pad("stage", width), "dim")]
+    heading: Pieces = [(canvas.pad(" stage", width), "dim")]
     heading += [(f"{c.title:>{widths[c] + GAP}}", "dim") for c in columns]
     lines = [canvas.line(heading)]
-    for name, stage in zip(names, shown, strict=True):
-        pieces = [(canvas.pad(name, width), "cyan")]
+    room = canvas.width - width - sum(widths[c] + GAP for c in columns) - GAP
+    for index, stage in enumerate(shown):
+        pieces = _name(canvas, stage, names[index], width)
         for column in columns:
-            text, style = column.read(stage)
-            pieces.append((f"{text:>{widths[column] + GAP}}", style))
+            lead, text = leads[column][index], cells[column][index]
+            gap = widths[column] - _width(lead) - _width(text)
+            pieces += [(" " * GAP, ""), *lead, (" " * gap, ""), *text]
+        if room >= SHORTEST_ADVICE and stage.advice:
+            style = "bold yellow" if stage.is_bottleneck else "dim"
+            pieces.append(("  " + canvas.crop(canvas.text(stage.advice), room), style))
         lines.append(canvas.line(pieces))
     if len(shown) < len(stages):
         lines.append(more_line(canvas, len(stages) - len(shown), "stages"))
     return lines
 
 
-def _column_width(column: Column, stages: Sequence[StageStats]) -> int:
-    return max([len(column.title), *(len(column.read(stage)[0]) for stage in stages)])
+def _name(canvas: Canvas, stage: StageView, name: str, width: int) -> Pieces:
+    if stage.is_bottleneck:
+        return [(canvas.pad(f"{canvas.glyphs.marker}{name}", width), "bold yellow")]
+    return [(canvas.pad(f" {name}", width), "cyan")]
+
+
+def _column_width(column: Column, leads: Sequence[Pieces], cells: Sequence[Pieces]) -> int:
+    widest = max(map(_width, leads), default=0) + max(map(_width, cells), default=0)
+    return max(len(column.title), widest)
+
+
+def _width(pieces: Pieces) -> int:
+    return sum(cell_len(text) for text, _ in pieces)
 
 
 def more_line(canvas: Canvas, count: int, what: str) -> Text:
@@ -115,13 +211,13 @@ def more_line(canvas: Canvas, count: int, what: str) -> Text:
     return canvas.line([(f"{canvas.glyphs.ellipsis} {count} more {what}", "dim")])
 
 
-def chips_line(canvas: Canvas, stages: Sequence[StageStats]) -> Text:
+def chips_line(canvas: Canvas, stages: Sequence[StageView]) -> Text:
     """Every stage in a few words, on one line: the longest wording that fits."""
-    chips: list[Chip] = []
-    names = [canvas.text(stage.stage_name) for stage in stages]
+    chips: list[Pieces] = []
+    names = [canvas.text(stage.stats.stage_name) for stage in stages]
     separator = f" {canvas.glyphs.separator} "
-    for shortness in range(3):
-        chips = [_chip(*pair, shortness) for pair in zip(names, stages, strict=True)]
+    for shortness in range(4):
+        chips = [_chip(canvas, *pair, shortness) for pair in zip(names, stages, strict=True)]
         if _chips_width(chips, separator) <= canvas.width:
             return _chips(canvas, chips, separator)
     for count in range(len(stages) - 1, 0, -1):
@@ -133,26 +229,28 @@ def chips_line(canvas: Canvas, stages: Sequence[StageStats]) -> Text:
     return _chips(canvas, chips[:1], separator)
 
 
-Chip = list[tuple[str, str]]
-
-
-def _chip(name: str, stage: StageStats, shortness: int) -> Chip:
-    busy = "bold" if stage.in_progress_items else "dim"
-    chip = [(name, "cyan"), (f" {stage.in_progress_items}/{stage.workers}", busy)]
+def _chip(canvas: Canvas, name: str, stage: StageView, shortness: int) -> Pieces:
+    stats = stage.stats
+    busy = "bold" if stats.in_progress_items else "dim"
+    marker, style = (canvas.glyphs.marker, "bold yellow") if stage.is_bottleneck else ("", "cyan")
+    chip = [(f"{marker}{name}", style), (f" {stats.in_progress_items}/{stats.workers}", busy)]
     if shortness == 0:
-        chip += [(" busy", busy), (f", {stage.pending_items} queued", "dim")]
+        chip += [(" busy", busy), (f", {count_text(stats.pending_items)} queued", "dim")]
     elif shortness == 1:
-        chip += [(f" +{stage.pending_items}", "dim")]
+        chip += [(f" +{count_text(stats.pending_items)}", "dim")]
+    if shortness < 3 and stats.capacity:
+        full = min(stats.pending_items / stats.capacity, 1.0)
+        level = canvas.glyphs.levels[round(full * (len(canvas.glyphs.levels) - 1))]
+        chip.append((f" {level}", "red" if full >= 0.9 else "yellow" if full >= 0.5 else "green"))
     return chip
 
 
-def _chips_width(chips: list[Chip], separator: str) -> int:
-    cells = sum(cell_len(text) for chip in chips for text, _ in chip)
-    return cells + len(separator) * (len(chips) - 1)
+def _chips_width(chips: list[Pieces], separator: str) -> int:
+    return sum(map(_width, chips)) + len(separator) * (len(chips) - 1)
 
 
-def _chips(canvas: Canvas, chips: list[Chip], separator: str) -> Text:
-    pieces: Chip = []
+def _chips(canvas: Canvas, chips: list[Pieces], separator: str) -> Text:
+    pieces: Pieces = []
     for chip in chips:
         if pieces:
             pieces.append((separator, "dim"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antflow import DashboardSnapshot, ErrorSummary, FailedItem, PipelineStats, WorkerState
+from antflow import DashboardSnapshot, ErrorSummary, FailedItem, PipelineStats
 from antflow._core.snapshot import RunState
-from antflow._monitor import view
+from antflow._monitor.progress import Progress, counts_text, progress
+from antflow._monitor.view import error_rows
 
 
 def snapshot_of(
@@ -38,41 +39,41 @@ def snapshot_of(
 
 def test_progress_when_items_fail_early() -> None:
     """A failure in the first stage counts as settled, so the end is 100 %."""
-    shown = view.progress(snapshot_of(100, 100, ok=90, failed=10, state="finished"))
+    shown = progress(snapshot_of(100, 100, ok=90, failed=10, state="finished"))
     assert (shown.settled, shown.total, shown.percent) == (100, 100, 100)
     assert shown.counts == "90 ok, 10 failed"
 
 
 def test_progress_when_almost_done() -> None:
     """100 % means everything, so percents are rounded down; and 29 of 100 are 29 %."""
-    assert view.progress(snapshot_of(1000, 1000, ok=999, in_flight=1)).percent == 99
-    assert view.progress(snapshot_of(100, 29, ok=29)).percent == 29
+    assert progress(snapshot_of(1000, 1000, ok=999, in_flight=1)).percent == 99
+    assert progress(snapshot_of(100, 29, ok=29)).percent == 29
 
 
 def test_progress_when_the_total_is_unknown() -> None:
     """There is no ratio to show, until somebody else knows the total."""
     snapshot = snapshot_of(None, 10, ok=10)
-    assert view.progress(snapshot).percent is None
-    assert view.progress(snapshot, total=20).percent == 50
+    assert progress(snapshot).percent is None
+    assert progress(snapshot, total=20).percent == 50
 
 
 def test_progress_when_more_came_than_announced() -> None:
     """What was fed over and above the total, and what came of an expanded item, counts."""
-    assert view.progress(snapshot_of(10, 30, ok=15, in_flight=15)).percent == 50
-    shown = view.progress(snapshot_of(10, 5, ok=4, expanded=1, in_flight=10))
+    assert progress(snapshot_of(10, 30, ok=15, in_flight=15)).percent == 50
+    shown = progress(snapshot_of(10, 5, ok=4, expanded=1, in_flight=10))
     assert (shown.settled, shown.total) == (5, 20)
 
 
 def test_progress_when_there_is_nothing_to_do() -> None:
     """No items: 0 % at first, 100 % at the end, no division by zero."""
-    assert view.progress(snapshot_of(0, 0)).percent == 0
-    assert view.progress(snapshot_of(0, 0, state="finished")).percent == 100
+    assert progress(snapshot_of(0, 0)).percent == 0
+    assert progress(snapshot_of(0, 0, state="finished")).percent == 100
 
 
 def test_counts_when_not_all_was_done() -> None:
     """Dropped and cancelled items are named where there are some."""
-    assert view.counts_text(1, 2) == "1 ok, 2 failed"
-    assert view.counts_text(1, 2, 3, 4) == "1 ok, 2 failed, 3 dropped, 4 cancelled"
+    assert counts_text(1, 2) == "1 ok, 2 failed"
+    assert counts_text(1, 2, 3, 4) == "1 ok, 2 failed, 3 dropped, 4 cancelled"
 
 
 @given(
@@ -83,7 +84,7 @@ def test_ratio_goes_up_only(total: int, steps: list[tuple[int, int, int, int, fl
     """Whatever happens, the ratio stays within 0 and 1 and never goes back."""
     accepted = ok = failed = expanded = in_flight = 0
     elapsed = 0.0
-    last: view.Progress | None = None
+    last: Progress | None = None
     for fed, done, broken, children, seconds in steps:
         accepted += fed
         in_flight += fed
@@ -93,7 +94,7 @@ def test_ratio_goes_up_only(total: int, steps: list[tuple[int, int, int, int, fl
             expanded, in_flight = expanded + 1, in_flight - 1 + children
         elapsed += seconds
         snapshot = snapshot_of(total, accepted, ok, failed, expanded, in_flight, elapsed)
-        shown = view.progress(snapshot, earlier=last)
+        shown = progress(snapshot, earlier=last)
         assert shown.ratio is not None
         assert (last.ratio if last and last.ratio else 0.0) <= shown.ratio <= 1.0
         assert 0 <= shown.per_second < float("inf")
@@ -102,17 +103,17 @@ def test_ratio_goes_up_only(total: int, steps: list[tuple[int, int, int, int, fl
 
 def test_rate_follows_and_ends_as_a_mean() -> None:
     """The rate shown is near the rate there is, also after it changed; the last one is the mean."""
-    last: view.Progress | None = None
+    last: Progress | None = None
     done = 0
     for second in range(1, 41):
         done += 10 if second <= 20 else 100
-        last = view.progress(snapshot_of(None, done, ok=done, elapsed=second), earlier=last)
+        last = progress(snapshot_of(None, done, ok=done, elapsed=second), earlier=last)
         if second == 20:
             assert 9.9 < last.per_second < 10.1
     assert last is not None
     assert 95 < last.per_second <= 100
     end = snapshot_of(None, done, ok=done, elapsed=40.0, state="finished")
-    assert view.progress(end, earlier=last).per_second == done / 40
+    assert progress(end, earlier=last).per_second == done / 40
 
 
 def test_errors_by_type_newest_first() -> None:
@@ -122,7 +123,7 @@ def test_errors_by_type_newest_first() -> None:
         for n, kind in enumerate(["A", "B", "A", "C"])
     ]
     summary = ErrorSummary(9, {"Old": 5, "A": 2, "B": 1, "C": 1}, {}, failures)
-    rows = view.error_rows(summary)
+    rows = error_rows(summary)
     assert [(row.error_type, row.count) for row in rows] == [
         ("C", 1),
         ("A", 2),
@@ -130,25 +131,3 @@ def test_errors_by_type_newest_first() -> None:
         ("Old", 5),
     ]
     assert [row.newest and row.newest.error for row in rows] == ["text 3", "text 2", "text 1", None]
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=200), st.integers(1, 40), st.booleans())
-def test_strip_loses_no_worker(busy: list[bool], per_cell: int, by_state: bool) -> None:
-    """However many workers share a cell, the busy ones add up."""
-    strip = view.WorkerStrip("Fetch", tuple(busy))
-    shares = strip.shares(per_cell, by_state)
-    assert sum(shares) == strip.busy == sum(busy)
-    assert len(shares) == -(-len(busy) // per_cell)
-    assert all(0 <= share <= per_cell for share in shares)
-
-
-def test_longest_running_first() -> None:
-    """Busy workers by the time they began; idle ones are left out."""
-    workers = [
-        WorkerState("a", "S", "busy", 1, "t", 5.0),
-        WorkerState("b", "S", "idle"),
-        WorkerState("c", "S", "busy", 2, "t", None),
-        WorkerState("d", "S", "busy", 3, "t", 1.0),
-    ]
-    assert [worker.worker_name for worker in view.longest_running(workers, 9)] == ["d", "a", "c"]
-    assert [worker.worker_name for worker in view.longest_running(workers, 1)] == ["d"]

@@ -1,0 +1,111 @@
+"""Durations, counted in buckets: any number of them in constant memory.
+
+Each bucket is wider than the one before by a constant factor, so that a quantile is read with a
+bounded relative error, whatever the durations are (Masson, Rim and Lee, "DDSketch", VLDB 2019).
+Durations below a shortest one are only counted, and not even that here: whoever reads says how many
+there were in all. So what a task costs that does nothing is one comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, log
+
+from antflow._core.checks import check_share
+from antflow._core.options import named_options
+
+ERROR = 0.04
+"""Relative error of a quantile, at most."""
+
+_GROWTH = (1 + ERROR) / (1 - ERROR)
+_PER_LOG = 1 / log(_GROWTH)
+_LONGEST = 30 * 86_400.0
+
+SHORTEST_RUN = 50e-6
+"""Seconds of a try below which it is not told apart from others as short."""
+
+SHORTEST_WAIT = 1e-3
+"""The same for the time in a queue: what is shorter is the engine's own pace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long something took, many times: quantiles within 4 %.
+
+    Attributes:
+        count: How many durations there are.
+        shortest: Seconds below which durations are not told apart; a quantile among those is 0.0.
+        buckets: How many durations each bucket holds, from ``shortest`` on upwards.
+    """
+
+    count: int = 0
+    shortest: float = SHORTEST_RUN
+    buckets: Sequence[int] = ()
+
+    @named_options
+    def quantile(self, share: float) -> float | None:
+        """Seconds that ``share`` of the durations did not exceed; ``None`` when there are none.
+
+        Args:
+            share: From 0 to 1; 0.5 asks for the median.
+
+        Raises:
+            ValueError: It is not.
+        """
+        check_share(ValueError, "share", share)
+        if self.count <= 0:
+            return None
+        rank = max(ceil(share * self.count), 1)
+        seen = self.count - sum(self.buckets)
+        if rank <= seen:
+            return 0.0
+        for index, number in enumerate(self.buckets):
+            seen += number
+            if seen >= rank:
+                # The point of a bucket that is equally far, relatively, from both of its ends.
+                return self.shortest * _GROWTH**index * 2 * _GROWTH / (_GROWTH + 1)
+        return None  # read by another thread while it was counted
+
+    @property
+    def p50(self) -> float | None:
+        """The median, in seconds; ``None`` when there are no durations."""
+        return self.quantile(0.50)
+
+    @property
+    def p95(self) -> float | None:
+        """What 95 % did not exceed, in seconds."""
+        return self.quantile(0.95)
+
+    @property
+    def p99(self) -> float | None:
+        """What 99 % did not exceed, in seconds."""
+        return self.quantile(0.99)
+
+
+class DurationCounter:
+    """Counts durations of at least ``shortest`` seconds, up to 30 days.
+
+    Args:
+        shortest: Below this, `add` must not be called: those durations are not counted.
+    """
+
+    __slots__ = ("_buckets", "_shortest")
+
+    def __init__(self, shortest: float) -> None:
+        self._shortest = shortest
+        self._buckets = [0] * (int(log(_LONGEST / shortest) * _PER_LOG) + 1)
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        ratio = seconds / self._shortest
+        index = int(log(ratio) * _PER_LOG) if ratio > 1 else 0
+        try:
+            self._buckets[index] += 1
+        except IndexError:
+            self._buckets[-1] += 1
+
+    def read(self, count: int) -> Durations:
+        """What was counted, of ``count`` durations in all; a copy."""
+        buckets = tuple(self._buckets)
+        return Durations(max(count, sum(buckets)), self._shortest, buckets)

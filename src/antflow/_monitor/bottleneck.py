@@ -1,0 +1,380 @@
+"""Why is it slow? What holds a run back, in one plain sentence.
+
+Every second of every worker is spent on one of six things (`Spent`). A stage whose workers have no
+second to spare is what everybody else waits for: those before it for room, those after it for
+items. Where no stage is, something outside is: the source, whoever takes the results, or something
+that blocks the event loop for all.
+
+The rule looks at a span of a run (`Span`): the last seconds while it goes on, all of it at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, inf, prod
+from typing import Literal, NamedTuple
+
+from antflow._core.snapshot import DashboardSnapshot, LoopStall, RunState, StageStats
+
+Cause = Literal[
+    "stage", "processor", "limit", "retries", "callbacks", "consumer", "source", "loop", "nothing"
+]
+"""What holds a run back.
+
+The workers of a stage · the processor, which they compute on · a limit · too many retries ·
+callbacks at the end of a stage's visits · whoever takes the results · whoever gives the items ·
+something that blocks the event loop · nothing that stands out.
+"""
+
+OCCUPIED = 0.85
+"""Share of their time from which the workers of a stage have none to spare."""
+
+AS_OCCUPIED = 0.05
+"""A difference that is none."""
+
+MOSTLY = 0.5
+"""The same over a whole run, which has a beginning and an end; and for those who wait."""
+
+LOOP_BLOCKED = 0.2
+"""Share of the time from which the event loop comes before everything else."""
+
+HELD_BY_LIMIT = 0.15
+HELD_BY_RETRIES = 0.3
+COMPUTING = 0.9
+"""Seconds of processor time per second from which more workers would not help."""
+
+SHORTEST_RUN = 1.0
+"""Seconds: of a run that is over in a moment nobody asks what held it back."""
+
+MOST_GAIN = 2.0
+"""Nobody is advised to do more than to double the workers of a stage."""
+
+LEAST_GAIN = 0.05
+
+
+class Spent(NamedTuple):
+    """What the workers of a stage spent their time on, in seconds of all of them together."""
+
+    busy: float = 0.0
+    starved: float = 0.0
+    blocked: float = 0.0
+    limited: float = 0.0
+    retrying: float = 0.0
+    stalled: float = 0.0
+
+    @classmethod
+    def of(cls, stage: StageStats) -> Spent:
+        """Since the run began."""
+        return cls(
+            stage.busy_seconds,
+            stage.starved_seconds,
+            stage.blocked_seconds,
+            stage.limited_seconds,
+            stage.retry_waiting_seconds,
+            stage.stalled_seconds,
+        )
+
+    def since(self, earlier: Spent) -> Spent:
+        """The seconds that have come since then."""
+        pairs = zip(self, earlier, strict=True)
+        return Spent(*[max(now - then, 0.0) for now, then in pairs])
+
+    def shares(self) -> Spent:
+        """Each as a part of all of them: together 1, or all 0 where no time has passed."""
+        whole = sum(self)
+        return Spent(*[seconds / whole if whole else 0.0 for seconds in self])
+
+    @property
+    def occupied(self) -> float:
+        """What the workers could not have used for another item."""
+        return self.busy + self.limited + self.retrying
+
+
+class Moment(NamedTuple):
+    """The sums of a run at one moment, of which the rule needs the differences.
+
+    Attributes:
+        elapsed: Seconds since the run began.
+        blocked: Seconds the event loop was blocked.
+        computed: Seconds of processor time.
+        intake: Seconds for which items could come.
+        spent: What the workers of each stage spent their time on.
+        left: How many items had left each stage.
+    """
+
+    elapsed: float
+    blocked: float
+    computed: float
+    intake: float
+    spent: tuple[Spent, ...]
+    left: tuple[int, ...]
+
+    @classmethod
+    def of(cls, snapshot: DashboardSnapshot) -> Moment:
+        """The moment at which a snapshot was taken."""
+        stages = tuple(snapshot.pipeline_stats.stage_stats.values())
+        return cls(
+            snapshot.elapsed,
+            snapshot.loop.stalled_seconds,
+            snapshot.cpu_seconds,
+            snapshot.intake_seconds,
+            tuple(map(Spent.of, stages)),
+            tuple(map(left_items, stages)),
+        )
+
+    def since(self, earlier: Moment | None) -> Moment:
+        """What has come since then; since the beginning of the run where that is ``None``."""
+        if earlier is None or len(earlier.spent) != len(self.spent):
+            return self
+        return Moment(
+            max(self.elapsed - earlier.elapsed, 0.0),
+            max(self.blocked - earlier.blocked, 0.0),
+            max(self.computed - earlier.computed, 0.0),
+            max(self.intake - earlier.intake, 0.0),
+            tuple(now.since(then) for now, then in zip(self.spent, earlier.spent, strict=True)),
+            tuple(max(now - then, 0) for now, then in zip(self.left, earlier.left, strict=True)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """What holds a run back.
+
+    Attributes:
+        cause: What kind of thing it is.
+        stage: Name of the stage it is about, or shows at; ``None`` where it is none.
+        share: How much of the time, 0 to 1.
+        sentence: What it is and what would help, for people; "" where there is nothing to say. It
+            has names in it that come from outside.
+        advice: The same in two or three words, for a table; "" for none.
+    """
+
+    cause: Cause
+    stage: str | None = None
+    share: float = 0.0
+    sentence: str = ""
+    advice: str = ""
+
+
+NOTHING = Bottleneck("nothing")
+
+
+def find_bottleneck(
+    stages: Sequence[StageStats],
+    whole: Moment,
+    span: Moment,
+    state: RunState = "running",
+    last_stall: LoopStall | None = None,
+) -> Bottleneck:
+    """What held a run back in a span of time.
+
+    Args:
+        stages: The stages, as they are at the end of the span.
+        whole: The sums since the run began: what a stage can do changes less than what it does.
+        span: What the span added to them.
+        state: Where the run is. Over a whole run ("finished") the marks are lower, because it has a
+            beginning and an end in which not all can be at work.
+        last_stall: What blocked the event loop last.
+    """
+    if not stages or span.elapsed <= 0 or whole.elapsed < SHORTEST_RUN:
+        return NOTHING
+    shares = [spent.shares() for spent in span.spent]
+    if (blocked := span.blocked / span.elapsed) >= LOOP_BLOCKED:
+        return _loop(min(blocked, 1.0), last_stall)
+    is_over = state == "finished"
+    mark = MOSTLY if is_over else OCCUPIED
+    highest = max(each.occupied for each in shares)
+    if highest < OCCUPIED:
+        if span.computed / span.elapsed >= COMPUTING:
+            return _processor(span)
+        if (waits := _waits_outside(stages, shares, span)) is not None:
+            return waits
+    if highest < mark:
+        return NOTHING
+    # One before that is as occupied only fills a queue that has room yet.
+    last = max(n for n, each in enumerate(shares) if each.occupied >= highest - AS_OCCUPIED)
+    return _occupied(stages, last, whole, span, is_over)
+
+
+# What it is about
+
+
+def _loop(share: float, stall: LoopStall | None) -> Bottleneck:
+    by = ""
+    if stall is not None and stall.location:
+        where = f"at {stall.location}" + (f": {stall.line}" if stall.line else "")
+        by = f", last by stage {stall.stage} {where}" if stall.stage else f", last {where}"
+    return Bottleneck(
+        "loop",
+        (stall and stall.stage) or None,
+        share,
+        f"Bottleneck: the event loop. Something blocked it {share:.0%} of the time{by}. An async "
+        "call would let the others go on, or a plain function, which runs in a thread.",
+        "blocks the loop",
+    )
+
+
+def _processor(span: Moment) -> Bottleneck:
+    cores = span.computed / span.elapsed
+    sentence = (
+        f"Bottleneck: the processor. This process computed on {cores:.1f} cores, and its workers "
+        'waited for their turn. Plain functions with executor="process" would take work off it.'
+    )
+    return Bottleneck("processor", None, min(cores, 1.0), sentence)
+
+
+def _waits_outside(
+    stages: Sequence[StageStats], shares: Sequence[Spent], span: Moment
+) -> Bottleneck | None:
+    """Those who give the items, take the results, or hear of an end, if it is they."""
+    last = len(stages) - 1
+    for index in reversed(range(len(stages))):
+        blocked, name = shares[index].blocked, stages[index].stage_name
+        if blocked < MOSTLY:
+            continue
+        if index == last:
+            return Bottleneck(
+                "consumer",
+                name,
+                blocked,
+                f"Bottleneck: what comes after the last stage. The workers of {name} waited "
+                f"{blocked:.0%} of the time for whoever takes the results, for a callback or for "
+                "the store.",
+                "waits for the consumer",
+            )
+        if shares[index + 1].starved >= MOSTLY:
+            return Bottleneck(
+                "callbacks",
+                name,
+                blocked,
+                f"Bottleneck: callbacks. The workers of {name} waited {blocked:.0%} of the time "
+                "for one that is told of their items, or for the store.",
+                "waits for callbacks",
+            )
+    first = stages[0]
+    starved = _starved_by_source(span)
+    # Fewer items than two for each worker leave most of them idle, whoever gives them.
+    if starved < MOSTLY or entered_items(first) < 2 * first.workers:
+        return None
+    return Bottleneck(
+        "source",
+        first.stage_name,
+        starved,
+        f"Bottleneck: the source. The workers of {first.stage_name} had nothing to do "
+        f"{starved:.0%} of the time: items come more slowly than they could be taken.",
+        "waits for the source",
+    )
+
+
+def _starved_by_source(span: Moment) -> float:
+    """The part of the time for which items could come that the first stage had none."""
+    first = span.spent[0]
+    each_second = sum(first) / span.elapsed  # of its workers, in all
+    without_source = each_second * (span.elapsed - span.intake)
+    possible = each_second * span.intake
+    return max(first.starved - without_source, 0.0) / possible if possible else 0.0
+
+
+def _occupied(
+    stages: Sequence[StageStats], index: int, whole: Moment, span: Moment, is_over: bool
+) -> Bottleneck:
+    """The workers of a stage have no time left: for what, and what would help."""
+    stage, own = stages[index], span.spent[index].shares()
+    name = stage.stage_name
+    start = f"Bottleneck: {name}."
+    if own.limited >= HELD_BY_LIMIT:
+        sentence = (
+            f"{start} Its limit held its workers {own.limited:.0%} of the time; a higher one would "
+            "lift the rate, more workers would not."
+        )
+        return Bottleneck("limit", name, own.limited, sentence, "held by its limit")
+    if own.retrying >= HELD_BY_RETRIES:
+        sentence = (
+            f"{start} Too many of its items waited for their next try, so that its workers took "
+            f"nothing new {own.retrying:.0%} of the time."
+        )
+        return Bottleneck("retries", name, own.retrying, sentence, "waits for retries")
+    start = f"{start} {_how_busy(stage, own, is_over)}{_queue(stage, index, is_over)}"
+    if (computing := span.computed / span.elapsed) >= COMPUTING:
+        sentence = (
+            f"{start}; this process computed on {computing:.1f} cores meanwhile, so more workers "
+            'would help little: executor="process" would.'
+        )
+        return Bottleneck("processor", name, own.busy, sentence, "needs processes")
+    more, gain, other = _gain(stages, index, whole)
+    if gain < LEAST_GAIN:
+        sentence = f"{start}; {other} is hardly less busy, so both would need more workers."
+        return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
+    noun, would = ("worker", "would lift") if more == 1 else ("workers", "would lift")
+    was = "would have lifted" if is_over else would
+    sentence = f"{start}; {more} more {noun} {was} the rate by about {gain:.0%}."
+    return Bottleneck("stage", name, own.busy, sentence, f"+{more} {noun}: +{gain:.0%}")
+
+
+def _how_busy(stage: StageStats, own: Spent, is_over: bool) -> str:
+    count = stage.workers
+    if is_over:
+        who = "Its worker was" if count == 1 else f"Its {count} workers were"
+        return f"{who} busy {own.busy:.0%} of the time"
+    busy = round(own.busy * count)
+    return f"{busy} of {count} workers busy" if count != 1 else "Its only worker is busy"
+
+
+def _queue(stage: StageStats, index: int, is_over: bool) -> str:
+    """What waits before it. The first stage's queue is filled as it is emptied: it says nothing."""
+    if is_over or not index or not stage.pending_items:
+        return ""
+    if stage.capacity and stage.pending_items >= 0.9 * stage.capacity:
+        return ", its queue is full"
+    return f", {stage.pending_items} items wait for it"
+
+
+def _gain(stages: Sequence[StageStats], index: int, whole: Moment) -> tuple[int, float, str]:
+    """How many workers to add, by what share the rate would rise, and who holds it back then.
+
+    By the utilisation law (Denning and Buzen, 1978) a stage's workers are occupied in proportion to
+    its rate; so the rate can rise until the stage that is next has no time left either.
+    """
+    workers = stages[index].workers
+    rates = _highest_rates(stages, index, whole)
+    most, second = MOST_GAIN, ""
+    for number, rate in enumerate(rates):
+        if number != index and rate < most * rates[index] < inf:
+            most, second = max(rate / rates[index], 1.0), stages[number].stage_name
+    more = max(ceil(workers * (most - 1) - 1e-9), 1)
+    return more, min(most, (workers + more) / workers) - 1, second
+
+
+def _highest_rates(stages: Sequence[StageStats], index: int, whole: Moment) -> list[float]:
+    """What each stage could bring through with all of its time, in items of stage ``index``."""
+    rates: list[float] = []
+    for number, (left, spent) in enumerate(zip(whole.left, whole.spent, strict=True)):
+        share = spent.shares().occupied
+        first, last = sorted((number, index))
+        one_becomes = prod(map(going_on, stages[first:last], stages[first + 1 : last + 1]))
+        if number > index:
+            one_becomes = 1 / one_becomes if one_becomes else inf
+        rates.append(left / share * one_becomes if left and share else inf)
+    return rates
+
+
+def going_on(stage: StageStats, following: StageStats) -> float:
+    """How many items enter the next stage for one that leaves this one.
+
+    Fewer than one where some fail, more where items are made of others.
+    """
+    gone = left_items(stage)
+    return entered_items(following) / gone if gone else 1.0
+
+
+def entered_items(stage: StageStats) -> int:
+    """How many items a stage has been given."""
+    inside = stage.pending_items + stage.blocked_items + stage.in_progress_items
+    return inside + stage.retrying_items + left_items(stage)
+
+
+def left_items(stage: StageStats) -> int:
+    """How many items have left a stage, in whatever way."""
+    through = stage.completed_items + stage.skipped_items + stage.expanded_items
+    return through + stage.failed_items + stage.dropped_items + stage.cancelled_items

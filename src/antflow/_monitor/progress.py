@@ -1,0 +1,126 @@
+"""How far a run is.
+
+Pure functions. Where something depends on what was shown before (a ratio that never goes back, a
+rate that does not jump), the earlier value is an argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from antflow._core.snapshot import DashboardSnapshot, PipelineStats, RunState
+
+RATE_SPAN = 5.0
+"""Seconds over which a change of the rate becomes visible."""
+
+SHORTEST_TIME = 0.001
+"""Seconds below which there is no rate yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        settled: Items that have left the pipeline, well or badly.
+        total: Items there will be, as far as that is known; ``None`` = not known.
+        ratio: Settled share, 0 to 1, never less than it was; ``None`` where the total is not known.
+        per_second: Items settled per second: lately, and at the end over the whole run.
+        elapsed: Seconds since the run began.
+        ok: Items that came out at the end.
+        failed: Items that failed for good.
+        dropped: Items that ended well without a result.
+        cancelled: Items stopped by a cancellation or shutdown.
+        state: Where the run is.
+    """
+
+    settled: int
+    total: int | None
+    ratio: float | None
+    per_second: float
+    elapsed: float
+    ok: int
+    failed: int
+    dropped: int
+    cancelled: int
+    state: RunState
+
+    @property
+    def percent(self) -> int | None:
+        """The ratio in whole percent, rounded down: 100 means everything."""
+        return None if self.ratio is None else int(self.ratio * 100 + 1e-9)  # 0.29 * 100 < 29
+
+    @property
+    def counts(self) -> str:
+        """``90 ok, 10 failed``, and what was dropped or cancelled if anything was."""
+        return counts_text(self.ok, self.failed, self.dropped, self.cancelled)
+
+
+def progress(
+    snapshot: DashboardSnapshot, total: int | None = None, earlier: Progress | None = None
+) -> Progress:
+    """How far the run of a snapshot is.
+
+    Args:
+        snapshot: The snapshot.
+        total: Number of items to expect where the snapshot does not know it.
+        earlier: What this returned for the snapshot before, in the same run.
+    """
+    stats = snapshot.pipeline_stats
+    settled = settled_items(stats)
+    if snapshot.total_items is not None:
+        total = snapshot.total_items
+    ratio = None
+    if total is not None:
+        # What was fed over and above, or came from an item that was expanded, counts too.
+        total = max(total - stats.items_accepted, 0) + settled + stats.items_in_flight
+        ratio = min(settled / total, 1.0) if total else float(snapshot.state == "finished")
+        ratio = max(ratio, (earlier and earlier.ratio) or 0.0)
+    return Progress(
+        settled=settled,
+        total=total,
+        ratio=ratio,
+        per_second=_rate(settled, snapshot, earlier),
+        elapsed=snapshot.elapsed,
+        ok=stats.items_processed,
+        failed=stats.items_failed,
+        dropped=stats.items_dropped,
+        cancelled=stats.items_cancelled,
+        state=snapshot.state,
+    )
+
+
+def settled_items(stats: PipelineStats) -> int:
+    """How many items have left the pipeline."""
+    return (
+        stats.items_processed
+        + stats.items_failed
+        + stats.items_dropped
+        + stats.items_expanded
+        + stats.items_cancelled
+    )
+
+
+def _rate(settled: int, snapshot: DashboardSnapshot, earlier: Progress | None) -> float:
+    """A mean that forgets (exponential smoothing); a plain mean in the first and last moments."""
+    elapsed = snapshot.elapsed
+    if elapsed < SHORTEST_TIME:
+        return 0.0
+    if earlier is None or snapshot.state == "finished":
+        return settled / elapsed
+    since = elapsed - earlier.elapsed
+    span = min(RATE_SPAN, elapsed)
+    new = settled - earlier.settled
+    if since >= span:
+        return new / since
+    return earlier.per_second * (1 - since / span) + new / span
+
+
+def counts_text(ok: int, failed: int, dropped: int = 0, cancelled: int = 0) -> str:
+    """``90 ok, 10 failed``, then ``, 3 dropped`` and ``, 2 cancelled`` where not zero."""
+    text = f"{ok} ok, {failed} failed"
+    if dropped:
+        text += f", {dropped} dropped"
+    if cancelled:
+        text += f", {cancelled} cancelled"
+    return text

@@ -1,0 +1,108 @@
+"""The workers of a run, each in a state that can be told at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from math import inf
+from typing import Literal, get_args
+
+from antflow._core.snapshot import DashboardSnapshot, StageStats, WorkerState
+
+Doing = Literal["running", "slow", "retrying", "limited", "blocked", "idle"]
+"""What a worker does.
+
+Its task runs · and takes much longer than most · and is not the first try · a limit holds it · it
+waits for room, or for its callbacks · it has nothing to do.
+"""
+
+DOINGS: tuple[Doing, ...] = get_args(Doing)
+
+MUCH_LONGER = 3.0
+SHORTEST_SLOW = 1.0
+"""Seconds: who takes less is not called slow, however fast the others are."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStrip:
+    """The workers of one stage.
+
+    Attributes:
+        stage: Its name.
+        doing: One per worker, in the order of their numbers.
+        busy: How many have an item.
+    """
+
+    stage: str
+    doing: tuple[Doing, ...]
+    busy: int
+
+    def cells(self, per_cell: int, by_state: bool = False) -> list[tuple[Doing, int]]:
+        """What is to be seen of each group of ``per_cell`` workers; the last one may be smaller.
+
+        Args:
+            per_cell: Workers per group, 1 or more.
+            by_state: Like beside like, instead of each worker in its place.
+
+        Returns:
+            What the first of them in the order of `DOINGS` does, and how many do not idle.
+        """
+        doing: Sequence[Doing] = self.doing
+        if by_state:
+            doing = [each for each in DOINGS for _ in range(self.doing.count(each))]
+        groups = [doing[start : start + per_cell] for start in range(0, len(doing), per_cell)]
+        if per_cell == 1:
+            return [(each, int(each != "idle")) for (each,) in groups]
+        return [(min(group, key=_rank), len(group) - group.count("idle")) for group in groups]
+
+
+_RANKS = {doing: rank for rank, doing in enumerate(DOINGS)}
+
+
+def _rank(doing: Doing) -> int:
+    return _RANKS[doing]
+
+
+def worker_strips(snapshot: DashboardSnapshot) -> list[WorkerStrip]:
+    """The workers of each stage that has any, in pipeline order."""
+    stages = snapshot.pipeline_stats.stage_stats
+    doing: dict[str, list[Doing]] = {name: [] for name in stages}
+    busy = dict.fromkeys(stages, 0)
+    slow_before = {name: snapshot.timestamp - _slow(stage) for name, stage in stages.items()}
+    for worker in snapshot.worker_states.values():
+        name = worker.stage
+        doing.setdefault(name, []).append(what_it_does(worker, slow_before.get(name, -inf)))
+        busy[name] = busy.get(name, 0) + (worker.status == "busy")
+    return [WorkerStrip(name, tuple(each), busy[name]) for name, each in doing.items() if each]
+
+
+def what_it_does(worker: WorkerState, slow_before: float) -> Doing:
+    """What a worker does.
+
+    Args:
+        worker: The worker.
+        slow_before: A task that has been running since before then (Unix seconds) is slow.
+    """
+    if worker.waits_for is not None and worker.waits_for != "thread":
+        return "limited" if worker.waits_for == "limit" else "blocked"
+    if worker.status != "busy":
+        return "idle"
+    if worker.processing_since is not None and worker.processing_since < slow_before:
+        return "slow"
+    return "retrying" if worker.attempt > 1 else "running"
+
+
+def _slow(stage: StageStats) -> float:
+    """Seconds from which a try of this stage is slow."""
+    return max(MUCH_LONGER * (stage.run_times.p95 or inf), SHORTEST_SLOW)
+
+
+def longest_running(workers: Iterable[WorkerState], most: int) -> list[WorkerState]:
+    """Up to ``most`` busy workers: those that have had their item longest, first."""
+    busy = [worker for worker in workers if worker.status == "busy"]
+    return nsmallest(most, busy, key=_since)
+
+
+def _since(worker: WorkerState) -> float:
+    return inf if worker.processing_since is None else worker.processing_since

@@ -1,0 +1,76 @@
+"""Numbers for people: as many digits as are worth reading, in as few cells as will do."""
+
+from __future__ import annotations
+
+from antflow._monitor.pace import Forecast
+
+LONGEST_EXACT = 99_999
+"""Counts up to here are written out: beyond, nobody compares the last digit."""
+
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def count_text(count: int) -> str:
+    """``24400``, ``244k``, ``2.44M``."""
+    if abs(count) <= LONGEST_EXACT:
+        return f"{count}"
+    for unit, letter in UNITS:
+        if abs(count) >= unit:
+            return f"{_three_digits(count / unit)}{letter}"
+    raise AssertionError
+
+
+def rate_text(per_second: float) -> str:
+    """A rate with as many digits as are worth reading."""
+    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.1f}"
+
+
+def clock(seconds: float) -> str:
+    """``0:05``, ``12:30``, ``1:02:03``."""
+    minutes, second = divmod(int(max(seconds, 0.0)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """``0.4ms``, ``182ms``, ``4.31s``, ``2:05``; "" for ``None``."""
+    if seconds is None:
+        return ""
+    if seconds < 0.0001:
+        return "<0.1ms"
+    if seconds < 0.9995:
+        return f"{_three_digits(seconds * 1000)}ms"
+    return f"{_three_digits(seconds)}s" if seconds < 99.95 else clock(seconds)
+
+
+def ago_text(seconds: float) -> str:
+    """``3s ago``, ``2:05 ago``."""
+    seconds = max(seconds, 0.0)
+    return f"{seconds:.0f}s ago" if seconds < 60 else f"{clock(seconds)} ago"
+
+
+def forecast_text(forecast: Forecast, dash: str = "–") -> str:
+    """``2:45–2:55``, ``12–14 min``, ``1:20–1:40 h``, ``3–4 days``: no finer than it is known."""
+    shortest, longest = forecast.shortest, forecast.longest
+    if longest < 60:
+        ends, unit = [clock(round(shortest)), clock(round(longest))], ""
+    elif longest < 600:
+        ends, unit = [clock(5 * round(shortest / 5)), clock(5 * round(longest / 5))], ""
+    elif longest < 3600:
+        ends, unit = [f"{shortest / 60:.0f}", f"{longest / 60:.0f}"], " min"
+    elif longest < 48 * 3600:
+        ends, unit = [_hours(shortest), _hours(longest)], " h"
+    else:
+        ends, unit = [f"{shortest / 86_400:.0f}", f"{longest / 86_400:.0f}"], " days"
+    return (ends[0] if ends[0] == ends[1] else dash.join(ends)) + unit
+
+
+def _hours(seconds: float) -> str:
+    hours, minutes = divmod(5 * round(seconds / 300), 60)
+    return f"{hours}:{minutes:02d}"
+
+
+def _three_digits(number: float) -> str:
+    if number >= 99.95:
+        return f"{number:.0f}"
+    return f"{number:.1f}" if number >= 9.995 else f"{number:.2f}".rstrip("0").rstrip(".")

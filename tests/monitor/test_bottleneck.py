@@ -1,0 +1,268 @@
+"""What holds a run back is named right: planted in runs on a virtual clock, and in values."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antflow import Limit, LoopStall, Pipeline, RetryAfter, Stage, StageStats, StatusTracker
+from antflow._core.snapshot import RunState
+from antflow._monitor.bottleneck import Bottleneck, Moment, Spent, find_bottleneck
+from antflow._monitor.view import View
+from antflow.testing import run_virtual
+from tests.monitor.watching import Watching, watch
+
+Task = Callable[[int], Awaitable[int]]
+
+
+def taking(seconds: float, seed: int = 1) -> Task:
+    """A task that takes so long, more or less."""
+    dice = random.Random(seed)
+
+    async def task(number: int) -> int:
+        await asyncio.sleep(dice.uniform(0.5, 1.5) * seconds)
+        return number
+
+    return task
+
+
+def both(watching: Watching, at: float) -> tuple[View, View]:
+    """The view in the middle of the run, and the one at its end."""
+    return watching.at(at), watching.last
+
+
+# Planted, in a run
+
+
+def test_slow_stage() -> None:
+    """The stage in the middle is too slow: it is named, with its workers, queue and a remedy."""
+    stages = [
+        Stage("Fetch", 5, [taking(1, 1)]),
+        Stage("Parse", 10, [taking(4, 2)]),
+        Stage("Save", 3, [taking(1, 3)]),
+    ]
+    watching = run_virtual(lambda: watch(stages, range(1000)))
+    for view in both(watching, 100):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
+        assert [stage.is_bottleneck for stage in view.stages] == [False, True, False]
+    sentence = watching.at(100).bottleneck.sentence
+    assert sentence.startswith("Bottleneck: Parse. 10 of 10 workers busy, its queue is full; ")
+    assert "would lift the rate by about" in sentence
+    assert watching.at(100).stages[0].advice == "waits for Parse"
+    assert watching.at(100).stages[2].advice == ""
+    assert "Its 10 workers were busy 99% of the time" in watching.last.bottleneck.sentence
+
+
+def test_slow_stage_when_the_queue_before_it_is_unbounded() -> None:
+    """The first stage was done long ago and has idled since: that is not the source's fault."""
+    stages = [
+        Stage("Fetch", 20, [taking(0.1)]),
+        Stage("Parse", 2, [taking(1)], queue_capacity=0),
+    ]
+    watching = run_virtual(lambda: watch(stages, range(400)))
+    for view in both(watching, 100):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
+
+
+def test_slow_source() -> None:
+    """Items come more slowly than anybody could take them."""
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(300):
+            await asyncio.sleep(1)
+            yield number
+
+    stages = [Stage("Fetch", 5, [taking(1)]), Stage("Parse", 5, [taking(0.5)])]
+    watching = run_virtual(lambda: watch(stages, items()))
+    for view in both(watching, 100):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("source", "Fetch")
+        assert view.bottleneck.sentence.startswith("Bottleneck: the source. ")
+
+
+def test_limit() -> None:
+    """A rate limit holds the workers: more of them would not help, and that is said."""
+    limit = Limit(rate=60, period=60)
+    stages = [Stage("Fetch", 10, [taking(0.3)], limits=[limit]), Stage("Parse", 5, [taking(0.5)])]
+    watching = run_virtual(lambda: watch(stages, range(300)))
+    for view in both(watching, 150):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("limit", "Fetch")
+        assert "more workers would not" in view.bottleneck.sentence
+
+
+def test_limit_that_is_asked_to_hold() -> None:
+    """`RetryAfter` holds everybody: the same."""
+    calls: list[int] = []
+
+    async def task(number: int) -> int:
+        calls.append(number)
+        await asyncio.sleep(0.1)
+        if len(calls) % 5 == 0:
+            raise RetryAfter(10)
+        return number
+
+    stages = [Stage("Fetch", 4, [task], limits=[Limit(concurrency=100)])]
+    watching = run_virtual(lambda: watch(stages, range(200)))
+    assert watching.at(100).bottleneck.cause == "limit"
+
+
+def test_slow_consumer() -> None:
+    """Who takes the results out of `stream` is slow: no stage is to blame."""
+
+    async def consume() -> Watching:
+        watching = Watching()
+        pipeline = Pipeline([Stage("Fetch", 5, [taking(0.2)]), Stage("Parse", 5, [taking(0.2)])])
+        stream = pipeline.stream(range(300), custom_dashboard=watching, buffer_size=0)
+        async for _ in stream:
+            await asyncio.sleep(1)
+        return watching
+
+    watching = run_virtual(consume)
+    for view in both(watching, 150):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("consumer", "Parse")
+        assert view.stages[0].advice == "waits for Parse"
+        assert view.stages[1].advice == "waits for the consumer"
+
+
+def test_slow_callback_of_a_tracker() -> None:
+    """A tracker's callback makes the workers wait where the next stage has nothing to do."""
+
+    async def tell(event: object) -> None:
+        if getattr(event, "status", "") == "completed" and getattr(event, "stage", "") == "Fetch":
+            await asyncio.sleep(5)
+
+    async def program() -> Watching:
+        watching = Watching()
+        tracker = StatusTracker(on_status_change=tell)
+        stages = [Stage("Fetch", 5, [taking(0.2)]), Stage("Parse", 5, [taking(0.2)])]
+        await Pipeline(stages, status_tracker=tracker).run(range(200), custom_dashboard=watching)
+        return watching
+
+    watching = run_virtual(program)
+    for view in both(watching, 100):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("callbacks", "Fetch")
+
+
+def test_retries_that_wait() -> None:
+    """Nearly everything fails and waits for its next try."""
+
+    async def task(number: int) -> int:
+        await asyncio.sleep(0.1)
+        raise ConnectionError("down")
+
+    stages = [Stage("Fetch", 2, [task], task_attempts=5, task_wait_seconds=60)]
+    watching = run_virtual(lambda: watch(stages, range(200)))
+    assert watching.at(200).bottleneck.cause == "retries"
+
+
+def test_nothing_stands_out() -> None:
+    """Ten items for ten workers: nobody holds anybody back, and nothing is claimed."""
+    stages = [Stage("Fetch", 10, [taking(1)]), Stage("Parse", 10, [taking(1)])]
+    watching = run_virtual(lambda: watch(stages, range(10)))
+    assert watching.last.bottleneck.cause == "nothing"
+    assert watching.last.bottleneck.sentence == ""
+
+
+@pytest.mark.parametrize("next_slowest", [0.9, 0.75, 0.5, 0.2])
+def test_promised_gain_is_what_comes(next_slowest: float) -> None:
+    """With the workers that were advised the rate rises as it was said, within five points."""
+
+    def stages(more: int) -> list[Stage]:
+        return [
+            Stage("Fetch", 10, [taking(2 * next_slowest, 1)], queue_capacity=500),
+            Stage("Parse", 10 + more, [taking(2, 2)], queue_capacity=500),
+        ]
+
+    watching = run_virtual(lambda: watch(stages(0), range(3000)))
+    advice = watching.at(500).stages[1].advice  # "+5 workers: +50%"
+    more, gain = advice.partition(" ")[0], advice.rpartition("+")[2].removesuffix("%")
+    after = run_virtual(lambda: watch(stages(int(more)), range(3000)))
+    lifted = after.last.progress.per_second / watching.last.progress.per_second - 1
+    assert lifted == pytest.approx(int(gain) / 100, abs=0.06)
+
+
+# In values
+
+
+def stage(name: str = "Only", workers: int = 4) -> StageStats:
+    return StageStats(name, 0, workers, 100, 0, workers=workers, capacity=40)
+
+
+def span(*spent: Spent, blocked: float = 0.0, computed: float = 0.0, left: int = 100) -> Moment:
+    return Moment(10.0, blocked, computed, 10.0, spent, (left,) * len(spent))
+
+
+def found_in(
+    stages: list[StageStats],
+    seen: Moment,
+    state: RunState = "running",
+    stall: LoopStall | None = None,
+) -> Bottleneck:
+    return find_bottleneck(stages, seen, seen, state, stall)
+
+
+def test_blocked_loop_comes_first() -> None:
+    """Where something blocks the loop it is named with its place, whatever the workers say."""
+    stall = LoopStall(0.4, 0.0, "Parse", "Parse-W0", 7, "app.py:41 in parse", "time.sleep(0.4)")
+    found = found_in([stage("Parse")], span(Spent(busy=10, stalled=30), blocked=7.5), stall=stall)
+    assert (found.cause, found.stage) == ("loop", "Parse")
+    assert "blocked it 75% of the time, last by stage Parse" in found.sentence
+    assert "at app.py:41 in parse: time.sleep(0.4)" in found.sentence
+
+
+def test_blocked_loop_when_nobody_saw_where() -> None:
+    """Without a place there is none in the sentence."""
+    found = found_in([stage()], span(Spent(stalled=40), blocked=10.0))
+    assert (found.cause, found.stage) == ("loop", None)
+    assert "100% of the time. An async call" in found.sentence
+
+
+def test_computing_workers() -> None:
+    """Workers that compute have the processor for a limit: more of them would not help."""
+    found = found_in([stage()], span(Spent(busy=40), computed=9.9))
+    assert found.cause == "processor"
+    assert 'executor="process"' in found.sentence
+
+
+def test_two_stages_that_are_equally_slow() -> None:
+    """More workers for one of two would gain nothing: both are named."""
+    stages = [stage("A"), stage("B")]
+    found = found_in(stages, span(Spent(busy=39, starved=1), Spent(busy=38, starved=2)))
+    assert "Bottleneck: B. 4 of 4 workers busy; A is hardly less busy, so both" in found.sentence
+
+
+def test_only_worker() -> None:
+    """One worker is spoken of as one."""
+    found = found_in([stage(workers=1)], span(Spent(busy=10)))
+    assert found.sentence == (
+        "Bottleneck: Only. Its only worker is busy; "
+        "1 more worker would lift the rate by about 100%."
+    )
+
+
+seconds = st.floats(0, 1e6)
+
+
+@given(st.lists(st.builds(Spent, *[seconds] * 6), min_size=1, max_size=6), seconds, seconds)
+def test_shares_add_up(spent: list[Spent], blocked: float, computed: float) -> None:
+    """The six shares are parts of one whole, and whatever they are there is an answer."""
+    for each in spent:
+        shares = each.shares()
+        assert all(0 <= share <= 1 for share in shares)
+        assert sum(shares) == pytest.approx(1.0 if sum(each) else 0.0)
+    stages = [stage(f"S{n}") for n in range(len(spent))]
+    states: tuple[RunState, ...] = ("running", "draining", "finished")
+    for state in states:
+        found = found_in(stages, span(*spent, blocked=blocked, computed=computed), state)
+        assert found.stage is None or found.stage in [each.stage_name for each in stages]
+        assert 0 <= found.share <= 1
+
+
+def test_no_stages_and_no_time() -> None:
+    """Before anything has happened there is nothing to say."""
+    assert found_in([], span()).cause == "nothing"
+    assert found_in([stage()], Moment(0, 0, 0, 0, (Spent(),), (0,))).cause == "nothing"

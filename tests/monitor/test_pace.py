@@ -1,0 +1,190 @@
+"""Rates and forecasts, held against what then came, in runs on a virtual clock."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import pairwise
+
+import pytest
+
+from antflow import DashboardSnapshot, Pipeline, Stage
+from antflow._monitor.view import View
+from antflow.testing import run_virtual
+from tests.monitor.watching import Watching, watch
+
+Task = Callable[[int], Awaitable[int]]
+
+
+def taking(seconds: float, spread: float = 0.5, seed: int = 1) -> Task:
+    dice = random.Random(seed)
+
+    async def task(number: int) -> int:
+        await asyncio.sleep(dice.uniform(1 - spread, 1 + spread) * seconds)
+        return number
+
+    return task
+
+
+def off_by(watching: Watching, view: View) -> float:
+    """How far the middle of the forecast was from the truth, as a part of it."""
+    assert view.forecast is not None
+    truth = watching.last.progress.elapsed - view.progress.elapsed
+    return (view.forecast.shortest + view.forecast.longest) / 2 / truth - 1
+
+
+def from_to(watching: Watching, begin: float, end: float) -> list[View]:
+    """The views between two parts of the run's time."""
+    whole = watching.last.progress.elapsed
+    return [
+        view for view in watching.views if begin * whole <= view.progress.elapsed <= end * whole
+    ]
+
+
+STEADY = {
+    "one stage": [Stage("A", 10, [taking(3)])],
+    "bottleneck first": [Stage("A", 5, [taking(3)]), Stage("B", 10, [taking(1)])],
+    "bottleneck last": [Stage("A", 10, [taking(1)]), Stage("B", 5, [taking(3)])],
+    "unbounded queue before it": [
+        Stage("A", 50, [taking(0.5)]),
+        Stage("B", 5, [taking(3)], queue_capacity=0),
+    ],
+    "workers in step": [Stage("A", 20, [taking(15, 0)])],
+}
+
+
+@pytest.mark.parametrize("kind", STEADY)
+def test_forecast_of_a_steady_load(kind: str) -> None:
+    """From a quarter of the time on it is right within 20 %."""
+    watching = run_virtual(lambda: watch(STEADY[kind], range(1500)))
+    for view in from_to(watching, 0.25, 0.95):
+        assert abs(off_by(watching, view)) < 0.2, view.progress
+
+
+def test_forecast_counts_what_is_left_in_each_stage() -> None:
+    """Long before the slow stage has done a part worth naming, its queue says how long it takes."""
+    watching = run_virtual(lambda: watch(STEADY["unbounded queue before it"], range(1500)))
+    early = watching.at(60)  # the first stage is through, the second has 1400 items to do
+    assert early.stages[0].stats.completed_items == 1500
+    assert early.progress.ratio is not None
+    assert early.progress.ratio < 0.1
+    assert abs(off_by(watching, early)) < 0.2
+
+
+def test_forecast_when_the_pace_halves() -> None:
+    """Half a minute after it began to go half as fast, the forecast has followed."""
+    begun: list[int] = []
+
+    async def task(number: int) -> int:
+        begun.append(number)
+        await asyncio.sleep(1 if len(begun) <= 1000 else 2)
+        return number
+
+    watching = run_virtual(lambda: watch([Stage("A", 10, [task])], range(2000)))
+    later = watching.at(135).forecast
+    assert later is not None
+    assert later.longest == pytest.approx(watching.last.progress.elapsed - 135, rel=0.2)
+
+
+def test_forecast_where_items_fail() -> None:
+    """What fails in the first stage is no work for the second."""
+
+    async def fail(number: int) -> int:
+        await asyncio.sleep(0.1)
+        if number % 2:
+            raise ValueError("odd")
+        return number
+
+    stages = [Stage("A", 10, [fail], task_attempts=1), Stage("B", 2, [taking(1)])]
+    watching = run_virtual(lambda: watch(stages, range(1000)))
+    for view in from_to(watching, 0.3, 0.9):
+        assert abs(off_by(watching, view)) < 0.2
+
+
+def test_no_forecast_too_early() -> None:
+    """In the first three seconds, and before the first items are through, none is ventured."""
+    watching = run_virtual(lambda: watch([Stage("A", 10, [taking(0.05)])], range(2000)))
+    assert all(view.forecast is None for view in watching.views if view.progress.elapsed < 3)
+    assert watching.at(3.5).forecast is not None
+
+
+def test_no_forecast_when_the_total_is_unknown() -> None:
+    """Who does not know how much comes cannot say how long; once the input has ended one can."""
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(1000):
+            yield number
+
+    stages = [Stage("A", 1, [taking(0.1)]), Stage("B", 5, [taking(0.2)])]
+    stages[0].queue_capacity = 2000
+    watching = run_virtual(lambda: watch(stages, items()))
+    states = {view.snapshot.state for view in watching.views}
+    assert states == {"running", "draining", "finished"}
+    for view in watching.views:
+        if view.snapshot.state == "running":
+            assert view.forecast is None
+    assert abs(off_by(watching, watching.at(30))) < 0.2
+    assert watching.last.forecast is None
+
+
+def test_forecast_is_held_for_a_second() -> None:
+    """However often it is drawn, it changes once a second."""
+    watching = run_virtual(lambda: watch([Stage("A", 5, [taking(1)])], range(100), interval=0.05))
+    seen = [view.forecast for view in watching.views if view.forecast is not None]
+    changes = sum(a is not b for a, b in pairwise(seen))
+    assert 10 < changes <= watching.last.progress.elapsed
+
+
+def test_pause_is_not_taken_for_slowness() -> None:
+    """An hour of pause changes neither the rates nor the forecast."""
+
+    async def program() -> list[View]:
+        watching = Watching()
+        pipeline = Pipeline([Stage("A", 5, [taking(1, 0)])])
+        async with pipeline.open(total=300) as run:
+            feeding = asyncio.ensure_future(run.feed(range(300)))
+            for moment in range(80):
+                if moment == 30:
+                    run.pause()
+                if moment == 40:
+                    for _ in range(60):
+                        await asyncio.sleep(60)
+                        watching.on_update(run.snapshot())
+                    run.resume()
+                watching.on_update(run.snapshot())
+                await asyncio.sleep(0.5)
+            await feeding
+        return watching.views
+
+    views = run_virtual(program)
+    assert any(view.snapshot.state == "paused" and view.forecast is None for view in views)
+    assert views[-1].stages[0].per_second == pytest.approx(5, rel=0.2)
+    assert views[-1].forecast is not None
+    assert views[-1].forecast.longest < 60
+
+
+def test_rates_of_stages() -> None:
+    """Each stage has its own rate while it goes on, and its mean at the end."""
+    stages = [Stage("A", 10, [taking(1, 0)], queue_capacity=50), Stage("B", 5, [taking(1, 0)])]
+    stages[1].queue_capacity = 0
+    watching = run_virtual(lambda: watch(stages, range(500)))
+    first, second = watching.at(40).stages
+    assert first.per_second == pytest.approx(10, rel=0.1)
+    assert second.per_second == pytest.approx(5, rel=0.1)
+    assert watching.last.stages[0].per_second == pytest.approx(500 / 101, rel=0.05)
+
+
+def test_snapshot_seen_twice_is_one_moment(snapshot_of_a_run: DashboardSnapshot) -> None:
+    """Drawing a snapshot again changes nothing of what is remembered."""
+    watching = Watching()
+    watching.on_update(snapshot_of_a_run)
+    watching.on_update(snapshot_of_a_run)
+    assert watching.views[0] is watching.views[1]
+
+
+@pytest.fixture
+def snapshot_of_a_run() -> DashboardSnapshot:
+    pipeline = Pipeline([Stage("A", 5, [taking(1)])])
+    run_virtual(lambda: pipeline.run(range(10)))
+    return pipeline.get_dashboard_snapshot()
