@@ -234,7 +234,7 @@ def test_ctrl_z_and_fg(level: str, loop: str, screen: PtyScreen) -> None:
         assert screen.is_cursor_hidden
         assert screen.is_alternate == (level == "full")
         frame = screen.text.split("fg\n")[-1]
-        assert frame.count(" 0%") == 1
+        assert frame.count("%  0/5 ") == 1
     screen.type(b"\x03")
     screen.wait_until(lambda: "[ended] -2" in screen.paper, "the end")
     assert not screen.is_cursor_hidden

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import time
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -64,8 +63,8 @@ class SafeStream:
     def write_at_once(self, text: str) -> None:
         """Write past all buffers, for a signal handler: it may stand in the middle of a `write`.
 
-        What the terminal does not take soon is left out. A process that is to end must not hang on
-        a terminal that somebody has halted with Ctrl-S.
+        What the terminal does not take is left out: a process that is to end must not hang on a
+        terminal that somebody has halted with Ctrl-S.
         """
         if self._stream is None:
             return
@@ -75,9 +74,8 @@ class SafeStream:
             self.write(text)
             return
         rest = self._encode(text)
-        deadline = time.monotonic() + LONGEST_WAIT
         with suppress(OSError, ValueError):
-            while rest and select.select([], [target], [], max(deadline - time.monotonic(), 0))[1]:
+            while rest and select.select([], [target], [], LONGEST_WAIT)[1]:
                 rest = rest[os.write(target, rest[:PIECE_BYTES]) :]
 
     def _encode(self, text: str) -> bytes:
