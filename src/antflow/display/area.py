@@ -176,7 +176,8 @@ class AlternateScreen(Area):
         """Leave the second screen, and print what was kept."""
         lost = self._lines_lost
         note = [f"({lost} earlier lines were not kept)"] if lost else []
-        lines = [*self._frames, *note, *(line for line, _ in self._kept)]
+        # The tuple is made in one step: at the end of the program another thread may go on keeping.
+        lines = [*self._frames, *note, *(line for line, _ in tuple(self._kept))]
         # First the screen and the cursor, so that a pipe that breaks now has not kept them.
         return f"{self.pause()}{SHOW_CURSOR}{_printed(lines)}{PLAIN}"
 
