@@ -159,6 +159,15 @@ class PtyScreen:
             start_new_session=True,
         )
 
+    def type(self, keys: bytes) -> None:
+        """Somebody types."""
+        os.write(self._master, keys)
+
+    @property
+    def settings(self) -> list[Any]:
+        """What the system does with what is typed and written: echo, signals, newlines."""
+        return termios.tcgetattr(self._slave)
+
     def signal(self, number: int) -> None:
         """Send the program a signal."""
         assert self._process is not None
@@ -177,14 +186,17 @@ class PtyScreen:
 
     def sync(self) -> None:
         """Wait until everything that was written has been read."""
+        deadline = time.monotonic() + PATIENCE
         mark = next(self._marks)
-        try:
-            os.write(self._slave, b"\x1b_mark %d\x1b\\" % mark)
-        except OSError:  # hung up
-            return
-        with self._news:
-            if not self._news.wait_for(lambda: self._mark >= mark, PATIENCE):
-                raise AssertionError("the terminal does not read")
+        while time.monotonic() < deadline:
+            try:  # again and again: keys that send a signal empty the terminal's queue
+                os.write(self._slave, b"\x1b_mark %d\x1b\\" % mark)
+            except OSError:  # hung up
+                return
+            with self._news:
+                if self._news.wait_for(lambda: self._mark >= mark, 1.0):
+                    return
+        raise AssertionError("the terminal does not read")
 
     def hang_up(self) -> None:
         """Close the window."""

@@ -19,6 +19,7 @@ from antflow import (
 )
 from antflow._core.durations import SHORTEST_RUN, DurationCounter
 from antflow._core.snapshot import RunState
+from antflow.display.screen import _screens
 from tests.pty_screen import PtyScreen
 
 MakeTerminal = Callable[..., PtyScreen]
@@ -41,6 +42,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTerminal]:
     for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
     yield make
+    for left in tuple(_screens.values()):
+        left.close()  # of a test that failed; the next one is to fail for itself
     monkeypatch.undo()
     for screen in opened:
         screen.close()

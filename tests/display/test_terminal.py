@@ -32,7 +32,7 @@ LEVELS = ["progress", "compact", "detailed", "full"]
 NO_ERRORS = ErrorSummary(0, {}, {}, [])
 PATIENCE = 60.0
 
-OURS = re.compile(r"\x1b(\[[0-9;]*[mABHJK]|\[\?25[hl]|\[\?1049[hl])")
+OURS = re.compile(r"\x1b(\[[0-9;]*[mABHJK]|\[\?25[hl]|\[\?1049[hl]|\[\?2026[hl])")
 """Every escape sequence a display may write: styles, cursor, erasing, and two modes."""
 
 
@@ -395,27 +395,6 @@ def test_stream_that_leads_elsewhere_is_left_alone(
     display.on_finish([], NO_ERRORS)
     assert errors.getvalue() == "to the file\n"
     assert "file" not in screen.paper
-
-
-def test_two_displays_at_once(terminal: MakeTerminal) -> None:
-    """The first draws, the second writes lines above it; both end as they should."""
-    screen = terminal()
-
-    async def main() -> None:
-        one = Pipeline([Stage("One", 2, [nothing])], name="one")
-        two = Pipeline([Stage("Two", 2, [nothing])], name="two")
-        await asyncio.gather(
-            one.run(range(20), dashboard="compact"), two.run(range(30), dashboard="full")
-        )
-
-    asyncio.run(main())
-    assert not screen.is_cursor_hidden
-    assert sys.stdout is screen.stream
-    lines = screen.paper.splitlines()
-    assert "20 ok, 0 failed" in lines
-    assert "30 ok, 0 failed" in lines
-    assert any(line.startswith("two: 100% 30/30") for line in lines)
-    assert sum(line.startswith("━") for line in lines) == 1
 
 
 # -- text from outside ------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_ESCAPE_SEQUENCES = re.compile(
+ESCAPE_SEQUENCES = re.compile(
     r"""
       \x1b \[ [0-?]* [ -/]* [@-~]                # CSI … final byte
     | \x1b [\]PX^_] [^\x07\x1b\n]* (?: \x07 | \x1b\\ )   # OSC, DCS, SOS, PM, APC … BEL or ST
@@ -51,7 +51,7 @@ def clean(value: object) -> str:
     text = value if type(value) is str else safe_str(value)
     if text.isprintable():  # the usual case, at C speed; bidi and zero-width are not printable
         return text
-    text = _ESCAPE_SEQUENCES.sub("", text)
+    text = ESCAPE_SEQUENCES.sub("", text)
     text = text.replace("\r\n", "\n").replace("\n", " ⏎ ").replace("\t", " ")
     return "".join(c if c.isprintable() or c == "\u3000" else _stand_in(c) for c in text)
 

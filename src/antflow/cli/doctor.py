@@ -100,10 +100,10 @@ def stream(name: str) -> str:
     if not file.isatty():
         return f"no terminal, {encoding}"
     # Here and not above: drawing is imported only when it is asked about.
-    from antflow.display.terminal import LiveArea
+    from antflow.display.terminal import Renderer
 
     columns, rows = os.get_terminal_size(file.fileno())
-    colors = LiveArea(file).colors
+    colors = Renderer(file).colors
     return f"terminal of {columns} x {rows}, colors: {colors}, {encoding}{bars(file)}"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from abc import abstractmethod
-from typing import Any, ClassVar, TextIO
+from typing import Any, ClassVar, TextIO, TypeGuard
 
 from rich.console import RenderableType
 
@@ -20,10 +20,11 @@ from antflow._core.result import PipelineResult
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
 from antflow._monitor.progress import counts_text
 from antflow._monitor.view import View, Viewer
-from antflow.display.capture import is_captured, is_terminal
+from antflow.display.capture import is_terminal
 from antflow.display.notebook import NotebookCell, kernel_display
 from antflow.display.plain import PlainLog
-from antflow.display.terminal import AlternateScreen, LiveArea, Terminal
+from antflow.display.rich_live import stream_above
+from antflow.display.screen import Pane, open_pane
 
 __all__ = ["BaseDashboard"]
 
@@ -31,11 +32,13 @@ __all__ = ["BaseDashboard"]
 class BaseDashboard(DashboardProtocol):
     """A display for the terminal. Subclass it, and say in `render` what a snapshot looks like.
 
-    It redraws in `on_update` and at no other time. What tasks print meanwhile appears above it. In
-    a notebook it is one output of the cell, redrawn at most twice a second. Where standard output
-    is no terminal (a file, a pipe, a build server), plain lines are written instead, at every 5 %
-    or 30 seconds. Nothing that happens to the terminal reaches the run. The last line says how many
-    items are ok and how many failed: ``90 ok, 10 failed``.
+    It redraws in `on_update` and at no other time. What tasks print meanwhile appears above it.
+    Displays that draw at the same time stand one below the other, each with its share of the rows.
+    In a notebook it is one output of the cell, redrawn at most twice a second. Where standard
+    output is no terminal (a file, a pipe, a build server), and while a `rich.live.Live` of somebody
+    else is drawn there, plain lines are written instead, at every 5 % or 30 seconds. Nothing that
+    happens to the terminal reaches the run. The last line says how many items are ok and how many
+    failed: ``90 ok, 10 failed``.
 
     Example:
         ```python
@@ -70,7 +73,7 @@ class BaseDashboard(DashboardProtocol):
     _name: str = "pipeline"
     _viewer: Viewer | None = None
     _view: View | None = None
-    _terminal: Terminal | NotebookCell | None = None
+    _pane: Pane | NotebookCell | None = None
     _log: PlainLog | None = None
 
     @named_options
@@ -94,26 +97,22 @@ class BaseDashboard(DashboardProtocol):
         self._viewer = self._view = None
         self._name = getattr(pipeline, "name", self._name)
         if self._draws and (display := kernel_display(sys.stdout)) is not None:
-            self._terminal = NotebookCell(display)
-            self._terminal.open()
-            return
-        if self._draws and _can_draw_on(sys.stdout):
-            screen = AlternateScreen if self._fills_screen else LiveArea
-            terminal = screen(sys.stdout)
-            if terminal.can_draw:
-                self._terminal = terminal
-                terminal.open()
-                return
-        self._log = PlainLog(sys.stdout, self._name)
+            self._pane = NotebookCell(display)
+            self._pane.open()
+        elif self._draws and _can_draw_on(sys.stdout):
+            self._pane = open_pane(sys.stdout, fills_screen=self._fills_screen)
+        if self._pane is None:
+            self._log = PlainLog(stream_above(), self._name)
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Show a snapshot."""
         shown = self._see(snapshot)
+        self._give_way()
         if self._log is not None:
             self._log.update(shown)
-        elif self._terminal is not None:
+        elif self._pane is not None:
             try:
-                self._terminal.draw(self.render(snapshot))
+                self._pane.draw(self.render(snapshot))
             except BaseException:
                 self._close()  # at once: the run may go on for hours
                 raise
@@ -121,17 +120,18 @@ class BaseDashboard(DashboardProtocol):
     def on_finish(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> None:
         """Leave the last frame, and the terminal as it was found. Does nothing the second time."""
         counts = self._counts(results, summary)
+        self._give_way()
         log, self._log = self._log, None
         if log is not None:
             log.finish(self._view, summary, counts)
-        terminal, self._terminal = self._terminal, None
-        if terminal is not None:
+        pane, self._pane = self._pane, None
+        if pane is not None:
             last = None
             try:
                 if self._view is not None:
                     last = self._last_frame(self._view.snapshot)
             finally:
-                terminal.close(last, counts)
+                pane.close(last, counts)
 
     def _last_frame(self, snapshot: DashboardSnapshot) -> RenderableType:
         return self.render(snapshot)
@@ -146,8 +146,13 @@ class BaseDashboard(DashboardProtocol):
         return self._view
 
     def _printed(self, most: int) -> list[str]:
-        """The last lines that others have printed meanwhile."""
-        return []
+        """The last lines that others have printed meanwhile, as plain text, the newest last.
+
+        Args:
+            most: How many; there are never more than 200. None are known where nothing is captured,
+                because there is no terminal.
+        """
+        return self._pane.printed(most) if isinstance(self._pane, Pane) else []
 
     def _counts(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> str:
         stats = getattr(results, "stats", None)
@@ -159,21 +164,25 @@ class BaseDashboard(DashboardProtocol):
             stats.items_processed, stats.items_failed, stats.items_dropped, stats.items_cancelled
         )
 
+    def _give_way(self) -> None:
+        """Go on with plain lines where somebody else has begun to draw on the terminal."""
+        if isinstance(self._pane, Pane) and not self._pane.hold():
+            self._pane = None
+            self._log = PlainLog(stream_above(), self._name)
+
     def _close(self) -> None:
         self._log = None
-        terminal, self._terminal = self._terminal, None
-        if terminal is not None:
-            terminal.close()
+        pane, self._pane = self._pane, None
+        if pane is not None:
+            pane.close()
 
 
-def _can_draw_on(stream: TextIO | None) -> bool:
-    """Whether a stream is a terminal that nobody else is drawing on.
+def _can_draw_on(stream: TextIO | None) -> TypeGuard[TextIO]:
+    """Whether a stream is a terminal that shows what is drawn on it.
 
     Not one: a stream that leads elsewhere, a "dumb" terminal (or on POSIX one without a name), and
     the terminal of a build server, which nobody is looking at.
     """
-    if is_captured(stream):
-        return False
     name = os.environ.get("TERM", "" if os.name == "posix" else "windows").lower()
     builds = os.environ.get("CI", "").lower() not in ("", "0", "false")
     return is_terminal(stream) and name not in ("", "dumb", "unknown") and not builds

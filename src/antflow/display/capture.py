@@ -2,7 +2,12 @@
 
 Standard output and standard error are replaced by a `CapturedStream` each, and log handlers that
 hold the old ones are given the new ones; whole lines go to whoever draws. Afterwards all is as it
-was. A captured stream that somebody has kept then writes to the stream it stood for.
+was. A captured stream that somebody has kept then writes to the stream it stood for, or to the
+capture that has begun there since.
+
+A `rich.live.Live` of the user's that begins meanwhile writes to a captured stream too, in cursor
+movements. It is held back as it is until the display steps aside (`Capture.hand_over`), and then
+reaches the terminal whole.
 """
 
 from __future__ import annotations
@@ -10,11 +15,19 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from threading import RLock
 from typing import Any, TextIO, cast
 
+from antflow.display.lines import shown
+from antflow.display.rich_live import is_live_up
+from antflow.display.terminal import device_of
+
 LONGEST_LINE = 65536
 """Characters of an unfinished line that are held back; then it is taken for a line."""
+
+MOST_HELD_BACK = 1_000_000
+"""Characters of somebody's `Live` that are held back; then they are taken for lines."""
 
 
 class CapturedStream:
@@ -37,25 +50,23 @@ class CapturedStream:
         """Whether it captures, rather than passing on."""
         return self._emit is not None
 
+    @property
+    def origin(self) -> TextIO:
+        """The stream it stands for."""
+        return self._stream
+
     def write(self, text: str) -> int:
         """Take some text. Lines are handed on when they are complete."""
-        emit = self._emit
-        if emit is None:
-            return self._stream.write(text)
+        if self._emit is None:
+            return _target(self._stream).write(text)
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         with self._lock:
-            lines, newline, rest = text.rpartition("\n")
-            if newline:
-                lines = "".join([*self._pending, lines, newline])
-                self._pending.clear()
-                self._pending_length = 0
-            if rest:
-                self._pending.append(rest)
-                self._pending_length += len(rest)
-            if self._pending_length > LONGEST_LINE:
-                lines += self._take_pending()
-        if lines:
+            emit = self._emit
+            lines = self._take_lines(text)
+        if emit is None:
+            _target(self._stream).write(lines)  # it was released just now
+        elif lines:
             emit(lines)
         return len(text)
 
@@ -67,18 +78,58 @@ class CapturedStream:
     def flush(self) -> None:
         """Nothing is held back but an unfinished line, which has no place to go yet."""
         if self._emit is None:
-            self._stream.flush()
+            _target(self._stream).flush()
 
     def release(self) -> None:
         """Hand on what is left, and pass everything on from now on."""
         with self._lock:
             emit, self._emit = self._emit, None
-            rest = self._take_pending() if self._pending else ""
+            rest = self._take_pending()
         if emit is not None and rest:
-            emit(rest)
+            emit(rest + "\n")
+
+    def hand_over(self) -> None:
+        """Write what is left as it is, and pass everything on from now on."""
+        with self._lock, suppress(Exception):  # nobody may write in between
+            self._emit = None
+            self._stream.write(self._take_pending())
+            self._stream.flush()
+
+    def forget(self) -> None:
+        """Pass everything on from now on; what is left is somebody else's."""
+        self._lock = RLock()
+        self._emit = None
+        self._pending.clear()
+
+    def _take_lines(self, text: str) -> str:
+        if self._emit is None:
+            return text
+        if self._pending_length < MOST_HELD_BACK and is_live_up():
+            self._hold_back(text)
+            return ""
+        lines, newline, rest = text.rpartition("\n")
+        if newline:
+            lines = self._take_pending() + lines + newline
+        self._hold_back(rest)
+        if self._pending_length > LONGEST_LINE:
+            lines += self._take_what_is_long()
+        return lines
+
+    def _take_what_is_long(self) -> str:
+        text = self._take_pending()
+        last = text.rpartition("\n")[2]
+        if "\r" in last and len(visible := shown(last)) <= LONGEST_LINE // 2:
+            self._hold_back(visible)  # a bar that is drawn in one line, over and over
+            return text[: len(text) - len(last)]
+        return text + "\n"
+
+    def _hold_back(self, text: str) -> None:
+        if text:
+            self._pending.append(text)
+            self._pending_length += len(text)
 
     def _take_pending(self) -> str:
-        text = "".join(self._pending) + "\n"
+        text = "".join(self._pending)
         self._pending.clear()
         self._pending_length = 0
         return text
@@ -91,43 +142,80 @@ class Capture:
     """Captures standard output, standard error, and the log handlers that write to them.
 
     Args:
+        stream: The terminal. What leads elsewhere is left alone.
         emit: Called with text that ends in a newline, from any thread.
     """
 
-    def __init__(self, emit: Callable[[str], None]) -> None:
+    def __init__(self, stream: TextIO, emit: Callable[[str], None]) -> None:
+        self._device = device_of(stream)
         self._emit = emit
         self._replaced: list[tuple[str, TextIO, CapturedStream]] = []
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO, CapturedStream]] = []
 
     def start(self) -> None:
-        """Begin. A stream that does not lead to a terminal is left alone."""
+        """Begin; or take in what is not captured yet."""
         for name in ("stdout", "stderr"):
             stream: TextIO | None = getattr(sys, name)
             if stream is None or is_captured(stream) or not is_terminal(stream):
                 continue
+            stream = origin_of(stream)
+            if device_of(stream) != self._device:
+                continue
             captured = CapturedStream(stream, self._emit)
             setattr(sys, name, cast(TextIO, captured))
             self._replaced.append((name, stream, captured))
+            _capturing[id(stream)] = captured
             for handler in _stream_handlers():
-                if handler.stream is stream:
+                if origin_of(handler.stream) is stream:
                     handler.setStream(cast(TextIO, captured))
                     self._handlers.append((handler, stream, captured))
 
     def stop(self) -> None:
         """Put everything back. What somebody else has replaced in the meantime stays."""
+        self._put_back(CapturedStream.release)
+
+    def hand_over(self) -> None:
+        """Put everything back, and leave the terminal to a `Live`, with what it wrote so far."""
+        self._put_back(CapturedStream.hand_over)
+
+    def forget(self) -> None:
+        """Put nothing back and write nothing: this is a child process, after a fork."""
+        for _, stream, captured in self._replaced:
+            _capturing.pop(id(stream), None)
+            captured.forget()
+
+    def _put_back(self, release: Callable[[CapturedStream], None]) -> None:
         for handler, stream, captured in self._handlers:
             if handler.stream is captured:
                 handler.setStream(stream)
         for name, stream, captured in reversed(self._replaced):
             if getattr(sys, name) is captured:
                 setattr(sys, name, stream)
-            captured.release()
+            if _capturing.get(id(stream)) is captured:
+                del _capturing[id(stream)]
+            release(captured)
         self._handlers.clear()
         self._replaced.clear()
 
 
+_capturing: dict[int, CapturedStream] = {}
+"""What stands for a stream now, by the identity of the stream."""
+
+
+def _target(stream: TextIO) -> TextIO | CapturedStream:
+    """Where to write what is meant for a stream."""
+    return _capturing.get(id(stream), stream)
+
+
+def origin_of(stream: TextIO) -> TextIO:
+    """The stream behind a captured one; any other is its own origin."""
+    while isinstance(stream, CapturedStream):
+        stream = stream.origin
+    return stream
+
+
 def is_captured(stream: object) -> bool:
-    """Whether somebody captures what is written to a stream."""
+    """Whether a display captures what is written to a stream."""
     return isinstance(stream, CapturedStream) and stream.is_active
 
 

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+from contextlib import suppress
 from typing import Any, TextIO
 
 from antflow.display.canvas import known_encoding
+
+LONGEST_WAIT = 1.0
+"""Seconds that `SafeStream.write_at_once` waits for a terminal that takes nothing."""
+
+PIECE_BYTES = 256
+"""What a terminal that takes anything takes at once."""
 
 
 class SafeStream:
@@ -39,7 +47,7 @@ class SafeStream:
         if stream is None:
             return False
         if not text.isascii():
-            text = text.encode(self.encoding, "replace").decode(self.encoding)
+            text = self._encode(text).decode(self.encoding)
         try:
             stream.write(text)
             stream.flush()
@@ -51,6 +59,27 @@ class SafeStream:
                 _discard_pending(stream)
             return False
         return True
+
+    def write_at_once(self, text: str) -> None:
+        """Write past all buffers, for a signal handler: it may stand in the middle of a `write`.
+
+        What the terminal does not take is left out: a process that is to end must not hang on a
+        terminal that somebody has halted with Ctrl-S.
+        """
+        if self._stream is None:
+            return
+        try:
+            target = self._stream.fileno()
+        except (OSError, ValueError, AttributeError):
+            self.write(text)
+            return
+        rest = self._encode(text)
+        with suppress(OSError, ValueError):
+            while rest and select.select([], [target], [], LONGEST_WAIT)[1]:
+                rest = rest[os.write(target, rest[:PIECE_BYTES]) :]
+
+    def _encode(self, text: str) -> bytes:
+        return text.encode(self.encoding, "replace")
 
 
 def _discard_pending(stream: Any) -> None:

@@ -1,0 +1,190 @@
+"""The two ways of drawing on a terminal, as text that is to be written.
+
+A `LiveArea` is the last lines of the screen: what others print goes above it. An `AlternateScreen`
+is the whole of a second screen: what others print is kept, and comes when the first screen is back.
+
+Only the rows that differ from those before are drawn. The cursor rests at the start of the last
+one, so that nothing scrolls and the ``^C`` of a keyboard ends up where it is soon repaired. Nothing
+is written here, and nothing is locked: both is for `Screen`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+
+from antflow.display.lines import PLAIN
+from antflow.display.terminal import Row, Size
+
+HIDE_CURSOR = "\x1b[?25l"
+SHOW_CURSOR = "\x1b[?25h"
+ENTER_SCREEN = "\x1b[?1049h"
+LEAVE_SCREEN = "\x1b[?1049l"
+ERASE_LINE_END = "\x1b[K"
+ERASE_BELOW = "\x1b[J"
+
+MOST_LINES_KEPT = 1000
+"""Printed lines that are kept while the alternate screen is up."""
+
+
+class Area(ABC):
+    """What both ways of drawing share."""
+
+    def __init__(self) -> None:
+        self._drawn: list[Row] = []
+
+    @abstractmethod
+    def opening(self) -> str:
+        """What is written first, and again when the program goes on after a stop."""
+
+    @abstractmethod
+    def paint(self, rows: list[Row], size: Size, whole: bool) -> str:
+        """What turns the rows that are drawn into these, or draws them all."""
+
+    @abstractmethod
+    def say(self, lines: Sequence[str], *, is_frame: bool = False) -> str:
+        """Leave lines behind for good; the area is drawn again if this is not empty.
+
+        Args:
+            lines: The lines, without newlines.
+            is_frame: They are the last frame of a display: none of them may be lost.
+        """
+
+    @abstractmethod
+    def pause(self) -> str:
+        """What gives the terminal back while the program is stopped. `opening` is the way back."""
+
+    @abstractmethod
+    def closing(self) -> str:
+        """What gives the terminal back for good: all that was said is on the first screen."""
+
+    @abstractmethod
+    def switching(self) -> str:
+        """What makes room for another kind of area, which is going to draw the same rows."""
+
+
+class LiveArea(Area):
+    """The last lines of the screen."""
+
+    def opening(self) -> str:
+        """Hide the cursor."""
+        return HIDE_CURSOR
+
+    def paint(self, rows: list[Row], size: Size, whole: bool) -> str:
+        """From the top to the bottom, with a newline between two rows."""
+        drawn = self._drawn
+        if rows == drawn and not whole:
+            return ""
+        pieces = [self._to_top()]
+        if whole and drawn:
+            pieces.append(ERASE_BELOW)
+        for index, row in enumerate(rows):
+            if index:
+                pieces.append("\r\n")
+            if whole or index >= len(drawn) or row != drawn[index]:
+                pieces.append(row.text)
+                if row.cells < size.columns:  # in the last column it would erase what it stands on
+                    pieces.append(ERASE_LINE_END)
+        if not rows:
+            pieces.append(ERASE_BELOW)
+        elif len(drawn) > len(rows) and not whole:  # then there is a line below
+            pieces.append(f"\r\n{ERASE_BELOW}\x1b[A")
+        pieces.append("\r")
+        self._drawn = rows
+        return "".join(pieces)
+
+    def say(self, lines: Sequence[str], *, is_frame: bool = False) -> str:
+        """Print them where the area was."""
+        return f"{self.switching()}{_printed(lines)}{PLAIN}" if lines else ""
+
+    def pause(self) -> str:
+        """Leave the rows, and go below them."""
+        # Should this come in the middle of a frame, what is below is of the frame before.
+        text = f"{PLAIN}\r\n{ERASE_BELOW}" if self._drawn else ""
+        self._drawn = []
+        return text
+
+    def closing(self) -> str:
+        """Leave the rows, and go below them."""
+        return self.pause()
+
+    def switching(self) -> str:
+        """Take the rows away."""
+        text = self._to_top() + ERASE_BELOW if self._drawn else ""
+        self._drawn = []
+        return text
+
+    def _to_top(self) -> str:
+        return "\r" + (f"\x1b[{len(self._drawn) - 1}A" if len(self._drawn) > 1 else "")
+
+
+class AlternateScreen(Area):
+    """The whole of a second screen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_up = False
+        self._frames: list[str] = []  # frames with nothing before them that is still kept
+        self._kept: deque[tuple[str, bool]] = deque()
+        self._lines_kept = 0
+        self._lines_lost = 0
+
+    def opening(self) -> str:
+        """Enter the second screen."""
+        self._is_up = True
+        self._drawn = []
+        return f"{ENTER_SCREEN}{HIDE_CURSOR}\x1b[H{ERASE_BELOW}"
+
+    def paint(self, rows: list[Row], size: Size, whole: bool) -> str:
+        """Each row at its place."""
+        drawn, self._drawn = self._drawn, rows
+        pieces: list[str] = []
+        for index, row in enumerate(rows):
+            if whole or index >= len(drawn) or row != drawn[index]:
+                pieces.append(f"\x1b[{index + 1}H{row.text}")
+                if row.cells < size.columns:
+                    pieces.append(ERASE_LINE_END)
+        if (whole or len(drawn) > len(rows)) and len(rows) < size.rows:
+            pieces.append(f"\x1b[{len(rows) + 1}H{ERASE_BELOW}")
+        if pieces:
+            pieces.append(f"\x1b[{max(len(rows), 1)}H")
+        return "".join(pieces)
+
+    def say(self, lines: Sequence[str], *, is_frame: bool = False) -> str:
+        """Keep them for the first screen."""
+        if is_frame and lines:
+            lines = [PLAIN + lines[0], *lines[1:]]  # what was printed before may have left a colour
+        self._kept.extend((line, is_frame) for line in lines)
+        self._lines_kept += 0 if is_frame else len(lines)
+        while self._lines_kept > MOST_LINES_KEPT:
+            line, was_frame = self._kept.popleft()
+            if was_frame:
+                self._frames.append(line)
+            else:
+                self._lines_kept -= 1
+                self._lines_lost += 1
+        return ""
+
+    def pause(self) -> str:
+        """Leave the second screen; what is kept stays kept."""
+        text = PLAIN + LEAVE_SCREEN if self._is_up else ""
+        self._is_up = False
+        return text
+
+    def closing(self) -> str:
+        """Leave the second screen, and print what was kept."""
+        lost = self._lines_lost
+        note = [f"({lost} earlier lines were not kept)"] if lost else []
+        # The tuple is made in one step: at the end of the program another thread may go on keeping.
+        lines = [*self._frames, *note, *(line for line, _ in tuple(self._kept))]
+        # First the screen and the cursor, so that a pipe that breaks now has not kept them.
+        return f"{self.pause()}{SHOW_CURSOR}{_printed(lines)}{PLAIN}"
+
+    def switching(self) -> str:
+        """Leave the second screen, and print what was kept."""
+        return self.closing()
+
+
+def _printed(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\r\n" for line in lines)

@@ -1,0 +1,36 @@
+"""Whether somebody draws with a `rich.live.Live` (a progress bar, a status) of their own."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO, cast
+
+import rich
+from rich.console import Console
+from rich.file_proxy import FileProxy
+
+
+def is_live_up() -> bool:
+    """Whether a `Live` is drawing on standard output, or on the console of the whole program."""
+    proxies = isinstance(sys.stdout, FileProxy) or isinstance(sys.stderr, FileProxy)
+    return proxies or _live_console() is not None
+
+
+def stream_above() -> TextIO | None:
+    """Standard output, in such a way that what is written appears above a `Live`."""
+    stream: TextIO | None = sys.stdout
+    console = _live_console()
+    if console is None or stream is None or isinstance(sys.stdout, FileProxy):
+        return stream
+    return cast(TextIO, FileProxy(console, stream))
+
+
+def _live_console() -> Console | None:
+    """The program's console if a `Live` is on it.
+
+    One that does not redirect standard output is known to nobody but its console, which has no
+    public way to ask. The console is not made by asking: its colors would be settled too early.
+    """
+    console: Console | None = getattr(rich, "_console", None)
+    live = getattr(console, "_live_stack", None) or getattr(console, "_live", None)
+    return console if live else None

@@ -1,0 +1,124 @@
+"""The terminal is given back when a signal ends or stops the program.
+
+While anything is drawn, the signals that would end or stop the program without a word (SIGTERM,
+SIGHUP, SIGQUIT, Ctrl-Z) are handled here: the terminal is given back, and then the signal does what
+it always does, so that the exit code is right. Only where the handler is the default one: whoever
+has set another, `graceful_signals` among them, has a plan of their own, and theirs stays. Python
+lets the main thread alone set handlers; what is opened in another thread does without.
+
+A handler runs between any two steps of the main thread, also in the middle of a frame. The end does
+not mind that. A stop does: it waits until the frame is drawn, see `catch_up`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import suppress
+from types import FrameType
+from typing import Protocol
+
+
+class Restorable(Protocol):
+    """What draws on a terminal."""
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a handler that runs now stands in the middle of its drawing."""
+        ...
+
+    def end(self) -> None:
+        """Give the terminal back for good; nothing more will run."""
+
+    def pause(self) -> None:
+        """Give the terminal back for a while."""
+
+    def resume(self) -> None:
+        """Draw again; also called when nothing was paused."""
+
+
+_watched: list[Restorable] = []
+_stop_is_due = False
+_has_stopped = False
+
+
+def watch(screen: Restorable) -> None:
+    """Look after a screen from now on."""
+    _watched.append(screen)
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in _HANDLERS.items():
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, handler)
+
+
+def unwatch(screen: Restorable) -> None:
+    """Look after a screen no longer; after the last one the handlers are as they were."""
+    _watched.remove(screen)
+    if not _watched:
+        _restore_handlers()
+
+
+def forget() -> None:
+    """In a child process after a fork: the terminal is the parent's."""
+    _watched.clear()
+    _restore_handlers()
+
+
+def catch_up() -> None:
+    """Called after each frame: a stop that came in the middle of it happens now."""
+    global _stop_is_due
+    if _stop_is_due and threading.current_thread() is threading.main_thread():
+        _stop_is_due = False
+        signal.raise_signal(signal.SIGTSTP)
+
+
+def _restore_handlers() -> None:
+    # In another thread they stay, and with nothing to look after they do what the default does.
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in _HANDLERS.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _on_end(number: int, _: FrameType | None) -> None:
+    for screen in tuple(_watched):
+        with suppress(Exception):  # whatever happens here, the program ends
+            screen.end()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
+def _on_stop(number: int, _: FrameType | None) -> None:
+    global _stop_is_due, _has_stopped
+    if any(screen.is_interrupted for screen in _watched):
+        _stop_is_due = True
+        return
+    for screen in tuple(_watched):
+        screen.pause()
+    _has_stopped = True
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)  # the program stands here until it is continued
+    _on_continue(number, None)
+
+
+def _on_continue(_: int, __: FrameType | None) -> None:
+    global _has_stopped
+    if _has_stopped:  # at once: as soon as anything is drawn, the next stop may come
+        _has_stopped = False
+        signal.signal(signal.SIGTSTP, _on_stop)
+    for screen in tuple(_watched):
+        screen.resume()
+
+
+_HANDLERS = {
+    getattr(signal, name): handler
+    for name, handler in (
+        ("SIGINT", _on_end),  # Python's own handler is another than the default
+        ("SIGTERM", _on_end),
+        ("SIGHUP", _on_end),
+        ("SIGQUIT", _on_end),
+        ("SIGTSTP", _on_stop),
+        ("SIGCONT", _on_continue),
+    )
+    if hasattr(signal, name)
+}
