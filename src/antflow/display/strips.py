@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, groupby
+from itertools import groupby
 from math import ceil
 
 from rich.cells import cell_len
@@ -58,7 +58,7 @@ class WorkerMap:
         if rows < 2:
             return []
         if len(self._strips) >= rows:
-            everybody = tuple(chain.from_iterable(strip.doing for strip in self._strips))
+            everybody = tuple(each for strip in self._strips for each in strip.doing)
             busy = sum(strip.busy for strip in self._strips)
             return WorkerMap(self._canvas, [WorkerStrip("all", everybody, busy)]).lines(rows)
         per_cell = 1
