@@ -58,7 +58,9 @@ class WorkerMap:
         if rows < 2:
             return []
         if len(self._strips) >= rows:
-            everybody = tuple(each for strip in self._strips for each in strip.doing)
+            everybody: tuple[Doing, ...] = ()
+            for strip in self._strips:
+                everybody += strip.doing
             busy = sum(strip.busy for strip in self._strips)
             return WorkerMap(self._canvas, [WorkerStrip("all", everybody, busy)]).lines(rows)
         per_cell = 1
