@@ -58,11 +58,11 @@ class WorkerMap:
         if rows < 2:
             return []
         if len(self._strips) >= rows:
-            everybody: tuple[Doing, ...] = ()
+            everybody: list[Doing] = []
             for strip in self._strips:
-                everybody += strip.doing
+                everybody.extend(strip.doing)
             busy = sum(strip.busy for strip in self._strips)
-            return WorkerMap(self._canvas, [WorkerStrip("all", everybody, busy)]).lines(rows)
+            return WorkerMap(self._canvas, [WorkerStrip("all", tuple(everybody), busy)]).lines(rows)
         per_cell = 1
         while self.rows(per_cell) >= rows:
             per_cell *= 2
