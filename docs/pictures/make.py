@@ -85,7 +85,7 @@ def pictures() -> dict[str, bytes]:
     with patch("time.time", return_value=0.0):
         snapshots = run_virtual(lambda: snapshots_until(MOMENT), seed=1)
     return {
-        f"{level}.svg": svg(snapshots, level, *size, title="antflow").encode()
+        f"{level}.svg": svg(snapshots, level, *size, title="antflow", name="shop").encode()
         for level, size in SIZES.items()
     }
 

@@ -381,3 +381,12 @@ def test_picture_stands_alone(level: str) -> None:
     assert "\x1b" not in picture
     if level != "log":
         assert "%" in picture
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_name_is_shown_where_there_is_one(level: str) -> None:
+    """A pipeline is called by the name it was given, so that two on one screen are told apart."""
+    display = create(level)
+    display._name = "nightly[/red]"
+    assert any("nightly[/red]  " in line for line in lines_of(display, make_snapshot(), 120, 30))
+    assert ("pipeline" in "".join(lines_of(level, make_snapshot(), 120, 30))) == (level == "full")

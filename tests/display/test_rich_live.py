@@ -117,7 +117,7 @@ asyncio.run(main())
     assert (counted(lines, "TOP"), counted(lines, "BOTTOM")) == (1, 1)
     assert [line for line in lines if line.startswith("printed")] == PRINTED
     assert lines.count("logged") == 1
-    assert counted(lines, "─") + counted(lines, "━") + counted(lines, "● running") >= 1
+    assert counted(lines, "mine  ─") + counted(lines, "mine  ━") + counted(lines, "● running") >= 1
     assert sum(line.endswith("20 ok, 0 failed") for line in lines) >= 1
     given_back = screen.raw.index(b"TOP")
     assert not OURS.search(screen.raw[given_back:])

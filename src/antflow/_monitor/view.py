@@ -26,6 +26,9 @@ from antflow._monitor.progress import Progress, progress
 from antflow._monitor.throughput import Throughput
 from antflow._monitor.workers import WorkerStrip, worker_strips
 
+UNNAMED = "pipeline"
+"""What a pipeline is called that was given no name."""
+
 RECENT = 10.0
 """Seconds over which it is judged where the time goes, while a run goes on."""
 
@@ -76,6 +79,7 @@ class View:
     """What is worth showing of a run at one moment.
 
     Attributes:
+        name: The pipeline's.
         snapshot: What it was made from.
         progress: How far the run is.
         forecast: How long it will still take, if that can be said.
@@ -88,6 +92,7 @@ class View:
         loop: Whether something blocks the event loop.
     """
 
+    name: str
     snapshot: DashboardSnapshot
     progress: Progress
     forecast: Forecast | None
@@ -110,10 +115,12 @@ class Viewer:
 
     Args:
         total: How many items there will be, where the snapshots do not know it.
+        name: The pipeline's.
     """
 
-    def __init__(self, total: int | None = None) -> None:
+    def __init__(self, total: int | None = None, name: str = UNNAMED) -> None:
         self._total = total
+        self._name = name
         self._view: View | None = None
         self._pace = Pace()
         self._throughput = Throughput()
@@ -136,6 +143,7 @@ class Viewer:
         stall = snapshot.loop.last_stall
         bottleneck = find_bottleneck(stages, whole, span, snapshot.state, stall)
         return View(
+            name=self._name,
             snapshot=snapshot,
             progress=shown,
             forecast=self._pace.forecast,

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from antflow._core.snapshot import LoopStall, RunState
 from antflow._monitor.progress import Progress
-from antflow._monitor.view import View
+from antflow._monitor.view import UNNAMED, View
 from antflow.display.canvas import Canvas
 from antflow.display.numbers import clock, duration_text, forecast_text, rate_text
 
@@ -47,9 +47,12 @@ class Part(NamedTuple):
 
 
 def bar_line(
-    canvas: Canvas, view: View, longest_bar: int | None = None, counts: bool = False
+    canvas: Canvas,
+    view: View,
+    longest_bar: int | None = None,
+    counts: bool = False,
 ) -> Text:
-    """Bar, percent, done of total, rate, what is left, elapsed; what does not fit is left out.
+    """Name, bar, percent, done of total, rate, time left, time gone; what does not fit is left out.
 
     Args:
         canvas: Room; one row of it is used.
@@ -69,6 +72,9 @@ def bar_line(
     parts.append(Part(5, [(clock(progress.elapsed), "dim")]))
     if counts:
         parts.append(Part(-1, counts_pieces(progress)))
+    if view.name != UNNAMED:
+        shown = canvas.crop(canvas.text(view.name), max(canvas.width // 4, 1))
+        parts.insert(0, Part(6, [(shown, "bold")]))
     kept = fitting(parts, canvas.width)
     if bar in kept:
         spare = canvas.width - _width(kept) + bar.cells
@@ -77,7 +83,7 @@ def bar_line(
     return _joined(canvas, kept)
 
 
-def header_line(canvas: Canvas, view: View, name: str) -> Text:
+def header_line(canvas: Canvas, view: View) -> Text:
     """State, name of the pipeline, workers, and whether the event loop gets its turns."""
     state = view.progress.state
     word = STATE_WORDS.get(state, state)
@@ -85,7 +91,7 @@ def header_line(canvas: Canvas, view: View, name: str) -> Text:
     workers = sum(len(strip.doing) for strip in view.workers)
     parts = [
         Part(0, [(f"{canvas.glyphs.dot} {word}", style)]),
-        Part(1, [(canvas.crop(canvas.text(name), max(canvas.width // 2, 1)), "bold")]),
+        Part(1, [(canvas.crop(canvas.text(view.name), max(canvas.width // 2, 1)), "bold")]),
         Part(2, [(f"{workers} workers" if workers != 1 else "1 worker", "dim")]),
     ]
     if view.loop.lag >= 0.001 and not view.is_over:

@@ -19,7 +19,7 @@ from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
 from antflow._monitor.progress import counts_text
-from antflow._monitor.view import View, Viewer
+from antflow._monitor.view import UNNAMED, View, Viewer
 from antflow.display.capture import is_terminal
 from antflow.display.notebook import NotebookCell, kernel_display
 from antflow.display.plain import PlainLog
@@ -70,7 +70,7 @@ class BaseDashboard(DashboardProtocol):
 
     # Class attributes, so that a subclass need not call __init__.
     _expected: int = 0
-    _name: str = "pipeline"
+    _name: str = UNNAMED
     _viewer: Viewer | None = None
     _view: View | None = None
     _pane: Pane | NotebookCell | None = None
@@ -139,7 +139,7 @@ class BaseDashboard(DashboardProtocol):
     def _see(self, snapshot: DashboardSnapshot) -> View:
         """What is worth showing, as far as this display has seen the run."""
         if self._viewer is None:
-            self._viewer = Viewer(self.total or None)
+            self._viewer = Viewer(self.total or None, self._name)
         if self.start_time is None:
             self.start_time = snapshot.timestamp - snapshot.elapsed
         self._view = self._viewer.see(snapshot)

@@ -98,7 +98,7 @@ class FullDashboard(BaseDashboard):
         rows = share(canvas.height, wishes, more)
         _, _, for_stages, for_stalls, for_errors, for_why, for_workers, header, *rest = rows
         for_curve, for_log, for_items = rest
-        lines = [header_line(canvas, view, self._name)] if header else []
+        lines = [header_line(canvas, view)] if header else []
         lines.append(bar_line(canvas, view))
         lines += stage_lines(canvas, view.stages, for_stages)
         lines += bottleneck_lines(canvas, view, for_why)

@@ -8,6 +8,7 @@ from io import StringIO
 from rich.console import Console, RenderableType
 
 from antflow._core.snapshot import DashboardSnapshot
+from antflow._monitor.view import UNNAMED
 from antflow.display import create
 
 # Rich's own template asks a server for a font; this one takes what the reader's machine has. Each
@@ -52,6 +53,7 @@ def svg(
     width: int = 80,
     height: int = 24,
     title: str = "",
+    name: str = UNNAMED,
 ) -> str:
     """Draw a moment of a run as a display would show it.
 
@@ -61,6 +63,7 @@ def svg(
         width: Columns of the terminal in the picture.
         height: Rows it may have.
         title: Text in its title bar.
+        name: The pipeline's.
 
     Returns:
         An SVG document. It refers to nothing outside itself, and is the same for the same ones.
@@ -77,6 +80,7 @@ def svg(
         legacy_windows=False,
     )
     display = create(level)
+    display._name = name  # noqa: SLF001 - it is begun by nobody, and so told no pipeline
     frame: RenderableType = ""
     for snapshot in snapshots:
         frame = display.render(snapshot)
