@@ -385,8 +385,19 @@ def test_picture_stands_alone(level: str) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_name_is_shown_where_there_is_one(level: str) -> None:
-    """A pipeline is called by the name it was given, so that two on one screen are told apart."""
+    """A pipeline is called by its own name, once, so that two on one screen are told apart."""
     display = create(level)
     display._name = "nightly[/red]"
-    assert any("nightly[/red]  " in line for line in lines_of(display, make_snapshot(), 120, 30))
+    assert "".join(lines_of(display, make_snapshot(), 120, 30)).count("nightly[/red]  ") == 1
     assert ("pipeline" in "".join(lines_of(level, make_snapshot(), 120, 30))) == (level == "full")
+
+
+def test_blocked_loop_is_told_once() -> None:
+    """Where it holds the run back, the sentence about that says it, and no other line."""
+    snapshot = make_snapshot()
+    stall = LoopStall(0.4, 999.0, "Parse", "Parse-W3", 7, "app.py:41 in parse", "time.sleep(1)")
+    snapshot.loop = LoopHealth(0.1, 100, 100.0, stall)
+    for level in ("detailed", "full"):
+        text = "\n".join(lines_of(level, snapshot, 120, 30))
+        assert text.count("app.py:41 in parse") == 1
+        assert "▶ Bottleneck: the event loop." in text

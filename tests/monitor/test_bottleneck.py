@@ -59,6 +59,19 @@ def test_slow_stage() -> None:
     assert "Its 10 workers were busy 99% of the time" in watching.last.bottleneck.sentence
 
 
+def test_slow_stage_at_the_beginning() -> None:
+    """While the queues fill up all are busy, and the slow one had to wait for its first items."""
+    stages = [
+        Stage("Fetch", 20, [taking(0.3, 1)]),
+        Stage("Parse", 8, [taking(0.125, 2)]),
+        Stage("Enrich", 10, [taking(0.4, 3)]),
+    ]
+    watching = run_virtual(lambda: watch(stages, range(600)))
+    for second in range(4, 20):
+        found = watching.at(second).bottleneck
+        assert (found.cause, found.stage) == ("stage", "Enrich"), (second, found.sentence)
+
+
 def test_slow_stage_when_the_queue_before_it_is_unbounded() -> None:
     """The first stage was done long ago and has idled since: that is not the source's fault."""
     stages = [

@@ -16,6 +16,7 @@ from math import ceil, inf, prod
 from typing import Literal, NamedTuple
 
 from antflow._core.snapshot import DashboardSnapshot, LoopStall, RunState, StageStats
+from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER
 
 Cause = Literal[
     "stage", "processor", "limit", "retries", "callbacks", "consumer", "source", "loop", "nothing"
@@ -33,12 +34,17 @@ OCCUPIED = 0.85
 AS_OCCUPIED = 0.05
 """A difference that is none."""
 
+NEARLY_OCCUPIED = 0.7
+"""The same for one that much waits for: at the beginning of a run its workers had to wait, too."""
+
 MOSTLY = 0.5
 """The same over a whole run, which has a beginning and an end; and for those who wait."""
 
 LOOP_BLOCKED = 0.2
 """Share of the time from which the event loop comes before everything else."""
 
+HALF_FULL = 0.5
+FULL = 0.9
 HELD_BY_LIMIT = 0.15
 HELD_BY_RETRIES = 0.3
 COMPUTING = 0.9
@@ -193,7 +199,12 @@ def find_bottleneck(
     if highest < mark:
         return NOTHING
     # One before that is as occupied only fills a queue that has room yet.
-    last = max(n for n, each in enumerate(shares) if each.occupied >= highest - AS_OCCUPIED)
+    last = max(
+        index
+        for index, (stage, each) in enumerate(zip(stages, shares, strict=True))
+        if each.occupied >= highest - AS_OCCUPIED
+        or (each.occupied >= NEARLY_OCCUPIED and _is_piling_up(stage, index))
+    )
     return _occupied(stages, last, whole, span, is_over)
 
 
@@ -312,6 +323,12 @@ def _occupied(
     return Bottleneck("stage", name, own.busy, sentence, f"+{more} {noun}: +{gain:.0%}")
 
 
+def _is_piling_up(stage: StageStats, index: int) -> bool:
+    """Whether its queue is half full. The first one's is filled as it is emptied, and tells nothing."""
+    room = stage.capacity or stage.workers * DEFAULT_CAPACITY_PER_WORKER
+    return index > 0 and stage.pending_items >= HALF_FULL * room
+
+
 def _how_busy(stage: StageStats, own: Spent, is_over: bool) -> str:
     count = stage.workers
     if is_over:
@@ -322,10 +339,10 @@ def _how_busy(stage: StageStats, own: Spent, is_over: bool) -> str:
 
 
 def _queue(stage: StageStats, index: int, is_over: bool) -> str:
-    """What waits before it. The first stage's queue is filled as it is emptied: it says nothing."""
+    """What waits before it."""
     if is_over or not index or not stage.pending_items:
         return ""
-    if stage.capacity and stage.pending_items >= 0.9 * stage.capacity:
+    if stage.capacity and stage.pending_items >= FULL * stage.capacity:
         return ", its queue is full"
     return f", {stage.pending_items} items wait for it"
 

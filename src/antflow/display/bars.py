@@ -51,6 +51,7 @@ def bar_line(
     view: View,
     longest_bar: int | None = None,
     counts: bool = False,
+    named: bool = True,
 ) -> Text:
     """Name, bar, percent, done of total, rate, time left, time gone; what does not fit is left out.
 
@@ -59,6 +60,7 @@ def bar_line(
         view: What to show.
         longest_bar: Cells the bar may have; ``None`` = what is left.
         counts: Say how many are ok and failed, too.
+        named: Say whose it is, if the pipeline was given a name.
     """
     progress = view.progress
     bar = Part(1, [(" " * min(SHORTEST_BAR, longest_bar or SHORTEST_BAR), "")])
@@ -72,7 +74,7 @@ def bar_line(
     parts.append(Part(5, [(clock(progress.elapsed), "dim")]))
     if counts:
         parts.append(Part(-1, counts_pieces(progress)))
-    if view.name != UNNAMED:
+    if named and view.name != UNNAMED:
         shown = canvas.crop(canvas.text(view.name), max(canvas.width // 4, 1))
         parts.insert(0, Part(6, [(shown, "bold")]))
     kept = fitting(parts, canvas.width)
@@ -112,8 +114,8 @@ def bottleneck_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
 def stall_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
     """That something has just blocked the event loop, and what."""
     stall = view.loop.last_stall
-    if stall is None or view.is_over:
-        return []
+    if stall is None or view.is_over or view.bottleneck.cause == "loop":
+        return []  # or the sentence about the bottleneck says it
     if view.snapshot.timestamp - stall.timestamp > STALL_SHOWN:
         return []
     return canvas.wrapped(f"{canvas.glyphs.warning} {stall_text(stall)}", rows, "bold red")

@@ -99,7 +99,7 @@ class FullDashboard(BaseDashboard):
         _, _, for_stages, for_stalls, for_errors, for_why, for_workers, header, *rest = rows
         for_curve, for_log, for_items = rest
         lines = [header_line(canvas, view)] if header else []
-        lines.append(bar_line(canvas, view))
+        lines.append(bar_line(canvas, view, named=not header))
         lines += stage_lines(canvas, view.stages, for_stages)
         lines += bottleneck_lines(canvas, view, for_why)
         lines += stall_lines(canvas, view, for_stalls)
