@@ -324,7 +324,7 @@ def _occupied(
 
 
 def _is_piling_up(stage: StageStats, index: int) -> bool:
-    """Whether its queue is half full. The first one's is filled as it is emptied, and tells nothing."""
+    """Whether its queue is half full. The first one's tells nothing: it is filled as it empties."""
     room = stage.capacity or stage.workers * DEFAULT_CAPACITY_PER_WORKER
     return index > 0 and stage.pending_items >= HALF_FULL * room
 
