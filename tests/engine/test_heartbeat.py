@@ -159,15 +159,6 @@ async def goes_on(item: Any) -> Any:
     return item
 
 
-def test_block_at_the_very_end_is_counted(run: Run) -> None:
-    """Where the run is over before anybody could look, the block is counted all the same."""
-    stage = Stage("Parse", 1, [keeps_all_threads_out])
-    for _ in range(3):
-        health = run(snapshot_of(Pipeline([stage]), range(3))).loop
-        assert health.stalls == 1
-        assert health.stalled_seconds > BLOCK / 2
-
-
 def test_block_by_a_function_in_c_is_told_by_its_name(run: Run, caplog: Log) -> None:
     """A task that is no Python at all is named as such."""
     stage = Stage("Wait", 1, [time.sleep], executor="inline")

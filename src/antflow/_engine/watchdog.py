@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from antflow._engine.heartbeat import Heartbeat
 
 
+LONG_TELLING = 0.01
+"""Seconds from which on telling is an excuse for looking late at another loop."""
+
+
 class Watchdog:
     """See the module's text. What stands above "In the thread" may be called anywhere."""
 
@@ -122,25 +126,18 @@ class Watchdog:
             heartbeat.stopped_since = due
             heartbeat.next_look = None
             heartbeat.ask(due)
-        else:
-            self._see(heartbeat, due)
-
-    def _see(self, heartbeat: Heartbeat, due: float) -> None:
-        """If the loop is at work, ask it for its heartbeat."""
-        # So late, this look was held up itself, by one call that let no other thread in. The run
-        # may be over before the loop has been asked: so that it books what it lost, it is told now.
-        is_late = monotonic() - due >= heartbeat.patience
-        if is_late:
-            heartbeat.asked = due
-        if (sight := heartbeat.glance()) is None:
-            heartbeat.asked = heartbeat.answered
+        elif (sight := heartbeat.glance()) is None:
             heartbeat.lag = 0.0
-            return
+        else:
+            self._see(heartbeat, due, sight)
+
+    def _see(self, heartbeat: Heartbeat, due: float, sight: Sight) -> None:
+        """The loop is at work: ask it for its heartbeat."""
         heartbeat.first_sight = sight
-        if not is_late:
+        if (now := monotonic()) - due < heartbeat.patience:
             heartbeat.ask(due)
             return
-        now = monotonic()
+        # So late, this look was held up itself: by one call that let no other thread in.
         heartbeat.next_look = None
         heartbeat.see_workers(due)
         heartbeat.see_stall(due, sight, now)
@@ -164,8 +161,10 @@ class Watchdog:
             self._tell(heartbeat, asked, sight)
 
     def _tell(self, heartbeat: Heartbeat, asked: float, sight: Sight | None) -> None:
+        began = monotonic()
         heartbeat.tell(asked, sight)
-        self._told_at = monotonic()
+        if (now := monotonic()) - began >= LONG_TELLING:
+            self._told_at = now
 
 
 def _next_look(heartbeat: Heartbeat) -> float | None:
