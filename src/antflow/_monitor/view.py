@@ -20,7 +20,9 @@ from antflow._core.snapshot import (
     RunState,
     StageStats,
 )
-from antflow._monitor.bottleneck import Bottleneck, Moment, Spent, find_bottleneck, left_items
+from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
+from antflow._monitor.flow import left_items
+from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.pace import Forecast, Pace
 from antflow._monitor.progress import Progress, progress
 from antflow._monitor.throughput import Throughput
