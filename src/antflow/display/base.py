@@ -98,7 +98,6 @@ class BaseDashboard(DashboardProtocol):
         self._name = getattr(pipeline, "name", self._name)
         if self._draws and (display := kernel_display(sys.stdout)) is not None:
             self._pane = NotebookCell(display)
-            self._pane.open()
         elif self._draws and _can_draw_on(sys.stdout):
             self._pane = open_pane(sys.stdout, fills_screen=self._fills_screen)
         if self._pane is None:
