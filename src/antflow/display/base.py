@@ -22,9 +22,10 @@ from antflow._monitor.progress import counts_text
 from antflow._monitor.view import UNNAMED, View, Viewer
 from antflow.display.capture import is_terminal
 from antflow.display.notebook import NotebookCell, kernel_display
+from antflow.display.pane import Pane
 from antflow.display.plain import PlainLog
 from antflow.display.rich_live import stream_above
-from antflow.display.screen import Pane, open_pane
+from antflow.display.screen import open_pane
 
 __all__ = ["BaseDashboard"]
 
