@@ -267,6 +267,15 @@ def test_bottleneck_is_told_and_marked() -> None:
     assert "│ ▶Enrich 6/10 +100 █ │" in lines_of("compact", snapshot)[1]
 
 
+def test_bottleneck_that_is_cut_is_marked_as_cut() -> None:
+    """Where there is one row for the sentence in the end, it says that there was more."""
+    snapshot = make_snapshot(state="finished")
+    *_, sentence, counts = lines_of("compact", snapshot, 60, 5, last=True)
+    assert sentence.startswith("▶ Bottleneck: Save. ")
+    assert sentence.endswith("…")
+    assert counts == "21446 ok, 256 failed"
+
+
 def test_blocked_loop_is_told() -> None:
     """What blocked the event loop, where and for how long: while it is news, and above the rest."""
     stall = LoopStall(0.452, 990.0, "Parse", "Parse-W3", 7, "app.py:41 in parse", "time.sleep(1)")
