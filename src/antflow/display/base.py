@@ -18,7 +18,7 @@ from antflow._core.options import named_options
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
-from antflow._monitor.progress import counts_text
+from antflow._monitor.progress import counts_of, counts_text
 from antflow._monitor.view import UNNAMED, View, Viewer
 from antflow.display.capture import is_terminal
 from antflow.display.notebook import NotebookCell, kernel_display
@@ -160,9 +160,7 @@ class BaseDashboard(DashboardProtocol):
             if self._view is None:
                 return counts_text(len(results), summary.total_failed)
             stats = self._view.snapshot.pipeline_stats
-        return counts_text(
-            stats.items_processed, stats.items_failed, stats.items_dropped, stats.items_cancelled
-        )
+        return counts_of(stats)
 
     def _give_way(self) -> None:
         """Go on with plain lines where somebody else has begun to draw on the terminal."""
