@@ -1,14 +1,13 @@
-"""What is worth showing, read from snapshots."""
+"""How far a run is, read from snapshots."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antflow import DashboardSnapshot, ErrorSummary, FailedItem, PipelineStats
+from antflow import DashboardSnapshot, ErrorSummary, PipelineStats
 from antflow._core.snapshot import RunState
 from antflow._monitor.progress import Progress, counts_text, progress
-from antflow._monitor.view import error_rows
 
 
 def snapshot_of(
@@ -114,20 +113,3 @@ def test_rate_follows_and_ends_as_a_mean() -> None:
     assert 95 < last.per_second <= 100
     end = snapshot_of(None, done, ok=done, elapsed=40.0, state="finished")
     assert progress(end, earlier=last).per_second == done / 40
-
-
-def test_errors_by_type_newest_first() -> None:
-    """Types come in the order they were last seen; those not kept any more come last."""
-    failures = [
-        FailedItem(n, f"text {n}", kind, "Fetch", 1, float(n))
-        for n, kind in enumerate(["A", "B", "A", "C"])
-    ]
-    summary = ErrorSummary(9, {"Old": 5, "A": 2, "B": 1, "C": 1}, {}, failures)
-    rows = error_rows(summary)
-    assert [(row.error_type, row.count) for row in rows] == [
-        ("C", 1),
-        ("A", 2),
-        ("B", 1),
-        ("Old", 5),
-    ]
-    assert [row.newest and row.newest.error for row in rows] == ["text 3", "text 2", "text 1", None]
