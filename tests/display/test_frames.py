@@ -178,6 +178,23 @@ def test_full_lists_what_takes_longest() -> None:
     assert first.split() == [oldest.worker_name, "0:29", "fetch_page", oldest.current_item_id]
 
 
+def test_full_says_what_a_worker_does() -> None:
+    """What a task says of itself stands instead of its name; that a limit holds it, before both."""
+    snapshot = make_snapshot()
+    first, second, third = [w for w in snapshot.worker_states.values() if w.status == "busy"][:3]
+    first.processing_since, first.task_status = 10.0, "page 3 of 9"
+    second.processing_since, second.task_status, second.waits_for = 20.0, "page 4", "limit"
+    third.processing_since = 30.0
+    lines = lines_of("full", snapshot, 120, 60)
+    heading = next(number for number, line in enumerate(lines) if "in progress" in line)
+    shown = zip((first, second, third), lines[heading + 1 :], strict=False)
+    for (worker, line), does in zip(
+        shown, ("page 3 of 9", "waits for a limit", "fetch_page"), strict=True
+    ):
+        assert line.startswith(worker.worker_name)
+        assert f"  {does}  " in line
+
+
 def test_full_lists_no_more_items_than_asked() -> None:
     """``max_items_shown`` is kept; 0 means none."""
     from antflow.display import FullDashboard
@@ -250,6 +267,18 @@ def test_detailed_has_the_curve_on_one_line() -> None:
         lines = lines_of(display, make_snapshot(settled=10 * second, failed=0, elapsed=second))
     (curve,) = [line for line in lines if "items/s" in line]
     assert curve.endswith("█  items/s  now 10.0  mean 10.0  most 10.0")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_bar_says_how_long_it_will_take(level: str) -> None:
+    """Beside the rate, as a range, when there is something to go by; not when all is over."""
+    display = create(level)
+    for second in range(1, 21):
+        snapshot = make_snapshot(settled=10 * second, total=1000, failed=0, elapsed=second)
+        text = "".join(lines_of(display, snapshot, 120, 30))
+        assert ("10.0/s" in text, "ETA " in text) == (True, second >= 3)
+    snapshot = make_snapshot(settled=1000, total=1000, failed=0, elapsed=21, state="finished")
+    assert "ETA" not in "".join(lines_of(display, snapshot, 120, 30))
 
 
 def test_bottleneck_is_told_and_marked() -> None:

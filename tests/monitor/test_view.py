@@ -2,8 +2,42 @@
 
 from __future__ import annotations
 
-from antflow import ErrorSummary, FailedItem
-from antflow._monitor.view import error_rows
+import pytest
+
+from antflow import DashboardSnapshot, ErrorSummary, FailedItem, PipelineStats, StageStats
+from antflow._monitor.view import Viewer, error_rows
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "last"),
+    [
+        ("starved", "waits for items", "waits for items"),
+        ("blocked", "waits for Save", "waits for the consumer"),
+        ("limited", "held by its limit", "held by its limit"),
+        ("retry_waiting", "waits for retries", "waits for retries"),
+        ("stalled", "loop blocked", "loop blocked"),
+        ("busy", "", ""),
+    ],
+)
+def test_advice_says_what_workers_mostly_wait_for(kind: str, first: str, last: str) -> None:
+    """Three tenths of their time are worth a word, less are not."""
+    for seconds, expected in ((30.0, (first, last)), (29.0, ("", ""))):
+        stats = {
+            name: StageStats(
+                name,
+                0,
+                0,
+                0,
+                0,
+                workers=1,
+                **{"busy_seconds": 100.0 - seconds} | {f"{kind}_seconds": seconds},  # type: ignore[arg-type]
+            )
+            for name in ("Fetch", "Save")
+        }
+        snapshot = DashboardSnapshot(
+            {}, {}, PipelineStats(0, 0, 0, {}, stats), ErrorSummary(0, {}, {}, []), 0.0
+        )
+        assert tuple(stage.advice for stage in Viewer().see(snapshot).stages) == expected
 
 
 def test_errors_by_type_newest_first() -> None:
