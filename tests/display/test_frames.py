@@ -348,6 +348,23 @@ def test_full_has_a_log_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> 
     assert "line 49\n21446 ok" in tall
 
 
+def test_full_gives_sections_up_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every row that is gone: first the items, then the log, the curve, workers, errors."""
+    monkeypatch.setattr(BaseDashboard, "_printed", lambda self, most: ["printed"] * most)
+    display = create("full")
+    for second in range(1, 21):
+        snapshot = make_snapshot(settled=1000 * second, elapsed=second)
+        lines_of(display, snapshot)
+    order = ["─ in progress ", "─ log ", "─ throughput ", "─ workers ", "─ errors ", " queue "]
+    shown: list[list[str]] = []
+    for rows in range(40, 1, -1):
+        text = "\n".join(lines_of(display, snapshot, 100, rows))
+        shown.append([section for section in order if section in text])
+    for number, sections in enumerate(shown):
+        assert sections == order[len(order) - len(sections) :], 40 - number
+    assert (shown[0], shown[-1]) == (order, [])
+
+
 @given(st.text("ab 日é", max_size=120), st.integers(1, 40), st.integers(1, 5))
 def test_text_is_wrapped_between_words(text: str, width: int, rows: int) -> None:
     """No line is too wide, nothing is lost but spaces, and what does not fit is marked as cut."""
