@@ -117,9 +117,10 @@ def bars(file: Any) -> str:
 
 def surroundings() -> str:
     """Whether this is a notebook, a build server, or neither."""
+    from antflow.display.notebook import kernel_display
     from antflow.display.terminal import is_build_server
 
-    if "ipykernel" in sys.modules:
+    if kernel_display(sys.stdout) is not None:
         return "in the kernel of a notebook"
     if "JPY_PARENT_PID" in os.environ:
         return "started by the kernel of a notebook; in its cells other displays may be drawn"
