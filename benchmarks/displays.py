@@ -1,6 +1,6 @@
 """What does it cost to watch? A frame of each display, and a run with one against a run without.
 
-    python benchmarks/displays.py [--rounds 7] [--frames 60] [--items 60000]
+    python benchmarks/displays.py [--rounds 7] [--frames 60] [--items 300000]
 
 Frames go to a real pseudo-terminal that somebody reads; what is counted is the processor time of
 the thread that draws: reading the snapshot, working out what is worth showing, drawing it. Beside

@@ -246,3 +246,23 @@ def test_dashboard_is_drawn_on_standard_error(folder: Path, screen: PtyScreen) -
     assert b"\x1b[?25l" in screen.raw
     assert not screen.is_cursor_hidden
     assert {item["id"] for item in objects_of((folder / "out").read_text())} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("more", [{}, {"CI": "1"}, {"TERM": "dumb"}])
+def test_bottleneck_is_named_once_on_a_terminal(
+    folder: Path, screen: PtyScreen, more: dict[str, str]
+) -> None:
+    """A progress bar does not say it, its plain lines do: then the summary need not."""
+    (folder / "items").write_text("".join(f"{number}\n" for number in range(12)))
+    (folder / "slow.py").write_text(
+        "import asyncio\n"
+        "from antflow import Pipeline, Stage\n\n"
+        "async def crawl(text):\n"
+        "    await asyncio.sleep(0.2)\n\n"
+        "pipeline = Pipeline([Stage('Slow', 2, [crawl])])\n"
+    )
+    args = ["run", "slow:pipeline", "--items", "items", "--out", "out", "--dashboard", "progress"]
+    code = f"import os; os.chdir({str(folder)!r})\nfrom antflow.cli import main; main({args})"
+    screen.spawn(code, **more)
+    assert screen.wait() == 0
+    assert screen.paper.count("Bottleneck: Slow. ") == 1

@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antflow import Durations
-from antflow._core.durations import ERROR, SHORTEST_RUN, SHORTEST_WAIT, DurationCounter
+from antflow._core.durations import (
+    RELATIVE_ERROR,
+    SHORTEST_RUN,
+    SHORTEST_WAIT,
+    DurationCounter,
+)
 
 SHAPES: dict[str, Callable[[random.Random], float]] = {
     "even": lambda dice: dice.uniform(0.001, 10),
@@ -46,7 +51,7 @@ def test_quantile_of_any(durations: list[float], share: float) -> None:
     for seconds in durations:
         counter.add(seconds)
     seen = counter.read(len(durations)).quantile(share)
-    assert seen == pytest.approx(exact(durations, share), rel=ERROR * 1.001)
+    assert seen == pytest.approx(exact(durations, share), rel=RELATIVE_ERROR * 1.001)
 
 
 def test_quantile_when_most_are_short() -> None:

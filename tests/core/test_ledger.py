@@ -158,3 +158,19 @@ def test_apply_refuses_a_started_transition_without_a_worker() -> None:
     transition = Transition("run", 0, 1, 0, 0, Kind.STARTED, -1, "", 1, 0, 0.0, 0.0, None)
     with pytest.raises(ValueError, match="names no worker"):
         Ledger(1).apply(transition)
+
+
+def test_short_tries_leave_nothing_of_their_limits_to_later_ones() -> None:
+    """What a limit held up a try too short to be counted is not taken off the next long one."""
+    books = LiveBooks()
+    book, recorder = books.ledger.stages[0], books.recorders[0]
+    worker, now = book.worker(0), 1.0
+    for number, seconds in enumerate([40e-6] * 20_000 + [1.0]):
+        envelope = Envelope(number, number, "value", {}, "value")
+        recorder.admitted([envelope], now)
+        recorder.started(envelope, worker, now)
+        worker.wait_begins("limit", now)
+        worker.wait_ends(now + 30e-6)
+        now += seconds
+        recorder.completed(envelope, worker, "new", now)
+    assert book.run_times.read(book.tries).quantile(1.0) == pytest.approx(1.0, rel=0.05)

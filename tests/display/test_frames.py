@@ -178,6 +178,23 @@ def test_full_lists_what_takes_longest() -> None:
     assert first.split() == [oldest.worker_name, "0:29", "fetch_page", oldest.current_item_id]
 
 
+def test_full_says_what_a_worker_does() -> None:
+    """What a task says of itself stands instead of its name; that a limit holds it, before both."""
+    snapshot = make_snapshot()
+    first, second, third = [w for w in snapshot.worker_states.values() if w.status == "busy"][:3]
+    first.processing_since, first.task_status = 10.0, "page 3 of 9"
+    second.processing_since, second.task_status, second.waits_for = 20.0, "page 4", "limit"
+    third.processing_since = 30.0
+    lines = lines_of("full", snapshot, 120, 60)
+    heading = next(number for number, line in enumerate(lines) if "in progress" in line)
+    shown = zip((first, second, third), lines[heading + 1 :], strict=False)
+    for (worker, line), does in zip(
+        shown, ("page 3 of 9", "waits for a limit", "fetch_page"), strict=True
+    ):
+        assert line.startswith(worker.worker_name)
+        assert f"  {does}  " in line
+
+
 def test_full_lists_no_more_items_than_asked() -> None:
     """``max_items_shown`` is kept; 0 means none."""
     from antflow.display import FullDashboard
@@ -252,6 +269,18 @@ def test_detailed_has_the_curve_on_one_line() -> None:
     assert curve.endswith("█  items/s  now 10.0  mean 10.0  most 10.0")
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_bar_says_how_long_it_will_take(level: str) -> None:
+    """Beside the rate, as a range, when there is something to go by; not when all is over."""
+    display = create(level)
+    for second in range(1, 21):
+        snapshot = make_snapshot(settled=10 * second, total=1000, failed=0, elapsed=second)
+        text = "".join(lines_of(display, snapshot, 120, 30))
+        assert ("10.0/s" in text, "ETA " in text) == (True, second >= 3)
+    snapshot = make_snapshot(settled=1000, total=1000, failed=0, elapsed=21, state="finished")
+    assert "ETA" not in "".join(lines_of(display, snapshot, 120, 30))
+
+
 def test_bottleneck_is_told_and_marked() -> None:
     """The stage, its chip and the sentence; the sentence is broken between words."""
     snapshot = make_snapshot()
@@ -265,6 +294,15 @@ def test_bottleneck_is_told_and_marked() -> None:
         assert lines[sentence].endswith("10 of 10 workers busy, its queue is full; 7 more workers")
         assert lines[sentence + 1] == "would lift the rate by about 61%."
     assert "│ ▶Enrich 6/10 +100 █ │" in lines_of("compact", snapshot)[1]
+
+
+def test_bottleneck_that_is_cut_is_marked_as_cut() -> None:
+    """Where there is one row for the sentence in the end, it says that there was more."""
+    snapshot = make_snapshot(state="finished")
+    *_, sentence, counts = lines_of("compact", snapshot, 60, 5, last=True)
+    assert sentence.startswith("▶ Bottleneck: Save. ")
+    assert sentence.endswith("…")
+    assert counts == "21446 ok, 256 failed"
 
 
 def test_blocked_loop_is_told() -> None:
@@ -308,6 +346,23 @@ def test_full_has_a_log_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> 
     tall = "\n".join(lines_of("full", make_snapshot(), 80, 60))
     assert "line 38\n" in tall
     assert "line 49\n21446 ok" in tall
+
+
+def test_full_gives_sections_up_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every row that is gone: first the items, then the log, the curve, workers, errors."""
+    monkeypatch.setattr(BaseDashboard, "_printed", lambda self, most: ["printed"] * most)
+    display = create("full")
+    for second in range(1, 21):
+        snapshot = make_snapshot(settled=1000 * second, elapsed=second)
+        lines_of(display, snapshot)
+    order = ["─ in progress ", "─ log ", "─ throughput ", "─ workers ", "─ errors ", " queue "]
+    shown: list[list[str]] = []
+    for rows in range(40, 1, -1):
+        text = "\n".join(lines_of(display, snapshot, 100, rows))
+        shown.append([section for section in order if section in text])
+    for number, sections in enumerate(shown):
+        assert sections == order[len(order) - len(sections) :], 40 - number
+    assert (shown[0], shown[-1]) == (order, [])
 
 
 @given(st.text("ab 日é", max_size=120), st.integers(1, 40), st.integers(1, 5))

@@ -506,9 +506,7 @@ class Page:
         self.shown.append(cell._repr_mimebundle_())
 
     def cell(self) -> NotebookCell:
-        cell = NotebookCell(self, clock=lambda: self.now)
-        cell.open()
-        return cell
+        return NotebookCell(self, clock=lambda: self.now)
 
     def heights(self) -> list[int]:
         return [Tags(shown["text/html"]).text.count("\n") - 1 for shown in self.shown]

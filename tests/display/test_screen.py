@@ -23,7 +23,8 @@ from rich.text import Text
 
 from antflow import DashboardSnapshot, ErrorSummary, Pipeline, Stage
 from antflow.display import BaseDashboard, create
-from antflow.display.screen import _screens, fair_shares
+from antflow.display.layout import fair_shares
+from antflow.display.screen import _screens
 from antflow.pipeline import DashboardName
 from tests.display.conftest import MakeTerminal, make_snapshot
 from tests.pty_screen import PATIENCE, PtyScreen

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from antflow import Limit, LoopStall, Pipeline, RetryAfter, Stage, StageStats, StatusTracker
 from antflow._core.snapshot import RunState
-from antflow._monitor.bottleneck import Bottleneck, Moment, Spent, find_bottleneck
+from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
+from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.view import View
 from antflow.testing import run_virtual
 from tests.monitor.watching import Watching, watch

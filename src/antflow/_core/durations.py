@@ -15,10 +15,10 @@ from math import ceil, log
 from antflow._core.checks import check_share
 from antflow._core.options import named_options
 
-ERROR = 0.04
-"""Relative error of a quantile, at most."""
+RELATIVE_ERROR = 0.04
+"""Of a quantile, at most."""
 
-_GROWTH = (1 + ERROR) / (1 - ERROR)
+_GROWTH = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _PER_LOG = 1 / log(_GROWTH)
 _LONGEST = 30 * 86_400.0
 

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from antflow._core.ledger import TIME_KINDS, StageBook, TimeKind, WorkerBook
+from antflow._core.ledger import TIME_KINDS, StageBook, TimeKind, WaitReason, WorkerBook
+
+_KINDS: dict[WaitReason, TimeKind] = {
+    "room": "room",
+    "limit": "limit",
+    "retries": "retries",
+    "thread": "busy",  # it works on after its time
+}
+"""What a worker waits for → what kind of time that is."""
 
 
 class WorkerGauge(Protocol):
@@ -30,10 +38,10 @@ def spent(book: StageBook, gauge: WorkerGauge, now: float) -> dict[TimeKind, flo
         if worker.item is not None:
             time["busy"] += max(now - worker.since, 0.0)
         for reason, seconds in worker.waited.items():
-            time["busy" if reason == "thread" else reason] += seconds
+            time[_KINDS[reason]] += seconds
         if (waits_for := worker.waits_for) is not None:
             waits = max(now - worker.waits_since, 0.0)
-            time["busy" if waits_for == "thread" else waits_for] += waits
+            time[_KINDS[waits_for]] += waits
             if worker.item is not None:
                 time["busy"] -= waits
     time["starved"] = max(gauge.worker_seconds - sum(time.values()), 0.0)
@@ -52,12 +60,9 @@ def standing(book: StageBook, workers: int) -> dict[TimeKind, int]:
 
 
 def _kind_of(worker: WorkerBook) -> TimeKind | None:
-    waits_for = worker.waits_for
-    if waits_for == "thread":
-        return "busy"  # it works on after its time
-    if waits_for is None and worker.item is not None:
-        return "busy"
-    return waits_for
+    if (waits_for := worker.waits_for) is not None:
+        return _KINDS[waits_for]
+    return "busy" if worker.item is not None else None
 
 
 def book_stall(

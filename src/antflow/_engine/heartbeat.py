@@ -1,38 +1,30 @@
-"""The heartbeat of an event loop, and what it tells the runs on it.
+"""The heartbeat of an event loop.
 
 A heartbeat is a call that the watchdog asks an event loop to make, when it sees the loop at work.
 As long as it does not come, the loop does not get its turn: a task, or whatever else runs on the
 loop, does not give way. How late it was is booked when it comes, in the loop's own thread. Who held
 the loop up is seen by the watchdog, in its thread, while it lasts.
 
-All runs of a loop share one heartbeat, which is there while there are any. It belongs to them:
-nothing else keeps it, and a loop that is given up takes it along. A loop with a time of its own has
-none, since its time does not pass while something blocks it.
+All runs of a loop (with the same threshold) share one heartbeat, which is there while there are
+any. It belongs to them: nothing else keeps it, and a loop that is given up takes it along. A loop
+with a time of its own has none, since its time does not pass while something blocks it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from contextvars import Context
-from dataclasses import replace
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from antflow._core.ledger import TimeKind
-from antflow._core.snapshot import LoopHealth, LoopStall
-from antflow._core.text import clean, safe_repr
-from antflow._core.worker_time import book_stall, standing
 from antflow._engine import whereabouts
 from antflow._engine.watchdog import watchdog
 from antflow._engine.whereabouts import Footing, Seat, Sight
 
 if TYPE_CHECKING:
-    from antflow._engine.run import Run
-
-logger = logging.getLogger("antflow")
+    from antflow._engine.loop_watch import LoopWatch
 
 LONGEST_INTERVAL = 0.1
 """Seconds between two looks at a loop."""
@@ -42,8 +34,6 @@ SHORTER_INTERVAL = 0.4
 
 USUAL_DELAY = 0.05
 """Seconds that a heartbeat may be late without anything being booked, unless it is a stall."""
-
-WHAT_HELPS = "use an async call, or a plain function, which runs in a thread"
 
 
 class Heartbeat:
@@ -168,137 +158,13 @@ class Heartbeat:
         return next((seat for seat in seats if seat is not None), None)
 
 
-class LoopWatch:
-    """What one run knows of its event loop's health. Made in the loop; readable anywhere.
-
-    Args:
-        run: The run.
-        threshold: See `Heartbeat`.
-    """
-
-    def __init__(self, run: Run, threshold: float) -> None:
-        self._run = run
-        loop = asyncio.get_running_loop()
-        heartbeat = watchdog.heartbeat_of(loop, threshold)
-        if heartbeat is None:
-            heartbeat = Heartbeat(loop, threshold)
-            watchdog.look_after(heartbeat)
-        self._heartbeat: Heartbeat | None = heartbeat
-        # Each with the heartbeat that it is about.
-        self._booked: tuple[float, LoopHealth] = (0.0, LoopHealth())
-        self._workers: tuple[float, list[dict[TimeKind, int]]] = (0.0, [])
-        self._seen: tuple[float, LoopStall] = (0.0, LoopStall(0.0, 0.0))
-        self._told: set[tuple[str, str]] = set()
-        heartbeat.join(self)
-
-    def end(self) -> None:
-        """The run is over: what is known now stays so."""
-        heartbeat, self._heartbeat = self._heartbeat, None
-        if heartbeat is not None:
-            heartbeat.leave(self)
-            self._booked = (heartbeat.asked, replace(self._booked[1], lag=heartbeat.lag))
-
-    def health(self) -> LoopHealth:
-        """How the loop is; while something blocks it, with what is known of that."""
-        heartbeat = self._heartbeat
-        if heartbeat is None:
-            return self._booked[1]
-        asked, is_awaited, lag = heartbeat.asked, heartbeat.is_awaited, heartbeat.lag
-        booked, health = self._booked
-        now = monotonic()
-        late = now - asked
-        is_late = is_awaited and booked != asked and late >= heartbeat.usual_delay
-        if is_late and heartbeat.loop.is_running():
-            return self._with(health, asked, late, now, late >= heartbeat.patience)
-        return replace(health, lag=lag)
-
-    def book(self, asked: float, late: float, now: float, *, is_stall: bool) -> None:
-        """The loop goes on; the heartbeat that was asked for was so many seconds late."""
-        run = self._run
-        workers = self._workers[1] if self._workers[0] == asked else self._standing()
-        for stage, kinds in zip(run.stages, workers, strict=True):
-            book_stall(run.ledger.stages[stage.index], stage.gauge(), now, late, kinds)
-        self._booked = (asked, self._with(self._booked[1], asked, late, now, is_stall))
-
-    # For the watchdog
-
-    def seat_of(self, task: asyncio.Task[Any]) -> Seat | None:
-        """The worker of this run that an `asyncio.Task` is."""
-        for stage in self._run.stages:
-            if (worker := stage.worker_of(task)) is not None:
-                return stage, worker
-        return None
-
-    def owns(self, sight: Sight) -> bool:
-        """Whether it is one of this run's stages that was seen."""
-        return sight.stage is not None and sight.stage.run is self._run
-
-    def see_workers(self, asked: float) -> None:
-        """The loop may be blocked: note what the workers were at when it was."""
-        if self._workers[0] != asked:
-            self._workers = (asked, self._standing())
-
-    def see_stall(self, asked: float, sight: Sight | None, now: float) -> None:
-        """The loop is blocked: note by what."""
-        self._seen = (asked, self._stall(sight, now - asked, now))
-
-    def tell(self, asked: float, sight: Sight | None) -> None:
-        """Log what blocks the loop, once for each function that does."""
-        seen, stall = self._seen
-        if sight is None or seen != asked or not stall.location:
-            return
-        place = sight.place
-        key = (stall.location, "") if place is None else (place.filename, place.function)
-        if key in self._told:
-            return
-        self._told.add(key)
-        who = ""
-        if stall.worker_name:
-            who = f" by {clean(stall.worker_name)} with item {clean(safe_repr(stall.item_id))}"
-        elif stall.stage:
-            who = f" by stage {clean(stall.stage)}"
-        line = f": {clean(stall.line)}" if stall.line else ""
-        logger.warning(
-            "the event loop is blocked, for %.2f s so far,%s at %s%s; nothing else can go on "
-            "meanwhile: %s",
-            stall.seconds,
-            who,
-            clean(stall.location),
-            line,
-            WHAT_HELPS,
-        )
-
-    # Inside
-
-    def _standing(self) -> list[dict[TimeKind, int]]:
-        books = self._run.ledger.stages
-        return [standing(books[stage.index], stage.worker_count) for stage in self._run.stages]
-
-    def _with(
-        self, health: LoopHealth, asked: float, late: float, now: float, is_stall: bool
-    ) -> LoopHealth:
-        stall = health.last_stall
-        if is_stall:
-            seen, known = self._seen
-            stall = replace(known if seen == asked else self._stall(None, late, now), seconds=late)
-        return LoopHealth(late, health.stalls + is_stall, health.stalled_seconds + late, stall)
-
-    def _stall(self, sight: Sight | None, late: float, now: float) -> LoopStall:
-        facts = self._run.facts
-        stall = LoopStall(late, facts.timestamp(now))
-        if sight is None:
-            return stall
-        stage, worker, place = sight.stage, sight.worker, sight.place
-        if stage is not None and stage.run is self._run:
-            stall = replace(stall, stage=stage.name)
-            if worker is not None:
-                name = facts.worker_name(stage.index, worker.index)
-                stall = replace(stall, worker_name=name, item_id=sight.item.id)
-        if worker is not None and worker.task and (place is None or place.is_ours):
-            return replace(stall, location=worker.task)  # not made of Python, most probably
-        if place is not None:
-            stall = replace(stall, location=place.location, line=place.line)
-        return stall
+def heartbeat_of(loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat:
+    """The heartbeat of the running event loop; one for all that have the same threshold."""
+    heartbeat = watchdog.heartbeat_of(loop, threshold)
+    if heartbeat is None:
+        heartbeat = Heartbeat(loop, threshold)
+        watchdog.look_after(heartbeat)
+    return heartbeat
 
 
 def _footing_in(loop: asyncio.AbstractEventLoop) -> Footing:

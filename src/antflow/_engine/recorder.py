@@ -227,7 +227,7 @@ class Recorder:
         worker.since = now
         if seconds >= SHORTEST_RUN:
             self._book.ran(worker, seconds)
-            worker.held_up = 0.0
+        worker.held_up = 0.0
         if self._next_book is None:
             self._ledger.in_flight -= 1
         else:

@@ -1,10 +1,10 @@
 """The watchdog: one thread that looks after all event loops with a run.
 
-Every few hundredths of a second it glances at what a loop's thread is doing. A loop that sleeps is
-fine, and is not disturbed. One that is at work is asked for a heartbeat; while that does not come,
-something holds the loop up. If it has not come when the loop counts as blocked, the watchdog looks
-once more, and what it saw both times is the culprit. So a block that is long enough is always
-seen, wherever in it the first look falls.
+Every tenth of a second, or more often where shorter blocks count, it glances at what a loop's
+thread is doing. A loop that sleeps is fine, and is not disturbed. One that is at work is asked for
+a heartbeat; while that does not come, something holds the loop up. If it has not come when the loop
+counts as blocked, the watchdog looks once more, and what it saw both times is the culprit. So a
+block that is long enough is always seen, wherever in it the first look falls.
 
 - It starts with the first heartbeat, and is never joined: a daemon, of which there is one in a
   process. A child made by ``fork`` has none, and begins anew.

@@ -5,7 +5,8 @@ second to spare is what everybody else waits for: those before it for room, thos
 items. Where no stage is, something outside is: the source, whoever takes the results, or something
 that blocks the event loop for all.
 
-The rule looks at a span of a run (`Span`): the last seconds while it goes on, all of it at its end.
+The rule looks at what a span of a run added to its sums (`Moment`): the last seconds while it goes
+on, all of it at its end.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf, prod
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from antflow._core.snapshot import DashboardSnapshot, LoopStall, RunState, StageStats
+from antflow._core.snapshot import LoopStall, RunState, StageStats
 from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER
+from antflow._monitor.flow import entered_items, going_on
+from antflow._monitor.moment import Moment, Spent
 
 Cause = Literal[
     "stage", "processor", "limit", "retries", "callbacks", "consumer", "source", "loop", "nothing"
@@ -35,10 +38,10 @@ AS_OCCUPIED = 0.05
 """A difference that is none."""
 
 NEARLY_OCCUPIED = 0.7
-"""The same for one that much waits for: at the beginning of a run its workers had to wait, too."""
+"""`OCCUPIED` for one that much waits for: at the beginning of a run its workers had to wait, too."""
 
 MOSTLY = 0.5
-"""The same over a whole run, which has a beginning and an end; and for those who wait."""
+"""`OCCUPIED` over a whole run, which has a beginning and an end; and much, for those who wait."""
 
 LOOP_BLOCKED = 0.2
 """Share of the time from which the event loop comes before everything else."""
@@ -50,97 +53,13 @@ HELD_BY_RETRIES = 0.3
 COMPUTING = 0.9
 """Seconds of processor time per second from which more workers would not help."""
 
-SHORTEST_RUN = 1.0
+EARLIEST_ANSWER = 1.0
 """Seconds: of a run that is over in a moment nobody asks what held it back."""
 
 MOST_GAIN = 2.0
 """Nobody is advised to do more than to double the workers of a stage."""
 
 LEAST_GAIN = 0.05
-
-
-class Spent(NamedTuple):
-    """What the workers of a stage spent their time on, in seconds of all of them together."""
-
-    busy: float = 0.0
-    starved: float = 0.0
-    blocked: float = 0.0
-    limited: float = 0.0
-    retrying: float = 0.0
-    stalled: float = 0.0
-
-    @classmethod
-    def of(cls, stage: StageStats) -> Spent:
-        """Since the run began."""
-        return cls(
-            stage.busy_seconds,
-            stage.starved_seconds,
-            stage.blocked_seconds,
-            stage.limited_seconds,
-            stage.retry_waiting_seconds,
-            stage.stalled_seconds,
-        )
-
-    def since(self, earlier: Spent) -> Spent:
-        """The seconds that have come since then."""
-        pairs = zip(self, earlier, strict=True)
-        return Spent(*[max(now - then, 0.0) for now, then in pairs])
-
-    def shares(self) -> Spent:
-        """Each as a part of all of them: together 1, or all 0 where no time has passed."""
-        whole = sum(self)
-        return Spent(*[seconds / whole if whole else 0.0 for seconds in self])
-
-    @property
-    def occupied(self) -> float:
-        """What the workers could not have used for another item."""
-        return self.busy + self.limited + self.retrying
-
-
-class Moment(NamedTuple):
-    """The sums of a run at one moment, of which the rule needs the differences.
-
-    Attributes:
-        elapsed: Seconds since the run began.
-        blocked: Seconds the event loop was blocked.
-        computed: Seconds of processor time.
-        intake: Seconds for which items could come.
-        spent: What the workers of each stage spent their time on.
-        left: How many items had left each stage.
-    """
-
-    elapsed: float
-    blocked: float
-    computed: float
-    intake: float
-    spent: tuple[Spent, ...]
-    left: tuple[int, ...]
-
-    @classmethod
-    def of(cls, snapshot: DashboardSnapshot) -> Moment:
-        """The moment at which a snapshot was taken."""
-        stages = tuple(snapshot.pipeline_stats.stage_stats.values())
-        return cls(
-            snapshot.elapsed,
-            snapshot.loop.stalled_seconds,
-            snapshot.cpu_seconds,
-            snapshot.intake_seconds,
-            tuple(map(Spent.of, stages)),
-            tuple(map(left_items, stages)),
-        )
-
-    def since(self, earlier: Moment | None) -> Moment:
-        """What has come since then; since the beginning of the run where that is ``None``."""
-        if earlier is None or len(earlier.spent) != len(self.spent):
-            return self
-        return Moment(
-            max(self.elapsed - earlier.elapsed, 0.0),
-            max(self.blocked - earlier.blocked, 0.0),
-            max(self.computed - earlier.computed, 0.0),
-            max(self.intake - earlier.intake, 0.0),
-            tuple(now.since(then) for now, then in zip(self.spent, earlier.spent, strict=True)),
-            tuple(max(now - then, 0) for now, then in zip(self.left, earlier.left, strict=True)),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +102,7 @@ def find_bottleneck(
             beginning and an end in which not all can be at work.
         last_stall: What blocked the event loop last.
     """
-    if not stages or span.elapsed <= 0 or whole.elapsed < SHORTEST_RUN:
+    if not stages or span.elapsed <= 0 or whole.elapsed < EARLIEST_ANSWER:
         return NOTHING
     shares = [spent.shares() for spent in span.spent]
     if (blocked := span.blocked / span.elapsed) >= LOOP_BLOCKED:
@@ -317,9 +236,9 @@ def _occupied(
     if gain < LEAST_GAIN:
         sentence = f"{start}; {other} is hardly less busy, so both would need more workers."
         return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
-    noun, would = ("worker", "would lift") if more == 1 else ("workers", "would lift")
-    was = "would have lifted" if is_over else would
-    sentence = f"{start}; {more} more {noun} {was} the rate by about {gain:.0%}."
+    noun = "worker" if more == 1 else "workers"
+    lift = "would have lifted" if is_over else "would lift"
+    sentence = f"{start}; {more} more {noun} {lift} the rate by about {gain:.0%}."
     return Bottleneck("stage", name, own.busy, sentence, f"+{more} {noun}: +{gain:.0%}")
 
 
@@ -374,24 +293,3 @@ def _highest_rates(stages: Sequence[StageStats], index: int, whole: Moment) -> l
             one_becomes = 1 / one_becomes if one_becomes else inf
         rates.append(left / share * one_becomes if left and share else inf)
     return rates
-
-
-def going_on(stage: StageStats, following: StageStats) -> float:
-    """How many items enter the next stage for one that leaves this one.
-
-    Fewer than one where some fail, more where items are made of others.
-    """
-    gone = left_items(stage)
-    return entered_items(following) / gone if gone else 1.0
-
-
-def entered_items(stage: StageStats) -> int:
-    """How many items a stage has been given."""
-    inside = stage.pending_items + stage.blocked_items + stage.in_progress_items
-    return inside + stage.retrying_items + left_items(stage)
-
-
-def left_items(stage: StageStats) -> int:
-    """How many items have left a stage, in whatever way."""
-    through = stage.completed_items + stage.skipped_items + stage.expanded_items
-    return through + stage.failed_items + stage.dropped_items + stage.cancelled_items

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 
 from antflow._core.snapshot import DashboardSnapshot, StageStats
-from antflow._monitor.bottleneck import entered_items, going_on, left_items
+from antflow._monitor.flow import entered_items, going_on, left_items
 
 SHORTEST_MEMORY = 10.0
 """Seconds over which a change of pace is believed, at least."""

@@ -90,6 +90,13 @@ def progress(
     )
 
 
+def counts_of(stats: PipelineStats) -> str:
+    """`counts_text` of a run."""
+    return counts_text(
+        stats.items_processed, stats.items_failed, stats.items_dropped, stats.items_cancelled
+    )
+
+
 def settled_items(stats: PipelineStats) -> int:
     """How many items have left the pipeline."""
     return (

@@ -20,7 +20,9 @@ from antflow._core.snapshot import (
     RunState,
     StageStats,
 )
-from antflow._monitor.bottleneck import Bottleneck, Moment, Spent, find_bottleneck, left_items
+from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
+from antflow._monitor.flow import left_items
+from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.pace import Forecast, Pace
 from antflow._monitor.progress import Progress, progress
 from antflow._monitor.throughput import Throughput
@@ -89,7 +91,6 @@ class View:
         workers: Their workers.
         errors: Failures by type, those seen last first.
         bottleneck: What holds the run back; at the end: what has held it back.
-        loop: Whether something blocks the event loop.
     """
 
     name: str
@@ -102,7 +103,11 @@ class View:
     workers: list[WorkerStrip]
     errors: list[ErrorRow]
     bottleneck: Bottleneck
-    loop: LoopHealth
+
+    @property
+    def loop(self) -> LoopHealth:
+        """Whether something blocks the event loop."""
+        return self.snapshot.loop
 
     @property
     def is_over(self) -> bool:
@@ -153,7 +158,6 @@ class Viewer:
             workers=worker_strips(snapshot),
             errors=error_rows(snapshot.error_summary),
             bottleneck=bottleneck,
-            loop=snapshot.loop,
         )
 
     def _span(self, now: Moment, state: RunState) -> Moment:

@@ -109,27 +109,24 @@ def stream(name: str) -> str:
 
 def bars(file: Any) -> str:
     """Whether the characters of which bars are drawn can be written."""
-    try:
-        "█▏".encode(file.encoding)
-    except (UnicodeError, LookupError, TypeError):
-        return ", ASCII bars"
-    return ", Unicode bars"
+    from antflow.display.canvas import UNICODE, glyphs_for, known_encoding
+
+    glyphs = glyphs_for(known_encoding(file.encoding or "ascii"))
+    return ", Unicode bars" if glyphs is UNICODE else ", ASCII bars"
 
 
 def surroundings() -> str:
     """Whether this is a notebook, a build server, or neither."""
-    if "ipykernel" in sys.modules:
+    from antflow.display.notebook import kernel_display
+    from antflow.display.terminal import is_build_server
+
+    if kernel_display(sys.stdout) is not None:
         return "in the kernel of a notebook"
     if "JPY_PARENT_PID" in os.environ:
         return "started by the kernel of a notebook; in its cells other displays may be drawn"
     if is_build_server():
         return f"on a build server, as CI={os.environ['CI']} says"
     return "neither in a notebook nor on a build server"
-
-
-def is_build_server() -> bool:
-    """Whether the environment says so."""
-    return os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
 def automatic() -> str:
@@ -141,16 +138,18 @@ def drawn_on(name: str) -> str:
     """What it draws on one of the streams."""
     # Here and not above: drawing is imported only when it is asked about.
     from antflow.display import create
-    from antflow.display.base import _can_draw_on
+    from antflow.display.terminal import can_draw_on
 
     file: Any = getattr(sys, name)
-    if _can_draw_on(file):
+    if can_draw_on(file):
         return f"{type(create('auto')).__name__}, for {name} is a terminal"
     return f"plain lines, for {why_not_drawn(name, file)}"
 
 
 def why_not_drawn(name: str, file: Any) -> str:
     """What keeps a display from being drawn on a stream."""
+    from antflow.display.terminal import is_build_server
+
     if file is None or file.closed or not file.isatty():
         return f"{name} is no terminal"
     if is_build_server():

@@ -238,7 +238,12 @@ def check_files(file: InputFile, out: str, failed: str | None) -> None:
 
 def says_why(dashboard: str) -> bool:
     """Whether a display says at the end what held the run back: a progress bar does not."""
-    return dashboard != "none" and not (dashboard == "progress" and sys.stderr.isatty())
+    if dashboard != "progress":
+        return dashboard != "none"
+    # Here and not above: drawing is imported only when something is drawn.
+    from antflow.display.terminal import can_draw_on
+
+    return not can_draw_on(sys.stderr)
 
 
 def display_named(name: str) -> Any:

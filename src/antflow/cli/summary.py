@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from antflow import DashboardSnapshot
 from antflow._core.text import clean
-from antflow._monitor.progress import counts_text
+from antflow._monitor.progress import counts_of
 from antflow._monitor.view import Viewer
 
 MOST_KINDS = 5
@@ -26,10 +26,7 @@ def summary_lines(
         has_display: Whether a display has just said what held the run back.
     """
     stats, errors = snapshot.pipeline_stats, snapshot.error_summary
-    counts = counts_text(
-        stats.items_processed, stats.items_failed, stats.items_dropped, stats.items_cancelled
-    )
-    lines = [f"{counts} in {snapshot.elapsed:.1f} s"]
+    lines = [f"{counts_of(stats)} in {snapshot.elapsed:.1f} s"]
     if bad_lines:
         noun = "line" if bad_lines == 1 else "lines"
         lines.append(f"{bad_lines} {noun} of the input could not be read")

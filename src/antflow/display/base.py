@@ -7,10 +7,9 @@ begins.
 
 from __future__ import annotations
 
-import os
 import sys
 from abc import abstractmethod
-from typing import Any, ClassVar, TextIO, TypeGuard
+from typing import Any, ClassVar
 
 from rich.console import RenderableType
 
@@ -18,13 +17,14 @@ from antflow._core.options import named_options
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
-from antflow._monitor.progress import counts_text
+from antflow._monitor.progress import counts_of, counts_text
 from antflow._monitor.view import UNNAMED, View, Viewer
-from antflow.display.capture import is_terminal
 from antflow.display.notebook import NotebookCell, kernel_display
+from antflow.display.pane import Pane
 from antflow.display.plain import PlainLog
 from antflow.display.rich_live import stream_above
-from antflow.display.screen import Pane, open_pane
+from antflow.display.screen import open_pane
+from antflow.display.terminal import can_draw_on
 
 __all__ = ["BaseDashboard"]
 
@@ -98,8 +98,7 @@ class BaseDashboard(DashboardProtocol):
         self._name = getattr(pipeline, "name", self._name)
         if self._draws and (display := kernel_display(sys.stdout)) is not None:
             self._pane = NotebookCell(display)
-            self._pane.open()
-        elif self._draws and _can_draw_on(sys.stdout):
+        elif self._draws and can_draw_on(sys.stdout):
             self._pane = open_pane(sys.stdout, fills_screen=self._fills_screen)
         if self._pane is None:
             self._log = PlainLog(stream_above(), self._name)
@@ -160,9 +159,7 @@ class BaseDashboard(DashboardProtocol):
             if self._view is None:
                 return counts_text(len(results), summary.total_failed)
             stats = self._view.snapshot.pipeline_stats
-        return counts_text(
-            stats.items_processed, stats.items_failed, stats.items_dropped, stats.items_cancelled
-        )
+        return counts_of(stats)
 
     def _give_way(self) -> None:
         """Go on with plain lines where somebody else has begun to draw on the terminal."""
@@ -175,14 +172,3 @@ class BaseDashboard(DashboardProtocol):
         pane, self._pane = self._pane, None
         if pane is not None:
             pane.close()
-
-
-def _can_draw_on(stream: TextIO | None) -> TypeGuard[TextIO]:
-    """Whether a stream is a terminal that shows what is drawn on it.
-
-    Not one: a stream that leads elsewhere, a "dumb" terminal (or on POSIX one without a name), and
-    the terminal of a build server, which nobody is looking at.
-    """
-    name = os.environ.get("TERM", "" if os.name == "posix" else "windows").lower()
-    builds = os.environ.get("CI", "").lower() not in ("", "0", "false")
-    return is_terminal(stream) and name not in ("", "dumb", "unknown") and not builds

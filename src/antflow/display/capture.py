@@ -21,7 +21,7 @@ from typing import Any, TextIO, cast
 
 from antflow.display.lines import shown
 from antflow.display.rich_live import is_live_up
-from antflow.display.terminal import device_of
+from antflow.display.terminal import device_of, is_terminal
 
 LONGEST_LINE = 65536
 """Characters of an unfinished line that are held back; then it is taken for a line."""
@@ -217,14 +217,6 @@ def origin_of(stream: TextIO) -> TextIO:
 def is_captured(stream: object) -> bool:
     """Whether a display captures what is written to a stream."""
     return isinstance(stream, CapturedStream) and stream.is_active
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream leads to a terminal, as far as it can tell."""
-    try:
-        return stream is not None and stream.isatty()
-    except Exception:
-        return False  # closed, or a stand-in that is no stream at all
 
 
 def _stream_handlers() -> list[logging.StreamHandler[Any]]:

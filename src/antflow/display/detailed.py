@@ -33,10 +33,10 @@ class DetailedDashboard(BaseDashboard):
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:
         """The lines, as a rich renderable."""
         view = self._see(snapshot)
-        return Frame(lambda canvas: detailed_lines(canvas, view))
+        return Frame(lambda canvas: _lines(canvas, view))
 
 
-def detailed_lines(canvas: Canvas, view: View) -> list[Text]:
+def _lines(canvas: Canvas, view: View) -> list[Text]:
     """The lines of a detailed frame; every stage if the terminal has room for it."""
     if canvas.height < 2:
         return [bar_line(canvas, view, counts=True)]

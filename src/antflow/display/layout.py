@@ -1,6 +1,7 @@
 """Sharing out the rows of a terminal.
 
-When there is not room for everything, sections give way in a fixed order: see `share`.
+When there is not room for everything, the sections of a display give way in a fixed order: see
+`share`. The displays on one screen each get their fair part: see `fair_shares`.
 """
 
 from __future__ import annotations
@@ -63,3 +64,21 @@ def _give(given: list[int], index: int, wish: Wish, level: int, rows: int) -> in
     more = max(min(more, rows), 0)
     given[index] += more
     return more
+
+
+def fair_shares(wishes: Sequence[int], room: int) -> list[int]:
+    """Rows for each: nobody goes short while another has more.
+
+    Args:
+        wishes: How many rows each would like.
+        room: How many there are. What does not divide goes to those who come first.
+    """
+    # Max-min fairness (Bertsekas and Gallager, Data Networks, 6.5.2), by filling up in rounds.
+    given = [0] * len(wishes)
+    while short := [index for index, wish in enumerate(wishes) if given[index] < wish and room]:
+        each = max(room // len(short), 1)
+        for index in short:
+            more = min(each, wishes[index] - given[index], room)
+            given[index] += more
+            room -= more
+    return given

@@ -89,6 +89,8 @@ class Row(NamedTuple):
 class NotebookCell:
     """An output of the cell that is running, as large as its largest frame.
 
+    It appears with the first frame.
+
     Args:
         display: IPython's ``display``, see `kernel_display`.
         clock: A monotonic clock, in seconds.
@@ -113,10 +115,6 @@ class NotebookCell:
         self._rows: list[Row] = []
         self._height = 0
         self._bundle: dict[str, str] = {}
-        self._is_open = False
-
-    def open(self) -> None:
-        """Begin. The output appears with the first frame."""
         self._is_open = True
 
     def draw(self, renderable: RenderableType) -> None:

@@ -25,19 +25,19 @@ import atexit
 import os
 import threading
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from threading import RLock
 from typing import TextIO
-
-from rich.console import RenderableType
 
 from antflow._core.text import clean
 from antflow.display import signals
 from antflow.display.area import SHOW_CURSOR, AlternateScreen, Area, LiveArea
 from antflow.display.canvas import LONGEST_TEXT
 from antflow.display.capture import Capture, origin_of
+from antflow.display.layout import fair_shares
 from antflow.display.lines import PLAIN, shown
+from antflow.display.pane import Pane
 from antflow.display.rich_live import is_live_up
 from antflow.display.stream import SafeStream
 from antflow.display.terminal import Renderer, Row, Size, device_of, is_in_front, size_of
@@ -78,66 +78,6 @@ def open_pane(stream: TextIO, *, fills_screen: bool) -> Pane | None:
         pane = Pane(screen, renderer, fills_screen)
         screen.join(pane)
     return pane
-
-
-class Pane:
-    """A display's part of the screen.
-
-    Args:
-        screen: What it is a part of.
-        renderer: Its own: it is used by the display's thread alone.
-        fills_screen: Whether it wants the whole screen.
-    """
-
-    def __init__(self, screen: Screen, renderer: Renderer, fills_screen: bool) -> None:
-        self._screen = screen
-        self._renderer = renderer
-        self.fills_screen = fills_screen
-        self.rows: list[Row] = []
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it is part of the screen; not after `close`, nor when the screen was given up."""
-        return self._screen.has(self)
-
-    def hold(self) -> bool:
-        """Whether it is still there; the screen is given up where somebody's `Live` has begun."""
-        if self.is_open and is_live_up():
-            self._screen.step_aside()
-        return self.is_open
-
-    def draw(self, renderable: RenderableType) -> None:
-        """Show the next frame.
-
-        Raises:
-            Exception: Whatever rendering raises.
-        """
-        if self.is_open and not self._screen.is_lost:
-            size = self._screen.room_for(self)
-            self._screen.show(self, self._renderer.render(renderable, size))
-
-    def printed(self, count: int) -> list[str]:
-        """The newest lines that were printed, as plain text, the newest last."""
-        return self._screen.printed(count) if self.is_open else []
-
-    def close(self, last: RenderableType | None = None, last_line: str = "") -> None:
-        """Leave the screen; when nobody is left, the terminal is as it was found.
-
-        Args:
-            last: A last frame that stays; ``None`` = the one that is there, if any.
-            last_line: A line below it, unless the last line of the frame says it already.
-
-        Raises:
-            Exception: Whatever rendering raises, when all is done.
-        """
-        if not self.is_open:
-            return
-        rows = None
-        try:
-            if last is not None:
-                rows = self._renderer.render(last, self._screen.size)
-        finally:
-            self._screen.leave(self, rows, last_line)
 
 
 class Screen:
@@ -384,24 +324,6 @@ class Screen:
         text = self._area.say(lines)
         if text:
             self._write(text + self._repainted())
-
-
-def fair_shares(wishes: Sequence[int], room: int) -> list[int]:
-    """Rows for each: nobody goes short while another has more.
-
-    Args:
-        wishes: How many rows each would like.
-        room: How many there are. What does not divide goes to those who come first.
-    """
-    # Max-min fairness (Bertsekas and Gallager, Data Networks, 6.5.2), by filling up in rounds.
-    given = [0] * len(wishes)
-    while short := [index for index, wish in enumerate(wishes) if given[index] < wish and room]:
-        each = max(room // len(short), 1)
-        for index in short:
-            more = min(each, wishes[index] - given[index], room)
-            given[index] += more
-            room -= more
-    return given
 
 
 _screens: dict[Hashable, Screen] = {}

@@ -53,13 +53,18 @@ def _gauge(canvas: Canvas, stage: StageView) -> Pieces:
     stats, cells, levels = stage.stats, GAUGE_CELLS, canvas.glyphs.levels
     if not stats.capacity:
         return [(" " * (cells + 1), "")]
-    full = min(stats.pending_items / stats.capacity, 1.0)
-    style = "red" if full >= 0.9 else "yellow" if full >= 0.5 else "green"
+    full, style = _fullness(stats.pending_items, stats.capacity)
     steps = len(levels) - 1
     # Eighths of a cell stand upright: the last cell rises while it fills.
     whole, part = divmod(max(round(full * cells * steps), 1 if full > 0 else 0), steps)
     bar = levels[-1] * whole + (levels[part] if part else "")
     return [(bar, style), (canvas.glyphs.shades[0] * (cells - len(bar)) + " ", "dim")]
+
+
+def _fullness(items: int, capacity: int) -> tuple[float, str]:
+    """How full a queue is, from 0 to 1, and its colour."""
+    full = min(items / capacity, 1.0)
+    return full, "red" if full >= 0.9 else "yellow" if full >= 0.5 else "green"
 
 
 def _running(canvas: Canvas, stage: StageView) -> Pieces:
@@ -239,9 +244,9 @@ def _chip(canvas: Canvas, name: str, stage: StageView, shortness: int) -> Pieces
     elif shortness == 1:
         chip += [(f" +{count_text(stats.pending_items)}", "dim")]
     if shortness < 3 and stats.capacity:
-        full = min(stats.pending_items / stats.capacity, 1.0)
+        full, full_style = _fullness(stats.pending_items, stats.capacity)
         level = canvas.glyphs.levels[round(full * (len(canvas.glyphs.levels) - 1))]
-        chip.append((f" {level}", "red" if full >= 0.9 else "yellow" if full >= 0.5 else "green"))
+        chip.append((f" {level}", full_style))
     return chip
 
 

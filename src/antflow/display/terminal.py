@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable
 from contextlib import suppress
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, TextIO, TypeGuard
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import COLOR_SYSTEMS, Console, RenderableType
@@ -54,6 +54,29 @@ def device_of(stream: TextIO) -> Hashable:
             return "console"  # a process has one, and it has no number
         return os.fstat(descriptor).st_rdev
     return id(stream)  # no file at all, but it says it is a terminal
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream leads to a terminal, as far as it can tell."""
+    try:
+        return stream is not None and stream.isatty()
+    except Exception:
+        return False  # closed, or a stand-in that is no stream at all
+
+
+def can_draw_on(stream: TextIO | None) -> TypeGuard[TextIO]:
+    """Whether a stream is a terminal that shows what is drawn on it.
+
+    Not one: a stream that leads elsewhere, a "dumb" terminal (or on POSIX one without a name), and
+    the terminal of a build server, which nobody is looking at.
+    """
+    name = os.environ.get("TERM", "" if os.name == "posix" else "windows").lower()
+    return is_terminal(stream) and name not in ("", "dumb", "unknown") and not is_build_server()
+
+
+def is_build_server() -> bool:
+    """Whether this is a build server, as the environment says."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
 def is_in_front(stream: TextIO) -> bool:

@@ -1,0 +1,26 @@
+"""How many items came into a stage, left it, and go on to the next."""
+
+from __future__ import annotations
+
+from antflow._core.snapshot import StageStats
+
+
+def going_on(stage: StageStats, following: StageStats) -> float:
+    """How many items enter the next stage for one that leaves this one.
+
+    Fewer than one where some fail, more where items are made of others.
+    """
+    gone = left_items(stage)
+    return entered_items(following) / gone if gone else 1.0
+
+
+def entered_items(stage: StageStats) -> int:
+    """How many items a stage has been given."""
+    inside = stage.pending_items + stage.blocked_items + stage.in_progress_items
+    return inside + stage.retrying_items + left_items(stage)
+
+
+def left_items(stage: StageStats) -> int:
+    """How many items have left a stage, in whatever way."""
+    through = stage.completed_items + stage.skipped_items + stage.expanded_items
+    return through + stage.failed_items + stage.dropped_items + stage.cancelled_items

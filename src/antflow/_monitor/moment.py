@@ -1,0 +1,95 @@
+"""Where the time of a run goes: the sums of a run at one moment, and what a span added to them.
+
+Every second of every worker is spent on one of six things (`Spent`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from antflow._core.snapshot import DashboardSnapshot, StageStats
+from antflow._monitor.flow import left_items
+
+
+class Spent(NamedTuple):
+    """What the workers of a stage spent their time on, in seconds of all of them together."""
+
+    busy: float = 0.0
+    starved: float = 0.0
+    blocked: float = 0.0
+    limited: float = 0.0
+    retrying: float = 0.0
+    stalled: float = 0.0
+
+    @classmethod
+    def of(cls, stage: StageStats) -> Spent:
+        """Since the run began."""
+        return cls(
+            stage.busy_seconds,
+            stage.starved_seconds,
+            stage.blocked_seconds,
+            stage.limited_seconds,
+            stage.retry_waiting_seconds,
+            stage.stalled_seconds,
+        )
+
+    def since(self, earlier: Spent) -> Spent:
+        """The seconds that have come since then."""
+        pairs = zip(self, earlier, strict=True)
+        return Spent(*[max(now - then, 0.0) for now, then in pairs])
+
+    def shares(self) -> Spent:
+        """Each as a part of all of them: together 1, or all 0 where no time has passed."""
+        whole = sum(self)
+        return Spent(*[seconds / whole if whole else 0.0 for seconds in self])
+
+    @property
+    def occupied(self) -> float:
+        """What the workers could not have used for another item."""
+        return self.busy + self.limited + self.retrying
+
+
+class Moment(NamedTuple):
+    """The sums of a run at one moment, of which the rule needs the differences.
+
+    Attributes:
+        elapsed: Seconds since the run began.
+        blocked: Seconds the event loop was blocked.
+        computed: Seconds of processor time.
+        intake: Seconds for which items could come.
+        spent: What the workers of each stage spent their time on.
+        left: How many items had left each stage.
+    """
+
+    elapsed: float
+    blocked: float
+    computed: float
+    intake: float
+    spent: tuple[Spent, ...]
+    left: tuple[int, ...]
+
+    @classmethod
+    def of(cls, snapshot: DashboardSnapshot) -> Moment:
+        """The moment at which a snapshot was taken."""
+        stages = tuple(snapshot.pipeline_stats.stage_stats.values())
+        return cls(
+            snapshot.elapsed,
+            snapshot.loop.stalled_seconds,
+            snapshot.cpu_seconds,
+            snapshot.intake_seconds,
+            tuple(map(Spent.of, stages)),
+            tuple(map(left_items, stages)),
+        )
+
+    def since(self, earlier: Moment | None) -> Moment:
+        """What has come since then; since the beginning of the run where that is ``None``."""
+        if earlier is None or len(earlier.spent) != len(self.spent):
+            return self
+        return Moment(
+            max(self.elapsed - earlier.elapsed, 0.0),
+            max(self.blocked - earlier.blocked, 0.0),
+            max(self.computed - earlier.computed, 0.0),
+            max(self.intake - earlier.intake, 0.0),
+            tuple(now.since(then) for now, then in zip(self.spent, earlier.spent, strict=True)),
+            tuple(max(now - then, 0) for now, then in zip(self.left, earlier.left, strict=True)),
+        )
