@@ -80,6 +80,10 @@ class Spent(NamedTuple):
         pairs = zip(self, earlier, strict=True)
         return Spent(*[max(now - then, 0.0) for now, then in pairs])
 
+    def plus(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(*[one + two for one, two in zip(self, other, strict=True)])
+
     def shares(self) -> Spent:
         """Each as a part of all of them: together 1, or all 0 where no time has passed."""
         whole = sum(self)
@@ -136,6 +140,19 @@ class Moment(NamedTuple):
             tuple(max(now - then, 0) for now, then in zip(self.left, earlier.left, strict=True)),
         )
 
+    def plus(self, other: Moment | None) -> Moment:
+        """The sums of two spans of time."""
+        if other is None or len(other.spent) != len(self.spent):
+            return self
+        return Moment(
+            self.elapsed + other.elapsed,
+            self.blocked + other.blocked,
+            self.computed + other.computed,
+            self.intake + other.intake,
+            tuple(one.plus(two) for one, two in zip(self.spent, other.spent, strict=True)),
+            tuple(one + two for one, two in zip(self.left, other.left, strict=True)),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
@@ -177,7 +194,7 @@ def find_bottleneck(
             beginning and an end in which not all can be at work.
         last_stall: What blocked the event loop last.
     """
-    if not stages or span.elapsed <= 0 or whole.elapsed < SHORTEST_RUN:
+    if not stages or span.elapsed <= 0 or whole.elapsed < SHORTEST_RUN or state == "paused":
         return NOTHING
     shares = [spent.shares() for spent in span.spent]
     if (blocked := span.blocked / span.elapsed) >= LOOP_BLOCKED:
@@ -302,6 +319,10 @@ def _occupied(
             'would help little: executor="process" would.'
         )
         return Bottleneck("processor", name, own.busy, sentence, "needs processes")
+    if min(own.starved, _starved_by_source(span)) >= AS_OCCUPIED:
+        came = "came" if is_over else "come"
+        sentence = f"{start}; items {came} hardly faster, so more workers alone would help little."
+        return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
     more, gain, other = _gain(stages, index, whole)
     if gain < LEAST_GAIN:
         sentence = f"{start}; {other} is hardly less busy, so both would need more workers."
@@ -327,6 +348,8 @@ def _queue(stage: StageStats, index: int, is_over: bool) -> str:
         return ""
     if stage.capacity and stage.pending_items >= 0.9 * stage.capacity:
         return ", its queue is full"
+    if stage.pending_items == 1:
+        return ", 1 item waits for it"
     return f", {stage.pending_items} items wait for it"
 
 
@@ -336,7 +359,7 @@ def _gain(stages: Sequence[StageStats], index: int, whole: Moment) -> tuple[int,
     By the utilisation law (Denning and Buzen, 1978) a stage's workers are occupied in proportion to
     its rate; so the rate can rise until the stage that is next has no time left either.
     """
-    workers = stages[index].workers
+    workers = max(stages[index].workers, 1)
     rates = _highest_rates(stages, index, whole)
     most, second = MOST_GAIN, ""
     for number, rate in enumerate(rates):
@@ -347,15 +370,20 @@ def _gain(stages: Sequence[StageStats], index: int, whole: Moment) -> tuple[int,
 
 
 def _highest_rates(stages: Sequence[StageStats], index: int, whole: Moment) -> list[float]:
-    """What each stage could bring through with all of its time, in items of stage ``index``."""
+    """What each stage could bring through with all of its time, in items of stage ``index``.
+
+    Per second, and with the workers it has now: they may have been more or fewer before.
+    """
     rates: list[float] = []
     for number, (left, spent) in enumerate(zip(whole.left, whole.spent, strict=True)):
-        share = spent.shares().occupied
         first, last = sorted((number, index))
         one_becomes = prod(map(going_on, stages[first:last], stages[first + 1 : last + 1]))
         if number > index:
             one_becomes = 1 / one_becomes if one_becomes else inf
-        rates.append(left / share * one_becomes if left and share else inf)
+        if left and (occupied := spent.occupied):
+            rates.append(left / occupied * stages[number].workers * one_becomes)
+        else:
+            rates.append(inf)
     return rates
 
 
