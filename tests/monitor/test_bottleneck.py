@@ -95,6 +95,18 @@ def test_limit() -> None:
         assert "more workers would not" in view.bottleneck.sentence
 
 
+def test_no_gain_is_promised_where_a_limit_is_near() -> None:
+    """Nine of ten workers may be at it at once: with more of them there would still be nine."""
+    stages = [
+        Stage("Fetch", 5, [taking(0.1)]),
+        Stage("Parse", 10, [taking(1)], limits=[Limit(concurrency=9)]),
+    ]
+    watching = run_virtual(lambda: watch(stages, range(600)))
+    for view in both(watching, 30):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
+        assert "its limit held them 10% of the time, so more" in view.bottleneck.sentence
+
+
 def test_limit_that_is_asked_to_hold() -> None:
     """`RetryAfter` holds everybody: the same."""
     calls: list[int] = []

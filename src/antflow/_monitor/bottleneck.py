@@ -40,6 +40,9 @@ LOOP_BLOCKED = 0.2
 """Share of the time from which the event loop comes before everything else."""
 
 HELD_BY_LIMIT = 0.15
+HELD_AT_TIMES = 0.01
+"""Share of their time from which a limit may be all that more workers would meet."""
+
 HELD_BY_RETRIES = 0.3
 COMPUTING = 0.9
 """Seconds of processor time per second from which more workers would not help."""
@@ -322,6 +325,12 @@ def _occupied(
     if min(own.starved, _starved_by_source(span)) >= AS_OCCUPIED:
         came = "came" if is_over else "come"
         sentence = f"{start}; items {came} hardly faster, so more workers alone would help little."
+        return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
+    if own.limited >= HELD_AT_TIMES:
+        sentence = (
+            f"{start}; its limit held them {own.limited:.0%} of the time, so more workers alone "
+            "may help little."
+        )
         return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
     more, gain, other = _gain(stages, index, whole)
     if gain < LEAST_GAIN:
