@@ -21,6 +21,13 @@ LEVELS = ["progress", "compact", "detailed", "full"]
 SIZES = [(80, 24), (120, 40), (60, 15), (40, 10), (20, 5), (10, 3), (200, 60), (3, 2), (1, 1)]
 
 
+class Untold:
+    """An item id that has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
 def lines_of(
     display: BaseDashboard | str,
     snapshot: DashboardSnapshot,
@@ -319,6 +326,18 @@ def test_blocked_loop_is_told() -> None:
     snapshot.timestamp = 1100.0
     for level in ("compact", "detailed", "full"):
         assert not any("blocked for" in line for line in lines_of(level, snapshot, 120, 30))
+
+
+@pytest.mark.parametrize("item_id", [Untold(), "x" * 1_000_000])
+def test_blocked_loop_is_told_whatever_the_item_is(item_id: object) -> None:
+    """An id that cannot be turned into text, or is very long, does not keep the place from view."""
+    snapshot = make_snapshot()
+    stall = LoopStall(0.452, 990.0, "Parse", "Parse-W3", item_id, "app.py:41 in parse")
+    snapshot.loop = LoopHealth(0.123, 1, 0.452, stall)
+    for level in ("compact", "detailed", "full"):
+        lines = " ".join(lines_of(level, snapshot, 200, 30))
+        assert "event loop blocked for 452ms by Parse-W3 on item" in lines
+        assert "at app.py:41 in parse" in lines
 
 
 def test_errors_say_how_long_ago() -> None:

@@ -109,6 +109,18 @@ def test_limit() -> None:
         assert "more workers would not" in view.bottleneck.sentence
 
 
+def test_no_gain_is_promised_where_a_limit_is_near() -> None:
+    """Nine of ten workers may be at it at once: with more of them there would still be nine."""
+    stages = [
+        Stage("Fetch", 5, [taking(0.1)]),
+        Stage("Parse", 10, [taking(1)], limits=[Limit(concurrency=9)]),
+    ]
+    watching = run_virtual(lambda: watch(stages, range(600)))
+    for view in both(watching, 30):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
+        assert "its limit held them 10% of the time, so more" in view.bottleneck.sentence
+
+
 def test_limit_that_is_asked_to_hold() -> None:
     """`RetryAfter` holds everybody: the same."""
     calls: list[int] = []
@@ -172,6 +184,73 @@ def test_retries_that_wait() -> None:
     stages = [Stage("Fetch", 2, [task], task_attempts=5, task_wait_seconds=60)]
     watching = run_virtual(lambda: watch(stages, range(200)))
     assert watching.at(200).bottleneck.cause == "retries"
+
+
+def test_pause_is_nobodys_fault() -> None:
+    """While a run is paused nothing holds it back, and the pause does not count at the end."""
+
+    async def program() -> Watching:
+        watching = Watching()
+        pipeline = Pipeline([Stage("Fetch", 5, [taking(0.1)]), Stage("Parse", 2, [taking(1)])])
+        async with pipeline.open() as run:
+            feeding = asyncio.ensure_future(run.feed(range(300)))
+            for moment in range(1000):
+                if moment == 100:
+                    run.pause()
+                if moment == 900:
+                    run.resume()
+                watching.on_update(run.snapshot())
+                await asyncio.sleep(0.5)
+            await feeding
+        watching.on_update(pipeline.get_dashboard_snapshot())
+        return watching
+
+    watching = run_virtual(program)
+    assert watching.at(40).bottleneck.stage == "Parse"
+    for moment in (51, 60, 200, 449):
+        assert watching.at(moment).bottleneck.cause == "nothing"
+    for view in (watching.at(452), watching.last):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
+        assert sum(view.stages[0].shares) == pytest.approx(1)
+    assert "Its 2 workers were busy 99% of the time" in watching.last.bottleneck.sentence
+
+
+def test_workers_that_were_added_meanwhile() -> None:
+    """What a stage could do is counted with the workers it has now."""
+
+    async def program() -> Watching:
+        watching = Watching()
+        pipeline = Pipeline([Stage("Fetch", 5, [taking(0.1)]), Stage("Parse", 2, [taking(1)])])
+        async with pipeline.open() as run:
+            feeding = asyncio.ensure_future(run.feed(range(2000)))
+            for moment in range(100):
+                if moment == 60:
+                    run.set_workers("Parse", 50)
+                watching.on_update(run.snapshot())
+                await asyncio.sleep(0.5)
+            await feeding
+        return watching
+
+    watching = run_virtual(program)
+    assert "2 more workers would lift the rate by about 100%" in watching.at(29).bottleneck.sentence
+    assert "Fetch is hardly less busy, so both would" in watching.at(42).bottleneck.sentence
+
+
+@pytest.mark.parametrize("before", [[], [Stage("List", 2, [taking(0.1)])]])
+def test_no_gain_is_promised_where_the_source_is_hardly_faster(before: list[Stage]) -> None:
+    """A stage that could do little more than it is given is no reason for more workers."""
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(200):
+            await asyncio.sleep(0.9)
+            yield number
+
+    stages = [*before, Stage("Fetch", 1, [taking(0.8)])]
+    watching = run_virtual(lambda: watch(stages, items()))
+    told = {view.bottleneck for view in watching.views if view.bottleneck.cause == "stage"}
+    assert any("hardly faster, so more workers alone would help little" in b.sentence for b in told)
+    assert not any("would lift" in b.sentence for b in told if b.share < 0.95)
+    assert "would have lifted" not in watching.last.bottleneck.sentence
 
 
 def test_nothing_stands_out() -> None:

@@ -126,6 +126,33 @@ def test_forecast_where_items_fail() -> None:
         assert abs(off_by(watching, view)) < 0.2
 
 
+def test_forecast_where_items_become_many() -> None:
+    """What was made of items so far is not still to be taken in."""
+
+    async def pages(number: int) -> list[int]:
+        await asyncio.sleep(1)
+        return [number] * 100
+
+    stages = [Stage("List", 2, [pages], expand=True), Stage("Fetch", 5, [taking(0.2)])]
+    watching = run_virtual(lambda: watch(stages, range(100)))
+    for view in from_to(watching, 0.3, 0.9):
+        assert abs(off_by(watching, view)) < 0.2
+
+
+def test_no_forecast_while_nothing_moves() -> None:
+    """Two items hold both workers for an hour: no forecast of years meanwhile, and one after."""
+
+    async def task(number: int) -> int:
+        await asyncio.sleep(3600 if number in (300, 301) else 0.2)
+        return number
+
+    watching = run_virtual(lambda: watch([Stage("A", 2, [task])], range(6000)))
+    assert watching.at(20).forecast is not None
+    for moment in range(100, 3600, 100):
+        assert watching.at(moment).forecast is None
+    assert watching.at(4150).forecast is not None
+
+
 def test_no_forecast_too_early() -> None:
     """In the first three seconds, and before the first items are through, none is ventured."""
     watching = run_virtual(lambda: watch([Stage("A", 10, [taking(0.05)])], range(2000)))

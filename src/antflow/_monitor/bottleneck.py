@@ -38,7 +38,7 @@ AS_OCCUPIED = 0.05
 """A difference that is none."""
 
 NEARLY_OCCUPIED = 0.7
-"""`OCCUPIED` for one that much waits for: at the beginning of a run its workers had to wait, too."""
+"""`OCCUPIED` for one that much waits for: at the beginning its workers had to wait, too."""
 
 MOSTLY = 0.5
 """`OCCUPIED` over a whole run, which has a beginning and an end; and much, for those who wait."""
@@ -49,6 +49,9 @@ LOOP_BLOCKED = 0.2
 HALF_FULL = 0.5
 FULL = 0.9
 HELD_BY_LIMIT = 0.15
+HELD_AT_TIMES = 0.01
+"""Share of their time from which a limit may be all that more workers would meet."""
+
 HELD_BY_RETRIES = 0.3
 COMPUTING = 0.9
 """Seconds of processor time per second from which more workers would not help."""
@@ -102,7 +105,7 @@ def find_bottleneck(
             beginning and an end in which not all can be at work.
         last_stall: What blocked the event loop last.
     """
-    if not stages or span.elapsed <= 0 or whole.elapsed < EARLIEST_ANSWER:
+    if not stages or span.elapsed <= 0 or whole.elapsed < EARLIEST_ANSWER or state == "paused":
         return NOTHING
     shares = [spent.shares() for spent in span.spent]
     if (blocked := span.blocked / span.elapsed) >= LOOP_BLOCKED:
@@ -232,6 +235,16 @@ def _occupied(
             'would help little: executor="process" would.'
         )
         return Bottleneck("processor", name, own.busy, sentence, "needs processes")
+    if min(own.starved, _starved_by_source(span)) >= AS_OCCUPIED:
+        came = "came" if is_over else "come"
+        sentence = f"{start}; items {came} hardly faster, so more workers alone would help little."
+        return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
+    if own.limited >= HELD_AT_TIMES:
+        sentence = (
+            f"{start}; its limit held them {own.limited:.0%} of the time, so more workers alone "
+            "may help little."
+        )
+        return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
     more, gain, other = _gain(stages, index, whole)
     if gain < LEAST_GAIN:
         sentence = f"{start}; {other} is hardly less busy, so both would need more workers."
@@ -263,6 +276,8 @@ def _queue(stage: StageStats, index: int, is_over: bool) -> str:
         return ""
     if stage.capacity and stage.pending_items >= FULL * stage.capacity:
         return ", its queue is full"
+    if stage.pending_items == 1:
+        return ", 1 item waits for it"
     return f", {stage.pending_items} items wait for it"
 
 
@@ -272,7 +287,7 @@ def _gain(stages: Sequence[StageStats], index: int, whole: Moment) -> tuple[int,
     By the utilisation law (Denning and Buzen, 1978) a stage's workers are occupied in proportion to
     its rate; so the rate can rise until the stage that is next has no time left either.
     """
-    workers = stages[index].workers
+    workers = max(stages[index].workers, 1)
     rates = _highest_rates(stages, index, whole)
     most, second = MOST_GAIN, ""
     for number, rate in enumerate(rates):
@@ -283,13 +298,18 @@ def _gain(stages: Sequence[StageStats], index: int, whole: Moment) -> tuple[int,
 
 
 def _highest_rates(stages: Sequence[StageStats], index: int, whole: Moment) -> list[float]:
-    """What each stage could bring through with all of its time, in items of stage ``index``."""
+    """What each stage could bring through with all of its time, in items of stage ``index``.
+
+    Per second, and with the workers it has now: they may have been more or fewer before.
+    """
     rates: list[float] = []
     for number, (left, spent) in enumerate(zip(whole.left, whole.spent, strict=True)):
-        share = spent.shares().occupied
         first, last = sorted((number, index))
         one_becomes = prod(map(going_on, stages[first:last], stages[first + 1 : last + 1]))
         if number > index:
             one_becomes = 1 / one_becomes if one_becomes else inf
-        rates.append(left / share * one_becomes if left and share else inf)
+        if left and (occupied := spent.occupied):
+            rates.append(left / occupied * stages[number].workers * one_becomes)
+        else:
+            rates.append(inf)
     return rates

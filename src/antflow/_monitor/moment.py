@@ -38,6 +38,10 @@ class Spent(NamedTuple):
         pairs = zip(self, earlier, strict=True)
         return Spent(*[max(now - then, 0.0) for now, then in pairs])
 
+    def plus(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(*[one + two for one, two in zip(self, other, strict=True)])
+
     def shares(self) -> Spent:
         """Each as a part of all of them: together 1, or all 0 where no time has passed."""
         whole = sum(self)
@@ -92,4 +96,17 @@ class Moment(NamedTuple):
             max(self.intake - earlier.intake, 0.0),
             tuple(now.since(then) for now, then in zip(self.spent, earlier.spent, strict=True)),
             tuple(max(now - then, 0) for now, then in zip(self.left, earlier.left, strict=True)),
+        )
+
+    def plus(self, other: Moment | None) -> Moment:
+        """The sums of two spans of time."""
+        if other is None or len(other.spent) != len(self.spent):
+            return self
+        return Moment(
+            self.elapsed + other.elapsed,
+            self.blocked + other.blocked,
+            self.computed + other.computed,
+            self.intake + other.intake,
+            tuple(one.plus(two) for one, two in zip(self.spent, other.spent, strict=True)),
+            tuple(one + two for one, two in zip(self.left, other.left, strict=True)),
         )

@@ -23,6 +23,9 @@ RUNS_REMEMBERED = 5
 
 EARLIEST_FORECAST = 3.0
 FEWEST_ITEMS = 10
+WIDEST = 10.0
+"""So many times as long as the shortest, the longest says nothing: something has come to a halt."""
+
 HELD = 1.0
 """Seconds for which a forecast stays as it is: nobody can read one that flickers."""
 
@@ -105,7 +108,7 @@ class Pace:
         Args:
             snapshot: The snapshot.
             settled: How many items have left the pipeline.
-            total: How many there will be, if that is known.
+            total: How many there will be, if that is known, with those made of others so far.
         """
         stages = list(snapshot.pipeline_stats.stage_stats.values())
         passed = max(snapshot.elapsed - self._elapsed, 0.0)
@@ -133,7 +136,7 @@ class Pace:
         if snapshot.state == "draining":
             coming = 0
         elif snapshot.state == "running" and total is not None:
-            coming = max(total - snapshot.pipeline_stats.items_accepted, 0)
+            coming = max(total - settled - snapshot.pipeline_stats.items_in_flight, 0)
         else:
             return None
         fewest = FEWEST_ITEMS if total is None else min(FEWEST_ITEMS, max(total // 4, 1))
@@ -148,7 +151,8 @@ class Pace:
                 return None
             lately = max(lately, left / pace.per_second)
             on_the_whole = max(on_the_whole, left / ((pace.per_second + mean) / 2))
-        return Forecast(min(lately, on_the_whole), max(lately, on_the_whole))
+        shortest, longest = sorted((lately, on_the_whole))
+        return Forecast(shortest, longest) if longest <= WIDEST * shortest else None
 
 
 def work_left(stages: Sequence[StageStats], coming: float) -> list[float]:

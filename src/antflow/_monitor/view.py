@@ -130,6 +130,7 @@ class Viewer:
         self._pace = Pace()
         self._throughput = Throughput()
         self._moments: deque[Moment] = deque()
+        self._pauses: Moment | None = None
 
     def see(self, snapshot: DashboardSnapshot) -> View:
         """The view of a snapshot. Snapshots are to come in their order; the last one may again."""
@@ -143,7 +144,7 @@ class Viewer:
         self._throughput.add(shown.settled - (earlier.settled if earlier else 0), shown.elapsed)
         self._pace.see(snapshot, shown.settled, shown.total)
         stages = list(snapshot.pipeline_stats.stage_stats.values())
-        whole = Moment.of(snapshot)
+        whole = self._at_work(snapshot)
         span = self._span(whole, snapshot.state)
         stall = snapshot.loop.last_stall
         bottleneck = find_bottleneck(stages, whole, span, snapshot.state, stall)
@@ -159,6 +160,14 @@ class Viewer:
             errors=error_rows(snapshot.error_summary),
             bottleneck=bottleneck,
         )
+
+    def _at_work(self, snapshot: DashboardSnapshot) -> Moment:
+        """The sums of the run without its pauses: nothing holds a run back that is not to go on."""
+        now = Moment.of(snapshot)
+        before = None if self._view is None else self._view.snapshot
+        if before is not None and before.state == snapshot.state == "paused":
+            self._pauses = now.since(Moment.of(before)).plus(self._pauses)
+        return now.since(self._pauses)
 
     def _span(self, now: Moment, state: RunState) -> Moment:
         """The last seconds; at the end, the whole run."""

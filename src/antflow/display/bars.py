@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from antflow._core.snapshot import LoopStall, RunState
+from antflow._core.text import safe_str
 from antflow._monitor.progress import Progress
 from antflow._monitor.view import UNNAMED, View
 from antflow.display.canvas import Canvas
@@ -15,6 +16,7 @@ from antflow.display.numbers import clock, duration_text, forecast_text, rate_te
 
 GAP = "  "
 SHORTEST_BAR = 8
+LONGEST_ID = 80
 STALL_SHOWN = 30.0
 """Seconds for which it is shown that something blocked the event loop."""
 
@@ -125,7 +127,7 @@ def stall_text(stall: LoopStall) -> str:
     """``event loop blocked for 0.45s by Parse-W0 on item 7 at app.py:41 in parse: sleep(1)``."""
     text = f"event loop blocked for {duration_text(stall.seconds)}"
     if stall.worker_name:
-        text += f" by {stall.worker_name} on item {stall.item_id}"
+        text += f" by {stall.worker_name} on item {safe_str(stall.item_id)[:LONGEST_ID]}"
     if stall.location:
         text += f" at {stall.location}"
     return f"{text}: {stall.line}" if stall.line else text
