@@ -292,7 +292,7 @@ def test_bottleneck_is_told_and_marked() -> None:
     """The stage, its chip and the sentence; the sentence is broken between words."""
     snapshot = make_snapshot()
     stats = snapshot.pipeline_stats.stage_stats["Enrich"]
-    stats.busy_seconds, stats.blocked_seconds, stats.starved_seconds = 1250.0, 0.0, 0.0
+    stats.busy_seconds, stats.blocked_seconds, stats.starved_seconds = 1000.0, 0.0, 0.0
     stats.pending_items = 100
     for level in ("detailed", "full"):
         lines = lines_of(level, snapshot)
