@@ -256,7 +256,7 @@ def throughput_of(display: BaseDashboard, rows: int) -> list[str]:
         snapshot = make_snapshot(settled=settled, failed=0, elapsed=float(second))
         lines = lines_of(display, snapshot, 120, rows)
     heading = next(n for n, line in enumerate(lines) if line.startswith("─ throughput"))
-    assert "items/s  last 0:30  now 199  mean 150  most 200 ─" in lines[heading]
+    assert "items/s  last 0:30  now 200  mean 150  most 200 ─" in lines[heading]
     end = next(n for n, line in enumerate(lines) if line.startswith("─ workers"))
     return lines[heading + 1 : end]
 
@@ -455,6 +455,18 @@ def test_picture_stands_alone(level: str) -> None:
     assert "\x1b" not in picture
     if level != "log":
         assert "%" in picture
+
+
+def test_advice_is_whole_or_not_there() -> None:
+    """Words that were cut short would say nothing."""
+    snapshot = make_snapshot()
+    for stats in snapshot.pipeline_stats.stage_stats.values():
+        stats.blocked_seconds, stats.busy_seconds = 900.0, 100.0
+    for columns in range(60, 160):
+        text = "\n".join(lines_of("detailed", snapshot, columns))
+        assert text.count("waits for") == text.count("waits for Parse\n") + text.count(
+            "waits for Enrich\n"
+        ) + text.count("waits for Save\n") + text.count("waits for the consumer\n")
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antflow import ErrorSummary, LoopHealth, LoopStall, Pipeline, RunResults, Stage
+from antflow import ErrorSummary, FailedItem, LoopHealth, LoopStall, Pipeline, RunResults, Stage
 from antflow.display import CompactDashboard, create
 from tests.display.conftest import MakeTerminal, make_snapshot
 
@@ -124,7 +124,7 @@ def test_lines_when_the_total_is_unknown(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_lines_tell_of_a_blocked_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line more when something has blocked the event loop, and none until it happens again."""
+    """A line more when something has blocked the event loop, and none until something else does."""
     file = StringIO()
     monkeypatch.setattr(sys, "stdout", file)
     display = create("log")
@@ -132,13 +132,14 @@ def test_lines_tell_of_a_blocked_loop_once(monkeypatch: pytest.MonkeyPatch) -> N
     for second in range(0, 100, 10):
         snapshot = make_snapshot(4, total=1000, settled=10 * second, failed=0, elapsed=second)
         stalls = (second >= 30) + (second >= 60)
-        stall = LoopStall(stalls / 2, 0.0, location="app.py:41 in parse") if stalls else None
+        place = f"app.py:{41 + (second >= 80)} in parse"
+        stall = LoopStall(stalls / 2, 0.0, location=place) if stalls else None
         snapshot.loop = LoopHealth(0.0, stalls, 0.5 * stalls, stall)
         display.on_update(snapshot)
     told = [line for line in lines_of(file) if "blocked" in line]
     assert told == [
         "pipeline: event loop blocked for 500ms at app.py:41 in parse",
-        "pipeline: event loop blocked for 1s at app.py:41 in parse",
+        "pipeline: event loop blocked for 1s at app.py:42 in parse",
     ]
 
 
@@ -152,10 +153,11 @@ def test_lines_sum_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     stats = snapshot.pipeline_stats.stage_stats["A"]
     stats.busy_seconds, stats.blocked_seconds, stats.starved_seconds = 198.0, 2.0, 0.0
     display.on_update(snapshot)
-    summary = ErrorSummary(9, {"TimeoutError": 9}, {"B": 2, "A": 7}, [])
+    mute = FailedItem(7, "", "TimeoutError", "A", 1, 0.0)
+    summary = ErrorSummary(9, {"TimeoutError": 9}, {"B": 2, "A": 7}, [mute])
     display.on_finish([], summary)
     assert lines_of(file)[-4:] == [
-        "pipeline: 9 x TimeoutError",
+        "pipeline: 9 x TimeoutError (stage A, item 7)",
         "pipeline: failed by stage: A 7, B 2",
         "pipeline: Bottleneck: A. Its 2 workers were busy 99% of the time; "
         "1 more worker would have lifted the rate by about 44%.",

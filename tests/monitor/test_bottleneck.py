@@ -97,6 +97,8 @@ def test_slow_source() -> None:
     for view in both(watching, 100):
         assert (view.bottleneck.cause, view.bottleneck.stage) == ("source", "Fetch")
         assert view.bottleneck.sentence.startswith("Bottleneck: the source. ")
+        assert not view.stages[0].is_bottleneck  # it only shows there
+        assert view.stages[0].advice == "waits for items"
 
 
 def test_limit() -> None:
@@ -233,7 +235,7 @@ def test_workers_that_were_added_meanwhile() -> None:
 
     watching = run_virtual(program)
     assert "2 more workers would lift the rate by about 100%" in watching.at(29).bottleneck.sentence
-    assert "Fetch is hardly less busy, so both would" in watching.at(42).bottleneck.sentence
+    assert "Fetch is hardly less busy, so more workers" in watching.at(42).bottleneck.sentence
 
 
 @pytest.mark.parametrize("before", [[], [Stage("List", 2, [taking(0.1)])]])
@@ -330,6 +332,33 @@ def test_processor_that_has_no_time_left() -> None:
     assert (found.cause, found.stage) == ("processor", None)
 
 
+@pytest.mark.parametrize(
+    ("computed", "advice"), [(6.5, "+3 workers: +54%"), (7.0, "+2 workers: +43%")]
+)
+def test_gain_is_no_more_than_the_processor_allows(computed: float, advice: str) -> None:
+    """Python computes on one core: what is used of it already cannot be had for more workers."""
+    assert found_in([stage()], span(Spent(busy=40), computed=computed)).advice == advice
+
+
+def test_last_items_of_a_run_hold_nobody_back() -> None:
+    """When nothing comes any more and a worker has nothing to do, more workers would not help."""
+    straggling = StageStats("Only", 0, 1, 100, 0, workers=4, capacity=40)
+    seen = span(Spent(busy=36, starved=4))
+    assert found_in([straggling], seen, "draining").cause == "nothing"
+    assert found_in([straggling], seen, "running").cause == "stage"
+
+
+def test_nothing_is_promised_for_a_stage_that_was_busy_half_of_the_time() -> None:
+    """At the end the busiest is named; that it held the run back all the time is not claimed."""
+    spent = Spent(busy=24, starved=16), Spent(busy=10, starved=30)
+    seen = Moment(10.0, 0.0, 0.0, 10.0, spent, (100, 100))
+    stages = [StageStats("A", 0, 0, 5, 0, workers=4), StageStats("B", 0, 0, 5, 0, workers=4)]
+    assert found_in(stages, seen, "finished").sentence == (
+        "Bottleneck: A. Its 4 workers were busy 60% of the time, "
+        "more than those of any other stage."
+    )
+
+
 def test_source_is_not_blamed_for_what_comes_after_its_end() -> None:
     """The first stage had nothing to do because all items were in: the slow one is named."""
     spent = Spent(busy=4, starved=36), Spent(busy=26, starved=14)
@@ -358,7 +387,7 @@ def test_two_stages_that_are_equally_slow() -> None:
     """More workers for one of two would gain nothing: both are named."""
     stages = [stage("A"), stage("B")]
     found = found_in(stages, span(Spent(busy=39, starved=1), Spent(busy=38, starved=2)))
-    assert "Bottleneck: B. 4 of 4 workers busy; A is hardly less busy, so both" in found.sentence
+    assert "Bottleneck: B. 4 of 4 workers busy; A is hardly less busy, so more" in found.sentence
 
 
 def test_only_worker() -> None:

@@ -179,6 +179,19 @@ def test_no_forecast_when_the_total_is_unknown() -> None:
     assert watching.last.forecast is None
 
 
+def test_no_forecast_while_the_last_item_hangs() -> None:
+    """When all should be over and is not, "0:00" would be no answer."""
+
+    async def task(number: int) -> int:
+        await asyncio.sleep(300 if number == 0 else 0.1)
+        return number
+
+    watching = run_virtual(lambda: watch([Stage("A", 5, [task])], range(400)))
+    late = [view.forecast for view in from_to(watching, 0.05, 0.99)]
+    assert late.count(None) > len(late) / 2
+    assert all(forecast is None or forecast.longest >= 1 for forecast in late)
+
+
 def test_forecast_is_held_for_a_second() -> None:
     """However often it is drawn, it changes once a second."""
     watching = run_virtual(lambda: watch([Stage("A", 5, [taking(1)])], range(100), interval=0.05))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from antflow import DashboardSnapshot, ErrorSummary, PipelineStats
 from antflow._core.snapshot import RunState
-from antflow._monitor.progress import Progress, counts_text, progress
+from antflow._monitor.progress import Progress, RecentRate, counts_text, progress
 
 
 def snapshot_of(
@@ -102,14 +102,30 @@ def test_ratio_goes_up_only(total: int, steps: list[tuple[int, int, int, int, fl
 
 def test_rate_follows_and_ends_as_a_mean() -> None:
     """The rate shown is near the rate there is, also after it changed; the last one is the mean."""
-    last: Progress | None = None
-    done = 0
+    rate, done = RecentRate(), 0
     for second in range(1, 41):
         done += 10 if second <= 20 else 100
-        last = progress(snapshot_of(None, done, ok=done, elapsed=second), earlier=last)
+        last = progress(snapshot_of(None, done, ok=done, elapsed=second), rate=rate)
         if second == 20:
-            assert 9.9 < last.per_second < 10.1
-    assert last is not None
-    assert 95 < last.per_second <= 100
+            assert last.per_second == 10
+        if second in (25, 40):  # five seconds after the change there is nothing left of before
+            assert last.per_second == 100
     end = snapshot_of(None, done, ok=done, elapsed=40.0, state="finished")
-    assert progress(end, earlier=last).per_second == done / 40
+    assert progress(end, rate=rate).per_second == done / 40
+
+
+def test_rate_remembers_little() -> None:
+    """However often it is asked, and however long the run, what is remembered stays small."""
+    rate = RecentRate()
+    for step in range(20_000):
+        rate.see(step, snapshot_of(None, step, elapsed=step / 1000))
+    assert len(rate._counts) <= 60
+
+
+def test_cancelled_items_are_not_done() -> None:
+    """What a cancellation stopped is no progress: neither in the count, nor in the rate."""
+    stats = PipelineStats(100, 0, 0, {}, items_accepted=180, items_cancelled=80)
+    snapshot = snapshot_of(400, 180, elapsed=10.0, state="finished")
+    snapshot.pipeline_stats = stats
+    shown = progress(snapshot)
+    assert (shown.settled, shown.total, shown.percent, shown.per_second) == (100, 400, 25, 10)

@@ -439,6 +439,8 @@ class Run:
             return "cancelling"
         if self._is_stopping:
             return "stopping"
+        if self.stopped_by is not None:
+            return "stopping"
         if self.is_paused:
             return "paused"
         return "draining" if self.intake.has_ended else "running"

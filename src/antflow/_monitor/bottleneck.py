@@ -11,6 +11,7 @@ on, all of it at its end.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf, prod
@@ -53,8 +54,14 @@ HELD_AT_TIMES = 0.01
 """Share of their time from which a limit may be all that more workers would meet."""
 
 HELD_BY_RETRIES = 0.3
-COMPUTING = 0.9
-"""Seconds of processor time per second from which more workers would not help."""
+COMPUTING = 0.75
+"""Share of the processor time to be had from which more workers would not help. Not all of it can
+be had: the threads of a process wait for each other, and for other processes."""
+
+ONE_CORE = 1.2
+"""Cores on which a process computes up to which it is taken for one that Python lets have one."""
+
+CORES = os.cpu_count() or 1
 
 EARLIEST_ANSWER = 1.0
 """Seconds: of a run that is over in a moment nobody asks what held it back."""
@@ -83,6 +90,11 @@ class Bottleneck:
     share: float = 0.0
     sentence: str = ""
     advice: str = ""
+
+    @property
+    def is_its_own(self) -> bool:
+        """Whether the stage itself holds the run back, and not who stands before or after it."""
+        return self.cause not in ("source", "consumer")
 
 
 NOTHING = Bottleneck("nothing")
@@ -114,20 +126,23 @@ def find_bottleneck(
     mark = MOSTLY if is_over else OCCUPIED
     highest = max(each.occupied for each in shares)
     if highest < OCCUPIED:
-        if span.computed / span.elapsed >= COMPUTING:
+        if _processor_left(span) <= 1 / COMPUTING:
             return _processor(span)
         if (waits := _waits_outside(stages, shares, span)) is not None:
             return waits
     if highest < mark:
         return NOTHING
     # One before that is as occupied only fills a queue that has room yet.
-    last = max(
+    chosen = max(
         index
         for index, (stage, each) in enumerate(zip(stages, shares, strict=True))
         if each.occupied >= highest - AS_OCCUPIED
         or (each.occupied >= NEARLY_OCCUPIED and _is_piling_up(stage, index))
     )
-    return _occupied(stages, last, whole, span, is_over)
+    stage = stages[chosen]
+    if state == "draining" and not stage.pending_items and stage.in_progress_items < stage.workers:
+        return NOTHING  # the last items are on their way
+    return _occupied(stages, chosen, whole, span, is_over)
 
 
 # What it is about
@@ -229,12 +244,17 @@ def _occupied(
         )
         return Bottleneck("retries", name, own.retrying, sentence, "waits for retries")
     start = f"{start} {_how_busy(stage, own, is_over)}{_queue(stage, index, is_over)}"
-    if (computing := span.computed / span.elapsed) >= COMPUTING:
-        sentence = (
-            f"{start}; this process computed on {computing:.1f} cores meanwhile, so more workers "
-            'would help little: executor="process" would.'
-        )
+    if _processor_left(span) <= 1 / COMPUTING:
+        cores = span.computed / span.elapsed
+        sentence = f"{start}; this process computed on {cores:.1f} cores meanwhile, so more workers"
+        if cores > ONE_CORE:
+            sentence = f"{sentence} would help little on this machine."
+            return Bottleneck("processor", name, own.busy, sentence, "no processor left")
+        sentence = f'{sentence} would help little: executor="process" would.'
         return Bottleneck("processor", name, own.busy, sentence, "needs processes")
+    if is_over and own.occupied < OCCUPIED:
+        most = ", more than those of any other stage" if len(stages) > 1 else ""
+        return Bottleneck("stage", name, own.busy, f"{start}{most}.", "bottleneck")
     if min(own.starved, _starved_by_source(span)) >= AS_OCCUPIED:
         came = "came" if is_over else "come"
         sentence = f"{start}; items {came} hardly faster, so more workers alone would help little."
@@ -245,9 +265,9 @@ def _occupied(
             "may help little."
         )
         return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
-    more, gain, other = _gain(stages, index, whole)
+    more, gain, other = _gain(stages, index, whole, _processor_left(span))
     if gain < LEAST_GAIN:
-        sentence = f"{start}; {other} is hardly less busy, so both would need more workers."
+        sentence = f"{start}; {other} is hardly less busy, so more workers alone would help little."
         return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
     noun = "worker" if more == 1 else "workers"
     lift = "would have lifted" if is_over else "would lift"
@@ -281,7 +301,20 @@ def _queue(stage: StageStats, index: int, is_over: bool) -> str:
     return f", {stage.pending_items} items wait for it"
 
 
-def _gain(stages: Sequence[StageStats], index: int, whole: Moment) -> tuple[int, float, str]:
+def _processor_left(span: Moment) -> float:
+    """By what factor the rate can rise until this process has no processor time left.
+
+    Python code has one core, however many threads; what lets go of Python's lock may have them all.
+    """
+    cores = span.computed / span.elapsed
+    if cores <= 0:
+        return inf
+    return (1.0 if cores <= ONE_CORE else max(float(CORES), cores)) / cores
+
+
+def _gain(
+    stages: Sequence[StageStats], index: int, whole: Moment, processor_left: float
+) -> tuple[int, float, str]:
     """How many workers to add, by what share the rate would rise, and who holds it back then.
 
     By the utilisation law (Denning and Buzen, 1978) a stage's workers are occupied in proportion to
@@ -289,7 +322,7 @@ def _gain(stages: Sequence[StageStats], index: int, whole: Moment) -> tuple[int,
     """
     workers = max(stages[index].workers, 1)
     rates = _highest_rates(stages, index, whole)
-    most, second = MOST_GAIN, ""
+    most, second = min(MOST_GAIN, max(processor_left, 1.0)), "the processor"
     for number, rate in enumerate(rates):
         if number != index and rate < most * rates[index] < inf:
             most, second = max(rate / rates[index], 1.0), stages[number].stage_name

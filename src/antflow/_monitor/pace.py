@@ -22,6 +22,9 @@ RUNS_REMEMBERED = 5
 """A pace is a mean over several tries: workers that began together end together, too."""
 
 EARLIEST_FORECAST = 3.0
+SHORTEST_FORECAST = 1.0
+"""Seconds: when all should be over, and is not, nobody knows how long it takes."""
+
 FEWEST_ITEMS = 10
 WIDEST = 10.0
 """So many times as long as the shortest, the longest says nothing: something has come to a halt."""
@@ -117,7 +120,12 @@ class Pace:
         if snapshot.state != "paused":
             self._active += passed
             for pace, stage in zip(self.stages, stages, strict=False):
-                pace.see(left_items(stage), self._active, passed, self._memory(stage))
+                pace.see(
+                    left_items(stage) - stage.cancelled_items,
+                    self._active,
+                    passed,
+                    self._memory(stage),
+                )
         if self._elapsed - self._forecast_at >= HELD or snapshot.state not in FORECAST_STATES:
             self._forecast_at = self._elapsed
             self.forecast = self._foresee(snapshot, stages, settled, total)
@@ -152,7 +160,9 @@ class Pace:
             lately = max(lately, left / pace.per_second)
             on_the_whole = max(on_the_whole, left / ((pace.per_second + mean) / 2))
         shortest, longest = sorted((lately, on_the_whole))
-        return Forecast(shortest, longest) if longest <= WIDEST * shortest else None
+        if longest < SHORTEST_FORECAST or longest > WIDEST * shortest:
+            return None
+        return Forecast(shortest, longest)
 
 
 def work_left(stages: Sequence[StageStats], coming: float) -> list[float]:

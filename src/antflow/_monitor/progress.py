@@ -1,20 +1,44 @@
 """How far a run is.
 
-Pure functions. Where something depends on what was shown before (a ratio that never goes back, a
-rate that does not jump), the earlier value is an argument.
+Where something depends on what was shown before (a ratio that never goes back, a rate), that is an
+argument.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats, RunState
 
 RATE_SPAN = 5.0
-"""Seconds over which a change of the rate becomes visible."""
+"""Seconds of which the rate lately is the mean: after as many, a change is seen in full."""
+
+BETWEEN_COUNTS = 0.1
 
 SHORTEST_TIME = 0.001
 """Seconds below which there is no rate yet."""
+
+
+class RecentRate:
+    """How many a second there were lately. Remembers some fifty counts, no more."""
+
+    def __init__(self) -> None:
+        self._counts: deque[tuple[float, int]] = deque([(0.0, 0)])
+
+    def see(self, count: int, snapshot: DashboardSnapshot) -> float:
+        """The rate, now that there have been ``count`` in all; when all is over, the mean."""
+        elapsed = snapshot.elapsed
+        if elapsed < SHORTEST_TIME:
+            return 0.0
+        if snapshot.state == "finished":
+            return count / elapsed
+        while len(self._counts) > 1 and self._counts[1][0] <= elapsed - RATE_SPAN:
+            self._counts.popleft()
+        since, before = self._counts[0]
+        if elapsed - self._counts[-1][0] >= BETWEEN_COUNTS:
+            self._counts.append((elapsed, count))
+        return max(count - before, 0) / (elapsed - since) if elapsed > since else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +46,10 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        settled: Items that have left the pipeline, well or badly.
+        settled: Items that have left the pipeline, well or badly; not those that were cancelled.
         total: Items there will be, as far as that is known; ``None`` = not known.
         ratio: Settled share, 0 to 1, never less than it was; ``None`` where the total is not known.
-        per_second: Items settled per second: lately, and at the end over the whole run.
+        per_second: Items settled per second: in the last seconds; at the end, in the whole run.
         elapsed: Seconds since the run began.
         ok: Items that came out at the end.
         failed: Items that failed for good.
@@ -57,7 +81,10 @@ class Progress:
 
 
 def progress(
-    snapshot: DashboardSnapshot, total: int | None = None, earlier: Progress | None = None
+    snapshot: DashboardSnapshot,
+    total: int | None = None,
+    earlier: Progress | None = None,
+    rate: RecentRate | None = None,
 ) -> Progress:
     """How far the run of a snapshot is.
 
@@ -65,6 +92,7 @@ def progress(
         snapshot: The snapshot.
         total: Number of items to expect where the snapshot does not know it.
         earlier: What this returned for the snapshot before, in the same run.
+        rate: The rate of that run.
     """
     stats = snapshot.pipeline_stats
     settled = settled_items(stats)
@@ -73,14 +101,15 @@ def progress(
     ratio = None
     if total is not None:
         # What was fed over and above, or came from an item that was expanded, counts too.
-        total = max(total - stats.items_accepted, 0) + settled + stats.items_in_flight
+        left = stats.items_cancelled + stats.items_in_flight
+        total = max(total - stats.items_accepted, 0) + settled + left
         ratio = min(settled / total, 1.0) if total else float(snapshot.state == "finished")
         ratio = max(ratio, (earlier and earlier.ratio) or 0.0)
     return Progress(
         settled=settled,
         total=total,
         ratio=ratio,
-        per_second=_rate(settled, snapshot, earlier),
+        per_second=(rate or RecentRate()).see(settled, snapshot),
         elapsed=snapshot.elapsed,
         ok=stats.items_processed,
         failed=stats.items_failed,
@@ -98,29 +127,9 @@ def counts_of(stats: PipelineStats) -> str:
 
 
 def settled_items(stats: PipelineStats) -> int:
-    """How many items have left the pipeline."""
-    return (
-        stats.items_processed
-        + stats.items_failed
-        + stats.items_dropped
-        + stats.items_expanded
-        + stats.items_cancelled
-    )
-
-
-def _rate(settled: int, snapshot: DashboardSnapshot, earlier: Progress | None) -> float:
-    """A mean that forgets (exponential smoothing); a plain mean in the first and last moments."""
-    elapsed = snapshot.elapsed
-    if elapsed < SHORTEST_TIME:
-        return 0.0
-    if earlier is None or snapshot.state == "finished":
-        return settled / elapsed
-    since = elapsed - earlier.elapsed
-    span = min(RATE_SPAN, elapsed)
-    new = settled - earlier.settled
-    if since >= span:
-        return new / since
-    return earlier.per_second * (1 - since / span) + new / span
+    """How many items have left the pipeline, well or badly; not those that were cancelled."""
+    well = stats.items_processed + stats.items_dropped + stats.items_expanded
+    return well + stats.items_failed
 
 
 def counts_text(ok: int, failed: int, dropped: int = 0, cancelled: int = 0) -> str:

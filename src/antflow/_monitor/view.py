@@ -7,7 +7,7 @@ where the time went. What it remembers has a fixed size, however long the run is
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,7 +24,7 @@ from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
 from antflow._monitor.flow import left_items
 from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.pace import Forecast, Pace
-from antflow._monitor.progress import Progress, progress
+from antflow._monitor.progress import Progress, RecentRate, progress
 from antflow._monitor.throughput import Throughput
 from antflow._monitor.workers import WorkerStrip, worker_strips
 
@@ -127,6 +127,8 @@ class Viewer:
         self._total = total
         self._name = name
         self._view: View | None = None
+        self._rate = RecentRate()
+        self._stage_rates: defaultdict[str, RecentRate] = defaultdict(RecentRate)
         self._pace = Pace()
         self._throughput = Throughput()
         self._moments: deque[Moment] = deque()
@@ -140,7 +142,7 @@ class Viewer:
 
     def _next(self, snapshot: DashboardSnapshot) -> View:
         earlier = None if self._view is None else self._view.progress
-        shown = progress(snapshot, self._total, earlier)
+        shown = progress(snapshot, self._total, earlier, self._rate)
         self._throughput.add(shown.settled - (earlier.settled if earlier else 0), shown.elapsed)
         self._pace.see(snapshot, shown.settled, shown.total)
         stages = list(snapshot.pipeline_stats.stage_stats.values())
@@ -188,15 +190,13 @@ class Viewer:
         span: Moment,
         bottleneck: Bottleneck,
     ) -> list[StageView]:
-        is_over = snapshot.state == "finished"
         names = [stage.stage_name for stage in stages]
         views: list[StageView] = []
         for index, (stage, spent) in enumerate(zip(stages, span.spent, strict=True)):
             shares = spent.shares()
-            per_second = self._pace.stages[index].per_second
-            if is_over and snapshot.elapsed > 0:
-                per_second = left_items(stage) / snapshot.elapsed
-            is_bottleneck = bottleneck.stage == stage.stage_name
+            done = left_items(stage) - stage.cancelled_items
+            per_second = self._stage_rates[stage.stage_name].see(done, snapshot)
+            is_bottleneck = bottleneck.stage == stage.stage_name and bottleneck.is_its_own
             advice = bottleneck.advice if is_bottleneck else _advice(shares, names[index + 1 :])
             views.append(StageView(stage, per_second, shares, is_bottleneck, advice))
         return views

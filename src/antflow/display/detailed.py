@@ -19,7 +19,7 @@ SHARE_OF_HEIGHT = 0.6
 """What it takes of the terminal, so that there is room for what is printed above it."""
 
 MOST_FAILURES = 3
-MOST_WHY = 2
+MOST_WHY = 3
 
 
 class DetailedDashboard(BaseDashboard):

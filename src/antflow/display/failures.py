@@ -67,7 +67,7 @@ def _failure_lines(
             pieces.append((canvas.pad(stages[index], stage_width), "cyan"))
             if age_width:
                 pieces.append((f"{ages[index]:>{age_width}}", "dim"))
-            pieces.append((f"{item_id}: {canvas.text(item.error)}", ""))
+            pieces.append((told(item_id, canvas.text(item.error)), ""))
         lines.append(canvas.line(pieces, gap="  "))
     return lines
 
@@ -81,6 +81,11 @@ def errors_line(canvas: Canvas, errors: Sequence[ErrorRow]) -> Text:
         pieces.append((f"{canvas.text(error.error_type)} {error.count}", "red"))
     newest = errors[0].newest if errors else None
     if newest is not None:
-        text = f"{canvas.text(newest.item_id)}: {canvas.text(newest.error)}"
+        text = told(canvas.text(newest.item_id), canvas.text(newest.error))
         pieces.append((f" {canvas.glyphs.separator} {text}", "dim"))
     return canvas.line(pieces)
+
+
+def told(item_id: str, message: str) -> str:
+    """``7: no answer``; an error may have no text."""
+    return f"{item_id}: {message}" if message else item_id

@@ -28,7 +28,7 @@ from antflow.display.sparks import throughput_lines
 from antflow.display.strips import WorkerMap, item_lines
 from antflow.display.tables import stage_lines
 
-MOST_WHY = 2
+MOST_WHY = 3
 GOOD_ERRORS = 3
 MOST_ERRORS = 8
 LEAST_ITEMS = 3

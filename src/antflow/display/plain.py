@@ -13,6 +13,7 @@ from antflow._core.text import clean, safe_str
 from antflow._monitor.view import ErrorRow, View, error_rows
 from antflow.display.bars import STATE_WORDS, stall_text
 from antflow.display.canvas import LONGEST_TEXT
+from antflow.display.failures import told
 from antflow.display.numbers import clock, forecast_text, rate_text
 from antflow.display.stream import SafeStream
 
@@ -39,7 +40,7 @@ class PlainLog:
         self._name = clean(name)
         self._step = -1
         self._last = 0.0
-        self._stalls = 0
+        self._blocked_at = ""
 
     def update(self, view: View) -> None:
         """Write a line if it is time for one."""
@@ -49,9 +50,10 @@ class PlainLog:
             self._step = max(step, self._step)
             self._last = progress.elapsed
             self._write(progress_text(view))
-            if view.loop.stalls > self._stalls and view.loop.last_stall is not None:
-                self._stalls = view.loop.stalls
-                self._write(stall_text(view.loop.last_stall))
+            stall = view.loop.last_stall
+            if stall is not None and stall.location != self._blocked_at:
+                self._blocked_at = stall.location
+                self._write(stall_text(stall))
 
     def finish(self, view: View | None, summary: ErrorSummary, last_line: str) -> None:
         """Write what failed, by type and stage, what held the run back, and the last line."""
@@ -93,7 +95,7 @@ def error_text(error: ErrorRow) -> str:
     newest = error.newest
     message = clean(newest.error[:LONGEST_TEXT])
     item_id = clean(safe_str(newest.item_id)[:LONGEST_TEXT])
-    return f"{text} (stage {newest.stage}, item {item_id}: {message})"
+    return f"{text} (stage {newest.stage}, item {told(item_id, message)})"
 
 
 def stages_text(counts: Mapping[str, int]) -> str:

@@ -187,9 +187,10 @@ def _table(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]
             lead, text = leads[column][index], cells[column][index]
             gap = widths[column] - _width(lead) - _width(text)
             pieces += [(" " * GAP, ""), *lead, (" " * gap, ""), *text]
-        if room >= SHORTEST_ADVICE and stage.advice:
+        words = canvas.text(stage.advice)
+        if words and cell_len(words) <= room:  # cut short they say nothing
             style = "bold yellow" if stage.is_bottleneck else "dim"
-            pieces.append(("  " + canvas.crop(canvas.text(stage.advice), room), style))
+            pieces.append(("  " + words, style))
         lines.append(canvas.line(pieces))
     if len(shown) < len(stages):
         lines.append(more_line(canvas, len(stages) - len(shown), "stages"))
