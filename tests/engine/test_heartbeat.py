@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
+import subprocess
 import sys
 import sysconfig
 import threading
@@ -842,3 +844,42 @@ def test_two_glances_agree_on_the_stage_where_workers_differ() -> None:
     stage: Any = STAGE
     both = agreed(a_sight(ONE, 7, 0), a_sight(SAME, 8, 1, object()))
     assert both == Sight(SAME, stage=stage)
+
+
+STOPPED = """
+import asyncio, sys, time
+import uvloop
+from antflow import Pipeline, Stage
+
+async def task(number):
+    if number == 100:
+        print("begun", flush=True)
+    until = time.monotonic() + 0.004
+    while time.monotonic() < until:
+        pass
+
+async def main():
+    pipeline = Pipeline([Stage("A", 2, [task])])
+    await pipeline.run(range(400))
+    loop = pipeline.get_dashboard_snapshot().loop
+    print(loop.stalls, round(loop.stalled_seconds))
+
+make = uvloop.new_event_loop if sys.argv[1] == "uvloop" else asyncio.new_event_loop
+with asyncio.Runner(loop_factory=make) as runner:
+    runner.run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_process_that_is_stopped_has_no_stall(loop: str) -> None:
+    """Ctrl-Z and fg, or a lid that was shut: nothing ran, so nothing blocked the loop."""
+    command = [sys.executable, "-c", STOPPED, loop]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.7)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+        assert process.stdout.readline() == "0 0\n"

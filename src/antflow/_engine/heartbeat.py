@@ -16,11 +16,11 @@ import asyncio
 import sys
 from contextvars import Context
 from threading import get_ident
-from time import monotonic
+from time import monotonic, process_time
 from typing import TYPE_CHECKING, Any
 
 from antflow._engine import whereabouts
-from antflow._engine.watchdog import watchdog
+from antflow._engine.watchdog import stood_still, watchdog
 from antflow._engine.whereabouts import Footing, Seat, Sight
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class Heartbeat:
         self.lag: float = 0.0
         self._context = Context()  # none of the user's
         self._handle: asyncio.Handle | None = None
+        self._computed = 0.0
 
     @property
     def is_awaited(self) -> bool:
@@ -117,7 +118,7 @@ class Heartbeat:
         asked, now = self.asked, monotonic()
         if asked == self.answered:
             return
-        late = 0.0 if self.stopped_since == asked else max(now - asked, 0.0)
+        late = 0.0 if self._was_stopped(asked, now) else max(now - asked, 0.0)
         if late >= self.usual_delay:
             for watch in self.watches:
                 watch.book(asked, late, now, is_stall=late >= self.patience)
@@ -126,10 +127,17 @@ class Heartbeat:
         if self.next_look is None:
             watchdog.wake()
 
+    def _was_stopped(self, asked: float, now: float) -> bool:
+        """Whether nobody ran the loop, or nothing ran at all; here it may be known first."""
+        look = self.next_look
+        overdue = 0.0 if look is None else now - look
+        return self.stopped_since == asked or stood_still(overdue, self._computed, self.patience)
+
     # For the watchdog
 
     def ask(self, due: float) -> None:
         """Ask the loop for a heartbeat."""
+        self._computed = process_time()
         self.asked = due
         self._handle = self.loop.call_soon_threadsafe(self._beat, context=self._context)
 

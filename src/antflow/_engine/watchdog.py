@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from threading import Lock, Thread
-from time import monotonic
+from time import monotonic, process_time
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -52,6 +52,7 @@ class Watchdog:
         self._sleep = Lock()
         self._sleep.acquire()
         self._told_at = 0.0
+        self._computed = 0.0
 
     def heartbeat_of(self, loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat | None:
         """The heartbeat that a loop has already."""
@@ -112,10 +113,19 @@ class Watchdog:
                     self._look(heartbeat, max(due, self._told_at))
                 except Exception:  # a fault that must not spread
                     heartbeat.next_look = now + heartbeat.interval
+        self._computed = process_time()
         looks = [each for each in map(_next_look, heartbeats) if each is not None]
         return min(looks, default=None)
 
     def _look(self, heartbeat: Heartbeat, due: float) -> None:
+        now = monotonic()
+        if stood_still(now - due, self._computed, heartbeat.patience):
+            if heartbeat.is_awaited:
+                heartbeat.stopped_since = heartbeat.asked
+                heartbeat.next_look = None
+            else:
+                heartbeat.next_look = now + heartbeat.interval
+            return
         if heartbeat.is_awaited:
             self._look_again(heartbeat)
             return
@@ -165,6 +175,20 @@ class Watchdog:
         heartbeat.tell(asked, sight)
         if (now := monotonic()) - began >= LONG_TELLING:
             self._told_at = now
+
+
+def stood_still(late: float, computed: float, patience: float) -> bool:
+    """Whether the whole process stood still: it was stopped (Ctrl-Z), or the machine slept.
+
+    Then all are late, the watchdog too, and nobody has computed. Where one call lets no other
+    thread in, somebody has.
+
+    Args:
+        late: Seconds by which the watchdog is late.
+        computed: What `time.process_time` was when it looked last.
+        patience: Seconds from which on that is worth a question.
+    """
+    return late >= patience and process_time() - computed < late / 2
 
 
 def _next_look(heartbeat: Heartbeat) -> float | None:
