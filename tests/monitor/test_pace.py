@@ -239,6 +239,24 @@ def test_rates_of_stages() -> None:
     assert watching.last.stages[0].per_second == pytest.approx(500 / 101, rel=0.05)
 
 
+def test_rate_of_a_stage_counts_no_cancelled_items() -> None:
+    """What a shutdown stopped has not come through, however many items it was."""
+
+    async def program() -> Watching:
+        watching = Watching()
+        pipeline = Pipeline([Stage("A", 2, [taking(1, 0)], queue_capacity=500)])
+        running = asyncio.ensure_future(pipeline.run(range(500), custom_dashboard=watching))
+        await asyncio.sleep(20)
+        await pipeline.shutdown()
+        await running
+        return watching
+
+    last = run_virtual(program).last
+    assert last.stages[0].stats.cancelled_items > 400
+    assert last.stages[0].per_second == pytest.approx(2, rel=0.1)
+    assert last.progress.per_second == pytest.approx(2, rel=0.1)
+
+
 def test_snapshot_seen_twice_is_one_moment(snapshot_of_a_run: DashboardSnapshot) -> None:
     """Drawing a snapshot again changes nothing of what is remembered."""
     watching = Watching()

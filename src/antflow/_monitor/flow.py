@@ -24,3 +24,8 @@ def left_items(stage: StageStats) -> int:
     """How many items have left a stage, in whatever way."""
     through = stage.completed_items + stage.skipped_items + stage.expanded_items
     return through + stage.failed_items + stage.dropped_items + stage.cancelled_items
+
+
+def done_items(stage: StageStats) -> int:
+    """How many of those left it well or badly: what a cancellation stopped is no progress."""
+    return left_items(stage) - stage.cancelled_items

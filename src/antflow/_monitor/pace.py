@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 
 from antflow._core.snapshot import DashboardSnapshot, StageStats
-from antflow._monitor.flow import entered_items, going_on, left_items
+from antflow._monitor.flow import done_items, entered_items, going_on, left_items
 
 SHORTEST_MEMORY = 10.0
 """Seconds over which a change of pace is believed, at least."""
@@ -120,12 +120,7 @@ class Pace:
         if snapshot.state != "paused":
             self._active += passed
             for pace, stage in zip(self.stages, stages, strict=False):
-                pace.see(
-                    left_items(stage) - stage.cancelled_items,
-                    self._active,
-                    passed,
-                    self._memory(stage),
-                )
+                pace.see(done_items(stage), self._active, passed, self._memory(stage))
         if self._elapsed - self._forecast_at >= HELD or snapshot.state not in FORECAST_STATES:
             self._forecast_at = self._elapsed
             self.forecast = self._foresee(snapshot, stages, settled, total)

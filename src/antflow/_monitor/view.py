@@ -21,7 +21,7 @@ from antflow._core.snapshot import (
     StageStats,
 )
 from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
-from antflow._monitor.flow import left_items
+from antflow._monitor.flow import done_items
 from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.pace import Forecast, Pace
 from antflow._monitor.progress import Progress, RecentRate, progress
@@ -194,8 +194,7 @@ class Viewer:
         views: list[StageView] = []
         for index, (stage, spent) in enumerate(zip(stages, span.spent, strict=True)):
             shares = spent.shares()
-            done = left_items(stage) - stage.cancelled_items
-            per_second = self._stage_rates[stage.stage_name].see(done, snapshot)
+            per_second = self._stage_rates[stage.stage_name].see(done_items(stage), snapshot)
             is_bottleneck = bottleneck.stage == stage.stage_name and bottleneck.is_its_own
             advice = bottleneck.advice if is_bottleneck else _advice(shares, names[index + 1 :])
             views.append(StageView(stage, per_second, shares, is_bottleneck, advice))
