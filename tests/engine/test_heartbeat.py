@@ -25,7 +25,7 @@ from antflow import DashboardSnapshot, LoopHealth, LoopStall, Pipeline, RunHandl
 from antflow._core.ledger import WorkerBook
 from antflow._engine import heartbeat as heartbeats
 from antflow._engine.watchdog import Watchdog, watchdog
-from antflow._engine.whereabouts import Place, Sight, agreed
+from antflow._engine.whereabouts import Place, Sight, agreed, stack_of
 from antflow.testing import VirtualLoop
 from tests.faults.pieces import run_program
 
@@ -696,6 +696,76 @@ def _closed_under_a_run() -> object:
     return heartbeat
 
 
+def test_run_that_the_garbage_collector_ends_while_the_lock_is_held() -> None:
+    """A collection may start on any line, and end a run that was given up: nobody waits then."""
+    loop = asyncio.new_event_loop()
+    pipeline: Pipeline[Any, Any] = Pipeline([Stage("Work", 1, [same])])
+
+    class Collecting(float):
+        """A threshold that has a collection start where two are compared."""
+
+        def __eq__(self, other: object) -> bool:
+            loop.run_until_complete(pipeline.shutdown())
+            return False
+
+        __hash__ = None  # type: ignore[assignment]
+
+    def main() -> None:
+        loop.run_until_complete(pipeline.start())
+        assert watchdog.heartbeat_of(loop, Collecting()) is None
+        loop.close()
+
+    thread = threading.Thread(target=main, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_glances_while_garbage_is_collected_and_threads_come_and_go() -> None:
+    """Looking at a thread's stack never stops the process, whatever a collection lets in."""
+    done = run_program(
+        """
+        import asyncio, gc, threading, time
+        from antflow._engine.whereabouts import Footing, glance
+
+        class Garbage:
+            def __init__(self):
+                self.itself = self
+
+            def __del__(self):
+                time.sleep(0.0001)
+
+        def start_threads():
+            while not is_over:
+                thread = threading.Thread(target=list)
+                thread.start()
+                thread.join()
+
+        def look():
+            while not is_over:
+                Garbage()
+                glance(loop, Footing(main), lambda task: None)
+
+        def work(depth):
+            Garbage()
+            return work(depth - 1) if depth else time.sleep(0)
+
+        is_over = False
+        loop, main = asyncio.new_event_loop(), threading.get_ident()
+        gc.set_threshold(5)
+        for target in (start_threads, start_threads, look):
+            threading.Thread(target=target, daemon=True).start()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            work(5)
+        is_over = True
+        assert gc.isenabled()
+        print("done")
+        """
+    )
+    assert done.stdout == "done\n", done.stderr
+
+
 def test_nothing_is_left_behind(run: Run) -> None:
     """After the runs the loop has no timer more, and the one thread sleeps without an end."""
 
@@ -716,7 +786,7 @@ def test_nothing_is_left_behind(run: Run) -> None:
 
 
 def _is_parked(thread: threading.Thread) -> bool:
-    frame = sys._current_frames()[thread.ident or 0]
+    frame = stack_of(thread.ident or 0)[0]
     return frame.f_code.co_name == "_watch" and frame.f_locals.get("look", 0) is None
 
 

@@ -95,20 +95,24 @@ class Heartbeat:
         """Whether the heartbeat that was asked for has not come yet."""
         return self.answered != self.asked
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody wants to know any more, or nothing can come."""
+        return not self.watches or self.loop.is_closed()
+
     def join(self, watch: LoopWatch) -> None:
         """Tell one more."""
         self._come()  # what was late until now is not for its books
         self.watches += (watch,)
+        watchdog.look_after(self)
 
     def leave(self, watch: LoopWatch) -> None:
         """Tell it what there is to tell, and then no more."""
         self._come()
         self.first_sight = None  # perhaps it shows this very run
         self.watches = tuple(each for each in self.watches if each is not watch)
-        if not self.watches:
-            watchdog.forget(self)
-            if self._handle is not None:
-                self._handle.cancel()
+        if not self.watches and self._handle is not None:
+            self._handle.cancel()
 
     def _beat(self) -> None:
         self.footing = Footing.below(sys._getframe(), self.loop)
@@ -168,11 +172,7 @@ class Heartbeat:
 
 def heartbeat_of(loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat:
     """The heartbeat of the running event loop; one for all that have the same threshold."""
-    heartbeat = watchdog.heartbeat_of(loop, threshold)
-    if heartbeat is None:
-        heartbeat = Heartbeat(loop, threshold)
-        watchdog.look_after(heartbeat)
-    return heartbeat
+    return watchdog.heartbeat_of(loop, threshold) or Heartbeat(loop, threshold)
 
 
 def _footing_in(loop: asyncio.AbstractEventLoop) -> Footing:

@@ -12,6 +12,8 @@ block that is long enough is always seen, wherever in it the first look falls.
   blocked, or stopped, until that loop answers.
 - Nothing waits for it. It holds its lock for a few lines, and never while it looks or tells: what
   it tells may have to wait for the very loop that is blocked, in a log handler say.
+- A run may end anywhere, in the garbage collector too, which may start on those few lines. So the
+  end of a heartbeat takes no lock: it has nobody left to tell, and the thread drops it.
 - It keeps nothing alive: it knows heartbeats weakly, and their loops and runs only through them.
 - Each value has one writer, the loop's thread or this one; `Heartbeat` says which.
 """
@@ -63,7 +65,7 @@ class Watchdog:
         return None
 
     def look_after(self, heartbeat: Heartbeat) -> None:
-        """From now on look after a heartbeat's loop."""
+        """From now on look after a heartbeat's loop, as long as it has somebody to tell."""
         with self._guard:
             self._heartbeats.add(heartbeat)
             if self._thread is None:
@@ -74,11 +76,6 @@ class Watchdog:
                     return
                 self._thread = thread
         self.wake()
-
-    def forget(self, heartbeat: Heartbeat) -> None:
-        """The heartbeat has ended. The thread finds out when it wakes up next."""
-        with self._guard:
-            self._heartbeats.discard(heartbeat)
 
     def wake(self) -> None:
         """There is something new: a heartbeat, or an answer."""
@@ -103,6 +100,8 @@ class Watchdog:
     def _look_around(self) -> float | None:
         """Look at every loop whose time has come; when to do so again."""
         with self._guard:
+            over = [each for each in self._heartbeats if each.is_over]
+            self._heartbeats.difference_update(over)
             heartbeats = list(self._heartbeats)
         now = monotonic()
         for heartbeat in heartbeats:
@@ -130,9 +129,7 @@ class Watchdog:
             self._look_again(heartbeat)
             return
         heartbeat.next_look = due + heartbeat.interval
-        if heartbeat.loop.is_closed():
-            self.forget(heartbeat)
-        elif not heartbeat.loop.is_running():
+        if not heartbeat.loop.is_running():
             heartbeat.stopped_since = due
             heartbeat.next_look = None
             heartbeat.ask(due)

@@ -7,6 +7,7 @@ moments at once. Whoever wants to be sure looks twice, and keeps what is the sam
 from __future__ import annotations
 
 import asyncio
+import gc
 import linecache
 import os
 import sys
@@ -28,6 +29,14 @@ LIBRARY = os.path.dirname(os.__file__) + os.sep
 OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 LONGEST_LINE = 120
+
+COLLECTS_ANYWHERE = sys.version_info < (3, 12)
+"""Whether a garbage collection may start inside Python's own functions, not just between two lines.
+
+Where that is so, one that starts while another thread's stack is read may let other threads run in
+the middle of it. Then the process can hang for good (python/cpython#106883), or a frame is read
+that is no more.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +147,7 @@ def glance(
         What runs there; ``None`` if nothing does.
     """
     task = _current_task(loop)
-    # Not kept: it has the frames of all threads, this one among them.
-    stack = _with_callers(sys._current_frames().get(footing.thread))
+    stack = stack_of(footing.thread)
     running = footing.running(stack)
     if running is not None and task is None and all(map(_is_library, running)):
         return None  # it waits, or runs itself
@@ -173,6 +181,19 @@ def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
         return asyncio.current_task(loop)
     except Exception:
         return None
+
+
+def stack_of(thread: int) -> list[FrameType]:
+    """What a thread is at, the innermost frame first."""
+    collects = COLLECTS_ANYWHERE and gc.isenabled()
+    if collects:
+        gc.disable()
+    try:
+        # Not kept: it has the frames of all threads, this one among them.
+        return _with_callers(sys._current_frames().get(thread))
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _with_callers(frame: FrameType | None) -> list[FrameType]:
