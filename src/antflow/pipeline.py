@@ -636,13 +636,16 @@ class Pipeline(Generic[Taken, Out]):
         graceful_signals: float | None,
     ) -> AsyncGenerator[PipelineResult[Any], None]:
         results: Channel[PipelineResult[Any]] = Channel(buffer_size)
+        unfinished: list[PipelineResult[Any]] = []  # no more than were in flight
 
         def deliver(result: PipelineResult[Any]) -> Any:
-            if result.outcome not in ("completed", "failed"):
-                return None
-            return results.room() if results.put(result) else None
+            if result.outcome in ("completed", "failed"):
+                return results.room() if results.put(result) else None
+            if result.outcome == "cancelled":
+                unfinished.append(result)
+            return None
 
-        handle = self._open(deliver, [], options)
+        handle = self._open(deliver, unfinished, options)
         driver = asyncio.ensure_future(self._drive(handle, items, *driving))
         driver.add_done_callback(lambda _: results.close())
         with nullcontext() if graceful_signals is None else graceful(handle._run, graceful_signals):

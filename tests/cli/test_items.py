@@ -292,6 +292,12 @@ def test_csv_with_an_id_column(tmp_path: Path) -> None:
     assert items == [{"id": "a", "value": "1", "lang": "de"}]
 
 
+def test_csv_rows_whose_id_is_empty(tmp_path: Path) -> None:
+    """An empty cell is no id: the row has that of its line, and its value all the same."""
+    items, _ = read(written(tmp_path, "id,value\na,1\n,2\n,3\n"), "csv")
+    assert [(item["id"], item["value"]) for item in items] == [("a", "1"), (3, "2"), (4, "3")]
+
+
 def test_csv_rows_that_do_not_fit(tmp_path: Path) -> None:
     """A row with other fields than the header, or quotes that do not, is told by its line."""
     text = 'a,b\n1,2\n1\n1,2,3\n"x"y,2\n3,4\n"open,5\n'

@@ -152,6 +152,27 @@ def test_second_signal_keeps_what_has_come_out(waiting: Path) -> None:
     assert errors.startswith("1 ok, 0 failed, 2 cancelled in ")
 
 
+def test_second_signal_leaves_what_was_cancelled_to_another_run(waiting: Path) -> None:
+    """What was taken in and not finished is in the file of the failed, and can be fed back."""
+    process = begin(waiting, "--failed", "failed.jsonl")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "no more items")
+    process.send_signal(signal.SIGINT)
+    finish(process)
+    letters = objects_of((waiting / "failed.jsonl").read_text())
+    assert [(each["id"], each["value"], each["stage"]) for each in letters] == [
+        (1, "a", "Wait"),
+        (2, "b", "Wait"),
+        (3, "c", "Wait"),
+    ]
+    assert {each["error_type"] for each in letters} == {"ItemCancelled"}
+    (waiting / "go").touch()
+    again = start(waiting, "run", "waiting:pipeline", "--items", "failed.jsonl", *QUIET)
+    output, _ = finish(again)
+    assert again.returncode == 0
+    assert sorted(item["value"] for item in objects_of(output)) == ["a", "b", "c"]
+
+
 def test_second_signal_when_nobody_empties_the_pipe(waiting: Path) -> None:
     """A reader that has fallen asleep does not keep the command from ending."""
     source = (

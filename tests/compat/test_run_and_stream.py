@@ -7,7 +7,7 @@ import inspect
 import itertools
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -316,8 +316,28 @@ def test_cancelled_run_leaves_at_once() -> None:
     results = pipeline.results
     assert values(results) == [0, 1]
     assert {type(o.error) for o in results.outcomes[2:]} == {antflow.ItemCancelled}
+    assert results.cancelled == results.outcomes[2:]
     assert results.stats.items_cancelled == 8
     assert_balanced(results.stats)
+
+
+def test_what_was_cancelled_can_be_fed_again() -> None:
+    """``.cancelled`` goes on, in another run, where it was cut off."""
+    tried: list[int] = []
+
+    async def first(number: int) -> int:
+        tried.append(number)
+        return number
+
+    pipeline = Pipeline([Stage("A", 1, [first]), Stage("B", 1, [slow], queue_capacity=10)])
+
+    async def main() -> Any:
+        with pytest.raises(TimeoutError):
+            await pipeline.run(range(4), timeout=1.5)
+        return await pipeline.run([], retry_failed=pipeline.results.cancelled)
+
+    assert values(run_virtual(main)) == [1, 2, 3]
+    assert tried == [0, 1, 2, 3]
 
 
 def test_source_that_raises() -> None:
@@ -423,3 +443,22 @@ def test_stream_may_be_left_at_any_time() -> None:
         return await pipeline.run([5])
 
     assert values(run_virtual(main)) == [5]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("collects", [False, True])
+def test_what_a_stream_did_not_finish_is_known(ordered: bool, collects: bool) -> None:
+    """A stream yields no cancelled item: ``results.cancelled`` has them, and them alone."""
+    pipeline = Pipeline([Stage("A", 2, [slow])], collect_results=collects)
+
+    async def main() -> list[Any]:
+        seen: list[Any] = []
+        with suppress(TimeoutError):
+            async for result in pipeline.stream(range(6), ordered=ordered, timeout=1.5):
+                seen.append(result)
+        return seen
+
+    assert values(run_virtual(main)) == [0, 1]
+    results = pipeline.results
+    assert [each.id for each in results.cancelled] == [2, 3, 4, 5]
+    assert (list(results), results.outcomes) == ([], results.cancelled)

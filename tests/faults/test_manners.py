@@ -74,6 +74,18 @@ def test_log_records_of_hostile_texts(caplog: pytest.LogCaptureFixture) -> None:
     assert record.getMessage().isprintable()
 
 
+def test_log_record_of_a_failed_item(caplog: pytest.LogCaptureFixture) -> None:
+    """It says who failed, where, after how many tries and why; no error floods the log."""
+    for error, tries in ((ValueError("a bad page"), 1), (ValueError("page " * 9999), 2)):
+        stage = Stage("Work", 1, [raising(error)], task_attempts=tries, task_wait_seconds=0)
+        virtual(lambda stage=stage: Pipeline([stage]).run(["x"]))  # type: ignore[misc]
+    short, long = (record.getMessage() for record in caplog.records)
+    assert short == "item 0 failed in stage Work after 1 attempt: ValueError: a bad page"
+    assert long.startswith("item 0 failed in stage Work after 2 attempts: ValueError: page page")
+    assert long.endswith("…")
+    assert len(long) < 1100
+
+
 def test_logger_has_no_handler_but_the_null_one() -> None:
     """Importing adds no handler, no level and no filter; records go to whoever listens."""
     done = run_program(

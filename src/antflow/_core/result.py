@@ -88,6 +88,7 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
 
     Attributes:
         failed: The results of items that failed for good, in input order.
+        cancelled: The results of items that were not finished, in input order: what to feed again.
         outcomes: One result per accepted item in input order, whatever became of it: aligned with
             the input. Items made from others (``expand=True``) are not among them.
         summary: Failures summed up.
@@ -95,7 +96,9 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         run_id: The run.
         stopped_by: The signal that made the run stop taking items in (``graceful_signals``).
 
-    With ``collect_results=False`` the lists are empty; ``summary`` and ``stats`` are exact.
+    With ``collect_results=False`` the lists are empty; ``summary`` and ``stats`` are exact. After
+    `Pipeline.stream`, which keeps nothing of what it yields, `cancelled` and `outcomes` have what
+    was cancelled.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         everything = sorted(outcomes, key=attrgetter("sequence_id"))
         self._children: list[PipelineResult[T]] = []
         self.failed: list[PipelineResult[Any]] = []
+        self.cancelled: list[PipelineResult[Any]] = []
         self.outcomes: list[PipelineResult[T]] = everything
         # Asked of the counts first: most runs have nothing to sort out.
         if stats.items_children:  # those of one sequence number in the order they were made in
@@ -117,6 +121,7 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
             self._children = [outcome for outcome in everything if _branch(outcome)]
         if stats.items_processed != stats.items_accepted or stats.items_children:
             self.failed = [outcome for outcome in everything if outcome.outcome == "failed"]
+            self.cancelled = [outcome for outcome in everything if outcome.outcome == "cancelled"]
             everything = [outcome for outcome in everything if outcome.outcome == "completed"]
         super().__init__(everything)
         self.summary = summary

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("antflow")
 
+LONGEST_ERROR = 1000
+"""Characters of an error's text in the log; the item's result has all of it."""
+
 MOST_TYPES = 1000
 """Types remembered: who makes a type for each item must not fill the memory with them."""
 
@@ -278,12 +281,13 @@ class Endings:
     async def _fail(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
         wait = self._recorder.failed(envelope, worker, error, self._now())
         logger.warning(
-            "item %s failed in stage %s after %d attempts: %s: %s",
+            "item %s failed in stage %s after %d %s: %s: %s",
             clean(safe_repr(envelope.id)),
             clean(self._stage.name),
             envelope.attempts,
+            "attempt" if envelope.attempts == 1 else "attempts",
             error_type_name(error),
-            clean(error),
+            clean(_beginning(safe_str(error))),
         )
         try:
             callback = self._options.on_failure
@@ -418,3 +422,7 @@ class Endings:
                 label = f"{name} of stage {self._stage.name}"
                 told = self._run.guard.call(label, callback, envelope.id, subject, payload)
                 await self._room(worker, told)
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"

@@ -192,7 +192,10 @@ class ItemSource:
                 yield self._bad(line, reason)
             elif row:
                 record = dict(zip(header, row, strict=True))
-                yield Item(_fields(record, number), record)
+                fields = _fields(record, number)
+                if fields["id"] == "":  # an empty cell is no id
+                    fields["id"] = number
+                yield Item(fields, record)
 
     def _checked_header(self, line: Line, names: list[str]) -> list[str]:
         for index, name in enumerate(names):

@@ -106,7 +106,7 @@ class Job:
 @click.option(
     "--failed",
     metavar="FILE|-",
-    help="Failed items, to be fed back as --items.",
+    help="Failed and cancelled items, to be fed back as --items.",
     shell_complete=complete_file,
 )
 @click.option(
@@ -311,8 +311,10 @@ async def stream(job: Job) -> None:
                     await job.failed.put(letter_line(result))
     except BaseException:
         with suppress(Exception):
+            await put_cancelled(job)
             await end_all(outputs, PATIENCE)
         raise
+    await put_cancelled(job)
     await end_all(outputs)
 
 
@@ -323,6 +325,13 @@ async def put_result(job: Job, result: PipelineResult[Any]) -> None:
     for name in sorted(lost - job.lost):
         logger.warning("a result of type %s has no form in JSON, and is lost in part", clean(name))
     job.lost |= lost
+
+
+async def put_cancelled(job: Job) -> None:
+    """Make dead letters of the items that were taken in and not finished."""
+    if job.failed is not None:
+        for result in job.pipeline.results.cancelled:
+            await job.failed.put(letter_line(result))
 
 
 async def put_aside(job: Job, bad: BadLine) -> None:
