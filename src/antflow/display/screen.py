@@ -166,21 +166,19 @@ class Screen:
             with self._drawing():
                 if pane not in self._panes:
                     return
-                if rows is None:
-                    rows = [] if isinstance(self._area, AlternateScreen) else pane.rows
                 self._panes.remove(pane)
-                self._say_farewell(rows, last_line)
+                self._say_farewell(self._rows_left_by(pane) if rows is None else rows, last_line)
             if not self._panes:
                 self._is_over()
 
     def step_aside(self) -> None:
-        """Leave all frames as they are, and the terminal to somebody else."""
+        """Leave the frames that can stay, and the terminal to somebody else."""
         with _opening:
             panes = tuple(self._panes)
             with self._drawing():
                 for pane in panes:
                     self._panes.remove(pane)
-                    self._say_farewell(pane.rows, "")
+                    self._say_farewell(self._rows_left_by(pane), "")
             self._capture.hand_over()
             if panes:
                 self._is_over()
@@ -287,6 +285,10 @@ class Screen:
         text = self._area.switching()
         self._area = wanted()
         return text if self._is_paused else text + self._area.opening()
+
+    def _rows_left_by(self, pane: Pane) -> list[Row]:
+        # A frame for the second screen is of its size, and shows lines that come out anyway.
+        return [] if isinstance(self._area, AlternateScreen) else pane.rows
 
     def _say_farewell(self, rows: list[Row], last_line: str) -> None:
         lines = [row.text for row in rows]
