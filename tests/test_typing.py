@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from antflow import Pipeline, Stage
-from antflow.pipeline import PipelineOptions
+from antflow._pipeline_options import PipelineOptions
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.as_posix() for path in (ROOT / "tests" / "typing").glob("use_*.py"))

@@ -18,7 +18,8 @@ from antflow._core.stage_checks import LONGEST_NAME
 from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import Out, Taken
 from antflow._monitor.tracker import StatusTracker
-from antflow.pipeline import DashboardName, Pipeline, PipelineOptions
+from antflow._pipeline_options import DashboardName, PipelineOptions
+from antflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from antflow._core import task_types as of

@@ -13,42 +13,30 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Iterable,
-    Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, nullcontext
 from itertools import count
 from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
-    Literal,
     Self,
-    TypedDict,
     Unpack,
     get_args,
     overload,
 )
-from unicodedata import normalize
 
 from antflow._core import readings
-from antflow._core.checks import (
-    check_choice,
-    check_count,
-    check_flag,
-    check_max_failures,
-    check_seconds,
-    check_timeout,
-    refusal,
-)
+from antflow._core.checks import check_choice, check_count, check_flag, check_seconds, refusal
 from antflow._core.envelope import DEFAULT_PRIORITY
-from antflow._core.errors import PipelineError, StageValidationError
+from antflow._core.errors import PipelineError
 from antflow._core.failures import FailureBook
+from antflow._core.items import Items, check_items, count_of
 from antflow._core.ledger import Ledger
 from antflow._core.limit import Limit, LimitStatistics
-from antflow._core.options import did_you_mean, named_options
+from antflow._core.options import named_options
 from antflow._core.ports import AnyDashboard, Store
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.retry import Retry, backoff
@@ -60,28 +48,28 @@ from antflow._core.snapshot import (
     WorkerMetrics,
     WorkerState,
 )
-from antflow._core.stage import (
-    DEFAULT_CAPACITY_PER_WORKER,
-    Stage,
-    capacity,
-    frozen_copy,
-    retry_policy,
-)
-from antflow._core.stage_checks import MOST_WORKERS, is_generator
-from antflow._core.text import safe_repr
+from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER, Stage, capacity, retry_policy
 from antflow._core.type_variables import Out, Taken
-from antflow._engine.calls import is_async
 from antflow._engine.channel import Channel
 from antflow._engine.current import current_run
 from antflow._engine.intake import Duplicates
-from antflow._engine.processes import check_picklable
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.run import Run, take_snapshot
+from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful
 from antflow._monitor.bus import CallbackGuard
 from antflow._monitor.fan_out import fan_out
 from antflow._monitor.poller import Poller
 from antflow._monitor.tracker import StatusTracker
+from antflow._pipeline_options import (
+    DashboardName,
+    OtherOptions,
+    PipelineOptions,
+    RunOptions,
+    checked_stages,
+    choose_display,
+    run_options,
+)
 from antflow.telemetry import follow_run
 
 if TYPE_CHECKING:
@@ -109,152 +97,9 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-Items = Iterable[Any] | AsyncIterable[Any]
-DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
-DASHBOARD_NAMES: tuple[str, ...] = ("auto", "log", "compact", "detailed", "full")
-DISPLAY_METHODS = ("on_start", "on_update", "on_finish")
 SHORTEST_INTERVAL = 0.01
 SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
-
-
-class OtherOptions(TypedDict, total=False):
-    """The options of `Pipeline` that are given by keyword only."""
-
-    name: str
-    duplicates: Duplicates
-    store: Store | None
-    blocked_loop_after: float | None
-
-
-class PipelineOptions(OtherOptions, total=False):
-    """The options of `Pipeline`, by keyword."""
-
-    collect_results: bool
-    status_tracker: StatusTracker | None
-
-
-class RunHandle(Generic[Out]):
-    """One run that is under way: feed it, read it, end it.
-
-    Made by `Pipeline.open`. Its methods belong to the event loop it was made in: called from
-    another one, or from a thread, those that change the run raise `PipelineError`.
-    """
-
-    def __init__(self, run: Run, collected: list[PipelineResult[Any]]) -> None:
-        self._run = run
-        self._collected = collected
-        self._final: RunResults[Any] | None = None
-
-    @property
-    def run_id(self) -> str:
-        """Unique name of the run; on all its events, snapshots and results."""
-        return self._run.facts.run_id
-
-    @property
-    def results(self) -> RunResults[Out]:
-        """What has come out so far; final once the run is over."""
-        if self._final is not None:
-            return self._final
-        is_over = self._run.is_over  # asked before: another thread may look while the run ends
-        results = RunResults(
-            tuple(self._collected),
-            self._run.failures.summary(),
-            self._run.stats(),
-            self.run_id,
-            self._run.stopped_by,
-        )
-        if is_over and self._final is None:
-            self._final = results
-            self._collected = []
-        return results if self._final is None else self._final
-
-    @named_options
-    async def feed(
-        self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
-    ) -> None:
-        """Take in items, waiting for room as often as it takes. See `Pipeline.feed`."""
-        stage = 0 if target_stage is None else self._index_of("target_stage", target_stage)
-        check_items(items)
-        if type(priority) is not int:
-            raise refusal(TypeError, "priority", priority, "must be a whole number")
-        self._run.check_caller("feed()")
-        if isinstance(items, AsyncIterable):
-            await self._run.feed_async(items, stage, priority)
-        else:
-            await self._run.feed(items, stage, priority)
-
-    async def join(self) -> None:
-        """Take nothing more in, and wait until everything accepted is settled.
-
-        From inside the run (a task, a callback, a display) it asks for that and returns at once.
-        """
-        self._run.check_caller("join()")
-        self._run.close_intake()
-        await self._end()
-
-    async def shutdown(self) -> None:
-        """Let running attempts end, and settle everything that waits as cancelled.
-
-        From inside the run (a task, a callback, a display) it asks for that and returns at once.
-        """
-        self._run.check_caller("shutdown()")
-        self._run.shut_down()
-        await self._end()
-
-    def pause(self) -> None:
-        """Begin with nothing new: workers end the item in hand and leave. What waits, waits on.
-
-        A worker's own resources are closed, and made anew after `resume`.
-        """
-        self._run.check_caller("pause()")
-        self._run.pause()
-
-    def resume(self) -> None:
-        """Go on after `pause`."""
-        self._run.check_caller("resume()")
-        self._run.resume()
-
-    def cancel(self) -> None:
-        """Cancel running tasks and settle everything as cancelled. Does not wait: see `join`."""
-        self._run.check_caller("cancel()")
-        self._run.cancel()
-
-    @named_options
-    def set_workers(self, stage: str, count: int) -> None:
-        """Have ``count`` workers in a stage from now on; those that leave end their item first.
-
-        Raises:
-            ValueError: There is no such stage, or ``count`` is not from 1 to 100 000.
-        """
-        allowed = f"must be a whole number from 1 to {MOST_WORKERS:,}"
-        check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
-        self._run.check_caller("set_workers()")
-        self._run.set_workers(self._index_of("stage", stage), count)
-
-    async def _end(self) -> None:
-        if self._run.contains_caller:
-            return
-        try:
-            await self._run.wait()
-        except Exception as error:
-            _attach(error, self.results)
-            raise
-
-    def stats(self) -> PipelineStats:
-        """The counts, at this moment."""
-        return self._run.stats()
-
-    def snapshot(self) -> DashboardSnapshot:
-        """Everything a dashboard shows, at this moment; a true copy."""
-        return self._run.snapshot()
-
-    def _index_of(self, option: str, stage: object) -> int:
-        names = self._run.facts.stage_names
-        if not isinstance(stage, str) or stage not in names:
-            known = f"the stages are {', '.join(map(repr, names))}{did_you_mean(stage, names)}"
-            raise ValueError(f"{option}={safe_repr(stage)} not found; {known}")
-        return names.index(stage)
 
 
 class Pipeline(Generic[Taken, Out]):
@@ -342,7 +187,7 @@ class Pipeline(Generic[Taken, Out]):
         store: Store | None = None,
         blocked_loop_after: float | None = 0.25,
     ) -> None:
-        self._stages = _checked_stages(stages)
+        self._stages = checked_stages(stages)
         check_choice(ValueError, "duplicates", duplicates, get_args(Duplicates))
         self._duplicates: Duplicates = duplicates
         check_flag(TypeError, "collect_results", collect_results)
@@ -525,7 +370,7 @@ class Pipeline(Generic[Taken, Out]):
             Running tasks are cancelled and awaited, everything else is settled as cancelled;
             nothing is left behind. `results` has what was settled.
         """
-        display = _choose_display(progress, dashboard, custom_dashboard)
+        display = choose_display(progress, dashboard, custom_dashboard)
         check_seconds(
             ValueError, "dashboard_update_interval", dashboard_update_interval, SHORTEST_INTERVAL
         )
@@ -534,8 +379,8 @@ class Pipeline(Generic[Taken, Out]):
         if graceful_signals is not None:
             check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
-        options = _run_options(total, max_failures, timeout, item_timeout)
-        options.total = _count_of(items, total, len(again))
+        options = run_options(total, max_failures, timeout, item_timeout)
+        options.total = count_of(items, total, len(again))
         collected: list[PipelineResult[Any]] = []
         handle = self._open(collected.append if self._collects else _forget, collected, options)
         handle._run.begin_with(again)
@@ -605,7 +450,7 @@ class Pipeline(Generic[Taken, Out]):
         Cancellation:
             As in `run`.
         """
-        display = _choose_display(progress, dashboard, custom_dashboard)
+        display = choose_display(progress, dashboard, custom_dashboard)
         check_seconds(
             ValueError, "dashboard_update_interval", dashboard_update_interval, SHORTEST_INTERVAL
         )
@@ -614,8 +459,8 @@ class Pipeline(Generic[Taken, Out]):
             check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
         check_flag(TypeError, "ordered", ordered)
-        options = _run_options(total, max_failures, timeout, item_timeout)
-        options.total = _count_of(items, total)
+        options = run_options(total, max_failures, timeout, item_timeout)
+        options.total = count_of(items, total)
         options.keeps = False
         if buffer_size is not None:
             check_count(ValueError, "buffer_size", buffer_size, 0, "must be a whole number >= 0")
@@ -632,7 +477,7 @@ class Pipeline(Generic[Taken, Out]):
         items: Items,
         driving: tuple[Any, float],
         buffer_size: int,
-        options: _RunOptions,
+        options: RunOptions,
         graceful_signals: float | None,
     ) -> AsyncGenerator[PipelineResult[Any], None]:
         results: Channel[PipelineResult[Any]] = Channel(buffer_size)
@@ -764,7 +609,7 @@ class Pipeline(Generic[Taken, Out]):
         Cancellation:
             In the body or while it is joined: the run is cancelled, and over when this is left.
         """
-        options = _run_options(total, max_failures, timeout, item_timeout)
+        options = run_options(total, max_failures, timeout, item_timeout)
         collected: list[PipelineResult[Any]] = []
         handle = self._open(collected.append if self._collects else _forget, collected, options)
         try:
@@ -841,9 +686,9 @@ class Pipeline(Generic[Taken, Out]):
         self,
         deliver: Deliver,
         collected: list[PipelineResult[Any]],
-        options: _RunOptions | None = None,
+        options: RunOptions | None = None,
     ) -> RunHandle:
-        options = _RunOptions() if options is None else options
+        options = RunOptions() if options is None else options
         here = self._handle_here()
         if here is not None and not here._run.is_over:
             raise PipelineError(
@@ -890,7 +735,7 @@ class Pipeline(Generic[Taken, Out]):
         except BaseException as error:
             run.cancel()
             await run.wait_until_over()
-            _attach(error, handle.results)
+            attach_results(error, handle.results)
             raise
         finally:
             if poller is not None and polling is not None:
@@ -960,140 +805,6 @@ class Pipeline(Generic[Taken, Out]):
         )
 
 
-def check_items(items: object) -> None:
-    """Refuse what is no collection of items, or most likely not the one that was meant."""
-    if isinstance(items, (str, bytes, bytearray, Mapping)):
-        what = "keys" if isinstance(items, Mapping) else "characters"
-        raise refusal(
-            TypeError, "items", items, f"would be taken apart into its {what}; wrap it in a list"
-        )
-    if not isinstance(items, (Iterable, AsyncIterable)) and not hasattr(items, "__getitem__"):
-        raise refusal(TypeError, "items", items, "must be an iterable or an async iterable")
-
-
-@dataclass(slots=True)
-class _RunOptions:
-    """What was asked of one run; see `Pipeline.run`."""
-
-    total: int | None = None
-    max_failures: float | None = None
-    timeout: float | None = None
-    item_timeout: float | None = None
-    keeps: bool | None = None
-    window: int | None = None
-
-
-def _run_options(
-    total: int | None,
-    max_failures: float | None,
-    timeout: float | None,
-    item_timeout: float | None,
-) -> _RunOptions:
-    if total is not None:
-        check_count(ValueError, "total", total, 0, "must be a whole number >= 0, or None")
-    check_max_failures(ValueError, "max_failures", max_failures)
-    check_timeout(ValueError, "timeout", timeout)
-    check_timeout(ValueError, "item_timeout", item_timeout)
-    return _RunOptions(total, max_failures, timeout, item_timeout)
-
-
-def _checked_stages(stages: object) -> tuple[Stage, ...]:
-    if not isinstance(stages, Sequence) or isinstance(stages, str):
-        raise refusal(TypeError, "stages", stages, "must be a list of Stage objects")
-    if not stages:
-        raise refusal(PipelineError, "stages", stages, "a pipeline must have at least one stage")
-    copies: list[Stage] = []
-    seen: dict[str, int] = {}
-    for index, stage in enumerate(stages):
-        if not isinstance(stage, Stage):
-            raise refusal(TypeError, f"stages[{index}]", stage, "must be a Stage")
-        stage.validate()
-        name = normalize("NFC", stage.name)
-        if name in seen:
-            raise StageValidationError(
-                f"Duplicate stage name {safe_repr(stage.name)}: "
-                f"stages[{seen[name]}] and stages[{index}]"
-            )
-        seen[name] = index
-        if stage.pull and not index:
-            raise StageValidationError(f"Stage {stage.name!r}: pull=True: not for the first stage")
-        _check_processes(stage)
-        copies.append(frozen_copy(stage))
-    return tuple(copies)
-
-
-def _check_processes(stage: Stage) -> None:
-    """Refuse what cannot be sent to a child process."""
-    if stage.executor != "process":
-        return
-    where = f"Stage {stage.name!r}: executor='process':"
-    if stage.resources and stage.resource_scope != "worker":
-        raise StageValidationError(f"{where} resources must have resource_scope='worker'")
-    if stage.resources and any(is_async(task) for task in stage.tasks):
-        text = "an async task cannot be given resources, which are in the child processes"
-        raise StageValidationError(f"{where} {text}")
-    plain = [task for task in stage.tasks if not is_async(task)]
-    for task in plain:
-        if is_generator(task):
-            raise StageValidationError(f"{where} {safe_repr(task)} must return a list, not yield")
-    for function in (*plain, *stage.resources.values()):
-        if (reason := check_picklable(function)) is not None:
-            raise StageValidationError(f"{where} {safe_repr(function)} {reason}")
-
-
-def _choose_display(progress: object, dashboard: Any, custom: Any) -> Any:
-    check_flag(TypeError, "progress", progress)
-    asked = [
-        name
-        for name, given in (
-            ("progress", bool(progress)),
-            ("dashboard", dashboard is not None),
-            ("custom_dashboard", custom is not None),
-        )
-        if given
-    ]
-    if len(asked) > 1:
-        raise ValueError(f"Cannot use both {' and '.join(asked)}: choose one")
-    if custom is not None:
-        if isinstance(custom, type) or not _is_display(custom):
-            raise refusal(
-                TypeError,
-                "custom_dashboard",
-                custom,
-                f"must be an object with some of the methods {', '.join(DISPLAY_METHODS)}",
-            )
-        return custom
-    if progress:
-        return _create("progress")
-    if dashboard is None:
-        return None
-    if not isinstance(dashboard, (str, type)) and _is_display(dashboard):
-        return dashboard
-    check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, ", or a display object")
-    return _create(str(dashboard))
-
-
-def _create(name: str) -> Any:
-    # Here and not above: drawing is imported only when something is drawn.
-    from antflow.display import create
-
-    return create(name)
-
-
-def _is_display(display: Any) -> bool:
-    return any(callable(getattr(display, method, None)) for method in DISPLAY_METHODS)
-
-
-def _count_of(items: Items, total: int | None, more: int = 0) -> int | None:
-    if total is not None:
-        return total
-    length: Callable[[], int] | None = getattr(items, "__len__", None)
-    try:
-        return None if length is None else length() + more
-    except Exception:
-        return None
-
-
 async def _until_done(task: asyncio.Task[None]) -> None:
     """Wait for a task, however often the wait is cancelled; what it raises is not raised here."""
     cancelled: asyncio.CancelledError | None = None
@@ -1111,9 +822,3 @@ async def _until_done(task: asyncio.Task[None]) -> None:
 
 def _forget(_: PipelineResult[Any]) -> None:
     """Where results are not collected."""
-
-
-def _attach(error: BaseException, results: RunResults[Any]) -> None:
-    if isinstance(error, Exception):
-        with suppress(AttributeError):  # a class with slots; `Pipeline.results` has them too
-            setattr(error, "results", results)  # noqa: B010 - no attribute that its class knows of

@@ -22,10 +22,10 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from antflow import DashboardSnapshot, ErrorSummary, Pipeline, Stage
+from antflow._pipeline_options import DashboardName
 from antflow.display import BaseDashboard, create
 from antflow.display.layout import fair_shares
 from antflow.display.screen import _screens
-from antflow.pipeline import DashboardName
 from tests.display.conftest import MakeTerminal, make_snapshot
 from tests.pty_screen import PATIENCE, PtyScreen
 

@@ -1,0 +1,148 @@
+"""The run that `antflow.Pipeline.open` hands out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from contextlib import suppress
+from typing import Any, Generic
+
+from antflow._core.checks import check_count, refusal
+from antflow._core.envelope import DEFAULT_PRIORITY
+from antflow._core.items import Items, check_items
+from antflow._core.options import did_you_mean, named_options
+from antflow._core.result import PipelineResult, RunResults
+from antflow._core.snapshot import DashboardSnapshot, PipelineStats
+from antflow._core.stage_checks import MOST_WORKERS
+from antflow._core.text import safe_repr
+from antflow._core.type_variables import Out
+from antflow._engine.run import Run
+
+
+class RunHandle(Generic[Out]):
+    """One run that is under way: feed it, read it, end it.
+
+    Made by `Pipeline.open`. Its methods belong to the event loop it was made in: called from
+    another one, or from a thread, those that change the run raise `PipelineError`.
+    """
+
+    def __init__(self, run: Run, collected: list[PipelineResult[Any]]) -> None:
+        self._run = run
+        self._collected = collected
+        self._final: RunResults[Any] | None = None
+
+    @property
+    def run_id(self) -> str:
+        """Unique name of the run; on all its events, snapshots and results."""
+        return self._run.facts.run_id
+
+    @property
+    def results(self) -> RunResults[Out]:
+        """What has come out so far; final once the run is over."""
+        if self._final is not None:
+            return self._final
+        is_over = self._run.is_over  # asked before: another thread may look while the run ends
+        results = RunResults(
+            tuple(self._collected),
+            self._run.failures.summary(),
+            self._run.stats(),
+            self.run_id,
+            self._run.stopped_by,
+        )
+        if is_over and self._final is None:
+            self._final = results
+            self._collected = []
+        return results if self._final is None else self._final
+
+    @named_options
+    async def feed(
+        self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
+    ) -> None:
+        """Take in items, waiting for room as often as it takes. See `Pipeline.feed`."""
+        stage = 0 if target_stage is None else self._index_of("target_stage", target_stage)
+        check_items(items)
+        if type(priority) is not int:
+            raise refusal(TypeError, "priority", priority, "must be a whole number")
+        self._run.check_caller("feed()")
+        if isinstance(items, AsyncIterable):
+            await self._run.feed_async(items, stage, priority)
+        else:
+            await self._run.feed(items, stage, priority)
+
+    async def join(self) -> None:
+        """Take nothing more in, and wait until everything accepted is settled.
+
+        From inside the run (a task, a callback, a display) it asks for that and returns at once.
+        """
+        self._run.check_caller("join()")
+        self._run.close_intake()
+        await self._end()
+
+    async def shutdown(self) -> None:
+        """Let running attempts end, and settle everything that waits as cancelled.
+
+        From inside the run (a task, a callback, a display) it asks for that and returns at once.
+        """
+        self._run.check_caller("shutdown()")
+        self._run.shut_down()
+        await self._end()
+
+    def pause(self) -> None:
+        """Begin with nothing new: workers end the item in hand and leave. What waits, waits on.
+
+        A worker's own resources are closed, and made anew after `resume`.
+        """
+        self._run.check_caller("pause()")
+        self._run.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._run.check_caller("resume()")
+        self._run.resume()
+
+    def cancel(self) -> None:
+        """Cancel running tasks and settle everything as cancelled. Does not wait: see `join`."""
+        self._run.check_caller("cancel()")
+        self._run.cancel()
+
+    @named_options
+    def set_workers(self, stage: str, count: int) -> None:
+        """Have ``count`` workers in a stage from now on; those that leave end their item first.
+
+        Raises:
+            ValueError: There is no such stage, or ``count`` is not from 1 to 100 000.
+        """
+        allowed = f"must be a whole number from 1 to {MOST_WORKERS:,}"
+        check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
+        self._run.check_caller("set_workers()")
+        self._run.set_workers(self._index_of("stage", stage), count)
+
+    async def _end(self) -> None:
+        if self._run.contains_caller:
+            return
+        try:
+            await self._run.wait()
+        except Exception as error:
+            attach_results(error, self.results)
+            raise
+
+    def stats(self) -> PipelineStats:
+        """The counts, at this moment."""
+        return self._run.stats()
+
+    def snapshot(self) -> DashboardSnapshot:
+        """Everything a dashboard shows, at this moment; a true copy."""
+        return self._run.snapshot()
+
+    def _index_of(self, option: str, stage: object) -> int:
+        names = self._run.facts.stage_names
+        if not isinstance(stage, str) or stage not in names:
+            known = f"the stages are {', '.join(map(repr, names))}{did_you_mean(stage, names)}"
+            raise ValueError(f"{option}={safe_repr(stage)} not found; {known}")
+        return names.index(stage)
+
+
+def attach_results(error: BaseException, results: RunResults[Any]) -> None:
+    """Have what ends a run bring along what came out of it."""
+    if isinstance(error, Exception):
+        with suppress(AttributeError):  # a class with slots; `Pipeline.results` has them too
+            setattr(error, "results", results)  # noqa: B010 - no attribute that its class knows of

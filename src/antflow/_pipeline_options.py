@@ -1,0 +1,159 @@
+"""The options of a pipeline and of its runs: what they are, and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+from unicodedata import normalize
+
+from antflow._core.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_max_failures,
+    check_timeout,
+    refusal,
+)
+from antflow._core.errors import PipelineError, StageValidationError
+from antflow._core.ports import Store
+from antflow._core.stage import Stage, frozen_copy
+from antflow._core.stage_checks import is_generator
+from antflow._core.text import safe_repr
+from antflow._engine.calls import is_async
+from antflow._engine.intake import Duplicates
+from antflow._engine.processes import check_picklable
+from antflow._monitor.tracker import StatusTracker
+
+DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
+DASHBOARD_NAMES: tuple[str, ...] = ("auto", "log", "compact", "detailed", "full")
+DISPLAY_METHODS = ("on_start", "on_update", "on_finish")
+
+
+class OtherOptions(TypedDict, total=False):
+    """The options of `Pipeline` that are given by keyword only."""
+
+    name: str
+    duplicates: Duplicates
+    store: Store | None
+    blocked_loop_after: float | None
+
+
+class PipelineOptions(OtherOptions, total=False):
+    """The options of `Pipeline`, by keyword."""
+
+    collect_results: bool
+    status_tracker: StatusTracker | None
+
+
+@dataclass(slots=True)
+class RunOptions:
+    """What was asked of one run; see `Pipeline.run`."""
+
+    total: int | None = None
+    max_failures: float | None = None
+    timeout: float | None = None
+    item_timeout: float | None = None
+    keeps: bool | None = None
+    window: int | None = None
+
+
+def run_options(
+    total: int | None,
+    max_failures: float | None,
+    timeout: float | None,
+    item_timeout: float | None,
+) -> RunOptions:
+    if total is not None:
+        check_count(ValueError, "total", total, 0, "must be a whole number >= 0, or None")
+    check_max_failures(ValueError, "max_failures", max_failures)
+    check_timeout(ValueError, "timeout", timeout)
+    check_timeout(ValueError, "item_timeout", item_timeout)
+    return RunOptions(total, max_failures, timeout, item_timeout)
+
+
+def checked_stages(stages: object) -> tuple[Stage, ...]:
+    if not isinstance(stages, Sequence) or isinstance(stages, str):
+        raise refusal(TypeError, "stages", stages, "must be a list of Stage objects")
+    if not stages:
+        raise refusal(PipelineError, "stages", stages, "a pipeline must have at least one stage")
+    copies: list[Stage] = []
+    seen: dict[str, int] = {}
+    for index, stage in enumerate(stages):
+        if not isinstance(stage, Stage):
+            raise refusal(TypeError, f"stages[{index}]", stage, "must be a Stage")
+        stage.validate()
+        name = normalize("NFC", stage.name)
+        if name in seen:
+            raise StageValidationError(
+                f"Duplicate stage name {safe_repr(stage.name)}: "
+                f"stages[{seen[name]}] and stages[{index}]"
+            )
+        seen[name] = index
+        if stage.pull and not index:
+            raise StageValidationError(f"Stage {stage.name!r}: pull=True: not for the first stage")
+        _check_processes(stage)
+        copies.append(frozen_copy(stage))
+    return tuple(copies)
+
+
+def _check_processes(stage: Stage) -> None:
+    """Refuse what cannot be sent to a child process."""
+    if stage.executor != "process":
+        return
+    where = f"Stage {stage.name!r}: executor='process':"
+    if stage.resources and stage.resource_scope != "worker":
+        raise StageValidationError(f"{where} resources must have resource_scope='worker'")
+    if stage.resources and any(is_async(task) for task in stage.tasks):
+        text = "an async task cannot be given resources, which are in the child processes"
+        raise StageValidationError(f"{where} {text}")
+    plain = [task for task in stage.tasks if not is_async(task)]
+    for task in plain:
+        if is_generator(task):
+            raise StageValidationError(f"{where} {safe_repr(task)} must return a list, not yield")
+    for function in (*plain, *stage.resources.values()):
+        if (reason := check_picklable(function)) is not None:
+            raise StageValidationError(f"{where} {safe_repr(function)} {reason}")
+
+
+def choose_display(progress: object, dashboard: Any, custom: Any) -> Any:
+    check_flag(TypeError, "progress", progress)
+    asked = [
+        name
+        for name, given in (
+            ("progress", bool(progress)),
+            ("dashboard", dashboard is not None),
+            ("custom_dashboard", custom is not None),
+        )
+        if given
+    ]
+    if len(asked) > 1:
+        raise ValueError(f"Cannot use both {' and '.join(asked)}: choose one")
+    if custom is not None:
+        if isinstance(custom, type) or not _is_display(custom):
+            raise refusal(
+                TypeError,
+                "custom_dashboard",
+                custom,
+                f"must be an object with some of the methods {', '.join(DISPLAY_METHODS)}",
+            )
+        return custom
+    if progress:
+        return _create("progress")
+    if dashboard is None:
+        return None
+    if not isinstance(dashboard, (str, type)) and _is_display(dashboard):
+        return dashboard
+    check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, ", or a display object")
+    return _create(str(dashboard))
+
+
+def _create(name: str) -> Any:
+    # Here and not above: drawing is imported only when something is drawn.
+    from antflow.display import create
+
+    return create(name)
+
+
+def _is_display(display: Any) -> bool:
+    return any(callable(getattr(display, method, None)) for method in DISPLAY_METHODS)
