@@ -424,7 +424,7 @@ wishes = st.tuples(*[st.integers(0, 9)] * 3).map(lambda three: Wish(*sorted(thre
 @given(st.integers(-1, 60), st.lists(wishes, max_size=8))
 def test_share_gives_no_more_than_there_is(rows: int, asked: list[Wish]) -> None:
     """Together never more than the rows; each nothing, or from its least to its most."""
-    given = share(rows, asked)
+    given = list(share(rows, {str(index): wish for index, wish in enumerate(asked)}).values())
     assert sum(given) <= max(rows, 0)
     for got, wish in zip(given, asked, strict=True):
         assert got == 0 or wish.least <= got <= wish.most
@@ -434,12 +434,20 @@ def test_share_gives_no_more_than_there_is(rows: int, asked: list[Wish]) -> None
 
 def test_share_order() -> None:
     """Who comes first is served first, but nobody more than well before all have the least."""
-    asked = [Wish(1, 1, 1), Wish(2, 5, 9), Wish(2, 3, 9)]
-    assert share(0, asked) == [0, 0, 0]
-    assert share(1, asked) == [1, 0, 0]
-    assert share(5, asked) == [1, 2, 2]
-    assert share(9, asked) == [1, 5, 3]
-    assert share(12, asked) == [1, 8, 3]
+    asked = {"bar": Wish(1, 1, 1), "stages": Wish(2, 5, 9), "errors": Wish(2, 3, 9)}
+    later = {"log": Wish(1, 2, 3)}
+    for rows, shares in (
+        (0, (0, 0, 0, 0)),
+        (1, (1, 0, 0, 0)),
+        (5, (1, 2, 2, 0)),
+        (9, (1, 5, 3, 0)),
+        (10, (1, 5, 3, 1)),
+        (12, (1, 6, 3, 2)),
+        (14, (1, 8, 3, 2)),
+    ):
+        assert share(rows, asked, later) == dict(
+            zip(("bar", "stages", "errors", "log"), shares, strict=True)
+        )
 
 
 @pytest.mark.parametrize("level", [*LEVELS, "log"])

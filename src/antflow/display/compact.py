@@ -31,17 +31,17 @@ def _lines(canvas: Canvas, view: View) -> list[Text]:
     if canvas.height < 2:
         return [bar_line(canvas, view, counts=True)]
     why, most = (bottleneck_lines, 2) if view.is_over else (stall_lines, 1)
-    wishes = [
-        ONE,
-        ONE,
-        ONE if view.stages else NOTHING,
-        ONE if view.errors else NOTHING,
-        one_of(len(why(canvas, view, most))),
-    ]
-    _, _, for_stages, for_errors, for_why = share(canvas.height, wishes)
+    wishes = {
+        "bar": ONE,
+        "counts": ONE,
+        "stages": ONE if view.stages else NOTHING,
+        "errors": ONE if view.errors else NOTHING,
+        "why": one_of(len(why(canvas, view, most))),
+    }
+    rows = share(canvas.height, wishes)
     lines = [bar_line(canvas, view)]
-    if for_stages:
+    if rows["stages"]:
         lines.append(chips_line(canvas, view.stages))
-    if for_errors:
+    if rows["errors"]:
         lines.append(errors_line(canvas, view.errors))
-    return [*lines, *why(canvas, view, for_why), counts_line(canvas, view.progress)]
+    return [*lines, *why(canvas, view, rows["why"]), counts_line(canvas, view.progress)]

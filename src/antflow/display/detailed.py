@@ -45,23 +45,23 @@ def _lines(canvas: Canvas, view: View) -> list[Text]:
     stalls = stall_lines(canvas, view, MOST_WHY)
     why = bottleneck_lines(canvas, view, MOST_WHY)
     table = len(view.stages) + 1
-    rows = max(int(canvas.height * SHARE_OF_HEIGHT), min(table + 3, canvas.height))
-    wishes = [
-        ONE,
-        ONE,
-        Wish(1, table, table) if view.stages else NOTHING,
-        one_of(len(stalls)),
-        Wish(1, 1, failures) if failures else NOTHING,
-        one_of(len(why)),
-        NOTHING if curve is None else ONE,
-    ]
-    _, _, for_stages, for_stalls, for_failures, for_why, for_curve = share(rows, wishes)
+    height = max(int(canvas.height * SHARE_OF_HEIGHT), min(table + 3, canvas.height))
+    wishes = {
+        "bar": ONE,
+        "counts": ONE,
+        "stages": Wish(1, table, table) if view.stages else NOTHING,
+        "stalls": one_of(len(stalls)),
+        "failures": Wish(1, 1, failures) if failures else NOTHING,
+        "why": one_of(len(why)),
+        "curve": NOTHING if curve is None else ONE,
+    }
+    rows = share(height, wishes)
     return [
         bar_line(canvas, view),
-        *stage_lines(canvas, view.stages, for_stages),
-        *([curve] if curve is not None and for_curve else []),
-        *bottleneck_lines(canvas, view, for_why),
-        *stall_lines(canvas, view, for_stalls),
-        *last_failures(canvas, view, for_failures),
+        *stage_lines(canvas, view.stages, rows["stages"]),
+        *([curve] if curve is not None and rows["curve"] else []),
+        *bottleneck_lines(canvas, view, rows["why"]),
+        *stall_lines(canvas, view, rows["stalls"]),
+        *last_failures(canvas, view, rows["failures"]),
         counts_line(canvas, view.progress),
     ]

@@ -80,36 +80,37 @@ class FullDashboard(BaseDashboard):
         stalls = stall_lines(canvas, view, MOST_WHY)
         why = bottleneck_lines(canvas, view, MOST_WHY)
         table = len(view.stages) + 1
-        wishes = [
-            ONE,  # bar
-            ONE,  # counts
-            Wish(max(min(table, canvas.height // 2), 1), table, table) if table > 1 else NOTHING,
-            one_of(len(stalls)),
-            _list(len(view.errors), GOOD_ERRORS, MOST_ERRORS),
-            one_of(len(why)),
-            Wish(2, len(view.workers) + 1, workers.rows() + 1) if view.workers else NOTHING,
-            ONE,  # header
-            CURVE if len(view.rates) > 1 else NOTHING,
-        ]
-        more = [
-            _list(len(log), GOOD_LOG, MOST_LOG),
-            _list(items, GOOD_ITEMS, items, least=LEAST_ITEMS),
-        ]
+        least_stages = max(min(table, canvas.height // 2), 1)
+        wishes = {
+            "bar": ONE,
+            "counts": ONE,
+            "stages": Wish(least_stages, table, table) if view.stages else NOTHING,
+            "stalls": one_of(len(stalls)),
+            "errors": _list(len(view.errors), GOOD_ERRORS, MOST_ERRORS),
+            "why": one_of(len(why)),
+            "workers": (
+                Wish(2, len(view.workers) + 1, workers.rows() + 1) if view.workers else NOTHING
+            ),
+            "header": ONE,
+            "curve": CURVE if len(view.rates) > 1 else NOTHING,
+        }
+        more = {
+            "log": _list(len(log), GOOD_LOG, MOST_LOG),
+            "items": _list(items, GOOD_ITEMS, items, least=LEAST_ITEMS),
+        }
         rows = share(canvas.height, wishes, more)
-        _, _, for_stages, for_stalls, for_errors, for_why, for_workers, header, *rest = rows
-        for_curve, for_log, for_items = rest
-        lines = [header_line(canvas, view)] if header else []
-        lines.append(bar_line(canvas, view, named=not header))
-        lines += stage_lines(canvas, view.stages, for_stages)
-        lines += bottleneck_lines(canvas, view, for_why)
-        lines += stall_lines(canvas, view, for_stalls)
-        lines += throughput_lines(canvas, view, for_curve)
-        lines += workers.lines(for_workers)
-        lines += error_table(canvas, view, for_errors)
-        if for_items:
-            longest = longest_running(view.snapshot.worker_states.values(), for_items)
-            lines += item_lines(canvas, longest, busy, view.snapshot.timestamp, for_items)
-        lines += _log_lines(canvas, log, for_log)
+        lines = [header_line(canvas, view)] if rows["header"] else []
+        lines.append(bar_line(canvas, view, named=not rows["header"]))
+        lines += stage_lines(canvas, view.stages, rows["stages"])
+        lines += bottleneck_lines(canvas, view, rows["why"])
+        lines += stall_lines(canvas, view, rows["stalls"])
+        lines += throughput_lines(canvas, view, rows["curve"])
+        lines += workers.lines(rows["workers"])
+        lines += error_table(canvas, view, rows["errors"])
+        if rows["items"]:
+            longest = longest_running(view.snapshot.worker_states.values(), rows["items"])
+            lines += item_lines(canvas, longest, busy, view.snapshot.timestamp, rows["items"])
+        lines += _log_lines(canvas, log, rows["log"])
         return [*lines, counts_line(canvas, view.progress)]
 
     def _last_frame(self, snapshot: DashboardSnapshot) -> RenderableType:
@@ -122,21 +123,21 @@ def _last_lines(canvas: Canvas, view: View) -> list[Text]:
     errors = _list(len(view.errors), GOOD_ERRORS, MOST_ERRORS)
     why = bottleneck_lines(canvas, view, MOST_WHY)
     table = len(view.stages) + 1
-    wishes = [
-        ONE,
-        ONE,
-        Wish(1, table, table) if view.stages else NOTHING,
-        errors,
-        one_of(len(why)),
-        CURVE if len(view.rates) > 1 else NOTHING,
-    ]
-    _, _, for_stages, for_errors, for_why, for_curve = share(canvas.height, wishes)
+    wishes = {
+        "bar": ONE,
+        "counts": ONE,
+        "stages": Wish(1, table, table) if view.stages else NOTHING,
+        "errors": errors,
+        "why": one_of(len(why)),
+        "curve": CURVE if len(view.rates) > 1 else NOTHING,
+    }
+    rows = share(canvas.height, wishes)
     return [
         bar_line(canvas, view),
-        *stage_lines(canvas, view.stages, for_stages),
-        *throughput_lines(canvas, view, for_curve),
-        *error_table(canvas, view, for_errors),
-        *bottleneck_lines(canvas, view, for_why),
+        *stage_lines(canvas, view.stages, rows["stages"]),
+        *throughput_lines(canvas, view, rows["curve"]),
+        *error_table(canvas, view, rows["errors"]),
+        *bottleneck_lines(canvas, view, rows["why"]),
         counts_line(canvas, view.progress),
     ]
 

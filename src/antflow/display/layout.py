@@ -6,7 +6,7 @@ When there is not room for everything, the sections of a display give way in a f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -33,8 +33,8 @@ def one_of(number: int) -> Wish:
     return Wish(min(number, 1), number, number)
 
 
-def share(rows: int, *groups: Sequence[Wish]) -> list[int]:
-    """Rows for each section; never more than ``rows`` together.
+def share(rows: int, *groups: Mapping[str, Wish]) -> dict[str, int]:
+    """Rows for each section, by its name; never more than ``rows`` together.
 
     Args:
         rows: Rows there are.
@@ -42,28 +42,25 @@ def share(rows: int, *groups: Sequence[Wish]) -> list[int]:
             any gets more, then each its ``good``; then comes the next group; and when all have
             that, each gets its ``most``. Who comes late goes short, or without.
     """
-    wishes = [wish for group in groups for wish in group]
-    given = [0] * len(wishes)
-    begin = 0
+    given: dict[str, int] = {}
     for group in groups:
-        for level in (0, 1):
-            for index in range(begin, begin + len(group)):
-                rows -= _give(given, index, wishes[index], level, rows)
-        begin += len(group)
-    for index, wish in enumerate(wishes):
-        rows -= _give(given, index, wish, 2, rows)
+        for name, wish in group.items():
+            given[name] = wish.least if wish.least <= rows else 0
+            rows -= given[name]
+        rows = _raise(given, {name: wish.good for name, wish in group.items()}, rows)
+    for group in groups:
+        rows = _raise(given, {name: wish.most for name, wish in group.items()}, rows)
     return given
 
 
-def _give(given: list[int], index: int, wish: Wish, level: int, rows: int) -> int:
-    more = wish[level] - given[index]
-    if level == 0 and more > rows:
-        return 0
-    if level > 0 and not given[index]:
-        return 0
-    more = max(min(more, rows), 0)
-    given[index] += more
-    return more
+def _raise(given: dict[str, int], wanted: Mapping[str, int], rows: int) -> int:
+    """Give each that has rows at all what it wants, as far as they go; how many are left."""
+    for name, number in wanted.items():
+        if given[name]:
+            more = min(number - given[name], rows)
+            given[name] += more
+            rows -= more
+    return rows
 
 
 def fair_shares(wishes: Sequence[int], room: int) -> list[int]:

@@ -152,60 +152,79 @@ def stage_lines(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[
 
 
 def _table(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]:
-    """A heading and a row per stage; stages that do not fit are counted, the bottleneck is shown.
-
-    The name column gets what it needs, up to a limit; numbers give way first, by importance.
-    """
+    """A heading and a row per stage; those without room are counted, the bottleneck is shown."""
     shown = list(stages if len(stages) < rows else stages[: rows - 2])
     for stage in stages[len(shown) :]:
         if stage.is_bottleneck:
             shown[-1] = stage
     names = [canvas.text(stage.stats.stage_name) for stage in shown]
     needed = 1 + min(max(map(cell_len, ["stage", *names])), LONGEST_NAME)
-    columns = [column for column in COLUMNS if any(map(column.is_wanted, shown))]
-    leads = {column: [column.lead(canvas, stage) for stage in shown] for column in columns}
-    cells = {column: [column.read(canvas, stage) for stage in shown] for column in columns}
-    widths = {column: _column_width(column, leads[column], cells[column]) for column in columns}
-    advice = max((cell_len(canvas.text(stage.advice)) for stage in shown), default=0)
-    advice = min(max(advice, SHORTEST_ADVICE), LONGEST_NAME)
-    while columns:
-        least = max(columns, key=lambda column: column.rank)
-        more = GAP + advice if least.rank >= ADVICE_RANK else 0
-        if needed + sum(widths[c] + GAP for c in columns) + more <= canvas.width:
-            break
-        if len(columns) == 1 and SHORTEST_NAME + widths[columns[0]] + GAP <= canvas.width:
-            break  # one column and a name cut short say more than a name
-        columns.remove(least)
-    width = min(needed, canvas.width - sum(widths[c] + GAP for c in columns))
+    columns = _columns_that_fit(canvas, shown, needed)
+    width = min(needed, canvas.width - _widths(columns))
     heading: Pieces = [(canvas.pad(" stage", width), "dim")]
-    heading += [(f"{c.title:>{widths[c] + GAP}}", "dim") for c in columns]
+    heading += [(f"{each.column.title:>{each.width}}", "dim") for each in columns]
     lines = [canvas.line(heading)]
-    room = canvas.width - width - sum(widths[c] + GAP for c in columns) - GAP
-    for index, stage in enumerate(shown):
-        pieces = _name(canvas, stage, names[index], width)
-        for column in columns:
-            lead, text = leads[column][index], cells[column][index]
-            gap = widths[column] - _width(lead) - _width(text)
-            pieces += [(" " * GAP, ""), *lead, (" " * gap, ""), *text]
+    room = canvas.width - width - _widths(columns) - GAP
+    for index, (stage, name) in enumerate(zip(shown, names, strict=True)):
+        pieces = _name(canvas, stage, name, width)
+        for each in columns:
+            pieces += each.cell(index)
         words = canvas.text(stage.advice)
         if words and cell_len(words) <= room:  # cut short they say nothing
             style = "bold yellow" if stage.is_bottleneck else "dim"
-            pieces.append(("  " + words, style))
+            pieces.append((" " * GAP + words, style))
         lines.append(canvas.line(pieces))
     if len(shown) < len(stages):
         lines.append(more_line(canvas, len(stages) - len(shown), "stages"))
     return lines
 
 
+class _Filled:
+    """A column with what it says about some stages.
+
+    Attributes:
+        width: Its width, with the gap before it.
+    """
+
+    def __init__(self, canvas: Canvas, column: Column, stages: Sequence[StageView]) -> None:
+        self.column = column
+        self._leads = [column.lead(canvas, stage) for stage in stages]
+        self._cells = [column.read(canvas, stage) for stage in stages]
+        widest = max(map(_width, self._leads)) + max(map(_width, self._cells))
+        self.width: int = GAP + max(len(column.title), widest)
+
+    def cell(self, index: int) -> Pieces:
+        """What it says about one of them: the lead at the left, the rest at the right."""
+        lead, text = self._leads[index], self._cells[index]
+        between = self.width - GAP - _width(lead) - _width(text)
+        return [(" " * GAP, ""), *lead, (" " * between, ""), *text]
+
+
+def _columns_that_fit(canvas: Canvas, stages: Sequence[StageView], name: int) -> list[_Filled]:
+    """The columns beside a name of so many cells: numbers give way first, by importance."""
+    wanted = [column for column in COLUMNS if any(map(column.is_wanted, stages))]
+    columns = [_Filled(canvas, column, stages) for column in wanted]
+    longest = max(cell_len(canvas.text(stage.advice)) for stage in stages)
+    advice = GAP + min(max(longest, SHORTEST_ADVICE), LONGEST_NAME)
+    while columns:
+        least = max(columns, key=lambda each: each.column.rank)
+        more = advice if least.column.rank >= ADVICE_RANK else 0
+        if name + _widths(columns) + more <= canvas.width:
+            break
+        if len(columns) == 1 and SHORTEST_NAME + _widths(columns) <= canvas.width:
+            break  # one column and a name cut short say more than a name
+        columns.remove(least)
+    return columns
+
+
+def _widths(columns: Sequence[_Filled]) -> int:
+    return sum(each.width for each in columns)
+
+
 def _name(canvas: Canvas, stage: StageView, name: str, width: int) -> Pieces:
     if stage.is_bottleneck:
         return [(canvas.pad(f"{canvas.glyphs.marker}{name}", width), "bold yellow")]
     return [(canvas.pad(f" {name}", width), "cyan")]
-
-
-def _column_width(column: Column, leads: Sequence[Pieces], cells: Sequence[Pieces]) -> int:
-    widest = max(map(_width, leads), default=0) + max(map(_width, cells), default=0)
-    return max(len(column.title), widest)
 
 
 def _width(pieces: Pieces) -> int:
