@@ -3,75 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import signal
-import subprocess
-import sys
-import sysconfig
 import threading
 import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-import uvloop
 
 from antflow import DashboardSnapshot, LoopHealth, LoopStall, Pipeline, RunHandle, Stage
-from antflow._core.ledger import WorkerBook
-from antflow._engine import heartbeat as heartbeats
-from antflow._engine.watchdog import Watchdog, watchdog
-from antflow._engine.whereabouts import Place, Sight, agreed, stack_of
 from antflow.testing import VirtualLoop
-from tests.faults.pieces import run_program
+from tests.engine.blocking import (
+    BLOCK,
+    LOOPS,
+    Log,
+    Run,
+    last_stall,
+    longest,
+    rests,
+    same,
+    snapshot_of,
+    warnings_in,
+)
 
-BLOCK = 0.8
-"""Seconds that a block lasts here: far more than those from which on it counts."""
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
 HERE = Path(__file__).name
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
-    """Runs a program in an event loop of either kind."""
-    with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-        yield runner.run
-
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-Log = pytest.LogCaptureFixture
-
-
-def warnings_in(log: Log) -> list[str]:
-    return [
-        record.getMessage()
-        for record in log.records
-        if record.name == "antflow" and "is blocked" in record.getMessage()
-    ]
-
-
-async def snapshot_of(pipeline: Pipeline, items: Any) -> DashboardSnapshot:
-    """Run a pipeline, and see how it was."""
-    await pipeline.run(items)
-    return pipeline.get_dashboard_snapshot()
-
-
-def longest(health: LoopHealth) -> float:
-    """Seconds of the only stall; a machine that is busy with other things makes short ones."""
-    return 0.0 if health.last_stall is None else health.last_stall.seconds
-
-
-def last_stall(health: LoopHealth) -> LoopStall:
-    assert health.last_stall is not None
-    return health.last_stall
 
 
 # -- who blocks the loop ----------------------------------------------------------------------
@@ -149,10 +105,6 @@ def test_block_by_a_task_is_told_with_all_names(run: Run, kind: str, caplog: Log
     [message] = warnings_in(caplog)
     assert f"by Parse-W0 with item {item} at {stall.location}" in message
     assert "plain function" in message
-
-
-async def same(item: Any) -> Any:
-    return item
 
 
 async def goes_on(item: Any) -> Any:
@@ -273,11 +225,6 @@ async def body_of_the_with_statement() -> Pipeline:
         time.sleep(BLOCK)  # noqa: ASYNC251
         await pipeline.join()
     return pipeline
-
-
-async def rests(item: Any) -> Any:
-    await asyncio.sleep(0.1)
-    return item
 
 
 @pytest.mark.parametrize("program", OTHERS)
@@ -628,328 +575,3 @@ def test_short_threshold(run: Run) -> None:
 
     pipeline = Pipeline([Stage("Work", 1, [short])], blocked_loop_after=0.05)
     assert run(snapshot_of(pipeline, [1])).loop.stalls == 1
-
-
-def test_loop_that_stood_still_was_not_blocked(run: Run, caplog: Log) -> None:
-    """A loop that is run in pieces is not blocked in between."""
-    pipeline = Pipeline([Stage("Work", 1, [same])])
-    run(pipeline.start())
-    time.sleep(BLOCK)
-    run(asyncio.sleep(0.3))
-    health = pipeline.get_dashboard_snapshot().loop
-    run(pipeline.shutdown())
-    assert health.stalled_seconds < BLOCK / 2
-    assert warnings_in(caplog) == []
-
-
-def test_loop_that_moved_to_another_thread_is_seen_there(run: Run) -> None:
-    """A loop may go on in another thread, and at another depth of its stack."""
-    pipeline = Pipeline([Stage("Work", 1, [sleeps])])
-    run(pipeline.start())
-
-    async def feed() -> None:
-        await asyncio.sleep(0.3)
-        await pipeline.feed([2])
-        await pipeline.join()
-
-    failures: list[BaseException] = []
-
-    def go_on() -> None:
-        try:
-            run(feed())
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    thread.join()
-    assert failures == []
-    stall = last_stall(pipeline.get_dashboard_snapshot().loop)
-    assert stall.location.endswith(" in sleeps")
-    assert stall.worker_name == "Work-W0"
-
-
-def test_loop_closed_before_the_run_has_ended() -> None:
-    """A loop that is closed under a run is not looked after any more, and is not kept."""
-    kept = _closed_under_a_run()
-    until = time.monotonic() + 20
-    while watchdog._heartbeats and time.monotonic() < until:
-        time.sleep(0.01)
-    assert list(watchdog._heartbeats) == []
-    assert kept is not None
-
-
-def test_loop_given_up_takes_its_heartbeat_along() -> None:
-    """The watchdog keeps neither a loop nor a run."""
-    gone = weakref.ref(_closed_under_a_run())
-    gc.collect()
-    assert gone() is None
-
-
-def _closed_under_a_run() -> object:
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(Pipeline([Stage("Work", 1, [same])]).start())
-    [heartbeat] = watchdog._heartbeats
-    for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-    loop.close()
-    return heartbeat
-
-
-def test_run_that_the_garbage_collector_ends_while_the_lock_is_held() -> None:
-    """A collection may start on any line, and end a run that was given up: nobody waits then."""
-    loop = asyncio.new_event_loop()
-    pipeline: Pipeline[Any, Any] = Pipeline([Stage("Work", 1, [same])])
-
-    class Collecting(float):
-        """A threshold that has a collection start where two are compared."""
-
-        def __eq__(self, other: object) -> bool:
-            loop.run_until_complete(pipeline.shutdown())
-            return False
-
-        __hash__ = None  # type: ignore[assignment]
-
-    def main() -> None:
-        loop.run_until_complete(pipeline.start())
-        assert watchdog.heartbeat_of(loop, Collecting()) is None
-        loop.close()
-
-    thread = threading.Thread(target=main, daemon=True)
-    thread.start()
-    thread.join(20)
-    assert not thread.is_alive()
-
-
-def test_glances_while_garbage_is_collected_and_threads_come_and_go() -> None:
-    """Looking at a thread's stack never stops the process, whatever a collection lets in."""
-    done = run_program(
-        """
-        import asyncio, gc, threading, time
-        from antflow._engine.whereabouts import Footing, glance
-
-        class Garbage:
-            def __init__(self):
-                self.itself = self
-
-            def __del__(self):
-                time.sleep(0.0001)
-
-        def start_threads():
-            while not is_over:
-                thread = threading.Thread(target=list)
-                thread.start()
-                thread.join()
-
-        def look():
-            while not is_over:
-                Garbage()
-                glance(loop, Footing(main), lambda task: None)
-
-        def work(depth):
-            Garbage()
-            return work(depth - 1) if depth else time.sleep(0)
-
-        is_over = False
-        loop, main = asyncio.new_event_loop(), threading.get_ident()
-        gc.set_threshold(5)
-        for target in (start_threads, start_threads, look):
-            threading.Thread(target=target, daemon=True).start()
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
-            work(5)
-        is_over = True
-        assert gc.isenabled()
-        print("done")
-        """
-    )
-    assert done.stdout == "done\n", done.stderr
-
-
-def test_nothing_is_left_behind(run: Run) -> None:
-    """After the runs the loop has no timer more, and the one thread sleeps without an end."""
-
-    async def main() -> int:
-        loop = asyncio.get_running_loop()
-        pipeline = Pipeline([Stage("Work", 1, [rests])])
-        await asyncio.gather(*[pipeline.run([1]) for _ in range(3)])
-        return len(getattr(loop, "_scheduled", []))
-
-    assert run(main()) == 0
-    assert list(watchdog._heartbeats) == []
-    [thread] = [each for each in threading.enumerate() if each.name == "antflow watchdog"]
-    assert thread.daemon
-    until = time.monotonic() + 20
-    while not _is_parked(thread) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert _is_parked(thread)
-
-
-def _is_parked(thread: threading.Thread) -> bool:
-    frame = stack_of(thread.ident or 0)[0]
-    return frame.f_code.co_name == "_watch" and frame.f_locals.get("look", 0) is None
-
-
-def test_no_thread_can_be_started(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the thread a run does what it does; nobody looks."""
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(heartbeats, "watchdog", Watchdog())
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    snapshot = run(snapshot_of(Pipeline([Stage("Work", 1, [same])]), range(3)))
-    assert snapshot.pipeline_stats.items_processed == 3
-    assert snapshot.loop == LoopHealth()
-
-
-def test_child_by_fork_has_a_watchdog_of_its_own() -> None:
-    """A forked child runs a pipeline, and who blocks its loop is told there, too."""
-    done = run_program(
-        """
-        import asyncio, os, sys, time
-        from antflow import Pipeline, Stage
-
-        async def blocks(item):
-            time.sleep(0.8)
-
-        async def main(name):
-            pipeline = Pipeline([Stage(name, 1, [blocks])])
-            await pipeline.run([1])
-            stall = pipeline.get_dashboard_snapshot().loop.last_stall
-            print(stall.worker_name, stall.location, flush=True)
-
-        asyncio.run(main("Parent"))
-        child = os.fork()
-        if not child:
-            asyncio.run(main("Child"))
-            sys.exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        """
-    )
-    assert done.stdout.splitlines() == [
-        "Parent-W0 <string>:6 in blocks",
-        "Child-W0 <string>:6 in blocks",
-    ], done.stderr
-
-
-# -- what was seen ----------------------------------------------------------------------------
-
-
-def test_line_of_an_installed_program_is_its_task(run: Run, tmp_path: Path) -> None:
-    """Where all code is installed, the line is that of the function that was given to a stage."""
-    folder = tmp_path / "site-packages"
-    folder.mkdir()
-    (folder / "installed.py").write_text(
-        "import subprocess, sys\n\n\nasync def task(seconds):\n"
-        "    inner(seconds)\n\n\ndef inner(seconds):\n"
-        "    subprocess.run([sys.executable, '-c', f'import time; time.sleep({seconds})'])\n",
-        "utf-8",
-    )
-    module = _module(folder / "installed.py")
-    stall = last_stall(run(snapshot_of(Pipeline([Stage("A", 1, [module.task])]), [BLOCK])).loop)
-    assert stall.location == "installed.py:5 in task"
-    assert stall.line == "inner(seconds)"
-
-
-def test_line_inside_the_standard_library_is_that_of_its_caller(run: Run) -> None:
-    """The innermost line of the user's own is told, not what it called in a library."""
-
-    async def task(item: int) -> None:
-        calls_a_library()
-
-    def calls_a_library() -> None:
-        threading.Event().wait(BLOCK)
-
-    stall = last_stall(run(snapshot_of(Pipeline([Stage("A", 1, [task])]), [1])).loop)
-    assert sysconfig.get_path("stdlib") not in stall.location
-    assert stall.location.endswith(" in calls_a_library")
-    assert stall.line == "threading.Event().wait(BLOCK)"
-
-
-def _module(path: Path) -> ModuleType:
-    spec = spec_from_file_location("installed", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-ONE, SAME, TWO = Place("a.py", 1, "f"), Place("a.py", 2, "f"), Place("a.py", 9, "g")
-STAGE, OTHER_STAGE, ITEM = object(), object(), object()
-WORKERS = WorkerBook(0, 0), WorkerBook(0, 1)
-
-
-def a_sight(place: Place | None, task: int = 0, number: int = 0, item: Any = ITEM) -> Any:
-    if not task:
-        return Sight(place)
-    stage: Any = STAGE
-    return Sight(place, task, stage, WORKERS[number], item)
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "expected"),
-    [
-        (None, a_sight(ONE), None),
-        (a_sight(ONE), None, None),
-        (a_sight(ONE, 7), a_sight(TWO, 7), a_sight(TWO, 7)),
-        (a_sight(ONE, 7), a_sight(None, 7), a_sight(None, 7)),
-        (a_sight(ONE), a_sight(SAME), Sight(SAME)),
-        (a_sight(ONE), a_sight(TWO), None),
-        (a_sight(ONE, 7), a_sight(TWO, 8, 1), None),
-        (a_sight(ONE, 7), a_sight(TWO, 7, item=object()), None),
-        (a_sight(ONE), a_sight(SAME, 7), Sight(SAME)),
-    ],
-)
-def test_two_glances_agree_on_what_is_certain(
-    first: Sight | None, second: Sight | None, expected: Sight | None
-) -> None:
-    """What only one of the glances saw is not told."""
-    assert agreed(first, second) == expected
-
-
-def test_two_glances_agree_on_the_stage_where_workers_differ() -> None:
-    """Two workers of one stage in one function: stage and function remain."""
-    stage: Any = STAGE
-    both = agreed(a_sight(ONE, 7, 0), a_sight(SAME, 8, 1, object()))
-    assert both == Sight(SAME, stage=stage)
-
-
-STOPPED = """
-import asyncio, sys, time
-import uvloop
-from antflow import Pipeline, Stage
-
-async def task(number):
-    if number == 100:
-        print("begun", flush=True)
-    until = time.monotonic() + 0.004
-    while time.monotonic() < until:
-        pass
-
-async def main():
-    pipeline = Pipeline([Stage("A", 2, [task])])
-    await pipeline.run(range(400))
-    loop = pipeline.get_dashboard_snapshot().loop
-    print(loop.stalls, round(loop.stalled_seconds))
-
-make = uvloop.new_event_loop if sys.argv[1] == "uvloop" else asyncio.new_event_loop
-with asyncio.Runner(loop_factory=make) as runner:
-    runner.run(main())
-"""
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_process_that_is_stopped_has_no_stall(loop: str) -> None:
-    """Ctrl-Z and fg, or a lid that was shut: nothing ran, so nothing blocked the loop."""
-    command = [sys.executable, "-c", STOPPED, loop]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
-        for _ in range(3):
-            process.send_signal(signal.SIGSTOP)
-            time.sleep(0.7)
-            process.send_signal(signal.SIGCONT)
-            time.sleep(0.1)
-        assert process.stdout.readline() == "0 0\n"

@@ -135,7 +135,7 @@ class Heartbeat:
         """Whether nobody ran the loop, or nothing ran at all; here it may be known first."""
         look = self.next_look
         overdue = 0.0 if look is None else now - look
-        return self.stopped_since == asked or stood_still(overdue, self._computed, self.patience)
+        return self.stopped_since == asked or stood_still(overdue, self._computed, self)
 
     # For the watchdog
 

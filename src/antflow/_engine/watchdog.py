@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from antflow._engine.heartbeat import Heartbeat
 
 
+LEAST_COMPUTED = 0.1
+"""Share of the time in which a process that runs at all computes, if need be beside many others."""
+
 LONG_TELLING = 0.01
 """Seconds from which on telling is an excuse for looking late at another loop."""
 
@@ -118,7 +121,7 @@ class Watchdog:
 
     def _look(self, heartbeat: Heartbeat, due: float) -> None:
         now = monotonic()
-        if stood_still(now - due, self._computed, heartbeat.patience):
+        if stood_still(now - due, self._computed, heartbeat):
             if heartbeat.is_awaited:
                 heartbeat.stopped_since = heartbeat.asked
                 heartbeat.next_look = None
@@ -174,7 +177,7 @@ class Watchdog:
             self._told_at = now
 
 
-def stood_still(late: float, computed: float, patience: float) -> bool:
+def stood_still(late: float, computed: float, heartbeat: Heartbeat) -> bool:
     """Whether the whole process stood still: it was stopped (Ctrl-Z), or the machine slept.
 
     Then all are late, the watchdog too, and nobody has computed. Where one call lets no other
@@ -182,10 +185,12 @@ def stood_still(late: float, computed: float, patience: float) -> bool:
 
     Args:
         late: Seconds by which the watchdog is late.
-        computed: What `time.process_time` was when it looked last.
-        patience: Seconds from which on that is worth a question.
+        computed: What `time.process_time` was when it looked last, an interval earlier.
+        heartbeat: The heartbeat that it looks for.
     """
-    return late >= patience and process_time() - computed < late / 2
+    if late < heartbeat.patience:
+        return False  # that is not worth a question
+    return process_time() - computed < heartbeat.interval + late * LEAST_COMPUTED
 
 
 def _next_look(heartbeat: Heartbeat) -> float | None:

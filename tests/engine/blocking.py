@@ -1,0 +1,56 @@
+"""Blocked event loops: what the tests of the watch over them share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import uvloop
+
+from antflow import DashboardSnapshot, LoopHealth, LoopStall, Pipeline
+
+BLOCK = 0.8
+"""Seconds that a block lasts here: far more than those from which on it counts."""
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+Log = pytest.LogCaptureFixture
+
+
+def warnings_in(log: Log) -> list[str]:
+    return [
+        record.getMessage()
+        for record in log.records
+        if record.name == "antflow" and "is blocked" in record.getMessage()
+    ]
+
+
+async def snapshot_of(pipeline: Pipeline, items: Any) -> DashboardSnapshot:
+    """Run a pipeline, and see how it was."""
+    await pipeline.run(items)
+    return pipeline.get_dashboard_snapshot()
+
+
+def longest(health: LoopHealth) -> float:
+    """Seconds of the only stall; a machine that is busy with other things makes short ones."""
+    return 0.0 if health.last_stall is None else health.last_stall.seconds
+
+
+def last_stall(health: LoopHealth) -> LoopStall:
+    assert health.last_stall is not None
+    return health.last_stall
+
+
+async def same(item: Any) -> Any:
+    return item
+
+
+async def rests(item: Any) -> Any:
+    await asyncio.sleep(0.1)
+    return item

@@ -1,0 +1,235 @@
+"""The watchdog's own life: what it takes for a block, what it keeps, what it leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from typing import Any
+
+import pytest
+
+from antflow import LoopHealth, Pipeline, Stage
+from antflow._engine import heartbeat as heartbeats
+from antflow._engine.watchdog import Watchdog, watchdog
+from antflow._engine.whereabouts import stack_of
+from tests.engine.blocking import (
+    BLOCK,
+    LOOPS,
+    Log,
+    Run,
+    last_stall,
+    rests,
+    same,
+    snapshot_of,
+    warnings_in,
+)
+from tests.faults.pieces import run_program
+
+
+async def sleeps(item: int) -> int:
+    if item == 2:
+        time.sleep(BLOCK)  # noqa: ASYNC251
+    return item
+
+
+def test_loop_that_stood_still_was_not_blocked(run: Run, caplog: Log) -> None:
+    """A loop that is run in pieces is not blocked in between."""
+    pipeline = Pipeline([Stage("Work", 1, [same])])
+    run(pipeline.start())
+    time.sleep(BLOCK)
+    run(asyncio.sleep(0.3))
+    health = pipeline.get_dashboard_snapshot().loop
+    run(pipeline.shutdown())
+    assert health.stalled_seconds < BLOCK / 2
+    assert warnings_in(caplog) == []
+
+
+def test_loop_that_moved_to_another_thread_is_seen_there(run: Run) -> None:
+    """A loop may go on in another thread, and at another depth of its stack."""
+    pipeline = Pipeline([Stage("Work", 1, [sleeps])])
+    run(pipeline.start())
+
+    async def feed() -> None:
+        await asyncio.sleep(0.3)
+        await pipeline.feed([2])
+        await pipeline.join()
+
+    failures: list[BaseException] = []
+
+    def go_on() -> None:
+        try:
+            run(feed())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    thread.join()
+    assert failures == []
+    stall = last_stall(pipeline.get_dashboard_snapshot().loop)
+    assert stall.location.endswith(" in sleeps")
+    assert stall.worker_name == "Work-W0"
+
+
+def test_loop_closed_before_the_run_has_ended() -> None:
+    """A loop that is closed under a run is not looked after any more, and is not kept."""
+    kept = _closed_under_a_run()
+    until = time.monotonic() + 20
+    while watchdog._heartbeats and time.monotonic() < until:
+        time.sleep(0.01)
+    assert list(watchdog._heartbeats) == []
+    assert kept is not None
+
+
+def test_loop_given_up_takes_its_heartbeat_along() -> None:
+    """The watchdog keeps neither a loop nor a run."""
+    gone = weakref.ref(_closed_under_a_run())
+    gc.collect()
+    assert gone() is None
+
+
+def _closed_under_a_run() -> object:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(Pipeline([Stage("Work", 1, [same])]).start())
+    [heartbeat] = watchdog._heartbeats
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    return heartbeat
+
+
+def test_run_that_the_garbage_collector_ends_while_the_lock_is_held() -> None:
+    """A collection may start on any line, and end a run that was given up: nobody waits then."""
+    loop = asyncio.new_event_loop()
+    pipeline: Pipeline[Any, Any] = Pipeline([Stage("Work", 1, [same])])
+
+    class Collecting(float):
+        """A threshold that has a collection start where two are compared."""
+
+        def __eq__(self, other: object) -> bool:
+            loop.run_until_complete(pipeline.shutdown())
+            return False
+
+        __hash__ = None  # type: ignore[assignment]
+
+    def main() -> None:
+        loop.run_until_complete(pipeline.start())
+        assert watchdog.heartbeat_of(loop, Collecting()) is None
+        loop.close()
+
+    thread = threading.Thread(target=main, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_nothing_is_left_behind(run: Run) -> None:
+    """After the runs the loop has no timer more, and the one thread sleeps without an end."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        pipeline = Pipeline([Stage("Work", 1, [rests])])
+        await asyncio.gather(*[pipeline.run([1]) for _ in range(3)])
+        return len(getattr(loop, "_scheduled", []))
+
+    assert run(main()) == 0
+    assert list(watchdog._heartbeats) == []
+    [thread] = [each for each in threading.enumerate() if each.name == "antflow watchdog"]
+    assert thread.daemon
+    until = time.monotonic() + 20
+    while not _is_parked(thread) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert _is_parked(thread)
+
+
+def _is_parked(thread: threading.Thread) -> bool:
+    frame = stack_of(thread.ident or 0)[0]
+    return frame.f_code.co_name == "_watch" and frame.f_locals.get("look", 0) is None
+
+
+def test_no_thread_can_be_started(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the thread a run does what it does; nobody looks."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(heartbeats, "watchdog", Watchdog())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    snapshot = run(snapshot_of(Pipeline([Stage("Work", 1, [same])]), range(3)))
+    assert snapshot.pipeline_stats.items_processed == 3
+    assert snapshot.loop == LoopHealth()
+
+
+def test_child_by_fork_has_a_watchdog_of_its_own() -> None:
+    """A forked child runs a pipeline, and who blocks its loop is told there, too."""
+    done = run_program(
+        """
+        import asyncio, os, sys, time
+        from antflow import Pipeline, Stage
+
+        async def blocks(item):
+            time.sleep(0.8)
+
+        async def main(name):
+            pipeline = Pipeline([Stage(name, 1, [blocks])])
+            await pipeline.run([1])
+            stall = pipeline.get_dashboard_snapshot().loop.last_stall
+            print(stall.worker_name, stall.location, flush=True)
+
+        asyncio.run(main("Parent"))
+        child = os.fork()
+        if not child:
+            asyncio.run(main("Child"))
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+    assert done.stdout.splitlines() == [
+        "Parent-W0 <string>:6 in blocks",
+        "Child-W0 <string>:6 in blocks",
+    ], done.stderr
+
+
+STOPPED = """
+import asyncio, sys, time
+import uvloop
+from antflow import Pipeline, Stage
+
+async def task(number):
+    if number == 100:
+        print("begun", flush=True)
+    until = time.monotonic() + 0.004
+    while time.monotonic() < until:
+        pass
+
+async def main():
+    pipeline = Pipeline([Stage("A", 2, [task])])
+    await pipeline.run(range(400))
+    loop = pipeline.get_dashboard_snapshot().loop
+    print(loop.stalls, round(loop.stalled_seconds))
+
+make = uvloop.new_event_loop if sys.argv[1] == "uvloop" else asyncio.new_event_loop
+with asyncio.Runner(loop_factory=make) as runner:
+    runner.run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_process_that_is_stopped_has_no_stall(loop: str) -> None:
+    """Ctrl-Z and fg, or a lid that was shut: nothing ran, so nothing blocked the loop."""
+    command = [sys.executable, "-c", STOPPED, loop]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.7)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+        assert process.stdout.readline() == "0 0\n"
