@@ -6,12 +6,23 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antflow import Limit, LoopStall, Pipeline, RetryAfter, Stage, StageStats, StatusTracker
+from antflow import (
+    Limit,
+    LoopStall,
+    Pipeline,
+    RetryAfter,
+    Stage,
+    StageStats,
+    StatusTracker,
+    concurrency_limit,
+    rate_limit,
+)
 from antflow._core.snapshot import RunState
 from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
 from antflow._monitor.moment import Moment, Spent
@@ -109,6 +120,53 @@ def test_limit() -> None:
     for view in both(watching, 150):
         assert (view.bottleneck.cause, view.bottleneck.stage) == ("limit", "Fetch")
         assert "more workers would not" in view.bottleneck.sentence
+
+
+async def one_call(number: int) -> int:
+    async with concurrency_limit():
+        await asyncio.sleep(1)
+    return number
+
+
+async def one_of_a_rate(number: int) -> int:
+    async with rate_limit():
+        await asyncio.sleep(1)
+    return number
+
+
+async def several_calls(number: int) -> int:
+    """Makes five calls at once; alone it could make them in a second."""
+    await asyncio.gather(*[one_call(number) for _ in range(5)])
+    return number
+
+
+@pytest.mark.parametrize(
+    ("workers", "options", "task"),
+    [
+        (10, {"task_concurrency_limits": {"task": 2}}, taking(1)),
+        (10, {"call_concurrency": 2}, one_call),
+        (10, {"call_rate": 2, "call_rate_period": 1.0}, one_of_a_rate),
+        (10, {"call_concurrency": 2}, several_calls),
+        (1, {"call_concurrency": 2}, several_calls),
+    ],
+    ids=[
+        "task_concurrency_limits",
+        "concurrency_limit",
+        "rate_limit",
+        "several calls of ten",
+        "several calls of one",
+    ],
+)
+def test_limit_inside_a_task(workers: int, options: Any, task: Task) -> None:
+    """A limit that a task meets is the same: it is named, and no more workers are promised."""
+    stages = [Stage("Fetch", workers, [task], **options), Stage("Parse", 5, [taking(0.5)])]
+    watching = run_virtual(lambda: watch(stages, range(60)))
+    for view in both(watching, 20):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("limit", "Fetch")
+        assert "more workers would not" in view.bottleneck.sentence
+        assert sum(view.stages[0].shares) == pytest.approx(1)
+    strip = watching.at(20).workers[0]
+    assert strip.doing.count("limited") >= strip.doing.count("running")
 
 
 def test_no_gain_is_promised_where_a_limit_is_near() -> None:

@@ -189,9 +189,12 @@ class StageRun:
             worker.wait_ends(self.run.timers.now())
 
     def begin_no_more(self) -> None:
-        """The run is being shut down: cancel the workers that wait for a try to begin."""
+        """The run is being shut down: cancel the workers that wait for a try to begin.
+
+        Not those in the middle of one whose calls wait for a limit: it is let end.
+        """
         for index, task in self._serving.items():
-            if self.run.ledger.stages[self.index].worker(index).waits_for == "limit":
+            if self.run.ledger.stages[self.index].worker(index).own_wait == "limit":
                 task.cancel()
 
     def abandon(self, worker: WorkerBook, thread: asyncio.Future[Any]) -> None:
