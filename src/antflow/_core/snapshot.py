@@ -124,6 +124,14 @@ class StageStats:
         stalled_seconds: Not able to go on, whatever they were at, because something blocked the
             event loop; those of the worker that did it are among them. A thread or a server that
             they waited for may have gone on meanwhile.
+
+    And, apart from these:
+
+    Attributes:
+        cpu_seconds: Processor time that its child processes took (``executor="process"``), those
+            that have ended included, in seconds. What one took in its last half second is not known
+            if it was killed, nor ever what the programs took that it started. 0.0 for a stage
+            without: what it takes of this process's time cannot be told from what others do.
     """
 
     stage_name: str
@@ -148,6 +156,7 @@ class StageStats:
     retry_waiting_seconds: float = 0.0
     starved_seconds: float = 0.0
     stalled_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     run_times: Durations = field(default_factory=Durations)
     queue_waits: Durations = field(default_factory=Durations)
 
@@ -294,7 +303,8 @@ class DashboardSnapshot:
         elapsed: Seconds since the run began.
         loop: Whether something blocks the event loop.
         cpu_seconds: Seconds of processor time that the whole process took since the run began, in
-            all its threads.
+            all its threads, and the child processes of its stages with it (``executor="process"``,
+            `StageStats.cpu_seconds`). What processes of an executor of your own take is not known.
         intake_seconds: Seconds for which items could come: ``elapsed`` while they still can.
     """
 

@@ -100,6 +100,7 @@ class StageRun:
             self.channel.blocked,
             len(self.abandoned),
             self._worker_seconds + self.worker_count * max(now - self._counted_until, 0.0),
+            self.runner.computed,
         )
 
     def _count_worker_seconds(self) -> None:
