@@ -49,6 +49,11 @@ class Stage:
             worker.wait_ends(self.now)
         elif action == 3:
             self.gauge.workers = number + 1
+        elif action == 6:
+            if worker.item is not None:
+                worker.call_waits(seconds, self.now)
+        elif action == 7:
+            worker.call_goes_on(seconds, self.now)
         elif action == 4:
             self.seen = standing(self.book, self.gauge.workers)
         elif self.is_blocked_at_times:
@@ -75,7 +80,7 @@ def _parts(stats: StageStats) -> list[float]:
     ]
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 9)), max_size=60))
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 3), st.integers(0, 9)), max_size=60))
 @example(
     [(5, 0, 3), (0, 0, 0), (0, 1, 0), (3, 0, 0), (2, 0, 2)]
 )  # two at work, one of them retired
@@ -91,7 +96,12 @@ def test_stalls_change_no_sum(steps: Steps) -> None:
         assert all(one <= other for one, other in zip(parts[:-1], others[:-1], strict=True))
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 9)), max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 1, 2, 3, 6, 7]), st.integers(0, 3), st.integers(0, 9)),
+        max_size=60,
+    )
+)
 def test_all_parts_add_up_to_the_workers_seconds(steps: Steps) -> None:
     """Where no worker retires, the parts are the workers' seconds."""
     stage = Stage(is_blocked_at_times=True)
@@ -148,3 +158,43 @@ def test_work_that_goes_on_after_its_timeout_is_work() -> None:
     stage.pass_time(3)
     book_stall(stage.book, stage.gauge, stage.now, 1.0, standing(stage.book, 1))
     assert _parts(stage.read()) == [2.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_worker_with_several_waits_waits_for_one_thing_at_a_time() -> None:
+    """What it waits for itself comes first, then the limit as long as any call waits for it."""
+    stage = Stage(is_blocked_at_times=False, gauge=StageGauge(1, None))
+    worker = stage.book.worker(0)
+    stage.step(0, 0, 0)
+    stage.pass_time(1)
+    worker.call_waits("a", stage.now)
+    stage.pass_time(2)
+    worker.call_waits("b", stage.now)
+    worker.wait_begins("room", stage.now)
+    stage.pass_time(4)
+    worker.call_goes_on("a", stage.now)
+    stage.pass_time(8)
+    assert _parts(stage.read())[:3] == [1.0, 2.0, 12.0]
+    worker.wait_ends(stage.now)
+    stage.pass_time(16)
+    assert worker.waits_for == "limit"
+    assert _parts(stage.read())[:3] == [1.0, 18.0, 12.0]
+    worker.call_goes_on("b", stage.now)
+    stage.pass_time(32)
+    assert worker.waits_for is None
+    assert _parts(stage.read()) == [33.0, 18.0, 12.0, 0.0, 0.0, 0.0]
+
+
+def test_call_that_ends_does_not_end_what_the_worker_waits_for_itself() -> None:
+    """A try waits for its limit, and a call left behind by an earlier one goes on meanwhile."""
+    stage = Stage(is_blocked_at_times=False, gauge=StageGauge(1, None))
+    worker = stage.book.worker(0)
+    stage.step(0, 0, 0)
+    worker.call_waits("a", stage.now)
+    worker.wait_begins("limit", stage.now)
+    stage.pass_time(1)
+    worker.call_goes_on("a", stage.now)
+    stage.pass_time(2)
+    assert worker.waits_for == "limit"
+    worker.wait_ends(stage.now)
+    stage.pass_time(4)
+    assert _parts(stage.read())[:2] == [4.0, 3.0]

@@ -13,7 +13,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from antflow import Drop, Limit, RetryAfter, Stage, current_batch
+from antflow import (
+    Drop,
+    Limit,
+    RetryAfter,
+    Stage,
+    concurrency_limit,
+    current_batch,
+    rate_limit,
+)
 
 Path = tuple[int, ...]
 Fates = dict[Path, str]
@@ -55,6 +63,7 @@ class Plan:
         self.kind = choose.choice(["plain", "plain", "batch", "generator", "list"])
         self.has_poison = choose.random() < 0.5
         self.limit = choose.choice([None, None, shared, Limit(concurrency=2), Limit(50, 5, 0.05)])
+        self.calls = choose.choice([None, None, "each task", "concurrency", "rate"])
         self.tries: Counter[tuple[int, Path]] = Counter()
         self.held: set[Path] = set()
         self.inside = self.most_inside = 0
@@ -85,7 +94,14 @@ class Plan:
             batch_wait=choose.choice([None, 0.03]) if is_batch else None,
             expand=self.kind in ("generator", "list"),
             isolate_context=choose.random() < 0.1,
+            task_concurrency_limits={"task": 1} if self._limits_a_task(tasks) else {},
+            call_concurrency=2 if self.calls == "concurrency" else None,
+            call_rate=5 if self.calls == "rate" else None,
+            call_rate_period=0.1,
         )
+
+    def _limits_a_task(self, tasks: list[Any]) -> bool:
+        return self.calls == "each task" and tasks[0].__name__ == "task"
 
     # The tasks
 
@@ -94,7 +110,7 @@ class Plan:
             with self._attempt():
                 self._hold([path], index)
                 self.tries[index, path] += 1
-                await asyncio.sleep(self.durations[index])
+                await self._work(self.durations[index])
                 if self._fails(path, index, self.tries[index, path]):
                     await self._fail(path)
                 return self._answer(path, index)
@@ -106,7 +122,7 @@ class Plan:
             with self._attempt():
                 self._hold(paths, index)
                 attempts = [item.attempt for item in current_batch()]
-                await asyncio.sleep(self.durations[index])
+                await self._work(self.durations[index])
                 if index == self._last and any(map(self.is_poison, paths)):
                     raise Poisoned
                 answers: list[Any] = []
@@ -129,7 +145,7 @@ class Plan:
             for number, child in enumerate(self._children(path)):
                 if fails and number:
                     break
-                await asyncio.sleep(self.durations[-1])
+                await self._work(self.durations[-1])
                 self.inside -= 1  # who waits for room gives back its place in the limits
                 try:
                     yield child
@@ -137,6 +153,19 @@ class Plan:
                     self.inside += 1
             if fails:
                 await self._fail(path)
+
+    async def _work(self, seconds: float) -> None:
+        """Take so long, or, where its calls are limited, make two of them at once."""
+        if self.calls not in ("concurrency", "rate"):
+            await asyncio.sleep(seconds)
+            return
+        gate = concurrency_limit if self.calls == "concurrency" else rate_limit
+
+        async def call() -> None:
+            async with gate():
+                await asyncio.sleep(seconds)
+
+        await asyncio.gather(call(), call())
 
     def _answer(self, path: Path, index: int) -> Any:
         if index != self._last:

@@ -42,6 +42,30 @@ def noted(file: Path) -> list[str]:
     return file.read_text().split() if file.exists() else []
 
 
+# -- that compute ---------------------------------------------------------------------------------
+
+
+def compute(seconds: float) -> float:
+    """Takes so much processor time; returns how much its process has taken by then."""
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+    return time.process_time()
+
+
+def compute_until_noted(file: Path) -> float:
+    """Computes until there is something in the file."""
+    while not noted(file):
+        compute(0.01)
+    return time.process_time()
+
+
+def compute_and_die_once(file: Path, seconds: float) -> float:
+    """Computes; the first time its process then ends."""
+    compute(seconds)
+    return die(file, times=1)
+
+
 # -- that end or hold up their process -------------------------------------------------------------
 
 

@@ -169,6 +169,7 @@ class Program:
         assert run.is_over
         assert run.ledger.discrepancy() is None
         assert run.ledger.in_flight == 0
+        assert not [worker for worker in run.ledger.workers() if worker.waits_for is not None]
         for plan in self.plans:
             assert plan.inside == 0
             if plan.limit is not None:

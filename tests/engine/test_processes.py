@@ -9,6 +9,7 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -24,8 +25,10 @@ import antflow
 from antflow import Pipeline, Stage
 from antflow._core.errors import WorkerLostError
 from antflow._engine import child as child_module
+from antflow._engine.child import ProcessorTime
 from antflow._engine.child_errors import ChildTraceback
 from antflow._engine.processes import MOST_LOST, ProcessSeat, check_picklable
+from antflow.testing import Calls
 
 from . import process_tasks as tasks
 
@@ -46,7 +49,7 @@ class Kept:
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
-        self.seat = ProcessSeat("Kept-W0")
+        self.seat = ProcessSeat("Kept-W0", ProcessorTime())
 
     def run(self, call: Coroutine[Any, Any, Any]) -> Any:
         return self._runner.run(call)
@@ -82,7 +85,7 @@ def with_seat(test: Callable[[ProcessSeat], Awaitable[None]]) -> None:
     """Run a test with a seat; afterwards no process is left."""
 
     async def main() -> None:
-        seat = ProcessSeat("Fetch-W0")
+        seat = ProcessSeat("Fetch-W0", ProcessorTime())
         before = set(multiprocessing.active_children())
         try:
             await test(seat)
@@ -129,7 +132,7 @@ def test_seats_work_at_the_same_time(tmp_path: Path) -> None:
     """While one child works, the event loop and another child do."""
 
     async def test(seat: ProcessSeat) -> None:
-        other = ProcessSeat("Fetch-W1")
+        other = ProcessSeat("Fetch-W1", ProcessorTime())
         slow = asyncio.create_task(other.call(tasks.noted_sleep, (tmp_path / "calls",)))
         await until(lambda: tasks.noted(tmp_path / "calls"))
         assert await seat.call(tasks.add, (1,)) == 2
@@ -204,6 +207,114 @@ def test_values_that_cannot_come_over(
 
 
 # -- children that are lost ----------------------------------------------------------------------
+
+
+def test_processor_time_of_all_children_is_known() -> None:
+    """What each has taken by its answer is in the sum, and no more than the system says."""
+    computed = ProcessorTime()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+
+    async def main() -> None:
+        seats = [ProcessSeat(f"Fetch-W{number}", computed) for number in range(2)]
+        try:
+            taken = [await seat.call(tasks.compute, (0.1,)) for seat in seats]
+            assert computed.seconds >= sum(taken)
+            taken[0] = await seats[0].call(tasks.compute, (0.3,))
+            assert computed.seconds >= sum(taken) > 0.5
+        finally:
+            await asyncio.gather(*[seat.close() for seat in seats])
+
+    asyncio.run(main())
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    in_all = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert computed.seconds <= in_all + 0.02  # whose clock is a bit coarser
+
+
+def test_processor_time_of_a_child_that_ends_at_once_is_known(tmp_path: Path) -> None:
+    """What it took to start was told before it was asked anything."""
+
+    async def main() -> None:
+        computed = ProcessorTime()
+        seat = ProcessSeat("Fetch-W0", computed)
+        try:
+            await seat.call(tasks.die, (tmp_path / "file", 1))
+            taken = await seat.call(tasks.compute, (0.0,))
+            assert computed.seconds > 1.5 * taken
+        finally:
+            await seat.close()
+
+    asyncio.run(main())
+
+
+def test_processor_time_is_known_while_the_call_goes_on(tmp_path: Path) -> None:
+    """It comes while it is taken, so that it is not taken for that of the moment of the answer."""
+
+    async def main() -> None:
+        computed = ProcessorTime()
+        seat = ProcessSeat("Fetch-W0", computed)
+        file = tmp_path / "stop"
+        try:
+            start = await seat.call(tasks.compute, (0.0,))
+            calling = asyncio.create_task(seat.call(tasks.compute_until_noted, (file,)))
+            async with asyncio.timeout(PATIENCE):
+                while computed.seconds < start + 0.3:
+                    await asyncio.sleep(0.01)
+            assert not calling.done()
+            tasks.note(file, "stop")
+            assert await calling <= computed.seconds
+        finally:
+            seat.kill()
+            await seat.close()
+
+    asyncio.run(main())
+
+
+def test_processor_time_of_a_killed_child_stays(tmp_path: Path) -> None:
+    """The next child's comes on top of what the one before had told."""
+
+    async def main() -> None:
+        computed = ProcessorTime()
+        seat = ProcessSeat("Fetch-W0", computed)
+        try:
+            calling = asyncio.create_task(seat.call(tasks.compute_until_noted, (tmp_path / "no",)))
+            async with asyncio.timeout(PATIENCE):
+                while computed.seconds < 0.5:
+                    await asyncio.sleep(0.01)
+            calling.cancel()
+            await asyncio.wait([calling])
+            before = computed.seconds
+            taken = await seat.call(tasks.compute, (0.1,))
+            assert computed.seconds >= before + taken
+        finally:
+            seat.kill()
+            await seat.close()
+
+    asyncio.run(main())
+
+
+def test_processor_time_of_a_run(tmp_path: Path) -> None:
+    """A snapshot has it stage by stage and in the sum, that of lost children too; then it stays."""
+
+    async def main() -> None:
+        task = partial(tasks.compute_and_die_once, tmp_path / "file")
+        stages = [
+            Stage("Pass", 1, [Calls()]),
+            Stage("Compute", 2, [tasks.compute], executor="process"),
+            Stage("Die", 1, [task], executor="process"),
+        ]
+        pipeline = Pipeline(stages)
+        results = await pipeline.run([0.2] * 4)
+        assert len(results) == 4
+        snapshot = pipeline.get_dashboard_snapshot()
+        by_stage = [each.cpu_seconds for each in snapshot.pipeline_stats.stage_stats.values()]
+        assert by_stage[0] == 0
+        assert by_stage[1] > 4 * 0.2
+        assert by_stage[2] > 0
+        assert snapshot.cpu_seconds > sum(by_stage)
+        tasks.compute(0.05)
+        assert pipeline.get_dashboard_snapshot().cpu_seconds == snapshot.cpu_seconds
+
+    asyncio.run(main())
 
 
 def test_killed_child_is_replaced(tmp_path: Path) -> None:
@@ -342,7 +453,7 @@ def test_close_waits_until_all_are_gone(tmp_path: Path) -> None:
     file = tmp_path / "calls"
 
     async def main() -> None:
-        seat = ProcessSeat("Fetch-W0")
+        seat = ProcessSeat("Fetch-W0", ProcessorTime())
         pids = [await seat.call(tasks.pid)]
         await seat.close()
         call = asyncio.create_task(seat.call(tasks.noted_sleep, (file,)))
@@ -363,7 +474,7 @@ def test_close_when_nothing_was_called() -> None:
     """There is nothing to close, and no process was ever started."""
 
     async def main() -> None:
-        await ProcessSeat("Fetch-W0").close()
+        await ProcessSeat("Fetch-W0", ProcessorTime()).close()
 
     asyncio.run(main())
 
@@ -533,6 +644,7 @@ from functools import partial
 from pathlib import Path
 from antflow import PipelineError
 from antflow._engine import processes
+from antflow._engine.child import ProcessorTime
 from antflow._engine.processes import ProcessSeat, check_picklable
 from tests.engine import process_tasks as tasks
 
@@ -541,7 +653,7 @@ seat = None
 
 async def call(function, *args):
     global seat
-    seat = ProcessSeat("Fetch-W0")
+    seat = ProcessSeat("Fetch-W0", ProcessorTime())
     try:
         return await seat.call(function, args)
     finally:
@@ -687,7 +799,7 @@ def test_parent_is_killed_while_the_child_is_idle(start: Starter, tmp_path: Path
         START
         + """
 async def main():
-    seat = ProcessSeat("Fetch-W0")
+    seat = ProcessSeat("Fetch-W0", ProcessorTime())
     await seat.call(tasks.use, (1,), resources={"model": partial(tasks.model, file)})
     print("ready", flush=True)
     await asyncio.sleep(3600)

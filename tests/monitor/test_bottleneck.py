@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antflow import Limit, LoopStall, Pipeline, RetryAfter, Stage, StageStats, StatusTracker
+from antflow import (
+    Limit,
+    LoopStall,
+    Pipeline,
+    RetryAfter,
+    Stage,
+    StageStats,
+    StatusTracker,
+    concurrency_limit,
+    rate_limit,
+)
 from antflow._core.snapshot import RunState
+from antflow._monitor import processor
 from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
 from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.view import View
 from antflow.testing import run_virtual
+from tests.engine import process_tasks
 from tests.monitor.watching import Watching, watch
 
 Task = Callable[[int], Awaitable[int]]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight cores, however many there are."""
+    monkeypatch.setattr(processor, "CORES", 8)
 
 
 def taking(seconds: float, seed: int = 1) -> Task:
@@ -109,6 +131,53 @@ def test_limit() -> None:
     for view in both(watching, 150):
         assert (view.bottleneck.cause, view.bottleneck.stage) == ("limit", "Fetch")
         assert "more workers would not" in view.bottleneck.sentence
+
+
+async def one_call(number: int) -> int:
+    async with concurrency_limit():
+        await asyncio.sleep(1)
+    return number
+
+
+async def one_of_a_rate(number: int) -> int:
+    async with rate_limit():
+        await asyncio.sleep(1)
+    return number
+
+
+async def several_calls(number: int) -> int:
+    """Makes five calls at once; alone it could make them in a second."""
+    await asyncio.gather(*[one_call(number) for _ in range(5)])
+    return number
+
+
+@pytest.mark.parametrize(
+    ("workers", "options", "task"),
+    [
+        (10, {"task_concurrency_limits": {"task": 2}}, taking(1)),
+        (10, {"call_concurrency": 2}, one_call),
+        (10, {"call_rate": 2, "call_rate_period": 1.0}, one_of_a_rate),
+        (10, {"call_concurrency": 2}, several_calls),
+        (1, {"call_concurrency": 2}, several_calls),
+    ],
+    ids=[
+        "task_concurrency_limits",
+        "concurrency_limit",
+        "rate_limit",
+        "several calls of ten",
+        "several calls of one",
+    ],
+)
+def test_limit_inside_a_task(workers: int, options: Any, task: Task) -> None:
+    """A limit that a task meets is the same: it is named, and no more workers are promised."""
+    stages = [Stage("Fetch", workers, [task], **options), Stage("Parse", 5, [taking(0.5)])]
+    watching = run_virtual(lambda: watch(stages, range(60)))
+    for view in both(watching, 20):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("limit", "Fetch")
+        assert "more workers would not" in view.bottleneck.sentence
+        assert sum(view.stages[0].shares) == pytest.approx(1)
+    strip = watching.at(20).workers[0]
+    assert strip.doing.count("limited") >= strip.doing.count("running")
 
 
 def test_no_gain_is_promised_where_a_limit_is_near() -> None:
@@ -286,12 +355,18 @@ def test_promised_gain_is_what_comes(next_slowest: float) -> None:
 # In values
 
 
-def stage(name: str = "Only", workers: int = 4) -> StageStats:
-    return StageStats(name, 0, workers, 100, 0, workers=workers, capacity=40)
+def stage(name: str = "Only", workers: int = 4, children: float = 0.0) -> StageStats:
+    return StageStats(name, 0, workers, 100, 0, workers=workers, capacity=40, cpu_seconds=children)
 
 
-def span(*spent: Spent, blocked: float = 0.0, computed: float = 0.0, left: int = 100) -> Moment:
-    return Moment(10.0, blocked, computed, 10.0, spent, (left,) * len(spent))
+def span(
+    *spent: Spent,
+    blocked: float = 0.0,
+    computed: float = 0.0,
+    children: float = 0.0,
+    left: int = 100,
+) -> Moment:
+    return Moment(10.0, blocked, computed, 10.0, spent, (left,) * len(spent), children)
 
 
 def found_in(
@@ -340,6 +415,77 @@ def test_gain_is_no_more_than_the_processor_allows(computed: float, advice: str)
     assert found_in([stage()], span(Spent(busy=40), computed=computed)).advice == advice
 
 
+def test_processes_that_use_all_cores() -> None:
+    """Where child processes leave nothing of the machine, no more workers are promised."""
+    seen = span(Spent(busy=40), computed=0.5, children=78.5)
+    found = found_in([stage(children=78.5)], seen)
+    assert (found.cause, found.stage, found.advice) == ("processor", "Only", "no processor left")
+    assert found.sentence == (
+        "Bottleneck: Only. 4 of 4 workers busy; this process and its children computed on 7.9 "
+        "cores meanwhile, so more workers would help little on this machine."
+    )
+
+
+@pytest.mark.parametrize(
+    ("children", "advice"),
+    [(10.0, "+4 workers: +100%"), (50.0, "+3 workers: +60%"), (55.0, "+2 workers: +45%")],
+)
+def test_gain_is_no_more_than_the_cores_allow(children: float, advice: str) -> None:
+    """Child processes have one core each, and what they leave can be had for more workers."""
+    seen = span(Spent(busy=40), children=children)
+    assert found_in([stage(children=children)], seen).advice == advice
+
+
+def test_processes_behind_a_process_that_is_busy_itself() -> None:
+    """Who feeds the child processes has no time left: who has processes is not told to have some.
+
+    A stage that has none is.
+    """
+    spent = Spent(busy=40), Spent(busy=20, starved=20)
+    seen = span(*spent, computed=9.9, children=20)
+    found = found_in([stage(children=20), stage("Other")], seen)
+    assert (found.cause, found.advice) == ("processor", "no processor left")
+    assert found.sentence.endswith(
+        "this process computed on 1.0 cores meanwhile, so more workers would help little."
+    )
+    found = found_in([stage(), stage("Other", children=20)], seen)
+    assert found.advice == "needs processes"
+    assert found.sentence.endswith('would help little: executor="process" would.')
+
+
+def test_no_processes_where_there_is_no_core_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine of one core the advice to compute elsewhere would be a bad one."""
+    monkeypatch.setattr(processor, "CORES", 1)
+    for spent in (Spent(busy=40), Spent(busy=20, starved=20)):
+        found = found_in([stage()], span(spent, computed=9.9))
+        assert found.cause == "processor"
+        assert "process" in found.sentence
+        assert "executor" not in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("children", "computed", "says"),
+    [
+        ((0.0, 0.0), 9.9, 'Plain functions with executor="process" would take work off it.'),
+        ((5.0, 0.0), 9.9, 'Plain functions with executor="process" would take work off it.'),
+        ((5.0, 5.0), 9.9, "T[^.]*1.0 cores, and the workers waited for their turn."),
+        ((40.0, 39.0), 0.5, "This process and its children computed on 8.0 cores, [^.]* more."),
+        ((0.0, 0.0), 79.0, "This process computed on 7.9 cores, [^.]*; this machine has hardly"),
+    ],
+)
+def test_processor_where_no_stage_stands_out(
+    children: tuple[float, float], computed: float, says: str
+) -> None:
+    """It says whose processor time is used up, and advises only what can help."""
+    stages = [stage("A", children=children[0]), stage("B", children=children[1])]
+    spent = Spent(busy=20, starved=20), Spent(busy=20, starved=20)
+    found = found_in(stages, span(*spent, computed=computed, children=sum(children)))
+    assert (found.cause, found.stage) == ("processor", None)
+    assert re.search(says, found.sentence)
+    assert ("executor" in found.sentence) == ("executor" in says)
+    assert 0 < found.share <= 1
+
+
 def test_last_items_of_a_run_hold_nobody_back() -> None:
     """When nothing comes any more and a worker has nothing to do, more workers would not help."""
     straggling = StageStats("Only", 0, 1, 100, 0, workers=4, capacity=40)
@@ -374,6 +520,14 @@ def test_source_is_not_blamed_where_there_are_few_items() -> None:
     assert found_in([stage(workers=100)], span(spent)).cause == "source"
 
 
+def test_moments_add_up() -> None:
+    """What came between two moments, and the earlier one, make the later one."""
+    earlier = Moment(1.0, 2.0, 3.0, 4.0, (Spent(busy=5.0),), (6,), 7.0)
+    later = Moment(11.0, 22.0, 33.0, 44.0, (Spent(busy=55.0, limited=1.0),), (66,), 77.0)
+    assert later.since(earlier).children_computed == 70.0
+    assert later.since(earlier).plus(earlier) == later
+
+
 def test_gain_counts_what_does_not_come_that_far() -> None:
     """Half of the items fail: the stage after it could take twice as many as it is given."""
     first = StageStats("A", 0, 4, 100, 100, workers=4, capacity=40)
@@ -402,17 +556,20 @@ def test_only_worker() -> None:
 seconds = st.floats(0, 1e6)
 
 
-@given(st.lists(st.builds(Spent, *[seconds] * 6), min_size=1, max_size=6), seconds, seconds)
-def test_shares_add_up(spent: list[Spent], blocked: float, computed: float) -> None:
+@given(st.lists(st.builds(Spent, *[seconds] * 6), min_size=1, max_size=6), *[seconds] * 3)
+def test_shares_add_up(
+    spent: list[Spent], blocked: float, computed: float, children: float
+) -> None:
     """The six shares are parts of one whole, and whatever they are there is an answer."""
     for each in spent:
         shares = each.shares()
         assert all(0 <= share <= 1 for share in shares)
         assert sum(shares) == pytest.approx(1.0 if sum(each) else 0.0)
     stages = [stage(f"S{n}") for n in range(len(spent))]
+    seen = span(*spent, blocked=blocked, computed=computed, children=children)
     states: tuple[RunState, ...] = ("running", "draining", "finished")
     for state in states:
-        found = found_in(stages, span(*spent, blocked=blocked, computed=computed), state)
+        found = found_in(stages, seen, state)
         assert found.stage is None or found.stage in [each.stage_name for each in stages]
         assert 0 <= found.share <= 1
 
@@ -461,3 +618,36 @@ def test_blocking_source() -> None:
     last = asyncio.run(watch([Stage("Fetch", 4, [quick])], items())).last
     assert (last.bottleneck.cause, last.bottleneck.stage) == ("loop", None)
     assert "in items: time.sleep(0.35)" in last.bottleneck.sentence
+
+
+# Planted, with real processes; how many cores there are is said, how many they get is not
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The children find the tasks."""
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+@pytest.mark.usefixtures("importable")
+def test_processes_that_compute_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four that compute all the time where there is one core: the processor is named."""
+    monkeypatch.setattr(processor, "CORES", 1)
+    stages = [Stage("Measure", 4, [process_tasks.compute], executor="process")]
+    last = asyncio.run(watch(stages, [0.1] * 40)).last
+    assert last.snapshot.cpu_seconds > 40 * 0.1
+    found = last.bottleneck
+    assert (found.cause, found.stage, found.advice) == ("processor", "Measure", "no processor left")
+    assert "this process and its children computed on " in found.sentence
+    assert found.sentence.endswith("so more workers would help little on this machine.")
+
+
+@pytest.mark.usefixtures("importable")
+def test_process_that_computes_beside_idle_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that computes all the time where there are many cores: a second one is advised."""
+    monkeypatch.setattr(processor, "CORES", 64)
+    stages = [Stage("Measure", 1, [process_tasks.compute], executor="process")]
+    last = asyncio.run(watch(stages, [0.1] * 25)).last
+    assert last.snapshot.cpu_seconds > 25 * 0.1
+    found = last.bottleneck
+    assert (found.cause, found.stage, found.advice) == ("stage", "Measure", "+1 worker: +100%")

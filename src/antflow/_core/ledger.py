@@ -22,8 +22,8 @@ WaitReason = Literal["room", "limit", "retries", "thread"]
 """Why a worker waits.
 
 The next stage is full, or a slow consumer, the store or a callback is waited for at the end of a
-visit · a limit holds it · too many retries wait · its thread goes on although the task's time is
-over.
+visit · a limit holds it, before a try or in the middle of one · too many retries wait · its thread
+goes on although the task's time is over.
 """
 
 WAIT_REASONS: tuple[WaitReason, ...] = get_args(WaitReason)
@@ -40,6 +40,12 @@ ItemKey = tuple[int, tuple[int, ...]]
 class WorkerBook:
     """What one worker holds and has done.
 
+    A worker waits for one thing at a time. Its task need not: it may make several calls at once,
+    and each may wait for a limit. What was in hand is held by the limit as long as one of them
+    waits, since it is not through before the last: so that is one wait of the worker's, however
+    many wait and whatever the others do. It ends with the try at the latest: a call that outlives
+    that holds nobody up. While the worker waits for something itself, that is what it waits for.
+
     Attributes:
         stage: Index of its stage.
         index: Its number within the stage.
@@ -54,8 +60,10 @@ class WorkerBook:
         completed: Items brought through.
         failed: Items failed for good.
         busy: Seconds spent on items.
-        waits_for: What it waits for although it has, or could have, an item; ``None``: for nothing.
-        waits_since: Since when.
+        own_wait: What it waits for itself although it has, or could have, an item; ``None``: for
+            nothing.
+        limited_calls: The calls of the running try that wait for a limit, as keys.
+        waits_since: When it last began to wait, or what for became another.
         waited: Reason → seconds spent waiting for it, over by now.
         waited_in_hand: Of all these, the seconds in which it had an item.
         held_up: Seconds that a limit has held what it has in hand now.
@@ -69,14 +77,15 @@ class WorkerBook:
         "held_up",
         "index",
         "item",
+        "limited_calls",
         "more",
+        "own_wait",
         "since",
         "stage",
         "status",
         "task",
         "waited",
         "waited_in_hand",
-        "waits_for",
         "waits_since",
     )
 
@@ -92,7 +101,8 @@ class WorkerBook:
         self.completed: int = 0
         self.failed: int = 0
         self.busy: float = 0.0
-        self.waits_for: WaitReason | None = None
+        self.own_wait: WaitReason | None = None
+        self.limited_calls: dict[object, None] = {}
         self.waits_since: float = 0.0
         self.waited: dict[WaitReason, float] = dict.fromkeys(WAIT_REASONS, 0.0)
         self.waited_in_hand: float = 0.0
@@ -102,6 +112,11 @@ class WorkerBook:
     def held(self) -> int:
         """How many items it has."""
         return len(self.more) + 1 if self.item is not None else 0
+
+    @property
+    def waits_for(self) -> WaitReason | None:
+        """What it, or what it has in hand, waits for; ``None``: for nothing."""
+        return self.own_wait or ("limit" if self.limited_calls else None)
 
     def holds(self, item: Any) -> bool:
         """Whether it has this item."""
@@ -117,6 +132,8 @@ class WorkerBook:
 
     def release(self, item: Any, now: float) -> None:
         """The worker gives an item away. Its time is added up once for all items of a batch."""
+        if self.limited_calls:
+            self.forget_calls(now)
         if self.more:
             if item in self.more:
                 self.more.remove(item)
@@ -130,20 +147,40 @@ class WorkerBook:
 
     def wait_begins(self, reason: WaitReason, now: float) -> None:
         """From now on the worker waits, for ``reason`` and nothing else."""
-        self.wait_ends(now)
-        self.waits_for = reason
-        self.waits_since = now
+        self._book_wait(now)
+        self.own_wait = reason
 
     def wait_ends(self, now: float) -> None:
         """The worker goes on."""
-        if self.waits_for is not None:
+        self._book_wait(now)
+        self.own_wait = None
+
+    def call_waits(self, call: object, now: float) -> None:
+        """A call of the running try waits for a limit, perhaps one of several that do."""
+        self._book_wait(now)
+        self.limited_calls[call] = None
+
+    def call_goes_on(self, call: object, now: float) -> None:
+        """A call waits no longer; if it was forgotten, that is no matter any more."""
+        if call in self.limited_calls:
+            self._book_wait(now)
+            del self.limited_calls[call]
+
+    def forget_calls(self, now: float) -> None:
+        """The try is over: its calls that still wait hold nobody up."""
+        self._book_wait(now)
+        self.limited_calls.clear()
+
+    def _book_wait(self, now: float) -> None:
+        """Add up what it has waited until now."""
+        if (reason := self.waits_for) is not None:
             seconds = now - self.waits_since
-            self.waited[self.waits_for] += seconds
+            self.waited[reason] += seconds
             if self.item is not None:
                 self.waited_in_hand += seconds
-                if self.waits_for == "limit":
+                if reason == "limit":
                     self.held_up += seconds
-            self.waits_for = None
+        self.waits_since = now
 
 
 class StageBook:
@@ -315,6 +352,8 @@ class StageBook:
         self.run_times.add(seconds - worker.held_up)
 
     def _end_try(self, worker: WorkerBook, item: Any, now: float) -> None:
+        if worker.limited_calls:
+            worker.forget_calls(now)
         if (seconds := now - worker.since) >= SHORTEST_RUN:
             self.ran(worker, seconds)
         worker.release(item, now)

@@ -35,9 +35,9 @@ class WorkerState:
         processing_since: When it began with the item, in Unix seconds.
         task_status: What the task says it does (`set_task_status`), "" if nothing.
         waits_for: ``None``; "room" (in the next stage; also a slow consumer of the results, the
-            store, or a callback that is awaited at the end of a visit), "limit" (a `Limit`, or
-            `RetryAfter`), "retries" (too many items of its stage wait for their next try), or
-            "thread" (its task ran into its timeout, and goes on).
+            store, or a callback that is awaited at the end of a visit), "limit" (a `Limit`, any
+            other limit of its stage, or `RetryAfter`), "retries" (too many items of its stage wait
+            for their next try), or "thread" (its task ran into its timeout, and goes on).
         batch_size: How many items it has.
         attempt: Which try of the item this is, from 1; 0 while it has none.
     """
@@ -102,19 +102,21 @@ class StageStats:
             them.
         workers: How many workers the stage has.
         capacity: Room in its channel; ``None`` = unbounded.
-        limited_items: In the hands of workers that wait for a `Limit`.
+        limited_items: In the hands of workers that wait for a limit.
         abandoned_threads: Threads whose task ran into its timeout and that have not ended yet.
         run_times: How long its tries took: from a worker's beginning with an item to the end of the
-            try, without what a `Limit` held it up.
+            try, without what a limit held it up.
         queue_waits: How long items waited in its channel for a worker, before each try.
 
     Every second of every worker is one of these, in seconds of all workers together:
 
     Attributes:
         busy_seconds: At work on items, and on what went on after its timeout. Callbacks awaited at
-            the beginning of a visit are part of it, and what a task waits for by itself, also
-            ``concurrency_limit()``, ``rate_limit()`` and its ``task_concurrency_limits``.
-        limited_seconds: Waiting for a `Limit`, or held by `RetryAfter`.
+            the beginning of a visit are part of it, and what a task waits for by itself.
+        limited_seconds: Waiting for a `Limit`, or held by `RetryAfter`. Also, in the middle of a
+            try, for ``task_concurrency_limits``, ``concurrency_limit()`` or ``rate_limit()``: where
+            a task makes several calls at once, while any of them waits, whatever the others do, and
+            once for all.
         blocked_seconds: Waiting for room in the next stage, for a slow consumer, or at the end of a
             visit for the store or a callback.
         retry_waiting_seconds: Taking nothing new because too many items wait for their next try.
@@ -122,6 +124,14 @@ class StageStats:
         stalled_seconds: Not able to go on, whatever they were at, because something blocked the
             event loop; those of the worker that did it are among them. A thread or a server that
             they waited for may have gone on meanwhile.
+
+    And, apart from these:
+
+    Attributes:
+        cpu_seconds: Processor time that its child processes took (``executor="process"``), those
+            that have ended included, in seconds. What one took in its last half second is not known
+            if it was killed, nor ever what the programs took that it started. 0.0 for a stage
+            without: what it takes of this process's time cannot be told from what others do.
     """
 
     stage_name: str
@@ -146,6 +156,7 @@ class StageStats:
     retry_waiting_seconds: float = 0.0
     starved_seconds: float = 0.0
     stalled_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     run_times: Durations = field(default_factory=Durations)
     queue_waits: Durations = field(default_factory=Durations)
 
@@ -292,7 +303,8 @@ class DashboardSnapshot:
         elapsed: Seconds since the run began.
         loop: Whether something blocks the event loop.
         cpu_seconds: Seconds of processor time that the whole process took since the run began, in
-            all its threads.
+            all its threads, and the child processes of its stages with it (``executor="process"``,
+            `StageStats.cpu_seconds`). What processes of an executor of your own take is not known.
         intake_seconds: Seconds for which items could come: ``elapsed`` while they still can.
     """
 

@@ -110,6 +110,8 @@ class Attempt:
         self, value: Any, worker: WorkerBook, envelopes: Sequence[Envelope]
     ) -> AsyncIterator[None]:
         """Within the limits, and before the first of the items' deadlines."""
+        if worker.limited_calls:  # of a try before, of the same items
+            worker.forget_calls(self._now())
         async with time_limit(*self._time_left(envelopes)):
             if self._admission is None:
                 yield

@@ -12,7 +12,7 @@ from antflow._core.options import named_options
 from antflow._core.stage import Stage
 from antflow._core.text import clean
 from antflow._engine.current import current_seat
-from antflow._engine.limits import Admission
+from antflow._engine.limits import Admission, held_by_limit
 
 logger = logging.getLogger("antflow")
 
@@ -57,6 +57,8 @@ class CallLimits:
 async def concurrency_limit() -> AsyncIterator[None]:
     """One of the stage's ``call_concurrency`` simultaneous calls: ``async with`` around the call.
 
+    While it waits for its place, the worker counts as waiting for a limit.
+
     Cancellation: the place is given back.
 
     Raises:
@@ -69,6 +71,8 @@ async def concurrency_limit() -> AsyncIterator[None]:
 @asynccontextmanager
 async def rate_limit() -> AsyncIterator[None]:
     """One of the stage's ``call_rate`` calls per period: ``async with`` around the call.
+
+    While it waits for its turn, the worker counts as waiting for a limit.
 
     Cancellation: while waiting, nothing was counted; inside, the call stays counted.
 
@@ -116,7 +120,7 @@ async def _through(gate: Admission | None) -> AsyncIterator[None]:
     assert gate is not None
     permit = gate.permit(None)
     if (wait := permit.acquire()) is not None:
-        await wait
+        await held_by_limit(wait)
     try:
         yield
     finally:

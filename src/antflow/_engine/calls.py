@@ -20,7 +20,7 @@ from antflow._core.stage import TaskFunc, attempt_timeout, task_name
 from antflow._core.stage_checks import is_generator
 from antflow._engine.current import seat_here
 from antflow._engine.expansion import expand
-from antflow._engine.limits import Admission
+from antflow._engine.limits import Admission, held_by_limit
 from antflow._engine.time_limit import time_limit
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ async def _in_time(call: Call, seconds: float, value: Any) -> Any:
 async def _a_few_at_once(stage: StageRun, call: Call, gate: Admission, value: Any) -> Any:
     permit = gate.permit(value)
     if (wait := permit.acquire()) is not None:
-        await wait
+        await held_by_limit(wait)
     try:
         return await call(value)
     finally:

@@ -35,6 +35,7 @@ from antflow._core.text import clean, safe_str
 from antflow._engine.child_errors import Failure, copied
 from antflow._engine.child_main import (
     NAME_PREFIX,
+    NOTHING,
     UNGUARDED,
     end_group,
     receive,
@@ -80,6 +81,23 @@ class NoChild(PipelineError):
     """No child process can be started: it is about the program, and not about one call."""
 
 
+class ProcessorTime:
+    """How much processor time child processes have taken, those that are gone included.
+
+    Attributes:
+        seconds: All of them together, as far as they have said.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+
+    def add(self, seconds: float) -> None:
+        """One of them has taken so much more; from any thread."""
+        with self._lock:
+            self.seconds += seconds
+
+
 class Child:
     """One child process, and the thread that talks to it.
 
@@ -88,14 +106,17 @@ class Child:
 
     Args:
         name: Whose it is.
+        processor_time: Where what it computes is added up.
 
     Attributes:
         is_over: It takes no more questions.
         is_gone: Done when the process has ended and left no zombie.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, processor_time: ProcessorTime) -> None:
         self._name = name
+        self._processor_time = processor_time
+        self._computed = 0.0
         self._loop = asyncio.get_running_loop()
         self.is_over = False
         self.is_gone: asyncio.Future[None] = self._loop.create_future()
@@ -185,7 +206,7 @@ class Child:
             if self._is_unwanted:
                 end_group(self._pid)
         try:
-            here.recv()
+            self._note_computed(here.recv())
         except (EOFError, OSError):
             raise self._lost("starting") from None
         return here
@@ -195,7 +216,7 @@ class Child:
             raise self._lost("idle")
         try:
             send(connection, message, name)
-            value, fault, note = receive(connection)
+            value, fault, note = self._hear(connection)
         except Exception:  # it is gone; or out of step, if memory ran out while it was read
             raise self._lost("at work") from None
         if isinstance(note, Failure):
@@ -206,6 +227,18 @@ class Child:
                 f"{type(fault).__name__}: {safe_str(fault)}"
             ) from fault
         return Outcome(value, None)
+
+    def _hear(self, connection: Connection[Any, Any]) -> tuple[Any, BaseException | None, Any]:
+        """What `receive` returns of the message that is awaited; of any, what it has computed."""
+        while True:
+            body, fault, report = receive(connection)
+            self._note_computed(report.computed)
+            if report.is_last:
+                return body, fault, report.about
+
+    def _note_computed(self, seconds: float) -> None:
+        self._processor_time.add(seconds - self._computed)
+        self._computed = seconds
 
     def _lost(self, phase: Phase) -> Exception:
         """The process is gone: clear up, and say what happened to it."""
@@ -231,9 +264,9 @@ class Child:
             return
         has_ended = False
         try:
-            send(connection, pickle.dumps(None), None)
+            send(connection, NOTHING, None)
             if connection.poll(LEAVE_SECONDS):
-                if (failure := receive(connection)[2]) is not None:
+                if (failure := self._hear(connection)[2]) is not None:
                     logger.warning(
                         "%s: leaving its resources: %s: %s",
                         self._name,

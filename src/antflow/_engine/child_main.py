@@ -9,6 +9,10 @@ wrong with a body, the two sides never fall out of step.
     parent ◀── parts of an exception,      a `Failure` ─────────── child
     parent ── None, None: leave ─────────────────────────────────▶ child
 
+With each note of the child's comes how much processor time it has taken so far, which nobody else
+can tell. While an answer is long in coming a `Report` with nothing else comes now and then, so that
+the time is known when it is taken, and not long after.
+
 The child leads a process group of its own. Ctrl-C, which the terminal sends to the whole group,
 does not reach it (the parent decides), and whoever ends it ends the programs its tasks started too.
 """
@@ -25,7 +29,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from antflow._core.text import safe_str
 from antflow._engine.child_errors import Failure, in_parts, in_words
@@ -37,10 +41,30 @@ NAME_PREFIX = "antflow "
 UNGUARDED = 78
 """Exit code of a child that would start a pipeline while it imports the program (EX_CONFIG)."""
 
+NOTHING = pickle.dumps(None)
+
 SECONDS_AS_ORPHAN = 1.0
 """How long a child outlives its parent, to leave its resources if it has nothing else to do."""
 
+BETWEEN_REPORTS = 0.5
+"""Seconds between two reports of a call that goes on. As much of what a child computes is not known
+if it is killed."""
+
 _is_serving = False
+
+
+class Report(NamedTuple):
+    """The note of a message from a child.
+
+    Attributes:
+        about: What the body is: a type's name, a `Failure`, or ``None`` where there is no body.
+        computed: Seconds of processor time that the child has taken since it was started.
+        is_last: Whether this is what was waited for.
+    """
+
+    about: str | Failure | None
+    computed: float
+    is_last: bool = True
 
 
 def send(connection: Connection[Any, Any], body: bytes, note: object) -> None:
@@ -49,7 +73,7 @@ def send(connection: Connection[Any, Any], body: bytes, note: object) -> None:
     Args:
         connection: Where to.
         body: Something pickled.
-        note: ``None``, a string or a `Failure`.
+        note: ``None``, a string or a `Report`.
 
     Raises:
         OSError: The other side is gone.
@@ -104,6 +128,47 @@ def end_group(pid: int) -> None:
             pass
 
 
+class Reports:
+    """What a child sends: answers and, while one is awaited, how much it has computed.
+
+    A thread of its own sends the latter, as far as the task lets go of Python's lock; it is parked
+    while nothing is asked.
+
+    Args:
+        connection: To the parent.
+    """
+
+    def __init__(self, connection: Connection[Any, Any]) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()  # around a message, which has two parts
+        self._is_awaited = threading.Event()
+        threading.Thread(target=self._report, name="antflow reports", daemon=True).start()
+
+    def expect(self) -> None:
+        """An answer is awaited from now on."""
+        self._is_awaited.set()
+
+    def answer(self, body: bytes, about: str | Failure | None) -> None:
+        """Send the answer.
+
+        Raises:
+            OSError: The parent is gone.
+        """
+        with self._lock:
+            self._is_awaited.clear()
+            send(self._connection, body, Report(about, time.process_time()))
+
+    def _report(self) -> None:
+        try:
+            while self._is_awaited.wait():
+                time.sleep(BETWEEN_REPORTS)
+                with self._lock:
+                    if self._is_awaited.is_set():
+                        send(self._connection, NOTHING, Report(None, time.process_time(), False))
+        except OSError:  # the parent is gone, which is seen elsewhere
+            pass
+
+
 def serve(connection: Connection[Any, Any]) -> None:
     """Answer calls until told to leave, or until the parent is gone.
 
@@ -116,16 +181,18 @@ def serve(connection: Connection[Any, Any]) -> None:
     _stand_apart(connection)
     values: dict[str, Any] = {}
     resources = ExitStack()
+    reports = Reports(connection)
     try:
-        connection.send(None)
+        connection.send(time.process_time())
         while True:
             question, fault, name = receive(connection)
             if name is None:
                 break
-            send(connection, *_answer(question, fault, name, values, resources))
+            reports.expect()
+            reports.answer(*_answer(question, fault, name, values, resources))
             del question, fault  # they may be large, and the next ones may be long in coming
         failure = _left(resources)
-        send(connection, pickle.dumps(None), failure)
+        reports.answer(NOTHING, failure)
     except (EOFError, OSError):  # the parent is gone
         _left(resources)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from antflow._core.errors import PipelineError
 from antflow._core.limit import HeldPermit, Limit, current_permit
 from antflow._core.waits import Wait
-from antflow._engine.current import current_run
+from antflow._engine.current import current_run, seat_here
 from antflow._engine.turnstile import Clock, Line, Turnstile, call_in_loop, serve
 
 _claiming = threading.Lock()
@@ -150,7 +150,7 @@ class Permit:
             return
         again = Permit(self._limited, [0.0] * len(self._limited))
         if (wait := again.acquire()) is not None:
-            await wait
+            await held_by_limit(wait)
         current_permit.set(self)
         if self._suspended or self._is_released or not self._is_lent:  # meanwhile
             again._give_back()
@@ -228,6 +228,23 @@ class Permit:
         turnstile.charge(actual - self.costs[index], turnstile.now())
         self.costs[index] = actual
         serve((turnstile,))
+
+
+async def held_by_limit(wait: Awaitable[None]) -> None:
+    """Wait for a limit in the middle of a try, and have the worker's book say so.
+
+    Whose try it is, the context says. In that of an `asyncio.Task` that has outlived its try, it is
+    the one that the worker is at when the wait begins.
+
+    Cancellation: of the wait; the book says that it is over.
+    """
+    stage, worker = seat_here()
+    now = stage.run.timers.now
+    worker.call_waits(wait, now())
+    try:
+        await wait
+    finally:
+        worker.call_goes_on(wait, now())
 
 
 @asynccontextmanager

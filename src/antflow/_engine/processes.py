@@ -20,7 +20,7 @@ from typing import Any
 from antflow._core.errors import WorkerLostError
 from antflow._core.stage import task_name
 from antflow._core.text import clean, safe_str
-from antflow._engine.child import Child, ChildLost, NoChild, Outcome, Question
+from antflow._engine.child import Child, ChildLost, NoChild, Outcome, ProcessorTime, Question
 from antflow._engine.child_main import refuse_unguarded
 
 MOST_LOST = 3
@@ -78,10 +78,12 @@ class ProcessSeat:
 
     Args:
         name: Whose it is, ``"Fetch-W0"``; part of the process's name.
+        processor_time: Where what its children compute is added up.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, processor_time: ProcessorTime) -> None:
         self._name = clean(name)
+        self._processor_time = processor_time
         self._child: Child | None = None
         self._killed: set[asyncio.Future[None]] = set()
 
@@ -162,7 +164,7 @@ class ProcessSeat:
     def _seated(self) -> Child:
         if self._child is None or self._child.is_over:
             refuse_unguarded()
-            self._child = Child(self._name)
+            self._child = Child(self._name, self._processor_time)
         return self._child
 
     async def _asked(self, child: Child, question: Question) -> Outcome:

@@ -219,6 +219,8 @@ class Recorder:
     def completed(self, envelope: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
         """An item is through this stage, and announced to the next if there is one."""
         # `StageBook.completed_by`, written out; a property test holds the two to the same.
+        if worker.limited_calls:
+            worker.forget_calls(now)
         began = worker.since
         seconds = now - began
         worker.item = None

@@ -461,10 +461,11 @@ class Run:
 
     def snapshot(self) -> DashboardSnapshot:
         """Everything a dashboard shows, at this moment; a true copy."""
+        gauges = self.gauges()
         return take_snapshot(
             self.ledger,
             self.facts,
-            self.gauges(),
+            gauges,
             self.failures,
             now=self.timers.now(),
             until=self.now_or_end(),
@@ -472,11 +473,12 @@ class Run:
             total=self.total,
             state=self.state,
             loop=LoopHealth() if self._loop_watch is None else self._loop_watch.health(),
-            cpu_seconds=self._cpu_seconds(),
+            cpu_seconds=self._cpu_seconds() + sum([gauge.cpu_seconds for gauge in gauges]),
             intake_ended=self.intake.ended_mono,
         )
 
     def _cpu_seconds(self) -> float:
+        """Seconds of processor time that this process took since the run began."""
         until = time.process_time() if self._cpu_ended is None else self._cpu_ended
         return until - self._cpu_began
 

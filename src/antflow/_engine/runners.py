@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from antflow._core.errors import PipelineError
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import TaskFunc
-from antflow._engine.child import NoChild
+from antflow._engine.child import NoChild, ProcessorTime
 from antflow._engine.child_main import refuse_unguarded
 from antflow._engine.current import seat_here
 from antflow._engine.processes import ProcessSeat
@@ -29,6 +29,11 @@ class Runner(Protocol):
     @property
     def shares_memory(self) -> bool:
         """Whether functions are called with the very objects, not with copies of them."""
+        ...
+
+    @property
+    def computed(self) -> float:
+        """Seconds of processor time that functions took in processes of its own."""
         ...
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
@@ -56,6 +61,7 @@ class Inline:
     """Functions that do not block, on the event loop."""
 
     shares_memory = True
+    computed = 0.0
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
         answer = call_apart(task, *args, **kwargs)
@@ -76,6 +82,7 @@ class Threads:
     """
 
     shares_memory = True
+    computed = 0.0
 
     def __init__(self, stage: StageRun) -> None:
         self._stage = stage
@@ -126,6 +133,8 @@ def _in(stage: StageRun, own: ThreadPoolExecutor, function: Callable[[], Any]) -
 class Elsewhere:
     """An executor of the user's own."""
 
+    computed = 0.0  # nobody says, if it has processes
+
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         # What runs in another process or interpreter cannot be handed a context.
@@ -153,12 +162,18 @@ class Processes:
         refuse_unguarded()
         self._stage = stage
         self._seats: dict[int, ProcessSeat] = {}
+        self._processor_time = ProcessorTime()
+
+    @property
+    def computed(self) -> float:
+        return self._processor_time.seconds
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
         worker = seat_here()[1]
         seat = self._seats.get(worker.index)
         if seat is None:
-            seat = self._seats[worker.index] = ProcessSeat(f"{self._stage.name}-W{worker.index}")
+            name = f"{self._stage.name}-W{worker.index}"
+            seat = self._seats[worker.index] = ProcessSeat(name, self._processor_time)
         try:
             return await seat.call(task, args, kwargs, self._stage.description.resources)
         except NoChild as error:  # it will be so for every item

@@ -100,6 +100,7 @@ class StageRun:
             self.channel.blocked,
             len(self.abandoned),
             self._worker_seconds + self.worker_count * max(now - self._counted_until, 0.0),
+            self.runner.computed,
         )
 
     def _count_worker_seconds(self) -> None:
@@ -189,9 +190,12 @@ class StageRun:
             worker.wait_ends(self.run.timers.now())
 
     def begin_no_more(self) -> None:
-        """The run is being shut down: cancel the workers that wait for a try to begin."""
+        """The run is being shut down: cancel the workers that wait for a try to begin.
+
+        Not those in the middle of one whose calls wait for a limit: it is let end.
+        """
         for index, task in self._serving.items():
-            if self.run.ledger.stages[self.index].worker(index).waits_for == "limit":
+            if self.run.ledger.stages[self.index].worker(index).own_wait == "limit":
                 task.cancel()
 
     def abandon(self, worker: WorkerBook, thread: asyncio.Future[Any]) -> None:

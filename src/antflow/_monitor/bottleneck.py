@@ -11,7 +11,6 @@ on, all of it at its end.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, inf, prod
@@ -21,6 +20,7 @@ from antflow._core.snapshot import LoopStall, RunState, StageStats
 from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER
 from antflow._monitor.flow import entered_items, going_on
 from antflow._monitor.moment import Moment, Spent
+from antflow._monitor.processor import Processor
 
 Cause = Literal[
     "stage", "processor", "limit", "retries", "callbacks", "consumer", "source", "loop", "nothing"
@@ -54,15 +54,6 @@ HELD_AT_TIMES = 0.01
 """Share of their time from which a limit may be all that more workers would meet."""
 
 HELD_BY_RETRIES = 0.3
-COMPUTING = 0.75
-"""Share of the processor time to be had from which more workers would not help. Not all of it can
-be had: the threads of a process wait for each other, and for other processes."""
-
-ONE_CORE = 1.2
-"""Cores on which a process computes up to which it is taken for one that Python lets have one."""
-
-CORES = os.cpu_count() or 1
-
 EARLIEST_ANSWER = 1.0
 """Seconds: of a run that is over in a moment nobody asks what held it back."""
 
@@ -126,8 +117,8 @@ def find_bottleneck(
     mark = MOSTLY if is_over else OCCUPIED
     highest = max(each.occupied for each in shares)
     if highest < OCCUPIED:
-        if _processor_left(span) <= 1 / COMPUTING:
-            return _processor(span)
+        if Processor.of(span).is_used_up:
+            return _processor(stages, Processor.of(span))
         if (waits := _waits_outside(stages, shares, span)) is not None:
             return waits
     if highest < mark:
@@ -163,13 +154,22 @@ def _loop(share: float, stall: LoopStall | None) -> Bottleneck:
     )
 
 
-def _processor(span: Moment) -> Bottleneck:
-    cores = span.computed / span.elapsed
-    sentence = (
-        f"Bottleneck: the processor. This process computed on {cores:.1f} cores, and its workers "
-        'waited for their turn. Plain functions with executor="process" would take work off it.'
-    )
-    return Bottleneck("processor", None, min(cores, 1.0), sentence)
+def _processor(stages: Sequence[StageStats], processor: Processor) -> Bottleneck:
+    who = processor.who_computed
+    start = f"Bottleneck: the processor. {who[0].upper()}{who[1:]}, and the workers waited"
+    if processor.is_all_used_up:
+        sentence = f"{start} for their turn; this machine has hardly more."
+    elif all(map(_has_processes, stages)):
+        sentence = f"{start} for their turn."
+    else:
+        helps = 'Plain functions with executor="process" would take work off it.'
+        sentence = f"{start} for their turn. {helps}"
+    return Bottleneck("processor", None, processor.share, sentence)
+
+
+def _has_processes(stage: StageStats) -> bool:
+    """Whether its tasks run in child processes: no process starts without computing."""
+    return stage.cpu_seconds > 0
 
 
 def _waits_outside(
@@ -244,14 +244,15 @@ def _occupied(
         )
         return Bottleneck("retries", name, own.retrying, sentence, "waits for retries")
     start = f"{start} {_how_busy(stage, own, is_over)}{_queue(stage, index, is_over)}"
-    if _processor_left(span) <= 1 / COMPUTING:
-        cores = span.computed / span.elapsed
-        sentence = f"{start}; this process computed on {cores:.1f} cores meanwhile, so more workers"
-        if cores > ONE_CORE:
-            sentence = f"{sentence} would help little on this machine."
-            return Bottleneck("processor", name, own.busy, sentence, "no processor left")
-        sentence = f'{sentence} would help little: executor="process" would.'
-        return Bottleneck("processor", name, own.busy, sentence, "needs processes")
+    processor = Processor.of(span)
+    if processor.is_used_up:
+        why = f"{processor.who_computed} meanwhile, so more workers would help little"
+        helps, advice = "", "no processor left"
+        if processor.is_all_used_up:
+            helps = " on this machine"
+        elif not _has_processes(stage):
+            helps, advice = ': executor="process" would', "needs processes"
+        return Bottleneck("processor", name, own.busy, f"{start}; {why}{helps}.", advice)
     if is_over and own.occupied < OCCUPIED:
         most = ", more than those of any other stage" if len(stages) > 1 else ""
         return Bottleneck("stage", name, own.busy, f"{start}{most}.", "bottleneck")
@@ -265,7 +266,7 @@ def _occupied(
             "may help little."
         )
         return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
-    more, gain, other = _gain(stages, index, whole, _processor_left(span))
+    more, gain, other = _gain(stages, index, whole, processor.left)
     if gain < LEAST_GAIN:
         sentence = f"{start}; {other} is hardly less busy, so more workers alone would help little."
         return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
@@ -299,17 +300,6 @@ def _queue(stage: StageStats, index: int, is_over: bool) -> str:
     if stage.pending_items == 1:
         return ", 1 item waits for it"
     return f", {stage.pending_items} items wait for it"
-
-
-def _processor_left(span: Moment) -> float:
-    """By what factor the rate can rise until this process has no processor time left.
-
-    Python code has one core, however many threads; what lets go of Python's lock may have them all.
-    """
-    cores = span.computed / span.elapsed
-    if cores <= 0:
-        return inf
-    return (1.0 if cores <= ONE_CORE else max(float(CORES), cores)) / cores
 
 
 def _gain(

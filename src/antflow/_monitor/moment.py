@@ -59,10 +59,11 @@ class Moment(NamedTuple):
     Attributes:
         elapsed: Seconds since the run began.
         blocked: Seconds the event loop was blocked.
-        computed: Seconds of processor time.
+        computed: Seconds of processor time that this process took.
         intake: Seconds for which items could come.
         spent: What the workers of each stage spent their time on.
         left: How many items had left each stage.
+        children_computed: Seconds of processor time that the child processes of its stages took.
     """
 
     elapsed: float
@@ -71,18 +72,21 @@ class Moment(NamedTuple):
     intake: float
     spent: tuple[Spent, ...]
     left: tuple[int, ...]
+    children_computed: float = 0.0
 
     @classmethod
     def of(cls, snapshot: DashboardSnapshot) -> Moment:
         """The moment at which a snapshot was taken."""
         stages = tuple(snapshot.pipeline_stats.stage_stats.values())
+        by_children = sum([stage.cpu_seconds for stage in stages])
         return cls(
             snapshot.elapsed,
             snapshot.loop.stalled_seconds,
-            snapshot.cpu_seconds,
+            snapshot.cpu_seconds - by_children,
             snapshot.intake_seconds,
             tuple(map(Spent.of, stages)),
             tuple(map(left_items, stages)),
+            by_children,
         )
 
     def since(self, earlier: Moment | None) -> Moment:
@@ -96,6 +100,7 @@ class Moment(NamedTuple):
             max(self.intake - earlier.intake, 0.0),
             tuple(now.since(then) for now, then in zip(self.spent, earlier.spent, strict=True)),
             tuple(max(now - then, 0) for now, then in zip(self.left, earlier.left, strict=True)),
+            max(self.children_computed - earlier.children_computed, 0.0),
         )
 
     def plus(self, other: Moment | None) -> Moment:
@@ -109,4 +114,5 @@ class Moment(NamedTuple):
             self.intake + other.intake,
             tuple(one.plus(two) for one, two in zip(self.spent, other.spent, strict=True)),
             tuple(one + two for one, two in zip(self.left, other.left, strict=True)),
+            self.children_computed + other.children_computed,
         )

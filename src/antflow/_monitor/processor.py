@@ -1,0 +1,77 @@
+"""How much processor time is left: for this process, and on this machine."""
+
+from __future__ import annotations
+
+import os
+from math import inf
+from typing import NamedTuple
+
+from antflow._monitor.moment import Moment
+
+COMPUTING = 0.75
+"""Share of the processor time to be had from which more workers would not help. Not all of it can
+be had: the threads of a process wait for each other, and for other processes."""
+
+ONE_CORE = 1.2
+"""Cores on which a process computes up to which it is taken for one that Python lets have one."""
+
+CORES = os.cpu_count() or 1
+
+
+class Processor(NamedTuple):
+    """On how many cores a run computed.
+
+    Python code has one core in each process, however many threads; what lets go of Python's lock
+    may have them all. Each child process serves one worker, and has no limit but the machine.
+
+    Attributes:
+        own: On how many this process did.
+        children: On how many the child processes of its stages did.
+    """
+
+    own: float
+    children: float
+
+    @classmethod
+    def of(cls, span: Moment) -> Processor:
+        """In a span of time."""
+        return cls(span.computed / span.elapsed, span.children_computed / span.elapsed)
+
+    @property
+    def left(self) -> float:
+        """By what factor the rate can rise until there is no processor time left.
+
+        What this process computes and what its children do rises with the rate.
+        """
+        return min(self._left_here, self._left_on_machine)
+
+    @property
+    def share(self) -> float:
+        """How much of the processor time to be had is used up, 0 to 1."""
+        return min(1 / self.left, 1.0)
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether more workers would not help, because this process or the machine has no more."""
+        return self.left <= 1 / COMPUTING
+
+    @property
+    def is_all_used_up(self) -> bool:
+        """Whether the machine has no more, so that other processes would not help either."""
+        return self._left_on_machine <= 1 / COMPUTING
+
+    @property
+    def who_computed(self) -> str:
+        """Who used it up, and how much that is: part of a sentence."""
+        if self.is_all_used_up and self.children:
+            return f"this process and its children computed on {self.own + self.children:.1f} cores"
+        return f"this process computed on {self.own:.1f} cores"
+
+    @property
+    def _left_here(self) -> float:
+        return 1 / self.own if 0 < self.own <= ONE_CORE else inf
+
+    @property
+    def _left_on_machine(self) -> float:
+        cores = self.own + self.children
+        return max(CORES / cores, 1.0) if cores > 0 else inf
