@@ -196,6 +196,7 @@ def test_child_by_fork_has_a_watchdog_of_its_own() -> None:
     ], done.stderr
 
 
+STOP = 1.5
 STOPPED = """
 import asyncio, sys, time
 import uvloop
@@ -210,9 +211,8 @@ async def task(number):
 
 async def main():
     pipeline = Pipeline([Stage("A", 2, [task])])
-    await pipeline.run(range(400))
-    loop = pipeline.get_dashboard_snapshot().loop
-    print(loop.stalls, round(loop.stalled_seconds))
+    await pipeline.run(range(250))
+    print(pipeline.get_dashboard_snapshot().loop.stalled_seconds)
 
 make = uvloop.new_event_loop if sys.argv[1] == "uvloop" else asyncio.new_event_loop
 with asyncio.Runner(loop_factory=make) as runner:
@@ -229,7 +229,8 @@ def test_process_that_is_stopped_has_no_stall(loop: str) -> None:
         assert process.stdout.readline() == "begun\n"
         for _ in range(3):
             process.send_signal(signal.SIGSTOP)
-            time.sleep(0.7)
+            time.sleep(STOP)
             process.send_signal(signal.SIGCONT)
             time.sleep(0.1)
-        assert process.stdout.readline() == "0 0\n"
+        # On a busy machine there may be short blocks, but none of the stops is among them.
+        assert float(process.stdout.readline()) < STOP
