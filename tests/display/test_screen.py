@@ -10,7 +10,6 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from io import StringIO
 from typing import Any, ClassVar
 
@@ -552,16 +551,15 @@ def test_print_in_the_middle_of_a_frame(
     begin(display)
     print("1\n2\n3\n4")
     display.rows = 5
-    stream = screen.stream
-    write: Callable[[str], int] = stream.write
+    write = os.write
     texts = ["from a finalizer\n"]
 
-    def printing(text: str) -> int:
+    def printing(descriptor: int, data: bytes) -> int:
         if texts:
             sys.stdout.write(texts.pop())
-        return write(text)
+        return write(descriptor, data)
 
-    monkeypatch.setattr(stream, "write", printing)
+    monkeypatch.setattr(os, "write", printing)
     update(display)
     assert letters(screen)[-10:] == "1234faaaaa"
     finish(display)
