@@ -191,7 +191,8 @@ class PtyScreen:
     def go_on(self) -> None:
         """Ctrl-Q is typed, and it is read again."""
         self._reads.set()
-        self.type(b"\x11")
+        if self._master >= 0:
+            self.type(b"\x11")
 
     @property
     def is_running(self) -> bool:
@@ -253,9 +254,8 @@ class PtyScreen:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        self._reads.set()
+        self.go_on()
         if self._master >= 0:
-            self.go_on()
             self.sync()
         try:
             self.stream.close()
@@ -266,6 +266,7 @@ class PtyScreen:
         self._reader.join(PATIENCE)
         if self._master >= 0:
             os.close(self._master)
+            self._master = -1
 
     # Inside
 

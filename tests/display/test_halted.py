@@ -3,14 +3,17 @@
 # ruff: noqa: T201 - what is printed is what is tested
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO, cast
 
 import pytest
@@ -237,6 +240,31 @@ def test_signal_while_the_terminal_is_slow() -> None:
         numbers = printed(screen, "line")
         assert numbers == list(range(len(numbers)))
         screen.close()
+
+
+def test_signal_handler_in_the_middle_of_a_write() -> None:
+    """Wherever it comes, what is left and what was written are all there is, and no byte twice."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    pipe = outlet.Outlet(write)
+    sums: list[int] = []
+
+    def look(frame: FrameType, event: str, arg: object) -> Any:
+        frame.f_trace_opcodes = True
+        written = fcntl.ioctl(read, termios.FIONREAD, bytes(4))
+        sums.append(int.from_bytes(written, sys.byteorder) + len(pipe._rest))
+        return look
+
+    tracing = sys.gettrace()
+    for number in range(2):
+        sys.settrace(look)
+        pipe.put(b"x" * 40_000)  # a pipe takes 65536
+        sys.settrace(tracing)
+        assert set(sums) == {number * 40_000, (number + 1) * 40_000}
+        sums.clear()
+    assert pipe.is_halted
+    assert os.read(read, 100_000) + pipe.close() == b"x" * 80_000
+    os.close(read)
 
 
 @pytest.mark.parametrize("kind", [Lines, Whole])
