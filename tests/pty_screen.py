@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import select
 import struct
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
@@ -65,6 +67,9 @@ class PtyScreen:
         self._news = threading.Condition()
         self._new_screens(columns, rows)
         self._set_size(columns, rows)
+        self._reads = threading.Event()
+        self._reads.set()
+        self._stands = threading.Event()
         self.stream: TextIO = os.fdopen(os.dup(self._slave), "w", encoding=encoding, newline="")
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -163,6 +168,37 @@ class PtyScreen:
         """Somebody types."""
         os.write(self._master, keys)
 
+    def halt(self, how: str) -> None:
+        """Make it take nothing any more, so that a write to it waits. Look at it after `go_on`.
+
+        Args:
+            how: "Ctrl-S" is typed; or it is "unread", until the system keeps no more for it.
+        """
+        self.sync()
+        if how == "Ctrl-S":
+            self.type(b"\x13")
+        else:
+            self._reads.clear()
+            os.write(self._slave, b"\0")
+            assert self._stands.wait(PATIENCE)
+        filler = os.open(os.ttyname(self._slave), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        # It is full when it stays full: the system moves what was written on, when it has time.
+        while select.select([], [filler], [], 0.2)[1]:
+            with suppress(BlockingIOError):
+                os.write(filler, b"\0" * 1000)
+        os.close(filler)
+
+    def go_on(self) -> None:
+        """Ctrl-Q is typed, and it is read again."""
+        self._reads.set()
+        if self._master >= 0:
+            self.type(b"\x11")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the program has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     @property
     def settings(self) -> list[Any]:
         """What the system does with what is typed and written: echo, signals, newlines."""
@@ -174,15 +210,23 @@ class PtyScreen:
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait for the program's end.
+        """Wait for the program's end, and until what it wrote has been read.
+
+        Returns:
+            Its exit code.
+        """
+        code = self.wait_for_code()
+        self.sync()
+        return code
+
+    def wait_for_code(self) -> int:
+        """Wait for the program's end, also where the terminal takes nothing.
 
         Returns:
             Its exit code.
         """
         assert self._process is not None
-        code = self._process.wait(PATIENCE)
-        self.sync()
-        return code
+        return self._process.wait(PATIENCE)
 
     def sync(self) -> None:
         """Wait until everything that was written has been read."""
@@ -210,6 +254,7 @@ class PtyScreen:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        self.go_on()
         if self._master >= 0:
             self.sync()
         try:
@@ -221,6 +266,7 @@ class PtyScreen:
         self._reader.join(PATIENCE)
         if self._master >= 0:
             os.close(self._master)
+            self._master = -1
 
     # Inside
 
@@ -241,6 +287,10 @@ class PtyScreen:
                 data = os.read(self._master, 65536)
             except OSError:  # nobody has the other end open any more
                 data = b""
+            if not self._reads.is_set():
+                self._stands.set()
+                self._reads.wait()
+                self._stands.clear()
             with self._news:
                 if data:
                     self._take(data)

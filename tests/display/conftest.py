@@ -42,6 +42,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTerminal]:
     for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
     yield make
+    for screen in opened:
+        screen.go_on()
     for left in tuple(_screens.values()):
         left.close()  # of a test that failed; the next one is to fail for itself
     monkeypatch.undo()

@@ -168,7 +168,9 @@ class BaseDashboard(DashboardProtocol):
             self._log = PlainLog(stream_above(), self._name)
 
     def _close(self) -> None:
-        self._log = None
+        log, self._log = self._log, None
+        if log is not None:
+            log.close()
         pane, self._pane = self._pane, None
         if pane is not None:
             pane.close()

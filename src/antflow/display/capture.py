@@ -80,6 +80,14 @@ class CapturedStream:
         if self._emit is None:
             _target(self._stream).flush()
 
+    def end_line(self) -> None:
+        """Hand on what is left, as a line."""
+        with self._lock:
+            emit = self._emit
+            rest = self._take_pending()
+        if emit is not None and rest:
+            emit(rest + "\n")
+
     def release(self) -> None:
         """Hand on what is left, and pass everything on from now on."""
         with self._lock:
@@ -169,6 +177,11 @@ class Capture:
                 if origin_of(handler.stream) is stream:
                     handler.setStream(cast(TextIO, captured))
                     self._handlers.append((handler, stream, captured))
+
+    def end_lines(self) -> None:
+        """Hand on what was written and has no newline yet."""
+        for _, _, captured in self._replaced:
+            captured.end_line()
 
     def stop(self) -> None:
         """Put everything back. What somebody else has replaced in the meantime stays."""

@@ -1,6 +1,7 @@
 """Lines now and then, for what is no terminal: a file, a pipe, the log of a build server.
 
-No escape sequence and no carriage return is ever written.
+No escape sequence and no carriage return is ever written. Where it is a terminal after all, and
+halted, the lines wait for it; the run does not, but for its last ones.
 """
 
 from __future__ import annotations
@@ -67,6 +68,14 @@ class PlainLog:
         if view is not None and view.bottleneck.sentence:
             self._write(view.bottleneck.sentence)
         self._out.write(f"{clean(last_line)}\n")
+        try:
+            self._out.settle()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Write no more."""
+        self._out.close()
 
     def _write(self, text: str) -> None:
         self._out.write(clean(f"{self._name}: {text}") + "\n")

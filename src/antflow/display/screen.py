@@ -7,6 +7,11 @@ changes over when such a one comes or goes. A pane that is closed leaves its las
 above the area, or on the first screen when that is back. What is printed meanwhile appears above
 the area, or is kept as well. Nothing is drawn unasked: there is no thread, no timer.
 
+A terminal may be halted (Ctrl-S, a connection that hangs). That holds the picture and not the run:
+while it takes nothing, frames are left out, and what is printed waits its turn in the stream, up to
+a limit. From there on a print waits, and so does the end of the last pane: whoever waits holds
+no lock of the screen meanwhile.
+
 Displays may live in several event loops and threads. A frame is rendered by the thread of its
 display, and until its next one a pane that has too many rows is cut off. Locks, in the order in
 which they are taken:
@@ -25,7 +30,7 @@ import atexit
 import os
 import threading
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from threading import RLock
 from typing import TextIO
@@ -51,6 +56,9 @@ FRAMES_UNTIL_REPAIR = 20
 
 NEWEST_LINES = 200
 """Printed lines that a display can have again."""
+
+MOST_BYTES_WAITING = 1_000_000
+"""What may be left for a halted terminal; beyond it, printing waits."""
 
 LONGEST_HANDLER_WAIT = 1.0
 """Seconds a signal handler waits for another thread to end its frame."""
@@ -110,7 +118,7 @@ class Screen:
     @property
     def is_lost(self) -> bool:
         """Whether nothing can be written any more."""
-        return self._out.is_lost or getattr(self._stream, "closed", False)
+        return self._out.is_lost
 
     def has(self, pane: Pane) -> bool:
         """Whether a pane is part of it."""
@@ -161,27 +169,23 @@ class Screen:
             last_line: A line below, unless the frame says it already.
         """
         with _opening:
+            if pane not in self._panes:
+                return
             if self._panes == [pane]:
-                self._capture.stop()
-            with self._drawing():
-                if pane not in self._panes:
-                    return
+                self._capture.end_lines()
+            with self._leaving(self._capture.stop), self._drawing():
                 self._panes.remove(pane)
                 self._say_farewell(self._rows_left_by(pane) if rows is None else rows, last_line)
-            if not self._panes:
-                self._is_over()
 
     def step_aside(self) -> None:
         """Leave the frames that can stay, and the terminal to somebody else."""
         with _opening:
-            panes = tuple(self._panes)
-            with self._drawing():
-                for pane in panes:
+            if not self._panes:
+                return
+            with self._leaving(self._capture.hand_over), self._drawing():
+                for pane in tuple(self._panes):
                     self._panes.remove(pane)
                     self._say_farewell(self._rows_left_by(pane), "")
-            self._capture.hand_over()
-            if panes:
-                self._is_over()
 
     def close(self) -> None:
         """Let all panes go."""
@@ -193,6 +197,7 @@ class Screen:
         self._lock = RLock()  # a thread that is no more may have held it
         self._panes.clear()
         self._capture.forget()
+        self._out.forget()
         atexit.unregister(self.close)
 
     # What a signal handler calls
@@ -216,7 +221,9 @@ class Screen:
     def resume(self) -> None:
         """The program goes on. It may have been sent behind: then nothing is drawn."""
         self._frames = 0
-        if not self._is_paused or self.is_interrupted or not is_in_front(self._stream):
+        if not self._is_paused or not self._panes or self.is_interrupted:
+            return
+        if not is_in_front(self._stream):
             return
         with self._hastily():
             self._is_paused = False
@@ -250,6 +257,8 @@ class Screen:
         signals.catch_up()
 
     def _draw(self) -> None:
+        if not self._out.push():
+            return  # halted: the frame is left out, as if nobody had asked for it
         size = self.size
         whole = size != self._size or self._frames % FRAMES_UNTIL_REPAIR == 0
         self._frames += 1
@@ -305,6 +314,29 @@ class Screen:
         self._is_paused = False
         self._write(self._area.opening() + self._repainted())
 
+    @contextmanager
+    def _leaving(self, release: Callable[[], None]) -> Iterator[None]:
+        """Wait afterwards: the last pane for all it has written, others as a print does.
+
+        What is printed while the last one waits comes after it, in order. So the capture is
+        released when whoever prints has to wait for the terminal himself. All of that is done, too,
+        when a Ctrl-C comes.
+        """
+        try:
+            yield
+            self._out.settle(MOST_BYTES_WAITING if self._panes else 0, self._drawing)
+        finally:
+            if not self._panes:
+                self._end_with(release)
+
+    def _end_with(self, release: Callable[[], None]) -> None:
+        try:
+            with self._drawing():
+                self._out.close()
+        finally:
+            release()
+            self._is_over()
+
     def _is_over(self) -> None:
         signals.unwatch(self)
         atexit.unregister(self.close)
@@ -319,13 +351,14 @@ class Screen:
                 return
             with self._drawing():
                 self._print_now(text)
+        self._out.settle(MOST_BYTES_WAITING, self._drawing)
 
     def _print_now(self, text: str) -> None:
         lines = [shown(line) for line in text.removesuffix("\n").split("\n")]
         self._newest.extend(clean(line)[:LONGEST_TEXT] for line in lines[-NEWEST_LINES:])
         text = self._area.say(lines)
-        if text:
-            self._write(text + self._repainted())
+        if text:  # while the terminal is halted, no more than that: the area comes with a frame
+            self._write(text + (self._repainted() if self._out.push() else ""))
 
 
 _screens: dict[Hashable, Screen] = {}

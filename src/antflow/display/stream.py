@@ -1,18 +1,21 @@
 """Writing to standard output so that nothing ever comes back from it.
 
 A pipe may be closed at the other end, a terminal may hang up, standard output may be closed, absent
-or of an encoding that has no bars: a display then falls silent, and the run goes on.
+or of an encoding that has no bars: a display then falls silent, and the run goes on. It goes on as
+well while a terminal is halted, where that can be opened once more (`Outlet`); elsewhere a write
+waits, as a print does.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import select
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TextIO
 
 from antflow.display.canvas import known_encoding
+from antflow.display.outlet import open_outlet, takes_something
 
 LONGEST_WAIT = 1.0
 """Seconds that `SafeStream.write_at_once` waits for a terminal that takes nothing."""
@@ -30,43 +33,102 @@ class SafeStream:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
+        self._outlet = open_outlet(stream)
         self.encoding: str = known_encoding(getattr(stream, "encoding", None) or "utf-8")
 
     @property
     def is_lost(self) -> bool:
         """Whether nothing can be written any more."""
-        return self._stream is None
+        return self._stream is None or getattr(self._stream, "closed", False)
 
     def write(self, text: str) -> bool:
         """Write and flush; characters the encoding has not become ``?``.
 
         Returns:
-            Whether all of it was written.
+            Whether all of it was written, or is going to be.
         """
         stream = self._stream
-        if stream is None:
+        if stream is None or self.is_lost:
             return False
-        if not text.isascii():
-            text = self._encode(text).decode(self.encoding)
         try:
-            stream.write(text)
-            stream.flush()
+            if self._outlet is None:
+                stream.write(text if text.isascii() else self._encode(text).decode(self.encoding))
+                stream.flush()
+            else:
+                if not self._outlet.is_halted:
+                    with suppress(BlockingIOError):
+                        stream.flush()  # somebody may have written half a line
+                self._outlet.put(self._encode(text))
         except BlockingIOError:
             return False  # a terminal that takes no more just now; the next frame is drawn whole
         except Exception as error:
-            self._stream = None
-            if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
-                _discard_pending(stream)
+            self._lose(error)
             return False
         return True
+
+    def push(self) -> bool:
+        """Write what a halted terminal did not take before, as far as it does now.
+
+        Returns:
+            Whether nothing is left.
+        """
+        try:
+            return self._outlet is None or self._outlet.push()
+        except OSError as error:
+            self._lose(error)
+            return True
+
+    def settle(
+        self,
+        most: int = 0,
+        holding: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """Wait until the terminal has taken what was written up to now, as a print would.
+
+        Args:
+            most: So many bytes may be left.
+            holding: What has to be held while this stream is used; nothing is while it waits.
+        """
+        outlet = self._outlet
+        if outlet is None:
+            return
+        goal = outlet.taken_in - most  # others may go on writing
+        while self._outlet is outlet and outlet.given_out < goal:
+            outlet.wait(LONGEST_WAIT)  # not for ever: in another thread it may be closed
+            with holding():
+                self.push()
+
+    def close(self) -> None:
+        """Write to the stream alone from now on; first, what is left."""
+        outlet, self._outlet = self._outlet, None
+        if outlet is None:
+            return
+        rest = outlet.close()
+        if self._stream is None or not rest:
+            return
+        try:
+            self._stream.buffer.write(rest)  # it may begin in the middle of a character
+            self._stream.flush()
+        except Exception as error:
+            self._lose(error)
+
+    def forget(self) -> None:
+        """In a child process after a fork: what is left is the parent's."""
+        outlet, self._outlet = self._outlet, None
+        if outlet is not None:
+            outlet.close()
 
     def write_at_once(self, text: str) -> None:
         """Write past all buffers, for a signal handler: it may stand in the middle of a `write`.
 
-        What the terminal does not take is left out: a process that is to end must not hang on a
-        terminal that somebody has halted with Ctrl-S.
+        What the terminal does not take in time stays behind: a process that is to end must not hang
+        on a terminal that somebody has halted with Ctrl-S.
         """
         if self._stream is None:
+            return
+        if self._outlet is not None:
+            with suppress(OSError):
+                self._outlet.put_at_once(self._encode(text), LONGEST_WAIT)
             return
         try:
             target = self._stream.fileno()
@@ -74,9 +136,15 @@ class SafeStream:
             self.write(text)
             return
         rest = self._encode(text)
-        with suppress(OSError, ValueError):
-            while rest and select.select([], [target], [], LONGEST_WAIT)[1]:
+        with suppress(OSError, ValueError, AttributeError):  # Windows cannot wait like that
+            while rest and takes_something(target, LONGEST_WAIT):
                 rest = rest[os.write(target, rest[:PIECE_BYTES]) :]
+
+    def _lose(self, error: Exception) -> None:
+        stream, self._stream = self._stream, None
+        self.forget()
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
+            _discard_pending(stream)
 
     def _encode(self, text: str) -> bytes:
         return text.encode(self.encoding, "replace")
