@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 
-from antflow import InternalError, ItemCancelled, Pipeline, Stage, StatusTracker, current_item
+from antflow import (
+    InternalError,
+    ItemCancelled,
+    Pipeline,
+    Stage,
+    StageStats,
+    StatusTracker,
+    current_item,
+)
 from antflow._core.transition import Transition
 from antflow._engine.recorder import Recorder
 from antflow._engine.retries import RetryHeap
@@ -630,3 +639,25 @@ def test_failed_items_keep_no_frame_of_the_engine() -> None:
         "fail task 2",
         "failed @ A",
     ]
+
+
+def test_worker_that_gives_way_is_not_starved() -> None:
+    """Where others keep the event loop busy, nobody says that a worker had nothing to do."""
+
+    async def task(number: int) -> None:
+        await asyncio.sleep(0)
+
+    async def others() -> None:
+        while True:
+            time.sleep(0.006)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+
+    async def main() -> StageStats:
+        pipeline = Pipeline([Stage("Work", 1, [task])])
+        keeping = asyncio.create_task(others())
+        await pipeline.run(range(40))
+        keeping.cancel()
+        return pipeline.get_stats().stage_stats["Work"]
+
+    stats = asyncio.run(main())
+    assert stats.starved_seconds < 0.2 * stats.busy_seconds

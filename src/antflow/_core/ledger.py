@@ -60,6 +60,7 @@ class WorkerBook:
         completed: Items brought through.
         failed: Items failed for good.
         busy: Seconds spent on items.
+        gave_way: Seconds between two items, while the event loop served others.
         own_wait: What it waits for itself although it has, or could have, an item; ``None``: for
             nothing.
         limited_calls: The calls of the running try that wait for a limit, as keys.
@@ -73,6 +74,7 @@ class WorkerBook:
         "busy",
         "completed",
         "failed",
+        "gave_way",
         "given",
         "held_up",
         "index",
@@ -101,6 +103,7 @@ class WorkerBook:
         self.completed: int = 0
         self.failed: int = 0
         self.busy: float = 0.0
+        self.gave_way: float = 0.0
         self.own_wait: WaitReason | None = None
         self.limited_calls: dict[object, None] = {}
         self.waits_since: float = 0.0

@@ -112,7 +112,8 @@ class StageStats:
 
     Attributes:
         busy_seconds: At work on items, and on what went on after its timeout. Callbacks awaited at
-            the beginning of a visit are part of it, and what a task waits for by itself.
+            the beginning of a visit are part of it, what a task waits for by itself, and the turns
+            of the event loop for which a worker gives way between two items.
         limited_seconds: Waiting for a `Limit`, or held by `RetryAfter`. Also, in the middle of a
             try, for ``task_concurrency_limits``, ``concurrency_limit()`` or ``rate_limit()``: where
             a task makes several calls at once, while any of them waits, whatever the others do, and

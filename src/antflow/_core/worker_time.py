@@ -34,7 +34,7 @@ def spent(book: StageBook, gauge: WorkerGauge, now: float) -> dict[TimeKind, flo
     """Kind → worker-seconds up to now, those in which the event loop was blocked included."""
     time: dict[TimeKind, float] = dict.fromkeys(TIME_KINDS, 0.0)
     for worker in tuple(book.workers.values()):
-        time["busy"] += worker.busy - worker.waited_in_hand
+        time["busy"] += worker.busy + worker.gave_way - worker.waited_in_hand
         if worker.item is not None:
             time["busy"] += max(now - worker.since, 0.0)
         for reason, seconds in worker.waited.items():

@@ -55,7 +55,7 @@ class Batches:
                     await self._try(group, worker)
             finally:
                 self._put_back(gathered)
-            await stage.run.breathe()
+            await stage.give_way(worker)
 
     async def _gather(self, worker: WorkerBook) -> list[Envelope] | None:
         """Items for one batch; ``None`` when there will be no more, or the worker is to leave."""

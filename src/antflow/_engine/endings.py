@@ -100,7 +100,7 @@ class Endings:
             wait = self._recorder.skipped(envelope, worker, self._now())
             callback = self._options.on_skip
             await self._move_on(envelope, worker, envelope.value, wait, "on_skip", callback)
-            await self._breathe()
+            await self._give_way(worker)
         return passes
 
     async def ends_here(self, envelope: Envelope, worker: WorkerBook, answer: Answer) -> bool:
@@ -115,7 +115,7 @@ class Endings:
             if not isinstance(answer, ENDS_HERE) and len(self.plain_types) < MOST_TYPES:
                 self.plain_types.add(type(answer))
             return False
-        await self._breathe()
+        await self._give_way(worker)
         return True
 
     async def answered(self, envelope: Envelope, worker: WorkerBook, answer: Answer) -> None:
@@ -384,9 +384,9 @@ class Endings:
             raise
         await self._room(worker, self._run.settle(envelope, None))
 
-    async def _breathe(self) -> None:
+    async def _give_way(self, worker: WorkerBook) -> None:
         if self._now() >= self._run.turn_ends:
-            await self._run.breathe()
+            await self._stage.give_way(worker)
 
     async def _room(self, worker: WorkerBook, room: Wait) -> None:
         if room is not None:

@@ -163,6 +163,19 @@ class StageRun:
                 await self.channel.wait()
         return None
 
+    async def give_way(self, worker: WorkerBook) -> float:
+        """Have a worker that has nothing in hand give everybody else on the event loop a turn.
+
+        Returns:
+            When it goes on.
+        """
+        now = self.run.timers.now
+        began = now()
+        await self.run.breathe()
+        goes_on = now()
+        worker.gave_way += goes_on - began
+        return goes_on
+
     @property
     def pulls(self) -> bool:
         """Whether there is more to be had from the source, right now."""

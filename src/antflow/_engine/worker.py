@@ -93,5 +93,4 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
                     worker.wait_ends(time)
             if time < run.turn_ends:
                 continue
-        await run.breathe()
-        time = now()
+        time = await stage.give_way(worker)
