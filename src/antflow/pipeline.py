@@ -100,6 +100,8 @@ def __getattr__(name: str) -> Any:
 SHORTEST_INTERVAL = 0.01
 SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
+YIELDED = ("completed", "failed")
+"""What becomes of the items that `Pipeline.stream` yields."""
 
 
 class Pipeline(Generic[Taken, Out]):
@@ -410,7 +412,8 @@ class Pipeline(Generic[Taken, Out]):
         Items are taken in while results are taken out: a slow consumer slows the source.
 
         Leaving the loop early stops the run once the generator is closed; ``contextlib.aclosing``
-        does that at once:
+        does that at once. What was not yielded by then is in `results`: what had come out, and what
+        was cancelled.
 
         ```python
         from contextlib import aclosing
@@ -481,16 +484,17 @@ class Pipeline(Generic[Taken, Out]):
         graceful_signals: float | None,
     ) -> AsyncGenerator[PipelineResult[Any], None]:
         results: Channel[PipelineResult[Any]] = Channel(buffer_size)
-        unfinished: list[PipelineResult[Any]] = []  # no more than were in flight
+        kept: list[PipelineResult[Any]] = []  # what is not yielded: no more than were in flight
+        has_left = False
 
         def deliver(result: PipelineResult[Any]) -> Any:
-            if result.outcome in ("completed", "failed"):
+            if result.outcome == "cancelled" or (has_left and result.outcome in YIELDED):
+                kept.append(result)
+            elif result.outcome in YIELDED:
                 return results.room() if results.put(result) else None
-            if result.outcome == "cancelled":
-                unfinished.append(result)
             return None
 
-        handle = self._open(deliver, unfinished, options)
+        handle = self._open(deliver, kept, options)
         driver = asyncio.ensure_future(self._drive(handle, items, *driving))
         driver.add_done_callback(lambda _: results.close())
         with nullcontext() if graceful_signals is None else graceful(handle._run, graceful_signals):
@@ -504,6 +508,9 @@ class Pipeline(Generic[Taken, Out]):
                     else:
                         await results.wait()
             finally:
+                has_left = True
+                while (result := results.take()) is not None:
+                    kept.append(result)
                 driver.cancel()
                 await _until_done(driver)
         driver.result()

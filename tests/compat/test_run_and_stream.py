@@ -446,6 +446,30 @@ def test_stream_may_be_left_at_any_time() -> None:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("buffer_size", [None, 0, 1])
+def test_what_a_stream_that_was_left_did_not_yield_is_known(
+    ordered: bool, buffer_size: int | None
+) -> None:
+    """Whoever leaves a stream early finds the rest of what was taken in with the results."""
+    seen: list[int] = []
+
+    async def main() -> antflow.RunResults[Any]:
+        pipeline = odd_pipeline()
+        stream = pipeline.stream(range(500), ordered=ordered, buffer_size=buffer_size)
+        async with aclosing(stream) as results:
+            async for result in results:
+                seen.append(result.id)
+                if len(seen) == 7:
+                    break
+        return pipeline.results
+
+    rest = run_virtual(main)
+    everything = [*seen, *(each.id for each in [*rest, *rest.failed, *rest.cancelled])]
+    assert sorted(everything) == list(range(rest.stats.items_accepted))
+    assert len(rest.outcomes) == rest.stats.items_accepted - 7
+
+
+@pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("collects", [False, True])
 def test_what_a_stream_did_not_finish_is_known(ordered: bool, collects: bool) -> None:
     """A stream yields no cancelled item: ``results.cancelled`` has them, and them alone."""

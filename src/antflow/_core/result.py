@@ -97,8 +97,8 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         stopped_by: The signal that made the run stop taking items in (``graceful_signals``).
 
     With ``collect_results=False`` the lists are empty; ``summary`` and ``stats`` are exact. After
-    `Pipeline.stream`, which keeps nothing of what it yields, `cancelled` and `outcomes` have what
-    was cancelled.
+    `Pipeline.stream`, which keeps nothing of what it yields, they have the rest: what was cancelled
+    and, where the loop was left early, what had come out already.
     """
 
     def __init__(

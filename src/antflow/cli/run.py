@@ -311,10 +311,10 @@ async def stream(job: Job) -> None:
                     await job.failed.put(letter_line(result))
     except BaseException:
         with suppress(Exception):
-            await put_cancelled(job)
+            await put_rest(job)
             await end_all(outputs, PATIENCE)
         raise
-    await put_cancelled(job)
+    await put_rest(job)
     await end_all(outputs)
 
 
@@ -327,11 +327,14 @@ async def put_result(job: Job, result: PipelineResult[Any]) -> None:
     job.lost |= lost
 
 
-async def put_cancelled(job: Job) -> None:
-    """Make dead letters of the items that were taken in and not finished."""
+async def put_rest(job: Job) -> None:
+    """Write what the stream did not yield: what was cancelled, and what had just come out."""
+    rest = job.pipeline.results
     if job.failed is not None:
-        for result in job.pipeline.results.cancelled:
+        for result in [*rest.failed, *rest.cancelled]:
             await job.failed.put(letter_line(result))
+    for result in rest:
+        await put_result(job, result)
 
 
 async def put_aside(job: Job, bad: BadLine) -> None:
