@@ -48,7 +48,13 @@ from antflow._core.snapshot import (
     WorkerMetrics,
     WorkerState,
 )
-from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER, Stage, capacity, retry_policy
+from antflow._core.stage import (
+    DEFAULT_CAPACITY_PER_WORKER,
+    Stage,
+    capacity,
+    lowest_concurrency,
+    retry_policy,
+)
 from antflow._core.type_variables import Out, Taken
 from antflow._engine.channel import Channel
 from antflow._engine.current import current_run
@@ -800,7 +806,12 @@ class Pipeline(Generic[Taken, Out]):
         return RunFacts("", tuple(stage.name for stage in self._stages), 0.0, 0.0)
 
     def _idle_gauges(self) -> list[readings.StageGauge]:
-        return [readings.StageGauge(stage.workers, capacity(stage)) for stage in self._stages]
+        return [
+            readings.StageGauge(
+                stage.workers, capacity(stage), concurrency=lowest_concurrency(stage)
+            )
+            for stage in self._stages
+        ]
 
     def _idle_snapshot(self) -> DashboardSnapshot:
         return take_snapshot(

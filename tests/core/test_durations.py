@@ -86,3 +86,11 @@ def test_what_was_read_stays_as_it_was() -> None:
     read = counter.read(1)
     counter.add(9.0)
     assert read.quantile(1.0) == pytest.approx(1.0, rel=0.05)
+
+
+def test_durations_as_text_are_short() -> None:
+    """Printed, they say what people ask for, and not what is in which bucket."""
+    assert repr(Durations()) == "Durations(count=0)"
+    counter = DurationCounter(SHORTEST_RUN)
+    counter.add(2.0)
+    assert repr(counter.read(1)) == "Durations(count=1, p50=2.02, p95=2.02)"

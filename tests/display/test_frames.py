@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from antflow import DashboardSnapshot, ErrorSummary, LoopHealth, LoopStall, PipelineStats
+from antflow._core.snapshot import RunState
 from antflow.display import BaseDashboard, create
 from antflow.display.canvas import Canvas
 from antflow.display.layout import Wish, share
@@ -495,3 +496,13 @@ def test_blocked_loop_is_told_once() -> None:
         text = "\n".join(lines_of(level, snapshot, 120, 30))
         assert text.count("app.py:41 in parse") == 1
         assert "▶ Bottleneck: the event loop." in text
+
+
+@pytest.mark.parametrize("level", ["progress", "compact", "detailed", "full"])
+@pytest.mark.parametrize(
+    ("state", "word"), [("running", ""), ("stopping", "stopping"), ("paused", "paused")]
+)
+def test_run_that_is_being_stopped_says_so(level: str, state: RunState, word: str) -> None:
+    """After the first Ctrl-C every display says that the run is about to end, and no other time."""
+    text = "\n".join(lines_of(level, make_snapshot(state=state)))
+    assert ("stopping" in text, "paused" in text) == (word == "stopping", word == "paused")

@@ -192,6 +192,34 @@ def test_no_gain_is_promised_where_a_limit_is_near() -> None:
         assert "its limit held them 10% of the time, so more" in view.bottleneck.sentence
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"limits": [Limit(concurrency=10), Limit(concurrency=12)]},
+        {"task_concurrency_limits": {"task": 10}},
+        {"call_concurrency": 10},
+    ],
+)
+def test_no_gain_is_promised_where_a_limit_lets_in_as_many_as_there_are(options: Any) -> None:
+    """A limit of as many as there are workers holds nobody up, and would hold up all others."""
+    stages = [Stage("Fetch", 5, [taking(0.1)]), Stage("Parse", 10, [taking(1)], **options)]
+    watching = run_virtual(lambda: watch(stages, range(600)))
+    for view in both(watching, 30):
+        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
+        assert "its limit lets 10 in at once, so more workers alone" in view.bottleneck.sentence
+
+
+def test_gain_is_no_more_than_a_limit_lets_in() -> None:
+    """Where a limit lets in half as many again, so many workers are promised to help."""
+    stages = [
+        Stage("Fetch", 5, [taking(0.1)]),
+        Stage("Parse", 10, [taking(1)], limits=[Limit(concurrency=15)]),
+    ]
+    watching = run_virtual(lambda: watch(stages, range(600)))
+    for view in both(watching, 30):
+        assert view.stages[1].advice == "+5 workers: +50%"
+
+
 def test_limit_that_is_asked_to_hold() -> None:
     """`RetryAfter` holds everybody: the same."""
     calls: list[int] = []
@@ -383,7 +411,7 @@ def test_blocked_loop_comes_first() -> None:
     stall = LoopStall(0.4, 0.0, "Parse", "Parse-W0", 7, "app.py:41 in parse", "time.sleep(0.4)")
     found = found_in([stage("Parse")], span(Spent(busy=10, stalled=30), blocked=7.5), stall=stall)
     assert (found.cause, found.stage) == ("loop", "Parse")
-    assert "blocked it 75% of the time, last by stage Parse" in found.sentence
+    assert "blocked it at least 75% of the time, last by stage Parse" in found.sentence
     assert "at app.py:41 in parse: time.sleep(0.4)" in found.sentence
 
 
@@ -450,7 +478,9 @@ def test_processes_behind_a_process_that_is_busy_itself() -> None:
     )
     found = found_in([stage(), stage("Other", children=20)], seen)
     assert found.advice == "needs processes"
-    assert found.sentence.endswith('would help little: executor="process" would.')
+    assert found.sentence.endswith(
+        'help little; what computes here would be better off with executor="process".'
+    )
 
 
 def test_no_processes_where_there_is_no_core_for_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,11 @@ class Durations:
     shortest: float = SHORTEST_RUN
     buckets: Sequence[int] = ()
 
+    def __repr__(self) -> str:
+        if self.count <= 0:
+            return "Durations(count=0)"
+        return f"Durations(count={self.count}, p50={self.p50 or 0:.3g}, p95={self.p95 or 0:.3g})"
+
     @named_options
     def quantile(self, share: float) -> float | None:
         """Seconds that ``share`` of the durations did not exceed; ``None`` when there are none.

@@ -27,6 +27,7 @@ class StageGauge:
         abandoned_threads: Threads whose task ran into its timeout and that have not ended yet.
         worker_seconds: Seconds the stage has had workers, all of them together.
         cpu_seconds: Seconds of processor time that its child processes have taken.
+        concurrency: See `antflow._core.stage.lowest_concurrency`.
     """
 
     workers: int
@@ -35,6 +36,7 @@ class StageGauge:
     abandoned_threads: int = 0
     worker_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    concurrency: int | None = None
 
 
 def pipeline_stats(
@@ -88,6 +90,7 @@ def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> S
         abandoned_threads=gauge.abandoned_threads,
         workers=gauge.workers,
         capacity=gauge.capacity,
+        concurrency=gauge.concurrency,
         busy_seconds=time["busy"] - lost["busy"],
         limited_seconds=time["limit"] - lost["limit"],
         blocked_seconds=time["room"] - lost["room"],

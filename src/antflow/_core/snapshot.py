@@ -102,6 +102,8 @@ class StageStats:
             them.
         workers: How many workers the stage has.
         capacity: Room in its channel; ``None`` = unbounded.
+        concurrency: How many tries, or calls in them, its tightest limit lets in at once: of
+            ``limits``, ``task_concurrency_limits`` and ``call_concurrency``; ``None`` = all.
         limited_items: In the hands of workers that wait for a limit.
         abandoned_threads: Threads whose task ran into its timeout and that have not ended yet.
         run_times: How long its tries took: from a worker's beginning with an item to the end of the
@@ -151,6 +153,7 @@ class StageStats:
     abandoned_threads: int = 0
     workers: int = 0
     capacity: int | None = None
+    concurrency: int | None = None
     busy_seconds: float = 0.0
     limited_seconds: float = 0.0
     blocked_seconds: float = 0.0

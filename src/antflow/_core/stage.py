@@ -347,6 +347,13 @@ def capacity(stage: Stage) -> int | None:
     return stage.queue_capacity or None
 
 
+def lowest_concurrency(stage: Stage) -> int | None:
+    """How many tries, or calls in them, the tightest limit of a stage lets in; ``None`` = all."""
+    limits = [limit.concurrency for limit in stage.limits]
+    limits += [stage.call_concurrency, *stage.task_concurrency_limits.values()]
+    return min((most for most in limits if most is not None), default=None)
+
+
 def most_retries_waiting(stage: Stage) -> int:
     """Items that may wait for their next try before workers take nothing new."""
     return capacity(stage) or stage.workers * DEFAULT_CAPACITY_PER_WORKER

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import WorkerBook
 from antflow._core.readings import StageGauge
-from antflow._core.stage import Stage, capacity, most_retries_waiting
+from antflow._core.stage import Stage, capacity, lowest_concurrency, most_retries_waiting
 from antflow._engine.attempt import Answer, Attempt, own_failure
 from antflow._engine.batches import Batches
 from antflow._engine.call_limits import CallLimits
@@ -60,6 +60,7 @@ class StageRun:
         self._has_plain_tasks = not all(is_async(task) for task in description.tasks)
         self.abandoned: dict[int, asyncio.Future[Any]] = {}
         self._resources: dict[int, Resources] = {}
+        self._concurrency = lowest_concurrency(description)
         self.calls = CallLimits(description, run.timers.now)
         self._attempt = Attempt(self)
         self.attempt = self._attempt.run
@@ -101,6 +102,7 @@ class StageRun:
             len(self.abandoned),
             self._worker_seconds + self.worker_count * max(now - self._counted_until, 0.0),
             self.runner.computed,
+            self._concurrency,
         )
 
     def _count_worker_seconds(self) -> None:

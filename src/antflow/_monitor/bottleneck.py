@@ -148,8 +148,8 @@ def _loop(share: float, stall: LoopStall | None) -> Bottleneck:
         "loop",
         (stall and stall.stage) or None,
         share,
-        f"Bottleneck: the event loop. Something blocked it {share:.0%} of the time{by}. An async "
-        "call would let the others go on, or a plain function, which runs in a thread.",
+        f"Bottleneck: the event loop. Something blocked it at least {share:.0%} of the time{by}. "
+        "An async call would let the others go on, or a plain function, which runs in a thread.",
         "blocks the loop",
     )
 
@@ -251,7 +251,8 @@ def _occupied(
         if processor.is_all_used_up:
             helps = " on this machine"
         elif not _has_processes(stage):
-            helps, advice = ': executor="process" would', "needs processes"
+            helps = '; what computes here would be better off with executor="process"'
+            advice = "needs processes"
         return Bottleneck("processor", name, own.busy, f"{start}; {why}{helps}.", advice)
     if is_over and own.occupied < OCCUPIED:
         most = ", more than those of any other stage" if len(stages) > 1 else ""
@@ -264,6 +265,12 @@ def _occupied(
         sentence = (
             f"{start}; its limit held them {own.limited:.0%} of the time, so more workers alone "
             "may help little."
+        )
+        return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
+    if stage.concurrency is not None and stage.concurrency <= stage.workers:
+        sentence = (
+            f"{start}; its limit lets {stage.concurrency} in at once, so more workers alone may "
+            "help little."
         )
         return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
     more, gain, other = _gain(stages, index, whole, processor.left)
@@ -313,6 +320,8 @@ def _gain(
     workers = max(stages[index].workers, 1)
     rates = _highest_rates(stages, index, whole)
     most, second = min(MOST_GAIN, max(processor_left, 1.0)), "the processor"
+    if (concurrency := stages[index].concurrency) is not None and concurrency < most * workers:
+        most, second = concurrency / workers, "its limit"
     for number, rate in enumerate(rates):
         if number != index and rate < most * rates[index] < inf:
             most, second = max(rate / rates[index], 1.0), stages[number].stage_name

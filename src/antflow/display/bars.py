@@ -76,6 +76,8 @@ def bar_line(
     parts.append(Part(5, [(clock(progress.elapsed), "dim")]))
     if counts:
         parts.append(Part(-1, counts_pieces(progress)))
+    if named and progress.state in ("paused", "stopping", "cancelling"):
+        parts.insert(0, Part(1, [(STATE_WORDS[progress.state], "bold yellow")]))
     if named and view.name != UNNAMED:
         shown = canvas.crop(canvas.text(view.name), max(canvas.width // 4, 1))
         parts.insert(0, Part(6, [(shown, "bold")]))
