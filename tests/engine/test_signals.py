@@ -25,6 +25,19 @@ SOURCE = Path(antflow.__file__).parents[1]
 HANG_GUARD = 60.0
 """Real seconds that a program may take before it counts as hanging."""
 
+DEAF = """
+    import asyncio, sys, time
+    from antflow import Pipeline, Stage
+
+    async def work(value):
+        print("ready", flush=True)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            time.sleep(0.01)
+
+    asyncio.run(Pipeline([Stage("A", 1, [work])]).run([1], graceful_signals=50))
+"""
+
 PROGRAM = """
     import asyncio, json, os, signal, sys
     from antflow import Pipeline, Stage
@@ -230,3 +243,26 @@ def test_two_graceful_runs_at_once_put_back_what_was_there() -> None:
     finally:
         loop.close()
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_event_loop_that_hears_nothing(number: signal.Signals) -> None:
+    """Where a task never gives way the third signal ends the program, as the first would have."""
+    command = [sys.executable, "-c", textwrap.dedent(DEAF)]
+    with subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(2):
+            process.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=HANG_GUARD / 2)
+    assert process.returncode == -number
+    assert ("KeyboardInterrupt" in error) == (number == signal.SIGINT)

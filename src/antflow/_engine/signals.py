@@ -18,6 +18,9 @@ logger = logging.getLogger("antflow")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+MOST_UNHEARD = 2
+"""Signals that may wait for an event loop. Who sends one more does not want to wait for it."""
+
 
 def check_main_thread() -> None:
     """Signals are delivered to the main thread only.
@@ -41,7 +44,8 @@ def graceful(run: Run, seconds: float) -> Iterator[None]:
     """The first signal stops the intake and drains; the second, or the time, cancels the run.
 
     Several runs at once all hear the signals. When the last is over, whatever handled them before
-    does so again.
+    does so again. The third in a row that the event loop has not come to, because something blocks
+    it (a task, or the end of a display on a terminal that is halted), is not left to it.
 
     Args:
         run: The run.
@@ -63,20 +67,44 @@ def graceful(run: Run, seconds: float) -> Iterator[None]:
             _before.clear()
 
 
-def _on_signal(number: int, _: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    if any(ending.unheard >= MOST_UNHEARD for ending in _under_way):
+        _end_at_once(signal.Signals(number), frame)
+        return
     for ending in tuple(_under_way):
         with suppress(RuntimeError):  # its event loop was closed under it
             ending.loop.call_soon_threadsafe(ending.hear, signal.Signals(number))
+            ending.unheard += 1
+
+
+def _end_at_once(number: signal.Signals, frame: FrameType | None) -> None:
+    """Something blocks the event loop: do what this signal does to a program that has no plan."""
+    handler = _before.get(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt  # asyncio's own handler would ask the event loop first
+    if callable(handler):
+        handler(number, frame)
+    elif handler is not signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
 
 
 class _GracefulEnd:
+    """How one run hears signals.
+
+    Attributes:
+        unheard: Signals that its event loop has been told of and has not come to.
+    """
+
     def __init__(self, run: Run, seconds: float) -> None:
         self.loop = asyncio.get_running_loop()
         self._run = run
         self._seconds = seconds
         self._timer: Any = None
+        self.unheard = 0
 
     def hear(self, number: signal.Signals) -> None:
+        self.unheard -= 1
         if self._run.stopped_by is not None:
             self._cancel()
             return
