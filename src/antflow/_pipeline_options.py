@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 from unicodedata import normalize
 
 from antflow._core.checks import (
@@ -26,7 +26,7 @@ from antflow._engine.processes import check_picklable
 from antflow._monitor.tracker import StatusTracker
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
-DASHBOARD_NAMES: tuple[str, ...] = ("auto", "log", "compact", "detailed", "full")
+DASHBOARD_NAMES: tuple[str, ...] = get_args(DashboardName)
 DISPLAY_METHODS = ("on_start", "on_update", "on_finish")
 
 
@@ -64,6 +64,11 @@ def run_options(
     timeout: float | None,
     item_timeout: float | None,
 ) -> RunOptions:
+    """The options that `run`, `stream` and `open` share, checked.
+
+    Raises:
+        ValueError: One is not allowed.
+    """
     if total is not None:
         check_count(ValueError, "total", total, 0, "must be a whole number >= 0, or None")
     check_max_failures(ValueError, "max_failures", max_failures)
@@ -73,6 +78,13 @@ def run_options(
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:
+    """Copies of the stages of a pipeline, which nobody can change any more.
+
+    Raises:
+        PipelineError: There are none.
+        StageValidationError: An option of one is not allowed, or two have the same name.
+        TypeError: They are no list of stages.
+    """
     if not isinstance(stages, Sequence) or isinstance(stages, str):
         raise refusal(TypeError, "stages", stages, "must be a list of Stage objects")
     if not stages:
@@ -117,6 +129,12 @@ def _check_processes(stage: Stage) -> None:
 
 
 def choose_display(progress: object, dashboard: Any, custom: Any) -> Any:
+    """The display that was asked for; ``None`` for none.
+
+    Raises:
+        ValueError: There is none of that name, or two kinds were asked for.
+        TypeError: ``progress`` is no bool, or ``custom`` no display.
+    """
     check_flag(TypeError, "progress", progress)
     asked = [
         name

@@ -346,8 +346,9 @@ class Pipeline(Generic[Taken, Out]):
             timeout: Seconds for the whole run; then it is cancelled, with `TimeoutError`.
             item_timeout: Seconds for each item from its intake to its end; an item that is late
                 fails with `TimeoutError` when a worker has it, or would begin with it.
-            retry_failed: Results of an earlier run, mostly its ``results.failed``: these items go
-                on at the stage they ended in, before ``items``, and with the value that entered it.
+            retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
+                items go on at the stage they ended in, before ``items``, and with the value that
+                entered it.
             graceful_signals: The first SIGINT or SIGTERM stops the intake and gives what is in
                 flight so many seconds, then `run` returns, and ``results.stopped_by`` says why. A
                 second one, or the end of that time, cancels. For the main thread.

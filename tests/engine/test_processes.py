@@ -306,7 +306,7 @@ def test_processor_time_of_a_run(tmp_path: Path) -> None:
         results = await pipeline.run([0.2] * 4)
         assert len(results) == 4
         snapshot = pipeline.get_dashboard_snapshot()
-        by_stage = [each.cpu_seconds for each in snapshot.pipeline_stats.stage_stats.values()]
+        by_stage = [each.child_cpu_seconds for each in snapshot.pipeline_stats.stage_stats.values()]
         assert by_stage[0] == 0
         assert by_stage[1] > 4 * 0.2
         assert by_stage[2] > 0

@@ -384,7 +384,9 @@ def test_promised_gain_is_what_comes(next_slowest: float) -> None:
 
 
 def stage(name: str = "Only", workers: int = 4, children: float = 0.0) -> StageStats:
-    return StageStats(name, 0, workers, 100, 0, workers=workers, capacity=40, cpu_seconds=children)
+    return StageStats(
+        name, 0, workers, 100, 0, workers=workers, capacity=40, child_cpu_seconds=children
+    )
 
 
 def span(

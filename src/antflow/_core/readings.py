@@ -26,7 +26,7 @@ class StageGauge:
         blocked: Items in it beyond the capacity, each with a sender that waits.
         abandoned_threads: Threads whose task ran into its timeout and that have not ended yet.
         worker_seconds: Seconds the stage has had workers, all of them together.
-        cpu_seconds: Seconds of processor time that its child processes have taken.
+        child_cpu_seconds: Seconds of processor time that its child processes have taken.
         concurrency: See `antflow._core.stage.lowest_concurrency`.
     """
 
@@ -35,7 +35,7 @@ class StageGauge:
     blocked: int = 0
     abandoned_threads: int = 0
     worker_seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    child_cpu_seconds: float = 0.0
     concurrency: int | None = None
 
 
@@ -97,7 +97,7 @@ def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> S
         retry_waiting_seconds=time["retries"] - lost["retries"],
         starved_seconds=time["starved"] - lost["starved"],
         stalled_seconds=sum(lost.values()),
-        cpu_seconds=gauge.cpu_seconds,
+        child_cpu_seconds=gauge.child_cpu_seconds,
         run_times=book.run_times.read(book.tries),
         queue_waits=book.queue_waits.read(book.tries + book.in_progress),
     )

@@ -131,10 +131,11 @@ class StageStats:
     And, apart from these:
 
     Attributes:
-        cpu_seconds: Processor time that its child processes took (``executor="process"``), those
-            that have ended included, in seconds. What one took in its last half second is not known
-            if it was killed, nor ever what the programs took that it started. 0.0 for a stage
-            without: what it takes of this process's time cannot be told from what others do.
+        child_cpu_seconds: Processor time that its child processes took (``executor="process"``),
+            those that have ended included, in seconds. Of one that was killed it is what it told
+            last: half a second before, or longer where its task did not let go of Python's lock.
+            What the programs took that it started is not known. 0.0 for a stage without: what it
+            takes of this process's time cannot be told from what others do.
     """
 
     stage_name: str
@@ -160,7 +161,7 @@ class StageStats:
     retry_waiting_seconds: float = 0.0
     starved_seconds: float = 0.0
     stalled_seconds: float = 0.0
-    cpu_seconds: float = 0.0
+    child_cpu_seconds: float = 0.0
     run_times: Durations = field(default_factory=Durations)
     queue_waits: Durations = field(default_factory=Durations)
 
@@ -308,7 +309,8 @@ class DashboardSnapshot:
         loop: Whether something blocks the event loop.
         cpu_seconds: Seconds of processor time that the whole process took since the run began, in
             all its threads, and the child processes of its stages with it (``executor="process"``,
-            `StageStats.cpu_seconds`). What processes of an executor of your own take is not known.
+            `StageStats.child_cpu_seconds`). What processes of an executor of your own take is not
+            known.
         intake_seconds: Seconds for which items could come: ``elapsed`` while they still can.
     """
 

@@ -59,7 +59,7 @@ async def concurrency_limit() -> AsyncIterator[None]:
 
     While it waits for its place, the worker counts as waiting for a limit.
 
-    Cancellation: the place is given back.
+    Cancellation: while waiting, nothing was taken; inside, the place is given back.
 
     Raises:
         RuntimeError: Outside a task, or the stage has no ``call_concurrency``.

@@ -4,6 +4,7 @@ A message is a body and a note. The body holds objects of the user's, which may 
 loadable over there; the note is plain, always loadable, and says what the body is. So whatever is
 wrong with a body, the two sides never fall out of step.
 
+    parent ◀── seconds of processor time ─── child, once: it has started
     parent ── (function, args, kwargs, resources), task's name ──▶ child
     parent ◀── value,                              type's name ─── child
     parent ◀── parts of an exception,      a `Failure` ─────────── child
@@ -47,8 +48,8 @@ SECONDS_AS_ORPHAN = 1.0
 """How long a child outlives its parent, to leave its resources if it has nothing else to do."""
 
 BETWEEN_REPORTS = 0.5
-"""Seconds between two reports of a call that goes on. As much of what a child computes is not known
-if it is killed."""
+"""Seconds between two reports of a call that goes on, as far as its task lets go of Python's lock.
+As much of what a child computes is not known if it is killed."""
 
 _is_serving = False
 

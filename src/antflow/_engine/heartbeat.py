@@ -62,7 +62,6 @@ class Heartbeat:
         asked: Which heartbeat was asked for last: when the loop was to be asked, that is. Until
             it has come, the heartbeat is awaited.
         next_look: When to look at the loop again; ``None``: when it has answered.
-        first_sight: What was seen when the heartbeat was asked for.
         stopped_since: Which heartbeat did not come because nobody ran the loop.
 
     Written by whoever has its turn, the loop while a heartbeat is awaited and the watchdog
@@ -70,6 +69,7 @@ class Heartbeat:
 
     Attributes:
         lag: How late the last heartbeat was, in seconds.
+        first_sight: What was seen when the heartbeat was asked for, while that may be told.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threshold: float) -> None:

@@ -473,7 +473,7 @@ class Run:
             total=self.total,
             state=self.state,
             loop=LoopHealth() if self._loop_watch is None else self._loop_watch.health(),
-            cpu_seconds=self._cpu_seconds() + sum([gauge.cpu_seconds for gauge in gauges]),
+            cpu_seconds=self._cpu_seconds() + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_ended=self.intake.ended_mono,
         )
 

@@ -57,7 +57,21 @@ class RunHandle(Generic[Out]):
     async def feed(
         self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
     ) -> None:
-        """Take in items, waiting for room as often as it takes. See `Pipeline.feed`."""
+        """Take in items, waiting for room as often as it takes.
+
+        Args:
+            items: As in `Pipeline.run`.
+            target_stage: The stage to begin with; ``None`` = the first.
+            priority: Lower goes first; items of one priority keep their order.
+
+        Raises:
+            PipelineError: The run was joined or shut down, perhaps while this was waiting for room.
+            ValueError: There is no such stage.
+            TypeError: ``items`` cannot be iterated, or would be taken apart; or ``priority`` is no
+                whole number.
+
+        Cancellation: what was taken in goes on, nothing more is.
+        """
         stage = 0 if target_stage is None else self._index_of("target_stage", target_stage)
         check_items(items)
         if type(priority) is not int:
@@ -72,6 +86,11 @@ class RunHandle(Generic[Out]):
         """Take nothing more in, and wait until everything accepted is settled.
 
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
+
+        Raises:
+            Exception: What ended the run, with ``.results``.
+
+        Cancellation: cancels the run, and waits until it is over.
         """
         self._run.check_caller("join()")
         self._run.close_intake()
@@ -81,6 +100,11 @@ class RunHandle(Generic[Out]):
         """Let running attempts end, and settle everything that waits as cancelled.
 
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
+
+        Raises:
+            Exception: What ended the run, with ``.results``.
+
+        Cancellation: cancels the run, and waits until it is over.
         """
         self._run.check_caller("shutdown()")
         self._run.shut_down()

@@ -32,7 +32,7 @@ class Runner(Protocol):
         ...
 
     @property
-    def computed(self) -> float:
+    def child_cpu_seconds(self) -> float:
         """Seconds of processor time that functions took in processes of its own."""
         ...
 
@@ -61,7 +61,7 @@ class Inline:
     """Functions that do not block, on the event loop."""
 
     shares_memory = True
-    computed = 0.0
+    child_cpu_seconds = 0.0
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
         answer = call_apart(task, *args, **kwargs)
@@ -82,7 +82,7 @@ class Threads:
     """
 
     shares_memory = True
-    computed = 0.0
+    child_cpu_seconds = 0.0
 
     def __init__(self, stage: StageRun) -> None:
         self._stage = stage
@@ -133,7 +133,7 @@ def _in(stage: StageRun, own: ThreadPoolExecutor, function: Callable[[], Any]) -
 class Elsewhere:
     """An executor of the user's own."""
 
-    computed = 0.0  # nobody says, if it has processes
+    child_cpu_seconds = 0.0  # nobody says, if it has processes
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -165,7 +165,7 @@ class Processes:
         self._processor_time = ProcessorTime()
 
     @property
-    def computed(self) -> float:
+    def child_cpu_seconds(self) -> float:
         return self._processor_time.seconds
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:

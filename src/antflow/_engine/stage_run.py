@@ -101,7 +101,7 @@ class StageRun:
             self.channel.blocked,
             len(self.abandoned),
             self._worker_seconds + self.worker_count * max(now - self._counted_until, 0.0),
-            self.runner.computed,
+            self.runner.child_cpu_seconds,
             self._concurrency,
         )
 

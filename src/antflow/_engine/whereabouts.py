@@ -185,6 +185,7 @@ def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
 
 def stack_of(thread: int) -> list[FrameType]:
     """What a thread is at, the innermost frame first."""
+    # Another thread that switches collection on or off in these microseconds is overruled.
     collects = COLLECTS_ANYWHERE and gc.isenabled()
     if collects:
         gc.disable()

@@ -169,7 +169,7 @@ def _processor(stages: Sequence[StageStats], processor: Processor) -> Bottleneck
 
 def _has_processes(stage: StageStats) -> bool:
     """Whether its tasks run in child processes: no process starts without computing."""
-    return stage.cpu_seconds > 0
+    return stage.child_cpu_seconds > 0
 
 
 def _waits_outside(

@@ -78,7 +78,7 @@ class Moment(NamedTuple):
     def of(cls, snapshot: DashboardSnapshot) -> Moment:
         """The moment at which a snapshot was taken."""
         stages = tuple(snapshot.pipeline_stats.stage_stats.values())
-        by_children = sum([stage.cpu_seconds for stage in stages])
+        by_children = sum([stage.child_cpu_seconds for stage in stages])
         return cls(
             snapshot.elapsed,
             snapshot.loop.stalled_seconds,

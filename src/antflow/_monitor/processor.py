@@ -15,7 +15,8 @@ be had: the threads of a process wait for each other, and for other processes.""
 ONE_CORE = 1.2
 """Cores on which a process computes up to which it is taken for one that Python lets have one."""
 
-CORES = os.cpu_count() or 1
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Those that this process may use. A container's quota is not known."""
 
 
 class Processor(NamedTuple):

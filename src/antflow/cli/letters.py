@@ -6,7 +6,7 @@ off: a set becomes a list, a dataclass an object, a date, a path, a UUID or a De
 ``{"type": "float", "repr": "nan"}``. Where even that does not say what was in the value, as of a
 generator, the name of the type is given to whoever asked, who can say so.
 
-A dead letter is fed back as an item. It goes on at the stage it failed in, with what had entered
+A dead letter is fed back as an item. It goes on at the stage it ended in, with what had entered
 that stage, so that nothing that worked is done again. For that the value must be the very same
 after JSON; where it would not be (bytes, a tuple, an object), the letter says ``"restart": true``,
 and the item begins anew at the first stage, with what was read from the input.
@@ -54,7 +54,7 @@ def result_line(result: PipelineResult[Any], lost: set[str] | None = None) -> st
 
 
 def letter_line(result: PipelineResult[Any]) -> str:
-    """A failed item as one line: the keys are `LETTER_KEYS`."""
+    """An item that failed, or was cancelled, as one line: the keys are `LETTER_KEYS`."""
     origin = getattr(result.input, "origin", result.input)
     error = result.error
     letter = {

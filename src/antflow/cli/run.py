@@ -311,7 +311,9 @@ async def stream(job: Job) -> None:
                     await job.failed.put(letter_line(result))
     except BaseException:
         with suppress(Exception):
-            await put_rest(job)
+            async with asyncio.timeout(PATIENCE):
+                await put_rest(job)
+        with suppress(Exception):
             await end_all(outputs, PATIENCE)
         raise
     await put_rest(job)
