@@ -197,6 +197,32 @@ def test_second_signal_when_nobody_empties_the_pipe(waiting: Path) -> None:
         pass
 
 
+def test_second_signal_when_nobody_takes_what_was_cancelled(waiting: Path) -> None:
+    """More dead letters than a pipe holds do not keep the command from ending, nor the results."""
+    with (waiting / "waiting.py").open("a") as file:
+        file.write(
+            "async def enter(text):\n    if text[0] == '0': print('all are in', flush=True)\n"
+            "    return text\n"
+            "pipeline = Pipeline([Stage('Enter', 1, [enter]),"
+            " Stage('Wait', 2, [wait], queue_capacity=9000)])\n"
+        )
+    texts = [f"{number} {'x' * 1000}\n" for number in reversed(range(6000))]
+    (waiting / "many.txt").write_text("".join(texts))
+    options = ("--items", "many.txt", "--failed", "-", "--out", "out.jsonl", *QUIET)
+    process = start(waiting, "run", "waiting:pipeline", *options)
+    wait_for(process, "all are in")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, "no more items")
+    process.send_signal(signal.SIGINT)
+    watch = threading.Timer(60, process.kill)
+    watch.start()
+    process.wait()
+    watch.cancel()
+    assert process.returncode == 130
+    with process:
+        pass
+
+
 # -- on a terminal ----------------------------------------------------------------------------
 
 
