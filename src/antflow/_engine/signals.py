@@ -8,6 +8,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 MOST_UNHEARD = 2
 """Signals that may wait for an event loop. Who sends one more does not want to wait for it."""
+
+TIME_TO_CANCEL = 2.0
+"""Seconds for which a run that was cancelled may go on, whatever signals come meanwhile."""
 
 
 def check_main_thread() -> None:
@@ -44,8 +49,9 @@ def graceful(run: Run, seconds: float) -> Iterator[None]:
     """The first signal stops the intake and drains; the second, or the time, cancels the run.
 
     Several runs at once all hear the signals. When the last is over, whatever handled them before
-    does so again. The third in a row that the event loop has not come to, because something blocks
-    it (a task, or the end of a display on a terminal that is halted), is not left to it.
+    does so again. One more ends the program where two were in vain: the event loop has not come to
+    them because something blocks it (a task, or the end of a display on a terminal that is halted),
+    or a task does not let itself be cancelled.
 
     Args:
         run: The run.
@@ -68,7 +74,7 @@ def graceful(run: Run, seconds: float) -> Iterator[None]:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    if any(ending.unheard >= MOST_UNHEARD for ending in _under_way):
+    if any(ending.is_in_vain for ending in _under_way):
         _end_at_once(signal.Signals(number), frame)
         return
     for ending in tuple(_under_way):
@@ -78,7 +84,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _end_at_once(number: signal.Signals, frame: FrameType | None) -> None:
-    """Something blocks the event loop: do what this signal does to a program that has no plan."""
+    """Do what this signal does to a program that has no plan."""
     handler = _before.get(number)
     if number == signal.SIGINT:
         raise KeyboardInterrupt  # asyncio's own handler would ask the event loop first
@@ -101,7 +107,13 @@ class _GracefulEnd:
         self._run = run
         self._seconds = seconds
         self._timer: Any = None
+        self._cancelled_at = inf
         self.unheard = 0
+
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether it is no use to ask the run any more."""
+        return self.unheard >= MOST_UNHEARD or monotonic() - self._cancelled_at >= TIME_TO_CANCEL
 
     def hear(self, number: signal.Signals) -> None:
         self.unheard -= 1
@@ -124,6 +136,7 @@ class _GracefulEnd:
 
     def _cancel(self) -> None:
         assert self._run.stopped_by is not None
+        self._cancelled_at = min(self._cancelled_at, monotonic())
         is_interrupt = self._run.stopped_by is signal.SIGINT
         self._run.fail(
             KeyboardInterrupt() if is_interrupt else SystemExit(128 + self._run.stopped_by)
