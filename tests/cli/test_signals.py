@@ -313,3 +313,26 @@ def test_bottleneck_is_named_once_on_a_terminal(
     screen.spawn(code, **more)
     assert screen.wait() == 0
     assert screen.paper.count("Bottleneck: Slow. ") == 1
+
+
+@pytest.mark.parametrize("dashboard", ["compact", "full"])
+def test_results_and_dashboard_on_two_terminals(
+    waiting: Path, screen: PtyScreen, dashboard: str
+) -> None:
+    """Results go where standard output leads, also where another terminal has the dashboard."""
+    from tests.pty_screen import PtyScreen
+
+    (waiting / "go").touch()
+    (waiting / "items.txt").write_text("a\nb\nc\n")
+    args = ["run", "waiting:pipeline", "--items", "items.txt", "--dashboard", dashboard]
+    other = PtyScreen(columns=100, rows=30)
+    try:
+        script = f"from antflow.cli import main; main({args!r})"
+        screen.spawn(script, stderr=other.stream)
+        assert screen.wait() == 0
+        other.wait_until(lambda: "3 ok, 0 failed in " in other.paper, "the summary")
+        assert sorted(item["value"] for item in objects_of(screen.paper)) == ["a", "b", "c"]
+        assert b"\x1b" not in screen.raw
+        assert "value" not in other.paper
+    finally:
+        other.close()

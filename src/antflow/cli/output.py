@@ -145,10 +145,11 @@ def kept_for_results() -> Iterator[JsonLines]:
     """
     stdout: Any = sys.stdout
     with _exchanged_descriptors() as target, redirect_stdout(sys.stderr):
-        # On a terminal a dashboard may be drawn, and taken down, by the event loop: in a thread it
-        # would be hard to know at each moment whether the lines go above it.
-        in_thread = target is not None and not os.isatty(target)
-        yield JsonLines(partial(_write_results, stdout, target), STDOUT, in_thread)
+        # On its terminal a dashboard may be drawn, and taken down, by the event loop: in a thread
+        # it would be hard to know at each moment whether the lines go above it.
+        is_shared = target is not None and _is_terminal_of_stderr(target)
+        in_thread = target is not None and not is_shared
+        yield JsonLines(partial(_write_results, stdout, target, is_shared), STDOUT, in_thread)
 
 
 @contextmanager
@@ -170,9 +171,15 @@ def _exchanged_descriptors() -> Iterator[int | None]:
         os.close(kept)
 
 
-def _write_results(stdout: Any, target: int | None, data: bytes) -> None:
+def _is_terminal_of_stderr(target: int) -> bool:
+    """Whether a descriptor leads to the terminal that standard error leads to."""
+    both = os.isatty(target) and os.isatty(2)
+    return both and os.fstat(target).st_rdev == os.fstat(2).st_rdev
+
+
+def _write_results(stdout: Any, target: int | None, is_shared: bool, data: bytes) -> None:
     """Above a display if one is drawn on the same terminal, else to where they belong."""
-    if target is not None and os.isatty(target) and _is_drawn_on():
+    if is_shared and _is_drawn_on():
         sys.stderr.write(data.decode())  # whoever captures it knows where there is room
     elif target is not None:
         _write_fully(target, data)
