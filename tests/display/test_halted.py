@@ -45,6 +45,7 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from antflow import Pipeline, Stage
+from antflow.display import stream
 from antflow.display.outlet import Outlet
 
 folder = Path({folder!r})
@@ -62,6 +63,7 @@ def wait(outlet, seconds, wait=Outlet.wait):
     wait(outlet, min(seconds, 0.05))
 
 Outlet.wait = wait
+stream.LONGEST_WAIT = 0.01
 options = dict(progress=True) if {level!r} == "progress" else dict(dashboard={level!r})
 pipeline = Pipeline([Stage("Work", 1, [work])])
 asyncio.run(pipeline.run(range(300), dashboard_update_interval=0.01, **options))
@@ -99,7 +101,7 @@ class Watched:
 
     def wait_for_end(self) -> None:
         """Wait until it waits with its end, and goes on doing so."""
-        until(lambda: self.seen.count("waits") >= 3, "the end")
+        until(lambda: self.seen.count("waits") >= 6, "the end")
 
     @property
     def seen(self) -> list[str]:
@@ -601,6 +603,8 @@ def test_one_begins_while_the_last_one_leaves(
     first.join(PATIENCE)
     assert not first.is_alive()
     if last == "the second":
+        assert len(_screens) == 1
+        assert sys.stdout is not screen.stream
         update(two)
         assert letters(screen)[-1] == "b"
         finish(two)
