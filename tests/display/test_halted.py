@@ -12,6 +12,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO, cast
@@ -303,6 +304,28 @@ def test_signal_on_a_slow_terminal_with_much_left(
     stream.forget()
 
 
+@contextmanager
+def interrupted(screen: PtyScreen, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Ctrl-C comes when it waits for the terminal, and it does not wait any longer."""
+    wait = outlet.Outlet.wait
+
+    def interrupt(self: outlet.Outlet, seconds: float) -> None:
+        sys.stdout.write("no newline")
+        main = threading.main_thread().ident
+        assert main is not None
+        in_thread(signal.pthread_kill, main, signal.SIGINT)
+        monkeypatch.setattr(outlet.Outlet, "wait", wait)
+        self.wait(PATIENCE)
+
+    monkeypatch.setattr(outlet.Outlet, "wait", interrupt)
+    rescue = threading.Timer(PATIENCE, screen.go_on)
+    rescue.start()
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    assert rescue.is_alive(), "it waited for the terminal"
+    rescue.cancel()
+
+
 @pytest.mark.parametrize("kind", [Lines, Whole])
 def test_ctrl_c_at_the_end(
     kind: type[Lines], terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
@@ -313,29 +336,31 @@ def test_ctrl_c_at_the_end(
     begin(display)
     screen.halt("unread")
     print("printed 1")
-    wait = outlet.Outlet.wait
-
-    def interrupted(self: outlet.Outlet, seconds: float) -> None:
-        print("no newline", end="")
-        main = threading.main_thread().ident
-        assert main is not None
-        in_thread(signal.pthread_kill, main, signal.SIGINT)
-        monkeypatch.setattr(outlet.Outlet, "wait", wait)
-        self.wait(PATIENCE)
-
-    monkeypatch.setattr(outlet.Outlet, "wait", interrupted)
-    rescue = threading.Timer(PATIENCE, screen.go_on)
-    rescue.start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(screen, monkeypatch):
         finish(display)
-    assert rescue.is_alive(), "it waited for the terminal"
-    rescue.cancel()
     assert sys.stdout is sys.stderr is screen.stream
     assert _screens == {}
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     screen.go_on()
     assert printed(screen) == []
     assert "no newline" not in screen.paper
+
+
+def test_ctrl_c_before_a_live(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does anybody have to wait who has the terminal left to a `Live`."""
+    screen = terminal(40, 10)
+    display = Lines("a", 2)
+    begin(display)
+    screen.halt("unread")
+    print("printed 1")
+    with Live("theirs", auto_refresh=False):
+        with interrupted(screen, monkeypatch):
+            update(display)
+        assert _screens == {}
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        screen.go_on()
+    assert printed(screen) == []
+    assert "theirs" in screen.paper
 
 
 @pytest.mark.parametrize("kind", [Lines, Whole])

@@ -6,8 +6,9 @@ Whoever writes to it then waits until it goes on, and if that is the event loop,
 shares with its shell. So the terminal is opened once more, for nobody else.
 
 What it does not take is kept, and goes out before anything else. So no escape sequence is cut off,
-and nothing that was printed is lost. A terminal that is merely slow is waited for, as in any write:
-it is halted when it has taken nothing at all for a moment.
+and nothing that was printed is lost, but for those who want to get out: they give it some time in
+all (`Outlet.flush_within`). A terminal that is merely slow is waited for, as in any write: it is
+halted when it has taken nothing at all for a moment.
 """
 
 from __future__ import annotations
