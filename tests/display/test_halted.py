@@ -326,24 +326,27 @@ def interrupted(screen: PtyScreen, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     rescue.cancel()
 
 
+@pytest.mark.parametrize("most", [screen.MOST_BYTES_WAITING, 0])
 @pytest.mark.parametrize("kind", [Lines, Whole])
 def test_ctrl_c_at_the_end(
-    kind: type[Lines], terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
+    kind: type[Lines], most: int, terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever does not want to wait gets out, everything is released, what is left is dropped."""
-    screen = terminal(40, 10)
+    window = terminal(40, 10)
     display = kind("a", 2)
     begin(display)
-    screen.halt("unread")
-    print("printed 1")
-    with interrupted(screen, monkeypatch):
+    window.halt("unread")
+    print("printed 1\nnor this", end="")
+    monkeypatch.setattr(screen, "MOST_BYTES_WAITING", most)  # with 0 it waits with that line
+    with interrupted(window, monkeypatch):
         finish(display)
-    assert sys.stdout is sys.stderr is screen.stream
+    assert sys.stdout is sys.stderr is window.stream
     assert _screens == {}
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    screen.go_on()
-    assert printed(screen) == []
-    assert "no newline" not in screen.paper
+    window.go_on()
+    assert printed(window) == []
+    assert "nor this" not in window.paper
+    assert "no newline" not in window.paper
 
 
 def test_ctrl_c_before_a_live(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:

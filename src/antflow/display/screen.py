@@ -172,19 +172,18 @@ class Screen:
             rows: Its last frame; ``None`` = the one that is there.
             last_line: A line below, unless the frame says it already.
         """
-        if self._panes == [pane]:
-            self._capture.end_lines()
-        with self._taking_leave(self._capture.stop), _opening, self._drawing():
-            if pane in self._panes:
-                self._panes.remove(pane)
-                self._say_farewell(self._rows_left_by(pane) if rows is None else rows, last_line)
+        with self._taking_leave(self._capture.stop):
+            try:
+                if self._panes == [pane]:
+                    self._capture.end_lines()  # like any print it may wait, and be interrupted
+            finally:
+                self._take_out(pane, rows, last_line)
 
     def step_aside(self) -> None:
         """Leave the frames that can stay, and the terminal to somebody else."""
-        with self._taking_leave(self._capture.hand_over), _opening, self._drawing():
+        with self._taking_leave(self._capture.hand_over):
             for pane in tuple(self._panes):
-                self._panes.remove(pane)
-                self._say_farewell(self._rows_left_by(pane), "")
+                self._take_out(pane, None, "")
 
     def close(self) -> None:
         """Let all panes go."""
@@ -298,6 +297,12 @@ class Screen:
     def _rows_left_by(self, pane: Pane) -> list[Row]:
         # A frame for the second screen is of its size, and shows lines that come out anyway.
         return [] if isinstance(self._area, AlternateScreen) else pane.rows
+
+    def _take_out(self, pane: Pane, rows: list[Row] | None, last_line: str) -> None:
+        with _opening, self._drawing():
+            if pane in self._panes:
+                self._panes.remove(pane)
+                self._say_farewell(self._rows_left_by(pane) if rows is None else rows, last_line)
 
     def _say_farewell(self, rows: list[Row], last_line: str) -> None:
         lines = [row.text for row in rows]
