@@ -70,6 +70,7 @@ class PtyScreen:
         self._reads = threading.Event()
         self._reads.set()
         self._stands = threading.Event()
+        self._is_slow = False
         self.stream: TextIO = os.fdopen(os.dup(self._slave), "w", encoding=encoding, newline="")
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -188,8 +189,14 @@ class PtyScreen:
                 os.write(filler, b"\0" * 1000)
         os.close(filler)
 
+    def read_slowly(self) -> None:
+        """It is read again, some hundred bytes at a time, until `go_on`."""
+        self._is_slow = True
+        self._reads.set()
+
     def go_on(self) -> None:
         """Ctrl-Q is typed, and it is read again."""
+        self._is_slow = False
         self._reads.set()
         if self._master >= 0:
             self.type(b"\x11")
@@ -284,7 +291,8 @@ class PtyScreen:
     def _read(self) -> None:
         while True:
             try:
-                data = os.read(self._master, 65536)
+                time.sleep(0.02 if self._is_slow else 0)
+                data = os.read(self._master, 400 if self._is_slow else 65536)
             except OSError:  # nobody has the other end open any more
                 data = b""
             if not self._reads.is_set():

@@ -12,6 +12,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO, cast
@@ -22,6 +23,7 @@ from rich.live import Live
 from antflow import ErrorSummary
 from antflow.display import create, outlet, screen
 from antflow.display.screen import _screens
+from antflow.display.stream import SafeStream
 from tests.display.conftest import MakeTerminal, make_snapshot
 from tests.display.test_screen import (
     Lines,
@@ -36,6 +38,7 @@ from tests.pty_screen import PATIENCE, PtyScreen
 
 LEVELS = ["progress", "compact", "detailed", "full"]
 WAYS = ["Ctrl-S", "unread"]
+ROOT = Path(__file__).parents[2]
 NO_ERRORS = ErrorSummary(0, {}, {}, [])
 
 # What goes through is said in a file, and a file says how much may go through.
@@ -43,6 +46,8 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from antflow import Pipeline, Stage
+from antflow.display import stream
+from antflow.display.outlet import Outlet
 
 folder = Path({folder!r})
 seen = (folder / "seen").open("w", buffering=1)
@@ -54,6 +59,12 @@ async def work(number):
         print("printed", number)
     seen.write(f"{{number}}\\n")
 
+def wait(outlet, seconds, wait=Outlet.wait):
+    seen.write("waits\\n")
+    wait(outlet, min(seconds, 0.05))
+
+Outlet.wait = wait
+stream.LONGEST_WAIT = 0.01
 options = dict(progress=True) if {level!r} == "progress" else dict(dashboard={level!r})
 pipeline = Pipeline([Stage("Work", 1, [work])])
 asyncio.run(pipeline.run(range(300), dashboard_update_interval=0.01, **options))
@@ -88,6 +99,10 @@ class Watched:
 
     def wait_for_items(self, number: int) -> None:
         until(lambda: len(self.seen) >= number, f"{number} items")
+
+    def wait_for_end(self) -> None:
+        """Wait until it waits with its end, and goes on doing so."""
+        until(lambda: self.seen.count("waits") >= 6, "the end")
 
     @property
     def seen(self) -> list[str]:
@@ -173,6 +188,7 @@ def test_end_waits(level: str, how: str, watched: Watched) -> None:
     watched.start(level)
     watched.screen.halt(how)
     watched.let(300)
+    watched.wait_for_end()
     assert watched.screen.is_running
     assert "over" not in watched.seen
     watched.screen.go_on()
@@ -192,6 +208,7 @@ def test_plain_lines(level: str, term: str, how: str, watched: Watched) -> None:
     watched.start(level, prints=False, TERM=term)
     watched.screen.halt(how)
     watched.let(300)
+    watched.wait_for_end()
     assert watched.screen.is_running
     watched.screen.go_on()
     assert watched.screen.wait() == 0
@@ -214,6 +231,8 @@ def test_signal_that_ends_the_program(level: str, limit: int, how: str, watched:
         watched.start(level)
         watched.screen.halt(how)
         watched.let(limit)
+        if limit == 300:
+            watched.wait_for_end()
         watched.screen.signal(getattr(signal, name))
         assert watched.screen.wait_for_code() == -getattr(signal, name)
         watched.screen.go_on()
@@ -222,7 +241,7 @@ def test_signal_that_ends_the_program(level: str, limit: int, how: str, watched:
 def test_signal_while_the_terminal_is_slow() -> None:
     """Whatever a program has printed when it ends is there once, whole and in order."""
     script = (
-        f"import sys; sys.path.append({os.getcwd()!r})\n"
+        f"import sys; sys.path.append({str(ROOT)!r})\n"
         "from tests.display.test_screen import Lines, begin\n"
         "begin(Lines('a', 2))\n"
         "number = 0\n"
@@ -258,7 +277,7 @@ def test_signal_handler_in_the_middle_of_a_write() -> None:
     tracing = sys.gettrace()
     for number in range(2):
         sys.settrace(look)
-        pipe.put(b"x" * 40_000)  # a pipe takes 65536
+        pipe.write(b"x" * 40_000)  # a pipe takes 65536
         sys.settrace(tracing)
         assert set(sums) == {number * 40_000, (number + 1) * 40_000}
         sums.clear()
@@ -267,24 +286,104 @@ def test_signal_handler_in_the_middle_of_a_write() -> None:
     os.close(read)
 
 
+def test_signal_on_a_slow_terminal_with_much_left(
+    terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is one deadline for all that is left, also where the terminal takes it bit by bit."""
+    monkeypatch.setattr("antflow.display.stream.LONGEST_WAIT", 0.3)
+    screen = terminal(40, 10)
+    stream = SafeStream(screen.stream)
+    found = stream._outlet
+    assert found is not None
+    screen.halt("unread")
+    stream.write("." * 400_000)
+    before = found.given_out
+    screen.read_slowly()
+    stream.write_at_once("the end")
+    assert before < found.given_out < found.taken_in
+    stream.forget()
+
+
+@contextmanager
+def interrupted(screen: PtyScreen, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Ctrl-C comes when it waits for the terminal, and it does not wait any longer."""
+    wait = outlet.Outlet.wait
+
+    def interrupt(self: outlet.Outlet, seconds: float) -> None:
+        sys.stdout.write("no newline")
+        main = threading.main_thread().ident
+        assert main is not None
+        in_thread(signal.pthread_kill, main, signal.SIGINT)
+        monkeypatch.setattr(outlet.Outlet, "wait", wait)
+        self.wait(PATIENCE)
+
+    monkeypatch.setattr(outlet.Outlet, "wait", interrupt)
+    rescue = threading.Timer(PATIENCE, screen.go_on)
+    rescue.start()
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    assert rescue.is_alive(), "it waited for the terminal"
+    rescue.cancel()
+
+
+@pytest.mark.parametrize("most", [screen.MOST_BYTES_WAITING, 0])
 @pytest.mark.parametrize("kind", [Lines, Whole])
 def test_ctrl_c_at_the_end(
-    kind: type[Lines], terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
+    kind: type[Lines], most: int, terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever does not want to wait gets out; what is left comes with what is written next."""
-    screen = terminal(40, 10)
+    """Whoever does not want to wait gets out, everything is released, what is left is dropped."""
+    window = terminal(40, 10)
     display = kind("a", 2)
+    begin(display)
+    window.halt("unread")
+    print("printed 1\nnor this", end="")
+    monkeypatch.setattr(screen, "MOST_BYTES_WAITING", most)  # with 0 it waits with that line
+    with interrupted(window, monkeypatch):
+        finish(display)
+    assert sys.stdout is sys.stderr is window.stream
+    assert _screens == {}
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    window.go_on()
+    assert printed(window) == []
+    assert "nor this" not in window.paper
+    assert "no newline" not in window.paper
+
+
+def test_ctrl_c_before_a_live(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does anybody have to wait who has the terminal left to a `Live`."""
+    screen = terminal(40, 10)
+    display = Lines("a", 2)
     begin(display)
     screen.halt("unread")
     print("printed 1")
+    with Live("theirs", auto_refresh=False):
+        with interrupted(screen, monkeypatch):
+            update(display)
+        assert _screens == {}
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        screen.go_on()
+    assert printed(screen) == []
+    assert "theirs" in screen.paper
 
-    def interrupt(descriptor: int, seconds: float) -> bool:
-        if not next(iter(_screens.values()))._panes:
-            in_thread(screen.go_on)
-            raise KeyboardInterrupt
-        return False
 
-    monkeypatch.setattr(outlet, "takes_something", interrupt)
+@pytest.mark.parametrize("kind", [Lines, Whole])
+def test_ctrl_c_that_restarts_the_terminal(
+    kind: type[Lines], terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that takes something after a Ctrl-C, as after a typed one, is given it all."""
+    screen = terminal(40, 10)
+    display = kind("a", 2)
+    begin(display)
+    screen.halt("Ctrl-S")
+    print("printed 1")
+    wait = outlet.Outlet.wait
+
+    def interrupted(self: outlet.Outlet, seconds: float) -> None:
+        monkeypatch.setattr(outlet.Outlet, "wait", wait)
+        screen.go_on()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outlet.Outlet, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         finish(display)
     assert printed(screen) == [1]
@@ -318,7 +417,7 @@ def test_stop_and_continue(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPat
         drawn.resume()
     screen.go_on()
     display.letter = "b"
-    until(lambda: outlet_of_screen().push(), "all of it")
+    until(lambda: outlet_of_screen().flush(), "all of it")
     update(display)
     assert letters(screen) == "bb"
     assert screen.is_alternate
@@ -372,7 +471,7 @@ def test_prints_and_logs_wait_their_turn(
         waiting = bytes_left()
         assert 0 < waiting < 100 * 50  # only the lines, and not the area for each of them
         screen.go_on()
-        until(lambda: outlet_of_screen().push(), "all of it")
+        until(lambda: outlet_of_screen().flush(), "all of it")
         assert letters(screen)[-1] == "p"
         update(display)
         assert letters(screen)[-3:] == "paa"
@@ -455,6 +554,22 @@ def test_line_without_an_end(terminal: MakeTerminal) -> None:
     finish(display)
 
 
+def test_line_without_an_end_on_a_halted_terminal(terminal: MakeTerminal) -> None:
+    """Nobody waits for it, and it comes when the terminal goes on."""
+    screen = terminal(40, 10)
+    display = Lines("a", 1)
+    begin(display)
+    screen.halt("Ctrl-S")
+    screen.stream.write("half a line")
+    thread = in_thread(update, display)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    screen.go_on()
+    finish(display)
+    screen.stream.flush()
+    assert b"half a line" in screen.raw
+
+
 # -- several on one terminal ------------------------------------------------------------------
 
 
@@ -477,7 +592,7 @@ def test_one_of_two_leaves(kind: type[Lines], terminal: MakeTerminal) -> None:
     thread.join(PATIENCE)
     assert not thread.is_alive()
     screen.go_on()
-    until(lambda: outlet_of_screen().push(), "all of it")
+    until(lambda: outlet_of_screen().flush(), "all of it")
     update(three, two)
     assert letters(screen)[-3:] == "bbc"
     finish(two)
@@ -485,6 +600,49 @@ def test_one_of_two_leaves(kind: type[Lines], terminal: MakeTerminal) -> None:
     shown = [line.split(" ", 1)[0] for line in screen.paper.splitlines()]
     assert shown[:6] == ["printed", "a0", "a1", "21446", "printed", "b0"]
     assert shown.count("a0") == shown.count("b0") == shown.count("c0") == 1
+    assert_nothing_is_left(screen)
+
+
+@pytest.mark.parametrize("last", ["the first", "the second"])
+@pytest.mark.parametrize("kind", [Lines, Whole])
+def test_one_begins_while_the_last_one_leaves(
+    kind: type[Lines], last: str, terminal: MakeTerminal
+) -> None:
+    """It does not wait, it joins the screen, and whoever is the last of both gives it back."""
+    screen = terminal(40, 12)
+    one, two = kind("a", 2), Lines("b", 1)
+    begin(one)
+    screen.halt("unread")
+    first = in_thread(finish, one)
+    until(lambda: not next(iter(_screens.values()))._panes, "the end of the first")
+    second = in_thread(begin, two)
+    second.join(PATIENCE)
+    assert not second.is_alive()
+    assert len(_screens) == 1
+    print("printed 1")
+    if last == "the first":
+        second = in_thread(finish, two)
+        until(lambda: not next(iter(_screens.values()))._panes, "the end of the second")
+        screen.go_on()
+        second.join(PATIENCE)
+        assert not second.is_alive()
+    else:
+        screen.go_on()
+    first.join(PATIENCE)
+    assert not first.is_alive()
+    if last == "the second":
+        assert len(_screens) == 1
+        assert sys.stdout is not screen.stream
+        update(two)
+        assert letters(screen)[-1] == "b"
+        finish(two)
+    shown = [line.split(" ", 1)[0] for line in screen.paper.splitlines()]
+    assert shown == ["a0", "a1", "21446", "printed", "b0", "21446"]
+    assert not screen.is_cursor_hidden
+    assert sys.stdout is sys.stderr is screen.stream
+    assert _screens == {}
+    begin(one)
+    finish(one)  # in this thread: signal handlers cannot be put back in another
     assert_nothing_is_left(screen)
 
 
@@ -544,6 +702,18 @@ def test_descriptors(level: str, terminal: MakeTerminal) -> None:
         assert os.get_blocking(screen.stream.fileno())
     display.on_finish([], NO_ERRORS)
     assert os.listdir("/dev/fd") == before
+
+
+def test_terminal_that_cannot_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system cannot say whether a write would wait, there is a moment between two."""
+    read, write = os.pipe()
+    os.close(read)
+    assert outlet.takes_something(write, PATIENCE)  # it would fail
+    os.close(write)
+    moments: list[float] = []
+    monkeypatch.setattr(time, "sleep", moments.append)
+    assert outlet.takes_something(write, PATIENCE)
+    assert moments == [outlet.MOMENT]
 
 
 @pytest.mark.parametrize("level", [*LEVELS, "log"])

@@ -6,8 +6,9 @@ Whoever writes to it then waits until it goes on, and if that is the event loop,
 shares with its shell. So the terminal is opened once more, for nobody else.
 
 What it does not take is kept, and goes out before anything else. So no escape sequence is cut off,
-and nothing that was printed is lost. A terminal that is merely slow is waited for, as in any write:
-it is halted when it has taken nothing at all for a moment.
+and nothing that was printed is lost, but for those who want to get out: they give it some time in
+all (`Outlet.flush_within`). A terminal that is merely slow is waited for, as in any write: it is
+halted when it has taken nothing at all for a moment.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import time
 from contextlib import suppress
 from typing import TextIO
 
@@ -22,6 +24,9 @@ from antflow.display.terminal import is_terminal
 
 LONGEST_LULL = 0.05
 """Seconds without taking anything after which a terminal is halted, rather than slow."""
+
+MOMENT = 0.01
+"""Seconds to sleep where a terminal cannot be waited for."""
 
 
 class Outlet:
@@ -38,6 +43,7 @@ class Outlet:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._rest = bytearray()
+        self._waited_at = -1
         self.taken_in = 0
         self.is_halted = False
 
@@ -46,27 +52,38 @@ class Outlet:
         """How many of all bytes the terminal has taken."""
         return self.taken_in - len(self._rest)
 
-    def put(self, data: bytes) -> None:
-        """Write; what a halted terminal does not take goes out with the next `push`.
+    @property
+    def takes_something(self) -> bool:
+        """Whether it is not halted; that shows within a moment."""
+        if not self.is_halted:
+            self.is_halted = not takes_something(self._descriptor, LONGEST_LULL)
+        return not self.is_halted
+
+    def write(self, data: bytes) -> None:
+        """Write; what a halted terminal does not take goes out with the next `flush`.
 
         Raises:
             OSError: The terminal is gone.
         """
         self._rest += data
         self.taken_in += len(data)
-        self.push(0.0 if self.is_halted else LONGEST_LULL)
+        self.flush(0.0 if self.is_halted else LONGEST_LULL)
 
-    def put_at_once(self, data: bytes, patience: float) -> None:
+    def write_at_once(self, data: bytes, seconds: float) -> None:
         """Write, for a signal handler: it may stand in the middle of anything else here.
+
+        Args:
+            data: What to write, after all that is left.
+            seconds: For all of it. What is not taken by then is left.
 
         Raises:
             OSError: The terminal is gone.
         """
         self._rest = self._rest + data  # a new one: the old one may be in the middle of a write
         self.taken_in += len(data)
-        self.push(patience)
+        self.flush_within(seconds)
 
-    def push(self, patience: float = 0.0) -> bool:
+    def flush(self, patience: float = 0.0) -> bool:
         """Write what is left, as far as the terminal takes it.
 
         Args:
@@ -86,9 +103,29 @@ class Outlet:
         self.is_halted = bool(self._rest)
         return not self.is_halted
 
+    def flush_within(self, seconds: float) -> bool:
+        """Write what is left, as far as the terminal takes it in so many seconds in all.
+
+        Returns:
+            Whether nothing is left.
+
+        Raises:
+            OSError: The terminal is gone.
+        """
+        deadline = time.monotonic() + seconds
+        while not self.flush() and (left := deadline - time.monotonic()) > 0:
+            self.wait(left)
+        return not self.is_halted
+
     def wait(self, seconds: float) -> None:
-        """Wait until the terminal takes something, and so long at most."""
-        takes_something(self._descriptor, seconds)
+        """Wait until the terminal takes something, and so long at most.
+
+        One that says so may still take less than the next character needs: where nothing was taken
+        since the last wait, this one is not over at once, so that no loop spins.
+        """
+        if takes_something(self._descriptor, seconds) and self.given_out == self._waited_at:
+            time.sleep(min(MOMENT, seconds))
+        self._waited_at = self.given_out
 
     def close(self) -> bytes:
         """Close it.
@@ -118,10 +155,16 @@ def open_outlet(stream: TextIO | None) -> Outlet | None:
 
 
 def takes_something(descriptor: int, seconds: float) -> bool:
-    """Wait until a write would not wait, or would fail, and so long at most."""
+    """Wait until a write would not wait, or would fail, and so long at most.
+
+    Where the system cannot say it of a terminal (macOS), a write has to tell, in a moment.
+    """
     poll = select.poll()  # select() knows no descriptor above 1023
     poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(seconds * 1000))
+    events = poll.poll(seconds * 1000)
+    if events and not events[0][1] & (select.POLLOUT | select.POLLHUP | select.POLLERR):
+        time.sleep(min(MOMENT, seconds))
+    return bool(events)
 
 
 def _write_off(descriptor: int, rest: bytearray) -> None:

@@ -68,14 +68,14 @@ class PlainLog:
         if view is not None and view.bottleneck.sentence:
             self._write(view.bottleneck.sentence)
         self._out.write(f"{clean(last_line)}\n")
-        try:
-            self._out.settle()
-        finally:
-            self.close()
+        self.close()
 
     def close(self) -> None:
-        """Write no more."""
-        self._out.close()
+        """Write no more; what was written is waited for."""
+        try:
+            self._out.drain()
+        finally:
+            self._out.close()
 
     def _write(self, text: str) -> None:
         self._out.write(clean(f"{self._name}: {text}") + "\n")

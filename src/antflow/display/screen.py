@@ -9,8 +9,9 @@ the area, or is kept as well. Nothing is drawn unasked: there is no thread, no t
 
 A terminal may be halted (Ctrl-S, a connection that hangs). That holds the picture and not the run:
 while it takes nothing, frames are left out, and what is printed waits its turn in the stream, up to
-a limit. From there on a print waits, and so does the end of the last pane: whoever waits holds
-no lock of the screen meanwhile.
+a limit. From there on a print waits, and so do the end of the last pane and the moment in which the
+terminal is left to somebody's `Live`: whoever waits holds no lock meanwhile, and a pane that begins
+then joins this very screen. A Ctrl-C ends the wait.
 
 Displays may live in several event loops and threads. A frame is rendered by the thread of its
 display, and until its next one a pane that has too many rows is cut off. Locks, in the order in
@@ -102,6 +103,8 @@ class Screen:
         self._capture = Capture(stream, self._print)
         self._area: Area = LiveArea()
         self._panes: list[Pane] = []
+        self._leaving: set[object] = set()
+        self._is_up = False
         self._lock = RLock()
         self._drawing_thread: int | None = None
         self._printed_meanwhile: deque[str] = deque()
@@ -139,7 +142,8 @@ class Screen:
 
     def join(self, pane: Pane) -> None:
         """Take a pane in, below the others. The registry is locked."""
-        if not self._panes:
+        if not self._is_up:
+            self._is_up = True
             atexit.register(self.close)
             signals.watch(self)
         self._capture.start()
@@ -168,24 +172,18 @@ class Screen:
             rows: Its last frame; ``None`` = the one that is there.
             last_line: A line below, unless the frame says it already.
         """
-        with _opening:
-            if pane not in self._panes:
-                return
-            if self._panes == [pane]:
-                self._capture.end_lines()
-            with self._leaving(self._capture.stop), self._drawing():
-                self._panes.remove(pane)
-                self._say_farewell(self._rows_left_by(pane) if rows is None else rows, last_line)
+        with self._taking_leave(self._capture.stop):
+            try:
+                if self._panes == [pane]:
+                    self._capture.end_lines()  # like any print it may wait, and be interrupted
+            finally:
+                self._take_out(pane, rows, last_line)
 
     def step_aside(self) -> None:
         """Leave the frames that can stay, and the terminal to somebody else."""
-        with _opening:
-            if not self._panes:
-                return
-            with self._leaving(self._capture.hand_over), self._drawing():
-                for pane in tuple(self._panes):
-                    self._panes.remove(pane)
-                    self._say_farewell(self._rows_left_by(pane), "")
+        with self._taking_leave(self._capture.hand_over):
+            for pane in tuple(self._panes):
+                self._take_out(pane, None, "")
 
     def close(self) -> None:
         """Let all panes go."""
@@ -196,6 +194,7 @@ class Screen:
         """In a child process after a fork: the terminal is the parent's."""
         self._lock = RLock()  # a thread that is no more may have held it
         self._panes.clear()
+        self._is_up = False
         self._capture.forget()
         self._out.forget()
         atexit.unregister(self.close)
@@ -257,7 +256,7 @@ class Screen:
         signals.catch_up()
 
     def _draw(self) -> None:
-        if not self._out.push():
+        if not self._out.flush():
             return  # halted: the frame is left out, as if nobody had asked for it
         size = self.size
         whole = size != self._size or self._frames % FRAMES_UNTIL_REPAIR == 0
@@ -299,6 +298,12 @@ class Screen:
         # A frame for the second screen is of its size, and shows lines that come out anyway.
         return [] if isinstance(self._area, AlternateScreen) else pane.rows
 
+    def _take_out(self, pane: Pane, rows: list[Row] | None, last_line: str) -> None:
+        with _opening, self._drawing():
+            if pane in self._panes:
+                self._panes.remove(pane)
+                self._say_farewell(self._rows_left_by(pane) if rows is None else rows, last_line)
+
     def _say_farewell(self, rows: list[Row], last_line: str) -> None:
         lines = [row.text for row in rows]
         if last_line and last_line not in (rows[-1].plain if rows else ""):
@@ -315,29 +320,49 @@ class Screen:
         self._write(self._area.opening() + self._repainted())
 
     @contextmanager
-    def _leaving(self, release: Callable[[], None]) -> Iterator[None]:
+    def _taking_leave(self, release: Callable[[], None]) -> Iterator[None]:
         """Wait afterwards: the last pane for all it has written, others as a print does.
 
-        What is printed while the last one waits comes after it, in order. So the capture is
-        released when whoever prints has to wait for the terminal himself. All of that is done, too,
-        when a Ctrl-C comes.
+        Who is the last to have waited ends the screen, unless a pane has joined it meanwhile. All
+        of that is done, too, when a Ctrl-C comes, but then nobody waits.
         """
+        this = object()
+        has_waited = False
+        self._leaving.add(this)
         try:
             yield
-            self._out.settle(MOST_BYTES_WAITING if self._panes else 0, self._drawing)
+            self._out.drain(MOST_BYTES_WAITING if self._panes else 0, self._drawing)
+            has_waited = True
         finally:
-            if not self._panes:
-                self._end_with(release)
+            with _opening:
+                self._leaving.discard(this)
+                if self._is_up and not self._panes and not self._leaving:
+                    self._end_with(release, has_waited)
 
-    def _end_with(self, release: Callable[[], None]) -> None:
+    def _end_with(self, release: Callable[[], None], has_waited: bool) -> None:
+        """The screen is over. The registry is locked.
+
+        What is printed while the last pane waits comes after it, in order. So the capture is
+        released when whoever prints has to wait for the terminal himself.
+        """
         try:
             with self._drawing():
-                self._out.close()
+                self._close_stream(has_waited)
         finally:
+            if self._out.is_lost:
+                release = self._capture.stop  # which writes nothing past the screen
             release()
             self._is_over()
 
+    def _close_stream(self, has_waited: bool) -> None:
+        try:
+            if has_waited:
+                self._out.drain()  # what others have printed since
+        finally:
+            self._out.close()
+
     def _is_over(self) -> None:
+        self._is_up = False
         signals.unwatch(self)
         atexit.unregister(self.close)
         if _screens.get(self._device) is self:  # a lost one may have been replaced
@@ -351,14 +376,14 @@ class Screen:
                 return
             with self._drawing():
                 self._print_now(text)
-        self._out.settle(MOST_BYTES_WAITING, self._drawing)
+        self._out.drain(MOST_BYTES_WAITING, self._drawing)
 
     def _print_now(self, text: str) -> None:
         lines = [shown(line) for line in text.removesuffix("\n").split("\n")]
         self._newest.extend(clean(line)[:LONGEST_TEXT] for line in lines[-NEWEST_LINES:])
         text = self._area.say(lines)
         if text:  # while the terminal is halted, no more than that: the area comes with a frame
-            self._write(text + (self._repainted() if self._out.push() else ""))
+            self._write(text + (self._repainted() if self._out.flush() else ""))
 
 
 _screens: dict[Hashable, Screen] = {}

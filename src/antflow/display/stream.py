@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TextIO
@@ -18,7 +19,13 @@ from antflow.display.canvas import known_encoding
 from antflow.display.outlet import open_outlet, takes_something
 
 LONGEST_WAIT = 1.0
-"""Seconds that `SafeStream.write_at_once` waits for a terminal that takes nothing."""
+"""Seconds in all that a terminal has to take what is left, when somebody wants to get out.
+
+That is a signal that ends or stops the program, or a Ctrl-C while the end waits.
+"""
+
+LONGEST_POLL = 1.0
+"""Seconds after which whoever waits for a terminal looks whether it is still there."""
 
 PIECE_BYTES = 256
 """What a terminal that takes anything takes at once."""
@@ -55,10 +62,10 @@ class SafeStream:
                 stream.write(text if text.isascii() else self._encode(text).decode(self.encoding))
                 stream.flush()
             else:
-                if not self._outlet.is_halted:
+                if self._outlet.takes_something:  # else this flush would wait: later, then
                     with suppress(BlockingIOError):
                         stream.flush()  # somebody may have written half a line
-                self._outlet.put(self._encode(text))
+                self._outlet.write(self._encode(text))
         except BlockingIOError:
             return False  # a terminal that takes no more just now; the next frame is drawn whole
         except Exception as error:
@@ -66,19 +73,19 @@ class SafeStream:
             return False
         return True
 
-    def push(self) -> bool:
+    def flush(self) -> bool:
         """Write what a halted terminal did not take before, as far as it does now.
 
         Returns:
             Whether nothing is left.
         """
         try:
-            return self._outlet is None or self._outlet.push()
+            return self._outlet is None or self._outlet.flush()
         except OSError as error:
             self._lose(error)
             return True
 
-    def settle(
+    def drain(
         self,
         most: int = 0,
         holding: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -94,29 +101,28 @@ class SafeStream:
             return
         goal = outlet.taken_in - most  # others may go on writing
         while self._outlet is outlet and outlet.given_out < goal:
-            outlet.wait(LONGEST_WAIT)  # not for ever: in another thread it may be closed
+            outlet.wait(LONGEST_POLL)  # not for ever: in another thread it may be closed
             with holding():
-                self.push()
+                self.flush()
 
     def close(self) -> None:
-        """Write to the stream alone from now on; first, what is left."""
-        outlet, self._outlet = self._outlet, None
-        if outlet is None:
-            return
-        rest = outlet.close()
-        if self._stream is None or not rest:
-            return
+        """Write to the stream alone from now on.
+
+        After a `drain` nothing is left. Otherwise somebody did not want to wait: what the terminal
+        does not take in time stays behind, and nothing is written any more, for that would wait.
+        """
         try:
-            self._stream.buffer.write(rest)  # it may begin in the middle of a character
-            self._stream.flush()
-        except Exception as error:
+            if self._outlet is not None:
+                self._outlet.flush_within(LONGEST_WAIT)
+        except OSError as error:
             self._lose(error)
+        finally:
+            if self._let_go():
+                self._stream = None
 
     def forget(self) -> None:
         """In a child process after a fork: what is left is the parent's."""
-        outlet, self._outlet = self._outlet, None
-        if outlet is not None:
-            outlet.close()
+        self._let_go()
 
     def write_at_once(self, text: str) -> None:
         """Write past all buffers, for a signal handler: it may stand in the middle of a `write`.
@@ -128,7 +134,7 @@ class SafeStream:
             return
         if self._outlet is not None:
             with suppress(OSError):
-                self._outlet.put_at_once(self._encode(text), LONGEST_WAIT)
+                self._outlet.write_at_once(self._encode(text), LONGEST_WAIT)
             return
         try:
             target = self._stream.fileno()
@@ -136,15 +142,23 @@ class SafeStream:
             self.write(text)
             return
         rest = self._encode(text)
+        deadline = time.monotonic() + LONGEST_WAIT
         with suppress(OSError, ValueError, AttributeError):  # Windows cannot wait like that
-            while rest and takes_something(target, LONGEST_WAIT):
+            while rest and (left := deadline - time.monotonic()) > 0:
+                if not takes_something(target, left):
+                    break
                 rest = rest[os.write(target, rest[:PIECE_BYTES]) :]
 
     def _lose(self, error: Exception) -> None:
         stream, self._stream = self._stream, None
-        self.forget()
+        self._let_go()
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
             _discard_pending(stream)
+
+    def _let_go(self) -> bytes:
+        """Close the outlet; what is left in it is returned."""
+        outlet, self._outlet = self._outlet, None
+        return b"" if outlet is None else outlet.close()
 
     def _encode(self, text: str) -> bytes:
         return text.encode(self.encoding, "replace")
