@@ -330,10 +330,15 @@ def test_stop_in_the_middle_of_a_frame(kind: str, screen: PtyScreen) -> None:
     screen.spawn(SHELL.format(script=script))
     wait_for_shell(screen, 1)
     screen.type(b"fg\n")
-    screen.wait_until(lambda: screen.is_cursor_hidden, "the frame again")
-    lines = screen.text.splitlines()
-    assert lines[-8:] == [f"b{number} ".ljust(80, ".") for number in range(8)]
-    assert screen._screen.cursor.y == len(lines) - 1
+    frame = [f"b{number} ".ljust(80, ".") for number in range(8)]
+    screen.wait_until(
+        lambda: screen.is_cursor_hidden and screen.text.splitlines()[-8:] == frame,
+        "the frame again, whole",
+    )
+    screen.wait_until(
+        lambda: screen._screen.cursor.y == len(screen.text.splitlines()) - 1,
+        "the cursor in its last line",
+    )
 
 
 # -- handlers ---------------------------------------------------------------------------------
