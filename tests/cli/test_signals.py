@@ -81,6 +81,19 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     return output, errors
 
 
+def code_after_two_signals(process: subprocess.Popen[str]) -> int:
+    """Press Ctrl-C twice, and read nothing of what the process still writes to standard output."""
+    with process:
+        process.send_signal(signal.SIGINT)
+        wait_for(process, "no more items")
+        process.send_signal(signal.SIGINT)
+        watch = threading.Timer(60, process.kill)
+        watch.start()
+        code = process.wait()
+        watch.cancel()
+    return code
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_first_signal_drains(waiting: Path, number: signal.Signals, code: int) -> None:
     """What was taken in is finished and written, although standard input stays open."""
@@ -185,16 +198,7 @@ def test_second_signal_when_nobody_empties_the_pipe(waiting: Path) -> None:
     process = start(waiting, "run", "growing:pipeline", "--items", "many.txt", *QUIET)
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["id"] == 1
-    process.send_signal(signal.SIGINT)
-    wait_for(process, "no more items")
-    process.send_signal(signal.SIGINT)
-    watch = threading.Timer(60, process.kill)
-    watch.start()
-    process.wait()
-    watch.cancel()
-    assert process.returncode == 130
-    with process:
-        pass
+    assert code_after_two_signals(process) == 130
 
 
 def test_second_signal_when_nobody_takes_what_was_cancelled(waiting: Path) -> None:
@@ -211,16 +215,7 @@ def test_second_signal_when_nobody_takes_what_was_cancelled(waiting: Path) -> No
     options = ("--items", "many.txt", "--failed", "-", "--out", "out.jsonl", *QUIET)
     process = start(waiting, "run", "waiting:pipeline", *options)
     wait_for(process, "all are in")
-    process.send_signal(signal.SIGINT)
-    wait_for(process, "no more items")
-    process.send_signal(signal.SIGINT)
-    watch = threading.Timer(60, process.kill)
-    watch.start()
-    process.wait()
-    watch.cancel()
-    assert process.returncode == 130
-    with process:
-        pass
+    assert code_after_two_signals(process) == 130
 
 
 # -- on a terminal ----------------------------------------------------------------------------
