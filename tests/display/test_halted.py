@@ -241,13 +241,14 @@ def test_signal_that_ends_the_program(level: str, limit: int, how: str, watched:
 def test_signal_while_the_terminal_is_slow() -> None:
     """Whatever a program has printed when it ends is there once, whole and in order."""
     script = (
-        f"import sys; sys.path.append({str(ROOT)!r})\n"
+        f"import sys, time; sys.path.append({str(ROOT)!r})\n"
         "from tests.display.test_screen import Lines, begin\n"
         "begin(Lines('a', 2))\n"
         "number = 0\n"
         "while True:\n"
         "    print('line', number)\n"
         "    number += 1\n"
+        "    if not number % 100: time.sleep(0.01)\n"  # no more than the terminal here can draw
     )
     for lines in range(1, 6):
         screen = PtyScreen(40, 10)
@@ -290,7 +291,7 @@ def test_signal_on_a_slow_terminal_with_much_left(
     terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is one deadline for all that is left, also where the terminal takes it bit by bit."""
-    monkeypatch.setattr("antflow.display.stream.LONGEST_WAIT", 0.3)
+    monkeypatch.setattr("antflow.display.stream.LONGEST_END", 0.3)
     screen = terminal(40, 10)
     stream = SafeStream(screen.stream)
     found = stream._outlet

@@ -69,11 +69,12 @@ class Outlet:
         self.taken_in += len(data)
         self.flush(0.0 if self.is_halted else LONGEST_LULL)
 
-    def write_at_once(self, data: bytes, seconds: float) -> None:
+    def write_at_once(self, data: bytes, patience: float, seconds: float) -> None:
         """Write, for a signal handler: it may stand in the middle of anything else here.
 
         Args:
             data: What to write, after all that is left.
+            patience: Seconds in which the terminal may take nothing.
             seconds: For all of it. What is not taken by then is left.
 
         Raises:
@@ -81,7 +82,7 @@ class Outlet:
         """
         self._rest = self._rest + data  # a new one: the old one may be in the middle of a write
         self.taken_in += len(data)
-        self.flush_within(seconds)
+        self.flush_within(patience, seconds)
 
     def flush(self, patience: float = 0.0) -> bool:
         """Write what is left, as far as the terminal takes it.
@@ -103,8 +104,12 @@ class Outlet:
         self.is_halted = bool(self._rest)
         return not self.is_halted
 
-    def flush_within(self, seconds: float) -> bool:
-        """Write what is left, as far as the terminal takes it in so many seconds in all.
+    def flush_within(self, patience: float, seconds: float) -> bool:
+        """Write what is left, as far as the terminal takes it in time.
+
+        Args:
+            patience: Seconds in which it may take nothing.
+            seconds: In all.
 
         Returns:
             Whether nothing is left.
@@ -112,8 +117,13 @@ class Outlet:
         Raises:
             OSError: The terminal is gone.
         """
-        deadline = time.monotonic() + seconds
-        while not self.flush() and (left := deadline - time.monotonic()) > 0:
+        began = took_at = time.monotonic()
+        while not self.flush():
+            now = time.monotonic()
+            if self.given_out != self._waited_at:
+                took_at = now
+            if (left := min(took_at + patience, began + seconds) - now) <= 0:
+                break
             self.wait(left)
         return not self.is_halted
 

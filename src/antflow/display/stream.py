@@ -19,10 +19,13 @@ from antflow.display.canvas import known_encoding
 from antflow.display.outlet import open_outlet, takes_something
 
 LONGEST_WAIT = 1.0
-"""Seconds in all that a terminal has to take what is left, when somebody wants to get out.
+"""Seconds in which a terminal may take nothing, when somebody wants to get out.
 
 That is a signal that ends or stops the program, or a Ctrl-C while the end waits.
 """
+
+LONGEST_END = 5.0
+"""Seconds that it has in all then: one that is slow, but alive."""
 
 LONGEST_POLL = 1.0
 """Seconds after which whoever waits for a terminal looks whether it is still there."""
@@ -113,7 +116,7 @@ class SafeStream:
         """
         try:
             if self._outlet is not None:
-                self._outlet.flush_within(LONGEST_WAIT)
+                self._outlet.flush_within(LONGEST_WAIT, LONGEST_END)
         except OSError as error:
             self._lose(error)
         finally:
@@ -134,7 +137,7 @@ class SafeStream:
             return
         if self._outlet is not None:
             with suppress(OSError):
-                self._outlet.write_at_once(self._encode(text), LONGEST_WAIT)
+                self._outlet.write_at_once(self._encode(text), LONGEST_WAIT, LONGEST_END)
             return
         try:
             target = self._stream.fileno()
