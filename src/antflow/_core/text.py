@@ -39,6 +39,11 @@ def safe_repr(value: object, limit: int = 80) -> str:
         text = repr(value)
     except Exception:
         text = f"<{type(value).__name__}: repr() failed>"
+    return cut(text, limit)
+
+
+def cut(text: str, limit: int) -> str:
+    """The text, or its beginning and ``…`` where it has more than ``limit`` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

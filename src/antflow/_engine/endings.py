@@ -18,7 +18,7 @@ from antflow._core.errors import ItemCancelled, TaskFailedError
 from antflow._core.ledger import WorkerBook
 from antflow._core.result import Outcome
 from antflow._core.stage import StageCallback, retry_policy
-from antflow._core.text import clean, error_type_name, safe_repr, safe_str
+from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
 from antflow._core.waits import Wait, discard
 from antflow._engine.attempt import Answer, own_failure
 from antflow._engine.expansion import ENDS_HERE, Expanded, is_drop
@@ -287,7 +287,7 @@ class Endings:
             envelope.attempts,
             "attempt" if envelope.attempts == 1 else "attempts",
             error_type_name(error),
-            clean(_beginning(safe_str(error))),
+            clean(cut(safe_str(error), LONGEST_ERROR)),
         )
         try:
             callback = self._options.on_failure
@@ -422,7 +422,3 @@ class Endings:
                 label = f"{name} of stage {self._stage.name}"
                 told = self._run.guard.call(label, callback, envelope.id, subject, payload)
                 await self._room(worker, told)
-
-
-def _beginning(text: str) -> str:
-    return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"

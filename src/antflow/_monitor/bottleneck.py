@@ -117,8 +117,8 @@ def find_bottleneck(
     mark = MOSTLY if is_over else OCCUPIED
     highest = max(each.occupied for each in shares)
     if highest < OCCUPIED:
-        if Processor.of(span).is_used_up:
-            return _processor(stages, Processor.of(span))
+        if (processor := Processor.of(span)).is_used_up:
+            return _processor(stages, processor)
         if (waits := _waits_outside(stages, shares, span)) is not None:
             return waits
     if highest < mark:
@@ -257,30 +257,30 @@ def _occupied(
     if is_over and own.occupied < OCCUPIED:
         most = ", more than those of any other stage" if len(stages) > 1 else ""
         return Bottleneck("stage", name, own.busy, f"{start}{most}.", "bottleneck")
-    if min(own.starved, _starved_by_source(span)) >= AS_OCCUPIED:
-        came = "came" if is_over else "come"
-        sentence = f"{start}; items {came} hardly faster, so more workers alone would help little."
-        return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
-    if own.limited >= HELD_AT_TIMES:
-        sentence = (
-            f"{start}; its limit held them {own.limited:.0%} of the time, so more workers alone "
-            "may help little."
-        )
-        return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
-    if stage.concurrency is not None and stage.concurrency <= stage.workers:
-        sentence = (
-            f"{start}; its limit lets {stage.concurrency} in at once, so more workers alone may "
-            "help little."
-        )
-        return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
     more, gain, other = _gain(stages, index, whole, processor.left)
-    if gain < LEAST_GAIN:
-        sentence = f"{start}; {other} is hardly less busy, so more workers alone would help little."
-        return Bottleneck("stage", name, own.busy, sentence, "bottleneck")
+    reason = _what_is_near(stage, own, span, is_over)
+    if not reason and gain < LEAST_GAIN:
+        reason = f"{other} is hardly less busy, so more workers alone would help little"
+    if reason:
+        return Bottleneck("stage", name, own.busy, f"{start}; {reason}.", "bottleneck")
     noun = "worker" if more == 1 else "workers"
     lift = "would have lifted" if is_over else "would lift"
     sentence = f"{start}; {more} more {noun} {lift} the rate by about {gain:.0%}."
     return Bottleneck("stage", name, own.busy, sentence, f"+{more} {noun}: +{gain:.0%}")
+
+
+def _what_is_near(stage: StageStats, own: Spent, span: Moment, is_over: bool) -> str:
+    """Why more workers alone may gain nothing, whatever other stages could do; "" = no reason."""
+    if min(own.starved, _starved_by_source(span)) >= AS_OCCUPIED:
+        came = "came" if is_over else "come"
+        return f"items {came} hardly faster, so more workers alone would help little"
+    if own.limited >= HELD_AT_TIMES:
+        limit = f"its limit held them {own.limited:.0%} of the time"
+    elif stage.concurrency is not None and stage.concurrency <= stage.workers:
+        limit = f"its limit lets {stage.concurrency} in at once"
+    else:
+        return ""
+    return f"{limit}, so more workers alone may help little"
 
 
 def _is_piling_up(stage: StageStats, index: int) -> bool:
