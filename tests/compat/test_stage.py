@@ -56,7 +56,7 @@ NEW_OPTIONS: dict[str, Any] = {
     "resource_scope": "run",
     "max_failures": None,
     "version": "",
-    "isolate_context": False,
+    "isolate_context": True,
 }
 
 
@@ -509,8 +509,8 @@ def test_resources_are_entered_once_per_scope(scope: Any, entered: int) -> None:
     assert (count, open_now) == (entered, [])
 
 
-def test_isolate_context_gives_each_item_its_own() -> None:
-    """With ``isolate_context`` a context variable set for one item is not seen by the next."""
+def test_each_item_has_context_variables_of_its_own() -> None:
+    """A context variable set for one item is not seen by the next."""
     from contextvars import ContextVar
 
     seen: ContextVar[int] = ContextVar("seen", default=-1)
@@ -520,7 +520,7 @@ def test_isolate_context_gives_each_item_its_own() -> None:
         seen.set(value)
         return before
 
-    assert values(run(range(3), Stage("A", 1, [look], isolate_context=True))) == [-1, -1, -1]
+    assert values(run(range(3), Stage("A", 1, [look]))) == [-1, -1, -1]
 
 
 def test_inline_executor_calls_on_the_loop() -> None:

@@ -76,6 +76,11 @@ class Envelope(PipelineResult[Any]):
         self.not_before: float = 0.0
         self.lease = 0
 
+    @property
+    def key(self) -> tuple[int, tuple[int, ...]]:
+        """The item's name in its run: ``(sequence number, branch)``."""
+        return self.sequence_id, self.branch
+
     # Two items with equal values are two items; and values are never compared.
     def __eq__(self, other: object) -> bool:
         return self is other

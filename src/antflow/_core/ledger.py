@@ -55,8 +55,8 @@ class WorkerBook:
         given: Of a batch, the items whose values the running task was called with.
         since: When it last began or ended an item; NaN before the first.
         task: Name of the task that runs.
-        status: What a task said it does (`set_task_status`): ``(item, text, when)``. It holds as
-            long as the worker has that item.
+        status: What a task said it does (`set_task_status`): ``(the item's key, text, when)``. It
+            holds as long as the worker has that item.
         completed: Items brought through.
         failed: Items failed for good.
         busy: Seconds spent on items.
@@ -99,7 +99,7 @@ class WorkerBook:
         self.given: Sequence[Any] = ()
         self.since: float = nan
         self.task: str | None = None
-        self.status: tuple[Any, str, float] | None = None
+        self.status: tuple[ItemKey, str, float] | None = None
         self.completed: int = 0
         self.failed: int = 0
         self.busy: float = 0.0

@@ -130,7 +130,7 @@ def worker_states(
                 item.id,
                 worker.task,
                 facts.timestamp(worker.since),
-                worker.status[1] if worker.status and worker.status[0] is item else "",
+                worker.status[1] if worker.status and worker.status[0] == item.key else "",
                 worker.waits_for,
                 worker.held,
                 item.attempts,

@@ -101,7 +101,9 @@ class Stage(Generic[In, Out]):
         max_failures: Failed items of this stage at which the run stops taking items in: a count
             (int), or a share of those settled here (float, above 0 and up to 1, from 20 on).
         version: A label of the stage's code. Part of `current_item().idempotency_key`.
-        isolate_context: Each call of a task has context variables of its own.
+        isolate_context: Each try begins with the context variables that the caller of `run` had.
+            What a task sets is seen by the later tasks of the try, and by the item's callbacks, and
+            by nothing else. ``False``: the next items of the same worker see it, too.
 
     The callbacks may be sync or async (an async one for up to 30 s) and can change no outcome.
     ``payload`` is a dict with the keys ``"id"``, ``"value"``, ``"_sequence_id"`` and the item's
@@ -145,7 +147,7 @@ class Stage(Generic[In, Out]):
     resource_scope: ResourceScope = "run"
     max_failures: float | None = None
     version: str = ""
-    isolate_context: bool = False
+    isolate_context: bool = True
 
     if TYPE_CHECKING:  # In and Out are worked out from the tasks: see task_types
 
@@ -310,7 +312,7 @@ class Stage(Generic[In, Out]):
             resource_scope: ResourceScope = "run",
             max_failures: float | None = None,
             version: str = "",
-            isolate_context: bool = False,
+            isolate_context: bool = True,
         ) -> None: ...
 
         def __init__(self, *args: Any, **options: Any) -> None: ...

@@ -194,7 +194,9 @@ class Attempt:
             try:
                 value = await call(value)
             except asyncio.CancelledError as error:
-                raise own_failure(error, worker.task or "") from error
+                if self._stage.is_called_off(worker):
+                    raise
+                raise TaskFailedError(worker.task or "", error) from error
         except Drop:
             await self._tell_end(envelopes, worker, began)
             raise
@@ -252,18 +254,6 @@ class Attempt:
         except Exception as fault:
             self._run.crash(fault)  # it is not the task that failed
             return None
-
-
-def own_failure(error: asyncio.CancelledError, name: str) -> TaskFailedError:
-    """The failure that the own ``CancelledError`` of a task called ``name`` amounts to.
-
-    Raises:
-        asyncio.CancelledError: It is not the task's own: the worker itself is being cancelled.
-    """
-    running = asyncio.current_task()
-    if running is None or running.cancelling():
-        raise error
-    return TaskFailedError(name, error)
 
 
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:

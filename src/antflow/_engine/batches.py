@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import Context, copy_context
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -36,26 +37,42 @@ class Batches:
         self._skips = stage.description.skip_if is not None
         self._gathering = asyncio.Lock()
 
-    async def work(self, worker: WorkerBook) -> None:
+    async def work(self, worker: WorkerBook) -> bool:
         """Work for the stage until its channel is closed or the worker is retired.
 
         Cancellation: the items in hand are settled as cancelled, those not begun go back.
+
+        Returns:
+            As the `work` of a stage without batches.
         """
         stage = self._stage
+        context = copy_context()
         while worker.index < stage.active_count:
+            await stage.absorb_cancel(worker)
+            if stage.has_left_context(context):
+                return True
             async with self._gathering:
                 gathered = await self._gather(worker)
             if gathered is None:
-                return
-            try:
-                for group in _groups(gathered, stage):
-                    if worker.index >= stage.active_count:
-                        break
-                    del gathered[: len(group)]
-                    await self._try(group, worker)
-            finally:
-                self._put_back(gathered)
+                return False
+            await self._try_all(gathered, worker, context)
+            del gathered
             await stage.give_way(worker)
+        return False
+
+    async def _try_all(
+        self, gathered: list[Envelope], worker: WorkerBook, context: Context
+    ) -> None:
+        """Try what was gathered, and put back what the worker does not come to."""
+        stage = self._stage
+        try:
+            for group in _groups(gathered, stage):
+                if worker.index >= stage.active_count or stage.has_left_context(context):
+                    break
+                del gathered[: len(group)]
+                await self._try(group, worker)
+        finally:
+            self._put_back(gathered)
 
     async def _gather(self, worker: WorkerBook) -> list[Envelope] | None:
         """Items for one batch; ``None`` when there will be no more, or the worker is to leave."""
@@ -130,6 +147,8 @@ class Batches:
             if isinstance(error, (Exception, asyncio.CancelledError, GeneratorExit)):
                 raise
             stage.run.fail(error)  # why: it ends the run, in order; see `Endings.interrupt`
+        finally:
+            worker.given = ()
 
     async def _answers(self, group: Sequence[Envelope], worker: WorkerBook) -> list[Answer]:
         """What becomes of each item; where a batch fails for good, of each item tried alone."""
@@ -148,7 +167,8 @@ class Batches:
                 for item in rest:
                     item.attempts += 1  # it has been tried, with the others
                     item.verdict = None
-                    answers[item] = (await self._answers([item], worker))[0]
+                    alone = self._answers([item], worker)
+                    [answers[item]] = await self._stage.in_own_task(worker, alone)
         return [answers[item] for item in group]
 
 

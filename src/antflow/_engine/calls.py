@@ -2,16 +2,14 @@
 
 A `Call` takes the value and returns an awaitable of the next one. What a stage's options ask for is
 wrapped around the task, from the inside out: where it runs, its arguments, what an expanding stage
-does with the answer, the time limit, a context of its own, the number of simultaneous calls. An
+does with the answer, the time limit, the number of simultaneous calls. An
 ``async`` task without options is its own `Call`: nothing is wrapped around it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +53,6 @@ def _call_of(stage: StageRun, task: TaskFunc, *, expands: bool) -> Call:
         call = partial(expand, stage, call, seconds)
     elif seconds is not None:
         call = partial(_in_time, call, seconds)
-    if options.isolate_context:
-        call = partial(_isolated, stage, call)
     most = options.task_concurrency_limits.get(task_name(task))
     if most is not None:
         call = partial(_a_few_at_once, stage, call, Admission([Limit(most)], stage.run.timers.now))
@@ -106,28 +102,3 @@ async def _a_few_at_once(stage: StageRun, call: Call, gate: Admission, value: An
         return await call(value)
     finally:
         permit.release(stage.abandoned.get(seat_here()[1].index))
-
-
-async def _isolated(stage: StageRun, call: Call, value: Any) -> Any:
-    """Run a call in a copy of the context, which takes an `asyncio.Task` of its own."""
-    running = asyncio.get_running_loop().create_task(
-        _result_or_error(call, value), context=copy_context()
-    )
-    stage.isolated[running] = seat_here()[1]
-    try:
-        result, error = await running
-    finally:
-        del stage.isolated[running]
-    if error is not None:
-        raise error
-    return result
-
-
-async def _result_or_error(call: Call, value: Any) -> tuple[Any, BaseException | None]:
-    # A task lets KeyboardInterrupt and SystemExit out into the event loop, past whoever awaits it.
-    try:
-        return await call(value), None
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # why: it is raised again by whoever awaits this
-        return None, error

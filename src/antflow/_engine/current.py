@@ -95,11 +95,12 @@ def set_task_status(text: str, min_interval: float = 0.0) -> bool:
         return False
     stage, worker = seat
     now = stage.run.timers.now()
+    key = worker.item.key
     if worker.status is not None:
         item, _, when = worker.status
-        if item is worker.item and now - when < min_interval:
+        if item == key and now - when < min_interval:
             return False
-    worker.status = (worker.item, safe_str(text), now)
+    worker.status = (key, safe_str(text), now)
     return True
 
 

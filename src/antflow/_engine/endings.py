@@ -20,7 +20,7 @@ from antflow._core.result import Outcome
 from antflow._core.stage import StageCallback, retry_policy
 from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
 from antflow._core.waits import Wait, discard
-from antflow._engine.attempt import Answer, own_failure
+from antflow._engine.attempt import Answer
 from antflow._engine.expansion import ENDS_HERE, Expanded, is_drop
 from antflow._engine.limits import slots_given_back
 from antflow._engine.tracebacks import call_apart, trimmed
@@ -157,7 +157,7 @@ class Endings:
             self._run.reorder.expect(child.sequence_id)
         wait = self._recorder.emitted(child, worker, value, self._now())
         try:
-            await self._tell(worker, wait, "", None, child, None, None)
+            await self._hear_out(worker, wait)
         except BaseException:
             discard(self.put_on(child, value))
             raise
@@ -323,11 +323,10 @@ class Endings:
         Raises:
             asyncio.CancelledError: It is not theirs, the worker is cancelled; the item is given up.
         """
-        try:
-            return own_failure(error, name or worker.task or "")
-        except asyncio.CancelledError:
+        if self._stage.is_called_off(worker):
             self.give_up(envelope, worker)
-            raise
+            raise error
+        return TaskFailedError(name or worker.task or "", error)
 
     def interrupt(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> None:
         """User's code raised `KeyboardInterrupt`, `SystemExit` or their like: end the run with it.
@@ -399,6 +398,11 @@ class Endings:
         finally:
             worker.wait_ends(self._now())
 
+    async def _hear_out(self, worker: WorkerBook, wait: Wait) -> None:
+        """Wait for the observers; the run does not end meanwhile."""
+        with self._run.delivery():
+            await self._room(worker, wait)
+
     async def _tell(
         self,
         worker: WorkerBook,
@@ -410,8 +414,14 @@ class Endings:
         value: Any,
     ) -> None:
         """Wait for the observers, then call ``callback(id, subject, payload)``."""
+        try:
+            # A request to cancel that the try has left must not hit those who are told of it.
+            await self._stage.absorb_cancel(worker)
+        except BaseException:
+            discard(wait)
+            raise
         with self._run.delivery():
-            await self._room(worker, wait)
+            await self._hear_out(worker, wait)
             if callback is not None:
                 payload = {
                     "id": envelope.id,

@@ -83,6 +83,8 @@ async def expand(
                         envelope.children = made + 1
                         await stage.endings.emit(envelope, worker, child, made)
                 made += 1
+                child = None
+            step = None  # it may be long until the next one
 
 
 def is_drop(value: Any) -> bool:
@@ -103,6 +105,7 @@ async def _each(stage: StageRun, values: Any) -> AsyncGenerator[Iterable[Any], N
         try:
             async for value in values:
                 yield [value]
+                value = None  # it may be long until the next one
         finally:
             if (close := getattr(values, "aclose", None)) is not None:
                 await close()

@@ -9,8 +9,8 @@ cancelled; so nothing of a run is ever left behind.
 The `asyncio.Task` objects of a run are few: the supervisor; the workers; a *feeder*, where items
 are not pulled; a keeper for those resources that are entered and left together, and one more while
 a thread does that; at the end one that waits for observers, where somebody is to be told of items
-that no worker had. `Pipeline` adds one for a display, and looks after it. None belongs to an item,
-but those in which a stage with ``isolate_context`` makes its calls.
+that no worker had. `Pipeline` adds one for a display, and looks after it. None belongs to an item;
+but a worker goes on in another one where an item left context variables behind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from itertools import count
 from signal import Signals
-from typing import Any
+from typing import Any, TypeVar
 
 from antflow._core import readings
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
@@ -65,6 +65,8 @@ from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources
 from antflow._engine.source import IterableSource
 from antflow._engine.stage_run import StageRun
+
+T = TypeVar("T")
 
 logger = logging.getLogger("antflow")
 
@@ -280,6 +282,7 @@ class Run:
         """Take in items of an async iterable, each as it comes. See `feed`."""
         async for raw in items:
             await self.feed((raw,), stage, priority)
+            raw = None  # it may be long until the next
 
     def close_intake(self) -> None:
         """No more items but those that the run's own tasks feed; it ends when all are settled.
@@ -403,6 +406,11 @@ class Run:
             raise cancelled
 
     @property
+    def is_called_off(self) -> bool:
+        """Whether all that belongs to the run is being cancelled, by the run or with its loop."""
+        return self.is_cancelling or self._supervisor.cancelling() > 0
+
+    @property
     def is_over(self) -> bool:
         """Whether the run has ended and its books are closed."""
         return self._ended.done()
@@ -507,7 +515,7 @@ class Run:
         task.add_done_callback(self._task_ended)
         return task
 
-    def create_side_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def create_side_task(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start a task in the run's context that somebody else looks after."""
         return self._loop.create_task(
             work, name=f"antflow {self.facts.run_id[:4]} {name}", context=self._context.copy()
@@ -604,6 +612,7 @@ class Run:
                 items = aiter(items)
                 async for raw in items:
                     await self.feed((raw,))
+                    raw = None  # it may be long until the next
         except Exception as error:
             if not self.intake.has_ended:
                 failure = error

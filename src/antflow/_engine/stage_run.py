@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from antflow._core.envelope import Envelope
+from antflow._core.errors import TaskFailedError
 from antflow._core.ledger import WorkerBook
 from antflow._core.readings import StageGauge
 from antflow._core.stage import Stage, capacity, lowest_concurrency, most_retries_waiting
-from antflow._engine.attempt import Answer, Attempt, own_failure
+from antflow._engine.attempt import Answer, Attempt
 from antflow._engine.batches import Batches
 from antflow._engine.call_limits import CallLimits
 from antflow._engine.calls import Call, is_async
@@ -25,6 +28,8 @@ from antflow._engine.worker import work
 
 if TYPE_CHECKING:
     from antflow._engine.run import Run
+
+T = TypeVar("T")
 
 
 class StageRun:
@@ -49,7 +54,7 @@ class StageRun:
         self._worker_seconds = 0.0
         self._alive: set[int] = set()
         self._serving: dict[int, asyncio.Task[Any]] = {}
-        self.isolated: dict[asyncio.Task[Any], WorkerBook] = {}
+        self._called_off: set[int] = set()
         self._vacant = list(reversed(range(description.workers)))
         self.channel: Channel[Envelope] = Channel(
             capacity(description), recruit=self._recruit, has_more=run.intake_is_hungry(index)
@@ -121,38 +126,123 @@ class StageRun:
         return True
 
     async def _serve(self, worker: WorkerBook) -> None:
-        current_seat.set((self, worker))
-        running = asyncio.current_task()
-        assert running is not None
-        self._serving[worker.index] = running
+        with self._seated(worker):
+            try:
+                goes_on = await self._work(worker)
+                while goes_on:
+                    goes_on = await self.in_own_task(worker, self._work(worker))
+            finally:
+                await self._leave(worker)
+
+    async def _work(self, worker: WorkerBook) -> bool:
+        """Work until the worker is to leave, or to go on in another task; see `work`."""
         try:
             if self.batches is not None:
-                await self.batches.work(worker)
-            else:
-                await work(self, worker)
+                return await self.batches.work(worker)
+            return await work(self, worker)
+        except asyncio.CancelledError:
+            if self.is_called_off(worker):
+                raise
+            return True  # it came from outside, and no item was in hand that could answer for it
+
+    async def in_own_task(self, worker: WorkerBook, work: Coroutine[Any, Any, T]) -> T:
+        """Have a worker do something in an `asyncio.Task` whose context is that of the run."""
+        task = self.run.create_side_task(
+            self._result_or_error(worker, work), f"{self.name}-W{worker.index}"
+        )
+        try:
+            result, error = await task
         finally:
+            work.close()  # in case it never began
+        if error is not None:
+            raise error
+        return cast("T", result)
+
+    async def _result_or_error(
+        self, worker: WorkerBook, work: Coroutine[Any, Any, T]
+    ) -> tuple[T | None, BaseException | None]:
+        # A task lets KeyboardInterrupt and SystemExit out into the event loop.
+        with self._seated(worker):
             try:
-                await self._leave(worker)
-            finally:
+                return await work, None
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # why: raised again by whoever awaits this
+                return None, error
+
+    @contextmanager
+    def _seated(self, worker: WorkerBook) -> Iterator[None]:
+        """Inside, the running `asyncio.Task` is the worker's."""
+        running = asyncio.current_task()
+        assert running is not None
+        current_seat.set((self, worker))
+        outer = self._serving.get(worker.index)
+        self._serving[worker.index] = running
+        try:
+            yield
+        finally:
+            if outer is None:
                 del self._serving[worker.index]
-                self._alive.discard(worker.index)
-                if worker.index < self.active_count:
-                    self._vacant.append(worker.index)
-                    self.channel.ring()
+            else:
+                self._serving[worker.index] = outer
+
+    def has_left_context(self, before: Context) -> bool:
+        """Whether the running task's context variables are not those of ``before`` any more."""
+        try:
+            return self.description.isolate_context and copy_context() != before
+        except Exception:  # values that cannot be compared, like arrays of numpy
+            return True
+
+    # Cancelled, and by whom
+
+    def is_called_off(self, worker: WorkerBook) -> bool:
+        """Whether the run itself has cancelled a worker.
+
+        How often its `asyncio.Task` was asked to cancel says nothing of that. Client libraries
+        cancel the task that calls them, for a timeout of their own, and some do not take it back.
+        """
+        return self.run.is_called_off or worker.index in self._called_off
+
+    def running(self, worker: WorkerBook) -> asyncio.Task[Any]:
+        """The `asyncio.Task` in which a worker works at present."""
+        return self._serving[worker.index]
+
+    async def absorb_cancel(self, worker: WorkerBook) -> None:
+        """Take back what is left of requests to cancel a worker that were not the run's.
+
+        Raises:
+            asyncio.CancelledError: The run has asked, too.
+        """
+        running = self._serving[worker.index]
+        if not running.cancelling():
+            return
+        if not self.is_called_off(worker):
+            while running.uncancel():
+                pass
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)  # the last one may not have arrived
+        if self.is_called_off(worker):
+            raise asyncio.CancelledError
 
     def worker_of(self, task: asyncio.Task[Any]) -> WorkerBook | None:
         """The worker whose `asyncio.Task` this is, if it is one's. Any thread may ask."""
         for index, serving in tuple(self._serving.items()):
             if serving is task:
                 return self.run.ledger.stages[self.index].workers.get(index)
-        return self.isolated.get(task)
+        return None
 
     async def _leave(self, worker: WorkerBook) -> None:
-        if self.description.resource_scope == "worker":
-            resources = self._resources.pop(worker.index, None)
-            if resources is not None:
-                await self.run.outlive(resources.close)
-        await self.runner.leave(worker)
+        try:
+            if self.description.resource_scope == "worker":
+                resources = self._resources.pop(worker.index, None)
+                if resources is not None:
+                    await self.run.outlive(resources.close)
+            await self.runner.leave(worker)
+        finally:
+            self._alive.discard(worker.index)
+            if worker.index < self.active_count:
+                self._vacant.append(worker.index)
+                self.channel.ring()
 
     async def receive(self, worker: WorkerBook) -> Envelope | None:
         """The next item for a worker that found none, or ``None`` when it is to leave."""
@@ -198,7 +288,7 @@ class StageRun:
         """
         worker.wait_begins("limit", self.run.timers.now())
         if self.channel.is_closed:
-            self._serving[worker.index].cancel()
+            self._call_off(worker.index)
         try:
             await wait
         finally:
@@ -209,9 +299,13 @@ class StageRun:
 
         Not those in the middle of one whose calls wait for a limit: it is let end.
         """
-        for index, task in self._serving.items():
+        for index in self._serving:
             if self.run.ledger.stages[self.index].worker(index).own_wait == "limit":
-                task.cancel()
+                self._call_off(index)
+
+    def _call_off(self, index: int) -> None:
+        self._called_off.add(index)
+        self._serving[index].cancel()
 
     def abandon(self, worker: WorkerBook, thread: asyncio.Future[Any]) -> None:
         """A worker's thread goes on although nobody waits for its task any more."""
@@ -274,7 +368,9 @@ class StageRun:
                 if not self.description.limits or not self.endings.hold_batch(rest, error, task):
                     raise
             except asyncio.CancelledError as error:
-                raise own_failure(error, worker.task or "") from error
+                if self.is_called_off(worker):
+                    raise
+                raise TaskFailedError(worker.task or "", error) from error
             await self.endings.outlast_thread(worker)
 
     def settle_all(self) -> list[Awaitable[None]]:

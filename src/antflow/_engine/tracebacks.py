@@ -1,14 +1,21 @@
-"""Errors that are kept, and nothing of the engine with them.
+"""Errors that are kept, and nothing else with them.
 
-A failed item's error is kept by its result and by a tracker, long after its run is over. The frames
-in its traceback hold their local variables, and a finished frame holds the one that called it: with
-one frame of the engine the whole run would be kept.
+The error of a failed item is kept by its result and by a tracker, long after its run is over. Its
+traceback is made of frames, and a frame keeps alive its local variables (pages, connections) and,
+once it has finished, the frame that called it: in Python 3.12 and later a coroutine's too. One kept
+error would keep the whole run.
+
+So a kept traceback is made of *outlines*: frames of generators that never run. They have the file,
+the function, the line and the columns of the real ones, and so look the same when printed; they
+have no variables and no caller.
+
+The engine's own frames, and asyncio's, are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import TracebackType
+from types import CodeType, FrameType, FunctionType, GeneratorType, TracebackType
 from typing import Any, TypeVar
 
 from antflow._core.stage import task_name
@@ -18,44 +25,124 @@ E = TypeVar("E", bound=BaseException)
 PASSED_THROUGH = ("antflow._engine", "asyncio", "contextlib", "contextvars", "concurrent")
 """Modules whose frames stand between the user's, or before them."""
 
+MOST_OUTLINES = 1000
+"""Functions whose outline is remembered: making one costs more than using it."""
+
+_outlines: dict[int, tuple[CodeType, CodeType]] = {}
+
+# Read from BaseException itself: the user's class may have properties of these names.
+_cause = BaseException.__dict__["__cause__"].__get__
+_context = BaseException.__dict__["__context__"].__get__
+_traceback = BaseException.__dict__["__traceback__"].__get__
+_members = BaseExceptionGroup.__dict__["exceptions"].__get__
+
 
 def trimmed(error: E) -> E:
-    """Cut the engine's frames, and asyncio's, off an error and off all that led to it."""
-    todo: list[BaseException | None] = [error]
+    """Replace the traceback of an error, and of all that led to it, by an outline of it."""
+    todo: list[Any] = [error]
     seen: set[int] = set()
     while todo:
         each = todo.pop()
-        if each is None or id(each) in seen:
+        if not issubclass(type(each), BaseException) or id(each) in seen:
             continue
         seen.add(id(each))
-        each.with_traceback(_without_engine(each.__traceback__))
-        todo += [each.__cause__, each.__context__, getattr(each, "original_exception", None)]
-        if isinstance(each, BaseExceptionGroup):
-            todo += each.exceptions
+        BaseException.with_traceback(each, _outlined(_traceback(each)))
+        todo += [_cause(each), _context(each), _original(each)]
+        if issubclass(type(each), BaseExceptionGroup):
+            todo += _members(each)
     return error
 
 
 def call_apart(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function of the user's from a frame that, when it has ended, leads no further back."""
+    """Call a plain function of the user's as if from a coroutine: without ``StopIteration``."""
     return next(_apart(function, args, kwargs))
 
 
 def _apart(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[Any]:
-    # A generator that has ended has no caller. It cannot raise StopIteration, nor can a coroutine.
     try:
         yield function(*args, **kwargs)
     except StopIteration as error:
         raise RuntimeError(f"{task_name(function)} raised StopIteration") from error
 
 
-def _without_engine(traceback: TracebackType | None) -> TracebackType | None:
-    kept: list[TracebackType] = []
-    while traceback is not None:
-        module = str(traceback.tb_frame.f_globals.get("__name__", ""))
-        if not any(module == name or module.startswith(f"{name}.") for name in PASSED_THROUGH):
-            kept.append(traceback)
+def _original(error: BaseException) -> object:
+    try:
+        return getattr(error, "original_exception", None)
+    except Exception:  # a property of the user's
+        return None
+
+
+def _outlined(traceback: TracebackType | None) -> TracebackType | None:
+    """An outline of a traceback, without the engine's frames.
+
+    An error that was kept before, and raised again since, has its earlier outline at the end. That
+    stays, unless it passes a place where the error was raised now: one object that is raised again
+    and again, for a thousand items, must not grow by a frame each time.
+    """
+    fresh: list[TracebackType] = []
+    while traceback is not None and not _is_outline(traceback.tb_frame):
+        if not _is_passed_through(traceback.tb_frame):
+            fresh.append(traceback)
         traceback = traceback.tb_next
-    following: TracebackType | None = None
-    for each in reversed(kept):
-        following = TracebackType(following, each.tb_frame, each.tb_lasti, each.tb_lineno)
-    return following
+    if fresh and _passes(traceback, fresh[0]):
+        traceback = None
+    for each in reversed(fresh):
+        outline = _outline_of(each.tb_frame)
+        traceback = TracebackType(traceback, outline, each.tb_lasti, each.tb_lineno)
+    return traceback
+
+
+def _is_passed_through(frame: FrameType) -> bool:
+    module = frame.f_globals.get("__name__")
+    if type(module) is not str:
+        return False
+    return any(module == name or module.startswith(f"{name}.") for name in PASSED_THROUGH)
+
+
+def _passes(traceback: TracebackType | None, place: TracebackType) -> bool:
+    while traceback is not None:
+        if _place(traceback) == _place(place):
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _place(traceback: TracebackType) -> tuple[str, str, int]:
+    code = traceback.tb_frame.f_code
+    return code.co_filename, code.co_qualname, traceback.tb_lineno
+
+
+def _outline() -> Iterator[None]:
+    yield
+
+
+_OUTLINE = _outline.__code__.replace(co_names=("an outline of a frame",))
+_NOTHING = _OUTLINE.co_code[-2:]
+"""The last instruction; it is never reached, and fills an outline up to the length it has to have.
+"""
+
+
+def _is_outline(frame: FrameType) -> bool:
+    return frame.f_code.co_names == _OUTLINE.co_names
+
+
+def _outline_of(frame: FrameType) -> FrameType:
+    code = frame.f_code
+    kept, outline = _outlines.get(id(code), (None, _OUTLINE))
+    if kept is not code:
+        if len(_outlines) >= MOST_OUTLINES:
+            _outlines.clear()
+        # Positions are looked up by the offset of an instruction, so there must be as many.
+        missing = len(code.co_code) - len(_OUTLINE.co_code)
+        outline = _OUTLINE.replace(
+            co_filename=code.co_filename,
+            co_name=code.co_name,
+            co_qualname=code.co_qualname,
+            co_firstlineno=code.co_firstlineno,
+            co_linetable=code.co_linetable,
+            co_code=_OUTLINE.co_code + _NOTHING * (missing // len(_NOTHING)),
+        )
+        _outlines[id(code)] = code, outline
+    generator: GeneratorType[None, None, None] = FunctionType(outline, frame.f_globals)()
+    assert generator.gi_frame is not None  # only one that has ended has none
+    return generator.gi_frame

@@ -14,7 +14,6 @@ from antflow._core.checks import check_seconds
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled, RetryAfter, TaskFailedError, WorkerLostError
 from antflow._core.stage import retry_policy
-from antflow._engine.attempt import own_failure
 from antflow._engine.tracebacks import call_apart
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Judge:
             fault.__cause__ = error
             error, seconds = fault, None
         except asyncio.CancelledError as fault:
-            error, seconds = own_failure(fault, "hold_on"), None
+            error, seconds = TaskFailedError("hold_on", fault), None
         if seconds is not None:
             return Verdict(about, error, hold=seconds)
         if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure
@@ -92,7 +91,7 @@ class Judge:
             fault.__cause__ = error
             return Verdict(about, fault)
         except asyncio.CancelledError as fault:
-            return Verdict(about, own_failure(fault, "wait"))
+            return Verdict(about, TaskFailedError("wait", fault))
 
     def _held(self, envelope: Envelope, error: Exception) -> float | None:
         if _holds(envelope) >= self._options.max_holds:

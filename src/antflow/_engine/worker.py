@@ -7,11 +7,16 @@ item: a task that does not suspend costs no turn of the event loop.
 An item that was taken is in the worker's hands, until one of the recorder's methods that end a
 visit was called and the item was put on. Between the two, whatever is raised here, the item is
 settled.
+
+One `asyncio.Task` serves thousands of items, and none of them may notice another. So nothing that
+an item left behind reaches the next: not what it bound in context variables (then the loop ends,
+and the worker goes on in a new task), not a request to cancel the task, not its value.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from antflow._core.ledger import WorkerBook
@@ -21,22 +26,38 @@ if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
 
 
-async def work(stage: StageRun, worker: WorkerBook) -> None:
+async def work(stage: StageRun, worker: WorkerBook) -> bool:
     """Work for a stage until its channel is closed or the worker is retired.
 
     Cancellation: the item in hand is settled as cancelled.
+
+    Returns:
+        Whether the worker is to go on in another `asyncio.Task`, because the context of this one is
+        no longer what it was.
     """
     run, recorder, take, now = stage.run, stage.recorder, stage.take, stage.run.timers.now
     skip_if, on_success = stage.description.skip_if, stage.description.on_success
     attempt, next_channel, endings = stage.attempt, stage.next_channel, stage.endings
     plain_types = endings.plain_types
+    isolates, context = stage.description.isolate_context, copy_context()
+    cancel_requests = stage.running(worker).cancelling
     time = now()
     while worker.index < stage.active_count:
+        value = None  # the one before may be large, and the next item slow
+        if cancel_requests():
+            await stage.absorb_cancel(worker)
+        if isolates:
+            # Where nothing was bound, the two are compared by one pointer.
+            try:
+                if context != (context := copy_context()):
+                    return True
+            except Exception:  # values that cannot be compared, like arrays of numpy
+                return True
         envelope = take()
         if envelope is None:
             envelope = await stage.receive(worker)
             if envelope is None:
-                return
+                return False
             time = now()
         if skip_if is not None and not envelope.attempts:
             passes = await endings.passes_by(envelope, worker)
@@ -61,7 +82,7 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
             await endings.tried_in_vain(envelope, worker, failure)
         except BaseException as error:  # why: it ends the run, in order; see `interrupt`
             endings.interrupt(error, envelope, worker)
-            return
+            return False
         else:
             is_new = type(value) not in plain_types
             if is_new and await endings.ends_here(envelope, worker, value):
@@ -94,3 +115,4 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
             if time < run.turn_ends:
                 continue
         time = await stage.give_way(worker)
+    return False

@@ -1,0 +1,430 @@
+"""One worker's task serves thousands of items: nothing of one of them reaches the next."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from antflow import Limit, Pipeline, RunResults, Stage, StatusTracker, set_task_status
+from antflow.testing import run_virtual
+
+tenant: ContextVar[Any] = ContextVar("tenant", default=None)
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "timeout": {"timeout": 60},
+    "limit": {"limits": [Limit(concurrency=1)]},
+    "one at a time": {"task_concurrency_limits": {"one_at_a_time": 1}},
+    "per_stage": {"retry": "per_stage"},
+    "batch": {"batch": 1},
+    "expand": {"expand": True},
+    "skip_if": {"skip_if": lambda item: False},
+    "callbacks": {"on_success": lambda *_: None, "on_failure": lambda *_: None},
+}
+
+
+def as_task(kind: str, work: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Any]:
+    """The same work, as a task of a stage of this kind."""
+    if kind == "batch":
+
+        async def on_batch(items: Sequence[Any]) -> list[Any]:
+            return [await work(item) for item in items]
+
+        return on_batch
+    if kind == "expand":
+
+        async def children(item: Any) -> AsyncIterator[Any]:
+            yield await work(item)
+
+        return children
+
+    async def one_at_a_time(item: Any) -> Any:
+        return await work(item)
+
+    return work if kind != "one at a time" else one_at_a_time
+
+
+def run_kind(
+    kind: str, work: Callable[[Any], Awaitable[Any]], items: Any = range(6), **options: Any
+) -> RunResults[Any]:
+    options = {"task_attempts": 1, "stage_attempts": 1, **KINDS[kind], **options}
+    if "limits" in options:
+        options["limits"] = [Limit(concurrency=1)]
+    stage = Stage("Work", 1, [as_task(kind, work)], **options)
+    return run_virtual(lambda: Pipeline([stage]).run(items))
+
+
+# Context variables
+
+
+@pytest.mark.parametrize("suspends", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_item_sees_no_context_of_the_one_before(kind: str, fails: bool, suspends: bool) -> None:
+    """What a task binds is gone for the next item, however the try ends."""
+    seen: list[Any] = []
+
+    async def work(item: int) -> int:
+        seen.append(tenant.get())
+        if item % 2 == 0:
+            tenant.set(item)
+        if suspends:
+            await asyncio.sleep(1)
+        if fails and item % 2 == 0:
+            raise ValueError
+        return item
+
+    results = run_kind(kind, work)
+    assert seen == [None] * 6
+    assert len(results.failed) == (3 if fails else 0)
+
+
+def test_try_sees_no_context_of_the_one_before() -> None:
+    """A second try begins with the caller's context, as the first did."""
+    seen: list[Any] = []
+
+    async def work(item: int) -> int:
+        seen.append(tenant.get())
+        tenant.set(item)
+        if len(seen) < 4:
+            raise ValueError
+        return item
+
+    async def main() -> None:
+        tenant.set("caller's")
+        for retry in ("per_task", "per_stage"):
+            seen.clear()
+            options: dict[str, Any] = {"task_attempts": 4, "stage_attempts": 4}
+            options["task_wait_seconds"] = 0
+            stage = Stage("Work", 1, [work], retry=retry, **options)
+            assert len(await Pipeline([stage]).run([1])) == 1
+            assert seen == ["caller's"] * 4
+
+    run_virtual(main)
+
+
+def test_items_of_a_failed_batch_are_tried_alone_each_in_a_context_of_its_own() -> None:
+    """A batch that fails is tried item by item, and none sees what another has bound."""
+    seen: list[Any] = []
+
+    async def work(items: list[int]) -> list[int]:
+        seen.append(tenant.get())
+        tenant.set(items)
+        if len(items) > 1:
+            raise ValueError
+        return items
+
+    stage = Stage("Work", 1, [work], batch=3, task_attempts=1)
+    results = run_virtual(lambda: Pipeline([stage]).run(range(3)))
+    assert (len(results), seen) == (3, [None] * 4)
+
+
+def test_later_tasks_and_callbacks_see_what_a_task_bound() -> None:
+    """Within one try, and for the item's own callbacks, the context is one."""
+    seen: list[Any] = []
+
+    async def bind(item: int) -> int:
+        tenant.set(item)
+        return item
+
+    async def look(item: int) -> int:
+        seen.append(("task", tenant.get()))
+        return item
+
+    def told(*_: Any) -> None:
+        seen.append(("callback", tenant.get()))
+
+    stages = [Stage("Work", 1, [bind, look], on_success=told), Stage("Next", 1, [look])]
+    run_virtual(lambda: Pipeline(stages).run([1, 2]))
+    assert sorted(seen, key=str) == [
+        ("callback", 1),
+        ("callback", 2),
+        ("task", 1),
+        ("task", 2),
+        ("task", None),
+        ("task", None),
+    ]
+
+
+class Incomparable:
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+def test_context_with_values_that_cannot_be_compared(batch: int | None) -> None:
+    """A variable whose values raise when they are compared is kept apart like any other."""
+    mine, seen = Incomparable(), []
+
+    async def work(item: Any) -> Any:
+        seen.append(tenant.get() is mine)
+        tenant.set(Incomparable())
+        return item
+
+    async def main() -> RunResults[Any]:
+        tenant.set(mine)
+        return await Pipeline([Stage("Work", 1, [work], batch=batch)]).run(range(4))
+
+    assert len(run_virtual(main)) == 4
+    assert seen == [True] * 4
+
+
+def test_worker_keeps_its_place_and_resources_when_an_item_bound_something() -> None:
+    """A worker that goes on with a clean context is the same worker, with the same resources."""
+    entered: list[str] = []
+
+    class Connection:
+        async def __aenter__(self) -> Connection:
+            entered.append("in")
+            return self
+
+        async def __aexit__(self, *_: Any) -> None:
+            entered.append("out")
+
+    workers: set[str] = set()
+
+    async def work(item: int, connection: Connection) -> int:
+        tenant.set(item)
+        workers.update(
+            name for name, state in pipeline.get_worker_states().items() if state.status == "busy"
+        )
+        return item
+
+    options: dict[str, Any] = {"resources": {"connection": Connection}, "resource_scope": "worker"}
+    pipeline = Pipeline([Stage("Work", 1, [work], **options)])
+    assert len(run_virtual(lambda: pipeline.run(range(20)))) == 20
+    assert (workers, entered) == ({"Work-W0"}, ["in", "out"])
+
+
+# Requests to cancel
+
+
+async def cancel_and_return(item: int) -> int:
+    running = asyncio.current_task()
+    assert running is not None
+    running.cancel()
+    return item
+
+
+async def cancel_and_swallow(item: int) -> int:
+    running = asyncio.current_task()
+    assert running is not None
+    running.cancel()
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        pass
+    return item
+
+
+async def cancel_and_fail(item: int) -> int:
+    await cancel_and_swallow(item)
+    raise TimeoutError("the client's own")
+
+
+LEFT_BEHIND = [cancel_and_return, cancel_and_swallow, cancel_and_fail]
+
+
+@pytest.mark.parametrize("leave", LEFT_BEHIND)
+@pytest.mark.parametrize("kind", KINDS)
+def test_item_notices_no_request_to_cancel_the_one_before(
+    kind: str, leave: Callable[[int], Awaitable[int]]
+) -> None:
+    """What a client library left of its own cancellation changes nothing for the next item."""
+    counts: list[int] = []
+
+    async def fails(_: int) -> None:
+        raise ConnectionError
+
+    async def work(item: int) -> int:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+        if item % 3 == 0:
+            return await leave(item)
+        if item % 3 == 1:
+            raise asyncio.CancelledError("the task's own")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fails(item))
+            group.create_task(asyncio.sleep(60))
+        return item
+
+    results = run_kind(kind, work, range(9))
+    assert counts == [0] * 9
+    ok = 0 if leave is cancel_and_fail else 3
+    assert (len(results), len(results.failed)) == (ok, 9 - ok)
+
+
+@pytest.mark.parametrize("leave", LEFT_BEHIND)
+def test_callbacks_hear_of_an_item_that_left_a_request_to_cancel(
+    leave: Callable[[int], Awaitable[int]],
+) -> None:
+    """An async callback is not cut off by what the task before it left behind."""
+    told: list[str] = []
+
+    async def tell(event: Any) -> None:
+        await asyncio.sleep(1)
+        told.append(f"{event.item_id} {event.status} {event.stage}")
+
+    tracker = StatusTracker(on_status_change=tell)
+    stages = [Stage("Work", 1, [leave], task_attempts=1), Stage("Next", 1, [cancel_and_return])]
+    results = run_virtual(lambda: Pipeline(stages, status_tracker=tracker).run([0, 1]))
+    assert len(results) + len(results.failed) == 2
+    for item in (0, 1):
+        history = [f"{e.item_id} {e.status} {e.stage}" for e in tracker.get_history(item)]
+        assert [line for line in told if line.startswith(f"{item} ")] == history
+
+
+def test_run_that_is_cancelled_ends_although_a_task_swallowed_that() -> None:
+    """A worker whose task swallowed the run's own cancellation takes no further item."""
+    begun: list[int] = []
+
+    async def work(item: int) -> int:
+        begun.append(item)
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            pass
+        return item
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await Pipeline([Stage("Work", 1, [work])]).run(range(5), timeout=1)
+
+    run_virtual(main)
+    assert begun == [0]
+
+
+# Memory
+
+
+class Page:
+    """A large thing that can be watched."""
+
+
+alive: weakref.WeakSet[Page] = weakref.WeakSet()
+
+
+def page() -> Page:
+    made = Page()
+    alive.add(made)
+    return made
+
+
+def pages(count: int) -> Iterator[Page]:
+    for _ in range(count):
+        yield page()
+
+
+async def pages_later(count: int, gate: asyncio.Event) -> AsyncIterator[Page]:
+    for _ in range(count):
+        yield page()
+    await gate.wait()
+
+
+async def through(item: Page) -> Page:
+    connection = page()  # a local variable
+    set_task_status("at work")
+    await asyncio.sleep(1)
+    del connection
+    return page()
+
+
+async def fails(item: Page) -> Page:
+    connection = page()
+    await asyncio.sleep(1)
+    raise ValueError(str(type(connection)))
+
+
+@pytest.mark.parametrize("source", ["fed", "async"])
+@pytest.mark.parametrize("work", [through, fails])
+@pytest.mark.parametrize("kind", KINDS)
+def test_settled_item_is_not_kept_by_idle_workers(
+    kind: str, work: Callable[[Page], Awaitable[Page]], source: str
+) -> None:
+    """While workers wait for the next item, nothing of those before is alive."""
+    options = {"task_attempts": 2, "task_wait_seconds": 0.5, "stage_attempts": 2, **KINDS[kind]}
+    if "limits" in options:
+        options["limits"] = [Limit(concurrency=1)]
+    stage = Stage("Work", 2, [as_task(kind, work)], **options)
+
+    async def last(item: Page) -> None:
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        stages = [stage, Stage("Last", 1, [last])]
+        pipeline = Pipeline(stages, collect_results=False, status_tracker=StatusTracker())
+        gate = asyncio.Event()
+        async with pipeline.open() as run:
+            if source == "fed":
+                await run.feed(pages(5))
+                feeding = None
+            else:
+                feeding = asyncio.ensure_future(run.feed(pages_later(5, gate)))
+            await asyncio.sleep(60)
+            assert run.stats().items_in_flight == 0
+            gc.collect()
+            kept = len(alive)
+            gate.set()
+            if feeding is not None:
+                await feeding
+        assert kept == 0
+
+    alive.clear()
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kept_error_keeps_no_variables_of_the_task(kind: str) -> None:
+    """A result keeps the error, and of the failed item what went in; no local of a frame."""
+
+    async def deeper() -> None:
+        local = page()
+        await asyncio.sleep(1)
+        raise KeyError(type(local).__name__)
+
+    async def work(item: int) -> Any:
+        local = page()
+        try:
+            await deeper()
+        except KeyError as error:
+            raise ValueError(type(local).__name__) from error
+
+    alive.clear()
+    results = run_kind(kind, work, range(3))
+    gc.collect()
+    assert len(alive) == 0
+    assert len(results.failed) == 3
+
+
+def test_child_that_is_settled_is_not_kept_while_the_next_is_made() -> None:
+    """An expanding task that takes its time keeps none of the items it has made so far."""
+    gate = asyncio.Event()
+
+    async def children(item: int) -> AsyncIterator[Page]:
+        yield page()
+        yield page()
+        await gate.wait()
+
+    async def last(item: Page) -> None:
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        stages = [Stage("Expand", 1, [children], expand=True), Stage("Last", 1, [last])]
+        async with Pipeline(stages, collect_results=False).open() as run:
+            await run.feed([1])
+            await asyncio.sleep(60)
+            gc.collect()
+            assert len(alive) == 0
+            gate.set()
+
+    alive.clear()
+    run_virtual(main)
