@@ -382,6 +382,25 @@ def test_settled_item_is_not_kept_by_idle_workers(
     run_virtual(main)
 
 
+def test_context_variable_of_a_settled_item_is_not_kept() -> None:
+    """What an item bound goes with it, from the worker's first task as well."""
+
+    async def bind(item: int) -> int:
+        tenant.set(page())
+        return item
+
+    async def main() -> None:
+        async with Pipeline([Stage("Work", 1, [bind])]).open() as run:
+            for item in range(3):
+                await run.feed([item])
+                await asyncio.sleep(1)
+                gc.collect()
+                assert len(alive) == 0
+
+    alive.clear()
+    run_virtual(main)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_kept_error_keeps_no_variables_of_the_task(kind: str) -> None:
     """A result keeps the error, and of the failed item what went in; no local of a frame."""

@@ -129,6 +129,9 @@ class StageRun:
         with self._seated(worker):
             try:
                 goes_on = await self._work(worker)
+                if goes_on:
+                    for variable in copy_context():
+                        variable.set(None)  # what the item bound is not to be kept by this task
                 while goes_on:
                     goes_on = await self.in_own_task(worker, self._work(worker))
             finally:
