@@ -148,6 +148,11 @@ class WorkerBook:
         self.since = now
         self.held_up = 0.0
 
+    def forget_items(self) -> None:
+        """It has nothing in hand, perhaps for long: keep nothing of the last items."""
+        self.given = ()
+        self.status = None
+
     def wait_begins(self, reason: WaitReason, now: float) -> None:
         """From now on the worker waits, for ``reason`` and nothing else."""
         self._book_wait(now)

@@ -47,15 +47,21 @@ class Batches:
                 gathered = await self._gather(worker)
             if gathered is None:
                 return
-            try:
-                for group in _groups(gathered, stage):
-                    if worker.index >= stage.active_count:
-                        break
-                    del gathered[: len(group)]
-                    await self._try(group, worker)
-            finally:
-                self._put_back(gathered)
+            await self._try_all(gathered, worker)
+            del gathered  # the next items may be long in coming
+            worker.forget_items()
             await stage.give_way(worker)
+
+    async def _try_all(self, gathered: list[Envelope], worker: WorkerBook) -> None:
+        """Try what was gathered, as far as the worker is not to leave meanwhile."""
+        try:
+            for group in _groups(gathered, self._stage):
+                if worker.index >= self._stage.active_count:
+                    break
+                del gathered[: len(group)]
+                await self._try(group, worker)
+        finally:
+            self._put_back(gathered)
 
     async def _gather(self, worker: WorkerBook) -> list[Envelope] | None:
         """Items for one batch; ``None`` when there will be no more, or the worker is to leave."""

@@ -156,6 +156,7 @@ class StageRun:
 
     async def receive(self, worker: WorkerBook) -> Envelope | None:
         """The next item for a worker that found none, or ``None`` when it is to leave."""
+        worker.forget_items()
         while not self.channel.is_closed and worker.index < self.active_count:
             if (envelope := self.channel.take()) is not None:
                 return envelope

@@ -34,6 +34,7 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
     while worker.index < stage.active_count:
         envelope = take()
         if envelope is None:
+            value = wait = None  # of the last item: the next may be long in coming
             envelope = await stage.receive(worker)
             if envelope is None:
                 return
@@ -57,8 +58,9 @@ async def work(stage: StageRun, worker: WorkerBook) -> None:
         except Exception as error:
             await endings.tried_in_vain(envelope, worker, error)
         except asyncio.CancelledError as error:
-            failure = endings.own_failure(error, envelope, worker)
-            await endings.tried_in_vain(envelope, worker, failure)
+            await endings.tried_in_vain(
+                envelope, worker, endings.own_failure(error, envelope, worker)
+            )
         except BaseException as error:  # why: it ends the run, in order; see `interrupt`
             endings.interrupt(error, envelope, worker)
             return
