@@ -8,7 +8,8 @@ reported a second time. Only `AsyncExecutor._ended` passes the outcome on to the
 
 A future may be done before its task is: when it was cancelled and the function is still cleaning
 up. The slot is given back by the task, so there are never more calls at work than workers; and who
-cancels on behalf of a caller (`_abandon`) waits for the tasks, so nothing is left behind.
+cancels on behalf of a caller (`_abandon`) waits for the tasks, so nothing is left behind. A plain
+function that is cancelled goes on in its thread, and its slot is free when that has ended.
 """
 
 from __future__ import annotations
@@ -116,8 +117,9 @@ class _Slots:
 class AsyncExecutor:
     """Runs functions, at most ``max_workers`` at a time, in the order in which they came.
 
-    ``async`` functions run in the event loop, plain ones in threads of the executor. Both see the
-    context variables of whoever submitted them. The executor is of one event loop at a time.
+    ``async`` functions run in the event loop, plain ones in threads of the executor, one for each
+    worker at most. Both see the context variables of whoever submitted them. The executor is of one
+    event loop at a time.
 
     As a context manager it ends with its block: what was submitted is finished. If the block
     raises, or is cancelled, everything is cancelled instead, the calls at work too.
