@@ -168,13 +168,14 @@ def test_threads_of_an_executor_are_never_more_than_its_workers(counted: Counted
     assert 1 <= counted.most <= 4
 
 
-def test_executor_takes_no_other_worker_for_a_call_that_waits_for_none(counted: Counted) -> None:
-    """A cancelled function keeps its worker until it has ended; the others go on, each at once."""
+def test_cancelled_function_of_an_executor_keeps_its_worker(counted: Counted) -> None:
+    """Until it has ended: no call is put behind it, and none begins in its place."""
     begun, end = threading.Event(), threading.Event()
+    ended: list[bool] = []
 
     def block() -> None:
         begun.set()
-        end.wait(10)
+        ended.append(end.wait(10))
 
     async def main() -> None:
         async with AsyncExecutor(2) as executor:
@@ -183,9 +184,9 @@ def test_executor_takes_no_other_worker_for_a_call_that_waits_for_none(counted: 
                 await asyncio.sleep(0)
             assert blocked.cancel()
             assert await executor.map(counted.task, range(10)) == [*range(10)]
-            waits = [executor.submit(asyncio.sleep, 1) for _ in range(2)]
-            for _ in range(10):
-                await asyncio.sleep(0)
+            assert not ended
+            waits = [executor.submit(end.is_set), executor.submit(end.wait, 0.1)]
+            assert not await waits[0]
             end.set()
             await executor.wait(waits)
 
