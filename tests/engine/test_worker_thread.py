@@ -291,6 +291,28 @@ ENDS = {
         """,
         "1\n",
     ),
+    "a run that was left in a closed event loop": (
+        """
+        import gc
+        def count():
+            names = [each.name for each in threading.enumerate()]
+            return sum(name.startswith("antflow-") for name in names)
+        async def main():
+            running = asyncio.ensure_future(Pipeline([Stage("A", 2, [slow])]).run(range(1000)))
+            await asyncio.sleep(0.2)
+            print(count())
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+        del loop
+        deadline = time.monotonic() + 10
+        while count() and time.monotonic() < deadline:
+            gc.collect()
+            time.sleep(0.01)
+        print(count())
+        """,
+        "2\n0\n",
+    ),
     "a function at work is waited for": (
         """
         def work(value):
