@@ -52,6 +52,7 @@ OPTIONAL = {"opentelemetry", "uvloop"}
 
 # Names that are not used anywhere, with the reason.
 BANNED: dict[str, str] = {
+    "asyncio.to_thread": "takes a thread of the loop's default executor, which is the user's",
     "asyncio.wait_for": "a Task per call, and in 3.11 it can lose a result: asyncio.timeout",
     "eval": "runs text as code",
     "exec": "runs text as code",

@@ -96,7 +96,7 @@ def test_submit_takes_whatever_can_be_called(
     async def main() -> None:
         executor = AsyncExecutor()
         assert await executor.submit(function, 5) == 5
-        assert (executor._threads is not None) == takes_a_thread
+        assert bool(executor._threads) == takes_a_thread
         await executor.shutdown()
 
     run_virtual(main)

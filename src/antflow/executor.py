@@ -8,18 +8,16 @@ reported a second time. Only `AsyncExecutor._ended` passes the outcome on to the
 
 A future may be done before its task is: when it was cancelled and the function is still cleaning
 up. The slot is given back by the task, so there are never more calls at work than workers; and who
-cancels on behalf of a caller (`_abandon`) waits for the tasks, so nothing is left behind.
+cancels on behalf of a caller (`_abandon`) waits for the tasks, so nothing is left behind. A plain
+function that is cancelled goes on in its thread, and its slot is free when that has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -38,6 +36,7 @@ from antflow._engine.future import (
     seconds_of,
     wait,
 )
+from antflow._engine.worker_thread import WorkerThread
 from antflow.telemetry import task_span
 
 __all__ = ["AsyncExecutor", "AsyncFuture", "WaitStrategy"]
@@ -73,6 +72,7 @@ class _Slots:
         self._unused = iter(range(count))
         self._free: list[int] = []
         self._queue: OrderedDict[asyncio.Future[int], None] = OrderedDict()
+        self._kept: dict[int, asyncio.Future[None]] = {}
 
     @asynccontextmanager
     async def one(self) -> AsyncGenerator[int, None]:
@@ -98,7 +98,14 @@ class _Slots:
                 self._pass_on(turn.result())
             raise
 
+    def keep(self, number: int, until: asyncio.Future[None]) -> None:
+        """A slot is not free at the end of its block, but when something else has ended, too."""
+        self._kept[number] = until
+
     def _pass_on(self, number: int) -> None:
+        if (kept := self._kept.pop(number, None)) is not None:
+            kept.add_done_callback(lambda _: self._pass_on(number))
+            return
         while self._queue:
             turn, _ = self._queue.popitem(last=False)
             if not turn.cancelled():
@@ -110,8 +117,9 @@ class _Slots:
 class AsyncExecutor:
     """Runs functions, at most ``max_workers`` at a time, in the order in which they came.
 
-    ``async`` functions run in the event loop, plain ones in threads of the executor. Both see the
-    context variables of whoever submitted them. The executor is of one event loop at a time.
+    ``async`` functions run in the event loop, plain ones in threads of the executor, one for each
+    worker at most. Both see the context variables of whoever submitted them. The executor is of one
+    event loop at a time.
 
     As a context manager it ends with its block: what was submitted is finished. If the block
     raises, or is cancelled, everything is cancelled instead, the calls at work too.
@@ -143,7 +151,7 @@ class AsyncExecutor:
         self._max_workers = max_workers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = _Slots(max_workers)
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: dict[int, WorkerThread] = {}
         self._calls: dict[asyncio.Task[Outcome], tuple[AsyncFuture[Any], _Call]] = {}
         self._submitted = 0
         self._is_shut_down = False
@@ -454,6 +462,7 @@ class AsyncExecutor:
                 raise RuntimeError("submit(): the executor has calls in another event loop")
             self._loop = loop
             self._slots = _Slots(self._max_workers)
+            self._leave_threads()
             self._calls.clear()
         return loop
 
@@ -485,24 +494,24 @@ class AsyncExecutor:
         async with self._slots.one() as worker_id, call.guard:
             call.has_begun = True
             with task_span(worker_id, call.number):
-                return await self._call(call)
+                return await self._call(call, worker_id)
 
-    async def _call(self, call: _Call) -> Any:
+    async def _call(self, call: _Call, worker_id: int) -> Any:
         if is_async(call.function):
             return await call.function(*call.args, **call.kwargs)
-        return await self._call_in_thread(call)
+        return await self._call_in_thread(call, worker_id)
 
-    async def _call_in_thread(self, call: _Call) -> Any:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._max_workers, "AsyncExecutor")
-        context = copy_context()
-        loop = asyncio.get_running_loop()
-        result, error = await loop.run_in_executor(
-            self._threads, lambda: context.run(_result_or_error, call)
-        )
-        if error is not None:
-            raise error
-        return await result if inspect.isawaitable(result) else result
+    async def _call_in_thread(self, call: _Call, worker_id: int) -> Any:
+        thread = self._threads.get(worker_id)
+        if thread is None:
+            name = f"AsyncExecutor-W{worker_id}"
+            thread = self._threads[worker_id] = WorkerThread(name)
+        try:
+            return await thread.call(partial(call.function, *call.args, **call.kwargs))
+        except asyncio.CancelledError:
+            if thread.at_work is not None and not thread.at_work.done():
+                self._slots.keep(worker_id, thread.at_work)
+            raise
 
     def _ended(self, task: asyncio.Task[Outcome]) -> None:
         """Pass the outcome of a call on to its future, unless that was cancelled before."""
@@ -514,9 +523,13 @@ class AsyncExecutor:
             future._complete(*outcome)
 
     def _end_threads(self) -> None:
-        if self._is_shut_down and not self._calls and self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
+        if self._is_shut_down and not self._calls:
+            self._leave_threads()
+
+    def _leave_threads(self) -> None:
+        for thread in self._threads.values():
+            thread.end()
+        self._threads.clear()
 
 
 def _check_call(fn: object, retries: object, retry_delay: object) -> None:
@@ -534,12 +547,3 @@ async def _abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None
     tasks = [future._task for future in futures if future._task is not None]
     if tasks:
         await asyncio.wait(tasks)
-
-
-def _result_or_error(call: _Call) -> Outcome:
-    # A future is no good carrier of exceptions: it makes a TimeoutError anew, without traceback,
-    # and with a StopIteration it is never done (before Python 3.12).
-    try:
-        return call.function(*call.args, **call.kwargs), None
-    except BaseException as error:  # why: raised again in the event loop
-        return None, error

@@ -9,7 +9,6 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     ExitStack,
     asynccontextmanager,
@@ -26,6 +25,7 @@ import pytest
 
 from antflow._core.errors import PipelineError
 from antflow._engine.resources import Resources
+from antflow._engine.worker_thread import WorkerThread
 from antflow.testing import cancel_at_every_step, run_virtual
 
 
@@ -555,20 +555,12 @@ def test_a_task_group_that_fails_is_left_and_entered_anew() -> None:
 # -- threads --------------------------------------------------------------------------------------
 
 
-class OneThread:
-    """A thread of its own, as a worker with its own resources has one."""
-
-    def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(1)
-
-    def __call__(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
-        return asyncio.get_running_loop().run_in_executor(self.pool, function)
-
-    def __enter__(self) -> OneThread:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.pool.shutdown()
+@contextmanager
+def one_thread() -> Iterator[WorkerThread]:
+    """A thread, as a worker with its own resources has one."""
+    thread = WorkerThread("one thread")
+    yield thread
+    thread.end()
 
 
 def test_sync_resources_live_in_the_thread_they_are_given() -> None:
@@ -578,14 +570,14 @@ def test_sync_resources_live_in_the_thread_they_are_given() -> None:
         return closing(sqlite3.connect(":memory:"))
 
     async def main() -> None:
-        with OneThread() as in_thread:
-            resources = Resources({"db": factory}, "stage Fetch", create_task, in_thread)
+        with one_thread() as thread:
+            resources = Resources({"db": factory}, "stage Fetch", create_task, thread.run)
             connection = (await resources.get())["db"]
-            rows = await in_thread(lambda: connection.execute("select 6 * 7").fetchall())
+            rows = await thread.call(lambda: connection.execute("select 6 * 7").fetchall())
             assert rows == [(42,)]
             await resources.close()
             with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-                await in_thread(lambda: connection.execute("select 1"))
+                await thread.call(lambda: connection.execute("select 1"))
 
     run_virtual(main)
 
@@ -612,8 +604,8 @@ def test_async_resources_are_made_where_the_event_loop_runs(factory: Callable[[]
     """What can be seen to be async is not made in the thread that is for the sync ones."""
 
     async def main() -> None:
-        with OneThread() as in_thread:
-            resources = Resources({"web": factory}, "stage Fetch", create_task, in_thread)
+        with one_thread() as thread:
+            resources = Resources({"web": factory}, "stage Fetch", create_task, thread.run)
             assert isinstance((await resources.get())["web"], Session)
             await resources.close()
 
@@ -637,8 +629,8 @@ def test_sync_resources_are_entered_and_left_in_one_context() -> None:
 
     async def main() -> None:
         tenant.set("acme")
-        with OneThread() as in_thread:
-            resources = Resources({"tenant": as_admin}, "stage Fetch", create_task, in_thread)
+        with one_thread() as thread:
+            resources = Resources({"tenant": as_admin}, "stage Fetch", create_task, thread.run)
             await resources.get()
             await resources.close()
 
@@ -661,8 +653,8 @@ def test_closing_waits_for_a_thread_that_is_just_entering_and_has_it_left() -> N
             lines.append("left")
 
     async def main() -> None:
-        with OneThread() as in_thread:
-            resources = Resources({"slow": Slow}, "stage Fetch", create_task, in_thread)
+        with one_thread() as thread:
+            resources = Resources({"slow": Slow}, "stage Fetch", create_task, thread.run)
             caller = asyncio.create_task(resources.get())
             await asyncio.to_thread(begun.wait, 10.0)
             closing_ = asyncio.create_task(resources.close())
@@ -699,8 +691,8 @@ def test_errors_of_a_thread_come_out_like_others(
     expected = RuntimeError if isinstance(error, StopIteration) else type(error)
 
     async def main() -> None:
-        with OneThread() as in_thread:
-            resources = Resources({"sync": Sync}, "stage Fetch", create_task, in_thread)
+        with one_thread() as thread:
+            resources = Resources({"sync": Sync}, "stage Fetch", create_task, thread.run)
             with pytest.raises(expected):
                 await resources.get()
             await resources.get()

@@ -56,7 +56,7 @@ class Batches:
             if gathered is None:
                 return False
             await self._try_all(gathered, worker, context)
-            del gathered
+            del gathered  # the next items may be long in coming
             await stage.give_way(worker)
         return False
 

@@ -107,7 +107,8 @@ class AsyncFuture(Generic[R]):
         """Stop the call, or never begin it. The future is done at once.
 
         A coroutine gets `asyncio.CancelledError` and keeps its worker until it has ended. A plain
-        function cannot be stopped: it goes on in its thread, and what it returns is dropped.
+        function cannot be stopped: it goes on in its thread, which keeps the worker until then, and
+        what it returns is dropped.
 
         Returns:
             ``False`` if the future was done already.

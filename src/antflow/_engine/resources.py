@@ -22,6 +22,7 @@ from typing import Any
 
 from antflow._core.errors import PipelineError
 from antflow._core.text import clean, safe_repr
+from antflow._engine.worker_thread import Outcome
 
 logger = logging.getLogger("antflow")
 
@@ -29,7 +30,7 @@ LEAVE_SECONDS = 30.0
 """How long leaving one context manager may take, before it is cancelled."""
 
 CreateTask = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
-InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+InThread = Callable[[Callable[[], Any]], "asyncio.Future[Outcome]"]
 Leave = Callable[..., Awaitable[Any]]
 
 
@@ -251,11 +252,10 @@ class Stay:
 
     # Threads
 
-    def _start_in_thread(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
+    def _start_in_thread(self, function: Callable[[], Any]) -> asyncio.Future[Outcome]:
         assert self._in_thread is not None
         # One context for entering and leaving: a context variable is reset where it was set.
-        run = self._context.run
-        return asyncio.ensure_future(self._in_thread(lambda: run(_result_or_error, function)))
+        return self._in_thread(partial(self._context.run, function))
 
 
 def _is_async(manager: Any) -> bool:
@@ -280,15 +280,7 @@ async def _outlast(future: asyncio.Future[Any]) -> asyncio.CancelledError | None
     return cancelled
 
 
-def _result_or_error(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    # A future is no good carrier of exceptions: it does not take StopIteration, for one.
-    try:
-        return function(), None
-    except BaseException as error:  # why: `_result` raises it
-        return None, error
-
-
-def _result(thread: asyncio.Future[Any]) -> Any:
+def _result(thread: asyncio.Future[Outcome]) -> Any:
     result, error = thread.result()
     if error is not None:
         raise error

@@ -30,7 +30,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from itertools import count
@@ -53,7 +52,6 @@ from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage
-from antflow._core.stage_checks import MOST_WORKERS
 from antflow._core.waits import Wait, discard
 from antflow._engine.clock import LoopTimers
 from antflow._engine.current import current_run, current_seat
@@ -167,7 +165,6 @@ class Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeder: asyncio.Task[None] | None = None
         self._dismissed: asyncio.Task[None] | None = None
-        self._threads: ThreadPoolExecutor | None = None
         self._waits: list[Awaitable[None]] = []
         self._crashes: list[Exception] = []
         self._finishing: asyncio.Future[None] = self._loop.create_future()
@@ -551,17 +548,6 @@ class Run:
         await asyncio.sleep(0)
         self.turn_ends = self.timers.now() + LONGEST_TURN
 
-    def in_thread(
-        self, function: Callable[[], Any], threads: ThreadPoolExecutor | None = None
-    ) -> asyncio.Future[Any]:
-        """Run a plain function in one of the run's threads, of which it has one per worker."""
-        if threads is not None:
-            return self._loop.run_in_executor(threads, function)
-        if self._threads is None:
-            # A thread starts only when none is idle, so there are never more than busy workers.
-            self._threads = ThreadPoolExecutor(MOST_WORKERS, "antflow")
-        return self._loop.run_in_executor(self._threads, function)
-
     async def resources_of(self, factories: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
         """What these resources are in this run; entered if this is the first use."""
         values: dict[str, Any] = {}
@@ -771,11 +757,6 @@ class Run:
             await stage.close()
         for resources in reversed(self._resources.values()):
             await self.outlive(resources.close)
-        for stage in self.stages:
-            for thread in stage.abandoned.values():
-                thread.cancel()  # nobody is going to hear of its end
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _until_tasks_have_ended(self) -> None:
         while self._tasks:

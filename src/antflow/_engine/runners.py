@@ -18,6 +18,7 @@ from antflow._engine.child_main import refuse_unguarded
 from antflow._engine.current import seat_here
 from antflow._engine.processes import ProcessSeat
 from antflow._engine.tracebacks import call_apart
+from antflow._engine.worker_thread import Outcome, WorkerThread, take_over
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -72,13 +73,13 @@ class Inline:
 
 
 class Threads:
-    """The usual place: threads of the run, one per busy worker.
+    """The usual place: a thread for each worker, started when it is first needed.
 
     A thread cannot be stopped. One whose task ran into its timeout goes on, and its worker waits
     for it before it takes anything new: there are never more threads than workers.
 
-    A worker with resources of its own has a thread of its own for them, because some, like a
-    connection of `sqlite3`, are bound to the thread they were made in.
+    Resources of a worker's own are entered and left in its thread, because some, like a connection
+    of `sqlite3`, are bound to the thread they were made in.
     """
 
     shares_memory = True
@@ -86,48 +87,29 @@ class Threads:
 
     def __init__(self, stage: StageRun) -> None:
         self._stage = stage
-        options = stage.description
-        self._keeps_threads = bool(options.resources) and options.resource_scope == "worker"
-        self._own: dict[int, ThreadPoolExecutor] = {}
+        self._threads: dict[int, WorkerThread] = {}
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
         worker = seat_here()[1]
-        context = copy_context()
-        future = self._stage.run.in_thread(
-            lambda: context.run(_result_or_error, task, args, kwargs), self._own_thread(worker)
-        )
+        thread = self.thread_of(worker)
         try:
-            await asyncio.wait([future])
+            return await thread.call(partial(call_apart, task, *args, **kwargs))
         except asyncio.CancelledError:
-            if not future.done():
-                self._stage.abandon(worker, future)
+            if thread.at_work is not None and not thread.at_work.done():
+                self._stage.abandon(worker, thread.at_work)
             raise
-        result, error = future.result()
-        if error is not None:
-            raise error
-        return await result if isawaitable(result) else result
 
-    def in_own_thread(self, worker: WorkerBook) -> Callable[[Callable[[], Any]], Any] | None:
-        """Runs a function in the very thread that a worker's tasks run in."""
-        own = self._own_thread(worker)
-        return None if own is None else partial(_in, self._stage, own)
+    def thread_of(self, worker: WorkerBook) -> WorkerThread:
+        """The thread that a worker's plain functions run in."""
+        thread = self._threads.get(worker.index)
+        if thread is None:
+            name = f"antflow-{self._stage.name}-W{worker.index}"
+            thread = self._threads[worker.index] = WorkerThread(name)
+        return thread
 
     async def leave(self, worker: WorkerBook) -> None:
-        if (own := self._own.pop(worker.index, None)) is not None:
-            own.shutdown(wait=False)
-
-    def _own_thread(self, worker: WorkerBook) -> ThreadPoolExecutor | None:
-        if not self._keeps_threads:
-            return None
-        own = self._own.get(worker.index)
-        if own is None:
-            name = f"antflow-{self._stage.name}-W{worker.index}"
-            own = self._own[worker.index] = ThreadPoolExecutor(1, name)
-        return own
-
-
-def _in(stage: StageRun, own: ThreadPoolExecutor, function: Callable[[], Any]) -> Any:
-    return stage.run.in_thread(function, own)
+        if (thread := self._threads.pop(worker.index, None)) is not None:
+            thread.end()
 
 
 class Elsewhere:
@@ -141,10 +123,12 @@ class Elsewhere:
         self.shares_memory = type(executor) is ThreadPoolExecutor
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
-        work: Callable[[], Any] = partial(_result_or_error, task, args, kwargs)
+        work: Callable[[], Outcome] = partial(_result_or_error, task, args, kwargs)
+        context = copy_context()
         if self.shares_memory:
-            work = partial(copy_context().run, work)
+            work = partial(context.run, work)
         result, error = await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        take_over(context)
         if error is not None:
             raise error
         return await result if isawaitable(result) else result
@@ -186,8 +170,7 @@ class Processes:
             await seat.close()
 
 
-def _result_or_error(task: TaskFunc, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
-    # A future is no good carrier of exceptions: it makes a TimeoutError anew, without traceback.
+def _result_or_error(task: TaskFunc, args: Any, kwargs: Any) -> Outcome:
     try:
         return call_apart(task, *args, **kwargs), None
     except Exception as error:

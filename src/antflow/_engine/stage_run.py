@@ -327,8 +327,9 @@ class StageRun:
         resources = self._resources.get(key)
         if resources is None:
             in_thread = None
-            if isinstance(self.runner, Threads) and self._has_plain_tasks:
-                in_thread = self.runner.in_own_thread(worker)
+            is_workers_own = self._has_plain_tasks and options.resource_scope == "worker"
+            if isinstance(self.runner, Threads) and is_workers_own:
+                in_thread = self.runner.thread_of(worker).run
             resources = self._resources[key] = Resources(
                 options.resources, f"stage {self.name}", self.run.create_side_task, in_thread
             )

@@ -78,8 +78,9 @@ async def work(stage: StageRun, worker: WorkerBook) -> bool:
         except Exception as error:
             await endings.tried_in_vain(envelope, worker, error)
         except asyncio.CancelledError as error:
-            failure = endings.own_failure(error, envelope, worker)
-            await endings.tried_in_vain(envelope, worker, failure)
+            await endings.tried_in_vain(
+                envelope, worker, endings.own_failure(error, envelope, worker)
+            )
         except BaseException as error:  # why: it ends the run, in order; see `interrupt`
             endings.interrupt(error, envelope, worker)
             return False

@@ -1,0 +1,184 @@
+"""A thread of one worker, for its plain functions: one at a time, and never a second thread.
+
+    run ──▶ calls ──▶ thread ──▶ function
+      ◀── future ◀── event loop ◀──┘
+
+The thread starts with the first function and waits for more. Between two functions it holds nothing
+of the last one. It ends when its owner says so, when its owner is collected, or when it has
+something to hand back to an event loop that is closed.
+
+It is not a daemon: Python waits at its end for a function at work, and none is cut off half way.
+Idle threads are told to end at that moment, but not before the event loop they serve has ended, if
+Python waits for that too.
+
+`concurrent.futures.ThreadPoolExecutor` cannot be bounded by the number of busy workers: it counts
+an idle thread more often than it is idle, or not at all, and so starts far too many (Python 3.12)
+or has to be told beforehand how many there may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
+from inspect import isawaitable
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeGuard
+
+Outcome = tuple[Any, BaseException | None]
+"""What a function returned, or what it raised.
+
+A future is no good carrier of exceptions: it makes a TimeoutError anew, without traceback, and does
+not take a StopIteration."""
+
+_Call = tuple[Callable[[], Any], "asyncio.Future[Outcome]", "asyncio.Future[None]"]
+
+_UNSET = object()
+
+_is_exiting = False
+
+
+class WorkerThread(Executor):
+    """A thread, started for the first function. For the running event loop, and used only there.
+
+    Args:
+        name: The thread's name.
+
+    Attributes:
+        at_work: Done when the function that was asked for last has ended, whether or not its answer
+            is still wanted; ``None`` before the first.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._thread: _Thread | None = None
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self.at_work: asyncio.Future[None] | None = None
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Call a function in the thread, in the context of the caller; await its answer if need be.
+
+        Raises:
+            BaseException: What the function raised.
+
+        Cancellation: the function goes on; see `at_work`.
+        """
+        context = copy_context()
+        result, error = await self.run(partial(context.run, function))
+        take_over(context)
+        if error is not None:
+            raise error
+        return await result if isawaitable(result) else result
+
+    def run(self, function: Callable[..., Any]) -> asyncio.Future[Outcome]:
+        """Have a function called in the thread, after those asked for before."""
+        answer: asyncio.Future[Outcome] = self._loop.create_future()
+        # By this door, because a loop with a time of its own stands still while a thread is at
+        # work, and this is how it gets to know.
+        self.at_work = self._loop.run_in_executor(self, function, answer)
+        return answer
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """For `run`. Returns a future of asyncio's, which `asyncio.wrap_future` lets pass."""
+        (answer,) = args
+        ended: asyncio.Future[None] = self._loop.create_future()
+        thread = self._thread
+        if thread is None or thread.is_leaving:
+            thread = _Thread(self._name, self._loop)
+            thread.start()
+            self._thread = thread
+        thread.calls.put((function, answer, ended))
+        return ended
+
+    def end(self) -> None:
+        """Let the thread end, after what it is at."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.leave()
+
+    __del__ = end
+
+
+class _Thread(Thread):
+    """The thread itself. It knows nothing of its owner, so that this can be collected."""
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.served = threading.current_thread()  # where the event loop runs
+        # At Python's end, what a daemon's event loop still asks for must not put it off for ever.
+        super().__init__(name=name, daemon=_is_exiting and self.served.daemon)
+        self.calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self.loop = loop
+        self.is_leaving = False
+
+    def leave(self) -> None:
+        """End, after what was asked for."""
+        self.is_leaving = True
+        self.calls.put(None)
+
+    def run(self) -> None:
+        """Call functions until told to leave."""
+        while (call := self.calls.get()) is not None:
+            function, answer, ended = call
+            outcome = _outcome(function)
+            try:
+                self.loop.call_soon_threadsafe(_settle, answer, ended, outcome)
+            except RuntimeError:  # it is closed: nobody waits, and nobody will ask for more
+                return
+            del call, function, answer, ended, outcome  # the next one may be long in coming
+
+
+def _outcome(function: Callable[[], Any]) -> Outcome:
+    try:
+        return function(), None
+    except BaseException as error:  # why: raised again in the event loop
+        return None, error
+
+
+def _settle(answer: asyncio.Future[Outcome], ended: asyncio.Future[None], outcome: Outcome) -> None:
+    if not ended.done():
+        ended.set_result(None)
+    if not answer.done():
+        answer.set_result(outcome)
+
+
+def take_over(context: Context) -> None:
+    """Set here the context variables that were set in a copy of this context.
+
+    So who comes after a function in a thread sees them, as if it had been called here.
+    """
+    for variable, value in context.items():
+        if variable.get(_UNSET) is not value:
+            variable.set(value)
+
+
+def _end_idle_threads() -> None:
+    global _is_exiting
+    _is_exiting = True
+    while threads := [thread for thread in threading.enumerate() if _has_to_be_told(thread)]:
+        for thread in threads:
+            _tell_to_leave(thread)
+
+
+def _has_to_be_told(thread: Thread) -> TypeGuard[_Thread]:
+    return isinstance(thread, _Thread) and not (thread.is_leaving or thread.daemon)
+
+
+def _tell_to_leave(thread: _Thread) -> None:
+    if not (thread.served.daemon or thread.served is threading.current_thread()):
+        thread.served.join()  # Python would do that next
+    if thread.loop.is_running():  # a daemon's; only there is it known what it is about to ask for
+        thread.is_leaving = True
+        with suppress(RuntimeError):  # it has just been closed
+            thread.loop.call_soon_threadsafe(thread.leave)
+            return
+    thread.leave()
+
+
+# Before Python waits for threads; what `atexit` has comes after that.
+getattr(threading, "_register_atexit", atexit.register)(_end_idle_threads)

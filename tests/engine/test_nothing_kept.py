@@ -1,0 +1,105 @@
+"""What is idle keeps nothing of the item before: the next one may be long in coming."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from antflow import AsyncExecutor, Drop, Pipeline, Stage, set_task_status
+
+
+class Thing:
+    """Something that can be referred to weakly."""
+
+    def __init__(self, seen: list[weakref.ref[Thing]] | None = None) -> None:
+        if seen is not None:
+            seen.append(weakref.ref(self))
+
+    def __call__(self, value: Any) -> Any:
+        return value
+
+
+def renewed(value: Thing) -> Thing:
+    """A task for a child process."""
+    return Thing()
+
+
+def all_renewed(values: list[Thing]) -> list[Thing]:
+    """A task for a child process, for batches."""
+    return [Thing() for _ in values]
+
+
+def _dead(things: list[weakref.ref[Thing]]) -> bool:
+    gc.collect()
+    return not any(thing() for thing in things)
+
+
+@pytest.mark.parametrize("executor", ["thread", "inline", "process"])
+@pytest.mark.parametrize("batch", [None, 2])
+def test_idle_worker_keeps_no_item(executor: Any, batch: int | None) -> None:
+    """When an item is through and its result was dropped, neither value nor result is kept."""
+    seen: list[weakref.ref[Thing]] = []
+
+    def renew(value: Any) -> Any:
+        set_task_status("renewing")
+        if batch is not None:
+            return [Thing(seen) for _ in value]
+        return Thing(seen)
+
+    in_process: Any = renewed if batch is None else all_renewed
+    task = in_process if executor == "process" else renew
+    stages = [Stage("A", 2, [task], executor=executor, batch=batch)]
+
+    async def main() -> None:
+        async with Pipeline(stages, collect_results=False).open() as run:
+            await run.feed(Thing(seen) for _ in range(6))
+            while run.snapshot().pipeline_stats.items_in_flight:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.05)
+            assert len(seen) >= 6
+            assert _dead(seen)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError, Drop])
+def test_idle_worker_keeps_no_item_that_failed(error: type[BaseException]) -> None:
+    """However the last item ended, its value and its error are gone."""
+    seen: list[weakref.ref[Thing]] = []
+
+    def fail(value: Thing) -> None:
+        raise error
+
+    async def main() -> None:
+        stage = Stage("A", 2, [fail], task_attempts=1)
+        async with Pipeline([stage], collect_results=False).open() as run:
+            await run.feed(Thing(seen) for _ in range(6))
+            while run.snapshot().pipeline_stats.items_in_flight:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.05)
+            assert _dead(seen)
+
+    asyncio.run(main())
+
+
+def test_executor_keeps_nothing_of_a_call() -> None:
+    """Neither a function nor its argument or its result, once its future is dropped."""
+    seen: list[weakref.ref[Thing]] = []
+
+    def renew(value: Thing) -> Thing:
+        return Thing(seen)
+
+    async def main() -> None:
+        async with AsyncExecutor(2) as executor:
+            for _ in range(5):
+                await executor.submit(renew, Thing(seen))
+                await executor.submit(Thing(seen), 1)
+            await asyncio.sleep(0.05)
+            assert len(seen) == 15
+            assert _dead(seen)
+
+    asyncio.run(main())
