@@ -33,9 +33,14 @@ def all_renewed(values: list[Thing]) -> list[Thing]:
     return [Thing() for _ in values]
 
 
-def _dead(things: list[weakref.ref[Thing]]) -> bool:
-    gc.collect()
-    return not any(thing() for thing in things)
+async def _dead(things: list[weakref.ref[Thing]]) -> bool:
+    """Whether they are gone, as soon as the threads have come to let go of them."""
+    for _ in range(500):
+        gc.collect()
+        if not any(thing() for thing in things):
+            return True
+        await asyncio.sleep(0.01)
+    return False
 
 
 @pytest.mark.parametrize("executor", ["thread", "inline", "process"])
@@ -59,9 +64,8 @@ def test_idle_worker_keeps_no_item(executor: Any, batch: int | None) -> None:
             await run.feed(Thing(seen) for _ in range(6))
             while run.snapshot().pipeline_stats.items_in_flight:
                 await asyncio.sleep(0.001)
-            await asyncio.sleep(0.05)
             assert len(seen) >= 6
-            assert _dead(seen)
+            assert await _dead(seen)
 
     asyncio.run(main())
 
@@ -80,8 +84,7 @@ def test_idle_worker_keeps_no_item_that_failed(error: type[BaseException]) -> No
             await run.feed(Thing(seen) for _ in range(6))
             while run.snapshot().pipeline_stats.items_in_flight:
                 await asyncio.sleep(0.001)
-            await asyncio.sleep(0.05)
-            assert _dead(seen)
+            assert await _dead(seen)
 
     asyncio.run(main())
 
@@ -98,8 +101,7 @@ def test_executor_keeps_nothing_of_a_call() -> None:
             for _ in range(5):
                 await executor.submit(renew, Thing(seen))
                 await executor.submit(Thing(seen), 1)
-            await asyncio.sleep(0.05)
             assert len(seen) == 15
-            assert _dead(seen)
+            assert await _dead(seen)
 
     asyncio.run(main())

@@ -334,20 +334,6 @@ def test_later_tasks_and_callbacks_see_what_a_plain_function_has_set(own: bool) 
     ]
 
 
-def test_what_a_plain_function_sets_stays_in_an_isolated_call() -> None:
-    """With `isolate_context`, no other call sees it."""
-    seen: list[str] = []
-
-    def paint(value: str) -> str:
-        seen.append(colour.get())
-        colour.set(value)
-        return value
-
-    stage = Stage("A", 1, [paint, paint], isolate_context=True)
-    run_virtual(lambda: Pipeline([stage]).run(["red", "blue"]))
-    assert seen == ["none"] * 4
-
-
 def test_awaitable_of_a_function_in_an_executor_sees_what_that_has_set() -> None:
     """What a plain function returns is awaited in its context."""
 
