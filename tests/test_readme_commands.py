@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,14 +26,16 @@ def sh_blocks(markdown: str) -> list[str]:
     return [text.strip() for info, text in fences if info == "sh"]
 
 
-def asked_of_ci(function: str, *args: object, folder: Path = ROOT, **environment: str) -> str:
+def asked_of_ci(
+    function: str, *args: object, folder: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> str:
     """What a function of `.ci/run` prints in a folder."""
     source = re.search(rf"^{function}\(\) \{{\n.*?^\}}$", CI.read_text(), re.DOTALL | re.MULTILINE)
     assert source, f"`.ci/run` has no function {function}"
     done = subprocess.run(
         ["bash", "-c", f"set -euo pipefail\n{source[0]}\n{function} {' '.join(map(str, args))}"],
         cwd=folder,
-        env=os.environ | environment,
+        env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -100,7 +103,7 @@ def test_ci_finds_a_python(tmp_path: Path, where: str) -> None:
         "PATH": {"PATH": f"{shims}:{good}:{os.environ['PATH']}", "PYENV_ROOT": "/nowhere"},
         "pyenv": {"PATH": f"{shims}:{os.environ['PATH']}", "PYENV_ROOT": str(tmp_path)},
     }
-    assert asked_of_ci("find_python", "3.99", **places[where]) == str(good / "python3.99")
+    assert asked_of_ci("find_python", "3.99", environment=places[where]) == str(good / "python3.99")
 
 
 @needs_bash
@@ -110,9 +113,9 @@ def test_ci_asks_a_python_for_its_version(tmp_path: Path) -> None:
     for version in (mine, "3.99"):
         (tmp_path / f"python{version}").symlink_to(sys.executable)
     places = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYENV_ROOT": "/nowhere"}
-    assert asked_of_ci("find_python", mine, **places) == str(tmp_path / f"python{mine}")
+    assert asked_of_ci("find_python", mine, environment=places) == str(tmp_path / f"python{mine}")
     with pytest.raises(subprocess.CalledProcessError):
-        asked_of_ci("find_python", "3.99", **places)
+        asked_of_ci("find_python", "3.99", environment=places)
 
 
 def test_ci_is_executable() -> None:
