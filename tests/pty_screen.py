@@ -250,7 +250,7 @@ class PtyScreen:
             except OSError:  # hung up
                 return
             with self._news:
-                if self._news.wait_for(lambda: self._mark >= mark, 1.0):
+                if self._news.wait_for(lambda: self._mark >= mark, 0.1):
                     return
         raise AssertionError("the terminal does not read")
 
