@@ -16,7 +16,7 @@ from tests.pty_screen import PtyScreen
 @pytest.mark.parametrize("is_read", [True, False])
 def test_window_that_is_closed(is_read: bool) -> None:
     """It is gone at once, and what is opened next is not taken for it."""
-    for _ in range(20):
+    for _ in range(5):
         screen = PtyScreen()
         if not is_read:
             screen.halt("unread")
