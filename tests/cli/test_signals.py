@@ -301,9 +301,11 @@ def test_bottleneck_is_named_once_on_a_terminal(
     (folder / "items").write_text("".join(f"{number}\n" for number in range(12)))
     (folder / "slow.py").write_text(
         "import asyncio\n"
-        "from antflow import Pipeline, Stage\n\n"
+        "from antflow import Pipeline, Stage\n"
+        "from antflow._monitor import bottleneck\n\n"
+        "bottleneck.EARLIEST_ANSWER = 0.1\n\n"
         "async def crawl(text):\n"
-        "    await asyncio.sleep(0.2)\n\n"
+        "    await asyncio.sleep(0.04)\n\n"
         "pipeline = Pipeline([Stage('Slow', 2, [crawl])])\n"
     )
     args = ["run", "slow:pipeline", "--items", "items", "--out", "out", "--dashboard", "progress"]
