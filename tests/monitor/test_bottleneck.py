@@ -664,7 +664,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("importable")
 def test_processes_that_compute_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four that compute all the time where there is one core: the processor is named."""
-    monkeypatch.setattr(processor, "CORES", 0.25)  # as much as they get beside many others
+    monkeypatch.setattr(processor, "CORES", 0.1)  # as much as they get beside many others
     stages = [Stage("Measure", 4, [process_tasks.compute], executor="process")]
     last = asyncio.run(watch(stages, [0.1] * 24)).last
     assert last.snapshot.cpu_seconds > 24 * 0.1
