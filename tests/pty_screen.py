@@ -35,8 +35,13 @@ _UNFINISHED = re.compile(rb"\x1b(\[[0-9?;]*|_[^\x1b]*\x1b?)?\Z")
 _MARK = re.compile(rb"\x1b_mark (\d+)\x1b\\")
 
 
-# A program that is started in the background may have been told not to.
-_HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+# What a program does that is started on a terminal: one in the background, or under nohup, may have
+# been told to ignore them.
+_HEARS_SIGNALS = """import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+"""
 
 
 class _AsReal(pyte.Screen):
@@ -157,7 +162,7 @@ class PtyScreen:
             environment: Variables to set, or to remove (``None``).
         """
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", _HEARS_CTRL_C + script],
+            [sys.executable, "-W", "error", "-c", _HEARS_SIGNALS + script],
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave if stderr is None else stderr,
@@ -245,14 +250,23 @@ class PtyScreen:
             except OSError:  # hung up
                 return
             with self._news:
-                if self._news.wait_for(lambda: self._mark >= mark, 1.0):
+                if self._news.wait_for(lambda: self._mark >= mark, 0.1):
                     return
         raise AssertionError("the terminal does not read")
 
     def hang_up(self) -> None:
-        """Close the window."""
-        os.close(self._master)
-        self._master = -1
+        """Close the window.
+
+        The number stays taken, by a file without contents: the reader and `go_on` may still use it,
+        and must not meet what another thread has opened since.
+        """
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, self._master)
+        os.close(nothing)
+        if self._reads.is_set():  # a read that is under way keeps the terminal open: it is ended
+            with suppress(OSError):
+                os.write(self._slave, b"\0")
+            self._reader.join(PATIENCE)
 
     def close(self) -> None:
         """The end of the test. May be called twice."""

@@ -39,11 +39,11 @@ def listed_by_walking(root: Path) -> list[str]:
     return [Path(name).relative_to(root).as_posix() for name in names]
 
 
-def parsed(path: Path) -> ast.AST | SyntaxError:
+def parsed(path: Path) -> ast.AST | SyntaxError | ValueError:
     """The tree of a file, or what is wrong with it."""
     try:
         return compile(path.read_bytes(), path.name, "exec", ast.PyCF_ONLY_AST)
-    except SyntaxError as error:
+    except (SyntaxError, ValueError) as error:  # null bytes are a ValueError before 3.11.4
         return error
 
 
@@ -51,7 +51,7 @@ def definitions_by_walking(path: Path, file: str) -> list[tuple[str, str, str, i
     """The rows a file should have in the database."""
     kinds = {"ClassDef": "class", "FunctionDef": "function", "AsyncFunctionDef": "async function"}
     tree = parsed(path)
-    if isinstance(tree, SyntaxError):
+    if not isinstance(tree, ast.AST):
         return []
     return [
         (file, kinds[type(node).__name__], node.name, node.lineno)

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,10 +116,27 @@ def missing_from(output: str, patterns: list[str]) -> list[str]:
     return missing
 
 
+Started = dict[str, "Future[subprocess.CompletedProcess[str]]"]
+
+
+@pytest.fixture(scope="module")
+def started(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Started]:
+    """The examples that are asked for, three at a time: mostly they wait."""
+    asked = {item.name for item in request.session.items}
+    with ThreadPoolExecutor(3) as pool:
+        yield {
+            name: pool.submit(run_example, name, tmp_path_factory.mktemp(name))
+            for name in PRINTS
+            if f"test_example_runs[{name}]" in asked
+        }
+
+
 @pytest.mark.parametrize("name", PRINTS)
-def test_example_runs(name: str, tmp_path: Path) -> None:
+def test_example_runs(name: str, started: Started) -> None:
     """The example ends well, prints what it promises, and nothing on standard error."""
-    done = run_example(name, tmp_path)
+    done = started[name].result()
     assert (done.returncode, done.stderr) == (0, "")
     assert missing_from(done.stdout, PRINTS[name]) == [], done.stdout
 

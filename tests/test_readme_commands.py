@@ -6,6 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -23,14 +26,17 @@ def sh_blocks(markdown: str) -> list[str]:
     return [text.strip() for info, text in fences if info == "sh"]
 
 
-def command_read_by_ci(folder: Path, number: int) -> str:
-    """What the function ``readme_command`` of `.ci/run` finds in a folder's README.md."""
-    source = re.search(r"^readme_command\(\) \{\n.*?^\}$", CI.read_text(), re.DOTALL | re.MULTILINE)
-    assert source, "`.ci/run` has no function readme_command"
+def asked_of_ci(
+    function: str, *args: object, folder: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> str:
+    """What a function of `.ci/run` prints in a folder."""
+    source = re.search(rf"^{function}\(\) \{{\n.*?^\}}$", CI.read_text(), re.DOTALL | re.MULTILINE)
+    assert source, f"`.ci/run` has no function {function}"
     done = subprocess.run(
-        ["bash", "-c", f"{source[0]}\nreadme_command {number}"],
+        ["bash", "-c", f"set -euo pipefail\n{source[0]}\n{function} {' '.join(map(str, args))}"],
         cwd=folder,
-        capture_output=True,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
@@ -49,7 +55,7 @@ def test_readme_starts_with_the_two_commands() -> None:
 @pytest.mark.parametrize(("number", "command"), [(1, SHOW), (2, TEST)], ids=["show", "test"])
 def test_ci_reads_the_commands_of_the_readme(number: int, command: str) -> None:
     """`.ci/run` finds in README.md what a reader finds there."""
-    assert command_read_by_ci(ROOT, number) == command
+    assert asked_of_ci("readme_command", number) == command
 
 
 @needs_bash
@@ -58,7 +64,7 @@ def test_ci_when_the_readme_changes(tmp_path: Path) -> None:
     blocks = [("python", "x = 1"), ("sh", "first"), ("", "plain"), ("sh", "second && third")]
     readme = "\n".join(f"```{info}\n{text}\n```\n" for info, text in blocks)
     (tmp_path / "README.md").write_text(readme)
-    found = [command_read_by_ci(tmp_path, number) for number in (1, 2, 3)]
+    found = [asked_of_ci("readme_command", number, folder=tmp_path) for number in (1, 2, 3)]
     assert found == ["first", "second && third", ""]
     assert sh_blocks(readme) == found[:2]
 
@@ -71,6 +77,45 @@ def test_ci_does_not_repeat_the_commands() -> None:
     assert 'bash -c "$demo_command"' in script
     assert 'bash -c "$test_command"' in script
     assert script.count("test_command=") == 1
+
+
+@needs_bash
+def test_ci_tests_every_python_we_name() -> None:
+    """`.ci/run` takes the classifiers at their word, and they begin with the oldest we allow."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    named = asked_of_ci("supported_pythons").splitlines()
+    versions = [f"Programming Language :: Python :: {version}" for version in named]
+    assert versions == [each for each in project["classifiers"] if ":: 3." in each]
+    assert project["requires-python"] == f">={named[0]}"
+
+
+@needs_bash
+@pytest.mark.parametrize("where", ["PATH", "pyenv"])
+def test_ci_finds_a_python(tmp_path: Path, where: str) -> None:
+    """The first that runs and can make a venv: a shim of another version is passed over."""
+    good, shims = tmp_path / "versions" / "3.99.10" / "bin", tmp_path / "shims"
+    for folder, code in ((shims, 127), (good, 0), (tmp_path / "versions" / "3.99.9" / "bin", 0)):
+        folder.mkdir(parents=True)
+        (folder / "python3.99").write_text(f"#!/bin/sh\nexit {code}\n")
+        (folder / "python3.99").chmod(0o755)
+    places = {
+        "PATH": {"PATH": f"{shims}:{good}:{os.environ['PATH']}", "PYENV_ROOT": "/nowhere"},
+        "pyenv": {"PATH": f"{shims}:{os.environ['PATH']}", "PYENV_ROOT": str(tmp_path)},
+    }
+    assert asked_of_ci("find_python", "3.99", environment=places[where]) == str(good / "python3.99")
+
+
+@needs_bash
+def test_ci_asks_a_python_for_its_version(tmp_path: Path) -> None:
+    """The name alone does not make it one: a Python is found under its own version only."""
+    mine = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for version in (mine, "3.99"):
+        (tmp_path / f"python{version}").symlink_to(sys.executable)
+    places = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYENV_ROOT": "/nowhere"}
+    assert asked_of_ci("find_python", mine, environment=places) == str(tmp_path / f"python{mine}")
+    with pytest.raises(subprocess.CalledProcessError):
+        asked_of_ci("find_python", "3.99", environment=places)
 
 
 def test_ci_is_executable() -> None:

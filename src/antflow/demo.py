@@ -123,6 +123,7 @@ def parse(source: bytes) -> list[Definition]:
 
     Raises:
         SyntaxError: It is no Python. Trying again would not help, so the stage tries once.
+        ValueError: It has null bytes, before Python 3.11.4.
     """
     file = str(current_item().id)
     with PARSER:

@@ -56,9 +56,10 @@ def command(*args: object) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Where a new Python finds the package."""
-    paths = [str(SOURCE), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | more
+    """Where a new Python finds the package; it keeps back what it prints, as it usually does."""
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    paths = [str(SOURCE), inherited.get("PYTHONPATH", "")]
+    return inherited | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | more
 
 
 def start(folder: Path, *args: object, **streams: Any) -> subprocess.Popen[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from antflow import Pipeline, Stage
+from antflow._monitor import bottleneck
 from antflow.cli.errors import Refusal
 from antflow.cli.run import set_workers
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
@@ -24,6 +25,12 @@ def items(folder: Path) -> Path:
     path = folder / "items.txt"
     path.write_text("".join(f"{number}\n" for number in range(1, 21)))
     return path
+
+
+@pytest.fixture
+def asked_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds a run back may be asked of one that is over in a moment."""
+    monkeypatch.setattr(bottleneck, "EARLIEST_ANSWER", 0.1)
 
 
 def module(folder: Path, source: str, name: str = "mine") -> str:
@@ -66,9 +73,11 @@ def test_results_go_to_standard_output(items: Path) -> None:
 
 
 @pytest.mark.parametrize("dashboard", ["none", "progress", "auto", "log"])
-def test_bottleneck_is_named_once(dashboard: str, folder: Path, items: Path) -> None:
+def test_bottleneck_is_named_once(
+    dashboard: str, folder: Path, items: Path, asked_early: None
+) -> None:
     """At the end a sentence says what held the run back: of the summary, or of the display."""
-    target = module(folder, SLOW.format(0.12))
+    target = module(folder, SLOW.format(0.02))
     result = antflow("run", target, "--items", items, "--dashboard", dashboard)
     assert result.exit_code == 0
     (told,) = [line for line in result.stderr.splitlines() if "Bottleneck" in line]
@@ -281,10 +290,10 @@ def test_results_that_json_has_no_form_for(items: Path) -> None:
 # -- options ----------------------------------------------------------------------------------
 
 
-def test_options_limit_and_workers(folder: Path, items: Path) -> None:
+def test_options_limit_and_workers(folder: Path, items: Path, asked_early: None) -> None:
     """--limit takes the first items; --workers is said per stage."""
     options = ("--limit", "3", "--workers", "Slow=1", *QUIET)
-    result = antflow("run", module(folder, SLOW.format(0.4)), "--items", items, *options)
+    result = antflow("run", module(folder, SLOW.format(0.05)), "--items", items, *options)
     assert [item["id"] for item in objects_of(result.stdout)] == [1, 2, 3]
     assert "Slow. Its worker was busy" in result.stderr
 

@@ -36,6 +36,8 @@ async def wait(text):
 pipeline = Pipeline([Stage("Wait", 2, [wait], task_attempts=1)])
 """
 QUIET = ("--dashboard", "none")
+HASTY = "import antflow.cli.run; antflow.cli.run.PATIENCE = 0.2\n"
+"""Gives the last lines less time."""
 
 
 @pytest.fixture
@@ -189,7 +191,7 @@ def test_second_signal_leaves_what_was_cancelled_to_another_run(waiting: Path) -
 def test_second_signal_when_nobody_empties_the_pipe(waiting: Path) -> None:
     """A reader that has fallen asleep does not keep the command from ending."""
     source = (
-        "async def grow(x): return x * 1000\n"
+        f"{HASTY}async def grow(x): return x * 1000\n"
         "from antflow import Pipeline, Stage\n"
         "pipeline = Pipeline([Stage('Grow', 1, [grow])])\n"
     )
@@ -205,7 +207,8 @@ def test_second_signal_when_nobody_takes_what_was_cancelled(waiting: Path) -> No
     """More dead letters than a pipe holds do not keep the command from ending, nor the results."""
     with (waiting / "waiting.py").open("a") as file:
         file.write(
-            "async def enter(text):\n    if text[0] == '0': print('all are in', flush=True)\n"
+            f"{HASTY}async def enter(text):\n"
+            "    if text[0] == '0': print('all are in', flush=True)\n"
             "    return text\n"
             "pipeline = Pipeline([Stage('Enter', 1, [enter]),"
             " Stage('Wait', 2, [wait], queue_capacity=9000)])\n"
@@ -298,9 +301,11 @@ def test_bottleneck_is_named_once_on_a_terminal(
     (folder / "items").write_text("".join(f"{number}\n" for number in range(12)))
     (folder / "slow.py").write_text(
         "import asyncio\n"
-        "from antflow import Pipeline, Stage\n\n"
+        "from antflow import Pipeline, Stage\n"
+        "from antflow._monitor import bottleneck\n\n"
+        "bottleneck.EARLIEST_ANSWER = 0.1\n\n"
         "async def crawl(text):\n"
-        "    await asyncio.sleep(0.2)\n\n"
+        "    await asyncio.sleep(0.04)\n\n"
         "pipeline = Pipeline([Stage('Slow', 2, [crawl])])\n"
     )
     args = ["run", "slow:pipeline", "--items", "items", "--out", "out", "--dashboard", "progress"]

@@ -129,11 +129,11 @@ def test_live_on_the_second_screen_that_begins_meanwhile(screen: PtyScreen) -> N
     """One that fills the screen gets it, whole."""
     script = """
 async def main():
-    begun = asyncio.Event()
+    begun, over = asyncio.Event(), asyncio.Event()
     async def task(number):
         if number == 5:
             begun.set()
-            await asyncio.sleep(0.2)
+            await over.wait()  # what is printed there would go with the second screen
         return await work(number)
     running = asyncio.ensure_future(run(task))
     await begun.wait()
@@ -141,6 +141,7 @@ async def main():
         await asyncio.sleep(0.1)
         rich.get_console().file.flush()
         await asyncio.to_thread(sys.stdin.readline)
+    over.set()
     await running
 
 asyncio.run(main())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol
 
 import pytest
 import uvloop
@@ -22,13 +24,37 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 Log = pytest.LogCaptureFixture
 
+LONGEST = 20.0
+"""Seconds that what waits until it is told of blocks at most."""
 
-def warnings_in(log: Log) -> list[str]:
-    return [
-        record.getMessage()
-        for record in log.records
-        if record.name == "antflow" and "is blocked" in record.getMessage()
-    ]
+
+class HasRecords(Protocol):
+    """Something that keeps what is logged."""
+
+    @property
+    def records(self) -> Sequence[logging.LogRecord]: ...
+
+
+class Told(logging.Handler):
+    """Keeps the warnings, and sets an event at each: a block need last no longer."""
+
+    def __init__(self, event: threading.Event) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self._event = event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+        if _is_warning(record):
+            self._event.set()
+
+
+def warnings_in(log: HasRecords) -> list[str]:
+    return [record.getMessage() for record in log.records if _is_warning(record)]
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.name == "antflow" and "is blocked" in record.getMessage()
 
 
 async def snapshot_of(pipeline: Pipeline, items: Any) -> DashboardSnapshot:

@@ -16,9 +16,11 @@ from antflow import DashboardSnapshot, LoopHealth, LoopStall, Pipeline, RunHandl
 from antflow.testing import VirtualLoop
 from tests.engine.blocking import (
     BLOCK,
+    LONGEST,
     LOOPS,
     Log,
     Run,
+    Told,
     last_stall,
     longest,
     rests,
@@ -28,6 +30,19 @@ from tests.engine.blocking import (
 )
 
 HERE = Path(__file__).name
+
+told = threading.Event()
+"""The watchdog has told of a block; see `Told`."""
+
+
+@pytest.fixture
+def log() -> Iterator[Told]:
+    """What is logged; whatever waits until it is told of goes on then."""
+    told.clear()
+    handler = Told(told)
+    logging.getLogger("antflow").addHandler(handler)
+    yield handler
+    logging.getLogger("antflow").removeHandler(handler)
 
 
 # -- who blocks the loop ----------------------------------------------------------------------
@@ -39,22 +54,28 @@ async def sleeps(item: int) -> int:
     return item
 
 
-def sleeps_inline(item: int) -> int:
+async def waits(item: int) -> int:
     if item == 2:
-        time.sleep(BLOCK)
+        told.wait(LONGEST)
+    return item
+
+
+def waits_inline(item: int) -> int:
+    if item == 2:
+        told.wait(LONGEST)
     return item
 
 
 async def computes(item: int) -> int:
-    until = time.monotonic() + BLOCK
-    while item == 2 and time.monotonic() < until:
+    until = time.monotonic() + LONGEST
+    while item == 2 and not told.is_set() and time.monotonic() < until:
         pass
     return item
 
 
-async def sleeps_deep_inside(item: int) -> int:
+async def waits_deep_inside(item: int) -> int:
     await asyncio.sleep(0)
-    return await sleeps(item)
+    return await waits(item)
 
 
 async def keeps_all_threads_out(item: int) -> int:
@@ -66,26 +87,26 @@ async def keeps_all_threads_out(item: int) -> int:
     return item
 
 
-async def sleeps_in_batch(items: list[int]) -> list[int]:
+async def waits_in_batch(items: list[int]) -> list[int]:
     if 2 in items:
-        time.sleep(BLOCK)  # noqa: ASYNC251
+        told.wait(LONGEST)
     return items
 
 
 STAGES: dict[str, tuple[Callable[[], Stage], int, str]] = {
     "async": (lambda: Stage("Parse", 1, [sleeps]), 2, "sleep(BLOCK)"),
-    "inline": (lambda: Stage("Parse", 1, [sleeps_inline], executor="inline"), 2, "sleep(BLOCK)"),
+    "inline": (lambda: Stage("Parse", 1, [waits_inline], executor="inline"), 2, "wait(LONGEST)"),
     "pure Python": (lambda: Stage("Parse", 1, [computes]), 2, ""),
-    "deep inside": (lambda: Stage("Parse", 1, [sleeps_deep_inside]), 2, "sleep(BLOCK)"),
+    "deep inside": (lambda: Stage("Parse", 1, [waits_deep_inside]), 2, "wait(LONGEST)"),
     "C": (lambda: Stage("Parse", 1, [keeps_all_threads_out]), 2, ""),
-    "isolated": (lambda: Stage("Parse", 1, [sleeps], isolate_context=True), 2, "sleep(BLOCK)"),
-    "batch": (lambda: Stage("Parse", 1, [sleeps_in_batch], batch=3), 0, "sleep(BLOCK)"),
-    "timeout": (lambda: Stage("Parse", 1, [sleeps], timeout=60), 2, "sleep(BLOCK)"),
+    "isolated": (lambda: Stage("Parse", 1, [waits], isolate_context=True), 2, "wait(LONGEST)"),
+    "batch": (lambda: Stage("Parse", 1, [waits_in_batch], batch=3), 0, "wait(LONGEST)"),
+    "timeout": (lambda: Stage("Parse", 1, [waits], timeout=60), 2, "wait(LONGEST)"),
 }
 
 
 @pytest.mark.parametrize("kind", STAGES)
-def test_block_by_a_task_is_told_with_all_names(run: Run, kind: str, caplog: Log) -> None:
+def test_block_by_a_task_is_told_with_all_names(run: Run, kind: str, log: Told) -> None:
     """Stage, worker, item, function and line of a task that blocks are in snapshot and log."""
     make, item, line = STAGES[kind]
     pipeline = Pipeline([Stage("Read", 2, [same]), make(), Stage("Write", 2, [goes_on])])
@@ -95,14 +116,14 @@ def test_block_by_a_task_is_told_with_all_names(run: Run, kind: str, caplog: Log
     assert (stall.stage, stall.worker_name, stall.item_id) == ("Parse", "Parse-W0", item)
     file, _, place = stall.location.partition(":")
     assert Path(file).name == HERE
-    assert place.split(" in ")[1] in {"sleeps", "sleeps_inline", "computes"} | {
+    assert place.split(" in ")[1] in {"sleeps", "waits", "waits_inline", "computes"} | {
         "keeps_all_threads_out",
-        "sleeps_in_batch",
+        "waits_in_batch",
     }
     number = int(place.split(" in ")[0])
     assert stall.line == Path(__file__).read_text("utf-8").splitlines()[number - 1].strip()
     assert line in stall.line
-    [message] = warnings_in(caplog)
+    [message] = warnings_in(log)
     assert f"by Parse-W0 with item {item} at {stall.location}" in message
     assert "plain function" in message
 
@@ -123,30 +144,30 @@ def test_block_by_a_function_in_c_is_told_by_its_name(run: Run, caplog: Log) -> 
 
 def blocking_source() -> Iterator[int]:
     yield 1
-    time.sleep(BLOCK)
+    told.wait(LONGEST)
     yield 2
 
 
 async def blocking_async_source() -> AsyncIterator[int]:
     yield 1
-    time.sleep(BLOCK)  # noqa: ASYNC251
+    told.wait(LONGEST)
     yield 2
 
 
 def blocking_callback(item_id: Any, value: Any, payload: Any) -> None:
     if item_id == 1:
-        time.sleep(BLOCK)
+        told.wait(LONGEST)
 
 
 def blocking_choice(value: int) -> bool:
     if value == 1:
-        time.sleep(BLOCK)
+        told.wait(LONGEST)
     return False
 
 
 class BlockingDisplay:
     def on_start(self, pipeline: Any, total_items: int) -> None:
-        time.sleep(BLOCK)
+        told.wait(LONGEST)
 
 
 OTHERS: dict[str, tuple[Callable[[], Coroutine[Any, Any, Pipeline]], str]] = {}
@@ -194,12 +215,12 @@ async def display() -> Pipeline:
     return pipeline
 
 
-@other("sleeps")
+@other("waits")
 async def task_of_somebody_else() -> Pipeline:
     pipeline = Pipeline([Stage("Work", 1, [rests])])
     async with pipeline.open() as run:
         await run.feed([1])
-        foreign = asyncio.create_task(sleeps(2))
+        foreign = asyncio.create_task(waits(2))
         await foreign
     return pipeline
 
@@ -207,7 +228,7 @@ async def task_of_somebody_else() -> Pipeline:
 @other("blocks")
 async def timer_of_somebody_else() -> Pipeline:
     def blocks() -> None:
-        time.sleep(BLOCK)
+        told.wait(LONGEST)
 
     pipeline = Pipeline([Stage("Work", 1, [rests])])
     async with pipeline.open() as run:
@@ -222,13 +243,13 @@ async def timer_of_somebody_else() -> Pipeline:
 async def body_of_the_with_statement() -> Pipeline:
     async with Pipeline([Stage("Work", 1, [rests])]) as pipeline:
         await pipeline.feed([1])
-        time.sleep(BLOCK)  # noqa: ASYNC251
+        told.wait(LONGEST)
         await pipeline.join()
     return pipeline
 
 
 @pytest.mark.parametrize("program", OTHERS)
-def test_block_by_no_worker_is_told_by_its_place_alone(run: Run, program: str, caplog: Log) -> None:
+def test_block_by_no_worker_is_told_by_its_place_alone(run: Run, program: str, log: Told) -> None:
     """What is no task of a worker is named by function and line, and no worker is accused."""
     main, function = OTHERS[program]
     health = run(main()).get_dashboard_snapshot().loop
@@ -236,8 +257,8 @@ def test_block_by_no_worker_is_told_by_its_place_alone(run: Run, program: str, c
     assert health.stalls == 1
     assert (stall.stage, stall.worker_name, stall.item_id) == ("", "", None)
     assert stall.location.endswith(f" in {function}")
-    assert "time.sleep(BLOCK)" in stall.line
-    [message] = warnings_in(caplog)
+    assert "told.wait(LONGEST)" in stall.line
+    [message] = warnings_in(log)
     assert f"so far, at {stall.location}" in message
 
 
@@ -369,7 +390,7 @@ def test_healthy_run_has_no_stall(run: Run) -> None:
     """Work that gives way, in the loop or in threads, is no stall however long it takes."""
 
     async def computes_and_gives_way(item: int) -> int:
-        until = time.monotonic() + 2 * BLOCK
+        until = time.monotonic() + BLOCK
         while time.monotonic() < until:
             _compute(0.005)
             await asyncio.sleep(0)

@@ -497,7 +497,7 @@ def test_snapshot_from_another_thread() -> None:
 
 @pytest.mark.parametrize("tracked", [False, True])
 def test_snapshot_costs_the_same_however_many_items_there_were(tracked: bool) -> None:
-    """Taking a snapshot is as much work after 5000 items as after 500, failed ones included."""
+    """Taking a snapshot is as much work after 2000 items as after 200, failed ones included."""
 
     def lines_run_after(count: int) -> int:
         tracker = StatusTracker() if tracked else None
@@ -527,4 +527,4 @@ def test_snapshot_costs_the_same_however_many_items_there_were(tracked: bool) ->
         virtual(main, max_steps=1_000_000)
         return lines
 
-    assert lines_run_after(5000) == lines_run_after(500) > 20
+    assert lines_run_after(2000) == lines_run_after(200) > 20

@@ -627,7 +627,7 @@ def test_blocking_call() -> None:
         return number
 
     stages = [Stage("Fetch", 4, [polite]), Stage("Parse", 4, [rude]), Stage("Save", 4, [polite])]
-    last = asyncio.run(watch(stages, range(8))).last
+    last = asyncio.run(watch(stages, range(4))).last
     assert (last.bottleneck.cause, last.bottleneck.stage) == ("loop", "Parse")
     assert "in rude: time.sleep(0.3)" in last.bottleneck.sentence
     assert [each.is_bottleneck for each in last.stages] == [False, True, False]
@@ -640,7 +640,7 @@ def test_blocking_source() -> None:
     """A generator that blocks while it makes the items is named, and no stage is."""
 
     def items() -> Iterator[int]:
-        for number in range(6):
+        for number in range(4):
             time.sleep(0.35)
             yield number
 
@@ -664,10 +664,10 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("importable")
 def test_processes_that_compute_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four that compute all the time where there is one core: the processor is named."""
-    monkeypatch.setattr(processor, "CORES", 1)
+    monkeypatch.setattr(processor, "CORES", 0.1)  # as much as they get beside many others
     stages = [Stage("Measure", 4, [process_tasks.compute], executor="process")]
-    last = asyncio.run(watch(stages, [0.1] * 40)).last
-    assert last.snapshot.cpu_seconds > 40 * 0.1
+    last = asyncio.run(watch(stages, [0.1] * 24)).last
+    assert last.snapshot.cpu_seconds > 24 * 0.1
     found = last.bottleneck
     assert (found.cause, found.stage, found.advice) == ("processor", "Measure", "no processor left")
     assert "this process and its children computed on " in found.sentence
@@ -679,7 +679,7 @@ def test_process_that_computes_beside_idle_cores(monkeypatch: pytest.MonkeyPatch
     """One that computes all the time where there are many cores: a second one is advised."""
     monkeypatch.setattr(processor, "CORES", 64)
     stages = [Stage("Measure", 1, [process_tasks.compute], executor="process")]
-    last = asyncio.run(watch(stages, [0.1] * 25)).last
-    assert last.snapshot.cpu_seconds > 25 * 0.1
+    last = asyncio.run(watch(stages, [0.1] * 15)).last
+    assert last.snapshot.cpu_seconds > 15 * 0.1
     found = last.bottleneck
     assert (found.cause, found.stage, found.advice) == ("stage", "Measure", "+1 worker: +100%")

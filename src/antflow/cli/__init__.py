@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -24,10 +24,12 @@ class Program(click.Group):
         try:
             return super().main(*args, **({"complete_var": completion.ASKED_BY} | kwargs))
         except OSError as error:
-            discard_output()
+            discard(sys.stdout)
             with suppress(OSError):
                 click.echo(f"Error: cannot print: {error.strerror}", err=True)
             sys.exit(1)
+        finally:
+            discard_what_cannot_be_said()
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -37,13 +39,22 @@ class Program(click.Group):
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
-            discard_output()
+            discard(sys.stdout)
             ctx.exit(NOBODY_READS)
 
 
-def discard_output() -> None:
+def discard(stream: TextIO) -> None:
     """Let nothing be printed any more: Python would try again when it exits, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def discard_what_cannot_be_said() -> None:
+    """Where standard error has no room the exit code stays: Python's complaint is another code."""
+    if sys.stderr is not None:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            discard(sys.stderr)
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
