@@ -1,4 +1,4 @@
-"""What is idle keeps nothing of the item before: the next one may be long in coming."""
+"""Idle workers keep nothing of their last item: the next one may be long in coming."""
 
 from __future__ import annotations
 

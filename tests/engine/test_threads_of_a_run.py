@@ -41,7 +41,7 @@ class Counted:
         return value
 
     def soon(self, count: int) -> bool:
-        """Whether there are so many soon, with nobody's help: the event loop stands still."""
+        """Whether there are this many soon, while the event loop stands still."""
         deadline = time.monotonic() + 10
         while len(self.now()) != count and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -273,7 +273,7 @@ def test_no_thread_is_left_when_an_executor_was_shut_down(wait: bool, counted: C
 
 
 def test_no_thread_is_left_of_an_executor_that_is_forgotten(counted: Counted) -> None:
-    """Nobody has to shut it down."""
+    """It need not be shut down."""
 
     async def main() -> None:
         await AsyncExecutor(3).submit(counted.task, 1)
@@ -296,6 +296,41 @@ def test_executor_in_another_event_loop_has_other_threads(counted: Counted) -> N
     assert counted.most <= 3
     asyncio.run(executor.shutdown())
     assert counted.soon(0)
+
+
+@pytest.mark.parametrize("in_new_loop", [True, False])
+def test_thread_that_outlives_its_run_gives_its_place_in_a_limit_back(in_new_loop: bool) -> None:
+    """A limit that several runs share is whole again when a run is over."""
+    end = threading.Event()
+    limit = Limit(concurrency=1)
+
+    def block(value: int) -> int:
+        end.wait(0 if value else 10)
+        return value
+
+    def run(value: int) -> Awaitable[Any]:
+        stage = Stage("A", 1, [block], limits=[limit], task_attempts=1)
+        return Pipeline([stage]).run([value], timeout=5 if value else 0.1)
+
+    async def late() -> None:
+        with pytest.raises(TimeoutError):
+            await run(0)
+
+    async def both() -> None:
+        await late()
+        assert (await run(1)).values() == [1]
+
+    async def in_time() -> None:
+        assert (await run(1)).values() == [1]
+
+    try:
+        if in_new_loop:
+            asyncio.run(late())
+            asyncio.run(in_time())
+        else:
+            asyncio.run(both())
+    finally:
+        end.set()
 
 
 # -- context --------------------------------------------------------------------------------------
@@ -330,12 +365,12 @@ def test_later_tasks_and_callbacks_see_what_a_plain_function_has_set(own: bool) 
         results = run_virtual(lambda: Pipeline([stage]).run(["red", "blue"]))
     assert not results.failed
     assert seen == [
-        f"{who} {value}" for value in ("red", "blue") for who in ("plain", "async", "callback")
+        f"{place} {value}" for value in ("red", "blue") for place in ("plain", "async", "callback")
     ]
 
 
 def test_awaitable_of_a_function_in_an_executor_sees_what_that_has_set() -> None:
-    """What a plain function returns is awaited in its context."""
+    """The awaitable runs in the context of the function that returned it."""
 
     async def look() -> str:
         return colour.get()

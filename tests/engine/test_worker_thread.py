@@ -1,4 +1,4 @@
-"""The thread of a worker: one function at a time, and gone when nobody needs it any more."""
+"""The thread of a worker: one function at a time, and gone when it is no longer needed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_what_a_function_raises_is_raised_as_it_is(error: BaseException, threads
 
 
 def test_cancelled_call_goes_on_and_its_end_is_known(threads: Threads) -> None:
-    """Who asked is free at once; `at_work` is done when the function has ended, not before."""
+    """The caller is free at once; `at_work` is done when the function has ended, not before."""
     begun, end = threading.Event(), threading.Event()
 
     def block() -> str:
@@ -136,7 +136,7 @@ def test_ends_when_its_owner_is_collected(threads: Threads) -> None:
     gc.collect()
 
 
-def test_asked_again_after_its_end_it_starts_anew(threads: Threads) -> None:
+def test_starts_again_when_asked_after_its_end(threads: Threads) -> None:
     """`end` is for the thread that is there; a function that is asked for later has another one."""
 
     async def main() -> None:

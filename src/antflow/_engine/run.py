@@ -757,6 +757,9 @@ class Run:
             await stage.close()
         for resources in reversed(self._resources.values()):
             await self.outlive(resources.close)
+        for stage in self.stages:
+            for thread in stage.abandoned.values():
+                thread.cancel()  # nobody is going to hear of its end
 
     async def _until_tasks_have_ended(self) -> None:
         while self._tasks:

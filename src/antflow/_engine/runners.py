@@ -96,7 +96,8 @@ class Threads:
             return await thread.call(partial(call_apart, task, *args, **kwargs))
         except asyncio.CancelledError:
             if thread.at_work is not None and not thread.at_work.done():
-                self._stage.abandon(worker, thread.at_work)
+                # A shield: the run may stop waiting for the thread, which is at work all the same.
+                self._stage.abandon(worker, asyncio.shield(thread.at_work))
             raise
 
     def thread_of(self, worker: WorkerBook) -> WorkerThread:

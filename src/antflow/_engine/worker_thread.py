@@ -1,19 +1,18 @@
-"""A thread of one worker, for its plain functions: one at a time, and never a second thread.
+"""The thread in which one worker's plain functions run, one at a time.
 
     run ──▶ calls ──▶ thread ──▶ function
       ◀── future ◀── event loop ◀──┘
 
-The thread starts with the first function and waits for more. Between two functions it holds nothing
-of the last one. It ends when its owner says so, when its owner is collected, or when it has
-something to hand back to an event loop that is closed.
+The thread starts with the first function and then waits for more, holding nothing of the last one.
+It ends when its owner says so, when its owner is collected, or when the event loop that it answers
+to is closed.
 
-It is not a daemon: Python waits at its end for a function at work, and none is cut off half way.
-Idle threads are told to end at that moment, but not before the event loop they serve has ended, if
+It is not a daemon: at exit Python waits for a function at work, so none is cut off half way. Idle
+threads are told to end at that moment, but only after the event loop they serve has ended, if
 Python waits for that too.
 
-`concurrent.futures.ThreadPoolExecutor` cannot be bounded by the number of busy workers: it counts
-an idle thread more often than it is idle, or not at all, and so starts far too many (Python 3.12)
-or has to be told beforehand how many there may be.
+A `concurrent.futures.ThreadPoolExecutor` shared by all workers will not do: from Python 3.12 on it
+loses count of its idle threads and starts thousands where four would be enough.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from threading import Thread
 from typing import Any, TypeGuard
 
 Outcome = tuple[Any, BaseException | None]
-"""What a function returned, or what it raised.
+"""The value that a function returned, or the exception that it raised.
 
-A future is no good carrier of exceptions: it makes a TimeoutError anew, without traceback, and does
-not take a StopIteration."""
+As the result of a future, because a future does not take every exception (StopIteration), and
+copies some (TimeoutError)."""
 
 _Call = tuple[Callable[[], Any], "asyncio.Future[Outcome]", "asyncio.Future[None]"]
 
@@ -45,7 +44,7 @@ _is_exiting = False
 
 
 class WorkerThread(Executor):
-    """A thread, started for the first function. For the running event loop, and used only there.
+    """A thread, started for the first function. It belongs to the running event loop.
 
     Args:
         name: The thread's name.
@@ -77,7 +76,7 @@ class WorkerThread(Executor):
         return await result if isawaitable(result) else result
 
     def run(self, function: Callable[..., Any]) -> asyncio.Future[Outcome]:
-        """Have a function called in the thread, after those asked for before."""
+        """Call a function in the thread, after those asked for before."""
         answer: asyncio.Future[Outcome] = self._loop.create_future()
         # By this door, because a loop with a time of its own stands still while a thread is at
         # work, and this is how it gets to know.
@@ -128,7 +127,7 @@ class _Thread(Thread):
             outcome = _outcome(function)
             try:
                 self.loop.call_soon_threadsafe(_settle, answer, ended, outcome)
-            except RuntimeError:  # it is closed: nobody waits, and nobody will ask for more
+            except RuntimeError:  # it is closed, and will not ask for more
                 return
             del call, function, answer, ended, outcome  # the next one may be long in coming
 
@@ -150,7 +149,7 @@ def _settle(answer: asyncio.Future[Outcome], ended: asyncio.Future[None], outcom
 def take_over(context: Context) -> None:
     """Set here the context variables that were set in a copy of this context.
 
-    So who comes after a function in a thread sees them, as if it had been called here.
+    Later code then sees them, as if the function that set them had been called here.
     """
     for variable, value in context.items():
         if variable.get(_UNSET) is not value:
