@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import DuplicateItemError, PipelineError
-from antflow._core.ports import Source
 from antflow._core.result import PipelineResult
 from antflow._core.text import clean, safe_repr, safe_str
 from antflow._core.waits import Wait, discard
+from antflow._engine.source import IterableSource
 
 if TYPE_CHECKING:
     from antflow._engine.run import Run
@@ -59,7 +59,7 @@ class Intake:
         self._warned = False
         self.skipped: int = 0
         self.refused: DuplicateItemError | None = None
-        self.source: Source | None = None
+        self.source: IterableSource | None = None
         self._is_pulling = False
         self._announced: dict[int, Sequence[Envelope]] = {}
         self._is_sealed = False
@@ -97,7 +97,7 @@ class Intake:
         """Fill the first channel from the source, and close the intake when that has ended."""
         assert self.source is not None
         try:
-            raws = self.source.take(self.batch_size(0))
+            raws = self._run.take_from(self.source, self.batch_size(0))
         except Exception as error:
             self._run.stop_intake(error)
             return
@@ -321,7 +321,7 @@ class Intake:
 
     def _set_deadlines(self, envelopes: Sequence[Envelope]) -> None:
         if self._run.item_timeout is not None:
-            deadline = self._run.timers.now() + self._run.item_timeout
+            deadline = self._run.timers.unheld() + self._run.item_timeout
             for envelope in envelopes:
                 envelope.deadline = deadline
 

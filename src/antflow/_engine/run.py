@@ -64,6 +64,7 @@ from antflow._engine.recorder import Listeners, Recorder
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources
 from antflow._engine.source import IterableSource
+from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.stage_run import StageRun
 
 logger = logging.getLogger("antflow")
@@ -174,6 +175,7 @@ class Run:
         self._limits_failures = max_failures is not None or any(
             stage.max_failures is not None for stage in stages
         )
+        self.sources: SourceWatch = SourceWatch(self.timers, tells=blocked_loop_after is not None)
         self.intake: Intake = Intake(self, next_id, duplicates)
         listeners = Listeners(self.facts, store, observer, self.stop_intake, count(1))
         self.stages: list[StageRun] = []
@@ -210,7 +212,7 @@ class Run:
 
     def pull_from(self, items: Iterable[Any]) -> None:
         """Take the run's items from an iterable, as the first stage asks for them."""
-        source = IterableSource(items, self.timers.now)
+        source = self._source_of(items)
         if self.stages[0].recorder.tells_starts or self._again:
             # Somebody is told of each item before it enters. A task of its own waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
@@ -243,9 +245,7 @@ class Run:
             WouldDeadlockError: No more can be put before the worker's own or an earlier stage.
             DuplicateItemError: An id is taken, and that is not allowed.
         """
-        source = items
-        if not isinstance(source, IterableSource):
-            source = IterableSource(source, self.timers.now)
+        source = items if isinstance(items, IterableSource) else self._source_of(items)
         channel = self.stages[stage].channel
         waits = not self._sits_at_or_after(stage)
         # A worker's item may be the very one that all results wait for.
@@ -255,7 +255,7 @@ class Run:
             while self.reorder is not None and keeps_order and not self.intake.window_room():
                 await self.reorder.wait()
             most = self.intake.batch_size(stage) if waits else self._lane_room(stage)
-            if not (raws := source.take(max(most, 1))):
+            if not (raws := self.take_from(source, max(most, 1))):
                 return
             self._check_open()
             if not most:
@@ -278,8 +278,13 @@ class Run:
         self, items: AsyncIterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
     ) -> None:
         """Take in items of an async iterable, each as it comes. See `feed`."""
-        async for raw in items:
-            await self.feed((raw,), stage, priority)
+        await self._feed_each(AsyncSource(items, self.sources), stage, priority)
+
+    def take_from(self, source: IterableSource, most: int) -> list[Any]:
+        """Take up to ``most`` items from a source, and note for how long it holds the loop."""
+        if source.is_plain:
+            return source.take(most)
+        return self.sources.step(source.items, source.take, most)
 
     def close_intake(self) -> None:
         """No more items but those that the run's own tasks feed; it ends when all are settled.
@@ -297,6 +302,21 @@ class Run:
             self.error = error
         self.intake.is_closed = True
         self.close_intake()
+
+    async def _feed_each(
+        self, source: AsyncSource, stage: int = 0, priority: int = DEFAULT_PRIORITY
+    ) -> None:
+        while True:
+            try:
+                raw = await source
+            except StopAsyncIteration:
+                return
+            await self.feed((raw,), stage, priority)
+
+    def _source_of(self, items: Iterable[Any]) -> IterableSource:
+        if type(items) is tuple:  # most often a single item, of an async source
+            return IterableSource(items, self.timers.now)
+        return self.sources.step(items, IterableSource, items, self.timers.now)
 
     def _lane_room(self, stage: int) -> int:
         """How many items this run's own workers may add at once, without waiting for room."""
@@ -601,9 +621,9 @@ class Run:
             if isinstance(items, IterableSource):
                 await self.feed(items)
             else:
-                items = aiter(items)
-                async for raw in items:
-                    await self.feed((raw,))
+                source = AsyncSource(items, self.sources)
+                items = source.iterator
+                await self._feed_each(source)
         except Exception as error:
             if not self.intake.has_ended:
                 failure = error
@@ -626,7 +646,7 @@ class Run:
         """Let a source run its clean-up; what that raises is logged."""
         try:
             if isinstance(items, IterableSource):
-                items.close()
+                self.sources.step(items.items, items.close)
             elif (close := getattr(items, "aclose", None)) is not None:
                 async with asyncio.timeout(SLOWEST_CLOSE):
                     await close()
@@ -640,7 +660,7 @@ class Run:
         source, self.intake.source = self.intake.source, None
         if isinstance(source, IterableSource):
             try:
-                source.close()
+                self.sources.step(source.items, source.close)
             except (Exception, asyncio.CancelledError):
                 logger.warning(CLEAN_UP_FAILED, exc_info=True)
 
