@@ -63,7 +63,7 @@ from antflow._engine.loop_watch import LoopWatch
 from antflow._engine.recorder import Listeners, Recorder
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources
-from antflow._engine.source import IterableSource
+from antflow._engine.source import CLEAN_UP_FAILED, IterableSource
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.stage_run import StageRun
 
@@ -76,7 +76,6 @@ FAILURES_IN_SNAPSHOT = 100
 FEWEST_FOR_A_RATIO = 20
 """A ratio of failures is judged only once so many items are settled."""
 
-CLEAN_UP_FAILED = "the source's clean-up failed"
 SLOWEST_CLOSE = 5.0
 """Seconds a source's clean-up may take when the run stops taking in."""
 
@@ -278,7 +277,14 @@ class Run:
         self, items: AsyncIterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
     ) -> None:
         """Take in items of an async iterable, each as it comes. See `feed`."""
-        await self._feed_each(AsyncSource(items, self.sources), stage, priority)
+        source = AsyncSource(items, self.sources)
+        try:
+            await self._feed_each(source, stage, priority)
+        finally:
+            # One that was made here is no one else's to close, and may have a thread.
+            close = getattr(source.iterator, "aclose", None)
+            if close is not None and source.iterator is not items:
+                await close()
 
     def take_from(self, source: IterableSource, most: int) -> list[Any]:
         """Take up to ``most`` items from a source, and note for how long it holds the loop."""

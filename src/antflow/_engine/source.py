@@ -11,6 +11,8 @@ from antflow._core.errors import PipelineError
 LONGEST_PULL = 0.005
 """Seconds after which one pull ends, so that a slow generator does not hold the event loop."""
 
+CLEAN_UP_FAILED = "the source's clean-up failed"
+
 
 class IterableSource:
     """Takes items from any iterable; it is never materialised.
