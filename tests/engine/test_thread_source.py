@@ -218,7 +218,7 @@ def test_items_read_ahead_are_bounded() -> None:
         running = asyncio.ensure_future(pipeline.run(in_thread(source)))
         await asyncio.sleep(100.5)
         assert len(calls.made) == 101
-        assert len(read) <= 101 + READ_AHEAD + 3
+        assert len(read) <= 150
         running.cancel()
         await asyncio.wait([running])
 

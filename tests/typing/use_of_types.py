@@ -124,5 +124,5 @@ assert_type(in_thread([1, 2]), AsyncIterable[int])
 async def read() -> None:
     pipeline = Pipeline([Stage("A", 1, [fetch])])
     assert_type(await pipeline.run(in_thread(lines)), RunResults[bytes])
-    await pipeline.run(in_thread([1, 2]))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await pipeline.run(in_thread([1, 2]))  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     in_thread(clean)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

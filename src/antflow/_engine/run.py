@@ -96,6 +96,7 @@ class Run:
         max_failures: Failed items at which intake stops: a count (int), or a ratio (float, once 20
             items are settled); ``None`` = no limit.
         total: How many items there will be, if known.
+        length: Asks the items for that number, where it is not known yet.
         keeps_results: Whether all results, and so all ids and failures, are kept.
         duplicates: What becomes of an item whose id is taken.
         timeout: Seconds after which the run is cancelled, with `TimeoutError`.
@@ -119,6 +120,7 @@ class Run:
         observer: Observer | None = None,
         max_failures: float | None = None,
         total: int | None = None,
+        length: Callable[[], int] | None = None,
         keeps_results: bool = True,
         duplicates: Duplicates = "number",
         timeout: float | None = None,
@@ -141,7 +143,8 @@ class Run:
         self.guard = guard
         self.store = store
         self.observer = observer
-        self.total = total
+        self._total = total
+        self._length = length
         self.parent: Run | None = current_run.get()
         self.parent_seat: tuple[StageRun, WorkerBook] | None = current_seat.get()
         self.ledger: Ledger = Ledger(len(stages))
@@ -471,6 +474,20 @@ class Run:
             return "paused"
         return "draining" if self.intake.has_ended else "running"
 
+    @property
+    def total(self) -> int | None:
+        """How many items there will be, if known; the items are asked once, in the run's loop."""
+        if self._length is not None and asyncio._get_running_loop() is self._loop:
+            length, self._length = self._length, None
+            began = self.timers.now()
+            try:
+                self._total = length()
+            except (Exception, asyncio.CancelledError):
+                logger.debug("len(items) failed: how many there are is not known", exc_info=True)
+            finally:
+                self.timers.held.seconds += self.timers.now() - began
+        return self._total
+
     def now_or_end(self) -> float:
         """The time, which stands still when the run is over."""
         return self.timers.now() if self._ended_mono is None else self._ended_mono
@@ -754,6 +771,7 @@ class Run:
                 self._loop_watch.end()
             self._ended_mono = self.timers.now()
             self._cpu_ended = time.process_time()
+            self._length = None  # it has the items
             if self.observer is not None:
                 self.observer.closed()
             self._ended.set_result(None)
