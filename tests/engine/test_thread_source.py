@@ -391,17 +391,22 @@ class Watched:
             self.closed_in.append(threading.current_thread().name)
 
 
+async def until_blocked(watched: Watched) -> None:
+    while watched.blocks and not watched.is_blocked.is_set():
+        await asyncio.sleep(0.01)
+
+
 async def leave_the_stream(watched: Watched) -> None:
     stream = Pipeline([Stage("Work", 1, [same])]).stream(in_thread(watched))
     async with aclosing(stream) as results:
         async for _ in results:
+            await until_blocked(watched)
             break
 
 
 async def cancel_the_run(watched: Watched) -> None:
     running = asyncio.ensure_future(Pipeline([Stage("Work", 1, [same])]).run(in_thread(watched)))
-    while not (watched.is_blocked.is_set() if watched.blocks else watched.goes_on):
-        await asyncio.sleep(0.01)
+    await until_blocked(watched)
     await asyncio.sleep(0.05)
     running.cancel()
     await asyncio.wait([running])
@@ -414,6 +419,7 @@ async def time_out(watched: Watched) -> None:
 
 async def fail_too_often(watched: Watched) -> None:
     async def fail(value: int) -> None:
+        await until_blocked(watched)
         raise ValueError(value)
 
     stage = Stage("Work", 1, [fail], task_attempts=1)
@@ -425,6 +431,7 @@ async def shut_down_while_feeding(watched: Watched) -> None:
     pipeline = Pipeline([Stage("Work", 1, [Calls(seconds=0.01)])])
     await pipeline.start()
     feeding = asyncio.ensure_future(pipeline.feed_async(in_thread(watched)))
+    await until_blocked(watched)
     await asyncio.sleep(0.1)
     await pipeline.shutdown()
     if watched.blocks:
@@ -472,6 +479,52 @@ def test_step_that_blocks_does_not_hold_up_the_end(
     assert watched.closed_in == ["antflow source Watched"]
 
 
+def test_no_more_is_read_when_no_more_is_wanted(run: Run) -> None:
+    """The step that is under way is the last one."""
+    steps: list[int] = []
+
+    def slow() -> Iterator[int]:
+        for number in count():
+            steps.append(number)
+            time.sleep(0.02)
+            yield number
+
+    async def main() -> None:
+        items: Any = aiter(in_thread(slow))
+        await anext(items)
+        before = len(steps)
+        await items.aclose()
+        assert len(steps) <= before + 1
+
+    run(main())
+
+
+def test_clean_up_that_is_not_waited_for_goes_on(run: Run) -> None:
+    """A clean-up that takes long is finished by its thread, also when no one waits any more."""
+    goes_on = threading.Event()
+    closed: list[str] = []
+
+    def slow_to_close() -> Iterator[int]:
+        try:
+            yield from count()
+        finally:
+            goes_on.wait(LONG)
+            closed.append(threading.current_thread().name)
+
+    async def main() -> None:
+        items: Any = aiter(in_thread(slow_to_close))
+        await anext(items)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await items.aclose()
+
+    run(main())
+    goes_on.set()
+    for thread in threads():
+        thread.join(LONG)
+    assert closed == ["antflow source slow_to_close"]
+
+
 def test_clean_up_that_raises_is_told_of(run: Run, caplog: Log) -> None:
     """What the source's clean-up raises is logged, as with any source."""
 
@@ -487,9 +540,12 @@ def test_clean_up_that_raises_is_told_of(run: Run, caplog: Log) -> None:
     assert record.getMessage() == "the source's clean-up failed"
 
 
-@pytest.mark.parametrize("blocks", [False, True])
-def test_loop_that_is_closed_early(blocks: bool, caplog: Log) -> None:
-    """An event loop that is closed without more ado leaves no thread, and the source is closed."""
+@pytest.mark.parametrize(("blocks", "keeps"), [(False, False), (True, False), (True, True)])
+def test_loop_that_is_closed_early(blocks: bool, keeps: bool, caplog: Log) -> None:
+    """An event loop that is closed without more ado leaves no thread, and the source is closed.
+
+    At the latest when the step that blocks is over, or when the iterator is given up.
+    """
     watched = Watched(blocks=blocks)
     loop = asyncio.new_event_loop()
     items = aiter(in_thread(watched))
@@ -498,10 +554,11 @@ def test_loop_that_is_closed_early(blocks: bool, caplog: Log) -> None:
         watched.is_blocked.wait(LONG)
     loop.close()
     watched.goes_on.set()
-    del items
-    gc.collect()
-    for thread in threads():
-        thread.join(LONG)
+    if not keeps:
+        del items
+    until = time.monotonic() + LONG
+    while not watched.closed_in and time.monotonic() < until:
+        time.sleep(0.01)
     assert watched.closed_in == ["antflow source Watched"]
     assert caplog.records == []
 

@@ -31,6 +31,8 @@ logger = logging.getLogger("antflow")
 
 A = TypeVar("A")
 
+Call = tuple[Future[Any], Callable[[], Any]]
+
 READ_AHEAD = 32
 """Items that may wait to be taken."""
 
@@ -130,7 +132,7 @@ class Reader:
     def __init__(self, source: Any) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
-        self._thread = OneThread(f"antflow source {_name_of(source)}", self._loop)
+        self._thread = OneThread(f"antflow source {_name_of(source)}")
         self._context = copy_context()
         self._reading: asyncio.Future[None] | None = None
         # In the thread alone:
@@ -263,12 +265,11 @@ class OneThread(Executor):
 
     Args:
         name: The thread's name.
-        loop: The event loop that waits for the calls.
     """
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
-        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        Thread(target=_work, args=(self._calls, loop), name=name, daemon=True).start()
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        Thread(target=_work, args=(self._calls,), name=name, daemon=True).start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         """Make a call, after those before it."""
@@ -282,16 +283,11 @@ class OneThread(Executor):
         self._calls.put(None)
 
 
-def _work(
-    calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None],
-    loop: asyncio.AbstractEventLoop,
-) -> None:
+def _work(calls: SimpleQueue[Call | None]) -> None:
     while (call := calls.get()) is not None:
         future, function = call
-        result = function()
-        if not loop.is_closed():  # else no one waits, and telling would fail
-            future.set_result(result)
-        del call, future, function, result  # while it waits it keeps nothing alive
+        future.set_result(function())
+        del call, future, function  # while it waits it keeps nothing alive
 
 
 def _function(source: Any) -> Callable[[], Any] | None:
