@@ -334,7 +334,7 @@ class Pipeline(Generic[Taken, Out]):
             items: Any iterable or async iterable, endless ones too; taken as there is room for
                 them. A dict with a key ``"id"`` brings its own id: its value is its ``"value"`` or
                 the whole dict, its other keys become `PipelineResult.metadata`. All others get a
-                running integer.
+                running integer. A source that blocks belongs in `antflow.in_thread`.
             progress: Show one line with a progress bar.
             dashboard: "compact", "detailed", "full", "log" (plain lines), "auto", or an object.
             custom_dashboard: An object of your own, see `DashboardProtocol`.
@@ -345,9 +345,11 @@ class Pipeline(Generic[Taken, Out]):
                 number is not known.
             max_failures: Stop taking items in when so many have failed (int, 1 or more), or such a
                 share of those settled (float, above 0 and up to 1, from 20 settled items on).
-            timeout: Seconds for the whole run; then it is cancelled, with `TimeoutError`.
+            timeout: Seconds for the whole run, with all that passes in it; then it is cancelled,
+                with `TimeoutError`.
             item_timeout: Seconds for each item from its intake to its end; an item that is late
-                fails with `TimeoutError` when a worker has it, or would begin with it.
+                fails with `TimeoutError` when a worker has it, or would begin with it. Seconds for
+                which a source holds the event loop do not count.
             retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
                 items go on at the stage they ended in, before ``items``, and with the value that
                 entered it.
