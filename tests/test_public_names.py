@@ -25,6 +25,7 @@ HOMES = [
     "antflow.executor",
     "antflow.loops",
     "antflow.pipeline",
+    "antflow.sources",
     "antflow.telemetry",
     "antflow.testing",
     "antflow.tracker",

@@ -39,6 +39,7 @@ from antflow.pipeline import (
     Stage,
     backoff,
 )
+from antflow.sources import in_thread
 from antflow.telemetry import configure_telemetry, telemetry_enabled
 from antflow.tracker import StatusTracker
 from antflow.types import (
@@ -117,6 +118,7 @@ __all__ = [
     "configure_telemetry",
     "current_batch",
     "current_item",
+    "in_thread",
     "install_fast_loop",
     "rate_limit",
     "set_task_status",

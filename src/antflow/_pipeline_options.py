@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 from unicodedata import normalize
@@ -51,6 +51,7 @@ class RunOptions:
     """What was asked of one run; see `Pipeline.run`."""
 
     total: int | None = None
+    length: Callable[[], int] | None = None
     max_failures: float | None = None
     timeout: float | None = None
     item_timeout: float | None = None
@@ -74,7 +75,7 @@ def run_options(
     check_max_failures(ValueError, "max_failures", max_failures)
     check_timeout(ValueError, "timeout", timeout)
     check_timeout(ValueError, "item_timeout", item_timeout)
-    return RunOptions(total, max_failures, timeout, item_timeout)
+    return RunOptions(total, None, max_failures, timeout, item_timeout)
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:

@@ -33,7 +33,7 @@ from antflow._core.checks import check_choice, check_count, check_flag, check_se
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.errors import PipelineError
 from antflow._core.failures import FailureBook
-from antflow._core.items import Items, check_items, count_of
+from antflow._core.items import Items, check_items, expected_count
 from antflow._core.ledger import Ledger
 from antflow._core.limit import Limit, LimitStatistics
 from antflow._core.options import named_options
@@ -334,18 +334,22 @@ class Pipeline(Generic[Taken, Out]):
             items: Any iterable or async iterable, endless ones too; taken as there is room for
                 them. A dict with a key ``"id"`` brings its own id: its value is its ``"value"`` or
                 the whole dict, its other keys become `PipelineResult.metadata`. All others get a
-                running integer.
+                running integer. A source that blocks belongs in `antflow.in_thread`.
             progress: Show one line with a progress bar.
             dashboard: "compact", "detailed", "full", "log" (plain lines), "auto", or an object.
             custom_dashboard: An object of your own, see `DashboardProtocol`.
             dashboard_update_interval: Seconds between updates, 0.01 or more; 0.1 to 1.0 is
                 sensible.
-            total: How many items there will be, where ``len(items)`` cannot tell.
+            total: How many items there will be, where ``len(items)`` cannot tell. For what shows
+                it: a display, a snapshot. Only then is ``len(items)`` asked; if that raises, the
+                number is not known.
             max_failures: Stop taking items in when so many have failed (int, 1 or more), or such a
                 share of those settled (float, above 0 and up to 1, from 20 settled items on).
-            timeout: Seconds for the whole run; then it is cancelled, with `TimeoutError`.
+            timeout: Seconds for the whole run, with all that passes in it; then it is cancelled,
+                with `TimeoutError`.
             item_timeout: Seconds for each item from its intake to its end; an item that is late
-                fails with `TimeoutError` when a worker has it, or would begin with it.
+                fails with `TimeoutError` when a worker has it, or would begin with it. Seconds for
+                which a source holds the event loop do not count.
             retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
                 items go on at the stage they ended in, before ``items``, and with the value that
                 entered it.
@@ -389,7 +393,7 @@ class Pipeline(Generic[Taken, Out]):
             check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
         options = run_options(total, max_failures, timeout, item_timeout)
-        options.total = count_of(items, total, len(again))
+        options.total, options.length = expected_count(items, total, len(again))
         collected: list[PipelineResult[Any]] = []
         handle = self._open(collected.append if self._collects else _forget, collected, options)
         handle._run.begin_with(again)
@@ -470,7 +474,7 @@ class Pipeline(Generic[Taken, Out]):
             check_main_thread()
         check_flag(TypeError, "ordered", ordered)
         options = run_options(total, max_failures, timeout, item_timeout)
-        options.total = count_of(items, total)
+        options.total, options.length = expected_count(items, total)
         options.keeps = False
         if buffer_size is not None:
             check_count(ValueError, "buffer_size", buffer_size, 0, "must be a whole number >= 0")
@@ -720,6 +724,7 @@ class Pipeline(Generic[Taken, Out]):
             observer=fan_out([each for each in observers if each is not None]),
             max_failures=options.max_failures,
             total=options.total,
+            length=options.length,
             keeps_results=self._collects if options.keeps is None else options.keeps,
             duplicates=self._duplicates,
             timeout=options.timeout,

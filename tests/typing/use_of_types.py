@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from typing import Any, assert_type
 
-from antflow import Drop, Pipeline, PipelineResult, RunResults, Stage
+from antflow import Drop, Pipeline, PipelineResult, RunResults, Stage, in_thread
 
 
 async def fetch(url: str) -> bytes:
@@ -107,3 +107,22 @@ async def runs() -> None:
     assert_type(await Pipeline.quick(["a"], fetch), RunResults[bytes])
     assert_type(await Pipeline.quick([b"a"], parse, retries=1), RunResults[int])
     assert_type(await Pipeline.quick(["a"], [fetch, parse]), RunResults[Any])
+
+
+# Sources
+
+
+def lines() -> Iterator[str]:
+    raise NotImplementedError
+
+
+assert_type(in_thread(lines), AsyncIterable[str])
+assert_type(in_thread(lines()), AsyncIterable[str])
+assert_type(in_thread([1, 2]), AsyncIterable[int])
+
+
+async def read() -> None:
+    pipeline = Pipeline([Stage("A", 1, [fetch])])
+    assert_type(await pipeline.run(in_thread(lines)), RunResults[bytes])
+    await pipeline.run(in_thread([1, 2]))  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    in_thread(clean)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

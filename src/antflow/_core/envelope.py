@@ -44,7 +44,8 @@ class Envelope(PipelineResult[Any]):
         children: How many items were made from it in this stage.
         holds: ``(stage index, how often it was held back there)``, see `RetryAfter`.
         verdict: What follows its last failure, until that has followed.
-        deadline: When it must be through (loop time), if the run has an ``item_timeout``.
+        deadline: When it must be through, if the run has an ``item_timeout``; by the loop's time
+            less what sources held it.
     """
 
     __slots__ = ()

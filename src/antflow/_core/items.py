@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
 from typing import Any
 
 from antflow._core.checks import refusal
 
 Items = Iterable[Any] | AsyncIterable[Any]
 """Items as they are handed in: see `antflow.Pipeline.run`."""
+
+KNOW_THEIR_LENGTH = (list, tuple, range, set, frozenset, deque)
+"""Types that have their length at hand. One derived from them may count in its own way."""
 
 
 def check_items(items: object) -> None:
@@ -22,15 +26,24 @@ def check_items(items: object) -> None:
         raise refusal(TypeError, "items", items, "must be an iterable or an async iterable")
 
 
-def count_of(items: Items, total: int | None, more: int = 0) -> int | None:
-    """How many items there will be: ``total``, or as many as there are and ``more``.
+def expected_count(
+    items: Items, total: int | None, more: int = 0
+) -> tuple[int | None, Callable[[], int] | None]:
+    """How many items there will be: the number, or how to ask the items for it.
 
-    ``None`` where neither is known.
+    An object may have to ask a database for its length, so it is asked only where that is wanted.
+
+    Args:
+        items: The items.
+        total: What the user says.
+        more: How many items there are besides.
     """
     if total is not None:
-        return total
-    length: Callable[[], int] | None = getattr(items, "__len__", None)
-    try:
-        return None if length is None else length() + more
-    except Exception:
-        return None
+        return total, None
+    if type(items) in KNOW_THEIR_LENGTH:
+        return _length(items) + more, None
+    return None, (lambda: _length(items) + more) if isinstance(items, Sized) else None
+
+
+def _length(items: Any) -> int:
+    return len(items)

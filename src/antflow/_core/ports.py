@@ -32,19 +32,6 @@ class Timers(Protocol):
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer: ...
 
 
-class Source(Protocol):
-    """Where items come from, taken a few at a time by the first stage when it is hungry."""
-
-    def take(self, most: int) -> list[Any]:
-        """Up to ``most`` raw items; ``[]``: there are no more, now or ever.
-
-        Raises:
-            Exception: What the user's iterable raised. Items it gave before that were returned by
-                an earlier call.
-        """
-        ...
-
-
 class Store(Protocol):
     """Keeps the truth, and may hold work back. None by default; a journal is one."""
 

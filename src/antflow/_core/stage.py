@@ -75,7 +75,8 @@ class Stage(Generic[In, Out]):
         hold_on: Exception class → seconds (or ``error -> seconds``): such an error is taken as
             `RetryAfter` of so long.
         max_holds: How often one item may be held (`RetryAfter`) before that counts as a failure.
-        timeout: Seconds for one try of one task; then it fails with `TimeoutError`.
+        timeout: Seconds for one try of one task; then it fails with `TimeoutError`. Seconds for
+            which a source holds the event loop do not count.
         retry_on: Exception classes after which another try is worth it.
         give_up_on: Exception classes after which it is not; stronger than `retry_on`.
         wait: Pause before the next try: seconds, or ``attempt -> seconds`` like `backoff`. Instead

@@ -128,7 +128,7 @@ class Attempt:
         seconds = self._run.item_timeout
         if seconds is None:
             return None, ""
-        left = min(envelope.deadline for envelope in envelopes) - self._now()
+        left = min(envelope.deadline for envelope in envelopes) - self._run.timers.unheld()
         return left, f"not through after {seconds:g} s (item_timeout)"
 
     async def _try(self, envelope: Envelope, worker: WorkerBook) -> Any:

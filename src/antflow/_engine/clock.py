@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from antflow._core.held_time import HeldTime, held_time_of
 from antflow._core.ports import Timer
 
 
@@ -22,6 +23,7 @@ class LoopTimers:
 
     Attributes:
         has_own_time: Whether the loop brings its own time.
+        held: For how long sources have held the loop.
     """
 
     def __init__(
@@ -34,6 +36,11 @@ class LoopTimers:
             and type(loop).time is not asyncio.BaseEventLoop.time
         )
         self.now: Callable[[], float] = loop.time if self.has_own_time else time.monotonic
+        self.held: HeldTime = held_time_of(loop)
+
+    def unheld(self) -> float:
+        """`now`, less the seconds for which sources have held the loop: what items are timed by."""
+        return self.now() - self.held.seconds
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback()`` after ``delay`` seconds."""

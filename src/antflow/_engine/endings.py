@@ -235,7 +235,7 @@ class Endings:
     ) -> None:
         """Let an item wait, without its worker, as if it had not been tried."""
         if self._run.item_timeout is not None:  # then it is late, and the next try says so
-            seconds = min(seconds, max(envelope.deadline - self._now(), 0.0))
+            seconds = min(seconds, max(envelope.deadline - self._run.timers.unheld(), 0.0))
         await self._try_again(envelope, worker, error, seconds, counts=False)
         await self.outlast_thread(worker)
 

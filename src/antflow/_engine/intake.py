@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import DuplicateItemError, PipelineError
-from antflow._core.ports import Source
 from antflow._core.result import PipelineResult
 from antflow._core.text import clean, safe_repr, safe_str
 from antflow._core.waits import Wait, discard
+from antflow._engine.source import IterableSource
 
 if TYPE_CHECKING:
     from antflow._engine.run import Run
@@ -25,6 +25,9 @@ Duplicates = Literal["number", "error", "skip"]
 
 LARGEST_BATCH = 1000
 """Most items taken in at a time for an unbounded channel."""
+
+MOST_NAMES = 1000
+"""Ids that came twice, beyond those in flight, whose next names are remembered in any case."""
 
 _REFUSED = object()
 
@@ -59,7 +62,7 @@ class Intake:
         self._warned = False
         self.skipped: int = 0
         self.refused: DuplicateItemError | None = None
-        self.source: Source | None = None
+        self.source: IterableSource | None = None
         self._is_pulling = False
         self._announced: dict[int, Sequence[Envelope]] = {}
         self._is_sealed = False
@@ -97,7 +100,7 @@ class Intake:
         """Fill the first channel from the source, and close the intake when that has ended."""
         assert self.source is not None
         try:
-            raws = self.source.take(self.batch_size(0))
+            raws = self._run.take_from(self.source, self.batch_size(0))
         except Exception as error:
             self._run.stop_intake(error)
             return
@@ -142,6 +145,7 @@ class Intake:
         """
         envelopes: list[Envelope] = []
         given, next_id, seq = self._given, self._next_id, self._seq
+        keeps = self._run.keeps_results
         streak: tuple[int, int] | None = None  # numbers in a row that became ids
         for raw in raws:
             number = next_id()
@@ -162,6 +166,8 @@ class Intake:
                 item_id = number
                 if given and number in given:
                     item_id = self._apart(number)
+                elif not keeps:
+                    given.add(number)
                 if streak is None:
                     streak = (number, number)
                 elif number == streak[1] + 1:
@@ -307,13 +313,11 @@ class Intake:
             return False
 
     def _note_numbers(self, streak: tuple[int, int] | None) -> None:
-        """Remember which running numbers became ids: most often one unbroken row."""
-        if streak is None:
-            return
-        if self._numbers and not self._run.keeps_results:
-            # Without an end in sight, one row: an own id that equals a number in its gaps, or one
-            # that has left, is renamed needlessly.
-            self._numbers = [(self._numbers[0][0], streak[1])]
+        """Remember which running numbers became ids: most often one unbroken row.
+
+        Only where they are kept: else they are ids like others, forgotten when their item leaves.
+        """
+        if streak is None or not self._run.keeps_results:
             return
         if self._numbers and self._numbers[-1][1] + 1 == streak[0]:
             streak = (self._numbers.pop()[0], streak[1])
@@ -321,7 +325,7 @@ class Intake:
 
     def _set_deadlines(self, envelopes: Sequence[Envelope]) -> None:
         if self._run.item_timeout is not None:
-            deadline = self._run.timers.now() + self._run.item_timeout
+            deadline = self._run.timers.unheld() + self._run.item_timeout
             for envelope in envelopes:
                 envelope.deadline = deadline
 
@@ -336,5 +340,12 @@ class Intake:
         while (renamed := f"{safe_str(item_id)}#{number}") in self._given:
             number += 1
         self._next_names[item_id] = number + 1
+        if not self._run.keeps_results and len(self._next_names) > self._most_names():
+            # Of an id that has left, the names may begin anew.
+            names = self._next_names.items()
+            self._next_names = {name: number for name, number in names if name in self._given}
         self._given.add(renamed)
         return renamed
+
+    def _most_names(self) -> int:
+        return MOST_NAMES + 2 * len(self._given)  # so that looking through them is rare

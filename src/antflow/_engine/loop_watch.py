@@ -17,6 +17,7 @@ from antflow._core.snapshot import LoopHealth, LoopStall
 from antflow._core.text import clean, safe_repr
 from antflow._core.worker_time import book_stall, standing
 from antflow._engine.heartbeat import Heartbeat, heartbeat_of
+from antflow._engine.source_watch import name_of, what_helps
 from antflow._engine.whereabouts import Seat, Sight
 
 if TYPE_CHECKING:
@@ -85,8 +86,10 @@ class LoopWatch:
         return None
 
     def owns(self, sight: Sight) -> bool:
-        """Whether it is one of this run's stages that was seen."""
-        return sight.stage is not None and sight.stage.run is self._run
+        """Whether it is one of this run's stages, or sources, that was seen."""
+        if sight.stage is None:
+            return self._run.sources.asked is not None
+        return sight.stage.run is self._run
 
     def see_workers(self, asked: float) -> None:
         """The loop may be blocked: note what the workers were at when it was."""
@@ -103,12 +106,17 @@ class LoopWatch:
         if sight is None or seen != asked or not stall.location:
             return
         place = sight.place
+        source = self._run.sources.asked
+        if source is not None and not self._run.sources.is_first_to_tell():
+            return
         key = (stall.location, "") if place is None else (place.filename, place.function)
         if key in self._told:
             return
         self._told.add(key)
-        who = ""
-        if stall.worker_name:
+        who, helps = "", WHAT_HELPS
+        if source is not None:
+            who, helps = f" by the source {name_of(source)}", what_helps(source)
+        elif stall.worker_name:
             who = f" by {clean(stall.worker_name)} with item {clean(safe_repr(stall.item_id))}"
         elif stall.stage:
             who = f" by stage {clean(stall.stage)}"
@@ -120,7 +128,7 @@ class LoopWatch:
             who,
             clean(stall.location),
             line,
-            WHAT_HELPS,
+            helps,
         )
 
     # Inside

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from antflow._core.errors import PipelineError
+from antflow._core.held_time import Alarm
 from antflow._core.text import clean, safe_repr
 from antflow._engine.worker_thread import Outcome
 
@@ -225,10 +226,11 @@ class Stay:
         details = (None,) * 3 if cause is None else (type(cause), cause, cause.__traceback__)
         while self._leaves:
             name, leave = self._leaves.pop()
-            limit = asyncio.timeout(LEAVE_SECONDS)
+            limit = asyncio.timeout(None)
             try:
                 async with limit:
-                    await leave(*details)
+                    with Alarm(limit, LEAVE_SECONDS, asyncio.get_running_loop()):
+                        await leave(*details)
             except GeneratorExit:
                 raise
             except BaseException as error:  # why: logged, and what is no Exception raised in `end`

@@ -61,7 +61,8 @@ from antflow._engine.loop_watch import LoopWatch
 from antflow._engine.recorder import Listeners, Recorder
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources
-from antflow._engine.source import IterableSource
+from antflow._engine.source import CLEAN_UP_FAILED, IterableSource
+from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.stage_run import StageRun
 
 T = TypeVar("T")
@@ -75,7 +76,6 @@ FAILURES_IN_SNAPSHOT = 100
 FEWEST_FOR_A_RATIO = 20
 """A ratio of failures is judged only once so many items are settled."""
 
-CLEAN_UP_FAILED = "the source's clean-up failed"
 SLOWEST_CLOSE = 5.0
 """Seconds a source's clean-up may take when the run stops taking in."""
 
@@ -96,6 +96,7 @@ class Run:
         max_failures: Failed items at which intake stops: a count (int), or a ratio (float, once 20
             items are settled); ``None`` = no limit.
         total: How many items there will be, if known.
+        length: Asks the items for that number, where it is not known yet.
         keeps_results: Whether all results, and so all ids and failures, are kept.
         duplicates: What becomes of an item whose id is taken.
         timeout: Seconds after which the run is cancelled, with `TimeoutError`.
@@ -119,6 +120,7 @@ class Run:
         observer: Observer | None = None,
         max_failures: float | None = None,
         total: int | None = None,
+        length: Callable[[], int] | None = None,
         keeps_results: bool = True,
         duplicates: Duplicates = "number",
         timeout: float | None = None,
@@ -141,7 +143,8 @@ class Run:
         self.guard = guard
         self.store = store
         self.observer = observer
-        self.total = total
+        self._total = total
+        self._length = length
         self.parent: Run | None = current_run.get()
         self.parent_seat: tuple[StageRun, WorkerBook] | None = current_seat.get()
         self.ledger: Ledger = Ledger(len(stages))
@@ -173,6 +176,7 @@ class Run:
         self._limits_failures = max_failures is not None or any(
             stage.max_failures is not None for stage in stages
         )
+        self.sources: SourceWatch = SourceWatch(self.timers, tells=blocked_loop_after is not None)
         self.intake: Intake = Intake(self, next_id, duplicates)
         listeners = Listeners(self.facts, store, observer, self.stop_intake, count(1))
         self.stages: list[StageRun] = []
@@ -209,7 +213,7 @@ class Run:
 
     def pull_from(self, items: Iterable[Any]) -> None:
         """Take the run's items from an iterable, as the first stage asks for them."""
-        source = IterableSource(items, self.timers.now)
+        source = self._source_of(items)
         if self.stages[0].recorder.tells_starts or self._again:
             # Somebody is told of each item before it enters. A task of its own waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
@@ -242,9 +246,7 @@ class Run:
             WouldDeadlockError: No more can be put before the worker's own or an earlier stage.
             DuplicateItemError: An id is taken, and that is not allowed.
         """
-        source = items
-        if not isinstance(source, IterableSource):
-            source = IterableSource(source, self.timers.now)
+        source = items if isinstance(items, IterableSource) else self._source_of(items)
         channel = self.stages[stage].channel
         waits = not self._sits_at_or_after(stage)
         # A worker's item may be the very one that all results wait for.
@@ -254,7 +256,7 @@ class Run:
             while self.reorder is not None and keeps_order and not self.intake.window_room():
                 await self.reorder.wait()
             most = self.intake.batch_size(stage) if waits else self._lane_room(stage)
-            if not (raws := source.take(max(most, 1))):
+            if not (raws := self.take_from(source, max(most, 1))):
                 return
             self._check_open()
             if not most:
@@ -277,9 +279,20 @@ class Run:
         self, items: AsyncIterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
     ) -> None:
         """Take in items of an async iterable, each as it comes. See `feed`."""
-        async for raw in items:
-            await self.feed((raw,), stage, priority)
-            raw = None  # it may be long until the next
+        source = AsyncSource(items, self.sources)
+        try:
+            await self._feed_each(source, stage, priority)
+        finally:
+            # One that was made here is no one else's to close, and may have a thread.
+            close = getattr(source.iterator, "aclose", None)
+            if close is not None and source.iterator is not items:
+                await close()
+
+    def take_from(self, source: IterableSource, most: int) -> list[Any]:
+        """Take up to ``most`` items from a source, and note for how long it holds the loop."""
+        if source.is_plain:
+            return source.take(most)
+        return self.sources.step(source.items, source.take, most)
 
     def close_intake(self) -> None:
         """No more items but those that the run's own tasks feed; it ends when all are settled.
@@ -297,6 +310,22 @@ class Run:
             self.error = error
         self.intake.is_closed = True
         self.close_intake()
+
+    async def _feed_each(
+        self, source: AsyncSource, stage: int = 0, priority: int = DEFAULT_PRIORITY
+    ) -> None:
+        while True:
+            try:
+                raw = await source
+            except StopAsyncIteration:
+                return
+            await self.feed((raw,), stage, priority)
+            del raw  # it may be long until the next
+
+    def _source_of(self, items: Iterable[Any]) -> IterableSource:
+        if type(items) is tuple:  # most often a single item, of an async source
+            return IterableSource(items, self.timers.now)
+        return self.sources.step(items, IterableSource, items, self.timers.now)
 
     def _lane_room(self, stage: int) -> int:
         """How many items this run's own workers may add at once, without waiting for room."""
@@ -450,6 +479,20 @@ class Run:
             return "paused"
         return "draining" if self.intake.has_ended else "running"
 
+    @property
+    def total(self) -> int | None:
+        """How many items there will be, if known; the items are asked once, in the run's loop."""
+        if self._length is not None and asyncio._get_running_loop() is self._loop:
+            length, self._length = self._length, None
+            began = self.timers.now()
+            try:
+                self._total = length()
+            except (Exception, asyncio.CancelledError):
+                logger.debug("len(items) failed: how many there are is not known", exc_info=True)
+            finally:
+                self.timers.held.seconds += self.timers.now() - began
+        return self._total
+
     def now_or_end(self) -> float:
         """The time, which stands still when the run is over."""
         return self.timers.now() if self._ended_mono is None else self._ended_mono
@@ -595,10 +638,9 @@ class Run:
             if isinstance(items, IterableSource):
                 await self.feed(items)
             else:
-                items = aiter(items)
-                async for raw in items:
-                    await self.feed((raw,))
-                    raw = None  # it may be long until the next
+                source = AsyncSource(items, self.sources)
+                items = source.iterator
+                await self._feed_each(source)
         except Exception as error:
             if not self.intake.has_ended:
                 failure = error
@@ -621,7 +663,7 @@ class Run:
         """Let a source run its clean-up; what that raises is logged."""
         try:
             if isinstance(items, IterableSource):
-                items.close()
+                self.sources.step(items.items, items.close)
             elif (close := getattr(items, "aclose", None)) is not None:
                 async with asyncio.timeout(SLOWEST_CLOSE):
                     await close()
@@ -635,7 +677,7 @@ class Run:
         source, self.intake.source = self.intake.source, None
         if isinstance(source, IterableSource):
             try:
-                source.close()
+                self.sources.step(source.items, source.close)
             except (Exception, asyncio.CancelledError):
                 logger.warning(CLEAN_UP_FAILED, exc_info=True)
 
@@ -723,6 +765,7 @@ class Run:
                 self._loop_watch.end()
             self._ended_mono = self.timers.now()
             self._cpu_ended = time.process_time()
+            self._length = None  # it has the items
             if self.observer is not None:
                 self.observer.closed()
             self._ended.set_result(None)

@@ -11,23 +11,35 @@ from antflow._core.errors import PipelineError
 LONGEST_PULL = 0.005
 """Seconds after which one pull ends, so that a slow generator does not hold the event loop."""
 
+CLEAN_UP_FAILED = "the source's clean-up failed"
+
 
 class IterableSource:
-    """The source port over any iterable; it is never materialised.
+    """Takes items from any iterable; it is never materialised.
 
     Args:
         items: The iterable. Its iterator is made at once, so what cannot be iterated fails here.
         now: A monotonic clock, in seconds.
+
+    Attributes:
+        items: The iterable.
+        is_plain: Whether it is a list or its like, whose steps take no time.
     """
 
     def __init__(self, items: Iterable[Any], now: Callable[[], float]) -> None:
+        self.items = items
         self._iterator: Iterator[Any] = iter(items)
         self._now = now
         self._error: Exception | None = None
-        self._is_plain = isinstance(items, (list, tuple, range))
+        self.is_plain: bool = type(items) in (list, tuple, range)
 
     def take(self, most: int) -> list[Any]:
-        """Up to ``most`` items, fewer when it takes longer than `LONGEST_PULL`; ``[]``: no more."""
+        """Up to ``most`` items, fewer when it takes longer than `LONGEST_PULL`; ``[]``: no more.
+
+        Raises:
+            Exception: What the iterable raised. Items it gave before that were returned by an
+                earlier call.
+        """
         if self._error is not None:
             raise self._error
         taken: list[Any] = []
@@ -35,7 +47,7 @@ class IterableSource:
         try:
             for item in self._iterator:
                 taken.append(item)
-                if len(taken) >= most or (not self._is_plain and self._now() >= deadline):
+                if len(taken) >= most or (not self.is_plain and self._now() >= deadline):
                     break
         except Exception as error:
             self._error = error

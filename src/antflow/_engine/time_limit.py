@@ -6,20 +6,28 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from antflow._core.held_time import Alarm
+
 
 @asynccontextmanager
 async def time_limit(seconds: float | None, message: str) -> AsyncIterator[None]:
-    """Cancel what is inside after so many seconds; ``None``: never.
+    """Cancel what is inside after this many seconds; ``None``: never.
+
+    Seconds for which a source of items holds the event loop do not count.
 
     Raises:
         TimeoutError: With the message, when the time was over.
     """
-    if seconds is not None and seconds <= 0:
+    if seconds is None:
+        yield
+        return
+    if seconds <= 0:
         raise TimeoutError(message)
-    limit = asyncio.timeout(seconds)
+    limit = asyncio.timeout(None)
     try:
         async with limit:
-            yield
+            with Alarm(limit, seconds, asyncio.get_running_loop()):
+                yield
     except TimeoutError:
         if limit.expired():
             raise TimeoutError(message) from None

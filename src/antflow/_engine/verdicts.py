@@ -114,7 +114,7 @@ class Judge:
         delay: float | None = call_apart(self._policy.next_delay, envelope.attempts, error)
         if delay is None or self._run.item_timeout is None:
             return delay
-        comes_too_late = self._run.timers.now() + delay >= envelope.deadline
+        comes_too_late = self._run.timers.unheld() + delay >= envelope.deadline
         return None if comes_too_late else delay
 
 

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Generator
 from inspect import isawaitable
 from typing import Any
 
+from antflow._core.held_time import Alarm
 from antflow._core.text import clean
 from antflow._core.waits import Wait, discard
 
@@ -23,7 +24,7 @@ class CallbackGuard:
     """Calls callbacks so that they have no power.
 
     Args:
-        timeout: Seconds an awaitable may take.
+        timeout: Seconds an awaitable may take; a source that holds the event loop is left out.
     """
 
     def __init__(self, timeout: float = 30.0) -> None:
@@ -47,8 +48,9 @@ class CallbackGuard:
         Cancellation: of the worker that waits here, passed on to the callback.
         """
         try:
-            async with asyncio.timeout(self.timeout):
-                await answer
+            async with asyncio.timeout(None) as limit:
+                with Alarm(limit, self.timeout, asyncio.get_running_loop()):
+                    await answer
         except Exception as error:
             self._count(name, error)
         except asyncio.CancelledError as error:

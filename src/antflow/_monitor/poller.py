@@ -13,6 +13,7 @@ from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any
 
+from antflow._core.held_time import Alarm
 from antflow._core.ports import SnapshotSource
 from antflow._core.result import RunResults
 
@@ -97,8 +98,9 @@ class Poller:
                 if name != "on_start":
                     self._let_begin()
                 if isawaitable(answer):
-                    async with asyncio.timeout(LONGEST_CALL) as self._limit:
-                        await answer
+                    async with asyncio.timeout(None) as self._limit:
+                        with Alarm(self._limit, LONGEST_CALL, self._loop):
+                            await answer
         except (Exception, asyncio.CancelledError) as error:
             running = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and running and running.cancelling():

@@ -48,7 +48,8 @@ class StatusTracker:
         on_task_complete: … after a try that went well.
         on_task_retry: … after a failed try that will be followed by another.
         on_task_fail: … after the last one failed.
-        callback_timeout: Seconds an async callback may take before it is cancelled and counted.
+        callback_timeout: Seconds an async callback may take before it is cancelled and counted;
+            without those for which a source holds the event loop.
 
     The callbacks are plain attributes and may be set or removed later, even while a run goes on.
 

@@ -1,0 +1,329 @@
+"""A source that blocks, read in a thread of its own.
+
+The thread makes the iterator, takes every step of it and closes it: a database cursor, say, must
+not change threads. It reads until a few items wait, and goes on when half of them are taken; in
+between it is parked. Each item is handed over at once: the thread wakes the event loop where that
+waits for one. What is shared between the two stands behind a lock that is held for a few lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from concurrent.futures import Executor, Future
+from contextvars import copy_context
+from functools import partial
+from inspect import isasyncgenfunction
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any, Generic, TypeVar, cast
+
+from antflow._core.checks import refusal, takes
+from antflow._core.items import check_items
+from antflow._core.text import clean
+from antflow._engine.calls import is_async
+from antflow._engine.source import CLEAN_UP_FAILED
+from antflow._engine.source_watch import name_of
+
+logger = logging.getLogger("antflow")
+
+A = TypeVar("A")
+
+Call = tuple[Future[Any], Callable[[], Any]]
+
+READ_AHEAD = 32
+"""Items that may wait to be taken."""
+
+PATIENCE = 1.0
+"""Seconds to wait, when no more is wanted, for a step of the source that is under way."""
+
+
+MADE_ELSEWHERE = (
+    "the source was made in one thread and read in another; if it must not change threads, "
+    "give in_thread() the function that makes it"
+)
+
+
+def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[A]:
+    """Read a source that blocks in a thread of its own: a cursor, a paginator, a file.
+
+    A plain iterable is read on the event loop, which stands still while it blocks. Wrapped in this
+    it stops nothing. Its iterator is made, read and closed in one thread, with the context
+    variables of the run. Up to 32 items are read ahead; each goes on as soon as it is there.
+
+    ```python
+    def rows():
+        with sqlite3.connect("shop.db") as connection:
+            yield from connection.execute("SELECT * FROM orders")
+
+
+    results = await pipeline.run(in_thread(rows))
+    ```
+
+    Args:
+        source: A function without parameters that returns an iterable, which may be a generator
+            function; or an iterable. What must not change threads (an open `sqlite3` cursor) has to
+            be made by the function. With a function, or an iterable that can be read again, so can
+            the result: once for each run, each time in another thread.
+
+    Returns:
+        An async iterable, for `Pipeline.run`, `stream` and `feed`, and for ``async for``. It has a
+        length if ``source`` is an iterable that has one.
+
+    Raises:
+        TypeError: ``source`` is neither, or is async, a string or a mapping.
+
+    Cancellation:
+        A step that is under way cannot be stopped: it is waited for for a second, and then left
+        behind with a warning. The thread ends when the step does, and closes the source first. It
+        is a daemon thread: Python does not wait for it at its end.
+    """
+    function = _function(source)
+    if isinstance(source, AsyncIterable) or (function is not None and _gives_async(function)):
+        raise refusal(TypeError, "source", source, "is async, and needs no thread")
+    if function is None:
+        check_items(source)
+        if isinstance(source, Sized):
+            return SizedThreadSource(cast("Iterable[A]", source))
+        return ThreadSource(source)
+    if not takes(function, 0):
+        allowed = "must be an iterable, or a function without parameters that returns one"
+        raise refusal(TypeError, "source", source, allowed)
+    return ThreadSource(source)
+
+
+class ThreadSource(Generic[A]):
+    """What `in_thread` returns."""
+
+    def __init__(self, source: Iterable[A] | Callable[[], Iterable[A]]) -> None:
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[A]:
+        reader = Reader(self._source)
+        try:
+            while await reader.wait():
+                yield reader.take()
+        finally:
+            await reader.close()
+
+    def __repr__(self) -> str:
+        return f"in_thread({_name_of(self._source)})"
+
+
+class SizedThreadSource(ThreadSource[A]):
+    """The same of a source with a length."""
+
+    def __len__(self) -> int:
+        return len(cast("Sized", self._source))
+
+    def __bool__(self) -> bool:
+        return True  # without asking for the length, which may be costly
+
+
+class Reader:
+    """Reads a source once, in a thread of its own. Made in the event loop that wants the items.
+
+    Args:
+        source: See `in_thread`.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._loop = asyncio.get_running_loop()
+        self._thread = OneThread(f"antflow source {_name_of(source)}")
+        self._context = copy_context()
+        self._reading: asyncio.Future[None] | None = None
+        # In the thread alone:
+        self._iterator: Iterator[Any] | None = None
+        # Behind the lock:
+        self._lock = Lock()
+        self._items: deque[Any] = deque()
+        self._sleeper: asyncio.Future[None] | None = None
+        self._is_reading = False
+        self._has_ended = False
+        self._is_closed = False
+        self._error: BaseException | None = None
+
+    async def wait(self) -> bool:
+        """Wait for an item; whether there is one.
+
+        Raises:
+            BaseException: What the source raised, when all items before have been taken.
+        """
+        while True:
+            sleeper = None
+            with self._lock:
+                reads_on = not (self._is_reading or self._has_ended)
+                if reads_on := reads_on and len(self._items) <= READ_AHEAD // 2:
+                    self._is_reading = True
+                if not (self._items or self._has_ended):
+                    sleeper = self._sleeper = self._loop.create_future()
+            if reads_on:
+                self._reading = self._loop.run_in_executor(self._thread, self._read)
+            if sleeper is not None:
+                await sleeper
+            elif self._items:
+                return True
+            else:
+                self._raise_error()
+                return False
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback has this frame
+
+    def take(self) -> Any:
+        """The next item, which must be there."""
+        return self._items.popleft()
+
+    async def close(self) -> None:
+        """Close the source in its thread, and let that end. What its clean-up raises is logged."""
+        with self._lock:
+            self._is_closed = True
+        if self._loop.is_closed():  # then this is Python, which gives the generator up
+            self._thread.submit(self._close)
+            self._thread.shutdown()
+            return
+        closing = self._loop.run_in_executor(self._thread, self._close)
+        self._thread.shutdown()
+        if self._reading is not None and not self._reading.done():
+            await asyncio.wait([self._reading], timeout=PATIENCE)
+            if not self._reading.done():
+                logger.warning(
+                    "the source %s is still at the step it was in when no more was wanted; its "
+                    "thread is left behind, and ends when that step does",
+                    _name_of(self._source),
+                )
+                return
+        if (error := await closing) is not None:
+            logger.warning(CLEAN_UP_FAILED, exc_info=error)
+
+    # In the thread
+
+    def _read(self) -> None:
+        """Read until enough items wait, or there are no more."""
+        try:
+            if self._iterator is None:
+                self._iterator = self._context.run(_iterator_of, self._source)
+            while True:
+                try:
+                    item = self._context.run(next, self._iterator)
+                except StopIteration:
+                    self._end(None)
+                    break
+                if not self._put(item):
+                    break
+        except BaseException as error:  # why: it comes out where the items are taken
+            if isinstance(self._source, Iterator):
+                error.add_note(MADE_ELSEWHERE)
+            self._end(error)
+        if self._loop.is_closed():
+            self._close()
+
+    def _put(self, item: Any) -> bool:
+        """Hand an item over; whether there is room for another one."""
+        with self._lock:
+            self._items.append(item)
+            has_room = len(self._items) < READ_AHEAD and not self._is_closed
+            self._is_reading = has_room
+            sleeper, self._sleeper = self._sleeper, None
+        return self._wake(sleeper) and has_room
+
+    def _end(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._error = error
+            self._has_ended = True
+            self._is_reading = False
+            sleeper, self._sleeper = self._sleeper, None
+        self._wake(sleeper)
+
+    def _wake(self, sleeper: asyncio.Future[None] | None) -> bool:
+        """Wake the event loop, if it sleeps; whether it is still there."""
+        try:
+            if sleeper is not None:
+                self._loop.call_soon_threadsafe(_wake, sleeper)
+        except RuntimeError:  # it was closed
+            return False
+        return not self._loop.is_closed()
+
+    def _close(self) -> BaseException | None:
+        self._is_closed = True
+        iterator, self._iterator = self._iterator, None
+        return self._context.run(_close, iterator)
+
+
+class OneThread(Executor):
+    """A thread that makes one call after the other. Calls must not raise.
+
+    A daemon: where one blocks for ever, Python ends without it.
+
+    Args:
+        name: The thread's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        Thread(target=_work, args=(self._calls,), name=name, daemon=True).start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        """Make a call, after those before it."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # a source is closed, whoever no longer waits for it
+        self._calls.put((future, partial(fn, *args, **options)))
+        return future
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+        """Let the thread end after the calls so far; it is not waited for."""
+        self._calls.put(None)
+
+
+def _work(calls: SimpleQueue[Call | None]) -> None:
+    while (call := calls.get()) is not None:
+        future, function = call
+        future.set_result(function())
+        del call, future, function  # while it waits it keeps nothing alive
+
+
+def _function(source: Any) -> Callable[[], Any] | None:
+    """The function that makes the items; ``None``: the source is the items."""
+    return source if callable(source) and not isinstance(source, Iterable) else None
+
+
+def _gives_async(function: Callable[[], Any]) -> bool:
+    return is_async(function) or isasyncgenfunction(function)
+
+
+def _iterator_of(source: Any) -> Iterator[Any]:
+    function = _function(source)
+    items = source if function is None else function()
+    check_items(items)
+    return iter(items)
+
+
+def _close(iterator: Any) -> BaseException | None:
+    close = getattr(iterator, "close", None)
+    try:
+        if close is not None:
+            close()
+    except BaseException as error:  # why: `Reader.close` logs it
+        return error
+    return None
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
+
+
+def _name_of(source: Any) -> str:
+    function = _function(source)
+    if function is None:
+        return name_of(source)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return clean(str(name).rpartition("<locals>.")[2])

@@ -1,0 +1,5 @@
+"""Where items come from: sources that block, read in a thread."""
+
+from antflow._engine.thread_source import in_thread
+
+__all__ = ["in_thread"]
