@@ -76,8 +76,10 @@ class Stage(Generic[In, Out]):
             `RetryAfter` of so long.
         max_holds: How often one item may be held (`RetryAfter`) before that counts as a failure.
         timeout: Seconds for one try of one task; then it fails with `TimeoutError`.
-        retry_on: Exception classes after which another try is worth it.
-        give_up_on: Exception classes after which it is not; stronger than `retry_on`.
+        retry_on: Exception classes after which another try is worth it. Of an exception group, any
+            error in it will do.
+        give_up_on: Exception classes after which it is not; stronger than `retry_on`. In a group it
+            is stronger than a hold too: of another error there.
         wait: Pause before the next try: seconds, or ``attempt -> seconds`` like `backoff`. Instead
             of `task_wait_seconds` and `stage_wait_seconds`.
         executor: Where plain functions run: in a thread ("thread", "auto"), in a process

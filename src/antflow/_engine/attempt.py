@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
+from antflow._core.groups import is_all_drops, leaves
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import retry_policy, task_name
 from antflow._core.text import safe_repr
@@ -193,11 +194,8 @@ class Attempt:
         try:
             try:
                 value = await call(value)
-            except asyncio.CancelledError as error:
-                raise own_failure(error, worker.task or "") from error
-        except Drop:
-            await self._tell_end(envelopes, worker, began)
-            raise
+            except (asyncio.CancelledError, BaseExceptionGroup) as error:
+                raise failure_of(error, worker.task or "")  # noqa: B904 - it has its cause
         except Exception as error:
             await self._tell_end(envelopes, worker, began, error)
             raise
@@ -220,7 +218,7 @@ class Attempt:
                 answer = answers[number]
                 failure = answer if isinstance(answer, Exception) else None
             kind: TaskEventType = "complete"
-            if failure is None or is_drop(failure):
+            if failure is None or is_all_drops(failure):
                 failure = None
             elif self._is_followed(envelope, worker, failure, whole_batch):
                 kind = "retry"
@@ -254,6 +252,22 @@ class Attempt:
             return None
 
 
+def failure_of(error: BaseException, name: str) -> Exception:
+    """The failure that a ``CancelledError`` or a group raised by ``name`` amounts to, caused by it.
+
+    Raises:
+        asyncio.CancelledError: It is not the task's own: the worker itself is being cancelled.
+        BaseException: A group with something in it that ends a program.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        if (failure := group_failure(error, name)) is None:
+            raise error
+        return failure
+    failure = own_failure(error, name)
+    failure.__cause__ = error
+    return failure
+
+
 def own_failure(error: asyncio.CancelledError, name: str) -> TaskFailedError:
     """The failure that the own ``CancelledError`` of a task called ``name`` amounts to.
 
@@ -264,6 +278,32 @@ def own_failure(error: asyncio.CancelledError, name: str) -> TaskFailedError:
     if running is None or running.cancelling():
         raise error
     return TaskFailedError(name, error)
+
+
+def group_failure(error: BaseException, name: str) -> Exception | None:
+    """The failure that a group raised by the task called ``name`` amounts to.
+
+    A ``CancelledError`` in a group is what became of something that the task had started: never
+    the worker's own. It counts as a `TaskFailedError`, as one that a task raises alone.
+
+    Returns:
+        The group if it is an ordinary exception, else an `ExceptionGroup` caused by it; ``None``:
+        it is no group, or has something in it that ends a program.
+    """
+    if isinstance(error, ExceptionGroup):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    failures = [
+        TaskFailedError(name, leaf) if isinstance(leaf, asyncio.CancelledError) else leaf
+        for leaf in leaves(error)
+    ]
+    ordinary = [failure for failure in failures if isinstance(failure, Exception)]
+    if len(ordinary) < len(failures):
+        return None
+    failure = ExceptionGroup(error.message, ordinary)
+    failure.__cause__ = error
+    return failure
 
 
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:
@@ -284,7 +324,12 @@ async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
         )
     if len(returned) != expected:
         raise ValueError(f"task {name} returned {len(returned)} answers for {expected} values")
-    return [
-        TaskFailedError(name, answer) if isinstance(answer, asyncio.CancelledError) else answer
-        for answer in returned
-    ]
+    return [_answer(answer, name) for answer in returned]
+
+
+def _answer(answer: Answer, name: str) -> Answer:
+    if isinstance(answer, asyncio.CancelledError):
+        return TaskFailedError(name, answer)
+    if isinstance(answer, BaseExceptionGroup):
+        return group_failure(answer, name) or answer
+    return answer

@@ -13,9 +13,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from antflow._core.envelope import Envelope
+from antflow._core.groups import is_all_drops
 from antflow._core.ledger import WorkerBook
 from antflow._engine.attempt import Answer
-from antflow._engine.expansion import is_drop
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -141,7 +141,7 @@ class Batches:
             rest = [item for item in group if item not in answers]
             task = worker.task or ""
             comes_again = all(endings.will_try_again(item, error, task) for item in rest)
-            if len(rest) == 1 or is_drop(error) or comes_again:
+            if len(rest) == 1 or is_all_drops(error) or comes_again:
                 answers.update(dict.fromkeys(rest, error))
             else:
                 await endings.outlast_thread(worker)

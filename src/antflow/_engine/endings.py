@@ -14,13 +14,14 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from antflow._core.envelope import UNTRIED, Envelope
-from antflow._core.errors import ItemCancelled, TaskFailedError
+from antflow._core.errors import Drop, ItemCancelled, TaskFailedError
+from antflow._core.groups import is_all_drops
 from antflow._core.ledger import WorkerBook
 from antflow._core.result import Outcome
 from antflow._core.stage import StageCallback, retry_policy
 from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
 from antflow._core.waits import Wait, discard
-from antflow._engine.attempt import Answer, own_failure
+from antflow._engine.attempt import Answer, group_failure, own_failure
 from antflow._engine.expansion import ENDS_HERE, Expanded, is_drop
 from antflow._engine.limits import slots_given_back
 from antflow._engine.tracebacks import call_apart, trimmed
@@ -94,7 +95,10 @@ class Endings:
             await self._fail_in_skip_if(envelope, worker, failure)
             return True
         except BaseException as error:  # why: it ends the run, in order; see `interrupt`
-            self.interrupt(error, envelope, worker)
+            if (grouped := group_failure(error, "skip_if")) is None:
+                self.interrupt(error, envelope, worker)
+            else:
+                await self._fail_in_skip_if(envelope, worker, grouped)
             return True
         if passes:
             wait = self._recorder.skipped(envelope, worker, self._now())
@@ -169,7 +173,7 @@ class Endings:
 
     async def tried_in_vain(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
         """A try failed: have the item wait for the next one, or settle it as dropped or failed."""
-        while not is_drop(error):
+        while not is_all_drops(error):
             verdict = self._judged(envelope, worker, error)
             if verdict is None:
                 return
@@ -184,7 +188,7 @@ class Endings:
                 return
             error = failure
         else:
-            await self.answered(envelope, worker, error)
+            await self.answered(envelope, worker, Drop)
             return
         envelope.verdict = None
         error, delay = trimmed(verdict.error), verdict.delay
@@ -252,8 +256,9 @@ class Endings:
         except asyncio.CancelledError as error:
             return self.own_failure(error, envelope, worker)
         except BaseException as error:  # why: it ends the run, in order; see `interrupt`
-            self.interrupt(error, envelope, worker)
-            return None
+            if (failure := group_failure(error, worker.task or "")) is None:
+                self.interrupt(error, envelope, worker)
+            return failure
         await self.answered(envelope, worker, answer)
         return None
 

@@ -10,7 +10,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.ledger import WorkerBook
 from antflow._core.readings import StageGauge
 from antflow._core.stage import Stage, capacity, lowest_concurrency, most_retries_waiting
-from antflow._engine.attempt import Answer, Attempt, own_failure
+from antflow._engine.attempt import Answer, Attempt, failure_of
 from antflow._engine.batches import Batches
 from antflow._engine.call_limits import CallLimits
 from antflow._engine.calls import Call, is_async
@@ -273,8 +273,8 @@ class StageRun:
                 task = worker.task or ""
                 if not self.description.limits or not self.endings.hold_batch(rest, error, task):
                     raise
-            except asyncio.CancelledError as error:
-                raise own_failure(error, worker.task or "") from error
+            except (asyncio.CancelledError, BaseExceptionGroup) as error:
+                raise failure_of(error, worker.task or "")  # noqa: B904 - it has its cause
             await self.endings.outlast_thread(worker)
 
     def settle_all(self) -> list[Awaitable[None]]:

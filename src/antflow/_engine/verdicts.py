@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from antflow._core.checks import check_seconds
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled, RetryAfter, TaskFailedError, WorkerLostError
+from antflow._core.groups import matches, parts
 from antflow._core.stage import retry_policy
-from antflow._engine.attempt import own_failure
+from antflow._engine.attempt import failure_of
 from antflow._engine.tracebacks import call_apart
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ class Judge:
         except Exception as fault:  # the user's `hold_on`
             fault.__cause__ = error
             error, seconds = fault, None
-        except asyncio.CancelledError as fault:
-            error, seconds = own_failure(fault, "hold_on"), None
+        except (asyncio.CancelledError, BaseExceptionGroup) as fault:
+            error, seconds = failure_of(fault, "hold_on"), None
         if seconds is not None:
             return Verdict(about, error, hold=seconds)
         if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure
@@ -91,16 +92,33 @@ class Judge:
         except Exception as fault:  # the user's `wait`
             fault.__cause__ = error
             return Verdict(about, fault)
-        except asyncio.CancelledError as fault:
-            return Verdict(about, own_failure(fault, "wait"))
+        except (asyncio.CancelledError, BaseExceptionGroup) as fault:
+            return Verdict(about, failure_of(fault, "wait"))
 
     def _held(self, envelope: Envelope, error: Exception) -> float | None:
+        """The longest hold that anything in the error asks for, unless something else gives up."""
         if _holds(envelope) >= self._options.max_holds:
             return None
+        longest: float | None = None
+        gives_up = False
+        for part in parts(error):
+            seconds = self._asked(part)
+            if seconds is not None:
+                longest = max(longest or 0.0, seconds)
+            elif isinstance(part, self._policy.give_up):
+                gives_up = True
+        return None if gives_up else longest
+
+    def _asked(self, error: BaseException) -> float | None:
+        """The hold that one error asks for, itself and not what is in it."""
         if isinstance(error, RetryAfter):
             return error.seconds
         for kind, seconds in self._options.hold_on.items():
-            if isinstance(error, kind):
+            # A function for errors is not asked about a group, only one for groups is.
+            is_about = not isinstance(error, BaseExceptionGroup) or issubclass(
+                kind, BaseExceptionGroup
+            )
+            if is_about and isinstance(error, kind):
                 if not callable(seconds):
                     return seconds
                 answer: float | None = call_apart(seconds, error)
@@ -110,7 +128,7 @@ class Judge:
         return None
 
     def _delay(self, envelope: Envelope, error: Exception) -> float | None:
-        if isinstance(error, WorkerLostError):
+        if matches(error, WorkerLostError):
             return None  # it has been tried often enough
         delay: float | None = call_apart(self._policy.next_delay, envelope.attempts, error)
         if delay is None or self._run.item_timeout is None:
