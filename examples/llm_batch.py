@@ -138,8 +138,8 @@ async def run(service: "Service", path: Path) -> None:
     print("\nThe service is well again. What failed goes on at the stage where it failed:")
     rest = TEXTS[len(begun.outcomes) :]
     results = await pipeline.run(rest, dashboard=dashboard, retry_failed=begun.failed)
-    tries = sum(each.stats.stage_stats["Upload"].retried_items for each in (begun, results))
-    print(f"\n{results}; {service.refused} times it was too fast, which cost {tries} tries")
+    held = sum(each.stats.stage_stats["Upload"].retried_items for each in (begun, results))
+    print(f"\n{results}; {service.refused} times it was too fast, and {held} texts waited")
 
 
 def main() -> None:

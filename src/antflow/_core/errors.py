@@ -98,10 +98,11 @@ class WorkerLostError(TaskFailedError):
 
 
 class RetryAfter(AntFlowError, RuntimeError):
-    """Raised by a task: too fast, try again in so many seconds.
+    """Raised by a task: too fast, try again in this many seconds.
 
-    Everyone who shares a `Limit` of the stage waits that long, and the try is not counted. In a
-    stage without limits the item alone waits, and its worker goes on with others.
+    It holds the stage, and everyone who shares the stage's limits, for that long: no try begins
+    before, those that run go on. It does not use up an attempt, at most ``max_holds`` times
+    (default 20) per item; then it is a failure like any other.
 
     Args:
         seconds: How long, 0 or more, finite.

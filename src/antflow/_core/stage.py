@@ -73,7 +73,8 @@ class Stage(Generic[In, Out]):
         limits: `Limit` objects acquired around every attempt; they may be shared with other stages
             and pipelines.
         hold_on: Exception class → seconds (or ``error -> seconds``): such an error is taken as
-            `RetryAfter` of so long.
+            `RetryAfter` of that long: no try of this stage, or of others that share its `limits`,
+            begins before, and no attempt is used up.
         max_holds: How often one item may be held (`RetryAfter`) before that counts as a failure.
         timeout: Seconds for one try of one task; then it fails with `TimeoutError`.
         retry_on: Exception classes after which another try is worth it. Of an exception group, any

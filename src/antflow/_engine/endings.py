@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from inspect import isawaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -173,31 +173,22 @@ class Endings:
 
     async def tried_in_vain(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
         """A try failed: have the item wait for the next one, or settle it as dropped or failed."""
-        while not is_all_drops(error):
-            verdict = self._judged(envelope, worker, error)
-            if verdict is None:
-                return
-            if verdict.hold is None:
-                break
-            self._judge.hold([envelope], verdict.hold)
-            if not self._options.limits:
-                await self._wait_untried(envelope, worker, error, verdict.hold)
-                return
-            failure = await self._try_untried(envelope, worker)
-            if failure is None:
-                return
-            error = failure
-        else:
+        if is_all_drops(error):
             await self.answered(envelope, worker, Drop)
             return
+        verdict = self._judged(envelope, worker, error)
+        if verdict is None:
+            return
         envelope.verdict = None
-        error, delay = trimmed(verdict.error), verdict.delay
-        if delay is None:
-            await self._fail(envelope, worker, error)
-        else:
+        error = trimmed(verdict.error)
+        if verdict.hold is not None:
+            await self._wait_untried(envelope, worker, error, verdict.hold)
+        elif verdict.delay is not None:
             if self._policy.whole_stage:
                 envelope.task = 0
-            await self._try_again(envelope, worker, error, delay)
+            await self._try_again(envelope, worker, error, verdict.delay)
+        else:
+            await self._fail(envelope, worker, error)
         await self.outlast_thread(worker)
 
     async def outlast_thread(self, worker: WorkerBook) -> None:
@@ -213,15 +204,6 @@ class Endings:
     def is_last_chance(self, envelope: Envelope) -> bool:
         """Whether an item has failed here and has one more try."""
         return 0 < envelope.attempts == self._policy.attempts - 1
-
-    def hold_batch(self, group: Sequence[Envelope], error: Exception, task: str) -> bool:
-        """Hold everyone back who shares a limit, if that is what follows for all of a batch."""
-        verdicts = [self._judge.verdict(item, error, task) for item in group]
-        seconds = [verdict.hold for verdict in verdicts if verdict.hold is not None]
-        if len(seconds) < len(group):
-            return False
-        self._judge.hold(group, max(seconds))
-        return True
 
     def _judged(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> Verdict | None:
         """What follows; ``None`` where a function of the user's that was asked ended the run."""
@@ -240,39 +222,12 @@ class Endings:
         """Let an item wait, without its worker, as if it had not been tried."""
         if self._run.item_timeout is not None:  # then it is late, and the next try says so
             seconds = min(seconds, max(envelope.deadline - self._now(), 0.0))
-        await self._try_again(envelope, worker, error, seconds, counts=False)
-        await self.outlast_thread(worker)
-
-    async def _try_untried(self, envelope: Envelope, worker: WorkerBook) -> Exception | None:
-        """Try an item again, as if it had not been tried; what it raised, if so.
-
-        Its limits have it wait while the hold lasts.
-        """
-        try:
-            await self.outlast_thread(worker)
-            answer = await self._stage.attempt(envelope, worker)
-        except Exception as error:
-            return error
-        except asyncio.CancelledError as error:
-            return self.own_failure(error, envelope, worker)
-        except BaseException as error:  # why: it ends the run, in order; see `interrupt`
-            if (failure := group_failure(error, worker.task or "")) is None:
-                self.interrupt(error, envelope, worker)
-            return failure
-        await self.answered(envelope, worker, answer)
-        return None
+        envelope.attempts = envelope.attempts - 1 or UNTRIED
+        await self._try_again(envelope, worker, error, seconds)
 
     async def _try_again(
-        self,
-        envelope: Envelope,
-        worker: WorkerBook,
-        error: Exception,
-        delay: float,
-        *,
-        counts: bool = True,
+        self, envelope: Envelope, worker: WorkerBook, error: Exception, delay: float
     ) -> None:
-        if not counts:
-            envelope.attempts = envelope.attempts - 1 or UNTRIED
         wait = self._recorder.retrying(envelope, worker, error, self._now())
         retries = self._stage.retries
         try:

@@ -17,6 +17,7 @@ from antflow._engine.calls import Call, is_async
 from antflow._engine.channel import Channel
 from antflow._engine.current import current_seat
 from antflow._engine.endings import Endings
+from antflow._engine.limits import Admission
 from antflow._engine.recorder import Recorder
 from antflow._engine.resources import Resources
 from antflow._engine.retries import RetryHeap
@@ -62,10 +63,9 @@ class StageRun:
         self._resources: dict[int, Resources] = {}
         self._concurrency = lowest_concurrency(description)
         self.calls = CallLimits(description, run.timers.now)
+        self.task_gates: list[Admission] = []  # of `task_concurrency_limits`
         self._attempt = Attempt(self)
         self.attempt = self._attempt.run
-        if description.batch is not None:
-            self.attempt = self._attempt.run_alone
         self.endings = Endings(self)
         self.batches = None if description.batch is None else Batches(self)
         self.direct: Call | None = None
@@ -250,10 +250,20 @@ class StageRun:
 
     # An item's turns
 
+    def hold(self, seconds: float) -> None:
+        """Let no try begin for so long from now, here and wherever the limits are shared.
+
+        Nor a task of a try that has begun, if it waits for others of its name.
+        """
+        self._attempt.hold(seconds)
+        for gate in self.task_gates:
+            gate.hold(seconds)
+        self.direct = self._attempt.direct
+
     async def try_batch(
         self, group: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
     ) -> None:
-        """Try a batch, again and again while it is held back (`RetryAfter`).
+        """Try a batch.
 
         Args:
             group: The batch.
@@ -263,19 +273,10 @@ class StageRun:
         Raises:
             Exception: All items failed that have no answer.
         """
-        while rest := [item for item in group if item not in answers]:
-            try:
-                await self._attempt.run_batch(rest, worker, answers)
-                continue
-            except Exception as error:
-                rest = [item for item in rest if item not in answers]
-                # Without limits the items wait for themselves; see `Endings.tried_in_vain`.
-                task = worker.task or ""
-                if not self.description.limits or not self.endings.hold_batch(rest, error, task):
-                    raise
-            except (asyncio.CancelledError, BaseExceptionGroup) as error:
-                raise failure_of(error, worker.task or "")  # noqa: B904 - it has its cause
-            await self.endings.outlast_thread(worker)
+        try:
+            await self._attempt.run_batch(group, worker, answers)
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            raise failure_of(error, worker.task or "")  # noqa: B904 - it has its cause
 
     def settle_all(self) -> list[Awaitable[None]]:
         """Settle as cancelled everything that waits here.

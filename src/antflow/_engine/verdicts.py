@@ -7,7 +7,6 @@ those of `hold_on`, are asked once for each failure, and what is told is what th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from antflow._core.checks import check_seconds
@@ -51,12 +50,15 @@ class Judge:
     """
 
     def __init__(self, stage: StageRun) -> None:
+        self._stage = stage
         self._run = stage.run
         self._options = stage.description
         self._policy = retry_policy(stage.description)
 
     def verdict(self, envelope: Envelope, error: Exception, task: str) -> Verdict:
         """What follows a try of ``task`` that failed with ``error``; asked again, the same.
+
+        If it is a hold, that begins with the decision: what is told and waited for comes after it.
 
         Raises:
             asyncio.CancelledError: The worker is being cancelled.
@@ -65,14 +67,6 @@ class Judge:
         if earlier is None or earlier.about is not error:
             earlier = envelope.verdict = self._decide(envelope, error, task)
         return earlier
-
-    def hold(self, envelopes: Sequence[Envelope], seconds: float) -> None:
-        """Hold everyone back who shares a limit, and count it for these items."""
-        for envelope in envelopes:
-            envelope.holds = (envelope.position, _holds(envelope) + 1)
-            envelope.verdict = None
-        for limit in self._options.limits:
-            limit.hold(seconds)
 
     def _decide(self, envelope: Envelope, error: Exception, task: str) -> Verdict:
         about = error
@@ -84,6 +78,8 @@ class Judge:
         except (asyncio.CancelledError, BaseExceptionGroup) as fault:
             error, seconds = failure_of(fault, "hold_on"), None
         if seconds is not None:
+            envelope.holds = (envelope.position, _holds(envelope) + 1)
+            self._stage.hold(seconds)
             return Verdict(about, error, hold=seconds)
         if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure
             error = TaskFailedError(task, error)
