@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from antflow._core.checks import check_seconds
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled, RetryAfter, TaskFailedError, WorkerLostError
 from antflow._core.groups import matches, parts
+from antflow._core.hold_times import hold_seconds
 from antflow._core.stage import retry_policy
 from antflow._engine.attempt import failure_of
 from antflow._engine.tracebacks import call_apart
@@ -115,12 +115,10 @@ class Judge:
                 kind, BaseExceptionGroup
             )
             if is_about and isinstance(error, kind):
-                if not callable(seconds):
-                    return seconds
-                answer: float | None = call_apart(seconds, error)
-                if answer is not None:
-                    check_seconds(ValueError, "hold_on", answer)
-                return answer
+                answer = call_apart(seconds, error) if callable(seconds) else seconds
+                if isinstance(answer, RetryAfter):
+                    return answer.seconds
+                return None if answer is None else hold_seconds(ValueError, "hold_on", answer)
         return None
 
     def _delay(self, envelope: Envelope, error: Exception) -> float | None:
