@@ -66,7 +66,8 @@ BANNED: dict[str, str] = {
 }
 
 # The places that read the wall clock: a run does once, and counts its timestamps from there; and a
-# service may say as a date how long to wait. What a child process answers is loaded anyway, whether by `Connection.recv` or one by one.
+# service may say as a date how long to wait. What a child process answers is loaded anyway, whether
+# by `Connection.recv` or piece by piece.
 ALLOWED: dict[str, list[str]] = {
     "datetime.datetime.now": ["_core/hold_times.py"],
     "time.time": ["_engine/run.py"],
