@@ -228,7 +228,7 @@ def test_holds_are_counted_for_each_stage() -> None:
 
 def test_hold_on_that_answers_nonsense_fails_the_item() -> None:
     """Seconds that are none: the item fails with the error that says so."""
-    stage = Stage("A", 1, [FailTimes(9)], task_attempts=1, hold_on={ValueError: lambda _: -1.0})
+    stage = Stage("A", 1, [FailTimes(9)], task_attempts=1, hold_on={ValueError: lambda _: "soon"})
     results = run([stage], [0])
     assert "hold_on" in str(results.failed[0].error)
 

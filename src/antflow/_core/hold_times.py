@@ -79,7 +79,8 @@ def header_fields(headers: Headers) -> dict[str, str]:
     """
     fields: dict[str, str] = {}
     try:
-        pairs: Any = headers.items() if hasattr(headers, "items") else headers
+        items: Any = getattr(headers, "items", None)
+        pairs: Any = headers if items is None else items()
         for name, value in pairs:
             fields.setdefault(_text(name).strip().lower(), _text(value).strip())
     except (TypeError, ValueError) as error:

@@ -221,7 +221,7 @@ class Attempt:
         if answers is not None and self._stage.description.batch is not None:
             failures = [answer if isinstance(answer, Exception) else None for answer in answers]
         # What follows is decided for all before any of it is told: a hold begins with that.
-        kinds = [
+        kinds: list[TaskEventType] = [
             self._kind_of_end(envelope, worker, failure, len(envelopes) > 1 and error is not None)
             for envelope, failure in zip(envelopes, failures, strict=True)
         ]
