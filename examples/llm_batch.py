@@ -27,7 +27,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from antflow import Limit, Pipeline, Retry, Stage, TooManyFailures, backoff, set_task_status
+from antflow import Limit, Pipeline, Retry, RetryAfter, Stage, TooManyFailures, backoff
+from antflow.context import set_task_status
 
 MINUTE = 1.0  # 60.0 for a real service
 TEXTS = [f"Text number {n}. " + "Please sum it up. " * (1 + n % 20) for n in range(220)]
@@ -78,9 +79,9 @@ class Job:
             raise
 
 
-def seconds_to_hold(error: HTTPError) -> float | None:
-    """How long everybody has to wait after an answer 429; after others, nobody."""
-    return float(error.headers["Retry-After"]) if error.code == 429 else None
+def too_fast(error: HTTPError) -> RetryAfter | None:
+    """An answer 429 holds the stages that share a limit, as long as its headers say."""
+    return RetryAfter.from_headers(error.headers, default=MINUTE) if error.code == 429 else None
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def store(answers: list[tuple[int, str]], connection: sqlite3.Connection) -> lis
 
 def pipeline_for(job: Job, path: Path) -> Pipeline:
     # Short queues: what was taken in is finished, also after too many failures.
-    options: dict[str, Any] = {"queue_capacity": 10, "hold_on": {HTTPError: seconds_to_hold}}
+    options: dict[str, Any] = {"queue_capacity": 10, "hold_on": {HTTPError: too_fast}}
     again = Retry(attempts=3, wait=backoff(0.1, maximum=2.0))
     # An item that waits for its next try needs no worker: two can poll for many.
     ask_again = Retry(attempts=100, wait=0.1, on=(NotDone, OSError))
@@ -138,8 +139,8 @@ async def run(service: "Service", path: Path) -> None:
     print("\nThe service is well again. What failed goes on at the stage where it failed:")
     rest = TEXTS[len(begun.outcomes) :]
     results = await pipeline.run(rest, dashboard=dashboard, retry_failed=begun.failed)
-    tries = sum(each.stats.stage_stats["Upload"].retried_items for each in (begun, results))
-    print(f"\n{results}; {service.refused} times it was too fast, which cost {tries} tries")
+    held = sum(each.stats.stage_stats["Upload"].retried_items for each in (begun, results))
+    print(f"\n{results}; {service.refused} times it was too fast, and {held} texts waited")
 
 
 def main() -> None:

@@ -328,16 +328,18 @@ def test_batch_is_one_call_for_several_items(told: Told) -> None:
     assert told.totals()["task.duration A"] == 1
 
 
-def test_held_back_try_is_a_try_of_the_same_visit(told: Told) -> None:
-    """With limits, ``RetryAfter`` ends a try and not the visit, and counts as no retry."""
-    run([Stage("A", 1, [Scripted(RetryAfter(1))], limits=[Limit(concurrency=1)])], [0])
+@pytest.mark.parametrize("limits", [[], [Limit(concurrency=1)]], ids=["free", "limited"])
+def test_held_back_try_is_told_as_one_that_comes_again(told: Told, limits: list[Limit]) -> None:
+    """With limits and without, ``RetryAfter`` ends a visit, and the next has the same attempt."""
+    run([Stage("A", 1, [Scripted(RetryAfter(1))], limits=limits)], [0])
     assert told.outline() == [
         "pipeline.run",
-        "  stage.A 0 completed",
+        "  stage.A 0 retrying",
         "    task.Scripted 1 ERROR",
+        "  stage.A 0 completed",
         "    task.Scripted 1",
     ]
-    assert "pipeline.items.retried A" not in told.totals()
+    assert told.totals()["pipeline.items.retried A"] == 1
 
 
 def test_tracker_and_telemetry_hear_the_same(told: Told) -> None:

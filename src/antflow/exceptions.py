@@ -12,7 +12,7 @@ AntFlowError
 │   └── WorkerLostError                   an item's task ended its process three times
 ├── ItemCancelled                         the outcome of an item that was stopped on its way
 ├── ExecutorShutdownError (RuntimeError)  work for an executor that was shut down
-├── RetryAfter (RuntimeError)             raised by a task: hold everyone who shares its limits
+├── RetryAfter (RuntimeError)             raised by a task: hold its stage and its limits
 └── Drop                                  raised or returned by a task: the item ends here, well
 ```
 

@@ -27,6 +27,7 @@ from typing import Any, TypeVar, cast, overload
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
 from antflow._core.options import named_options
+from antflow._engine.attempt import group_failure
 from antflow._engine.calls import is_async
 from antflow._engine.future import (
     AsyncFuture,
@@ -208,7 +209,8 @@ class AsyncExecutor:
             fn: An ``async`` function or a plain one. What a plain one returns is awaited if that is
                 possible.
             *args: What it is called with.
-            retries: Further tries after a first one that raised an `Exception`, 0 or more.
+            retries: Further tries after a first one that raised an `Exception`, 0 or more. A group
+                with a ``CancelledError`` in it counts as one.
             retry_delay: Seconds before the second try; before each further one, twice as many as
                 before the last. The worker is free meanwhile.
             semaphore: Entered around each try, by the worker, to bound some calls more tightly than
@@ -484,7 +486,9 @@ class AsyncExecutor:
                 if not tries_left or running.cancelling():
                     return None, error
             except BaseException as error:  # why: it belongs to whoever asks for the result
-                return None, error
+                is_failure = group_failure(error, "") is not None
+                if not is_failure or not tries_left or running.cancelling():
+                    return None, error
             await asyncio.sleep(delay)
             delay *= 2
         raise AssertionError("the last try returns")

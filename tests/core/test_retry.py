@@ -63,7 +63,12 @@ def test_policy_gives_as_many_tries_as_it_says(attempts: int, attempt: int) -> N
         (ConnectionError, Late, Late(), False),
         (ConnectionError, Late, ConnectionError(), True),
         (Late, (KeyError, ConnectionError), Late(), False),
-        (ConnectionError, (), ExceptionGroup("two", [Late()]), False),
+        (ConnectionError, (), ExceptionGroup("two", [Late(), ValueError()]), True),
+        (ConnectionError, (), ExceptionGroup("two", [ExceptionGroup("in", [Late()])]), True),
+        (ConnectionError, (), ExceptionGroup("two", [ValueError(), KeyError()]), False),
+        (Exception, ValueError, ExceptionGroup("two", [Late(), ValueError()]), False),
+        (ExceptionGroup, (), ExceptionGroup("two", [ValueError()]), True),
+        (Exception, ExceptionGroup, ExceptionGroup("two", [Late()]), False),
         (Exception, (), asyncio.CancelledError(), False),
         (Exception, (), KeyboardInterrupt(), False),
     ],
@@ -71,7 +76,7 @@ def test_policy_gives_as_many_tries_as_it_says(attempts: int, attempt: int) -> N
 def test_policy_tries_again_after_the_errors_it_names(
     on: Any, give_up: Any, error: BaseException, expected: bool
 ) -> None:
-    """A subclass counts, ``give_up`` is stronger than ``on``, a group is not looked into."""
+    """A subclass counts, and what is in a group; ``give_up`` is stronger than ``on``."""
     chosen = policy(0.0, on=on, give_up=give_up)
     assert chosen.may_retry(error) is expected
     assert chosen.next_delay(1, error) == (0.0 if expected else None)

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from antflow import RetryAfter
+
 
 def add(first: int, second: int = 1) -> int:
     return first + second
@@ -247,6 +249,10 @@ BEYOND_COPYING: dict[str, Callable[[], BaseException]] = {
     "PoisonedLoad": partial(PoisonedLoad, "text"),
     "local_class.<locals>.Local": local_class,
 }
+
+
+def fail_in_group(name: str) -> None:
+    raise BaseExceptionGroup("two", [RetryAfter(0.01), (MAKERS | BEYOND_COPYING)[name]()])
 
 
 def fail(name: str) -> None:

@@ -177,16 +177,22 @@ def test_hold_with_a_limit_holds_everyone_who_shares_it() -> None:
     assert starts == [0, 60, 60, 60, 60]
 
 
-def test_hold_without_a_limit_holds_the_item_alone() -> None:
-    """The other worker goes on while the held item waits."""
+def test_hold_without_a_limit_holds_the_whole_stage() -> None:
+    """What runs goes on, and nothing else of the stage begins; the next stage works meanwhile."""
 
     async def task(value: int) -> tuple[int, float]:
-        if value == 0 and now() < 60:
+        began = now()
+        await asyncio.sleep(1)
+        if value == 0 and began < 60:
             raise RetryAfter(60)
-        return value, now()
+        await asyncio.sleep(4)
+        return value, began
 
-    results = run([Stage("A", 2, [task])], range(4))
-    assert results.values() == [(0, 60), (1, 0), (2, 0), (3, 0)]
+    async def then(value: tuple[int, float]) -> tuple[int, float, float]:
+        return *value, now()
+
+    results = run([Stage("A", 2, [task]), Stage("B", 1, [then])], range(4))
+    assert results.values() == [(0, 66, 71), (1, 0, 5), (2, 61, 66), (3, 61, 66)]
 
 
 @pytest.mark.parametrize("max_holds", [0, 1, 5000])
@@ -222,7 +228,7 @@ def test_holds_are_counted_for_each_stage() -> None:
 
 def test_hold_on_that_answers_nonsense_fails_the_item() -> None:
     """Seconds that are none: the item fails with the error that says so."""
-    stage = Stage("A", 1, [FailTimes(9)], task_attempts=1, hold_on={ValueError: lambda _: -1.0})
+    stage = Stage("A", 1, [FailTimes(9)], task_attempts=1, hold_on={ValueError: lambda _: "soon"})
     results = run([stage], [0])
     assert "hold_on" in str(results.failed[0].error)
 

@@ -110,7 +110,7 @@ def _callables_of(package: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
         if inspect.isfunction(vars(public).get("__init__")) and not _is_protocol(public):
             yield name, public
         for method, function in own.items():
-            if inspect.isfunction(function):
+            if inspect.isfunction(function) or inspect.ismethod(function):
                 yield f"{name}.{method}", function
 
 

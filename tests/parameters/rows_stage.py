@@ -78,6 +78,10 @@ def use_retry_after(**options: Any) -> None:
     str(RetryAfter(**dict[str, Any](seconds=1) | options))
 
 
+def use_headers(**options: Any) -> None:
+    RetryAfter.from_headers(**dict[str, Any](headers={}, default=1) | options)
+
+
 def in_task(call: Callable[[Limit], Any]) -> Callable[[], Any]:
     """Calls something in a task, with the stage's limit; what it raises comes out."""
 
@@ -115,6 +119,7 @@ async def use_status(**options: Any) -> None:
 COUNT = "must be a whole number"
 SECONDS = "must be a finite number of seconds >= 0"
 NUMBER = "must be a finite number"
+HOLD_TIME = "must be a finite number of seconds, text"
 FLAG = "must be True or False"
 ERRORS = "exception class|must be a subclass of Exception"
 
@@ -190,13 +195,13 @@ STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [[], (), [Limit(1)], [Limit(1), Limit(1)]],
     ),
     "hold_on": (
-        "must be a dict|must be an exception class|would retry|must be a finite number",
+        f"must be a dict|must be an exception class|would retry|{HOLD_TIME}",
         [
             *[None, 5, "x", [ValueError], {"ValueError": 1}, {BaseException: 1}, Hostile()],
-            *[{ValueError: -1}, {ValueError: NAN}, {ValueError: None}, {ValueError: "1"}],
+            *[{ValueError: INF}, {ValueError: NAN}, {ValueError: None}, {ValueError: "soon"}],
             *[{asyncio.CancelledError: 1}, {5: 1}],
         ],
-        [{}, {ValueError: 1, OSError: lambda error: 2.0}],
+        [{}, {ValueError: 1, OSError: lambda error: 2.0}, {ValueError: "1"}, {ValueError: -1}],
     ),
     "max_holds": (f"{COUNT} >= 0", but(NO_COUNTS, 0), [0, 20]),
     "timeout": (
@@ -263,7 +268,26 @@ ROWS: dict[str, Row] = {
     ),
     "Limit.correct.actual": Row(BOTH, f"{NUMBER} >= 0", NO_SECONDS, [0, 0.5, 10**6]),
     "Limit.hold.seconds": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
-    "RetryAfter.seconds": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
+    "RetryAfter.seconds": Row(
+        ValueError,
+        HOLD_TIME,
+        [NAN, INF, None, True, "soon", b"1", [1], HUGE],
+        [-1, 0, 0.5, "1", "1s"],
+    ),
+    "RetryAfter.now": Row(ValueError, SECONDS, but(NO_SECONDS, None), [None, 0, 1e9]),
+    "RetryAfter.from_headers.headers": Row(
+        TypeError,
+        "must be the headers",
+        [None, 5, "x", b"x", ["x"], Hostile()],
+        [{}, [], [("a", 1)]],
+    ),
+    "RetryAfter.from_headers.default": Row(
+        ValueError, HOLD_TIME, [NAN, INF, True, "soon", b"1", [1], HUGE], [-1, 0, 0.5, "1", "1s"]
+    ),
+    "RetryAfter.from_headers.message": Row(
+        TypeError, "must be a string", NO_STRINGS, ["", "slower"]
+    ),
+    "RetryAfter.from_headers.now": Row(ValueError, SECONDS, but(NO_SECONDS, None), [None, 0, 1e9]),
     "RetryAfter.message": Row(TypeError, "must be a string", NO_STRINGS, ["", "slower"]),
     "call_rate_has_capacity.amount": Row(ValueError, NUMBER, NO_SECONDS, [0, 0.5, 10**6]),
     "set_task_status.min_interval": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
@@ -275,6 +299,7 @@ USES: dict[str, Callable[..., Any]] = {
     "Limit.hold": use_hold,
     "Retry": use_retry,
     "RetryAfter": use_retry_after,
+    "RetryAfter.from_headers": use_headers,
     "Stage": use_stage,
     "backoff": backoff,
     "call_rate_has_capacity": use_capacity,

@@ -82,6 +82,7 @@ def test_option_with_a_letter_too_many(name: str, option: str) -> None:
         (Retry, "attempt", "attempts"),
         (backoff, "inital", "initial"),
         (RetryAfter, "second", "seconds"),
+        (RetryAfter.from_headers, "header", "headers"),
         (AsyncExecutor, "max_worker", "max_workers"),
         (StatusTracker, "on_status_changed", "on_status_change"),
         (configure_telemetry, "sample_rate", "sample_ratio"),

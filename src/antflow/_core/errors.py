@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from antflow._core.checks import check_seconds, refusal
+from antflow._core.hold_times import (
+    Headers,
+    HoldTime,
+    header_fields,
+    header_seconds,
+    hold_seconds,
+)
 from antflow._core.options import named_options
 
 if TYPE_CHECKING:
@@ -98,31 +105,105 @@ class WorkerLostError(TaskFailedError):
 
 
 class RetryAfter(AntFlowError, RuntimeError):
-    """Raised by a task: too fast, try again in so many seconds.
+    """Raised by a task: too fast, try again in this many seconds.
 
-    Everyone who shares a `Limit` of the stage waits that long, and the try is not counted. In a
-    stage without limits the item alone waits, and its worker goes on with others.
+    It holds the stage, and everyone who shares the stage's limits, for that long: no try begins
+    before, those that run go on. It does not use up an attempt, at most ``max_holds`` times
+    (default 20) per item; then it is a failure like any other.
 
     Args:
-        seconds: How long, 0 or more, finite.
+        seconds: How long, in one of these forms. What is over already, as a date just past, is 0.
+
+            - seconds, finite;
+            - text as services write it: seconds (``"2"``, ``"1.5"``), a duration (``"6m0s"``,
+              ``"20ms"``), an HTTP date, or a date of ISO 8601 with a time zone;
+            - a `datetime.timedelta`;
+            - a `datetime.datetime` with a time zone: until then.
         message: Why, for people.
+        now: Unix seconds from which a date is counted; ``None`` = the wall clock's.
+
+    Attributes:
+        seconds: How long, in seconds.
+        message: The same.
 
     Raises:
-        ValueError: ``seconds`` is not such a number.
-        TypeError: ``message`` is no string.
+        ValueError: ``seconds`` is not such a time, or ``now`` is not a number.
+        TypeError: ``message`` is not a string.
+
+    Example:
+        >>> raise RetryAfter(30)
+        >>> raise RetryAfter.from_headers(response.headers, default=30)
     """
 
     @named_options
-    def __init__(self, seconds: float, message: str = "") -> None:
-        check_seconds(ValueError, "seconds", seconds)
+    def __init__(self, seconds: HoldTime, message: str = "", *, now: float | None = None) -> None:
+        _check_now(now)
+        self.seconds = hold_seconds(ValueError, "seconds", seconds, now)
         if not isinstance(message, str):
             raise refusal(TypeError, "message", message, "must be a string")
-        super().__init__(seconds, message)
-        self.seconds = seconds
+        super().__init__(self.seconds, message)
         self.message = message
+
+    @classmethod
+    @named_options
+    def from_headers(
+        cls,
+        headers: Headers,
+        default: HoldTime | None = None,
+        message: str = "",
+        *,
+        now: float | None = None,
+    ) -> Self:
+        """Read how long to wait from the headers of an answer: the first of these that says it.
+
+        1. ``Retry-After-Ms`` (also ``X-Ms-Retry-After-Ms``), in milliseconds.
+        2. ``Retry-After``: seconds, or an HTTP date.
+        3. The longest of all resets of limits that are used up: headers with "ratelimit" (or
+           "rate-limit") and "reset" in their names, as ``x-ratelimit-reset-tokens``,
+           ``anthropic-ratelimit-requests-reset``, ``x-ratelimit-reset`` and ``RateLimit-Reset``.
+           One counts unless the header with "remaining" instead of "reset" says that something is
+           left. A number is a time to wait in seconds; from a billion on it is a moment in Unix
+           seconds, from a hundred billion on in milliseconds. Text is a duration or a date. The
+           ``RateLimit`` header of the IETF draft is one of them, with its ``r`` and ``t``.
+
+        What cannot be read is passed over.
+
+        Args:
+            headers: A mapping or a list of pairs, of strings or bytes, as every HTTP client has
+                them. Upper and lower case are the same.
+            default: How long to wait where they do not say it; ``None`` = raise `ValueError`, so
+                that the try fails as with any other error.
+            message: Why, for people.
+            now: Unix seconds from which a date is counted; ``None`` = the wall clock's.
+
+        Raises:
+            TypeError: ``headers`` are not headers, or ``message`` is not a string.
+            ValueError: They say no time and there is no ``default``, or ``default`` is not such a
+                time.
+        """
+        _check_now(now)
+        fields = header_fields(headers)
+        seconds: HoldTime | None = header_seconds(fields, now)
+        if default is not None:
+            default = hold_seconds(ValueError, "default", default, now)
+        if seconds is None:
+            seconds = default
+        if seconds is None:
+            allowed = "say no time to wait: neither Retry-After nor the reset of a limit"
+            raise refusal(ValueError, "headers", list(fields), f"{allowed}; give default=seconds")
+        return cls(seconds, message)
 
     def __str__(self) -> str:
         return f"{self.message or 'too fast'}: try again in {self.seconds:g} s"
+
+
+def _check_now(now: object) -> None:
+    if now is not None:
+        check_seconds(_refuse_now, "now", now)
+
+
+def _refuse_now(message: str) -> ValueError:
+    return ValueError(f"{message} since 1970, or None")
 
 
 class Drop(AntFlowError):

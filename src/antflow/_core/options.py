@@ -75,7 +75,7 @@ def _refuse_unknown(function: Callable[..., Any], given: dict[str, Any]) -> None
         parameter.name
         for parameter in parameters
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and parameter.name != "self"
+        and parameter.name not in ("self", "cls")
     ]
     for name, value in given.items():
         if name not in names:

@@ -16,6 +16,7 @@ from antflow._core.checks import (
     check_timeout,
     refusal,
 )
+from antflow._core.groups import matches
 from antflow._core.options import named_fields, named_options
 
 Errors = type[Exception] | tuple[type[Exception], ...]
@@ -38,9 +39,10 @@ class Retry:
             of the try that failed, from 1, and returns such seconds. `backoff` makes one, and the
             wait objects of tenacity are some (see `AttemptNumber`). If it raises, or returns
             anything else, the item fails with that error.
-        on: Exception classes after which another try is worth it. An exception group counts as what
-            it is itself, not as what is in it.
-        give_up: Exception classes after which it is not; stronger than `on`.
+        on: Exception classes after which another try is worth it. Of an exception group, any error
+            in it will do.
+        give_up: Exception classes after which it is not; stronger than `on`, for any error of a
+            group too.
         timeout: Seconds for one try of one task, above 0 and at most 292 years; then it fails with
             `TimeoutError`. ``None`` = no limit.
 
@@ -205,8 +207,8 @@ class RetryPolicy:
     give_up: Errors = ()
 
     def may_retry(self, error: BaseException) -> bool:
-        """Whether an error is one after which another try is worth it."""
-        return isinstance(error, self.on) and not isinstance(error, self.give_up)
+        """Whether an error, or one in a group, is worth another try, and none in it gives up."""
+        return matches(error, self.on) and not matches(error, self.give_up)
 
     def next_delay(self, attempt: int, error: BaseException) -> float | None:
         """How long to wait after try number ``attempt`` failed with ``error``.

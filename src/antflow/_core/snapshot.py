@@ -91,8 +91,8 @@ class StageStats:
         in_progress_items: In the hands of its workers.
         completed_items: Brought through it.
         failed_items: Failed for good in it.
-        retried_items: Failed tries that were, or will be, followed by another; in a stage without
-            limits also those held back (`RetryAfter`).
+        retried_items: Failed tries that were, or will be, followed by another, and those that were
+            held (`RetryAfter`), which do not count as tries.
         skipped_items: Passed through unchanged (``skip_if``).
         dropped_items: Ended here without a result (`Drop`).
         expanded_items: Became several items here.

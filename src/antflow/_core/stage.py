@@ -9,7 +9,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Unpack, overload
 
-from antflow._core.errors import StageValidationError
+from antflow._core.errors import RetryAfter, StageValidationError
+from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
 from antflow._core.options import named_fields
 from antflow._core.retry import Errors, Retry, RetryPolicy, Wait
@@ -29,8 +30,8 @@ StageCallback = Callable[[Any, Any, dict[str, Any]], Any]
 
 ExecutorName = Literal["auto", "thread", "process", "inline"]
 ResourceScope = Literal["worker", "stage", "run"]
-HoldOn = Mapping[type[Exception], float | Callable[[Any], float | None]]
-"""Exception class → seconds, or a function ``error -> seconds`` (``None``: no hold)."""
+HoldOn = Mapping[type[Exception], HoldTime | Callable[[Any], HoldTime | RetryAfter | None]]
+"""Exception class → time to wait, or a function ``error -> time`` (``None``: no hold)."""
 
 DEFAULT_CAPACITY_PER_WORKER = 10
 
@@ -72,13 +73,17 @@ class Stage(Generic[In, Out]):
         stage_wait_seconds: Pause between tries under "per_stage", in seconds.
         limits: `Limit` objects acquired around every attempt; they may be shared with other stages
             and pipelines.
-        hold_on: Exception class → seconds (or ``error -> seconds``): such an error is taken as
-            `RetryAfter` of so long.
+        hold_on: Exception class → seconds, in any form that `RetryAfter` takes, or a function of
+            the error that returns that, a `RetryAfter`, or ``None`` for no hold. Such an error is
+            taken as `RetryAfter`: no try of this stage, or of others that share its `limits`,
+            begins before, and no attempt is used up.
         max_holds: How often one item may be held (`RetryAfter`) before that counts as a failure.
         timeout: Seconds for one try of one task; then it fails with `TimeoutError`. Seconds for
             which a source holds the event loop do not count.
-        retry_on: Exception classes after which another try is worth it.
-        give_up_on: Exception classes after which it is not; stronger than `retry_on`.
+        retry_on: Exception classes after which another try is worth it. Of an exception group, any
+            error in it will do.
+        give_up_on: Exception classes after which it is not; stronger than `retry_on`. In a group it
+            is stronger than a hold too: of another error there.
         wait: Pause before the next try: seconds, or ``attempt -> seconds`` like `backoff`. Instead
             of `task_wait_seconds` and `stage_wait_seconds`.
         executor: Where plain functions run: in a thread ("thread", "auto"), in a process
@@ -132,7 +137,7 @@ class Stage(Generic[In, Out]):
     _: KW_ONLY
     stage_wait_seconds: float = 0.0
     limits: Sequence[Limit] = ()
-    hold_on: HoldOn = field(default_factory=dict[type[Exception], float])
+    hold_on: HoldOn = field(default_factory=dict[type[Exception], HoldTime])
     max_holds: int = 20
     timeout: float | None = None
     retry_on: Errors = Exception

@@ -20,6 +20,7 @@ from antflow._core.checks import (
     check_timeout,
     refusal,
 )
+from antflow._core.hold_times import hold_seconds
 from antflow._core.limit import Limit
 from antflow._core.options import did_you_mean
 from antflow._core.retry import Retry, check_errors, check_retry, check_wait
@@ -205,7 +206,7 @@ def _check_limits(stage: Stage, refuse: Refuse) -> None:
             raise refusal(refuse, "hold_on", error, "each key must be an exception class")
         check_errors(refuse, "hold_on", error)
         if not callable(seconds):
-            check_seconds(refuse, f"hold_on[{error.__name__}]", seconds)
+            hold_seconds(refuse, f"hold_on[{error.__name__}]", seconds)
     check_count(refuse, "max_holds", stage.max_holds, 0, "must be a whole number >= 0")
 
 

@@ -26,7 +26,8 @@ from concurrent.futures import Executor
 from types import CoroutineType
 from typing import Any, Concatenate, Literal, Protocol, TypedDict, TypeVar
 
-from antflow._core.errors import Drop
+from antflow._core.errors import Drop, RetryAfter
+from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
 from antflow._core.retry import Errors, Retry, Wait
 from antflow._core.type_variables import A, B
@@ -150,7 +151,7 @@ ItemsOf = Iterable[A | Mapping[str, Any]] | AsyncIterable[A | Mapping[str, Any]]
 StageCallback = Callable[[Any, Any, dict[str, Any]], Any]
 ExecutorName = Literal["auto", "thread", "process", "inline"]
 ResourceScope = Literal["worker", "stage", "run"]
-HoldOn = Mapping[type[Exception], float | Callable[[Any], float | None]]
+HoldOn = Mapping[type[Exception], HoldTime | Callable[[Any], HoldTime | RetryAfter | None]]
 
 
 class Options(TypedDict, total=False):

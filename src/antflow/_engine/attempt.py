@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
+from antflow._core.groups import is_all_drops, leaves
 from antflow._core.ledger import WorkerBook
+from antflow._core.limit import Limit
 from antflow._core.stage import retry_policy, task_name
 from antflow._core.text import safe_repr
 from antflow._core.waits import Wait
@@ -44,9 +46,13 @@ class Attempt:
         self._admission: Admission | None = None
         if options.limits:
             self._admission = Admission(options.limits, self._now)
-        self._is_guarded = bool(options.limits) or self._run.item_timeout is not None
         self.names = [task_name(task) for task in options.tasks]
         self._calls = calls_of(stage)
+
+    @property
+    def _is_guarded(self) -> bool:
+        """Whether there is anything to pass, or to keep to, around a try."""
+        return self._admission is not None or self._run.item_timeout is not None
 
     @property
     def direct(self) -> Call | None:
@@ -54,6 +60,16 @@ class Attempt:
         if len(self._calls) == 1 and not self._is_guarded and not self._recorder.tells_tasks:
             return self._calls[0]
         return None
+
+    def hold(self, seconds: float) -> None:
+        """Let no try begin for so long from now, here and wherever the limits are shared.
+
+        A stage without limits gets one for that, with the first hold: it costs nothing, so that it
+        does nothing but hold.
+        """
+        if self._admission is None:
+            self._admission = Admission([Limit(rate=1, cost=lambda _: 0)], self._now)
+        self._admission.hold(seconds)
 
     def close(self) -> None:
         """No more tries: the limits may be used by another event loop."""
@@ -94,14 +110,6 @@ class Attempt:
         values = [item.carry if item.task else item.value for item in envelopes]
         async with self._guard(values, worker, envelopes):
             await self._try_batch(envelopes, values, worker, answers)
-
-    async def run_alone(self, envelope: Envelope, worker: WorkerBook) -> Any:
-        """`run`, with a batch of one item."""
-        answers: dict[Envelope, Answer] = {}
-        await self.run_batch([envelope], worker, answers)
-        if isinstance(answers[envelope], Exception):
-            raise answers[envelope]
-        return answers[envelope]
 
     # Inside
 
@@ -193,13 +201,8 @@ class Attempt:
         try:
             try:
                 value = await call(value)
-            except asyncio.CancelledError as error:
-                if self._stage.is_called_off(worker):
-                    raise
-                raise TaskFailedError(worker.task or "", error) from error
-        except Drop:
-            await self._tell_end(envelopes, worker, began)
-            raise
+            except (asyncio.CancelledError, BaseExceptionGroup) as error:
+                raise self._stage.failure_of(error, worker)  # noqa: B904 - it has its cause
         except Exception as error:
             await self._tell_end(envelopes, worker, began, error)
             raise
@@ -214,30 +217,27 @@ class Attempt:
         error: Exception | None = None,
         answers: Any = None,
     ) -> None:
-        is_batch = self._stage.description.batch is not None and error is None
-        whole_batch = error is not None and len(envelopes) > 1
-        for number, envelope in enumerate(envelopes):
-            failure = error
-            if is_batch and answers is not None:
-                answer = answers[number]
-                failure = answer if isinstance(answer, Exception) else None
-            kind: TaskEventType = "complete"
-            if failure is None or is_drop(failure):
-                failure = None
-            elif self._is_followed(envelope, worker, failure, whole_batch):
-                kind = "retry"
-            else:
-                kind = "fail"
-            if (wait := self._tell(kind, envelope, worker, began, failure)) is not None:
+        failures = [error] * len(envelopes)
+        if answers is not None and self._stage.description.batch is not None:
+            failures = [answer if isinstance(answer, Exception) else None for answer in answers]
+        # What follows is decided for all before any of it is told: a hold begins with that.
+        kinds: list[TaskEventType] = [
+            self._kind_of_end(envelope, worker, failure, len(envelopes) > 1 and error is not None)
+            for envelope, failure in zip(envelopes, failures, strict=True)
+        ]
+        for envelope, failure, kind in zip(envelopes, failures, kinds, strict=True):
+            told = None if kind == "complete" else failure
+            if (wait := self._tell(kind, envelope, worker, began, told)) is not None:
                 await wait
 
-    def _is_followed(
-        self, envelope: Envelope, worker: WorkerBook, error: Exception, whole_batch: bool
-    ) -> bool:
-        """Whether another try of the item comes; after that of a whole batch, at least alone."""
-        if whole_batch:
-            return True
-        return self._stage.endings.will_try_again(envelope, error, worker.task or "")
+    def _kind_of_end(
+        self, envelope: Envelope, worker: WorkerBook, failure: Exception | None, whole_batch: bool
+    ) -> TaskEventType:
+        """How a task's end is told; after that of a whole batch, another try comes, alone if so."""
+        if failure is None or is_all_drops(failure):
+            return "complete"
+        comes_again = self._stage.endings.will_try_again(envelope, failure, worker.task or "")
+        return "retry" if comes_again or whole_batch else "fail"
 
     def _tell(
         self,
@@ -254,6 +254,47 @@ class Attempt:
         except Exception as fault:
             self._run.crash(fault)  # it is not the task that failed
             return None
+
+
+def failure_of(error: BaseException, name: str) -> Exception:
+    """The failure that a ``CancelledError`` or a group raised by ``name`` amounts to, caused by it.
+
+    Raises:
+        BaseException: A group with something in it that ends a program.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        failure = TaskFailedError(name, error)
+        failure.__cause__ = error
+        return failure
+    if (grouped := group_failure(error, name)) is None:
+        raise error
+    return grouped
+
+
+def group_failure(error: BaseException, name: str) -> Exception | None:
+    """The failure that a group raised by the task called ``name`` amounts to.
+
+    A ``CancelledError`` in a group is what became of something that the task had started: never
+    the worker's own. It counts as a `TaskFailedError`, as one that a task raises alone.
+
+    Returns:
+        The group if it is an ordinary exception, else an `ExceptionGroup` caused by it; ``None``:
+        it is not a group, or has something in it that ends a program.
+    """
+    if isinstance(error, ExceptionGroup):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    failures = [
+        TaskFailedError(name, leaf) if isinstance(leaf, asyncio.CancelledError) else leaf
+        for leaf in leaves(error)
+    ]
+    ordinary = [failure for failure in failures if isinstance(failure, Exception)]
+    if len(ordinary) < len(failures):
+        return None
+    failure = ExceptionGroup(error.message, ordinary)
+    failure.__cause__ = error
+    return failure
 
 
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:
@@ -274,7 +315,12 @@ async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
         )
     if len(returned) != expected:
         raise ValueError(f"task {name} returned {len(returned)} answers for {expected} values")
-    return [
-        TaskFailedError(name, answer) if isinstance(answer, asyncio.CancelledError) else answer
-        for answer in returned
-    ]
+    return [_answer(answer, name) for answer in returned]
+
+
+def _answer(answer: Answer, name: str) -> Answer:
+    if isinstance(answer, asyncio.CancelledError):
+        return TaskFailedError(name, answer)
+    if isinstance(answer, BaseExceptionGroup):
+        return group_failure(answer, name) or answer
+    return answer

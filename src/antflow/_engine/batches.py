@@ -14,9 +14,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from antflow._core.envelope import Envelope
+from antflow._core.groups import is_all_drops
 from antflow._core.ledger import WorkerBook
 from antflow._engine.attempt import Answer
-from antflow._engine.expansion import is_drop
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -137,7 +137,9 @@ class Batches:
                 wait = stage.recorder.started_in_batch(begun[-1], worker, now)
                 if wait is not None:
                     await wait
-            for envelope, answer in _in_order(group, await self._answers(group, worker)):
+            pairs = _in_order(group, await self._answers(group, worker))
+            self._begin_holds(pairs, worker)
+            for envelope, answer in pairs:
                 begun.remove(envelope)
                 await stage.endings.answered(envelope, worker, answer)
         except BaseException as error:
@@ -150,8 +152,14 @@ class Batches:
         finally:
             worker.given = ()
 
+    def _begin_holds(self, pairs: Sequence[tuple[Envelope, Answer]], worker: WorkerBook) -> None:
+        """Have those held who share the limits, before anything is waited for."""
+        for envelope, answer in pairs:
+            if isinstance(answer, Exception) and not is_all_drops(answer):
+                self._stage.endings.will_try_again(envelope, answer, worker.task or "")
+
     async def _answers(self, group: Sequence[Envelope], worker: WorkerBook) -> list[Answer]:
-        """What becomes of each item; where a batch fails for good, of each item tried alone."""
+        """What becomes of each item; where a batch has failed for good, of an item tried alone."""
         answers: dict[Envelope, Answer] = {}
         endings = self._stage.endings
         try:
@@ -159,16 +167,17 @@ class Batches:
         except Exception as error:
             rest = [item for item in group if item not in answers]
             task = worker.task or ""
-            comes_again = all(endings.will_try_again(item, error, task) for item in rest)
-            if len(rest) == 1 or is_drop(error) or comes_again:
-                answers.update(dict.fromkeys(rest, error))
-            else:
+            alone: list[Envelope] = []
+            if len(rest) > 1 and not is_all_drops(error):
+                alone = [item for item in rest if not endings.will_try_again(item, error, task)]
+            answers.update(dict.fromkeys(rest, error))
+            if alone:
                 await endings.outlast_thread(worker)
-                for item in rest:
-                    item.attempts += 1  # it has been tried, with the others
-                    item.verdict = None
-                    alone = self._answers([item], worker)
-                    [answers[item]] = await self._stage.in_own_task(worker, alone)
+            for item in alone:
+                item.attempts += 1  # it has been tried, with the others
+                item.verdict = None
+                trying = self._answers([item], worker)
+                [answers[item]] = await self._stage.in_own_task(worker, trying)
         return [answers[item] for item in group]
 
 

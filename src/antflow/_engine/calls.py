@@ -55,7 +55,9 @@ def _call_of(stage: StageRun, task: TaskFunc, *, expands: bool) -> Call:
         call = partial(_in_time, call, seconds)
     most = options.task_concurrency_limits.get(task_name(task))
     if most is not None:
-        call = partial(_a_few_at_once, stage, call, Admission([Limit(most)], stage.run.timers.now))
+        gate = Admission([Limit(most)], stage.run.timers.now)
+        stage.task_gates.append(gate)
+        call = partial(_a_few_at_once, stage, call, gate)
     return call
 
 

@@ -5,6 +5,8 @@ and the constructor asks for other arguments than those it passed on, or makes a
 So an exception travels in two forms: the parts that pickle would build it from, and its words. The
 parent builds it from the parts, with and without calling its class, takes what says the same as the
 words do, and makes a stand-in from the words where nothing does.
+
+Of a group each error travels so by itself too: one that cannot be sent takes no other down.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from antflow._core.groups import leaves
 from antflow._core.text import safe_str
 
 
@@ -25,12 +28,16 @@ class Failure(NamedTuple):
         name: Its class's qualified name.
         text: Its ``str()``.
         traceback: As it would be printed.
+        message: What a group was given as its message.
+        inside: What `in_parts` and `in_words` make of each error in a group, however deep it is.
     """
 
     module: str
     name: str
     text: str
     traceback: str
+    message: str = ""
+    inside: tuple[tuple[bytes, Failure], ...] = ()
 
 
 class ChildTraceback(Exception):
@@ -53,7 +60,11 @@ def in_words(error: BaseException) -> Failure:
         text = "".join(traceback.format_exception(kind, error, trace and trace.tb_next))
     except Exception:
         text = f"{kind.__qualname__}, whose traceback cannot be formatted\n"
-    return Failure(str(kind.__module__), kind.__qualname__, safe_str(error), text)
+    failure = Failure(str(kind.__module__), kind.__qualname__, safe_str(error), text)
+    if isinstance(error, BaseExceptionGroup):
+        inside = tuple([(in_parts(leaf), in_words(leaf)) for leaf in leaves(error)])
+        failure = failure._replace(message=str(error.message), inside=inside)
+    return failure
 
 
 def in_parts(error: BaseException) -> bytes:
@@ -88,7 +99,7 @@ def copied(parts: Any, failure: Failure) -> BaseException:
     built = [_built(make, parts, failure) for make in (_constructed, _bare)]
     copies = [copy for copy in built if copy is not None]
     alike = [copy for copy in copies if safe_str(copy) == failure.text]
-    error = (alike or copies or [_stand_in(failure)])[0]
+    error = (alike or copies or [_grouped(failure) if failure.inside else _stand_in(failure)])[0]
     # Past the setters of its class: that of a frozen dataclass lets nothing be set.
     BaseException.__setattr__(error, "__cause__", ChildTraceback(failure.traceback))
     return error
@@ -113,6 +124,18 @@ def _constructed(kind: Callable[..., Any], arguments: Any) -> Any:
 
 def _bare(kind: Any, arguments: Any) -> Any:
     return kind.__new__(kind, *arguments)
+
+
+def _grouped(failure: Failure) -> BaseException:
+    errors = [copied(_loaded(parts), words) for parts, words in failure.inside]
+    return BaseExceptionGroup(failure.message, errors)
+
+
+def _loaded(parts: bytes) -> Any:
+    try:
+        return pickle.loads(parts)  # noqa: S301 - it came with the rest of the child's answer
+    except BaseException:  # why: code of the object's own; its words have to do
+        return None
 
 
 def _stand_in(failure: Failure) -> BaseException:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from inspect import isawaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from antflow._core.envelope import UNTRIED, Envelope
-from antflow._core.errors import ItemCancelled, TaskFailedError
+from antflow._core.errors import Drop, ItemCancelled
+from antflow._core.groups import is_all_drops
 from antflow._core.ledger import WorkerBook
 from antflow._core.result import Outcome
 from antflow._core.stage import StageCallback, retry_policy
 from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
 from antflow._core.waits import Wait, discard
-from antflow._engine.attempt import Answer
+from antflow._engine.attempt import Answer, group_failure
 from antflow._engine.expansion import ENDS_HERE, Expanded, is_drop
 from antflow._engine.limits import slots_given_back
 from antflow._engine.tracebacks import call_apart, trimmed
@@ -94,7 +95,10 @@ class Endings:
             await self._fail_in_skip_if(envelope, worker, failure)
             return True
         except BaseException as error:  # why: it ends the run, in order; see `interrupt`
-            self.interrupt(error, envelope, worker)
+            if (grouped := group_failure(error, "skip_if")) is None:
+                self.interrupt(error, envelope, worker)
+            else:
+                await self._fail_in_skip_if(envelope, worker, grouped)
             return True
         if passes:
             wait = self._recorder.skipped(envelope, worker, self._now())
@@ -169,31 +173,22 @@ class Endings:
 
     async def tried_in_vain(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
         """A try failed: have the item wait for the next one, or settle it as dropped or failed."""
-        while not is_drop(error):
-            verdict = self._judged(envelope, worker, error)
-            if verdict is None:
-                return
-            if verdict.hold is None:
-                break
-            self._judge.hold([envelope], verdict.hold)
-            if not self._options.limits:
-                await self._wait_untried(envelope, worker, error, verdict.hold)
-                return
-            failure = await self._try_untried(envelope, worker)
-            if failure is None:
-                return
-            error = failure
-        else:
-            await self.answered(envelope, worker, error)
+        if is_all_drops(error):
+            await self.answered(envelope, worker, Drop)
+            return
+        verdict = self._judged(envelope, worker, error)
+        if verdict is None:
             return
         envelope.verdict = None
-        error, delay = trimmed(verdict.error), verdict.delay
-        if delay is None:
-            await self._fail(envelope, worker, error)
-        else:
+        error = trimmed(verdict.error)
+        if verdict.hold is not None:
+            await self._wait_untried(envelope, worker, error, verdict.hold)
+        elif verdict.delay is not None:
             if self._policy.whole_stage:
                 envelope.task = 0
-            await self._try_again(envelope, worker, error, delay)
+            await self._try_again(envelope, worker, error, verdict.delay)
+        else:
+            await self._fail(envelope, worker, error)
         await self.outlast_thread(worker)
 
     async def outlast_thread(self, worker: WorkerBook) -> None:
@@ -209,15 +204,6 @@ class Endings:
     def is_last_chance(self, envelope: Envelope) -> bool:
         """Whether an item has failed here and has one more try."""
         return 0 < envelope.attempts == self._policy.attempts - 1
-
-    def hold_batch(self, group: Sequence[Envelope], error: Exception, task: str) -> bool:
-        """Hold everyone back who shares a limit, if that is what follows for all of a batch."""
-        verdicts = [self._judge.verdict(item, error, task) for item in group]
-        seconds = [verdict.hold for verdict in verdicts if verdict.hold is not None]
-        if len(seconds) < len(group):
-            return False
-        self._judge.hold(group, max(seconds))
-        return True
 
     def _judged(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> Verdict | None:
         """What follows; ``None`` where a function of the user's that was asked ended the run."""
@@ -236,38 +222,12 @@ class Endings:
         """Let an item wait, without its worker, as if it had not been tried."""
         if self._run.item_timeout is not None:  # then it is late, and the next try says so
             seconds = min(seconds, max(envelope.deadline - self._run.timers.unheld(), 0.0))
-        await self._try_again(envelope, worker, error, seconds, counts=False)
-        await self.outlast_thread(worker)
-
-    async def _try_untried(self, envelope: Envelope, worker: WorkerBook) -> Exception | None:
-        """Try an item again, as if it had not been tried; what it raised, if so.
-
-        Its limits have it wait while the hold lasts.
-        """
-        try:
-            await self.outlast_thread(worker)
-            answer = await self._stage.attempt(envelope, worker)
-        except Exception as error:
-            return error
-        except asyncio.CancelledError as error:
-            return self.own_failure(error, envelope, worker)
-        except BaseException as error:  # why: it ends the run, in order; see `interrupt`
-            self.interrupt(error, envelope, worker)
-            return None
-        await self.answered(envelope, worker, answer)
-        return None
+        envelope.attempts = envelope.attempts - 1 or UNTRIED
+        await self._try_again(envelope, worker, error, seconds)
 
     async def _try_again(
-        self,
-        envelope: Envelope,
-        worker: WorkerBook,
-        error: Exception,
-        delay: float,
-        *,
-        counts: bool = True,
+        self, envelope: Envelope, worker: WorkerBook, error: Exception, delay: float
     ) -> None:
-        if not counts:
-            envelope.attempts = envelope.attempts - 1 or UNTRIED
         wait = self._recorder.retrying(envelope, worker, error, self._now())
         retries = self._stage.retries
         try:
@@ -317,16 +277,18 @@ class Endings:
         envelope: Envelope,
         worker: WorkerBook,
         name: str | None = None,
-    ) -> TaskFailedError:
+    ) -> Exception:
         """The failure that a ``CancelledError`` of the user's code amounts to.
 
         Raises:
-            asyncio.CancelledError: It is not theirs, the worker is cancelled; the item is given up.
+            asyncio.CancelledError: It is not theirs, the run has cancelled the worker; the item is
+                given up.
         """
-        if self._stage.is_called_off(worker):
+        try:
+            return self._stage.failure_of(error, worker, name)
+        except asyncio.CancelledError:
             self.give_up(envelope, worker)
-            raise error
-        return TaskFailedError(name or worker.task or "", error)
+            raise
 
     def interrupt(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> None:
         """User's code raised `KeyboardInterrupt`, `SystemExit` or their like: end the run with it.

@@ -52,6 +52,11 @@ class Admission:
         """
         return Permit(self._turnstiles, [limit.cost_of(value) for limit in self._limits])
 
+    def hold(self, seconds: float) -> None:
+        """Let nobody start who shares one of the limits, for so long from now."""
+        for turnstile in self._turnstiles:
+            turnstile.hold(seconds)
+
     def close(self) -> None:
         """There will be no more attempts. When all have closed, another loop may use the limits."""
         with _claiming:
@@ -185,9 +190,16 @@ class Permit:
 
     async def _wait(self) -> None:
         self.serial = next(_serials)
+        await self._stand_in_line()
+        while self._is_held:  # since it was let in, and before it knew
+            self._undo()
+            await self._stand_in_line()
+        self._enter()
+
+    async def _stand_in_line(self) -> None:
         self._future = self._turnstiles[0].loop.create_future()
         line = self._turnstiles[0].lines.get(self._turnstiles) or Line(self._turnstiles)
-        line.waiting[self] = None
+        line.add(self)
         serve(self._turnstiles)
         try:
             await self._future
@@ -198,7 +210,11 @@ class Permit:
             else:  # it was let in, and did not know yet
                 self._undo()
             raise
-        self._enter()
+
+    @property
+    def _is_held(self) -> bool:
+        now = self._turnstiles[0].now()
+        return any(turnstile.held_until > now for turnstile in self._turnstiles)
 
     def _enter(self) -> None:
         self._outer = current_permit.get()

@@ -9,17 +9,17 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import TaskFailedError
 from antflow._core.ledger import WorkerBook
 from antflow._core.readings import StageGauge
 from antflow._core.stage import Stage, capacity, lowest_concurrency, most_retries_waiting
-from antflow._engine.attempt import Answer, Attempt
+from antflow._engine.attempt import Answer, Attempt, failure_of
 from antflow._engine.batches import Batches
 from antflow._engine.call_limits import CallLimits
 from antflow._engine.calls import Call, is_async
 from antflow._engine.channel import Channel
 from antflow._engine.current import current_seat
 from antflow._engine.endings import Endings
+from antflow._engine.limits import Admission
 from antflow._engine.recorder import Recorder
 from antflow._engine.resources import Resources
 from antflow._engine.retries import RetryHeap
@@ -67,10 +67,9 @@ class StageRun:
         self._resources: dict[int, Resources] = {}
         self._concurrency = lowest_concurrency(description)
         self.calls = CallLimits(description, run.timers.now)
+        self.task_gates: list[Admission] = []  # of `task_concurrency_limits`
         self._attempt = Attempt(self)
         self.attempt = self._attempt.run
-        if description.batch is not None:
-            self.attempt = self._attempt.run_alone
         self.endings = Endings(self)
         self.batches = None if description.batch is None else Batches(self)
         self.direct: Call | None = None
@@ -205,6 +204,19 @@ class StageRun:
         cancel the task that calls them, for a timeout of their own, and some do not take it back.
         """
         return self.run.is_called_off or worker.index in self._called_off
+
+    def failure_of(
+        self, error: BaseException, worker: WorkerBook, name: str | None = None
+    ) -> Exception:
+        """The failure that a ``CancelledError`` or a group raised by the user's code amounts to.
+
+        Raises:
+            asyncio.CancelledError: It is not theirs: the run has cancelled the worker.
+            BaseException: A group with something in it that ends a program.
+        """
+        if isinstance(error, asyncio.CancelledError) and self.is_called_off(worker):
+            raise error
+        return failure_of(error, name or worker.task or "")
 
     def running(self, worker: WorkerBook) -> asyncio.Task[Any]:
         """The `asyncio.Task` in which a worker works at present."""
@@ -348,10 +360,20 @@ class StageRun:
 
     # An item's turns
 
+    def hold(self, seconds: float) -> None:
+        """Let no try begin for so long from now, here and wherever the limits are shared.
+
+        Nor a task of a try that has begun, if it waits for others of its name.
+        """
+        self._attempt.hold(seconds)
+        for gate in self.task_gates:
+            gate.hold(seconds)
+        self.direct = self._attempt.direct
+
     async def try_batch(
         self, group: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
     ) -> None:
-        """Try a batch, again and again while it is held back (`RetryAfter`).
+        """Try a batch.
 
         Args:
             group: The batch.
@@ -361,21 +383,10 @@ class StageRun:
         Raises:
             Exception: All items failed that have no answer.
         """
-        while rest := [item for item in group if item not in answers]:
-            try:
-                await self._attempt.run_batch(rest, worker, answers)
-                continue
-            except Exception as error:
-                rest = [item for item in rest if item not in answers]
-                # Without limits the items wait for themselves; see `Endings.tried_in_vain`.
-                task = worker.task or ""
-                if not self.description.limits or not self.endings.hold_batch(rest, error, task):
-                    raise
-            except asyncio.CancelledError as error:
-                if self.is_called_off(worker):
-                    raise
-                raise TaskFailedError(worker.task or "", error) from error
-            await self.endings.outlast_thread(worker)
+        try:
+            await self._attempt.run_batch(group, worker, answers)
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            raise self.failure_of(error, worker)  # noqa: B904 - it has its cause
 
     def settle_all(self) -> list[Awaitable[None]]:
         """Settle as cancelled everything that waits here.

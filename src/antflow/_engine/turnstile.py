@@ -175,15 +175,28 @@ class Line:
         """Who has waited longest."""
         return next(iter(self.waiting))
 
+    def add(self, waiter: Waiter) -> None:
+        """Put a waiter at the end, or where it was before it was let in and held after all."""
+        is_last = not self.waiting or next(reversed(self.waiting)).serial < waiter.serial
+        self.waiting[waiter] = None
+        if not is_last:
+            for each in [each for each in self.waiting if each.serial > waiter.serial]:
+                self.waiting.move_to_end(each)
+            if waiter is self.head:
+                self._forget_chances()
+
     def remove(self, waiter: Waiter) -> None:
         """Take somebody out who starts or gives up."""
         if waiter is self.head:
-            self._unseen = set(self.turnstiles)
-            self._kept = set()
+            self._forget_chances()
         del self.waiting[waiter]
         if not self.waiting:
             for turnstile in self.turnstiles:
                 del turnstile.lines[self.turnstiles]
+
+    def _forget_chances(self) -> None:
+        self._unseen = set(self.turnstiles)
+        self._kept = set()
 
     def try_head(self, now: float, closed: dict[Turnstile, float | None]) -> bool:
         """Start the head, or close limits to those who are younger.

@@ -7,13 +7,14 @@ those of `hold_on`, are asked once for each failure, and what is told is what th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from antflow._core.checks import check_seconds
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled, RetryAfter, TaskFailedError, WorkerLostError
+from antflow._core.groups import matches, parts
+from antflow._core.hold_times import hold_seconds
 from antflow._core.stage import retry_policy
+from antflow._engine.attempt import failure_of
 from antflow._engine.tracebacks import call_apart
 
 if TYPE_CHECKING:
@@ -49,12 +50,15 @@ class Judge:
     """
 
     def __init__(self, stage: StageRun) -> None:
+        self._stage = stage
         self._run = stage.run
         self._options = stage.description
         self._policy = retry_policy(stage.description)
 
     def verdict(self, envelope: Envelope, error: Exception, task: str) -> Verdict:
         """What follows a try of ``task`` that failed with ``error``; asked again, the same.
+
+        If it is a hold, that begins with the decision: what is told and waited for comes after it.
 
         Raises:
             asyncio.CancelledError: The worker is being cancelled.
@@ -64,14 +68,6 @@ class Judge:
             earlier = envelope.verdict = self._decide(envelope, error, task)
         return earlier
 
-    def hold(self, envelopes: Sequence[Envelope], seconds: float) -> None:
-        """Hold everyone back who shares a limit, and count it for these items."""
-        for envelope in envelopes:
-            envelope.holds = (envelope.position, _holds(envelope) + 1)
-            envelope.verdict = None
-        for limit in self._options.limits:
-            limit.hold(seconds)
-
     def _decide(self, envelope: Envelope, error: Exception, task: str) -> Verdict:
         about = error
         try:
@@ -79,9 +75,11 @@ class Judge:
         except Exception as fault:  # the user's `hold_on`
             fault.__cause__ = error
             error, seconds = fault, None
-        except asyncio.CancelledError as fault:
-            error, seconds = TaskFailedError("hold_on", fault), None
+        except (asyncio.CancelledError, BaseExceptionGroup) as fault:
+            error, seconds = failure_of(fault, "hold_on"), None
         if seconds is not None:
+            envelope.holds = (envelope.position, _holds(envelope) + 1)
+            self._stage.hold(seconds)
             return Verdict(about, error, hold=seconds)
         if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure
             error = TaskFailedError(task, error)
@@ -90,26 +88,41 @@ class Judge:
         except Exception as fault:  # the user's `wait`
             fault.__cause__ = error
             return Verdict(about, fault)
-        except asyncio.CancelledError as fault:
-            return Verdict(about, TaskFailedError("wait", fault))
+        except (asyncio.CancelledError, BaseExceptionGroup) as fault:
+            return Verdict(about, failure_of(fault, "wait"))
 
     def _held(self, envelope: Envelope, error: Exception) -> float | None:
+        """The longest hold that anything in the error asks for, unless something else gives up."""
         if _holds(envelope) >= self._options.max_holds:
             return None
+        longest: float | None = None
+        gives_up = False
+        for part in parts(error):
+            seconds = self._asked(part)
+            if seconds is not None:
+                longest = max(longest or 0.0, seconds)
+            elif isinstance(part, self._policy.give_up):
+                gives_up = True
+        return None if gives_up else longest
+
+    def _asked(self, error: BaseException) -> float | None:
+        """The hold that one error asks for, itself and not what is in it."""
         if isinstance(error, RetryAfter):
             return error.seconds
         for kind, seconds in self._options.hold_on.items():
-            if isinstance(error, kind):
-                if not callable(seconds):
-                    return seconds
-                answer: float | None = call_apart(seconds, error)
-                if answer is not None:
-                    check_seconds(ValueError, "hold_on", answer)
-                return answer
+            # A function for errors is not asked about a group, only one for groups is.
+            is_about = not isinstance(error, BaseExceptionGroup) or issubclass(
+                kind, BaseExceptionGroup
+            )
+            if is_about and isinstance(error, kind):
+                answer = call_apart(seconds, error) if callable(seconds) else seconds
+                if isinstance(answer, RetryAfter):
+                    return answer.seconds
+                return None if answer is None else hold_seconds(ValueError, "hold_on", answer)
         return None
 
     def _delay(self, envelope: Envelope, error: Exception) -> float | None:
-        if isinstance(error, WorkerLostError):
+        if matches(error, WorkerLostError):
             return None  # it has been tried often enough
         delay: float | None = call_apart(self._policy.next_delay, envelope.attempts, error)
         if delay is None or self._run.item_timeout is None:

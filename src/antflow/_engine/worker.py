@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from antflow._core.ledger import WorkerBook
 from antflow._core.waits import discard
+from antflow._engine.attempt import group_failure
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -82,8 +83,10 @@ async def work(stage: StageRun, worker: WorkerBook) -> bool:
                 envelope, worker, endings.own_failure(error, envelope, worker)
             )
         except BaseException as error:  # why: it ends the run, in order; see `interrupt`
-            endings.interrupt(error, envelope, worker)
-            return False
+            if (grouped := group_failure(error, worker.task or "")) is None:
+                endings.interrupt(error, envelope, worker)
+                return False
+            await endings.tried_in_vain(envelope, worker, grouped)
         else:
             is_new = type(value) not in plain_types
             if is_new and await endings.ends_here(envelope, worker, value):

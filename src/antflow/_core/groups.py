@@ -1,0 +1,40 @@
+"""Exception groups: each error in one counts as it would alone.
+
+Only the leaves count, however deep they are. A group itself counts where a class of groups was
+named: ``give_up_on=ExceptionGroup``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from antflow._core.errors import Drop
+
+
+def parts(error: BaseException) -> Iterator[BaseException]:
+    """The error, and if it is a group the groups and errors in it, each object once."""
+    todo, seen = [error], {id(error)}
+    while todo:
+        part = todo.pop()
+        yield part
+        if isinstance(part, BaseExceptionGroup):
+            inside = [each for each in part.exceptions if id(each) not in seen]
+            seen.update(map(id, inside))
+            todo += reversed(inside)
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The errors in a group that are not groups; of any other error, itself."""
+    return [part for part in parts(error) if not isinstance(part, BaseExceptionGroup)]
+
+
+def matches(
+    error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
+) -> bool:
+    """Whether the error, or anything in it, is of one of these classes."""
+    return any(isinstance(part, kinds) for part in parts(error))
+
+
+def is_all_drops(error: BaseException) -> bool:
+    """Whether the error is `Drop`, or a group of nothing else."""
+    return all(isinstance(leaf, Drop) for leaf in leaves(error))

@@ -1,0 +1,182 @@
+"""How long a service asks to wait, in the forms in which services say it.
+
+`hold_seconds` reads what was given as a time to wait, `header_seconds` finds it in the headers of
+an answer.
+
+A date is a moment of the wall clock, which only this file of the layer reads (`wall_clock`), and
+only where a caller has not passed ``now``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+
+from antflow._core.checks import Refuse, refusal
+
+HoldTime = float | str | timedelta | datetime
+"""Seconds, text as in a ``Retry-After`` header, a time span, or a moment; see `RetryAfter`."""
+
+
+class HasItems(Protocol):
+    """A mapping, or what is like one: `http.client.HTTPMessage`."""
+
+    def items(self) -> Iterable[tuple[Any, Any]]: ...
+
+
+Headers = HasItems | Iterable[tuple[Any, Any]]
+"""The headers of an answer, as HTTP clients give them."""
+
+ALLOWED = (
+    'must be a finite number of seconds, text such as "2", "6m0s" or an HTTP date, a timedelta, or '
+    "a datetime with a time zone"
+)
+
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
+PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|ns|d|h|m|s)", re.ASCII)
+DURATION = re.compile(f"(?:{PART.pattern})+", re.ASCII)
+"""As Go prints a duration, and with it most services: "1h2m3.5s", "20ms"."""
+UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+FIRST_MOMENT = 1e9
+"""A reset from here on is a moment, in seconds since 1970, and not a time to wait (31 years)."""
+FIRST_MOMENT_IN_MS = 1e11
+
+
+def wall_clock() -> float:
+    """Unix seconds, now."""
+    return datetime.now(UTC).timestamp()
+
+
+def hold_seconds(refuse: Refuse, name: str, value: object, now: float | None = None) -> float:
+    """Read a time to wait; what is over already is 0.
+
+    Args:
+        refuse: Makes the error to raise.
+        name: What the error calls the value.
+        value: A `HoldTime`.
+        now: Unix seconds; ``None`` = the wall clock's.
+
+    Raises:
+        Exception: It is not one, or not finite.
+    """
+    seconds = _seconds(value, now)
+    # Compared, not converted: an int may be too large for a float.
+    if seconds is None or not abs(seconds) <= sys.float_info.max:
+        raise refusal(refuse, name, value, ALLOWED)
+    return max(float(seconds), 0.0)
+
+
+def header_fields(headers: Headers) -> dict[str, str]:
+    """Names in lower case → values; where a name comes twice, the first.
+
+    Raises:
+        TypeError: It is not headers.
+    """
+    fields: dict[str, str] = {}
+    try:
+        items: Any = getattr(headers, "items", None)
+        pairs: Any = headers if items is None else items()
+        for name, value in pairs:
+            fields.setdefault(_text(name).strip().lower(), _text(value).strip())
+    except (TypeError, ValueError) as error:
+        allowed = "must be the headers of an answer: a mapping or a list of pairs of strings"
+        raise refusal(TypeError, "headers", headers, allowed) from error
+    return fields
+
+
+def header_seconds(fields: dict[str, str], now: float | None = None) -> float | None:
+    """How long headers ask to wait: see `RetryAfter.from_headers`.
+
+    Returns:
+        Seconds; ``None``: they do not say it in a form that can be read.
+    """
+    now = wall_clock() if now is None else now
+    for name, unit in ("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1):
+        if (seconds := _read(fields.get(name, ""), now)) is not None:
+            return seconds * unit
+    resets = [
+        reset
+        for name, value in fields.items()
+        if (reset := _reset(name, value, fields, now)) is not None
+    ]
+    return max(resets, default=None)
+
+
+def _seconds(value: object, now: float | None) -> float | None:
+    if isinstance(value, str):
+        return _text_seconds(value.strip(), now)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            return None  # in whose time zone?
+        return value.timestamp() - (wall_clock() if now is None else now)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    return None
+
+
+def _text_seconds(text: str, now: float | None) -> float | None:
+    if NUMBER.fullmatch(text):
+        return float(text)
+    if DURATION.fullmatch(text):
+        return sum(float(number) * UNITS[unit] for number, unit in PART.findall(text))
+    for read in (datetime.fromisoformat, _http_date):
+        try:
+            moment = read(text)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            continue
+        return _seconds(moment, now)
+    return None
+
+
+def _http_date(text: str) -> datetime:
+    """RFC 9110, 5.6.7: the form of today and the two obsolete ones. All are in UTC."""
+    moment = parsedate_to_datetime(text)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode("latin-1")
+    return str(value)
+
+
+def _read(text: str, now: float) -> float | None:
+    try:
+        return hold_seconds(ValueError, "", text, now)
+    except ValueError:
+        return None
+
+
+def _reset(name: str, value: str, fields: dict[str, str], now: float) -> float | None:
+    """How long until a limit that may be used up allows more; ``None``: it is not such a header."""
+    if name == "ratelimit":  # draft-ietf-httpapi-ratelimit-headers: "default";r=0;t=30
+        return _longest_window(value)
+    words = name.replace("rate-limit", "ratelimit").split("-")
+    if "ratelimit" not in words or "reset" not in words:
+        return None
+    left = name.replace("reset", "remaining").removesuffix("-after")
+    if (_read(fields.get(left, ""), now) or 0.0) > 0:
+        return None  # it is not this limit that is used up
+    if not NUMBER.fullmatch(value):
+        return _read(value, now)
+    moment = float(value)
+    if moment >= FIRST_MOMENT_IN_MS:
+        moment /= 1e3
+    return _read(str(moment - now if moment >= FIRST_MOMENT else moment), now)
+
+
+def _longest_window(value: str) -> float | None:
+    """The longest wait among the limits of a ``RateLimit`` header that have nothing left."""
+    waits = []
+    for window in value.split(","):
+        parameters = dict(re.findall(r";\s*([rt])=(\d{1,15})\b", window, re.ASCII))
+        if "t" in parameters and float(parameters.get("r", 0)) == 0:
+            waits.append(float(parameters["t"]))
+    return max(waits, default=None)
