@@ -225,8 +225,9 @@ def test_items_read_ahead_are_bounded() -> None:
     run_virtual(main)
 
 
-@pytest.mark.parametrize("position", [0, 1, READ_AHEAD, 50])
-def test_source_in_a_thread_that_raises(position: int) -> None:
+@pytest.mark.parametrize("made", ["here", "there"])
+@pytest.mark.parametrize("position", [1, READ_AHEAD, 50])
+def test_source_in_a_thread_that_raises(position: int, made: str) -> None:
     """What the source raises comes out of the run, after what came before it is through."""
 
     def failing() -> Iterator[int]:
@@ -234,9 +235,11 @@ def test_source_in_a_thread_that_raises(position: int) -> None:
         raise KeyError("source")
 
     async def main() -> None:
+        source: Any = failing() if made == "here" else failing
         with pytest.raises(KeyError, match="source") as caught:
-            await Pipeline([Stage("Work", 2, [Calls(seconds=1)])]).run(in_thread(failing))
+            await Pipeline([Stage("Work", 2, [Calls(seconds=1)])]).run(in_thread(source))
         assert caught.value.results.values() == list(range(position))  # type: ignore[attr-defined]
+        assert not hasattr(caught.value, "__notes__")
         assert "failing" in [frame.name for frame in _frames(caught.value)]
 
     run_virtual(main)

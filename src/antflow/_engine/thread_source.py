@@ -55,7 +55,7 @@ def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[
 
     ```python
     def rows():
-        with sqlite3.connect("shop.db") as connection:
+        with closing(sqlite3.connect("shop.db")) as connection:
             yield from connection.execute("SELECT * FROM orders")
 
 
@@ -137,6 +137,7 @@ class Reader:
         self._reading: asyncio.Future[None] | None = None
         # In the thread alone:
         self._iterator: Iterator[Any] | None = None
+        self._has_begun = False
         # Behind the lock:
         self._lock = Lock()
         self._items: deque[Any] = deque()
@@ -217,10 +218,11 @@ class Reader:
                 except StopIteration:
                     self._end(None)
                     break
+                self._has_begun = True
                 if not self._put(item):
                     break
         except BaseException as error:  # why: it comes out where the items are taken
-            if isinstance(self._source, Iterator):
+            if isinstance(self._source, Iterator) and not self._has_begun:
                 error.add_note(MADE_ELSEWHERE)
             self._end(error)
         if self._loop.is_closed():
