@@ -297,17 +297,17 @@ def test_repeated_block_is_counted_and_told_once(run: Run, caplog: Log) -> None:
     assert len(warnings_in(caplog)) == 1
 
 
-def test_item_and_stage_from_outside_forge_no_line(caplog: Log) -> None:
+def test_item_and_stage_from_outside_forge_no_line(log: Told) -> None:
     """Ids and names that drive terminals or begin new lines are text in the log."""
 
     async def main() -> None:
         async def blocks(value: Any) -> None:
-            time.sleep(BLOCK)  # noqa: ASYNC251
+            told.wait(LONGEST)
 
         await Pipeline([Stage("[red]", 1, [blocks])]).run([{"id": "\x1b[2Ja\nb", "value": 1}])
 
     asyncio.run(main())
-    [message] = warnings_in(caplog)
+    [message] = warnings_in(log)
     assert message.isprintable()
 
 
@@ -334,11 +334,11 @@ def test_blocked_seconds_are_those_of_every_worker(run: Run) -> None:
     assert last_stall(snapshot.loop).seconds <= snapshot.loop.stalled_seconds <= snapshot.elapsed
 
 
-def test_run_that_ends_with_the_block_has_it_in_its_books(run: Run) -> None:
+def test_run_that_ends_with_the_block_has_it_in_its_books(run: Run, log: Told) -> None:
     """The last item blocks and the run is over at once: it is told all the same."""
 
     async def main() -> DashboardSnapshot:
-        pipeline = Pipeline([Stage("Work", 1, [sleeps])])
+        pipeline = Pipeline([Stage("Work", 1, [waits])])
         return await snapshot_of(pipeline, [2])
 
     snapshot = run(main())
@@ -349,14 +349,17 @@ def test_run_that_ends_with_the_block_has_it_in_its_books(run: Run) -> None:
     assert stats.stalled_seconds > stats.starved_seconds
 
 
-def test_run_that_is_cancelled_after_a_block(run: Run) -> None:
+def test_run_that_is_cancelled_after_a_block(run: Run, log: Told) -> None:
     """A cancelled run has what it knew, and keeps it."""
 
     async def main() -> tuple[LoopHealth, LoopHealth]:
-        pipeline = Pipeline([Stage("Work", 1, [sleeps])])
+        async def blocks(item: int) -> None:
+            told.wait(LONGEST)
+            running.cancel()
+            await asyncio.sleep(3600)
+
+        pipeline = Pipeline([Stage("Work", 1, [blocks])])
         running = asyncio.create_task(pipeline.run([2, 3]))
-        await asyncio.sleep(0.01)
-        running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
         first = pipeline.get_dashboard_snapshot().loop
@@ -408,11 +411,11 @@ def test_healthy_run_has_no_stall(run: Run) -> None:
 # -- several at once --------------------------------------------------------------------------
 
 
-def test_two_runs_in_one_loop(run: Run, caplog: Log) -> None:
+def test_two_runs_in_one_loop(run: Run, log: Told) -> None:
     """Both runs know of the block; its worker is named in its own run alone; one warning."""
 
     async def main() -> list[LoopStall]:
-        one, two = Pipeline([Stage("One", 1, [sleeps])]), Pipeline([Stage("Two", 1, [rests])])
+        one, two = Pipeline([Stage("One", 1, [waits])]), Pipeline([Stage("Two", 1, [rests])])
         async with two.open() as quiet:
             await quiet.feed([1])
             await one.run([2])
@@ -422,7 +425,7 @@ def test_two_runs_in_one_loop(run: Run, caplog: Log) -> None:
     assert (named.stage, named.worker_name, named.item_id) == ("One", "One-W0", 0)
     assert (other.stage, other.worker_name, other.item_id) == ("", "", None)
     assert named.location == other.location
-    [message] = warnings_in(caplog)
+    [message] = warnings_in(log)
     assert "One-W0" in message
 
 
@@ -598,7 +601,10 @@ def test_short_threshold(run: Run) -> None:
     """A threshold below the usual delay is kept, too."""
 
     async def short(item: int) -> None:
-        time.sleep(0.2)  # noqa: ASYNC251
+        if not pipeline.get_dashboard_snapshot().loop.stalls:  # else it has been seen
+            time.sleep(0.2)  # noqa: ASYNC251
+            await asyncio.sleep(0)
 
+    # On a busy machine a block may look as if the whole process had stood still: one in twenty not.
     pipeline = Pipeline([Stage("Work", 1, [short])], blocked_loop_after=0.05)
-    assert run(snapshot_of(pipeline, [1])).loop.stalls == 1
+    assert run(snapshot_of(pipeline, range(20))).loop.stalls > 0
