@@ -39,6 +39,7 @@ from antflow._engine.future import (
     wait,
 )
 from antflow._engine.iteration import END, NOTHING, Iteration
+from antflow._engine.waiting import begin_task
 from antflow.telemetry import task_span
 
 __all__ = ["AsyncExecutor", "AsyncFuture", "Iteration", "WaitStrategy"]
@@ -426,16 +427,16 @@ class AsyncExecutor:
             await asyncio.wait(others)
 
     def _begin(self, call: _Call) -> AsyncFuture[Any]:
-        loop = self._enter_loop()
+        self._enter_loop()
         future: AsyncFuture[Any] = AsyncFuture(call.number)
         self._submitted += 1
-        task = loop.create_task(self._run(call), name=f"AsyncExecutor call {future.sequence_id}")
+        task = begin_task(self._run(call), f"AsyncExecutor call {future.sequence_id}")
         future._task = task
         self._calls[task] = (future, call)
         task.add_done_callback(self._ended)
         return future
 
-    def _enter_loop(self) -> asyncio.AbstractEventLoop:
+    def _enter_loop(self) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -447,7 +448,6 @@ class AsyncExecutor:
             self._loop = loop
             self._slots = _Slots(self._max_workers)
             self._calls.clear()
-        return loop
 
     async def _run(self, call: _Call) -> Outcome:
         """Try a call as often as it may be; its slot is held only during a try.

@@ -215,10 +215,24 @@ class Pipeline(Generic[Taken, Out]):
         self._collects = collect_results
         self._tracker = status_tracker
         self._store = store
+        self._forget_runs()
+
+    def _forget_runs(self) -> None:
         self._next_id = count().__next__
         self._guard = CallbackGuard()
-        self._started: RunHandle | None = None
-        self._latest: RunHandle | None = None
+        self._started: RunHandle[Any] | None = None
+        self._latest: RunHandle[Any] | None = None
+
+    # A copy is one of the description. The runs, and what came out of them, belong to the original.
+
+    def __getstate__(self) -> dict[str, Any]:
+        runs = ("_next_id", "_guard", "_started", "_latest")
+        state = {name: value for name, value in vars(self).items() if name not in runs}
+        return state | {"_stages": list(self._stages)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget_runs()
 
     @staticmethod
     def create() -> EmptyBuilder:
@@ -489,7 +503,7 @@ class Pipeline(Generic[Taken, Out]):
 
     async def start(self) -> None:
         """Begin a run that is fed by hand. Does nothing if one is under way."""
-        if self._started is None or self._started._run.is_over:
+        if self._started is None or not self._started._run.is_under_way:
             collected: list[PipelineResult[Any]] = []
             self._started = self._open(collected.append if self._collects else _forget, collected)
 
@@ -500,7 +514,8 @@ class Pipeline(Generic[Taken, Out]):
         """Take in items, waiting for room as often as it takes.
 
         Inside a run (a task, a callback) the items go into that run; else into the one begun with
-        `start`, which is begun if there was none yet.
+        `start`, which is begun if there was none yet. What was begun inside a run and outlived it
+        (an `asyncio.Task` of a task) begins none, and feeds only what it has itself begun.
 
         Args:
             items: As in `run`.
@@ -508,7 +523,8 @@ class Pipeline(Generic[Taken, Out]):
             priority: Lower goes first; items of one priority keep their order.
 
         Raises:
-            PipelineError: The run was joined or shut down, perhaps while this was waiting for room.
+            PipelineError: The run was joined or shut down, perhaps while this was waiting for room;
+                or it was left behind in an event loop that was closed.
             ValueError: There is no such stage.
         """
         handle = self._handle_under_way()
@@ -669,7 +685,7 @@ class Pipeline(Generic[Taken, Out]):
     ) -> RunHandle:
         options = RunOptions() if options is None else options
         here = self._handle_here()
-        if here is not None and not here._run.is_over:
+        if here is not None and here._run.is_under_way:
             raise PipelineError(
                 "this pipeline cannot be run from inside its own run; feed() adds items to it"
             )
@@ -758,15 +774,22 @@ class Pipeline(Generic[Taken, Out]):
     def _handle_under_way(self) -> RunHandle | None:
         """The run that `feed`, `join` and `shutdown` are about.
 
-        The one the caller is part of; else the one begun with `start`; else the latest.
+        The one the caller is part of; else the one begun with `start`; else the latest. What has
+        outlived its run has no business with another, but with one that was begun from there.
         """
-        for handle in (self._handle_here(), self._started, self._latest):
-            if handle is not None and not handle._run.is_over:
+        here = self._handle_here()
+        if here is not None and here._run.is_under_way:
+            return here
+        for handle in (self._started, self._latest):
+            if handle is not None and handle._run.is_under_way and _may_see(here, handle):
                 return handle
-        return self._started
+        return here or self._started
 
     def _handle(self) -> RunHandle | None:
-        return self._handle_here() or self._latest
+        here, latest = self._handle_here(), self._latest
+        if latest is not None and _may_see(here, latest):
+            return latest
+        return here or latest
 
     def _idle_facts(self) -> RunFacts:
         return RunFacts("", tuple(stage.name for stage in self._stages), 0.0, 0.0)
@@ -787,6 +810,11 @@ class Pipeline(Generic[Taken, Out]):
             FailureBook(),
             now=0.0,
         )
+
+
+def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
+    """Whether a run is the business of code that belongs to ``here``: it was begun from there."""
+    return here is None or run._run.is_within(here._run)
 
 
 def _forget(_: PipelineResult[Any]) -> None:

@@ -261,6 +261,22 @@ def test_stream_is_a_context_manager() -> None:
     run_virtual(main)
 
 
+def test_stream_that_is_left_before_its_run_has_taken_a_step() -> None:
+    """A block that is left at once, and an ``anext`` cancelled at once: the run is over."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 2, [Calls()])])
+        async with pipeline.stream([1]):
+            pass
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        async with pipeline.stream([1]) as results:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(anext(results), 0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_virtual(main)
+
+
 def test_stream_that_was_closed_before_it_began() -> None:
     """Closing a stream that was never asked begins nothing."""
 

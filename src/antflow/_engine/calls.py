@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from antflow._engine.current import seat_here
 from antflow._engine.expansion import expand
 from antflow._engine.limits import Admission, held_by_limit
 from antflow._engine.time_limit import time_limit
+from antflow._engine.waiting import begin_task
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -110,9 +110,8 @@ async def _a_few_at_once(stage: StageRun, call: Call, gate: Admission, value: An
 
 async def _isolated(stage: StageRun, call: Call, value: Any) -> Any:
     """Run a call in a copy of the context, which takes an `asyncio.Task` of its own."""
-    running = asyncio.get_running_loop().create_task(
-        _result_or_error(call, value), context=copy_context()
-    )
+    name = f"{stage.name}: a call of its own context"
+    running = begin_task(_result_or_error(call, value), name)
     stage.isolated[running] = seat_here()[1]
     try:
         result, error = await running

@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, NoReturn, Protocol, Self, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -138,6 +138,10 @@ class Iteration(AsyncIterator[T_co]):
             # The garbage collector may come in any thread, and in the middle of anything.
             with suppress(RuntimeError):  # the event loop is closed, and all in it is gone
                 self._loop.call_soon_threadsafe(self._steps.leave)
+
+    def __reduce__(self) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(f"this {name} cannot be copied or pickled: each value comes out once")
 
     def _begin(self) -> None:
         if self._loop is not None:

@@ -13,6 +13,7 @@ from antflow._core.waits import Wait
 from antflow._engine.channel import Channel
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.reorder import Deliver
+from antflow._engine.run import Run
 from antflow._engine.run_handle import RunHandle
 from antflow._engine.signals import check_main_thread, graceful
 from antflow._engine.waiting import outlast
@@ -54,6 +55,7 @@ class Outcomes:
     """
 
     _results: Channel[PipelineResult[Any]]
+    _run: Run
     _driver: asyncio.Task[None]
 
     def __init__(
@@ -76,10 +78,11 @@ class Outcomes:
             check_main_thread()
         self._results = Channel(self._buffer_size)
         handle = self._open_run(self._deliver, self._kept)
+        self._run = handle._run
         self._driver = asyncio.ensure_future(self._drive(handle))
         self._driver.add_done_callback(self._run_is_over)
         if self._graceful_signals is not None:
-            self._signals.enter_context(graceful(handle._run, self._graceful_signals))
+            self._signals.enter_context(graceful(self._run, self._graceful_signals))
 
     def take(self) -> Any:
         if (result := self._results.take()) is not None:
@@ -98,11 +101,13 @@ class Outcomes:
             self._kept.append(result)
         self._results.close()
         self._driver.cancel()
+        self._run.cancel()  # the driver does so, but not where it has not begun
         if self._driver.done():
             self._signals.close()
 
     async def left(self) -> None:
         await outlast(self._driver, self._driver.cancel)
+        await self._run.wait_until_over()
 
     def _deliver(self, result: PipelineResult[Any]) -> Wait:
         if result.outcome == "cancelled" or (self._has_left and result.outcome in YIELDED):

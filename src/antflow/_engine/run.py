@@ -48,7 +48,7 @@ from antflow._core.errors import (
 from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.limit import current_permit
-from antflow._core.ports import Guard, Observer, Store
+from antflow._core.ports import Guard, Observer, Store, Timer
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
@@ -65,6 +65,7 @@ from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources
 from antflow._engine.source import IterableSource
 from antflow._engine.stage_run import StageRun
+from antflow._engine.waiting import begin_task
 
 logger = logging.getLogger("antflow")
 
@@ -177,32 +178,40 @@ class Run:
         self.intake: Intake = Intake(self, next_id, duplicates)
         listeners = Listeners(self.facts, store, observer, self.stop_intake, count(1))
         self.stages: list[StageRun] = []
+        self._context = copy_context()
+        self._loop_watch: LoopWatch | None = None
+        self._alarm: Timer | None = None
         try:
             for index, description in enumerate(stages):
                 recorder = Recorder(index, self.ledger, self.failures, self.facts, listeners)
                 self.stages.append(StageRun(self, index, description, recorder))
-        except BaseException:  # a limit is in use elsewhere: those taken so far must not stay taken
+            self._begin(timeout, blocked_loop_after)
+        except BaseException:  # a limit is in use elsewhere, say: no other must stay taken
             for made in self.stages:
                 made.release_limits()
             raise
+
+    def _begin(self, timeout: float | None, blocked_loop_after: float | None) -> None:
         self._batch_stages = [stage for stage in self.stages if stage.batches is not None]
-        if reorder is not None:
-            reorder.on_room = self.stages[0].channel.ring
+        if self.reorder is not None:
+            self.reorder.on_room = self.stages[0].channel.ring
         for stage, following in zip(self.stages, self.stages[1:], strict=False):
             stage.next_channel = following.channel
-        self._context = copy_context()
         self._context.run(current_run.set, self)
         self._context.run(current_seat.set, None)
         self._context.run(current_permit.set, None)  # what it is inside of is another's attempt
-        if observer is not None:
+        if self.observer is not None:
             # What it sets there, the current span say, is so for all that belongs to the run.
-            self._context.run(observer.opened, self.facts, self.ledger, self._rewire)
+            self._context.run(self.observer.opened, self.facts, self.ledger, self._rewire)
             self._rewire()
-        self._loop_watch = None
+        try:
+            self._supervisor = self.create_side_task(self._supervise(), "supervisor")
+        except BaseException:  # the user's task factory raised
+            if self.observer is not None:
+                self.observer.closed()
+            raise
         if blocked_loop_after is not None and not self.timers.has_own_time:
             self._loop_watch = LoopWatch(self, blocked_loop_after)
-        self._supervisor = self.create_side_task(self._supervise(), "supervisor")
-        self._alarm = None
         if timeout is not None:
             self._alarm = self.timers.call_later(timeout, lambda: self._time_is_up(timeout))
 
@@ -408,12 +417,22 @@ class Run:
         return self._ended.done()
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether it goes on: it is not over, and was not left behind in a closed event loop."""
+        return not (self._ended.done() or self._loop.is_closed())
+
+    @property
     def contains_caller(self) -> bool:
         """Whether the calling code is part of this run: one of its tasks, callbacks or displays."""
         run = current_run.get()
-        while run is not None and run is not self:
+        return run is not None and run.is_within(self)
+
+    def is_within(self, other: Run) -> bool:
+        """Whether it is the other run, or was begun by code that is part of it."""
+        run: Run | None = self
+        while run is not None and run is not other:
             run = run.parent
-        return run is self
+        return run is other
 
     def check_caller(self, what: str) -> None:
         """Refuse a call from outside the run's event loop, which is no way to change a run.
@@ -421,6 +440,11 @@ class Run:
         Raises:
             PipelineError: Another thread or event loop called, and the run is not over.
         """
+        if self._loop.is_closed() and not self._ended.done():
+            raise PipelineError(
+                f"{what}: the run was left behind in an event loop that was closed, and cannot go "
+                "on; another run can be begun"
+            )
         if asyncio._get_running_loop() is not self._loop and not self._ended.done():
             raise PipelineError(
                 f"{what} was called from another thread or event loop than the run's own; from a "
@@ -509,9 +533,7 @@ class Run:
 
     def create_side_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Start a task in the run's context that somebody else looks after."""
-        return self._loop.create_task(
-            work, name=f"antflow {self.facts.run_id[:4]} {name}", context=self._context.copy()
-        )
+        return begin_task(work, f"antflow {self.facts.run_id[:4]} {name}", self._context)
 
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from contextlib import suppress
-from typing import Any, Generic
+from typing import Any, Generic, NoReturn
 
 from antflow._core.checks import check_count, refusal
 from antflow._core.envelope import DEFAULT_PRIORITY
@@ -28,6 +28,9 @@ class RunHandle(Generic[Out]):
     def __init__(self, run: Run, collected: list[PipelineResult[Any]]) -> None:
         self._run = run
         self._collected = collected
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a RunHandle cannot be copied or pickled: it is one run in one event loop")
 
     @property
     def run_id(self) -> str:
