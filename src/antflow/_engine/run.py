@@ -510,6 +510,8 @@ class Run:
         """Have ``count`` workers in a stage from now on; who is to leave ends the item in hand."""
         if not self.is_over:
             self.stages[stage].set_worker_count(count)
+            if self.reorder is not None:
+                self.reorder.look_again()
 
     # For the stages
 
@@ -713,6 +715,8 @@ class Run:
         self.intake.is_closed = True
         self.intake.end()
         self._close_source()
+        if self.reorder is not None:
+            self.reorder.end()
         self._close_stages()
         if not self._finishing.done():
             self._finishing.set_result(None)
@@ -771,6 +775,8 @@ class Run:
         for wait in self._waits:  # it was cancelled meanwhile
             discard(wait)
         await self._let_go()
+        if self.reorder is not None:
+            self.reorder.flush()
         if self._crashes:
             raise self._crashes[0]
         if (discrepancy := self._audit()) is not None and self.error is None:
