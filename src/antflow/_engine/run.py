@@ -65,7 +65,7 @@ from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources
 from antflow._engine.source import IterableSource
 from antflow._engine.stage_run import StageRun
-from antflow._engine.waiting import begin_task
+from antflow._engine.waiting import begin_task, outlast
 
 logger = logging.getLogger("antflow")
 
@@ -263,6 +263,7 @@ class Run:
         while True:
             while self.reorder is not None and keeps_order and not self.intake.window_room():
                 await self.reorder.wait()
+                self._check_open()
             most = self.intake.batch_size(stage) if waits else self._lane_room(stage)
             if not (raws := source.take(max(most, 1))):
                 return
@@ -361,9 +362,15 @@ class Run:
         if not self.is_cancelling:
             self.is_cancelling = True
             self.how_stopped = "cancelled"
-        for task in tuple(self._tasks):
-            task.cancel()
-        self._stop()
+        try:
+            self._begin_to_stop()
+            for task in tuple(self._tasks):
+                task.cancel()
+            self._stop()
+        except BaseException as interruption:  # why: it comes out of `wait`, too
+            if self.error is None or isinstance(self.error, Exception):
+                self.error = interruption
+            raise
 
     def shut_down(self) -> None:
         """Let running attempts end, settle everything that waits. May be called twice."""
@@ -401,15 +408,12 @@ class Run:
 
     async def wait_until_over(self) -> None:
         """`wait`, but what made the run end is not raised."""
-        cancelled: asyncio.CancelledError | None = None
-        while not self._ended.done():
-            try:
-                await asyncio.wait([self._ended])
-            except asyncio.CancelledError as error:
-                cancelled = error
-                self.cancel()
-        if cancelled is not None:
-            raise cancelled
+        # For the task, and not for what it does last: an interrupt may hit it there.
+        try:
+            await outlast(self._supervisor, self.cancel)
+        finally:
+            if self._supervisor.done():
+                self._close_books()
 
     @property
     def is_over(self) -> bool:
@@ -710,16 +714,20 @@ class Run:
                 self.stop_intake(TooManyFailures(text))
                 return
 
-    def _stop(self) -> None:
+    def _begin_to_stop(self) -> None:
+        """The supervisor goes on from here, also where an interrupt comes in between."""
         self._is_stopping = True
         self.intake.is_closed = True
         self.intake.end()
+        if not self._finishing.done():
+            self._finishing.set_result(None)
+
+    def _stop(self) -> None:
+        self._begin_to_stop()
         self._close_source()
         if self.reorder is not None:
             self.reorder.end()
         self._close_stages()
-        if not self._finishing.done():
-            self._finishing.set_result(None)
 
     def _close_stages(self) -> None:
         """Let nothing start any more, and settle as cancelled everything that waits."""
@@ -733,6 +741,8 @@ class Run:
                 self._crashes.append(error)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if task not in self._tasks:
+            return
         self._tasks.discard(task)
         if task.cancelled():
             # A feeder that was dismissed before its first step ends like this, too. Any other task
@@ -749,14 +759,21 @@ class Run:
             await self._bring_to_an_end()
         except BaseException as error:  # why: whoever waits for the run must not wait for ever
             self.crash(error, "the supervisor")
+            await self._until_tasks_have_ended()
         finally:
-            if self._loop_watch is not None:
-                self._loop_watch.end()
-            self._ended_mono = self.timers.now()
-            self._cpu_ended = time.process_time()
-            if self.observer is not None:
-                self.observer.closed()
-            self._ended.set_result(None)
+            self._close_books()
+
+    def _close_books(self) -> None:
+        """The run is over. May be called again, where it was interrupted half way."""
+        if self._ended.done():
+            return
+        if self._loop_watch is not None:
+            self._loop_watch.end()
+        self._ended_mono = self.timers.now()
+        self._cpu_ended = time.process_time()
+        if self.observer is not None:
+            self.observer.closed()
+        self._ended.set_result(None)
 
     async def _bring_to_an_end(self) -> None:
         try:
@@ -764,6 +781,11 @@ class Run:
         except asyncio.CancelledError:
             self.cancel()
         self.intake.is_closed = True
+        if self.is_cancelling or self._is_stopping:
+            self._stop()  # once more: an interrupt may have come in between
+        for task in tuple(self._tasks):
+            if self.is_cancelling and not task.cancelling():
+                task.cancel()
         self._close_stages()
         await self._until_tasks_have_ended()
         for envelope in self.intake.seal():
@@ -797,11 +819,15 @@ class Run:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _until_tasks_have_ended(self) -> None:
-        while self._tasks:
+        # Those that have ended are not waited for again: that would not wait at all, and where an
+        # interrupt has taken the place of `_task_ended`, they stay here for ever.
+        while at_work := [task for task in self._tasks if not task.done()]:
             try:
-                await asyncio.wait(tuple(self._tasks))
+                await asyncio.wait(at_work)
             except asyncio.CancelledError:
                 self.cancel()
+        for task in tuple(self._tasks):
+            self._task_ended(task)
 
     async def _hear_observers_out(self) -> None:
         """Wait for the observers of items that were settled without a worker."""
