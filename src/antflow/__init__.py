@@ -28,12 +28,13 @@ from antflow.exceptions import (
     WorkerLostError,
     WouldDeadlockError,
 )
-from antflow.executor import AsyncExecutor, AsyncFuture, WaitStrategy
+from antflow.executor import AsyncExecutor, AsyncFuture, Iteration, WaitStrategy
 from antflow.loops import install_fast_loop
 from antflow.pipeline import (
     Limit,
     LimitStatistics,
     Pipeline,
+    ResultStream,
     Retry,
     RunHandle,
     Stage,
@@ -81,6 +82,7 @@ __all__ = [
     "FailedItem",
     "InternalError",
     "ItemCancelled",
+    "Iteration",
     "Limit",
     "LimitStatistics",
     "LoopHealth",
@@ -90,6 +92,7 @@ __all__ = [
     "PipelineError",
     "PipelineResult",
     "PipelineStats",
+    "ResultStream",
     "Retry",
     "RetryAfter",
     "RunHandle",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -37,10 +37,12 @@ from antflow._engine.future import (
     seconds_of,
     wait,
 )
+from antflow._engine.iteration import END, NOTHING, Iteration
+from antflow._engine.waiting import begin_task
 from antflow._engine.worker_thread import WorkerThread
 from antflow.telemetry import task_span
 
-__all__ = ["AsyncExecutor", "AsyncFuture", "WaitStrategy"]
+__all__ = ["AsyncExecutor", "AsyncFuture", "Iteration", "WaitStrategy"]
 
 R = TypeVar("R")
 
@@ -319,7 +321,7 @@ class AsyncExecutor:
         timeout: float | None = None,
         retries: int = 0,
         retry_delay: float = 0.1,
-    ) -> AsyncGenerator[R, None]: ...
+    ) -> Iteration[R]: ...
 
     @overload
     def map_iter(
@@ -329,25 +331,27 @@ class AsyncExecutor:
         timeout: float | None = None,
         retries: int = 0,
         retry_delay: float = 0.1,
-    ) -> AsyncGenerator[R, None]: ...
+    ) -> Iteration[R]: ...
 
     @named_options
-    async def map_iter(
+    def map_iter(
         self,
         fn: Callable[..., Any],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         retries: int = 0,
         retry_delay: float = 0.1,
-    ) -> AsyncGenerator[Any, None]:
+    ) -> Iteration[Any]:
         """Call ``fn`` as `map` does and yield the results, in the order of the input.
 
         At most two calls per worker have been begun and not yielded, so the iterables may be
         endless, and a slow loop over the results slows the calls. An exception comes out in the
         place of its result; that ends the iteration.
 
-        Cancellation: and also if the iteration is ended early (``contextlib.aclosing`` does that at
-        once), the calls not yielded are cancelled and have ended by then.
+        If the iteration is ended early (``async with`` does that at once), the calls not yielded
+        are cancelled and have ended by then.
+
+        Cancellation: Of ``anext``: nothing is lost; it may be asked again.
 
         Args:
             fn: As in `submit`; so are ``retries`` and ``retry_delay``.
@@ -362,26 +366,15 @@ class AsyncExecutor:
             BaseException: What a call or an iterable raised; and what `submit` raises.
         """
         _check_call(fn, retries, retry_delay)
-        seconds_of(timeout)
         begin = partial(self.submit, fn, retries=retries, retry_delay=retry_delay)
         calls = zip(*iterables, strict=False)
-        ahead: deque[AsyncFuture[Any]] = deque()
-        try:
-            while True:
-                for args in islice(calls, LOOK_AHEAD * self._max_workers - len(ahead)):
-                    ahead.append(begin(*args))
-                if not ahead:
-                    return
-                result = await ahead[0].result(timeout)
-                ahead.popleft()
-                yield result
-        finally:
-            await _abandon(ahead)
+        most = LOOK_AHEAD * self._max_workers
+        return Iteration(_Ahead(begin, calls, most, seconds_of(timeout)))
 
     @named_options
     def as_completed(
         self, futures: Iterable[AsyncFuture[R]], timeout: float | None = None
-    ) -> AsyncGenerator[AsyncFuture[R], None]:
+    ) -> Iteration[AsyncFuture[R]]:
         """Yield each future when it is done, well or badly; first those that are done already.
 
         Args:
@@ -444,16 +437,16 @@ class AsyncExecutor:
             await asyncio.wait(others)
 
     def _begin(self, call: _Call) -> AsyncFuture[Any]:
-        loop = self._enter_loop()
+        self._enter_loop()
         future: AsyncFuture[Any] = AsyncFuture(call.number)
         self._submitted += 1
-        task = loop.create_task(self._run(call), name=f"AsyncExecutor call {future.sequence_id}")
+        task = begin_task(self._run(call), f"AsyncExecutor call {future.sequence_id}")
         future._task = task
         self._calls[task] = (future, call)
         task.add_done_callback(self._ended)
         return future
 
-    def _enter_loop(self) -> asyncio.AbstractEventLoop:
+    def _enter_loop(self) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -466,7 +459,6 @@ class AsyncExecutor:
             self._slots = _Slots(self._max_workers)
             self._leave_threads()
             self._calls.clear()
-        return loop
 
     async def _run(self, call: _Call) -> Outcome:
         """Try a call as often as it may be; its slot is held only during a try.
@@ -534,6 +526,46 @@ class AsyncExecutor:
         for thread in self._threads.values():
             thread.end()
         self._threads.clear()
+
+
+class _Ahead:
+    """Calls begun ahead of who reads their results in order. See `Steps`."""
+
+    def __init__(
+        self,
+        begin: Callable[..., AsyncFuture[Any]],
+        calls: Iterator[tuple[Any, ...]],
+        most: int,
+        timeout: float | None,
+    ) -> None:
+        self._submit = begin
+        self._calls = calls
+        self._most = most
+        self._timeout = timeout
+        self._ahead: deque[AsyncFuture[Any]] = deque()
+
+    def begin(self) -> None:
+        pass
+
+    def take(self) -> Any:
+        for args in islice(self._calls, self._most - len(self._ahead)):
+            self._ahead.append(self._submit(*args))
+        if not self._ahead:
+            return END
+        if not self._ahead[0].done():
+            return NOTHING
+        return self._ahead.popleft()._outcome()
+
+    async def wait(self) -> None:
+        async with asyncio.timeout(self._timeout):
+            await self._ahead[0]._wait()
+
+    def leave(self) -> None:
+        for future in self._ahead:
+            future.cancel()
+
+    async def left(self) -> None:
+        await _abandon(self._ahead)
 
 
 def _check_call(fn: object, retries: object, retry_delay: object) -> None:

@@ -6,16 +6,16 @@ run has its own state. This module puts the parts together: engine, tracker, dis
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Coroutine,
     Iterable,
     Sequence,
 )
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import (
@@ -56,13 +56,14 @@ from antflow._core.stage import (
     retry_policy,
 )
 from antflow._core.type_variables import Out, Taken
-from antflow._engine.channel import Channel
 from antflow._engine.current import current_run
 from antflow._engine.intake import Duplicates
 from antflow._engine.reorder import Deliver, Reorder
+from antflow._engine.result_stream import Outcomes, ResultStream
 from antflow._engine.run import Run, take_snapshot
 from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful
+from antflow._engine.waiting import outlast
 from antflow._monitor.bus import CallbackGuard
 from antflow._monitor.fan_out import fan_out
 from antflow._monitor.poller import Poller
@@ -88,6 +89,7 @@ __all__ = [
     "Limit",
     "LimitStatistics",
     "Pipeline",
+    "ResultStream",
     "Retry",
     "RunHandle",
     "Stage",
@@ -106,8 +108,6 @@ def __getattr__(name: str) -> Any:
 SHORTEST_INTERVAL = 0.01
 SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
-YIELDED = ("completed", "failed")
-"""What becomes of the items that `Pipeline.stream` yields."""
 
 
 class Pipeline(Generic[Taken, Out]):
@@ -215,10 +215,24 @@ class Pipeline(Generic[Taken, Out]):
         self._collects = collect_results
         self._tracker = status_tracker
         self._store = store
+        self._forget_runs()
+
+    def _forget_runs(self) -> None:
         self._next_id = count().__next__
         self._guard = CallbackGuard()
-        self._started: RunHandle | None = None
-        self._latest: RunHandle | None = None
+        self._started: RunHandle[Any] | None = None
+        self._latest: RunHandle[Any] | None = None
+
+    # A copy is one of the description. The runs, and what came out of them, belong to the original.
+
+    def __getstate__(self) -> dict[str, Any]:
+        runs = ("_next_id", "_guard", "_started", "_latest")
+        state = {name: value for name, value in vars(self).items() if name not in runs}
+        return state | {"_stages": list(self._stages)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget_runs()
 
     @staticmethod
     def create() -> EmptyBuilder:
@@ -417,19 +431,18 @@ class Pipeline(Generic[Taken, Out]):
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         graceful_signals: float | None = None,
-    ) -> AsyncGenerator[PipelineResult[Out], None]:
+    ) -> ResultStream[Out]:
         """Yield each result as soon as it is there, failed items included (with ``.error``).
 
-        Items are taken in while results are taken out: a slow consumer slows the source.
+        Items are taken in while results are taken out: a slow consumer slows the source. The run
+        begins when the first result is asked for, or with ``async with``.
 
-        Leaving the loop early stops the run once the generator is closed; ``contextlib.aclosing``
-        does that at once. What was not yielded by then is in `results`: what had come out, and what
+        Leaving the loop early stops the run: at once with ``async with``, else soon after the
+        stream is dropped. What was not yielded by then is in `results`: what had come out, and what
         was cancelled.
 
         ```python
-        from contextlib import aclosing
-
-        async with aclosing(pipeline.stream(urls)) as results:
+        async with pipeline.stream(urls) as results:
             async for result in results:
                 print(result.value)
                 break
@@ -462,7 +475,9 @@ class Pipeline(Generic[Taken, Out]):
             Exception: From the loop, after the last result: everything else that `run` raises.
 
         Cancellation:
-            As in `run`.
+            Of ``anext``: nothing is lost and the run goes on, so that
+            ``asyncio.wait_for(anext(results), 1.0)`` may be asked again and again. Of the block of
+            ``async with``: as in `run`.
         """
         display = choose_display(progress, dashboard, custom_dashboard)
         check_seconds(
@@ -483,52 +498,16 @@ class Pipeline(Generic[Taken, Out]):
             options.window = self._held_at_most() + results_waiting
         if buffer_size is None:
             buffer_size = self._stages[-1].workers * DEFAULT_CAPACITY_PER_WORKER
-        driving = (display, dashboard_update_interval)
-        return self._stream(items, driving, buffer_size, options, graceful_signals)
 
-    async def _stream(
-        self,
-        items: Items,
-        driving: tuple[Any, float],
-        buffer_size: int,
-        options: RunOptions,
-        graceful_signals: float | None,
-    ) -> AsyncGenerator[PipelineResult[Any], None]:
-        results: Channel[PipelineResult[Any]] = Channel(buffer_size)
-        kept: list[PipelineResult[Any]] = []  # what is not yielded: no more than were in flight
-        has_left = False
+        def drive(handle: RunHandle[Any]) -> Coroutine[Any, Any, None]:
+            return self._drive(handle, items, display, dashboard_update_interval)
 
-        def deliver(result: PipelineResult[Any]) -> Any:
-            if result.outcome == "cancelled" or (has_left and result.outcome in YIELDED):
-                kept.append(result)
-            elif result.outcome in YIELDED:
-                return results.room() if results.put(result) else None
-            return None
-
-        handle = self._open(deliver, kept, options)
-        driver = asyncio.ensure_future(self._drive(handle, items, *driving))
-        driver.add_done_callback(lambda _: results.close())
-        with nullcontext() if graceful_signals is None else graceful(handle._run, graceful_signals):
-            try:
-                while True:
-                    result = results.take()
-                    if result is not None:
-                        yield result
-                    elif results.is_closed:
-                        break
-                    else:
-                        await results.wait()
-            finally:
-                has_left = True
-                while (result := results.take()) is not None:
-                    kept.append(result)
-                driver.cancel()
-                await _until_done(driver)
-        driver.result()
+        open_run = partial(self._open, options=options)
+        return ResultStream(Outcomes(open_run, drive, buffer_size, graceful_signals))
 
     async def start(self) -> None:
         """Begin a run that is fed by hand. Does nothing if one is under way."""
-        if self._started is None or self._started._run.is_over:
+        if self._started is None or not self._started._run.is_under_way:
             collected: list[PipelineResult[Any]] = []
             self._started = self._open(collected.append if self._collects else _forget, collected)
 
@@ -539,7 +518,8 @@ class Pipeline(Generic[Taken, Out]):
         """Take in items, waiting for room as often as it takes.
 
         Inside a run (a task, a callback) the items go into that run; else into the one begun with
-        `start`, which is begun if there was none yet.
+        `start`, which is begun if there was none yet. What was begun inside a run and outlived it
+        (an `asyncio.Task` of a task) begins none, and feeds only what it has itself begun.
 
         Args:
             items: As in `run`.
@@ -547,7 +527,8 @@ class Pipeline(Generic[Taken, Out]):
             priority: Lower goes first; items of one priority keep their order.
 
         Raises:
-            PipelineError: The run was joined or shut down, perhaps while this was waiting for room.
+            PipelineError: The run was joined or shut down, perhaps while this was waiting for room;
+                or it was left behind in an event loop that was closed.
             ValueError: There is no such stage.
         """
         handle = self._handle_under_way()
@@ -708,7 +689,7 @@ class Pipeline(Generic[Taken, Out]):
     ) -> RunHandle:
         options = RunOptions() if options is None else options
         here = self._handle_here()
-        if here is not None and not here._run.is_over:
+        if here is not None and here._run.is_under_way:
             raise PipelineError(
                 "this pipeline cannot be run from inside its own run; feed() adds items to it"
             )
@@ -759,7 +740,7 @@ class Pipeline(Generic[Taken, Out]):
         finally:
             if poller is not None and polling is not None:
                 poller.end(at_once=run.is_cancelling)
-                await _until_done(polling)
+                await outlast(polling, polling.cancel)
 
     def _checked_results(self, results: object) -> list[PipelineResult[Any]]:
         if not isinstance(results, Iterable):
@@ -798,15 +779,22 @@ class Pipeline(Generic[Taken, Out]):
     def _handle_under_way(self) -> RunHandle | None:
         """The run that `feed`, `join` and `shutdown` are about.
 
-        The one the caller is part of; else the one begun with `start`; else the latest.
+        The one the caller is part of; else the one begun with `start`; else the latest. What has
+        outlived its run has no business with another, but with one that was begun from there.
         """
-        for handle in (self._handle_here(), self._started, self._latest):
-            if handle is not None and not handle._run.is_over:
+        here = self._handle_here()
+        if here is not None and here._run.is_under_way:
+            return here
+        for handle in (self._started, self._latest):
+            if handle is not None and handle._run.is_under_way and _may_see(here, handle):
                 return handle
-        return self._started
+        return here or self._started
 
     def _handle(self) -> RunHandle | None:
-        return self._handle_here() or self._latest
+        here, latest = self._handle_here(), self._latest
+        if latest is not None and _may_see(here, latest):
+            return latest
+        return here or latest
 
     def _idle_facts(self) -> RunFacts:
         return RunFacts("", tuple(stage.name for stage in self._stages), 0.0, 0.0)
@@ -829,19 +817,9 @@ class Pipeline(Generic[Taken, Out]):
         )
 
 
-async def _until_done(task: asyncio.Task[None]) -> None:
-    """Wait for a task, however often the wait is cancelled; what it raises is not raised here."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-            task.cancel()
-    if not task.cancelled():
-        task.exception()
-    if cancelled is not None:
-        raise cancelled
+def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
+    """Whether a run is the business of code that belongs to ``here``: it was begun from there."""
+    return here is None or run._run.is_within(here._run)
 
 
 def _forget(_: PipelineResult[Any]) -> None:

@@ -125,7 +125,7 @@ def test_methods_are_given_what_the_protocol_says() -> None:
     assert len(frames.snapshots) > 2
     assert all(type(snapshot) is DashboardSnapshot for snapshot in frames.snapshots)
     ((results, summary),) = frames.finishes
-    assert results is returned
+    assert results == returned
     assert isinstance(results, list)
     assert [type(result) for result in results] == [PipelineResult, PipelineResult]
     assert [(result.id, result.value, result.is_success) for result in results] == [

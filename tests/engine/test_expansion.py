@@ -461,8 +461,9 @@ def test_expansion_cancelled_at_every_step_loses_nothing(order: str) -> None:
         if order == "run":
             await pipeline.run(range(4))
         else:
-            async for _ in pipeline.stream(range(4), ordered=True, buffer_size=1):
-                pass
+            async with pipeline.stream(range(4), ordered=True, buffer_size=1) as results:
+                async for _ in results:
+                    pass
 
     def check(step: int) -> None:
         for pipeline, store in made:

@@ -292,7 +292,7 @@ def test_display_with_few_methods() -> None:
 
     display = Finishing()
     results = virtual(lambda: twenty(display))
-    assert display.results is results
+    assert display.results == results
 
 
 # Options, refused before anything begins

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import warnings
 import weakref
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
-from antflow import Pipeline, PipelineError, PipelineResult, Stage, StatusTracker
+from antflow import Limit, Pipeline, PipelineError, PipelineResult, Stage, StatusTracker
 from antflow.testing import Calls, VirtualLoop, run_virtual
 
 from .pieces import (
@@ -488,5 +490,182 @@ def test_queries_inside_a_run() -> None:
         pipeline = Pipeline([Stage("Work", 5, [work])])
         await asyncio.gather(pipeline.run(["a"]), pipeline.run(["b", "c"]))
         assert seen == {"a": 1, "b": 2, "c": 2}
+
+    virtual(main)
+
+
+# Event loops that are gone
+
+
+def left_behind(work: Callable[[], Any]) -> None:
+    """Do something in an event loop that is then closed, as it is, in the middle of all."""
+    loop = asyncio.new_event_loop()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loop.run_until_complete(work())
+        loop.close()
+        loop.set_exception_handler(lambda *_: None)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("way", ["start", "open", "stream"])
+def test_run_left_behind_in_a_closed_loop(way: str) -> None:
+    """It can be asked about, says why it cannot go on, and keeps nothing from another run."""
+    limit = Limit(2)
+    pipeline = Pipeline([Stage("Work", 2, [lasting(0.05)], limits=[limit])])
+    kept: list[Any] = []
+
+    async def begin() -> None:
+        if way == "start":
+            await pipeline.feed(range(5))
+        elif way == "open":
+            kept.append(pipeline.open())
+            kept.append(await kept[0].__aenter__())
+            await kept[1].feed(range(5))
+        else:
+            kept.append(pipeline.stream(range(5)))
+            await anext(kept[0])
+        await asyncio.sleep(0.02)
+
+    left_behind(begin)
+    assert pipeline.get_stats().items_accepted == 5
+    assert pipeline.get_dashboard_snapshot().pipeline_stats.items_accepted == 5
+    assert len(pipeline.results.outcomes) < 5
+
+    async def another() -> None:
+        if way == "open":
+            for ask in (kept[1].feed([1]), kept[1].join(), kept[1].shutdown()):
+                with pytest.raises(PipelineError, match="left behind in an event loop"):
+                    await ask
+            for change in (kept[1].cancel, kept[1].pause, kept[1].resume):
+                with pytest.raises(PipelineError, match="left behind in an event loop"):
+                    change()
+        if way == "stream":
+            with pytest.raises(RuntimeError, match="belongs to another event loop"):
+                await anext(kept[0])
+            await kept[0].aclose()
+        if way == "start":
+            with pytest.raises(PipelineError, match="left behind in an event loop"):
+                await pipeline.feed([1])
+        async with pipeline:
+            await pipeline.feed([7])
+            await pipeline.join()
+        assert pipeline.results.values() == [7]
+        assert (await pipeline.run([8])).values() == [8]
+        assert limit.statistics().in_use == 0
+
+    asyncio.run(another())
+    kept.clear()
+    gc.collect()
+
+
+# What outlives its run
+
+
+@pytest.mark.parametrize("begun_with", ["run", "start"])
+def test_what_outlived_its_run_begins_no_other(begun_with: str) -> None:
+    """An `asyncio.Task` of a task that feeds after the run: refused, and nothing is begun."""
+    refused: list[str] = []
+    orphans: list[asyncio.Task[None]] = []
+
+    async def main() -> None:
+        async def feed_later() -> None:
+            await asyncio.sleep(10)
+            for ask in (pipeline.feed([1]), pipeline.feed_async(one_item())):
+                with pytest.raises(PipelineError) as caught:
+                    await ask
+                refused.append(str(caught.value))
+            await pipeline.join()
+            await pipeline.shutdown()
+
+        async def task(value: int) -> int:
+            orphans.append(asyncio.create_task(feed_later()))
+            return value
+
+        pipeline = Pipeline([Stage("Work", 1, [task])])
+        if begun_with == "run":
+            await pipeline.run([0])
+        else:
+            await pipeline.feed([0])
+            await pipeline.join()
+        first = pipeline.results
+        await asyncio.wait(orphans)
+        await orphans[0]
+        assert pipeline.results == first
+        assert len(asyncio.all_tasks()) == 1
+
+    virtual(main)
+    assert refused == ["this run takes no more items: it was joined, or its input has ended"] * 2
+
+
+async def one_item() -> AsyncIterator[int]:
+    """An async source."""
+    yield 1
+
+
+@pytest.mark.parametrize("way", ["run", "start", "stream"])
+def test_what_outlived_its_run_leaves_other_runs_alone(way: str) -> None:
+    """It feeds, joins and shuts down no run that others have begun meanwhile."""
+
+    async def main() -> None:
+        async def meddle() -> None:
+            await asyncio.sleep(10)
+            with pytest.raises(PipelineError, match="takes no more items"):
+                await pipeline.feed([99])
+            await pipeline.join()
+            await pipeline.shutdown()
+
+        async def task(value: int) -> int:
+            if value == 0:
+                orphans.append(asyncio.create_task(meddle()))
+            await asyncio.sleep(4)
+            return value
+
+        orphans: list[asyncio.Task[None]] = []
+        pipeline = Pipeline([Stage("Work", 1, [task])])
+        await pipeline.run([0])
+        if way == "run":
+            values = (await pipeline.run([1, 2, 3])).values()
+        elif way == "stream":
+            values = [result.value async for result in pipeline.stream([1, 2, 3])]
+        else:
+            async with pipeline:
+                await pipeline.feed([1, 2])
+                await asyncio.sleep(7)
+                await pipeline.feed([3])
+                await pipeline.join()
+            values = pipeline.results.values()
+        assert values == [1, 2, 3]
+        await orphans[0]
+
+    virtual(main)
+
+
+def test_what_outlived_its_run_may_begin_one_and_feed_it() -> None:
+    """A service that was first begun inside a task uses the pipeline like any other code."""
+
+    async def main() -> None:
+        async def serve() -> None:
+            await asyncio.sleep(10)
+            async with pipeline:
+                await pipeline.feed([1])
+                await pipeline.feed([2])
+                served.append(len(pipeline.results))
+                await pipeline.join()
+            served.append(pipeline.get_stats().items_processed)
+            assert (await pipeline.run([3])).values() == [3]
+
+        async def task(value: int) -> int:
+            if not services:
+                services.append(asyncio.create_task(serve()))
+            return value
+
+        services: list[asyncio.Task[None]] = []
+        served: list[int] = []
+        pipeline = Pipeline([Stage("Work", 1, [task])])
+        await pipeline.run([0])
+        await services[0]
+        assert served == [0, 2]
 
     virtual(main)

@@ -158,7 +158,7 @@ class Endings:
         if self._run.item_timeout is not None:
             child.deadline = parent.deadline
         if self._run.reorder is not None:
-            self._run.reorder.expect(child.sequence_id)
+            self._run.reorder.expect(child)
         wait = self._recorder.emitted(child, worker, value, self._now())
         try:
             await self._hear_out(worker, wait)

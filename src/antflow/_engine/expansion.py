@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop
+from antflow._core.ledger import WorkerBook
 from antflow._core.text import safe_repr
 from antflow._engine.current import seat_here
+from antflow._engine.limits import slots_given_back
 from antflow._engine.source import IterableSource
 from antflow._engine.time_limit import time_limit
 
@@ -82,9 +84,23 @@ async def expand(
                     if made >= already:
                         envelope.children = made + 1
                         await stage.endings.emit(envelope, worker, child, made)
+                        await _in_turn(stage, envelope, worker)
                 made += 1
                 child = None
             step = None  # it may be long until the next one
+
+
+async def _in_turn(stage: StageRun, envelope: Envelope, worker: WorkerBook) -> None:
+    """Wait while too many results wait for those before them, where they are to be in order."""
+    reorder, now = stage.run.reorder, stage.run.timers.now
+    if reorder is None or (turn := reorder.hold(envelope, lambda: stage.worker_count)) is None:
+        return
+    worker.wait_begins("room", now())
+    try:
+        async with slots_given_back():
+            await turn
+    finally:
+        worker.wait_ends(now())
 
 
 def is_drop(value: Any) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import aclosing
 from contextvars import copy_context
 from enum import Enum
@@ -20,6 +20,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from antflow._core.checks import check_callback, check_choice, refusal
 from antflow._core.options import named_options
+from antflow._engine.channel import Channel
+from antflow._engine.iteration import END, NOTHING, Iteration
 
 R = TypeVar("R")
 Outcome = tuple[Any, BaseException | None]
@@ -215,27 +217,48 @@ def _call_back(fn: Callable[[AsyncFuture[R]], object], future: AsyncFuture[R]) -
 
 def as_completed(
     futures: Iterable[AsyncFuture[R]], timeout: float | None
-) -> AsyncGenerator[AsyncFuture[R], None]:
+) -> Iteration[AsyncFuture[R]]:
     """See `AsyncExecutor.as_completed`."""
-    return _as_completed(_unique(futures), seconds_of(timeout))
+    return Iteration(_AsCompleted(_unique(futures), seconds_of(timeout)))
 
 
-async def _as_completed(
-    wanted: Iterable[AsyncFuture[R]], seconds: float | None
-) -> AsyncGenerator[AsyncFuture[R], None]:
-    deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
-    ended: asyncio.Queue[AsyncFuture[R]] = asyncio.Queue()
-    note = ended.put_nowait
-    for future in wanted:
-        future._watch(note)
-    try:
-        for _ in wanted:
-            async with asyncio.timeout_at(deadline):
-                future = await ended.get()
-            yield future
-    finally:
-        for future in wanted:
-            future._unwatch(note)
+class _AsCompleted(Generic[R]):
+    """The futures as they are done. See `Steps`."""
+
+    _ended: Channel[AsyncFuture[R]]
+
+    def __init__(self, wanted: Collection[AsyncFuture[R]], seconds: float | None) -> None:
+        self._wanted = wanted
+        self._seconds = seconds
+        self._deadline: float | None = None
+        self._left = len(wanted)
+
+    def begin(self) -> None:
+        if self._seconds is not None:
+            self._deadline = asyncio.get_running_loop().time() + self._seconds
+        self._ended = Channel(None)
+        for future in self._wanted:
+            future._watch(self._ended.put)
+
+    def take(self) -> Any:
+        if not self._left:
+            return END
+        if (future := self._ended.take()) is None:
+            return NOTHING
+        self._left -= 1
+        return future
+
+    async def wait(self) -> None:
+        async with asyncio.timeout_at(self._deadline):
+            await self._ended.wait()
+
+    def leave(self) -> None:
+        for future in self._wanted:
+            future._unwatch(self._ended.put)
+        self._ended.close()
+
+    async def left(self) -> None:
+        pass
 
 
 async def wait(

@@ -47,7 +47,7 @@ from antflow._core.errors import (
 from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.limit import current_permit
-from antflow._core.ports import Guard, Observer, Store
+from antflow._core.ports import Guard, Observer, Store, Timer
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
@@ -64,6 +64,7 @@ from antflow._engine.resources import Resources
 from antflow._engine.source import CLEAN_UP_FAILED, IterableSource
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.stage_run import StageRun
+from antflow._engine.waiting import begin_task, outlast
 
 T = TypeVar("T")
 
@@ -180,32 +181,40 @@ class Run:
         self.intake: Intake = Intake(self, next_id, duplicates)
         listeners = Listeners(self.facts, store, observer, self.stop_intake, count(1))
         self.stages: list[StageRun] = []
+        self._context = copy_context()
+        self._loop_watch: LoopWatch | None = None
+        self._alarm: Timer | None = None
         try:
             for index, description in enumerate(stages):
                 recorder = Recorder(index, self.ledger, self.failures, self.facts, listeners)
                 self.stages.append(StageRun(self, index, description, recorder))
-        except BaseException:  # a limit is in use elsewhere: those taken so far must not stay taken
+            self._begin(timeout, blocked_loop_after)
+        except BaseException:  # a limit is in use elsewhere, say: no other must stay taken
             for made in self.stages:
                 made.release_limits()
             raise
+
+    def _begin(self, timeout: float | None, blocked_loop_after: float | None) -> None:
         self._batch_stages = [stage for stage in self.stages if stage.batches is not None]
-        if reorder is not None:
-            reorder.on_room = self.stages[0].channel.ring
+        if self.reorder is not None:
+            self.reorder.on_room = self.stages[0].channel.ring
         for stage, following in zip(self.stages, self.stages[1:], strict=False):
             stage.next_channel = following.channel
-        self._context = copy_context()
         self._context.run(current_run.set, self)
         self._context.run(current_seat.set, None)
         self._context.run(current_permit.set, None)  # what it is inside of is another's attempt
-        if observer is not None:
+        if self.observer is not None:
             # What it sets there, the current span say, is so for all that belongs to the run.
-            self._context.run(observer.opened, self.facts, self.ledger, self._rewire)
+            self._context.run(self.observer.opened, self.facts, self.ledger, self._rewire)
             self._rewire()
-        self._loop_watch = None
+        try:
+            self._supervisor = self.create_side_task(self._supervise(), "supervisor")
+        except BaseException:  # the user's task factory raised
+            if self.observer is not None:
+                self.observer.closed()
+            raise
         if blocked_loop_after is not None and not self.timers.has_own_time:
             self._loop_watch = LoopWatch(self, blocked_loop_after)
-        self._supervisor = self.create_side_task(self._supervise(), "supervisor")
-        self._alarm = None
         if timeout is not None:
             self._alarm = self.timers.call_later(timeout, lambda: self._time_is_up(timeout))
 
@@ -255,6 +264,7 @@ class Run:
         while True:
             while self.reorder is not None and keeps_order and not self.intake.window_room():
                 await self.reorder.wait()
+                self._check_open()
             most = self.intake.batch_size(stage) if waits else self._lane_room(stage)
             if not (raws := self.take_from(source, max(most, 1))):
                 return
@@ -381,9 +391,15 @@ class Run:
         if not self.is_cancelling:
             self.is_cancelling = True
             self.how_stopped = "cancelled"
-        for task in tuple(self._tasks):
-            task.cancel()
-        self._stop()
+        try:
+            self._begin_to_stop()
+            for task in tuple(self._tasks):
+                task.cancel()
+            self._stop()
+        except BaseException as interruption:  # why: it comes out of `wait`, too
+            if self.error is None or isinstance(self.error, Exception):
+                self.error = interruption
+            raise
 
     def shut_down(self) -> None:
         """Let running attempts end, settle everything that waits. May be called twice."""
@@ -421,15 +437,12 @@ class Run:
 
     async def wait_until_over(self) -> None:
         """`wait`, but what made the run end is not raised."""
-        cancelled: asyncio.CancelledError | None = None
-        while not self._ended.done():
-            try:
-                await asyncio.wait([self._ended])
-            except asyncio.CancelledError as error:
-                cancelled = error
-                self.cancel()
-        if cancelled is not None:
-            raise cancelled
+        # For the task, and not for what it does last: an interrupt may hit it there.
+        try:
+            await outlast(self._supervisor, self.cancel)
+        finally:
+            if self._supervisor.done():
+                self._close_books()
 
     @property
     def is_called_off(self) -> bool:
@@ -442,12 +455,22 @@ class Run:
         return self._ended.done()
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether it goes on: it is not over, and was not left behind in a closed event loop."""
+        return not (self._ended.done() or self._loop.is_closed())
+
+    @property
     def contains_caller(self) -> bool:
         """Whether the calling code is part of this run: one of its tasks, callbacks or displays."""
         run = current_run.get()
-        while run is not None and run is not self:
+        return run is not None and run.is_within(self)
+
+    def is_within(self, other: Run) -> bool:
+        """Whether it is the other run, or was begun by code that is part of it."""
+        run: Run | None = self
+        while run is not None and run is not other:
             run = run.parent
-        return run is self
+        return run is other
 
     def check_caller(self, what: str) -> None:
         """Refuse a call from outside the run's event loop, which is no way to change a run.
@@ -455,6 +478,11 @@ class Run:
         Raises:
             PipelineError: Another thread or event loop called, and the run is not over.
         """
+        if self._loop.is_closed() and not self._ended.done():
+            raise PipelineError(
+                f"{what}: the run was left behind in an event loop that was closed, and cannot go "
+                "on; another run can be begun"
+            )
         if asyncio._get_running_loop() is not self._loop and not self._ended.done():
             raise PipelineError(
                 f"{what} was called from another thread or event loop than the run's own; from a "
@@ -534,6 +562,8 @@ class Run:
         """Have ``count`` workers in a stage from now on; who is to leave ends the item in hand."""
         if not self.is_over:
             self.stages[stage].set_worker_count(count)
+            if self.reorder is not None:
+                self.reorder.look_again()
 
     # For the stages
 
@@ -557,9 +587,7 @@ class Run:
 
     def create_side_task(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start a task in the run's context that somebody else looks after."""
-        return self._loop.create_task(
-            work, name=f"antflow {self.facts.run_id[:4]} {name}", context=self._context.copy()
-        )
+        return begin_task(work, f"antflow {self.facts.run_id[:4]} {name}", self._context)
 
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""
@@ -723,14 +751,20 @@ class Run:
                 self.stop_intake(TooManyFailures(text))
                 return
 
-    def _stop(self) -> None:
+    def _begin_to_stop(self) -> None:
+        """The supervisor goes on from here, also where an interrupt comes in between."""
         self._is_stopping = True
         self.intake.is_closed = True
         self.intake.end()
-        self._close_source()
-        self._close_stages()
         if not self._finishing.done():
             self._finishing.set_result(None)
+
+    def _stop(self) -> None:
+        self._begin_to_stop()
+        self._close_source()
+        if self.reorder is not None:
+            self.reorder.end()
+        self._close_stages()
 
     def _close_stages(self) -> None:
         """Let nothing start any more, and settle as cancelled everything that waits."""
@@ -744,6 +778,8 @@ class Run:
                 self._crashes.append(error)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if task not in self._tasks:
+            return
         self._tasks.discard(task)
         if task.cancelled():
             # A feeder that was dismissed before its first step ends like this, too. Any other task
@@ -760,15 +796,22 @@ class Run:
             await self._bring_to_an_end()
         except BaseException as error:  # why: whoever waits for the run must not wait for ever
             self.crash(error, "the supervisor")
+            await self._until_tasks_have_ended()
         finally:
-            if self._loop_watch is not None:
-                self._loop_watch.end()
-            self._ended_mono = self.timers.now()
-            self._cpu_ended = time.process_time()
-            self._length = None  # it has the items
-            if self.observer is not None:
-                self.observer.closed()
-            self._ended.set_result(None)
+            self._close_books()
+
+    def _close_books(self) -> None:
+        """The run is over. May be called again, where it was interrupted half way."""
+        if self._ended.done():
+            return
+        if self._loop_watch is not None:
+            self._loop_watch.end()
+        self._ended_mono = self.timers.now()
+        self._cpu_ended = time.process_time()
+        self._length = None  # it has the items
+        if self.observer is not None:
+            self.observer.closed()
+        self._ended.set_result(None)
 
     async def _bring_to_an_end(self) -> None:
         try:
@@ -776,6 +819,11 @@ class Run:
         except asyncio.CancelledError:
             self.cancel()
         self.intake.is_closed = True
+        if self.is_cancelling or self._is_stopping:
+            self._stop()  # once more: an interrupt may have come in between
+        for task in tuple(self._tasks):
+            if self.is_cancelling and not task.cancelling():
+                task.cancel()
         self._close_stages()
         await self._until_tasks_have_ended()
         for envelope in self.intake.seal():
@@ -787,6 +835,8 @@ class Run:
         for wait in self._waits:  # it was cancelled meanwhile
             discard(wait)
         await self._let_go()
+        if self.reorder is not None:
+            self.reorder.flush()
         if self._crashes:
             raise self._crashes[0]
         if (discrepancy := self._audit()) is not None and self.error is None:
@@ -805,11 +855,15 @@ class Run:
                 thread.cancel()  # nobody is going to hear of its end
 
     async def _until_tasks_have_ended(self) -> None:
-        while self._tasks:
+        # Those that have ended are not waited for again: that would not wait at all, and where an
+        # interrupt has taken the place of `_task_ended`, they stay here for ever.
+        while at_work := [task for task in self._tasks if not task.done()]:
             try:
-                await asyncio.wait(tuple(self._tasks))
+                await asyncio.wait(at_work)
             except asyncio.CancelledError:
                 self.cancel()
+        for task in tuple(self._tasks):
+            self._task_ended(task)
 
     async def _hear_observers_out(self) -> None:
         """Wait for the observers of items that were settled without a worker."""

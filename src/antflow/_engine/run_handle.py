@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from contextlib import suppress
-from typing import Any, Generic
+from typing import Any, Generic, NoReturn
 
 from antflow._core.checks import check_count, refusal
 from antflow._core.envelope import DEFAULT_PRIORITY
@@ -28,7 +28,9 @@ class RunHandle(Generic[Out]):
     def __init__(self, run: Run, collected: list[PipelineResult[Any]]) -> None:
         self._run = run
         self._collected = collected
-        self._final: RunResults[Any] | None = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a RunHandle cannot be copied or pickled: it is one run in one event loop")
 
     @property
     def run_id(self) -> str:
@@ -37,21 +39,14 @@ class RunHandle(Generic[Out]):
 
     @property
     def results(self) -> RunResults[Out]:
-        """What has come out so far; final once the run is over."""
-        if self._final is not None:
-            return self._final
-        is_over = self._run.is_over  # asked before: another thread may look while the run ends
-        results = RunResults(
+        """What has come out so far: a copy, final once the run is over."""
+        return RunResults(
             tuple(self._collected),
             self._run.failures.summary(),
             self._run.stats(),
             self.run_id,
             self._run.stopped_by,
         )
-        if is_over and self._final is None:
-            self._final = results
-            self._collected = []
-        return results if self._final is None else self._final
 
     @named_options
     async def feed(

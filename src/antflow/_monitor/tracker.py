@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from copy import copy
 from typing import Any, cast
 
 from antflow._core.checks import check_callback, check_choice, check_seconds, refusal
@@ -83,6 +84,12 @@ class StatusTracker:
         self.on_task_complete = on_task_complete
         self.on_task_retry = on_task_retry
         self.on_task_fail = on_task_fail
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has what is history. A run that is under way goes on telling the original alone.
+        ended = {run: each for run, each in self._runs.items() if run not in self._followers}
+        guard = copy(self._guard)
+        return vars(self) | {"_runs": ended, "_followers": {}, "_guard": guard}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in CALLBACKS:

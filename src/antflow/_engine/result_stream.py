@@ -1,0 +1,124 @@
+"""The results of a run, one by one as they come out of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from typing import Any, Generic
+
+from antflow._core.result import PipelineResult
+from antflow._core.type_variables import T
+from antflow._core.waits import Wait
+from antflow._engine.channel import Channel
+from antflow._engine.iteration import END, NOTHING, Iteration
+from antflow._engine.reorder import Deliver
+from antflow._engine.run import Run
+from antflow._engine.run_handle import RunHandle
+from antflow._engine.signals import check_main_thread, graceful
+from antflow._engine.waiting import outlast
+
+YIELDED = ("completed", "failed")
+"""What becomes of the items that a stream yields."""
+
+OpenRun = Callable[[Deliver, list[PipelineResult[Any]]], RunHandle[Any]]
+"""Opens a run: where its results go, and where those are that did not go there."""
+
+DriveRun = Callable[[RunHandle[Any]], Coroutine[Any, Any, None]]
+"""Feeds a run and waits until it is over."""
+
+
+class ResultStream(Iteration[PipelineResult[T]], Generic[T]):
+    """The results of a run, one by one. Made by `Pipeline.stream`.
+
+    ``async for result in stream`` gives each result as soon as it is there. ``async with stream``,
+    ``contextlib.aclosing(stream)`` or `aclose` stop the run where the loop is left early; a stream
+    that is simply dropped is stopped soon after.
+
+    ``anext(stream)`` may be cancelled, by ``asyncio.wait_for`` or ``asyncio.timeout`` for example,
+    and asked again: no result is lost, and the run goes on. Several tasks may ask at the same time:
+    each result goes to one of them. After the last result, what made the run fail comes out once,
+    then `StopAsyncIteration` for ever.
+
+    It belongs to the event loop it began in: asked in another one it raises `RuntimeError`.
+    """
+
+
+class Outcomes:
+    """The run behind a stream. See `Steps`.
+
+    Args:
+        open_run: Opens the run.
+        drive: Sees it through.
+        buffer_size: Results that may wait for the consumer.
+        graceful_signals: Seconds for what is in flight after a signal; ``None`` = it is not heard.
+    """
+
+    _results: Channel[PipelineResult[Any]]
+    _run: Run
+    _driver: asyncio.Task[None]
+
+    def __init__(
+        self,
+        open_run: OpenRun,
+        drive: DriveRun,
+        buffer_size: int,
+        graceful_signals: float | None,
+    ) -> None:
+        self._open_run = open_run
+        self._drive = drive
+        self._buffer_size = buffer_size
+        self._graceful_signals = graceful_signals
+        self._signals = ExitStack()
+        self._kept: list[PipelineResult[Any]] = []  # not yielded: no more than were in flight
+        self._has_left = False
+
+    def begin(self) -> None:
+        if self._graceful_signals is not None:
+            check_main_thread()
+        self._results = Channel(self._buffer_size)
+        handle = self._open_run(self._deliver, self._kept)
+        self._run = handle._run
+        self._driver = asyncio.ensure_future(self._drive(handle))
+        self._driver.add_done_callback(self._run_is_over)
+        if self._graceful_signals is not None:
+            self._signals.enter_context(graceful(self._run, self._graceful_signals))
+
+    def take(self) -> Any:
+        if (result := self._results.take()) is not None:
+            return result
+        if not self._results.is_closed:
+            return NOTHING
+        self._driver.result()
+        return END
+
+    async def wait(self) -> None:
+        await self._results.wait()
+
+    def leave(self) -> None:
+        self._has_left = True
+        while (result := self._results.take()) is not None:
+            self._kept.append(result)
+        self._results.close()
+        self._driver.cancel()
+        self._run.cancel()  # the driver does so, but not where it has not begun
+        if self._driver.done():
+            self._signals.close()
+
+    async def left(self) -> None:
+        await outlast(self._driver, self._driver.cancel)
+        await self._run.wait_until_over()
+
+    def _deliver(self, result: PipelineResult[Any]) -> Wait:
+        if result.outcome == "cancelled" or (self._has_left and result.outcome in YIELDED):
+            self._kept.append(result)
+        elif result.outcome in YIELDED:
+            return self._results.room() if self._results.put(result) else None
+        return None
+
+    def _run_is_over(self, driver: asyncio.Task[None]) -> None:
+        self._results.close()
+        if not driver.cancelled():
+            driver.exception()  # `take` raises it, and who has left does not want to know
+        if self._has_left:
+            self._signals.close()

@@ -1,0 +1,118 @@
+"""An interrupt raised in the engine itself, wherever it is: nothing hangs, nothing spins."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import antflow
+from antflow import Pipeline, Stage
+from antflow.testing import Calls, run_virtual
+
+SOURCE = Path(antflow.__file__).parents[1]
+HANG_GUARD = 90.0
+"""Real seconds that the sweep may take before it counts as hanging."""
+
+SWEEP = """
+    import asyncio, faulthandler, logging, sys, warnings
+    from antflow import Pipeline, Stage
+
+    warnings.simplefilter("ignore")
+    logging.disable()
+    way, seed = sys.argv[1], int(sys.argv[2])
+    calls = left = 0
+
+    def interrupt(frame, event, argument):
+        # A second SIGINT: raised at some call within the library, and only there.
+        global left
+        if event == "call" and "antflow" in frame.f_code.co_filename:
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    async def work(value):
+        try:
+            await asyncio.sleep(0.001)
+        finally:
+            await asyncio.sleep(0)
+        return value
+
+    def source():
+        while True:
+            yield 1
+
+    class Display:
+        def on_update(self, snapshot):
+            pass
+
+    async def main():
+        loop, me = asyncio.get_running_loop(), asyncio.current_task()
+        loop.set_exception_handler(lambda *_: None)
+
+        def first():
+            me.cancel()
+            sys.setprofile(interrupt)
+
+        pipeline = Pipeline([Stage("A", 5, [work]), Stage("B", 3, [work], executor="inline")])
+        loop.call_later(0.006, first)
+        if way == "run":
+            await pipeline.run(source())
+        elif way == "display":
+            await pipeline.run(source(), custom_dashboard=Display())
+        elif way == "stream":
+            async with pipeline.stream(source(), ordered=True) as results:
+                async for _ in results:
+                    pass
+        else:
+            async with pipeline.open() as run:
+                await run.feed(source())
+
+    for number in range(60):
+        left = 1 + seed + number * (1 + number // 6)
+        faulthandler.dump_traceback_later(8, exit=True)
+        try:
+            asyncio.run(main())
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            pass
+        finally:
+            sys.setprofile(None)
+    print("through")
+"""
+
+
+@pytest.mark.parametrize("way", ["run", "display", "stream", "open"])
+def test_interrupt_anywhere_while_a_run_is_cancelled(way: str) -> None:
+    """A `KeyboardInterrupt` at any call of the library, after a cancellation: the program ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SWEEP), way, "0"],
+        capture_output=True,
+        text=True,
+        timeout=HANG_GUARD,
+        env={"PYTHONPATH": str(SOURCE)},
+    )
+    assert done.stdout == "through\n", done.stderr[-3000:]
+
+
+def test_task_whose_end_was_never_noted_is_not_waited_for() -> None:
+    """Where an interrupt came instead of the note that a worker has ended, the run ends as well."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 2, [Calls(seconds=1)])])
+        async with pipeline.open() as run:
+            await run.feed([1, 2, 3])
+
+            async def ends() -> None:
+                pass
+
+            lost = asyncio.ensure_future(ends())
+            await lost
+            run._run._tasks.add(lost)
+        assert run.results.values() == [1, 2, 3]
+
+    run_virtual(main, max_steps=10_000)
