@@ -14,7 +14,6 @@ cancels on behalf of a caller (`_abandon`) waits for the tasks, so nothing is le
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from typing import Any, TypeVar, cast, overload
 
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
+from antflow._core.foreign import is_awaitable
 from antflow._core.options import named_options
 from antflow._engine.calls import is_async
 from antflow._engine.future import (
@@ -502,7 +502,7 @@ class AsyncExecutor:
         )
         if error is not None:
             raise error
-        return await result if inspect.isawaitable(result) else result
+        return await result if is_awaitable(result) else result
 
     def _ended(self, task: asyncio.Task[Outcome]) -> None:
         """Pass the outcome of a call on to its future, unless that was cancelled before."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import Any, cast
 
 from antflow._core.checks import refusal
+from antflow._core.foreign import asked
 
 Items = Iterable[Any] | AsyncIterable[Any]
 """Items as they are handed in: see `antflow.Pipeline.run`."""
@@ -29,8 +30,5 @@ def count_of(items: Items, total: int | None, more: int = 0) -> int | None:
     """
     if total is not None:
         return total
-    length: Callable[[], int] | None = getattr(items, "__len__", None)
-    try:
-        return None if length is None else length() + more
-    except Exception:
-        return None
+    length = asked(len, cast("Any", items), instead=None)
+    return None if length is None else length + more

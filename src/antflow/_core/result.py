@@ -9,6 +9,7 @@ from signal import Signals
 from typing import Any, Generic, Literal
 
 from antflow._core.errors import AntFlowError, ItemCancelled
+from antflow._core.foreign import is_a
 from antflow._core.snapshot import ErrorSummary, PipelineStats
 from antflow._core.type_variables import T
 
@@ -78,7 +79,7 @@ class PipelineResult(Route, Generic[T]):
         if self.error is None:
             ending: Outcome = getattr(self, "ending", "completed")
             return ending
-        return "cancelled" if isinstance(self.error, ItemCancelled) else "failed"
+        return "cancelled" if is_a(self.error, ItemCancelled) else "failed"
 
 
 class RunResults(list[PipelineResult[T]], Generic[T]):

@@ -16,6 +16,7 @@ from antflow._core.checks import (
     check_timeout,
     refusal,
 )
+from antflow._core.foreign import is_a, number
 from antflow._core.options import named_fields, named_options
 
 Errors = type[Exception] | tuple[type[Exception], ...]
@@ -206,7 +207,7 @@ class RetryPolicy:
 
     def may_retry(self, error: BaseException) -> bool:
         """Whether an error is one after which another try is worth it."""
-        return isinstance(error, self.on) and not isinstance(error, self.give_up)
+        return is_a(error, self.on) and not is_a(error, self.give_up)
 
     def next_delay(self, attempt: int, error: BaseException) -> float | None:
         """How long to wait after try number ``attempt`` failed with ``error``.
@@ -286,11 +287,10 @@ def _takes_one(function: Callable[..., Any]) -> bool:
 
 def _seconds(answer: Any, name: str) -> float:
     """What a wait function answered, if it is seconds that can be waited."""
-    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
-        check_seconds(ValueError, name, answer)
-        return float(answer)
-    if inspect.iscoroutine(answer):
-        answer.close()
+    seconds = number(answer)
+    if seconds is not None:
+        check_seconds(ValueError, name, seconds)
+        return float(seconds)
     raise refusal(TypeError, name, answer, "must be a number of seconds")
 
 

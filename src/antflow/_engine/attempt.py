@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
+from antflow._core.foreign import is_a
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import retry_policy, task_name
 from antflow._core.text import safe_repr
 from antflow._core.waits import Wait
 from antflow._engine.calls import Call, calls_of
+from antflow._engine.contexts import around
 from antflow._engine.expansion import is_drop
 from antflow._engine.limits import Admission
 from antflow._engine.time_limit import time_limit
@@ -99,16 +100,16 @@ class Attempt:
         """`run`, with a batch of one item."""
         answers: dict[Envelope, Answer] = {}
         await self.run_batch([envelope], worker, answers)
-        if isinstance(answers[envelope], Exception):
+        if is_a(answers[envelope], Exception):
             raise answers[envelope]
         return answers[envelope]
 
     # Inside
 
-    @asynccontextmanager
+    @around
     async def _guard(
         self, value: Any, worker: WorkerBook, envelopes: Sequence[Envelope]
-    ) -> AsyncIterator[None]:
+    ) -> AsyncGenerator[None, None]:
         """Within the limits, and before the first of the items' deadlines."""
         if worker.limited_calls:  # of a try before, of the same items
             worker.forget_calls(self._now())
@@ -168,7 +169,7 @@ class Attempt:
             answers |= {
                 envelope: value
                 for envelope, value in zip(inside, values, strict=True)
-                if isinstance(value, Exception) or is_drop(value)
+                if is_a(value, Exception) or is_drop(value)
             }
             values = [v for e, v in zip(inside, values, strict=True) if e not in answers]
             inside = [envelope for envelope in inside if envelope not in answers]
@@ -218,7 +219,7 @@ class Attempt:
             failure = error
             if is_batch and answers is not None:
                 answer = answers[number]
-                failure = answer if isinstance(answer, Exception) else None
+                failure = answer if is_a(answer, Exception) else None
             kind: TaskEventType = "complete"
             if failure is None or is_drop(failure):
                 failure = None
@@ -277,14 +278,15 @@ async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
     """What a task makes of a batch: a list of as many answers as it is given values."""
     expected = len(values)
     returned = await call(values)
-    if isinstance(returned, (str, bytes)) or not isinstance(returned, Sequence):
+    if is_a(returned, (str, bytes)) or not is_a(returned, Sequence):
         raise TypeError(
             f"task {name} returned {safe_repr(returned)} for a batch: must be a list with one "
             f"answer for each of the {expected} values"
         )
-    if len(returned) != expected:
-        raise ValueError(f"task {name} returned {len(returned)} answers for {expected} values")
-    return [
-        TaskFailedError(name, answer) if isinstance(answer, asyncio.CancelledError) else answer
+    answers = [
+        TaskFailedError(name, answer) if is_a(answer, asyncio.CancelledError) else answer
         for answer in returned
     ]
+    if len(answers) != expected:
+        raise ValueError(f"task {name} returned {len(answers)} answers for {expected} values")
+    return answers

@@ -16,7 +16,6 @@ but those in which a stage with ``isolate_context`` makes its calls.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import (
@@ -46,14 +45,17 @@ from antflow._core.errors import (
     WouldDeadlockError,
 )
 from antflow._core.failures import FailureBook
+from antflow._core.foreign import is_a, type_name
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.limit import current_permit
+from antflow._core.log import warn
 from antflow._core.ports import Guard, Observer, Store
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage
 from antflow._core.stage_checks import MOST_WORKERS
+from antflow._core.text import safe_str
 from antflow._core.waits import Wait, discard
 from antflow._engine.clock import LoopTimers
 from antflow._engine.current import current_run, current_seat
@@ -65,8 +67,6 @@ from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources
 from antflow._engine.source import IterableSource
 from antflow._engine.stage_run import StageRun
-
-logger = logging.getLogger("antflow")
 
 LONGEST_TURN = 0.005
 """Seconds that tasks which never suspend may hold the event loop, all workers together."""
@@ -366,14 +366,14 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """Something broke that no item can answer for: cancel, and let ``error`` come out."""
-        if self.error is None or not isinstance(error, Exception):
+        if self.error is None or not is_a(error, Exception):
             self.error = error
         self.cancel()
 
     def crash(self, error: BaseException, where: str = "the engine") -> None:
         """A fault of the library itself: end the run, loudly."""
-        if isinstance(error, Exception):
-            broken = InternalError(f"{where} crashed: {type(error).__name__}: {error}")
+        if is_a(error, Exception):
+            broken = InternalError(f"{where} crashed: {type_name(error)}: {safe_str(error)}")
             broken.__cause__ = error
             error = broken
         self.fail(error)  # KeyboardInterrupt and its like are nobody's fault
@@ -630,8 +630,8 @@ class Run:
             elif (close := getattr(items, "aclose", None)) is not None:
                 async with asyncio.timeout(SLOWEST_CLOSE):
                     await close()
-        except (Exception, asyncio.CancelledError):
-            logger.warning(CLEAN_UP_FAILED, exc_info=True)
+        except (Exception, asyncio.CancelledError) as error:
+            warn(CLEAN_UP_FAILED, error=error)
 
     def _close_source(self) -> None:
         if self._feeder is not None:
@@ -641,14 +641,14 @@ class Run:
         if isinstance(source, IterableSource):
             try:
                 source.close()
-            except (Exception, asyncio.CancelledError):
-                logger.warning(CLEAN_UP_FAILED, exc_info=True)
+            except (Exception, asyncio.CancelledError) as error:
+                warn(CLEAN_UP_FAILED, error=error)
 
     def _check_open(self) -> None:
         if self.intake.is_closed or (self.intake.has_ended and not self.contains_caller):
             why = self.how_stopped if self._is_stopping else "joined, or its input has ended"
             if self.error is not None:
-                why = f"stopped by {type(self.error).__name__}: {self.error}"
+                why = f"stopped by {type_name(self.error)}: {safe_str(self.error)}"
             raise PipelineError(f"this run takes no more items: it was {why}") from self.error
 
     def _sits_at_or_after(self, stage: int) -> bool:

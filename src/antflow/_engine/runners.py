@@ -7,10 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from antflow._core.errors import PipelineError
+from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import TaskFunc
 from antflow._engine.child import NoChild, ProcessorTime
@@ -65,7 +65,7 @@ class Inline:
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
         answer = call_apart(task, *args, **kwargs)
-        return await answer if isawaitable(answer) else answer
+        return await answer if is_awaitable(answer) else answer
 
     async def leave(self, worker: WorkerBook) -> None:
         pass
@@ -105,7 +105,7 @@ class Threads:
         result, error = future.result()
         if error is not None:
             raise error
-        return await result if isawaitable(result) else result
+        return await result if is_awaitable(result) else result
 
     def in_own_thread(self, worker: WorkerBook) -> Callable[[Callable[[], Any]], Any] | None:
         """Runs a function in the very thread that a worker's tasks run in."""
@@ -147,7 +147,7 @@ class Elsewhere:
         result, error = await asyncio.get_running_loop().run_in_executor(self._executor, work)
         if error is not None:
             raise error
-        return await result if isawaitable(result) else result
+        return await result if is_awaitable(result) else result
 
     async def leave(self, worker: WorkerBook) -> None:
         pass

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+
+from antflow._engine.contexts import around
 
 
-@asynccontextmanager
-async def time_limit(seconds: float | None, message: str) -> AsyncIterator[None]:
+@around
+async def time_limit(seconds: float | None, message: str) -> AsyncGenerator[None, None]:
     """Cancel what is inside after so many seconds; ``None``: never.
 
     Raises:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from antflow._core.checks import check_seconds
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled, RetryAfter, TaskFailedError, WorkerLostError
+from antflow._core.foreign import is_a, number, set_cause
 from antflow._core.stage import retry_policy
 from antflow._engine.attempt import own_failure
 from antflow._engine.tracebacks import call_apart
@@ -78,18 +79,18 @@ class Judge:
         try:
             seconds = self._held(envelope, error)
         except Exception as fault:  # the user's `hold_on`
-            fault.__cause__ = error
+            set_cause(fault, error)
             error, seconds = fault, None
         except asyncio.CancelledError as fault:
             error, seconds = own_failure(fault, "hold_on"), None
         if seconds is not None:
             return Verdict(about, error, hold=seconds)
-        if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure
+        if is_a(error, ItemCancelled):  # of another run, say: here it is a failure
             error = TaskFailedError(task, error)
         try:
             return Verdict(about, error, delay=self._delay(envelope, error))
         except Exception as fault:  # the user's `wait`
-            fault.__cause__ = error
+            set_cause(fault, error)
             return Verdict(about, fault)
         except asyncio.CancelledError as fault:
             return Verdict(about, own_failure(fault, "wait"))
@@ -97,20 +98,21 @@ class Judge:
     def _held(self, envelope: Envelope, error: Exception) -> float | None:
         if _holds(envelope) >= self._options.max_holds:
             return None
-        if isinstance(error, RetryAfter):
+        if is_a(error, RetryAfter):
             return error.seconds
         for kind, seconds in self._options.hold_on.items():
-            if isinstance(error, kind):
+            if is_a(error, kind):
                 if not callable(seconds):
                     return seconds
                 answer: float | None = call_apart(seconds, error)
-                if answer is not None:
-                    check_seconds(ValueError, "hold_on", answer)
-                return answer
+                if answer is None:
+                    return None
+                check_seconds(ValueError, "hold_on", answer)
+                return number(answer)
         return None
 
     def _delay(self, envelope: Envelope, error: Exception) -> float | None:
-        if isinstance(error, WorkerLostError):
+        if is_a(error, WorkerLostError):
             return None  # it has been tried often enough
         delay: float | None = call_apart(self._policy.next_delay, envelope.attempts, error)
         if delay is None or self._run.item_timeout is None:
