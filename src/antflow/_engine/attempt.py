@@ -264,7 +264,9 @@ def own_failure(error: asyncio.CancelledError, name: str) -> TaskFailedError:
     running = asyncio.current_task()
     if running is None or running.cancelling():
         raise error
-    return TaskFailedError(name, error)
+    failure = TaskFailedError(name, error)
+    failure.__cause__ = error  # where it was raised
+    return failure
 
 
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,7 +63,8 @@ class Intake:
         self.source: Source | None = None
         self._is_pulling = False
         self._announced: dict[int, Sequence[Envelope]] = {}
-        self._unread: list[Envelope] = []
+        self._unread: deque[Envelope] = deque()
+        self._failing: asyncio.Task[None] | None = None
         self._is_sealed = False
         self.ended_mono: float | None = None
         self.is_closed = False
@@ -214,7 +216,7 @@ class Intake:
             return self._admit_slowly(envelopes, stage)
         wait = self._record(envelopes, stage)
         if wait is None:
-            return self._fail_unread() if self._unread else None
+            return self._until_unread_have_failed() if self._unread else None
         return self._put_after(wait, envelopes, stage)
 
     def release(self, item_id: Any) -> None:
@@ -253,7 +255,7 @@ class Intake:
             raise PipelineError("the run ended before the items were admitted")
         if (wait := self._record(envelopes, stage)) is not None:
             await self._put_after(wait, envelopes, stage)
-        await self._fail_unread()
+        await self._until_unread_have_failed()
 
     def _record(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items and, if nobody has to be waited for, put them."""
@@ -276,7 +278,7 @@ class Intake:
         finally:  # also when cancelled meanwhile: they were recorded, so they must be put
             if self._announced.pop(key, None) is not None:
                 self._put(envelopes, stage)
-        await self._fail_unread()
+        await self._until_unread_have_failed()
 
     def _put(self, envelopes: Sequence[Envelope], stage: int) -> None:
         channel = self._run.stages[stage].channel
@@ -285,11 +287,19 @@ class Intake:
                 channel.put(envelope, envelope.priority)
             else:
                 self._unread.append(envelope)
+        if self._unread and (self._failing is None or self._failing.done()):
+            # With a task of its own: whoever feeds may be dismissed before all is told.
+            self._failing = self._run.spawn(self._fail_unread(), "unread items")
 
     async def _fail_unread(self) -> None:
         while self._unread:
-            envelope = self._unread.pop(0)
+            envelope = self._unread.popleft()
             await self._run.stages[envelope.position].endings.fail_unread(envelope)
+
+    async def _until_unread_have_failed(self) -> None:
+        failing = self._failing
+        if failing is not None and failing is not asyncio.current_task():
+            await asyncio.wait([failing])
 
     # Identity
 

@@ -7,10 +7,11 @@ and only then is the run over. Whoever waits for a run waits for that, however o
 cancelled; so nothing of a run is ever left behind.
 
 The `asyncio.Task` objects of a run are few: the supervisor; the workers; a *feeder*, where items
-are not pulled; a keeper for those resources that are entered and left together, and one more while
-a thread does that; at the end one that waits for observers, where somebody is to be told of items
-that no worker had. `Pipeline` adds one for a display, and looks after it. None belongs to an item,
-but those in which a stage with ``isolate_context`` makes its calls.
+are not pulled; one that fails items which cannot be read, while there are any; a keeper for those
+resources that are entered and left together, and one more while a thread does that; at the end one
+that waits for observers, where somebody is to be told of items that no worker had. `Pipeline` adds
+one for a display, and looks after it. None belongs to an item, but those in which a stage with
+``isolate_context`` makes its calls.
 """
 
 from __future__ import annotations
@@ -493,12 +494,12 @@ class Run:
         """What the first stage's channel asks for more."""
         return (lambda: self.intake.is_hungry) if stage == 0 else None
 
-    def spawn(self, worker: Coroutine[Any, Any, None], name: str) -> None:
-        """Start a worker."""
+    def spawn(self, worker: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+        """Start a worker, or nothing while the run is ending."""
         if self._finishing.done():  # a bell that rang while the run was ending
             worker.close()
-            return
-        self.create_task(worker, name)
+            return None
+        return self.create_task(worker, name)
 
     def create_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Start a task that belongs to the run: the run ends when it has ended."""
