@@ -72,12 +72,20 @@ class Bomb(Exception):
         return int, ("no number",)
 
 
+class Exit(Exception):
+    """Ends the program when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, ("not here",)
+
+
 KINDS: dict[str, Callable[[], BaseException]] = {
     **ERRORS,
     "attributes that cannot be pickled": with_a_lock,
     "local class": local_error,
     "becomes something else": lambda: Changed("changed"),
     "raises when it is loaded": lambda: Bomb("bomb"),
+    "ends the program when it is loaded": lambda: Exit("exit"),
 }
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from antflow._core.errors import AntFlowError
-from antflow._core.foreign import ENDS_THE_PROGRAM, asked, cause_of, is_a, set_cause, traceback_of
+from antflow._core.foreign import asked, cause_of, is_a, set_cause, traceback_of
 from antflow._core.text import safe_str
 
 _qualified_name_of = type.__dict__["__qualname__"].__get__
@@ -83,8 +83,14 @@ def packed(error: BaseException) -> Parcel:
 
 def unpacked(parcel: Parcel) -> BaseException:
     """The exception that was `packed`, or what stands for it; see `copied`."""
-    # In bytes that are being unpickled anyway: whoever does that trusts them.
-    return copied(asked(pickle.loads, parcel.parts, instead=None), parcel.failure)
+    try:
+        # From bytes that are being unpickled anyway.
+        parts = pickle.loads(parcel.parts)  # noqa: S301
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # why: code of the object's own; even SystemExit is only about this error
+        parts = None
+    return copied(parts, parcel.failure)
 
 
 def in_words(error: BaseException, own_frames: int = 0) -> Failure:
@@ -160,17 +166,14 @@ def stand_in(failure: Failure) -> StandInError:
 def _built(make: Callable[..., Any], parts: Any, failure: Failure) -> BaseException | None:
     try:
         error = make(*parts[:2])
-    except ENDS_THE_PROGRAM:
-        raise
     except BaseException:  # why: code of the object's own, which may raise anything
         return None
-    if not is_a(error, BaseException) or _qualified_name_of(type(error)) != failure.name:
-        return None
-    if len(parts) > 2:
-        asked(
-            lambda: error.__setstate__(parts[2]), instead=None
-        )  # else what it is made of has to do
-    return error
+    try:
+        error.__setstate__(parts[2])
+    except BaseException:  # noqa: S110 # why: the same; what it was made of has to do
+        pass
+    is_it = is_a(error, BaseException) and _qualified_name_of(type(error)) == failure.name
+    return error if is_it else None
 
 
 def _constructed(kind: Callable[..., Any], arguments: Any) -> Any:
