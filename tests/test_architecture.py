@@ -67,12 +67,47 @@ BANNED: dict[str, str] = {
 }
 
 # The places that read the wall clock: a run does once, and counts its timestamps from there; and a
-# service may say as a date how long to wait. What a child process answers is loaded anyway, whether
-# by `Connection.recv` or piece by piece.
+# service may say as a date how long to wait. And the one that unpickles.
 ALLOWED: dict[str, list[str]] = {
     "datetime.datetime.now": ["_core/hold_times.py"],
     "time.time": ["_engine/run.py"],
-    "pickle.loads": ["_engine/child_errors.py"],
+    # Of bytes within those that are being unpickled anyway.
+    "pickle.loads": ["_core/error_copies.py"],
+}
+
+
+# Questions that run code of the object that is asked, and where objects of the user's come by.
+# `_core/foreign.py` has the same questions without that.
+ASKS_THE_OBJECT = {
+    "inspect.isawaitable": "is_awaitable",
+    "inspect.iscoroutine": "is_a",
+}
+FOREIGN_NAMES = {
+    *(
+        "answer",
+        "answers",
+        "cause",
+        "error",
+        "exception",
+        "failure",
+        "fault",
+        "item_id",
+        "original",
+    ),
+    *("raw", "result", "returned", "value", "values"),
+}
+MEETS_FOREIGN = {
+    *(
+        "_core/result.py",
+        "_core/retry.py",
+        "_core/text.py",
+        "_core/failures.py",
+        "_core/portable.py",
+    ),
+    *("_core/error_copies.py", "_engine/attempt.py", "_engine/batches.py", "_engine/calls.py"),
+    *("_engine/endings.py", "_engine/expansion.py", "_engine/intake.py", "_engine/recorder.py"),
+    *("_engine/run.py", "_engine/runners.py", "_engine/verdicts.py", "_engine/worker.py"),
+    *("_monitor/bus.py", "_monitor/history.py", "_monitor/tracker.py", "_monitor/poller.py"),
 }
 
 
@@ -275,6 +310,14 @@ def fault_of(node: ast.AST, meaning: dict[str, str], path: Path, lines: list[str
         return "# why:" in lines[line - 1]
 
     match node:
+        case ast.Call(func=ast.Name(id="isinstance"), args=[ast.Name(id=name), *_]) if (
+            name in FOREIGN_NAMES and path.as_posix() in MEETS_FOREIGN
+        ):
+            return f"isinstance({name}, ...) believes __class__: is_a of _core/foreign.py"
+        case ast.Name() | ast.Attribute() if (name := full_name(node)) in ASKS_THE_OBJECT and (
+            path.as_posix() in MEETS_FOREIGN
+        ):
+            return f"uses {name}: {ASKS_THE_OBJECT[name]} of _core/foreign.py"
         case ast.Name() | ast.Attribute() if (name := full_name(node)) in BANNED:
             if not any(fnmatch(path.as_posix(), glob) for glob in ALLOWED.get(name, [])):
                 return f"uses {name}: {BANNED[name]}"
@@ -468,6 +511,9 @@ def test_cycles_when_two_modules_import_each_other(tmp_path: Path) -> None:
         ("import time\ndef f(clock=time.time): ...", "time.time"),
         ("from time import time\ntime()", "time.time"),
         ("subprocess.run('ls', shell=True)", "shell"),
+        ("isinstance(value, dict)", "believes __class__"),
+        ("import inspect\ninspect.isawaitable(x)", "inspect.isawaitable"),
+        ("from inspect import isawaitable as a\na(x)", "inspect.isawaitable"),
         ("subprocess.run('ls', shell=maybe)", "shell"),
         ("try: f()\nexcept: pass", "catches everything"),
         ("try: f()\nexcept BaseException: pass", "catches everything"),
@@ -482,8 +528,8 @@ def test_cycles_when_two_modules_import_each_other(tmp_path: Path) -> None:
 )
 def test_rules_when_one_is_broken(tmp_path: Path, text: str, fault: str) -> None:
     """Each banned name is found behind aliases too, and each silent catch-all."""
-    (wrong,) = broken_rules(plant(tmp_path, _engine__bad=text))
-    assert wrong.startswith("_engine/bad.py:")
+    (wrong,) = broken_rules(plant(tmp_path, _engine__calls=text))
+    assert wrong.startswith("_engine/calls.py:")
     assert fault in wrong
 
 
@@ -497,6 +543,8 @@ def test_rules_when_one_is_broken(tmp_path: Path, text: str, fault: str) -> None
         ("_engine/run", "try: f()\nexcept BaseException:\n    if g():\n        raise"),
         ("_engine/run", "try: f()\nexcept BaseException:  # why: kept for the caller\n    pass"),
         ("_engine/run", "try: f()\nexcept Exception: pass"),
+        ("_engine/run", "isinstance(envelope, Envelope)\nis_a(value, dict)"),
+        ("_core/checks", "isinstance(value, bool)"),
     ],
 )
 def test_rules_when_they_are_kept(tmp_path: Path, path: str, text: str) -> None:

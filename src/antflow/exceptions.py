@@ -12,6 +12,7 @@ AntFlowError
 │   └── WorkerLostError                   an item's task ended its process three times
 ├── ItemCancelled                         the outcome of an item that was stopped on its way
 ├── ExecutorShutdownError (RuntimeError)  work for an executor that was shut down
+├── StandInError                          stands for an exception that cannot be copied or unpickled
 ├── RetryAfter (RuntimeError)             raised by a task: hold its stage and its limits
 └── Drop                                  raised or returned by a task: the item ends here, well
 ```
@@ -19,6 +20,7 @@ AntFlowError
 Each is also the builtin named in brackets, so that ``except ValueError`` does what it says.
 """
 
+from antflow._core.error_copies import StandInError
 from antflow._core.errors import (
     AntFlowError,
     Drop,
@@ -45,6 +47,7 @@ __all__ = [
     "PipelineError",
     "RetryAfter",
     "StageValidationError",
+    "StandInError",
     "TaskFailedError",
     "TooManyFailures",
     "WorkerLostError",

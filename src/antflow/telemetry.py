@@ -21,7 +21,6 @@ then a run pays two look-ups. `follow_run` is where that is decided.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from antflow._core.checks import check_flag, refusal
 from antflow._core.envelope import Envelope
 from antflow._core.events import TaskEventType
 from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.log import warn
 from antflow._core.options import named_options
 from antflow._core.ports import Observer
 from antflow._core.run_facts import RunFacts
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["configure_telemetry", "telemetry_enabled"]
 
-logger: logging.Logger = logging.getLogger("antflow")
 
 P = ParamSpec("P")
 F = TypeVar("F", bound="_Follower")
@@ -236,7 +235,7 @@ def _meters_of(provider: Any) -> _Meters:
 
 
 def _complain(what: str, error: BaseException) -> None:
-    logger.warning("telemetry: %s; nothing more is told", what, exc_info=error)
+    warn("telemetry: %s; nothing more is told", what, error=error)
 
 
 def _stop_telling_of_executors(error: BaseException) -> None:

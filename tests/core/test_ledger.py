@@ -71,7 +71,8 @@ class LiveBooks:
         elif kind is Kind.RETRYING:
             recorder.retrying(envelope, worker, ValueError(), now)
         elif kind is Kind.FAILED:
-            recorder.failed(envelope, worker, ValueError(), now)
+            holder = worker if state is State.IN_PROGRESS else None
+            recorder.failed(envelope, holder, ValueError(), now)
         else:
             holder = worker if state is State.IN_PROGRESS else None
             recorder.cancelled(envelope, holder, ItemCancelled(), now)

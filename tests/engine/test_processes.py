@@ -23,10 +23,10 @@ import pytest
 
 import antflow
 from antflow import Pipeline, Stage
+from antflow._core.error_copies import OriginalTraceback
 from antflow._core.errors import WorkerLostError
 from antflow._engine import child as child_module
 from antflow._engine.child import ProcessorTime
-from antflow._engine.child_errors import ChildTraceback
 from antflow._engine.processes import MOST_LOST, ProcessSeat, check_picklable
 from antflow.testing import Calls
 
@@ -149,7 +149,7 @@ def test_exceptions_come_over(kept: Kept, name: str) -> None:
     error = kept.error(tasks.fail, name)
     original = tasks.MAKERS[name]()
     assert type(error) is type(original)
-    assert isinstance(error.__cause__, ChildTraceback)
+    assert isinstance(error.__cause__, OriginalTraceback)
     assert "raise (MAKERS | BEYOND_COPYING)[name]()" in str(error.__cause__)
     assert "child_main" not in str(error.__cause__)
     if name not in ("Addressed", "PoisonedStr"):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from types import CoroutineType
 from typing import Any, cast
 
+from antflow._core.foreign import is_a, number
 from antflow._core.options import did_you_mean
 from antflow._core.text import safe_repr
 
@@ -25,7 +27,7 @@ def refusal(refuse: Refuse, name: str, value: object, allowed: str) -> Exception
 
     A coroutine is closed: that it was never awaited is not what is wrong with it.
     """
-    if inspect.iscoroutine(value):
+    if is_a(value, CoroutineType):
         value.close()
         allowed += " (this is a coroutine: write function, not function())"
     return refuse(f"{name}={safe_repr(value)}: {allowed}")
@@ -46,16 +48,16 @@ def check_count(
 
 def check_seconds(refuse: Refuse, name: str, value: object, minimum: float = 0.0) -> None:
     """Refuse what is not a finite number of seconds of at least ``minimum``."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    seconds = number(value)
     # Compared, not converted: an int may be too large for a float.
-    if not (is_number and minimum <= cast("float", value) <= sys.float_info.max):
+    if seconds is None or not minimum <= seconds <= sys.float_info.max:
         raise refusal(refuse, name, value, f"must be a finite number of seconds >= {minimum:g}")
 
 
 def check_share(refuse: Refuse, name: str, value: object) -> None:
     """Refuse what is not a number from 0 to 1."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (is_number and 0 <= cast("float", value) <= 1):
+    share = number(value)
+    if share is None or not 0 <= share <= 1:
         raise refusal(refuse, name, value, "must be a number from 0 to 1")
 
 

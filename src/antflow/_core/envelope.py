@@ -31,6 +31,7 @@ class Envelope(PipelineResult[Any]):
         position: Index of the stage it is in or waits for.
         task: Index of the task to try next; above 0 only when a later task of the stage is retried.
         carry: What that task is given.
+        error: Why it could not be read; such an item fails as it is taken in.
         not_before: From when on a worker might have it (loop time): when it was announced to its
             stage, or when its next try is due.
         lease: Number of times the item was handed out; a remote worker's claim names it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from antflow._core.checks import check_seconds, refusal
+from antflow._core.foreign import type_name
 from antflow._core.hold_times import (
     Headers,
     HoldTime,
@@ -13,6 +14,7 @@ from antflow._core.hold_times import (
     hold_seconds,
 )
 from antflow._core.options import named_options
+from antflow._core.text import safe_str
 
 if TYPE_CHECKING:
     from antflow._core.result import RunResults
@@ -86,7 +88,7 @@ class TaskFailedError(AntFlowError, RuntimeError):
         self.original_exception = original_exception
 
     def __str__(self) -> str:
-        return f"task {self.task_name!r} raised {type(self.original_exception).__name__}"
+        return f"task {self.task_name!r} raised {type_name(self.original_exception)}"
 
 
 class WorkerLostError(TaskFailedError):
@@ -100,7 +102,7 @@ class WorkerLostError(TaskFailedError):
     stands_for_original = False
 
     def __str__(self) -> str:
-        why = f"{type(self.original_exception).__name__}: {self.original_exception}"
+        why = f"{type_name(self.original_exception)}: {safe_str(self.original_exception)}"
         return f"task {self.task_name!r} ended its process again and again ({why})"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from antflow._core.portable import Portable
+
 StatusType = Literal["queued", "in_progress", "completed", "failed", "retrying", "skipped"]
 """The statuses an item can have, and only these."""
 
@@ -15,7 +17,7 @@ STATUSES: tuple[StatusType, ...] = get_args(StatusType)
 
 
 @dataclass(slots=True)
-class StatusEvent:
+class StatusEvent(Portable):
     """An item's status changed.
 
     Attributes:
@@ -33,6 +35,9 @@ class StatusEvent:
         run_id: The run it belongs to.
     """
 
+    FOREIGN = ("item_id",)
+    ERRORS = ("metadata",)
+
     item_id: Any
     stage: str | None
     status: StatusType
@@ -48,7 +53,7 @@ class StatusEvent:
 
 
 @dataclass(slots=True)
-class TaskEvent:
+class TaskEvent(Portable):
     """One try of one task started or ended.
 
     Attributes:
@@ -64,6 +69,9 @@ class TaskEvent:
         duration: How long the try took, in seconds; ``None`` for "start".
         run_id: The run it belongs to.
     """
+
+    FOREIGN = ("item_id",)
+    ERRORS = ("error",)
 
     item_id: Any
     stage: str

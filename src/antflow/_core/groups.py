@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from antflow._core.errors import Drop
+from antflow._core.foreign import is_a, members_of
 
 
 def parts(error: BaseException) -> Iterator[BaseException]:
@@ -17,24 +18,24 @@ def parts(error: BaseException) -> Iterator[BaseException]:
     while todo:
         part = todo.pop()
         yield part
-        if isinstance(part, BaseExceptionGroup):
-            inside = [each for each in part.exceptions if id(each) not in seen]
+        if is_a(part, BaseExceptionGroup):
+            inside = [each for each in members_of(part) if id(each) not in seen]
             seen.update(map(id, inside))
             todo += reversed(inside)
 
 
 def leaves(error: BaseException) -> list[BaseException]:
     """The errors in a group that are not groups; of any other error, itself."""
-    return [part for part in parts(error) if not isinstance(part, BaseExceptionGroup)]
+    return [part for part in parts(error) if not is_a(part, BaseExceptionGroup)]
 
 
 def matches(
     error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
 ) -> bool:
     """Whether the error, or anything in it, is of one of these classes."""
-    return any(isinstance(part, kinds) for part in parts(error))
+    return any(is_a(part, kinds) for part in parts(error))
 
 
 def is_all_drops(error: BaseException) -> bool:
     """Whether the error is `Drop`, or a group of nothing else."""
-    return all(isinstance(leaf, Drop) for leaf in leaves(error))
+    return all(is_a(leaf, Drop) for leaf in leaves(error))

@@ -313,10 +313,11 @@ class StageBook:
         self.retried += 1
         self.retrying += 1
 
-    def failed_by(self, worker: WorkerBook, item: Any, now: float) -> None:
-        """An item failed for good."""
-        worker.failed += 1
-        self._end_try(worker, item, now)
+    def failed_by(self, worker: WorkerBook | None, item: Any, now: float) -> None:
+        """An item failed for good: in a worker's hands, or as it was taken in."""
+        if worker is not None:
+            worker.failed += 1
+            self._end_try(worker, item, now)
         self.failed += 1
         self._ledger.in_flight -= 1
 
@@ -445,6 +446,8 @@ class Ledger:
             stage.skipped_one()
         elif kind is Kind.CANCELLED:
             stage.cancelled_from(worker, item, now, retrying=self._stops_waiting(item))
+        elif kind is Kind.FAILED:
+            stage.failed_by(worker, item, now)
         elif worker is None:
             raise ValueError(f"a {kind.name} transition names no worker: {transition}")
         elif kind is Kind.STARTED:
@@ -486,11 +489,10 @@ class Ledger:
 _ENDS: dict[Kind, Callable[[StageBook, WorkerBook, Any, float], None]] = {
     Kind.COMPLETED: StageBook.completed_by,
     Kind.RETRYING: StageBook.retrying_from,
-    Kind.FAILED: StageBook.failed_by,
     Kind.DROPPED: StageBook.dropped_by,
     Kind.EXPANDED: StageBook.expanded_by,
 }
-"""Kinds that end a visit → the entry they make."""
+"""Kinds that end a visit to a worker → the entry they make; FAILED can do without a worker."""
 
 
 def fold(transitions: Iterable[Transition], stage_count: int) -> Ledger:

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 from antflow._core.checks import check_count, check_seconds, refusal
 from antflow._core.errors import PipelineError
+from antflow._core.foreign import number
 from antflow._core.options import named_options
 from antflow._core.text import safe_repr
 
@@ -221,8 +222,10 @@ class Limit:
             return 0.0
         if not callable(self.cost):
             return float(self.cost)
-        cost = self.cost(value)
-        _check_number("cost(value)", cost, above_zero=False)
+        answer: object = self.cost(value)
+        cost = number(answer)
+        _check_number("cost(value)", answer if cost is None else cost, above_zero=False)
+        assert cost is not None
         return float(cost)
 
     def __repr__(self) -> str:
@@ -245,10 +248,11 @@ class Limit:
 
 def _check_number(name: str, value: object, *, above_zero: bool) -> None:
     allowed = f"must be a finite number {'> 0' if above_zero else '>= 0'}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    plain = number(value)
+    if plain is None:
         raise refusal(_type_error, name, value, allowed)
     # Compared, not converted: an int may be too large for a float.
-    if not 0 <= value <= sys.float_info.max or (above_zero and value == 0):
+    if not 0 <= plain <= sys.float_info.max or (above_zero and plain == 0):
         raise refusal(_value_error, name, value, allowed)
 
 

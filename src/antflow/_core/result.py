@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from signal import Signals
 from typing import Any, Generic, Literal
 
+from antflow._core.error_copies import Parcel, packed, unpacked
 from antflow._core.errors import AntFlowError, ItemCancelled
+from antflow._core.foreign import is_a
+from antflow._core.portable import Portable
 from antflow._core.snapshot import ErrorSummary, PipelineStats
 from antflow._core.type_variables import T
 
@@ -43,7 +46,7 @@ class Route:
 
 
 @dataclass(slots=True)
-class PipelineResult(Route, Generic[T]):
+class PipelineResult(Route, Portable, Generic[T]):
     """The outcome of one item.
 
     Attributes:
@@ -56,7 +59,15 @@ class PipelineResult(Route, Generic[T]):
         stage: Name of the stage it ended in.
         attempts: Tries that its last task there (under "per_stage": the stage) was given.
         input: The item as it was fed.
+
+    It can be pickled, whatever the error; not with an id, value, metadata or input that cannot be:
+    that is a `pickle.PicklingError` that names the item. A deep copy has the same error, and what
+    cannot be copied is the same object there.
     """
+
+    FOREIGN = ("id", "value", "metadata", "input")
+    ERRORS = ("error",)
+    MORE = ("branch", "children", "ending")
 
     id: Any
     value: T
@@ -78,7 +89,23 @@ class PipelineResult(Route, Generic[T]):
         if self.error is None:
             ending: Outcome = getattr(self, "ending", "completed")
             return ending
-        return "cancelled" if isinstance(self.error, ItemCancelled) else "failed"
+        return "cancelled" if is_a(self.error, ItemCancelled) else "failed"
+
+
+class ItemsFailed(ExceptionGroup[Exception]):
+    """The errors of all items that failed. It can be pickled, whatever errors they are."""
+
+    def derive(self, excs: Sequence[Exception], /) -> ItemsFailed:  # type: ignore[override]
+        """A group of some of the errors, as ``except*`` makes it."""
+        return ItemsFailed(self.message, excs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _failed_again, (self.message, [packed(error) for error in self.exceptions])
+
+
+def _failed_again(message: str, parcels: Sequence[Parcel]) -> ItemsFailed:
+    errors: list[Any] = [unpacked(parcel) for parcel in parcels]
+    return ItemsFailed(message, errors)
 
 
 class RunResults(list[PipelineResult[T]], Generic[T]):
@@ -137,15 +164,16 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         """Raise the errors of all failed items together.
 
         Raises:
-            ExceptionGroup: If an item failed; one exception per item kept in `failed`.
+            ExceptionGroup: If an item failed; one exception per item kept in `failed`. The group
+                can be pickled.
         """
         errors = [result.error for result in self.failed if result.error is not None]
         if self.stats.items_failed and not errors:  # failures were counted, not collected
-            raise ExceptionGroup(
+            raise ItemsFailed(
                 f"{self.stats.items_failed} items failed", [AntFlowError(str(self.summary))]
             )
         if errors:
-            raise ExceptionGroup(f"{len(errors)} items failed", errors)
+            raise ItemsFailed(f"{len(errors)} items failed", errors)
 
     def __repr__(self) -> str:
         stats = self.stats
@@ -158,10 +186,6 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         counts += [(name, count) for name, count in rarer.items() if count]
         texts = [f"{count:,} {name}".replace(",", " ") for name, count in counts]
         return f"<RunResults: {', '.join(texts)}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        everything = self.outcomes + self._children
-        return type(self), (everything, self.summary, self.stats, self.run_id, self.stopped_by)
 
 
 def _branch(result: PipelineResult[Any]) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from antflow._core.checks import (
     check_timeout,
     refusal,
 )
+from antflow._core.foreign import number
 from antflow._core.groups import matches
 from antflow._core.options import named_fields, named_options
 
@@ -288,11 +289,10 @@ def _takes_one(function: Callable[..., Any]) -> bool:
 
 def _seconds(answer: Any, name: str) -> float:
     """What a wait function answered, if it is seconds that can be waited."""
-    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
-        check_seconds(ValueError, name, answer)
-        return float(answer)
-    if inspect.iscoroutine(answer):
-        answer.close()
+    seconds = number(answer)
+    if seconds is not None:
+        check_seconds(ValueError, name, seconds)
+        return float(seconds)
     raise refusal(TypeError, name, answer, "must be a number of seconds")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from antflow._core.durations import Durations
 from antflow._core.ledger import WaitReason
+from antflow._core.portable import Portable
 
 WorkerStatus = Literal["idle", "busy"]
 """Whether a worker has an item."""
@@ -23,7 +24,7 @@ Not begun · at work · paused · input ended · shutting down · being cancelle
 
 
 @dataclass(slots=True)
-class WorkerState:
+class WorkerState(Portable):
     """What one worker does at this moment.
 
     Attributes:
@@ -41,6 +42,8 @@ class WorkerState:
         batch_size: How many items it has.
         attempt: Which try of the item this is, from 1; 0 while it has none.
     """
+
+    FOREIGN = ("current_item_id",)
 
     worker_name: str
     stage: str
@@ -200,7 +203,7 @@ class PipelineStats:
 
 
 @dataclass(slots=True)
-class FailedItem:
+class FailedItem(Portable):
     """An item that failed for good.
 
     Attributes:
@@ -211,6 +214,8 @@ class FailedItem:
         attempts: How many tries the task (or stage) was given.
         timestamp: When, in Unix seconds.
     """
+
+    FOREIGN = ("item_id",)
 
     item_id: Any
     error: str
@@ -248,7 +253,7 @@ class ErrorSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class LoopStall:
+class LoopStall(Portable):
     """Something blocked the event loop: nothing else could go on meanwhile.
 
     Attributes:
@@ -262,6 +267,8 @@ class LoopStall:
             is in there; the name of a task that is not made of Python; "" if it could not be seen.
         line: The line of source there: ``"time.sleep(1)"``; "" if it could not be read.
     """
+
+    FOREIGN = ("item_id",)
 
     seconds: float
     timestamp: float

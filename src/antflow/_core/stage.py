@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Unpack, overload
 
 from antflow._core.errors import RetryAfter, StageValidationError
+from antflow._core.foreign import attribute, is_a, type_name
 from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
 from antflow._core.options import named_fields
@@ -342,8 +343,8 @@ def task_name(task: TaskFunc) -> str:
     """The name a task is shown under: its function's name, or its class's."""
     while isinstance(task, partial):
         task = task.func
-    name = getattr(task, "__name__", None)
-    return name if isinstance(name, str) else type(task).__name__
+    name = attribute(task, "__name__")
+    return str.__str__(name) if is_a(name, str) else type_name(task)
 
 
 def capacity(stage: Stage) -> int | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from antflow._core.foreign import asked, attribute, is_a, members_of, type_name
+
 ESCAPE_SEQUENCES = re.compile(
     r"""
       \x1b \[ [0-?]* [ -/]* [@-~]                # CSI … final byte
@@ -27,19 +29,18 @@ character never stays in any case.
 
 def safe_str(value: object) -> str:
     """``str(value)`` as a plain string, or a placeholder where that raises."""
-    try:
-        return str.__str__(str(value))  # str() may answer with a subclass that has its own ideas
-    except Exception:
-        return f"<{type(value).__name__}: str() failed>"
+    text = asked(str, value, instead=None)
+    if text is None:
+        return f"<{type_name(value)}: str() failed>"
+    return str.__str__(text)  # str() may answer with a subclass that has its own ideas
 
 
 def safe_repr(value: object, limit: int = 80) -> str:
     """``repr(value)`` cut at ``limit`` characters, or a placeholder where that raises."""
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"<{type(value).__name__}: repr() failed>"
-    return cut(text, limit)
+    text = asked(repr, value, instead=None)
+    if text is None:
+        text = f"<{type_name(value)}: repr() failed>"
+    return cut(str.__str__(text), limit)
 
 
 def cut(text: str, limit: int) -> str:
@@ -71,11 +72,11 @@ def error_type_name(error: BaseException) -> str:
     The class name; for an exception group also the names of what is in it, as
     ``ExceptionGroup[KeyError, ValueError]``; for a `TaskFailedError` the name of what was raised.
     """
-    original = getattr(error, "original_exception", None)
-    if isinstance(original, BaseException) and getattr(error, "stands_for_original", True):
-        return type(original).__name__
-    name = type(error).__name__
-    if isinstance(error, BaseExceptionGroup):
+    original = attribute(error, "original_exception")
+    if is_a(original, BaseException) and attribute(error, "stands_for_original", True) is True:
+        return type_name(original)
+    name = type_name(error)
+    if is_a(error, BaseExceptionGroup):
         leaves = sorted(_leaf_names(error))
         shown = ", ".join(leaves[:5]) + (", …" if len(leaves) > 5 else "")
         return f"{name}[{shown}]"
@@ -84,9 +85,9 @@ def error_type_name(error: BaseException) -> str:
 
 def _leaf_names(group: BaseExceptionGroup[BaseException]) -> set[str]:
     names: set[str] = set()
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
+    for error in members_of(group):
+        if is_a(error, BaseExceptionGroup):
             names |= _leaf_names(error)
         else:
-            names.add(type(error).__name__)
+            names.add(type_name(error))
     return names

@@ -11,7 +11,8 @@
                    │                  RETRYING ── cancelled ──▶ settled
                    └ skipped: on to the next stage, or settled at the last one
 
-`LEGAL` says what may follow what; the tests hold every recorded transition to it.
+An item in a queue may be cancelled too, and one that could not be read fails there. `LEGAL` says
+what may follow what; the tests hold every recorded transition to it.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ LEGAL: dict[tuple[State, Kind], State] = {
     (State.NEW, Kind.EMITTED): State.QUEUED,
     (State.QUEUED, Kind.STARTED): State.IN_PROGRESS,
     (State.QUEUED, Kind.SKIPPED): State.QUEUED,
+    (State.QUEUED, Kind.FAILED): State.SETTLED,
     (State.QUEUED, Kind.CANCELLED): State.SETTLED,
     (State.IN_PROGRESS, Kind.COMPLETED): State.QUEUED,
     (State.IN_PROGRESS, Kind.RETRYING): State.RETRYING,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     # A default lets a bare `Stage` stand in an annotation. Python itself has them from 3.13 on.
     import typing_extensions
+    from typing_extensions import TypeIs as TypeIs
 
     T = typing_extensions.TypeVar("T", default=Any)
     # `In` is covariant so that a list of different stages is one of Stage[object, object].

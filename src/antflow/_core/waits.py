@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Generator
 from typing import Any
 
+from antflow._core.foreign import asked, attribute
+
 Wait = Awaitable[None] | None
 """``None``, or something the worker has to await before it goes on with the item."""
 
 
 def discard(wait: object) -> None:
     """Let go of something that is not going to be awaited."""
-    close = getattr(wait, "close", None)
+    close = attribute(wait, "close")
     if close is not None:
-        close()
+        asked(close, instead=None)
 
 
 def both(first: Wait, second: Wait) -> Wait:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
+from antflow._core.foreign import is_a, set_cause
 from antflow._core.groups import is_all_drops, leaves
 from antflow._core.ledger import WorkerBook
 from antflow._core.limit import Limit
 from antflow._core.stage import retry_policy, task_name
-from antflow._core.text import safe_repr
+from antflow._core.text import safe_repr, safe_str
 from antflow._core.waits import Wait
 from antflow._engine.calls import Call, calls_of
+from antflow._engine.contexts import around
 from antflow._engine.expansion import is_drop
 from antflow._engine.limits import Admission
 from antflow._engine.time_limit import time_limit
@@ -113,10 +114,10 @@ class Attempt:
 
     # Inside
 
-    @asynccontextmanager
+    @around
     async def _guard(
         self, value: Any, worker: WorkerBook, envelopes: Sequence[Envelope]
-    ) -> AsyncIterator[None]:
+    ) -> AsyncGenerator[None, None]:
         """Within the limits, and before the first of the items' deadlines."""
         if worker.limited_calls:  # of a try before, of the same items
             worker.forget_calls(self._now())
@@ -176,7 +177,7 @@ class Attempt:
             answers |= {
                 envelope: value
                 for envelope, value in zip(inside, values, strict=True)
-                if isinstance(value, Exception) or is_drop(value)
+                if is_a(value, Exception) or is_drop(value)
             }
             values = [v for e, v in zip(inside, values, strict=True) if e not in answers]
             inside = [envelope for envelope in inside if envelope not in answers]
@@ -219,7 +220,7 @@ class Attempt:
     ) -> None:
         failures = [error] * len(envelopes)
         if answers is not None and self._stage.description.batch is not None:
-            failures = [answer if isinstance(answer, Exception) else None for answer in answers]
+            failures = [answer if is_a(answer, Exception) else None for answer in answers]
         # What follows is decided for all before any of it is told: a hold begins with that.
         kinds: list[TaskEventType] = [
             self._kind_of_end(envelope, worker, failure, len(envelopes) > 1 and error is not None)
@@ -262,7 +263,7 @@ def failure_of(error: BaseException, name: str) -> Exception:
     Raises:
         BaseException: A group with something in it that ends a program.
     """
-    if isinstance(error, asyncio.CancelledError):
+    if is_a(error, asyncio.CancelledError):
         failure = TaskFailedError(name, error)
         failure.__cause__ = error
         return failure
@@ -281,19 +282,19 @@ def group_failure(error: BaseException, name: str) -> Exception | None:
         The group if it is an ordinary exception, else an `ExceptionGroup` caused by it; ``None``:
         it is not a group, or has something in it that ends a program.
     """
-    if isinstance(error, ExceptionGroup):
+    if is_a(error, ExceptionGroup):
         return error
-    if not isinstance(error, BaseExceptionGroup):
+    if not is_a(error, BaseExceptionGroup):
         return None
     failures = [
-        TaskFailedError(name, leaf) if isinstance(leaf, asyncio.CancelledError) else leaf
+        TaskFailedError(name, leaf) if is_a(leaf, asyncio.CancelledError) else leaf
         for leaf in leaves(error)
     ]
-    ordinary = [failure for failure in failures if isinstance(failure, Exception)]
+    ordinary = [failure for failure in failures if is_a(failure, Exception)]
     if len(ordinary) < len(failures):
         return None
-    failure = ExceptionGroup(error.message, ordinary)
-    failure.__cause__ = error
+    failure = ExceptionGroup(safe_str(error.message), ordinary)
+    set_cause(failure, error)
     return failure
 
 
@@ -308,19 +309,20 @@ async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
     """What a task makes of a batch: a list of as many answers as it is given values."""
     expected = len(values)
     returned = await call(values)
-    if isinstance(returned, (str, bytes)) or not isinstance(returned, Sequence):
+    if is_a(returned, (str, bytes)) or not is_a(returned, Sequence):
         raise TypeError(
             f"task {name} returned {safe_repr(returned)} for a batch: must be a list with one "
             f"answer for each of the {expected} values"
         )
-    if len(returned) != expected:
-        raise ValueError(f"task {name} returned {len(returned)} answers for {expected} values")
-    return [_answer(answer, name) for answer in returned]
+    answers = [_answer(answer, name) for answer in returned]
+    if len(answers) != expected:
+        raise ValueError(f"task {name} returned {len(answers)} answers for {expected} values")
+    return answers
 
 
 def _answer(answer: Answer, name: str) -> Answer:
-    if isinstance(answer, asyncio.CancelledError):
+    if is_a(answer, asyncio.CancelledError):
         return TaskFailedError(name, answer)
-    if isinstance(answer, BaseExceptionGroup):
+    if is_a(answer, BaseExceptionGroup):
         return group_failure(answer, name) or answer
     return answer

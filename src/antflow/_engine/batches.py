@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from antflow._core.envelope import Envelope
+from antflow._core.foreign import is_a
 from antflow._core.groups import is_all_drops
 from antflow._core.ledger import WorkerBook
 from antflow._engine.attempt import Answer
@@ -146,7 +147,7 @@ class Batches:
             self._put_back(waiting)
             for envelope in begun:
                 stage.endings.give_up(envelope, worker)
-            if isinstance(error, (Exception, asyncio.CancelledError, GeneratorExit)):
+            if is_a(error, (Exception, asyncio.CancelledError, GeneratorExit)):
                 raise
             stage.run.fail(error)  # why: it ends the run, in order; see `Endings.interrupt`
         finally:
@@ -155,7 +156,7 @@ class Batches:
     def _begin_holds(self, pairs: Sequence[tuple[Envelope, Answer]], worker: WorkerBook) -> None:
         """Have those held who share the limits, before anything is waited for."""
         for envelope, answer in pairs:
-            if isinstance(answer, Exception) and not is_all_drops(answer):
+            if is_a(answer, Exception) and not is_all_drops(answer):
                 self._stage.endings.will_try_again(envelope, answer, worker.task or "")
 
     async def _answers(self, group: Sequence[Envelope], worker: WorkerBook) -> list[Answer]:
@@ -189,8 +190,8 @@ def _in_order(
     Who is to be tried again at once goes before who was put there earlier.
     """
     pairs = list(zip(group, answers, strict=True))
-    failed = [pair for pair in pairs if isinstance(pair[1], Exception)]
-    return [pair for pair in pairs if not isinstance(pair[1], Exception)] + failed[::-1]
+    failed = [pair for pair in pairs if is_a(pair[1], Exception)]
+    return [pair for pair in pairs if not is_a(pair[1], Exception)] + failed[::-1]
 
 
 def _groups(gathered: Sequence[Envelope], stage: StageRun) -> list[list[Envelope]]:

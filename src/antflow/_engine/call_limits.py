@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from antflow._core.checks import check_seconds
 from antflow._core.limit import Limit
+from antflow._core.log import warn
 from antflow._core.options import named_options
 from antflow._core.stage import Stage
 from antflow._core.text import clean
 from antflow._engine.current import current_seat
 from antflow._engine.limits import Admission, held_by_limit
-
-logger = logging.getLogger("antflow")
 
 ROUNDING = 1e-9
 """What a bucket that is full may lack of a whole number."""
@@ -46,7 +44,7 @@ class CallLimits:
             if gate is not None:
                 gate.close()
         if self.rate is not None and not self.rate_was_entered:
-            logger.warning(
+            warn(
                 "stage %s has call_rate=%s, but its tasks never entered rate_limit()",
                 clean(self._stage.name),
                 self._stage.call_rate,

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from antflow._core.foreign import is_a
 from antflow._core.limit import Limit
 from antflow._core.stage import TaskFunc, attempt_timeout, task_name
 from antflow._core.stage_checks import is_generator
@@ -75,9 +76,9 @@ async def _generator(task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
 
 
 def _unpacked(call: Callable[..., Awaitable[Any]], value: Any, **resources: Any) -> Awaitable[Any]:
-    if isinstance(value, dict):
+    if is_a(value, dict):
         return call(**value, **resources)
-    if isinstance(value, (list, tuple)):
+    if is_a(value, (list, tuple)):
         return call(*value, **resources)
     return call(value, **resources)
 

@@ -29,10 +29,10 @@ from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from antflow._core.error_copies import Failure, copied
 from antflow._core.errors import PipelineError
 from antflow._core.stage import task_name
 from antflow._core.text import clean, safe_str
-from antflow._engine.child_errors import Failure, copied
 from antflow._engine.child_main import (
     NAME_PREFIX,
     NOTHING,

@@ -32,8 +32,8 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from antflow._core.error_copies import Failure, in_parts, in_words
 from antflow._core.text import safe_str
-from antflow._engine.child_errors import Failure, in_parts, in_words
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -243,7 +243,7 @@ def _answer(
         _enter(factories, values, resources)
         return _packed(name, function(*args, **kwargs, **values))
     except BaseException as error:  # why: the parent is the one to judge it
-        return in_parts(error), in_words(error)
+        return in_parts(error), in_words(error, own_frames=1)
 
 
 def _enter(
@@ -264,7 +264,7 @@ def _left(resources: ExitStack) -> Failure | None:
     try:
         resources.close()
     except BaseException as error:  # why: it is on its way out; the parent logs it
-        return in_words(error)
+        return in_words(error, own_frames=1)
     return None
 
 

@@ -7,22 +7,22 @@ goes next. What was recorded is always put, also when the worker is cancelled be
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable
-from inspect import isawaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from antflow._core.envelope import UNTRIED, Envelope
 from antflow._core.errors import Drop, ItemCancelled
+from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.groups import is_all_drops
 from antflow._core.ledger import WorkerBook
+from antflow._core.log import warn
 from antflow._core.result import Outcome
 from antflow._core.stage import StageCallback, retry_policy
 from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
 from antflow._core.waits import Wait, discard
 from antflow._engine.attempt import Answer, group_failure
-from antflow._engine.expansion import ENDS_HERE, Expanded, is_drop
+from antflow._engine.expansion import Expanded, is_drop
 from antflow._engine.limits import slots_given_back
 from antflow._engine.tracebacks import call_apart, trimmed
 from antflow._engine.verdicts import Judge, Verdict
@@ -30,13 +30,8 @@ from antflow._engine.verdicts import Judge, Verdict
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
 
-logger = logging.getLogger("antflow")
-
 LONGEST_ERROR = 1000
 """Characters of an error's text in the log; the item's result has all of it."""
-
-MOST_TYPES = 1000
-"""Types remembered: who makes a type for each item must not fill the memory with them."""
 
 
 class Endings:
@@ -44,10 +39,6 @@ class Endings:
 
     Args:
         stage: The stage.
-
-    Attributes:
-        plain_types: Types of answers with which no item ends, as far as they have been seen: asked
-            of each answer, it costs a quarter of an ``isinstance``.
     """
 
     def __init__(self, stage: StageRun) -> None:
@@ -58,7 +49,6 @@ class Endings:
         self._policy = retry_policy(stage.description)
         self._judge = Judge(stage)
         self._now = stage.run.timers.now
-        self.plain_types: set[type] = set()
 
     # Through
 
@@ -84,7 +74,7 @@ class Endings:
         assert skip_if is not None
         try:
             answer: Any = call_apart(skip_if, envelope.value)
-            if isawaitable(answer):
+            if is_awaitable(answer):
                 answer = await answer
             passes = bool(answer)
         except Exception as error:
@@ -109,28 +99,26 @@ class Endings:
 
     async def ends_here(self, envelope: Envelope, worker: WorkerBook, answer: Answer) -> bool:
         """Whether an answer with a type of `ENDS_HERE` ended the item's way, as it was told."""
-        if isinstance(answer, CoroutineType):
+        if is_a(answer, CoroutineType):
             answer.close()
             forgotten = TypeError(f"task {worker.task} returned a coroutine: is an await missing?")
             await self.tried_in_vain(envelope, worker, forgotten)
-        elif isinstance(answer, Expanded) or is_drop(answer):
+        elif is_a(answer, Expanded) or is_drop(answer):
             await self.answered(envelope, worker, answer)
         else:
-            if not isinstance(answer, ENDS_HERE) and len(self.plain_types) < MOST_TYPES:
-                self.plain_types.add(type(answer))
-            return False
+            return False  # a class, and not `Drop`
         await self._give_way(worker)
         return True
 
     async def answered(self, envelope: Envelope, worker: WorkerBook, answer: Answer) -> None:
         """A try ended with an answer: a value, `Drop`, `Expanded`, or an exception of a batch."""
-        if isinstance(answer, Expanded):
+        if is_a(answer, Expanded):
             wait = self._recorder.expanded(envelope, worker, answer.children, self._now())
             await self._end(envelope, worker, "expanded", wait)
         elif is_drop(answer):
             wait = self._recorder.dropped(envelope, worker, self._now())
             await self._end(envelope, worker, "dropped", wait)
-        elif self._options.batch is not None and isinstance(answer, Exception):
+        elif self._options.batch is not None and is_a(answer, Exception):
             await self.tried_in_vain(envelope, worker, answer)
         else:
             wait = self._recorder.completed_in_batch(envelope, worker, answer, self._now())
@@ -238,9 +226,28 @@ class Endings:
         if retries.is_full:
             await self._wait_for(worker, "retries", retries.room())
 
-    async def _fail(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
+    async def fail_unread(self, envelope: Envelope) -> None:
+        """Settle as failed an item that was taken in and could not be read."""
+        error = envelope.error
+        assert error is not None
+        with self._run.delivery():
+            wait = self._record_failure(envelope, None, error)
+            room = self._run.settle(envelope, error)
+            try:
+                callback = self._options.on_failure
+                await self._tell(
+                    None, wait, "on_failure", callback, envelope, error, envelope.value
+                )
+            except BaseException:
+                discard(room)
+                raise
+            await self._room(None, room)
+
+    def _record_failure(
+        self, envelope: Envelope, worker: WorkerBook | None, error: Exception
+    ) -> Wait:
         wait = self._recorder.failed(envelope, worker, error, self._now())
-        logger.warning(
+        warn(
             "item %s failed in stage %s after %d %s: %s: %s",
             clean(safe_repr(envelope.id)),
             clean(self._stage.name),
@@ -249,6 +256,10 @@ class Endings:
             error_type_name(error),
             clean(cut(safe_str(error), LONGEST_ERROR)),
         )
+        return wait
+
+    async def _fail(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
+        wait = self._record_failure(envelope, worker, error)
         try:
             callback = self._options.on_failure
             await self._tell(worker, wait, "on_failure", callback, envelope, error, envelope.value)
@@ -298,7 +309,7 @@ class Endings:
         """
         self.give_up(envelope, worker)
         self._run.fail(error)
-        if isinstance(error, GeneratorExit):
+        if is_a(error, GeneratorExit):
             raise error
 
     def give_up(self, envelope: Envelope, worker: WorkerBook | None) -> Wait:
@@ -349,8 +360,12 @@ class Endings:
         if self._now() >= self._run.turn_ends:
             await self._stage.give_way(worker)
 
-    async def _room(self, worker: WorkerBook, room: Wait) -> None:
-        if room is not None:
+    async def _room(self, worker: WorkerBook | None, room: Wait) -> None:
+        if room is None:
+            return
+        if worker is None:
+            await room
+        else:
             await self._wait_for(worker, "room", room)
 
     async def _wait_for(self, worker: WorkerBook, reason: Any, wait: Awaitable[Any]) -> None:
@@ -360,14 +375,14 @@ class Endings:
         finally:
             worker.wait_ends(self._now())
 
-    async def _hear_out(self, worker: WorkerBook, wait: Wait) -> None:
+    async def _hear_out(self, worker: WorkerBook | None, wait: Wait) -> None:
         """Wait for the observers; the run does not end meanwhile."""
         with self._run.delivery():
             await self._room(worker, wait)
 
     async def _tell(
         self,
-        worker: WorkerBook,
+        worker: WorkerBook | None,
         wait: Wait,
         name: str,
         callback: StageCallback | None,
@@ -378,19 +393,19 @@ class Endings:
         """Wait for the observers, then call ``callback(id, subject, payload)``."""
         try:
             # A request to cancel that the try has left must not hit those who are told of it.
-            await self._stage.absorb_cancel(worker)
+            if worker is not None:
+                await self._stage.absorb_cancel(worker)
         except BaseException:
             discard(wait)
             raise
         with self._run.delivery():
             await self._hear_out(worker, wait)
             if callback is not None:
-                payload = {
-                    "id": envelope.id,
-                    "value": value,
-                    "_sequence_id": envelope.sequence_id,
-                    **envelope.metadata,
-                }
                 label = f"{name} of stage {self._stage.name}"
-                told = self._run.guard.call(label, callback, envelope.id, subject, payload)
+                told = self._run.guard.call(label, _call_back, callback, envelope, subject, value)
                 await self._room(worker, told)
+
+
+def _call_back(callback: StageCallback, envelope: Envelope, subject: Any, value: Any) -> Any:
+    own = {"id": envelope.id, "value": value, "_sequence_id": envelope.sequence_id}
+    return callback(envelope.id, subject, {**own, **envelope.metadata})

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop
+from antflow._core.foreign import attribute, is_a
 from antflow._core.ledger import WorkerBook
 from antflow._core.text import safe_repr
 from antflow._engine.current import seat_here
@@ -49,7 +50,8 @@ class Expanded:
 
 
 ENDS_HERE = (Drop, type, Expanded, CoroutineType)
-"""The types of answers with which an item may end in a stage that is not the last."""
+"""The types of answers with which an item may end. None of them has a metaclass of the user's, so
+``issubclass(type(answer), ENDS_HERE)`` runs none of their code."""
 
 
 async def expand(
@@ -105,7 +107,7 @@ async def _in_turn(stage: StageRun, envelope: Envelope, worker: WorkerBook) -> N
 
 def is_drop(value: Any) -> bool:
     """Whether a task's answer is `Drop`, the class or an instance of it."""
-    return value is Drop or isinstance(value, Drop)
+    return value is Drop or is_a(value, Drop)
 
 
 async def _taken(stage: StageRun, source: IterableSource) -> list[Any]:
@@ -117,20 +119,20 @@ async def _taken(stage: StageRun, source: IterableSource) -> list[Any]:
 
 async def _each(stage: StageRun, values: Any) -> AsyncGenerator[Iterable[Any], None]:
     """The values, some at a time, as an async generator of lists."""
-    if isinstance(values, AsyncIterable):
+    if is_a(values, AsyncIterable):
         try:
             async for value in values:
                 yield [value]
                 value = None  # it may be long until the next one
         finally:
-            if (close := getattr(values, "aclose", None)) is not None:
+            if (close := attribute(values, "aclose")) is not None:
                 await close()
-    elif isinstance(values, (str, bytes, bytearray, Mapping)) or not isinstance(values, Iterable):
+    elif is_a(values, (str, bytes, bytearray, Mapping)) or not is_a(values, Iterable):
         raise TypeError(
             f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
             "iterable or async iterable of values, and no string or mapping"
         )
-    elif isinstance(values, Iterator):
+    elif is_a(values, Iterator):
         source = IterableSource(values, stage.run.timers.now)
         try:
             while chunk := await _taken(stage, source):

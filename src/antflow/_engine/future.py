@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import math
 from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import aclosing
@@ -19,6 +18,8 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from antflow._core.checks import check_callback, check_choice, refusal
+from antflow._core.foreign import is_a, traceback_of, with_traceback
+from antflow._core.log import warn
 from antflow._core.options import named_options
 from antflow._engine.channel import Channel
 from antflow._engine.iteration import END, NOTHING, Iteration
@@ -26,8 +27,6 @@ from antflow._engine.iteration import END, NOTHING, Iteration
 R = TypeVar("R")
 Outcome = tuple[Any, BaseException | None]
 """What a call returned, or what it raised."""
-
-logger = logging.getLogger("antflow")
 
 
 class WaitStrategy(Enum):
@@ -73,7 +72,9 @@ class AsyncFuture(Generic[R]):
         return self.result().__await__()
 
     def __repr__(self) -> str:
-        state = "pending" if not self._is_done else "failed" if self._error else "completed"
+        state = (
+            "pending" if not self._is_done else "failed" if self._error is not None else "completed"
+        )
         return f"<AsyncFuture {self.sequence_id}: {'cancelled' if self._is_cancelled else state}>"
 
     @named_options
@@ -182,7 +183,7 @@ class AsyncFuture(Generic[R]):
     def _outcome(self) -> R:
         if self._error is not None:
             # Raised as often as somebody asks, its traceback would grow each time.
-            raise self._error.with_traceback(self._traceback)
+            raise with_traceback(self._error, self._traceback)
         return cast("R", self._result)
 
     def _cancel(self, error: BaseException) -> bool:
@@ -201,8 +202,8 @@ class AsyncFuture(Generic[R]):
         self._result = result
         self._error = error
         if error is not None:
-            self._traceback = error.__traceback__
-            self._is_cancelled |= isinstance(error, asyncio.CancelledError)
+            self._traceback = traceback_of(error)
+            self._is_cancelled |= is_a(error, asyncio.CancelledError)
         watchers, self._watchers = self._watchers, {}
         for watcher in watchers:
             watcher(self)
@@ -211,8 +212,8 @@ class AsyncFuture(Generic[R]):
 def _call_back(fn: Callable[[AsyncFuture[R]], object], future: AsyncFuture[R]) -> None:
     try:
         fn(future)
-    except Exception:
-        logger.warning("a done callback of an AsyncFuture raised", exc_info=True)
+    except Exception as error:
+        warn("a done callback of an AsyncFuture raised", error=error)
 
 
 def as_completed(

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
-from antflow._core.errors import DuplicateItemError, PipelineError
+from antflow._core.errors import DuplicateItemError, PipelineError, TaskFailedError
+from antflow._core.foreign import asked, is_hashable, key_of
+from antflow._core.log import warn
 from antflow._core.result import PipelineResult
 from antflow._core.text import clean, safe_repr, safe_str
 from antflow._core.waits import Wait, discard
 from antflow._engine.source import IterableSource
+from antflow._engine.tracebacks import trimmed
 
 if TYPE_CHECKING:
     from antflow._engine.run import Run
-
-logger = logging.getLogger("antflow")
 
 Duplicates = Literal["number", "error", "skip"]
 
@@ -65,6 +66,8 @@ class Intake:
         self.source: IterableSource | None = None
         self._is_pulling = False
         self._announced: dict[int, Sequence[Envelope]] = {}
+        self._unread: deque[Envelope] = deque()
+        self._failing: asyncio.Task[None] | None = None
         self._is_sealed = False
         self.ended_mono: float | None = None
         self.is_closed = False
@@ -141,7 +144,8 @@ class Intake:
 
         A dict with an ``"id"`` brings its own; its value is its ``"value"`` or the whole dict, and
         its other keys are its metadata. All others, and those whose id is ``None``, get a running
-        number, which counts every item.
+        number, which counts every item. A dict that raises when it is read gets one too, and what
+        it raised as its ``error``.
         """
         envelopes: list[Envelope] = []
         given, next_id, seq = self._given, self._next_id, self._seq
@@ -149,11 +153,10 @@ class Intake:
         streak: tuple[int, int] | None = None  # numbers in a row that became ids
         for raw in raws:
             number = next_id()
-            value, metadata, own_id = raw, {}, None
-            if isinstance(raw, dict) and "id" in raw:
-                metadata = dict(raw)
-                own_id = metadata.pop("id")
-                value = metadata.pop("value", raw)
+            value, own_id, error = raw, None, None
+            metadata: dict[Any, Any] = {}
+            if issubclass(type(raw), dict):
+                value, metadata, own_id, error = _read(raw)
             if own_id is not None:
                 self._note_numbers(streak)
                 streak = None
@@ -175,7 +178,10 @@ class Intake:
                 else:  # another run of the pipeline took some
                     self._note_numbers(streak)
                     streak = (number, number)
-            envelopes.append(Envelope(seq, item_id, value, metadata, raw, priority, stage))
+            envelope = Envelope(seq, item_id, value, metadata, raw, priority, stage)
+            if error is not None:
+                envelope.error = error
+            envelopes.append(envelope)
             seq += 1
         self._note_numbers(streak)
         self._seq = seq
@@ -203,7 +209,7 @@ class Intake:
         item_id = self._hashable(wanted)
         if self._is_taken(item_id):
             return self._apart(item_id)
-        self._given.add(item_id)
+        self._given.add(key_of(item_id))
         return item_id
 
     def admit(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
@@ -215,11 +221,13 @@ class Intake:
         if self._run.store is not None:
             return self._admit_slowly(envelopes, stage)
         wait = self._record(envelopes, stage)
-        return None if wait is None else self._put_after(wait, envelopes, stage)
+        if wait is None:
+            return self._until_unread_have_failed() if self._unread else None
+        return self._put_after(wait, envelopes, stage)
 
     def release(self, item_id: Any) -> None:
         """An item left the run: its id may come again."""
-        self._given.discard(item_id)
+        self._given.discard(key_of(item_id))
 
     def seal(self) -> list[Envelope]:
         """Let nothing enter any more, not even what waits to be admitted; for the end of a run.
@@ -229,7 +237,9 @@ class Intake:
         """
         self._is_sealed = True
         envelopes = [envelope for batch in self._announced.values() for envelope in batch]
+        envelopes += self._unread
         self._announced.clear()
+        self._unread.clear()
         return envelopes
 
     async def _admit_slowly(self, envelopes: Sequence[Envelope], stage: int) -> None:
@@ -251,6 +261,7 @@ class Intake:
             raise PipelineError("the run ended before the items were admitted")
         if (wait := self._record(envelopes, stage)) is not None:
             await self._put_after(wait, envelopes, stage)
+        await self._until_unread_have_failed()
 
     def _record(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items and, if nobody has to be waited for, put them."""
@@ -273,11 +284,28 @@ class Intake:
         finally:  # also when cancelled meanwhile: they were recorded, so they must be put
             if self._announced.pop(key, None) is not None:
                 self._put(envelopes, stage)
+        await self._until_unread_have_failed()
 
     def _put(self, envelopes: Sequence[Envelope], stage: int) -> None:
         channel = self._run.stages[stage].channel
         for envelope in envelopes:
-            channel.put(envelope, envelope.priority)
+            if envelope.error is None:
+                channel.put(envelope, envelope.priority)
+            else:
+                self._unread.append(envelope)
+        if self._unread and (self._failing is None or self._failing.done()):
+            # With a task of its own: whoever feeds may be dismissed before all is told.
+            self._failing = self._run.spawn(self._fail_unread(), "unread items")
+
+    async def _fail_unread(self) -> None:
+        while self._unread:
+            envelope = self._unread.popleft()
+            await self._run.stages[envelope.position].endings.fail_unread(envelope)
+
+    async def _until_unread_have_failed(self) -> None:
+        failing = self._failing
+        if failing is not None and failing is not asyncio.current_task():
+            await asyncio.wait([failing])
 
     # Identity
 
@@ -293,24 +321,23 @@ class Intake:
         return self.free_id(item_id)
 
     def _hashable(self, given: Any) -> Any:
-        """An id that can be looked up: what cannot be hashed or compared goes by its text."""
-        try:
-            self._is_taken(given)
-        except Exception:
-            return safe_str(given)
-        return given
+        """An id that can be a key: what cannot be hashed goes by its text."""
+        return given if is_hashable(given) else safe_str(given)
 
     def _is_taken(self, item_id: Any) -> bool:
-        if item_id in self._given:
+        if key_of(item_id) in self._given:
             return True
-        if not self._numbers:
-            return False
-        try:  # 3, 3.0 and Decimal(3) are one key
-            index = bisect_right(self._numbers, (item_id, inf)) - 1
-            first, last = self._numbers[index]
-            return index >= 0 and bool(first <= item_id <= last and int(item_id) == item_id)
-        except Exception:
-            return False
+        return bool(self._numbers) and asked(self._is_number, item_id, instead=False)
+
+    def _is_number(self, item_id: Any) -> bool:
+        """Whether a running number that became an id is equal to this id: 3.0 and Decimal(3) to 3.
+
+        Raises:
+            Exception: It cannot be compared.
+        """
+        number = hash(item_id)  # what is equal has one hash, and a running number is its own
+        index = bisect_right(self._numbers, (number, inf)) - 1
+        return index >= 0 and number <= self._numbers[index][1] and bool(item_id == number)
 
     def _note_numbers(self, streak: tuple[int, int] | None) -> None:
         """Remember which running numbers became ids: most often one unbroken row.
@@ -332,14 +359,15 @@ class Intake:
     def _apart(self, item_id: Any) -> str:
         if not self._warned:
             self._warned = True
-            logger.warning(
+            warn(
                 "item id %s came twice in one run; the later one is renamed (more may follow)",
                 clean(safe_repr(item_id)),
             )
-        number = self._next_names.get(item_id, 2)
+        key = key_of(item_id)
+        number = self._next_names.get(key, 2)
         while (renamed := f"{safe_str(item_id)}#{number}") in self._given:
             number += 1
-        self._next_names[item_id] = number + 1
+        self._next_names[key] = number + 1
         if not self._run.keeps_results and len(self._next_names) > self._most_names():
             # Of an id that has left, the names may begin anew.
             names = self._next_names.items()
@@ -349,3 +377,20 @@ class Intake:
 
     def _most_names(self) -> int:
         return MOST_NAMES + 2 * len(self._given)  # so that looking through them is rare
+
+
+def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any], Any, Exception | None]:
+    """The value, metadata and id of a dict that was fed, and what it raised instead.
+
+    Its methods, and those of its keys, may be the user's own.
+    """
+    try:
+        if "id" not in raw:
+            return raw, {}, None, None
+        metadata = dict(raw)
+        own_id = metadata.pop("id")
+        return metadata.pop("value", raw), metadata, own_id, None
+    except Exception as error:
+        return raw, {}, None, trimmed(error)
+    except asyncio.CancelledError as error:  # its own: nobody can cancel a call that never awaits
+        return raw, {}, None, TaskFailedError("intake", error)

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
 from itertools import count
 from typing import Any
 
 from antflow._core.errors import PipelineError
 from antflow._core.limit import HeldPermit, Limit, current_permit
 from antflow._core.waits import Wait
+from antflow._engine.contexts import around
 from antflow._engine.current import current_run, seat_here
 from antflow._engine.turnstile import Clock, Line, Turnstile, call_in_loop, serve
 
@@ -263,8 +263,8 @@ async def held_by_limit(wait: Awaitable[None]) -> None:
         worker.call_goes_on(wait, now())
 
 
-@asynccontextmanager
-async def slots_given_back() -> AsyncIterator[None]:
+@around
+async def slots_given_back() -> AsyncGenerator[None, None]:
     """Inside, the running attempt has no slot of any limit: what it waits for may need one.
 
     Afterwards it has them again, also when the body raised: the task may go on. Only where the run

@@ -7,12 +7,12 @@ Each value that both use is a pair with the heartbeat that it is about, replaced
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from antflow._core.ledger import TimeKind
+from antflow._core.log import warn
 from antflow._core.snapshot import LoopHealth, LoopStall
 from antflow._core.text import clean, safe_repr
 from antflow._core.worker_time import book_stall, standing
@@ -22,8 +22,6 @@ from antflow._engine.whereabouts import Seat, Sight
 
 if TYPE_CHECKING:
     from antflow._engine.run import Run
-
-logger = logging.getLogger("antflow")
 
 WHAT_HELPS = "use an async call, or a plain function, which runs in a thread"
 
@@ -121,7 +119,7 @@ class LoopWatch:
         elif stall.stage:
             who = f" by stage {clean(stall.stage)}"
         line = f": {clean(stall.line)}" if stall.line else ""
-        logger.warning(
+        warn(
             "the event loop is blocked, for %.2f s so far,%s at %s%s; nothing else can go on "
             "meanwhile: %s",
             stall.seconds,

@@ -110,8 +110,8 @@ class ProcessSeat:
             WorkerLostError: The call cost `MOST_LOST` children. Another try would cost more.
             NoChild: No child can be started here: it is not about this call.
             TypeError: An argument or the result cannot be sent between processes.
-            BaseException: A copy of what the function raised, caused by a `ChildTraceback`. If it
-                cannot be copied, an exception of the same name with the same text.
+            BaseException: A copy of what the function raised, caused by an `OriginalTraceback`. If
+                it cannot be copied, a `StandInError` of the same name with the same text.
 
         Cancellation: the child is killed, with all that the function started in it.
         """

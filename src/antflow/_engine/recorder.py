@@ -279,9 +279,11 @@ class Recorder:
             return self._ended(Kind.RETRYING, envelope, worker, began, now, error, None)
         return None
 
-    def failed(self, envelope: Envelope, worker: WorkerBook, error: Exception, now: float) -> Wait:
-        """An item failed for good."""
-        began = worker.since
+    def failed(
+        self, envelope: Envelope, worker: WorkerBook | None, error: Exception, now: float
+    ) -> Wait:
+        """An item failed for good, in a worker's hands or as it was taken in."""
+        began = None if worker is None else worker.since
         self._book.failed_by(worker, envelope, now)
         self._failures.add(
             envelope.id,

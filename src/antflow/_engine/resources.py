@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from functools import partial
@@ -21,11 +20,11 @@ from types import TracebackType
 from typing import Any
 
 from antflow._core.errors import PipelineError
+from antflow._core.foreign import is_a, traceback_of, with_traceback
 from antflow._core.held_time import Alarm
+from antflow._core.log import warn
 from antflow._core.text import clean, safe_repr
 from antflow._engine.worker_thread import Outcome
-
-logger = logging.getLogger("antflow")
 
 LEAVE_SECONDS = 30.0
 """How long leaving one context manager may take, before it is cancelled."""
@@ -134,7 +133,7 @@ class Stay:
         if self._error is not None:
             self._exit = None
             # Each time from where it was raised: else it grows with everybody who is told.
-            raise self._error.with_traceback(self._traceback)
+            raise with_traceback(self._error, self._traceback)
         if not self._known.done():
             raise self._cancelled()
         return self._values
@@ -169,9 +168,9 @@ class Stay:
         await self._leave_all(cause)
         if not self._known.done():
             self._known.set_result(None)
-            if not self._waiting and not isinstance(cause, asyncio.CancelledError):
+            if not self._waiting and not is_a(cause, asyncio.CancelledError):
                 message = "the resources of %s cannot be entered"
-                logger.warning(message, self._name, exc_info=cause)
+                warn(message, self._name, error=cause)
 
     async def _enter_all(self, keeper: asyncio.Task[None]) -> None:
         for name, factory in self._factories.items():
@@ -210,12 +209,12 @@ class Stay:
 
     def _fail(self, cause: BaseException) -> None:
         self._error = cause
-        if isinstance(cause, asyncio.CancelledError):
+        if is_a(cause, asyncio.CancelledError):
             self._error = self._cancelled()
             self._error.__cause__ = cause
-        elif not isinstance(cause, Exception):
+        elif not is_a(cause, Exception):
             self._exit = cause
-        self._traceback = self._error.__traceback__
+        self._traceback = traceback_of(self._error)
 
     def _cancelled(self) -> PipelineError:
         return PipelineError(f"the resources of {self._name} were cancelled")
@@ -223,7 +222,7 @@ class Stay:
     # Leaving
 
     async def _leave_all(self, cause: BaseException | None) -> None:
-        details = (None,) * 3 if cause is None else (type(cause), cause, cause.__traceback__)
+        details = (None,) * 3 if cause is None else (type(cause), cause, traceback_of(cause))
         while self._leaves:
             name, leave = self._leaves.pop()
             limit = asyncio.timeout(None)
@@ -248,8 +247,8 @@ class Stay:
 
     def _report(self, name: str, error: BaseException, is_late: bool) -> None:
         what = f"took more than {LEAVE_SECONDS:g} s and was cancelled" if is_late else "failed"
-        logger.warning("leaving resource %s of %s %s", name, self._name, what, exc_info=error)
-        if not isinstance(error, (Exception, asyncio.CancelledError)):
+        warn("leaving resource %s of %s %s", name, self._name, what, error=error)
+        if not is_a(error, (Exception, asyncio.CancelledError)):
             self._exit = error
 
     # Threads

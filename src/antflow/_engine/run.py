@@ -7,16 +7,16 @@ and only then is the run over. Whoever waits for a run waits for that, however o
 cancelled; so nothing of a run is ever left behind.
 
 The `asyncio.Task` objects of a run are few: the supervisor; the workers; a *feeder*, where items
-are not pulled; a keeper for those resources that are entered and left together, and one more while
-a thread does that; at the end one that waits for observers, where somebody is to be told of items
-that no worker had. `Pipeline` adds one for a display, and looks after it. None belongs to an item;
-but a worker goes on in another one where an item left context variables behind.
+are not pulled; one that fails items which cannot be read, while there are any; a keeper for those
+resources that are entered and left together, and one more while a thread does that; at the end one
+that waits for observers, where somebody is to be told of items that no worker had. `Pipeline` adds
+one for a display, and looks after it. None belongs to an item; but a worker goes on in another one
+where an item left context variables behind.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import (
@@ -45,13 +45,16 @@ from antflow._core.errors import (
     WouldDeadlockError,
 )
 from antflow._core.failures import FailureBook
+from antflow._core.foreign import is_a, type_name
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.limit import current_permit
+from antflow._core.log import debug, warn
 from antflow._core.ports import Guard, Observer, Store, Timer
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage
+from antflow._core.text import safe_str
 from antflow._core.waits import Wait, discard
 from antflow._engine.clock import LoopTimers
 from antflow._engine.current import current_run, current_seat
@@ -67,8 +70,6 @@ from antflow._engine.stage_run import StageRun
 from antflow._engine.waiting import begin_task, outlast
 
 T = TypeVar("T")
-
-logger = logging.getLogger("antflow")
 
 LONGEST_TURN = 0.005
 """Seconds that tasks which never suspend may hold the event loop, all workers together."""
@@ -411,14 +412,14 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """Something broke that no item can answer for: cancel, and let ``error`` come out."""
-        if self.error is None or not isinstance(error, Exception):
+        if self.error is None or not is_a(error, Exception):
             self.error = error
         self.cancel()
 
     def crash(self, error: BaseException, where: str = "the engine") -> None:
         """A fault of the library itself: end the run, loudly."""
-        if isinstance(error, Exception):
-            broken = InternalError(f"{where} crashed: {type(error).__name__}: {error}")
+        if is_a(error, Exception):
+            broken = InternalError(f"{where} crashed: {type_name(error)}: {safe_str(error)}")
             broken.__cause__ = error
             error = broken
         self.fail(error)  # KeyboardInterrupt and its like are nobody's fault
@@ -515,8 +516,8 @@ class Run:
             began = self.timers.now()
             try:
                 self._total = length()
-            except (Exception, asyncio.CancelledError):
-                logger.debug("len(items) failed: how many there are is not known", exc_info=True)
+            except (Exception, asyncio.CancelledError) as error:
+                debug("len(items) failed: how many there are is not known", error=error)
             finally:
                 self.timers.held.seconds += self.timers.now() - began
         return self._total
@@ -571,12 +572,12 @@ class Run:
         """What the first stage's channel asks for more."""
         return (lambda: self.intake.is_hungry) if stage == 0 else None
 
-    def spawn(self, worker: Coroutine[Any, Any, None], name: str) -> None:
-        """Start a worker."""
+    def spawn(self, worker: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+        """Start a worker, or nothing while the run is ending."""
         if self._finishing.done():  # a bell that rang while the run was ending
             worker.close()
-            return
-        self.create_task(worker, name)
+            return None
+        return self.create_task(worker, name)
 
     def create_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Start a task that belongs to the run: the run ends when it has ended."""
@@ -695,8 +696,8 @@ class Run:
             elif (close := getattr(items, "aclose", None)) is not None:
                 async with asyncio.timeout(SLOWEST_CLOSE):
                     await close()
-        except (Exception, asyncio.CancelledError):
-            logger.warning(CLEAN_UP_FAILED, exc_info=True)
+        except (Exception, asyncio.CancelledError) as error:
+            warn(CLEAN_UP_FAILED, error=error)
 
     def _close_source(self) -> None:
         if self._feeder is not None:
@@ -706,14 +707,14 @@ class Run:
         if isinstance(source, IterableSource):
             try:
                 self.sources.step(source.items, source.close)
-            except (Exception, asyncio.CancelledError):
-                logger.warning(CLEAN_UP_FAILED, exc_info=True)
+            except (Exception, asyncio.CancelledError) as error:
+                warn(CLEAN_UP_FAILED, error=error)
 
     def _check_open(self) -> None:
         if self.intake.is_closed or (self.intake.has_ended and not self.contains_caller):
             why = self.how_stopped if self._is_stopping else "joined, or its input has ended"
             if self.error is not None:
-                why = f"stopped by {type(self.error).__name__}: {self.error}"
+                why = f"stopped by {type_name(self.error)}: {safe_str(self.error)}"
             raise PipelineError(f"this run takes no more items: it was {why}") from self.error
 
     def _sits_at_or_after(self, stage: int) -> bool:

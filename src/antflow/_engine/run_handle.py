@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from contextlib import suppress
 from typing import Any, Generic, NoReturn
 
 from antflow._core.checks import check_count, refusal
 from antflow._core.envelope import DEFAULT_PRIORITY
+from antflow._core.foreign import asked, is_a
 from antflow._core.items import Items, check_items
 from antflow._core.options import did_you_mean, named_options
 from antflow._core.result import PipelineResult, RunResults
@@ -162,6 +162,6 @@ class RunHandle(Generic[Out]):
 
 def attach_results(error: BaseException, results: RunResults[Any]) -> None:
     """Have what ends a run bring along what came out of it."""
-    if isinstance(error, Exception):
-        with suppress(AttributeError):  # a class with slots; `Pipeline.results` has them too
-            setattr(error, "results", results)  # noqa: B010 - no attribute that its class knows of
+    if is_a(error, Exception):
+        # Some cannot have it, or say no; `Pipeline.results` has them too.
+        asked(setattr, error, "results", results, instead=None)

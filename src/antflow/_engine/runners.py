@@ -7,10 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from antflow._core.errors import PipelineError
+from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import TaskFunc
 from antflow._engine.child import NoChild, ProcessorTime
@@ -66,7 +66,7 @@ class Inline:
 
     async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
         answer = call_apart(task, *args, **kwargs)
-        return await answer if isawaitable(answer) else answer
+        return await answer if is_awaitable(answer) else answer
 
     async def leave(self, worker: WorkerBook) -> None:
         pass
@@ -132,7 +132,7 @@ class Elsewhere:
         take_over(context)
         if error is not None:
             raise error
-        return await result if isawaitable(result) else result
+        return await result if is_awaitable(result) else result
 
     async def leave(self, worker: WorkerBook) -> None:
         pass

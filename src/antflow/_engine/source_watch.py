@@ -6,17 +6,16 @@ limit blames it on what had to wait. A long step is told of once.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from threading import Lock
 from types import AsyncGeneratorType, CodeType, FrameType, GeneratorType
 from typing import Any, TypeVar
 
+from antflow._core.foreign import is_a
+from antflow._core.log import warn
 from antflow._core.text import clean
 from antflow._engine.clock import LoopTimers
 from antflow._engine.whereabouts import Place
-
-logger = logging.getLogger("antflow")
 
 T = TypeVar("T")
 
@@ -59,7 +58,7 @@ class SourceWatch:
             self.asked = None
             self._held.seconds += seconds
             if seconds >= LONG_STEP and self._tells and self.is_first_to_tell():
-                logger.warning(
+                warn(
                     "the source %s held the event loop for %.2f s in one step; nothing else could "
                     "go on meanwhile: %s",
                     name_of(source) + _where(source),
@@ -142,7 +141,7 @@ def name_of(source: Any) -> str:
 
 def what_helps(source: Any) -> str:
     """What to do about a source that blocks."""
-    if isinstance(source, AsyncIterable):
+    if is_a(source, AsyncIterable):
         return "use an async call in it, or asyncio.to_thread(…)"
     return "wrap it in antflow.in_thread(…)"
 
@@ -152,7 +151,7 @@ def _where(source: Any) -> str:
     code = _code(source)
     if code is None:
         return ""
-    while isinstance(inner := getattr(source, "gi_yieldfrom", None), GeneratorType):
+    while is_a(inner := getattr(source, "gi_yieldfrom", None), GeneratorType):
         source, code = inner, inner.gi_code
     frame: FrameType | None = getattr(source, "gi_frame", None) or getattr(source, "ag_frame", None)
     line = code.co_firstlineno if frame is None else frame.f_lineno
@@ -161,6 +160,6 @@ def _where(source: Any) -> str:
 
 
 def _code(source: Any) -> CodeType | None:
-    if isinstance(source, GeneratorType):
+    if is_a(source, GeneratorType):
         return source.gi_code
-    return source.ag_code if isinstance(source, AsyncGeneratorType) else None
+    return source.ag_code if is_a(source, AsyncGeneratorType) else None

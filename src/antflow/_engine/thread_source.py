@@ -9,7 +9,6 @@ waits for one. What is shared between the two stands behind a lock that is held 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
 from concurrent.futures import Executor, Future
@@ -22,12 +21,11 @@ from typing import Any, Generic, TypeVar, cast
 
 from antflow._core.checks import refusal, takes
 from antflow._core.items import check_items
+from antflow._core.log import warn
 from antflow._core.text import clean
 from antflow._engine.calls import is_async
 from antflow._engine.source import CLEAN_UP_FAILED
 from antflow._engine.source_watch import name_of
-
-logger = logging.getLogger("antflow")
 
 A = TypeVar("A")
 
@@ -196,14 +194,14 @@ class Reader:
         if self._reading is not None and not self._reading.done():
             await asyncio.wait([self._reading], timeout=PATIENCE)
             if not self._reading.done():
-                logger.warning(
+                warn(
                     "the source %s is still at the step it was in when no more was wanted; its "
                     "thread is left behind, and ends when that step does",
                     _name_of(self._source),
                 )
                 return
         if (error := await closing) is not None:
-            logger.warning(CLEAN_UP_FAILED, exc_info=error)
+            warn(CLEAN_UP_FAILED, error=error)
 
     # In the thread
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 
 from antflow._core.held_time import Alarm
+from antflow._engine.contexts import around
 
 
-@asynccontextmanager
-async def time_limit(seconds: float | None, message: str) -> AsyncIterator[None]:
+@around
+async def time_limit(seconds: float | None, message: str) -> AsyncGenerator[None, None]:
     """Cancel what is inside after this many seconds; ``None``: never.
 
     Seconds for which a source of items holds the event loop do not count.

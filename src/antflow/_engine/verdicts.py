@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled, RetryAfter, TaskFailedError, WorkerLostError
+from antflow._core.foreign import is_a, set_cause
 from antflow._core.groups import matches, parts
 from antflow._core.hold_times import hold_seconds
 from antflow._core.stage import retry_policy
@@ -73,7 +74,7 @@ class Judge:
         try:
             seconds = self._held(envelope, error)
         except Exception as fault:  # the user's `hold_on`
-            fault.__cause__ = error
+            set_cause(fault, error)
             error, seconds = fault, None
         except (asyncio.CancelledError, BaseExceptionGroup) as fault:
             error, seconds = failure_of(fault, "hold_on"), None
@@ -81,12 +82,12 @@ class Judge:
             envelope.holds = (envelope.position, _holds(envelope) + 1)
             self._stage.hold(seconds)
             return Verdict(about, error, hold=seconds)
-        if isinstance(error, ItemCancelled):  # of another run, say: here it is a failure
+        if is_a(error, ItemCancelled):  # of another run, say: here it is a failure
             error = TaskFailedError(task, error)
         try:
             return Verdict(about, error, delay=self._delay(envelope, error))
         except Exception as fault:  # the user's `wait`
-            fault.__cause__ = error
+            set_cause(fault, error)
             return Verdict(about, fault)
         except (asyncio.CancelledError, BaseExceptionGroup) as fault:
             return Verdict(about, failure_of(fault, "wait"))
@@ -101,22 +102,20 @@ class Judge:
             seconds = self._asked(part)
             if seconds is not None:
                 longest = max(longest or 0.0, seconds)
-            elif isinstance(part, self._policy.give_up):
+            elif is_a(part, self._policy.give_up):
                 gives_up = True
         return None if gives_up else longest
 
     def _asked(self, error: BaseException) -> float | None:
         """The hold that one error asks for, itself and not what is in it."""
-        if isinstance(error, RetryAfter):
+        if is_a(error, RetryAfter):
             return error.seconds
         for kind, seconds in self._options.hold_on.items():
             # A function for errors is not asked about a group, only one for groups is.
-            is_about = not isinstance(error, BaseExceptionGroup) or issubclass(
-                kind, BaseExceptionGroup
-            )
-            if is_about and isinstance(error, kind):
+            is_about = not is_a(error, BaseExceptionGroup) or issubclass(kind, BaseExceptionGroup)
+            if is_about and is_a(error, kind):
                 answer = call_apart(seconds, error) if callable(seconds) else seconds
-                if isinstance(answer, RetryAfter):
+                if is_a(answer, RetryAfter):
                     return answer.seconds
                 return None if answer is None else hold_seconds(ValueError, "hold_on", answer)
         return None

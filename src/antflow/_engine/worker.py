@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from antflow._core.ledger import WorkerBook
 from antflow._core.waits import discard
 from antflow._engine.attempt import group_failure
+from antflow._engine.expansion import ENDS_HERE
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -39,7 +40,6 @@ async def work(stage: StageRun, worker: WorkerBook) -> bool:
     run, recorder, take, now = stage.run, stage.recorder, stage.take, stage.run.timers.now
     skip_if, on_success = stage.description.skip_if, stage.description.on_success
     attempt, next_channel, endings = stage.attempt, stage.next_channel, stage.endings
-    plain_types = endings.plain_types
     isolates, context = stage.description.isolate_context, copy_context()
     cancel_requests = stage.running(worker).cancelling
     time = now()
@@ -88,8 +88,8 @@ async def work(stage: StageRun, worker: WorkerBook) -> bool:
                 return False
             await endings.tried_in_vain(envelope, worker, grouped)
         else:
-            is_new = type(value) not in plain_types
-            if is_new and await endings.ends_here(envelope, worker, value):
+            may_end = issubclass(type(value), ENDS_HERE)
+            if may_end and await endings.ends_here(envelope, worker, value):
                 time = now()
                 continue
             time = now()

@@ -8,16 +8,14 @@ limit and counted.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Generator
-from inspect import isawaitable
 from typing import Any
 
+from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
+from antflow._core.log import warn
 from antflow._core.text import clean
 from antflow._core.waits import Wait, discard
-
-logger = logging.getLogger("antflow")
 
 
 class CallbackGuard:
@@ -36,7 +34,7 @@ class CallbackGuard:
         """Call ``function(*args)``; see `antflow._core.ports.Guard.call`."""
         try:
             answer = function(*args)
-            told = _Told(self, name, answer) if isawaitable(answer) else None
+            told = _Told(self, name, answer) if is_awaitable(answer) else None
         except (Exception, asyncio.CancelledError) as error:
             self._count(name, error)
             return None
@@ -63,10 +61,10 @@ class CallbackGuard:
         self.errors += 1
         if name not in self._logged:
             self._logged.add(name)
-            logger.warning(
+            warn(
                 "callback %s failed; it goes on being called, more failures of it are only counted",
                 clean(name),
-                exc_info=error,
+                error=error,
             )
 
 

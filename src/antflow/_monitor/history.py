@@ -12,13 +12,15 @@ it: the item stays "in_progress" until it is through or has failed, and the visi
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from math import isnan, nan
 from typing import Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.events import STATUSES, StatusEvent, StatusType
 from antflow._core.failures import FailureBook
+from antflow._core.foreign import id_of, key_of
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary
@@ -27,6 +29,9 @@ from antflow._core.transition import Kind
 
 RECORD = struct.Struct("<ddIHHI")
 """Began (NaN: nobody had it), ended, number of the record before, stage, kind, worker."""
+
+ItemKey = int | tuple[int, tuple[int, ...]]
+"""An item's sequence number; with its branch, if it was made from another."""
 
 NO_RECORD = NO_WORKER = 0xFFFF_FFFF
 QUIET = 0x100
@@ -48,7 +53,9 @@ class RunHistory:
         self._final_counts: dict[StatusType, int] = {}
         self._records = bytearray()
         self._count = 0
-        self._last: dict[Any, int] = {}
+        self._items: dict[Hashable, ItemKey] = {}
+        self._last = array("I")
+        self._last_of_made: dict[ItemKey, int] = {}
         self._details: dict[int, tuple[Exception | None, int]] = {}
         self._failures = FailureBook()
         quiet = frozenset(quiet_stages)
@@ -65,9 +72,11 @@ class RunHistory:
         self._records += RECORD.pack(
             nan, now, NO_RECORD, envelopes[0].position, Kind.ADMITTED, NO_WORKER
         ) * len(envelopes)
-        last = self._last
+        last, items = self._last, self._items
+        last.extend([NO_RECORD] * (envelopes[-1].sequence_id + 1 - len(last)))
         for number, envelope in enumerate(envelopes, first):
-            last[envelope.id] = number
+            items[key_of(envelope.id)] = envelope.sequence_id
+            last[envelope.sequence_id] = number
         self._count = first + len(envelopes)
 
     def ended(
@@ -83,13 +92,22 @@ class RunHistory:
         """A visit ended, or an item was made from another; see `Observer.ended`."""
         number = self._count
         self._count = number + 1
-        last, item_id, stage = self._last, envelope.id, envelope.position
+        stage, sequence_id = envelope.position, envelope.sequence_id
+        if envelope.branch:
+            key = (sequence_id, envelope.branch)
+            before = self._last_of_made.get(key, NO_RECORD)
+            self._last_of_made[key] = number
+            if before == NO_RECORD:
+                self._items[key_of(envelope.id)] = key
+        else:
+            before = self._last[sequence_id]
+            self._last[sequence_id] = number
         if error is not None:
             if kind == Kind.RETRYING:
                 kind = self._retry_codes[stage]
             else:
                 self._failures.add(
-                    item_id,
+                    envelope.id,
                     error,
                     self.facts.stage_names[stage],
                     envelope.attempts,
@@ -101,12 +119,11 @@ class RunHistory:
         self._records += RECORD.pack(
             nan if began is None else began,
             now,
-            last.get(item_id, NO_RECORD),
+            before,
             stage,
             kind,
             NO_WORKER if worker is None else worker.index,
         )
-        last[item_id] = number
 
     def close(self) -> None:
         """The run is over: keep the counts, let go of everything live."""
@@ -116,15 +133,15 @@ class RunHistory:
     # Reading
 
     def __contains__(self, item_id: Any) -> bool:
-        return item_id in self._last
+        return key_of(item_id) in self._items
 
-    def is_in_progress(self, item_id: Any) -> bool:
+    def is_in_progress(self, envelope: Envelope) -> bool:
         """Whether the item's last record is a retry of which no status was told."""
-        return self._kind(self._last[item_id]) == Kind.RETRYING | QUIET
+        return self._kind(self._last_record(_item_key(envelope))) == Kind.RETRYING | QUIET
 
     def ids(self) -> list[Any]:
         """Ids of all items, in the order they were taken in."""
-        return list(self._last)
+        return [id_of(key) for key in tuple(self._items)]
 
     def counts(self) -> dict[StatusType, int]:
         """Status → how many items have it now. O(stages + workers)."""
@@ -156,8 +173,11 @@ class RunHistory:
 
     def history(self, item_id: Any) -> list[StatusEvent]:
         """The item's events, oldest first."""
+        return self._history(item_id, self._items[key_of(item_id)])
+
+    def _history(self, item_id: Any, item: ItemKey) -> list[StatusEvent]:
         chain: list[int] = []
-        number = self._last[item_id]
+        number = self._last_record(item)
         while number != NO_RECORD:
             chain.append(number)
             number = RECORD.unpack_from(self._records, number * RECORD.size)[2]
@@ -166,7 +186,7 @@ class RunHistory:
         for number in reversed(chain):
             events += self._told_by(item_id, number, goes_on)
             goes_on = self._kind(number) == Kind.RETRYING | QUIET
-        worker = self._holder(item_id)
+        worker = self._holder(item)
         if worker is not None and not goes_on:
             events.append(
                 self._event(item_id, worker.stage, "in_progress", worker.index, worker.since)
@@ -179,14 +199,17 @@ class RunHistory:
 
     def with_status(self, status: StatusType) -> Iterator[StatusEvent]:
         """The last events of all items that have this status now."""
-        held = {item.id for worker in self._busy() for item in (worker.item, *worker.more)}
-        for item_id, number in tuple(self._last.items()):
-            if item_id in held or self._status_after(number) == status:
-                event = self.status(item_id)
+        held = {_item_key(each) for worker in self._busy() for each in (worker.item, *worker.more)}
+        for key, item in tuple(self._items.items()):
+            if item in held or self._status_after(self._last_record(item)) == status:
+                event = self._history(id_of(key), item)[-1]
                 if event.status == status:
                     yield event
 
     # Inside
+
+    def _last_record(self, item: ItemKey) -> int:
+        return self._last[item] if isinstance(item, int) else self._last_of_made[item]
 
     def _kind(self, number: int) -> int:
         return int(RECORD.unpack_from(self._records, number * RECORD.size)[4])
@@ -236,11 +259,17 @@ class RunHistory:
                 if worker.item is not None:
                     yield worker
 
-    def _holder(self, item_id: Any) -> WorkerBook | None:
+    def _holder(self, item: ItemKey) -> WorkerBook | None:
         for worker in self._busy():
-            if any(item.id == item_id for item in (worker.item, *worker.more)):
+            if any(_item_key(each) == item for each in (worker.item, *worker.more)):
                 return worker
         return None
+
+
+def _item_key(envelope: Envelope) -> ItemKey:
+    if envelope.branch:
+        return envelope.sequence_id, envelope.branch
+    return envelope.sequence_id
 
 
 def make_event(

@@ -8,16 +8,14 @@ updates off, with one log record; what it does not finish in time is given up.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
-from inspect import isawaitable
 from typing import Any
 
+from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.held_time import Alarm
+from antflow._core.log import warn
 from antflow._core.ports import SnapshotSource
 from antflow._core.result import RunResults
-
-logger = logging.getLogger("antflow")
 
 LONGEST_CALL = 5.0
 """Seconds one call of an async method of a display may take."""
@@ -89,26 +87,24 @@ class Poller:
             await self._call("on_update")
 
     async def _call(self, name: str, *args: Any) -> None:
-        method: Callable[..., Any] | None = getattr(self._display, name, None)
         try:
+            method: Callable[..., Any] | None = getattr(self._display, name, None)
             if method is not None:
                 if name == "on_update":
                     args = (self._pipeline.get_dashboard_snapshot(),)
                 answer = method(*args)
                 if name != "on_start":
                     self._let_begin()
-                if isawaitable(answer):
+                if is_awaitable(answer):
                     async with asyncio.timeout(None) as self._limit:
                         with Alarm(self._limit, LONGEST_CALL, self._loop):
                             await answer
         except (Exception, asyncio.CancelledError) as error:
             running = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and running and running.cancelling():
+            if is_a(error, asyncio.CancelledError) and running and running.cancelling():
                 raise
             self._is_broken = True
-            logger.warning(
-                "the display failed in %s; the run goes on without it", name, exc_info=error
-            )
+            warn("the display failed in %s; the run goes on without it", name, error=error)
         finally:
             self._limit = None
 

@@ -9,12 +9,12 @@ from typing import Any, cast
 from antflow._core.checks import check_callback, check_choice, check_seconds, refusal
 from antflow._core.envelope import Envelope
 from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, TaskEventType
+from antflow._core.foreign import is_hashable, key_of
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.options import named_options
 from antflow._core.ports import Observer
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary, FailedItem
-from antflow._core.text import safe_repr
 from antflow._core.transition import Kind
 from antflow._core.waits import Wait, discard
 from antflow._monitor.bus import CallbackGuard
@@ -153,7 +153,8 @@ class StatusTracker:
     @named_options
     def get_tracked_ids(self, run: str | None = None) -> list[Any]:
         """Ids of all items seen, in the order they were taken in, each once."""
-        return list(dict.fromkeys(i for history in self._chosen(run) for i in history.ids()))
+        ids = (item_id for history in self._chosen(run) for item_id in history.ids())
+        return list({key_of(item_id): item_id for item_id in ids}.values())
 
     @named_options
     def get_failed_items(self, run: str | None = None) -> list[FailedItem]:
@@ -198,10 +199,8 @@ class StatusTracker:
             yield self._runs[run]
 
     def _find(self, item_id: Any, run: str | None) -> RunHistory | None:
-        try:
-            hash(item_id)
-        except Exception:
-            raise TypeError(f"item_id={safe_repr(item_id)}: must be hashable") from None
+        if not is_hashable(item_id):
+            raise refusal(TypeError, "item_id", item_id, "must be hashable")
         for history in reversed(list(self._chosen(run))):
             if item_id in history:
                 return history
@@ -249,7 +248,7 @@ class Follower:
     def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
         if not self.hears_starts:
             return None
-        if worker.stage in self._quiet and self._history.is_in_progress(envelope.id):
+        if worker.stage in self._quiet and self._history.is_in_progress(envelope):
             return None  # since its first try
         return self._tell(
             [make_event(self._facts, envelope.id, worker.stage, "in_progress", worker.index, now)]

@@ -1,0 +1,200 @@
+"""Exceptions that leave their process: to the parent of a child process, or into a pickle.
+
+Many classes of exceptions do not survive `pickle`: it calls the class again with ``error.args``,
+and the constructor asks for other arguments than those it passed on, or makes another text of them.
+So an exception travels in two forms: the parts that pickle would build it from, and its words. The
+receiver builds it from the parts, with and without calling its class, takes what says the same as
+the words do, and makes a stand-in from the words where nothing does.
+
+Each error in a group travels by itself as well: one that cannot be sent takes no other down.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from antflow._core.errors import AntFlowError
+from antflow._core.foreign import asked, cause_of, is_a, set_cause, traceback_of
+from antflow._core.groups import leaves
+from antflow._core.text import safe_str
+
+_qualified_name_of = type.__dict__["__qualname__"].__get__
+_module_of = type.__dict__["__module__"].__get__
+
+
+class Failure(NamedTuple):
+    """An exception in words.
+
+    Attributes:
+        module: Where its class is from.
+        name: Its class's qualified name.
+        text: Its ``str()``.
+        traceback: As it would be printed.
+        message: What a group was given as its message.
+        inside: The errors in a group, however deep, each `packed`.
+    """
+
+    module: str
+    name: str
+    text: str
+    traceback: str
+    message: str = ""
+    inside: tuple[Parcel, ...] = ()
+
+
+class OriginalTraceback(Exception):
+    """The cause of an exception that was copied: where the original was raised, as text."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+class StandInError(AntFlowError):
+    """Stands for an exception of a class that cannot be copied between processes, or unpickled.
+
+    The class of the stand-in is a subclass of this one, with the name of the original's class.
+
+    Attributes:
+        type_name: The original's class, with its module: ``"shop.errors.OutOfStock"``.
+        traceback_text: The original's traceback, as it would be printed.
+    """
+
+    type_name: str = ""
+    traceback_text: str = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind = type(self)
+        failure = Failure(kind.__module__, kind.__qualname__, str(self), self.traceback_text)
+        return stand_in, (failure,)
+
+
+class Parcel(NamedTuple):
+    """An exception ready to be sent. Its parts are loaded by themselves, so that they can fail.
+
+    Attributes:
+        parts: See `in_parts`.
+        failure: The same in words.
+    """
+
+    parts: bytes
+    failure: Failure
+
+
+def packed(error: BaseException) -> Parcel:
+    """Make an exception ready to be pickled, whatever its class does."""
+    return Parcel(in_parts(error), in_words(error))
+
+
+def unpacked(parcel: Parcel) -> BaseException:
+    """The exception that was `packed`, or what stands for it; see `copied`."""
+    try:
+        # From bytes that are being unpickled anyway.
+        parts = pickle.loads(parcel.parts)  # noqa: S301
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # why: code of the object's own; even SystemExit is only about this error
+        parts = None
+    return copied(parts, parcel.failure)
+
+
+def in_words(error: BaseException, own_frames: int = 0) -> Failure:
+    """Describe an exception, whatever its methods do.
+
+    Args:
+        error: The exception.
+        own_frames: How many frames to leave out, from the outermost on: those that made the call.
+    """
+    kind = type(error)
+    name = str.__str__(_qualified_name_of(kind))
+    module = asked(_module_of, kind, instead="")
+    frames = traceback_of(error)
+    cause = cause_of(error)
+    if frames is None and is_a(cause, OriginalTraceback):  # it was copied before
+        text = safe_str(cause.args[0])
+    else:
+        for _ in range(own_frames):
+            frames = frames and frames.tb_next
+        lines = asked(traceback.format_exception, kind, error, frames, instead=None)
+        if lines is None:
+            head = "Traceback (most recent call last):\n" if frames else ""
+            lines = [head, *traceback.format_tb(frames), f"{name}: {safe_str(error)}\n"]
+        text = "".join(lines)
+    failure = Failure(safe_str(module), name, safe_str(error), text)
+    if is_a(error, BaseExceptionGroup):
+        inside = tuple([packed(leaf) for leaf in leaves(error)])
+        failure = failure._replace(message=safe_str(error.message), inside=inside)
+    return failure
+
+
+def in_parts(error: BaseException) -> bytes:
+    """What `copied` needs, pickled: as much of the exception as can be sent.
+
+    All of it, or it without its attributes, or its class with its text, or ``None``.
+    """
+    forms: list[Any] = [(type(error), (safe_str(error),))]
+    whole = asked(lambda: error.__reduce_ex__(pickle.HIGHEST_PROTOCOL), instead=None)
+    if is_a(whole, tuple):
+        forms = [whole[:3], whole[:2], *forms]
+    for parts in forms:
+        body = asked(pickle.dumps, parts, pickle.HIGHEST_PROTOCOL, instead=None)
+        if body is not None:
+            return body
+    return pickle.dumps(None)
+
+
+def copied(parts: Any, failure: Failure) -> BaseException:
+    """An exception like the original, or one that stands for it.
+
+    Args:
+        parts: What `in_parts` sent; ``None`` if it could not be loaded.
+        failure: The same exception in words.
+
+    Returns:
+        The exception; its cause is an `OriginalTraceback`.
+    """
+    built = [_built(make, parts, failure) for make in (_constructed, _bare)]
+    copies = [copy for copy in built if copy is not None]
+    alike = [copy for copy in copies if safe_str(copy) == failure.text]
+    error = (alike or copies or [_grouped(failure) if failure.inside else stand_in(failure)])[0]
+    set_cause(error, OriginalTraceback(failure.traceback))
+    return error
+
+
+def _grouped(failure: Failure) -> BaseException:
+    errors = [unpacked(parcel) for parcel in failure.inside]
+    return BaseExceptionGroup(failure.message, errors)
+
+
+def stand_in(failure: Failure) -> StandInError:
+    """An exception that says what another one did."""
+    name = failure.name.rpartition(".")[2]
+    names = {"__module__": failure.module, "__qualname__": failure.name}
+    error: StandInError = type(name, (StandInError,), names)(failure.text)
+    error.type_name = f"{failure.module}.{failure.name}"
+    error.traceback_text = failure.traceback
+    error.add_note(f"it stands for a {error.type_name}, which cannot be pickled")
+    return error
+
+
+def _built(make: Callable[..., Any], parts: Any, failure: Failure) -> BaseException | None:
+    try:
+        error = make(*parts[:2])
+    except BaseException:  # why: code of the object's own, which may raise anything
+        return None
+    try:
+        error.__setstate__(parts[2])
+    except BaseException:  # noqa: S110 # why: the same; what it was made of has to do
+        pass
+    is_it = is_a(error, BaseException) and _qualified_name_of(type(error)) == failure.name
+    return error if is_it else None
+
+
+def _constructed(kind: Callable[..., Any], arguments: Any) -> Any:
+    return kind(*arguments)
+
+
+def _bare(kind: Any, arguments: Any) -> Any:
+    return kind.__new__(kind, *arguments)

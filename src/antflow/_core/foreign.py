@@ -1,0 +1,174 @@
+"""The user's objects, looked at so that they cannot break anything.
+
+Items, values, ids, errors and answers may be of any class, and ordinary questions about them run
+code of that class: ``isinstance`` reads ``__class__``, a dict calls ``__hash__`` and ``__eq__``, an
+attribute may be a property, and each of these may raise or answer nonsense. Whatever the library
+asks of such an object, it asks through this module. A question that fails gets the answer that an
+object without that ability would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from inspect import CO_ITERABLE_COROUTINE
+from types import GeneratorType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from antflow._core.type_variables import TypeIs
+
+Kind = TypeVar("Kind")
+Answer = TypeVar("Answer")
+Instead = TypeVar("Instead")
+Error = TypeVar("Error", bound=BaseException)
+
+ENDS_THE_PROGRAM = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What passes, wherever it is raised. Anything else is the object's own fault."""
+
+# Past the class's own properties and setters, and past those of its metaclass.
+_name_of = type.__dict__["__name__"].__get__
+_cause_of = BaseException.__dict__["__cause__"].__get__
+_traceback_of = BaseException.__dict__["__traceback__"].__get__
+_set_cause = BaseException.__dict__["__cause__"].__set__
+_members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
+
+
+def asked(question: Callable[..., Answer], *args: Any, instead: Instead) -> Answer | Instead:
+    """Return ``question(*args)``, or ``instead`` where that raises."""
+    try:
+        return question(*args)
+    except ENDS_THE_PROGRAM:
+        raise
+    except BaseException:  # why: a CancelledError from here is as meaningless as any other error
+        return instead
+
+
+def is_a(value: object, kind: type[Kind] | tuple[type[Kind], ...]) -> TypeIs[Kind]:
+    """Whether an object is of a class, by its type alone: as ``except`` matches errors.
+
+    ``isinstance`` would believe ``__class__`` as well, which may be a property of the user's.
+    """
+    try:
+        return issubclass(type(value), kind)
+    except ENDS_THE_PROGRAM:
+        raise
+    except BaseException:  # why: code of a metaclass; what Python itself sees is decided without it
+        kinds = (kind,) if isinstance(kind, type) else kind
+        return any(type.__subclasscheck__(each, type(value)) for each in kinds)
+
+
+def is_plain(value: object) -> bool:
+    """Whether an object has no code of the user's: anything can be done with it."""
+    kind = type(value)  # not looked up in a set, which would ask a metaclass for its hash
+    return (
+        kind is str
+        or kind is int
+        or value is None
+        or kind is bool
+        or kind is float
+        or kind is bytes
+    )
+
+
+def is_awaitable(value: object) -> bool:
+    """`inspect.isawaitable`, by the type alone."""
+    if is_a(value, Awaitable):
+        return True
+    return is_a(value, GeneratorType) and bool(value.gi_code.co_flags & CO_ITERABLE_COROUTINE)
+
+
+def attribute(value: object, name: str, default: Any = None) -> Any:
+    """`getattr` with a default for attributes that cannot be read, too."""
+    return asked(getattr, value, name, default, instead=default)
+
+
+def type_name(value: object) -> str:
+    """The name of an object's class, as a plain string."""
+    return str.__str__(_name_of(type(value)))
+
+
+def number(value: object) -> int | float | None:
+    """A number as a plain ``int`` or ``float``; ``None`` for ``bool`` and all else."""
+    if issubclass(type(value), bool):
+        return None
+    if issubclass(type(value), int):
+        return int.__int__(value)  # type: ignore[arg-type]
+    return float.__float__(value) if issubclass(type(value), float) else None  # type: ignore[arg-type]
+
+
+# Errors
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """An error's ``__traceback__``."""
+    traceback: TracebackType | None = _traceback_of(error)
+    return traceback
+
+
+def with_traceback(error: Error, traceback: TracebackType | None) -> Error:
+    """`BaseException.with_traceback`, also where a class has its own method of that name."""
+    BaseException.with_traceback(error, traceback)
+    return error
+
+
+def members_of(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, ...]:
+    """The exceptions in a group."""
+    members: tuple[BaseException, ...] = _members_of(group)
+    return members
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """An error's ``__cause__``."""
+    cause: BaseException | None = _cause_of(error)
+    return cause
+
+
+def set_cause(error: BaseException, cause: BaseException | None) -> None:
+    """Set an error's ``__cause__``; the setter of a frozen dataclass would refuse it."""
+    _set_cause(error, cause)
+
+
+# Ids
+
+
+class Key:
+    """An id of some class of the user's, as a key of a dict.
+
+    Its hash is read once, so a change of it later is of no consequence. An id that cannot be
+    compared, or whose comparison has no truth, is equal to itself alone.
+
+    Args:
+        item_id: The id.
+    """
+
+    __slots__ = ("_hash", "item_id")
+
+    def __init__(self, item_id: Any) -> None:
+        self.item_id: Final = item_id
+        self._hash = asked(hash, item_id, instead=id(item_id))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        theirs = id_of(other)
+        return self.item_id is theirs or asked(_are_equal, self.item_id, theirs, instead=False)
+
+
+def key_of(item_id: Any) -> Hashable:
+    """What stands for an id in a dict or set: mostly the id itself, else a `Key`."""
+    return item_id if is_plain(item_id) else Key(item_id)
+
+
+def id_of(key: Any) -> Any:
+    """The id that a key stands for."""
+    return key.item_id if type(key) is Key else key
+
+
+def is_hashable(value: object) -> bool:
+    """Whether an object has a hash."""
+    return asked(hash, value, instead=None) is not None
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    return bool(one == other)

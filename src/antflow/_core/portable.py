@@ -1,0 +1,98 @@
+"""Values that can be pickled and copied, whatever objects of the user's are in them.
+
+An error is pickled as `antflow._core.error_copies` tells, so that it cannot keep the rest from
+being loaded. A value is pickled as it is or not at all: one that cannot be is an error that names
+the item. It is never replaced by something else.
+
+A copy has the same errors, and a deep copy also the very values that cannot be copied.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, ClassVar, Self, SupportsIndex, TypeVar
+
+from antflow._core.error_copies import Parcel, packed, unpacked
+from antflow._core.foreign import asked, attribute, is_a, is_plain, type_name
+from antflow._core.text import safe_repr, safe_str
+
+V = TypeVar("V")
+
+
+class Portable:
+    """Base of dataclasses with objects of the user's.
+
+    Attributes:
+        FOREIGN: Names of the fields with such objects; the first one is the item's id.
+        ERRORS: Names of the fields with an error, or with a dict in which some values are errors.
+        MORE: Names of slots that are no fields, and belong to the value where they are set.
+    """
+
+    __slots__ = ()
+
+    FOREIGN: ClassVar[tuple[str, ...]] = ()
+    ERRORS: ClassVar[tuple[str, ...]] = ()
+    MORE: ClassVar[tuple[str, ...]] = ()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        values = _values_of(self)
+        for name in self.ERRORS:
+            values[name] = _each_error(values[name], packed, BaseException)
+        for name in self.FOREIGN:
+            _check(self, name, values[name], protocol)
+        return _restored, (type(self), values)
+
+    def __copy__(self) -> Self:
+        return _filled(object.__new__(type(self)), _values_of(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copy = memo[id(self)] = object.__new__(type(self))
+        values = _values_of(self)
+        for name, value in values.items():
+            if name in self.ERRORS:
+                values[name] = _each_error(value, lambda error: error, BaseException)
+            elif name in self.FOREIGN:
+                values[name] = asked(deepcopy, value, memo, instead=value)
+            else:
+                values[name] = deepcopy(value, memo)
+        return _filled(copy, values)
+
+
+def _values_of(value: Any) -> dict[str, Any]:
+    names = (*value.__dataclass_fields__, *value.MORE)
+    values = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return values | getattr(value, "__dict__", {})  # of a subclass
+
+
+def _filled(value: V, values: dict[str, Any]) -> V:
+    for name, each in values.items():
+        object.__setattr__(value, name, each)  # some are frozen
+    return value
+
+
+def _restored(kind: type[Portable], values: dict[str, Any]) -> Any:
+    for name in kind.ERRORS:
+        values[name] = _each_error(values[name], unpacked, Parcel)
+    return _filled(object.__new__(kind), values)
+
+
+def _each_error(value: Any, change: Callable[[Any], Any], kind: type) -> Any:
+    """A value, changed if it is of this kind; or a dict in which those that are have been."""
+    if type(value) is dict:
+        return {key: change(each) if is_a(each, kind) else each for key, each in value.items()}
+    return change(value) if is_a(value, kind) else value
+
+
+def _check(holder: Portable, name: str, value: object, protocol: SupportsIndex) -> None:
+    if is_plain(value) or (type(value) is dict and not value):
+        return
+    try:
+        pickle.dumps(value, int(protocol))
+    except Exception as error:
+        item = safe_repr(attribute(holder, holder.FOREIGN[0]))
+        raise pickle.PicklingError(
+            f"{type_name(holder)} of item {item}: its {name}, of type {type_name(value)}, "
+            f"cannot be pickled: {safe_str(error)}"
+        ) from error

@@ -1,0 +1,53 @@
+"""Async context managers around the user's code."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from functools import wraps
+from types import TracebackType
+from typing import ParamSpec
+
+from antflow._core.foreign import with_traceback
+
+P = ParamSpec("P")
+
+
+def around(function: Callable[P, AsyncGenerator[None, None]]) -> Callable[P, Around]:
+    """`contextlib.asynccontextmanager`, for what yields nothing and swallows nothing.
+
+    That one sets attributes of the exception that passes through. A frozen dataclass refuses that,
+    and then another exception comes out.
+    """
+
+    @wraps(function)
+    def enclose(*args: P.args, **kwargs: P.kwargs) -> Around:
+        return Around(function(*args, **kwargs))
+
+    return enclose
+
+
+class Around:
+    """An async generator that yields once, as a context manager; see `around`."""
+
+    def __init__(self, steps: AsyncGenerator[None, None]) -> None:
+        self._steps = steps
+
+    async def __aenter__(self) -> None:
+        await anext(self._steps)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await anext(self._steps, None)
+            return
+        try:
+            await self._steps.athrow(error)
+        except BaseException as raised:
+            # No generator can let StopAsyncIteration out: it becomes the cause of another error.
+            if raised is not error and raised.__cause__ is not error:
+                raise
+            with_traceback(error, traceback)  # without the steps that it passed through

@@ -1,0 +1,256 @@
+"""Results, events and snapshots can be pickled and copied, whatever is inside."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from antflow import (
+    FailedItem,
+    Pipeline,
+    PipelineResult,
+    RunResults,
+    Stage,
+    StandInError,
+    StatusTracker,
+    WorkerState,
+)
+from antflow.testing import run_virtual
+from tests.faults.odd import ERRORS
+
+PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
+
+FRESH = """
+import pickle, sys, traceback
+results = pickle.load(sys.stdin.buffer)
+print(repr(results), [type(each.error).__name__ for each in results.failed])
+try:
+    results.raise_for_failures()
+except ExceptionGroup as group:
+    traceback.print_exception(group, file=sys.stdout)
+"""
+
+
+def with_a_lock() -> Exception:
+    """An exception that cannot be pickled as it is."""
+    error = ValueError("locked")
+    error.lock = threading.Lock()  # type: ignore[attr-defined]
+    return error
+
+
+class Local(Exception):
+    """A class that only this file knows."""
+
+
+def local_error() -> Exception:
+    """An exception of a class that cannot be found again."""
+
+    class Inner(Exception):
+        pass
+
+    return Inner("inner")
+
+
+class Changed(Exception):
+    """Unpickles to something else."""
+
+    def __reduce__(self) -> Any:
+        return dict, ()
+
+
+class Bomb(Exception):
+    """Raises when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
+class Exit(Exception):
+    """Ends the program when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, ("not here",)
+
+
+KINDS: dict[str, Callable[[], BaseException]] = {
+    **ERRORS,
+    "attributes that cannot be pickled": with_a_lock,
+    "local class": local_error,
+    "becomes something else": lambda: Changed("changed"),
+    "raises when it is loaded": lambda: Bomb("bomb"),
+    "ends the program when it is loaded": lambda: Exit("exit"),
+}
+
+
+def results_with(*errors: BaseException) -> RunResults[Any]:
+    """The results of a run in which one item succeeded, and one failed with each of these."""
+
+    async def task(value: Any) -> Any:
+        if type(value) is int:
+            return value
+        raise value[0]
+
+    stage = Stage("A", 1, [task], task_attempts=1)
+    items = [1, *[{"id": n, "value": (error,)} for n, error in enumerate(errors)]]
+    results = run_virtual(Pipeline([stage]).run(items))
+    for result in results.failed:
+        result.value = result.input = None
+    return results
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("name", KINDS)
+def test_results_are_pickled_whatever_errors_they_have(name: str, protocol: int) -> None:
+    """Each error comes back as itself or as a stand-in, with its text and where it was raised."""
+    results = results_with(KINDS[name]())
+    again = pickle.loads(pickle.dumps(results, protocol))
+    assert (repr(again), len(again), len(again.outcomes)) == (repr(results), 1, 2)
+    error, was = again.failed[0].error, results.failed[0].error
+    assert again.failed[0].outcome == "failed"
+    assert isinstance(error, (type(was), StandInError)) or type(error).__name__ == "OddError"
+    assert "Traceback" in str(error.__cause__)
+    twice = pickle.loads(pickle.dumps(again, protocol)).failed[0].error
+    assert (str(twice), str(twice.__cause__)) == (str(error), str(error.__cause__))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_group_of_failures_can_be_pickled(name: str) -> None:
+    """So can what `raise_for_failures` raises, and the parts that ``except*`` makes of it."""
+    with pytest.raises(ExceptionGroup) as caught:
+        results_with(KINDS[name](), ValueError("plain")).raise_for_failures()
+    plain = caught.value.subgroup(lambda error: type(error) is ValueError)
+    for group in [caught.value, plain]:
+        assert group is not None
+        again = pickle.loads(pickle.dumps(group))
+        assert again.message == group.message
+        assert len(again.exceptions) == len(group.exceptions)
+
+
+def test_stand_in_says_what_the_error_was() -> None:
+    """It has the name, the text and the traceback of the original, and is a `StandInError`."""
+    error = pickle.loads(pickle.dumps(results_with(local_error()))).failed[0].error
+    assert isinstance(error, StandInError)
+    assert type(error).__name__ == "Inner"
+    assert str(error) == "inner"
+    assert error.type_name == f"{__name__}.local_error.<locals>.Inner"
+    assert "raise value[0]" in error.traceback_text
+    assert "cannot be pickled" in error.__notes__[0]
+    alone = pickle.loads(pickle.dumps(error))
+    assert (type(alone).__name__, str(alone)) == ("Inner", "inner")
+    assert (alone.type_name, alone.traceback_text) == (error.type_name, error.traceback_text)
+
+
+def test_pickled_results_load_in_another_interpreter() -> None:
+    """Even where the classes of the errors are not known, and failures still say where."""
+    results = results_with(Local("known here"), local_error(), KeyError("k"))
+    data = pickle.dumps(results)
+    done = subprocess.run([sys.executable, "-c", FRESH], input=data, capture_output=True, cwd="/")
+    text = done.stdout.decode()
+    assert done.returncode == 0, done.stderr.decode()
+    assert "1 ok, 3 failed> ['Local', 'Inner', 'KeyError']" in text
+    assert "3 items failed" in text
+    assert "raise value[0]" in text
+    assert "known here" in text
+
+
+def test_children_keep_their_place_in_a_pickle() -> None:
+    """Items that were made from others stay apart from those that were fed."""
+
+    async def twice(value: int) -> list[int]:
+        return [value, -value]
+
+    results = run_virtual(Pipeline([Stage("A", 1, [twice], expand=True)]).run([1, 2]))
+    for again in [pickle.loads(pickle.dumps(results)), copy.deepcopy(results), copy.copy(results)]:
+        assert again.values() == [1, -1, 2, -2]
+        assert [outcome.outcome for outcome in again.outcomes] == ["expanded"] * 2
+        assert again == results
+        assert again[0] in again._children
+
+
+@pytest.mark.parametrize("field", ["id", "value", "metadata", "input"])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_value_that_cannot_be_pickled_is_an_error_that_names_its_item(
+    field: str, protocol: int
+) -> None:
+    """Nothing is replaced: the error says which item it is, what of it, and of which type."""
+    lock: Any = {"key": threading.Lock()} if field == "metadata" else threading.Lock()
+    result = PipelineResult[Any]("item 7", 1, 0)
+    setattr(result, field, lock)
+    expected = rf"its {field}, of type \w+, cannot be pickled"
+    with pytest.raises(pickle.PicklingError, match=expected) as caught:
+        pickle.dumps([result], protocol)
+    if field != "id":
+        assert "item 'item 7'" in str(caught.value)
+
+
+def test_copies_have_the_same_errors() -> None:
+    """An error is never copied, and a deep copy has its own values."""
+    result = PipelineResult[Any](1, [2], 0, {"note": [3]}, with_a_lock(), "A", 2, [2])
+    for again in [copy.copy(result), copy.deepcopy(result)]:
+        assert again == result
+        assert again.error is result.error
+    deep = copy.deepcopy(result)
+    assert deep.value is not result.value
+    assert deep.metadata["note"] is not result.metadata["note"]
+    assert copy.copy(result).value is result.value
+
+
+def test_deep_copy_keeps_a_value_that_cannot_be_copied() -> None:
+    """It is the very object, and everything else is copied."""
+    lock = threading.Lock()
+    result = PipelineResult[Any](1, lock, 0, {"note": [3]})
+    deep = copy.deepcopy([result, result])
+    assert deep[0] is deep[1]
+    assert deep[0] is not result
+    assert deep[0].value is lock
+    assert deep[0].metadata["note"] is not result.metadata["note"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_events_and_summaries_are_pickled_and_copied(name: str) -> None:
+    """So are the events of a tracker, the error summary and the last snapshot."""
+    task_events: list[Any] = []
+    tracker = StatusTracker(on_task_fail=task_events.append)
+
+    async def task(value: int) -> int:
+        raise KINDS[name]()
+
+    pipeline = Pipeline([Stage("A", 1, [task], task_attempts=1)], status_tracker=tracker)
+    run_virtual(pipeline.run([1]))
+    (failed,) = tracker.get_by_status("failed")
+    for event in [failed, task_events[0]]:
+        again = pickle.loads(pickle.dumps(event))
+        assert (type(again), again.item_id, again.stage) == (type(event), 0, "A")
+        assert "Traceback" in str(
+            (again.error if event is not failed else again.metadata["exception"]).__cause__
+        )
+        for same in [copy.copy(event), copy.deepcopy(event)]:
+            kept = same.error if event is not failed else same.metadata["exception"]
+            was = event.error if event is not failed else event.metadata["exception"]
+            is_same = kept is was
+            assert is_same
+    for value in [pipeline.get_error_summary(), pipeline.get_dashboard_snapshot()]:
+        for again in [pickle.loads(pickle.dumps(value)), copy.deepcopy(value)]:
+            assert again == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [FailedItem(threading.Lock(), "", "", "A", 1, 0.0), WorkerState("A-W0", "A", "busy", open)],
+    ids=["FailedItem", "WorkerState"],
+)
+def test_ids_are_pickled_or_named(value: Any) -> None:
+    """Whatever names an item says so when the id cannot be pickled."""
+    if isinstance(value, FailedItem):
+        with pytest.raises(pickle.PicklingError, match="FailedItem of item <unlocked"):
+            pickle.dumps(value)
+        assert copy.deepcopy(value).item_id is value.item_id
+    else:
+        assert pickle.loads(pickle.dumps(value)) == value

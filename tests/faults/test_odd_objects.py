@@ -1,0 +1,230 @@
+"""An object of an odd class costs the item it came with, and never the run or the others."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from antflow import Limit, Pipeline, PipelineResult, Stage, StatusTracker
+from antflow.testing import run_virtual
+from tests.faults.odd import ERRORS, VALUES, Refused
+
+PLAIN = [1, 2, 3, 4, 5]
+"""Those that must come through whatever happens to the others."""
+
+RETURNS, SKIPS, COSTS, WAITS, HOLDS = 100, 101, 102, 103, 104
+"""Items for which something is odd: a task's answer, or that of a function among the options."""
+
+MODES = ["run", "stream", "tracker", "batch", "expand", "per_stage", "log"]
+
+
+class Program:
+    """A pipeline in one of the `MODES`, through which odd items and plain ones go.
+
+    Args:
+        mode: How it runs.
+        items: The odd items.
+        act: Called by whatever is to be odd.
+        calls_back: Whether callbacks are odd, too.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        items: list[Any],
+        act: Callable[[], Any] = int,
+        *,
+        calls_back: bool = False,
+    ) -> None:
+        self.mode = mode
+        self.items = [*PLAIN[:2], *items, *PLAIN[2:]]
+        self.act = act
+        options: dict[str, Any] = {
+            "task_attempts": 2,
+            "wait": self.wait,
+            "hold_on": {KeyError: lambda _: self.act()},
+            "max_holds": 2,
+            "skip_if": lambda value: self.act() if _is_there(SKIPS, value) else False,
+            "limits": [
+                Limit(9, rate=1e6, cost=lambda value: self.act() if _is_there(COSTS, value) else 0)
+            ],
+        }
+        callback = (lambda *_: self.act()) if calls_back else None
+        tasks: list[Any] = [self.task]
+        if mode == "batch":
+            options |= {"batch": 3, "batch_wait": 0.01}
+            tasks = [self.batch_task]
+        elif mode == "expand":
+            options["expand"] = True
+            tasks = [self.expanding_task]
+        elif mode == "per_stage":
+            options |= {"retry": "per_stage", "task_attempts": 3, "stage_attempts": 2}
+            options |= dict.fromkeys(["on_success", "on_failure", "on_skip"], callback)
+        elif mode == "run":
+            del options["limits"], options["skip_if"]
+        self.tracker: StatusTracker | None = None
+        if mode == "tracker":
+            self.tracker = StatusTracker(*[callback or print] * 5)
+        elif mode != "run":
+            self.tracker = StatusTracker()
+        first = Stage("First", 2, tasks, **options)
+        last = Stage("Last", 2, [self.pass_on])
+        self.pipeline = Pipeline([first, last], status_tracker=self.tracker)
+        self.outcomes: list[PipelineResult[Any]] = []
+
+    async def task(self, value: Any) -> Any:
+        """The first stage's task."""
+        if _is_there(RETURNS, value):
+            return self.act()
+        if _is_there(WAITS, value):
+            raise Refused
+        if _is_there(HOLDS, value):
+            raise KeyError
+        return value
+
+    async def batch_task(self, values: list[Any]) -> list[Any]:
+        """The same for a batch."""
+        return [await self.task(value) for value in values]
+
+    async def expanding_task(self, value: Any) -> Any:
+        """The same, where it makes items."""
+        answer = await self.task(value)
+        return answer if _is_there(RETURNS, value) else [answer]
+
+    async def pass_on(self, value: Any) -> Any:
+        """The last stage's task."""
+        return value
+
+    def wait(self, attempt: Any) -> Any:
+        """Seconds until the next try."""
+        return self.act() if isinstance(attempt.outcome.error, Refused) else 0.01
+
+    def run(self) -> None:
+        """Run it, and check everything that must hold."""
+        if escaped := self.escaped():
+            pytest.fail(escaped, pytrace=False)
+        self.check()
+
+    def escaped(self) -> str:
+        """Run it; what came out that should not have, as text: pytest cannot look at it."""
+        try:
+            run_virtual(self.main)
+        except BaseException as error:  # why: some errors are no Exception
+            frames = BaseException.__dict__["__traceback__"].__get__(error)
+            return "".join(traceback.format_tb(frames)) or "without a traceback"
+        return ""
+
+    async def main(self) -> None:
+        """One run."""
+        if self.mode == "stream":
+            async with aclosing(self.pipeline.stream(self.items)) as stream:
+                self.outcomes = [result async for result in stream]
+        else:
+            dashboard: Any = "log" if self.mode == "log" else None
+            results = await self.pipeline.run(self.items, dashboard=dashboard)
+            self.outcomes = [*results, *results.failed]
+            assert len(results.outcomes) == len(self.items)
+
+    def check(self) -> None:
+        """The books balance, the plain items came through, everything can be asked."""
+        stats = self.pipeline.get_stats()
+        out = stats.items_processed + stats.items_failed + stats.items_dropped
+        assert stats.items_accepted + stats.items_children == out + stats.items_expanded
+        assert stats.items_accepted == len(self.items)
+        assert (stats.items_in_flight, stats.items_cancelled) == (0, 0)
+        values = [outcome.value for outcome in self.outcomes if outcome.error is None]
+        assert sorted(value for value in values if type(value) is int and value in PLAIN) == PLAIN
+        summary = str(self.pipeline.get_error_summary())
+        assert ("No errors" in summary) == (not stats.items_failed)
+        if self.tracker is not None:
+            self.check_tracker(self.tracker, stats.items_accepted + stats.items_children)
+
+    def check_tracker(self, tracker: StatusTracker, count: int) -> None:
+        """It has the whole history of each item."""
+        ids = tracker.get_tracked_ids()
+        assert len(ids) == count
+        assert sum(tracker.get_stats().values()) == count
+        settled = [*tracker.get_by_status("completed"), *tracker.get_by_status("failed")]
+        assert len(settled) + len(tracker.get_by_status("skipped")) == count
+        for item_id in ids:
+            history = tracker.get_history(item_id)
+            if (
+                type(item_id) is int or type(item_id) is str
+            ):  # an id whose hash changes is not found again
+                assert history[0].status in ("queued", "completed")
+        assert len(tracker.get_failed_items()) == self.pipeline.get_stats().items_failed
+
+
+def _is_there(number: int, value: Any) -> bool:
+    """Whether a value is that number, or a batch with it."""
+    given = value if type(value) is list else [value]
+    return any(type(each) is int and each == number for each in given)
+
+
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except BaseException:  # why: some raise CancelledError
+        return False
+    return True
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", VALUES)
+def test_odd_values_cost_their_own_item(name: str, mode: str) -> None:
+    """Fed as items, values, ids, metadata or keys of those, they let the other items through."""
+    make = VALUES[name]
+    items: list[Any] = [
+        make(),
+        {"id": "value", "value": make()},
+        {"id": "metadata", "value": 7, "note": make()},
+        {"id": make(), "value": 8},
+        {"id": make(), "value": 9},
+    ]
+    if _is_hashable(odd := make()):
+        items.append({"id": "key", "value": 10, odd: 1})
+    Program(mode, items).run()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", VALUES)
+def test_odd_answers_cost_their_own_item(name: str, mode: str) -> None:
+    """So it is with what tasks, callbacks and functions among the options return."""
+    items = [RETURNS, SKIPS, COSTS, WAITS, HOLDS]
+    Program(mode, items, VALUES[name], calls_back=True).run()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ERRORS)
+def test_odd_errors_cost_their_own_item(name: str, mode: str) -> None:
+    """So it is with what they raise."""
+
+    def fail() -> None:
+        raise ERRORS[name]()
+
+    Program(mode, [RETURNS, SKIPS, COSTS, WAITS, HOLDS], fail, calls_back=True).run()
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_odd_errors_are_kept_as_they_are(name: str) -> None:
+    """What a task raised is the error of its item."""
+    odd: Any = ERRORS[name]()
+    try:
+        raise odd
+    except BaseException as error:  # why: some are no Exception
+        can_be_raised = error is odd
+    if not (can_be_raised and issubclass(type(odd), Exception) and type(odd) is not StopIteration):
+        pytest.skip("no task can fail with that itself")
+
+    async def task(value: int) -> int:
+        raise odd
+
+    limit = Limit(1)
+    stage = Stage("A", 1, [task], task_attempts=1, limits=[limit], isolate_context=True)
+    results = run_virtual(Pipeline([stage]).run([1]))
+    is_kept = results.failed[0].error is odd
+    assert is_kept
