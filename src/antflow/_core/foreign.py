@@ -28,6 +28,7 @@ ENDS_THE_PROGRAM = (KeyboardInterrupt, SystemExit, GeneratorExit)
 # Past the class's own properties and setters, and past those of its metaclass.
 _name_of = type.__dict__["__name__"].__get__
 _cause_of = BaseException.__dict__["__cause__"].__get__
+_context_of = BaseException.__dict__["__context__"].__get__
 _traceback_of = BaseException.__dict__["__traceback__"].__get__
 _set_cause = BaseException.__dict__["__cause__"].__set__
 _members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
@@ -121,6 +122,12 @@ def cause_of(error: BaseException) -> BaseException | None:
     """An error's ``__cause__``."""
     cause: BaseException | None = _cause_of(error)
     return cause
+
+
+def context_of(error: BaseException) -> BaseException | None:
+    """An error's ``__context__``."""
+    context: BaseException | None = _context_of(error)
+    return context
 
 
 def set_cause(error: BaseException, cause: BaseException | None) -> None:

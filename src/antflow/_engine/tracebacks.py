@@ -18,6 +18,15 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, FunctionType, GeneratorType, TracebackType
 from typing import Any, TypeVar
 
+from antflow._core.foreign import (
+    attribute,
+    cause_of,
+    context_of,
+    is_a,
+    members_of,
+    traceback_of,
+    with_traceback,
+)
 from antflow._core.stage import task_name
 
 E = TypeVar("E", bound=BaseException)
@@ -30,12 +39,6 @@ MOST_OUTLINES = 1000
 
 _outlines: dict[int, tuple[CodeType, CodeType]] = {}
 
-# Read from BaseException itself: the user's class may have properties of these names.
-_cause = BaseException.__dict__["__cause__"].__get__
-_context = BaseException.__dict__["__context__"].__get__
-_traceback = BaseException.__dict__["__traceback__"].__get__
-_members = BaseExceptionGroup.__dict__["exceptions"].__get__
-
 
 def trimmed(error: E) -> E:
     """Replace the traceback of an error, and of all that led to it, by an outline of it."""
@@ -43,13 +46,13 @@ def trimmed(error: E) -> E:
     seen: set[int] = set()
     while todo:
         each = todo.pop()
-        if not issubclass(type(each), BaseException) or id(each) in seen:
+        if not is_a(each, BaseException) or id(each) in seen:
             continue
         seen.add(id(each))
-        BaseException.with_traceback(each, _outlined(_traceback(each)))
-        todo += [_cause(each), _context(each), _original(each)]
-        if issubclass(type(each), BaseExceptionGroup):
-            todo += _members(each)
+        with_traceback(each, _outlined(traceback_of(each)))
+        todo += [cause_of(each), context_of(each), attribute(each, "original_exception")]
+        if is_a(each, BaseExceptionGroup):
+            todo += members_of(each)
     return error
 
 
@@ -63,13 +66,6 @@ def _apart(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[Any
         yield function(*args, **kwargs)
     except StopIteration as error:
         raise RuntimeError(f"{task_name(function)} raised StopIteration") from error
-
-
-def _original(error: BaseException) -> object:
-    try:
-        return getattr(error, "original_exception", None)
-    except Exception:  # a property of the user's
-        return None
 
 
 def _outlined(traceback: TracebackType | None) -> TracebackType | None:
