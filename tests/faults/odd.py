@@ -110,9 +110,9 @@ VALUES: dict[str, Callable[[], Any]] = {
     "metaclass that is equal to all": odd_type(__eq__=lambda *_: True, __hash__=lambda self: 1),
     "metaclass that cannot compare": odd_type(__eq__=refuse, __hash__=lambda self: hash(int)),
     "metaclass without a name": odd_type(__name__=REFUSED),
-    "metaclass that refuses isinstance": odd_type(
+    "metaclass that refuses isinstance": lambda: odd_type(
         __instancecheck__=refuse, __subclasscheck__=refuse, __getattribute__=without_attributes
-    ),
+    )(),
     "dict without in": odd_class("I", dict, __contains__=refuse),
     "dict that says it has an id": odd_class("I", dict, __contains__=lambda *_: True),
     "dict that cannot be copied": lambda: odd_class("I", dict, __iter__=refuse, keys=refuse)(id=7),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -174,6 +175,13 @@ def _is_hashable(value: object) -> bool:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.fixture(autouse=True, scope="module")
+def no_odd_classes_left() -> Iterator[None]:
+    """A class that refuses ``issubclass`` breaks that of Python's own classes while it exists."""
+    yield
+    gc.collect()
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_odd_values_cost_their_own_item(name: str, mode: str) -> None:
     """Fed as items, values, ids, metadata or keys of those, they let the other items through."""
