@@ -62,7 +62,7 @@ from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.result_stream import Outcomes, ResultStream
 from antflow._engine.run import Run, take_snapshot
 from antflow._engine.run_handle import RunHandle, attach_results
-from antflow._engine.signals import check_main_thread, graceful
+from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._engine.waiting import outlast
 from antflow._monitor.bus import CallbackGuard
 from antflow._monitor.fan_out import fan_out
@@ -611,14 +611,15 @@ class Pipeline(Generic[Taken, Out]):
         options = run_options(total, max_failures, timeout, item_timeout)
         collected: list[PipelineResult[Any]] = []
         handle = self._open(collected.append if self._collects else _forget, collected, options)
-        try:
-            yield handle
-        except BaseException:
-            handle.cancel()
-            raise
-        finally:
-            handle.resume()
-            await handle.join()
+        with interrupts_apart():
+            try:
+                yield handle
+            except BaseException:
+                handle.cancel()
+                raise
+            finally:
+                handle.resume()
+                await handle.join()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -719,6 +720,12 @@ class Pipeline(Generic[Taken, Out]):
 
     async def _drive(self, handle: RunHandle, items: Items, display: Any, interval: float) -> None:
         """Feed a run from ``items``, with its display, until both are over."""
+        with interrupts_apart():
+            await self._drive_through(handle, items, display, interval)
+
+    async def _drive_through(
+        self, handle: RunHandle[Any], items: Items, display: Any, interval: float
+    ) -> None:
         run = handle._run
         poller = None
         if display is not None:

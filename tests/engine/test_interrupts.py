@@ -19,22 +19,22 @@ HANG_GUARD = 90.0
 """Real seconds that the sweep may take before it counts as hanging."""
 
 SWEEP = """
-    import asyncio, faulthandler, logging, sys, warnings
+    import asyncio, faulthandler, logging, signal, sys, warnings
     from antflow import Pipeline, Stage
 
     warnings.simplefilter("ignore")
     logging.disable()
-    way, seed = sys.argv[1], int(sys.argv[2])
+    way, where = sys.argv[1:]
     calls = left = 0
 
     def interrupt(frame, event, argument):
-        # A second SIGINT: raised at some call within the library, and only there.
+        # A second SIGINT, at some call of a function of the library or of asyncio.
         global left
-        if event == "call" and "antflow" in frame.f_code.co_filename:
+        if event == "call" and frame.f_globals["__name__"].partition(".")[0] == where:
             left -= 1
             if left == 0:
                 sys.setprofile(None)
-                raise KeyboardInterrupt
+                signal.getsignal(signal.SIGINT)(signal.SIGINT, frame)
 
     async def work(value):
         try:
@@ -52,11 +52,11 @@ SWEEP = """
             pass
 
     async def main():
-        loop, me = asyncio.get_running_loop(), asyncio.current_task()
+        loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda *_: None)
 
         def first():
-            me.cancel()
+            signal.raise_signal(signal.SIGINT)
             sys.setprofile(interrupt)
 
         pipeline = Pipeline([Stage("A", 5, [work]), Stage("B", 3, [work], executor="inline")])
@@ -73,11 +73,17 @@ SWEEP = """
             async with pipeline.open() as run:
                 await run.feed(source())
 
+    async def until_over():
+        try:
+            await main()
+        finally:
+            sys.setprofile(None)  # after that, it is asyncio that is interrupted
+
     for number in range(60):
-        left = 1 + seed + number * (1 + number // 6)
+        left = 1 + number * (1 + number // 6)
         faulthandler.dump_traceback_later(8, exit=True)
         try:
-            asyncio.run(main())
+            asyncio.run(until_over())
         except (KeyboardInterrupt, asyncio.CancelledError):
             pass
         finally:
@@ -86,11 +92,12 @@ SWEEP = """
 """
 
 
+@pytest.mark.parametrize("where", ["antflow", "asyncio"])
 @pytest.mark.parametrize("way", ["run", "display", "stream", "open"])
-def test_interrupt_anywhere_while_a_run_is_cancelled(way: str) -> None:
-    """A `KeyboardInterrupt` at any call of the library, after a cancellation: the program ends."""
+def test_second_interrupt_anywhere(way: str, where: str) -> None:
+    """A second SIGINT at any call of the library, or of asyncio, while a run ends: it ends."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SWEEP), way, "0"],
+        [sys.executable, "-c", textwrap.dedent(SWEEP), way, where],
         capture_output=True,
         text=True,
         timeout=HANG_GUARD,

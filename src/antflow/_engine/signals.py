@@ -141,3 +141,59 @@ class _GracefulEnd:
         self._run.fail(
             KeyboardInterrupt() if is_interrupt else SystemExit(128 + self._run.stopped_by)
         )
+
+
+class _Apart:
+    """Keeps Ctrl-C out of the event loop's own steps, in a program that `asyncio.run` runs.
+
+    `asyncio.run` cancels the main task at the first SIGINT and raises `KeyboardInterrupt` at the
+    second, wherever the program is. Raised between taking a step from the event loop's queue and
+    doing it, that step is lost, and its task never ends: so asyncio itself hangs when it closes the
+    loop. Such a signal becomes a step of its own here. Anywhere else, in a task that blocks the
+    event loop for example, it is raised at once.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._handler: Any = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """While a run is under way. Several may be at the same time."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handler = signal.getsignal(signal.SIGINT)
+        if handler != self._on_interrupt:
+            owner = getattr(getattr(handler, "func", None), "__self__", None)
+            if not isinstance(owner, asyncio.Runner):
+                yield
+                return
+            self._count, self._handler = 0, handler
+            signal.signal(signal.SIGINT, self._on_interrupt)
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count and signal.getsignal(signal.SIGINT) == self._on_interrupt:
+                with suppress(ValueError):  # the garbage collector came here in another thread
+                    signal.signal(signal.SIGINT, self._handler)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        loop = asyncio._get_running_loop()
+        module = "" if frame is None else str(frame.f_globals.get("__name__"))
+        if loop is not None and module.partition(".")[0] in ("asyncio", "selectors"):
+            loop.call_soon_threadsafe(self._pass_on, number)
+        else:
+            self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
+        try:
+            self._handler(number, None)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, self._handler)  # `asyncio.run` puts its own away itself
+            raise
+
+
+interrupts_apart = _Apart().kept
