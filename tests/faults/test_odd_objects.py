@@ -174,7 +174,6 @@ def _is_hashable(value: object) -> bool:
     return True
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.fixture(autouse=True, scope="module")
 def no_odd_classes_left() -> Iterator[None]:
     """A class that refuses ``issubclass`` breaks that of Python's own classes while it exists."""
@@ -182,6 +181,7 @@ def no_odd_classes_left() -> Iterator[None]:
     gc.collect()
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", VALUES)
 def test_odd_values_cost_their_own_item(name: str, mode: str) -> None:
     """Fed as items, values, ids, metadata or keys of those, they let the other items through."""
