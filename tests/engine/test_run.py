@@ -110,6 +110,25 @@ def test_failed_items_that_wait_hold_no_worker() -> None:
     assert run_virtual(main) == [(1, 0), (2, 0), (0, pytest.approx(10))]
 
 
+def test_item_that_is_due_sooner_is_tried_sooner() -> None:
+    """What waits for its next try waits as long as it should, whatever waited there before it."""
+
+    async def task(seconds: int) -> int:
+        if current_item().attempt == 1:
+            raise ValueError
+        return seconds
+
+    def as_long_as_it_says(attempt: int) -> float:
+        return float(current_item().id)
+
+    async def main() -> list[tuple[int, float]]:
+        stage = Stage("A", 1, [task], wait=as_long_as_it_says)
+        items = [{"id": seconds, "value": seconds} for seconds in (100, 1, 10)]
+        return [(result.value, now()) async for result in Pipeline([stage]).stream(items)]
+
+    assert run_virtual(main) == [(1, 1), (10, 10), (100, 100)]
+
+
 def test_waiting_retries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Items that all fail: no more of them wait for a retry than there is room for."""
     most = 0
