@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -101,6 +102,39 @@ def test_pause_and_resume_at_once_changes_nothing() -> None:
 
     assert run_virtual(main) == 4
     assert calls.most_at_once == 3
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_worker_that_is_still_leaving_when_the_run_goes_on(batch: int | None) -> None:
+    """A worker leaves at the pause, and lets go of its resource until after it: its place stays."""
+
+    @asynccontextmanager
+    async def slow_to_leave() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(2)
+
+    async def task(value: Any, resource: None) -> Any:
+        await asyncio.sleep(1)
+        return value
+
+    async def main() -> list[int]:
+        stage = Stage(
+            "A",
+            2,
+            [task],
+            batch=batch,
+            resources={"resource": slow_to_leave},
+            resource_scope="worker",
+        )
+        async with Pipeline([stage]).open() as run:
+            await run.feed(range(8))
+            await asyncio.sleep(0.5)
+            run.pause()
+            await asyncio.sleep(1)  # the items in hand have ended, the resources have not
+            run.resume()
+        return sorted(result.value for result in run.results)
+
+    assert run_virtual(main, max_time=100) == list(range(8))
 
 
 def test_paused_run_still_takes_items_in_until_the_queue_is_full() -> None:
