@@ -162,6 +162,31 @@ def test_run_that_cannot_be_made_keeps_no_limit() -> None:
         other.join()
 
 
+@pytest.mark.parametrize("end", ["join", "shutdown", "cancel"])
+def test_limits_are_free_for_another_event_loop_after_a_run(end: str) -> None:
+    """However the run ended, and although its event loop is still there."""
+    limits = [Limit(concurrency=1), Limit(rate=1000, period=1)]
+    pipeline = Pipeline([Stage("A", 2, [Calls(seconds=0.01)], limits=limits)])
+
+    async def first() -> None:
+        async with pipeline.open() as run:
+            await run.feed(range(3))
+            await asyncio.sleep(0)
+            if end == "cancel":
+                run.cancel()
+            elif end == "shutdown":
+                await run.shutdown()
+
+    async def second() -> None:
+        assert len(await pipeline.run(range(3))) == 3
+
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        one.run(first())
+        other.run(second())
+    for limit in limits:
+        assert_free(limit)
+
+
 @pytest.mark.parametrize("by", ["limits", "task_concurrency_limits"])
 def test_thread_that_outlives_its_time_counts_until_it_ends(by: str) -> None:
     """A thread cannot be stopped: as long as it goes on, it has its place in the limits."""
