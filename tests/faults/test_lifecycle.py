@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
 from contextlib import aclosing
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from antflow import Pipeline, PipelineError, PipelineResult, Stage, StatusTracker
+from antflow._monitor.tracker import Follower
 from antflow.testing import Calls, VirtualLoop, run_virtual
 
 from .pieces import (
@@ -290,6 +292,49 @@ def test_memory_when_results_are_not_collected(how: str) -> None:
         assert [item for item in seen if item() is not None] == []
 
     virtual(main)
+
+
+def test_memory_of_a_tracker_after_many_runs() -> None:
+    """A tracker keeps the history of each run, and nothing else that belongs to it."""
+    tracker = StatusTracker()
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 3, [give_back])], status_tracker=tracker)
+        for _ in range(5):
+            await pipeline.run(range(3))
+        gc.collect()
+        followers = [each for each in gc.get_objects() if isinstance(each, Follower)]
+        assert len([each for each in followers if each._tracker is tracker]) <= 1  # of the latest
+
+    virtual(main)
+    assert tracker.get_stats()["completed"] == 15
+
+
+@pytest.mark.parametrize("end", ["join", "cancel"])
+@pytest.mark.parametrize("scope", ["run", "worker"])
+def test_threads_after_a_run(scope: Any, end: str) -> None:
+    """The threads of a run end with it, also while the pipeline, and so its latest run, is kept."""
+    threads: set[threading.Thread] = set()
+
+    def work(value: int, lock: object) -> int:
+        threads.add(threading.current_thread())
+        return value
+
+    async def main() -> None:
+        stage = Stage("A", 3, [work], resources={"lock": threading.Lock}, resource_scope=scope)
+        pipeline = Pipeline([stage])
+        async with pipeline.open() as run:
+            await run.feed(range(30))
+            while not threads:
+                await asyncio.sleep(0.001)
+            if end == "cancel":
+                run.cancel()
+        for thread in threads:
+            await asyncio.to_thread(thread.join, 10.0)
+            assert not thread.is_alive()
+        assert pipeline.get_stats().items_in_flight == 0
+
+    asyncio.run(main())
 
 
 def test_nested_pipelines() -> None:
