@@ -555,6 +555,21 @@ def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
     assert peaks[1] - peaks[0] < 15_000  # kilobytes, of 45 000 more
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe there always blocks")
+def test_result_that_a_pipe_takes_bit_by_bit(folder: Path) -> None:
+    """A line longer than a pipe that somebody has made non-blocking: it comes whole."""
+    size = 300_000  # a pipe takes 65536
+    source = f"async def grow(x): return x * {size}\npipeline = one('Grow', grow)\n"
+    (folder / "items").write_text("a\nb\n")
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    process = start(folder, "run", module(folder, source), "--items", "items", *QUIET, stdout=write)
+    os.close(write)
+    with open(read, encoding="utf-8") as output, process:
+        values = [line["value"] for line in objects_of(output.read())]
+    assert sorted(values) == ["a" * size, "b" * size]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGPIPE")
 def test_results_that_nobody_reads_any_more(folder: Path) -> None:
     """`antflow run … | head -1` ends quietly, however long the input is."""
