@@ -72,6 +72,34 @@ def test_feed_that_outlives_its_attempt_takes_no_slot() -> None:
     assert_free(limit)
 
 
+def test_feed_that_waits_for_a_slot_when_its_attempt_ends() -> None:
+    """What waits to have its slot again, and is let in too late, gives it back at once."""
+    limit = Limit(concurrency=1)
+
+    async def main() -> float:
+        feeds: list[asyncio.Task[None]] = []
+
+        async def spread(value: Any) -> Any:
+            if value == 0:  # its feed has to wait for room, and lends the slot to the next
+                feeds.append(asyncio.create_task(pipeline.feed([0.5] * 3, "B")))
+                await asyncio.sleep(2)
+            else:
+                await asyncio.sleep(10)
+            return value
+
+        stages = [
+            Stage("A", 2, [spread], limits=[limit]),
+            Stage("B", 1, [lasting], queue_capacity=1),
+        ]
+        pipeline = Pipeline(stages)
+        assert len(await pipeline.run(range(3), timeout=1000)) == 3 + 3
+        await asyncio.gather(*feeds)
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(main) == 10 + 10 + 1
+    assert_free(limit)
+
+
 def test_task_whose_feed_was_cut_short_goes_on_with_its_slot() -> None:
     """After a feed that ran into a timeout of the task's own, the limit holds as before."""
     limit = Limit(concurrency=1)
