@@ -284,6 +284,7 @@ def test_rest_of_a_transition_when_its_first_callback_is_cancelled() -> None:
         with pytest.raises(asyncio.CancelledError):
             await running
         assert heard == tracker.get_history(0)
+        assert tracker.callback_errors == 0
 
     virtual(main)
     assert [(event.stage, event.status) for event in heard] == [
