@@ -460,6 +460,24 @@ def test_cancel_in_the_moment_of_beginning() -> None:
     assert [call.value for call in work.made] == [3]
 
 
+def test_cancel_of_a_call_that_is_next_in_the_moment_of_its_turn() -> None:
+    """The worker that gets free in the same step goes to the one behind it."""
+    work = Calls(seconds=1)
+
+    async def main() -> None:
+        go = asyncio.Event()
+        async with AsyncExecutor(1) as executor:
+            executor.submit(go.wait)
+            second, third = executor.submit(work, 2), executor.submit(work, 3)
+            await asyncio.sleep(1)
+            go.set()
+            second.cancel()
+            assert await third == 3
+
+    run_virtual(main)
+    assert [call.value for call in work.made] == [3]
+
+
 def test_cancel_thousands_that_wait() -> None:
     """Cancelling all calls takes a few steps for each, however many they are."""
     work = Calls(seconds=1)
@@ -1111,19 +1129,23 @@ def test_shutdown_by_one_of_the_calls() -> None:
     run_virtual(main)
 
 
-def test_shutdown_ends_the_threads() -> None:
-    """Idle threads end with the executor."""
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_shutdown_ends_the_threads(has_ended: bool) -> None:
+    """Threads end with the last call, whether or not that ended before; the executor is kept."""
+    executors: list[AsyncExecutor] = []
 
-    async def main() -> str:
-        async with AsyncExecutor(2) as executor:
-            return await executor.submit(lambda: threading.current_thread().name)
+    async def main() -> threading.Thread:
+        executors.append(executor := AsyncExecutor(2))
+        future = executor.submit(threading.current_thread)
+        if has_ended:
+            await future
+        await executor.shutdown()
+        return await future
 
-    name = run_virtual(main)
-    for thread in threading.enumerate():
-        if thread.name == name:
-            thread.join(10)
-    assert name.startswith("AsyncExecutor")
-    assert name not in [thread.name for thread in threading.enumerate()]
+    thread = run_virtual(main)
+    thread.join(5)
+    assert thread.name.startswith("AsyncExecutor")
+    assert not thread.is_alive()
 
 
 def test_block_that_ends_well_finishes_everything() -> None:

@@ -15,7 +15,16 @@ from typing import Any
 import pytest
 
 import antflow
-from antflow import Drop, Limit, Pipeline, RetryAfter, Stage, TaskEvent
+from antflow import (
+    Drop,
+    Limit,
+    Pipeline,
+    RetryAfter,
+    Stage,
+    StatusEvent,
+    StatusTracker,
+    TaskEvent,
+)
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger
 from antflow._core.run_facts import RunFacts
@@ -263,6 +272,20 @@ def test_errors_are_recorded_on_the_try_and_on_what_failed_for_good(told: Told) 
     assert told.one("antflow.pipeline.run").status.description == "failed: 1, cancelled: 0"
 
 
+def test_try_that_is_followed_by_another_is_no_error_of_its_visit(told: Told) -> None:
+    """The task's span has failed; the visit has not, and of the item's one is the last."""
+    run([Stage("A", 1, [FailTimes(1)], "per_stage", stage_attempts=2)], [0])
+    tasks, visits = told.spans("antflow.task"), told.spans("antflow.stage")
+    assert [span.status.is_ok for span in tasks] == [False, True]
+    assert [span.status.is_ok for span in visits] == [True, True]
+
+
+def test_items_are_counted_when_they_come_out_once(told: Told) -> None:
+    """However many stages there are."""
+    run([Stage(name, 2, [fetch]) for name in "ABC"], range(5))
+    assert told.totals()["pipeline.items.processed"] == 5
+
+
 def test_errors_when_they_have_no_text(told: Told, caplog: pytest.LogCaptureFixture) -> None:
     """An exception that cannot even be printed is recorded by its name."""
 
@@ -348,6 +371,19 @@ def test_tracker_and_telemetry_hear_the_same(told: Told) -> None:
     run([Stage("A", 2, [fetch, refuse], task_wait_seconds=0)], range(3), status_tracker=tracker)
     tries = [e for e in tracker.events if isinstance(e, TaskEvent) and e.event_type != "start"]
     assert len(told.spans("antflow.task")) == len(tries) == 8
+
+
+def test_callback_of_a_tracker_beside_telemetry(told: Told) -> None:
+    """A worker waits for an async callback as ever, although telemetry never has it wait."""
+    heard: list[str] = []
+
+    async def on_status_change(event: StatusEvent) -> None:
+        await asyncio.sleep(1)
+        heard.append(event.status)
+
+    run([Stage("A", 1, [fetch])], [0], status_tracker=StatusTracker(on_status_change))
+    assert heard == ["queued", "in_progress", "completed"]
+    assert told.spans("antflow.stage")
 
 
 # -- whose child is whose ---------------------------------------------------------------------

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from antflow import Pipeline, Stage
 from antflow.cli import lines as lines_module
 from antflow.cli.errors import Refusal
 from antflow.cli.items import Format, ItemSource, format_of
-from antflow.cli.lines import BadLine, InputFile
+from antflow.cli.lines import CHUNK_BYTES, BadLine, InputFile
 
 
 async def keep(value: Any) -> Any:
@@ -115,7 +116,7 @@ def test_lines_that_are_too_long_hold_no_memory(monkeypatch: pytest.MonkeyPatch)
     """Of an endless line no more than the limit is ever kept."""
 
     class Endless(io.RawIOBase):
-        left = 500
+        left = 100
 
         def read(self, size: int = -1) -> bytes:
             self.left -= 1
@@ -123,7 +124,13 @@ def test_lines_that_are_too_long_hold_no_memory(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(lines_module, "LONGEST_LINE", 1000)
     monkeypatch.setattr(lines_module, "_open", lambda _: Endless())
-    (line,) = InputFile("endless").lines()
+    tracemalloc.start()
+    try:
+        (line,) = InputFile("endless").lines()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * CHUNK_BYTES  # of 100
     assert (line.number, line.fault, len(line.text)) == (1, "longer than 1000 bytes", 1000)
 
 

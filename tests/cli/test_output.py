@@ -14,6 +14,7 @@ from antflow.cli import output as output_module
 from antflow.cli.errors import RunFailed
 from antflow.cli.output import JsonLines, end_all
 from antflow.cli.run import Job, stream
+from antflow.cli.threads import in_daemon_thread
 
 
 class SlowFile:
@@ -95,6 +96,27 @@ def test_lines_when_the_writer_was_cancelled() -> None:
 
     asyncio.run(main())
     assert file.text == "1\n2\n"
+
+
+def test_thread_that_outlives_its_event_loop() -> None:
+    """A call that was given up ends without a word when it is over, whatever came of it."""
+    began, go = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def call() -> None:
+        threads.append(threading.current_thread())
+        began.set()
+        go.wait(60)
+
+    async def main() -> None:
+        calling = asyncio.ensure_future(in_daemon_thread(call))
+        await seen(began)
+        calling.cancel()
+
+    asyncio.run(main())
+    go.set()
+    threads[0].join(60)
+    assert not threads[0].is_alive()
 
 
 def test_lines_that_cannot_be_written() -> None:

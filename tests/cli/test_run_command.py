@@ -118,6 +118,20 @@ def test_results_when_standard_output_is_closed(folder: Path) -> None:
     assert objects_of((folder / "out").read_text()) == [{"id": 1, "value": "1"}]
 
 
+def test_standard_output_after_the_command(folder: Path) -> None:
+    """A program that calls the command has its standard output back afterwards."""
+    code = (
+        "import os, sys\nfrom antflow.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: os.write(1, b'afterwards')\n"
+    )
+    (folder / "items").write_text("1\n")
+    args = ("run", "app:pipeline", "--items", "items", "--out", "out", *QUIET)
+    run = [sys.executable, "-c", code, *args]
+    done = subprocess.run(run, env=environment(), capture_output=True, text=True)
+    assert done.stdout == "afterwards"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 @pytest.mark.parametrize(("name", "code"), [("mine", 0), ("nowhere", 2)])
 def test_exit_code_when_standard_error_has_no_room(folder: Path, name: str, code: int) -> None:
@@ -381,6 +395,7 @@ def test_files_that_cannot_be_used(items: Path, wrong: list[str], reason: str) -
         ["--limit", "1e3"],
         ["--workers", "Fetch=+5"],
         ["--max-failures", "101%"],
+        ["--max-failures", "0%"],
         ["--on-bad-line", "skip"],
         ["--what"],
     ],
@@ -562,6 +577,21 @@ def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
         assert (folder / "out.jsonl").read_bytes().count(b"\n") == count
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 15_000  # kilobytes, of 45 000 more
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe there always blocks")
+def test_result_that_a_pipe_takes_bit_by_bit(folder: Path) -> None:
+    """A line longer than a pipe that has been made non-blocking arrives whole."""
+    size = 300_000  # a pipe takes 65536
+    source = f"async def grow(x): return x * {size}\npipeline = one('Grow', grow)\n"
+    (folder / "items").write_text("a\nb\n")
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    process = start(folder, "run", module(folder, source), "--items", "items", *QUIET, stdout=write)
+    os.close(write)
+    with open(read, encoding="utf-8") as output, process:
+        values = [line["value"] for line in objects_of(output.read())]
+    assert sorted(values) == ["a" * size, "b" * size]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGPIPE")

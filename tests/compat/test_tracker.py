@@ -404,11 +404,16 @@ def test_history_is_a_fresh_list() -> None:
     assert len(tracker.get_history(0)) == 3
 
 
-def test_history_equals_what_was_delivered() -> None:
+@pytest.mark.parametrize("retry", ["per_task", "per_stage"])
+def test_history_equals_what_was_delivered(retry: str) -> None:
     """The history of an item is what ``on_status_change`` was called with."""
     notes = Notes()
     tracker = notes.tracker()
-    follow(tracker, [7, 8], Stage("A", 2, [FailTimes(1)], retry="per_stage"))
+    stages = [
+        Stage(name, 2, [FailTimes(2)], retry, task_wait_seconds=0, stage_attempts=3)
+        for name in "AB"
+    ]
+    follow(tracker, [7, 8], *stages)
     for item_id in (0, 1):
         assert tracker.get_history(item_id) == [
             event for event in notes.statuses if event.item_id == item_id

@@ -154,6 +154,14 @@ def test_discrepancy_notices_an_item_that_is_nowhere() -> None:
     assert ledger.discrepancy() == "0 items in flight, but 1 in the stages"
 
 
+def test_discrepancy_notices_an_item_that_is_in_no_stage() -> None:
+    """An item that left its stage but not the run's count, as one that was lost, is noticed."""
+    ledger = Ledger(STAGES)
+    ledger.stages[0].admitted(1)
+    ledger.stages[0].entered = 0
+    assert ledger.discrepancy() == "1 items in flight, but 0 in the stages"
+
+
 def test_apply_refuses_a_started_transition_without_a_worker() -> None:
     """A transition that cannot have happened is an error, not a wrong count."""
     transition = Transition("run", 0, 1, 0, 0, Kind.STARTED, -1, "", 1, 0, 0.0, 0.0, None)

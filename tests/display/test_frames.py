@@ -10,12 +10,22 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from antflow import DashboardSnapshot, ErrorSummary, LoopHealth, LoopStall, PipelineStats
+from antflow import (
+    DashboardSnapshot,
+    ErrorSummary,
+    FailedItem,
+    LoopHealth,
+    LoopStall,
+    PipelineStats,
+)
 from antflow._core.snapshot import RunState
+from antflow._monitor.view import Viewer
 from antflow.display import BaseDashboard, create
 from antflow.display.canvas import Canvas
+from antflow.display.failures import error_table
 from antflow.display.layout import Wish, share
 from antflow.display.picture import svg
+from antflow.display.tables import GAUGE_CELLS
 from tests.display.conftest import make_snapshot
 
 LEVELS = ["progress", "compact", "detailed", "full"]
@@ -94,6 +104,20 @@ def test_progress_is_one_line() -> None:
         assert part in f"{line} "
 
 
+@pytest.mark.parametrize(
+    ("settled", "failed", "full"), [(99_999, 0, False), (99_999, 1, False), (100_000, 1, True)]
+)
+def test_bar_neither_hides_a_failure_nor_what_is_left(
+    settled: int, failed: int, full: bool
+) -> None:
+    """One item of a hundred thousand that has failed, or is not done yet, has a cell of its own."""
+    stats = PipelineStats(settled - failed, failed, 100_000 - settled, {}, items_accepted=100_000)
+    summary = ErrorSummary(failed, {}, {}, [])
+    snapshot = DashboardSnapshot({}, {}, stats, summary, 0.0, total_items=100_000)
+    (line,) = lines_of("progress", snapshot)
+    assert (line.count("┅"), "─" not in line) == (failed, full)
+
+
 def test_compact_shows_every_stage_on_three_or_four_lines() -> None:
     """A bar, the stages, the errors if there are any, the counts."""
     lines = lines_of("compact", make_snapshot())
@@ -120,6 +144,17 @@ def test_table_says_all_about_a_stage(level: str) -> None:
     assert [line.split()[0] for line in lines[heading + 1 : heading + 5]] == [
         *("Fetch", "Parse", "Enrich", "Save")
     ]
+
+
+def test_queue_that_is_fuller_than_full_fills_its_gauge() -> None:
+    """Retries and what tasks feed may go beyond the capacity; the columns stay where they are."""
+    snapshot = make_snapshot(stages=("Only",))
+    stats = snapshot.pipeline_stats.stage_stats["Only"]
+    stats.pending_items = 3 * (stats.capacity or 0)
+    (row,) = [line for line in lines_of("full", snapshot, 160) if line.strip().startswith("Only")][
+        :1
+    ]
+    assert row.count("█") == GAUGE_CELLS
 
 
 @pytest.mark.parametrize("level", ["detailed", "full"])
@@ -268,6 +303,17 @@ def test_throughput_over_time() -> None:
     assert throughput_of(create("full"), 40) == [" " * 40 + "█" * 80, "█" * 120]
 
 
+def test_slow_is_not_drawn_as_a_standstill() -> None:
+    """A rate far below the highest has a sign of its own, and none at all has not."""
+    display, settled = create("detailed"), 0
+    for second in range(1, 16):
+        settled += 100_000 if second <= 5 else second > 10
+        lines = lines_of(display, make_snapshot(settled=settled, failed=0, elapsed=second), 120)
+    (curve,) = [line for line in lines if "items/s" in line]
+    assert curve.strip().startswith("█" * 20 + " ")
+    assert " ▁" in curve
+
+
 def test_detailed_has_the_curve_on_one_line() -> None:
     """The rate over time, and its figures, take one line."""
     display = create("detailed")
@@ -351,6 +397,23 @@ def test_errors_say_how_long_ago() -> None:
     over = make_snapshot(state="finished")
     last = next(line for line in lines_of("full", over, last=True) if "TimeoutError" in line)
     assert "ago" not in narrow + last
+
+
+@pytest.mark.parametrize("rows", range(2, 9))
+def test_types_of_errors_that_are_not_shown_are_counted(rows: int) -> None:
+    """As many lines as there is room for: a heading, the newest, and how many more there are."""
+    types = {f"Error{n}": 1 for n in range(6)}
+    failures = [FailedItem(n, "no", name, "A", 1, 0.0) for n, name in enumerate(types)]
+    stats = PipelineStats(0, 6, 0, {})
+    snapshot = DashboardSnapshot({}, {}, stats, ErrorSummary(6, types, {}, failures), 0.0)
+    lines = error_table(Canvas(80, 24), Viewer().see(snapshot), rows)
+    texts = [line.plain for line in lines]
+    if rows == 2:
+        assert len(texts) == 2
+        return
+    more = [int(text.split()[1]) for text in texts if "more types" in text]
+    assert len(texts) == min(rows, 1 + 6)
+    assert len(texts) - 1 - len(more) + sum(more) == 6
 
 
 def test_full_has_a_log_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:

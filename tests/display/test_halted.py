@@ -305,6 +305,19 @@ def test_signal_on_a_slow_terminal_with_much_left(
     stream.forget()
 
 
+@pytest.mark.parametrize(("size", "is_taken"), [(1000, True), (100_000, False)])
+def test_signal_where_the_terminal_could_not_be_opened(
+    size: int, is_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is written, piece by piece; what is not taken in time stays behind."""
+    monkeypatch.setattr("antflow.display.stream.LONGEST_WAIT", PATIENCE if is_taken else 0.1)
+    read, write = os.pipe()
+    with open(read, "rb") as other_end:
+        with open(write, "w") as stream:
+            SafeStream(stream).write_at_once("x" * size)
+        assert (len(other_end.read()) == size) == is_taken  # a pipe takes 65536
+
+
 @contextmanager
 def interrupted(screen: PtyScreen, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A Ctrl-C comes when it waits for the terminal, and it does not wait any longer."""

@@ -212,6 +212,33 @@ def test_two_displays_when_the_program_ends(screen: PtyScreen) -> None:
     assert sorted(printed(screen)) == sorted(PRINTED * 2)
 
 
+TWO_SCREENS = """
+import os, signal
+from antflow.display import signals
+
+class Screen:
+    is_interrupted = False
+
+    def __init__(self, name):
+        self.name = name
+
+    def end(self):
+        os.write(1, self.name)
+        raise RuntimeError("it is gone")
+
+for name in (b"first ", b"second"):
+    signals.watch(Screen(name))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_two_screens_when_the_program_ends() -> None:
+    """Each is given back, whatever happens to the others, and the program ends by the signal."""
+    program = [sys.executable, "-c", TWO_SCREENS]
+    done = subprocess.run(program, env=clean_environment(), capture_output=True, timeout=PATIENCE)
+    assert (done.stdout, done.returncode) == (b"first second", -signal.SIGTERM)
+
+
 # -- a stop -----------------------------------------------------------------------------------
 
 

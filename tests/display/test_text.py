@@ -130,6 +130,7 @@ def test_text_is_as_wide_as_it_says(text: str) -> None:
 
 
 @given(texts, st.integers(0, 30), st.sampled_from(["utf-8", "ascii", "latin-1", "cp1252"]))
+@example("日本語の長い名前", 7, "utf-8")
 def test_text_fits_where_it_is_cropped(text: str, width: int, encoding: str) -> None:
     """Cropped is never wider, padded is exactly as wide, and all of it can be written."""
     canvas = Canvas(80, 24, encoding)

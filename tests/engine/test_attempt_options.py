@@ -462,6 +462,19 @@ def test_concurrency_and_rate_within_a_task() -> None:
     assert had_room == [True, False, False, False]
 
 
+def test_call_that_raises_gives_its_place_back() -> None:
+    """The next one that needs it does not wait for ever."""
+
+    async def task(value: int) -> int:
+        async with concurrency_limit():
+            if value == 0:
+                raise ValueError
+            return value
+
+    stage = Stage("A", 2, [task], call_concurrency=1, task_attempts=1)
+    assert run([stage], range(3)).values() == [1, 2]
+
+
 def test_calls_within_a_task_cancelled_at_every_step_give_everything_back() -> None:
     """Cancelled inside, before or behind the limits of a call: the next run has them all."""
 

@@ -391,6 +391,26 @@ def test_current_batch_is_what_the_task_was_called_with() -> None:
     assert all(values == ids for values, ids in seen)
 
 
+def test_books_of_a_batch_while_its_items_leave_one_by_one() -> None:
+    """The worker has the items that have not left yet; its time counts once for all of them."""
+    seen: list[int] = []
+
+    async def main() -> Any:
+        def on_success(*_: Any) -> None:
+            seen.append(pipeline.get_stats().stage_stats["A"].in_progress_items)
+
+        async def task(values: list[int]) -> list[int]:
+            await asyncio.sleep(2)
+            return values
+
+        pipeline = Pipeline([Stage("A", 1, [task], batch=3, on_success=on_success)])
+        return (await pipeline.run(range(3))).stats.stage_stats["A"]
+
+    stage = run_virtual(main)
+    assert seen == [2, 1, 0]
+    assert stage.busy_seconds == pytest.approx(2)
+
+
 def test_items_of_a_batch_begin_together() -> None:
     """With a slow callback for each: history and events say the same time for all of them."""
     told: list[StatusEvent] = []

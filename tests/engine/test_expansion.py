@@ -312,6 +312,26 @@ def test_retry_passes_over_what_was_made(retry: str, in_thread: bool) -> None:
     assert results.stats.items_children == 15
 
 
+def test_try_that_is_cut_off_while_it_waits_for_room_has_made_its_child() -> None:
+    """The time of the item is over while its child waits for room: no later try makes it again."""
+
+    async def four(value: int) -> list[int]:
+        return [value + n for n in range(4)]
+
+    async def main() -> tuple[RunResults[Any], RunResults[Any]]:
+        split = Stage("Split", 1, [four], expand=True)
+        slow = Stage("Slow", 1, [Calls(seconds=4)], queue_capacity=1, task_attempts=1)
+        pipeline = Pipeline([split, slow])
+        before = await pipeline.run([{"id": "a", "value": 10}], item_timeout=2)
+        [parent] = [outcome for outcome in before.outcomes if outcome.id == "a"]
+        return before, await pipeline.run([], retry_failed=[parent])
+
+    before, after = run_virtual(main)
+    # One with the worker, one in the queue, one that waits for room; they are late like the parent.
+    assert [each.id for each in before.failed] == ["a", "a/0", "a/1", "a/2"]
+    assert [(each.id, each.value) for each in after] == [("a/3", 13)]
+
+
 def test_item_that_fails_for_good_leaves_what_it_made() -> None:
     """No try gets through: the parent has failed, what was made before comes out."""
 

@@ -349,6 +349,21 @@ def test_run_that_ends_with_the_block_has_it_in_its_books(run: Run, log: Told) -
     assert stats.stalled_seconds > stats.starved_seconds
 
 
+def test_run_that_is_over_hears_of_no_later_block(run: Run) -> None:
+    """What another run of the same loop does then changes nothing of it."""
+
+    async def main() -> tuple[DashboardSnapshot, DashboardSnapshot]:
+        pipeline = Pipeline([Stage("Work", 3, [rests])])
+        async with Pipeline([Stage("Work", 1, [sleeps])]).open() as other:
+            before = await snapshot_of(pipeline, [1])
+            await other.feed([2])
+        assert other.snapshot().loop.stalls
+        return before, pipeline.get_dashboard_snapshot()
+
+    before, after = run(main())
+    assert (after.loop, after.pipeline_stats) == (before.loop, before.pipeline_stats)
+
+
 def test_run_that_is_cancelled_after_a_block(run: Run, log: Told) -> None:
     """A cancelled run has what it knew, and keeps it."""
 

@@ -16,13 +16,22 @@ from antflow import (
     Pipeline,
     Stage,
     StageStats,
+    StatusEvent,
     StatusTracker,
     current_item,
 )
 from antflow._core.transition import Transition
 from antflow._engine.recorder import Recorder
 from antflow._engine.retries import RetryHeap
-from antflow.testing import Calls, FailTimes, Gate, MemoryStore, record_events, run_virtual
+from antflow.testing import (
+    Calls,
+    FailTimes,
+    Gate,
+    MemoryStore,
+    cancel_at_every_step,
+    record_events,
+    run_virtual,
+)
 
 
 def now() -> float:
@@ -108,6 +117,25 @@ def test_failed_items_that_wait_hold_no_worker() -> None:
         return [(result.value, now()) async for result in pipeline.stream(range(3))]
 
     assert run_virtual(main) == [(1, 0), (2, 0), (0, pytest.approx(10))]
+
+
+def test_item_that_is_due_sooner_is_tried_sooner() -> None:
+    """What waits for its next try waits as long as it should, whatever waited there before it."""
+
+    async def task(seconds: int) -> int:
+        if current_item().attempt == 1:
+            raise ValueError
+        return seconds
+
+    def as_long_as_it_says(attempt: int) -> float:
+        return float(current_item().id)
+
+    async def main() -> list[tuple[int, float]]:
+        stage = Stage("A", 1, [task], wait=as_long_as_it_says)
+        items = [{"id": seconds, "value": seconds} for seconds in (100, 1, 10)]
+        return [(result.value, now()) async for result in Pipeline([stage]).stream(items)]
+
+    assert run_virtual(main) == [(1, 1), (10, 10), (100, 100)]
 
 
 def test_waiting_retries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -554,6 +582,24 @@ def test_result_leaves_only_after_the_store_has_it() -> None:
             assert (result.sequence_id, 0) in store.values
 
     run_virtual(main)
+
+
+def test_store_and_tracker_that_are_waited_for_cancelled_at_every_step() -> None:
+    """Whichever of the two is being awaited, no coroutine is left unawaited."""
+    told: list[int] = []
+
+    async def on_status_change(event: StatusEvent) -> None:
+        await asyncio.sleep(0.01)
+        told.append(1)
+
+    async def main() -> None:
+        stages = [Stage("A", 1, [FailTimes(1)], task_wait_seconds=0.1), Stage("B", 1, [Calls()])]
+        tracker = StatusTracker(on_status_change)
+        pipeline = Pipeline(stages, store=MemoryStore(slow=True), status_tracker=tracker)
+        await pipeline.run(range(2))
+
+    assert cancel_at_every_step(main) > 50
+    assert told
 
 
 def test_store_that_cannot_write_stops_the_intake() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -103,6 +104,39 @@ def test_pause_and_resume_at_once_changes_nothing() -> None:
     assert calls.most_at_once == 3
 
 
+@pytest.mark.parametrize("batch", [None, 2])
+def test_worker_that_is_still_leaving_when_the_run_goes_on(batch: int | None) -> None:
+    """A worker leaves at the pause, and lets go of its resource until after it: its place stays."""
+
+    @asynccontextmanager
+    async def slow_to_leave() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(2)
+
+    async def task(value: Any, resource: None) -> Any:
+        await asyncio.sleep(1)
+        return value
+
+    async def main() -> list[int]:
+        stage = Stage(
+            "A",
+            2,
+            [task],
+            batch=batch,
+            resources={"resource": slow_to_leave},
+            resource_scope="worker",
+        )
+        async with Pipeline([stage]).open() as run:
+            await run.feed(range(8))
+            await asyncio.sleep(0.5)
+            run.pause()
+            await asyncio.sleep(1)  # the items in hand have ended, the resources have not
+            run.resume()
+        return sorted(result.value for result in run.results)
+
+    assert run_virtual(main, max_time=100) == list(range(8))
+
+
 def test_paused_run_still_takes_items_in_until_the_queue_is_full() -> None:
     """Feeding goes on while there is room; then it waits, and goes on after the pause."""
 
@@ -118,6 +152,19 @@ def test_paused_run_still_takes_items_in_until_the_queue_is_full() -> None:
         assert len(run.results) == 10
 
     run_virtual(main)
+
+
+def test_paused_run_goes_on_when_its_block_is_left() -> None:
+    """Nothing can resume it any more: what was fed is worked on all the same."""
+
+    async def main() -> Any:
+        async with Pipeline([Stage("A", 1, [Calls(seconds=1)])]).open() as run:
+            await run.feed(range(3))
+            run.pause()
+            await asyncio.sleep(10)
+        return run.results.values(), now()
+
+    assert run_virtual(main) == ([0, 1, 2], 13)
 
 
 @pytest.mark.parametrize("end", ["cancel", "shutdown"])
@@ -314,6 +361,30 @@ def test_run_that_is_in_time_leaves_no_timer() -> None:
     assert run_virtual(main) == []
 
 
+def test_run_that_is_cancelled_leaves_no_timer() -> None:
+    """Neither for an item that waits for its next try, nor for one that a limit holds."""
+
+    async def fail_or_hold(value: int) -> int:
+        if value:
+            raise RetryAfter(3600)
+        raise ValueError
+
+    async def main() -> list[Any]:
+        stages = [
+            Stage("A", 2, [fail_or_hold], task_wait_seconds=3600),
+            Stage("B", 2, [fail_or_hold], task_wait_seconds=3600, limits=[Limit(concurrency=1)]),
+        ]
+        async with Pipeline(stages).open(timeout=7200, item_timeout=7200) as run:
+            await run.feed(range(2))
+            await run.feed(range(2), "B")
+            await asyncio.sleep(1)
+            run.cancel()
+        loop: Any = asyncio.get_running_loop()
+        return [timer for *_, timer in loop._timers if not timer.cancelled()]
+
+    assert run_virtual(main) == []
+
+
 @pytest.mark.parametrize(
     "where", ["in the task", "in the queue", "in a retry", "in a hold", "at a limit", "in a batch"]
 )
@@ -408,6 +479,24 @@ def test_failures_of_one_stage_stop_the_intake() -> None:
     assert results.stats.items_accepted < 50
     assert results.stats.items_in_flight == 0
     assert len(results.outcomes) == results.stats.items_accepted
+
+
+def test_first_of_two_errors_comes_out() -> None:
+    """Too many failures stop the intake; that what goes on is too late then is not the cause."""
+
+    async def work(value: int) -> int:
+        await asyncio.sleep(value)
+        if value == 1:
+            raise ValueError
+        return value
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 2, [work], task_attempts=1)])
+        with pytest.raises(TooManyFailures):
+            await pipeline.run([100, 1], max_failures=1, timeout=10)
+        assert now() == 10
+
+    run_virtual(main)
 
 
 def test_ratio_of_failures_of_one_stage_counts_from_twenty_on() -> None:

@@ -72,6 +72,34 @@ def test_feed_that_outlives_its_attempt_takes_no_slot() -> None:
     assert_free(limit)
 
 
+def test_feed_that_waits_for_a_slot_when_its_attempt_ends() -> None:
+    """What waits to have its slot again, and is let in too late, gives it back at once."""
+    limit = Limit(concurrency=1)
+
+    async def main() -> float:
+        feeds: list[asyncio.Task[None]] = []
+
+        async def spread(value: Any) -> Any:
+            if value == 0:  # its feed has to wait for room, and lends the slot to the next
+                feeds.append(asyncio.create_task(pipeline.feed([0.5] * 3, "B")))
+                await asyncio.sleep(2)
+            else:
+                await asyncio.sleep(10)
+            return value
+
+        stages = [
+            Stage("A", 2, [spread], limits=[limit]),
+            Stage("B", 1, [lasting], queue_capacity=1),
+        ]
+        pipeline = Pipeline(stages)
+        assert len(await pipeline.run(range(3), timeout=1000)) == 3 + 3
+        await asyncio.gather(*feeds)
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(main) == 10 + 10 + 1
+    assert_free(limit)
+
+
 def test_task_whose_feed_was_cut_short_goes_on_with_its_slot() -> None:
     """After a feed that ran into a timeout of the task's own, the limit holds as before."""
     limit = Limit(concurrency=1)
@@ -160,6 +188,31 @@ def test_run_that_cannot_be_made_keeps_no_limit() -> None:
     finally:
         is_refused.set()
         other.join()
+
+
+@pytest.mark.parametrize("end", ["join", "shutdown", "cancel"])
+def test_limits_are_free_for_another_event_loop_after_a_run(end: str) -> None:
+    """However the run ended, and although its event loop is still there."""
+    limits = [Limit(concurrency=1), Limit(rate=1000, period=1)]
+    pipeline = Pipeline([Stage("A", 2, [Calls(seconds=0.01)], limits=limits)])
+
+    async def first() -> None:
+        async with pipeline.open() as run:
+            await run.feed(range(3))
+            await asyncio.sleep(0)
+            if end == "cancel":
+                run.cancel()
+            elif end == "shutdown":
+                await run.shutdown()
+
+    async def second() -> None:
+        assert len(await pipeline.run(range(3))) == 3
+
+    with asyncio.Runner() as one, asyncio.Runner() as other:
+        one.run(first())
+        other.run(second())
+    for limit in limits:
+        assert_free(limit)
 
 
 @pytest.mark.parametrize("by", ["limits", "task_concurrency_limits"])

@@ -206,6 +206,25 @@ def test_run_without_a_signal_says_so_and_leaves_the_handlers() -> None:
     assert (results.stopped_by, len(results)) == (None, 3)
 
 
+def test_run_that_drained_in_time_leaves_no_timer() -> None:
+    """After a signal the time for draining is an hour; the run is over sooner, and so is that."""
+
+    async def signals(value: int) -> int:
+        if value == 2:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0)
+        return value
+
+    async def main() -> tuple[Any, list[Any]]:
+        results = await Pipeline([Stage("A", 1, [signals])]).run(range(9), graceful_signals=3600)
+        loop: Any = asyncio.get_running_loop()
+        return results, [timer for *_, timer in loop._timers if not timer.cancelled()]
+
+    results, timers = run_virtual(main)
+    assert results.stopped_by is signal.SIGTERM
+    assert timers == []
+
+
 def test_other_threads_are_refused_before_anything_begins() -> None:
     """Signals reach the main thread only: elsewhere the option is an error."""
     caught: list[BaseException] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from antflow import Pipeline, Stage, StatusEvent, StatusTracker, TaskEvent
 from antflow.testing import Calls, FailTimes
 
-from .pieces import ONE_HOUR, give_back, lasting, now, virtual
+from .pieces import ONE_HOUR, give_back, in_background, lasting, never, now, virtual
 
 TRACKER_CALLBACKS = [
     "on_status_change",
@@ -266,6 +266,34 @@ def test_events_of_one_item_when_the_callback_is_slow(seed: int) -> None:
 
     virtual(main, seed=seed)
     assert len(heard) == 30
+
+
+def test_rest_of_a_transition_when_its_first_callback_is_cancelled() -> None:
+    """Cancelled while ``completed`` is told: the ``queued`` that belongs to it is told as well."""
+    heard: list[StatusEvent] = []
+
+    def on_status_change(event: StatusEvent) -> Awaitable[None] | None:
+        heard.append(event)
+        return never() if event.status == "completed" else None
+
+    async def main() -> None:
+        tracker = StatusTracker(on_status_change)
+        stages = [Stage("A", 1, [give_back]), Stage("B", 1, [give_back])]
+        running = await in_background(Pipeline(stages, status_tracker=tracker).run([0]), 1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert heard == tracker.get_history(0)
+        assert tracker.callback_errors == 0
+
+    virtual(main)
+    assert [(event.stage, event.status) for event in heard] == [
+        ("A", "queued"),
+        ("A", "in_progress"),
+        ("A", "completed"),
+        ("B", "queued"),
+        ("B", "failed"),
+    ]
 
 
 def test_callback_that_queries_the_tracker() -> None:

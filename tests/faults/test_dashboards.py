@@ -216,9 +216,10 @@ def test_updates_while_items_are_fed() -> None:
     assert processed[-1] == 100
 
 
-def test_updates_before_anything_is_fed() -> None:
-    """The display begins before the first item is taken in."""
-    display = Display()
+@pytest.mark.parametrize("seconds", [None, 3])
+def test_updates_before_anything_is_fed(seconds: float | None) -> None:
+    """The display begins, however long that takes, before the first item is taken in."""
+    display = Display() if seconds is None else Display(on_start=lambda: asyncio.sleep(seconds))
     seen: list[int] = []
 
     def source() -> Any:

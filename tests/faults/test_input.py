@@ -9,10 +9,19 @@ from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Stage, StatusTracker
+from antflow import Pipeline, Stage, StatusTracker, TooManyFailures
 from antflow.testing import Calls
 
-from .pieces import assert_balanced, endless, give_back, in_background, lasting, now, virtual
+from .pieces import (
+    assert_balanced,
+    endless,
+    give_back,
+    in_background,
+    lasting,
+    now,
+    raising,
+    virtual,
+)
 
 
 def generator() -> Iterator[int]:
@@ -235,6 +244,27 @@ def test_source_that_raises(position: int, is_async: bool) -> None:
     virtual(main)
 
 
+def test_generator_is_closed_when_the_intake_stops() -> None:
+    """Its clean-up has run when the run is over, even while the test still refers to it."""
+    closed: list[bool] = []
+
+    def source() -> Iterator[int]:
+        try:
+            yield from endless()
+        finally:
+            closed.append(True)
+
+    async def main() -> None:
+        items = source()
+        stage = Stage("Work", 1, [raising(ValueError())], task_attempts=1)
+        with pytest.raises(TooManyFailures):
+            await Pipeline([stage]).run(items, max_failures=3)
+        assert closed == [True]
+        assert next(items, None) is None
+
+    virtual(main)
+
+
 def test_stream_of_a_source_that_raises() -> None:
     """A stream yields what came before the source raised, then raises."""
 
@@ -303,6 +333,21 @@ def test_ids_that_come_twice(caplog: pytest.LogCaptureFixture) -> None:
     ids, _ = run_items([{"id": "a", "value": n} for n in range(4)])
     assert ids == ["a", "a#2", "a#3", "a#4"]
     assert len([record for record in caplog.records if "twice" in record.getMessage()]) == 1
+
+
+def test_id_may_come_again_where_results_are_not_collected() -> None:
+    """Ids are compared with those in flight: once an item has left, its id is free."""
+    seen: list[Any] = []
+
+    async def main() -> None:
+        stage = Stage("Work", 1, [give_back], on_success=lambda item_id, *_: seen.append(item_id))
+        async with Pipeline([stage], collect_results=False).open() as run:
+            for _ in range(2):
+                await run.feed([{"id": "a"}])
+                await asyncio.sleep(1)
+
+    virtual(main)
+    assert seen == ["a", "a"]
 
 
 def test_failure_of_one_of_two_with_one_id() -> None:

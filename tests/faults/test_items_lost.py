@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from threading import Lock
 from typing import Any
 
 import pytest
 
 from antflow import (
+    Limit,
     Pipeline,
     PipelineError,
     PipelineResult,
@@ -269,6 +271,22 @@ async def start_a_stream(pipeline: Pipeline) -> Any:
     return [result async for result in pipeline.stream([1])]
 
 
+def test_open_from_inside_its_own_stage() -> None:
+    """A task cannot open a second run of the pipeline that it is in."""
+
+    async def main() -> None:
+        async def work(value: int) -> int:
+            with pytest.raises(PipelineError, match="from inside its own run"):
+                async with pipeline.open():
+                    pass
+            return value
+
+        pipeline = Pipeline([Stage("Work", 1, [work])])
+        assert (await pipeline.run([1])).values() == [1]
+
+    virtual(main)
+
+
 @pytest.mark.parametrize("begin", [start_a_run, start_a_stream])
 def test_run_from_inside_its_own_task(begin: Callable[[Pipeline], Any]) -> None:
     """Running a pipeline from one of its own tasks fails that item at once."""
@@ -379,6 +397,52 @@ def test_feed_after_the_end(end: Callable[[Pipeline], Any], count: int) -> None:
         assert pipeline.get_stats().items_accepted == 0
 
     virtual(main)
+
+
+def test_feed_that_is_cancelled_while_its_item_is_announced() -> None:
+    """The item was accepted, so it goes through, although its callback is waited for no longer."""
+
+    async def on_status_change(event: StatusEvent) -> None:
+        if event.status == "queued":
+            await asyncio.sleep(1)
+
+    async def main() -> None:
+        tracker = StatusTracker(on_status_change)
+        pipeline = Pipeline([Stage("Work", 1, [give_back])], status_tracker=tracker)
+        async with pipeline.open() as run:
+            feeding = await in_background(run.feed([1, 2]), 0.5)
+            feeding.cancel()
+            await asyncio.wait([feeding])
+            assert feeding.cancelled()
+        assert run.results.values() == [1]
+        assert_balanced(run.stats())
+
+    virtual(main)
+
+
+@pytest.mark.parametrize("how", ["shutdown", "cancel"])
+def test_feed_by_a_task_that_has_just_ended_its_run(how: str) -> None:
+    """Not even in the same step of the event loop is anything taken in."""
+    refused: list[PipelineError] = []
+
+    async def main() -> None:
+        async def work(value: int) -> int:
+            if how == "cancel":
+                run.cancel()
+            else:
+                await run.shutdown()
+            try:
+                await run.feed([2])
+            except PipelineError as error:
+                refused.append(error)
+            return value
+
+        async with Pipeline([Stage("Work", 1, [work])]).open() as run:
+            await run.feed([1])
+        assert run.stats().items_accepted == 1
+
+    virtual(main)
+    assert len(refused) == 1
 
 
 def test_feed_before_start() -> None:
@@ -584,6 +648,29 @@ def test_stages_when_the_list_is_changed_afterwards() -> None:
     assert [stage.name for stage in pipeline.stages] == ["A", "B"]
 
 
+def test_stages_when_their_options_are_changed_afterwards() -> None:
+    """A pipeline keeps what its stages were made with: no list or dict of theirs is shared."""
+
+    async def with_lock(value: Any, lock: Any) -> Any:
+        return value
+
+    options: dict[str, Any] = {
+        "tasks": [with_lock],
+        "limits": [Limit(concurrency=1)],
+        "resources": {"lock": Lock},
+        "hold_on": {ValueError: 1.0},
+        "task_concurrency_limits": {"with_lock": 1},
+    }
+    stage = Stage("Work", 1, **options)
+    pipeline = Pipeline([stage])
+    for value in options.values():
+        value.clear()
+    stage.workers = 7
+    kept = pipeline.stages[0]
+    assert [len(getattr(kept, name)) for name in options] == [1] * len(options)
+    assert kept.workers == 1
+
+
 def test_stages_when_the_answer_is_changed() -> None:
     """The list that `Pipeline.stages` gives is a copy."""
     pipeline = Pipeline([Stage("A", 1, [give_back])])
@@ -625,6 +712,25 @@ def test_callback_that_feeds_after_the_last_input() -> None:
 
         pipeline = Pipeline([Stage("Work", 2, [lasting(1)], on_success=on_success)])
         assert (await pipeline.run([1])).values() == [1, 2, 3]
+
+    virtual(main)
+
+
+def test_callback_that_feeds_although_the_input_ends_meanwhile() -> None:
+    """The last item is through and the input ends while its callback runs: that may still feed."""
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(1.5)
+
+    async def main() -> None:
+        async def on_success(item_id: Any, value: int, payload: dict[str, Any]) -> None:
+            await asyncio.sleep(1)
+            if value < 3:
+                await pipeline.feed([value + 1])
+
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)], on_success=on_success)])
+        assert (await pipeline.run(source())).values() == [1, 2, 3]
 
     virtual(main)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -294,6 +296,54 @@ def test_memory_when_results_are_not_collected(how: str) -> None:
     virtual(main)
 
 
+def test_memory_of_a_tracker_after_many_runs() -> None:
+    """A tracker keeps the history of each run, and nothing else that belongs to it."""
+    tracker = StatusTracker()
+
+    def living() -> dict[str, int]:
+        gc.collect()
+        kinds = Counter(type(each).__name__ for each in gc.get_objects())
+        return {name: kinds[name] for name in ("Run", "Ledger", "Follower")}
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 3, [give_back])], status_tracker=tracker)
+        await pipeline.run(range(3))
+        after_the_first = living()
+        for _ in range(4):
+            await pipeline.run(range(3))
+        assert living() == after_the_first
+
+    virtual(main)
+    assert tracker.get_stats()["completed"] == 15
+
+
+@pytest.mark.parametrize("end", ["join", "cancel"])
+@pytest.mark.parametrize("scope", ["run", "worker"])
+def test_threads_after_a_run(scope: Any, end: str) -> None:
+    """The threads of a run end with it, also while the pipeline, and so its latest run, is kept."""
+    threads: set[threading.Thread] = set()
+
+    def work(value: int, lock: object) -> int:
+        threads.add(threading.current_thread())
+        return value
+
+    async def main() -> None:
+        stage = Stage("A", 3, [work], resources={"lock": threading.Lock}, resource_scope=scope)
+        pipeline = Pipeline([stage])
+        async with pipeline.open() as run:
+            await run.feed(range(30))
+            while not threads:
+                await asyncio.sleep(0.001)
+            if end == "cancel":
+                run.cancel()
+        for thread in threads:
+            await asyncio.to_thread(thread.join, 5.0)
+            assert not thread.is_alive()
+        assert pipeline.get_stats().items_in_flight == 0
+
+    asyncio.run(main())
+
+
 def test_nested_pipelines() -> None:
     """A task may run another pipeline, and its cancellation reaches it."""
 
@@ -366,7 +416,8 @@ def test_async_with_and_an_error() -> None:
     virtual(main)
 
 
-def test_open_and_an_error() -> None:
+@pytest.mark.parametrize("error", [KeyError, asyncio.CancelledError, SystemExit])
+def test_open_and_an_error(error: type[BaseException]) -> None:
     """Leaving ``open`` by an error cancels, and the error comes out."""
 
     async def main() -> None:
@@ -376,9 +427,9 @@ def test_open_and_an_error() -> None:
             async with pipeline.open() as run:
                 await run.feed(range(5))
                 await asyncio.sleep(0.5)
-                raise KeyError("body")
+                raise error("body")
 
-        with pytest.raises(KeyError, match="body"):
+        with pytest.raises(error, match="body"):
             await body()
         assert now() == 0.5
         assert pipeline.results == []

@@ -270,6 +270,13 @@ def test_attempts_of_a_failed_item(retry: str) -> None:
     assert tracker.get_failed_items()[0].attempts == expected
 
 
+def test_each_task_of_a_stage_has_all_its_tries() -> None:
+    """Two tasks that both need the last of three tries: the first leaves the second as many."""
+    stage = Stage("Work", 1, [FailTimes(2), FailTimes(2)], task_attempts=3)
+    results = virtual(lambda: Pipeline([stage]).run(["x"]))
+    assert (results.values(), results[0].attempts) == (["x"], 3)
+
+
 def test_pauses_between_tries() -> None:
     """Between tries a task waits as its stage says, and a stage too, by an option of its own."""
 

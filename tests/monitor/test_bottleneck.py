@@ -15,9 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antflow import (
+    DashboardSnapshot,
+    ErrorSummary,
     Limit,
     LoopStall,
     Pipeline,
+    PipelineStats,
     RetryAfter,
     Stage,
     StageStats,
@@ -558,6 +561,16 @@ def test_moments_add_up() -> None:
     later = Moment(11.0, 22.0, 33.0, 44.0, (Spent(busy=55.0, limited=1.0),), (66,), 77.0)
     assert later.since(earlier).children_computed == 70.0
     assert later.since(earlier).plus(earlier) == later
+
+
+def test_moment_keeps_the_processes_apart() -> None:
+    """What the children of the stages have computed is no part of what this process has."""
+    stages = {"A": StageStats("A", 0, 0, 0, 0, child_cpu_seconds=4.0), "B": stage("B")}
+    snapshot = DashboardSnapshot(
+        {}, {}, PipelineStats(0, 0, 0, {}, stages), ErrorSummary(0, {}, {}, []), 0.0, cpu_seconds=10
+    )
+    moment = Moment.of(snapshot)
+    assert (moment.computed, moment.children_computed) == (6.0, 4.0)
 
 
 def test_gain_counts_what_does_not_come_that_far() -> None:
