@@ -106,10 +106,14 @@ VALUES: dict[str, Callable[[], Any]] = {
     ),
     "no attributes": odd_class("G", __getattribute__=without_attributes),
     "nothing works": odd_class("H", __class__=REFUSED, **ALL_REFUSED),
-    "metaclass without hash": odd_type(__hash__=refuse),
-    "metaclass that is equal to all": odd_type(__eq__=lambda *_: True, __hash__=lambda self: 1),
-    "metaclass that cannot compare": odd_type(__eq__=refuse, __hash__=lambda self: hash(int)),
-    "metaclass without a name": odd_type(__name__=REFUSED),
+    "metaclass without hash": lambda: odd_type(__hash__=refuse)(),
+    "metaclass that is equal to all": lambda: odd_type(
+        __eq__=lambda *_: True, __hash__=lambda self: 1
+    )(),
+    "metaclass that cannot compare": lambda: odd_type(
+        __eq__=refuse, __hash__=lambda self: hash(int)
+    )(),
+    "metaclass without a name": lambda: odd_type(__name__=REFUSED)(),
     "metaclass that refuses isinstance": lambda: odd_type(
         __instancecheck__=refuse, __subclasscheck__=refuse, __getattribute__=without_attributes
     )(),

@@ -176,7 +176,7 @@ def _is_hashable(value: object) -> bool:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_odd_classes_left() -> Iterator[None]:
-    """A class that refuses ``issubclass`` breaks that of Python's own classes while it exists."""
+    """A class that cannot be compared breaks ``isinstance`` for others as long as it exists."""
     yield
     gc.collect()
 
