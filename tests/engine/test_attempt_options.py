@@ -744,7 +744,7 @@ def test_kept_error_keeps_nothing_of_the_run(task: Any, options: dict[str, Any])
 
 
 def _living_runs() -> set[int]:
-    return {id(each) for each in gc.get_objects() if isinstance(each, Run)}
+    return {id(each) for each in gc.get_objects() if type(each) is Run}
 
 
 def test_resources_of_a_run_by_a_bound_method_are_one() -> None:
