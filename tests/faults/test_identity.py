@@ -74,12 +74,22 @@ FILLERS = ["x", "y", "z", "u", "v"]
 @pytest.mark.parametrize("duplicates", ["number", "error", "skip"])
 @pytest.mark.parametrize("again", ["a", 2, 2.0], ids=repr)
 def test_id_that_left_may_come_again(way: Any, again: Any, duplicates: Any) -> None:
-    """Where no results are kept, an id is free again when its item has left; a number too."""
-    first = ... if again == 2 else again
-    items = own("f", "g", first, *FILLERS, again, "h", "i", "j", "k", "l", again)
+    """Where no results are kept, an id is free again when its item has left."""
+    items = own("f", "g", again, *FILLERS, again, "h", "i", "j", "k", "l", again)
     ids = run_virtual(lambda: way(items, duplicates=duplicates))
     assert [item_id for item_id in ids if item_id == again] == [again] * 3
     assert len(ids) == len(items)
+
+
+@of_every_way
+@pytest.mark.parametrize("duplicates", ["number", "error", "skip"])
+@pytest.mark.parametrize("again", [2, 2.0, complex(2)], ids=repr)
+def test_running_number_that_left_costs_no_item(way: Any, again: Any, duplicates: Any) -> None:
+    """An id equal to an earlier running number is renamed where that is asked for, else free."""
+    items = own("f", "g", ..., *FILLERS, again, "h", "i", "j", "k", "l")
+    ids = run_virtual(lambda: way(items, duplicates=duplicates))
+    assert len(ids) == len(items)
+    assert ids[2:9:6] == ([2, f"{again}#2"] if duplicates == "number" else [2, again])
 
 
 @of_every_way

@@ -27,6 +27,9 @@ Duplicates = Literal["number", "error", "skip"]
 LARGEST_BATCH = 1000
 """Most items taken in at a time for an unbounded channel."""
 
+MOST_ROWS = 1000
+"""Rows of running numbers that are remembered where no results are kept: the last ones."""
+
 MOST_NAMES = 1000
 """Ids that came twice, beyond those in flight, whose next names are remembered in any case."""
 
@@ -149,7 +152,7 @@ class Intake:
         """
         envelopes: list[Envelope] = []
         given, next_id, seq = self._given, self._next_id, self._seq
-        keeps = self._run.keeps_results
+        forgets = self._forgets_numbers
         streak: tuple[int, int] | None = None  # numbers in a row that became ids
         for raw in raws:
             number = next_id()
@@ -169,7 +172,7 @@ class Intake:
                 item_id = number
                 if given and number in given:
                     item_id = self._apart(number)
-                elif not keeps:
+                elif forgets:
                     given.add(number)
                 if streak is None:
                     streak = (number, number)
@@ -340,15 +343,23 @@ class Intake:
         return index >= 0 and number <= self._numbers[index][1] and bool(item_id == number)
 
     def _note_numbers(self, streak: tuple[int, int] | None) -> None:
-        """Remember which running numbers became ids: most often one unbroken row.
-
-        Only where they are kept: else they are ids like others, forgotten when their item leaves.
-        """
-        if streak is None or not self._run.keeps_results:
+        """Remember which running numbers became ids: most often one unbroken row."""
+        if streak is None or self._forgets_numbers:
             return
         if self._numbers and self._numbers[-1][1] + 1 == streak[0]:
             streak = (self._numbers.pop()[0], streak[1])
         self._numbers.append(streak)
+        if not self._run.keeps_results and len(self._numbers) > MOST_ROWS:
+            del self._numbers[0]
+
+    @property
+    def _forgets_numbers(self) -> bool:
+        """Whether running numbers are ids like others, forgotten when their item leaves.
+
+        Not where an id that comes twice is renamed: then a row of numbers costs next to nothing,
+        and two items of a run have different ids, for a tracker too.
+        """
+        return not self._run.keeps_results and self._duplicates != "number"
 
     def _set_deadlines(self, envelopes: Sequence[Envelope]) -> None:
         if self._run.item_timeout is not None:
