@@ -38,7 +38,8 @@ from antflow._engine.future import (
     wait,
 )
 from antflow._engine.iteration import END, NOTHING, Iteration
-from antflow._engine.waiting import begin_task
+from antflow._engine.tracebacks import trimmed
+from antflow._engine.waiting import absorb_cancel, begin_task
 from antflow._engine.worker_thread import WorkerThread
 from antflow.telemetry import task_span
 
@@ -466,21 +467,26 @@ class AsyncExecutor:
         Cancellation: passed on to the function. What it makes of that is dropped.
         """
         running = cast("asyncio.Task[Outcome]", asyncio.current_task())
+        future = self._calls[running][0]
         delay = call.retry_delay
         for tries_left in range(call.retries, -1, -1):
             try:
                 return await self._try(call), None
             except asyncio.CancelledError as error:
-                if running.cancelling():
+                if future.cancelled():
                     raise
                 return None, error
             except Exception as error:
-                if not tries_left or running.cancelling():
+                if not tries_left or future.cancelled():
                     return None, error
             except BaseException as error:  # why: it belongs to whoever asks for the result
                 is_failure = group_failure(error, "") is not None
-                if not is_failure or not tries_left or running.cancelling():
+                if not is_failure or not tries_left or future.cancelled():
                     return None, error
+            if running.cancelling():  # what a client library left behind is not for the next try
+                await absorb_cancel(running)
+                if future.cancelled():
+                    raise asyncio.CancelledError
             await asyncio.sleep(delay)
             delay *= 2
         raise AssertionError("the last try returns")
@@ -515,8 +521,8 @@ class AsyncExecutor:
         future._task = None
         self._end_threads()
         if not future.done():
-            outcome = (None, asyncio.CancelledError()) if task.cancelled() else task.result()
-            future._complete(*outcome)
+            result, error = (None, asyncio.CancelledError()) if task.cancelled() else task.result()
+            future._complete(result, None if error is None else trimmed(error))
 
     def _end_threads(self) -> None:
         if self._is_shut_down and not self._calls:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import traceback
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import pytest
 
-from antflow import Limit, Pipeline, RunResults, Stage, StatusTracker, set_task_status
+from antflow import (
+    AsyncExecutor,
+    Limit,
+    Pipeline,
+    RunResults,
+    Stage,
+    StatusTracker,
+    set_task_status,
+)
 from antflow.testing import run_virtual
 
 tenant: ContextVar[Any] = ContextVar("tenant", default=None)
@@ -447,3 +457,133 @@ def test_child_that_is_settled_is_not_kept_while_the_next_is_made() -> None:
 
     alive.clear()
     run_virtual(main)
+
+
+# Elsewhere
+
+
+def test_items_see_no_context_of_their_source() -> None:
+    """What a plain generator binds while it is read, in a worker's time, is its own affair."""
+    seen: list[Any] = []
+
+    def source() -> Iterator[int]:
+        for item in range(40):
+            assert tenant.get() == (item - 1 if item else "caller's")
+            tenant.set(item)
+            yield item
+
+    async def work(item: int) -> int:
+        seen.append(tenant.get())
+        return item
+
+    async def main() -> RunResults[int]:
+        tenant.set("caller's")
+        return await Pipeline([Stage("Work", 2, [work], queue_capacity=3)]).run(source())
+
+    assert len(run_virtual(main)) == 40
+    assert seen == ["caller's"] * 40
+
+
+@pytest.mark.parametrize("leave", LEFT_BEHIND)
+def test_call_of_an_executor_is_tried_again_whatever_the_try_left(
+    leave: Callable[[int], Awaitable[int]],
+) -> None:
+    """A client library's own cancellation does not use up the tries that are left."""
+    counts: list[int] = []
+
+    async def work() -> int:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+        if len(counts) < 3:
+            await leave(1)
+            raise TimeoutError
+        return 1
+
+    async def main() -> int:
+        async with AsyncExecutor(1) as executor:
+            return await executor.submit(work, retries=2)
+
+    assert run_virtual(main) == 1
+    assert counts == [0, 0, 0]
+
+
+def test_call_of_an_executor_that_swallows_its_cancellation_is_not_tried_again() -> None:
+    """A call that was cancelled through its future ends with that try."""
+    begun: list[int] = []
+
+    async def work() -> None:
+        begun.append(1)
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            raise TimeoutError from None
+
+    async def main() -> None:
+        async with AsyncExecutor(1) as executor:
+            future = executor.submit(work, retries=5)
+            await asyncio.sleep(1)
+            future.cancel()
+
+    run_virtual(main)
+    assert begun == [1]
+
+
+def test_error_of_an_executor_keeps_no_variables() -> None:
+    """A future keeps the error of its call, and no local of a frame."""
+
+    async def work() -> None:
+        local = page()
+        await asyncio.sleep(0)
+        raise ValueError(type(local).__name__)
+
+    def plain() -> None:
+        local = page()
+        raise ValueError(type(local).__name__)
+
+    async def main() -> None:
+        async with AsyncExecutor(1) as executor:
+            futures = [executor.submit(work), executor.submit(plain)]
+            await executor.wait(futures)
+            gc.collect()
+            assert len(alive) == 0
+            for future, name in zip(futures, ("work", "plain"), strict=True):
+                error = future.exception()
+                assert error is not None
+                assert [frame.name for frame in traceback.extract_tb(error.__traceback__)] == [name]
+
+    alive.clear()
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("executor", ["thread", "inline"])
+@pytest.mark.parametrize("name", ["self", "task", "function", "call", "value", "args", "stage"])
+def test_resource_may_have_any_name(name: str, executor: Any) -> None:
+    """The name of a resource never meets that of a parameter of the engine's own."""
+
+    class Resource:
+        def __enter__(self) -> str:
+            return "entered"
+
+        def __exit__(self, *_: Any) -> None:
+            pass
+
+    def plain(item: Any, /, **resources: Any) -> Any:
+        return resources
+
+    async def later(item: Any, /, **resources: Any) -> Any:
+        return resources
+
+    for unpacks in (False, True):
+        for task in (plain, later):
+            stage = Stage(
+                "Work",
+                1,
+                [task],
+                executor=executor,
+                resources={name: Resource},
+                unpack_args=unpacks,
+            )
+            pipeline = Pipeline([stage])
+            results = run_virtual(partial(pipeline.run, [(1,)]))
+            assert results.values() == [{name: "entered"}]

@@ -71,11 +71,13 @@ def is_async(task: TaskFunc) -> bool:
     )
 
 
-async def _generator(task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+async def _generator(task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
     return task(*args, **kwargs)  # nothing of it runs yet
 
 
-def _unpacked(call: Callable[..., Awaitable[Any]], value: Any, **resources: Any) -> Awaitable[Any]:
+def _unpacked(
+    call: Callable[..., Awaitable[Any]], value: Any, /, **resources: Any
+) -> Awaitable[Any]:
     if is_a(value, dict):
         return call(**value, **resources)
     if is_a(value, (list, tuple)):

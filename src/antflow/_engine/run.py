@@ -230,6 +230,7 @@ class Run:
             self._feeder = self.create_task(self._feed_from(source), "feeder")
         else:
             self.intake.source = source
+            self.intake.context = self._context.copy()
             self.stages[0].channel.ring()
 
     def push_from(self, items: AsyncIterable[Any]) -> None:

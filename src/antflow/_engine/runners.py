@@ -37,7 +37,7 @@ class Runner(Protocol):
         """Seconds of processor time that functions took in processes of its own."""
         ...
 
-    async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         """Call ``task`` for the worker this is called in, and await its answer if need be."""
         ...
 
@@ -64,7 +64,7 @@ class Inline:
     shares_memory = True
     child_cpu_seconds = 0.0
 
-    async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         answer = call_apart(task, *args, **kwargs)
         return await answer if is_awaitable(answer) else answer
 
@@ -89,7 +89,7 @@ class Threads:
         self._stage = stage
         self._threads: dict[int, WorkerThread] = {}
 
-    async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         worker = seat_here()[1]
         thread = self.thread_of(worker)
         try:
@@ -123,7 +123,7 @@ class Elsewhere:
         # What runs in another process or interpreter cannot be handed a context.
         self.shares_memory = type(executor) is ThreadPoolExecutor
 
-    async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         work: Callable[[], Outcome] = partial(_result_or_error, task, args, kwargs)
         context = copy_context()
         if self.shares_memory:
@@ -153,7 +153,7 @@ class Processes:
     def child_cpu_seconds(self) -> float:
         return self._processor_time.seconds
 
-    async def call(self, task: TaskFunc, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         worker = seat_here()[1]
         seat = self._seats.get(worker.index)
         if seat is None:

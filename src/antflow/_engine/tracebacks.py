@@ -31,7 +31,10 @@ from antflow._core.stage import task_name
 
 E = TypeVar("E", bound=BaseException)
 
-PASSED_THROUGH = ("antflow._engine", "asyncio", "contextlib", "contextvars", "concurrent")
+PASSED_THROUGH = (
+    *("antflow._engine", "antflow.executor"),
+    *("asyncio", "contextlib", "contextvars", "concurrent"),
+)
 """Modules whose frames stand between the user's, or before them."""
 
 MOST_OUTLINES = 1000
@@ -56,7 +59,7 @@ def trimmed(error: E) -> E:
     return error
 
 
-def call_apart(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def call_apart(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call a plain function of the user's as if from a coroutine: without ``StopIteration``."""
     return next(_apart(function, args, kwargs))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -30,6 +31,14 @@ def begin_task(
         raise
     task.set_name(name)
     return task
+
+
+async def absorb_cancel(task: asyncio.Task[Any]) -> None:
+    """Take back all requests to cancel the running task, one that has not arrived included."""
+    while task.uncancel():
+        pass
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
 
 
 async def outlast(task: asyncio.Future[Any], stop: Callable[[], object]) -> None:
