@@ -336,9 +336,12 @@ def test_threads_after_a_run(scope: Any, end: str) -> None:
                 await asyncio.sleep(0.001)
             if end == "cancel":
                 run.cancel()
-        for thread in threads:
-            await asyncio.to_thread(thread.join, 5.0)
-            assert not thread.is_alive()
+        for _ in range(500):  # one that was cancelled at work may only now be known here
+            if not any(thread.is_alive() for thread in tuple(threads)):
+                break
+            await asyncio.sleep(0.01)
+        else:
+            raise AssertionError("threads are left")
         assert pipeline.get_stats().items_in_flight == 0
 
     asyncio.run(main())
