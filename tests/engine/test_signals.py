@@ -20,6 +20,7 @@ import pytest
 
 import antflow
 from antflow import Pipeline, Stage
+from antflow._engine.run import Run
 from antflow.testing import Calls, run_virtual
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
@@ -224,6 +225,27 @@ def test_run_that_drained_in_time_leaves_no_timer() -> None:
 
     results, timers = run_virtual(main)
     assert results.stopped_by is signal.SIGTERM
+    assert timers == []
+
+
+def test_signal_in_the_last_step_of_a_run_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop will not come to it before `run` returns: ``stopped_by`` says it came."""
+    wait = Run.wait
+
+    async def wait_and_signal(run: Run) -> None:
+        await wait(run)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "wait", wait_and_signal)
+
+    async def main() -> tuple[Any, list[Any]]:
+        results = await Pipeline([Stage("A", 1, [Calls()])]).run(range(3), graceful_signals=3600)
+        await asyncio.sleep(1)
+        loop: Any = asyncio.get_running_loop()
+        return results, [timer for *_, timer in loop._timers if not timer.cancelled()]
+
+    results, timers = run_virtual(main)
+    assert (results.stopped_by, len(results)) == (signal.SIGTERM, 3)
     assert timers == []
 
 

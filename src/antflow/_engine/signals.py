@@ -70,11 +70,11 @@ def graceful(run: Run, seconds: float) -> Iterator[None]:
                 _tell_once(main_task, _hear_no_more)
         yield
     finally:
-        ending.over()
         if ending in _under_way:
             _under_way.remove(ending)
         if not _under_way:
             _hear_no_more()
+        ending.over()  # now that no more signals come
 
 
 def _forget_closed_loops() -> None:
@@ -133,8 +133,8 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         _end_at_once(signal.Signals(number), frame)
     else:
         for ending in tuple(_under_way):
-            ending.loop.call_soon_threadsafe(ending.hear, signal.Signals(number))
-            ending.unheard += 1
+            ending.unheard.append(signal.Signals(number))
+            ending.loop.call_soon_threadsafe(ending.hear)
 
 
 def _end_at_once(number: signal.Signals, frame: FrameType | None) -> None:
@@ -167,15 +167,19 @@ class _GracefulEnd:
         self._seconds = seconds
         self._timer: Any = None
         self._cancelled_at = inf
-        self.unheard = 0
+        self.unheard: list[signal.Signals] = []
 
     @property
     def is_in_vain(self) -> bool:
         """Whether it is no use to ask the run any more."""
-        return self.unheard >= MOST_UNHEARD or monotonic() - self._cancelled_at >= TIME_TO_CANCEL
+        return (
+            len(self.unheard) >= MOST_UNHEARD or monotonic() - self._cancelled_at >= TIME_TO_CANCEL
+        )
 
-    def hear(self, number: signal.Signals) -> None:
-        self.unheard -= 1
+    def hear(self) -> None:
+        if not self.unheard:  # the run was over before
+            return
+        number = self.unheard.pop(0)
         if self._run.stopped_by is not None:
             self._cancel()
             return
@@ -192,6 +196,9 @@ class _GracefulEnd:
     def over(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self.unheard:  # it came when the run had ended, and must not be lost
+            self._run.stopped_by = self._run.stopped_by or self.unheard[0]
+            self.unheard.clear()
 
     def _cancel(self) -> None:
         assert self._run.stopped_by is not None
