@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 
 import antflow
 from antflow import Pipeline, Stage
+from antflow._engine.run import Run
 from antflow.testing import Calls, run_virtual
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
@@ -225,6 +228,27 @@ def test_run_that_drained_in_time_leaves_no_timer() -> None:
     assert timers == []
 
 
+def test_signal_in_the_last_step_of_a_run_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop will not come to it before `run` returns: ``stopped_by`` says it came."""
+    wait = Run.wait
+
+    async def wait_and_signal(run: Run) -> None:
+        await wait(run)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "wait", wait_and_signal)
+
+    async def main() -> tuple[Any, list[Any]]:
+        results = await Pipeline([Stage("A", 1, [Calls()])]).run(range(3), graceful_signals=3600)
+        await asyncio.sleep(1)
+        loop: Any = asyncio.get_running_loop()
+        return results, [timer for *_, timer in loop._timers if not timer.cancelled()]
+
+    results, timers = run_virtual(main)
+    assert (results.stopped_by, len(results)) == (signal.SIGTERM, 3)
+    assert timers == []
+
+
 def test_other_threads_are_refused_before_anything_begins() -> None:
     """Signals reach the main thread only: elsewhere the option is an error."""
     caught: list[BaseException] = []
@@ -276,6 +300,74 @@ def test_two_graceful_runs_at_once_put_back_what_was_there() -> None:
     finally:
         loop.close()
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.parametrize("graceful_signals", [None, 5.0])
+@pytest.mark.parametrize("way", ["task", "stream", "dropped stream"])
+def test_run_that_outlives_the_main_task(way: str, graceful_signals: float | None) -> None:
+    """The next `asyncio.run`, and the next run of the same `asyncio.Runner`, hear Ctrl-C."""
+    pipeline = Pipeline([Stage("A", 1, [str])])
+    kept: list[Any] = []
+
+    async def first() -> None:
+        if way == "task":
+            kept.append(
+                asyncio.ensure_future(pipeline.run(count(), graceful_signals=graceful_signals))
+            )
+            await asyncio.sleep(0.01)
+            return
+        results = pipeline.stream(count(), graceful_signals=graceful_signals)
+        await anext(results)
+        if way == "stream":
+            kept.append(results)
+
+    async def second() -> str:
+        try:
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "not cancelled"
+
+    asyncio.run(first())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert asyncio.run(second()) == "cancelled"
+    if graceful_signals is None:  # else it is the run that hears it
+        with asyncio.Runner() as runner:
+            runner.run(first())
+            assert runner.run(second()) == "cancelled"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_after_the_loop_was_closed_under_a_run(number: signal.Signals) -> None:
+    """The run is gone with its event loop: a signal does what it did before, at the first time."""
+    pipeline = Pipeline([Stage("A", 1, [str])])
+    heard: list[int] = []
+
+    async def main() -> Any:
+        results = pipeline.stream(count(), graceful_signals=5.0)
+        await anext(results)
+        return results
+
+    before = signal.signal(number, lambda number, _: heard.append(number))
+    try:
+        loop = asyncio.new_event_loop()
+        kept = loop.run_until_complete(main())
+        loop.close()
+        loop.set_exception_handler(lambda *_: None)
+        for _ in range(3):
+            signal.raise_signal(number)
+        assert heard == [number] * 3
+        run_virtual(lambda: pipeline.run([1], graceful_signals=5.0))
+        signal.raise_signal(number)
+        assert heard == [number] * 4
+        del kept
+    finally:
+        signal.signal(number, before)
+    gc.collect()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 from time import monotonic
@@ -57,37 +57,96 @@ def graceful(run: Run, seconds: float) -> Iterator[None]:
         run: The run.
         seconds: How long draining may take.
     """
+    _forget_closed_loops()
+    if not _under_way:
+        _hear_no_more()
     ending = _GracefulEnd(run, seconds)
     _under_way.append(ending)
     try:
         if len(_under_way) == 1:
             for number in SIGNALS:
                 _before[number] = signal.signal(number, _on_signal)
+            if (main_task := _main_task_of(_before[signal.SIGINT])) is not None:
+                _tell_once(main_task, _hear_no_more)
         yield
     finally:
-        ending.over()
-        _under_way.remove(ending)
+        if ending in _under_way:
+            _under_way.remove(ending)
         if not _under_way:
-            for number, handler in _before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
-            _before.clear()
+            _hear_no_more()
+        ending.over()  # now that no more signals come
+
+
+def _forget_closed_loops() -> None:
+    """A run in an event loop that was closed under it hears nothing, and never ends."""
+    _under_way[:] = [ending for ending in _under_way if not ending.loop.is_closed()]
+
+
+def _hear_no_more(_: object = None) -> None:
+    """No run is under way, or the main task of `asyncio.run` has ended, which ends them all."""
+    _under_way.clear()
+    for number, handler in _before.items():
+        if signal.getsignal(number) is _on_signal:
+            _put_back(number, signal.SIG_DFL if handler is None else handler)
+    _before.clear()
+
+
+def _put_back(number: int, handler: Any) -> None:
+    """Have a handler that stood aside for a run handle a signal again.
+
+    That of `asyncio.run` does so until the main task has ended. The run may end later than that, a
+    stream that was dropped for example; then it is Python's own, or the next `asyncio.run` would
+    not set another.
+    """
+    main_task = _main_task_of(handler)
+    if main_task is not None and main_task.done():
+        handler = signal.default_int_handler
+    signal.signal(number, handler)
+    if main_task is not None:
+        _tell_once(main_task, _main_task_ended)
+
+
+def _main_task_of(handler: Any) -> asyncio.Task[Any] | None:
+    """The task that this handler cancels, if it is that of `asyncio.run`."""
+    if not isinstance(getattr(getattr(handler, "func", None), "__self__", None), asyncio.Runner):
+        return None
+    main_task: asyncio.Task[Any] = handler.keywords["main_task"]
+    return main_task
+
+
+def _tell_once(main_task: asyncio.Task[Any], callback: Callable[[Any], None]) -> None:
+    """Have a task tell of its end: once, however many runs want to know."""
+    main_task.remove_done_callback(callback)
+    main_task.add_done_callback(callback)
+
+
+def _main_task_ended(main_task: asyncio.Task[Any]) -> None:
+    if _main_task_of(signal.getsignal(signal.SIGINT)) is main_task:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    if any(ending.is_in_vain for ending in _under_way):
+    _forget_closed_loops()
+    if not _under_way:
+        _as_before(signal.Signals(number), frame)
+    elif any(ending.is_in_vain for ending in _under_way):
         _end_at_once(signal.Signals(number), frame)
-        return
-    for ending in tuple(_under_way):
-        with suppress(RuntimeError):  # its event loop was closed under it
-            ending.loop.call_soon_threadsafe(ending.hear, signal.Signals(number))
-            ending.unheard += 1
+    else:
+        for ending in tuple(_under_way):
+            ending.unheard.append(signal.Signals(number))
+            ending.loop.call_soon_threadsafe(ending.hear)
 
 
 def _end_at_once(number: signal.Signals, frame: FrameType | None) -> None:
     """Do what this signal does to a program that has no plan."""
-    handler = _before.get(number)
     if number == signal.SIGINT:
         raise KeyboardInterrupt  # asyncio's own handler would ask the event loop first
+    _as_before(number, frame)
+
+
+def _as_before(number: signal.Signals, frame: FrameType | None) -> None:
+    """Do what this signal did before a run heard it."""
+    handler = _before.get(number)
     if callable(handler):
         handler(number, frame)
     elif handler is not signal.SIG_IGN:
@@ -108,15 +167,19 @@ class _GracefulEnd:
         self._seconds = seconds
         self._timer: Any = None
         self._cancelled_at = inf
-        self.unheard = 0
+        self.unheard: list[signal.Signals] = []
 
     @property
     def is_in_vain(self) -> bool:
         """Whether it is no use to ask the run any more."""
-        return self.unheard >= MOST_UNHEARD or monotonic() - self._cancelled_at >= TIME_TO_CANCEL
+        return (
+            len(self.unheard) >= MOST_UNHEARD or monotonic() - self._cancelled_at >= TIME_TO_CANCEL
+        )
 
-    def hear(self, number: signal.Signals) -> None:
-        self.unheard -= 1
+    def hear(self) -> None:
+        if not self.unheard:  # the run was over before
+            return
+        number = self.unheard.pop(0)
         if self._run.stopped_by is not None:
             self._cancel()
             return
@@ -133,6 +196,9 @@ class _GracefulEnd:
     def over(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self.unheard:  # it came when the run had ended, and must not be lost
+            self._run.stopped_by = self._run.stopped_by or self.unheard[0]
+            self.unheard.clear()
 
     def _cancel(self) -> None:
         assert self._run.stopped_by is not None
@@ -165,20 +231,30 @@ class _Apart:
             return
         handler = signal.getsignal(signal.SIGINT)
         if handler != self._on_interrupt:
-            owner = getattr(getattr(handler, "func", None), "__self__", None)
-            if not isinstance(owner, asyncio.Runner):
+            main_task = _main_task_of(handler)
+            if main_task is None:
                 yield
                 return
             self._count, self._handler = 0, handler
+            _tell_once(main_task, self._main_task_ended)
             signal.signal(signal.SIGINT, self._on_interrupt)
         self._count += 1
+        counted_for = self._handler
         try:
             yield
         finally:
-            self._count -= 1
-            if not self._count and signal.getsignal(signal.SIGINT) == self._on_interrupt:
+            self._count -= counted_for is self._handler
+            if not self._count:
                 with suppress(ValueError):  # the garbage collector came here in another thread
-                    signal.signal(signal.SIGINT, self._handler)
+                    self._end()
+
+    def _end(self) -> None:
+        if signal.getsignal(signal.SIGINT) == self._on_interrupt:
+            _put_back(signal.SIGINT, self._handler)
+
+    def _main_task_ended(self, main_task: asyncio.Task[Any]) -> None:
+        if _main_task_of(self._handler) is main_task:  # a run may go on, but has no more say
+            self._end()
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         loop = asyncio._get_running_loop()
@@ -192,7 +268,7 @@ class _Apart:
         try:
             self._handler(number, None)
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, self._handler)  # `asyncio.run` puts its own away itself
+            self._end()  # `asyncio.run` puts its own away itself
             raise
 
 
