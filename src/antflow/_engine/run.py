@@ -24,13 +24,12 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
+    Generator,
     Hashable,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
 from contextvars import copy_context
 from itertools import count
 from signal import Signals
@@ -57,6 +56,7 @@ from antflow._core.stage import Stage
 from antflow._core.text import safe_str
 from antflow._core.waits import Wait, discard
 from antflow._engine.clock import LoopTimers
+from antflow._engine.contexts import plainly_around
 from antflow._engine.current import current_run, current_seat
 from antflow._engine.intake import Duplicates, Intake
 from antflow._engine.limits import slots_given_back
@@ -605,8 +605,8 @@ class Run:
             self._check_finished()
         return wait
 
-    @contextmanager
-    def delivery(self) -> Iterator[None]:
+    @plainly_around
+    def delivery(self) -> Generator[None, None, None]:
         """The run does not end while observers and callbacks are waited for: they may feed it."""
         self._delivering += 1
         try:
