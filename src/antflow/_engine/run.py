@@ -64,7 +64,7 @@ from antflow._engine.loop_watch import LoopWatch
 from antflow._engine.recorder import Listeners, Recorder
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources
-from antflow._engine.source import CLEAN_UP_FAILED, IterableSource
+from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, source_failure
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.stage_run import StageRun
 from antflow._engine.waiting import begin_task, outlast
@@ -673,13 +673,13 @@ class Run:
         except Exception as error:
             if not self.intake.has_ended:
                 failure = error
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            own = source_failure(error)
             running = asyncio.current_task()
             if running is not None and not running.cancelling():
-                failure = PipelineError("the source raised CancelledError")
-                failure.__cause__ = error
+                failure = own
             elif not self.intake.has_ended:
-                raise
+                raise asyncio.CancelledError from error
         finally:
             self._feeder = None  # from here on it ends by itself
             await self._close(items)
