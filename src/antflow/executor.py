@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -29,6 +29,7 @@ from antflow._core.errors import ExecutorShutdownError
 from antflow._core.options import named_options
 from antflow._engine.attempt import group_failure
 from antflow._engine.calls import is_async
+from antflow._engine.contexts import around
 from antflow._engine.future import (
     AsyncFuture,
     Outcome,
@@ -78,7 +79,7 @@ class _Slots:
         self._queue: OrderedDict[asyncio.Future[int], None] = OrderedDict()
         self._kept: dict[int, asyncio.Future[None]] = {}
 
-    @asynccontextmanager
+    @around
     async def one(self) -> AsyncGenerator[int, None]:
         """Wait for a slot and hold it inside of the block; gives its number, from 0."""
         number = await self._take()

@@ -7,14 +7,14 @@ run has its own state. This module puts the parts together: engine, tracker, dis
 from __future__ import annotations
 
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Coroutine,
     Iterable,
     Sequence,
 )
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from types import TracebackType
@@ -56,6 +56,7 @@ from antflow._core.stage import (
     retry_policy,
 )
 from antflow._core.type_variables import Out, Taken
+from antflow._engine.contexts import around
 from antflow._engine.current import current_run
 from antflow._engine.intake import Duplicates
 from antflow._engine.reorder import Deliver, Reorder
@@ -573,7 +574,7 @@ class Pipeline(Generic[Taken, Out]):
             await handle.shutdown()
 
     @named_options
-    @asynccontextmanager
+    @around
     async def open(
         self,
         *,
@@ -581,7 +582,7 @@ class Pipeline(Generic[Taken, Out]):
         max_failures: float | None = None,
         timeout: float | None = None,
         item_timeout: float | None = None,
-    ) -> AsyncIterator[RunHandle[Out]]:
+    ) -> AsyncGenerator[RunHandle[Out], None]:
         """Open a run and hand it out; on exit it is joined, or cancelled if the body raised.
 
         A run that is paused then goes on.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from antflow import (
     RetryAfter,
     RunResults,
     Stage,
+    StatusTracker,
 )
-from antflow.exceptions import TaskFailedError
+from antflow.exceptions import PipelineError, TaskFailedError
 from antflow.testing import record_events, run_virtual
 
 from .process_tasks import fail_in_group
@@ -324,3 +326,92 @@ def test_executor_does_not_try_the_end_of_the_program_again() -> None:
 
     run_virtual(main)
     assert len(task.starts) == 1
+
+
+# Of what is none of an item's tasks
+
+
+def own() -> BaseExceptionGroup[BaseException]:
+    """What a task group of some libraries raises when a part of it was cancelled."""
+    return group(asyncio.CancelledError(), OSError("hung up"))
+
+
+def fail(*_: Any) -> Any:
+    """Raise that."""
+    raise own()
+
+
+async def fail_async(*_: Any) -> Any:
+    """Raise that when awaited."""
+    raise own()
+
+
+async def same(value: Any, **_: Any) -> Any:
+    """Return the value."""
+    return value
+
+
+@contextmanager
+def fails_to_leave() -> Iterator[int]:
+    """A resource that cannot be left."""
+    yield 1
+    raise own()
+
+
+class Display:
+    """A dashboard that fails."""
+
+    on_start = on_update = on_finish = fail
+
+
+@pytest.mark.parametrize("callback", [fail, fail_async])
+def test_cancelled_error_in_a_group_of_a_callback(callback: Callable[..., Any]) -> None:
+    """A callback's group with a `CancelledError` in it changes no outcome."""
+    stage = Stage("Same", 1, [same], on_success=callback)
+    tracker = StatusTracker(on_status_change=callback, on_task_start=callback)
+    results = run(stage, [1, 2], status_tracker=tracker)
+    assert results.values() == [1, 2]
+    assert tracker.callback_errors == 8
+
+
+def test_cancelled_error_in_a_group_of_a_resource() -> None:
+    """A resource that raises one when it is left changes no outcome."""
+    assert run(Stage("Same", 1, [same], resources={"door": fails_to_leave}), [1]).values() == [1]
+
+
+def test_cancelled_error_in_a_group_of_a_display(caplog: pytest.LogCaptureFixture) -> None:
+    """A dashboard that raises one changes no outcome, and is told of."""
+    pipeline = Pipeline([Stage("Same", 1, [same])])
+    results = run_virtual(lambda: pipeline.run([1], custom_dashboard=Display()))
+    assert results.values() == [1]
+    assert "the display failed in on_start" in caplog.text
+
+
+def test_cancelled_error_in_a_group_of_an_item() -> None:
+    """An item that raises one while it is read fails alone."""
+
+    class Odd(dict[str, int]):
+        __contains__ = fail
+
+    results = run(Stage("Same", 1, [same]), [1, Odd(), 3])
+    assert (results.values(), len(results.failed)) == ([1, 3], 1)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_cancelled_error_in_a_group_of_a_source(is_async: bool) -> None:
+    """A source that raises one has failed; what it gave before is finished."""
+
+    def rows() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise own()
+
+    async def async_rows() -> AsyncIterator[int]:
+        for row in (1, 2):
+            yield row
+        raise own()
+
+    pipeline = Pipeline([Stage("Same", 1, [same])])
+    with pytest.raises(PipelineError, match="the source raised BaseExceptionGroup"):
+        run_virtual(lambda: pipeline.run(async_rows() if is_async else rows()))
+    assert pipeline.results.values() == [1, 2]

@@ -36,6 +36,13 @@ def matches(
     return any(is_a(part, kinds) for part in parts(error))
 
 
+def consists_of(
+    error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
+) -> bool:
+    """Whether the error, or each error in it if it is a group, is of one of these classes."""
+    return all(is_a(leaf, kinds) for leaf in leaves(error))
+
+
 def is_all_drops(error: BaseException) -> bool:
     """Whether the error is `Drop`, or a group of nothing else."""
-    return all(is_a(leaf, Drop) for leaf in leaves(error))
+    return consists_of(error, Drop)

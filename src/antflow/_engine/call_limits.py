@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
 
 from antflow._core.checks import check_seconds
 from antflow._core.limit import Limit
@@ -11,6 +10,7 @@ from antflow._core.log import warn
 from antflow._core.options import named_options
 from antflow._core.stage import Stage
 from antflow._core.text import clean
+from antflow._engine.contexts import around
 from antflow._engine.current import current_seat
 from antflow._engine.limits import Admission, held_by_limit
 
@@ -51,8 +51,8 @@ class CallLimits:
             )
 
 
-@asynccontextmanager
-async def concurrency_limit() -> AsyncIterator[None]:
+@around
+async def concurrency_limit() -> AsyncGenerator[None, None]:
     """One of the stage's ``call_concurrency`` simultaneous calls: ``async with`` around the call.
 
     While it waits for its place, the worker counts as waiting for a limit.
@@ -66,8 +66,8 @@ async def concurrency_limit() -> AsyncIterator[None]:
         yield
 
 
-@asynccontextmanager
-async def rate_limit() -> AsyncIterator[None]:
+@around
+async def rate_limit() -> AsyncGenerator[None, None]:
     """One of the stage's ``call_rate`` calls per period: ``async with`` around the call.
 
     While it waits for its turn, the worker counts as waiting for a limit.
@@ -113,8 +113,8 @@ def _limits_here(name: str, option: str) -> CallLimits:
     return stage.calls
 
 
-@asynccontextmanager
-async def _through(gate: Admission | None) -> AsyncIterator[None]:
+@around
+async def _through(gate: Admission | None) -> AsyncGenerator[None, None]:
     assert gate is not None
     permit = gate.permit(None)
     if (wait := permit.acquire()) is not None:

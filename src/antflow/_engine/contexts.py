@@ -1,39 +1,53 @@
-"""Async context managers around the user's code."""
+"""Context managers around the user's code, made of generators.
+
+Those of `contextlib` set attributes of the exception that passes through. A frozen dataclass
+refuses that, and then another exception comes out. These never do, and swallow nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import wraps
 from types import TracebackType
-from typing import ParamSpec
+from typing import Any, Generic, ParamSpec, TypeVar
 
-from antflow._core.foreign import with_traceback
+from antflow._core.foreign import cause_of, is_a, with_traceback
 
 P = ParamSpec("P")
+V = TypeVar("V")
 
 
-def around(function: Callable[P, AsyncGenerator[None, None]]) -> Callable[P, Around]:
-    """`contextlib.asynccontextmanager`, for what yields nothing and swallows nothing.
-
-    That one sets attributes of the exception that passes through. A frozen dataclass refuses that,
-    and then another exception comes out.
-    """
+def around(function: Callable[P, AsyncGenerator[V, None]]) -> Callable[P, Around[V]]:
+    """`contextlib.asynccontextmanager`, for what lets every exception pass."""
 
     @wraps(function)
-    def enclose(*args: P.args, **kwargs: P.kwargs) -> Around:
+    def enclose(*args: P.args, **kwargs: P.kwargs) -> Around[V]:
         return Around(function(*args, **kwargs))
 
     return enclose
 
 
-class Around:
+def plainly_around(
+    function: Callable[P, Generator[V, None, None]],
+) -> Callable[P, PlainlyAround[V]]:
+    """`contextlib.contextmanager`, for what lets every exception pass."""
+
+    @wraps(function)
+    def enclose(*args: P.args, **kwargs: P.kwargs) -> PlainlyAround[V]:
+        return PlainlyAround(function(*args, **kwargs))
+
+    return enclose
+
+
+class Around(AbstractAsyncContextManager[V, None], Generic[V]):
     """An async generator that yields once, as a context manager; see `around`."""
 
-    def __init__(self, steps: AsyncGenerator[None, None]) -> None:
+    def __init__(self, steps: AsyncGenerator[V, None]) -> None:
         self._steps = steps
 
-    async def __aenter__(self) -> None:
-        await anext(self._steps)
+    async def __aenter__(self) -> V:
+        return await anext(self._steps)
 
     async def __aexit__(
         self,
@@ -47,7 +61,40 @@ class Around:
         try:
             await self._steps.athrow(error)
         except BaseException as raised:
-            # No generator can let StopAsyncIteration out: it becomes the cause of another error.
-            if raised is not error and raised.__cause__ is not error:
+            if not _is_it(raised, error):
                 raise
             with_traceback(error, traceback)  # without the steps that it passed through
+
+
+class PlainlyAround(AbstractContextManager[V, None], Generic[V]):
+    """A generator that yields once, as a context manager; see `plainly_around`."""
+
+    def __init__(self, steps: Generator[V, None, None]) -> None:
+        self._steps = steps
+
+    def __enter__(self) -> V:
+        return next(self._steps)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            next(self._steps, None)
+            return
+        try:
+            self._steps.throw(error)
+        except BaseException as raised:
+            if not _is_it(raised, error):
+                raise
+            with_traceback(error, traceback)
+
+
+STOPS: Any = (StopIteration, StopAsyncIteration)
+"""No generator can let these out: they become the cause of another error."""
+
+
+def _is_it(raised: BaseException, error: BaseException) -> bool:
+    return raised is error or (is_a(error, STOPS) and cause_of(raised) is error)

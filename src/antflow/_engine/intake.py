@@ -11,12 +11,13 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
-from antflow._core.errors import DuplicateItemError, PipelineError, TaskFailedError
+from antflow._core.errors import DuplicateItemError, PipelineError
 from antflow._core.foreign import asked, is_hashable, key_of
 from antflow._core.log import warn
 from antflow._core.result import PipelineResult
 from antflow._core.text import clean, safe_repr, safe_str
 from antflow._core.waits import Wait, discard
+from antflow._engine.attempt import failure_of
 from antflow._engine.source import IterableSource
 from antflow._engine.tracebacks import trimmed
 
@@ -406,5 +407,6 @@ def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any], Any, Exception | No
         return metadata.pop("value", raw), metadata, own_id, None
     except Exception as error:
         return raw, {}, None, trimmed(error)
-    except asyncio.CancelledError as error:  # its own: nobody can cancel a call that never awaits
-        return raw, {}, None, TaskFailedError("intake", error)
+    except (asyncio.CancelledError, BaseExceptionGroup) as error:
+        # Its own: nobody can cancel a call that never awaits.
+        return raw, {}, None, trimmed(failure_of(error, "intake"))

@@ -24,13 +24,12 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
+    Generator,
     Hashable,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
 from contextvars import copy_context
 from itertools import count
 from signal import Signals
@@ -57,6 +56,7 @@ from antflow._core.stage import Stage
 from antflow._core.text import safe_str
 from antflow._core.waits import Wait, discard
 from antflow._engine.clock import LoopTimers
+from antflow._engine.contexts import plainly_around
 from antflow._engine.current import current_run, current_seat
 from antflow._engine.intake import Duplicates, Intake
 from antflow._engine.limits import slots_given_back
@@ -64,7 +64,7 @@ from antflow._engine.loop_watch import LoopWatch
 from antflow._engine.recorder import Listeners, Recorder
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources
-from antflow._engine.source import CLEAN_UP_FAILED, IterableSource
+from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, source_failure
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.stage_run import StageRun
 from antflow._engine.waiting import begin_task, outlast
@@ -606,8 +606,8 @@ class Run:
             self._check_finished()
         return wait
 
-    @contextmanager
-    def delivery(self) -> Iterator[None]:
+    @plainly_around
+    def delivery(self) -> Generator[None, None, None]:
         """The run does not end while observers and callbacks are waited for: they may feed it."""
         self._delivering += 1
         try:
@@ -674,13 +674,13 @@ class Run:
         except Exception as error:
             if not self.intake.has_ended:
                 failure = error
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            own = source_failure(error)
             running = asyncio.current_task()
             if running is not None and not running.cancelling():
-                failure = PipelineError("the source raised CancelledError")
-                failure.__cause__ = error
+                failure = own
             elif not self.intake.has_ended:
-                raise
+                raise asyncio.CancelledError from error
         finally:
             self._feeder = None  # from here on it ends by itself
             await self._close(items)

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from math import inf
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+from antflow._engine.contexts import plainly_around
 
 if TYPE_CHECKING:
     from antflow._engine.run import Run
@@ -44,8 +46,8 @@ _before: dict[signal.Signals, Any] = {}
 """What handled the signals before the first of them."""
 
 
-@contextmanager
-def graceful(run: Run, seconds: float) -> Iterator[None]:
+@plainly_around
+def graceful(run: Run, seconds: float) -> Generator[None, None, None]:
     """The first signal stops the intake and drains; the second, or the time, cancels the run.
 
     Several runs at once all hear the signals. When the last is over, whatever handled them before
@@ -223,8 +225,8 @@ class _Apart:
         self._count = 0
         self._handler: Any = None
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
+    @plainly_around
+    def kept(self) -> Generator[None, None, None]:
         """While a run is under way. Several may be at the same time."""
         if threading.current_thread() is not threading.main_thread():
             yield

@@ -7,11 +7,26 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from antflow._core.errors import PipelineError
+from antflow._core.groups import consists_of
+from antflow._core.text import error_type_name
 
 LONGEST_PULL = 0.005
 """Seconds after which one pull ends, so that a slow generator does not hold the event loop."""
 
 CLEAN_UP_FAILED = "the source's clean-up failed"
+
+
+def source_failure(error: BaseException) -> PipelineError:
+    """What a ``CancelledError`` of a source's own amounts to, alone or in a group.
+
+    Raises:
+        BaseException: A group with something in it that ends a program.
+    """
+    if not consists_of(error, (Exception, asyncio.CancelledError)):
+        raise error
+    failure = PipelineError(f"the source raised {error_type_name(error)}")
+    failure.__cause__ = error
+    return failure
 
 
 class IterableSource:
@@ -51,10 +66,9 @@ class IterableSource:
                     break
         except Exception as error:
             self._error = error
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
             # Its own: nobody can cancel a call that never awaits.
-            self._error = PipelineError("the source raised CancelledError")
-            self._error.__cause__ = error
+            self._error = source_failure(error)
         if self._error is not None and not taken:
             raise self._error
         return taken  # what came before the error is taken in first

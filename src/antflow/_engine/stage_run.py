@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -17,6 +16,7 @@ from antflow._engine.batches import Batches
 from antflow._engine.call_limits import CallLimits
 from antflow._engine.calls import Call, is_async
 from antflow._engine.channel import Channel
+from antflow._engine.contexts import plainly_around
 from antflow._engine.current import current_seat
 from antflow._engine.endings import Endings
 from antflow._engine.limits import Admission
@@ -173,8 +173,8 @@ class StageRun:
             except BaseException as error:  # why: raised again by whoever awaits this
                 return None, error
 
-    @contextmanager
-    def _seated(self, worker: WorkerBook) -> Iterator[None]:
+    @plainly_around
+    def _seated(self, worker: WorkerBook) -> Generator[None, None, None]:
         """Inside, the running `asyncio.Task` is the worker's."""
         running = asyncio.current_task()
         assert running is not None

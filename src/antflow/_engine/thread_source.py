@@ -20,6 +20,7 @@ from threading import Lock, Thread
 from typing import Any, Generic, TypeVar, cast
 
 from antflow._core.checks import refusal, takes
+from antflow._core.foreign import asked
 from antflow._core.items import check_items
 from antflow._core.log import warn
 from antflow._core.text import clean
@@ -221,7 +222,7 @@ class Reader:
                     break
         except BaseException as error:  # why: it comes out where the items are taken
             if isinstance(self._source, Iterator) and not self._has_begun:
-                error.add_note(MADE_ELSEWHERE)
+                asked(BaseException.add_note, error, MADE_ELSEWHERE, instead=None)
             self._end(error)
         if self._loop.is_closed():
             self._close()

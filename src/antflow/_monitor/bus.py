@@ -12,10 +12,14 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from antflow._core.foreign import is_awaitable
+from antflow._core.groups import consists_of
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.text import clean
 from antflow._core.waits import Wait, discard
+
+FAILURES = (Exception, asyncio.CancelledError)
+"""What is the callback's own affair, alone or in a group. Anything else ends the program."""
 
 
 class CallbackGuard:
@@ -35,7 +39,9 @@ class CallbackGuard:
         try:
             answer = function(*args)
             told = _Told(self, name, answer) if is_awaitable(answer) else None
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:  # why: also a group with a CancelledError in it
+            if not consists_of(error, FAILURES):
+                raise
             self._count(name, error)
             return None
         return told
@@ -51,10 +57,12 @@ class CallbackGuard:
                     await answer
         except Exception as error:
             self._count(name, error)
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            if not consists_of(error, FAILURES):
+                raise
             waiter = asyncio.current_task()
             if waiter is None or waiter.cancelling():
-                raise
+                raise asyncio.CancelledError from error
             self._count(name, error)
 
     def _count(self, name: str, error: BaseException) -> None:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from antflow._core.foreign import is_a, is_awaitable
+from antflow._core.groups import consists_of
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.ports import SnapshotSource
 from antflow._core.result import RunResults
+from antflow._monitor.bus import FAILURES
 
 LONGEST_CALL = 5.0
 """Seconds one call of an async method of a display may take."""
@@ -99,7 +101,9 @@ class Poller:
                     async with asyncio.timeout(None) as self._limit:
                         with Alarm(self._limit, LONGEST_CALL, self._loop):
                             await answer
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:  # why: also a group with a CancelledError in it
+            if not consists_of(error, FAILURES):
+                raise
             running = asyncio.current_task()
             if is_a(error, asyncio.CancelledError) and running and running.cancelling():
                 raise
