@@ -775,12 +775,11 @@ class Pipeline(Generic[Taken, Out]):
 
     def _handle_here(self) -> RunHandle | None:
         """The run of this pipeline that the calling code is part of."""
-        run = current_run.get()
-        while run is not None:
-            if run.owner is self:
-                handle: RunHandle = run.handle
-                return handle
-            run = run.parent
+        if (run := current_run.get()) is not None:
+            for each in (run, *run.outer_runs()):
+                if each.owner is self:
+                    handle: RunHandle = each.handle
+                    return handle
         return None
 
     def _handle_under_way(self) -> RunHandle | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -105,3 +106,46 @@ def test_executor_keeps_nothing_of_a_call() -> None:
             assert await _dead(seen)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["task", "call_later"])
+def test_rounds_that_begin_the_next_are_not_kept(how: str) -> None:
+    """Where a task of each run begins the next, through a task or a timer, runs do not pile up."""
+    seen: list[weakref.ref[Thing]] = []
+    kept: list[int] = []
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def play(number: int) -> None:
+            async def work(_: int) -> Thing:
+                if number == 10:
+                    gc.collect()
+                    kept.append(sum(thing() is not None for thing in seen))
+                    ended.set()
+                elif how == "task":
+                    begin(play_later(number + 1))
+                else:
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(0.01, lambda: begin(play(number + 1)))
+                return Thing(seen)
+
+            await Pipeline([Stage("A", 1, [work])]).run([number])
+
+        async def play_later(number: int) -> None:
+            await asyncio.sleep(0.01)
+            await play(number)
+
+        def begin(play: Coroutine[Any, Any, None]) -> None:
+            task = asyncio.create_task(play)
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+
+        await play(1)
+        await ended.wait()
+        await asyncio.gather(*under_way)
+
+    asyncio.run(main())
+    assert len(seen) == 10
+    assert kept[0] <= 2

@@ -35,6 +35,7 @@ from contextvars import copy_context
 from itertools import count
 from signal import Signals
 from typing import Any, TypeVar
+from weakref import ref
 
 from antflow._core import readings
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
@@ -46,7 +47,7 @@ from antflow._core.errors import (
 )
 from antflow._core.failures import FailureBook
 from antflow._core.foreign import is_a, type_name
-from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.ledger import Ledger
 from antflow._core.limit import current_permit
 from antflow._core.log import debug, warn
 from antflow._core.ports import Guard, Observer, Store, Timer
@@ -147,8 +148,14 @@ class Run:
         self.observer = observer
         self._total = total
         self._length = length
-        self.parent: Run | None = current_run.get()
-        self.parent_seat: tuple[StageRun, WorkerBook] | None = current_seat.get()
+        outer, seat = current_run.get(), current_seat.get()
+        # Weakly: where each run begins the next, the first must not stay for the sake of the last.
+        self._outer_runs: tuple[ref[Run], ...] = ()
+        if outer is not None:
+            self._outer_runs = (ref(outer), *map(ref, outer.outer_runs()))
+        self._outer_seats: tuple[ref[StageRun], ...] = ()
+        if seat is not None:
+            self._outer_seats = (ref(seat[0]), *map(ref, seat[0].run.outer_seats()))
         self.ledger: Ledger = Ledger(len(stages))
         self.failures: FailureBook = FailureBook(None if keeps_results else FAILURES_IN_SNAPSHOT)
         self.turn_ends: float = self.timers.now() + LONGEST_TURN
@@ -468,10 +475,15 @@ class Run:
 
     def is_within(self, other: Run) -> bool:
         """Whether it is the other run, or was begun by code that is part of it."""
-        run: Run | None = self
-        while run is not None and run is not other:
-            run = run.parent
-        return run is other
+        return self is other or any(run is other for run in self.outer_runs())
+
+    def outer_runs(self) -> list[Run]:
+        """The runs that it was begun inside of, the innermost first, as far as they are left."""
+        return [run for outer in self._outer_runs if (run := outer()) is not None]
+
+    def outer_seats(self) -> list[StageRun]:
+        """The stages whose workers began it, the innermost first, as far as they are left."""
+        return [stage for outer in self._outer_seats if (stage := outer()) is not None]
 
     def check_caller(self, what: str) -> None:
         """Refuse a call from outside the run's event loop, which is no way to change a run.
@@ -719,9 +731,11 @@ class Run:
 
     def _sits_at_or_after(self, stage: int) -> bool:
         seat = current_seat.get()
-        while seat is not None and seat[0].run is not self:
-            seat = seat[0].run.parent_seat
-        return seat is not None and seat[0].index >= stage
+        if seat is None:
+            return False
+        stages = (seat[0], *seat[0].run.outer_seats())
+        index = next((each.index for each in stages if each.run is self), -1)
+        return index >= stage
 
     def _check_finished(self) -> None:
         if (
