@@ -27,6 +27,7 @@ from typing import (
     get_args,
     overload,
 )
+from weakref import ref
 
 from antflow._core import readings
 from antflow._core.checks import check_choice, check_count, check_flag, check_seconds, refusal
@@ -715,8 +716,9 @@ class Pipeline(Generic[Taken, Out]):
             owner=self,
             blocked_loop_after=self._blocked_loop_after,
         )
-        self._latest = run.handle = RunHandle(run, collected)
-        return self._latest
+        self._latest = handle = RunHandle(run, collected)
+        run.handle = ref(handle)
+        return handle
 
     async def _drive(self, handle: RunHandle, items: Items, display: Any, interval: float) -> None:
         """Feed a run from ``items``, with its display, until both are over."""
@@ -777,9 +779,9 @@ class Pipeline(Generic[Taken, Out]):
         """The run of this pipeline that the calling code is part of."""
         if (run := current_run.get()) is not None:
             for each in (run, *run.outer_runs()):
-                if each.owner is self:
-                    handle: RunHandle = each.handle
-                    return handle
+                if each.belongs_to(self):
+                    handle: RunHandle | None = None if each.handle is None else each.handle()
+                    return RunHandle(each, []) if handle is None else handle
         return None
 
     def _handle_under_way(self) -> RunHandle | None:

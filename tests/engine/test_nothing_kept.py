@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Coroutine
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
@@ -149,3 +150,55 @@ def test_rounds_that_begin_the_next_are_not_kept(how: str) -> None:
     asyncio.run(main())
     assert len(seen) == 10
     assert kept[0] <= 2
+
+
+@pytest.mark.parametrize("how", ["run", "stream", "ordered", "open", "retry_failed"])
+def test_context_of_a_run_that_is_over_keeps_neither_items_nor_results(how: str) -> None:
+    """A client's timer or task, begun in a task of a run, does not keep what went through it."""
+    seen: list[weakref.ref[Thing]] = []
+    contexts: list[Context] = []
+
+    async def work(_: Thing) -> Thing:
+        contexts.append(copy_context())
+        if how == "retry_failed" and len(contexts) <= 6:
+            raise ValueError
+        return Thing(seen)
+
+    async def go_through() -> None:
+        pipeline = Pipeline([Stage("A", 2, [work], task_attempts=1)])
+        things = [Thing(seen) for _ in range(6)]
+        if how == "open":
+            async with pipeline.open() as run:
+                await run.feed(things)
+        elif how in ("run", "retry_failed"):
+            results = await pipeline.run(things)
+            await pipeline.run([], retry_failed=results.failed)
+        else:
+            async for _ in pipeline.stream(things, ordered=how == "ordered"):
+                pass
+
+    async def main() -> None:
+        await go_through()
+        del contexts[:-1]
+        assert len(seen) == 12
+        assert await _dead(seen)
+
+    asyncio.run(main())
+
+
+def test_pipeline_does_not_keep_the_items_of_a_stream() -> None:
+    """When a stream is over, its pipeline keeps neither the list it was made of nor the results."""
+    seen: list[weakref.ref[Thing]] = []
+
+    async def read(pipeline: Pipeline[Any]) -> None:
+        async for _ in pipeline.stream([Thing(seen) for _ in range(6)]):
+            pass
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 2, [str])])
+        await read(pipeline)
+        assert len(seen) == 6
+        assert await _dead(seen)
+        assert pipeline.get_stats().items_processed == 6
+
+    asyncio.run(main())

@@ -105,11 +105,11 @@ class Run:
         timeout: Seconds after which the run is cancelled, with `TimeoutError`.
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
         reorder: Has the results wait for those before them, or ``None``.
-        owner: Whose run it is; only compared.
+        owner: Whose run it is; only compared, and not kept.
         blocked_loop_after: Seconds after which the event loop counts as blocked, or ``None``.
 
     Attributes:
-        handle: Whatever the owner wants to find again.
+        handle: A weak reference to what the owner wants to find again, or ``None``.
     """
 
     def __init__(
@@ -132,8 +132,8 @@ class Run:
         owner: object = None,
         blocked_loop_after: float | None = None,
     ) -> None:
-        self.owner = owner
-        self.handle: Any = None
+        self._owner = None if owner is None else ref(owner)
+        self.handle: ref[Any] | None = None
         self._loop = asyncio.get_running_loop()
         self.timers: LoopTimers = LoopTimers(self._loop, self.crash)
         self._cpu_began = time.process_time()
@@ -476,6 +476,10 @@ class Run:
     def is_within(self, other: Run) -> bool:
         """Whether it is the other run, or was begun by code that is part of it."""
         return self is other or any(run is other for run in self.outer_runs())
+
+    def belongs_to(self, owner: object) -> bool:
+        """Whether it is a run of this owner's."""
+        return self._owner is not None and self._owner() is owner
 
     def outer_runs(self) -> list[Run]:
         """The runs that it was begun inside of, the innermost first, as far as they are left."""
@@ -823,7 +827,12 @@ class Run:
             self._loop_watch.end()
         self._ended_mono = self.timers.now()
         self._cpu_ended = time.process_time()
-        self._length = None  # it has the items
+        # Timers and tasks that were begun inside of it may keep it for as long as they live, but
+        # not the items and the results.
+        self._length = None
+        self._again = ()
+        self._deliver = _nowhere
+        self.reorder = None
         if self.observer is not None:
             self.observer.closed()
         self._ended.set_result(None)
@@ -889,6 +898,10 @@ class Run:
         if self.ledger.in_flight:
             return f"{self.ledger.in_flight} items are still in flight"
         return self.ledger.discrepancy()
+
+
+def _nowhere(_: PipelineResult[Any]) -> None:
+    """Where results go of a run that is over: there are none."""
 
 
 def _too_many(failed: int, settled: int, limit: float) -> bool:
