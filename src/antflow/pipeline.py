@@ -27,6 +27,7 @@ from typing import (
     get_args,
     overload,
 )
+from weakref import ref
 
 from antflow._core import readings
 from antflow._core.checks import check_choice, check_count, check_flag, check_seconds, refusal
@@ -716,8 +717,9 @@ class Pipeline(Generic[Taken, Out]):
             owner=self,
             blocked_loop_after=self._blocked_loop_after,
         )
-        self._latest = run.handle = RunHandle(run, collected)
-        return self._latest
+        self._latest = handle = RunHandle(run, collected)
+        run.handle = ref(handle)
+        return handle
 
     async def _drive(self, handle: RunHandle, items: Items, display: Any, interval: float) -> None:
         """Feed a run from ``items``, with its display, until both are over."""
@@ -776,12 +778,11 @@ class Pipeline(Generic[Taken, Out]):
 
     def _handle_here(self) -> RunHandle | None:
         """The run of this pipeline that the calling code is part of."""
-        run = current_run.get()
-        while run is not None:
-            if run.owner is self:
-                handle: RunHandle = run.handle
-                return handle
-            run = run.parent
+        if (run := current_run.get()) is not None:
+            for each in (run, *run.outer_runs()):
+                if each.belongs_to(self):
+                    handle: RunHandle | None = None if each.handle is None else each.handle()
+                    return RunHandle(each, []) if handle is None else handle
         return None
 
     def _handle_under_way(self) -> RunHandle | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Coroutine
+from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
@@ -103,5 +105,100 @@ def test_executor_keeps_nothing_of_a_call() -> None:
                 await executor.submit(Thing(seen), 1)
             assert len(seen) == 15
             assert await _dead(seen)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["task", "call_later"])
+def test_rounds_that_begin_the_next_are_not_kept(how: str) -> None:
+    """Where a task of each run begins the next, through a task or a timer, runs do not pile up."""
+    seen: list[weakref.ref[Thing]] = []
+    kept: list[int] = []
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def play(number: int) -> None:
+            async def work(_: int) -> Thing:
+                if number == 10:
+                    gc.collect()
+                    kept.append(sum(thing() is not None for thing in seen))
+                    ended.set()
+                elif how == "task":
+                    begin(play_later(number + 1))
+                else:
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(0.01, lambda: begin(play(number + 1)))
+                return Thing(seen)
+
+            await Pipeline([Stage("A", 1, [work])]).run([number])
+
+        async def play_later(number: int) -> None:
+            await asyncio.sleep(0.01)
+            await play(number)
+
+        def begin(play: Coroutine[Any, Any, None]) -> None:
+            task = asyncio.create_task(play)
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+
+        await play(1)
+        await ended.wait()
+        await asyncio.gather(*under_way)
+
+    asyncio.run(main())
+    assert len(seen) == 10
+    assert kept[0] <= 2
+
+
+@pytest.mark.parametrize("how", ["run", "stream", "ordered", "open", "retry_failed"])
+def test_context_of_a_run_that_is_over_keeps_neither_items_nor_results(how: str) -> None:
+    """A client's timer or task, begun in a task of a run, does not keep what went through it."""
+    seen: list[weakref.ref[Thing]] = []
+    contexts: list[Context] = []
+
+    async def work(_: Thing) -> Thing:
+        contexts.append(copy_context())
+        if how == "retry_failed" and len(contexts) <= 6:
+            raise ValueError
+        return Thing(seen)
+
+    async def go_through() -> None:
+        pipeline = Pipeline([Stage("A", 2, [work], task_attempts=1)])
+        things = [Thing(seen) for _ in range(6)]
+        if how == "open":
+            async with pipeline.open() as run:
+                await run.feed(things)
+        elif how in ("run", "retry_failed"):
+            results = await pipeline.run(things)
+            await pipeline.run([], retry_failed=results.failed)
+        else:
+            async for _ in pipeline.stream(things, ordered=how == "ordered"):
+                pass
+
+    async def main() -> None:
+        await go_through()
+        del contexts[:-1]
+        assert len(seen) == 12
+        assert await _dead(seen)
+
+    asyncio.run(main())
+
+
+def test_pipeline_does_not_keep_the_items_of_a_stream() -> None:
+    """When a stream is over, its pipeline keeps neither the list it was made of nor the results."""
+    seen: list[weakref.ref[Thing]] = []
+
+    async def read(pipeline: Pipeline[Any]) -> None:
+        async for _ in pipeline.stream([Thing(seen) for _ in range(6)]):
+            pass
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 2, [str])])
+        await read(pipeline)
+        assert len(seen) == 6
+        assert await _dead(seen)
+        assert pipeline.get_stats().items_processed == 6
 
     asyncio.run(main())

@@ -34,6 +34,7 @@ from contextvars import copy_context
 from itertools import count
 from signal import Signals
 from typing import Any, TypeVar
+from weakref import ref
 
 from antflow._core import readings
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
@@ -45,7 +46,7 @@ from antflow._core.errors import (
 )
 from antflow._core.failures import FailureBook
 from antflow._core.foreign import is_a, type_name
-from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.ledger import Ledger
 from antflow._core.limit import current_permit
 from antflow._core.log import debug, warn
 from antflow._core.ports import Guard, Observer, Store, Timer
@@ -104,11 +105,11 @@ class Run:
         timeout: Seconds after which the run is cancelled, with `TimeoutError`.
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
         reorder: Has the results wait for those before them, or ``None``.
-        owner: Whose run it is; only compared.
+        owner: Whose run it is; only compared, and not kept.
         blocked_loop_after: Seconds after which the event loop counts as blocked, or ``None``.
 
     Attributes:
-        handle: Whatever the owner wants to find again.
+        handle: A weak reference to what the owner wants to find again, or ``None``.
     """
 
     def __init__(
@@ -131,8 +132,8 @@ class Run:
         owner: object = None,
         blocked_loop_after: float | None = None,
     ) -> None:
-        self.owner = owner
-        self.handle: Any = None
+        self._owner = None if owner is None else ref(owner)
+        self.handle: ref[Any] | None = None
         self._loop = asyncio.get_running_loop()
         self.timers: LoopTimers = LoopTimers(self._loop, self.crash)
         self._cpu_began = time.process_time()
@@ -147,8 +148,14 @@ class Run:
         self.observer = observer
         self._total = total
         self._length = length
-        self.parent: Run | None = current_run.get()
-        self.parent_seat: tuple[StageRun, WorkerBook] | None = current_seat.get()
+        outer, seat = current_run.get(), current_seat.get()
+        # Weakly: where each run begins the next, the first must not stay for the sake of the last.
+        self._outer_runs: tuple[ref[Run], ...] = ()
+        if outer is not None:
+            self._outer_runs = (ref(outer), *map(ref, outer.outer_runs()))
+        self._outer_seats: tuple[ref[StageRun], ...] = ()
+        if seat is not None:
+            self._outer_seats = (ref(seat[0]), *map(ref, seat[0].run.outer_seats()))
         self.ledger: Ledger = Ledger(len(stages))
         self.failures: FailureBook = FailureBook(None if keeps_results else FAILURES_IN_SNAPSHOT)
         self.turn_ends: float = self.timers.now() + LONGEST_TURN
@@ -469,10 +476,19 @@ class Run:
 
     def is_within(self, other: Run) -> bool:
         """Whether it is the other run, or was begun by code that is part of it."""
-        run: Run | None = self
-        while run is not None and run is not other:
-            run = run.parent
-        return run is other
+        return self is other or any(run is other for run in self.outer_runs())
+
+    def belongs_to(self, owner: object) -> bool:
+        """Whether it is a run of this owner's."""
+        return self._owner is not None and self._owner() is owner
+
+    def outer_runs(self) -> list[Run]:
+        """The runs that it was begun inside of, the innermost first, as far as they are left."""
+        return [run for outer in self._outer_runs if (run := outer()) is not None]
+
+    def outer_seats(self) -> list[StageRun]:
+        """The stages whose workers began it, the innermost first, as far as they are left."""
+        return [stage for outer in self._outer_seats if (stage := outer()) is not None]
 
     def check_caller(self, what: str) -> None:
         """Refuse a call from outside the run's event loop, which is no way to change a run.
@@ -720,9 +736,11 @@ class Run:
 
     def _sits_at_or_after(self, stage: int) -> bool:
         seat = current_seat.get()
-        while seat is not None and seat[0].run is not self:
-            seat = seat[0].run.parent_seat
-        return seat is not None and seat[0].index >= stage
+        if seat is None:
+            return False
+        stages = (seat[0], *seat[0].run.outer_seats())
+        index = next((each.index for each in stages if each.run is self), -1)
+        return index >= stage
 
     def _check_finished(self) -> None:
         if (
@@ -810,7 +828,12 @@ class Run:
             self._loop_watch.end()
         self._ended_mono = self.timers.now()
         self._cpu_ended = time.process_time()
-        self._length = None  # it has the items
+        # Timers and tasks that were begun inside of it may keep it for as long as they live, but
+        # not the items and the results.
+        self._length = None
+        self._again = ()
+        self._deliver = _nowhere
+        self.reorder = None
         if self.observer is not None:
             self.observer.closed()
         self._ended.set_result(None)
@@ -876,6 +899,10 @@ class Run:
         if self.ledger.in_flight:
             return f"{self.ledger.in_flight} items are still in flight"
         return self.ledger.discrepancy()
+
+
+def _nowhere(_: PipelineResult[Any]) -> None:
+    """Where results go of a run that is over: there are none."""
 
 
 def _too_many(failed: int, settled: int, limit: float) -> bool:
