@@ -125,6 +125,68 @@ def test_items_of_a_failed_batch_are_tried_alone_each_in_a_context_of_its_own() 
     assert (len(results), seen) == (3, [None] * 4)
 
 
+@pytest.mark.parametrize("is_async", [True, False])
+def test_skip_if_of_a_batch_binds_nothing_for_other_items(is_async: bool) -> None:
+    """What ``skip_if`` binds is seen by ``on_skip`` of that item alone, and it is asked once."""
+    seen: list[tuple[str, int, Any]] = []
+
+    def skip_odd(item: int) -> bool:
+        if len(seen) > 20:
+            raise RecursionError("asked again and again")
+        seen.append(("skip_if", item, tenant.get()))
+        tenant.set(item)
+        return item % 2 == 1
+
+    async def skip_odd_async(item: int) -> bool:
+        await asyncio.sleep(1)
+        return skip_odd(item)
+
+    def on_skip(item: int, *_: Any) -> None:
+        seen.append(("on_skip", item, tenant.get()))
+
+    async def work(items: list[int]) -> list[Any]:
+        return [tenant.get() for _ in items]
+
+    skip_if = skip_odd_async if is_async else skip_odd
+    stage = Stage("Work", 1, [work], batch=4, batch_wait=1, skip_if=skip_if, on_skip=on_skip)
+    results = run_virtual(lambda: Pipeline([stage]).run(range(4)))
+
+    assert results.values() == [None, 1, None, 3]
+    assert sorted(seen) == [
+        ("on_skip", 1, 1),
+        ("on_skip", 3, 3),
+        *[("skip_if", item, None) for item in range(4)],
+    ]
+
+
+def test_skip_if_is_not_asked_again_about_an_item_that_was_put_back() -> None:
+    """A worker that is cancelled while it gathers a batch has its items come to it all the same."""
+    asked: list[int] = []
+
+    def skip_none(item: int) -> bool:
+        if len(asked) > 20:
+            raise RecursionError("asked again and again")
+        asked.append(item)
+        running = asyncio.current_task()
+        assert running is not None
+        asyncio.get_running_loop().call_later(1, running.cancel)
+        return False
+
+    async def slowly() -> AsyncIterator[int]:
+        for item in range(3):
+            await asyncio.sleep(4)
+            yield item
+
+    async def work(items: list[int]) -> list[int]:
+        return items
+
+    stage = Stage("Work", 1, [work], batch=2, batch_wait=3, skip_if=skip_none)
+    results = run_virtual(lambda: Pipeline([stage]).run(slowly()))
+
+    assert results.values() == [0, 1, 2]
+    assert asked == [0, 1, 2]
+
+
 def test_later_tasks_and_callbacks_see_what_a_task_bound() -> None:
     """Within one try, and for the item's own callbacks, the context is one."""
     seen: list[Any] = []
