@@ -187,6 +187,45 @@ def test_skip_if_is_not_asked_again_about_an_item_that_was_put_back() -> None:
     assert asked == [0, 1, 2]
 
 
+def bound(count: int) -> Iterator[int]:
+    token = tenant.set("the generator")
+    try:
+        for number in range(count):
+            assert tenant.get() == "the generator"
+            yield number
+    finally:
+        tenant.reset(token)
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_items_do_not_see_what_their_source_bound(batch: int | None, is_told: bool) -> None:
+    """A generator has its own context variables, whichever workers take from it."""
+
+    async def work(item: Any) -> Any:
+        await asyncio.sleep(1)
+        return tenant.get() if batch is None else [tenant.get() for _ in item]
+
+    tracker = StatusTracker(on_status_change=lambda event: None) if is_told else None
+    stage = Stage("Work", 3, [work], batch=batch)
+    pipeline = Pipeline([stage], status_tracker=tracker)
+    results = run_virtual(lambda: pipeline.run(bound(300)))
+
+    assert results.values() == [None] * 300
+
+
+@pytest.mark.parametrize("executor", ["thread", "inline"])
+def test_generator_of_an_expanding_stage_keeps_its_context_variables(executor: Any) -> None:
+    """A plain generator binds variables and resets them, however many values it makes."""
+    stages = [
+        Stage("Expand", 1, [bound], expand=True, executor=executor, task_attempts=1),
+        Stage("Look", 1, [lambda _: tenant.get()]),
+    ]
+    results = run_virtual(lambda: Pipeline(stages).run([250, 250]))
+
+    assert results.values() == [None] * 500
+
+
 def test_later_tasks_and_callbacks_see_what_a_task_bound() -> None:
     """Within one try, and for the item's own callbacks, the context is one."""
     seen: list[Any] = []

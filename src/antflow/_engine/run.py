@@ -31,7 +31,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from itertools import count
 from signal import Signals
 from typing import Any, TypeVar
@@ -223,7 +223,8 @@ class Run:
 
     def pull_from(self, items: Iterable[Any]) -> None:
         """Take the run's items from an iterable, as the first stage asks for them."""
-        source = self._source_of(items)
+        # Not in that of the worker which asks: that is for items.
+        source = self._source_of(items, self._context.copy())
         if self.stages[0].recorder.tells_starts or self._again:
             # Somebody is told of each item before it enters. A task of its own waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
@@ -333,10 +334,10 @@ class Run:
             await self.feed((raw,), stage, priority)
             del raw  # it may be long until the next
 
-    def _source_of(self, items: Iterable[Any]) -> IterableSource:
+    def _source_of(self, items: Iterable[Any], context: Context | None = None) -> IterableSource:
         if type(items) is tuple:  # most often a single item, of an async source
-            return IterableSource(items, self.timers.now)
-        return self.sources.step(items, IterableSource, items, self.timers.now)
+            return IterableSource(items, self.timers.now, context)
+        return self.sources.step(items, IterableSource, items, self.timers.now, context)
 
     def _lane_room(self, stage: int) -> int:
         """How many items this run's own workers may add at once, without waiting for room."""
