@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antflow import Limit, Pipeline, RunResults, Stage, StatusTracker, set_task_status
+from antflow import Limit, Pipeline, PipelineError, RunResults, Stage, StatusTracker, set_task_status
 from antflow.testing import run_virtual
 
 tenant: ContextVar[Any] = ContextVar("tenant", default=None)
@@ -382,6 +382,100 @@ def test_callbacks_hear_of_an_item_that_left_a_request_to_cancel(
     for item in (0, 1):
         history = [f"{e.item_id} {e.status} {e.stage}" for e in tracker.get_history(item)]
         assert [line for line in told if line.startswith(f"{item} ")] == history
+
+
+async def cancel_itself(*_: Any) -> None:
+    await cancel_and_swallow(0)
+    await cancel_and_return(0)
+    await asyncio.sleep(0)
+
+
+async def leave_a_request(*_: Any) -> None:
+    await cancel_and_swallow(0)
+
+
+async def raise_cancelled_after_a_request(*_: Any) -> None:
+    await cancel_and_swallow(0)
+    raise asyncio.CancelledError("its own")
+
+
+async def be_cancelled_by_a_timer(*_: Any) -> None:
+    running = asyncio.current_task()
+    assert running is not None
+    asyncio.get_running_loop().call_later(1, running.cancel)
+    await asyncio.sleep(2)
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize(
+    "callback",
+    [
+        cancel_and_return,
+        cancel_itself,
+        leave_a_request,
+        raise_cancelled_after_a_request,
+        be_cancelled_by_a_timer,
+    ],
+)
+def test_callback_that_cancels_its_task_changes_nothing(
+    callback: Callable[..., Awaitable[Any]], batch: int | None
+) -> None:
+    """Neither an item nor the run notices that, and every callback is called."""
+    counts: list[int] = []
+
+    async def work(item: Any) -> Any:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+        return item
+
+    tracker = StatusTracker(
+        on_status_change=callback, on_task_start=callback, on_task_complete=callback
+    )
+    stage = Stage("Work", 2, [work], batch=batch, on_success=callback)
+    results = run_virtual(lambda: Pipeline([stage], status_tracker=tracker).run(range(8)))
+
+    assert (results.values(), results.cancelled) == (list(range(8)), [])
+    assert set(counts) == {0}
+
+
+@pytest.mark.parametrize("leave", [cancel_itself, raise_cancelled_after_a_request])
+def test_source_that_cancels_its_task_ends_the_intake_alone(
+    leave: Callable[[], Awaitable[None]],
+) -> None:
+    """Items that came before are finished, then it comes out what the source has done."""
+
+    async def source() -> AsyncIterator[int]:
+        for item in range(3):
+            yield item
+        await leave()
+
+    async def work(item: int) -> int:
+        await asyncio.sleep(1)
+        return item
+
+    pipeline = Pipeline([Stage("Work", 1, [work])])
+    with pytest.raises(PipelineError, match="the source raised CancelledError"):
+        run_virtual(lambda: pipeline.run(source()))
+    assert pipeline.results is not None
+    assert pipeline.results.values() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("option", ["timeout", "item_timeout"])
+def test_timeout_is_told_as_one_after_a_request_to_cancel(option: str) -> None:
+    """A task that hangs after a client library's own timeout fails with ``TimeoutError``."""
+
+    async def hang(item: int) -> None:
+        await cancel_and_swallow(item)
+        await asyncio.sleep(3600)
+
+    of_stage: dict[str, Any] = {"timeout": 5} if option == "timeout" else {}
+    of_run: dict[str, Any] = {"item_timeout": 5} if option == "item_timeout" else {}
+    stage = Stage("Work", 1, [hang], task_attempts=1, **of_stage)
+    results = run_virtual(lambda: Pipeline([stage]).run([0], **of_run))
+
+    assert isinstance(results.failed[0].error, TimeoutError)
+    assert option in str(results.failed[0].error)
 
 
 def test_run_that_is_cancelled_ends_although_a_task_swallowed_that() -> None:

@@ -161,7 +161,12 @@ class Batches:
             self._begin_holds(pairs, worker)
             for envelope, answer in pairs:
                 begun.remove(envelope)
-                await stage.endings.answered(envelope, worker, answer)
+                try:
+                    await stage.endings.answered(envelope, worker, answer)
+                except asyncio.CancelledError:
+                    if stage.is_called_off(worker):
+                        raise
+                    # It came from outside; that item was put, and the others have their answers.
         except BaseException as error:
             self._put_back(waiting)
             for envelope in begun:

@@ -55,7 +55,7 @@ from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage
 from antflow._core.text import safe_str
-from antflow._core.waits import Wait, discard
+from antflow._core.waits import Wait, discard, has_called_off_caller
 from antflow._engine.clock import LoopTimers
 from antflow._engine.current import current_run, current_seat
 from antflow._engine.intake import Duplicates, Intake
@@ -67,7 +67,7 @@ from antflow._engine.resources import Resources
 from antflow._engine.source import CLEAN_UP_FAILED, IterableSource
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.stage_run import StageRun
-from antflow._engine.waiting import begin_task, outlast
+from antflow._engine.waiting import absorb_requests, begin_task, outlast
 
 T = TypeVar("T")
 
@@ -203,6 +203,7 @@ class Run:
             stage.next_channel = following.channel
         self._context.run(current_run.set, self)
         self._context.run(current_seat.set, None)
+        self._context.run(has_called_off_caller.set, self._has_called_off_caller)
         self._context.run(current_permit.set, None)  # what it is inside of is another's attempt
         if self.observer is not None:
             # What it sets there, the current span say, is so for all that belongs to the run.
@@ -451,6 +452,16 @@ class Run:
         """Whether all that belongs to the run is being cancelled, by the run or with its loop."""
         return self.is_cancelling or self._supervisor.cancelling() > 0
 
+    def _has_called_off_caller(self) -> bool:
+        running = asyncio.current_task()
+        if self.is_called_off or running is None or running is self._dismissed:
+            return True
+        seat = current_seat.get()
+        if seat is not None and (worker := seat[0].worker_of(running)) is not None:
+            return seat[0].is_called_off(worker)
+        # One of a task's own, say, that feeds the run: it is for them to cancel it.
+        return running not in self._tasks and running.cancelling() > 0
+
     @property
     def is_over(self) -> bool:
         """Whether the run has ended and its books are closed."""
@@ -675,15 +686,18 @@ class Run:
             if not self.intake.has_ended:
                 failure = error
         except asyncio.CancelledError as error:
-            running = asyncio.current_task()
-            if running is not None and not running.cancelling():
+            if not self._has_called_off_caller():
                 failure = PipelineError("the source raised CancelledError")
                 failure.__cause__ = error
             elif not self.intake.has_ended:
                 raise
         finally:
+            if not self._has_called_off_caller():
+                await absorb_requests()
             self._feeder = None  # from here on it ends by itself
             await self._close(items)
+            if not self._has_called_off_caller():
+                await absorb_requests()
         if failure is not None:
             self.stop_intake(failure)
         else:

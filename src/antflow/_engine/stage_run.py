@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -24,6 +24,7 @@ from antflow._engine.recorder import Recorder
 from antflow._engine.resources import Resources
 from antflow._engine.retries import RetryHeap
 from antflow._engine.runners import Threads, runner_for
+from antflow._engine.waiting import absorb_requests
 from antflow._engine.worker import work
 
 if TYPE_CHECKING:
@@ -232,10 +233,7 @@ class StageRun:
         if not running.cancelling():
             return
         if not self.is_called_off(worker):
-            while running.uncancel():
-                pass
-            with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)  # the last one may not have arrived
+            await absorb_requests()
         if self.is_called_off(worker):
             raise asyncio.CancelledError
 
