@@ -40,7 +40,7 @@ from antflow._engine.future import (
 )
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.tracebacks import trimmed
-from antflow._engine.waiting import absorb_cancel, begin_task
+from antflow._engine.waiting import absorb_requests, begin_task
 from antflow._engine.worker_thread import WorkerThread
 from antflow.telemetry import task_span
 
@@ -484,10 +484,9 @@ class AsyncExecutor:
                 is_failure = group_failure(error, "") is not None
                 if not is_failure or not tries_left or future.cancelled():
                     return None, error
-            if running.cancelling():  # what a client library left behind is not for the next try
-                await absorb_cancel(running)
-                if future.cancelled():
-                    raise asyncio.CancelledError
+            await absorb_requests()  # what a client library left behind is not for the next try
+            if future.cancelled():
+                raise asyncio.CancelledError
             await asyncio.sleep(delay)
             delay *= 2
         raise AssertionError("the last try returns")

@@ -17,6 +17,7 @@ from antflow import (
     AsyncExecutor,
     Limit,
     Pipeline,
+    PipelineError,
     RunResults,
     Stage,
     StatusTracker,
@@ -133,6 +134,107 @@ def test_items_of_a_failed_batch_are_tried_alone_each_in_a_context_of_its_own() 
     stage = Stage("Work", 1, [work], batch=3, task_attempts=1)
     results = run_virtual(lambda: Pipeline([stage]).run(range(3)))
     assert (len(results), seen) == (3, [None] * 4)
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_skip_if_of_a_batch_binds_nothing_for_other_items(is_async: bool) -> None:
+    """What ``skip_if`` binds is seen by ``on_skip`` of that item alone, and it is asked once."""
+    seen: list[tuple[str, int, Any]] = []
+
+    def skip_odd(item: int) -> bool:
+        if len(seen) > 20:
+            raise RecursionError("asked again and again")
+        seen.append(("skip_if", item, tenant.get()))
+        tenant.set(item)
+        return item % 2 == 1
+
+    async def skip_odd_async(item: int) -> bool:
+        await asyncio.sleep(1)
+        return skip_odd(item)
+
+    def on_skip(item: int, *_: Any) -> None:
+        seen.append(("on_skip", item, tenant.get()))
+
+    async def work(items: list[int]) -> list[Any]:
+        return [tenant.get() for _ in items]
+
+    skip_if = skip_odd_async if is_async else skip_odd
+    stage = Stage("Work", 1, [work], batch=4, batch_wait=1, skip_if=skip_if, on_skip=on_skip)
+    results = run_virtual(lambda: Pipeline([stage]).run(range(4)))
+
+    assert results.values() == [None, 1, None, 3]
+    assert sorted(seen) == [
+        ("on_skip", 1, 1),
+        ("on_skip", 3, 3),
+        *[("skip_if", item, None) for item in range(4)],
+    ]
+
+
+def test_skip_if_is_not_asked_again_about_an_item_that_was_put_back() -> None:
+    """A worker that is cancelled while it gathers a batch has its items come to it all the same."""
+    asked: list[int] = []
+
+    def skip_none(item: int) -> bool:
+        if len(asked) > 20:
+            raise RecursionError("asked again and again")
+        asked.append(item)
+        running = asyncio.current_task()
+        assert running is not None
+        asyncio.get_running_loop().call_later(1, running.cancel)
+        return False
+
+    async def slowly() -> AsyncIterator[int]:
+        for item in range(3):
+            await asyncio.sleep(4)
+            yield item
+
+    async def work(items: list[int]) -> list[int]:
+        return items
+
+    stage = Stage("Work", 1, [work], batch=2, batch_wait=3, skip_if=skip_none)
+    results = run_virtual(lambda: Pipeline([stage]).run(slowly()))
+
+    assert results.values() == [0, 1, 2]
+    assert asked == [0, 1, 2]
+
+
+def bound(count: int) -> Iterator[int]:
+    token = tenant.set("the generator")
+    try:
+        for number in range(count):
+            assert tenant.get() == "the generator"
+            yield number
+    finally:
+        tenant.reset(token)
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("is_told", [True, False])
+def test_items_do_not_see_what_their_source_bound(batch: int | None, is_told: bool) -> None:
+    """A generator has its own context variables, whichever workers take from it."""
+
+    async def work(item: Any) -> Any:
+        await asyncio.sleep(1)
+        return tenant.get() if batch is None else [tenant.get() for _ in item]
+
+    tracker = StatusTracker(on_status_change=lambda event: None) if is_told else None
+    stage = Stage("Work", 3, [work], batch=batch)
+    pipeline = Pipeline([stage], status_tracker=tracker)
+    results = run_virtual(lambda: pipeline.run(bound(300)))
+
+    assert results.values() == [None] * 300
+
+
+@pytest.mark.parametrize("executor", ["thread", "inline"])
+def test_generator_of_an_expanding_stage_keeps_its_context_variables(executor: Any) -> None:
+    """A plain generator binds variables and resets them, however many values it makes."""
+    stages = [
+        Stage("Expand", 1, [bound], expand=True, executor=executor, task_attempts=1),
+        Stage("Look", 1, [lambda _: tenant.get()]),
+    ]
+    results = run_virtual(lambda: Pipeline(stages).run([250, 250]))
+
+    assert (results.values(), results.failed) == ([None] * 500, [])
 
 
 def test_later_tasks_and_callbacks_see_what_a_task_bound() -> None:
@@ -291,6 +393,100 @@ def test_callbacks_hear_of_an_item_that_left_a_request_to_cancel(
     for item in (0, 1):
         history = [f"{e.item_id} {e.status} {e.stage}" for e in tracker.get_history(item)]
         assert [line for line in told if line.startswith(f"{item} ")] == history
+
+
+async def cancel_itself(*_: Any) -> None:
+    await cancel_and_swallow(0)
+    await cancel_and_return(0)
+    await asyncio.sleep(0)
+
+
+async def leave_a_request(*_: Any) -> None:
+    await cancel_and_swallow(0)
+
+
+async def raise_cancelled_after_a_request(*_: Any) -> None:
+    await cancel_and_swallow(0)
+    raise asyncio.CancelledError("its own")
+
+
+async def be_cancelled_by_a_timer(*_: Any) -> None:
+    running = asyncio.current_task()
+    assert running is not None
+    asyncio.get_running_loop().call_later(1, running.cancel)
+    await asyncio.sleep(2)
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+@pytest.mark.parametrize(
+    "callback",
+    [
+        cancel_and_return,
+        cancel_itself,
+        leave_a_request,
+        raise_cancelled_after_a_request,
+        be_cancelled_by_a_timer,
+    ],
+)
+def test_callback_that_cancels_its_task_changes_nothing(
+    callback: Callable[..., Awaitable[Any]], batch: int | None
+) -> None:
+    """Neither an item nor the run notices that, and every callback is called."""
+    counts: list[int] = []
+
+    async def work(item: Any) -> Any:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+        return item
+
+    tracker = StatusTracker(
+        on_status_change=callback, on_task_start=callback, on_task_complete=callback
+    )
+    stage = Stage("Work", 2, [work], batch=batch, on_success=callback)
+    results = run_virtual(lambda: Pipeline([stage], status_tracker=tracker).run(range(8)))
+
+    assert (results.values(), results.cancelled) == (list(range(8)), [])
+    assert set(counts) == {0}
+
+
+@pytest.mark.parametrize("leave", [cancel_itself, raise_cancelled_after_a_request])
+def test_source_that_cancels_its_task_ends_the_intake_alone(
+    leave: Callable[[], Awaitable[None]],
+) -> None:
+    """Items that came before are finished, then it comes out what the source has done."""
+
+    async def source() -> AsyncIterator[int]:
+        for item in range(3):
+            yield item
+        await leave()
+
+    async def work(item: int) -> int:
+        await asyncio.sleep(1)
+        return item
+
+    pipeline = Pipeline([Stage("Work", 1, [work])])
+    with pytest.raises(PipelineError, match="the source raised CancelledError"):
+        run_virtual(lambda: pipeline.run(source()))
+    assert pipeline.results is not None
+    assert pipeline.results.values() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("option", ["timeout", "item_timeout"])
+def test_timeout_is_told_as_one_after_a_request_to_cancel(option: str) -> None:
+    """A task that hangs after a client library's own timeout fails with ``TimeoutError``."""
+
+    async def hang(item: int) -> None:
+        await cancel_and_swallow(item)
+        await asyncio.sleep(3600)
+
+    of_stage: dict[str, Any] = {"timeout": 5} if option == "timeout" else {}
+    of_run: dict[str, Any] = {"item_timeout": 5} if option == "item_timeout" else {}
+    stage = Stage("Work", 1, [hang], task_attempts=1, **of_stage)
+    results = run_virtual(lambda: Pipeline([stage]).run([0], **of_run))
+
+    assert isinstance(results.failed[0].error, TimeoutError)
+    assert option in str(results.failed[0].error)
 
 
 def test_run_that_is_cancelled_ends_although_a_task_swallowed_that() -> None:

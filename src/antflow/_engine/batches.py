@@ -18,6 +18,7 @@ from antflow._core.foreign import is_a
 from antflow._core.groups import is_all_drops
 from antflow._core.ledger import WorkerBook
 from antflow._engine.attempt import Answer
+from antflow._engine.contexts import in_context
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -37,6 +38,7 @@ class Batches:
         self._wait = stage.description.batch_wait or 0.0
         self._skips = stage.description.skip_if is not None
         self._gathering = asyncio.Lock()
+        self._put_back_items: set[Envelope] = set()
 
     async def work(self, worker: WorkerBook) -> bool:
         """Work for the stage until its channel is closed or the worker is retired.
@@ -96,7 +98,7 @@ class Batches:
                     else:
                         continue
                 is_new = self._skips and not envelope.attempts
-                if is_new and await stage.endings.passes_by(envelope, worker):
+                if is_new and await self._passes_by(envelope, worker):
                     continue
                 if closes_at is None:
                     closes_at = stage.run.timers.now() + self._wait
@@ -107,6 +109,21 @@ class Batches:
         # Those that are tried together stand together; the order of arrival stays otherwise.
         gathered.sort(key=lambda item: (stage.endings.is_last_chance(item), item.task))
         return gathered
+
+    async def _passes_by(self, envelope: Envelope, worker: WorkerBook) -> bool:
+        """Whether ``skip_if`` took an item off the worker's hands.
+
+        It is asked about several items before any of them is tried. So each time it has context
+        variables of its own; and of an item that was put back it is not asked again.
+        """
+        stage = self._stage
+        if envelope in self._put_back_items:
+            self._put_back_items.remove(envelope)
+            return False
+        asked = stage.endings.passes_by(envelope, worker)
+        if stage.description.isolate_context:
+            return await in_context(copy_context(), asked)
+        return await asked
 
     async def _more_before(self, closes_at: float, gathered: int) -> bool:
         """Wait for more items; whether there is any point in looking again."""
@@ -126,6 +143,8 @@ class Batches:
 
     def _put_back(self, envelopes: Sequence[Envelope]) -> None:
         for envelope in reversed(envelopes):
+            if self._skips and not envelope.attempts:
+                self._put_back_items.add(envelope)
             self._stage.channel.put_first(envelope, envelope.priority)
 
     async def _try(self, group: list[Envelope], worker: WorkerBook) -> None:
@@ -142,7 +161,12 @@ class Batches:
             self._begin_holds(pairs, worker)
             for envelope, answer in pairs:
                 begun.remove(envelope)
-                await stage.endings.answered(envelope, worker, answer)
+                try:
+                    await stage.endings.answered(envelope, worker, answer)
+                except asyncio.CancelledError:
+                    if stage.is_called_off(worker):
+                        raise
+                    # It came from outside; that item was put, and the others have their answers.
         except BaseException as error:
             self._put_back(waiting)
             for envelope in begun:

@@ -77,6 +77,8 @@ class Endings:
             if is_awaitable(answer):
                 answer = await answer
             passes = bool(answer)
+            # A request to cancel that it has left must not hit the task.
+            await self._stage.absorb_cancel(worker)
         except Exception as error:
             await self._fail_in_skip_if(envelope, worker, error)
             return True

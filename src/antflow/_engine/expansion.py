@@ -16,6 +16,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing, suppress
+from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from antflow._engine.current import seat_here
 from antflow._engine.limits import slots_given_back
 from antflow._engine.source import IterableSource
 from antflow._engine.time_limit import time_limit
+from antflow._engine.worker_thread import take_over
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
@@ -110,11 +112,13 @@ def is_drop(value: Any) -> bool:
     return value is Drop or is_a(value, Drop)
 
 
-async def _taken(stage: StageRun, source: IterableSource) -> list[Any]:
+async def _taken(stage: StageRun, source: IterableSource, context: Context) -> list[Any]:
     if stage.runner.shares_memory:
         taken: list[Any] = await stage.runner.call(source.take, LARGEST_CHUNK)
-        return taken
-    return source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
+    else:
+        taken = source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
+    take_over(context)
+    return taken
 
 
 async def _each(stage: StageRun, values: Any) -> AsyncGenerator[Iterable[Any], None]:
@@ -133,9 +137,10 @@ async def _each(stage: StageRun, values: Any) -> AsyncGenerator[Iterable[Any], N
             "iterable or async iterable of values, and no string or mapping"
         )
     elif is_a(values, Iterator):
-        source = IterableSource(values, stage.run.timers.now)
+        context = copy_context()  # one for all chunks, wherever each is taken
+        source = IterableSource(values, stage.run.timers.now, context)
         try:
-            while chunk := await _taken(stage, source):
+            while chunk := await _taken(stage, source, context):
                 yield chunk
         finally:
             with suppress(Exception):

@@ -6,7 +6,6 @@ import asyncio
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextvars import Context, copy_context
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,7 +68,6 @@ class Intake:
         self.skipped: int = 0
         self.refused: DuplicateItemError | None = None
         self.source: IterableSource | None = None
-        self.context: Context = copy_context()
         self._is_pulling = False
         self._announced: dict[int, Sequence[Envelope]] = {}
         self._unread: deque[Envelope] = deque()
@@ -109,8 +107,7 @@ class Intake:
         """Fill the first channel from the source, and close the intake when that has ended."""
         assert self.source is not None
         try:
-            # In a context of its own: what it binds is not for the items of the worker that asks.
-            raws = self.context.run(self._run.take_from, self.source, self.batch_size(0))
+            raws = self._run.take_from(self.source, self.batch_size(0))
         except Exception as error:
             self._run.stop_intake(error)
             return

@@ -30,7 +30,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from itertools import count
 from signal import Signals
 from typing import Any, TypeVar
@@ -55,7 +55,7 @@ from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage
 from antflow._core.text import safe_str
-from antflow._core.waits import Wait, discard
+from antflow._core.waits import Wait, discard, has_called_off_caller
 from antflow._engine.clock import LoopTimers
 from antflow._engine.contexts import plainly_around
 from antflow._engine.current import current_run, current_seat
@@ -68,7 +68,7 @@ from antflow._engine.resources import Resources
 from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, source_failure
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.stage_run import StageRun
-from antflow._engine.waiting import begin_task, outlast
+from antflow._engine.waiting import absorb_requests, begin_task, outlast
 
 T = TypeVar("T")
 
@@ -210,6 +210,7 @@ class Run:
             stage.next_channel = following.channel
         self._context.run(current_run.set, self)
         self._context.run(current_seat.set, None)
+        self._context.run(has_called_off_caller.set, self._has_called_off_caller)
         self._context.run(current_permit.set, None)  # what it is inside of is another's attempt
         if self.observer is not None:
             # What it sets there, the current span say, is so for all that belongs to the run.
@@ -230,14 +231,14 @@ class Run:
 
     def pull_from(self, items: Iterable[Any]) -> None:
         """Take the run's items from an iterable, as the first stage asks for them."""
-        source = self._source_of(items)
+        # Not in that of the worker which asks: that is for items.
+        source = self._source_of(items, self._context.copy())
         if self.stages[0].recorder.tells_starts or self._again:
             # Somebody is told of each item before it enters. A task of its own waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
             self._feeder = self.create_task(self._feed_from(source), "feeder")
         else:
             self.intake.source = source
-            self.intake.context = self._context.copy()
             self.stages[0].channel.ring()
 
     def push_from(self, items: AsyncIterable[Any]) -> None:
@@ -341,10 +342,10 @@ class Run:
             await self.feed((raw,), stage, priority)
             del raw  # it may be long until the next
 
-    def _source_of(self, items: Iterable[Any]) -> IterableSource:
+    def _source_of(self, items: Iterable[Any], context: Context | None = None) -> IterableSource:
         if type(items) is tuple:  # most often a single item, of an async source
-            return IterableSource(items, self.timers.now)
-        return self.sources.step(items, IterableSource, items, self.timers.now)
+            return IterableSource(items, self.timers.now, context)
+        return self.sources.step(items, IterableSource, items, self.timers.now, context)
 
     def _lane_room(self, stage: int) -> int:
         """How many items this run's own workers may add at once, without waiting for room."""
@@ -457,6 +458,16 @@ class Run:
     def is_called_off(self) -> bool:
         """Whether all that belongs to the run is being cancelled, by the run or with its loop."""
         return self.is_cancelling or self._supervisor.cancelling() > 0
+
+    def _has_called_off_caller(self) -> bool:
+        running = asyncio.current_task()
+        if self.is_called_off or running is None or running is self._dismissed:
+            return True
+        seat = current_seat.get()
+        if seat is not None and (worker := seat[0].worker_of(running)) is not None:
+            return seat[0].is_called_off(worker)
+        # One of a task's own, say, that feeds the run: it is for them to cancel it.
+        return running not in self._tasks and running.cancelling() > 0
 
     @property
     def is_over(self) -> bool:
@@ -692,14 +703,17 @@ class Run:
                 failure = error
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
             own = source_failure(error)
-            running = asyncio.current_task()
-            if running is not None and not running.cancelling():
+            if not self._has_called_off_caller():
                 failure = own
             elif not self.intake.has_ended:
                 raise asyncio.CancelledError from error
         finally:
+            if not self._has_called_off_caller():
+                await absorb_requests()
             self._feeder = None  # from here on it ends by itself
             await self._close(items)
+            if not self._has_called_off_caller():
+                await absorb_requests()
         if failure is not None:
             self.stop_intake(failure)
         else:

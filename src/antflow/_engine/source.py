@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from typing import Any
 
 from antflow._core.errors import PipelineError
@@ -35,15 +36,21 @@ class IterableSource:
     Args:
         items: The iterable. Its iterator is made at once, so what cannot be iterated fails here.
         now: A monotonic clock, in seconds.
+        context: The context variables that the iterable has, and may change, whoever takes from it;
+            ``None`` = always those of who does. Needed where that is not always the same: a token
+            resets a variable only in the context that it was set in.
 
     Attributes:
         items: The iterable.
         is_plain: Whether it is a list or its like, whose steps take no time.
     """
 
-    def __init__(self, items: Iterable[Any], now: Callable[[], float]) -> None:
+    def __init__(
+        self, items: Iterable[Any], now: Callable[[], float], context: Context | None = None
+    ) -> None:
         self.items = items
-        self._iterator: Iterator[Any] = iter(items)
+        self._context = context
+        self._iterator: Iterator[Any] = self._run(iter, items)
         self._now = now
         self._error: Exception | None = None
         self.is_plain: bool = type(items) in (list, tuple, range)
@@ -55,6 +62,19 @@ class IterableSource:
             Exception: What the iterable raised. Items it gave before that were returned by an
                 earlier call.
         """
+        taken: list[Any] = self._run(self._take, most)
+        return taken
+
+    def close(self) -> None:
+        """Let a generator run its clean-up; what that raises is its own affair."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            self._run(close)
+
+    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args) if self._context is None else self._context.run(function, *args)
+
+    def _take(self, most: int) -> list[Any]:
         if self._error is not None:
             raise self._error
         taken: list[Any] = []
@@ -72,9 +92,3 @@ class IterableSource:
         if self._error is not None and not taken:
             raise self._error
         return taken  # what came before the error is taken in first
-
-    def close(self) -> None:
-        """Let a generator run its clean-up; what that raises is its own affair."""
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            close()

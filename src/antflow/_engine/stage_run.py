@@ -24,7 +24,7 @@ from antflow._engine.recorder import Recorder
 from antflow._engine.resources import Resources
 from antflow._engine.retries import RetryHeap
 from antflow._engine.runners import Threads, runner_for
-from antflow._engine.waiting import absorb_cancel
+from antflow._engine.waiting import absorb_requests
 from antflow._engine.worker import work
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class StageRun:
         if not running.cancelling():
             return
         if not self.is_called_off(worker):
-            await absorb_cancel(running)
+            await absorb_requests()
         if self.is_called_off(worker):
             raise asyncio.CancelledError
 

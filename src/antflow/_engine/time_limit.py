@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from antflow._core.held_time import Alarm
+from antflow._core.waits import has_called_off_caller
 from antflow._engine.contexts import around
 
 
@@ -30,5 +31,11 @@ async def time_limit(seconds: float | None, message: str) -> AsyncGenerator[None
                 yield
     except TimeoutError:
         if limit.expired():
+            raise TimeoutError(message) from None
+        raise
+    except asyncio.CancelledError:
+        # Where a client library has left a request of its own, `asyncio.timeout` cannot tell.
+        is_called_off = has_called_off_caller.get()
+        if limit.expired() and is_called_off is not None and not is_called_off():
             raise TimeoutError(message) from None
         raise

@@ -33,9 +33,13 @@ def begin_task(
     return task
 
 
-async def absorb_cancel(task: asyncio.Task[Any]) -> None:
+async def absorb_requests() -> None:
     """Take back all requests to cancel the running task, one that has not arrived included."""
-    while task.uncancel():
+    running = asyncio.current_task()
+    assert running is not None
+    if not running.cancelling():
+        return
+    while running.uncancel():
         pass
     with suppress(asyncio.CancelledError):
         await asyncio.sleep(0)

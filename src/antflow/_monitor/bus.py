@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from typing import Any
 
 from antflow._core.foreign import is_awaitable
@@ -16,7 +17,7 @@ from antflow._core.groups import consists_of
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.text import clean
-from antflow._core.waits import Wait, discard
+from antflow._core.waits import Wait, discard, has_called_off_caller
 
 FAILURES = (Exception, asyncio.CancelledError)
 """What is the callback's own affair, alone or in a group. Anything else ends the program."""
@@ -47,10 +48,12 @@ class CallbackGuard:
         return told
 
     async def finish(self, name: str, answer: Awaitable[Any]) -> None:
-        """Await what a callback returned.
+        """Await what a callback returned, and take back the requests to cancel that it leaves.
 
-        Cancellation: of the worker that waits here, passed on to the callback.
+        Cancellation: by the run of the worker that waits here, passed on to the callback.
         """
+        waiter = asyncio.current_task()
+        before = 0 if waiter is None else waiter.cancelling()
         try:
             async with asyncio.timeout(None) as limit:
                 with Alarm(limit, self.timeout, asyncio.get_running_loop()):
@@ -60,10 +63,17 @@ class CallbackGuard:
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
             if not consists_of(error, FAILURES):
                 raise
-            waiter = asyncio.current_task()
-            if waiter is None or waiter.cancelling():
+            if _is_called_off():
                 raise asyncio.CancelledError from error
             self._count(name, error)
+        if waiter is None or waiter.cancelling() <= before or _is_called_off():
+            return
+        while waiter.uncancel() > before:
+            pass
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)  # the last one may not have arrived
+        if _is_called_off():
+            raise asyncio.CancelledError
 
     def _count(self, name: str, error: BaseException) -> None:
         self.errors += 1
@@ -74,6 +84,15 @@ class CallbackGuard:
                 clean(name),
                 error=error,
             )
+
+
+def _is_called_off() -> bool:
+    """Whether the running task is cancelled by whom it obeys, and not by a callback."""
+    ask = has_called_off_caller.get()
+    if ask is not None:
+        return ask()
+    waiter = asyncio.current_task()
+    return waiter is None or waiter.cancelling() > 0
 
 
 class _Told:
