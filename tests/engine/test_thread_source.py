@@ -462,6 +462,22 @@ def test_source_is_closed_when_no_more_is_wanted(end: Any, run: Run, caplog: Log
     assert [record for record in caplog.records if "left behind" in record.getMessage()] == []
 
 
+def test_step_that_ends_soon_is_waited_for(run: Run, caplog: Log) -> None:
+    """A step that is under way when no more is wanted has a moment to end: no thread is left."""
+
+    def slow() -> Iterator[int]:
+        yield 1
+        time.sleep(0.2)
+        yield 2
+
+    async def main() -> None:
+        async with Pipeline([Stage("Work", 1, [same])]).stream(in_thread(slow)) as results:
+            await anext(results)
+
+    run(main())
+    assert caplog.records == []
+
+
 def test_cursor_that_is_kept_elsewhere_is_closed(run: Run) -> None:
     """What has a ``close`` is closed, and not left to whoever drops the last reference to it."""
     closed_in: list[str] = []

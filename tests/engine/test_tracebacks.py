@@ -67,9 +67,9 @@ TASKS = [alone, as_cause, as_context, in_a_group, in_a_group_in_a_cause]
 Task = Callable[[int], Awaitable[None] | None]
 
 
-def failures(task: Task, items: Any = (0,), **options: Any) -> list[PipelineResult[Any]]:
+def failures(task: Task, items: Any = (0,)) -> list[PipelineResult[Any]]:
     """The failed items of a run."""
-    stage = Stage("Work", 1, [task], **{"task_attempts": 1, **options})
+    stage = Stage("Work", 1, [task], task_attempts=1)
     return run_virtual(lambda: Pipeline([stage]).run(items)).failed
 
 
