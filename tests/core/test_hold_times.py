@@ -263,6 +263,12 @@ def test_headers_of_every_service(case: str, client: str) -> None:
     assert error.message == "slower"
 
 
+def test_header_that_comes_twice() -> None:
+    """The first one counts, as HTTP clients that give one value per name have it."""
+    pairs = [("Retry-After", "2"), ("retry-after", "900")]
+    assert RetryAfter.from_headers(pairs, now=NOW).seconds == 2
+
+
 @pytest.mark.parametrize("case", USELESS)
 def test_headers_that_say_nothing(case: str) -> None:
     """Then ``default``, in any form; without one it is a `ValueError` with the names, no values."""

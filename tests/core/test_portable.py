@@ -65,6 +65,20 @@ class Changed(Exception):
         return dict, ()
 
 
+class Other(Exception):
+    """Unpickles to an exception of another class, with the same text."""
+
+    def __reduce__(self) -> Any:
+        return ValueError, self.args
+
+
+class Last:
+    """Ends the program when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, ()
+
+
 class Bomb(Exception):
     """Raises when it is unpickled."""
 
@@ -84,6 +98,8 @@ KINDS: dict[str, Callable[[], BaseException]] = {
     "attributes that cannot be pickled": with_a_lock,
     "local class": local_error,
     "becomes something else": lambda: Changed("changed"),
+    "becomes another exception": lambda: Other("other"),
+    "ends the program when its argument is loaded": lambda: ValueError(Last()),
     "raises when it is loaded": lambda: Bomb("bomb"),
     "ends the program when it is loaded": lambda: Exit("exit"),
 }

@@ -237,6 +237,23 @@ def test_generator_of_an_expanding_stage_keeps_its_context_variables(executor: A
     assert (results.values(), results.failed) == ([None] * 500, [])
 
 
+@pytest.mark.parametrize("batch", [None, 1])
+def test_context_is_left_alone_where_that_is_asked_for(batch: int | None) -> None:
+    """``isolate_context=False``: a worker keeps its variables, and its one `asyncio.Task`."""
+    seen: list[Any] = []
+    tasks: set[Any] = set()
+
+    async def work(item: Any) -> Any:
+        tasks.add(asyncio.current_task())
+        seen.append(tenant.get())
+        tenant.set(len(seen))
+        return item
+
+    stage = Stage("Work", 1, [work], batch=batch, isolate_context=False)
+    run_virtual(lambda: Pipeline([stage]).run(range(3)))
+    assert (seen, len(tasks)) == ([None, 1, 2], 1)
+
+
 def test_later_tasks_and_callbacks_see_what_a_task_bound() -> None:
     """Within one try, and for the item's own callbacks, the context is one."""
     seen: list[Any] = []
@@ -337,12 +354,19 @@ async def cancel_and_swallow(item: int) -> int:
     return item
 
 
+async def cancel_twice(item: int) -> int:
+    running = asyncio.current_task()
+    assert running is not None
+    running.cancel()
+    return await cancel_and_swallow(item)
+
+
 async def cancel_and_fail(item: int) -> int:
     await cancel_and_swallow(item)
     raise TimeoutError("the client's own")
 
 
-LEFT_BEHIND = [cancel_and_return, cancel_and_swallow, cancel_and_fail]
+LEFT_BEHIND = [cancel_and_return, cancel_and_swallow, cancel_twice, cancel_and_fail]
 
 
 @pytest.mark.parametrize("leave", LEFT_BEHIND)
@@ -373,6 +397,46 @@ def test_item_notices_no_request_to_cancel_the_one_before(
     assert counts == [0] * 9
     ok = 0 if leave is cancel_and_fail else 3
     assert (len(results), len(results.failed)) == (ok, 9 - ok)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_try_notices_no_request_to_cancel_the_one_before(kind: str) -> None:
+    """A try that fails and leaves one behind changes nothing for the next try."""
+    counts: list[int] = []
+
+    async def work(item: int) -> int:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+        return await cancel_and_fail(item) if len(counts) < 3 else item
+
+    options = {"task_attempts": 3, "stage_attempts": 3, "task_wait_seconds": 0}
+    assert len(run_kind(kind, work, [1], **options)) == 1
+    assert counts == [0] * 3
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+def test_worker_without_an_item_survives_a_request_to_cancel(batch: int | None) -> None:
+    """A client library that cancels late, when its item is through, ends neither worker nor run."""
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def work(item: Any) -> Any:
+        running = asyncio.current_task()
+        assert running is not None
+        tasks.append(running)
+        return item
+
+    async def main() -> None:
+        async with Pipeline([Stage("Work", 1, [work], batch=batch)]).open() as run:
+            for number in range(4):
+                await run.feed([number])
+                await asyncio.sleep(1)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.sleep(1)
+        assert run.results.values() == [0, 1, 2, 3]
+
+    run_virtual(main)
 
 
 @pytest.mark.parametrize("leave", LEFT_BEHIND)
@@ -507,6 +571,30 @@ def test_run_that_is_cancelled_ends_although_a_task_swallowed_that() -> None:
 
     run_virtual(main)
     assert begun == [0]
+
+
+def test_run_that_is_cancelled_waits_for_no_callback_after_a_task_that_swallowed_that() -> None:
+    """Its item is given up as the others are, and its callback not called."""
+    told: list[Any] = []
+
+    async def work(item: int) -> int:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            pass
+        return item
+
+    async def tell(*details: Any) -> None:
+        told.append(details)
+        await asyncio.sleep(20)
+
+    async def main() -> float:
+        with pytest.raises(TimeoutError):
+            await Pipeline([Stage("Work", 1, [work], on_success=tell)]).run([1], timeout=1)
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(main) == 1
+    assert told == []
 
 
 # Memory

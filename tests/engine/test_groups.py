@@ -147,6 +147,17 @@ def test_hold_on_is_asked_about_each_error_and_not_about_the_group() -> None:
     assert asked == ["ExceptionGroup", "ValueError", "ExceptionGroup", "KeyError"]
 
 
+def test_error_that_is_in_a_group_twice_is_asked_about_once() -> None:
+    """One object is one error, however many children of a task group raised it."""
+    asked: list[Exception] = []
+    error = ValueError()
+    stage = Stage(
+        "A", 1, [Failing(error, error)], task_attempts=1, hold_on={ValueError: asked.append}
+    )
+    run(stage)
+    assert asked == [error]
+
+
 @pytest.mark.parametrize("options", [{}, {"batch": 2}, {"timeout": 9.0}])
 def test_group_of_nothing_but_drops_drops_the_item(options: dict[str, Any]) -> None:
     """Every leaf is a `Drop`: outcome dropped, told as "complete" and not as a failure."""

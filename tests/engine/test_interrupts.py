@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +106,50 @@ def test_second_interrupt_anywhere(way: str, where: str) -> None:
         env={"PYTHONPATH": str(SOURCE)},
     )
     assert done.stdout == "through\n", done.stderr[-3000:]
+
+
+def test_handler_of_asyncio_is_back_after_the_last_run() -> None:
+    """One after the other and side by side: it is replaced as long as there is a run."""
+
+    def handler() -> Any:
+        return signal.getsignal(signal.SIGINT)
+
+    async def main() -> None:
+        before = handler()
+        pipeline = Pipeline([Stage("A", 1, [Calls(seconds=0.01)])])
+        for _ in range(2):
+            async with pipeline.open() as run:
+                await run.feed([1, 2, 3])
+                inside = handler()
+                assert inside != before
+                await Pipeline([Stage("B", 1, [Calls()])]).run([1])
+                assert handler() == inside
+            assert handler() is before
+
+    asyncio.run(main())
+
+
+def test_handler_of_the_users_own_stays() -> None:
+    """Who handles SIGINT in another way than `asyncio.run` does so during a run as well."""
+    handled: list[bool] = []
+
+    def handle(number: int, frame: object) -> None:
+        handled.append(frame is not None)
+
+    async def interrupt(value: int) -> int:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(0)
+        return value
+
+    async def main() -> list[int]:
+        before = signal.signal(signal.SIGINT, handle)
+        try:
+            return (await Pipeline([Stage("A", 1, [interrupt])]).run([1, 2])).values()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    assert asyncio.run(main()) == [1, 2]
+    assert handled == [True, True]
 
 
 def test_task_whose_end_was_never_noted_is_not_waited_for() -> None:

@@ -161,6 +161,20 @@ def test_failed_dropped_and_expanded_items_hold_nobody_up() -> None:
     ]
 
 
+def test_result_behind_a_dropped_item_comes_at_once() -> None:
+    """It does not wait for the end of the run, as behind an item that is still on its way."""
+
+    async def task(value: int) -> Any:
+        await asyncio.sleep(100 if value == 2 else 1)
+        return Drop if value == 0 else value
+
+    async def main() -> list[tuple[int, float]]:
+        results = Pipeline([Stage("A", 3, [task])]).stream(range(3), ordered=True)
+        return [(result.value, now()) async for result in results]
+
+    assert run_virtual(main) == [(1, 1.0), (2, 100.0)]
+
+
 def test_retries_keep_their_place() -> None:
     """An item that fails twice and waits comes out where it was in the input."""
 

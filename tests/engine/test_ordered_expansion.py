@@ -271,3 +271,30 @@ def test_what_waits_for_an_item_that_never_came_is_passed_on_at_the_end() -> Non
 
     run_virtual(main)
     assert came == [0, 2, 3]
+
+
+@pytest.mark.parametrize("places", [(1, 2), (2, 1)])
+def test_of_the_workers_that_could_be_held_the_one_nearest_to_the_head_goes_on(
+    places: tuple[int, int],
+) -> None:
+    """Whoever asked first: what it makes can be passed on sooner."""
+    went_on: list[int] = []
+
+    async def main() -> None:
+        reorder = Reorder(lambda result: None, 1)
+        reorder.deliver(Envelope(3, 3, None, {}, None))  # waits, and that is all that may
+
+        async def make_more(place: int) -> None:
+            wait = reorder.hold(Envelope(place, place, None, {}, None), lambda: 2)
+            if wait is not None:
+                await wait
+            went_on.append(place)
+
+        making = [asyncio.ensure_future(make_more(place)) for place in places]
+        await asyncio.sleep(1)
+        assert went_on == [1]
+        reorder.end()
+        await asyncio.wait(making)
+
+    run_virtual(main)
+    assert went_on == [1, 2]

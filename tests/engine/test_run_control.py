@@ -197,7 +197,8 @@ def test_shutdown_does_not_wait_for_what_has_not_begun(waits: str, batch: int | 
         raise RetryAfter(600)
 
     async def main() -> Any:
-        limited = Stage("A", 3, [Calls()], limits=[Limit(rate=1, period=600)], batch=batch)
+        limit = Limit(rate=1, period=600)
+        limited = Stage("A", 3, [Calls()], limits=[limit], batch=batch, task_attempts=1)
         stage = limited if waits == "limited" else Stage("A", 1, [held], batch=batch)
         async with Pipeline([stage]).open() as run:
             await run.feed(range(9))

@@ -462,6 +462,48 @@ def test_source_is_closed_when_no_more_is_wanted(end: Any, run: Run, caplog: Log
     assert [record for record in caplog.records if "left behind" in record.getMessage()] == []
 
 
+def test_step_that_ends_soon_is_waited_for(run: Run, caplog: Log) -> None:
+    """A step that is under way when no more is wanted has a moment to end: no thread is left."""
+
+    def slow() -> Iterator[int]:
+        yield 1
+        time.sleep(0.2)
+        yield 2
+
+    async def main() -> None:
+        async with Pipeline([Stage("Work", 1, [same])]).stream(in_thread(slow)) as results:
+            await anext(results)
+
+    run(main())
+    assert caplog.records == []
+
+
+def test_cursor_that_is_kept_elsewhere_is_closed(run: Run) -> None:
+    """What has a ``close`` is closed, and not left to whoever drops the last reference to it."""
+    closed_in: list[str] = []
+
+    class Cursor:
+        def __iter__(self) -> Cursor:
+            return self
+
+        def __next__(self) -> int:
+            return 1
+
+        def close(self) -> None:
+            closed_in.append(threading.current_thread().name)
+
+    cursor = Cursor()
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [same])])
+        async with pipeline.stream(in_thread(lambda: cursor)) as results:
+            await anext(results)
+
+    run(main())
+    assert len(closed_in) == 1
+    assert closed_in[0].startswith("antflow source")
+
+
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
 def test_step_that_blocks_does_not_hold_up_the_end(
     end: Any, run: Run, caplog: Log, monkeypatch: pytest.MonkeyPatch

@@ -150,6 +150,20 @@ def test_starts_again_when_asked_after_its_end(threads: Threads) -> None:
     asyncio.run(main())
 
 
+def test_function_that_is_asked_for_as_python_ends(threads: Threads) -> None:
+    """A thread that was told to leave by Python's end is followed by one that calls it."""
+
+    async def main() -> None:
+        thread = WorkerThread("mine")
+        before = await thread.call(threading.current_thread)
+        before.leave()
+        after = await asyncio.wait_for(thread.call(threading.current_thread), 10)
+        assert after is not before
+        thread.end()
+
+    asyncio.run(main())
+
+
 def test_loop_that_is_closed_meanwhile(
     threads: Threads, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
-from antflow import Limit, Pipeline, PipelineResult, Stage, StatusTracker
+from antflow import AsyncExecutor, Limit, Pipeline, PipelineResult, Stage, StatusTracker
+from antflow._core.foreign import is_awaitable
 from antflow.testing import run_virtual
 from tests.faults.odd import ERRORS, VALUES, Refused
 
@@ -204,6 +206,51 @@ def test_odd_answers_cost_their_own_item(name: str, mode: str) -> None:
     """So it is with what tasks, callbacks and functions among the options return."""
     items = [RETURNS, SKIPS, COSTS, WAITS, HOLDS]
     Program(mode, items, VALUES[name], calls_back=True).run()
+
+
+def answer(name: str) -> Any:
+    """One of the values, for a plain function: what can be awaited would be."""
+    odd = VALUES[name]()
+    if is_awaitable(odd):
+        pytest.skip("it is awaited")
+    return odd
+
+
+@pytest.mark.parametrize("executor", ["thread", "inline", "pool"])
+@pytest.mark.parametrize("name", VALUES)
+def test_odd_answers_are_the_same_wherever_a_function_runs(name: str, executor: Any) -> None:
+    """What a plain function returns becomes what it becomes where an async one returns it."""
+    odd = answer(name)
+
+    async def task(value: int) -> Any:
+        return odd
+
+    def plain(value: int) -> Any:
+        return odd
+
+    async def outcome(task: Any, executor: Any) -> Any:
+        stage = Stage("A", 1, [task], task_attempts=1, executor=executor)
+        [result] = (await Pipeline([stage]).run([1])).outcomes
+        return result.outcome, result.value is odd, type(result.error)
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            place = pool if executor == "pool" else executor
+            assert await outcome(plain, place) == await outcome(task, "thread")
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_odd_answers_come_out_of_an_executor(name: str) -> None:
+    """`AsyncExecutor` passes on what a plain function returns, whatever it is."""
+    odd = answer(name)
+
+    async def main() -> bool:
+        async with AsyncExecutor() as executor:
+            return await executor.submit(lambda: odd) is odd
+
+    assert run_virtual(main)
 
 
 @pytest.mark.parametrize("mode", MODES)

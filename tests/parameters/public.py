@@ -38,6 +38,7 @@ NO_ROW = {
     "FailedItem": "a value, received",
     "FullDashboard.refresh_rate": "not used",
     "FullDashboard.render": "called by the run",
+    "Iteration": "made by AsyncExecutor.map_iter and as_completed",
     "Limit.cost_of.value": "any value",
     "LimitStatistics": "a value, received",
     "LogDisplay.render": "called by the run",

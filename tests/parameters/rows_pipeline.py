@@ -13,6 +13,7 @@ from antflow import (
     Stage,
     StatusTracker,
     configure_telemetry,
+    in_thread,
 )
 from antflow.display import FullDashboard, ProgressDisplay, create
 from antflow.testing import MemoryStore
@@ -270,6 +271,13 @@ ROWS: dict[str, Row] = {
         [*NO_WORDS, "compat"],
         ["progress", "auto", "log"],
     ),
+    "in_thread.source": Row(
+        TypeError,
+        "must be an iterable|wrap it in a list|needs no thread",
+        [*but(NO_ITEMS, print), some_numbers, some_numbers(), lambda needed: [needed]],
+        [[1], range(1), list],
+        shown_as="(source|items)",
+    ),
     "configure_telemetry.enabled": Row(TypeError, FLAG, NO_FLAGS, [True, False]),
     "configure_telemetry.spans": Row(
         ValueError, "must be one of 'children', 'linked'", [*NO_WORDS, "link"], ["linked"]
@@ -326,4 +334,5 @@ USES: dict[str, Callable[..., Any]] = {
     "StatusTracker.get_tracked_ids": asked("get_tracked_ids"),
     "configure_telemetry": use_telemetry,
     "create": create,
+    "in_thread": in_thread,
 }

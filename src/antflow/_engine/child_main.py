@@ -33,6 +33,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from antflow._core.error_copies import Failure, in_parts, in_words
+from antflow._core.foreign import is_awaitable
 from antflow._core.text import safe_str
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ def _left(resources: ExitStack) -> Failure | None:
 
 def _packed(name: str, value: Any) -> tuple[bytes, str]:
     kind = type(value).__qualname__
-    if inspect.isawaitable(value):
+    if is_awaitable(value):
         if inspect.iscoroutine(value):
             value.close()
         raise TypeError(f"task {name} returned an awaitable ({kind}) in a child process")

@@ -1,0 +1,70 @@
+"""Objects of the user's, looked at so that they break nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NoReturn
+
+import pytest
+
+from antflow._core.foreign import asked, id_of, is_a, key_of, number
+
+
+class Raising:
+    """Raises what it is given when it is called."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self) -> NoReturn:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError(), asyncio.CancelledError(), BaseException()])
+def test_question_that_fails_has_the_other_answer(error: BaseException) -> None:
+    """A `CancelledError` too: what is asked never waits, so none can have been sent to it."""
+    assert asked(Raising(error), instead="unknown") == "unknown"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
+def test_end_of_the_program_passes_a_question(error: BaseException) -> None:
+    """Ctrl-C at the moment something is asked ends the program as at any other."""
+    with pytest.raises(type(error)):
+        asked(Raising(error), instead="unknown")
+
+
+def test_end_of_the_program_passes_a_metaclass() -> None:
+    """The same in ``issubclass``, which asks the metaclass of what is looked for."""
+
+    class Meta(type):
+        def __subclasscheck__(cls, other: object) -> bool:
+            raise KeyboardInterrupt
+
+    kind: Any = Meta("Kind", (), {})
+    with pytest.raises(KeyboardInterrupt):
+        is_a(1, kind)
+
+
+def test_id_that_is_not_equal_to_itself_is_found_again() -> None:
+    """NaN as an id is one id, wherever it is looked up; another NaN is another id."""
+    for item_id, other in [(float("nan"), float("nan")), (Strange(), Strange())]:
+        found = {key_of(item_id): "it"}
+        assert found.get(key_of(item_id)) == "it"
+        assert found.get(key_of(other)) is None
+        assert id_of(key_of(item_id)) is item_id
+
+
+class Strange:
+    """Not equal to itself, and of one hash with all its kind."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(("value", "read"), [(1, 1), (0.5, 0.5), (True, None), ("1", None)])
+def test_numbers_are_numbers_and_nothing_else(value: object, read: float | None) -> None:
+    """``True`` is not a number, although Python counts with it."""
+    assert number(value) == read
