@@ -75,7 +75,7 @@ def test_ci_does_not_repeat_the_commands() -> None:
     assert "[test]" not in script
     assert "antflow demo\n" not in script.replace('"$scratch/oldest/bin/antflow" demo\n', "")
     assert 'bash -c "$demo_command"' in script
-    assert 'bash -c "$test_command"' in script
+    assert """bash -c 'tests "$0"' "$test_command\"""" in script
     assert script.count("test_command=") == 1
 
 
