@@ -59,8 +59,8 @@ class SourceWatch:
             self._held.seconds += seconds
             if seconds >= LONG_STEP and self._tells and self.is_first_to_tell():
                 warn(
-                    "the source %s held the event loop for %.2f s in one step; nothing else could "
-                    "go on meanwhile: %s",
+                    "the source %s blocked the event loop for %.2f s in one step; nothing else "
+                    "could go on meanwhile: %s",
                     name_of(source) + _where(source),
                     seconds,
                     what_helps(source),
