@@ -262,7 +262,7 @@ def test_long_step_of_any_object_is_told_of(caplog: Log) -> None:
     """A source that is no generator is told of by its type."""
     run_virtual(lambda: Pipeline([stage()]).run(SlowToBegin()))
     [message] = long_steps(caplog)
-    assert message.startswith("the source SlowToBegin blocked the event loop for 10.00 s in one step")
+    assert message.startswith("the source SlowToBegin blocked the event loop for 10.00 s in")
 
 
 def test_long_step_of_an_async_source_is_told_of(caplog: Log) -> None:

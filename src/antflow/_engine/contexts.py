@@ -13,10 +13,10 @@ P = ParamSpec("P")
 
 
 def around(function: Callable[P, AsyncGenerator[None, None]]) -> Callable[P, Around]:
-    """`contextlib.asynccontextmanager`, for what yields nothing and swallows nothing.
+    """`contextlib.asynccontextmanager` for generators that yield no value and swallow no error.
 
-    That one sets attributes of the exception that passes through. A frozen dataclass refuses that,
-    and then another exception comes out.
+    The original sets attributes of the exception that passes through. A frozen dataclass refuses
+    that, and then a different exception comes out.
     """
 
     @wraps(function)
@@ -27,7 +27,7 @@ def around(function: Callable[P, AsyncGenerator[None, None]]) -> Callable[P, Aro
 
 
 class Around:
-    """An async generator that yields once, as a context manager; see `around`."""
+    """A context manager made from an async generator that yields once; see `around`."""
 
     def __init__(self, steps: AsyncGenerator[None, None]) -> None:
         self._steps = steps
@@ -47,7 +47,7 @@ class Around:
         try:
             await self._steps.athrow(error)
         except BaseException as raised:
-            # No generator can let StopAsyncIteration out: it becomes the cause of another error.
+            # A generator cannot raise StopAsyncIteration: it becomes the cause of another error.
             if raised is not error and raised.__cause__ is not error:
                 raise
-            with_traceback(error, traceback)  # without the steps that it passed through
+            with_traceback(error, traceback)  # drop the generator's own frames

@@ -482,8 +482,8 @@ class Run:
         """
         if self._loop.is_closed() and not self._ended.done():
             raise PipelineError(
-                f"{what}: the run was left behind in an event loop that was closed, and cannot go "
-                "on; another run can be begun"
+                f"{what}: the event loop of this run was closed, and the run cannot go on; "
+                "begin another run"
             )
         if asyncio._get_running_loop() is not self._loop and not self._ended.done():
             raise PipelineError(
@@ -518,7 +518,7 @@ class Run:
             try:
                 self._total = length()
             except (Exception, asyncio.CancelledError) as error:
-                debug("len(items) failed: how many there are is not known", error=error)
+                debug("len(items) failed: the number of items is unknown", error=error)
             finally:
                 self.timers.held.seconds += self.timers.now() - began
         return self._total
