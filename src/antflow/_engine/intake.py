@@ -108,7 +108,7 @@ class Intake:
         """Fill the first channel from the source, and close the intake when that has ended."""
         assert self.source is not None
         try:
-            # In a context of its own: what it binds is not for the items of the worker that asks.
+            # In a context of its own: the worker that asks must not see what the source binds.
             raws = self.context.run(self._run.take_from, self.source, self.batch_size(0))
         except Exception as error:
             self._run.stop_intake(error)
@@ -300,7 +300,7 @@ class Intake:
             else:
                 self._unread.append(envelope)
         if self._unread and (self._failing is None or self._failing.done()):
-            # With a task of its own: whoever feeds may be dismissed before all is told.
+            # In a task of its own: the feeder may be gone before all of them are told.
             self._failing = self._run.spawn(self._fail_unread(), "unread items")
 
     async def _fail_unread(self) -> None:
@@ -383,7 +383,7 @@ class Intake:
             number += 1
         self._next_names[key] = number + 1
         if not self._run.keeps_results and len(self._next_names) > self._most_names():
-            # Of an id that has left, the names may begin anew.
+            # The names of an id that has left may start over.
             names = self._next_names.items()
             self._next_names = {name: number for name, number in names if name in self._given}
         self._given.add(renamed)
@@ -394,7 +394,7 @@ class Intake:
 
 
 def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any], Any, Exception | None]:
-    """The value, metadata and id of a dict that was fed, and what it raised instead.
+    """The value, metadata and id of a dict that was fed, and the error if reading it raised.
 
     Its methods, and those of its keys, may be the user's own.
     """
@@ -406,5 +406,5 @@ def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any], Any, Exception | No
         return metadata.pop("value", raw), metadata, own_id, None
     except Exception as error:
         return raw, {}, None, trimmed(error)
-    except asyncio.CancelledError as error:  # its own: nobody can cancel a call that never awaits
+    except asyncio.CancelledError as error:  # its own: a call that never awaits is not cancelled
         return raw, {}, None, TaskFailedError("intake", error)
