@@ -9,7 +9,7 @@ reported a second time. Only `AsyncExecutor._ended` passes the outcome on to the
 A future may be done before its task is: when it was cancelled and the function is still cleaning
 up. The slot is given back by the task, so there are never more calls at work than workers; and who
 cancels on behalf of a caller (`_abandon`) waits for the tasks, so nothing is left behind. A plain
-function that is cancelled goes on in its thread, and its slot is free when that has ended.
+function that is cancelled goes on in its thread; its slot is free when the function has ended.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _Slots:
             raise
 
     def keep(self, number: int, until: asyncio.Future[None]) -> None:
-        """A slot is not free at the end of its block, but when something else has ended, too."""
+        """Free a slot not at the end of its block, but only when ``until`` is done as well."""
         self._kept[number] = until
 
     def _pass_on(self, number: int) -> None:
@@ -122,9 +122,9 @@ class _Slots:
 class AsyncExecutor:
     """Runs functions, at most ``max_workers`` at a time, in the order in which they came.
 
-    ``async`` functions run in the event loop, plain ones in threads of the executor, one for each
-    worker at most. Both see the context variables of whoever submitted them. The executor is of one
-    event loop at a time.
+    ``async`` functions run in the event loop, plain ones in threads of the executor, at most one
+    per worker. Both see the context variables of the code that submitted them. The executor belongs
+    to one event loop at a time.
 
     As a context manager it ends with its block: what was submitted is finished. If the block
     raises, or is cancelled, everything is cancelled instead, the calls at work too.
@@ -214,7 +214,7 @@ class AsyncExecutor:
                 possible.
             *args: What it is called with.
             retries: Further tries after a first one that raised an `Exception`, 0 or more. A group
-                with a ``CancelledError`` in it counts as one.
+                that contains a ``CancelledError`` counts as an `Exception`.
             retry_delay: Seconds before the second try; before each further one, twice as many as
                 before the last. The worker is free meanwhile.
             semaphore: Entered around each try, by the worker, to bound some calls more tightly than
@@ -350,10 +350,10 @@ class AsyncExecutor:
         endless, and a slow loop over the results slows the calls. An exception comes out in the
         place of its result; that ends the iteration.
 
-        If the iteration is ended early (``async with`` does that at once), the calls not yielded
-        are cancelled and have ended by then.
+        If the iteration is left early (at once with ``async with``), the calls that were not
+        yielded are cancelled, and it waits until they have ended.
 
-        Cancellation: Of ``anext``: nothing is lost; it may be asked again.
+        Cancellation: a cancelled ``anext`` loses nothing; call it again.
 
         Args:
             fn: As in `submit`; so are ``retries`` and ``retry_delay``.
@@ -535,7 +535,7 @@ class AsyncExecutor:
 
 
 class _Ahead:
-    """Calls begun ahead of who reads their results in order. See `Steps`."""
+    """Calls begun ahead of the reader, their results in order. See `Steps`."""
 
     def __init__(
         self,

@@ -225,7 +225,7 @@ class Pipeline(Generic[Taken, Out]):
         self._started: RunHandle[Any] | None = None
         self._latest: RunHandle[Any] | None = None
 
-    # A copy is one of the description. The runs, and what came out of them, belong to the original.
+    # A copy has the description. The runs and their results belong to the original.
 
     def __getstate__(self) -> dict[str, Any]:
         runs = ("_next_id", "_guard", "_started", "_latest")
@@ -350,22 +350,21 @@ class Pipeline(Generic[Taken, Out]):
             items: Any iterable or async iterable, endless ones too; taken as there is room for
                 them. A dict with a key ``"id"`` brings its own id: its value is its ``"value"`` or
                 the whole dict, its other keys become `PipelineResult.metadata`. All others get a
-                running integer. A source that blocks belongs in `antflow.in_thread`.
+                running integer. Wrap a source that blocks in `antflow.in_thread`.
             progress: Show one line with a progress bar.
             dashboard: "compact", "detailed", "full", "log" (plain lines), "auto", or an object.
             custom_dashboard: An object of your own, see `DashboardProtocol`.
             dashboard_update_interval: Seconds between updates, 0.01 or more; 0.1 to 1.0 is
                 sensible.
-            total: How many items there will be, where ``len(items)`` cannot tell. For what shows
-                it: a display, a snapshot. Only then is ``len(items)`` asked; if that raises, the
-                number is not known.
+            total: How many items there will be, for displays and snapshots. Without it they call
+                ``len(items)``; if that raises, the number is unknown.
             max_failures: Stop taking items in when so many have failed (int, 1 or more), or such a
                 share of those settled (float, above 0 and up to 1, from 20 settled items on).
-            timeout: Seconds for the whole run, with all that passes in it; then it is cancelled,
+            timeout: Seconds for the whole run, all time included; then it is cancelled,
                 with `TimeoutError`.
             item_timeout: Seconds for each item from its intake to its end; an item that is late
-                fails with `TimeoutError` when a worker has it, or would begin with it. Seconds for
-                which a source holds the event loop do not count.
+                fails with `TimeoutError` when a worker has it, or would begin with it. Time in
+                which a source blocks the event loop does not count.
             retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
                 items go on at the stage they ended in, before ``items``, and with the value that
                 entered it.
@@ -439,7 +438,7 @@ class Pipeline(Generic[Taken, Out]):
         Items are taken in while results are taken out: a slow consumer slows the source. The run
         begins when the first result is asked for, or with ``async with``.
 
-        Leaving the loop early stops the run: at once with ``async with``, else soon after the
+        Leaving the loop early stops the run: at once with ``async with``, otherwise soon after the
         stream is dropped. What was not yielded by then is in `results`: what had come out, and what
         was cancelled.
 
@@ -477,9 +476,9 @@ class Pipeline(Generic[Taken, Out]):
             Exception: From the loop, after the last result: everything else that `run` raises.
 
         Cancellation:
-            Of ``anext``: nothing is lost and the run goes on, so that
-            ``asyncio.wait_for(anext(results), 1.0)`` may be asked again and again. Of the block of
-            ``async with``: as in `run`.
+            Of ``anext``: nothing is lost and the run goes on, so
+            ``asyncio.wait_for(anext(results), 1.0)`` can be repeated. Of the ``async with`` block:
+            as in `run`.
         """
         display = choose_display(progress, dashboard, custom_dashboard)
         check_seconds(
@@ -520,8 +519,9 @@ class Pipeline(Generic[Taken, Out]):
         """Take in items, waiting for room as often as it takes.
 
         Inside a run (a task, a callback) the items go into that run; else into the one begun with
-        `start`, which is begun if there was none yet. What was begun inside a run and outlived it
-        (an `asyncio.Task` of a task) begins none, and feeds only what it has itself begun.
+        `start`, which is begun if there was none yet. Code that was started inside a run and
+        outlives it (an `asyncio.Task` of a task) cannot begin one here, and feeds only runs that it
+        has begun itself.
 
         Args:
             items: As in `run`.
@@ -530,7 +530,7 @@ class Pipeline(Generic[Taken, Out]):
 
         Raises:
             PipelineError: The run was joined or shut down, perhaps while this was waiting for room;
-                or it was left behind in an event loop that was closed.
+                or its event loop was closed.
             ValueError: There is no such stage.
         """
         handle = self._handle_under_way()
@@ -788,8 +788,8 @@ class Pipeline(Generic[Taken, Out]):
     def _handle_under_way(self) -> RunHandle | None:
         """The run that `feed`, `join` and `shutdown` are about.
 
-        The one the caller is part of; else the one begun with `start`; else the latest. What has
-        outlived its run has no business with another, but with one that was begun from there.
+        The one the caller is part of; else the one begun with `start`; else the latest. Code that
+        has outlived its run sees only runs that were begun from it.
         """
         here = self._handle_here()
         if here is not None and here._run.is_under_way:
@@ -827,7 +827,7 @@ class Pipeline(Generic[Taken, Out]):
 
 
 def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
-    """Whether a run is the business of code that belongs to ``here``: it was begun from there."""
+    """Whether code that belongs to the run ``here`` may see another run: one begun from there."""
     return here is None or run._run.is_within(here._run)
 
 

@@ -254,7 +254,7 @@ def test_long_step_of_a_generator_is_told_of_once(run_options: dict[str, Any], c
     run_virtual(main)
     [message] = long_steps(caplog)
     assert message.startswith("the source rows (at tests/engine/test_source_watch.py:")
-    assert " in pages) held the event loop for 10.00 s in one step" in message
+    assert " in pages) blocked the event loop for 10.00 s in one step" in message
     assert message.endswith("wrap it in antflow.in_thread(…)")
 
 
@@ -262,7 +262,7 @@ def test_long_step_of_any_object_is_told_of(caplog: Log) -> None:
     """A source that is no generator is told of by its type."""
     run_virtual(lambda: Pipeline([stage()]).run(SlowToBegin()))
     [message] = long_steps(caplog)
-    assert message.startswith("the source SlowToBegin held the event loop for 10.00 s in one step")
+    assert message.startswith("the source SlowToBegin blocked the event loop for 10.00 s in")
 
 
 def test_long_step_of_an_async_source_is_told_of(caplog: Log) -> None:

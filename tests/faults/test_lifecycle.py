@@ -590,17 +590,17 @@ def test_run_left_behind_in_a_closed_loop(way: str) -> None:
     async def another() -> None:
         if way == "open":
             for ask in (kept[1].feed([1]), kept[1].join(), kept[1].shutdown()):
-                with pytest.raises(PipelineError, match="left behind in an event loop"):
+                with pytest.raises(PipelineError, match="event loop of this run was closed"):
                     await ask
             for change in (kept[1].cancel, kept[1].pause, kept[1].resume):
-                with pytest.raises(PipelineError, match="left behind in an event loop"):
+                with pytest.raises(PipelineError, match="event loop of this run was closed"):
                     change()
         if way == "stream":
             with pytest.raises(RuntimeError, match="belongs to another event loop"):
                 await anext(kept[0])
             await kept[0].aclose()
         if way == "start":
-            with pytest.raises(PipelineError, match="left behind in an event loop"):
+            with pytest.raises(PipelineError, match="event loop of this run was closed"):
                 await pipeline.feed([1])
         async with pipeline:
             await pipeline.feed([7])

@@ -1,12 +1,13 @@
-"""Exceptions that leave their process: to the parent of a child process, or into a pickle.
+"""Exceptions that leave their process: for the parent of a child process, or into a pickle.
 
-Many classes of exceptions do not survive `pickle`: it calls the class again with ``error.args``,
-and the constructor asks for other arguments than those it passed on, or makes another text of them.
-So an exception travels in two forms: the parts that pickle would build it from, and its words. The
-receiver builds it from the parts, with and without calling its class, takes what says the same as
-the words do, and makes a stand-in from the words where nothing does.
+Many exception classes do not survive `pickle`: it calls the class with ``error.args``, but the
+constructor wants other arguments than those it passed on, or makes a different text of them. So an
+exception travels in two forms: the parts that pickle would rebuild it from, and a description in
+words. The receiver rebuilds it from the parts, with and without calling its class, and takes the
+copy whose text matches the words. If it cannot rebuild the exception, it makes a stand-in from the
+words.
 
-Each error in a group travels by itself as well: one that cannot be sent takes no other down.
+Each error in a group also travels by itself, so one that cannot be sent does not affect the others.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class Failure(NamedTuple):
     """An exception in words.
 
     Attributes:
-        module: Where its class is from.
-        name: Its class's qualified name.
+        module: The module of its class.
+        name: The qualified name of its class.
         text: Its ``str()``.
-        traceback: As it would be printed.
-        message: What a group was given as its message.
+        traceback: Its traceback, as printed.
+        message: The message of a group.
         inside: The errors in a group, however deep, each `packed`.
     """
 
@@ -46,20 +47,20 @@ class Failure(NamedTuple):
 
 
 class OriginalTraceback(Exception):
-    """The cause of an exception that was copied: where the original was raised, as text."""
+    """The cause of a copied exception: the traceback of the original, as text."""
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
 
 
 class StandInError(AntFlowError):
-    """Stands for an exception of a class that cannot be copied between processes, or unpickled.
+    """Stands for an exception that cannot be copied between processes, or unpickled.
 
     The class of the stand-in is a subclass of this one, with the name of the original's class.
 
     Attributes:
         type_name: The original's class, with its module: ``"shop.errors.OutOfStock"``.
-        traceback_text: The original's traceback, as it would be printed.
+        traceback_text: The original's traceback, as printed.
     """
 
     type_name: str = ""
@@ -72,11 +73,11 @@ class StandInError(AntFlowError):
 
 
 class Parcel(NamedTuple):
-    """An exception ready to be sent. Its parts are loaded by themselves, so that they can fail.
+    """An exception ready to be sent. Its parts are a pickle of their own, so that they may fail.
 
     Attributes:
         parts: See `in_parts`.
-        failure: The same in words.
+        failure: The exception in words.
     """
 
     parts: bytes
@@ -89,13 +90,13 @@ def packed(error: BaseException) -> Parcel:
 
 
 def unpacked(parcel: Parcel) -> BaseException:
-    """The exception that was `packed`, or what stands for it; see `copied`."""
+    """The exception that was `packed`, or its stand-in; see `copied`."""
     try:
         # From bytes that are being unpickled anyway.
         parts = pickle.loads(parcel.parts)  # noqa: S301
     except KeyboardInterrupt:
         raise
-    except BaseException:  # why: code of the object's own; even SystemExit is only about this error
+    except BaseException:  # why: the object's own code; even SystemExit concerns only this error
         parts = None
     return copied(parts, parcel.failure)
 
@@ -105,7 +106,7 @@ def in_words(error: BaseException, own_frames: int = 0) -> Failure:
 
     Args:
         error: The exception.
-        own_frames: How many frames to leave out, from the outermost on: those that made the call.
+        own_frames: How many outermost frames to leave out: those that made the call.
     """
     kind = type(error)
     name = str.__str__(_qualified_name_of(kind))
@@ -130,9 +131,9 @@ def in_words(error: BaseException, own_frames: int = 0) -> Failure:
 
 
 def in_parts(error: BaseException) -> bytes:
-    """What `copied` needs, pickled: as much of the exception as can be sent.
+    """As much of an exception as can be pickled, for `copied`.
 
-    All of it, or it without its attributes, or its class with its text, or ``None``.
+    That is all of it, or all but its attributes, or its class and text, or ``None``.
     """
     forms: list[Any] = [(type(error), (safe_str(error),))]
     whole = asked(lambda: error.__reduce_ex__(pickle.HIGHEST_PROTOCOL), instead=None)
@@ -146,10 +147,10 @@ def in_parts(error: BaseException) -> bytes:
 
 
 def copied(parts: Any, failure: Failure) -> BaseException:
-    """An exception like the original, or one that stands for it.
+    """A copy of an exception, or its stand-in.
 
     Args:
-        parts: What `in_parts` sent; ``None`` if it could not be loaded.
+        parts: The unpickled result of `in_parts`; ``None`` if it could not be loaded.
         failure: The same exception in words.
 
     Returns:
@@ -169,24 +170,24 @@ def _grouped(failure: Failure) -> BaseException:
 
 
 def stand_in(failure: Failure) -> StandInError:
-    """An exception that says what another one did."""
+    """A stand-in for an exception, with its name and text."""
     name = failure.name.rpartition(".")[2]
     names = {"__module__": failure.module, "__qualname__": failure.name}
     error: StandInError = type(name, (StandInError,), names)(failure.text)
     error.type_name = f"{failure.module}.{failure.name}"
     error.traceback_text = failure.traceback
-    error.add_note(f"it stands for a {error.type_name}, which cannot be pickled")
+    error.add_note(f"this stands for a {error.type_name}, which cannot be pickled")
     return error
 
 
 def _built(make: Callable[..., Any], parts: Any, failure: Failure) -> BaseException | None:
     try:
         error = make(*parts[:2])
-    except BaseException:  # why: code of the object's own, which may raise anything
+    except BaseException:  # why: the object's own code may raise anything
         return None
     try:
         error.__setstate__(parts[2])
-    except BaseException:  # noqa: S110 # why: the same; what it was made of has to do
+    except BaseException:  # noqa: S110 # why: the same; do without its attributes
         pass
     is_it = is_a(error, BaseException) and _qualified_name_of(type(error)) == failure.name
     return error if is_it else None

@@ -109,12 +109,12 @@ class WorkerLostError(TaskFailedError):
 class RetryAfter(AntFlowError, RuntimeError):
     """Raised by a task: too fast, try again in this many seconds.
 
-    It holds the stage, and everyone who shares the stage's limits, for that long: no try begins
-    before, those that run go on. It does not use up an attempt, at most ``max_holds`` times
-    (default 20) per item; then it is a failure like any other.
+    It holds the stage, and every stage that shares its limits, for that long: no new try begins,
+    and running tries go on. It does not use up an attempt, up to ``max_holds`` times (default 20)
+    per item and stage; after that it is a failure like any other.
 
     Args:
-        seconds: How long, in one of these forms. What is over already, as a date just past, is 0.
+        seconds: How long, in one of these forms. A negative time or a date in the past is 0.
 
             - seconds, finite;
             - text as services write it: seconds (``"2"``, ``"1.5"``), a duration (``"6m0s"``,
@@ -122,11 +122,11 @@ class RetryAfter(AntFlowError, RuntimeError):
             - a `datetime.timedelta`;
             - a `datetime.datetime` with a time zone: until then.
         message: Why, for people.
-        now: Unix seconds from which a date is counted; ``None`` = the wall clock's.
+        now: The current time in Unix seconds, for dates; ``None`` = the wall clock's.
 
     Attributes:
         seconds: How long, in seconds.
-        message: The same.
+        message: The message.
 
     Raises:
         ValueError: ``seconds`` is not such a time, or ``now`` is not a number.
@@ -156,32 +156,32 @@ class RetryAfter(AntFlowError, RuntimeError):
         *,
         now: float | None = None,
     ) -> Self:
-        """Read how long to wait from the headers of an answer: the first of these that says it.
+        """Read how long to wait from the headers of an answer: from the first of these it can read.
 
         1. ``Retry-After-Ms`` (also ``X-Ms-Retry-After-Ms``), in milliseconds.
         2. ``Retry-After``: seconds, or an HTTP date.
-        3. The longest of all resets of limits that are used up: headers with "ratelimit" (or
-           "rate-limit") and "reset" in their names, as ``x-ratelimit-reset-tokens``,
+        3. The longest reset of all limits that are used up: headers with "ratelimit" (or
+           "rate-limit") and "reset" in their names, such as ``x-ratelimit-reset-tokens``,
            ``anthropic-ratelimit-requests-reset``, ``x-ratelimit-reset`` and ``RateLimit-Reset``.
-           One counts unless the header with "remaining" instead of "reset" says that something is
-           left. A number is a time to wait in seconds; from a billion on it is a moment in Unix
-           seconds, from a hundred billion on in milliseconds. Text is a duration or a date. The
-           ``RateLimit`` header of the IETF draft is one of them, with its ``r`` and ``t``.
+           A reset counts unless the header with "remaining" instead of "reset" says that something
+           is left. A number is seconds to wait; from a billion on it is a moment in Unix seconds,
+           from a hundred billion on in milliseconds. Text is a duration or a date. The
+           ``RateLimit`` header of the IETF draft counts too, with its ``r`` and ``t``.
 
-        What cannot be read is passed over.
+        Headers that cannot be read are skipped.
 
         Args:
-            headers: A mapping or a list of pairs, of strings or bytes, as every HTTP client has
+            headers: A mapping or a list of pairs, of strings or bytes, as any HTTP client gives
                 them. Upper and lower case are the same.
-            default: How long to wait where they do not say it; ``None`` = raise `ValueError`, so
+            default: How long to wait if the headers do not say; ``None`` = raise `ValueError`, so
                 that the try fails as with any other error.
             message: Why, for people.
-            now: Unix seconds from which a date is counted; ``None`` = the wall clock's.
+            now: The current time in Unix seconds, for dates; ``None`` = the wall clock's.
 
         Raises:
             TypeError: ``headers`` are not headers, or ``message`` is not a string.
-            ValueError: They say no time and there is no ``default``, or ``default`` is not such a
-                time.
+            ValueError: The headers give no time and there is no ``default``, or ``default`` is not
+                a time to wait.
         """
         _check_now(now)
         fields = header_fields(headers)
@@ -191,8 +191,8 @@ class RetryAfter(AntFlowError, RuntimeError):
         if seconds is None:
             seconds = default
         if seconds is None:
-            allowed = "say no time to wait: neither Retry-After nor the reset of a limit"
-            raise refusal(ValueError, "headers", list(fields), f"{allowed}; give default=seconds")
+            allowed = "give no time to wait: neither Retry-After nor the reset of a limit"
+            raise refusal(ValueError, "headers", list(fields), f"{allowed}; pass default=seconds")
         return cls(seconds, message)
 
     def __str__(self) -> str:

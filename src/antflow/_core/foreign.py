@@ -1,10 +1,10 @@
-"""The user's objects, looked at so that they cannot break anything.
+"""Safe access to the user's objects, so that none of them can break a run.
 
 Items, values, ids, errors and answers may be of any class, and ordinary questions about them run
 code of that class: ``isinstance`` reads ``__class__``, a dict calls ``__hash__`` and ``__eq__``, an
-attribute may be a property, and each of these may raise or answer nonsense. Whatever the library
-asks of such an object, it asks through this module. A question that fails gets the answer that an
-object without that ability would give.
+attribute may be a property, and each of these may raise or answer nonsense. The library asks such
+objects only through this module. If a question fails, the answer is the one that an object without
+that ability would give.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Instead = TypeVar("Instead")
 Error = TypeVar("Error", bound=BaseException)
 
 ENDS_THE_PROGRAM = (KeyboardInterrupt, SystemExit, GeneratorExit)
-"""What passes, wherever it is raised. Anything else is the object's own fault."""
+"""Errors that always pass. Any other error is the object's own fault."""
 
-# Past the class's own properties and setters, and past those of its metaclass.
+# These bypass properties and setters of the class and of its metaclass.
 _name_of = type.__dict__["__name__"].__get__
 _cause_of = BaseException.__dict__["__cause__"].__get__
 _context_of = BaseException.__dict__["__context__"].__get__
@@ -35,7 +35,7 @@ _members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
 def asked(question: Callable[..., Answer], *args: Any, instead: Instead) -> Answer | Instead:
-    """Return ``question(*args)``, or ``instead`` where that raises."""
+    """Return ``question(*args)``, or ``instead`` if that raises."""
     try:
         return question(*args)
     except ENDS_THE_PROGRAM:
@@ -45,22 +45,22 @@ def asked(question: Callable[..., Answer], *args: Any, instead: Instead) -> Answ
 
 
 def is_a(value: object, kind: type[Kind] | tuple[type[Kind], ...]) -> TypeIs[Kind]:
-    """Whether an object is of a class, by its type alone: as ``except`` matches errors.
+    """Whether an object is of a class, by its type alone, as ``except`` matches errors.
 
-    ``isinstance`` would believe ``__class__`` as well, which may be a property of the user's.
+    ``isinstance`` would also trust ``__class__``, which may be a property of the user's.
     """
     try:
         return issubclass(type(value), kind)
     except ENDS_THE_PROGRAM:
         raise
-    except BaseException:  # why: code of a metaclass; what Python itself sees is decided without it
+    except BaseException:  # why: a metaclass raised; Python's own check does not ask it
         kinds = (kind,) if isinstance(kind, type) else kind
         return any(type.__subclasscheck__(each, type(value)) for each in kinds)
 
 
 def is_plain(value: object) -> bool:
-    """Whether an object has no code of the user's: anything can be done with it."""
-    kind = type(value)  # not looked up in a set, which would ask a metaclass for its hash
+    """Whether an object runs none of the user's code, so that anything can be done with it."""
+    kind = type(value)  # no lookup in a set: that would call a metaclass's __hash__
     return (
         kind is str
         or kind is int
@@ -79,7 +79,7 @@ def is_awaitable(value: object) -> bool:
 
 
 def attribute(value: object, name: str, default: Any = None) -> Any:
-    """`getattr` with a default for attributes that cannot be read, too."""
+    """`getattr` with a default, even for attributes that raise."""
     return asked(getattr, value, name, default, instead=default)
 
 
@@ -89,7 +89,7 @@ def type_name(value: object) -> str:
 
 
 def number(value: object) -> int | float | None:
-    """A number as a plain ``int`` or ``float``; ``None`` for ``bool`` and all else."""
+    """A number as a plain ``int`` or ``float``; ``None`` for ``bool`` and anything else."""
     if issubclass(type(value), bool):
         return None
     if issubclass(type(value), int):
@@ -107,7 +107,7 @@ def traceback_of(error: BaseException) -> TracebackType | None:
 
 
 def with_traceback(error: Error, traceback: TracebackType | None) -> Error:
-    """`BaseException.with_traceback`, also where a class has its own method of that name."""
+    """`BaseException.with_traceback`, even if the class overrides that method."""
     BaseException.with_traceback(error, traceback)
     return error
 
@@ -131,7 +131,7 @@ def context_of(error: BaseException) -> BaseException | None:
 
 
 def set_cause(error: BaseException, cause: BaseException | None) -> None:
-    """Set an error's ``__cause__``; the setter of a frozen dataclass would refuse it."""
+    """Set an error's ``__cause__``, even if it is a frozen dataclass."""
     _set_cause(error, cause)
 
 
@@ -139,10 +139,10 @@ def set_cause(error: BaseException, cause: BaseException | None) -> None:
 
 
 class Key:
-    """An id of some class of the user's, as a key of a dict.
+    """An id of the user's own class, as a key of a dict.
 
-    Its hash is read once, so a change of it later is of no consequence. An id that cannot be
-    compared, or whose comparison has no truth, is equal to itself alone.
+    Its hash is read once, so a later change of the hash does no harm. An id that cannot be compared
+    is equal only to itself, and so is one whose ``==`` has no truth value.
 
     Args:
         item_id: The id.
@@ -163,7 +163,7 @@ class Key:
 
 
 def key_of(item_id: Any) -> Hashable:
-    """What stands for an id in a dict or set: mostly the id itself, else a `Key`."""
+    """The key for an id in a dict or set: usually the id itself, otherwise a `Key`."""
     return item_id if is_plain(item_id) else Key(item_id)
 
 

@@ -1,7 +1,7 @@
 """Exception groups: each error in one counts as it would alone.
 
-Only the leaves count, however deep they are. A group itself counts where a class of groups was
-named: ``give_up_on=ExceptionGroup``.
+Only the leaves count, however deep they are. A group itself counts if an option names a class of
+groups: ``give_up_on=ExceptionGroup``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from antflow._core.foreign import is_a, members_of
 
 
 def parts(error: BaseException) -> Iterator[BaseException]:
-    """The error, and if it is a group the groups and errors in it, each object once."""
+    """The error and, if it is a group, all groups and errors in it, each object once."""
     todo, seen = [error], {id(error)}
     while todo:
         part = todo.pop()
@@ -25,7 +25,7 @@ def parts(error: BaseException) -> Iterator[BaseException]:
 
 
 def leaves(error: BaseException) -> list[BaseException]:
-    """The errors in a group that are not groups; of any other error, itself."""
+    """The errors in a group that are not groups; for any other error, just that error."""
     return [part for part in parts(error) if not is_a(part, BaseExceptionGroup)]
 
 

@@ -1,7 +1,8 @@
 """The seconds for which a source of items holds an event loop, and time limits that leave them out.
 
 A plain iterator that blocks (a database cursor, a file on a slow disk) stops everything else on its
-event loop. What waits there is not to blame: once the loop goes on, it gets those seconds back.
+event loop. The tasks that wait there are not to blame: their time limits give them those seconds
+back.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from weakref import WeakKeyDictionary
 
 
 class HeldTime:
-    """How long sources have held one event loop, in all.
+    """The total time for which sources have held one event loop.
 
     Attributes:
-        seconds: That time; it only grows.
+        seconds: The total so far; it only grows.
     """
 
     __slots__ = ("seconds",)
@@ -29,7 +30,7 @@ _held: WeakKeyDictionary[Any, HeldTime] = WeakKeyDictionary()
 
 
 def held_time_of(loop: object) -> HeldTime:
-    """The one of an event loop."""
+    """The `HeldTime` of an event loop."""
     held = _held.get(loop)
     if held is None:
         held = _held.setdefault(loop, HeldTime())
@@ -53,9 +54,9 @@ class _Scope(Protocol):
 
 
 class Alarm:
-    """Lets a scope time out, later by as many seconds as a source holds the loop meanwhile.
+    """Lets a scope time out, later by the seconds for which sources hold the loop meanwhile.
 
-    Costs nothing more than a timer of the loop's own while no source blocks.
+    While no source blocks, it costs no more than one of the loop's own timers.
 
     ```python
     async with asyncio.timeout(None) as scope:
@@ -64,9 +65,9 @@ class Alarm:
     ```
 
     Args:
-        scope: The scope, which has no end of its own.
+        scope: The scope, made without a timeout.
         seconds: How long it may last.
-        loop: The event loop it is in.
+        loop: Its event loop.
     """
 
     __slots__ = ("_at_start", "_held", "_loop", "_scope", "_timer", "_when")

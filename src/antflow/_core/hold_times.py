@@ -1,10 +1,9 @@
-"""How long a service asks to wait, in the forms in which services say it.
+"""How long a service asks to wait, parsed from the forms that services use.
 
-`hold_seconds` reads what was given as a time to wait, `header_seconds` finds it in the headers of
-an answer.
+`hold_seconds` reads a time to wait, `header_seconds` finds one in the headers of an answer.
 
-A date is a moment of the wall clock, which only this file of the layer reads (`wall_clock`), and
-only where a caller has not passed ``now``.
+Dates need the wall clock. No other file of this layer reads it, and this one (`wall_clock`) only if
+the caller has not passed ``now``.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ HoldTime = float | str | timedelta | datetime
 
 
 class HasItems(Protocol):
-    """A mapping, or what is like one: `http.client.HTTPMessage`."""
+    """A mapping, or something like one: `http.client.HTTPMessage`."""
 
     def items(self) -> Iterable[tuple[Any, Any]]: ...
 
@@ -39,11 +38,11 @@ ALLOWED = (
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)", re.ASCII)
 PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|ns|d|h|m|s)", re.ASCII)
 DURATION = re.compile(f"(?:{PART.pattern})+", re.ASCII)
-"""As Go prints a duration, and with it most services: "1h2m3.5s", "20ms"."""
+"""A duration as Go, and with it most services, prints it: "1h2m3.5s", "20ms"."""
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 FIRST_MOMENT = 1e9
-"""A reset from here on is a moment, in seconds since 1970, and not a time to wait (31 years)."""
+"""From this number on a reset is Unix seconds, not a time to wait (it would be 31 years)."""
 FIRST_MOMENT_IN_MS = 1e11
 
 
@@ -53,29 +52,29 @@ def wall_clock() -> float:
 
 
 def hold_seconds(refuse: Refuse, name: str, value: object, now: float | None = None) -> float:
-    """Read a time to wait; what is over already is 0.
+    """Read a time to wait; a negative one, or a date in the past, is 0.
 
     Args:
         refuse: Makes the error to raise.
         name: What the error calls the value.
         value: A `HoldTime`.
-        now: Unix seconds; ``None`` = the wall clock's.
+        now: The current time in Unix seconds; ``None`` = the wall clock's.
 
     Raises:
-        Exception: It is not one, or not finite.
+        Exception: The value is not a time to wait, or not finite.
     """
     seconds = _seconds(value, now)
-    # Compared, not converted: an int may be too large for a float.
+    # Compare, do not convert: an int may be too large for a float.
     if seconds is None or not abs(seconds) <= sys.float_info.max:
         raise refusal(refuse, name, value, ALLOWED)
     return max(float(seconds), 0.0)
 
 
 def header_fields(headers: Headers) -> dict[str, str]:
-    """Names in lower case → values; where a name comes twice, the first.
+    """Names in lower case → values; if a name comes twice, the first value.
 
     Raises:
-        TypeError: It is not headers.
+        TypeError: These are not headers.
     """
     fields: dict[str, str] = {}
     try:
@@ -93,7 +92,7 @@ def header_seconds(fields: dict[str, str], now: float | None = None) -> float | 
     """How long headers ask to wait: see `RetryAfter.from_headers`.
 
     Returns:
-        Seconds; ``None``: they do not say it in a form that can be read.
+        Seconds; ``None`` if no header gives a time that can be read.
     """
     now = wall_clock() if now is None else now
     for name, unit in ("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1):
@@ -114,7 +113,7 @@ def _seconds(value: object, now: float | None) -> float | None:
         return value.total_seconds()
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            return None  # in whose time zone?
+            return None  # without a time zone it is not a moment
         return value.timestamp() - (wall_clock() if now is None else now)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
@@ -136,7 +135,7 @@ def _text_seconds(text: str, now: float | None) -> float | None:
 
 
 def _http_date(text: str) -> datetime:
-    """RFC 9110, 5.6.7: the form of today and the two obsolete ones. All are in UTC."""
+    """RFC 9110, 5.6.7: the current form and the two obsolete ones, all in UTC."""
     moment = parsedate_to_datetime(text)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
@@ -155,7 +154,7 @@ def _read(text: str, now: float) -> float | None:
 
 
 def _reset(name: str, value: str, fields: dict[str, str], now: float) -> float | None:
-    """How long until a limit that may be used up allows more; ``None``: it is not such a header."""
+    """Seconds until a used-up limit allows more; ``None``: this header does not say so."""
     if name == "ratelimit":  # draft-ietf-httpapi-ratelimit-headers: "default";r=0;t=30
         return _longest_window(value)
     words = name.replace("rate-limit", "ratelimit").split("-")
@@ -163,7 +162,7 @@ def _reset(name: str, value: str, fields: dict[str, str], now: float) -> float |
         return None
     left = name.replace("reset", "remaining").removesuffix("-after")
     if (_read(fields.get(left, ""), now) or 0.0) > 0:
-        return None  # it is not this limit that is used up
+        return None  # this limit is not used up
     if not NUMBER.fullmatch(value):
         return _read(value, now)
     moment = float(value)

@@ -12,7 +12,7 @@ Items = Iterable[Any] | AsyncIterable[Any]
 """Items as they are handed in: see `antflow.Pipeline.run`."""
 
 KNOW_THEIR_LENGTH = (list, tuple, range, set, frozenset, deque)
-"""Types that have their length at hand. One derived from them may count in its own way."""
+"""Types whose length is at hand. A subclass may count in its own way, so it is not one of them."""
 
 
 def check_items(items: object) -> None:
@@ -35,7 +35,7 @@ def expected_count(
 
     Args:
         items: The items.
-        total: What the user says.
+        total: The user's ``total=``.
         more: How many items there are besides.
     """
     if total is not None:

@@ -1,7 +1,7 @@
-"""The logger of the library, and how it is written to.
+"""The library's logger, and safe functions that write to it.
 
-Handlers, filters and the errors in a record are the user's. What they raise is lost with that
-record, and changes nothing else.
+Handlers, filters and the errors in a record belong to the user. If they raise, that record is lost
+and nothing else happens.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ def warn(message: str, *args: object, error: BaseException | None = None) -> Non
 
     Args:
         message: The message, with ``%s`` for each of ``args``.
-        args: Texts, made safe.
-        error: Whose traceback goes with it.
+        args: Texts, already safe.
+        error: The error whose traceback is logged with it.
     """
     _log(logging.WARNING, message, args, error)
 
 
 def debug(message: str, *args: object, error: BaseException | None = None) -> None:
-    """Log what matters only to someone who looks for it; see `warn`."""
+    """Log at level DEBUG; see `warn`."""
     _log(logging.DEBUG, message, args, error)
 
 

@@ -1,10 +1,11 @@
-"""Values that can be pickled and copied, whatever objects of the user's are in them.
+"""Values that can be pickled and copied, whatever user objects are in them.
 
-An error is pickled as `antflow._core.error_copies` tells, so that it cannot keep the rest from
-being loaded. A value is pickled as it is or not at all: one that cannot be is an error that names
-the item. It is never replaced by something else.
+Errors are pickled by `antflow._core.error_copies`, so that none can keep the rest from being
+loaded. A value is pickled as it is and never replaced: if it cannot be pickled, that raises an
+error that names the item.
 
-A copy has the same errors, and a deep copy also the very values that cannot be copied.
+A copy shares its errors with the original. A deep copy also shares the values that cannot be
+copied.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ V = TypeVar("V")
 
 
 class Portable:
-    """Base of dataclasses with objects of the user's.
+    """Base of dataclasses that hold user objects.
 
     Attributes:
         FOREIGN: Names of the fields with such objects; the first one is the item's id.
         ERRORS: Names of the fields with an error, or with a dict in which some values are errors.
-        MORE: Names of slots that are no fields, and belong to the value where they are set.
+        MORE: Names of slots that are not fields but belong to the value if they are set.
     """
 
     __slots__ = ()
@@ -79,7 +80,7 @@ def _restored(kind: type[Portable], values: dict[str, Any]) -> Any:
 
 
 def _each_error(value: Any, change: Callable[[Any], Any], kind: type) -> Any:
-    """A value, changed if it is of this kind; or a dict in which those that are have been."""
+    """Change a value of this kind, or the values of this kind in a dict."""
     if type(value) is dict:
         return {key: change(each) if is_a(each, kind) else each for key, each in value.items()}
     return change(value) if is_a(value, kind) else value

@@ -60,9 +60,9 @@ class PipelineResult(Route, Portable, Generic[T]):
         attempts: Tries that its last task there (under "per_stage": the stage) was given.
         input: The item as it was fed.
 
-    It can be pickled, whatever the error; not with an id, value, metadata or input that cannot be:
-    that is a `pickle.PicklingError` that names the item. A deep copy has the same error, and what
-    cannot be copied is the same object there.
+    It can be pickled, whatever the error. If its id, value, metadata or input cannot be pickled,
+    that raises a `pickle.PicklingError` that names the item. A deep copy shares the error with the
+    original, and every value that cannot be copied.
     """
 
     FOREIGN = ("id", "value", "metadata", "input")
@@ -93,7 +93,7 @@ class PipelineResult(Route, Portable, Generic[T]):
 
 
 class ItemsFailed(ExceptionGroup[Exception]):
-    """The errors of all items that failed. It can be pickled, whatever errors they are."""
+    """The errors of all items that failed. It can be pickled, whatever errors it holds."""
 
     def derive(self, excs: Sequence[Exception], /) -> ItemsFailed:  # type: ignore[override]
         """A group of some of the errors, as ``except*`` makes it."""

@@ -40,8 +40,8 @@ class Retry:
             of the try that failed, from 1, and returns such seconds. `backoff` makes one, and the
             wait objects of tenacity are some (see `AttemptNumber`). If it raises, or returns
             anything else, the item fails with that error.
-        on: Exception classes after which another try is worth it. Of an exception group, any error
-            in it will do.
+        on: Exception classes after which another try is worth it. In an exception group, one such
+            error is enough.
         give_up: Exception classes after which it is not; stronger than `on`, for any error of a
             group too.
         timeout: Seconds for one try of one task, above 0 and at most 292 years; then it fails with
@@ -208,7 +208,7 @@ class RetryPolicy:
     give_up: Errors = ()
 
     def may_retry(self, error: BaseException) -> bool:
-        """Whether an error, or one in a group, is worth another try, and none in it gives up."""
+        """Whether an error, or one in a group, is worth another try, and none of them gives up."""
         return matches(error, self.on) and not matches(error, self.give_up)
 
     def next_delay(self, attempt: int, error: BaseException) -> float | None:

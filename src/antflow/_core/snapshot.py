@@ -310,9 +310,9 @@ class DashboardSnapshot:
         error_summary: Exact counts by type and stage, and the last failures.
         timestamp: When it was taken, in Unix seconds.
         run_id: The run it shows; "" before the first one.
-        total_items: How many items the run will have, ``None`` while that is not known. Items that
-            have to count themselves are asked for ``len()`` by the first snapshot that is taken in
-            the run's event loop while it is under way.
+        total_items: How many items the run will have, ``None`` while that is not known. If
+            ``len(items)`` may be slow (not a list, a range and the like), the first snapshot taken
+            in the run's event loop, while the run is under way, calls it.
         state: Where the run is.
         elapsed: Seconds since the run began.
         loop: Whether something blocks the event loop.

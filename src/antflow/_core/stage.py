@@ -74,17 +74,17 @@ class Stage(Generic[In, Out]):
         stage_wait_seconds: Pause between tries under "per_stage", in seconds.
         limits: `Limit` objects acquired around every attempt; they may be shared with other stages
             and pipelines.
-        hold_on: Exception class → seconds, in any form that `RetryAfter` takes, or a function of
-            the error that returns that, a `RetryAfter`, or ``None`` for no hold. Such an error is
-            taken as `RetryAfter`: no try of this stage, or of others that share its `limits`,
-            begins before, and no attempt is used up.
+        hold_on: Exception class → time to hold, in any form that `RetryAfter` takes, or a function
+            of the error that returns one, a `RetryAfter`, or ``None`` for no hold. Such an error
+            counts as `RetryAfter`: no try of this stage, or of stages that share its `limits`,
+            begins before then, and no attempt is used up.
         max_holds: How often one item may be held (`RetryAfter`) before that counts as a failure.
-        timeout: Seconds for one try of one task; then it fails with `TimeoutError`. Seconds for
-            which a source holds the event loop do not count.
-        retry_on: Exception classes after which another try is worth it. Of an exception group, any
-            error in it will do.
-        give_up_on: Exception classes after which it is not; stronger than `retry_on`. In a group it
-            is stronger than a hold too: of another error there.
+        timeout: Seconds for one try of one task; then it fails with `TimeoutError`. Time in which a
+            source blocks the event loop does not count.
+        retry_on: Exception classes after which another try is worth it. In an exception group, one
+            such error is enough.
+        give_up_on: Exception classes after which it is not; stronger than `retry_on`. In a group,
+            also stronger than the hold that another error asks for.
         wait: Pause before the next try: seconds, or ``attempt -> seconds`` like `backoff`. Instead
             of `task_wait_seconds` and `stage_wait_seconds`.
         executor: Where plain functions run: in a thread ("thread", "auto"), in a process
@@ -109,8 +109,8 @@ class Stage(Generic[In, Out]):
             (int), or a share of those settled here (float, above 0 and up to 1, from 20 on).
         version: A label of the stage's code. Part of `current_item().idempotency_key`.
         isolate_context: Each try begins with the context variables that the caller of `run` had.
-            What a task sets is seen by the later tasks of the try, and by the item's callbacks, and
-            by nothing else. ``False``: the next items of the same worker see it, too.
+            Only later tasks of the same try and the item's callbacks see what a task sets.
+            ``False``: later items of the same worker see it too.
 
     The callbacks may be sync or async (an async one for up to 30 s) and can change no outcome.
     ``payload`` is a dict with the keys ``"id"``, ``"value"``, ``"_sequence_id"`` and the item's

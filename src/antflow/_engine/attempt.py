@@ -63,10 +63,10 @@ class Attempt:
         return None
 
     def hold(self, seconds: float) -> None:
-        """Let no try begin for so long from now, here and wherever the limits are shared.
+        """Let no try begin for this many seconds, here and in all stages that share the limits.
 
-        A stage without limits gets one for that, with the first hold: it costs nothing, so that it
-        does nothing but hold.
+        A stage without limits gets one with its first hold: it costs nothing and does nothing but
+        hold.
         """
         if self._admission is None:
             self._admission = Admission([Limit(rate=1, cost=lambda _: 0)], self._now)
@@ -221,7 +221,7 @@ class Attempt:
         failures = [error] * len(envelopes)
         if answers is not None and self._stage.description.batch is not None:
             failures = [answer if is_a(answer, Exception) else None for answer in answers]
-        # What follows is decided for all before any of it is told: a hold begins with that.
+        # Decide for all items before telling of any: a hold begins with the decision.
         kinds: list[TaskEventType] = [
             self._kind_of_end(envelope, worker, failure, len(envelopes) > 1 and error is not None)
             for envelope, failure in zip(envelopes, failures, strict=True)
@@ -275,8 +275,8 @@ def failure_of(error: BaseException, name: str) -> Exception:
 def group_failure(error: BaseException, name: str) -> Exception | None:
     """The failure that a group raised by the task called ``name`` amounts to.
 
-    A ``CancelledError`` in a group is what became of something that the task had started: never
-    the worker's own. It counts as a `TaskFailedError`, as one that a task raises alone.
+    A ``CancelledError`` in a group comes from something that the task had started, never from the
+    worker's own cancellation. It counts as a `TaskFailedError`, like one that a task raises alone.
 
     Returns:
         The group if it is an ordinary exception, else an `ExceptionGroup` caused by it; ``None``:

@@ -66,7 +66,7 @@ class Batches:
     async def _try_all(
         self, gathered: list[Envelope], worker: WorkerBook, context: Context
     ) -> None:
-        """Try what was gathered, and put back what the worker does not come to."""
+        """Try the items gathered, and put back those that the worker does not get to."""
         stage = self._stage
         try:
             for group in _groups(gathered, stage):
@@ -178,7 +178,7 @@ class Batches:
             worker.given = ()
 
     def _begin_holds(self, pairs: Sequence[tuple[Envelope, Answer]], worker: WorkerBook) -> None:
-        """Have those held who share the limits, before anything is waited for."""
+        """Begin the holds that answers ask for, before anything is awaited."""
         for envelope, answer in pairs:
             if is_a(answer, Exception) and not is_all_drops(answer):
                 self._stage.endings.will_try_again(envelope, answer, worker.task or "")

@@ -394,7 +394,7 @@ class Endings:
     ) -> None:
         """Wait for the observers, then call ``callback(id, subject, payload)``."""
         try:
-            # A request to cancel that the try has left must not hit those who are told of it.
+            # A cancel request that the try left behind must not hit the callbacks and observers.
             if worker is not None:
                 await self._stage.absorb_cancel(worker)
         except BaseException:

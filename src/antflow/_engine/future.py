@@ -110,7 +110,7 @@ class AsyncFuture(Generic[R]):
         """Stop the call, or never begin it. The future is done at once.
 
         A coroutine gets `asyncio.CancelledError` and keeps its worker until it has ended. A plain
-        function cannot be stopped: it goes on in its thread, which keeps the worker until then, and
+        function cannot be stopped: it goes on in its thread, keeps its worker until it ends, and
         what it returns is dropped.
 
         Returns:
@@ -224,7 +224,7 @@ def as_completed(
 
 
 class _AsCompleted(Generic[R]):
-    """The futures as they are done. See `Steps`."""
+    """Futures in the order in which they are done. See `Steps`."""
 
     _ended: Channel[AsyncFuture[R]]
 

@@ -298,7 +298,7 @@ class Intake:
             else:
                 self._unread.append(envelope)
         if self._unread and (self._failing is None or self._failing.done()):
-            # With a task of its own: whoever feeds may be dismissed before all is told.
+            # In a task of its own: the feeder may be gone before all of them are told.
             self._failing = self._run.spawn(self._fail_unread(), "unread items")
 
     async def _fail_unread(self) -> None:
@@ -381,7 +381,7 @@ class Intake:
             number += 1
         self._next_names[key] = number + 1
         if not self._run.keeps_results and len(self._next_names) > self._most_names():
-            # Of an id that has left, the names may begin anew.
+            # The names of an id that has left may start over.
             names = self._next_names.items()
             self._next_names = {name: number for name, number in names if name in self._given}
         self._given.add(renamed)
@@ -392,7 +392,7 @@ class Intake:
 
 
 def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any], Any, Exception | None]:
-    """The value, metadata and id of a dict that was fed, and what it raised instead.
+    """The value, metadata and id of a dict that was fed, and the error if reading it raised.
 
     Its methods, and those of its keys, may be the user's own.
     """

@@ -1,14 +1,14 @@
-"""An async iterator that can be asked again after its ``anext`` was cancelled.
+"""An async iterator that goes on after its ``anext`` was cancelled.
 
-An async generator cannot: a cancellation is raised where it waits, and ends it for good. So a
+An async generator does not: a cancellation is raised where it waits, and ends it for good. So a
 heartbeat like ``asyncio.wait_for(anext(results), 1.0)`` would silently end the loop around it.
-Here, to wait and to take are two things. `Steps.wait` only waits until there may be something and
-has nothing in hand; `Steps.take` never waits, and what it takes is returned in the same step.
-Whatever is cancelled and when, a value has been returned or is still to be had.
+Here, waiting and taking are separate. `Steps.wait` only waits until there may be a value, with
+nothing in hand; `Steps.take` never waits, and the value it takes is returned in the same step. So
+whenever a cancellation comes, each value has been returned or can still be taken.
 
-What an iteration has under way belongs to its `Steps` and never refers to the `Iteration`. So the
+The work behind an iteration belongs to its `Steps` and never refers to the `Iteration`. So the
 garbage collector notices that nothing reads it any more, and `Iteration.__del__` has the event loop
-stop it: what Python's async generators get from the event loop's hooks.
+stop that work. Python's async generators get this from the event loop's hooks.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ END: Final[Any] = object()
 
 
 class Steps(Protocol[T_co]):
-    """What an `Iteration` steps through; all methods are called in one event loop."""
+    """The source of an `Iteration`'s values; all methods are called in one event loop."""
 
     def begin(self) -> None:
         """Start. Called once, when the first value is asked for."""
 
     def take(self) -> T_co:
-        """The next value, or `NOTHING` if it is not there yet, or `END`.
+        """Take the next value; `NOTHING` if there is none yet, `END` if there are no more.
 
         Raises:
             BaseException: It has failed; nothing more is taken.
@@ -43,32 +43,32 @@ class Steps(Protocol[T_co]):
         ...
 
     async def wait(self) -> None:
-        """Wait until `take` may have something, or `leave` was called.
+        """Wait until `take` may have a value, or `leave` was called.
 
         Raises:
-            Exception: It is not going to; nothing more is taken.
+            Exception: No value will come; nothing more is taken.
         """
 
     def leave(self) -> None:
-        """Stop what is under way, and wake all that wait. May be called twice."""
+        """Stop the work under way, and wake all that wait. May be called twice."""
 
     async def left(self) -> None:
-        """Wait until nothing is under way, after `leave`."""
+        """After `leave`: wait until nothing is under way."""
 
 
 class Iteration(AsyncIterator[T_co]):
-    """Values that come one by one: to loop over, and to close.
+    """Values that come one by one: loop over them, and close it.
 
-    ``anext`` may be cancelled, by ``asyncio.wait_for`` or ``asyncio.timeout`` for example, and
-    asked again: no value is lost. Several tasks may ask at the same time: each value goes to one of
-    them. Once it has ended, ``anext`` raises `StopAsyncIteration` for ever; an error that ended it
-    comes out once, before that.
+    ``anext`` may be cancelled, for example by ``asyncio.wait_for`` or ``asyncio.timeout``, and
+    called again: no value is lost. Several tasks may call it at the same time: each value goes to
+    one of them. After the end, ``anext`` raises `StopAsyncIteration` every time; an error that
+    ended the iteration comes out once, before that.
 
-    It begins with the first ``anext``, or with ``async with``. Leaving it early stops what is still
-    under way: at once with ``async with``, ``contextlib.aclosing`` or `aclose`, else soon after the
-    last reference to it is gone.
+    It begins with the first ``anext``, or with ``async with``. Leaving it early stops the work
+    under way: at once with ``async with``, ``contextlib.aclosing`` or `aclose`, otherwise soon
+    after the last reference to it is gone.
 
-    It belongs to the event loop it began in: asked in another one it raises `RuntimeError`.
+    It belongs to the event loop it began in, and raises `RuntimeError` in any other.
 
     Args:
         steps: Where the values come from.
@@ -107,11 +107,11 @@ class Iteration(AsyncIterator[T_co]):
         raise StopAsyncIteration if ending is None else ending
 
     async def aclose(self) -> None:
-        """Stop what is under way, and wait until it has ended. May be called twice.
+        """Stop the work under way, and wait until it has ended. May be called twice.
 
-        An ``anext`` that waits meanwhile raises `StopAsyncIteration`.
+        An ``anext`` that is waiting raises `StopAsyncIteration`.
 
-        Cancellation: It is stopped all the same, and waited for where something could be left
+        Cancellation: the work is stopped all the same, and waited for if it could leave something
         behind.
         """
         self._is_over = True
@@ -135,7 +135,7 @@ class Iteration(AsyncIterator[T_co]):
 
     def __del__(self) -> None:
         if self._loop is not None and not self._is_over:
-            # The garbage collector may come in any thread, and in the middle of anything.
+            # The garbage collector may run in any thread, in the middle of anything.
             with suppress(RuntimeError):  # the event loop is closed, and all in it is gone
                 self._loop.call_soon_threadsafe(self._steps.leave)
 

@@ -53,7 +53,7 @@ class Admission:
         return Permit(self._turnstiles, [limit.cost_of(value) for limit in self._limits])
 
     def hold(self, seconds: float) -> None:
-        """Let nobody start who shares one of the limits, for so long from now."""
+        """Let no attempt that shares one of the limits start for this many seconds."""
         for turnstile in self._turnstiles:
             turnstile.hold(seconds)
 

@@ -1,25 +1,27 @@
-"""Results in the order of their items, although they come as they are ready.
+"""Results in the order of their items, although items finish in any order.
 
-A result waits here until all before it have been passed on. Its worker does not: it goes on to the
-next item, and so a slow item does not idle those behind it. What is bounded is the intake: no more
-than a *window* of items is taken in beyond the first that is not settled, which is more than the
-stages hold, by as many results as may wait here.
+A result waits here until all results before it have been passed on. Its worker does not wait: it
+takes the next item, so a slow item does not idle the others. Instead, the intake is bounded: at
+most a *window* of items is taken in beyond the first one that is not settled. The window is what
+the stages hold plus the results that may wait here.
 
-An item and all that was made from it (``expand=True``) are a tree, and the order is that of its
-leaves: children in the order they were made in, then what became of the item itself. The *head* is
-the place in that order which nothing was passed on for yet: all that comes after it waits. What is
-made from the head becomes the head, so the children of the first item come out while they are made.
+An item and all items made from it (``expand=True``) form a tree, and the order is that of its
+leaves: the children in the order they were made, then the result of the item itself. The *head* is
+the first place in that order whose result has not been passed on; everything after it waits. An
+item made from the head becomes the head, so the children of the first item come out as they are
+made.
 
-Who makes items further on is *held* while as many results wait as the window allows. That must not
-wait in a circle: the head may need the very worker that is held, or room that it has to make. So
+A worker that makes items after the head is *held* while as many results wait as the window allows.
+That must not become a deadlock: the head may need the very worker that is held, or room that this
+worker has to make. So
 
-- who makes items from the head is never held;
-- a stage has one worker that is not held, unless the head has left the stage behind: it was made in
-  a later one. Of those that could be held, the one nearest to the head goes on.
+- a worker that makes items from the head is never held;
+- each stage has one worker that is not held, unless the head was made in a later stage. Of the
+  workers that could be held, the one nearest to the head goes on.
 
-So there is always a way for the head: from the last stage to the first, each has somebody who takes
-what comes, and goes on until there is nothing before the head any more. Held are only workers that
-would otherwise fill the memory.
+So the head can always move: each stage, from the last to the first, has a worker that takes what
+comes and goes on until nothing stands before the head. Only workers that would otherwise fill the
+memory are held.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ Deliver = Callable[[PipelineResult[Any]], Wait]
 """Takes a result out of the run; an awaitable makes the worker wait (a slow consumer)."""
 
 Place = tuple[int, ...]
-"""Where an item stands in the order: its sequence number, then which child of which child it is."""
+"""An item's place in the order: its sequence number, then the child's number at each level."""
 
 
 class _Node(NamedTuple):
@@ -60,15 +62,15 @@ class Reorder:
     """Passes results on in the order of their items.
 
     Args:
-        deliver: Where they go.
-        window: Items that may be taken in from the first unsettled one on; also results that may
-            wait before those who make items from others are held.
+        deliver: Takes the results.
+        window: Items that may be taken in, counted from the first unsettled one; also how many
+            results may wait before workers that make items are held.
     """
 
     def __init__(self, deliver: Deliver, window: int) -> None:
         self._deliver = deliver
         self._window = window
-        # From the first item that is not through down to the head.
+        # From the first unsettled item of the input down to the head.
         self._path: list[_Node] = [_Node((0,), 0)]
         self._settled: dict[Place, PipelineResult[Any]] = {}
         self._children: dict[Place, deque[_Node]] = {}
@@ -78,7 +80,7 @@ class Reorder:
         self.on_room: Callable[[], None] = lambda: None
 
     def room(self, taken: int) -> int:
-        """How many more items may be taken in, ``taken`` being the number of those so far."""
+        """How many more items may be taken in after the ``taken`` ones so far."""
         return self._path[0].place[0] + self._window - taken
 
     async def wait(self) -> None:
@@ -90,7 +92,7 @@ class Reorder:
         await waiter
 
     def expect(self, child: Envelope) -> None:
-        """An item was made from another, in the stage that the child is in now."""
+        """Note that an item was made from another, in the stage that the child is in now."""
         node = _Node(place_of(child), child.position + 1)
         parent = node.place[:-1]
         if parent == self._path[-1].place:
@@ -99,11 +101,14 @@ class Reorder:
             self._children.setdefault(parent, deque()).append(node)
 
     def hold(self, parent: Envelope, workers: Callable[[], int]) -> Wait:
-        """What to wait for before one more item is made from this one; ``None``: nothing.
+        """Hold a worker, if need be, before it makes one more item from this one.
 
         Args:
             parent: The item.
-            workers: Says how many workers its stage has.
+            workers: Returns how many workers its stage has.
+
+        Returns:
+            An awaitable to wait for, or ``None`` to go on.
         """
         turn = asyncio.get_running_loop().create_future()
         held = _Held(place_of(parent), parent.position, workers, turn)
@@ -112,14 +117,14 @@ class Reorder:
         return self._until_let_go(held) if held in self._held else None
 
     def deliver(self, result: PipelineResult[Any]) -> Wait:
-        """An item is settled: pass on what is ready now."""
+        """Note that an item is settled, and pass on the results that are ready now."""
         place = place_of(result)
         self._settled[place] = result
         if place != self._path[-1].place:
             return None
         wait: Wait = None
         while (ready := self._settled.pop(self._path[-1].place, None)) is not None:
-            discard(wait)  # the last one waits for all
+            discard(wait)  # waiting for the last one is enough
             wait = self._deliver(ready)
             self._step()
         self.look_again()
@@ -127,20 +132,21 @@ class Reorder:
         return wait
 
     def end(self) -> None:
-        """Nothing is made to wait any more: the run is ending."""
+        """The run is ending: make nothing wait any more."""
         self._has_ended = True
         self._open()
         self.look_again()
 
     def flush(self) -> None:
-        """Pass on what is left: the run is over, and what it waited for never came."""
+        """Pass on the results left when the run is over; those before them never came."""
         for place in sorted(self._settled):
             discard(self._deliver(self._settled.pop(place)))
 
     def look_again(self) -> None:
-        """Let those go on who may or must: the head is another one, or what waits, or the workers.
+        """Let held workers go on that may or must, now that something has changed.
 
-        Of each stage's workers the ones nearest to the head come first.
+        That can be the head, the number of waiting results, or the number of workers. In each
+        stage, the workers nearest to the head go first.
         """
         if not self._held:
             return
@@ -160,7 +166,7 @@ class Reorder:
                 still_held[held.stage] = still_held.get(held.stage, 0) + 1
 
     def _step(self) -> None:
-        """The head was passed on: go to what comes next."""
+        """The head was passed on: move to the next place."""
         place = self._path.pop().place
         if not self._path:
             self._path.append(_Node((place[0] + 1,), 0))
@@ -186,5 +192,5 @@ class Reorder:
 
 
 def place_of(item: PipelineResult[Any] | Envelope) -> Place:
-    """Where an item stands in the order."""
+    """The place of an item in the order."""
     return (item.sequence_id, *item.branch)

@@ -19,10 +19,10 @@ from antflow._engine.signals import check_main_thread, graceful
 from antflow._engine.waiting import outlast
 
 YIELDED = ("completed", "failed")
-"""What becomes of the items that a stream yields."""
+"""The outcomes of the items that a stream yields."""
 
 OpenRun = Callable[[Deliver, list[PipelineResult[Any]]], RunHandle[Any]]
-"""Opens a run: where its results go, and where those are that did not go there."""
+"""Opens a run, given the function that takes its results and the list of those not yielded."""
 
 DriveRun = Callable[[RunHandle[Any]], Coroutine[Any, Any, None]]
 """Feeds a run and waits until it is over."""
@@ -31,16 +31,16 @@ DriveRun = Callable[[RunHandle[Any]], Coroutine[Any, Any, None]]
 class ResultStream(Iteration[PipelineResult[T]], Generic[T]):
     """The results of a run, one by one. Made by `Pipeline.stream`.
 
-    ``async for result in stream`` gives each result as soon as it is there. ``async with stream``,
-    ``contextlib.aclosing(stream)`` or `aclose` stop the run where the loop is left early; a stream
-    that is simply dropped is stopped soon after.
+    ``async for result in stream`` gives each result as soon as it is there. If the loop is left
+    early, ``async with stream``, ``contextlib.aclosing(stream)`` or `aclose` stop the run at once;
+    a stream that is simply dropped stops its run soon after.
 
-    ``anext(stream)`` may be cancelled, by ``asyncio.wait_for`` or ``asyncio.timeout`` for example,
-    and asked again: no result is lost, and the run goes on. Several tasks may ask at the same time:
-    each result goes to one of them. After the last result, what made the run fail comes out once,
-    then `StopAsyncIteration` for ever.
+    ``anext(stream)`` may be cancelled, for example by ``asyncio.wait_for`` or ``asyncio.timeout``,
+    and called again: no result is lost, and the run goes on. Several tasks may call it at the same
+    time: each result goes to one of them. After the last result, the error that made the run fail
+    comes out once, then `StopAsyncIteration` every time.
 
-    It belongs to the event loop it began in: asked in another one it raises `RuntimeError`.
+    It belongs to the event loop it began in, and raises `RuntimeError` in any other.
     """
 
 
@@ -49,9 +49,9 @@ class Outcomes:
 
     Args:
         open_run: Opens the run.
-        drive: Sees it through.
+        drive: Feeds it, and waits until it is over.
         buffer_size: Results that may wait for the consumer.
-        graceful_signals: Seconds for what is in flight after a signal; ``None`` = it is not heard.
+        graceful_signals: Seconds that items in flight get after a signal; ``None`` = not handled.
     """
 
     _results: Channel[PipelineResult[Any]]
@@ -101,7 +101,7 @@ class Outcomes:
             self._kept.append(result)
         self._results.close()
         self._driver.cancel()
-        self._run.cancel()  # the driver does so, but not where it has not begun
+        self._run.cancel()  # the driver does so too, unless it has not begun
         if self._driver.done():
             self._signals.close()
 
@@ -119,6 +119,6 @@ class Outcomes:
     def _run_is_over(self, driver: asyncio.Task[None]) -> None:
         self._results.close()
         if not driver.cancelled():
-            driver.exception()  # `take` raises it, and who has left does not want to know
+            driver.exception()  # mark it as retrieved: `take` raises it, unless the loop was left
         if self._has_left:
             self._signals.close()

@@ -197,7 +197,7 @@ class Run:
                 recorder = Recorder(index, self.ledger, self.failures, self.facts, listeners)
                 self.stages.append(StageRun(self, index, description, recorder))
             self._begin(timeout, blocked_loop_after)
-        except BaseException:  # a limit is in use elsewhere, say: no other must stay taken
+        except BaseException:  # for example, a limit is in use elsewhere: leave no other taken
             for made in self.stages:
                 made.release_limits()
             raise
@@ -303,7 +303,7 @@ class Run:
         try:
             await self._feed_each(source, stage, priority)
         finally:
-            # One that was made here is no one else's to close, and may have a thread.
+            # Only this code can close an iterator that it made, and it may have a thread.
             close = getattr(source.iterator, "aclose", None)
             if close is not None and source.iterator is not items:
                 await close()
@@ -476,7 +476,7 @@ class Run:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether it goes on: it is not over, and was not left behind in a closed event loop."""
+        """Whether the run is not over, and its event loop is not closed."""
         return not (self._ended.done() or self._loop.is_closed())
 
     @property
@@ -509,8 +509,8 @@ class Run:
         """
         if self._loop.is_closed() and not self._ended.done():
             raise PipelineError(
-                f"{what}: the run was left behind in an event loop that was closed, and cannot go "
-                "on; another run can be begun"
+                f"{what}: the event loop of this run was closed, and the run cannot go on; "
+                "begin another run"
             )
         if asyncio._get_running_loop() is not self._loop and not self._ended.done():
             raise PipelineError(
@@ -545,7 +545,7 @@ class Run:
             try:
                 self._total = length()
             except (Exception, asyncio.CancelledError) as error:
-                debug("len(items) failed: how many there are is not known", error=error)
+                debug("len(items) failed: the number of items is unknown", error=error)
             finally:
                 self.timers.held.seconds += self.timers.now() - began
         return self._total
@@ -786,7 +786,7 @@ class Run:
                 return
 
     def _begin_to_stop(self) -> None:
-        """The supervisor goes on from here, also where an interrupt comes in between."""
+        """The supervisor goes on from here, even if an interrupt comes in between."""
         self._is_stopping = True
         self.intake.is_closed = True
         self.intake.end()
@@ -835,7 +835,7 @@ class Run:
             self._close_books()
 
     def _close_books(self) -> None:
-        """The run is over. May be called again, where it was interrupted half way."""
+        """Mark the run as over. May be called again if an interrupt came half way."""
         if self._ended.done():
             return
         if self._loop_watch is not None:
@@ -894,8 +894,8 @@ class Run:
                 thread.cancel()  # nobody is going to hear of its end
 
     async def _until_tasks_have_ended(self) -> None:
-        # Those that have ended are not waited for again: that would not wait at all, and where an
-        # interrupt has taken the place of `_task_ended`, they stay here for ever.
+        # Do not wait for tasks that have ended: such a wait returns at once, and if an interrupt
+        # has taken the place of `_task_ended`, they stay in the set for ever.
         while at_work := [task for task in self._tasks if not task.done()]:
             try:
                 await asyncio.wait(at_work)

@@ -215,10 +215,10 @@ class _Apart:
     """Keeps Ctrl-C out of the event loop's own steps, in a program that `asyncio.run` runs.
 
     `asyncio.run` cancels the main task at the first SIGINT and raises `KeyboardInterrupt` at the
-    second, wherever the program is. Raised between taking a step from the event loop's queue and
-    doing it, that step is lost, and its task never ends: so asyncio itself hangs when it closes the
-    loop. Such a signal becomes a step of its own here. Anywhere else, in a task that blocks the
-    event loop for example, it is raised at once.
+    second, wherever the program is. If that comes between taking a step from the event loop's queue
+    and running it, the step is lost and its task never ends: asyncio itself then hangs when it
+    closes the loop. Here such a signal becomes a step of its own. Anywhere else, for example in a
+    task that blocks the event loop, it is raised at once.
     """
 
     def __init__(self) -> None:

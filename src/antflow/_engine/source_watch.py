@@ -1,7 +1,7 @@
-"""The watch over a run's sources: each step of one is a step in which nothing else can go on.
+"""The watch over a run's sources, because nothing else can go on during a step of one.
 
-For how long a source holds the event loop is added up (`antflow._core.held_time`), so that no time
-limit blames it on what had to wait. A long step is told of once.
+The time for which sources hold the event loop is added up (`antflow._core.held_time`), so that no
+time limit counts it against the tasks that had to wait. A long step is logged once per run.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from antflow._engine.whereabouts import Place
 T = TypeVar("T")
 
 LONG_STEP = 0.1
-"""Seconds from which on a step of a source is told of."""
+"""A step of a source that takes this many seconds or more is logged."""
 
 
 class SourceWatch:
-    """For how long the sources of one run hold its event loop.
+    """Measures how long the sources of one run hold its event loop.
 
     Args:
-        timers: The run's time.
-        tells: Whether a long step is told of.
+        timers: The run's clock.
+        tells: Whether to log a long step.
 
     Attributes:
-        asked: The source that holds the loop just now, as it was fed; else ``None``.
+        asked: The source that is taking a step right now, as it was fed; otherwise ``None``.
     """
 
     def __init__(self, timers: LoopTimers, *, tells: bool) -> None:
@@ -39,15 +39,15 @@ class SourceWatch:
         self._now = timers.now
         self._held = timers.held
         self._tells = tells
-        self._told = Lock()  # taken for good by the first to tell, here or in the watchdog's thread
+        self._told = Lock()  # for good, by the first to log: this thread or the watchdog's
 
     def step(self, source: Any, function: Callable[..., T], *args: Any) -> T:
-        """Call a function of a source's, and note for how long it holds the loop.
+        """Call a function of a source, and note how long it holds the loop.
 
         Args:
             source: The source, as it was fed.
-            function: What to call.
-            args: With what.
+            function: The function.
+            args: Its arguments.
         """
         self.asked = source
         began = self._now()
@@ -59,30 +59,30 @@ class SourceWatch:
             self._held.seconds += seconds
             if seconds >= LONG_STEP and self._tells and self.is_first_to_tell():
                 warn(
-                    "the source %s held the event loop for %.2f s in one step; nothing else could "
-                    "go on meanwhile: %s",
+                    "the source %s blocked the event loop for %.2f s in one step; nothing else "
+                    "could go on meanwhile: %s",
                     name_of(source) + _where(source),
                     seconds,
                     what_helps(source),
                 )
 
     def is_first_to_tell(self) -> bool:
-        """Whether a long step of the run's sources is still to be told of; true once."""
+        """Whether no long step of the run's sources has been logged yet; true only once."""
         return self._told.acquire(blocking=False)
 
 
 class AsyncSource:
-    """Takes items from any async iterable, each step noted: ``await source`` is the next one.
+    """Takes items from any async iterable, measuring each step: ``await source`` is the next item.
 
     Args:
         items: The async iterable. Its iterator is made at once.
-        watch: Notes the steps.
+        watch: Measures the steps.
 
     Attributes:
         iterator: Its iterator.
 
     Raises:
-        StopAsyncIteration: By ``await``: there are no more.
+        StopAsyncIteration: From ``await``, when there are no more items.
     """
 
     __slots__ = ("_coroutine", "_items", "_watch", "iterator")
@@ -94,7 +94,7 @@ class AsyncSource:
         self._coroutine: Any = None
 
     def __await__(self) -> Any:
-        # One object for all items, which is its own iterator as well: that is a third of the cost.
+        # One object for all items, and its own iterator: that cuts the cost to a third.
         self._coroutine = _next_of(self.iterator)
         return self
 
@@ -113,7 +113,7 @@ class AsyncSource:
     def close(self) -> None:
         self._watch.step(self._items, self._coroutine.close)
 
-    # For those who ask where a task waits, as of a coroutine.
+    # Tools that show where a task waits read these, as on a coroutine.
 
     @property
     def cr_frame(self) -> Any:
@@ -133,21 +133,21 @@ async def _next_of(iterator: AsyncIterator[Any]) -> Any:
 
 
 def name_of(source: Any) -> str:
-    """What to call a source: its function, for a generator, else its type."""
+    """The name of a source: of its function for a generator, otherwise of its type."""
     code = _code(source)
     name = type(source).__qualname__ if code is None else code.co_qualname
     return clean(name.rpartition("<locals>.")[2])
 
 
 def what_helps(source: Any) -> str:
-    """What to do about a source that blocks."""
+    """The advice about a source that blocks."""
     if is_a(source, AsyncIterable):
         return "use an async call in it, or asyncio.to_thread(…)"
     return "wrap it in antflow.in_thread(…)"
 
 
 def _where(source: Any) -> str:
-    """Where a generator stands after a long step: at its ``yield``, the innermost one."""
+    """The place of a generator after a long step: its innermost ``yield``."""
     code = _code(source)
     if code is None:
         return ""

@@ -149,7 +149,7 @@ class StageRun:
             return True  # it came from outside, and no item was in hand that could answer for it
 
     async def in_own_task(self, worker: WorkerBook, work: Coroutine[Any, Any, T]) -> T:
-        """Have a worker do something in an `asyncio.Task` whose context is that of the run."""
+        """Let a worker work in an `asyncio.Task` with the context of the run."""
         task = self.run.create_side_task(
             self._result_or_error(worker, work), f"{self.name}-W{worker.index}"
         )
@@ -201,8 +201,8 @@ class StageRun:
     def is_called_off(self, worker: WorkerBook) -> bool:
         """Whether the run itself has cancelled a worker.
 
-        How often its `asyncio.Task` was asked to cancel says nothing of that. Client libraries
-        cancel the task that calls them, for a timeout of their own, and some do not take it back.
+        The cancel requests of its `asyncio.Task` do not tell. Client libraries cancel the task that
+        calls them, for a timeout of their own, and some do not take that back.
         """
         return self.run.is_called_off or worker.index in self._called_off
 
@@ -224,7 +224,7 @@ class StageRun:
         return self._serving[worker.index]
 
     async def absorb_cancel(self, worker: WorkerBook) -> None:
-        """Take back what is left of requests to cancel a worker that were not the run's.
+        """Take back the requests to cancel a worker that did not come from the run.
 
         Raises:
             asyncio.CancelledError: The run has asked, too.
@@ -359,9 +359,9 @@ class StageRun:
     # An item's turns
 
     def hold(self, seconds: float) -> None:
-        """Let no try begin for so long from now, here and wherever the limits are shared.
+        """Let no try begin for this many seconds, here and in all stages that share the limits.
 
-        Nor a task of a try that has begun, if it waits for others of its name.
+        In a try that has begun, a task that waits for its `task_concurrency_limits` is held too.
         """
         self._attempt.hold(seconds)
         for gate in self.task_gates:

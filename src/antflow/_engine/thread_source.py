@@ -1,9 +1,10 @@
 """A source that blocks, read in a thread of its own.
 
-The thread makes the iterator, takes every step of it and closes it: a database cursor, say, must
-not change threads. It reads until a few items wait, and goes on when half of them are taken; in
-between it is parked. Each item is handed over at once: the thread wakes the event loop where that
-waits for one. What is shared between the two stands behind a lock that is held for a few lines.
+The thread makes the iterator, takes all its steps and closes it, because some sources, such as a
+database cursor, must not change threads. It reads until enough items wait, and goes on when half of
+them are taken; in between it is parked. Each item is handed over at once: the thread wakes the
+event loop if that waits for one. A lock, never held for more than a few lines, guards the state
+that the two share.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ READ_AHEAD = 32
 """Items that may wait to be taken."""
 
 PATIENCE = 1.0
-"""Seconds to wait, when no more is wanted, for a step of the source that is under way."""
-
+"""Seconds that `Reader.close` waits for a step of the source that is under way."""
 
 MADE_ELSEWHERE = (
     "the source was made in one thread and read in another; if it must not change threads, "
@@ -50,9 +50,9 @@ MADE_ELSEWHERE = (
 def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[A]:
     """Read a source that blocks in a thread of its own: a cursor, a paginator, a file.
 
-    A plain iterable is read on the event loop, which stands still while it blocks. Wrapped in this
-    it stops nothing. Its iterator is made, read and closed in one thread, with the context
-    variables of the run. Up to 32 items are read ahead; each goes on as soon as it is there.
+    A plain iterable is read on the event loop, and blocks it. Wrapped in `in_thread` it does not.
+    Its iterator is made, read and closed in one thread, with the context variables of the run. Up
+    to 32 items are read ahead; each goes on as soon as it is there.
 
     ```python
     def rows():
@@ -64,26 +64,26 @@ def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[
     ```
 
     Args:
-        source: A function without parameters that returns an iterable, which may be a generator
-            function; or an iterable. What must not change threads (an open `sqlite3` cursor) has to
-            be made by the function. With a function, or an iterable that can be read again, so can
-            the result: once for each run, each time in another thread.
+        source: A function without parameters that returns an iterable, such as a generator
+            function; or an iterable. Make objects that must not change threads (a `sqlite3` cursor)
+            inside the function. With a function, or an iterable that can be read again, the result
+            can be used for several runs, each with a thread of its own.
 
     Returns:
-        An async iterable, for `Pipeline.run`, `stream` and `feed`, and for ``async for``. It has a
-        length if ``source`` is an iterable that has one.
+        An async iterable for `Pipeline.run`, `stream` and `feed`, and for ``async for``. It has a
+        length if ``source`` is an iterable with a length.
 
     Raises:
         TypeError: ``source`` is neither, or is async, a string or a mapping.
 
     Cancellation:
-        A step that is under way cannot be stopped: it is waited for for a second, and then left
-        behind with a warning. The thread ends when the step does, and closes the source first. It
-        is a daemon thread: Python does not wait for it at its end.
+        A step that is under way cannot be stopped. After one second it is left behind, with a
+        warning; when it ends, the thread closes the source and ends too. It is a daemon thread:
+        Python does not wait for it when it exits.
     """
     function = _function(source)
     if isinstance(source, AsyncIterable) or (function is not None and _gives_async(function)):
-        raise refusal(TypeError, "source", source, "is async, and needs no thread")
+        raise refusal(TypeError, "source", source, "is async and needs no thread")
     if function is None:
         check_items(source)
         if isinstance(source, Sized):
@@ -96,7 +96,7 @@ def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[
 
 
 class ThreadSource(Generic[A]):
-    """What `in_thread` returns."""
+    """The return value of `in_thread`."""
 
     def __init__(self, source: Iterable[A] | Callable[[], Iterable[A]]) -> None:
         self._source = source
@@ -114,13 +114,13 @@ class ThreadSource(Generic[A]):
 
 
 class SizedThreadSource(ThreadSource[A]):
-    """The same of a source with a length."""
+    """A `ThreadSource` with a length."""
 
     def __len__(self) -> int:
         return len(cast("Sized", self._source))
 
     def __bool__(self) -> bool:
-        return True  # without asking for the length, which may be costly
+        return True  # do not ask for the length, which may be costly
 
 
 class Reader:
@@ -149,10 +149,10 @@ class Reader:
         self._error: BaseException | None = None
 
     async def wait(self) -> bool:
-        """Wait for an item; whether there is one.
+        """Wait for an item; return whether there is one.
 
         Raises:
-            BaseException: What the source raised, when all items before have been taken.
+            BaseException: The source's error, once all items before it have been taken.
         """
         while True:
             sleeper = None
@@ -181,14 +181,14 @@ class Reader:
             del error  # its traceback has this frame
 
     def take(self) -> Any:
-        """The next item, which must be there."""
+        """Take the next item, which must be there."""
         return self._items.popleft()
 
     async def close(self) -> None:
-        """Close the source in its thread, and let that end. What its clean-up raises is logged."""
+        """Close the source in its thread, then end the thread. Clean-up errors are logged."""
         with self._lock:
             self._is_closed = True
-        if self._loop.is_closed():  # then this is Python, which gives the generator up
+        if self._loop.is_closed():  # Python is disposing of the async generator
             self._thread.submit(self._close)
             self._thread.shutdown()
             return
@@ -198,8 +198,8 @@ class Reader:
             await asyncio.wait([self._reading], timeout=PATIENCE)
             if not self._reading.done():
                 warn(
-                    "the source %s is still at the step it was in when no more was wanted; its "
-                    "thread is left behind, and ends when that step does",
+                    "the source %s is still busy with a step, but no more items are wanted; its "
+                    "thread is left behind and ends after that step",
                     _name_of(self._source),
                 )
                 return
@@ -222,7 +222,7 @@ class Reader:
                 self._has_begun = True
                 if not self._put(item):
                     break
-        except BaseException as error:  # why: it comes out where the items are taken
+        except BaseException as error:  # why: raised again where the items are taken
             if isinstance(self._source, Iterator) and not self._has_begun:
                 asked(BaseException.add_note, error, MADE_ELSEWHERE, instead=None)
             self._end(error)
@@ -230,7 +230,7 @@ class Reader:
             self._close()
 
     def _put(self, item: Any) -> bool:
-        """Hand an item over; whether there is room for another one."""
+        """Hand an item over; return whether there is room for another one."""
         with self._lock:
             self._items.append(item)
             has_room = len(self._items) < READ_AHEAD and not self._is_closed
@@ -247,7 +247,7 @@ class Reader:
         self._wake(sleeper)
 
     def _wake(self, sleeper: asyncio.Future[None] | None) -> bool:
-        """Wake the event loop, if it sleeps; whether it is still there."""
+        """Wake the event loop if it waits; return whether it is still open."""
         try:
             if sleeper is not None:
                 self._loop.call_soon_threadsafe(_wake, sleeper)
@@ -264,7 +264,7 @@ class Reader:
 class OneThread(Executor):
     """A thread that makes one call after the other. Calls must not raise.
 
-    A daemon: where one blocks for ever, Python ends without it.
+    It is a daemon, so a call that blocks for ever does not keep Python from exiting.
 
     Args:
         name: The thread's name.
@@ -277,12 +277,12 @@ class OneThread(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         """Make a call, after those before it."""
         future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()  # a source is closed, whoever no longer waits for it
+        future.set_running_or_notify_cancel()  # close a source even if the wait is cancelled
         self._calls.put((future, partial(fn, *args, **options)))
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
-        """Let the thread end after the calls so far; it is not waited for."""
+        """Let the thread end after the calls so far, without waiting for it."""
         self._calls.put(None)
 
 
@@ -290,11 +290,11 @@ def _work(calls: SimpleQueue[Call | None]) -> None:
     while (call := calls.get()) is not None:
         future, function = call
         future.set_result(function())
-        del call, future, function  # while it waits it keeps nothing alive
+        del call, future, function  # keep nothing alive while waiting
 
 
 def _function(source: Any) -> Callable[[], Any] | None:
-    """The function that makes the items; ``None``: the source is the items."""
+    """The function that makes the items; ``None`` if the source is an iterable itself."""
     return source if callable(source) and not isinstance(source, Iterable) else None
 
 

@@ -1,13 +1,13 @@
-"""Errors that are kept, and nothing else with them.
+"""Tracebacks of kept errors, which keep nothing else alive.
 
-The error of a failed item is kept by its result and by a tracker, long after its run is over. Its
-traceback is made of frames, and a frame keeps alive its local variables (pages, connections) and,
-once it has finished, the frame that called it: in Python 3.12 and later a coroutine's too. One kept
-error would keep the whole run.
+Results and trackers keep the error of a failed item long after its run is over. Its traceback is
+made of frames, and a frame keeps alive its local variables (pages, connections) and, once it has
+finished, the frame that called it; in Python 3.12 and later that is true of coroutines too. One
+kept error would keep the whole run.
 
 So a kept traceback is made of *outlines*: frames of generators that never run. They have the file,
-the function, the line and the columns of the real ones, and so look the same when printed; they
-have no variables and no caller.
+function, line and columns of the real frames, so they print the same, but no variables and no
+caller.
 
 The engine's own frames, and asyncio's, are left out.
 """
@@ -35,16 +35,16 @@ PASSED_THROUGH = (
     *("antflow._engine", "antflow.executor"),
     *("asyncio", "contextlib", "contextvars", "concurrent"),
 )
-"""Modules whose frames stand between the user's, or before them."""
+"""Modules whose frames stand before or between the user's; they are left out."""
 
 MOST_OUTLINES = 1000
-"""Functions whose outline is remembered: making one costs more than using it."""
+"""Functions whose outlines are cached: making one costs more than using it."""
 
 _outlines: dict[int, tuple[CodeType, CodeType]] = {}
 
 
 def trimmed(error: E) -> E:
-    """Replace the traceback of an error, and of all that led to it, by an outline of it."""
+    """Replace the tracebacks of an error, and of all errors that led to it, by outlines."""
     todo: list[Any] = [error]
     seen: set[int] = set()
     while todo:
@@ -60,7 +60,7 @@ def trimmed(error: E) -> E:
 
 
 def call_apart(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call a plain function of the user's as if from a coroutine: without ``StopIteration``."""
+    """Call a user's plain function; ``StopIteration`` becomes `RuntimeError`, as in coroutines."""
     return next(_apart(function, args, kwargs))
 
 
@@ -74,9 +74,9 @@ def _apart(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[Any
 def _outlined(traceback: TracebackType | None) -> TracebackType | None:
     """An outline of a traceback, without the engine's frames.
 
-    An error that was kept before, and raised again since, has its earlier outline at the end. That
-    stays, unless it passes a place where the error was raised now: one object that is raised again
-    and again, for a thousand items, must not grow by a frame each time.
+    An error that was kept before and has been raised again has its earlier outline at the end. The
+    earlier outline stays, unless it passes the place where the error was raised now: one object
+    raised for a thousand items must not grow by a frame each time.
     """
     fresh: list[TracebackType] = []
     while traceback is not None and not _is_outline(traceback.tb_frame):
@@ -117,8 +117,7 @@ def _outline() -> Iterator[None]:
 
 _OUTLINE = _outline.__code__.replace(co_names=("an outline of a frame",))
 _NOTHING = _OUTLINE.co_code[-2:]
-"""The last instruction; it is never reached, and fills an outline up to the length it has to have.
-"""
+"""The last instruction. It is never reached, and pads an outline to the length it needs."""
 
 
 def _is_outline(frame: FrameType) -> bool:
@@ -131,7 +130,7 @@ def _outline_of(frame: FrameType) -> FrameType:
     if kept is not code:
         if len(_outlines) >= MOST_OUTLINES:
             _outlines.clear()
-        # Positions are looked up by the offset of an instruction, so there must be as many.
+        # Positions are looked up by instruction offset, so the code must keep the original length.
         missing = len(code.co_code) - len(_OUTLINE.co_code)
         outline = _OUTLINE.replace(
             co_filename=code.co_filename,
@@ -143,5 +142,5 @@ def _outline_of(frame: FrameType) -> FrameType:
         )
         _outlines[id(code)] = code, outline
     generator: GeneratorType[None, None, None] = FunctionType(outline, frame.f_globals)()
-    assert generator.gi_frame is not None  # only one that has ended has none
+    assert generator.gi_frame is not None  # only an ended generator has none
     return generator.gi_frame

@@ -59,7 +59,7 @@ class Judge:
     def verdict(self, envelope: Envelope, error: Exception, task: str) -> Verdict:
         """What follows a try of ``task`` that failed with ``error``; asked again, the same.
 
-        If it is a hold, that begins with the decision: what is told and waited for comes after it.
+        A hold begins with this decision, before anything is told or awaited.
 
         Raises:
             asyncio.CancelledError: The worker is being cancelled.
@@ -82,7 +82,7 @@ class Judge:
             envelope.holds = (envelope.position, _holds(envelope) + 1)
             self._stage.hold(seconds)
             return Verdict(about, error, hold=seconds)
-        if is_a(error, ItemCancelled):  # of another run, say: here it is a failure
+        if is_a(error, ItemCancelled):  # for example of another run: here it is a failure
             error = TaskFailedError(task, error)
         try:
             return Verdict(about, error, delay=self._delay(envelope, error))
@@ -93,7 +93,7 @@ class Judge:
             return Verdict(about, failure_of(fault, "wait"))
 
     def _held(self, envelope: Envelope, error: Exception) -> float | None:
-        """The longest hold that anything in the error asks for, unless something else gives up."""
+        """The longest hold that any part of the error asks for, unless another part gives up."""
         if _holds(envelope) >= self._options.max_holds:
             return None
         longest: float | None = None
@@ -111,7 +111,7 @@ class Judge:
         if is_a(error, RetryAfter):
             return error.seconds
         for kind, seconds in self._options.hold_on.items():
-            # A function for errors is not asked about a group, only one for groups is.
+            # Ask about a group only the functions for groups, not those for errors.
             is_about = not is_a(error, BaseExceptionGroup) or issubclass(kind, BaseExceptionGroup)
             if is_about and is_a(error, kind):
                 answer = call_apart(seconds, error) if callable(seconds) else seconds

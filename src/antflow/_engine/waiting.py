@@ -1,4 +1,4 @@
-"""Tasks of `asyncio`: begun under any task factory, and waited for whatever comes meanwhile."""
+"""Starting an `asyncio.Task` under any task factory, and waiting for one despite cancellation."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def begin_task(
 ) -> asyncio.Task[T]:
     """Start a task in the running event loop, in a copy of the context.
 
-    The loop's task factory is given nothing but the coroutine: one of the old form takes no more.
+    The loop's task factory gets only the coroutine, because an old one takes no keyword arguments.
 
     Args:
-        work: What it does; closed where the factory makes no task of it.
+        work: The coroutine; closed if the factory raises.
         name: The task's name.
-        context: Which context; ``None`` = the one that is current.
+        context: The context to copy; ``None`` = the current one.
     """
     create_task = asyncio.get_running_loop().create_task
     try:
@@ -48,14 +48,14 @@ async def absorb_requests() -> None:
 async def outlast(task: asyncio.Future[Any], stop: Callable[[], object]) -> None:
     """Wait until a task has ended, however often the wait is cancelled.
 
-    What the task raises is not raised here.
+    It does not raise the task's error.
 
     Args:
-        task: What to wait for.
-        stop: Called at each cancellation: asks the task to end.
+        task: The task.
+        stop: Asks the task to end; called at each cancellation.
 
     Raises:
-        asyncio.CancelledError: The wait was cancelled; when the task has ended.
+        asyncio.CancelledError: The wait was cancelled; raised once the task has ended.
     """
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -65,6 +65,6 @@ async def outlast(task: asyncio.Future[Any], stop: Callable[[], object]) -> None
             cancelled = error
             stop()
     if not task.cancelled():
-        task.exception()  # it counts as heard
+        task.exception()  # mark it as retrieved
     if cancelled is not None:
         raise cancelled

@@ -3,15 +3,15 @@
     run ──▶ calls ──▶ thread ──▶ function
       ◀── future ◀── event loop ◀──┘
 
-The thread starts with the first function and then waits for more, holding nothing of the last one.
+The thread starts with the first function and then waits for more, keeping nothing of the last one.
 It ends when its owner says so, when its owner is collected, or when the event loop that it answers
 to is closed.
 
-It is not a daemon: at exit Python waits for a function at work, so none is cut off half way. Idle
-threads are told to end at that moment, but only after the event loop they serve has ended, if
-Python waits for that too.
+It is not a daemon: at exit Python waits for a running function, so none is cut off half way. Idle
+threads are told to end then, but only after the event loop they serve has ended, if Python waits
+for that loop's thread too.
 
-A `concurrent.futures.ThreadPoolExecutor` shared by all workers will not do: from Python 3.12 on it
+One `concurrent.futures.ThreadPoolExecutor` for all workers would not do: from Python 3.12 on it
 loses count of its idle threads and starts thousands where four would be enough.
 """
 
@@ -34,8 +34,8 @@ from antflow._core.foreign import is_awaitable
 Outcome = tuple[Any, BaseException | None]
 """The value that a function returned, or the exception that it raised.
 
-As the result of a future, because a future does not take every exception (StopIteration), and
-copies some (TimeoutError)."""
+It is the *result* of a future, because a future refuses some exceptions (StopIteration) and copies
+others (TimeoutError)."""
 
 _Call = tuple[Callable[[], Any], "asyncio.Future[Outcome]", "asyncio.Future[None]"]
 
@@ -51,8 +51,8 @@ class WorkerThread(Executor):
         name: The thread's name.
 
     Attributes:
-        at_work: Done when the function that was asked for last has ended, whether or not its answer
-            is still wanted; ``None`` before the first.
+        at_work: Done when the last function has ended, even if its answer is no longer wanted;
+            ``None`` before the first function.
     """
 
     def __init__(self, name: str) -> None:
@@ -62,10 +62,10 @@ class WorkerThread(Executor):
         self.at_work: asyncio.Future[None] | None = None
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """Call a function in the thread, in the context of the caller; await its answer if need be.
+        """Call a function in the thread, in the caller's context; await its answer if awaitable.
 
         Raises:
-            BaseException: What the function raised.
+            BaseException: The function's own error.
 
         Cancellation: the function goes on; see `at_work`.
         """
@@ -77,15 +77,15 @@ class WorkerThread(Executor):
         return await result if is_awaitable(result) else result
 
     def run(self, function: Callable[..., Any]) -> asyncio.Future[Outcome]:
-        """Call a function in the thread, after those asked for before."""
+        """Call a function in the thread, after the ones before it."""
         answer: asyncio.Future[Outcome] = self._loop.create_future()
-        # By this door, because a loop with a time of its own stands still while a thread is at
-        # work, and this is how it gets to know.
+        # An event loop with virtual time must stand still while a thread is at work. It learns of
+        # the thread by this call.
         self.at_work = self._loop.run_in_executor(self, function, answer)
         return answer
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """For `run`. Returns a future of asyncio's, which `asyncio.wrap_future` lets pass."""
+        """Used by `run`. Returns an asyncio future, which `asyncio.wrap_future` passes on as is."""
         (answer,) = args
         ended: asyncio.Future[None] = self._loop.create_future()
         thread = self._thread
@@ -97,7 +97,7 @@ class WorkerThread(Executor):
         return ended
 
     def end(self) -> None:
-        """Let the thread end, after what it is at."""
+        """Let the thread end after the function at work."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.leave()
@@ -106,18 +106,18 @@ class WorkerThread(Executor):
 
 
 class _Thread(Thread):
-    """The thread itself. It knows nothing of its owner, so that this can be collected."""
+    """The thread itself. It does not refer to its owner, so that the owner can be collected."""
 
     def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self.served = threading.current_thread()  # where the event loop runs
-        # At Python's end, what a daemon's event loop still asks for must not put it off for ever.
+        # When Python exits, an event loop in a daemon thread must not hold it up with new threads.
         super().__init__(name=name, daemon=_is_exiting and self.served.daemon)
         self.calls: SimpleQueue[_Call | None] = SimpleQueue()
         self.loop = loop
         self.is_leaving = False
 
     def leave(self) -> None:
-        """End, after what was asked for."""
+        """End after the calls so far."""
         self.is_leaving = True
         self.calls.put(None)
 
@@ -128,7 +128,7 @@ class _Thread(Thread):
             outcome = _outcome(function)
             try:
                 self.loop.call_soon_threadsafe(_settle, answer, ended, outcome)
-            except RuntimeError:  # it is closed, and will not ask for more
+            except RuntimeError:  # the loop is closed: no more calls will come
                 return
             del call, function, answer, ended, outcome  # the next one may be long in coming
 
@@ -150,7 +150,7 @@ def _settle(answer: asyncio.Future[Outcome], ended: asyncio.Future[None], outcom
 def take_over(context: Context) -> None:
     """Set here the context variables that were set in a copy of this context.
 
-    Later code then sees them, as if the function that set them had been called here.
+    Later code then sees them as if the function that set them had been called here.
     """
     for variable, value in context.items():
         if variable.get(_UNSET) is not value:
@@ -171,8 +171,8 @@ def _has_to_be_told(thread: Thread) -> TypeGuard[_Thread]:
 
 def _tell_to_leave(thread: _Thread) -> None:
     if not (thread.served.daemon or thread.served is threading.current_thread()):
-        thread.served.join()  # Python would do that next
-    if thread.loop.is_running():  # a daemon's; only there is it known what it is about to ask for
+        thread.served.join()  # Python would do this next
+    if thread.loop.is_running():  # in a daemon thread; only the loop knows its next calls
         thread.is_leaving = True
         with suppress(RuntimeError):  # it has just been closed
             thread.loop.call_soon_threadsafe(thread.leave)
@@ -180,5 +180,5 @@ def _tell_to_leave(thread: _Thread) -> None:
     thread.leave()
 
 
-# Before Python waits for threads; what `atexit` has comes after that.
+# This runs before Python waits for threads; `atexit` would come after.
 getattr(threading, "_register_atexit", atexit.register)(_end_idle_threads)

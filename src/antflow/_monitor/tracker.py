@@ -49,8 +49,8 @@ class StatusTracker:
         on_task_complete: … after a try that went well.
         on_task_retry: … after a failed try that will be followed by another.
         on_task_fail: … after the last one failed.
-        callback_timeout: Seconds an async callback may take before it is cancelled and counted;
-            without those for which a source holds the event loop.
+        callback_timeout: Seconds an async callback may take before it is cancelled and counted.
+            Time in which a source blocks the event loop does not count.
 
     The callbacks are plain attributes and may be set or removed later, even while a run goes on.
 
@@ -86,7 +86,7 @@ class StatusTracker:
         self.on_task_fail = on_task_fail
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has what is history. A run that is under way goes on telling the original alone.
+        # A copy has the runs that are over. A run under way tells only the original.
         ended = {run: each for run, each in self._runs.items() if run not in self._followers}
         guard = copy(self._guard)
         return vars(self) | {"_runs": ended, "_followers": {}, "_guard": guard}

@@ -49,7 +49,7 @@ def discard(stream: TextIO) -> None:
 
 
 def discard_what_cannot_be_said() -> None:
-    """Where standard error has no room the exit code stays: Python's complaint is another code."""
+    """Keep the exit code if standard error cannot be written to; Python would exit with 120."""
     if sys.stderr is not None:
         try:
             sys.stderr.flush()
