@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from contextvars import Context, copy_context
 from typing import Any
 
 import pytest
 
-from antflow import AsyncExecutor, Drop, Pipeline, Stage, set_task_status
+from antflow import AsyncExecutor, Drop, Pipeline, Stage, in_thread, set_task_status
 
 
 class Thing:
@@ -200,5 +201,30 @@ def test_pipeline_does_not_keep_the_items_of_a_stream() -> None:
         assert len(seen) == 6
         assert await _dead(seen)
         assert pipeline.get_stats().items_processed == 6
+
+    asyncio.run(main())
+
+
+def test_source_in_a_thread_keeps_no_item() -> None:
+    """While the thread of a source waits for the next item, it does not keep the one before."""
+    seen: list[weakref.ref[Thing]] = []
+    more = threading.Event()
+
+    def things() -> Iterator[Thing]:
+        for _ in range(3):
+            yield Thing(seen)
+        more.wait(120)
+
+    async def main() -> None:
+        running = asyncio.create_task(
+            Pipeline([Stage("A", 2, [str])], collect_results=False).run(in_thread(things))
+        )
+        try:
+            while len(seen) < 3:
+                await asyncio.sleep(0.001)
+            assert await _dead(seen)
+        finally:
+            more.set()
+            await running
 
     asyncio.run(main())

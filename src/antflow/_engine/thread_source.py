@@ -220,7 +220,9 @@ class Reader:
                     self._end(None)
                     break
                 self._has_begun = True
-                if not self._put(item):
+                has_room = self._put(item)
+                del item  # it may be long until the next
+                if not has_room:
                     break
         except BaseException as error:  # why: raised again where the items are taken
             if isinstance(self._source, Iterator) and not self._has_begun:
