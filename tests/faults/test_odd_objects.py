@@ -206,6 +206,15 @@ def test_odd_answers_cost_their_own_item(name: str, mode: str) -> None:
     Program(mode, items, VALUES[name], calls_back=True).run()
 
 
+@pytest.mark.parametrize("name", VALUES)
+def test_odd_answers_of_a_plain_function(name: str) -> None:
+    """Wherever it runs, one thing comes of it: an answer is awaited for its type alone."""
+    make = VALUES[name]
+    stages = [Stage("A", 1, [lambda _: make()], executor=each) for each in ("thread", "inline")]
+    results = [run_virtual(lambda s=stage: Pipeline([s]).run([1])) for stage in stages]
+    assert len(results[0]) == len(results[1])
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ERRORS)
 def test_odd_errors_cost_their_own_item(name: str, mode: str) -> None:

@@ -25,10 +25,11 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
-from inspect import isawaitable
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeGuard
+
+from antflow._core.foreign import is_awaitable
 
 Outcome = tuple[Any, BaseException | None]
 """The value that a function returned, or the exception that it raised.
@@ -73,7 +74,7 @@ class WorkerThread(Executor):
         take_over(context)
         if error is not None:
             raise error
-        return await result if isawaitable(result) else result
+        return await result if is_awaitable(result) else result
 
     def run(self, function: Callable[..., Any]) -> asyncio.Future[Outcome]:
         """Call a function in the thread, after those asked for before."""
