@@ -222,7 +222,7 @@ class HidesMessage(ExceptionGroup[Exception]):
     """A group that says nothing of itself."""
 
     @property
-    def message(self) -> str:
+    def message(self) -> str:  # type: ignore[misc]
         raise RuntimeError("no")
 
 

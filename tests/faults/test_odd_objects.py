@@ -210,9 +210,11 @@ def test_odd_answers_cost_their_own_item(name: str, mode: str) -> None:
 def test_odd_answers_of_a_plain_function(name: str) -> None:
     """Wherever it runs, one thing comes of it: an answer is awaited for its type alone."""
     make = VALUES[name]
-    stages = [Stage("A", 1, [lambda _: make()], executor=each) for each in ("thread", "inline")]
-    results = [run_virtual(lambda s=stage: Pipeline([s]).run([1])) for stage in stages]
-    assert len(results[0]) == len(results[1])
+    counts: list[int] = []
+    for executor in ("thread", "inline"):
+        stage = Stage("A", 1, [lambda _: make()], executor=executor)
+        counts.append(len(run_virtual(Pipeline([stage]).run([1]))))
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("mode", MODES)
