@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import OrderedDict, deque, namedtuple
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ LOOP.append(LOOP)
 LARGE_LOOP: list[Any] = [*range(1000), LOOP]
 LARGE_LOOP.append(LARGE_LOOP)
 AGAIN = {"type": "list", "repr": "…"}
+
+
+class Cancelled(list[int]):
+    def __iter__(self) -> Any:
+        raise asyncio.CancelledError
 
 
 class Slotted:
@@ -124,6 +130,7 @@ def test_json_keeps_what_it_can_say(value: Any) -> None:
         (Hostile(), {"type": "Hostile", "repr": "<Hostile: repr() failed>"}),
         (["a", Hostile()], ["a", {"type": "Hostile", "repr": "<Hostile: repr() failed>"}]),
         ([1, Closed()], [1, {"type": "Closed", "repr": "{}"}]),
+        (["a", Cancelled([1])], ["a", {"type": "Cancelled", "repr": "[1]"}]),
         (Point, {"type": "type", "repr": repr(Point)}),
     ],
 )

@@ -149,6 +149,21 @@ def test_group_of_failures_can_be_pickled(name: str) -> None:
         assert len(again.exceptions) == len(group.exceptions)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_repr_of_results_whatever_errors_they_have(name: str) -> None:
+    """What cannot be shown costs its own field; all else is as dataclasses have it."""
+    results = results_with(KINDS[name](), ValueError("plain"))
+    odd, plain = results.failed
+    assert repr(odd).startswith("PipelineResult(id='0#2', value=None, sequence_id=1, metadata={}, ")
+    assert repr(plain) in repr(results.outcomes)
+    assert repr(plain) == (
+        "PipelineResult(id=1, value=None, sequence_id=2, metadata={}, error=ValueError('plain'), "
+        "stage='A', attempts=1, input=None)"
+    )
+    plain.value = plain
+    assert "value=..., sequence_id=2" in repr(plain)
+
+
 def test_stand_in_says_what_the_error_was() -> None:
     """It has the name, the text and the traceback of the original, and is a `StandInError`."""
     error = pickle.loads(pickle.dumps(results_with(local_error()))).failed[0].error

@@ -211,6 +211,29 @@ class PoisonedStr(Exception):
         raise RuntimeError("no")
 
 
+class NoAttributes(Exception):
+    """Refuses every look at it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class HidesMessage(ExceptionGroup[Exception]):
+    """A group that says nothing of itself."""
+
+    @property
+    def message(self) -> str:  # type: ignore[misc]
+        raise RuntimeError("no")
+
+
+class Unbound:
+    """As the proxies of web frameworks are, outside a request."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("outside of a request")
+
+
 class Addressed(Exception):
     """Has a text that is another one in each process."""
 
@@ -249,6 +272,20 @@ BEYOND_COPYING: dict[str, Callable[[], BaseException]] = {
     "PoisonedLoad": partial(PoisonedLoad, "text"),
     "local_class.<locals>.Local": local_class,
 }
+
+
+ODD: dict[str, Callable[[], BaseException]] = {
+    "NoAttributes": partial(NoAttributes, "text"),
+    "HidesMessage": partial(HidesMessage, "both", [Plain("a"), KeyError("b")]),
+}
+
+
+def fail_oddly(name: str) -> None:
+    raise ODD[name]()
+
+
+def unbound() -> Unbound:
+    return Unbound()
 
 
 def fail_in_group(name: str) -> None:

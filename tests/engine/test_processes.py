@@ -170,6 +170,17 @@ def test_exceptions_that_cannot_come_over(kept: Kept, name: str, text: str) -> N
     assert "cannot be pickled" in str(error.__notes__)
 
 
+@pytest.mark.parametrize("name", tasks.ODD)
+def test_exceptions_that_refuse_to_be_asked(kept: Kept, name: str) -> None:
+    """They come over as what they are."""
+    assert type(kept.error(tasks.fail_oddly, name)) is type(tasks.ODD[name]())
+
+
+def test_answer_that_refuses_to_be_asked(kept: Kept) -> None:
+    """It is not taken for an awaitable; that it cannot be sent is said."""
+    assert "unbound returned a Unbound, which cannot be sent" in str(kept.error(tasks.unbound))
+
+
 def test_exception_stop_iteration(kept: Kept) -> None:
     """It is an error of the task, as from any other executor, and not the end of a coroutine."""
     error = kept.error(tasks.stop)

@@ -160,6 +160,7 @@ class Group(ExceptionGroup[Exception]):
     """A group that hides what is in it."""
 
     exceptions = REFUSED
+    message = REFUSED
 
 
 def odd_error(**methods: Any) -> Callable[[], Exception]:

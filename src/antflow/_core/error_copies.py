@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from antflow._core.errors import AntFlowError
-from antflow._core.foreign import asked, cause_of, is_a, set_cause, traceback_of
+from antflow._core.foreign import asked, cause_of, is_a, message_of, set_cause, traceback_of
 from antflow._core.groups import leaves
 from antflow._core.text import safe_str
 
@@ -126,7 +126,7 @@ def in_words(error: BaseException, own_frames: int = 0) -> Failure:
     failure = Failure(safe_str(module), name, safe_str(error), text)
     if is_a(error, BaseExceptionGroup):
         inside = tuple([packed(leaf) for leaf in leaves(error)])
-        failure = failure._replace(message=safe_str(error.message), inside=inside)
+        failure = failure._replace(message=message_of(error), inside=inside)
     return failure
 
 

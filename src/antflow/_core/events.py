@@ -16,7 +16,7 @@ TaskEventType = Literal["start", "complete", "retry", "fail"]
 STATUSES: tuple[StatusType, ...] = get_args(StatusType)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class StatusEvent(Portable):
     """An item's status changed.
 
@@ -52,7 +52,7 @@ class StatusEvent(Portable):
         return None if self.worker is None else int(self.worker.rpartition("-W")[2])
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class TaskEvent(Portable):
     """One try of one task started or ended.
 

@@ -32,6 +32,7 @@ _context_of = BaseException.__dict__["__context__"].__get__
 _traceback_of = BaseException.__dict__["__traceback__"].__get__
 _set_cause = BaseException.__dict__["__cause__"].__set__
 _members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
+_message_of = BaseExceptionGroup.__dict__["message"].__get__
 
 
 def asked(question: Callable[..., Answer], *args: Any, instead: Instead) -> Answer | Instead:
@@ -116,6 +117,11 @@ def members_of(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException,
     """The exceptions in a group."""
     members: tuple[BaseException, ...] = _members_of(group)
     return members
+
+
+def message_of(group: BaseExceptionGroup[BaseException]) -> str:
+    """What a group was given as its message."""
+    return str.__str__(_message_of(group))
 
 
 def cause_of(error: BaseException) -> BaseException | None:

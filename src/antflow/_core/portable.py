@@ -11,8 +11,11 @@ copied.
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import fields
+from reprlib import recursive_repr
 from typing import Any, ClassVar, Self, SupportsIndex, TypeVar
 
 from antflow._core.error_copies import Parcel, packed, unpacked
@@ -23,7 +26,7 @@ V = TypeVar("V")
 
 
 class Portable:
-    """Base of dataclasses that hold user objects.
+    """Base of dataclasses that hold user objects, made with ``repr=False``.
 
     Attributes:
         FOREIGN: Names of the fields with such objects; the first one is the item's id.
@@ -36,6 +39,14 @@ class Portable:
     FOREIGN: ClassVar[tuple[str, ...]] = ()
     ERRORS: ClassVar[tuple[str, ...]] = ()
     MORE: ClassVar[tuple[str, ...]] = ()
+
+    @recursive_repr()
+    def __repr__(self) -> str:
+        # As dataclasses have it, but what cannot be shown costs its own field.
+        names: Any = fields(self)  # type: ignore[arg-type] # only its subclasses are dataclasses
+        values = ((each.name, getattr(self, each.name, None)) for each in names)
+        shown = ", ".join(f"{name}={safe_repr(value, sys.maxsize)}" for name, value in values)
+        return f"{type(self).__qualname__}({shown})"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         values = _values_of(self)

@@ -45,7 +45,7 @@ class Route:
     verdict: Any
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class PipelineResult(Route, Portable, Generic[T]):
     """The outcome of one item.
 

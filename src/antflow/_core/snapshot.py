@@ -23,7 +23,7 @@ Not begun · at work · paused · input ended · shutting down · being cancelle
 """
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class WorkerState(Portable):
     """What one worker does at this moment.
 
@@ -202,7 +202,7 @@ class PipelineStats:
     items_skipped_duplicates: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class FailedItem(Portable):
     """An item that failed for good.
 
@@ -252,7 +252,7 @@ class ErrorSummary:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LoopStall(Portable):
     """Something blocked the event loop: nothing else could go on meanwhile.
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
-from antflow._core.foreign import is_a, set_cause
+from antflow._core.foreign import is_a, message_of, set_cause
 from antflow._core.groups import is_all_drops, leaves
 from antflow._core.ledger import WorkerBook
 from antflow._core.limit import Limit
 from antflow._core.stage import retry_policy, task_name
-from antflow._core.text import safe_repr, safe_str
+from antflow._core.text import safe_repr
 from antflow._core.waits import Wait
 from antflow._engine.calls import Call, calls_of
 from antflow._engine.contexts import around
@@ -293,7 +293,7 @@ def group_failure(error: BaseException, name: str) -> Exception | None:
     ordinary = [failure for failure in failures if is_a(failure, Exception)]
     if len(ordinary) < len(failures):
         return None
-    failure = ExceptionGroup(safe_str(error.message), ordinary)
+    failure = ExceptionGroup(message_of(error), ordinary)
     set_cause(failure, error)
     return failure
 

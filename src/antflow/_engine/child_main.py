@@ -20,7 +20,6 @@ does not reach it (the parent decides), and whoever ends it ends the programs it
 
 from __future__ import annotations
 
-import inspect
 import os
 import pickle
 import signal
@@ -29,11 +28,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from antflow._core.error_copies import Failure, in_parts, in_words
-from antflow._core.foreign import is_awaitable
+from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.text import safe_str
 
 if TYPE_CHECKING:
@@ -272,7 +271,7 @@ def _left(resources: ExitStack) -> Failure | None:
 def _packed(name: str, value: Any) -> tuple[bytes, str]:
     kind = type(value).__qualname__
     if is_awaitable(value):
-        if inspect.iscoroutine(value):
+        if is_a(value, CoroutineType):
             value.close()
         raise TypeError(f"task {name} returned an awaitable ({kind}) in a child process")
     try:

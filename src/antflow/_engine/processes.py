@@ -18,6 +18,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from antflow._core.errors import WorkerLostError
+from antflow._core.foreign import is_a
 from antflow._core.stage import task_name
 from antflow._core.text import clean, safe_str
 from antflow._engine.child import Child, ChildLost, NoChild, Outcome, ProcessorTime, Question
@@ -120,14 +121,14 @@ class ProcessSeat:
         while True:
             child = self._seated()
             value, error = await self._asked(child, question)
-            if not isinstance(error, ChildLost):
+            if not is_a(error, ChildLost):
                 break
             lost[error.phase] += 1
             if lost["at work"] == MOST_LOST:
                 raise WorkerLostError(task_name(function), error)
             if lost["starting"] == MOST_STARTS:
                 raise NoChild(f"no child process of {self._name} could be started: {error}")
-        if isinstance(error, StopIteration):  # no coroutine can raise that
+        if is_a(error, StopIteration):  # no coroutine can raise that
             raise RuntimeError(f"task {task_name(function)} raised StopIteration") from error
         if error is not None:
             raise error

@@ -30,6 +30,7 @@ from typing import Any
 from uuid import UUID
 
 from antflow import PipelineResult
+from antflow._core.foreign import ENDS_THE_PROGRAM
 from antflow._core.text import error_type_name, safe_repr, safe_str
 
 LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input", "restart")
@@ -154,7 +155,9 @@ class _Tamer:
         self._inside.add(id(value))
         try:
             return self._contents(value)
-        except Exception:  # also RecursionError
+        except ENDS_THE_PROGRAM:
+            raise
+        except BaseException:  # also RecursionError, and a CancelledError of its own
             return self._by_repr(value)
         finally:
             self._inside.discard(id(value))
