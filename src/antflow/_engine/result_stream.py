@@ -16,7 +16,7 @@ from antflow._engine.reorder import Deliver
 from antflow._engine.run import Run
 from antflow._engine.run_handle import RunHandle
 from antflow._engine.signals import check_main_thread, graceful
-from antflow._engine.waiting import outlast
+from antflow._engine.waiting import begin_task, outlast
 
 YIELDED = ("completed", "failed")
 """What becomes of the items that a stream yields."""
@@ -79,10 +79,16 @@ class Outcomes:
         self._results = Channel(self._buffer_size)
         handle = self._open_run(self._deliver, self._kept)
         self._run = handle._run
-        self._driver = asyncio.ensure_future(self._drive(handle))
-        self._driver.add_done_callback(self._run_is_over)
+        # Before the driver, which may begin at once, and a display with it that handles them too.
         if self._graceful_signals is not None:
             self._signals.enter_context(graceful(self._run, self._graceful_signals))
+        try:
+            self._driver = begin_task(self._drive(handle), f"antflow {handle.run_id[:4]} stream")
+        except BaseException:  # the user's task factory raised
+            self._signals.close()
+            self._run.cancel()
+            raise
+        self._driver.add_done_callback(self._run_is_over)
 
     def take(self) -> Any:
         if (result := self._results.take()) is not None:
