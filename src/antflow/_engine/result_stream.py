@@ -33,7 +33,8 @@ class ResultStream(Iteration[PipelineResult[T]], Generic[T]):
 
     ``async for result in stream`` gives each result as soon as it is there. ``async with stream``,
     ``contextlib.aclosing(stream)`` or `aclose` stop the run where the loop is left early; a stream
-    that is simply dropped is stopped soon after.
+    that is simply dropped is stopped soon after. Inside the run (in a task, a callback, a display)
+    `aclose` asks for that and returns at once.
 
     ``anext(stream)`` may be cancelled, by ``asyncio.wait_for`` or ``asyncio.timeout`` for example,
     and asked again: no result is lost, and the run goes on. Several tasks may ask at the same time:
@@ -112,6 +113,8 @@ class Outcomes:
             self._signals.close()
 
     async def left(self) -> None:
+        if self._run.contains_caller:  # the run would wait for it
+            return
         await outlast(self._driver, self._driver.cancel)
         await self._run.wait_until_over()
 
