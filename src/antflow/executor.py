@@ -586,6 +586,6 @@ async def _abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None
     for future in futures:
         if not future.done():
             future._cancel(asyncio.CancelledError() if why is None else ExecutorShutdownError(why))
-    tasks = [future._task for future in futures if future._task is not None]
-    if tasks:
+    tasks = {future._task for future in futures if future._task is not None}
+    if tasks := tasks - {asyncio.current_task()}:  # a call may abandon itself
         await asyncio.wait(tasks)

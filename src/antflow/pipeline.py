@@ -731,11 +731,12 @@ class Pipeline(Generic[Taken, Out]):
     ) -> None:
         run = handle._run
         poller = None
+        polling = None
         if display is not None:
             poller = Poller(display, self, run.total or 0, interval, lambda: handle.results)
-        polling = None if poller is None else run.create_side_task(poller.poll(), "display")
         try:
             if poller is not None:
+                polling = run.create_side_task(poller.poll(), "display")
                 await poller.begin()
             if isinstance(items, AsyncIterable):
                 run.push_from(items)

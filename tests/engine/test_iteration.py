@@ -461,6 +461,68 @@ def test_stream_within_its_own_run() -> None:
     run_virtual(main)
 
 
+@pytest.mark.parametrize("place", ["task", "callback", "display", "source", "nested run"])
+def test_stream_that_is_closed_from_inside_its_run(place: str) -> None:
+    """A task, a callback, a display or the source asks for the end, and does not wait for it."""
+
+    async def main() -> None:
+        async def close_in(here: str) -> None:
+            if here == place and pipeline.get_stats().items_accepted > 5:
+                await stream.aclose()
+
+        async def nested(value: int) -> int:
+            await close_in("nested run")
+            return value
+
+        async def task(value: int) -> int:
+            await asyncio.sleep(1)
+            await close_in("task")
+            if place == "nested run":
+                await Pipeline([Stage("Inner", 1, [nested])]).run([value])
+            return value
+
+        async def on_success(*_: Any) -> None:
+            await close_in("callback")
+
+        class Display:
+            async def on_update(self, snapshot: Any) -> None:
+                await close_in("display")
+
+        async def source() -> AsyncIterator[int]:
+            for number in range(100):
+                await close_in("source")
+                yield number
+
+        pipeline = Pipeline([Stage("A", 2, [task], on_success=on_success)])
+        stream = pipeline.stream(source(), custom_dashboard=Display())
+        came = len([result async for result in stream])
+        stats = pipeline.get_stats()
+        assert came + len(pipeline.results.outcomes) == stats.items_accepted < 100
+        assert stats.items_in_flight == 0
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main)
+
+
+def test_call_that_closes_the_iteration_it_belongs_to() -> None:
+    """It does not wait for itself, neither when it is at work nor when it is cancelled."""
+
+    async def main() -> None:
+        async def call(number: int) -> int:
+            try:
+                await asyncio.sleep(1)
+            finally:
+                await numbers.aclose()
+            return number
+
+        async with AsyncExecutor(2) as executor:
+            numbers = executor.map_iter(call, range(10))
+            assert [number async for number in numbers] == []
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 def test_signal_while_the_last_results_are_read() -> None:
     """``graceful_signals`` holds until the last result was read, also when the run is over."""

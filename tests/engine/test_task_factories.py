@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Coroutine
+from itertools import count
 from typing import Any
 
 import pytest
 
-from antflow import AsyncExecutor, Limit, Pipeline, Stage
-from antflow.testing import FailTimes, run_virtual
+from antflow import AsyncExecutor, InternalError, Limit, Pipeline, Stage
+from antflow.display import signals
+from antflow.testing import Calls, FailTimes, run_virtual
 
 
 def old(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -101,3 +104,86 @@ def test_task_factory_that_raises() -> None:
         assert await asyncio.to_thread(elsewhere) == [1]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+@pytest.mark.parametrize("way", ["run", "stream", "open"])
+def test_task_factory_that_raises_once(way: str, call: int) -> None:
+    """Whichever task it refuses, the error comes out, nothing hangs and nothing is left."""
+    limit = Limit(2)
+    pipeline = Pipeline([Stage("A", 2, [Calls(seconds=1)], limits=[limit])])
+    calls = count(1)
+
+    def broken(loop: Any, work: Any, **options: Any) -> Any:
+        if next(calls) == call:
+            raise ZeroDivisionError("no task")
+        return asyncio.Task(work, loop=loop, **options)
+
+    async def work() -> None:
+        if way == "run":
+            await pipeline.run(range(5), custom_dashboard=Display())
+        elif way == "stream":
+            async with pipeline.stream(range(5), custom_dashboard=Display()) as results:
+                async for _ in results:
+                    pass
+        else:
+            async with pipeline.open() as run:
+                await run.feed(range(5))
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(broken)
+        if call <= {"run": 4, "stream": 5, "open": 3}[way]:
+            with pytest.raises((ZeroDivisionError, InternalError), match="no task"):
+                await work()
+        else:
+            await work()
+        asyncio.get_running_loop().set_task_factory(None)
+        await asyncio.sleep(1)
+        assert limit.statistics().in_use == 0
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert (await pipeline.run(range(5))).stats.items_processed == 5
+
+    run_virtual(main)
+
+
+class Display:
+    """Handles signals as those do that draw on a terminal."""
+
+    is_interrupted = False
+
+    def on_start(self, pipeline: Any, total: int) -> None:
+        """Begin to handle signals."""
+        signals.watch(self)
+
+    def on_finish(self, results: Any, summary: Any) -> None:
+        """Handle them no longer."""
+        signals.unwatch(self)
+
+    def end(self) -> None:
+        """Nothing is drawn."""
+
+    def pause(self) -> None:
+        """Nothing is drawn."""
+
+    def resume(self) -> None:
+        """Nothing is drawn."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_display_and_graceful_signals_under_a_task_factory(factory: str) -> None:
+    """Both handle signals, and leave the handlers as they were, whichever task begins first."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])])
+        await pipeline.run(range(3), custom_dashboard=Display(), graceful_signals=5)
+        assert signal.getsignal(signal.SIGTERM) is before
+        results = pipeline.stream(range(3), custom_dashboard=Display(), graceful_signals=5)
+        assert len([result async for result in results]) == 3
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    try:
+        with_factory(factory, main)
+    finally:
+        signal.signal(signal.SIGTERM, before)

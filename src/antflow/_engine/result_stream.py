@@ -16,7 +16,7 @@ from antflow._engine.reorder import Deliver
 from antflow._engine.run import Run
 from antflow._engine.run_handle import RunHandle
 from antflow._engine.signals import check_main_thread, graceful
-from antflow._engine.waiting import outlast
+from antflow._engine.waiting import begin_task, outlast
 
 YIELDED = ("completed", "failed")
 """The outcomes of the items that a stream yields."""
@@ -33,7 +33,8 @@ class ResultStream(Iteration[PipelineResult[T]], Generic[T]):
 
     ``async for result in stream`` gives each result as soon as it is there. If the loop is left
     early, ``async with stream``, ``contextlib.aclosing(stream)`` or `aclose` stop the run at once;
-    a stream that is simply dropped stops its run soon after.
+    a stream that is simply dropped stops its run soon after. Inside the run (in a task, a callback,
+    a display) `aclose` asks for that and returns at once.
 
     ``anext(stream)`` may be cancelled, for example by ``asyncio.wait_for`` or ``asyncio.timeout``,
     and called again: no result is lost, and the run goes on. Several tasks may call it at the same
@@ -79,10 +80,16 @@ class Outcomes:
         self._results = Channel(self._buffer_size)
         handle = self._open_run(self._deliver, self._kept)
         self._run = handle._run
-        self._driver = asyncio.ensure_future(self._drive(handle))
-        self._driver.add_done_callback(self._run_is_over)
+        # Before the driver, which may begin at once, and a display with it that handles them too.
         if self._graceful_signals is not None:
             self._signals.enter_context(graceful(self._run, self._graceful_signals))
+        try:
+            self._driver = begin_task(self._drive(handle), f"antflow {handle.run_id[:4]} stream")
+        except BaseException:  # the user's task factory raised
+            self._signals.close()
+            self._run.cancel()
+            raise
+        self._driver.add_done_callback(self._run_is_over)
 
     def take(self) -> Any:
         if (result := self._results.take()) is not None:
@@ -106,6 +113,8 @@ class Outcomes:
             self._signals.close()
 
     async def left(self) -> None:
+        if self._run.contains_caller:  # the run would wait for it
+            return
         await outlast(self._driver, self._driver.cancel)
         await self._run.wait_until_over()
 

@@ -605,7 +605,11 @@ class Run:
         if self._finishing.done():  # a bell that rang while the run was ending
             worker.close()
             return None
-        return self.create_task(worker, name)
+        try:
+            return self.create_task(worker, name)
+        except BaseException as error:  # why: the user's task factory raised, in a callback
+            self.crash(error, "the task factory")
+            return None
 
     def create_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Start a task that belongs to the run: the run ends when it has ended."""
