@@ -156,6 +156,7 @@ class AsyncExecutor:
         self._slots = _Slots(max_workers)
         self._threads: dict[int, WorkerThread] = {}
         self._calls: dict[asyncio.Task[Outcome], tuple[AsyncFuture[Any], _Call]] = {}
+        self._tries: dict[Any, Any] = {}  # where it may be tried again: task of the try → call's
         self._submitted = 0
         self._is_shut_down = False
 
@@ -433,7 +434,8 @@ class AsyncExecutor:
                     future._cancel(ExecutorShutdownError("cancelled by the executor's shutdown"))
         self._end_threads()
         # A call that shuts down its own executor does not wait for itself.
-        if wait and (others := self._calls.keys() - {asyncio.current_task()}):
+        caller = asyncio.current_task()
+        if wait and (others := self._calls.keys() - {caller, self._tries.get(caller)}):
             await asyncio.wait(others)
 
     def _begin(self, call: _Call) -> AsyncFuture[Any]:
@@ -490,7 +492,22 @@ class AsyncExecutor:
         async with self._slots.one() as worker_id, call.guard:
             call.has_begun = True
             with task_span(worker_id, call.number):
+                if call.retries:
+                    return await self._call_in_own_task(call, worker_id)
                 return await self._call(call, worker_id)
+
+    async def _call_in_own_task(self, call: _Call, worker_id: int) -> Any:
+        """One try of several: a request to cancel that it leaves behind is not one of the call."""
+        work = _result_or_error(partial(self._call, call, worker_id))
+        task = begin_task(work, f"AsyncExecutor try of call {call.number}")
+        self._tries[task] = asyncio.current_task()
+        try:
+            result, error = await task
+        finally:
+            del self._tries[task]
+        if error is not None:
+            raise error
+        return result
 
     async def _call(self, call: _Call, worker_id: int) -> Any:
         if is_async(call.function):
@@ -566,6 +583,16 @@ class _Ahead:
 
     async def left(self) -> None:
         await _abandon(self._ahead)
+
+
+async def _result_or_error(attempt: Callable[[], Awaitable[Any]]) -> Outcome:
+    # A task lets KeyboardInterrupt and SystemExit out into the event loop.
+    try:
+        return await attempt(), None
+    except (asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as error:  # why: it belongs to whoever asks for the result
+        return None, error
 
 
 def _check_call(fn: object, retries: object, retry_delay: object) -> None:
