@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -459,6 +460,26 @@ def test_source_that_cancels_its_task_ends_the_intake_alone(
         run_virtual(lambda: pipeline.run(source()))
     assert pipeline.results is not None
     assert pipeline.results.values() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("scope", ["run", "stage", "worker"])
+def test_resource_may_leave_a_request_to_cancel_while_it_is_entered(scope: Any) -> None:
+    """A client that reaches the second host after a timeout of the first is there."""
+
+    @asynccontextmanager
+    async def client() -> AsyncIterator[str]:
+        await cancel_and_swallow(0)
+        yield "client"
+
+    async def work(item: int, http: str) -> str:
+        return http
+
+    stage = Stage(
+        "Work", 1, [work], task_attempts=1, resources={"http": client}, resource_scope=scope
+    )
+    results = run_virtual(lambda: Pipeline([stage]).run([0]))
+
+    assert results.values() == ["client"]
 
 
 @pytest.mark.parametrize("option", ["timeout", "item_timeout"])
