@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from antflow import Limit, Pipeline, PipelineError, RunResults, Stage, StatusTracker, set_task_status
+from antflow import (
+    Limit,
+    Pipeline,
+    PipelineError,
+    RunResults,
+    Stage,
+    StatusTracker,
+    set_task_status,
+)
 from antflow.testing import run_virtual
 
 tenant: ContextVar[Any] = ContextVar("tenant", default=None)
