@@ -408,6 +408,12 @@ async def raise_cancelled_after_a_request(*_: Any) -> None:
     raise asyncio.CancelledError("its own")
 
 
+def cancel_at_once(*_: Any) -> None:
+    running = asyncio.current_task()
+    assert running is not None
+    running.cancel()
+
+
 async def be_cancelled_by_a_timer(*_: Any) -> None:
     running = asyncio.current_task()
     assert running is not None
@@ -419,6 +425,7 @@ async def be_cancelled_by_a_timer(*_: Any) -> None:
 @pytest.mark.parametrize(
     "callback",
     [
+        cancel_at_once,
         cancel_and_return,
         cancel_itself,
         leave_a_request,
@@ -427,7 +434,7 @@ async def be_cancelled_by_a_timer(*_: Any) -> None:
     ],
 )
 def test_callback_that_cancels_its_task_changes_nothing(
-    callback: Callable[..., Awaitable[Any]], batch: int | None
+    callback: Callable[..., Any], batch: int | None
 ) -> None:
     """Neither an item nor the run notices that, and every callback is called."""
     counts: list[int] = []
