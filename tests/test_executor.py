@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, assert_type
@@ -320,6 +320,47 @@ def test_retries_are_for_ordinary_exceptions(
 
     run_virtual(main)
     assert len(tries) == 1
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_call_whose_client_library_left_a_request_to_cancel_is_tried_again(is_plain: bool) -> None:
+    """A timeout that cancels its task and never takes that back is an error like any other."""
+    counts: list[int] = []
+
+    async def ask(answer: int) -> int:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+        if len(counts) < 3:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+            raise TimeoutError
+        return answer
+
+    async def main() -> int:
+        async with AsyncExecutor(1) as executor:
+            fn: Any = (lambda answer: ask(answer)) if is_plain else ask
+            return await executor.submit(fn, 7, retries=3, retry_delay=1)
+
+    assert run_virtual(main) == 7
+    assert counts == [0, 0, 0]
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_call_that_shuts_down_its_executor_does_not_wait_for_itself(retries: int) -> None:
+    """Also where it may be tried again."""
+
+    async def main() -> str:
+        executor = AsyncExecutor(2)
+
+        async def end() -> str:
+            await executor.shutdown()
+            return "ended"
+
+        return await executor.submit(end, retries=retries).result(timeout=5)
+
+    assert run_virtual(main) == "ended"
 
 
 def test_retries_wait_without_a_worker() -> None:

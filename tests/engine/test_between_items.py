@@ -7,6 +7,7 @@ import gc
 import traceback
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -474,6 +475,12 @@ async def raise_cancelled_after_a_request(*_: Any) -> None:
     raise asyncio.CancelledError("its own")
 
 
+def cancel_at_once(*_: Any) -> None:
+    running = asyncio.current_task()
+    assert running is not None
+    running.cancel()
+
+
 async def be_cancelled_by_a_timer(*_: Any) -> None:
     running = asyncio.current_task()
     assert running is not None
@@ -485,6 +492,7 @@ async def be_cancelled_by_a_timer(*_: Any) -> None:
 @pytest.mark.parametrize(
     "callback",
     [
+        cancel_at_once,
         cancel_and_return,
         cancel_itself,
         leave_a_request,
@@ -493,7 +501,7 @@ async def be_cancelled_by_a_timer(*_: Any) -> None:
     ],
 )
 def test_callback_that_cancels_its_task_changes_nothing(
-    callback: Callable[..., Awaitable[Any]], batch: int | None
+    callback: Callable[..., Any], batch: int | None
 ) -> None:
     """Neither an item nor the run notices that, and every callback is called."""
     counts: list[int] = []
@@ -534,6 +542,26 @@ def test_source_that_cancels_its_task_ends_the_intake_alone(
         run_virtual(lambda: pipeline.run(source()))
     assert pipeline.results is not None
     assert pipeline.results.values() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("scope", ["run", "stage", "worker"])
+def test_resource_may_leave_a_request_to_cancel_while_it_is_entered(scope: Any) -> None:
+    """A client that reaches the second host after a timeout of the first is there."""
+
+    @asynccontextmanager
+    async def client() -> AsyncIterator[str]:
+        await cancel_and_swallow(0)
+        yield "client"
+
+    async def work(item: int, http: str) -> str:
+        return http
+
+    stage = Stage(
+        "Work", 1, [work], task_attempts=1, resources={"http": client}, resource_scope=scope
+    )
+    results = run_virtual(lambda: Pipeline([stage]).run([0]))
+
+    assert results.values() == ["client"]
 
 
 @pytest.mark.parametrize("option", ["timeout", "item_timeout"])

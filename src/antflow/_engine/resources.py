@@ -155,12 +155,10 @@ class Stay:
     # The keeper
 
     async def _keep(self) -> None:
-        keeper = asyncio.current_task()
-        assert keeper is not None
         self._context = copy_context()
         cause: BaseException | None = None
         try:
-            await self._enter_all(keeper)
+            await self._enter_all()
             self._is_entering = False
             self._known.set_result(None)
             await self._is_to_end.wait()
@@ -176,10 +174,12 @@ class Stay:
                 message = "the resources of %s cannot be entered"
                 warn(message, self._name, error=cause)
 
-    async def _enter_all(self, keeper: asyncio.Task[None]) -> None:
+    async def _enter_all(self) -> None:
         for name, factory in self._factories.items():
             await self._enter(name, factory)
-            if keeper.cancelling():  # entering it outlasted that, or swallowed it
+            # Entering it outlasted that, or swallowed it. How often the keeper was asked to cancel
+            # says nothing: a client library may have asked, for a timeout of its own.
+            if self._is_to_end.is_set():
                 raise asyncio.CancelledError
 
     async def _enter(self, name: str, factory: Callable[..., Any]) -> None:

@@ -37,27 +37,31 @@ class CallbackGuard:
 
     def call(self, name: str, function: Callable[..., Any], *args: Any) -> Wait:
         """Call ``function(*args)``; see `antflow._core.ports.Guard.call`."""
+        before = _requests()
+        answer = None
         try:
             answer = function(*args)
-            told = _Told(self, name, answer) if is_awaitable(answer) else None
+            if not is_awaitable(answer):
+                answer = None
         except BaseException as error:  # why: also a group with a CancelledError in it
             if not consists_of(error, FAILURES):
                 raise
             self._count(name, error)
+            answer = None
+        if answer is None and _requests() <= before:
             return None
-        return told
+        return _Told(self, name, answer, before)
 
-    async def finish(self, name: str, answer: Awaitable[Any]) -> None:
+    async def finish(self, name: str, answer: Awaitable[Any] | None, before: int) -> None:
         """Await what a callback returned, and take back the requests to cancel that it leaves.
 
         Cancellation: by the run of the worker that waits here, passed on to the callback.
         """
-        waiter = asyncio.current_task()
-        before = 0 if waiter is None else waiter.cancelling()
         try:
             async with asyncio.timeout(None) as limit:
                 with Alarm(limit, self.timeout, asyncio.get_running_loop()):
-                    await answer
+                    if answer is not None:
+                        await answer
         except Exception as error:
             self._count(name, error)
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
@@ -66,6 +70,7 @@ class CallbackGuard:
             if _is_called_off():
                 raise asyncio.CancelledError from error
             self._count(name, error)
+        waiter = asyncio.current_task()
         if waiter is None or waiter.cancelling() <= before or _is_called_off():
             return
         while waiter.uncancel() > before:
@@ -86,6 +91,15 @@ class CallbackGuard:
             )
 
 
+def _requests() -> int:
+    """How often the running task was asked to cancel."""
+    try:
+        running = asyncio.current_task()
+    except RuntimeError:  # no event loop is running
+        return 0
+    return 0 if running is None else running.cancelling()
+
+
 def _is_called_off() -> bool:
     """Whether the running task is cancelled by whom it obeys, and not by a callback."""
     ask = has_called_off_caller.get()
@@ -96,17 +110,20 @@ def _is_called_off() -> bool:
 
 
 class _Told:
-    """A callback's awaitable: awaited, or closed where nobody is going to wait."""
+    """What is left of a callback: awaited, or closed where nobody is going to wait."""
 
-    __slots__ = ("_answer", "_guard", "_name")
+    __slots__ = ("_answer", "_before", "_guard", "_name")
 
-    def __init__(self, guard: CallbackGuard, name: str, answer: Awaitable[Any]) -> None:
+    def __init__(
+        self, guard: CallbackGuard, name: str, answer: Awaitable[Any] | None, before: int
+    ) -> None:
         self._guard = guard
         self._name = name
         self._answer = answer
+        self._before = before
 
     def __await__(self) -> Generator[Any, Any, None]:
-        return self._guard.finish(self._name, self._answer).__await__()
+        return self._guard.finish(self._name, self._answer, self._before).__await__()
 
     def close(self) -> None:
         discard(self._answer)
