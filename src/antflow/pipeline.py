@@ -747,6 +747,7 @@ class Pipeline(Generic[Taken, Out]):
             run.cancel()
             await run.wait_until_over()
             attach_results(error, handle.results)
+            run.forget_error()
             raise
         finally:
             if poller is not None and polling is not None:

@@ -228,3 +228,37 @@ def test_source_in_a_thread_keeps_no_item() -> None:
             await running
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["run", "stream"])
+@pytest.mark.parametrize("ending", ["timeout", "source"])
+def test_pipeline_keeps_nothing_of_whoever_its_error_came_to(how: str, ending: str) -> None:
+    """The error that a run ended with is not kept, nor are the variables of those who saw it."""
+    seen: list[weakref.ref[Thing]] = []
+
+    def broken() -> Iterator[Thing]:
+        yield Thing(seen)
+        raise OSError
+
+    async def call(pipeline: Pipeline[Any], body: Thing) -> None:
+        items: Any = [1] if ending == "timeout" else broken()
+        timeout = 0.01 if ending == "timeout" else None
+        try:
+            if how == "run":
+                await pipeline.run(items, timeout=timeout)
+            async for _ in pipeline.stream(items, timeout=timeout):
+                pass
+        except OSError:  # a TimeoutError is one
+            return
+        raise AssertionError(f"nothing was raised for {body}")
+
+    async def wait(_: Any) -> None:
+        await asyncio.sleep(3600 if ending == "timeout" else 0)
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 2, [wait])], collect_results=False)
+        await call(pipeline, Thing(seen))
+        assert seen
+        assert await _dead(seen)
+
+    asyncio.run(main())

@@ -454,6 +454,16 @@ class Run:
             if self._supervisor.done():
                 self._close_books()
 
+    def forget_error(self) -> None:
+        """Keep no more of what made it end than its text: it has come out, and is not asked again.
+
+        Its traceback has the frames of all that it came out through, and their variables.
+        """
+        if self.error is not None:
+            self.how_stopped = _stopped_by(self.error)
+            self._is_stopping = True
+            self.error = None
+
     @property
     def is_called_off(self) -> bool:
         """Whether all that belongs to the run is being cancelled, by the run or with its loop."""
@@ -749,7 +759,7 @@ class Run:
         if self.intake.is_closed or (self.intake.has_ended and not self.contains_caller):
             why = self.how_stopped if self._is_stopping else "joined, or its input has ended"
             if self.error is not None:
-                why = f"stopped by {type_name(self.error)}: {safe_str(self.error)}"
+                why = _stopped_by(self.error)
             raise PipelineError(f"this run takes no more items: it was {why}") from self.error
 
     def _sits_at_or_after(self, stage: int) -> bool:
@@ -917,6 +927,10 @@ class Run:
         if self.ledger.in_flight:
             return f"{self.ledger.in_flight} items are still in flight"
         return self.ledger.discrepancy()
+
+
+def _stopped_by(error: BaseException) -> str:
+    return f"stopped by {type_name(error)}: {safe_str(error)}"
 
 
 def _nowhere(_: PipelineResult[Any]) -> None:
