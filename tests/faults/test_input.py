@@ -512,3 +512,28 @@ def test_target_stage() -> None:
         assert pipeline.results.values() == [1, 2]
 
     virtual(main)
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("error", [SystemExit(7), KeyboardInterrupt()], ids=repr)
+def test_source_that_ends_the_program(error: BaseException, is_async: bool, tracked: bool) -> None:
+    """It comes out of `run`, and not of the event loop; what was taken in has an outcome."""
+
+    def source() -> Iterator[int]:
+        yield from range(5)
+        raise error
+
+    async def later() -> AsyncIterator[int]:
+        for item in source():
+            yield item
+
+    async def main() -> None:
+        tracker = StatusTracker(on_status_change=lambda event: None) if tracked else None
+        pipeline = Pipeline([Stage("Work", 2, [lasting(1)])], status_tracker=tracker)
+        with pytest.raises(type(error)):
+            await pipeline.run(later() if is_async else source())
+        assert_balanced(pipeline.get_stats())
+        assert pipeline.get_stats().items_in_flight == 0
+
+    virtual(main)

@@ -111,6 +111,9 @@ class Intake:
         except Exception as error:
             self._run.stop_intake(error)
             return
+        except BaseException as error:  # why: it ends the run, in order; see `Endings.interrupt`
+            self._run.fail(error)
+            return
         if not raws:
             self._run.close_intake()
             return

@@ -721,6 +721,8 @@ class Run:
                 failure = own
             elif not self.intake.has_ended:
                 raise asyncio.CancelledError from error
+        except BaseException as error:  # why: it ends the run, in order; see `Endings.interrupt`
+            self.fail(error)
         finally:
             if not self._has_called_off_caller():
                 await absorb_requests()
