@@ -15,15 +15,15 @@ KNOW_THEIR_LENGTH = (list, tuple, range, set, frozenset, deque)
 """Types whose length is at hand. A subclass may count in its own way, so it is not one of them."""
 
 
-def check_items(items: object) -> None:
-    """Refuse what is no collection of items, or most likely not the one that was meant."""
+def check_items(items: object, name: str = "items") -> None:
+    """Refuse an argument that does not give items, or hardly those that were meant."""
     if isinstance(items, (str, bytes, bytearray, Mapping)):
         what = "keys" if isinstance(items, Mapping) else "characters"
         raise refusal(
-            TypeError, "items", items, f"would be taken apart into its {what}; wrap it in a list"
+            TypeError, name, items, f"would be taken apart into its {what}; wrap it in a list"
         )
     if not isinstance(items, (Iterable, AsyncIterable)) and not hasattr(items, "__getitem__"):
-        raise refusal(TypeError, "items", items, "must be an iterable or an async iterable")
+        raise refusal(TypeError, name, items, "must be an iterable or an async iterable")
 
 
 def expected_count(

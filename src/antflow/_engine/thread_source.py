@@ -85,7 +85,7 @@ def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[
     if isinstance(source, AsyncIterable) or (function is not None and _gives_async(function)):
         raise refusal(TypeError, "source", source, "is async and needs no thread")
     if function is None:
-        check_items(source)
+        check_items(source, "source")
         if isinstance(source, Sized):
             return SizedThreadSource(cast("Iterable[A]", source))
         return ThreadSource(source)
