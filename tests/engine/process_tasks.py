@@ -222,14 +222,14 @@ class HidesMessage(ExceptionGroup[Exception]):
     """A group that says nothing of itself."""
 
     @property
-    def message(self) -> str:  # type: ignore[misc]
+    def message(self) -> str:
         raise RuntimeError("no")
 
 
 class Unbound:
     """As the proxies of web frameworks are, outside a request."""
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         raise RuntimeError("outside of a request")
 
