@@ -164,6 +164,40 @@ def test_repr_of_results_whatever_errors_they_have(name: str) -> None:
     assert "value=..., sequence_id=2" in repr(plain)
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_tracker_is_pickled_and_copied_whatever_errors_it_keeps(name: str) -> None:
+    """So can its history, of one item as of another."""
+
+    async def task(value: Any) -> Any:
+        raise KINDS[name]()
+
+    tracker = StatusTracker()
+    stage = Stage("A", 1, [task], task_attempts=1)
+    run_virtual(Pipeline([stage], status_tracker=tracker).run([{"id": ("a", 1)}]))
+    event = tracker.get_status(("a", 1))
+    assert event is not None
+    for again in [pickle.loads(pickle.dumps(tracker)), copy.deepcopy(tracker)]:
+        found = again.get_status(("a", 1))
+        assert (found.status, found.metadata["error"]) == ("failed", event.metadata["error"])
+    assert found.metadata["exception"] is event.metadata["exception"]
+
+
+def test_pickled_tracker_finds_an_item_in_another_interpreter() -> None:
+    """Also one whose id has another hash there."""
+
+    async def task(value: Any) -> Any:
+        return value
+
+    tracker = StatusTracker()
+    run_virtual(Pipeline([Stage("A", 1, [task])], status_tracker=tracker).run([{"id": ("a", "b")}]))
+    program = "import pickle, sys; tracker = pickle.load(sys.stdin.buffer); "
+    program += "print(tracker.get_status(('a', 'b')).status)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=pickle.dumps(tracker), capture_output=True, cwd="/"
+    )
+    assert done.stdout.decode().strip() == "completed", done.stderr.decode()
+
+
 def test_stand_in_says_what_the_error_was() -> None:
     """It has the name, the text and the traceback of the original, and is a `StandInError`."""
     error = pickle.loads(pickle.dumps(results_with(local_error()))).failed[0].error

@@ -163,6 +163,9 @@ class Key:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Key, (self.item_id,)  # in another process its hash may be another one
+
     def __eq__(self, other: object) -> bool:
         theirs = id_of(other)
         return self.item_id is theirs or asked(_are_equal, self.item_id, theirs, instead=False)

@@ -14,10 +14,12 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from math import isnan, nan
-from typing import Any
+from typing import Any, Self
 
 from antflow._core.envelope import Envelope
+from antflow._core.error_copies import packed, unpacked
 from antflow._core.events import STATUSES, StatusEvent, StatusType
 from antflow._core.failures import FailureBook
 from antflow._core.foreign import id_of, key_of
@@ -63,6 +65,28 @@ class RunHistory:
             Kind.RETRYING | QUIET if stage in quiet else int(Kind.RETRYING)
             for stage in range(len(facts.stage_names))
         ]
+
+    # Errors go into a pickle as those of results do, and into a deep copy as they are.
+
+    def __getstate__(self) -> dict[str, Any]:
+        details = {
+            n: (None if error is None else packed(error), count)
+            for n, (error, count) in self._details.items()
+        }
+        return vars(self) | {"_details": details}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        details: dict[int, Any] = {
+            n: (None if parcel is None else unpacked(parcel), count)
+            for n, (parcel, count) in state["_details"].items()
+        }
+        vars(self).update(state | {"_details": details})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copy = memo[id(self)] = object.__new__(type(self))
+        vars(copy).update(deepcopy(vars(self) | {"_details": None}, memo))
+        copy._details = dict(self._details)
+        return copy
 
     # Writing: called for every item, so kept short
 

@@ -157,7 +157,7 @@ class _Tamer:
             return self._contents(value)
         except ENDS_THE_PROGRAM:
             raise
-        except BaseException:  # also RecursionError, and a CancelledError of its own
+        except BaseException:  # why: RecursionError, a CancelledError of the value's own
             return self._by_repr(value)
         finally:
             self._inside.discard(id(value))
