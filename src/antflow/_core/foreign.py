@@ -89,13 +89,13 @@ def type_name(value: object) -> str:
     return str.__str__(_name_of(type(value)))
 
 
-def number(value: object) -> int | float | None:
-    """A number as a plain ``int`` or ``float``; ``None`` for ``bool`` and anything else."""
+def number(value: Any) -> int | float | None:
+    """A number as a plain ``int`` or ``float``; ``None`` for ``bool`` and all else."""
     if issubclass(type(value), bool):
         return None
     if issubclass(type(value), int):
-        return int.__int__(value)  # type: ignore[arg-type]
-    return float.__float__(value) if issubclass(type(value), float) else None  # type: ignore[arg-type]
+        return int.__int__(value)
+    return float.__float__(value) if issubclass(type(value), float) else None
 
 
 # Errors

@@ -43,7 +43,8 @@ class Portable:
     @recursive_repr()
     def __repr__(self) -> str:
         # As dataclasses have it, but what cannot be shown costs its own field.
-        names: Any = fields(self)  # type: ignore[arg-type] # only its subclasses are dataclasses
+        itself: Any = self  # only its subclasses are dataclasses
+        names = fields(itself)
         values = ((each.name, getattr(self, each.name, None)) for each in names)
         shown = ", ".join(f"{name}={safe_repr(value, sys.maxsize)}" for name, value in values)
         return f"{type(self).__qualname__}({shown})"

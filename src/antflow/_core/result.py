@@ -95,7 +95,7 @@ class PipelineResult(Route, Portable, Generic[T]):
 class ItemsFailed(ExceptionGroup[Exception]):
     """The errors of all items that failed. It can be pickled, whatever errors it holds."""
 
-    def derive(self, excs: Sequence[Exception], /) -> ItemsFailed:  # type: ignore[override]
+    def derive(self, excs: Sequence[Any], /) -> Any:
         """A group of some of the errors, as ``except*`` makes it."""
         return ItemsFailed(self.message, excs)
 
