@@ -504,6 +504,23 @@ def test_stream_that_is_closed_from_inside_its_run(place: str) -> None:
     run_virtual(main)
 
 
+def test_closing_in_another_event_loop_is_refused_and_changes_nothing() -> None:
+    """Who reads the stream in its own event loop gets all the results."""
+
+    async def elsewhere(stream: Any) -> None:
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await stream.aclose()
+
+    async def main() -> None:
+        stream = Pipeline([Stage("A", 2, [Calls()])]).stream(range(50), buffer_size=1)
+        await anext(stream)
+        await asyncio.to_thread(lambda: asyncio.run(elsewhere(stream)))
+        async with asyncio.timeout(10):
+            assert len([result async for result in stream]) == 49
+
+    asyncio.run(main())
+
+
 def test_call_that_closes_the_iteration_it_belongs_to() -> None:
     """It does not wait for itself, neither when it is at work nor when it is cancelled."""
 

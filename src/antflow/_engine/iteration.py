@@ -114,10 +114,12 @@ class Iteration(AsyncIterator[T_co]):
         Cancellation: the work is stopped all the same, and waited for if it could leave something
         behind.
         """
+        is_under_way = self._loop is not None and not self._loop.is_closed()
+        if is_under_way:
+            self._check_loop()
         self._is_over = True
         self._error = None
-        if self._loop is not None and not self._loop.is_closed():
-            self._check_loop()
+        if is_under_way:
             self._steps.leave()
             await self._steps.left()
 
