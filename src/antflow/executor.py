@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
@@ -442,7 +442,7 @@ class AsyncExecutor:
         self._enter_loop()
         future: AsyncFuture[Any] = AsyncFuture(call.number)
         self._submitted += 1
-        task = begin_task(self._run(call), f"AsyncExecutor call {future.sequence_id}")
+        task = begin_task(self._run(call, future), f"AsyncExecutor call {future.sequence_id}")
         future._task = task
         self._calls[task] = (future, call)
         task.add_done_callback(self._ended)
@@ -462,13 +462,11 @@ class AsyncExecutor:
             self._leave_threads()
             self._calls.clear()
 
-    async def _run(self, call: _Call) -> Outcome:
+    async def _run(self, call: _Call, future: AsyncFuture[Any]) -> Outcome:
         """Try a call as often as it may be; its slot is held only during a try.
 
         Cancellation: passed on to the function. What it makes of that is dropped.
         """
-        running = cast("asyncio.Task[Outcome]", asyncio.current_task())
-        future = self._calls[running][0]
         delay = call.retry_delay
         for tries_left in range(call.retries, -1, -1):
             try:
