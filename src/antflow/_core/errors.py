@@ -140,7 +140,7 @@ class RetryAfter(AntFlowError, RuntimeError):
     @named_options
     def __init__(self, seconds: HoldTime, message: str = "", *, now: float | None = None) -> None:
         _check_now(now)
-        self.seconds = hold_seconds(ValueError, "seconds", seconds, now)
+        self.seconds: float = hold_seconds(ValueError, "seconds", seconds, now)
         if not isinstance(message, str):
             raise refusal(TypeError, "message", message, "must be a string")
         super().__init__(self.seconds, message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from antflow._core.portable import Portable
 
@@ -35,8 +35,8 @@ class StatusEvent(Portable):
         run_id: The run it belongs to.
     """
 
-    FOREIGN = ("item_id",)
-    ERRORS = ("metadata",)
+    FOREIGN: ClassVar[tuple[str, ...]] = ("item_id",)
+    ERRORS: ClassVar[tuple[str, ...]] = ("metadata",)
 
     item_id: Any
     stage: str | None
@@ -70,8 +70,8 @@ class TaskEvent(Portable):
         run_id: The run it belongs to.
     """
 
-    FOREIGN = ("item_id",)
-    ERRORS = ("error",)
+    FOREIGN: ClassVar[tuple[str, ...]] = ("item_id",)
+    ERRORS: ClassVar[tuple[str, ...]] = ("error",)
 
     item_id: Any
     stage: str

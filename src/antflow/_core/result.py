@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from signal import Signals
-from typing import Any, Generic, Literal
+from typing import Any, ClassVar, Generic, Literal
 
 from antflow._core.error_copies import Parcel, packed, unpacked
 from antflow._core.errors import AntFlowError, ItemCancelled
@@ -65,9 +65,9 @@ class PipelineResult(Route, Portable, Generic[T]):
     original, and every value that cannot be copied.
     """
 
-    FOREIGN = ("id", "value", "metadata", "input")
-    ERRORS = ("error",)
-    MORE = ("branch", "children", "ending")
+    FOREIGN: ClassVar[tuple[str, ...]] = ("id", "value", "metadata", "input")
+    ERRORS: ClassVar[tuple[str, ...]] = ("error",)
+    MORE: ClassVar[tuple[str, ...]] = ("branch", "children", "ending")
 
     id: Any
     value: T

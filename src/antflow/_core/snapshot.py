@@ -7,7 +7,7 @@ and workers, never with the number of items.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from antflow._core.durations import Durations
 from antflow._core.ledger import WaitReason
@@ -43,7 +43,7 @@ class WorkerState(Portable):
         attempt: Which try of the item this is, from 1; 0 while it has none.
     """
 
-    FOREIGN = ("current_item_id",)
+    FOREIGN: ClassVar[tuple[str, ...]] = ("current_item_id",)
 
     worker_name: str
     stage: str
@@ -215,7 +215,7 @@ class FailedItem(Portable):
         timestamp: When, in Unix seconds.
     """
 
-    FOREIGN = ("item_id",)
+    FOREIGN: ClassVar[tuple[str, ...]] = ("item_id",)
 
     item_id: Any
     error: str
@@ -268,7 +268,7 @@ class LoopStall(Portable):
         line: The line of source there: ``"time.sleep(1)"``; "" if it could not be read.
     """
 
-    FOREIGN = ("item_id",)
+    FOREIGN: ClassVar[tuple[str, ...]] = ("item_id",)
 
     seconds: float
     timestamp: float
