@@ -74,7 +74,7 @@ class Portable:
 
 
 def _values_of(value: Any) -> dict[str, Any]:
-    names = (*value.__dataclass_fields__, *value.MORE)
+    names = [*(each.name for each in fields(value)), *value.MORE]
     values = {name: getattr(value, name) for name in names if hasattr(value, name)}
     return values | getattr(value, "__dict__", {})  # of a subclass
 
