@@ -120,7 +120,7 @@ def members_of(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException,
 
 
 def message_of(group: BaseExceptionGroup[BaseException]) -> str:
-    """What a group was given as its message."""
+    """A group's own message."""
     return str.__str__(_message_of(group))
 
 

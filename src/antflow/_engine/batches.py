@@ -184,7 +184,7 @@ class Batches:
                 self._stage.endings.will_try_again(envelope, answer, worker.task or "")
 
     async def _answers(self, group: Sequence[Envelope], worker: WorkerBook) -> list[Answer]:
-        """What becomes of each item; where a batch has failed for good, of an item tried alone."""
+        """The answer for each item; after a batch has failed for good, that of a try alone."""
         answers: dict[Envelope, Answer] = {}
         endings = self._stage.endings
         try:

@@ -1,4 +1,4 @@
-"""What is around the user's code: context managers made of generators, and context variables.
+"""Context managers made of generators, and contexts, around the user's code.
 
 The context managers of `contextlib` set attributes of the exception that passes through. A frozen
 dataclass refuses that, and then another exception comes out. These never do, and swallow nothing.

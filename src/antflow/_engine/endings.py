@@ -401,7 +401,7 @@ class Endings:
             discard(wait)
             raise
         with self._run.delivery():
-            await self._hear_out(worker, wait)
+            await self._room(worker, wait)
             if callback is not None:
                 label = f"{name} of stage {self._stage.name}"
                 told = self._run.guard.call(label, _call_back, callback, envelope, subject, value)

@@ -408,5 +408,5 @@ def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any], Any, Exception | No
     except Exception as error:
         return raw, {}, None, trimmed(error)
     except (asyncio.CancelledError, BaseExceptionGroup) as error:
-        # Its own: nobody can cancel a call that never awaits.
+        # Its own: a call that never awaits cannot be cancelled.
         return raw, {}, None, trimmed(failure_of(error, "intake"))

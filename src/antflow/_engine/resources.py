@@ -31,7 +31,7 @@ LEAVE_SECONDS = 30.0
 """How long leaving one context manager may take, before it is cancelled."""
 
 FAILURES = (Exception, asyncio.CancelledError)
-"""What says nothing about the program, alone or in a group."""
+"""Errors that do not end the program, alone or in a group."""
 
 CreateTask = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 InThread = Callable[[Callable[[], Any]], "asyncio.Future[Outcome]"]

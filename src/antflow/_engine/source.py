@@ -87,7 +87,7 @@ class IterableSource:
         except Exception as error:
             self._error = error
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
-            # Its own: nobody can cancel a call that never awaits.
+            # Its own: a call that never awaits cannot be cancelled.
             self._error = source_failure(error)
         if self._error is not None and not taken:
             raise self._error
