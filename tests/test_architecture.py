@@ -23,12 +23,19 @@ SOURCE = Path(__file__).parents[1] / "src" / "antflow"
 # A layer is a folder; "" is the modules directly under antflow, the assembler and the public names.
 # A layer may import itself and what its row names, nothing else of antflow.
 LAYERS: dict[str, set[str]] = {
-    "": {"cli", "display", "sinks", "durable", "testing", "_monitor", "_engine", "_core"},
+    "": {
+        "cli",
+        "executor",
+        "display",
+        "testing",
+        "_monitor",
+        "_engine",
+        "_core",
+    },
     "cli": {"", "display", "_monitor", "_core"},
+    "executor": {"", "_engine", "_core"},
     "testing": {"_monitor", "_core"},
     "display": {"_monitor", "_core"},
-    "sinks": {"_core"},
-    "durable": {"_core"},
     "_monitor": {"_core"},
     "_engine": {"_core"},
     "_core": set(),
@@ -41,7 +48,7 @@ NOT_IN_LAYER: dict[str, set[str]] = {
 
 # Other packages: the files that may import them. What is optional may be imported by one file only.
 THIRD_PARTY: dict[str, list[str]] = {
-    "click": ["cli/*", "demo*"],
+    "click": ["cli/*"],
     "a name computed at run time": ["cli/target.py"],  # the user says what to import
     "rich": ["display/*"],
     "opentelemetry": ["telemetry.py"],
@@ -107,7 +114,7 @@ MEETS_FOREIGN = {
     *("_core/error_copies.py", "_engine/attempt.py", "_engine/batches.py", "_engine/calls.py"),
     *("_engine/endings.py", "_engine/expansion.py", "_engine/intake.py", "_engine/recorder.py"),
     *("_engine/run.py", "_engine/runners.py", "_engine/verdicts.py", "_engine/worker.py"),
-    *("_monitor/bus.py", "_monitor/history.py", "_monitor/tracker.py", "_monitor/poller.py"),
+    *("_monitor/callbacks.py", "_monitor/history.py", "_monitor/tracker.py", "_monitor/poller.py"),
 }
 
 
@@ -407,13 +414,13 @@ def test_tests_say_what_they_promise() -> None:
 def plant(tmp_path: Path, **files: str) -> Path:
     """Makes a package ``antflow`` with these files; ``__`` in a key stands for the slash."""
     root = tmp_path / "antflow"
-    for folder in ["_core", "_engine", "_monitor", "display", "sinks", "durable"]:
+    for folder in ["_core", "_engine", "_monitor", "display", "testing"]:
         (root / folder).mkdir(parents=True)
         (root / folder / "__init__.py").touch()
     (root / "__init__.py").touch()
     for key, text in files.items():
         path = root / f"{key.replace('__', '/')}.py"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return root
 
@@ -428,13 +435,16 @@ def test_folders_when_one_is_unknown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("display/bar", "from antflow._monitor.bus import Bus\nfrom antflow._core import errors"),
+        (
+            "display/bar",
+            "from antflow._monitor.bus import Bus\nfrom antflow._core import errors",
+        ),
         ("display/bar", "from rich.text import Text\nfrom . import base\nfrom .base import Base"),
         ("_engine/run", "import asyncio\nfrom antflow._core.events import StatusEvent"),
         ("pipeline", "from antflow._engine.run import Run\nfrom antflow.display import base"),
         ("pipeline", "import importlib\nimportlib.import_module(name)"),
         ("cli/run", "import click\nfrom antflow import pipeline\nfrom antflow._core import errors"),
-        ("demo_full", "import click"),
+        ("cli/demo/inner", "import click"),
     ],
 )
 def test_imports_when_they_point_down(tmp_path: Path, path: str, text: str) -> None:
@@ -452,7 +462,11 @@ def test_imports_when_they_point_down(tmp_path: Path, path: str, text: str) -> N
         ("_core/bad", "from .. import pipeline", "antflow.pipeline"),
         ("_core/bad", "from ..display.base import Base", "antflow.display.base"),
         ("_core/inner/bad", "from ..._engine import run", "antflow._engine"),
-        ("_core/bad", "if TYPE_CHECKING:\n    import antflow._monitor.bus", "antflow._monitor.bus"),
+        (
+            "_core/bad",
+            "if TYPE_CHECKING:\n    import antflow._monitor.bus",
+            "antflow._monitor.bus",
+        ),
         ("_core/bad", "def f():\n    import asyncio.locks", "asyncio.locks"),
         ("_core/bad", "from time import monotonic", "time"),
         ("_engine/bad", "from antflow._monitor import bus", "antflow._monitor"),
@@ -462,9 +476,8 @@ def test_imports_when_they_point_down(tmp_path: Path, path: str, text: str) -> N
         ("_monitor/bad", "from antflow._engine import run", "antflow._engine"),
         ("_monitor/bad", "import rich", "rich"),
         ("display/bad", "from antflow._engine import run", "antflow._engine"),
-        ("display/bad", "from antflow.sinks import file", "antflow.sinks"),
-        ("sinks/bad", "from antflow.durable import journal", "antflow.durable"),
-        ("durable/bad", "from antflow._monitor import bus", "antflow._monitor"),
+        ("display/bad", "from antflow.testing import loop", "antflow.testing"),
+        ("testing/bad", "from antflow.display import base", "antflow.display"),
         ("web/bad", "from antflow._core import events", "antflow._core"),
         ("display/bad", "import click", "click"),
         ("pipeline", "from rich.text import Text", "rich.text"),

@@ -17,8 +17,16 @@ from typing import Any
 
 import pytest
 
-from antflow import DashboardProtocol, DashboardSnapshot, ErrorSummary, PipelineResult, demo
-from antflow.demo import DATABASE_NAME, LOG_NAME, OWN_FILES, Database, Outcome, run_demo
+from antflow import DashboardProtocol, DashboardSnapshot, ErrorSummary, PipelineResult
+from antflow.cli.demo import library_scan as demo
+from antflow.cli.demo.library_scan import (
+    DATABASE_NAME,
+    LOG_NAME,
+    OWN_FILES,
+    Database,
+    Outcome,
+    run_demo,
+)
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 BROKEN = {

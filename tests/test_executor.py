@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 
 import pytest
 
-import antflow.executor
+import antflow.executor.executor
 from antflow.exceptions import AntFlowError, ExecutorShutdownError
 from antflow.executor import AsyncExecutor, AsyncFuture, WaitStrategy
 from antflow.testing import Calls, FailTimes, Gate, cancel_at_every_step, run_virtual
@@ -1329,7 +1329,7 @@ def test_executor_in_a_real_event_loop() -> None:
 
 def test_example_of_the_docstring() -> None:
     """The example in the docstring is true."""
-    results = doctest.testmod(antflow.executor)
+    results = doctest.testmod(antflow.executor.executor)
     assert results.attempted
     assert not results.failed
 

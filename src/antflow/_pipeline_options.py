@@ -21,8 +21,8 @@ from antflow._core.stage import Stage, frozen_copy
 from antflow._core.stage_checks import is_generator
 from antflow._core.text import safe_repr
 from antflow._engine.calls import is_async
+from antflow._engine.children.processes import check_picklable
 from antflow._engine.intake import Duplicates
-from antflow._engine.processes import check_picklable
 from antflow._monitor.tracker import StatusTracker
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]

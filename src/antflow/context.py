@@ -1,7 +1,7 @@
 """What a running task can ask for, and say."""
 
-from antflow._engine.call_limits import call_rate_has_capacity, concurrency_limit, rate_limit
 from antflow._engine.current import CurrentItem, current_batch, current_item, set_task_status
+from antflow._engine.limits.call_limits import call_rate_has_capacity, concurrency_limit, rate_limit
 
 __all__ = [
     "CurrentItem",

@@ -66,7 +66,7 @@ from antflow._engine.run import Run, take_snapshot
 from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._engine.waiting import outlast
-from antflow._monitor.bus import CallbackGuard
+from antflow._monitor.callbacks import CallbackGuard
 from antflow._monitor.fan_out import fan_out
 from antflow._monitor.poller import Poller
 from antflow._monitor.tracker import StatusTracker

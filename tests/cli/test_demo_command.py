@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from antflow import Pipeline, demo
-from antflow.demo import DATABASE_NAME, LIBRARY, LOG_NAME, OWN_FILES
+from antflow import Pipeline
+from antflow.cli.demo import library_scan as demo
+from antflow.cli.demo.library_scan import DATABASE_NAME, LIBRARY, LOG_NAME, OWN_FILES
 from tests.cli.running import antflow, command, environment, errors_of
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import pytest
 
 from antflow import Pipeline, Stage
 from antflow.cli import lines as lines_module
-from antflow.cli.errors import Refusal
-from antflow.cli.items import Format, ItemSource, format_of
+from antflow.cli.item_lines import Format, ItemSource, format_of
 from antflow.cli.lines import CHUNK_BYTES, BadLine, InputFile
+from antflow.cli.refusals import Refusal
 
 
 async def keep(value: Any) -> Any:

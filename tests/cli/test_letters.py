@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antflow import PipelineResult
-from antflow.cli.items import parse_json
+from antflow.cli.item_lines import parse_json
 from antflow.cli.letters import (
     LETTER_KEYS,
     MOST_LEVELS,

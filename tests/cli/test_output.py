@@ -11,9 +11,9 @@ import pytest
 
 from antflow import Pipeline, Stage
 from antflow.cli import output as output_module
-from antflow.cli.errors import RunFailed
 from antflow.cli.output import JsonLines, end_all
-from antflow.cli.run import Job, stream
+from antflow.cli.refusals import RunFailed
+from antflow.cli.run_command import Job, stream
 from antflow.cli.threads import in_daemon_thread
 
 

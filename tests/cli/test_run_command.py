@@ -14,8 +14,8 @@ import pytest
 
 from antflow import Pipeline, Stage
 from antflow._monitor import bottleneck
-from antflow.cli.errors import Refusal
-from antflow.cli.run import set_workers
+from antflow.cli.refusals import Refusal
+from antflow.cli.run_command import set_workers
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
 
 

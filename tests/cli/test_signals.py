@@ -36,7 +36,7 @@ async def wait(text):
 pipeline = Pipeline([Stage("Wait", 2, [wait], task_attempts=1)])
 """
 QUIET = ("--dashboard", "none")
-HASTY = "import antflow.cli.run; antflow.cli.run.PATIENCE = 0.2\n"
+HASTY = "import antflow.cli.run_command; antflow.cli.run_command.PATIENCE = 0.2\n"
 """Gives the last lines less time."""
 
 

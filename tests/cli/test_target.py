@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from antflow.cli.errors import Refusal
+from antflow.cli.refusals import Refusal
 from antflow.cli.target import find_pipeline
 from tests.cli.running import antflow, errors_of
 

@@ -22,7 +22,7 @@ from antflow._core.snapshot import RunState
 from antflow._monitor.view import Viewer
 from antflow.display import BaseDashboard, create
 from antflow.display.canvas import Canvas
-from antflow.display.failures import error_table
+from antflow.display.failure_lines import error_table
 from antflow.display.layout import Wish, share
 from antflow.display.picture import svg
 from antflow.display.tables import GAUGE_CELLS

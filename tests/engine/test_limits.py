@@ -14,7 +14,7 @@ import pytest
 
 from antflow._core.errors import PipelineError
 from antflow._core.limit import Limit, LimitStatistics, current_permit
-from antflow._engine.limits import Admission, Permit
+from antflow._engine.limits.permits import Admission, Permit
 from antflow.testing import Stalled, VirtualLoop, cancel_at_every_step, run_virtual
 
 Start = tuple[str, float]

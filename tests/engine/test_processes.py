@@ -25,9 +25,9 @@ import antflow
 from antflow import Pipeline, Stage
 from antflow._core.error_copies import OriginalTraceback
 from antflow._core.errors import WorkerLostError
-from antflow._engine import child as child_module
-from antflow._engine.child import ProcessorTime
-from antflow._engine.processes import MOST_LOST, ProcessSeat, check_picklable
+from antflow._engine.children import child as child_module
+from antflow._engine.children.child import ProcessorTime
+from antflow._engine.children.processes import MOST_LOST, ProcessSeat, check_picklable
 from antflow.testing import Calls
 
 from . import process_tasks as tasks
@@ -654,9 +654,9 @@ import asyncio, os, sys
 from functools import partial
 from pathlib import Path
 from antflow import PipelineError
-from antflow._engine import processes
-from antflow._engine.child import ProcessorTime
-from antflow._engine.processes import ProcessSeat, check_picklable
+from antflow._engine.children import processes
+from antflow._engine.children.child import ProcessorTime
+from antflow._engine.children.processes import ProcessSeat, check_picklable
 from tests.engine import process_tasks as tasks
 
 file = Path(os.environ["FILE"])

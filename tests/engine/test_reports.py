@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from antflow._engine import child_main
-from antflow._engine.child_main import NOTHING, Report, Reports
+from antflow._engine.children import child_main
+from antflow._engine.children.child_main import NOTHING, Report, Reports
 
 
 class SlowConnection:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from antflow import LoopHealth, Pipeline, Stage
-from antflow._engine import heartbeat as heartbeats
-from antflow._engine.watchdog import Watchdog, watchdog
-from antflow._engine.whereabouts import stack_of
+from antflow._engine.loop_health import heartbeat as heartbeats
+from antflow._engine.loop_health.watchdog import Watchdog, watchdog
+from antflow._engine.loop_health.whereabouts import stack_of
 from tests.engine.blocking import (
     BLOCK,
     LOOPS,

@@ -13,7 +13,7 @@ import pytest
 
 from antflow import Pipeline, Stage
 from antflow._core.ledger import WorkerBook
-from antflow._engine.whereabouts import Place, Sight, agreed
+from antflow._engine.loop_health.whereabouts import Place, Sight, agreed
 from tests.engine.blocking import (
     BLOCK,
     Run,
@@ -108,7 +108,7 @@ def test_glances_while_garbage_is_collected_and_threads_come_and_go() -> None:
     done = run_program(
         """
         import asyncio, gc, threading, time
-        from antflow._engine.whereabouts import Footing, glance
+        from antflow._engine.loop_health.whereabouts import Footing, glance
 
         class Garbage:
             def __init__(self):

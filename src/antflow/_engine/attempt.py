@@ -20,7 +20,7 @@ from antflow._core.waits import Wait
 from antflow._engine.calls import Call, calls_of
 from antflow._engine.contexts import around
 from antflow._engine.expansion import is_drop
-from antflow._engine.limits import Admission
+from antflow._engine.limits.permits import Admission
 from antflow._engine.time_limit import time_limit
 
 if TYPE_CHECKING:

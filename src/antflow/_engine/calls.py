@@ -19,7 +19,7 @@ from antflow._core.stage import TaskFunc, attempt_timeout, task_name
 from antflow._core.stage_checks import is_generator
 from antflow._engine.current import seat_here
 from antflow._engine.expansion import expand
-from antflow._engine.limits import Admission, held_by_limit
+from antflow._engine.limits.permits import Admission, held_by_limit
 from antflow._engine.time_limit import time_limit
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
 from antflow._core.waits import Wait, discard
 from antflow._engine.attempt import Answer, group_failure
 from antflow._engine.expansion import Expanded, is_drop
-from antflow._engine.limits import slots_given_back
+from antflow._engine.limits.permits import slots_given_back
 from antflow._engine.tracebacks import call_apart, trimmed
 from antflow._engine.verdicts import Judge, Verdict
 

@@ -26,7 +26,7 @@ from antflow._core.foreign import attribute, is_a
 from antflow._core.ledger import WorkerBook
 from antflow._core.text import safe_repr
 from antflow._engine.current import seat_here
-from antflow._engine.limits import slots_given_back
+from antflow._engine.limits.permits import slots_given_back
 from antflow._engine.source import IterableSource
 from antflow._engine.time_limit import time_limit
 from antflow._engine.worker_thread import take_over

@@ -60,8 +60,8 @@ from antflow._engine.clock import LoopTimers
 from antflow._engine.contexts import plainly_around
 from antflow._engine.current import current_run, current_seat
 from antflow._engine.intake import Duplicates, Intake
-from antflow._engine.limits import slots_given_back
-from antflow._engine.loop_watch import LoopWatch
+from antflow._engine.limits.permits import slots_given_back
+from antflow._engine.loop_health.loop_watch import LoopWatch
 from antflow._engine.recorder import Listeners, Recorder
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources

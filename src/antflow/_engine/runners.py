@@ -13,10 +13,10 @@ from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import TaskFunc
-from antflow._engine.child import NoChild, ProcessorTime
-from antflow._engine.child_main import refuse_unguarded
+from antflow._engine.children.child import NoChild, ProcessorTime
+from antflow._engine.children.child_main import refuse_unguarded
+from antflow._engine.children.processes import ProcessSeat
 from antflow._engine.current import seat_here
-from antflow._engine.processes import ProcessSeat
 from antflow._engine.tracebacks import call_apart
 from antflow._engine.worker_thread import Outcome, WorkerThread, take_over
 

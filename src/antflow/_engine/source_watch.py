@@ -15,7 +15,7 @@ from antflow._core.foreign import is_a
 from antflow._core.log import warn
 from antflow._core.text import clean
 from antflow._engine.clock import LoopTimers
-from antflow._engine.whereabouts import Place
+from antflow._engine.loop_health.whereabouts import Place
 
 T = TypeVar("T")
 

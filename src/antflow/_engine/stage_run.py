@@ -13,13 +13,13 @@ from antflow._core.readings import StageGauge
 from antflow._core.stage import Stage, capacity, lowest_concurrency, most_retries_waiting
 from antflow._engine.attempt import Answer, Attempt, failure_of
 from antflow._engine.batches import Batches
-from antflow._engine.call_limits import CallLimits
 from antflow._engine.calls import Call, is_async
 from antflow._engine.channel import Channel
 from antflow._engine.contexts import plainly_around
 from antflow._engine.current import current_seat
 from antflow._engine.endings import Endings
-from antflow._engine.limits import Admission
+from antflow._engine.limits.call_limits import CallLimits
+from antflow._engine.limits.permits import Admission
 from antflow._engine.recorder import Recorder
 from antflow._engine.resources import Resources
 from antflow._engine.retries import RetryHeap

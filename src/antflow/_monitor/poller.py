@@ -17,7 +17,7 @@ from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.ports import SnapshotSource
 from antflow._core.result import RunResults
-from antflow._monitor.bus import FAILURES
+from antflow._monitor.callbacks import FAILURES
 
 LONGEST_CALL = 5.0
 """Seconds one call of an async method of a display may take."""

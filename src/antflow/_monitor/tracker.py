@@ -17,7 +17,7 @@ from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary, FailedItem
 from antflow._core.transition import Kind
 from antflow._core.waits import Wait, discard
-from antflow._monitor.bus import CallbackGuard
+from antflow._monitor.callbacks import CallbackGuard
 from antflow._monitor.history import NO_WORKER, RunHistory, make_event, status_events
 
 StatusCallback = Callable[[StatusEvent], Any]

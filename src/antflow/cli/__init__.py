@@ -10,8 +10,9 @@ from typing import Any, TextIO
 import click
 
 from antflow import __version__
-from antflow.cli import check, completion, demo, doctor, run
-from antflow.cli.errors import INTERRUPTED, NOBODY_READS
+from antflow.cli import check, completion, doctor, run_command
+from antflow.cli.demo import command as demo
+from antflow.cli.refusals import INTERRUPTED, NOBODY_READS
 
 __all__ = ["main"]
 
@@ -63,5 +64,5 @@ def main() -> None:
     """Staged asyncio pipelines you can watch and follow."""
 
 
-for _module in (run, check, demo, doctor, completion):
+for _module in (run_command, check, demo, doctor, completion):
     main.add_command(_module.command)

@@ -12,9 +12,9 @@ import click
 from antflow import Pipeline, Stage
 from antflow._core.stage import capacity, retry_policy, task_name
 from antflow._core.text import clean, safe_repr
-from antflow.cli.errors import traced
 from antflow.cli.output import kept_for_results
 from antflow.cli.parameters import takes_target
+from antflow.cli.refusals import traced
 from antflow.cli.target import find_pipeline
 
 TOLD_APART = {

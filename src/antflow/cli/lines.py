@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from antflow._core.text import safe_str
-from antflow.cli.errors import refuse
+from antflow.cli.refusals import refuse
 
 STDIN = "-"
 CHUNK_BYTES = 65_536

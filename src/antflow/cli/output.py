@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
 from typing import Any
 
-from antflow.cli.errors import RunFailed, refuse
+from antflow.cli.refusals import RunFailed, refuse
 from antflow.cli.threads import in_daemon_thread
 
 STDOUT = "-"

@@ -21,7 +21,7 @@ from typing import Any
 from antflow import Pipeline
 from antflow._core.options import did_you_mean
 from antflow._core.text import clean
-from antflow.cli.errors import Refusal, reason_of, refuse
+from antflow.cli.refusals import Refusal, reason_of, refuse
 
 TARGET = re.compile(r"(.+\.py|[^\W\d][\w.]*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 FORM = "must be module:attribute or file.py:attribute; --app-dir names the folder to look in"

@@ -11,7 +11,7 @@ from antflow.display.compact import CompactDashboard
 from antflow.display.detailed import DetailedDashboard
 from antflow.display.full import FullDashboard
 from antflow.display.log import LogDisplay
-from antflow.display.progress import ProgressDisplay
+from antflow.display.progress_bar import ProgressDisplay
 
 __all__ = [
     "BaseDashboard",

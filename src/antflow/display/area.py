@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
-from antflow.display.lines import PLAIN
+from antflow.display.printed_lines import PLAIN
 from antflow.display.terminal import Row, Size
 
 HIDE_CURSOR = "\x1b[?25l"

@@ -19,7 +19,7 @@ from contextlib import suppress
 from threading import RLock
 from typing import Any, TextIO, cast
 
-from antflow.display.lines import shown
+from antflow.display.printed_lines import shown
 from antflow.display.rich_live import is_live_up
 from antflow.display.terminal import device_of, is_terminal
 

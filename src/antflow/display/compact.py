@@ -10,7 +10,7 @@ from antflow._monitor.view import View
 from antflow.display.bars import bar_line, bottleneck_lines, counts_line, stall_lines
 from antflow.display.base import BaseDashboard
 from antflow.display.canvas import Canvas, Frame
-from antflow.display.failures import errors_line
+from antflow.display.failure_lines import errors_line
 from antflow.display.layout import NOTHING, ONE, one_of, share
 from antflow.display.tables import chips_line
 

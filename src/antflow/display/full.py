@@ -22,7 +22,7 @@ from antflow.display.bars import (
 )
 from antflow.display.base import BaseDashboard
 from antflow.display.canvas import Canvas, Frame
-from antflow.display.failures import error_table
+from antflow.display.failure_lines import error_table
 from antflow.display.layout import NOTHING, ONE, Wish, one_of, share
 from antflow.display.sparks import throughput_lines
 from antflow.display.strips import WorkerMap, item_lines

@@ -14,7 +14,7 @@ from antflow._core.text import clean, safe_str
 from antflow._monitor.view import ErrorRow, View, error_rows
 from antflow.display.bars import STATE_WORDS, stall_text
 from antflow.display.canvas import LONGEST_TEXT
-from antflow.display.failures import told
+from antflow.display.failure_lines import told
 from antflow.display.numbers import clock, forecast_text, rate_text
 from antflow.display.stream import SafeStream
 

@@ -42,8 +42,8 @@ from antflow.display.area import SHOW_CURSOR, AlternateScreen, Area, LiveArea
 from antflow.display.canvas import LONGEST_TEXT
 from antflow.display.capture import Capture, origin_of
 from antflow.display.layout import fair_shares
-from antflow.display.lines import PLAIN, shown
 from antflow.display.pane import Pane
+from antflow.display.printed_lines import PLAIN, shown
 from antflow.display.rich_live import is_live_up
 from antflow.display.stream import SafeStream
 from antflow.display.terminal import Renderer, Row, Size, device_of, is_in_front, size_of

@@ -21,8 +21,15 @@ from antflow._core.errors import WorkerLostError
 from antflow._core.foreign import is_a
 from antflow._core.stage import task_name
 from antflow._core.text import clean, safe_str
-from antflow._engine.child import Child, ChildLost, NoChild, Outcome, ProcessorTime, Question
-from antflow._engine.child_main import refuse_unguarded
+from antflow._engine.children.child import (
+    Child,
+    ChildLost,
+    NoChild,
+    Outcome,
+    ProcessorTime,
+    Question,
+)
+from antflow._engine.children.child_main import refuse_unguarded
 
 MOST_LOST = 3
 """Children that one call may cost."""

@@ -19,12 +19,12 @@ from threading import get_ident
 from time import monotonic, process_time
 from typing import TYPE_CHECKING, Any
 
-from antflow._engine import whereabouts
-from antflow._engine.watchdog import stood_still, watchdog
-from antflow._engine.whereabouts import Footing, Seat, Sight
+from antflow._engine.loop_health import whereabouts
+from antflow._engine.loop_health.watchdog import stood_still, watchdog
+from antflow._engine.loop_health.whereabouts import Footing, Seat, Sight
 
 if TYPE_CHECKING:
-    from antflow._engine.loop_watch import LoopWatch
+    from antflow._engine.loop_health.loop_watch import LoopWatch
 
 LONGEST_INTERVAL = 0.1
 """Seconds between two looks at a loop."""

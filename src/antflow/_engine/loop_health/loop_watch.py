@@ -16,9 +16,9 @@ from antflow._core.log import warn
 from antflow._core.snapshot import LoopHealth, LoopStall
 from antflow._core.text import clean, safe_repr
 from antflow._core.worker_time import book_stall, standing
-from antflow._engine.heartbeat import Heartbeat, heartbeat_of
+from antflow._engine.loop_health.heartbeat import Heartbeat, heartbeat_of
+from antflow._engine.loop_health.whereabouts import Seat, Sight
 from antflow._engine.source_watch import name_of, what_helps
-from antflow._engine.whereabouts import Seat, Sight
 
 if TYPE_CHECKING:
     from antflow._engine.run import Run

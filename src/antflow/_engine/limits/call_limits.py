@@ -12,7 +12,7 @@ from antflow._core.stage import Stage
 from antflow._core.text import clean
 from antflow._engine.contexts import around
 from antflow._engine.current import current_seat
-from antflow._engine.limits import Admission, held_by_limit
+from antflow._engine.limits.permits import Admission, held_by_limit
 
 ROUNDING = 1e-9
 """What a bucket that is full may lack of a whole number."""

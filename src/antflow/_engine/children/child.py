@@ -33,7 +33,7 @@ from antflow._core.error_copies import Failure, copied
 from antflow._core.errors import PipelineError
 from antflow._core.stage import task_name
 from antflow._core.text import clean, safe_str
-from antflow._engine.child_main import (
+from antflow._engine.children.child_main import (
     NAME_PREFIX,
     NOTHING,
     UNGUARDED,

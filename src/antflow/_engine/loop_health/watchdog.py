@@ -26,12 +26,12 @@ from time import monotonic, process_time
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from antflow._engine.whereabouts import Sight, agreed
+from antflow._engine.loop_health.whereabouts import Sight, agreed
 
 if TYPE_CHECKING:
     import asyncio
 
-    from antflow._engine.heartbeat import Heartbeat
+    from antflow._engine.loop_health.heartbeat import Heartbeat
 
 
 LEAST_COMPUTED = 0.1

@@ -17,16 +17,7 @@ import click
 from antflow import Pipeline, PipelineResult, TooManyFailures
 from antflow._core.options import did_you_mean
 from antflow._core.text import clean
-from antflow.cli.errors import (
-    INTERRUPTED,
-    SOME_FAILED,
-    Refusal,
-    RunFailed,
-    reason_of,
-    refuse,
-    traced,
-)
-from antflow.cli.items import FORMATS, Format, ItemSource, format_of
+from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, letter_line, result_line
 from antflow.cli.lines import BadLine, InputFile
 from antflow.cli.output import PATIENCE, STDOUT, JsonLines, end_all, kept_for_results, opened
@@ -36,6 +27,15 @@ from antflow.cli.parameters import (
     StageWorkers,
     complete_file,
     takes_target,
+)
+from antflow.cli.refusals import (
+    INTERRUPTED,
+    SOME_FAILED,
+    Refusal,
+    RunFailed,
+    reason_of,
+    refuse,
+    traced,
 )
 from antflow.cli.summary import summary_lines
 from antflow.cli.target import find_pipeline

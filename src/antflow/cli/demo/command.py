@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from antflow.cli.errors import INTERRUPTED
 from antflow.cli.parameters import Count
+from antflow.cli.refusals import INTERRUPTED
 
 MOST_WORKERS = 100
 DASHBOARDS: dict[str, str | None] = {
@@ -59,7 +59,7 @@ def command(
     """
     import sqlite3
 
-    from antflow.demo import run_demo
+    from antflow.cli.demo.library_scan import run_demo
 
     folder = ready_folder(out)
     try:

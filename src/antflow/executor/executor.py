@@ -30,7 +30,11 @@ from antflow._core.options import named_options
 from antflow._engine.attempt import group_failure
 from antflow._engine.calls import is_async
 from antflow._engine.contexts import around
-from antflow._engine.future import (
+from antflow._engine.iteration import END, NOTHING, Iteration
+from antflow._engine.tracebacks import trimmed
+from antflow._engine.waiting import absorb_requests, begin_task
+from antflow._engine.worker_thread import WorkerThread
+from antflow.executor.future import (
     AsyncFuture,
     Outcome,
     WaitStrategy,
@@ -38,10 +42,6 @@ from antflow._engine.future import (
     seconds_of,
     wait,
 )
-from antflow._engine.iteration import END, NOTHING, Iteration
-from antflow._engine.tracebacks import trimmed
-from antflow._engine.waiting import absorb_requests, begin_task
-from antflow._engine.worker_thread import WorkerThread
 from antflow.telemetry import task_span
 
 __all__ = ["AsyncExecutor", "AsyncFuture", "Iteration", "WaitStrategy"]

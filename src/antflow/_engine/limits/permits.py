@@ -21,7 +21,7 @@ from antflow._core.limit import HeldPermit, Limit, current_permit
 from antflow._core.waits import Wait
 from antflow._engine.contexts import around
 from antflow._engine.current import current_run, seat_here
-from antflow._engine.turnstile import Clock, Line, Turnstile, call_in_loop, serve
+from antflow._engine.limits.turnstile import Clock, Line, Turnstile, call_in_loop, serve
 
 _claiming = threading.Lock()
 _serials = count()

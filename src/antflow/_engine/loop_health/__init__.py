@@ -1,0 +1,1 @@
+"""The watch over the event loop: whether something blocks it, and what."""

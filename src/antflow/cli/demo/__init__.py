@@ -1,0 +1,1 @@
+"""`antflow demo`: the command, and the pipeline that it runs."""
