@@ -22,7 +22,7 @@ from antflow._core.stage_checks import is_generator
 from antflow._core.text import safe_repr
 from antflow._engine.calls import is_async
 from antflow._engine.children.processes import check_picklable
-from antflow._engine.intake import Duplicates
+from antflow._engine.identity import Duplicates
 from antflow._monitor.tracker import StatusTracker
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]

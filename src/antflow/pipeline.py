@@ -29,19 +29,15 @@ from typing import (
 )
 from weakref import ref
 
-from antflow._core import readings
 from antflow._core.checks import check_choice, check_count, check_flag, check_seconds, refusal
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.errors import PipelineError
-from antflow._core.failures import FailureBook
 from antflow._core.items import Items, check_items, expected_count
-from antflow._core.ledger import Ledger
 from antflow._core.limit import Limit, LimitStatistics
 from antflow._core.options import named_options
 from antflow._core.ports import AnyDashboard, Store
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.retry import Retry, backoff
-from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import (
     DashboardSnapshot,
     ErrorSummary,
@@ -53,19 +49,17 @@ from antflow._core.stage import (
     DEFAULT_CAPACITY_PER_WORKER,
     Stage,
     capacity,
-    lowest_concurrency,
     retry_policy,
 )
 from antflow._core.type_variables import Out, Taken
 from antflow._engine.contexts import around
-from antflow._engine.current import current_run
-from antflow._engine.intake import Duplicates
-from antflow._engine.reorder import Deliver, Reorder
+from antflow._engine.engine import Engine
+from antflow._engine.identity import Duplicates
+from antflow._engine.reorder import Deliver
 from antflow._engine.result_stream import Outcomes, ResultStream
-from antflow._engine.run import Run, take_snapshot
+from antflow._engine.run import NoRun, Run, current_run
 from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
-from antflow._engine.waiting import outlast
 from antflow._monitor.callbacks import CallbackGuard
 from antflow._monitor.fan_out import fan_out
 from antflow._monitor.poller import Poller
@@ -411,8 +405,9 @@ class Pipeline(Generic[Taken, Out]):
         options.total, options.length = expected_count(items, total, len(again))
         collected: list[PipelineResult[Any]] = []
         handle = self._open(collected.append if self._collects else _forget, collected, options)
-        handle._run.begin_with(again)
-        with nullcontext() if graceful_signals is None else graceful(handle._run, graceful_signals):
+        engine = handle._engine
+        engine.intake.begin_with(again)
+        with nullcontext() if graceful_signals is None else graceful(engine, graceful_signals):
             await self._drive(handle, items, display, dashboard_update_interval)
         return handle.results
 
@@ -652,35 +647,30 @@ class Pipeline(Generic[Taken, Out]):
 
     def get_stats(self) -> PipelineStats:
         """The counts of the run and of each stage."""
-        handle = self._handle()
-        return self._idle_snapshot().pipeline_stats if handle is None else handle.stats()
+        return self._run().stats()
 
     def get_worker_names(self) -> dict[str, list[str]]:
         """Stage name → names of its workers, ``["Fetch-W0", …]``."""
-        handle = self._handle()
-        gauges = self._idle_gauges() if handle is None else handle._run.gauges()
-        return readings.worker_names(self._idle_facts(), gauges)
+        return self._run().worker_names()
 
     def get_worker_states(self) -> dict[str, WorkerState]:
         """Worker name → what it does now."""
-        return self.get_dashboard_snapshot().worker_states
+        return self._run().snapshot().worker_states
 
     def get_worker_metrics(self) -> dict[str, WorkerMetrics]:
         """Worker name → what it has done."""
-        return self.get_dashboard_snapshot().worker_metrics
+        return self._run().snapshot().worker_metrics
 
     def get_dashboard_snapshot(self) -> DashboardSnapshot:
         """Everything a dashboard shows, at this moment.
 
         A true copy; O(stages + workers); before, during and after a run, and from any thread.
         """
-        handle = self._handle()
-        return self._idle_snapshot() if handle is None else handle.snapshot()
+        return self._run().snapshot()
 
     def get_error_summary(self) -> ErrorSummary:
         """Failures summed up; all failed items where results are collected, else the last ones."""
-        handle = self._handle()
-        return FailureBook().summary() if handle is None else handle._run.failures.summary()
+        return self._run().failures.summary()
 
     # Inside
 
@@ -699,7 +689,7 @@ class Pipeline(Generic[Taken, Out]):
         tracker = self._tracker
         quiet = [n for n, stage in enumerate(self._stages) if not retry_policy(stage).whole_stage]
         observers = [None if tracker is None else tracker.follow(quiet), follow_run(self.name)]
-        run = Run(
+        engine = Engine(
             self._stages,
             deliver=deliver,
             guard=self._guard,
@@ -713,46 +703,30 @@ class Pipeline(Generic[Taken, Out]):
             duplicates=self._duplicates,
             timeout=options.timeout,
             item_timeout=options.item_timeout,
-            reorder=None if options.window is None else Reorder(deliver, options.window),
+            window=options.window,
             owner=self,
             blocked_loop_after=self._blocked_loop_after,
         )
-        self._latest = handle = RunHandle(run, collected)
-        run.handle = ref(handle)
+        self._latest = handle = RunHandle(engine, collected)
+        # Code that outlives the run keeps it, but not its results.
+        kept = ref(handle)
+        engine.run.handle = lambda: kept() or RunHandle(engine, [])
         return handle
 
-    async def _drive(self, handle: RunHandle, items: Items, display: Any, interval: float) -> None:
-        """Feed a run from ``items``, with its display, until both are over."""
-        with interrupts_apart():
-            await self._drive_through(handle, items, display, interval)
-
-    async def _drive_through(
+    async def _drive(
         self, handle: RunHandle[Any], items: Items, display: Any, interval: float
     ) -> None:
-        run = handle._run
-        poller = None
-        polling = None
+        """Feed a run from ``items``, with its display, until both are over."""
+        run, poller = handle._run, None
         if display is not None:
             poller = Poller(display, self, run.total or 0, interval, lambda: handle.results)
-        try:
-            if poller is not None:
-                polling = run.create_side_task(poller.poll(), "display")
-                await poller.begin()
-            if isinstance(items, AsyncIterable):
-                run.push_from(items)
-            else:
-                run.pull_from(items)
-            await run.wait()
-        except BaseException as error:
-            run.cancel()
-            await run.wait_until_over()
-            attach_results(error, handle.results)
-            run.forget_error()
-            raise
-        finally:
-            if poller is not None and polling is not None:
-                poller.end(at_once=run.is_cancelling)
-                await outlast(polling, polling.cancel)
+        with interrupts_apart():
+            try:
+                await handle._engine.drive(items, poller)
+            except BaseException as error:
+                attach_results(error, handle.results)
+                run.forget_error()
+                raise
 
     def _checked_results(self, results: object) -> list[PipelineResult[Any]]:
         if not isinstance(results, Iterable):
@@ -782,9 +756,9 @@ class Pipeline(Generic[Taken, Out]):
         """The run of this pipeline that the calling code is part of."""
         if (run := current_run.get()) is not None:
             for each in (run, *run.outer_runs()):
-                if each.belongs_to(self):
-                    handle: RunHandle | None = None if each.handle is None else each.handle()
-                    return RunHandle(each, []) if handle is None else handle
+                if each.belongs_to(self) and each.handle is not None:
+                    handle: RunHandle = each.handle()
+                    return handle
         return None
 
     def _handle_under_way(self) -> RunHandle | None:
@@ -807,25 +781,9 @@ class Pipeline(Generic[Taken, Out]):
             return latest
         return here or latest
 
-    def _idle_facts(self) -> RunFacts:
-        return RunFacts("", tuple(stage.name for stage in self._stages), 0.0, 0.0)
-
-    def _idle_gauges(self) -> list[readings.StageGauge]:
-        return [
-            readings.StageGauge(
-                stage.workers, capacity(stage), concurrency=lowest_concurrency(stage)
-            )
-            for stage in self._stages
-        ]
-
-    def _idle_snapshot(self) -> DashboardSnapshot:
-        return take_snapshot(
-            Ledger(len(self._stages)),
-            self._idle_facts(),
-            self._idle_gauges(),
-            FailureBook(),
-            now=0.0,
-        )
+    def _run(self) -> Run | NoRun:
+        handle = self._handle()
+        return NoRun(self._stages) if handle is None else handle._run
 
 
 def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:

@@ -17,6 +17,7 @@ from antflow import (
     StatusTracker,
     WouldDeadlockError,
 )
+from antflow._engine import intake
 from antflow._engine import run as engine_run
 from antflow.testing import Calls, Gate, cancel_at_every_step, record_events, run_virtual
 
@@ -288,7 +289,7 @@ def test_task_that_feeds_too_much_back_is_told_so(
     target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the extra lane the feeding task gets an error instead of waiting for itself."""
-    monkeypatch.setattr(engine_run, "EXTRA_LANE", 50)
+    monkeypatch.setattr(intake, "EXTRA_LANE", 50)
     fed: list[int] = []
 
     async def main() -> RunResults[Any]:
@@ -315,7 +316,7 @@ def test_task_that_feeds_too_much_back_is_told_so(
 
 def test_flood_in_one_call_keeps_what_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand items in one `feed`: as many as fit are accepted, then the error comes."""
-    monkeypatch.setattr(engine_run, "EXTRA_LANE", 50)
+    monkeypatch.setattr(intake, "EXTRA_LANE", 50)
 
     async def main() -> RunResults[Any]:
         async def flood(value: int) -> int:

@@ -165,7 +165,7 @@ def test_task_whose_end_was_never_noted_is_not_waited_for() -> None:
 
             lost = asyncio.ensure_future(ends())
             await lost
-            run._run._tasks.add(lost)
+            run._engine.supervisor.tasks._tasks.add(lost)
         assert run.results.values() == [1, 2, 3]
 
     run_virtual(main, max_steps=10_000)

@@ -20,7 +20,7 @@ import pytest
 
 import antflow
 from antflow import Pipeline, Stage
-from antflow._engine.run import Run
+from antflow._engine.supervisor import Supervisor
 from antflow.testing import Calls, run_virtual
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
@@ -230,13 +230,13 @@ def test_run_that_drained_in_time_leaves_no_timer() -> None:
 
 def test_signal_in_the_last_step_of_a_run_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The event loop will not come to it before `run` returns: ``stopped_by`` says it came."""
-    wait = Run.wait
+    wait = Supervisor.wait
 
-    async def wait_and_signal(run: Run) -> None:
-        await wait(run)
+    async def wait_and_signal(supervisor: Supervisor) -> None:
+        await wait(supervisor)
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Run, "wait", wait_and_signal)
+    monkeypatch.setattr(Supervisor, "wait", wait_and_signal)
 
     async def main() -> tuple[Any, list[Any]]:
         results = await Pipeline([Stage("A", 1, [Calls()])]).run(range(3), graceful_signals=3600)

@@ -15,11 +15,15 @@ from antflow import InternalError, Pipeline, PipelineError, Stage, StatusTracker
 from antflow._core.ledger import Ledger
 from antflow._engine.channel import Channel
 from antflow._engine.endings import Endings
-from antflow._engine.intake import Intake
+from antflow._engine.entrance import Entrance
+from antflow._engine.failure import FailedTries, Judge
+from antflow._engine.handover import Handover
+from antflow._engine.identity import Identity
 from antflow._engine.recorder import Recorder
 from antflow._engine.retries import RetryHeap
 from antflow._engine.run import Run
-from antflow._engine.stage_run import StageRun
+from antflow._engine.settlement import Settlement
+from antflow._engine.workers import Workers
 from antflow.testing import Calls, FailTimes, cancel_at_every_step
 
 from .pieces import (
@@ -389,13 +393,15 @@ CRASHES: list[tuple[type[Any], str]] = [
     (Channel, "room"),
     (Channel, "wait"),
     (Channel, "put_first"),
-    (Intake, "envelopes"),
-    (Intake, "admit"),
-    (Run, "settle"),
+    (Identity, "envelopes"),
+    (Entrance, "begin_to_admit"),
+    (Settlement, "settle"),
     (Run, "breathe"),
-    (StageRun, "receive"),
-    (Endings, "put_on"),
-    (Endings, "tried_in_vain"),
+    (Workers, "receive"),
+    (Handover, "put_on"),
+    (Judge, "decide"),
+    (FailedTries, "act"),
+    (Endings, "on_failed_try"),
     (Endings, "move_on"),
     (Endings, "passes_by"),
     (Ledger, "discrepancy"),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from antflow._core.result import PipelineResult
 
 DEFAULT_PRIORITY = 100
+
+NEVER_HELD = (-1, 0)
+"""`Envelope.holds` of an item that was never held back."""
 
 UNTRIED = -1
 """`Envelope.attempts` of an item that waits for its next try, none having counted so far."""
@@ -38,13 +42,10 @@ class Envelope(PipelineResult[Any]):
         branch: ``()`` for an item that was fed; the third one made from it is ``(2,)``, the first
             one made from that ``(2, 0)``. They share their ``sequence_id``.
 
-    Not set before it is needed:
-
-    Attributes:
-        ending: "dropped" or "expanded", when it ends so.
+        ending: How it ends, if not "completed": "dropped" or "expanded".
         children: How many items were made from it in this stage.
         holds: ``(stage index, how often it was held back there)``, see `RetryAfter`.
-        verdict: What follows its last failure, until that has followed.
+        decision: What follows its last failure, until that has followed.
         deadline: When it must be through, if the run has an ``item_timeout``; by the loop's time
             less what sources held it.
     """
@@ -77,6 +78,11 @@ class Envelope(PipelineResult[Any]):
         self.carry: Any = None
         self.not_before: float = 0.0
         self.lease = 0
+        self.ending = "completed"
+        self.children = 0
+        self.holds = NEVER_HELD
+        self.decision = None
+        self.deadline = inf
 
     @property
     def key(self) -> tuple[int, tuple[int, ...]]:
@@ -95,6 +101,7 @@ class Envelope(PipelineResult[Any]):
         self.stage = stage
         self.error = error
         self.carry = None
+        self.decision = None
         result: Any = self
         result.__class__ = PipelineResult
         return self

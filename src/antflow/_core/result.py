@@ -27,6 +27,7 @@ class Route:
         "carry",
         "children",
         "deadline",
+        "decision",
         "ending",
         "holds",
         "lease",
@@ -34,7 +35,6 @@ class Route:
         "position",
         "priority",
         "task",
-        "verdict",
     )
 
     branch: tuple[int, ...]
@@ -42,7 +42,7 @@ class Route:
     deadline: float
     ending: Outcome
     holds: tuple[int, int]
-    verdict: Any
+    decision: Any
 
 
 @dataclass(slots=True, repr=False)

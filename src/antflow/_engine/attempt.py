@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
-from antflow._core.foreign import is_a, message_of, set_cause
-from antflow._core.groups import is_all_drops, leaves
+from antflow._core.foreign import is_a
 from antflow._core.ledger import WorkerBook
-from antflow._core.limit import Limit
-from antflow._core.stage import retry_policy, task_name
+from antflow._core.stage import Stage, retry_policy, task_name
 from antflow._core.text import safe_repr
 from antflow._core.waits import Wait
-from antflow._engine.calls import Call, calls_of
+from antflow._engine.calls import Call
 from antflow._engine.contexts import around
+from antflow._engine.crew import Crew
 from antflow._engine.expansion import is_drop
-from antflow._engine.limits.permits import Admission
+from antflow._engine.failure import Judge
+from antflow._engine.limits.stage_limits import StageLimits
+from antflow._engine.recorder import Recorder
+from antflow._engine.run import Run
+from antflow._engine.supervisor import Supervisor
+from antflow._engine.task_failures import group_failure
 from antflow._engine.time_limit import time_limit
-
-if TYPE_CHECKING:
-    from antflow._engine.stage_run import StageRun
 
 Answer = Any
 """What became of one item of a batch: a value, `Drop`, or an exception."""
@@ -35,47 +36,56 @@ class Attempt:
 
     Args:
         stage: The stage.
+        run: The run.
+        supervisor: Hears of what breaks.
+        recorder: The stage's recorder.
+        crew: The stage's workers.
+        limits: The stage's limits.
+        judge: Decides what follows a failed try.
+        calls: The stage's tasks, as they are called.
+
+    Attributes:
+        direct: The task itself, where trying is nothing but calling it; else ``None``.
+        names: The names of the tasks.
     """
 
-    def __init__(self, stage: StageRun) -> None:
-        options = stage.description
-        self._stage = stage
-        self._run = stage.run
-        self._recorder = stage.recorder
-        self._now = stage.run.timers.now
-        self._policy = retry_policy(options)
-        self._admission: Admission | None = None
-        if options.limits:
-            self._admission = Admission(options.limits, self._now)
-        self.names = [task_name(task) for task in options.tasks]
-        self._calls = calls_of(stage)
+    def __init__(
+        self,
+        stage: Stage,
+        run: Run,
+        supervisor: Supervisor,
+        recorder: Recorder,
+        crew: Crew,
+        limits: StageLimits,
+        judge: Judge,
+        calls: Sequence[Call],
+    ) -> None:
+        self._run = run
+        self._now = run.timers.now
+        self._supervisor = supervisor
+        self._recorder = recorder
+        self._crew = crew
+        self._limits = limits
+        self._judge = judge
+        self._calls = calls
+        self._takes_batches = stage.batch is not None
+        self._starts_over = retry_policy(stage).whole_stage
+        self.names: list[str] = [task_name(task) for task in stage.tasks]
+        self.direct: Call | None = None
+        limits.on_first_hold = self.rewire
+        self.rewire()
+
+    def rewire(self) -> None:
+        """Find out again whether trying is nothing but calling the task."""
+        is_direct = (
+            len(self._calls) == 1 and not self._is_guarded and not self._recorder.tells_tasks
+        )
+        self.direct = self._calls[0] if is_direct else None
 
     @property
     def _is_guarded(self) -> bool:
         """Whether there is anything to pass, or to keep to, around a try."""
-        return self._admission is not None or self._run.item_timeout is not None
-
-    @property
-    def direct(self) -> Call | None:
-        """The task itself, where trying is nothing but calling it; else ``None``."""
-        if len(self._calls) == 1 and not self._is_guarded and not self._recorder.tells_tasks:
-            return self._calls[0]
-        return None
-
-    def hold(self, seconds: float) -> None:
-        """Let no try begin for this many seconds, here and in all stages that share the limits.
-
-        A stage without limits gets one with its first hold: it costs nothing and does nothing but
-        hold.
-        """
-        if self._admission is None:
-            self._admission = Admission([Limit(rate=1, cost=lambda _: 0)], self._now)
-        self._admission.hold(seconds)
-
-    def close(self) -> None:
-        """No more tries: the limits may be used by another event loop."""
-        if self._admission is not None:
-            self._admission.close()
+        return self._limits.admission is not None or self._run.item_timeout is not None
 
     async def run(self, envelope: Envelope, worker: WorkerBook) -> Any:
         """Run the tasks on an item, from where it is to go on.
@@ -109,8 +119,11 @@ class Attempt:
             Exception: What a task raised; it happened to all items that have no answer yet.
         """
         values = [item.carry if item.task else item.value for item in envelopes]
-        async with self._guard(values, worker, envelopes):
-            await self._try_batch(envelopes, values, worker, answers)
+        try:
+            async with self._guard(values, worker, envelopes):
+                await self._try_batch(envelopes, values, worker, answers)
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
 
     # Inside
 
@@ -122,16 +135,16 @@ class Attempt:
         if worker.limited_calls:  # of a try before, of the same items
             worker.forget_calls(self._now())
         async with time_limit(*self._time_left(envelopes)):
-            if self._admission is None:
+            if self._limits.admission is None:
                 yield
                 return
-            permit = self._admission.permit(value)
+            permit = self._limits.admission.permit(value)
             if (wait := permit.acquire()) is not None:
-                await self._stage.wait_to_begin(worker, wait)
+                await self._crew.wait_to_begin(worker, wait)
             try:
                 yield
             finally:
-                permit.release(self._stage.abandoned.get(worker.index))
+                permit.release(self._crew.abandoned.get(worker.index))
 
     def _time_left(self, envelopes: Sequence[Envelope]) -> tuple[float | None, str]:
         seconds = self._run.item_timeout
@@ -143,7 +156,7 @@ class Attempt:
     async def _try(self, envelope: Envelope, worker: WorkerBook) -> Any:
         value = envelope.carry if envelope.task else envelope.value
         for index in range(envelope.task, len(self._calls)):
-            if index != envelope.task and not self._policy.whole_stage:
+            if index != envelope.task and not self._starts_over:
                 _begin_task(envelope, index, value)
             worker.task = self.names[index]
             if self._recorder.tells_tasks:
@@ -167,7 +180,7 @@ class Attempt:
         first = envelopes[0].task
         inside = list(envelopes)
         for index in range(first, len(self._calls)):
-            if index != first and not self._policy.whole_stage:
+            if index != first and not self._starts_over:
                 for envelope, value in zip(inside, values, strict=True):
                     _begin_task(envelope, index, value)
             worker.task = self.names[index]
@@ -203,7 +216,7 @@ class Attempt:
             try:
                 value = await call(value)
             except (asyncio.CancelledError, BaseExceptionGroup) as error:
-                raise self._stage.failure_of(error, worker)  # noqa: B904 - it has its cause
+                raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
         except Exception as error:
             await self._tell_end(envelopes, worker, began, error)
             raise
@@ -219,7 +232,7 @@ class Attempt:
         answers: Any = None,
     ) -> None:
         failures = [error] * len(envelopes)
-        if answers is not None and self._stage.description.batch is not None:
+        if answers is not None and self._takes_batches:
             failures = [answer if is_a(answer, Exception) else None for answer in answers]
         # Decide for all items before telling of any: a hold begins with the decision.
         kinds: list[TaskEventType] = [
@@ -235,10 +248,12 @@ class Attempt:
         self, envelope: Envelope, worker: WorkerBook, failure: Exception | None, whole_batch: bool
     ) -> TaskEventType:
         """How a task's end is told; after that of a whole batch, another try comes, alone if so."""
-        if failure is None or is_all_drops(failure):
+        if failure is None:
             return "complete"
-        comes_again = self._stage.endings.will_try_again(envelope, failure, worker.task or "")
-        return "retry" if comes_again or whole_batch else "fail"
+        decision = self._judge.decide(envelope, failure, worker.task or "")
+        if decision.action == "drop":
+            return "complete"
+        return "retry" if decision.comes_again or whole_batch else "fail"
 
     def _tell(
         self,
@@ -253,49 +268,8 @@ class Attempt:
         try:
             return self._recorder.task(kind, envelope, worker, now, duration, error)
         except Exception as fault:
-            self._run.crash(fault)  # it is not the task that failed
+            self._supervisor.crash(fault)  # it is not the task that failed
             return None
-
-
-def failure_of(error: BaseException, name: str) -> Exception:
-    """The failure that a ``CancelledError`` or a group raised by ``name`` amounts to, caused by it.
-
-    Raises:
-        BaseException: A group with something in it that ends a program.
-    """
-    if is_a(error, asyncio.CancelledError):
-        failure = TaskFailedError(name, error)
-        failure.__cause__ = error
-        return failure
-    if (grouped := group_failure(error, name)) is None:
-        raise error
-    return grouped
-
-
-def group_failure(error: BaseException, name: str) -> Exception | None:
-    """The failure that a group raised by the task called ``name`` amounts to.
-
-    A ``CancelledError`` in a group comes from something that the task had started, never from the
-    worker's own cancellation. It counts as a `TaskFailedError`, like one that a task raises alone.
-
-    Returns:
-        The group if it is an ordinary exception, else an `ExceptionGroup` caused by it; ``None``:
-        it is not a group, or has something in it that ends a program.
-    """
-    if is_a(error, ExceptionGroup):
-        return error
-    if not is_a(error, BaseExceptionGroup):
-        return None
-    failures = [
-        TaskFailedError(name, leaf) if is_a(leaf, asyncio.CancelledError) else leaf
-        for leaf in leaves(error)
-    ]
-    ordinary = [failure for failure in failures if is_a(failure, Exception)]
-    if len(ordinary) < len(failures):
-        return None
-    failure = ExceptionGroup(message_of(error), ordinary)
-    set_cause(failure, error)
-    return failure
 
 
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:

@@ -11,32 +11,72 @@ import asyncio
 from collections.abc import Sequence
 from contextvars import Context, copy_context
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from antflow._core.envelope import Envelope
 from antflow._core.foreign import is_a
 from antflow._core.groups import is_all_drops
 from antflow._core.ledger import WorkerBook
-from antflow._engine.attempt import Answer
+from antflow._core.stage import Stage
+from antflow._engine.attempt import Answer, Attempt
 from antflow._engine.contexts import in_context
-
-if TYPE_CHECKING:
-    from antflow._engine.stage_run import StageRun
+from antflow._engine.crew import Crew
+from antflow._engine.endings import Endings
+from antflow._engine.failure import Judge
+from antflow._engine.intake import Intake
+from antflow._engine.recorder import Recorder
+from antflow._engine.run import Run
+from antflow._engine.supervisor import Supervisor
+from antflow._engine.workers import Workers
 
 
 class Batches:
-    """What the workers of a batch stage share.
+    """What the workers of a batch stage do.
 
     Args:
         stage: The stage.
+        index: Its index.
+        run: The run.
+        supervisor: Ends the run.
+        intake: What the first stage's workers pull from.
+        recorder: The stage's recorder.
+        crew: Knows which task is whose.
+        workers: The stage's workers.
+        judge: Decides what follows a failed try.
+        attempt: How items are tried.
+        endings: How their visits end.
     """
 
-    def __init__(self, stage: StageRun) -> None:
-        assert stage.description.batch is not None
-        self._stage = stage
-        self._size = stage.description.batch
-        self._wait = stage.description.batch_wait or 0.0
-        self._skips = stage.description.skip_if is not None
+    def __init__(
+        self,
+        stage: Stage,
+        index: int,
+        run: Run,
+        supervisor: Supervisor,
+        intake: Intake,
+        recorder: Recorder,
+        crew: Crew,
+        workers: Workers,
+        judge: Judge,
+        attempt: Attempt,
+        endings: Endings,
+    ) -> None:
+        assert stage.batch is not None
+        self._isolates = stage.isolate_context
+        self._index = index
+        self._run = run
+        self._now = run.timers.now
+        self._supervisor = supervisor
+        self._intake = intake
+        self._recorder = recorder
+        self._crew = crew
+        self._workers = workers
+        self._channel = workers.channel
+        self._judge = judge
+        self._attempt = attempt
+        self._endings = endings
+        self._size = stage.batch
+        self._wait = stage.batch_wait or 0.0
+        self._skips = stage.skip_if is not None
         self._gathering = asyncio.Lock()
         self._put_back_items: set[Envelope] = set()
 
@@ -48,11 +88,11 @@ class Batches:
         Returns:
             As the `work` of a stage without batches.
         """
-        stage = self._stage
+        workers = self._workers
         context = copy_context()
-        while worker.index < stage.active_count:
-            await stage.absorb_cancel(worker)
-            if stage.has_left_context(context):
+        while worker.index < workers.active:
+            await self._crew.absorb_cancel(worker)
+            if workers.has_left_context(context):
                 return True
             async with self._gathering:
                 gathered = await self._gather(worker)
@@ -60,17 +100,17 @@ class Batches:
                 return False
             await self._try_all(gathered, worker, context)
             del gathered  # the next items may be long in coming
-            await stage.give_way(worker)
+            await workers.give_way(worker)
         return False
 
     async def _try_all(
         self, gathered: list[Envelope], worker: WorkerBook, context: Context
     ) -> None:
         """Try the items gathered, and put back those that the worker does not get to."""
-        stage = self._stage
+        workers = self._workers
         try:
-            for group in _groups(gathered, stage):
-                if worker.index >= stage.active_count or stage.has_left_context(context):
+            for group in self._groups(gathered):
+                if worker.index >= workers.active or workers.has_left_context(context):
                     break
                 del gathered[: len(group)]
                 await self._try(group, worker)
@@ -79,18 +119,17 @@ class Batches:
 
     async def _gather(self, worker: WorkerBook) -> list[Envelope] | None:
         """Items for one batch; ``None`` when there will be no more, or the worker is to leave."""
-        stage = self._stage
         gathered: list[Envelope] = []
         closes_at: float | None = None
         try:
             while len(gathered) < self._size:
-                if worker.index >= stage.active_count:
+                if worker.index >= self._workers.active:
                     self._put_back(gathered)
                     return None
-                envelope = stage.take()
+                envelope = self._channel.take()
                 if envelope is None:
                     if not gathered:
-                        envelope = await stage.receive(worker)
+                        envelope = await self._workers.receive(worker)
                         if envelope is None:
                             return None
                     elif not await self._more_before(closes_at or 0.0, len(gathered)):
@@ -101,14 +140,29 @@ class Batches:
                 if is_new and await self._passes_by(envelope, worker):
                     continue
                 if closes_at is None:
-                    closes_at = stage.run.timers.now() + self._wait
+                    closes_at = self._now() + self._wait
                 gathered.append(envelope)
         except BaseException:
             self._put_back(gathered)
             raise
         # Those that are tried together stand together; the order of arrival stays otherwise.
-        gathered.sort(key=lambda item: (stage.endings.is_last_chance(item), item.task))
+        gathered.sort(key=self._group_key)
         return gathered
+
+    def _groups(self, gathered: Sequence[Envelope]) -> list[list[Envelope]]:
+        """The items that are tried together: those at the same task.
+
+        An item that has failed in a batch and has one try left is tried alone, so that it can take
+        no other down.
+        """
+        groups: list[list[Envelope]] = []
+        for (alone, _), members in groupby(gathered, key=self._group_key):
+            items = list(members)
+            groups += [[item] for item in items] if alone else [items]
+        return groups
+
+    def _group_key(self, item: Envelope) -> tuple[bool, int]:
+        return self._judge.is_last_chance(item), item.task
 
     async def _passes_by(self, envelope: Envelope, worker: WorkerBook) -> bool:
         """Whether ``skip_if`` took an item off the worker's hands.
@@ -116,45 +170,51 @@ class Batches:
         It is asked about several items before any of them is tried. So each time it has context
         variables of its own; and of an item that was put back it is not asked again.
         """
-        stage = self._stage
         if envelope in self._put_back_items:
             self._put_back_items.remove(envelope)
             return False
-        asked = stage.endings.passes_by(envelope, worker)
-        if stage.description.isolate_context:
-            return await in_context(copy_context(), asked)
-        return await asked
+        asked = self._endings.passes_by(envelope, worker)
+        passes = await (in_context(copy_context(), asked) if self._isolates else asked)
+        if passes and self._now() >= self._run.turn_ends:
+            await self._workers.give_way(worker)
+        return passes
 
     async def _more_before(self, closes_at: float, gathered: int) -> bool:
         """Wait for more items; whether there is any point in looking again."""
-        stage = self._stage
-        left = closes_at - stage.run.timers.now()
-        if left <= 0 or stage.channel.is_closed or not stage.may_get_more(gathered):
+        left = closes_at - self._now()
+        if left <= 0 or self._channel.is_closed or not self._may_get_more(gathered):
             return False
-        if stage.pulls:
-            await stage.run.intake.pull()
+        if self._workers.pulls:
+            await self._intake.pull()
             return True
         try:
             async with asyncio.timeout(left):
-                await stage.channel.wait()
+                await self._channel.wait()
         except TimeoutError:
             return False
         return True
+
+    def _may_get_more(self, gathered: int) -> bool:
+        """Whether more items can come besides the ``gathered`` ones, which no worker has begun."""
+        if not self._run.has_all_items:
+            return True
+        books = self._run.ledger.stages[: self._index + 1]
+        inside = sum(book.waiting + book.in_progress + book.retrying for book in books)
+        return inside > gathered
 
     def _put_back(self, envelopes: Sequence[Envelope]) -> None:
         for envelope in reversed(envelopes):
             if self._skips and not envelope.attempts:
                 self._put_back_items.add(envelope)
-            self._stage.channel.put_first(envelope, envelope.priority)
+            self._channel.put_first(envelope, envelope.priority)
 
     async def _try(self, group: list[Envelope], worker: WorkerBook) -> None:
-        stage = self._stage
         waiting, begun = list(group), []
-        now = stage.run.timers.now()  # they begin together, whatever is waited for in between
+        now = self._now()  # they begin together, whatever is waited for in between
         try:
             while waiting:
                 begun.append(waiting.pop(0))
-                wait = stage.recorder.started_in_batch(begun[-1], worker, now)
+                wait = self._recorder.started_in_batch(begun[-1], worker, now)
                 if wait is not None:
                     await wait
             pairs = _in_order(group, await self._answers(group, worker))
@@ -162,18 +222,18 @@ class Batches:
             for envelope, answer in pairs:
                 begun.remove(envelope)
                 try:
-                    await stage.endings.answered(envelope, worker, answer)
+                    await self._endings.answered(envelope, worker, answer)
                 except asyncio.CancelledError:
-                    if stage.is_called_off(worker):
+                    if self._crew.is_called_off(worker):
                         raise
                     # It came from outside; that item was put, and the others have their answers.
         except BaseException as error:
             self._put_back(waiting)
             for envelope in begun:
-                stage.endings.give_up(envelope, worker)
+                self._endings.give_up(envelope, worker)
             if is_a(error, (Exception, asyncio.CancelledError, GeneratorExit)):
                 raise
-            stage.run.fail(error)  # why: it ends the run, in order; see `Endings.interrupt`
+            self._supervisor.fail(error)  # why: it ends the run, in order; see `Endings.interrupt`
         finally:
             worker.given = ()
 
@@ -181,28 +241,28 @@ class Batches:
         """Begin the holds that answers ask for, before anything is awaited."""
         for envelope, answer in pairs:
             if is_a(answer, Exception) and not is_all_drops(answer):
-                self._stage.endings.will_try_again(envelope, answer, worker.task or "")
+                self._judge.decide(envelope, answer, worker.task or "")
 
     async def _answers(self, group: Sequence[Envelope], worker: WorkerBook) -> list[Answer]:
         """The answer for each item; after a batch has failed for good, that of a try alone."""
         answers: dict[Envelope, Answer] = {}
-        endings = self._stage.endings
         try:
-            await self._stage.try_batch(group, worker, answers)
+            await self._attempt.run_batch(group, worker, answers)
         except Exception as error:
             rest = [item for item in group if item not in answers]
             task = worker.task or ""
             alone: list[Envelope] = []
             if len(rest) > 1 and not is_all_drops(error):
-                alone = [item for item in rest if not endings.will_try_again(item, error, task)]
+                decide = self._judge.decide
+                alone = [item for item in rest if not decide(item, error, task).comes_again]
             answers.update(dict.fromkeys(rest, error))
             if alone:
-                await endings.outlast_thread(worker)
+                await self._crew.outlast_thread(worker)
             for item in alone:
                 item.attempts += 1  # it has been tried, with the others
-                item.verdict = None
+                item.decision = None
                 trying = self._answers([item], worker)
-                [answers[item]] = await self._stage.in_own_task(worker, trying)
+                [answers[item]] = await self._workers.in_own_task(worker, trying)
         return [answers[item] for item in group]
 
 
@@ -216,17 +276,3 @@ def _in_order(
     pairs = list(zip(group, answers, strict=True))
     failed = [pair for pair in pairs if is_a(pair[1], Exception)]
     return [pair for pair in pairs if not is_a(pair[1], Exception)] + failed[::-1]
-
-
-def _groups(gathered: Sequence[Envelope], stage: StageRun) -> list[list[Envelope]]:
-    """The items that are tried together: those at the same task.
-
-    Who has failed in a batch and has one try left is tried alone, and can take no other down.
-    """
-    groups: list[list[Envelope]] = []
-    for (alone, _), members in groupby(
-        gathered, key=lambda item: (stage.endings.is_last_chance(item), item.task)
-    ):
-        items = list(members)
-        groups += [[item] for item in items] if alone else [items]
-    return groups

@@ -11,55 +11,59 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antflow._core.foreign import is_a
-from antflow._core.limit import Limit
-from antflow._core.stage import TaskFunc, attempt_timeout, task_name
+from antflow._core.stage import Stage, TaskFunc, attempt_timeout, task_name
 from antflow._core.stage_checks import is_generator
+from antflow._engine.crew import Crew
 from antflow._engine.current import seat_here
-from antflow._engine.expansion import expand
+from antflow._engine.expansion import Expansion
 from antflow._engine.limits.permits import Admission, held_by_limit
+from antflow._engine.limits.stage_limits import StageLimits
+from antflow._engine.resources import StageResources
+from antflow._engine.runners import Runner
 from antflow._engine.time_limit import time_limit
-
-if TYPE_CHECKING:
-    from antflow._engine.stage_run import StageRun
 
 Call = Callable[[Any], Awaitable[Any]]
 """A task as the engine calls it: the value in, an awaitable of the next one out."""
 
 
-def calls_of(stage: StageRun) -> list[Call]:
+def calls_of(
+    stage: Stage,
+    crew: Crew,
+    runner: Runner,
+    resources: StageResources,
+    limits: StageLimits,
+    expansion: Expansion,
+) -> list[Call]:
     """One call for each task of a stage."""
-    last = len(stage.description.tasks) - 1
+
+    def call_of(task: TaskFunc, *, expands: bool) -> Call:
+        call: Callable[..., Awaitable[Any]] = task
+        if not is_async(task) and not (expands and is_generator(task)):
+            call = partial(runner.call, task)
+        elif is_generator(task):
+            call = partial(_generator, task)
+        if stage.resources:
+            call = partial(_with_resources, resources, call, stage.unpack_args)
+        elif stage.unpack_args:
+            call = partial(_unpacked, call)
+        seconds = attempt_timeout(stage)
+        if expands:
+            call = partial(expansion.expand, call, seconds)
+        elif seconds is not None:
+            call = partial(_in_time, call, seconds)
+        most = stage.task_concurrency_limits.get(task_name(task))
+        if most is not None:
+            call = partial(_a_few_at_once, crew, call, limits.gate(most))
+        return call
+
+    last = len(stage.tasks) - 1
     return [
-        _call_of(stage, task, expands=stage.description.expand and index == last)
-        for index, task in enumerate(stage.description.tasks)
+        call_of(task, expands=stage.expand and index == last)
+        for index, task in enumerate(stage.tasks)
     ]
-
-
-def _call_of(stage: StageRun, task: TaskFunc, *, expands: bool) -> Call:
-    options = stage.description
-    call: Callable[..., Awaitable[Any]] = task
-    if not is_async(task) and not (expands and is_generator(task)):
-        call = partial(stage.runner.call, task)
-    elif is_generator(task):
-        call = partial(_generator, task)
-    if options.resources:
-        call = partial(_with_resources, stage, call, options.unpack_args)
-    elif options.unpack_args:
-        call = partial(_unpacked, call)
-    seconds = attempt_timeout(options)
-    if expands:
-        call = partial(expand, stage, call, seconds)
-    elif seconds is not None:
-        call = partial(_in_time, call, seconds)
-    most = options.task_concurrency_limits.get(task_name(task))
-    if most is not None:
-        gate = Admission([Limit(most)], stage.run.timers.now)
-        stage.task_gates.append(gate)
-        call = partial(_a_few_at_once, stage, call, gate)
-    return call
 
 
 def is_async(task: TaskFunc) -> bool:
@@ -86,12 +90,12 @@ def _unpacked(
 
 
 async def _with_resources(
-    stage: StageRun, call: Callable[..., Awaitable[Any]], unpacks: bool, value: Any
+    resources: StageResources, call: Callable[..., Awaitable[Any]], unpacks: bool, value: Any
 ) -> Any:
-    resources = await stage.resources_for(seat_here()[1])
+    values = await resources.get(seat_here().worker)
     if unpacks:
-        return await _unpacked(call, value, **resources)
-    return await call(value, **resources)
+        return await _unpacked(call, value, **values)
+    return await call(value, **values)
 
 
 async def _in_time(call: Call, seconds: float, value: Any) -> Any:
@@ -99,11 +103,11 @@ async def _in_time(call: Call, seconds: float, value: Any) -> Any:
         return await call(value)
 
 
-async def _a_few_at_once(stage: StageRun, call: Call, gate: Admission, value: Any) -> Any:
+async def _a_few_at_once(crew: Crew, call: Call, gate: Admission, value: Any) -> Any:
     permit = gate.permit(value)
     if (wait := permit.acquire()) is not None:
         await held_by_limit(wait)
     try:
         return await call(value)
     finally:
-        permit.release(stage.abandoned.get(seat_here()[1].index))
+        permit.release(crew.abandoned.get(seat_here().worker.index))

@@ -19,18 +19,16 @@ class LoopTimers:
 
     Args:
         loop: The event loop.
-        on_crash: Called with what a put-off call raises: the loop itself would only log it.
 
     Attributes:
+        on_crash: Called with what a put-off call raises: the loop itself would only log it.
         has_own_time: Whether the loop brings its own time.
         held: For how long sources have held the loop.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_crash: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._on_crash = on_crash
+        self.on_crash: Callable[[Exception], object] | None = None
         self.has_own_time: bool = (
             isinstance(loop, asyncio.BaseEventLoop)
             and type(loop).time is not asyncio.BaseEventLoop.time
@@ -50,4 +48,6 @@ class LoopTimers:
         try:
             callback()
         except Exception as error:
-            self._on_crash(error)
+            if self.on_crash is None:
+                raise
+            self.on_crash(error)

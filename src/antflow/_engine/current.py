@@ -5,32 +5,60 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from weakref import ref
 
 from antflow._core.checks import check_seconds
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import WorkerBook
 from antflow._core.options import named_options
+from antflow._core.stage import Stage
 from antflow._core.text import safe_str
-
-if TYPE_CHECKING:
-    from antflow._engine.run import Run
-    from antflow._engine.stage_run import StageRun
-
-current_run: ContextVar[Run | None] = ContextVar("antflow_run", default=None)
-"""The run this code belongs to: its tasks, its callbacks, its displays."""
-
-current_seat: ContextVar[tuple[StageRun, WorkerBook] | None] = ContextVar(
-    "antflow_seat", default=None
-)
-"""The stage and the worker this code runs in. Set once per worker, not once per item."""
+from antflow._engine.crew import Crew
+from antflow._engine.run import Run
 
 
-def seat_here() -> tuple[StageRun, WorkerBook]:
-    """The stage and the worker this code runs in, where it is known to run in one."""
+@dataclass(frozen=True, eq=False)
+class Seat:
+    """Where a worker works; what is called in it belongs to the item in hand.
+
+    Attributes:
+        run: The run.
+        index: The stage's index.
+        stage: The stage as the user described it.
+        crew: Its workers.
+        worker: The worker.
+        outer: The seat in which the run was begun, and those around that one.
+    """
+
+    run: Run
+    index: int
+    stage: Stage
+    crew: Crew
+    worker: WorkerBook
+    outer: tuple[ref[Seat], ...] = ()
+
+    def with_outer(self) -> list[Seat]:
+        """This seat, then those around it, as far as they are left."""
+        return [self, *(seat for outer in self.outer if (seat := outer()) is not None)]
+
+
+current_seat: ContextVar[Seat | None] = ContextVar("antflow_seat", default=None)
+"""The seat this code runs in. Set once per worker, not once per item."""
+
+
+def seat_here() -> Seat:
+    """The seat this code runs in, where it is known to run in one."""
     seat = current_seat.get()
     assert seat is not None
     return seat
+
+
+def outer_seats() -> tuple[ref[Seat], ...]:
+    """The seat this code runs in and those around it, for a run that begins here."""
+    seat = current_seat.get()
+    # Weakly: where each run begins the next, the first must not stay for the sake of the last.
+    return () if seat is None else tuple([ref(each) for each in seat.with_outer()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +119,9 @@ def set_task_status(text: str, min_interval: float = 0.0) -> bool:
     """
     check_seconds(ValueError, "min_interval", min_interval)
     seat = current_seat.get()
-    if seat is None or seat[1].item is None:
+    if seat is None or seat.worker.item is None:
         return False
-    stage, worker = seat
-    now = stage.run.timers.now()
+    worker, now = seat.worker, seat.run.timers.now()
     key = worker.item.key
     if worker.status is not None:
         item, _, when = worker.status
@@ -106,15 +133,14 @@ def set_task_status(text: str, min_interval: float = 0.0) -> bool:
 
 def _items_here(name: str) -> list[CurrentItem]:
     seat = current_seat.get()
-    if seat is None or seat[1].item is None:
+    if seat is None or seat.worker.item is None:
         raise RuntimeError(f"{name} works only inside a task of a running pipeline")
-    stage, worker = seat
-    return [_describe(stage, envelope) for envelope in worker.given or [worker.item]]
+    return [_describe(seat, envelope) for envelope in seat.worker.given or [seat.worker.item]]
 
 
-def _describe(stage: StageRun, envelope: Envelope) -> CurrentItem:
-    run_id = stage.run.facts.run_id
+def _describe(seat: Seat, envelope: Envelope) -> CurrentItem:
+    run_id = seat.run.facts.run_id
     place = ".".join(map(str, (envelope.sequence_id, *envelope.branch)))
-    text = "\0".join((run_id, place, stage.name, stage.description.version))
+    text = "\0".join((run_id, place, seat.stage.name, seat.stage.version))
     key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return CurrentItem(envelope.id, envelope.attempts, stage.name, run_id, key)
+    return CurrentItem(envelope.id, envelope.attempts, seat.stage.name, run_id, key)

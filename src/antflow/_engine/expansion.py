@@ -18,21 +18,25 @@ from collections.abc import (
 from contextlib import aclosing, suppress
 from contextvars import Context, copy_context
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop
 from antflow._core.foreign import attribute, is_a
 from antflow._core.ledger import WorkerBook
-from antflow._core.text import safe_repr
+from antflow._core.text import safe_repr, safe_str
+from antflow._core.waits import Wait, discard
 from antflow._engine.current import seat_here
+from antflow._engine.handover import Handover
+from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
+from antflow._engine.recorder import Recorder
+from antflow._engine.run import Run
+from antflow._engine.runners import Runner
+from antflow._engine.settlement import Settlement
 from antflow._engine.source import IterableSource
 from antflow._engine.time_limit import time_limit
 from antflow._engine.worker_thread import take_over
-
-if TYPE_CHECKING:
-    from antflow._engine.stage_run import StageRun
 
 LARGEST_CHUNK = 100
 """Values taken from a plain generator at a time, each time in a thread."""
@@ -56,94 +60,154 @@ ENDS_HERE = (Drop, type, Expanded, CoroutineType)
 ``issubclass(type(answer), ENDS_HERE)`` runs none of their code."""
 
 
-async def expand(
-    stage: StageRun, call: Callable[[Any], Awaitable[Any]], timeout: float | None, value: Any
-) -> Expanded:
-    """Call a task and let each value of what it returns go on as an item of its own.
+class Expansion:
+    """How the items of one stage become others.
 
     Args:
-        stage: The stage.
-        call: The task.
-        timeout: Seconds for the call, and for each value; waiting for room does not count.
-        value: What it is called with.
+        run: The run.
+        recorder: The stage's recorder.
+        identity: Gives the new items their ids.
+        handover: The way out of the stage.
+        runner: Where the stage's plain functions run.
+        settlement: Where items leave the run, perhaps in order.
+        worker_count: Says how many workers the stage has.
     """
-    worker = seat_here()[1]
-    envelope: Envelope = worker.item
-    too_late = "" if timeout is None else f"not done after {timeout:g} s (timeout)"
-    async with time_limit(timeout, too_late):
-        values = await call(value)
-    if is_drop(values):
-        raise Drop
-    made, emitted = 0, 0
-    already = getattr(envelope, "children", 0)
-    async with aclosing(_each(stage, values)) as steps:
-        while True:
-            async with time_limit(timeout, too_late):
-                step = await anext(steps, None)
-            if step is None:
-                return Expanded(emitted)
-            for child in step:
-                if not is_drop(child):
-                    emitted += 1
-                    if made >= already:
-                        envelope.children = made + 1
-                        await stage.endings.emit(envelope, worker, child, made)
-                        await _in_turn(stage, envelope, worker)
-                made += 1
-                child = None
-            step = None  # it may be long until the next one
 
+    def __init__(
+        self,
+        run: Run,
+        recorder: Recorder,
+        identity: Identity,
+        handover: Handover,
+        runner: Runner,
+        settlement: Settlement,
+        worker_count: Callable[[], int],
+    ) -> None:
+        self._run = run
+        self._now = run.timers.now
+        self._recorder = recorder
+        self._identity = identity
+        self._handover = handover
+        self._runner = runner
+        self._settlement = settlement
+        self._worker_count = worker_count
 
-async def _in_turn(stage: StageRun, envelope: Envelope, worker: WorkerBook) -> None:
-    """Wait while too many results wait for those before them, where they are to be in order."""
-    reorder, now = stage.run.reorder, stage.run.timers.now
-    if reorder is None or (turn := reorder.hold(envelope, lambda: stage.worker_count)) is None:
-        return
-    worker.wait_begins("room", now())
-    try:
+    async def expand(
+        self, call: Callable[[Any], Awaitable[Any]], timeout: float | None, value: Any
+    ) -> Expanded:
+        """Call a task and let each value of what it returns go on as an item of its own.
+
+        Args:
+            call: The task.
+            timeout: Seconds for the call, and for each value; waiting for room does not count.
+            value: What it is called with.
+        """
+        worker = seat_here().worker
+        envelope: Envelope = worker.item
+        too_late = "" if timeout is None else f"not done after {timeout:g} s (timeout)"
+        async with time_limit(timeout, too_late):
+            values = await call(value)
+        if is_drop(values):
+            raise Drop
+        made, emitted = 0, 0
+        already = envelope.children
+        async with aclosing(self._each(values)) as steps:
+            while True:
+                async with time_limit(timeout, too_late):
+                    step = await anext(steps, None)
+                if step is None:
+                    return Expanded(emitted)
+                for child in step:
+                    if not is_drop(child):
+                        emitted += 1
+                        if made >= already:
+                            envelope.children = made + 1
+                            await self._emit(envelope, worker, child, made)
+                            await self._wait_for_turn(envelope, worker)
+                    made += 1
+                    child = None
+                step = None  # it may be long until the next one
+
+    async def _emit(self, parent: Envelope, worker: WorkerBook, value: Any, number: int) -> None:
+        """Let an item that was made from another go on to the next stage, waiting for room there.
+
+        Args:
+            parent: What it was made from.
+            worker: Who made it.
+            value: Its value.
+            number: Which one it is of those made from the parent, from 0.
+        """
+        child = Envelope(
+            parent.sequence_id,
+            self._identity.free_id(f"{safe_str(parent.id)}/{number}"),
+            value,
+            dict(parent.metadata),
+            parent.input,
+            parent.priority,
+            parent.position,
+            (*parent.branch, number),
+        )
+        child.deadline = parent.deadline
+        if self._settlement.reorder is not None:
+            self._settlement.reorder.expect(child)
+        wait = self._recorder.emitted(child, worker, value, self._now())
+        try:
+            await self._handover.hear_out(worker, wait)
+        except BaseException:
+            discard(self._handover.put_on(child, value))
+            raise
+        if (room := self._handover.put_on(child, value)) is not None:
+            await self._give_slots_back(worker, room)
+
+    async def _wait_for_turn(self, envelope: Envelope, worker: WorkerBook) -> None:
+        """Wait while too many results wait for those before them, where they are to be in order."""
+        reorder = self._settlement.reorder
+        if reorder is None:
+            return
+        if (turn := reorder.hold(envelope, self._worker_count)) is not None:
+            await self._give_slots_back(worker, turn)
+
+    async def _give_slots_back(self, worker: WorkerBook, wait: Wait) -> None:
+        """Wait; the try goes on afterwards, and gives back meanwhile what slots it has."""
         async with slots_given_back():
-            await turn
-    finally:
-        worker.wait_ends(now())
+            await self._handover.room(worker, wait)
+
+    async def _each(self, values: Any) -> AsyncGenerator[Iterable[Any], None]:
+        """The values, some at a time, as an async generator of lists."""
+        if is_a(values, AsyncIterable):
+            try:
+                async for value in values:
+                    yield [value]
+                    value = None  # it may be long until the next one
+            finally:
+                if (close := attribute(values, "aclose")) is not None:
+                    await close()
+        elif is_a(values, (str, bytes, bytearray, Mapping)) or not is_a(values, Iterable):
+            raise TypeError(
+                f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
+                "iterable or async iterable of values, and no string or mapping"
+            )
+        elif is_a(values, Iterator):
+            context = copy_context()  # one for all chunks, wherever each is taken
+            source = IterableSource(values, self._now, context)
+            try:
+                while chunk := await self._taken(source, context):
+                    yield chunk
+            finally:
+                with suppress(Exception):
+                    source.close()
+        else:
+            yield values
+
+    async def _taken(self, source: IterableSource, context: Context) -> list[Any]:
+        if self._runner.shares_memory:
+            taken: list[Any] = await self._runner.call(source.take, LARGEST_CHUNK)
+        else:
+            taken = source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
+        take_over(context)
+        return taken
 
 
 def is_drop(value: Any) -> bool:
     """Whether a task's answer is `Drop`, the class or an instance of it."""
     return value is Drop or is_a(value, Drop)
-
-
-async def _taken(stage: StageRun, source: IterableSource, context: Context) -> list[Any]:
-    if stage.runner.shares_memory:
-        taken: list[Any] = await stage.runner.call(source.take, LARGEST_CHUNK)
-    else:
-        taken = source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
-    take_over(context)
-    return taken
-
-
-async def _each(stage: StageRun, values: Any) -> AsyncGenerator[Iterable[Any], None]:
-    """The values, some at a time, as an async generator of lists."""
-    if is_a(values, AsyncIterable):
-        try:
-            async for value in values:
-                yield [value]
-                value = None  # it may be long until the next one
-        finally:
-            if (close := attribute(values, "aclose")) is not None:
-                await close()
-    elif is_a(values, (str, bytes, bytearray, Mapping)) or not is_a(values, Iterable):
-        raise TypeError(
-            f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
-            "iterable or async iterable of values, and no string or mapping"
-        )
-    elif is_a(values, Iterator):
-        context = copy_context()  # one for all chunks, wherever each is taken
-        source = IterableSource(values, stage.run.timers.now, context)
-        try:
-            while chunk := await _taken(stage, source, context):
-                yield chunk
-        finally:
-            with suppress(Exception):
-                source.close()
-    else:
-        yield values

@@ -1,130 +1,134 @@
-"""From raw items to envelopes in the first channel: identity, admission, backpressure."""
+"""Where items come from: pulled from an iterable, pushed by a feeder, or fed by hand.
+
+A source is pulled by the workers of the first stage, a few items at a time. A task of its own, the
+*feeder*, takes them where something must be awaited between two items. All of them use the same
+identity and the same entrance.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
+from contextvars import Context
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
-from antflow._core.errors import DuplicateItemError, PipelineError
-from antflow._core.foreign import asked, is_hashable, key_of
+from antflow._core.errors import PipelineError, WouldDeadlockError
 from antflow._core.log import warn
 from antflow._core.result import PipelineResult
-from antflow._core.text import clean, safe_repr, safe_str
-from antflow._core.waits import Wait, discard
-from antflow._engine.attempt import failure_of
-from antflow._engine.source import IterableSource
-from antflow._engine.tracebacks import trimmed
-
-if TYPE_CHECKING:
-    from antflow._engine.run import Run
-
-Duplicates = Literal["number", "error", "skip"]
+from antflow._engine.current import current_seat
+from antflow._engine.entrance import Entered, Entrance
+from antflow._engine.identity import Identity
+from antflow._engine.limits.permits import slots_given_back
+from antflow._engine.run import Run, stopped_by
+from antflow._engine.settlement import Settlement
+from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, source_failure
+from antflow._engine.source_watch import AsyncSource, SourceWatch
+from antflow._engine.supervisor import Supervisor
+from antflow._engine.waiting import absorb_requests
 
 LARGEST_BATCH = 1000
 """Most items taken in at a time for an unbounded channel."""
 
-MOST_ROWS = 1000
-"""Rows of running numbers that are remembered where no results are kept: the last ones."""
+SLOWEST_CLOSE = 5.0
+"""Seconds a source's clean-up may take when the run stops taking in."""
 
-MOST_NAMES = 1000
-"""Ids that came twice, beyond those in flight, whose next names are remembered in any case."""
-
-_REFUSED = object()
+EXTRA_LANE = 10_000
+"""Items above its capacity that a stage holds for its own tasks, or later ones, to feed it."""
 
 
 class Intake:
     """Takes items in for one run.
 
-    The intake *has ended* when its source is exhausted or the run was joined: then only the run's
-    own tasks and callbacks can still feed it. It *is closed* when nobody can.
+    Its input *has ended* when the source is exhausted or the run was joined: then only the run's
+    own tasks and callbacks can still feed it. The run *is closed* when nothing can.
 
     Args:
         run: The run.
-        next_id: Gives running integer ids to items that bring none.
-        duplicates: What becomes of an item whose id is taken: renamed, refused, or left out.
-
-    Attributes:
-        skipped: Items left out because their id was taken.
-        refused: Why the item after the last of `envelopes` was refused.
-        ended_mono: When it ended (loop time); ``None`` while it has not.
+        supervisor: Hears of what breaks.
+        settlement: Ends the run when nothing is left.
+        identity: Gives items their ids.
+        entrance: Lets them in.
+        sources: Measures the steps of the sources.
     """
 
     def __init__(
-        self, run: Run, next_id: Callable[[], int], duplicates: Duplicates = "number"
+        self,
+        run: Run,
+        supervisor: Supervisor,
+        settlement: Settlement,
+        identity: Identity,
+        entrance: Entrance,
+        sources: SourceWatch,
     ) -> None:
         self._run = run
-        self._next_id = next_id
-        self._duplicates = duplicates
-        self._seq = 0
-        self._given: set[Any] = set()
-        self._numbers: list[tuple[int, int]] = []
-        self._next_names: dict[Any, int] = {}
-        self._warned = False
-        self.skipped: int = 0
-        self.refused: DuplicateItemError | None = None
-        self.source: IterableSource | None = None
+        self._now = run.timers.now
+        self._supervisor = supervisor
+        self._settlement = settlement
+        self._identity = identity
+        self._entrance = entrance
+        self._sources = sources
+        self._source: IterableSource | None = None
         self._is_pulling = False
-        self._announced: dict[int, Sequence[Envelope]] = {}
-        self._unread: deque[Envelope] = deque()
-        self._failing: asyncio.Task[None] | None = None
-        self._is_sealed = False
-        self.ended_mono: float | None = None
-        self.is_closed = False
+        self._feeder: asyncio.Task[None] | None = None
+        self._again: Sequence[PipelineResult[Any]] = ()
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether no more comes from the source, or by hand."""
-        return self.ended_mono is not None
+    # Beginning
 
-    def end(self) -> None:
-        """No more comes from the source, or by hand. May be called twice."""
-        if self.ended_mono is None:
-            self.ended_mono = self._run.timers.now()
+    def begin_with(self, results: Iterable[PipelineResult[Any]]) -> None:
+        """Let items of an earlier run go on at the stage they ended in, before all others."""
+        self._again = list(results)
 
-    # Pulling, for run() and stream()
+    def take_all(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
+        """Take the run's items from here."""
+        if isinstance(items, AsyncIterable):
+            self._feeder = self._supervisor.tasks.create(self._feed_from(items), "feeder")
+            return
+        # Not in the context of the worker which asks: that is for items.
+        source = self._source_of(items, self._supervisor.tasks.context.copy())
+        if self._first.recorder.tells_starts or self._again:
+            # A listener is told of each item before it enters. A task of its own waits for that, so
+            # that the queue fills up, and shows how slow the stage is, while the workers work.
+            self._feeder = self._supervisor.tasks.create(self._feed_from(source), "feeder")
+        else:
+            self._source = source
+            self._first.channel.ring()
+
+    # Pulling, for the workers of the first stage
 
     @property
     def is_hungry(self) -> bool:
         """Whether a worker of the first stage that has nothing to do should `pull`."""
         return (
-            self.source is not None
+            self._source is not None
             and not self._is_pulling
-            and not self.is_closed
-            and self.window_room() > 0
+            and not self._run.is_closed
+            and self._window_room() > 0
         )
-
-    def window_room(self) -> float:
-        """How many more items the order of the results allows; unbounded where it is free."""
-        reorder = self._run.reorder
-        return inf if reorder is None else max(reorder.room(self._seq), 0)
 
     async def pull(self) -> None:
         """Fill the first channel from the source, and close the intake when that has ended."""
-        assert self.source is not None
+        assert self._source is not None
         try:
-            raws = self._run.take_from(self.source, self.batch_size(0))
+            raws = self._take_from(self._source, self._batch_size(0))
         except Exception as error:
-            self._run.stop_intake(error)
+            self._supervisor.stop_intake(error)
             return
         except BaseException as error:  # why: it ends the run, in order; see `Endings.interrupt`
-            self._run.fail(error)
+            self._supervisor.fail(error)
             return
         if not raws:
-            self._run.close_intake()
+            self.close()
             return
         self._is_pulling = True
         try:
-            envelopes = self.envelopes(raws)
-            refused, self.refused = self.refused, None
-            if envelopes and (wait := self.admit(envelopes, 0)) is not None:
+            envelopes = self._identity.envelopes(raws)
+            refused, self._identity.refused = self._identity.refused, None
+            if envelopes and (wait := self._entrance.begin_to_admit(envelopes, 0)) is not None:
                 await wait
             if refused is not None:
-                self._run.stop_intake(refused)
+                self._supervisor.stop_intake(refused)
         except PipelineError:
             return  # the store failed, or the run has ended meanwhile; it is all noted
         finally:
@@ -132,281 +136,228 @@ class Intake:
         # Others have a turn: an endless source and tasks that never wait must not starve them.
         await self._run.breathe()
 
-    # Admission, for all
+    # Feeding
 
-    def batch_size(self, stage: int) -> int:
+    async def feed(
+        self,
+        items: Iterable[Any] | IterableSource,
+        stage: int = 0,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> None:
+        """Take in items, waiting for room as often as it takes.
+
+        From inside one of this run's own workers, room before its own or an earlier stage is not
+        waited for: it might be the very worker that has to make it.
+
+        Raises:
+            PipelineError: If intake is, or meanwhile was, closed. What was accepted stays accepted.
+            WouldDeadlockError: No more can be put before the worker's own or an earlier stage.
+            DuplicateItemError: An id is taken, and that is not allowed.
+        """
+        source = items if isinstance(items, IterableSource) else self._source_of(items)
+        channel = self._entrance.stages[stage].channel
+        waits = not self._sits_at_or_after(stage)
+        # A worker's item may be the very one that all results wait for.
+        keeps_order = self._settlement.reorder is not None and not self._sits_at_or_after(0)
+        self._check_open()
+        while True:
+            while keeps_order and not self._window_room():
+                assert self._settlement.reorder is not None
+                await self._settlement.reorder.wait()
+                self._check_open()
+            most = self._batch_size(stage) if waits else self._lane_room(stage)
+            if not (raws := self._take_from(source, max(most, 1))):
+                return
+            self._check_open()
+            if not most:
+                raise self._no_lane_room(stage)
+            envelopes = self._identity.envelopes(raws, stage, priority)
+            refused, self._identity.refused = self._identity.refused, None
+            await self._entrance.admit(envelopes, stage)
+            if refused is not None:
+                raise refused
+            if waits:
+                if not channel.has_room:
+                    async with slots_given_back():
+                        await channel.room()
+                if channel.is_closed:
+                    self._check_open()
+            if self._now() >= self._run.turn_ends:
+                await self._run.breathe()
+
+    async def feed_async(
+        self, items: AsyncIterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
+    ) -> None:
+        """Take in items of an async iterable, each as it comes. See `feed`."""
+        source = AsyncSource(items, self._sources)
+        try:
+            await self._feed_each(source, stage, priority)
+        finally:
+            # Only this code can close an iterator that it made, and it may have a thread.
+            close = getattr(source.iterator, "aclose", None)
+            if close is not None and source.iterator is not items:
+                await close()
+
+    # Ending
+
+    def end(self) -> None:
+        """Note that no more comes from the source, or by hand. May be called twice."""
+        if self._run.intake_ended is None:
+            self._run.intake_ended = self._now()
+
+    def close(self) -> None:
+        """No more items but those that the run's own tasks feed; it ends when all are settled.
+
+        May be called twice.
+        """
+        self.end()
+        self.close_source()
+        for wake in self._settlement.wakes:
+            wake()
+        self._settlement.check_finished()
+
+    def close_source(self) -> None:
+        """Dismiss the feeder and close the source. May be called twice."""
+        if self._feeder is not None:
+            feeder, self._feeder = self._feeder, None
+            self._supervisor.tasks.dismiss(feeder)
+        source, self._source = self._source, None
+        if isinstance(source, IterableSource):
+            try:
+                self._sources.step(source.items, source.close)
+            except (Exception, asyncio.CancelledError) as error:
+                warn(CLEAN_UP_FAILED, error=error)
+
+    def seal(self) -> list[Envelope]:
+        """Let nothing enter any more; returns the items recorded and not put yet."""
+        return self._entrance.seal()
+
+    def forget(self) -> None:
+        """The run is over: keep none of its items."""
+        self._again = ()
+
+    # Inside
+
+    @property
+    def _first(self) -> Entered:
+        return self._entrance.stages[0]
+
+    def _window_room(self) -> float:
+        """How many more items the order of the results allows; unbounded where it is free."""
+        reorder = self._settlement.reorder
+        return inf if reorder is None else max(reorder.room(self._identity.count), 0)
+
+    def _batch_size(self, stage: int) -> int:
         """How many items to take in at a time."""
-        if self._run.stages[stage].recorder.tells_starts:
+        entered = self._entrance.stages[stage]
+        if entered.recorder.tells_starts:
             return 1  # each item enters as soon as its own event was delivered
-        channel = self._run.stages[stage].channel
+        channel = entered.channel
         size = LARGEST_BATCH
         if channel.capacity is not None:
             size = max(channel.capacity - len(channel), 1)
-        return int(min(size, max(self.window_room(), 1)))
+        return int(min(size, max(self._window_room(), 1)))
 
-    def envelopes(
-        self, raws: Iterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
-    ) -> list[Envelope]:
-        """Give items their identity.
+    def _lane_room(self, stage: int) -> int:
+        """How many items this run's own workers may add at once, without waiting for room."""
+        channel = self._entrance.stages[stage].channel
+        size = self._batch_size(stage)
+        if channel.capacity is None:
+            return size
+        return min(size, max(channel.capacity + EXTRA_LANE - len(channel), 0))
 
-        A dict with an ``"id"`` brings its own; its value is its ``"value"`` or the whole dict, and
-        its other keys are its metadata. All others, and those whose id is ``None``, get a running
-        number, which counts every item. A dict that raises when it is read gets one too, and what
-        it raised as its ``error``.
-        """
-        envelopes: list[Envelope] = []
-        given, next_id, seq = self._given, self._next_id, self._seq
-        forgets = self._forgets_numbers
-        streak: tuple[int, int] | None = None  # numbers in a row that became ids
-        for raw in raws:
-            number = next_id()
-            value, own_id, error = raw, None, None
-            metadata: dict[Any, Any] = {}
-            if issubclass(type(raw), dict):
-                value, metadata, own_id, error = _read(raw)
-            if own_id is not None:
-                self._note_numbers(streak)
-                streak = None
-                item_id = self._own_id(own_id)
-                if item_id is _REFUSED:
-                    if self.refused is not None:
-                        break
-                    continue
-            else:
-                item_id = number
-                if given and number in given:
-                    item_id = self._apart(number)
-                elif forgets:
-                    given.add(number)
-                if streak is None:
-                    streak = (number, number)
-                elif number == streak[1] + 1:
-                    streak = (streak[0], number)
-                else:  # another run of the pipeline took some
-                    self._note_numbers(streak)
-                    streak = (number, number)
-            envelope = Envelope(seq, item_id, value, metadata, raw, priority, stage)
-            if error is not None:
-                envelope.error = error
-            envelopes.append(envelope)
-            seq += 1
-        self._note_numbers(streak)
-        self._seq = seq
-        self._set_deadlines(envelopes)
-        return envelopes
-
-    def again(self, result: PipelineResult[Any], stages: Sequence[str]) -> Envelope:
-        """An envelope for an item of an earlier run, for the stage it ended in."""
-        envelope = Envelope(
-            self._seq,
-            self.free_id(result.id),
-            result.value,
-            dict(result.metadata),
-            result.input,
-            position=stages.index(result.stage),
+    def _no_lane_room(self, stage: int) -> WouldDeadlockError:
+        return WouldDeadlockError(
+            f"stage {self._run.facts.stage_names[stage]!r} is full: "
+            f"{len(self._entrance.stages[stage].channel):,} items wait, {EXTRA_LANE:,} of them "
+            "beyond its capacity, and a task of its own or of a later stage that waits for room "
+            "there may wait for itself"
         )
-        if (children := getattr(result, "children", 0)) > 0:
-            envelope.children = children  # so many were made of it, and are not made again
-        self._seq += 1
-        self._set_deadlines([envelope])
-        return envelope
 
-    def free_id(self, wanted: Any) -> Any:
-        """``wanted``, or a name like it if that is taken."""
-        item_id = self._hashable(wanted)
-        if self._is_taken(item_id):
-            return self._apart(item_id)
-        self._given.add(key_of(item_id))
-        return item_id
+    def _sits_at_or_after(self, stage: int) -> bool:
+        seat = current_seat.get()
+        seats = [] if seat is None else seat.with_outer()
+        return next((each.index for each in seats if each.run is self._run), -1) >= stage
 
-    def admit(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
-        """Record items and put them into their stage's channel.
-
-        Returns:
-            ``None`` if they are in, else what must be awaited until they are.
-        """
-        if self._run.store is not None:
-            return self._admit_slowly(envelopes, stage)
-        wait = self._record(envelopes, stage)
-        if wait is None:
-            return self._until_unread_have_failed() if self._unread else None
-        return self._put_after(wait, envelopes, stage)
-
-    def release(self, item_id: Any) -> None:
-        """An item left the run: its id may come again."""
-        self._given.discard(key_of(item_id))
-
-    def seal(self) -> list[Envelope]:
-        """Let nothing enter any more, not even what waits to be admitted; for the end of a run.
-
-        Returns:
-            The items that were recorded and not put yet, for the run to settle.
-        """
-        self._is_sealed = True
-        envelopes = [envelope for batch in self._announced.values() for envelope in batch]
-        envelopes += self._unread
-        self._announced.clear()
-        self._unread.clear()
-        return envelopes
-
-    async def _admit_slowly(self, envelopes: Sequence[Envelope], stage: int) -> None:
+    def _check_open(self) -> None:
         run = self._run
-        assert run.store is not None
+        if run.is_closed or (run.has_all_items and not run.contains_caller):
+            why = run.how_stopped if run.is_stopping else "joined, or its input has ended"
+            if run.error is not None:
+                why = stopped_by(run.error)
+            raise PipelineError(f"this run takes no more items: it was {why}") from run.error
+
+    def _source_of(self, items: Iterable[Any], context: Context | None = None) -> IterableSource:
+        if type(items) is tuple:  # most often a single item, of an async source
+            return IterableSource(items, self._now, context)
+        return self._sources.step(items, IterableSource, items, self._now, context)
+
+    def _take_from(self, source: IterableSource, most: int) -> list[Any]:
+        """Take up to ``most`` items from a source, and note for how long it holds the loop."""
+        if source.is_plain:
+            return source.take(most)
+        return self._sources.step(source.items, source.take, most)
+
+    # The feeder
+
+    async def _feed_from(self, items: AsyncIterable[Any] | IterableSource) -> None:
+        is_called_off = self._supervisor.has_called_off_caller
+        failure: Exception | None = None
         try:
-            if (wait := run.store.admit(envelopes)) is not None:
-                await wait
-        except asyncio.CancelledError:
-            # They left the source, and perhaps are in the store: they must have an outcome.
-            if not self._is_sealed and (wait := self._record(envelopes, stage)) is not None:
-                discard(wait)
-                self._put(envelopes, stage)
-            raise
+            await self._feed_again()
+            if isinstance(items, IterableSource):
+                await self.feed(items)
+            else:
+                source = AsyncSource(items, self._sources)
+                items = source.iterator
+                await self._feed_each(source)
         except Exception as error:
-            run.stop_intake(error)
-            raise PipelineError("the store could not keep the items") from error
-        if self._is_sealed:
-            raise PipelineError("the run ended before the items were admitted")
-        if (wait := self._record(envelopes, stage)) is not None:
-            await self._put_after(wait, envelopes, stage)
-        await self._until_unread_have_failed()
+            if not self._run.has_all_items:
+                failure = error
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            own = source_failure(error)
+            if not is_called_off():
+                failure = own
+            elif not self._run.has_all_items:
+                raise asyncio.CancelledError from error
+        except BaseException as error:  # why: it ends the run, in order; see `Endings.interrupt`
+            self._supervisor.fail(error)
+        finally:
+            if not is_called_off():
+                await absorb_requests()
+            self._feeder = None  # from here on it ends by itself
+            await self._close(items)
+            if not is_called_off():
+                await absorb_requests()
+        if failure is not None:
+            self._supervisor.stop_intake(failure)
+        else:
+            self.close()
 
-    def _record(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
-        """Record items and, if nobody has to be waited for, put them."""
+    async def _feed_again(self) -> None:
+        for result in self._again:
+            envelope = self._identity.again(result, self._run.facts.stage_names)
+            await self._entrance.admit([envelope], envelope.position)
+            await self._entrance.stages[envelope.position].channel.room()
+
+    async def _feed_each(
+        self, source: AsyncSource, stage: int = 0, priority: int = DEFAULT_PRIORITY
+    ) -> None:
+        while True:
+            try:
+                raw = await source
+            except StopAsyncIteration:
+                return
+            await self.feed((raw,), stage, priority)
+            del raw  # it may be long until the next
+
+    async def _close(self, items: AsyncIterable[Any] | IterableSource) -> None:
+        """Let a source run its clean-up; what that raises is logged."""
         try:
-            wait = self._run.stages[stage].recorder.admitted(envelopes, self._run.timers.now())
-        except BaseException:  # a callback raised KeyboardInterrupt or its like
-            self._put(envelopes, stage)
-            raise
-        if wait is None:
-            self._put(envelopes, stage)
-        return wait
-
-    async def _put_after(self, wait: Wait, envelopes: Sequence[Envelope], stage: int) -> None:
-        key = envelopes[0].sequence_id
-        self._announced[key] = envelopes
-        try:
-            with self._run.delivery():
-                if wait is not None:
-                    await wait
-        finally:  # also when cancelled meanwhile: they were recorded, so they must be put
-            if self._announced.pop(key, None) is not None:
-                self._put(envelopes, stage)
-        await self._until_unread_have_failed()
-
-    def _put(self, envelopes: Sequence[Envelope], stage: int) -> None:
-        channel = self._run.stages[stage].channel
-        for envelope in envelopes:
-            if envelope.error is None:
-                channel.put(envelope, envelope.priority)
-            else:
-                self._unread.append(envelope)
-        if self._unread and (self._failing is None or self._failing.done()):
-            # In a task of its own: the feeder may be gone before all of them are told.
-            self._failing = self._run.spawn(self._fail_unread(), "unread items")
-
-    async def _fail_unread(self) -> None:
-        while self._unread:
-            envelope = self._unread.popleft()
-            await self._run.stages[envelope.position].endings.fail_unread(envelope)
-
-    async def _until_unread_have_failed(self) -> None:
-        failing = self._failing
-        if failing is not None and failing is not asyncio.current_task():
-            await asyncio.wait([failing])
-
-    # Identity
-
-    def _own_id(self, given: Any) -> Any:
-        item_id = self._hashable(given)
-        if self._duplicates != "number" and self._is_taken(item_id):
-            if self._duplicates == "error":
-                text = clean(safe_repr(item_id))
-                self.refused = DuplicateItemError(f"item id {text} came twice in one run")
-            else:
-                self.skipped += 1
-            return _REFUSED
-        return self.free_id(item_id)
-
-    def _hashable(self, given: Any) -> Any:
-        """An id that can be a key: what cannot be hashed goes by its text."""
-        return given if is_hashable(given) else safe_str(given)
-
-    def _is_taken(self, item_id: Any) -> bool:
-        if key_of(item_id) in self._given:
-            return True
-        return bool(self._numbers) and asked(self._is_number, item_id, instead=False)
-
-    def _is_number(self, item_id: Any) -> bool:
-        """Whether a running number that became an id is equal to this id: 3.0 and Decimal(3) to 3.
-
-        Raises:
-            Exception: It cannot be compared.
-        """
-        number = hash(item_id)  # what is equal has one hash, and a running number is its own
-        index = bisect_right(self._numbers, (number, inf)) - 1
-        return index >= 0 and number <= self._numbers[index][1] and bool(item_id == number)
-
-    def _note_numbers(self, streak: tuple[int, int] | None) -> None:
-        """Remember which running numbers became ids: most often one unbroken row."""
-        if streak is None or self._forgets_numbers:
-            return
-        if self._numbers and self._numbers[-1][1] + 1 == streak[0]:
-            streak = (self._numbers.pop()[0], streak[1])
-        self._numbers.append(streak)
-        if not self._run.keeps_results and len(self._numbers) > MOST_ROWS:
-            del self._numbers[0]
-
-    @property
-    def _forgets_numbers(self) -> bool:
-        """Whether running numbers are ids like others, forgotten when their item leaves.
-
-        Not where an id that comes twice is renamed: then a row of numbers costs next to nothing,
-        and two items of a run have different ids, for a tracker too.
-        """
-        return not self._run.keeps_results and self._duplicates != "number"
-
-    def _set_deadlines(self, envelopes: Sequence[Envelope]) -> None:
-        if self._run.item_timeout is not None:
-            deadline = self._run.timers.unheld() + self._run.item_timeout
-            for envelope in envelopes:
-                envelope.deadline = deadline
-
-    def _apart(self, item_id: Any) -> str:
-        if not self._warned:
-            self._warned = True
-            warn(
-                "item id %s came twice in one run; the later one is renamed (more may follow)",
-                clean(safe_repr(item_id)),
-            )
-        key = key_of(item_id)
-        number = self._next_names.get(key, 2)
-        while (renamed := f"{safe_str(item_id)}#{number}") in self._given:
-            number += 1
-        self._next_names[key] = number + 1
-        if not self._run.keeps_results and len(self._next_names) > self._most_names():
-            # The names of an id that has left may start over.
-            names = self._next_names.items()
-            self._next_names = {name: number for name, number in names if name in self._given}
-        self._given.add(renamed)
-        return renamed
-
-    def _most_names(self) -> int:
-        return MOST_NAMES + 2 * len(self._given)  # so that looking through them is rare
-
-
-def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any], Any, Exception | None]:
-    """The value, metadata and id of a dict that was fed, and the error if reading it raised.
-
-    Its methods, and those of its keys, may be the user's own.
-    """
-    try:
-        if "id" not in raw:
-            return raw, {}, None, None
-        metadata = dict(raw)
-        own_id = metadata.pop("id")
-        return metadata.pop("value", raw), metadata, own_id, None
-    except Exception as error:
-        return raw, {}, None, trimmed(error)
-    except (asyncio.CancelledError, BaseExceptionGroup) as error:
-        # Its own: a call that never awaits cannot be cancelled.
-        return raw, {}, None, trimmed(failure_of(error, "intake"))
+            if isinstance(items, IterableSource):
+                self._sources.step(items.items, items.close)
+            elif (close := getattr(items, "aclose", None)) is not None:
+                async with asyncio.timeout(SLOWEST_CLOSE):
+                    await close()
+        except (Exception, asyncio.CancelledError) as error:
+            warn(CLEAN_UP_FAILED, error=error)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from contextvars import Context, copy_context
 from functools import partial
 from types import TracebackType
@@ -23,7 +23,9 @@ from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_a, traceback_of, with_traceback
 from antflow._core.groups import consists_of
 from antflow._core.held_time import Alarm
+from antflow._core.ledger import WorkerBook
 from antflow._core.log import warn
+from antflow._core.stage import Stage
 from antflow._core.text import clean, safe_repr
 from antflow._engine.worker_thread import Outcome
 
@@ -98,6 +100,88 @@ class Resources:
         self._is_closed = True
         if self._stay is not None:
             await self._stay.end()
+
+
+class RunResources:
+    """The resources of scope "run", each entered once however many stages name it.
+
+    Args:
+        create_task: See `Resources`.
+        clean_ups: Where to note how to leave them.
+    """
+
+    def __init__(
+        self, create_task: CreateTask, clean_ups: list[Callable[[], Awaitable[None]]]
+    ) -> None:
+        self._create_task = create_task
+        self._clean_ups = clean_ups
+        self._resources: dict[object, Resources] = {}
+
+    async def get(self, factories: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+        """The values that these factories' context managers gave; see `Resources.get`."""
+        values: dict[str, Any] = {}
+        for name, factory in factories.items():
+            # By what it is, not which object: a bound method is another one each time it is named.
+            key = factory if isinstance(factory, Hashable) else id(factory)
+            resources = self._resources.get(key)
+            if resources is None:
+                resources = Resources({name: factory}, "the run", self._create_task)
+                self._resources[key] = resources
+                self._clean_ups.append(resources.close)
+            [values[name]] = (await resources.get()).values()  # perhaps by another stage's name
+        return values
+
+
+class StageResources:
+    """What the tasks of one stage are given, in the scope that the stage asks for.
+
+    Args:
+        stage: The stage.
+        of_run: The run's resources.
+        create_task: See `Resources`.
+        thread_of: Gives a function that runs functions in a worker's own thread; ``None`` where
+            workers have none.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        of_run: RunResources,
+        create_task: CreateTask,
+        thread_of: Callable[[WorkerBook], InThread] | None,
+    ) -> None:
+        self._stage = stage
+        self._of_run = of_run
+        self._create_task = create_task
+        self._thread_of = thread_of
+        self._resources: dict[int, Resources] = {}
+
+    async def get(self, worker: WorkerBook) -> dict[str, Any]:
+        """What they are for a worker, by keyword; entered if this is the first use."""
+        stage = self._stage
+        if stage.executor == "process":
+            return {}  # the child process enters its own
+        if stage.resource_scope == "run":
+            return await self._of_run.get(stage.resources)
+        is_workers_own = stage.resource_scope == "worker"
+        key = worker.index if is_workers_own else -1
+        resources = self._resources.get(key)
+        if resources is None:
+            in_thread = None
+            if self._thread_of is not None and is_workers_own:
+                in_thread = self._thread_of(worker)
+            resources = self._resources[key] = Resources(
+                stage.resources, f"stage {stage.name}", self._create_task, in_thread
+            )
+        return await resources.get()
+
+    def taken_from(self, worker: WorkerBook) -> Resources | None:
+        """The resources of a worker's own, to be closed as it leaves."""
+        return self._resources.pop(worker.index, None)
+
+    def rest(self) -> list[Resources]:
+        """What is left to be closed when no worker is."""
+        return list(self._resources.values())
 
 
 class Stay:

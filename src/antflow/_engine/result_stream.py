@@ -11,9 +11,9 @@ from antflow._core.result import PipelineResult
 from antflow._core.type_variables import T
 from antflow._core.waits import Wait
 from antflow._engine.channel import Channel
+from antflow._engine.engine import Engine
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.reorder import Deliver
-from antflow._engine.run import Run
 from antflow._engine.run_handle import RunHandle
 from antflow._engine.signals import check_main_thread, graceful
 from antflow._engine.waiting import begin_task, outlast
@@ -56,7 +56,7 @@ class Outcomes:
     """
 
     _results: Channel[PipelineResult[Any]]
-    _run: Run
+    _engine: Engine
     _driver: asyncio.Task[None]
 
     def __init__(
@@ -79,15 +79,15 @@ class Outcomes:
             check_main_thread()
         self._results = Channel(self._buffer_size)
         handle = self._open_run(self._deliver, self._kept)
-        self._run = handle._run
+        self._engine = handle._engine
         # Before the driver, which may begin at once, and a display with it that handles them too.
         if self._graceful_signals is not None:
-            self._signals.enter_context(graceful(self._run, self._graceful_signals))
+            self._signals.enter_context(graceful(self._engine, self._graceful_signals))
         try:
             self._driver = begin_task(self._drive(handle), f"antflow {handle.run_id[:4]} stream")
         except BaseException:  # the user's task factory raised
             self._signals.close()
-            self._run.cancel()
+            self._engine.supervisor.cancel()
             raise
         self._driver.add_done_callback(self._run_is_over)
 
@@ -108,15 +108,15 @@ class Outcomes:
             self._kept.append(result)
         self._results.close()
         self._driver.cancel()
-        self._run.cancel()  # the driver does so too, unless it has not begun
+        self._engine.supervisor.cancel()  # the driver does so too, unless it has not begun
         if self._driver.done():
             self._signals.close()
 
     async def left(self) -> None:
-        if self._run.contains_caller:  # the run would wait for it
+        if self._engine.run.contains_caller:  # the run would wait for it
             return
         await outlast(self._driver, self._driver.cancel)
-        await self._run.wait_until_over()
+        await self._engine.supervisor.wait_until_over()
 
     def _deliver(self, result: PipelineResult[Any]) -> Wait:
         if result.outcome == "cancelled" or (self._has_left and result.outcome in YIELDED):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
 from typing import Any, Generic, NoReturn
 
 from antflow._core.checks import check_count, refusal
@@ -15,7 +14,7 @@ from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 from antflow._core.stage_checks import MOST_WORKERS
 from antflow._core.text import safe_repr
 from antflow._core.type_variables import Out
-from antflow._engine.run import Run
+from antflow._engine.engine import Engine
 
 
 class RunHandle(Generic[Out]):
@@ -25,8 +24,9 @@ class RunHandle(Generic[Out]):
     another one, or from a thread, those that change the run raise `PipelineError`.
     """
 
-    def __init__(self, run: Run, collected: list[PipelineResult[Any]]) -> None:
-        self._run = run
+    def __init__(self, engine: Engine, collected: list[PipelineResult[Any]]) -> None:
+        self._engine = engine
+        self._run = engine.run
         self._collected = collected
 
     def __reduce__(self) -> NoReturn:
@@ -72,10 +72,7 @@ class RunHandle(Generic[Out]):
         if type(priority) is not int:
             raise refusal(TypeError, "priority", priority, "must be a whole number")
         self._run.check_caller("feed()")
-        if isinstance(items, AsyncIterable):
-            await self._run.feed_async(items, stage, priority)
-        else:
-            await self._run.feed(items, stage, priority)
+        await self._engine.feed(items, stage, priority)
 
     async def join(self) -> None:
         """Take nothing more in, and wait until everything accepted is settled.
@@ -88,7 +85,7 @@ class RunHandle(Generic[Out]):
         Cancellation: cancels the run, and waits until it is over.
         """
         self._run.check_caller("join()")
-        self._run.close_intake()
+        self._engine.intake.close()
         await self._end()
 
     async def shutdown(self) -> None:
@@ -102,7 +99,7 @@ class RunHandle(Generic[Out]):
         Cancellation: cancels the run, and waits until it is over.
         """
         self._run.check_caller("shutdown()")
-        self._run.shut_down()
+        self._engine.supervisor.shut_down()
         await self._end()
 
     def pause(self) -> None:
@@ -111,17 +108,17 @@ class RunHandle(Generic[Out]):
         A worker's own resources are closed, and made anew after `resume`.
         """
         self._run.check_caller("pause()")
-        self._run.pause()
+        self._engine.pause()
 
     def resume(self) -> None:
         """Go on after `pause`."""
         self._run.check_caller("resume()")
-        self._run.resume()
+        self._engine.resume()
 
     def cancel(self) -> None:
         """Cancel running tasks and settle everything as cancelled. Does not wait: see `join`."""
         self._run.check_caller("cancel()")
-        self._run.cancel()
+        self._engine.supervisor.cancel()
 
     @named_options
     def set_workers(self, stage: str, count: int) -> None:
@@ -133,13 +130,13 @@ class RunHandle(Generic[Out]):
         allowed = f"must be a whole number from 1 to {MOST_WORKERS:,}"
         check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
         self._run.check_caller("set_workers()")
-        self._run.set_workers(self._index_of("stage", stage), count)
+        self._engine.set_workers(self._index_of("stage", stage), count)
 
     async def _end(self) -> None:
         if self._run.contains_caller:
             return
         try:
-            await self._run.wait()
+            await self._engine.supervisor.wait()
         except Exception as error:
             attach_results(error, self.results)
             raise

@@ -7,21 +7,19 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
-from antflow._core.stage import TaskFunc
+from antflow._core.stage import Stage, TaskFunc
 from antflow._engine.children.child import NoChild, ProcessorTime
 from antflow._engine.children.child_main import refuse_unguarded
 from antflow._engine.children.processes import ProcessSeat
+from antflow._engine.crew import Crew
 from antflow._engine.current import seat_here
 from antflow._engine.tracebacks import call_apart
 from antflow._engine.worker_thread import Outcome, WorkerThread, take_over
-
-if TYPE_CHECKING:
-    from antflow._engine.stage_run import StageRun
 
 
 class Runner(Protocol):
@@ -46,16 +44,21 @@ class Runner(Protocol):
         ...
 
 
-def runner_for(stage: StageRun) -> Runner:
-    """The runner that a stage asks for."""
-    executor = stage.description.executor
-    if executor == "process":
-        return Processes(stage)
-    if executor == "inline":
+def runner_for(stage: Stage, crew: Crew, fail: Callable[[BaseException], None]) -> Runner:
+    """The runner that a stage asks for.
+
+    Args:
+        stage: The stage.
+        crew: Its workers.
+        fail: Ends the run with an error.
+    """
+    if stage.executor == "process":
+        return Processes(stage, fail)
+    if stage.executor == "inline":
         return Inline()
-    if isinstance(executor, Executor):
-        return Elsewhere(executor)
-    return Threads(stage)
+    if isinstance(stage.executor, Executor):
+        return Elsewhere(stage.executor)
+    return Threads(stage.name, crew)
 
 
 class Inline:
@@ -85,28 +88,33 @@ class Threads:
     shares_memory = True
     child_cpu_seconds = 0.0
 
-    def __init__(self, stage: StageRun) -> None:
-        self._stage = stage
+    def __init__(self, name: str, crew: Crew) -> None:
+        self._name = name
+        self._crew = crew
         self._threads: dict[int, WorkerThread] = {}
 
     async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        worker = seat_here()[1]
+        worker = seat_here().worker
         thread = self.thread_of(worker)
         try:
             return await thread.call(partial(call_apart, task, *args, **kwargs))
         except asyncio.CancelledError:
             if thread.at_work is not None and not thread.at_work.done():
                 # A shield: the run may stop waiting for the thread, which is at work all the same.
-                self._stage.abandon(worker, asyncio.shield(thread.at_work))
+                self._crew.abandon(worker, asyncio.shield(thread.at_work))
             raise
 
     def thread_of(self, worker: WorkerBook) -> WorkerThread:
         """The thread that a worker's plain functions run in."""
         thread = self._threads.get(worker.index)
         if thread is None:
-            name = f"antflow-{self._stage.name}-W{worker.index}"
+            name = f"antflow-{self._name}-W{worker.index}"
             thread = self._threads[worker.index] = WorkerThread(name)
         return thread
+
+    def in_thread_of(self, worker: WorkerBook) -> Callable[..., asyncio.Future[Outcome]]:
+        """What runs a function in a worker's thread."""
+        return self.thread_of(worker).run
 
     async def leave(self, worker: WorkerBook) -> None:
         if (thread := self._threads.pop(worker.index, None)) is not None:
@@ -143,9 +151,10 @@ class Processes:
 
     shares_memory = False
 
-    def __init__(self, stage: StageRun) -> None:
+    def __init__(self, stage: Stage, fail: Callable[[BaseException], None]) -> None:
         refuse_unguarded()
         self._stage = stage
+        self._fail = fail
         self._seats: dict[int, ProcessSeat] = {}
         self._processor_time = ProcessorTime()
 
@@ -154,16 +163,16 @@ class Processes:
         return self._processor_time.seconds
 
     async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        worker = seat_here()[1]
+        worker = seat_here().worker
         seat = self._seats.get(worker.index)
         if seat is None:
             name = f"{self._stage.name}-W{worker.index}"
             seat = self._seats[worker.index] = ProcessSeat(name, self._processor_time)
         try:
-            return await seat.call(task, args, kwargs, self._stage.description.resources)
+            return await seat.call(task, args, kwargs, self._stage.resources)
         except NoChild as error:  # it will be so for every item
             failure = PipelineError(str(error))
-            self._stage.run.fail(failure)
+            self._fail(failure)
             raise failure from error
 
     async def leave(self, worker: WorkerBook) -> None:

@@ -11,12 +11,10 @@ from contextlib import suppress
 from math import inf
 from time import monotonic
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antflow._engine.contexts import plainly_around
-
-if TYPE_CHECKING:
-    from antflow._engine.run import Run
+from antflow._engine.engine import Engine
 
 logger = logging.getLogger("antflow")
 
@@ -47,7 +45,7 @@ _before: dict[signal.Signals, Any] = {}
 
 
 @plainly_around
-def graceful(run: Run, seconds: float) -> Generator[None, None, None]:
+def graceful(engine: Engine, seconds: float) -> Generator[None, None, None]:
     """The first signal stops the intake and drains; the second, or the time, cancels the run.
 
     Several runs at once all hear the signals. When the last is over, whatever handled them before
@@ -56,13 +54,13 @@ def graceful(run: Run, seconds: float) -> Generator[None, None, None]:
     or a task does not let itself be cancelled.
 
     Args:
-        run: The run.
+        engine: The run.
         seconds: How long draining may take.
     """
     _forget_closed_loops()
     if not _under_way:
         _hear_no_more()
-    ending = _GracefulEnd(run, seconds)
+    ending = _GracefulEnd(engine, seconds)
     _under_way.append(ending)
     try:
         if len(_under_way) == 1:
@@ -163,9 +161,10 @@ class _GracefulEnd:
         unheard: Signals that its event loop has been told of and has not come to.
     """
 
-    def __init__(self, run: Run, seconds: float) -> None:
+    def __init__(self, engine: Engine, seconds: float) -> None:
         self.loop = asyncio.get_running_loop()
-        self._run = run
+        self._engine = engine
+        self._run = engine.run
         self._seconds = seconds
         self._timer: Any = None
         self._cancelled_at = inf
@@ -192,8 +191,7 @@ class _GracefulEnd:
             self._seconds,
         )
         self._timer = self._run.timers.call_later(self._seconds, self._cancel)
-        self._run.intake.is_closed = True
-        self._run.close_intake()
+        self._engine.drain()
 
     def over(self) -> None:
         if self._timer is not None:
@@ -206,7 +204,7 @@ class _GracefulEnd:
         assert self._run.stopped_by is not None
         self._cancelled_at = min(self._cancelled_at, monotonic())
         is_interrupt = self._run.stopped_by is signal.SIGINT
-        self._run.fail(
+        self._engine.supervisor.fail(
             KeyboardInterrupt() if is_interrupt else SystemExit(128 + self._run.stopped_by)
         )
 

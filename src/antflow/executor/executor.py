@@ -27,10 +27,10 @@ from typing import Any, TypeVar, overload
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
 from antflow._core.options import named_options
-from antflow._engine.attempt import group_failure
 from antflow._engine.calls import is_async
 from antflow._engine.contexts import around
 from antflow._engine.iteration import END, NOTHING, Iteration
+from antflow._engine.task_failures import group_failure
 from antflow._engine.tracebacks import trimmed
 from antflow._engine.waiting import absorb_requests, begin_task
 from antflow._engine.worker_thread import WorkerThread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
 
 from antflow._core.checks import check_seconds
 from antflow._core.limit import Limit
@@ -27,7 +28,7 @@ class CallLimits:
     """
 
     def __init__(self, stage: Stage, now: Callable[[], float]) -> None:
-        self._stage = stage
+        self.stage = stage
         self.rate: Limit | None = None
         self.concurrency_gate: Admission | None = None
         self.rate_gate: Admission | None = None
@@ -46,9 +47,13 @@ class CallLimits:
         if self.rate is not None and not self.rate_was_entered:
             warn(
                 "stage %s has call_rate=%s, but its tasks never entered rate_limit()",
-                clean(self._stage.name),
-                self._stage.call_rate,
+                clean(self.stage.name),
+                self.stage.call_rate,
             )
+
+
+current_calls: ContextVar[CallLimits | None] = ContextVar("antflow_call_limits", default=None)
+"""The limits of the stage this code runs in. Set once per worker."""
 
 
 @around
@@ -93,24 +98,26 @@ def call_rate_has_capacity(amount: float = 1) -> bool:
         ValueError: ``amount`` is not a finite number >= 0.
     """
     check_seconds(lambda text: ValueError(text.replace(" of seconds", "")), "amount", amount)
-    seat = current_seat.get()
-    if seat is None or seat[1].item is None or seat[0].calls.rate is None:
+    limits = current_calls.get()
+    if not _works_on_item() or limits is None or limits.rate is None:
         return True
-    limits = seat[0].calls
     limits.rate_was_entered = True
-    assert limits.rate is not None
     available = limits.rate.statistics().available
     return available is not None and available + ROUNDING >= amount
 
 
 def _limits_here(name: str, option: str) -> CallLimits:
-    seat = current_seat.get()
-    if seat is None or seat[1].item is None:
+    limits = current_calls.get()
+    if not _works_on_item() or limits is None:
         raise RuntimeError(f"{name}() works only inside a task of a running pipeline")
-    stage = seat[0]
-    if getattr(stage.description, option) is None:
-        raise RuntimeError(f"{name}(): stage {clean(stage.name)!r} has no {option}")
-    return stage.calls
+    if getattr(limits.stage, option) is None:
+        raise RuntimeError(f"{name}(): stage {clean(limits.stage.name)!r} has no {option}")
+    return limits
+
+
+def _works_on_item() -> bool:
+    seat = current_seat.get()
+    return seat is not None and seat.worker.item is not None
 
 
 @around

@@ -20,8 +20,9 @@ from antflow._core.errors import PipelineError
 from antflow._core.limit import HeldPermit, Limit, current_permit
 from antflow._core.waits import Wait
 from antflow._engine.contexts import around
-from antflow._engine.current import current_run, seat_here
+from antflow._engine.current import seat_here
 from antflow._engine.limits.turnstile import Clock, Line, Turnstile, call_in_loop, serve
+from antflow._engine.run import current_run
 
 _claiming = threading.Lock()
 _serials = count()
@@ -254,13 +255,13 @@ async def held_by_limit(wait: Awaitable[None]) -> None:
 
     Cancellation: of the wait; the book says that it is over.
     """
-    stage, worker = seat_here()
-    now = stage.run.timers.now
-    worker.call_waits(wait, now())
+    seat = seat_here()
+    now = seat.run.timers.now
+    seat.worker.call_waits(wait, now())
     try:
         await wait
     finally:
-        worker.call_goes_on(wait, now())
+        seat.worker.call_goes_on(wait, now())
 
 
 @around

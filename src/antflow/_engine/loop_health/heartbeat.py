@@ -14,17 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from contextvars import Context
 from threading import get_ident
 from time import monotonic, process_time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from antflow._engine.loop_health import whereabouts
-from antflow._engine.loop_health.watchdog import stood_still, watchdog
-from antflow._engine.loop_health.whereabouts import Footing, Seat, Sight
-
-if TYPE_CHECKING:
-    from antflow._engine.loop_health.loop_watch import LoopWatch
+from antflow._engine.loop_health.whereabouts import Footing, SeenWorker, Sight
 
 LONGEST_INTERVAL = 0.1
 """Seconds between two looks at a loop."""
@@ -32,8 +29,39 @@ LONGEST_INTERVAL = 0.1
 SHORTER_INTERVAL = 0.4
 """As a share of the threshold, where that is less."""
 
+LEAST_COMPUTED = 0.1
+"""Share of the time in which a process that runs at all computes, if need be beside many others."""
+
 USUAL_DELAY = 0.05
 """Seconds that a heartbeat may be late without anything being booked, unless it is a stall."""
+
+
+class Listener(Protocol):
+    """A run that wants to know of its event loop's heartbeat."""
+
+    def book(self, asked: float, late: float, now: float, *, is_stall: bool) -> None:
+        """The loop goes on; the heartbeat that was asked for was this many seconds late."""
+        ...
+
+    def worker_of(self, task: asyncio.Task[Any]) -> SeenWorker | None:
+        """The worker of this run that an `asyncio.Task` is."""
+        ...
+
+    def owns(self, sight: Sight) -> bool:
+        """Whether it is one of this run's stages, or sources, that was seen."""
+        ...
+
+    def see_workers(self, asked: float) -> None:
+        """The loop may be blocked: note what the workers were at when it was."""
+        ...
+
+    def see_stall(self, asked: float, sight: Sight | None, now: float) -> None:
+        """The loop is blocked: note by what."""
+        ...
+
+    def tell(self, asked: float, sight: Sight | None) -> None:
+        """Log what blocks the loop."""
+        ...
 
 
 class Heartbeat:
@@ -42,6 +70,7 @@ class Heartbeat:
     Args:
         loop: The event loop; this is made while it runs, in its thread.
         threshold: Seconds from which on a block is always seen.
+        wake: Tells the watchdog that the loop has answered.
 
     Attributes:
         interval: Seconds between two looks.
@@ -72,8 +101,11 @@ class Heartbeat:
         first_sight: What was seen when the heartbeat was asked for, while that may be told.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, threshold: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, threshold: float, wake: Callable[[], None]
+    ) -> None:
         self.loop = loop
+        self._wake = wake
         self.threshold = threshold
         self.interval: float = min(SHORTER_INTERVAL * threshold, LONGEST_INTERVAL)
         self.patience: float = threshold - self.interval
@@ -81,7 +113,7 @@ class Heartbeat:
         self.footing: Footing = _footing_in(loop)
         self.asked: float = monotonic()
         self.answered: float = self.asked
-        self.watches: tuple[LoopWatch, ...] = ()
+        self.watches: tuple[Listener, ...] = ()
         self.next_look: float | None = self.asked + self.interval
         self.first_sight: Sight | None = None
         self.stopped_since: float | None = None
@@ -100,13 +132,12 @@ class Heartbeat:
         """Whether nobody wants to know any more, or nothing can come."""
         return not self.watches or self.loop.is_closed()
 
-    def join(self, watch: LoopWatch) -> None:
-        """Tell one more."""
+    def join(self, watch: Listener) -> None:
+        """Tell this run from now on."""
         self._come()  # what was late until now is not for its books
         self.watches += (watch,)
-        watchdog.look_after(self)
 
-    def leave(self, watch: LoopWatch) -> None:
+    def leave(self, watch: Listener) -> None:
         """Tell it what there is to tell, and then no more."""
         self._come()
         self.first_sight = None  # perhaps it shows this very run
@@ -129,7 +160,7 @@ class Heartbeat:
         self.lag = late
         self.answered = asked
         if self.next_look is None:
-            watchdog.wake()
+            self._wake()
 
     def _was_stopped(self, asked: float, now: float) -> bool:
         """Whether nobody ran the loop, or nothing ran at all; here it may be known first."""
@@ -147,7 +178,7 @@ class Heartbeat:
 
     def glance(self) -> Sight | None:
         """What runs on the loop; ``None`` if it sleeps."""
-        return whereabouts.glance(self.loop, self.footing, self._seat_of)
+        return whereabouts.glance(self.loop, self.footing, self._worker_of)
 
     def see_workers(self, due: float) -> None:
         """The loop may be blocked: note what the workers are at."""
@@ -165,14 +196,25 @@ class Heartbeat:
         for watch in (owners or self.watches)[:1]:
             watch.tell(due, sight)
 
-    def _seat_of(self, task: asyncio.Task[Any]) -> Seat | None:
-        seats = [watch.seat_of(task) for watch in self.watches]
-        return next((seat for seat in seats if seat is not None), None)
+    def _worker_of(self, task: asyncio.Task[Any]) -> SeenWorker | None:
+        seen = [watch.worker_of(task) for watch in self.watches]
+        return next((worker for worker in seen if worker is not None), None)
 
 
-def heartbeat_of(loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat:
-    """The heartbeat of the running event loop; one for all that have the same threshold."""
-    return watchdog.heartbeat_of(loop, threshold) or Heartbeat(loop, threshold)
+def stood_still(late: float, computed: float, heartbeat: Heartbeat) -> bool:
+    """Whether the whole process stood still: it was stopped (Ctrl-Z), or the machine slept.
+
+    Then all are late, the watchdog too, and nobody has computed. Where one call lets no other
+    thread in, somebody has.
+
+    Args:
+        late: Seconds by which the watchdog is late.
+        computed: What `time.process_time` was when it looked last, an interval earlier.
+        heartbeat: The heartbeat that it looks for.
+    """
+    if late < heartbeat.patience:
+        return False  # that is not worth a question
+    return process_time() - computed < heartbeat.interval + late * LEAST_COMPUTED
 
 
 def _footing_in(loop: asyncio.AbstractEventLoop) -> Footing:

@@ -7,21 +7,22 @@ Each value that both use is a pair with the heartbeat that it is about, replaced
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antflow._core.ledger import TimeKind
 from antflow._core.log import warn
 from antflow._core.snapshot import LoopHealth, LoopStall
 from antflow._core.text import clean, safe_repr
 from antflow._core.worker_time import book_stall, standing
-from antflow._engine.loop_health.heartbeat import Heartbeat, heartbeat_of
-from antflow._engine.loop_health.whereabouts import Seat, Sight
-from antflow._engine.source_watch import name_of, what_helps
-
-if TYPE_CHECKING:
-    from antflow._engine.run import Run
+from antflow._engine.loop_health.heartbeat import Heartbeat
+from antflow._engine.loop_health.watchdog import watchdog
+from antflow._engine.loop_health.whereabouts import SeenWorker, Sight
+from antflow._engine.run import Run
+from antflow._engine.source_watch import SourceWatch, name_of, what_helps
+from antflow._engine.stage_run import StageRun
 
 WHAT_HELPS = "use an async call, or a plain function, which runs in a thread"
 
@@ -31,12 +32,18 @@ class LoopWatch:
 
     Args:
         run: The run.
+        stages: Its stages.
+        sources: Its sources.
         threshold: See `Heartbeat`.
     """
 
-    def __init__(self, run: Run, threshold: float) -> None:
+    def __init__(
+        self, run: Run, stages: Sequence[StageRun], sources: SourceWatch, threshold: float
+    ) -> None:
         self._run = run
-        heartbeat = heartbeat_of(asyncio.get_running_loop(), threshold)
+        self._stages = stages
+        self._sources = sources
+        heartbeat = watchdog.heartbeat_of(asyncio.get_running_loop(), threshold)
         self._heartbeat: Heartbeat | None = heartbeat
         # Each with the heartbeat that it is about.
         self._booked: tuple[float, LoopHealth] = (0.0, LoopHealth())
@@ -44,6 +51,7 @@ class LoopWatch:
         self._seen: tuple[float, LoopStall] = (0.0, LoopStall(0.0, 0.0))
         self._told: set[tuple[str, str]] = set()
         heartbeat.join(self)
+        watchdog.look_after(heartbeat)
 
     def end(self) -> None:
         """The run is over: what is known now stays so."""
@@ -67,26 +75,26 @@ class LoopWatch:
         return replace(health, lag=lag)
 
     def book(self, asked: float, late: float, now: float, *, is_stall: bool) -> None:
-        """The loop goes on; the heartbeat that was asked for was so many seconds late."""
+        """The loop goes on; the heartbeat that was asked for was this many seconds late."""
         run = self._run
         workers = self._workers[1] if self._workers[0] == asked else self._standing()
-        for stage, kinds in zip(run.stages, workers, strict=True):
+        for stage, kinds in zip(self._stages, workers, strict=True):
             book_stall(run.ledger.stages[stage.index], stage.gauge(), now, late, kinds)
         self._booked = (asked, self._with(self._booked[1], asked, late, now, is_stall))
 
     # For the watchdog
 
-    def seat_of(self, task: asyncio.Task[Any]) -> Seat | None:
+    def worker_of(self, task: asyncio.Task[Any]) -> SeenWorker | None:
         """The worker of this run that an `asyncio.Task` is."""
-        for stage in self._run.stages:
-            if (worker := stage.worker_of(task)) is not None:
+        for stage in self._stages:
+            if (worker := stage.crew.worker_of(task)) is not None:
                 return stage, worker
         return None
 
     def owns(self, sight: Sight) -> bool:
         """Whether it is one of this run's stages, or sources, that was seen."""
         if sight.stage is None:
-            return self._run.sources.asked is not None
+            return self._sources.asked is not None
         return sight.stage.run is self._run
 
     def see_workers(self, asked: float) -> None:
@@ -104,8 +112,8 @@ class LoopWatch:
         if sight is None or seen != asked or not stall.location:
             return
         place = sight.place
-        source = self._run.sources.asked
-        if source is not None and not self._run.sources.is_first_to_tell():
+        source = self._sources.asked
+        if source is not None and not self._sources.is_first_to_tell():
             return
         key = (stall.location, "") if place is None else (place.filename, place.function)
         if key in self._told:
@@ -133,7 +141,7 @@ class LoopWatch:
 
     def _standing(self) -> list[dict[TimeKind, int]]:
         books = self._run.ledger.stages
-        return [standing(books[stage.index], stage.worker_count) for stage in self._run.stages]
+        return [standing(books[stage.index], stage.workers.count) for stage in self._stages]
 
     def _with(
         self, health: LoopHealth, asked: float, late: float, now: float, is_stall: bool

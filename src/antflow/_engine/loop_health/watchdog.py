@@ -20,22 +20,14 @@ block that is long enough is always seen, wherever in it the first look falls.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from threading import Lock, Thread
 from time import monotonic, process_time
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from antflow._engine.loop_health.heartbeat import Heartbeat, stood_still
 from antflow._engine.loop_health.whereabouts import Sight, agreed
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from antflow._engine.loop_health.heartbeat import Heartbeat
-
-
-LEAST_COMPUTED = 0.1
-"""Share of the time in which a process that runs at all computes, if need be beside many others."""
 
 LONG_TELLING = 0.01
 """Seconds from which on telling is an excuse for looking late at another loop."""
@@ -59,16 +51,16 @@ class Watchdog:
         self._told_at = 0.0
         self._computed = 0.0
 
-    def heartbeat_of(self, loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat | None:
-        """The heartbeat that a loop has already."""
+    def heartbeat_of(self, loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat:
+        """The heartbeat of the running event loop; one for all runs with the same threshold."""
         with self._guard:
             for heartbeat in self._heartbeats:
                 if heartbeat.loop is loop and heartbeat.threshold == threshold:
                     return heartbeat
-        return None
+        return Heartbeat(loop, threshold, self.wake)
 
     def look_after(self, heartbeat: Heartbeat) -> None:
-        """From now on look after a heartbeat's loop, as long as it has somebody to tell."""
+        """From now on look after a heartbeat's loop, as long as it has a listener."""
         with self._guard:
             self._heartbeats.add(heartbeat)
             if self._thread is None:
@@ -175,22 +167,6 @@ class Watchdog:
         heartbeat.tell(asked, sight)
         if (now := monotonic()) - began >= LONG_TELLING:
             self._told_at = now
-
-
-def stood_still(late: float, computed: float, heartbeat: Heartbeat) -> bool:
-    """Whether the whole process stood still: it was stopped (Ctrl-Z), or the machine slept.
-
-    Then all are late, the watchdog too, and nobody has computed. Where one call lets no other
-    thread in, somebody has.
-
-    Args:
-        late: Seconds by which the watchdog is late.
-        computed: What `time.process_time` was when it looked last, an interval earlier.
-        heartbeat: The heartbeat that it looks for.
-    """
-    if late < heartbeat.patience:
-        return False  # that is not worth a question
-    return process_time() - computed < heartbeat.interval + late * LEAST_COMPUTED
 
 
 def _next_look(heartbeat: Heartbeat) -> float | None:

@@ -15,14 +15,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import get_ident
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from antflow._core.ledger import WorkerBook
+from antflow._engine.run import Run
 
-if TYPE_CHECKING:
-    from antflow._engine.stage_run import StageRun
 
-Seat = tuple["StageRun", WorkerBook]
+class SeenStage(Protocol):
+    """A stage, as it is seen from another thread."""
+
+    @property
+    def run(self) -> Run: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+
+
+SeenWorker = tuple[SeenStage, WorkerBook]
 """A worker, and the stage it works in."""
 
 LIBRARY = os.path.dirname(os.__file__) + os.sep
@@ -90,7 +100,7 @@ class Sight:
 
     place: Place | None
     task: int = 0
-    stage: StageRun | None = None
+    stage: SeenStage | None = None
     worker: WorkerBook | None = None
     item: Any = None
 
@@ -134,14 +144,14 @@ class Footing:
 def glance(
     loop: asyncio.AbstractEventLoop,
     footing: Footing,
-    seat_of: Callable[[asyncio.Task[Any]], Seat | None],
+    worker_of: Callable[[asyncio.Task[Any]], SeenWorker | None],
 ) -> Sight | None:
     """Look at what runs on an event loop.
 
     Args:
         loop: The event loop.
         footing: Where it runs.
-        seat_of: Says which worker an `asyncio.Task` is.
+        worker_of: Says which worker an `asyncio.Task` is.
 
     Returns:
         What runs there; ``None`` if nothing does.
@@ -152,10 +162,10 @@ def glance(
     if running is not None and task is None and all(map(_is_library, running)):
         return None  # it waits, or runs itself
     place = None if running is None else _place(running)
-    seat = None if task is None else seat_of(task)
-    if seat is None or (item := seat[1].item) is None:
+    seen = None if task is None else worker_of(task)
+    if seen is None or (item := seen[1].item) is None:
         return Sight(place, id(task) if task is not None else 0)
-    return Sight(place, id(task), *seat, item)
+    return Sight(place, id(task), *seen, item)
 
 
 def agreed(first: Sight | None, second: Sight | None) -> Sight | None:

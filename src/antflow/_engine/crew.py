@@ -1,0 +1,148 @@
+"""The workers of a stage at work: the `asyncio.Task` of each, and whom the run has called off.
+
+The cancel requests of a worker's task do not tell who asked. Client libraries cancel the task that
+calls them, for a timeout of their own, and some never take that back. So the run notes whom it
+calls off, and everything else is a failure of the item in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from antflow._core.ledger import StageBook, WorkerBook
+from antflow._engine.task_failures import failure_of
+from antflow._engine.waiting import absorb_requests
+
+
+class Crew:
+    """Who works in one stage.
+
+    Args:
+        book: The stage's book.
+        is_called_off: Whether the whole run is being cancelled.
+        now: The run's clock.
+
+    Attributes:
+        abandoned: The threads that go on although the time of their task is over, by worker.
+        begins_no_more: Whether the stage is closed: no try begins any more.
+    """
+
+    def __init__(
+        self, book: StageBook, is_called_off: Callable[[], bool], now: Callable[[], float]
+    ) -> None:
+        self._book = book
+        self._run_is_called_off = is_called_off
+        self._now = now
+        self._serving: dict[int, asyncio.Task[Any]] = {}
+        self._called_off: set[int] = set()
+        self.abandoned: dict[int, asyncio.Future[Any]] = {}
+        self.begins_no_more: bool = False
+
+    # Which task is whose
+
+    def seat(self, worker: WorkerBook, task: asyncio.Task[Any] | None) -> asyncio.Task[Any] | None:
+        """Note that a worker works in this task from now on, or in none.
+
+        Returns:
+            The task that it worked in before.
+        """
+        before = self._serving.pop(worker.index, None)
+        if task is not None:
+            self._serving[worker.index] = task
+        return before
+
+    def running(self, worker: WorkerBook) -> asyncio.Task[Any]:
+        """The `asyncio.Task` in which a worker works at present."""
+        return self._serving[worker.index]
+
+    def is_served_by(self, worker: WorkerBook, task: asyncio.Task[Any]) -> bool:
+        """Whether a worker works in this task at present."""
+        return self._serving.get(worker.index) is task
+
+    def worker_of(self, task: asyncio.Task[Any]) -> WorkerBook | None:
+        """The worker that works in this task, if there is one. Any thread may ask."""
+        for index, serving in tuple(self._serving.items()):
+            if serving is task:
+                return self._book.workers.get(index)
+        return None
+
+    # Cancelled, and by whom
+
+    def is_called_off(self, worker: WorkerBook) -> bool:
+        """Whether the run itself has cancelled a worker."""
+        return self._run_is_called_off() or worker.index in self._called_off
+
+    def failure_of(
+        self, error: BaseException, worker: WorkerBook, name: str | None = None
+    ) -> Exception:
+        """The failure that a ``CancelledError`` or a group raised by the user's code amounts to.
+
+        Raises:
+            asyncio.CancelledError: It is not theirs: the run has cancelled the worker.
+            BaseException: A group with something in it that ends a program.
+        """
+        if isinstance(error, asyncio.CancelledError) and self.is_called_off(worker):
+            raise error
+        return failure_of(error, name or worker.task or "")
+
+    async def absorb_cancel(self, worker: WorkerBook) -> None:
+        """Take back the requests to cancel a worker that did not come from the run.
+
+        Raises:
+            asyncio.CancelledError: The run has asked, too.
+        """
+        if not self._serving[worker.index].cancelling():
+            return
+        if not self.is_called_off(worker):
+            await absorb_requests()
+        if self.is_called_off(worker):
+            raise asyncio.CancelledError
+
+    # Waiting
+
+    async def wait_to_begin(self, worker: WorkerBook, wait: Awaitable[Any]) -> None:
+        """Let a worker wait until the next try of what it has in hand may begin.
+
+        Cancellation: of the worker, by `begin_no_more` too.
+        """
+        worker.wait_begins("limit", self._now())
+        if self.begins_no_more:
+            self._call_off(worker.index)
+        try:
+            await wait
+        finally:
+            worker.wait_ends(self._now())
+
+    def begin_no_more(self) -> None:
+        """The run is being shut down: cancel the workers that wait for a try to begin.
+
+        A try that has begun goes on, even if a call in it waits for a limit.
+        """
+        for index in self._serving:
+            if self._book.worker(index).own_wait == "limit":
+                self._call_off(index)
+
+    def abandon(self, worker: WorkerBook, thread: asyncio.Future[Any]) -> None:
+        """A worker's thread goes on although the time of its task is over."""
+        self.abandoned[worker.index] = thread
+
+    async def outlast_thread(self, worker: WorkerBook) -> None:
+        """Wait for a worker's thread that was abandoned, if there is one."""
+        if (thread := self.abandoned.get(worker.index)) is not None:
+            worker.wait_begins("thread", self._now())
+            try:
+                await asyncio.wait([thread])
+            finally:
+                worker.wait_ends(self._now())
+            self.abandoned.pop(worker.index, None)
+
+    def forget_threads(self) -> None:
+        """The run is over: no one waits for the threads that go on."""
+        for thread in self.abandoned.values():
+            thread.cancel()
+
+    def _call_off(self, index: int) -> None:
+        self._called_off.add(index)
+        self._serving[index].cancel()

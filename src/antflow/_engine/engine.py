@@ -1,0 +1,259 @@
+"""A run put together from its parts, and begun.
+
+The parts stand in one order, and each refers only to those before it::
+
+    Run            state and queries
+    Supervisor     stops the run and brings it to its end
+    Identity       ids
+    Settlement     where items leave the run
+    Entrance       how items enter
+    Intake         where items come from
+    StageRun …     one for each stage
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from itertools import count
+from typing import Any, Protocol
+
+from antflow._core.envelope import DEFAULT_PRIORITY
+from antflow._core.limit import current_permit
+from antflow._core.ports import Guard, Observer, Store
+from antflow._core.stage import Stage
+from antflow._core.waits import has_called_off_caller
+from antflow._engine.current import current_seat, outer_seats
+from antflow._engine.entrance import Entrance
+from antflow._engine.identity import Duplicates, Identity
+from antflow._engine.intake import Intake
+from antflow._engine.loop_health.loop_watch import LoopWatch
+from antflow._engine.recorder import Listeners, Recorder
+from antflow._engine.reorder import Deliver, Reorder
+from antflow._engine.resources import RunResources
+from antflow._engine.run import Run, current_run
+from antflow._engine.settlement import Settlement
+from antflow._engine.source_watch import SourceWatch
+from antflow._engine.stage_run import StageRun
+from antflow._engine.supervisor import Supervisor
+from antflow._engine.waiting import outlast
+
+
+class Display(Protocol):
+    """What shows a run while it is driven."""
+
+    async def begin(self) -> None:
+        """Wait until the display has begun."""
+        ...
+
+    async def poll(self) -> None:
+        """Show the run until `end`."""
+        ...
+
+    def end(self, *, at_once: bool) -> None:
+        """The run is over."""
+        ...
+
+
+class Engine:
+    """One run of a pipeline, under way.
+
+    Args:
+        stages: The stages, validated.
+        deliver: Where results go.
+        guard: Calls stage callbacks.
+        next_id: Gives running ids to items that bring none.
+        store: Keeps transitions, or ``None``.
+        observer: Sees them, or ``None``.
+        max_failures: Failed items at which intake stops: a count (int), or a ratio (float, once 20
+            items are settled); ``None`` = no limit.
+        total: How many items there will be, if known.
+        length: Asks the items for that number, where it is not known yet.
+        keeps_results: Whether all results, and so all ids and failures, are kept.
+        duplicates: What becomes of an item whose id is taken.
+        timeout: Seconds after which the run is cancelled, with `TimeoutError`.
+        item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
+        window: Items that may be taken in beyond the first unsettled one, where results are to come
+            in order; ``None`` = they come as they are ready.
+        owner: Whose run it is; only compared, and not kept.
+        blocked_loop_after: Seconds after which the event loop counts as blocked, or ``None``.
+
+    Attributes:
+        run: Its state, and the answers to questions about it.
+        supervisor: Stops and ends it.
+        intake: Takes items in.
+        stages: Its stages.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        *,
+        deliver: Deliver,
+        guard: Guard,
+        next_id: Callable[[], int],
+        store: Store | None = None,
+        observer: Observer | None = None,
+        max_failures: float | None = None,
+        total: int | None = None,
+        length: Callable[[], int] | None = None,
+        keeps_results: bool = True,
+        duplicates: Duplicates = "number",
+        timeout: float | None = None,
+        item_timeout: float | None = None,
+        window: int | None = None,
+        owner: object = None,
+        blocked_loop_after: float | None = None,
+    ) -> None:
+        self.run: Run = Run(
+            stages,
+            total=total,
+            length=length,
+            keeps_results=keeps_results,
+            item_timeout=item_timeout,
+            owner=owner,
+        )
+        run = self.run
+        self.supervisor: Supervisor = Supervisor(run)
+        identity = Identity(run, next_id, duplicates)
+        self._reorder = None if window is None else Reorder(deliver, window)
+        self._settlement = Settlement(
+            run, self.supervisor, identity, stages, deliver, self._reorder, max_failures
+        )
+        entrance = Entrance(run, self.supervisor, self._settlement, store)
+        sources = SourceWatch(run.timers, tells=blocked_loop_after is not None)
+        self.intake: Intake = Intake(
+            run, self.supervisor, self._settlement, identity, entrance, sources
+        )
+        listeners = Listeners(run.facts, store, observer, self.supervisor.stop_intake, count(1))
+        resources = RunResources(self.supervisor.tasks.create_side, self.supervisor.clean_ups)
+        outer = outer_seats()
+        self.stages: list[StageRun] = []
+        try:
+            for index, stage in enumerate(stages):
+                recorder = Recorder(index, run.ledger, run.failures, run.facts, listeners)
+                self.stages.append(
+                    StageRun(
+                        stage,
+                        index,
+                        run,
+                        self.supervisor,
+                        self._settlement,
+                        identity,
+                        self.intake,
+                        recorder,
+                        resources,
+                        guard,
+                        outer,
+                    )
+                )
+            for before, following in zip(self.stages, self.stages[1:], strict=False):
+                before.goes_on_in(following)
+            run.stages = entrance.stages = self.stages
+            self._settlement.wakes += [
+                each.channel.wake_all
+                for each in self.stages
+                if stages[each.index].batch is not None
+            ]
+            if self._reorder is not None:
+                self._reorder.on_room = self.stages[0].channel.ring
+            self._begin(observer, timeout)
+        except BaseException:  # for example, a limit is in use elsewhere: leave no other taken
+            for made in self.stages:
+                made.release_limits()
+            raise
+        if blocked_loop_after is not None and not run.timers.has_own_time:
+            watch = LoopWatch(run, self.stages, sources, blocked_loop_after)
+            run.loop_watch = watch
+            self.supervisor.on_over.insert(0, watch.end)
+
+    def _begin(self, observer: Observer | None, timeout: float | None) -> None:
+        supervisor, context = self.supervisor, self.supervisor.tasks.context
+        context.run(current_run.set, self.run)
+        context.run(current_seat.set, None)
+        context.run(has_called_off_caller.set, supervisor.has_called_off_caller)
+        context.run(current_permit.set, None)  # what it is inside of is another's attempt
+        # Timers and tasks that were begun inside of it may keep the run for as long as they live,
+        # but not the items and the results.
+        supervisor.on_over += [self._settlement.close, self.intake.forget]
+        if observer is not None:
+            # What it sets there, the current span for example, all tasks of the run have.
+            context.run(observer.opened, self.run.facts, self.run.ledger, self._rewire)
+            self._rewire()
+            supervisor.on_over.append(observer.closed)
+        try:
+            supervisor.begin(self.stages, self.intake, self._settlement, timeout)
+        except BaseException:  # the user's task factory raised
+            if observer is not None:
+                observer.closed()
+            raise
+
+    async def drive(
+        self, items: AsyncIterable[Any] | Iterable[Any], display: Display | None = None
+    ) -> None:
+        """Feed the run from ``items``, with its display, until both are over.
+
+        Cancellation: cancels the run, and still waits until both are over.
+
+        Raises:
+            BaseException: What made the run end, if not the end of its input.
+        """
+        showing: asyncio.Task[None] | None = None
+        try:
+            if display is not None:
+                showing = self.supervisor.tasks.create_side(display.poll(), "display")
+                await display.begin()
+            self.intake.take_all(items)
+            await self.supervisor.wait()
+        except BaseException:
+            self.supervisor.cancel()
+            await self.supervisor.wait_until_over()
+            raise
+        finally:
+            if display is not None and showing is not None:
+                display.end(at_once=self.run.is_cancelling)
+                await outlast(showing, showing.cancel)
+
+    async def feed(
+        self,
+        items: AsyncIterable[Any] | Iterable[Any],
+        stage: int = 0,
+        priority: int = DEFAULT_PRIORITY,
+    ) -> None:
+        """Take in items by hand: see `Intake.feed`."""
+        if isinstance(items, AsyncIterable):
+            await self.intake.feed_async(items, stage, priority)
+        else:
+            await self.intake.feed(items, stage, priority)
+
+    def drain(self) -> None:
+        """Take nothing more in, not even from the run's own tasks, and let the rest finish."""
+        self.run.is_closed = True
+        self.intake.close()
+
+    # How many work
+
+    def pause(self) -> None:
+        """Begin with nothing new: workers end the item in hand and leave. May be called twice."""
+        if not (self.run.is_paused or self.run.is_stopping or self.run.is_over):
+            self.run.is_paused = True
+            for stage in self.stages:
+                stage.workers.activate(0)
+
+    def resume(self) -> None:
+        """Go on after `pause`. May be called twice."""
+        if self.run.is_paused and not self.run.is_over:
+            self.run.is_paused = False
+            for stage in self.stages:
+                stage.workers.activate(stage.workers.count)
+
+    def set_workers(self, stage: int, count: int) -> None:
+        """Set a stage's number of workers; those that are to leave end the item in hand."""
+        if not self.run.is_over:
+            self.stages[stage].workers.set_count(count)
+            if self._settlement.reorder is not None:
+                self._settlement.reorder.look_again()
+
+    def _rewire(self) -> None:
+        for stage in self.stages:
+            stage.rewire()

@@ -1,0 +1,246 @@
+"""What follows a failed try: decided once, then acted on.
+
+Listeners must change nothing. So the functions of the user's that have a say, `wait` and those of
+`hold_on`, are asked once for each failure, and what is told is what then happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from antflow._core.envelope import UNTRIED, Envelope
+from antflow._core.errors import (
+    ItemCancelled,
+    RetryAfter,
+    TaskFailedError,
+    WorkerLostError,
+)
+from antflow._core.foreign import is_a, set_cause
+from antflow._core.groups import is_all_drops, matches, parts
+from antflow._core.hold_times import hold_seconds
+from antflow._core.ledger import WorkerBook
+from antflow._core.log import warn
+from antflow._core.stage import Stage, retry_policy
+from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
+from antflow._core.waits import Wait
+from antflow._engine.handover import Handover
+from antflow._engine.recorder import Recorder
+from antflow._engine.retries import RetryHeap
+from antflow._engine.run import Run
+from antflow._engine.task_failures import failure_of
+from antflow._engine.tracebacks import call_apart, trimmed
+
+LONGEST_ERROR = 1000
+"""Characters of an error's text in the log; the item's result has all of it."""
+
+Action = Literal["retry", "hold", "fail", "drop"]
+
+
+class Decision(NamedTuple):
+    """What follows a failed try.
+
+    Attributes:
+        action: The item is tried again after a delay ("retry") or as if it had not been tried, with
+            everyone else held back meanwhile ("hold"); or it ends here ("fail", "drop").
+        about: What the try failed with.
+        error: What that counts as: mostly the same; what `wait` or `hold_on` raised, if they did.
+        seconds: Until the next try.
+    """
+
+    action: Action
+    about: Exception
+    error: Exception
+    seconds: float = 0.0
+
+    @property
+    def comes_again(self) -> bool:
+        """Whether another try follows."""
+        return self.action in ("retry", "hold")
+
+
+class Judge:
+    """Decides for the items of one stage.
+
+    Args:
+        stage: The stage.
+        run: The run.
+        hold: Lets no try begin for this many seconds.
+    """
+
+    def __init__(self, stage: Stage, run: Run, hold: Callable[[float], None]) -> None:
+        self._options = stage
+        self._run = run
+        self._hold = hold
+        self._policy = retry_policy(stage)
+
+    def decide(self, envelope: Envelope, error: Exception, task: str) -> Decision:
+        """What follows a try of ``task`` that failed with ``error``; asked again, the same.
+
+        A hold begins with this decision, before anything is told or awaited.
+
+        Raises:
+            asyncio.CancelledError: The worker is being cancelled.
+        """
+        earlier: Decision | None = envelope.decision
+        if earlier is None or earlier.about is not error:
+            earlier = envelope.decision = self._decide(envelope, error, task)
+        return earlier
+
+    def is_last_chance(self, envelope: Envelope) -> bool:
+        """Whether an item has failed here and has one more try."""
+        return 0 < envelope.attempts == self._policy.attempts - 1
+
+    def _decide(self, envelope: Envelope, error: Exception, task: str) -> Decision:
+        if is_all_drops(error):
+            return Decision("drop", error, error)
+        about = error
+        try:
+            seconds = self._held(envelope, error)
+        except Exception as fault:  # the user's `hold_on`
+            set_cause(fault, error)
+            error, seconds = fault, None
+        except (asyncio.CancelledError, BaseExceptionGroup) as fault:
+            error, seconds = failure_of(fault, "hold_on"), None
+        if seconds is not None:
+            envelope.holds = (envelope.position, _holds(envelope) + 1)
+            self._hold(seconds)
+            return Decision("hold", about, error, seconds)
+        if is_a(error, ItemCancelled):  # for example of another run: here it is a failure
+            error = TaskFailedError(task, error)
+        try:
+            delay = self._delay(envelope, error)
+        except Exception as fault:  # the user's `wait`
+            set_cause(fault, error)
+            return Decision("fail", about, fault)
+        except (asyncio.CancelledError, BaseExceptionGroup) as fault:
+            return Decision("fail", about, failure_of(fault, "wait"))
+        if delay is None:
+            return Decision("fail", about, error)
+        return Decision("retry", about, error, delay)
+
+    def _held(self, envelope: Envelope, error: Exception) -> float | None:
+        """The longest hold that any part of the error asks for, unless another part gives up."""
+        if _holds(envelope) >= self._options.max_holds:
+            return None
+        longest: float | None = None
+        gives_up = False
+        for part in parts(error):
+            seconds = self._asked(part)
+            if seconds is not None:
+                longest = max(longest or 0.0, seconds)
+            elif is_a(part, self._policy.give_up):
+                gives_up = True
+        return None if gives_up else longest
+
+    def _asked(self, error: BaseException) -> float | None:
+        """The hold that one error asks for, itself and not what is in it."""
+        if is_a(error, RetryAfter):
+            return error.seconds
+        for kind, seconds in self._options.hold_on.items():
+            # Ask about a group only the functions for groups, not those for errors.
+            is_about = not is_a(error, BaseExceptionGroup) or issubclass(kind, BaseExceptionGroup)
+            if is_about and is_a(error, kind):
+                answer = call_apart(seconds, error) if callable(seconds) else seconds
+                if is_a(answer, RetryAfter):
+                    return answer.seconds
+                return None if answer is None else hold_seconds(ValueError, "hold_on", answer)
+        return None
+
+    def _delay(self, envelope: Envelope, error: Exception) -> float | None:
+        if matches(error, WorkerLostError):
+            return None  # it has been tried often enough
+        delay: float | None = call_apart(self._policy.next_delay, envelope.attempts, error)
+        if delay is None or self._run.item_timeout is None:
+            return delay
+        comes_too_late = self._run.timers.unheld() + delay >= envelope.deadline
+        return None if comes_too_late else delay
+
+
+class FailedTries:
+    """Acts on what was decided, for the items of one stage.
+
+    Args:
+        stage: The stage.
+        run: The run.
+        recorder: The stage's recorder.
+        handover: The way out of the stage.
+        retries: Where items wait for their next try.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        run: Run,
+        recorder: Recorder,
+        handover: Handover,
+        retries: RetryHeap,
+    ) -> None:
+        self._options = stage
+        self._starts_over = retry_policy(stage).whole_stage
+        self._run = run
+        self._now = run.timers.now
+        self._recorder = recorder
+        self._handover = handover
+        self._retries = retries
+
+    async def act(self, decision: Decision, envelope: Envelope, worker: WorkerBook) -> None:
+        """Let an item wait for its next try, or fail; not for one that is dropped."""
+        error = trimmed(decision.error)
+        if decision.action == "hold":
+            await self._wait_untried(envelope, worker, error, decision.seconds)
+        elif decision.action == "retry":
+            if self._starts_over:
+                envelope.task = 0
+            await self._try_again(envelope, worker, error, decision.seconds)
+        else:
+            await self.fail(envelope, worker, error)
+
+    async def fail(self, envelope: Envelope, worker: WorkerBook | None, error: Exception) -> None:
+        """Settle an item as failed."""
+        wait = self._record_failure(envelope, worker, error)
+        callback = self._options.on_failure
+        await self._handover.tell_and_settle(envelope, worker, error, wait, "on_failure", callback)
+
+    def _record_failure(
+        self, envelope: Envelope, worker: WorkerBook | None, error: Exception
+    ) -> Wait:
+        wait = self._recorder.failed(envelope, worker, error, self._now())
+        warn(
+            "item %s failed in stage %s after %d %s: %s: %s",
+            clean(safe_repr(envelope.id)),
+            clean(self._options.name),
+            envelope.attempts,
+            "attempt" if envelope.attempts == 1 else "attempts",
+            error_type_name(error),
+            clean(cut(safe_str(error), LONGEST_ERROR)),
+        )
+        return wait
+
+    async def _wait_untried(
+        self, envelope: Envelope, worker: WorkerBook, error: Exception, seconds: float
+    ) -> None:
+        """Let an item wait, without its worker, as if it had not been tried."""
+        if self._run.item_timeout is not None:  # then it is late, and the next try says so
+            seconds = min(seconds, max(envelope.deadline - self._run.timers.unheld(), 0.0))
+        envelope.attempts = envelope.attempts - 1 or UNTRIED
+        await self._try_again(envelope, worker, error, seconds)
+
+    async def _try_again(
+        self, envelope: Envelope, worker: WorkerBook, error: Exception, delay: float
+    ) -> None:
+        wait = self._recorder.retrying(envelope, worker, error, self._now())
+        try:
+            if wait is not None:
+                await self._handover.tell(worker, wait, envelope)
+        finally:
+            self._retries.push(envelope, delay)
+        if self._retries.is_full:
+            await self._handover.wait_for(worker, "retries", self._retries.room())
+
+
+def _holds(envelope: Envelope) -> int:
+    """How often an item was held back in the stage it is in."""
+    stage, count = envelope.holds
+    return count if stage == envelope.position else 0

@@ -1,0 +1,156 @@
+"""How an item that leaves a worker's hands is told of and put where it goes next.
+
+What was recorded is always put, also when the worker is cancelled between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from antflow._core.envelope import Envelope
+from antflow._core.ledger import WaitReason, WorkerBook
+from antflow._core.ports import Guard
+from antflow._core.stage import StageCallback
+from antflow._core.waits import Wait, discard
+from antflow._engine.channel import Channel
+from antflow._engine.crew import Crew
+from antflow._engine.run import Run
+from antflow._engine.settlement import Settlement
+
+
+class Handover:
+    """The way out of one stage.
+
+    Args:
+        run: The run.
+        name: The stage's name.
+        crew: Its workers.
+        settlement: Where items leave the run.
+        guard: Calls stage callbacks.
+
+    Attributes:
+        next_channel: The next stage's channel; ``None`` after the last stage.
+        gathering: The stage's own channel, if batches are gathered from it: a batch that waits to
+            be filled then waits for one item less.
+    """
+
+    def __init__(
+        self, run: Run, name: str, crew: Crew, settlement: Settlement, guard: Guard
+    ) -> None:
+        self._now = run.timers.now
+        self._name = name
+        self._crew = crew
+        self._settlement = settlement
+        self._guard = guard
+        self.next_channel: Channel[Envelope] | None = None
+        self.gathering: Channel[Envelope] | None = None
+
+    def put_on(self, envelope: Envelope, value: Any) -> Wait:
+        """Put an item whose completion was recorded, and told, where it goes next."""
+        envelope.value = value
+        if self.next_channel is None:
+            return self._settlement.settle(envelope, None)
+        if self.gathering is not None:
+            self.gathering.wake_all()
+        envelope.position += 1
+        envelope.attempts = 0
+        if self.next_channel.put(envelope, envelope.priority):
+            return self.next_channel.room()
+        return None
+
+    async def tell_and_put_on(
+        self,
+        envelope: Envelope,
+        worker: WorkerBook,
+        value: Any,
+        wait: Wait,
+        name: str = "",
+        callback: StageCallback | None = None,
+    ) -> None:
+        """Wait for the observers and a callback, then put an item where it goes next."""
+        try:
+            await self.tell(worker, wait, envelope, name, callback, value, value)
+        except BaseException:  # cancelled meanwhile: it was recorded, so it must be put
+            discard(self.put_on(envelope, value))
+            raise
+        await self.room(worker, self.put_on(envelope, value))
+
+    async def tell_and_settle(
+        self,
+        envelope: Envelope,
+        worker: WorkerBook | None,
+        error: Exception | None,
+        wait: Wait,
+        name: str = "",
+        callback: StageCallback | None = None,
+    ) -> None:
+        """Wait for the observers and a callback, then let an item leave the run."""
+        try:
+            await self.tell(worker, wait, envelope, name, callback, error, envelope.value)
+        except BaseException:
+            discard(self._settlement.settle(envelope, error))
+            raise
+        await self.room(worker, self._settlement.settle(envelope, error))
+
+    async def tell(
+        self,
+        worker: WorkerBook | None,
+        wait: Wait,
+        envelope: Envelope,
+        name: str = "",
+        callback: StageCallback | None = None,
+        subject: Any = None,
+        value: Any = None,
+    ) -> None:
+        """Wait for the observers, then call ``callback(id, subject, payload)``.
+
+        Args:
+            worker: Who waits; ``None`` where no worker has the item.
+            wait: The observers' wait.
+            envelope: The item.
+            name: The callback's name, for the log.
+            callback: A callback of the stage's.
+            subject: What it is told: a value or an error.
+            value: The item's value, for the payload.
+        """
+        try:
+            # A cancel request that the try left behind must not hit the callbacks and observers.
+            if worker is not None:
+                await self._crew.absorb_cancel(worker)
+        except BaseException:
+            discard(wait)
+            raise
+        with self._settlement.delivery():
+            await self.room(worker, wait)
+            if callback is not None:
+                label = f"{name} of stage {self._name}"
+                told = self._guard.call(label, _call_back, callback, envelope, subject, value)
+                await self.room(worker, told)
+
+    async def hear_out(self, worker: WorkerBook, wait: Wait) -> None:
+        """Wait for the observers; the run does not end meanwhile."""
+        with self._settlement.delivery():
+            await self.room(worker, wait)
+
+    async def room(self, worker: WorkerBook | None, room: Wait) -> None:
+        """Wait for room, or for whatever else holds the item up behind the worker."""
+        if room is None:
+            return
+        if worker is None:
+            await room
+        else:
+            await self.wait_for(worker, "room", room)
+
+    async def wait_for(self, worker: WorkerBook, reason: WaitReason, wait: Awaitable[Any]) -> None:
+        """Let a worker wait, and have its book say for what."""
+        worker.wait_begins(reason, self._now())
+        try:
+            await wait
+        finally:
+            worker.wait_ends(self._now())
+
+
+def _call_back(callback: StageCallback, envelope: Envelope, subject: Any, value: Any) -> Any:
+    own = {"id": envelope.id, "value": value, "_sequence_id": envelope.sequence_id}
+    return callback(envelope.id, subject, {**own, **envelope.metadata})

@@ -1,0 +1,236 @@
+"""The identity of items: from raw items to envelopes with an id that no other item of the run has.
+
+An item brings its own id or gets a running number. Ids are compared with those given before; where
+results are not kept, with those in flight only, so that a run may go on for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from typing import Any, Literal
+
+from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
+from antflow._core.errors import DuplicateItemError
+from antflow._core.foreign import asked, is_hashable, key_of
+from antflow._core.log import warn
+from antflow._core.result import PipelineResult
+from antflow._core.text import clean, safe_repr, safe_str
+from antflow._engine.run import Run
+from antflow._engine.task_failures import failure_of
+from antflow._engine.tracebacks import trimmed
+
+Duplicates = Literal["number", "error", "skip"]
+
+MOST_ROWS = 1000
+"""Rows of running numbers that are remembered where no results are kept: the last ones."""
+
+MOST_NAMES = 1000
+"""Ids that came twice, beyond those in flight, whose next names are remembered in any case."""
+
+_REFUSED = object()
+
+
+class Identity:
+    """Gives the items of one run their identity.
+
+    Args:
+        run: The run.
+        next_id: Gives running integer ids to items that bring none.
+        duplicates: What becomes of an item whose id is taken: renamed, refused, or left out.
+
+    Attributes:
+        count: Items that have one.
+        refused: Why the item after the last of `envelopes` was refused.
+    """
+
+    def __init__(
+        self, run: Run, next_id: Callable[[], int], duplicates: Duplicates = "number"
+    ) -> None:
+        self._run = run
+        self._next_id = next_id
+        self._duplicates = duplicates
+        self.count: int = 0
+        self.refused: DuplicateItemError | None = None
+        self._given: set[Any] = set()
+        self._numbers: list[tuple[int, int]] = []
+        self._next_names: dict[Any, int] = {}
+        self._has_warned = False
+
+    def envelopes(
+        self, raws: Iterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
+    ) -> list[Envelope]:
+        """Give items their identity.
+
+        A dict with an ``"id"`` brings its own; its value is its ``"value"`` or the whole dict, and
+        its other keys are its metadata. All others, and those whose id is ``None``, get a running
+        number, which counts every item. A dict that raises when it is read gets one too, and what
+        it raised as its ``error``.
+        """
+        envelopes: list[Envelope] = []
+        given, next_id, seq = self._given, self._next_id, self.count
+        forgets = self._forgets_numbers
+        streak: tuple[int, int] | None = None  # numbers in a row that became ids
+        for raw in raws:
+            number = next_id()
+            value, own_id, error = raw, None, None
+            metadata: dict[Any, Any] = {}
+            if issubclass(type(raw), dict):
+                value, metadata, own_id, error = _read(raw)
+            if own_id is not None:
+                self._note_numbers(streak)
+                streak = None
+                item_id = self._own_id(own_id)
+                if item_id is _REFUSED:
+                    if self.refused is not None:
+                        break
+                    continue
+            else:
+                item_id = number
+                if given and number in given:
+                    item_id = self._apart(number)
+                elif forgets:
+                    given.add(number)
+                if streak is None:
+                    streak = (number, number)
+                elif number == streak[1] + 1:
+                    streak = (streak[0], number)
+                else:  # another run of the pipeline took some
+                    self._note_numbers(streak)
+                    streak = (number, number)
+            envelope = Envelope(seq, item_id, value, metadata, raw, priority, stage)
+            if error is not None:
+                envelope.error = error
+            envelopes.append(envelope)
+            seq += 1
+        self._note_numbers(streak)
+        self.count = seq
+        self._set_deadlines(envelopes)
+        return envelopes
+
+    def again(self, result: PipelineResult[Any], stages: Sequence[str]) -> Envelope:
+        """An envelope for an item of an earlier run, for the stage it ended in."""
+        envelope = Envelope(
+            self.count,
+            self.free_id(result.id),
+            result.value,
+            dict(result.metadata),
+            result.input,
+            position=stages.index(result.stage),
+        )
+        if (children := getattr(result, "children", 0)) > 0:
+            envelope.children = children  # so many were made of it, and are not made again
+        self.count += 1
+        self._set_deadlines([envelope])
+        return envelope
+
+    def free_id(self, wanted: Any) -> Any:
+        """``wanted``, or a name like it if that is taken."""
+        item_id = self._hashable(wanted)
+        if self._is_taken(item_id):
+            return self._apart(item_id)
+        self._given.add(key_of(item_id))
+        return item_id
+
+    def release(self, item_id: Any) -> None:
+        """An item left the run: its id may come again."""
+        self._given.discard(key_of(item_id))
+
+    # Inside
+
+    def _own_id(self, given: Any) -> Any:
+        item_id = self._hashable(given)
+        if self._duplicates != "number" and self._is_taken(item_id):
+            if self._duplicates == "error":
+                text = clean(safe_repr(item_id))
+                self.refused = DuplicateItemError(f"item id {text} came twice in one run")
+            else:
+                self._run.skipped += 1
+            return _REFUSED
+        return self.free_id(item_id)
+
+    def _hashable(self, given: Any) -> Any:
+        """An id that can be a key: what cannot be hashed goes by its text."""
+        return given if is_hashable(given) else safe_str(given)
+
+    def _is_taken(self, item_id: Any) -> bool:
+        if key_of(item_id) in self._given:
+            return True
+        return bool(self._numbers) and asked(self._is_number, item_id, instead=False)
+
+    def _is_number(self, item_id: Any) -> bool:
+        """Whether a running number that became an id is equal to this id: 3.0 and Decimal(3) to 3.
+
+        Raises:
+            Exception: It cannot be compared.
+        """
+        number = hash(item_id)  # what is equal has one hash, and a running number is its own
+        index = bisect_right(self._numbers, (number, inf)) - 1
+        return index >= 0 and number <= self._numbers[index][1] and bool(item_id == number)
+
+    def _note_numbers(self, streak: tuple[int, int] | None) -> None:
+        """Remember which running numbers became ids: most often one unbroken row."""
+        if streak is None or self._forgets_numbers:
+            return
+        if self._numbers and self._numbers[-1][1] + 1 == streak[0]:
+            streak = (self._numbers.pop()[0], streak[1])
+        self._numbers.append(streak)
+        if not self._run.keeps_results and len(self._numbers) > MOST_ROWS:
+            del self._numbers[0]
+
+    @property
+    def _forgets_numbers(self) -> bool:
+        """Whether running numbers are ids like others, forgotten when their item leaves.
+
+        Not where an id that comes twice is renamed: then a row of numbers costs next to nothing,
+        and two items of a run have different ids, for a tracker too.
+        """
+        return not self._run.keeps_results and self._duplicates != "number"
+
+    def _set_deadlines(self, envelopes: Sequence[Envelope]) -> None:
+        if self._run.item_timeout is not None:
+            deadline = self._run.timers.unheld() + self._run.item_timeout
+            for envelope in envelopes:
+                envelope.deadline = deadline
+
+    def _apart(self, item_id: Any) -> str:
+        if not self._has_warned:
+            self._has_warned = True
+            warn(
+                "item id %s came twice in one run; the later one is renamed (more may follow)",
+                clean(safe_repr(item_id)),
+            )
+        key = key_of(item_id)
+        number = self._next_names.get(key, 2)
+        while (renamed := f"{safe_str(item_id)}#{number}") in self._given:
+            number += 1
+        self._next_names[key] = number + 1
+        if not self._run.keeps_results and len(self._next_names) > self._most_names():
+            # The names of an id that has left may start over.
+            names = self._next_names.items()
+            self._next_names = {name: number for name, number in names if name in self._given}
+        self._given.add(renamed)
+        return renamed
+
+    def _most_names(self) -> int:
+        return MOST_NAMES + 2 * len(self._given)  # so that looking through them is rare
+
+
+def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any], Any, Exception | None]:
+    """The value, metadata and id of a dict that was fed, and the error if reading it raised.
+
+    Its methods, and those of its keys, may be the user's own.
+    """
+    try:
+        if "id" not in raw:
+            return raw, {}, None, None
+        metadata = dict(raw)
+        own_id = metadata.pop("id")
+        return metadata.pop("value", raw), metadata, own_id, None
+    except Exception as error:
+        return raw, {}, None, trimmed(error)
+    except (asyncio.CancelledError, BaseExceptionGroup) as error:
+        # Its own: a call that never awaits cannot be cancelled.
+        return raw, {}, None, trimmed(failure_of(error, "intake"))

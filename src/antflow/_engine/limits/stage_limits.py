@@ -1,0 +1,57 @@
+"""The limits of one stage's tries in one run, and what holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from antflow._core.limit import Limit
+from antflow._core.stage import Stage
+from antflow._engine.limits.permits import Admission
+
+
+class StageLimits:
+    """The limits that a try passes, and those that its single tasks pass.
+
+    Args:
+        stage: The stage.
+        now: The run's clock.
+
+    Attributes:
+        admission: The limits of a whole try; ``None`` while there is none.
+        on_first_hold: Called when a stage without limits gets one, with its first hold.
+
+    Raises:
+        PipelineError: One of the limits is in use by another event loop.
+    """
+
+    def __init__(self, stage: Stage, now: Callable[[], float]) -> None:
+        self._now = now
+        self._gates: list[Admission] = []
+        self.admission: Admission | None = None
+        self.on_first_hold: Callable[[], None] = lambda: None
+        if stage.limits:
+            self.admission = Admission(stage.limits, now)
+
+    def gate(self, most: int) -> Admission:
+        """A limit of its own for one task: this many at once (``task_concurrency_limits``)."""
+        gate = Admission([Limit(most)], self._now)
+        self._gates.append(gate)
+        return gate
+
+    def hold(self, seconds: float) -> None:
+        """Let no try begin for this many seconds, here and in all stages that share the limits.
+
+        A stage without limits gets one with its first hold: it costs nothing and does nothing but
+        hold. In a try that has begun, a task that waits at its own gate is held too.
+        """
+        if self.admission is None:
+            self.admission = Admission([Limit(rate=1, cost=lambda _: 0)], self._now)
+            self.on_first_hold()
+        self.admission.hold(seconds)
+        for gate in self._gates:
+            gate.hold(seconds)
+
+    def close(self) -> None:
+        """No more tries: another event loop may use the limits."""
+        if self.admission is not None:
+            self.admission.close()

@@ -1,0 +1,88 @@
+"""The `asyncio.Task` objects of a run.
+
+They are few: the supervisor; the workers; a *feeder*, where items are not pulled; one that fails
+items which cannot be read, while there are any; a keeper for those resources that are entered and
+left together, and one more while a thread does that; at the end one that waits for observers of
+items that no worker had; and one for a display. None belongs to an item; but a worker goes on in
+another one where an item left context variables behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import Any, TypeVar
+
+from antflow._engine.waiting import begin_task
+
+T = TypeVar("T")
+
+
+class RunTasks:
+    """Starts the tasks of one run, and knows those that the run waits for.
+
+    Args:
+        run_id: The run; part of each task's name.
+        on_end: Called with a task that has ended, and that the run waits for.
+
+    Attributes:
+        context: The context variables that each task begins with.
+    """
+
+    def __init__(self, run_id: str, on_end: Callable[[asyncio.Task[None]], None]) -> None:
+        self._prefix = f"antflow {run_id[:4]}"
+        self._on_end = on_end
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dismissed: asyncio.Task[None] | None = None
+        self.context: Context = copy_context()
+
+    def create(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Start a task that the run waits for before it ends."""
+        task = self.create_side(work, name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def create_side(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Start a task in the run's context that its creator looks after."""
+        return begin_task(work, f"{self._prefix} {name}", self.context)
+
+    def dismiss(self, task: asyncio.Task[None]) -> None:
+        """Cancel a task that is no longer needed: its cancellation is expected."""
+        self._dismissed = task
+        task.cancel()
+
+    def is_dismissed(self, task: asyncio.Task[Any]) -> bool:
+        """Whether it is the task that was dismissed."""
+        return task is self._dismissed
+
+    def __contains__(self, task: object) -> bool:
+        return task in self._tasks
+
+    def cancel(self, *, again: bool = True) -> None:
+        """Cancel them all, or only those that have not been asked yet."""
+        for task in tuple(self._tasks):
+            if again or not task.cancelling():
+                task.cancel()
+
+    async def until_ended(self, on_cancel: Callable[[], None]) -> None:
+        """Wait until the run has no task left, however often the wait is cancelled.
+
+        Args:
+            on_cancel: Called at each cancellation.
+        """
+        # Do not wait for tasks that have ended: such a wait returns at once, and if an interrupt
+        # has taken the place of `_ended`, they stay in the set for ever.
+        while at_work := [task for task in self._tasks if not task.done()]:
+            try:
+                await asyncio.wait(at_work)
+            except asyncio.CancelledError:
+                on_cancel()
+        for task in tuple(self._tasks):
+            self._ended(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task in self._tasks:
+            self._tasks.discard(task)
+            self._on_end(task)

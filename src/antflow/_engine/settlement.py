@@ -1,0 +1,134 @@
+"""Where an item leaves the run, and when the run has nothing left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from antflow._core.envelope import Envelope
+from antflow._core.errors import TooManyFailures
+from antflow._core.result import PipelineResult
+from antflow._core.stage import Stage
+from antflow._core.waits import Wait
+from antflow._engine.contexts import plainly_around
+from antflow._engine.identity import Identity
+from antflow._engine.reorder import Deliver, Reorder
+from antflow._engine.run import Run
+from antflow._engine.supervisor import Supervisor
+
+FEWEST_FOR_A_RATIO = 20
+"""A ratio of failures is judged from this many settled items on."""
+
+
+class Settlement:
+    """Delivers results, and sees when none is left to come.
+
+    Args:
+        run: The run.
+        supervisor: Ends it.
+        identity: The ids of its items.
+        stages: The stages, as the user described them.
+        deliver: Where results go.
+        reorder: Puts the results in the order of the items, or ``None``.
+        max_failures: Failed items at which intake stops: a count (int), or a ratio (float, once 20
+            items are settled); ``None`` = no limit.
+
+    Attributes:
+        reorder: The same.
+        wakes: Called whenever an item leaves: batches look whether they can still be filled.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        supervisor: Supervisor,
+        identity: Identity,
+        stages: Sequence[Stage],
+        deliver: Deliver,
+        reorder: Reorder | None,
+        max_failures: float | None,
+    ) -> None:
+        self._run = run
+        self._supervisor = supervisor
+        self._identity = identity
+        self._deliver = deliver if reorder is None else reorder.deliver
+        self.reorder = reorder
+        self._max_failures = max_failures
+        self._stages_limits = [stage.max_failures for stage in stages]
+        self._limits_failures = any(
+            limit is not None for limit in (max_failures, *self._stages_limits)
+        )
+        self._delivering = 0
+        self.wakes: list[Callable[[], None]] = []
+
+    def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
+        """An item leaves the run, its outcome recorded: deliver its result."""
+        position = envelope.position
+        result = envelope.arrive(self._run.facts.stage_names[position], error)
+        wait = self._deliver(result)
+        if not self._run.keeps_results:
+            self._identity.release(result.id)  # ids are compared with those in flight only
+        if error is not None and self._limits_failures:
+            self._check_failures(position)
+        for wake in self.wakes:
+            wake()
+        if not self._run.ledger.in_flight:
+            self.check_finished()
+        return wait
+
+    @plainly_around
+    def delivery(self) -> Generator[None, None, None]:
+        """The run does not end while observers and callbacks are waited for: they may feed it."""
+        self._delivering += 1
+        try:
+            yield
+        finally:
+            self._delivering -= 1
+            self.check_finished()
+
+    def check_finished(self) -> None:
+        """End the run if nothing is in flight and nothing more can come."""
+        run = self._run
+        if run.has_all_items and not run.ledger.in_flight and not self._delivering:
+            self._supervisor.finish()
+
+    def stop(self) -> None:
+        """Results wait for each other no more."""
+        if self.reorder is not None:
+            self.reorder.end()
+
+    def flush(self) -> None:
+        """Deliver the results that still wait for those before them, which never came."""
+        if self.reorder is not None:
+            self.reorder.flush()
+
+    def close(self) -> None:
+        """Keep nothing of what was delivered: tasks that outlive the run may keep this."""
+        self._deliver = _nowhere
+        self.reorder = None
+
+    def _check_failures(self, position: int) -> None:
+        run = self._run
+        if run.error is not None or run.is_stopping:
+            return
+        book = run.ledger.stages[position]
+        settled = run.ledger.accepted + run.ledger.children - run.ledger.in_flight
+        where = f" in stage {run.facts.stage_names[position]!r}"
+        for limit, failed, of, place in (
+            (self._max_failures, run.ledger.failed, settled, ""),
+            (self._stages_limits[position], book.failed, book.left, where),
+        ):
+            if limit is not None and _too_many(failed, of, limit):
+                text = f"{failed} items failed{place} (max_failures={limit}); intake was stopped"
+                self._supervisor.stop_intake(TooManyFailures(text))
+                return
+
+
+def _nowhere(_: PipelineResult[Any]) -> None:
+    """Where the results of a run that is over go: there are none."""
+
+
+def _too_many(failed: int, settled: int, limit: float) -> bool:
+    if isinstance(limit, int):
+        return failed >= limit
+    return settled >= FEWEST_FOR_A_RATIO and failed >= limit * settled

@@ -1,0 +1,361 @@
+"""How a run ends: in one way, whatever the reason.
+
+Something sets *finishing*: the intake is closed and nothing is in flight; or the run was cancelled,
+shut down, or something broke. The supervisor then closes the channels, waits for workers and
+feeder, settles what is left as cancelled, leaves the resources, audits the books, and only then is
+the run over. Whoever waits for a run waits for that, however often the wait is cancelled; so
+nothing of a run is ever left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from antflow._core.envelope import Envelope
+from antflow._core.errors import InternalError
+from antflow._core.foreign import is_a, type_name
+from antflow._core.ports import Timer
+from antflow._core.text import safe_str
+from antflow._core.waits import discard
+from antflow._engine.current import current_seat
+from antflow._engine.run import Run
+from antflow._engine.run_tasks import RunTasks
+from antflow._engine.waiting import outlast
+
+
+class Supervised(Protocol):
+    """A stage, as the supervisor ends it."""
+
+    def stop(self) -> None:
+        """Let nothing start any more. May be called twice."""
+        ...
+
+    def settle_all(self) -> list[Awaitable[None]]:
+        """Settle as cancelled what waits; returns the observers' waits."""
+        ...
+
+    def begin_no_more(self) -> None:
+        """Let tries end, and cancel workers that wait for one to begin."""
+        ...
+
+    def put(self, envelope: Envelope) -> None:
+        """Put an item into the stage's channel."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what the stage's tasks used."""
+        ...
+
+    def forget_threads(self) -> None:
+        """Threads that go on are not waited for."""
+        ...
+
+
+class Inlet(Protocol):
+    """Where items come in, as the supervisor closes it."""
+
+    def close(self) -> None:
+        """No more items but those that the run's own tasks feed. May be called twice."""
+        ...
+
+    def close_source(self) -> None:
+        """Dismiss the feeder and close the source. May be called twice."""
+        ...
+
+    def end(self) -> None:
+        """Note that no more comes from the source, or by hand. May be called twice."""
+        ...
+
+    def seal(self) -> list[Envelope]:
+        """Let nothing enter any more; returns the items recorded and not put yet."""
+        ...
+
+
+class Outlet(Protocol):
+    """Where results go, as the supervisor closes it."""
+
+    def stop(self) -> None:
+        """Results wait for each other no more. May be called twice."""
+        ...
+
+    def flush(self) -> None:
+        """Deliver the results that still wait."""
+        ...
+
+    def close(self) -> None:
+        """Keep nothing of what was delivered."""
+        ...
+
+
+class Supervisor:
+    """Stops a run, and brings it to its end.
+
+    Args:
+        run: The run.
+
+    Attributes:
+        tasks: The run's tasks.
+        on_over: Called when the run is over, each in turn.
+        clean_ups: Awaited when no worker is left, the last one first.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._stages: Sequence[Supervised] = ()
+        self._inlet: Inlet | None = None
+        self._outlet: Outlet | None = None
+        self.tasks: RunTasks = RunTasks(run.facts.run_id, self._task_ended)
+        self.clean_ups: list[Callable[[], Awaitable[None]]] = []
+        self.on_over: list[Callable[[], None]] = []
+        self._alarm: Timer | None = None
+        self._waits: list[Awaitable[None]] = []
+        self._crashes: list[Exception] = []
+        self._finishing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        run.timers.on_crash = self.crash
+
+    def begin(
+        self,
+        stages: Sequence[Supervised],
+        inlet: Inlet,
+        outlet: Outlet,
+        timeout: float | None,
+    ) -> None:
+        """Look after the run from now on.
+
+        Args:
+            stages: The stages.
+            inlet: Where items come in.
+            outlet: Where results go.
+            timeout: Seconds after which the run is cancelled, with `TimeoutError`.
+        """
+        self._stages, self._inlet, self._outlet = stages, inlet, outlet
+        self._supervising = self.tasks.create_side(self._supervise(), "supervisor")
+        if timeout is not None:
+            self._alarm = self._run.timers.call_later(timeout, lambda: self._time_is_up(timeout))
+
+    # Stopping
+
+    def stop_intake(self, error: BaseException) -> None:
+        """No more items: what was accepted finishes, then ``error`` comes out."""
+        assert self._inlet is not None
+        if self._run.error is None:
+            self._run.error = error
+        self._run.is_closed = True
+        self._inlet.close()
+
+    def cancel(self) -> None:
+        """Stop now: cancel running tasks, settle everything else. May be called twice."""
+        run = self._run
+        if run.is_over:
+            return
+        if not run.is_cancelling:
+            run.is_cancelling = True
+            run.how_stopped = "cancelled"
+        try:
+            self._begin_to_stop()
+            self.tasks.cancel()
+            self._stop()
+        except BaseException as interruption:  # why: it comes out of `wait`, too
+            if run.error is None or isinstance(run.error, Exception):
+                run.error = interruption
+            raise
+
+    def shut_down(self) -> None:
+        """Let running attempts end, settle everything that waits. May be called twice."""
+        if not self._run.is_stopping:
+            self._run.how_stopped = "shut down"
+        self._stop()
+        for stage in self._stages:
+            stage.begin_no_more()
+
+    def fail(self, error: BaseException) -> None:
+        """Something broke that no item can answer for: cancel, and let ``error`` come out."""
+        if self._run.error is None or not is_a(error, Exception):
+            self._run.error = error
+        self.cancel()
+
+    def crash(self, error: BaseException, where: str = "the engine") -> None:
+        """A fault of the library itself: end the run, loudly."""
+        if is_a(error, Exception):
+            broken = InternalError(f"{where} crashed: {type_name(error)}: {safe_str(error)}")
+            broken.__cause__ = error
+            error = broken
+        self.fail(error)  # KeyboardInterrupt and its like are not the library's fault
+
+    def finish(self) -> None:
+        """Everything is settled, and nothing more can come: the run ends. May be called twice."""
+        self._run.is_closed = True
+        if not self._finishing.done():
+            self._finishing.set_result(None)
+
+    def spawn(self, worker: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None] | None:
+        """Start a worker, or nothing while the run is ending."""
+        if self._finishing.done():  # a bell that rang while the run was ending
+            worker.close()
+            return None
+        try:
+            return self.tasks.create(worker, name)
+        except BaseException as error:  # why: the user's task factory raised, in a callback
+            self.crash(error, "the task factory")
+            return None
+
+    async def outlive(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Wait for a clean-up; what it raises ends the run, in order."""
+        try:
+            await close()
+        except asyncio.CancelledError:
+            self.cancel()
+        except BaseException as error:  # why: it comes out of `wait`, when everything is settled
+            self.fail(error)
+
+    # Waiting
+
+    async def wait(self) -> None:
+        """Wait until the run is over.
+
+        Cancellation: cancels the run, and still waits until it is over.
+
+        Raises:
+            BaseException: What made the run end, if not the end of its input.
+        """
+        await self.wait_until_over()
+        if self._run.error is not None:
+            raise self._run.error
+
+    async def wait_until_over(self) -> None:
+        """`wait`, but what made the run end is not raised."""
+        # For the task, and not for what it does last: an interrupt may hit it there.
+        try:
+            await outlast(self._supervising, self.cancel)
+        finally:
+            if self._supervising.done():
+                self._close_books()
+
+    # Who cancels
+
+    @property
+    def is_called_off(self) -> bool:
+        """Whether all that belongs to the run is being cancelled, by the run or with its loop."""
+        return self._run.is_cancelling or self._supervising.cancelling() > 0
+
+    def has_called_off_caller(self) -> bool:
+        """Whether the run is cancelling the `asyncio.Task` that asks."""
+        running = asyncio.current_task()
+        if self.is_called_off or running is None or self.tasks.is_dismissed(running):
+            return True
+        seat = current_seat.get()
+        if seat is not None and seat.crew.is_served_by(seat.worker, running):
+            return seat.crew.is_called_off(seat.worker)
+        # A task of the user's own, which feeds the run for example: only they cancel it.
+        return running not in self.tasks and running.cancelling() > 0
+
+    # Inside
+
+    def _time_is_up(self, seconds: float) -> None:
+        self.fail(TimeoutError(f"the run was not over after {seconds:g} s"))
+
+    def _begin_to_stop(self) -> None:
+        """The supervisor goes on from here, even if an interrupt comes in between."""
+        assert self._inlet is not None
+        self._run.is_stopping = True
+        self._inlet.end()
+        self.finish()
+
+    def _stop(self) -> None:
+        assert self._inlet is not None
+        assert self._outlet is not None
+        self._begin_to_stop()
+        self._inlet.close_source()
+        self._outlet.stop()
+        self._stop_stages()
+
+    def _stop_stages(self) -> None:
+        """Let nothing start any more, and settle as cancelled everything that waits."""
+        for stage in self._stages:
+            stage.stop()
+        for stage in self._stages:
+            try:
+                self._waits += self.tasks.context.copy().run(stage.settle_all)
+            except Exception as error:
+                self._crashes.append(error)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            # A feeder that was dismissed before its first step ends like this, too. Any other task
+            # does when the event loop is closing, or when other code cancels it.
+            if not self._run.is_stopping and not self.tasks.is_dismissed(task):
+                self.fail(InternalError(f"{task.get_name()} was cancelled from outside the run"))
+            return
+        error = task.exception()
+        if error is not None:
+            self.crash(error, task.get_name())
+
+    async def _supervise(self) -> None:
+        try:
+            await self._bring_to_an_end()
+        except BaseException as error:  # why: who waits for the run must not wait for ever
+            self.crash(error, "the supervisor")
+            await self.tasks.until_ended(self.cancel)
+        finally:
+            self._close_books()
+
+    def _close_books(self) -> None:
+        """Mark the run as over. May be called again if an interrupt came half way."""
+        if not self._run.is_over:
+            while self.on_over:
+                self.on_over[0]()
+                del self.on_over[0]
+            self._run.end()
+
+    async def _bring_to_an_end(self) -> None:
+        assert self._inlet is not None
+        assert self._outlet is not None
+        run = self._run
+        try:
+            await asyncio.wait([self._finishing])
+        except asyncio.CancelledError:
+            self.cancel()
+        run.is_closed = True
+        if run.is_cancelling or run.is_stopping:
+            self._stop()  # once more: an interrupt may have come in between
+        if run.is_cancelling:
+            self.tasks.cancel(again=False)
+        self._stop_stages()
+        await self.tasks.until_ended(self.cancel)
+        for envelope in self._inlet.seal():
+            self._stages[envelope.position].put(envelope)
+        self._stop_stages()  # once more, for what was put meanwhile
+        if self._waits:
+            self.tasks.create(self._hear_observers_out(), "observers")
+            await self.tasks.until_ended(self.cancel)
+        for wait in self._waits:  # it was cancelled meanwhile
+            discard(wait)
+        await self._let_go()
+        self._outlet.flush()
+        if self._crashes:
+            raise self._crashes[0]
+        if (discrepancy := self._audit()) is not None and run.error is None:
+            run.error = InternalError(f"the books of run {run.facts.run_id}: {discrepancy}")
+
+    async def _let_go(self) -> None:
+        """Leave what the tasks used, now that none is left."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for stage in self._stages:
+            await stage.close()
+        for clean_up in self.clean_ups[::-1]:
+            await self.outlive(clean_up)
+        for stage in self._stages:
+            stage.forget_threads()
+
+    async def _hear_observers_out(self) -> None:
+        """Wait for the observers of items that were settled without a worker."""
+        while self._waits and not self._run.is_cancelling:
+            await self._waits.pop(0)
+
+    def _audit(self) -> str | None:
+        if self._run.ledger.in_flight:
+            return f"{self._run.ledger.in_flight} items are still in flight"
+        return self._run.ledger.discrepancy()

@@ -1,0 +1,50 @@
+"""What a ``CancelledError`` or a group of exceptions raised by the user's code amounts to."""
+
+from __future__ import annotations
+
+import asyncio
+
+from antflow._core.errors import TaskFailedError
+from antflow._core.foreign import is_a, message_of, set_cause
+from antflow._core.groups import leaves
+
+
+def failure_of(error: BaseException, name: str) -> Exception:
+    """The failure that a ``CancelledError`` or a group raised by ``name`` amounts to, caused by it.
+
+    Raises:
+        BaseException: A group with something in it that ends a program.
+    """
+    if is_a(error, asyncio.CancelledError):
+        failure = TaskFailedError(name, error)
+        failure.__cause__ = error
+        return failure
+    if (grouped := group_failure(error, name)) is None:
+        raise error
+    return grouped
+
+
+def group_failure(error: BaseException, name: str) -> Exception | None:
+    """The failure that a group raised by the task called ``name`` amounts to.
+
+    A ``CancelledError`` in a group comes from something that the task had started, never from the
+    worker's own cancellation. It counts as a `TaskFailedError`, like one that a task raises alone.
+
+    Returns:
+        The group if it is an ordinary exception, else an `ExceptionGroup` caused by it; ``None``:
+        it is not a group, or has something in it that ends a program.
+    """
+    if is_a(error, ExceptionGroup):
+        return error
+    if not is_a(error, BaseExceptionGroup):
+        return None
+    failures = [
+        TaskFailedError(name, leaf) if is_a(leaf, asyncio.CancelledError) else leaf
+        for leaf in leaves(error)
+    ]
+    ordinary = [failure for failure in failures if is_a(failure, Exception)]
+    if len(ordinary) < len(failures):
+        return None
+    failure = ExceptionGroup(message_of(error), ordinary)
+    set_cause(failure, error)
+    return failure

@@ -1,0 +1,230 @@
+"""The workers of a stage: recruited when there is work, seated, and let go.
+
+A stage has workers only when it had work for them. The channel's bell recruits them, up to the
+number that is to be at work; `activate` changes that number, for `set_workers` and while the run is
+paused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import Any, TypeVar, cast
+from weakref import ref
+
+from antflow._core.envelope import Envelope
+from antflow._core.ledger import StageBook, WorkerBook
+from antflow._core.stage import Stage, capacity, task_name
+from antflow._engine.channel import Channel
+from antflow._engine.contexts import plainly_around
+from antflow._engine.crew import Crew
+from antflow._engine.current import Seat, current_seat
+from antflow._engine.intake import Intake
+from antflow._engine.limits.call_limits import CallLimits, current_calls
+from antflow._engine.run import Run
+from antflow._engine.supervisor import Supervisor
+
+T = TypeVar("T")
+
+
+class Workers:
+    """The workers of one stage.
+
+    Args:
+        stage: The stage.
+        index: Its index.
+        run: The run.
+        supervisor: Starts their tasks.
+        intake: What the first stage's workers pull from.
+        crew: Knows which task is whose.
+        calls: The limits that tasks enter themselves.
+        outer: The seats that the run was begun in.
+
+    Attributes:
+        channel: Where the stage's items wait.
+        count: How many workers the stage has.
+        active: How many of them are at work: all of them, or none while the run is paused.
+        work: Works until the worker is to leave (``False``), or to go on in another task.
+        leave: Called for a worker that leaves.
+    """
+
+    work: Callable[[WorkerBook], Awaitable[bool]]
+    leave: Callable[[WorkerBook], Awaitable[None]]
+
+    def __init__(
+        self,
+        stage: Stage,
+        index: int,
+        run: Run,
+        supervisor: Supervisor,
+        intake: Intake,
+        crew: Crew,
+        calls: CallLimits,
+        outer: tuple[ref[Seat], ...],
+    ) -> None:
+        self._stage = stage
+        self._index = index
+        self._run = run
+        self._supervisor = supervisor
+        self._intake = intake
+        self._crew = crew
+        self._calls = calls
+        self._outer = outer
+        self._book: StageBook = run.ledger.stages[index]
+        self.count: int = stage.workers
+        self.active: int = stage.workers
+        self._counted_until = run.timers.now()
+        self._seconds = 0.0
+        self._alive: set[int] = set()
+        self._seats: dict[int, Seat] = {}
+        self._vacant = list(reversed(range(stage.workers)))
+        self._first_task = task_name(stage.tasks[0])
+        self.channel: Channel[Envelope] = Channel(
+            capacity(stage),
+            recruit=self._recruit,
+            has_more=None if index else lambda: intake.is_hungry,
+        )
+
+    # How many
+
+    def set_count(self, count: int) -> None:
+        """Set the number of workers. New ones start when there is work; the last ones leave."""
+        self._seconds = self.seconds()
+        self._counted_until = self._run.timers.now()
+        self.count = count
+        if not self._run.is_paused:
+            self.activate(count)
+
+    def activate(self, count: int) -> None:
+        """Let ``count`` of the workers be at work."""
+        self.active = count
+        self._vacant = [index for index in reversed(range(count)) if index not in self._alive]
+        self.channel.wake_all()  # those who are to leave are among them
+        self.channel.ring()
+
+    def seconds(self) -> float:
+        """Seconds of all workers together, at work or not, since the run began."""
+        since = max(self._run.now_or_end() - self._counted_until, 0.0)
+        return self._seconds + self.count * since
+
+    # For the worker's loop
+
+    async def receive(self, worker: WorkerBook) -> Envelope | None:
+        """The next item for a worker that found none, or ``None`` when it is to leave."""
+        while not self.channel.is_closed and worker.index < self.active:
+            if (envelope := self.channel.take()) is not None:
+                return envelope
+            if self.pulls:
+                await self._intake.pull()
+            else:
+                await self.channel.wait()
+        return None
+
+    @property
+    def pulls(self) -> bool:
+        """Whether there is more to be had from the source, right now."""
+        return self._index == 0 and self._intake.is_hungry
+
+    async def give_way(self, worker: WorkerBook) -> float:
+        """Let a worker that has nothing in hand give everything else on the event loop a turn.
+
+        Returns:
+            When it goes on.
+        """
+        now = self._run.timers.now
+        began = now()
+        await self._run.breathe()
+        goes_on = now()
+        worker.gave_way += goes_on - began
+        return goes_on
+
+    async def in_own_task(self, worker: WorkerBook, work: Coroutine[Any, Any, T]) -> T:
+        """Let a worker work in an `asyncio.Task` with the context of the run."""
+        task = self._supervisor.tasks.create_side(
+            self._result_or_error(worker, work), f"{self._stage.name}-W{worker.index}"
+        )
+        try:
+            result, error = await task
+        finally:
+            work.close()  # in case it never began
+        if error is not None:
+            raise error
+        return cast("T", result)
+
+    def has_left_context(self, before: Context) -> bool:
+        """Whether the running task's context variables are not those of ``before`` any more."""
+        try:
+            return self._stage.isolate_context and copy_context() != before
+        except Exception:  # values that cannot be compared, like arrays of numpy
+            return True
+
+    # Inside
+
+    def _recruit(self) -> bool:
+        if not self._vacant:
+            return False
+        index = self._vacant.pop()
+        self._alive.add(index)
+        worker = self._book.worker(index)
+        worker.task = self._first_task
+        self._supervisor.spawn(self._serve(worker), f"{self._stage.name}-W{index}")
+        return True
+
+    async def _serve(self, worker: WorkerBook) -> None:
+        self._seats[worker.index] = Seat(
+            self._run, self._index, self._stage, self._crew, worker, self._outer
+        )
+        with self._seated(worker):
+            try:
+                goes_on = await self._work(worker)
+                if goes_on:
+                    for variable in copy_context():
+                        variable.set(None)  # what the item bound is not to be kept by this task
+                while goes_on:
+                    goes_on = await self.in_own_task(worker, self._work(worker))
+            finally:
+                await self._leave(worker)
+
+    async def _work(self, worker: WorkerBook) -> bool:
+        """Work until the worker is to leave, or to go on in another task."""
+        try:
+            return await self.work(worker)
+        except asyncio.CancelledError:
+            if self._crew.is_called_off(worker):
+                raise
+            return True  # it came from outside, and no item was in hand that could answer for it
+
+    async def _leave(self, worker: WorkerBook) -> None:
+        try:
+            await self.leave(worker)
+        finally:
+            self._alive.discard(worker.index)
+            if worker.index < self.active:
+                self._vacant.append(worker.index)
+                self.channel.ring()
+
+    async def _result_or_error(
+        self, worker: WorkerBook, work: Coroutine[Any, Any, T]
+    ) -> tuple[T | None, BaseException | None]:
+        # A task lets KeyboardInterrupt and SystemExit out into the event loop.
+        with self._seated(worker):
+            try:
+                return await work, None
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # why: raised again by the code that awaits this
+                return None, error
+
+    @plainly_around
+    def _seated(self, worker: WorkerBook) -> Generator[None, None, None]:
+        """Inside, the running `asyncio.Task` is the worker's."""
+        running = asyncio.current_task()
+        assert running is not None
+        current_seat.set(self._seats[worker.index])
+        current_calls.set(self._calls)
+        before = self._crew.seat(worker, running)
+        try:
+            yield
+        finally:
+            self._crew.seat(worker, before)
