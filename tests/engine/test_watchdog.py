@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from antflow import LoopHealth, Pipeline, Stage
-from antflow._engine.loop_health import heartbeat as heartbeats
+from antflow._engine.loop_health import watchdog as watchdogs
 from antflow._engine.loop_health.watchdog import Watchdog, watchdog
 from antflow._engine.loop_health.whereabouts import stack_of
 from tests.engine.blocking import (
@@ -160,7 +160,7 @@ def test_no_thread_can_be_started(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(heartbeats, "watchdog", Watchdog())
+    monkeypatch.setattr(watchdogs, "watchdog", Watchdog())
     monkeypatch.setattr(threading.Thread, "start", refuse)
     snapshot = run(snapshot_of(Pipeline([Stage("Work", 1, [same])]), range(3)))
     assert snapshot.pipeline_stats.items_processed == 3

@@ -116,9 +116,9 @@ class Engine:
         run = self.run
         self.supervisor: Supervisor = Supervisor(run)
         identity = Identity(run, next_id, duplicates)
-        self._reorder = None if window is None else Reorder(deliver, window)
+        reorder = None if window is None else Reorder(deliver, window)
         self._settlement = Settlement(
-            run, self.supervisor, identity, stages, deliver, self._reorder, max_failures
+            run, self.supervisor, identity, stages, deliver, reorder, max_failures
         )
         entrance = Entrance(run, self.supervisor, self._settlement, store)
         sources = SourceWatch(run.timers, tells=blocked_loop_after is not None)
@@ -155,8 +155,8 @@ class Engine:
                 for each in self.stages
                 if stages[each.index].batch is not None
             ]
-            if self._reorder is not None:
-                self._reorder.on_room = self.stages[0].channel.ring
+            if reorder is not None:
+                reorder.on_room = self.stages[0].channel.ring
             self._begin(observer, timeout)
         except BaseException:  # for example, a limit is in use elsewhere: leave no other taken
             for made in self.stages:

@@ -18,7 +18,7 @@ from antflow._core.snapshot import LoopHealth, LoopStall
 from antflow._core.text import clean, safe_repr
 from antflow._core.worker_time import book_stall, standing
 from antflow._engine.loop_health.heartbeat import Heartbeat
-from antflow._engine.loop_health.watchdog import watchdog
+from antflow._engine.loop_health.watchdog import join_heartbeat
 from antflow._engine.loop_health.whereabouts import SeenWorker, Sight
 from antflow._engine.run import Run
 from antflow._engine.source_watch import SourceWatch, name_of, what_helps
@@ -43,15 +43,13 @@ class LoopWatch:
         self._run = run
         self._stages = stages
         self._sources = sources
-        heartbeat = watchdog.heartbeat_of(asyncio.get_running_loop(), threshold)
-        self._heartbeat: Heartbeat | None = heartbeat
+        self._heartbeat: Heartbeat | None = None
         # Each with the heartbeat that it is about.
         self._booked: tuple[float, LoopHealth] = (0.0, LoopHealth())
         self._workers: tuple[float, list[dict[TimeKind, int]]] = (0.0, [])
         self._seen: tuple[float, LoopStall] = (0.0, LoopStall(0.0, 0.0))
         self._told: set[tuple[str, str]] = set()
-        heartbeat.join(self)
-        watchdog.look_after(heartbeat)
+        self._heartbeat = join_heartbeat(self, threshold)
 
     def end(self) -> None:
         """The run is over: what is known now stays so."""

@@ -26,7 +26,7 @@ from threading import Lock, Thread
 from time import monotonic, process_time
 from weakref import WeakSet
 
-from antflow._engine.loop_health.heartbeat import Heartbeat, stood_still
+from antflow._engine.loop_health.heartbeat import Heartbeat, Listener, stood_still
 from antflow._engine.loop_health.whereabouts import Sight, agreed
 
 LONG_TELLING = 0.01
@@ -51,13 +51,13 @@ class Watchdog:
         self._told_at = 0.0
         self._computed = 0.0
 
-    def heartbeat_of(self, loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat:
-        """The heartbeat of the running event loop; one for all runs with the same threshold."""
+    def heartbeat_of(self, loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat | None:
+        """The heartbeat that a loop has already."""
         with self._guard:
             for heartbeat in self._heartbeats:
                 if heartbeat.loop is loop and heartbeat.threshold == threshold:
                     return heartbeat
-        return Heartbeat(loop, threshold, self.wake)
+        return None
 
     def look_after(self, heartbeat: Heartbeat) -> None:
         """From now on look after a heartbeat's loop, as long as it has a listener."""
@@ -178,6 +178,18 @@ def _next_look(heartbeat: Heartbeat) -> float | None:
 
 watchdog = Watchdog()
 """The one of this process."""
+
+
+def join_heartbeat(listener: Listener, threshold: float) -> Heartbeat:
+    """Tell a run of the running event loop's heartbeat; one for all with the same threshold."""
+    loop = asyncio.get_running_loop()
+    heartbeat = watchdog.heartbeat_of(loop, threshold)
+    if heartbeat is None:
+        heartbeat = Heartbeat(loop, threshold, watchdog.wake)
+    heartbeat.join(listener)
+    watchdog.look_after(heartbeat)
+    return heartbeat
+
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=watchdog.begin_anew)
