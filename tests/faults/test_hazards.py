@@ -15,10 +15,10 @@ from antflow import InternalError, Pipeline, PipelineError, Stage, StatusTracker
 from antflow._core.ledger import Ledger
 from antflow._engine.channel import Channel
 from antflow._engine.endings import Endings
-from antflow._engine.entrance import Entrance
 from antflow._engine.failure import FailedTries, Judge
 from antflow._engine.handover import Handover
 from antflow._engine.identity import Identity
+from antflow._engine.intake import Entrance
 from antflow._engine.recorder import Recorder
 from antflow._engine.retries import RetryHeap
 from antflow._engine.run import Run
@@ -400,8 +400,8 @@ CRASHES: list[tuple[type[Any], str]] = [
     (Workers, "receive"),
     (Handover, "put_on"),
     (Judge, "decide"),
-    (FailedTries, "act"),
-    (Endings, "on_failed_try"),
+    (FailedTries, "fail"),
+    (FailedTries, "after"),
     (Endings, "move_on"),
     (Endings, "passes_by"),
     (Ledger, "discrepancy"),

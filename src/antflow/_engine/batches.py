@@ -19,13 +19,10 @@ from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
 from antflow._engine.attempt import Answer, Attempt
 from antflow._engine.contexts import in_context
-from antflow._engine.crew import Crew
 from antflow._engine.endings import Endings
 from antflow._engine.failure import Judge
+from antflow._engine.handover import Handover
 from antflow._engine.intake import Intake
-from antflow._engine.recorder import Recorder
-from antflow._engine.run import Run
-from antflow._engine.supervisor import Supervisor
 from antflow._engine.workers import Workers
 
 
@@ -35,44 +32,37 @@ class Batches:
     Args:
         stage: The stage.
         index: Its index.
-        run: The run.
-        supervisor: Ends the run.
         intake: What the first stage's workers pull from.
-        recorder: The stage's recorder.
-        crew: Knows which task is whose.
         workers: The stage's workers.
-        judge: Decides what follows a failed try.
         attempt: How items are tried.
-        endings: How their visits end.
+        handover: The way out of the stage.
+        judge: Decides what follows a failed try.
+        endings: How visits end.
     """
 
     def __init__(
         self,
         stage: Stage,
         index: int,
-        run: Run,
-        supervisor: Supervisor,
         intake: Intake,
-        recorder: Recorder,
-        crew: Crew,
         workers: Workers,
-        judge: Judge,
         attempt: Attempt,
+        handover: Handover,
+        judge: Judge,
         endings: Endings,
     ) -> None:
         assert stage.batch is not None
         self._isolates = stage.isolate_context
         self._index = index
-        self._run = run
-        self._now = run.timers.now
-        self._supervisor = supervisor
         self._intake = intake
-        self._recorder = recorder
-        self._crew = crew
         self._workers = workers
         self._channel = workers.channel
-        self._judge = judge
         self._attempt = attempt
+        self._handover = handover
+        self._run = handover.run
+        self._now = handover.now
+        self._crew = handover.crew
+        self._judge = judge
         self._endings = endings
         self._size = stage.batch
         self._wait = stage.batch_wait or 0.0
@@ -214,7 +204,7 @@ class Batches:
         try:
             while waiting:
                 begun.append(waiting.pop(0))
-                wait = self._recorder.started_in_batch(begun[-1], worker, now)
+                wait = self._handover.recorder.started_in_batch(begun[-1], worker, now)
                 if wait is not None:
                     await wait
             pairs = _in_order(group, await self._answers(group, worker))
@@ -230,10 +220,12 @@ class Batches:
         except BaseException as error:
             self._put_back(waiting)
             for envelope in begun:
-                self._endings.give_up(envelope, worker)
+                self._handover.give_up(envelope, worker)
             if is_a(error, (Exception, asyncio.CancelledError, GeneratorExit)):
                 raise
-            self._supervisor.fail(error)  # why: it ends the run, in order; see `Endings.interrupt`
+            self._handover.supervisor.fail(
+                error
+            )  # why: it ends the run, in order; see `Handover.interrupt`
         finally:
             worker.given = ()
 

@@ -24,9 +24,8 @@ from antflow._core.ports import Guard, Observer, Store
 from antflow._core.stage import Stage
 from antflow._core.waits import has_called_off_caller
 from antflow._engine.current import current_seat, outer_seats
-from antflow._engine.entrance import Entrance
 from antflow._engine.identity import Duplicates, Identity
-from antflow._engine.intake import Intake
+from antflow._engine.intake import Entrance, Intake
 from antflow._engine.loop_health.loop_watch import LoopWatch
 from antflow._engine.recorder import Listeners, Recorder
 from antflow._engine.reorder import Deliver, Reorder

@@ -17,6 +17,7 @@ from collections.abc import (
 )
 from contextlib import aclosing, suppress
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any
 
@@ -30,10 +31,7 @@ from antflow._engine.current import seat_here
 from antflow._engine.handover import Handover
 from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
-from antflow._engine.recorder import Recorder
-from antflow._engine.run import Run
 from antflow._engine.runners import Runner
-from antflow._engine.settlement import Settlement
 from antflow._engine.source import IterableSource
 from antflow._engine.time_limit import time_limit
 from antflow._engine.worker_thread import take_over
@@ -60,37 +58,21 @@ ENDS_HERE = (Drop, type, Expanded, CoroutineType)
 ``issubclass(type(answer), ENDS_HERE)`` runs none of their code."""
 
 
+@dataclass(eq=False)
 class Expansion:
     """How the items of one stage become others.
 
     Args:
-        run: The run.
-        recorder: The stage's recorder.
-        identity: Gives the new items their ids.
         handover: The way out of the stage.
+        identity: Gives the new items their ids.
         runner: Where the stage's plain functions run.
-        settlement: Where items leave the run, perhaps in order.
         worker_count: Says how many workers the stage has.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        recorder: Recorder,
-        identity: Identity,
-        handover: Handover,
-        runner: Runner,
-        settlement: Settlement,
-        worker_count: Callable[[], int],
-    ) -> None:
-        self._run = run
-        self._now = run.timers.now
-        self._recorder = recorder
-        self._identity = identity
-        self._handover = handover
-        self._runner = runner
-        self._settlement = settlement
-        self._worker_count = worker_count
+    handover: Handover
+    identity: Identity
+    runner: Runner
+    worker_count: Callable[[], int]
 
     async def expand(
         self, call: Callable[[Any], Awaitable[Any]], timeout: float | None, value: Any
@@ -139,7 +121,7 @@ class Expansion:
         """
         child = Envelope(
             parent.sequence_id,
-            self._identity.free_id(f"{safe_str(parent.id)}/{number}"),
+            self.identity.free_id(f"{safe_str(parent.id)}/{number}"),
             value,
             dict(parent.metadata),
             parent.input,
@@ -148,29 +130,29 @@ class Expansion:
             (*parent.branch, number),
         )
         child.deadline = parent.deadline
-        if self._settlement.reorder is not None:
-            self._settlement.reorder.expect(child)
-        wait = self._recorder.emitted(child, worker, value, self._now())
+        if self.handover.settlement.reorder is not None:
+            self.handover.settlement.reorder.expect(child)
+        wait = self.handover.recorder.emitted(child, worker, value, self.handover.now())
         try:
-            await self._handover.hear_out(worker, wait)
+            await self.handover.hear_out(worker, wait)
         except BaseException:
-            discard(self._handover.put_on(child, value))
+            discard(self.handover.put_on(child, value))
             raise
-        if (room := self._handover.put_on(child, value)) is not None:
+        if (room := self.handover.put_on(child, value)) is not None:
             await self._give_slots_back(worker, room)
 
     async def _wait_for_turn(self, envelope: Envelope, worker: WorkerBook) -> None:
         """Wait while too many results wait for those before them, where they are to be in order."""
-        reorder = self._settlement.reorder
+        reorder = self.handover.settlement.reorder
         if reorder is None:
             return
-        if (turn := reorder.hold(envelope, self._worker_count)) is not None:
+        if (turn := reorder.hold(envelope, self.worker_count)) is not None:
             await self._give_slots_back(worker, turn)
 
     async def _give_slots_back(self, worker: WorkerBook, wait: Wait) -> None:
         """Wait; the try goes on afterwards, and gives back meanwhile what slots it has."""
         async with slots_given_back():
-            await self._handover.room(worker, wait)
+            await self.handover.room(worker, wait)
 
     async def _each(self, values: Any) -> AsyncGenerator[Iterable[Any], None]:
         """The values, some at a time, as an async generator of lists."""
@@ -189,7 +171,7 @@ class Expansion:
             )
         elif is_a(values, Iterator):
             context = copy_context()  # one for all chunks, wherever each is taken
-            source = IterableSource(values, self._now, context)
+            source = IterableSource(values, self.handover.now, context)
             try:
                 while chunk := await self._taken(source, context):
                     yield chunk
@@ -200,8 +182,8 @@ class Expansion:
             yield values
 
     async def _taken(self, source: IterableSource, context: Context) -> list[Any]:
-        if self._runner.shares_memory:
-            taken: list[Any] = await self._runner.call(source.take, LARGEST_CHUNK)
+        if self.runner.shares_memory:
+            taken: list[Any] = await self.runner.call(source.take, LARGEST_CHUNK)
         else:
             taken = source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
         take_over(context)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from antflow._core.envelope import UNTRIED, Envelope
@@ -26,7 +27,6 @@ from antflow._core.stage import Stage, retry_policy
 from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
 from antflow._core.waits import Wait
 from antflow._engine.handover import Handover
-from antflow._engine.recorder import Recorder
 from antflow._engine.retries import RetryHeap
 from antflow._engine.run import Run
 from antflow._engine.task_failures import failure_of
@@ -67,6 +67,9 @@ class Judge:
         stage: The stage.
         run: The run.
         hold: Lets no try begin for this many seconds.
+
+    Attributes:
+        starts_over: Whether the next try begins with the stage's first task.
     """
 
     def __init__(self, stage: Stage, run: Run, hold: Callable[[float], None]) -> None:
@@ -74,6 +77,7 @@ class Judge:
         self._run = run
         self._hold = hold
         self._policy = retry_policy(stage)
+        self.starts_over: bool = self._policy.whole_stage
 
     def decide(self, envelope: Envelope, error: Exception, task: str) -> Decision:
         """What follows a try of ``task`` that failed with ``error``; asked again, the same.
@@ -158,59 +162,79 @@ class Judge:
         return None if comes_too_late else delay
 
 
+@dataclass(eq=False)
 class FailedTries:
-    """Acts on what was decided, for the items of one stage.
+    """What becomes of the items of one stage after a failed try.
 
     Args:
         stage: The stage.
-        run: The run.
-        recorder: The stage's recorder.
+        judge: Decides.
         handover: The way out of the stage.
         retries: Where items wait for their next try.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        run: Run,
-        recorder: Recorder,
-        handover: Handover,
-        retries: RetryHeap,
-    ) -> None:
-        self._options = stage
-        self._starts_over = retry_policy(stage).whole_stage
-        self._run = run
-        self._now = run.timers.now
-        self._recorder = recorder
-        self._handover = handover
-        self._retries = retries
+    stage: Stage
+    judge: Judge
+    handover: Handover
+    retries: RetryHeap
 
-    async def act(self, decision: Decision, envelope: Envelope, worker: WorkerBook) -> None:
-        """Let an item wait for its next try, or fail; not for one that is dropped."""
+    async def after(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> bool:
+        """A try raised something: decide what follows, and let it follow.
+
+        Returns:
+            Whether the run goes on; otherwise the item was given up.
+
+        Raises:
+            asyncio.CancelledError: The run has cancelled the worker; the item was given up.
+        """
+        handover = self.handover
+        failure = handover.failure_in_hand(error, envelope, worker)
+        if failure is None:
+            return False
+        try:
+            decision = self.judge.decide(envelope, failure, worker.task or "")
+        except asyncio.CancelledError:
+            handover.give_up(envelope, worker)
+            raise
+        except BaseException as interruption:  # why: it ends the run, in order; see `interrupt`
+            handover.interrupt(interruption, envelope, worker)
+            return False
+        envelope.decision = None
+        if decision.action == "drop":
+            await self.drop(envelope, worker)
+            return True
         error = trimmed(decision.error)
         if decision.action == "hold":
             await self._wait_untried(envelope, worker, error, decision.seconds)
         elif decision.action == "retry":
-            if self._starts_over:
+            if self.judge.starts_over:
                 envelope.task = 0
             await self._try_again(envelope, worker, error, decision.seconds)
         else:
             await self.fail(envelope, worker, error)
+        await handover.crew.outlast_thread(worker)
+        return True
+
+    async def drop(self, envelope: Envelope, worker: WorkerBook) -> None:
+        """Settle an item that ends here, well, without a result."""
+        wait = self.handover.recorder.dropped(envelope, worker, self.handover.now())
+        envelope.ending = "dropped"
+        await self.handover.tell_and_settle(envelope, worker, None, wait)
 
     async def fail(self, envelope: Envelope, worker: WorkerBook | None, error: Exception) -> None:
         """Settle an item as failed."""
         wait = self._record_failure(envelope, worker, error)
-        callback = self._options.on_failure
-        await self._handover.tell_and_settle(envelope, worker, error, wait, "on_failure", callback)
+        callback = self.stage.on_failure
+        await self.handover.tell_and_settle(envelope, worker, error, wait, "on_failure", callback)
 
     def _record_failure(
         self, envelope: Envelope, worker: WorkerBook | None, error: Exception
     ) -> Wait:
-        wait = self._recorder.failed(envelope, worker, error, self._now())
+        wait = self.handover.recorder.failed(envelope, worker, error, self.handover.now())
         warn(
             "item %s failed in stage %s after %d %s: %s: %s",
             clean(safe_repr(envelope.id)),
-            clean(self._options.name),
+            clean(self.stage.name),
             envelope.attempts,
             "attempt" if envelope.attempts == 1 else "attempts",
             error_type_name(error),
@@ -222,22 +246,23 @@ class FailedTries:
         self, envelope: Envelope, worker: WorkerBook, error: Exception, seconds: float
     ) -> None:
         """Let an item wait, without its worker, as if it had not been tried."""
-        if self._run.item_timeout is not None:  # then it is late, and the next try says so
-            seconds = min(seconds, max(envelope.deadline - self._run.timers.unheld(), 0.0))
+        run = self.handover.run
+        if run.item_timeout is not None:  # then it is late, and the next try says so
+            seconds = min(seconds, max(envelope.deadline - run.timers.unheld(), 0.0))
         envelope.attempts = envelope.attempts - 1 or UNTRIED
         await self._try_again(envelope, worker, error, seconds)
 
     async def _try_again(
         self, envelope: Envelope, worker: WorkerBook, error: Exception, delay: float
     ) -> None:
-        wait = self._recorder.retrying(envelope, worker, error, self._now())
+        wait = self.handover.recorder.retrying(envelope, worker, error, self.handover.now())
         try:
             if wait is not None:
-                await self._handover.tell(worker, wait, envelope)
+                await self.handover.tell(worker, wait, envelope)
         finally:
-            self._retries.push(envelope, delay)
-        if self._retries.is_full:
-            await self._handover.wait_for(worker, "retries", self._retries.room())
+            self.retries.push(envelope, delay)
+        if self.retries.is_full:
+            await self.handover.wait_for(worker, "retries", self.retries.room())
 
 
 def _holds(envelope: Envelope) -> int:

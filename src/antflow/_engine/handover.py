@@ -5,52 +5,63 @@ What was recorded is always put, also when the worker is cancelled between the t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any
 
 from antflow._core.envelope import Envelope
+from antflow._core.errors import ItemCancelled
+from antflow._core.foreign import is_a
 from antflow._core.ledger import WaitReason, WorkerBook
 from antflow._core.ports import Guard
 from antflow._core.stage import StageCallback
 from antflow._core.waits import Wait, discard
 from antflow._engine.channel import Channel
 from antflow._engine.crew import Crew
+from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run
 from antflow._engine.settlement import Settlement
+from antflow._engine.supervisor import Supervisor
+from antflow._engine.task_failures import group_failure
 
 
+@dataclass(eq=False)
 class Handover:
     """The way out of one stage.
 
     Args:
-        run: The run.
         name: The stage's name.
-        crew: Its workers.
+        run: The run.
+        supervisor: Ends the run.
         settlement: Where items leave the run.
+        recorder: The stage's recorder.
+        crew: The stage's workers.
         guard: Calls stage callbacks.
-
-    Attributes:
         next_channel: The next stage's channel; ``None`` after the last stage.
         gathering: The stage's own channel, if batches are gathered from it: a batch that waits to
             be filled then waits for one item less.
     """
 
-    def __init__(
-        self, run: Run, name: str, crew: Crew, settlement: Settlement, guard: Guard
-    ) -> None:
-        self._now = run.timers.now
-        self._name = name
-        self._crew = crew
-        self._settlement = settlement
-        self._guard = guard
-        self.next_channel: Channel[Envelope] | None = None
-        self.gathering: Channel[Envelope] | None = None
+    name: str
+    run: Run
+    supervisor: Supervisor
+    settlement: Settlement
+    recorder: Recorder
+    crew: Crew
+    guard: Guard
+    next_channel: Channel[Envelope] | None = None
+    gathering: Channel[Envelope] | None = None
+
+    def now(self) -> float:
+        """The run's time."""
+        return self.run.timers.now()
 
     def put_on(self, envelope: Envelope, value: Any) -> Wait:
         """Put an item whose completion was recorded, and told, where it goes next."""
         envelope.value = value
         if self.next_channel is None:
-            return self._settlement.settle(envelope, None)
+            return self.settlement.settle(envelope, None)
         if self.gathering is not None:
             self.gathering.wake_all()
         envelope.position += 1
@@ -89,9 +100,9 @@ class Handover:
         try:
             await self.tell(worker, wait, envelope, name, callback, error, envelope.value)
         except BaseException:
-            discard(self._settlement.settle(envelope, error))
+            discard(self.settlement.settle(envelope, error))
             raise
-        await self.room(worker, self._settlement.settle(envelope, error))
+        await self.room(worker, self.settlement.settle(envelope, error))
 
     async def tell(
         self,
@@ -117,20 +128,20 @@ class Handover:
         try:
             # A cancel request that the try left behind must not hit the callbacks and observers.
             if worker is not None:
-                await self._crew.absorb_cancel(worker)
+                await self.crew.absorb_cancel(worker)
         except BaseException:
             discard(wait)
             raise
-        with self._settlement.delivery():
+        with self.settlement.delivery():
             await self.room(worker, wait)
             if callback is not None:
-                label = f"{name} of stage {self._name}"
-                told = self._guard.call(label, _call_back, callback, envelope, subject, value)
+                label = f"{name} of stage {self.name}"
+                told = self.guard.call(label, _call_back, callback, envelope, subject, value)
                 await self.room(worker, told)
 
     async def hear_out(self, worker: WorkerBook, wait: Wait) -> None:
         """Wait for the observers; the run does not end meanwhile."""
-        with self._settlement.delivery():
+        with self.settlement.delivery():
             await self.room(worker, wait)
 
     async def room(self, worker: WorkerBook | None, room: Wait) -> None:
@@ -144,11 +155,71 @@ class Handover:
 
     async def wait_for(self, worker: WorkerBook, reason: WaitReason, wait: Awaitable[Any]) -> None:
         """Let a worker wait, and have its book say for what."""
-        worker.wait_begins(reason, self._now())
+        worker.wait_begins(reason, self.now())
         try:
             await wait
         finally:
-            worker.wait_ends(self._now())
+            worker.wait_ends(self.now())
+
+    # Stopped
+
+    def failure_in_hand(
+        self,
+        error: BaseException,
+        envelope: Envelope,
+        worker: WorkerBook,
+        name: str | None = None,
+    ) -> Exception | None:
+        """The failure that something raised by the user's code amounts to.
+
+        Args:
+            error: What was raised.
+            envelope: The item in hand.
+            worker: Who has it.
+            name: Of the code that raised it; ``None`` = the worker's current task.
+
+        Returns:
+            ``None`` if it ends the run; the item is given up.
+
+        Raises:
+            asyncio.CancelledError: The run has cancelled the worker; the item is given up.
+        """
+        if is_a(error, asyncio.CancelledError):
+            try:
+                return self.crew.failure_of(error, worker, name)
+            except asyncio.CancelledError:
+                self.give_up(envelope, worker)
+                raise
+        if is_a(error, Exception):
+            return error
+        if (grouped := group_failure(error, name or worker.task or "")) is None:
+            self.interrupt(error, envelope, worker)
+        return grouped
+
+    def interrupt(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> None:
+        """User's code raised `KeyboardInterrupt`, `SystemExit` or their like: end the run with it.
+
+        Raised here it would tear the event loop down in the middle of things; instead it comes out
+        of `Supervisor.wait`, when everything is settled. `GeneratorExit` alone cannot wait.
+        """
+        self.give_up(envelope, worker)
+        self.supervisor.fail(error)
+        if is_a(error, GeneratorExit):
+            raise error
+
+    def give_up(self, envelope: Envelope, worker: WorkerBook | None) -> Wait:
+        """Settle as cancelled an item that a worker, or none, has in hand. Never waits.
+
+        Returns:
+            The observers' wait, which a run that is being cancelled discards.
+        """
+        error = ItemCancelled(f"the run was {self.run.how_stopped} before the item was through")
+        wait = self.recorder.cancelled(envelope, worker, error, self.now())
+        discard(self.settlement.settle(envelope, error))
+        if self.run.is_cancelling or worker is not None:
+            discard(wait)
+            return None
+        return wait
 
 
 def _call_back(callback: StageCallback, envelope: Envelope, subject: Any, value: Any) -> Any:

@@ -83,80 +83,51 @@ class StageRun:
         self.workers: Workers = Workers(
             stage, index, run, supervisor, intake, self.crew, self._calls, outer
         )
-        self._retries = RetryHeap(self.channel, run.timers, most_retries_waiting(stage))
+        self.channel: Channel[Envelope] = self.workers.channel
 
         # Where items go from here
-        self._handover = Handover(run, stage.name, self.crew, settlement, guard)
+        self._handover = Handover(
+            stage.name, run, supervisor, settlement, recorder, self.crew, guard
+        )
         if stage.batch is not None:
             self._handover.gathering = self.channel
+        self._limits = StageLimits(stage, now)
+        judge = Judge(stage, run, self._limits.hold)
+        self._retries = RetryHeap(self.channel, run.timers, most_retries_waiting(stage))
+        failed_tries = FailedTries(stage, judge, self._handover, self._retries)
+        self._endings = Endings(stage, self._handover, failed_tries)
 
         # How they are tried
-        self._limits = StageLimits(stage, now)
         self._runner = runner_for(stage, self.crew, supervisor.fail)
         thread_of = None
         if isinstance(self._runner, Threads) and not all(map(is_async, stage.tasks)):
             thread_of = self._runner.in_thread_of
-        self._resources = StageResources(stage, resources, supervisor.tasks.create_side, thread_of)
-        expansion = Expansion(
-            run,
-            recorder,
-            identity,
-            self._handover,
-            self._runner,
-            settlement,
-            lambda: self.workers.count,
-        )
+        create_task = supervisor.tasks.create_side
+        self._resources = StageResources(stage, resources, create_task, thread_of)
+        workers = self.workers
+        expansion = Expansion(self._handover, identity, self._runner, lambda: workers.count)
         calls = calls_of(stage, self.crew, self._runner, self._resources, self._limits, expansion)
-        judge = Judge(stage, run, self._limits.hold)
         self._attempt = Attempt(
             stage, run, supervisor, recorder, self.crew, self._limits, judge, calls
         )
 
-        # How their visits end
-        failed_tries = FailedTries(stage, run, recorder, self._handover, self._retries)
-        self.endings: Endings = Endings(
-            stage,
-            run,
-            supervisor,
-            settlement,
-            recorder,
-            self.crew,
-            judge,
-            self._handover,
-            failed_tries,
-        )
-        if stage.batch is not None:
-            self.workers.work = Batches(
+        self.workers.work = (
+            WorkerLoop(
+                stage, workers, self._attempt, self._handover, failed_tries, self._endings
+            ).work
+            if stage.batch is None
+            else Batches(
                 stage,
                 index,
-                run,
-                supervisor,
                 intake,
-                recorder,
-                self.crew,
-                self.workers,
-                judge,
-                self._attempt,
-                self.endings,
-            ).work
-        else:
-            self.workers.work = WorkerLoop(
-                stage,
-                run,
-                settlement,
-                recorder,
-                self.crew,
-                self.workers,
+                workers,
                 self._attempt,
                 self._handover,
-                self.endings,
+                judge,
+                self._endings,
             ).work
+        )
         self.workers.leave = self._let_leave
-
-    @property
-    def channel(self) -> Channel[Envelope]:
-        """Where its items wait."""
-        return self.workers.channel
 
     def goes_on_in(self, following: StageRun) -> None:
         """Items that are through go on in this stage."""
@@ -181,7 +152,7 @@ class StageRun:
 
     async def fail_unread(self, envelope: Envelope) -> None:
         """Settle as failed an item that was taken in and could not be read."""
-        await self.endings.fail_unread(envelope)
+        await self._endings.fail_unread(envelope)
 
     # Ending: see `Supervised`
 
@@ -202,7 +173,7 @@ class StageRun:
             The observers' waits.
         """
         envelopes = self.channel.drain() + self._retries.drain()
-        waits = [self.endings.give_up(envelope, None) for envelope in envelopes]
+        waits = [self._handover.give_up(envelope, None) for envelope in envelopes]
         return [wait for wait in waits if wait is not None]
 
     def put(self, envelope: Envelope) -> None:

@@ -16,57 +16,38 @@ and the worker goes on in a new task), not a request to cancel the task, not its
 from __future__ import annotations
 
 from contextvars import copy_context
+from dataclasses import dataclass
 
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
 from antflow._core.waits import discard
 from antflow._engine.attempt import Attempt
-from antflow._engine.crew import Crew
 from antflow._engine.endings import Endings
 from antflow._engine.expansion import ENDS_HERE
+from antflow._engine.failure import FailedTries
 from antflow._engine.handover import Handover
-from antflow._engine.recorder import Recorder
-from antflow._engine.run import Run
-from antflow._engine.settlement import Settlement
 from antflow._engine.workers import Workers
 
 
+@dataclass(eq=False)
 class WorkerLoop:
     """What the workers of one stage do.
 
     Args:
         stage: The stage.
-        run: The run.
-        settlement: Where items leave the run.
-        recorder: The stage's recorder.
-        crew: Knows which task is whose.
-        workers: The stage's workers.
+        workers: Its workers.
         attempt: How items are tried.
         handover: The way out of the stage.
-        endings: What is rare.
+        failed_tries: What becomes of items after a failed try.
+        endings: The rarer endings of a visit.
     """
 
-    def __init__(
-        self,
-        stage: Stage,
-        run: Run,
-        settlement: Settlement,
-        recorder: Recorder,
-        crew: Crew,
-        workers: Workers,
-        attempt: Attempt,
-        handover: Handover,
-        endings: Endings,
-    ) -> None:
-        self._stage = stage
-        self._run = run
-        self._settlement = settlement
-        self._recorder = recorder
-        self._crew = crew
-        self._workers = workers
-        self._attempt = attempt
-        self._handover = handover
-        self._endings = endings
+    stage: Stage
+    workers: Workers
+    attempt: Attempt
+    handover: Handover
+    failed_tries: FailedTries
+    endings: Endings
 
     async def work(self, worker: WorkerBook) -> bool:
         """Work until the stage's channel is closed or the worker is retired.
@@ -77,21 +58,23 @@ class WorkerLoop:
             Whether the worker is to go on in another `asyncio.Task`, because the context of this
             one is no longer what it was.
         """
-        run, workers, recorder, endings = self._run, self._workers, self._recorder, self._endings
-        attempt, settle, next_channel = (
-            self._attempt,
-            self._settlement.settle,
-            self._handover.next_channel,
+        workers, attempt, handover, endings = (
+            self.workers,
+            self.attempt,
+            self.handover,
+            self.endings,
         )
+        run, crew, recorder = handover.run, handover.crew, handover.recorder
+        settle, next_channel = handover.settlement.settle, handover.next_channel
         take, now = workers.channel.take, run.timers.now
-        skip_if, on_success = self._stage.skip_if, self._stage.on_success
-        isolates, context = self._stage.isolate_context, copy_context()
-        cancel_requests = self._crew.running(worker).cancelling
+        skip_if, on_success = self.stage.skip_if, self.stage.on_success
+        isolates, context = self.stage.isolate_context, copy_context()
+        cancel_requests = crew.running(worker).cancelling
         time = now()
         while worker.index < workers.active:
             value = None  # the one before may be large, and the next item slow
             if cancel_requests():
-                await self._crew.absorb_cancel(worker)
+                await crew.absorb_cancel(worker)
             if isolates:
                 # Where nothing was bound, the two are compared by one pointer.
                 try:
@@ -116,7 +99,7 @@ class WorkerLoop:
                 if (wait := recorder.started(envelope, worker, time)) is not None:
                     await wait
             except BaseException:
-                endings.give_up(envelope, worker)
+                handover.give_up(envelope, worker)
                 raise
             try:
                 if (direct := attempt.direct) is not None:
@@ -124,11 +107,8 @@ class WorkerLoop:
                 else:
                     value = await attempt.run(envelope, worker)
             except BaseException as error:  # why: it ends the run, in order; see `interrupt`
-                failure = endings.failure_in_hand(error, envelope, worker)
-                if failure is None:
+                if not await self.failed_tries.after(error, envelope, worker):
                     return False
-                await endings.on_failed_try(envelope, worker, failure)
-                failure = None
             else:
                 may_end = issubclass(type(value), ENDS_HERE)
                 if may_end and await endings.ends_here(envelope, worker, value):
@@ -140,7 +120,7 @@ class WorkerLoop:
                 try:
                     wait = recorder.completed(envelope, worker, value, time)
                 except BaseException:  # a callback raised KeyboardInterrupt or its like
-                    discard(self._handover.put_on(envelope, value))
+                    discard(handover.put_on(envelope, value))
                     raise
                 if wait is not None or on_success is not None:
                     wait = endings.move_on(envelope, worker, value, wait)
