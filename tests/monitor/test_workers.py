@@ -15,7 +15,7 @@ from antflow import (
     WorkerState,
 )
 from antflow._core.durations import SHORTEST_RUN, DurationCounter
-from antflow._monitor.workers import (
+from antflow._monitor.worker_order import (
     DOINGS,
     Doing,
     WorkerStrip,

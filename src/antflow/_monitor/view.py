@@ -26,7 +26,7 @@ from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.pace import Forecast, Pace
 from antflow._monitor.progress import Progress, RecentRate, progress
 from antflow._monitor.throughput import Throughput
-from antflow._monitor.workers import WorkerStrip, worker_strips
+from antflow._monitor.worker_order import WorkerStrip, worker_strips
 
 UNNAMED = "pipeline"
 """What a pipeline is called that was given no name."""

@@ -12,7 +12,7 @@ from antflow._core.checks import check_count
 from antflow._core.options import named_options
 from antflow._core.snapshot import DashboardSnapshot
 from antflow._monitor.view import View
-from antflow._monitor.workers import longest_running
+from antflow._monitor.worker_order import longest_running
 from antflow.display.bars import (
     bar_line,
     bottleneck_lines,

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from antflow._core.snapshot import WorkerState
-from antflow._monitor.workers import DOINGS, Cell, Doing, WorkerStrip
+from antflow._monitor.worker_order import DOINGS, Cell, Doing, WorkerStrip
 from antflow.display.canvas import Canvas
 from antflow.display.numbers import clock
 from antflow.display.tables import more_line
