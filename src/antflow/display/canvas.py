@@ -42,7 +42,7 @@ class Glyphs(NamedTuple):
     ellipsis: str
 
 
-# A glyph for each of `antflow._monitor.worker_order.DOINGS`; shades and levels rise from nothing to all.
+# A glyph for each of `DOINGS` of `_monitor/worker_order.py`; shades and levels rise to all.
 UNICODE = Glyphs("━", "┅", "─", "■▲↻◆□·", "·░▒▓█", " ▁▂▃▄▅▆▇█", "─", "│", "●", "▶", "▲", "–", "…")
 ASCII = Glyphs("=", "x", "-", "#^r%o.", ".:+*#", " .:-=+*%#", "-", "|", "*", ">", "!", "-", "...")
 
