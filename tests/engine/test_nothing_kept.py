@@ -1,4 +1,7 @@
-"""Idle workers keep nothing of their last item: the next one may be long in coming."""
+"""Of settled items, calls and runs, nothing is kept but what the user was promised.
+
+Idle workers keep nothing of their last item: the next one may be long in coming.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Coroutine, Iterator
 from contextvars import Context, copy_context
+from traceback import walk_tb
 from typing import Any
 
 import pytest
@@ -108,6 +112,205 @@ def test_executor_keeps_nothing_of_a_call() -> None:
             assert await _dead(seen)
 
     asyncio.run(main())
+
+
+def calls_that_fail(error: Exception, seen: list[weakref.ref[Thing]]) -> dict[str, Any]:
+    """Functions that raise the same exception each time, with a thing at hand."""
+
+    async def at_once(value: Thing) -> None:
+        page = Thing(seen)  # noqa: F841 - its frame has it
+        raise error
+
+    async def after_a_while(value: Thing) -> None:
+        page = Thing(seen)  # noqa: F841 - its frame has it
+        await asyncio.sleep(0)
+        raise error
+
+    def plain(value: Thing) -> None:
+        page = Thing(seen)  # noqa: F841 - its frame has it
+        raise error
+
+    return {"at once": at_once, "after a while": after_a_while, "plain": plain}
+
+
+def length_of(error: BaseException) -> int:
+    """How many entries its traceback has."""
+    return sum(1 for _ in walk_tb(error.__traceback__))
+
+
+FUNCTIONS = ["at once", "after a while", "plain"]
+WAYS = ["futures", "retries", "map", "map_iter"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_error_that_all_calls_raise_keeps_none_of_them(function: str, how: str) -> None:
+    """One exception, raised by each call, keeps no arguments and does not grow with the calls."""
+    error = ConnectionError("the circuit is open")
+    seen: list[weakref.ref[Thing]] = []
+    fail = calls_that_fail(error, seen)[function]
+
+    async def call(executor: AsyncExecutor, count: int) -> None:
+        answers: Any
+        if how == "map":
+            answers = (executor.map(fail, [Thing(seen)]) for _ in range(count))
+        elif how == "map_iter":
+            answers = (anext(executor.map_iter(fail, [Thing(seen)])) for _ in range(count))
+        else:
+            again: Any = {"retries": 2 if how == "retries" else 0, "retry_delay": 0}
+            answers = [executor.submit(fail, Thing(seen), **again) for _ in range(count)]
+            await executor.wait(answers)
+        for answer in answers:
+            with pytest.raises(ConnectionError):
+                await answer
+
+    async def main() -> None:
+        lengths = []
+        async with AsyncExecutor(4) as executor:
+            for count in (40, 400):
+                await call(executor, count)
+                assert await _dead(seen)
+                lengths.append(length_of(error))
+        assert max(lengths) < 40
+
+    asyncio.run(main())
+    assert len(seen) >= 880
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_error_of_a_try_before_the_last_keeps_nothing(function: str) -> None:
+    """The same is true where each call goes well in the end."""
+    error = ConnectionError("once in a while")
+    seen: list[weakref.ref[Thing]] = []
+    fail = calls_that_fail(error, seen)[function]
+    tried: set[int] = set()
+
+    async def once(number: int) -> None:
+        if number not in tried:
+            tried.add(number)
+            await fail(Thing(seen))
+
+    def once_plainly(number: int) -> None:
+        if number not in tried:
+            tried.add(number)
+            fail(Thing(seen))
+
+    async def main() -> None:
+        async with AsyncExecutor(4) as executor:
+            work: Any = once_plainly if function == "plain" else once
+            await executor.map(work, range(100), retries=1, retry_delay=0)
+            assert await _dead(seen)
+
+    asyncio.run(main())
+    assert len(seen) == 200
+    assert length_of(error) < 40
+
+
+def test_error_of_a_cancelled_plain_call_keeps_nothing() -> None:
+    """A plain function that fails after its call was cancelled: nothing waits for its error."""
+    error = ConnectionError("too late")
+    seen: list[weakref.ref[Thing]] = []
+    goes_on = threading.Event()
+
+    def fail(value: Thing) -> None:
+        goes_on.wait(60)
+        raise error
+
+    async def main() -> None:
+        async with AsyncExecutor(1) as executor:
+            future = executor.submit(fail, Thing(seen))
+            await asyncio.sleep(0.01)
+            future.cancel()
+            goes_on.set()
+        assert await _dead(seen)
+
+    asyncio.run(main())
+    assert error.__traceback__ is not None
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+@pytest.mark.parametrize("count", [1, 5])
+def test_map_iter_keeps_no_arguments_of_settled_calls(count: int, is_plain: bool) -> None:
+    """Neither while its reader takes a rest, nor when it is over and still there."""
+    seen: list[weakref.ref[Thing]] = []
+
+    async def work(value: Thing) -> int:
+        return 1
+
+    def work_plainly(value: Thing) -> int:
+        return 1
+
+    async def main() -> None:
+        async with AsyncExecutor(1) as executor:
+            function: Any = work_plainly if is_plain else work
+            values = executor.map_iter(function, (Thing(seen) for _ in range(count)))
+            await anext(values)
+            assert await _dead(seen)
+            assert [value async for value in values] == [1] * (count - 1)
+            assert await _dead(seen)
+        assert len(seen) == count
+
+    asyncio.run(main())
+
+
+def test_map_keeps_no_arguments_of_settled_calls() -> None:
+    """While it waits for a slow call, those of the others are gone."""
+    seen: list[weakref.ref[Thing]] = []
+
+    async def main() -> None:
+        go_on = asyncio.Event()
+
+        async def work(value: Thing | None) -> None:
+            if value is None:
+                await go_on.wait()
+
+        async with AsyncExecutor(2) as executor:
+            things = (Thing(seen) if number < 5 else None for number in range(6))
+            mapping = asyncio.create_task(executor.map(work, things))
+            while len(seen) < 5:
+                await asyncio.sleep(0)
+            assert await _dead(seen)
+            go_on.set()
+            await mapping
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["map", "map_iter", "as_completed"])
+def test_error_of_a_map_keeps_neither_arguments_nor_results(how: str) -> None:
+    """Who holds the exception that ended it holds nothing of its calls."""
+    seen: list[weakref.ref[Thing]] = []
+
+    async def work(value: Thing | None) -> Thing:
+        if value is None:
+            raise LookupError("there is none")
+        return Thing(seen)
+
+    def things() -> list[Thing | None]:
+        return [Thing(seen), Thing(seen), None, Thing(seen)]
+
+    async def call(executor: AsyncExecutor) -> None:
+        if how == "map":
+            await executor.map(work, things())
+        elif how == "map_iter":
+            async for value in executor.map_iter(work, things()):
+                del value
+        else:
+            async for future in executor.as_completed([executor.submit(work, None)]):
+                await future
+
+    async def main() -> None:
+        error = None
+        async with AsyncExecutor(1) as executor:
+            try:
+                await call(executor)
+            except LookupError as failure:
+                error = failure
+            assert await _dead(seen)
+        assert error is not None
+
+    asyncio.run(main())
+    assert seen or how == "as_completed"
 
 
 @pytest.mark.parametrize("how", ["task", "call_later"])
