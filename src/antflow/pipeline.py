@@ -618,10 +618,12 @@ class Pipeline(Generic[Taken, Out]):
                 yield handle
             except BaseException:
                 handle.cancel()
-                raise
-            finally:
                 handle.resume()
-                await handle.join()
+                if not handle._run.has_told_error:  # else the body has it
+                    await handle.join()
+                raise
+            handle.resume()
+            await handle.join()
 
     async def __aenter__(self) -> Self:
         await self.start()

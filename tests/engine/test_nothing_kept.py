@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import threading
 import weakref
 from collections.abc import Coroutine, Iterator
@@ -16,7 +17,16 @@ from typing import Any
 
 import pytest
 
-from antflow import AsyncExecutor, Drop, Pipeline, Stage, in_thread, set_task_status
+from antflow import (
+    AsyncExecutor,
+    Drop,
+    Pipeline,
+    Stage,
+    TooManyFailures,
+    in_thread,
+    set_task_status,
+)
+from antflow.testing import run_virtual
 
 
 class Thing:
@@ -465,3 +475,141 @@ def test_pipeline_keeps_nothing_of_whoever_its_error_came_to(how: str, ending: s
         assert await _dead(seen)
 
     asyncio.run(main())
+
+
+HANDLES = ["open", "open and join", "start", "async with", "stream"]
+
+
+@pytest.mark.parametrize("how", HANDLES)
+def test_handle_of_a_run_that_failed_keeps_no_variables_of_its_callers(how: str) -> None:
+    """The handle, the pipeline or the stream: none keeps the frames that its error came through."""
+    seen: list[weakref.ref[Thing]] = []
+    kept: list[Any] = []
+
+    async def wait(_: Any) -> None:
+        await asyncio.sleep(3600)
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise TimeoutError(Thing(seen).__class__)
+
+    async def fail(_: int) -> None:
+        raise ValueError
+
+    async def go_through(body: Thing) -> None:
+        if how.startswith("open"):
+            async with Pipeline([Stage("A", 2, [wait])]).open(timeout=0.01) as run:
+                kept.append(run)
+                await run.feed([1])
+                if how == "open and join":
+                    await run.join()
+        elif how == "stream":
+            stream = Pipeline([Stage("A", 2, [str])]).stream(broken())
+            kept.append(stream)
+            async for _ in stream:
+                pass
+        else:
+            pipeline = Pipeline([Stage("A", 2, [fail], task_attempts=1, max_failures=1)])
+            kept.append(pipeline)
+            await pipeline.start()
+            kept.append(pipeline._started)
+            await pipeline.feed([1])
+            if how == "start":
+                await pipeline.join()
+            async with pipeline:
+                await asyncio.sleep(0.01)
+
+    async def call(body: Thing) -> None:
+        try:
+            await go_through(body)
+        except (TimeoutError, TooManyFailures):
+            return
+        raise AssertionError(f"nothing was raised for {body}")
+
+    async def main() -> None:
+        await call(Thing(seen))
+        assert seen
+        assert kept
+        assert await _dead(seen)
+
+    asyncio.run(main())
+
+
+def test_error_of_a_run_comes_out_again_as_a_copy() -> None:
+    """Each `join` raises what ended the run, of the same class and with the same text."""
+
+    async def wait(_: Any) -> None:
+        await asyncio.sleep(3600)
+
+    async def main() -> list[BaseException]:
+        errors: list[BaseException] = []
+        try:
+            async with Pipeline([Stage("A", 2, [wait])]).open(timeout=1) as run:
+                await run.feed([1])
+                for end in (run.join, run.join, run.shutdown):
+                    with pytest.raises(TimeoutError) as inside:
+                        await end()
+                    errors.append(inside.value)
+        except TimeoutError as error:
+            errors.append(error)
+        return errors
+
+    errors = run_virtual(main)
+    assert len({id(error) for error in errors}) == 4
+    assert {(type(error), str(error)) for error in errors} == {
+        (TimeoutError, "the run was not over after 1 s")
+    }
+    results: list[Any] = [getattr(error, "results", None) for error in errors]
+    assert [len(each.cancelled) for each in results] == [1] * 4
+
+
+def test_error_of_a_run_that_the_body_lets_through_is_not_replaced() -> None:
+    """What `join` raises inside of the block is what comes out of it."""
+
+    async def wait(_: Any) -> None:
+        await asyncio.sleep(3600)
+
+    errors: list[BaseException] = []
+
+    async def main() -> None:
+        async with Pipeline([Stage("A", 2, [wait])]).open(timeout=1) as run:
+            await run.feed([1])
+            try:
+                await run.join()
+            except TimeoutError as error:
+                errors.append(error)
+                raise
+
+    with pytest.raises(TimeoutError) as outside:
+        run_virtual(main)
+    assert errors == [outside.value]
+
+
+@pytest.mark.parametrize("where", ["task", "on_done"])
+def test_error_that_is_raised_each_time_keeps_neither_items_nor_calls(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One `Drop` that drops all items, and one error of all done callbacks."""
+    monkeypatch.setattr(logging.getLogger("antflow"), "disabled", True)  # pytest keeps the records
+    error = Drop("not wanted") if where == "task" else ValueError("each time")
+    seen: list[weakref.ref[Thing]] = []
+
+    def fail(value: Thing) -> None:
+        raise error
+
+    def call_back(future: Any) -> None:
+        page = Thing(seen)  # noqa: F841 - its frame has it
+        raise error
+
+    async def main() -> None:
+        if where == "task":
+            await Pipeline([Stage("A", 2, [fail])]).run(Thing(seen) for _ in range(6))
+        else:
+            async with AsyncExecutor(2) as executor:
+                for _ in range(6):
+                    executor.submit(Thing(seen), 1).add_done_callback(call_back)
+        assert await _dead(seen)
+
+    asyncio.run(main())
+    assert len(seen) >= 6
+    assert error.__traceback__ is not None
