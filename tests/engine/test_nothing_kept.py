@@ -216,6 +216,32 @@ def test_error_of_a_try_before_the_last_keeps_nothing(function: str) -> None:
     assert length_of(error) < 40
 
 
+def test_future_keeps_nothing_of_a_call_that_is_still_raising() -> None:
+    """Where another call cleans up after the same error just then, its variables are not kept."""
+    error = ConnectionError("the circuit is open")
+    seen: list[weakref.ref[Thing]] = []
+
+    async def main() -> None:
+        go_on = asyncio.Event()
+
+        async def fail(value: Thing | None) -> None:
+            try:
+                raise error
+            finally:
+                if value is not None:
+                    await go_on.wait()
+
+        async with AsyncExecutor(2) as executor:
+            futures = [executor.submit(fail, None), executor.submit(fail, Thing(seen))]
+            await executor.wait(futures, return_when="FIRST_COMPLETED")
+            go_on.set()
+            await executor.wait(futures)
+        assert await _dead(seen)
+        assert all(future.exception() is error for future in futures)
+
+    asyncio.run(main())
+
+
 def test_error_of_a_cancelled_plain_call_keeps_nothing() -> None:
     """A plain function that fails after its call was cancelled: nothing waits for its error."""
     error = ConnectionError("too late")
