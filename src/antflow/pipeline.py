@@ -556,7 +556,7 @@ class Pipeline(Generic[Taken, Out]):
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
 
         Raises:
-            Exception: What made the run end, if not the end of its input.
+            Exception: What made the run end, if not the end of its input; called again, a copy.
 
         Cancellation:
             Cancels the run, and waits until it is over.
@@ -605,7 +605,8 @@ class Pipeline(Generic[Taken, Out]):
                 in use by another event loop.
             ValueError: On entering: an option is not allowed.
             Exception: On leaving: what made the run end, if not the end of its input, with the
-                results as ``error.results``; else what the body raised.
+                results as ``error.results``; else, or if `join` raised that before, what the body
+                raised.
 
         Cancellation:
             In the body or while it is joined: the run is cancelled, and over when this is left.
@@ -618,10 +619,11 @@ class Pipeline(Generic[Taken, Out]):
                 yield handle
             except BaseException:
                 handle.cancel()
+                if not handle._run.has_told_error:  # else the body has it
+                    await handle.join()
                 raise
-            finally:
-                handle.resume()
-                await handle.join()
+            handle.resume()
+            await handle.join()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -38,6 +38,7 @@ from weakref import ref
 
 from antflow._core import readings
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
+from antflow._core.error_copies import copy_of
 from antflow._core.errors import (
     InternalError,
     PipelineError,
@@ -160,6 +161,7 @@ class Run:
         self.failures: FailureBook = FailureBook(None if keeps_results else FAILURES_IN_SNAPSHOT)
         self.turn_ends: float = self.timers.now() + LONGEST_TURN
         self.error: BaseException | None = None
+        self.has_told_error: bool = False
         self.how_stopped: str = "cancelled"
         self.is_cancelling: bool = False
         self.is_paused: bool = False
@@ -453,6 +455,17 @@ class Run:
         finally:
             if self._supervisor.done():
                 self._close_books()
+
+    def take_error(self) -> BaseException | None:
+        """What made it end, to be raised. Only a copy stays, for those who ask again.
+
+        A raised error gets the frames of all that it comes out through, and their variables.
+        """
+        error = self.error
+        if error is not None:
+            self.has_told_error = True
+            self.error = copy_of(error)
+        return error
 
     def forget_error(self) -> None:
         """Keep no more of what made it end than its text: it has come out, and is not asked again.
@@ -864,6 +877,7 @@ class Run:
         self._again = ()
         self._deliver = _nowhere
         self.reorder = None
+        self._crashes.clear()
         if self.observer is not None:
             self.observer.closed()
         self._ended.set_result(None)
