@@ -752,7 +752,7 @@ class Pipeline(Generic[Taken, Out]):
         finally:
             if poller is not None and polling is not None:
                 poller.end(at_once=run.is_cancelling)
-                await outlast(polling, polling.cancel)
+                await outlast(polling, partial(run.call_off, polling))
 
     def _checked_results(self, results: object) -> list[PipelineResult[Any]]:
         if not isinstance(results, Iterable):

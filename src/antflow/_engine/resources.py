@@ -19,9 +19,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from antflow._core.cancellation import is_failure
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_a, traceback_of, with_traceback
-from antflow._core.groups import consists_of
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.text import clean, safe_repr
@@ -29,9 +29,6 @@ from antflow._engine.worker_thread import Outcome
 
 LEAVE_SECONDS = 30.0
 """How long leaving one context manager may take, before it is cancelled."""
-
-FAILURES = (Exception, asyncio.CancelledError)
-"""Errors that do not end the program, alone or in a group."""
 
 CreateTask = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 InThread = Callable[[Callable[[], Any]], "asyncio.Future[Outcome]"]
@@ -216,7 +213,7 @@ class Stay:
         if is_a(cause, asyncio.CancelledError):
             self._error = self._cancelled()
             self._error.__cause__ = cause
-        elif not consists_of(cause, FAILURES):
+        elif not is_failure(cause):
             self._exit = cause
         self._traceback = traceback_of(self._error)
 
@@ -252,7 +249,7 @@ class Stay:
     def _report(self, name: str, error: BaseException, is_late: bool) -> None:
         what = f"took more than {LEAVE_SECONDS:g} s and was cancelled" if is_late else "failed"
         warn("leaving resource %s of %s %s", name, self._name, what, error=error)
-        if not consists_of(error, FAILURES):
+        if not is_failure(error):
             self._exit = error
 
     # Threads

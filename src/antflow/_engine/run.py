@@ -34,9 +34,10 @@ from contextvars import Context, copy_context
 from itertools import count
 from signal import Signals
 from typing import Any, TypeVar
-from weakref import ref
+from weakref import WeakSet, ref
 
 from antflow._core import readings
+from antflow._core.cancellation import absorb_requests, has_called_off_caller, is_failure
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import (
     InternalError,
@@ -55,7 +56,7 @@ from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage
 from antflow._core.text import safe_str
-from antflow._core.waits import Wait, discard, has_called_off_caller
+from antflow._core.waits import Wait, discard
 from antflow._engine.clock import LoopTimers
 from antflow._engine.contexts import plainly_around
 from antflow._engine.current import current_run, current_seat
@@ -68,7 +69,7 @@ from antflow._engine.resources import Resources
 from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, source_failure
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.stage_run import StageRun
-from antflow._engine.waiting import absorb_requests, begin_task, outlast
+from antflow._engine.waiting import begin_task, outlast
 
 T = TypeVar("T")
 
@@ -176,7 +177,8 @@ class Run:
         self._delivering = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeder: asyncio.Task[None] | None = None
-        self._dismissed: asyncio.Task[None] | None = None
+        self._own_tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._called_off: set[asyncio.Task[Any]] = set()
         self._waits: list[Awaitable[None]] = []
         self._crashes: list[Exception] = []
         self._finishing: asyncio.Future[None] = self._loop.create_future()
@@ -471,13 +473,13 @@ class Run:
 
     def _has_called_off_caller(self) -> bool:
         running = asyncio.current_task()
-        if self.is_called_off or running is None or running is self._dismissed:
+        if self.is_called_off or running is None or running in self._called_off:
             return True
         seat = current_seat.get()
         if seat is not None and (worker := seat[0].worker_of(running)) is not None:
             return seat[0].is_called_off(worker)
         # One of a task's own, say, that feeds the run: it is for them to cancel it.
-        return running not in self._tasks and running.cancelling() > 0
+        return running not in self._own_tasks and running.cancelling() > 0
 
     @property
     def is_over(self) -> bool:
@@ -554,7 +556,9 @@ class Run:
             began = self.timers.now()
             try:
                 self._total = length()
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:  # why: also a group with a CancelledError in it
+                if not is_failure(error):
+                    raise
                 debug("len(items) failed: the number of items is unknown", error=error)
             finally:
                 self.timers.held.seconds += self.timers.now() - began
@@ -630,7 +634,14 @@ class Run:
 
     def create_side_task(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start a task in the run's context that somebody else looks after."""
-        return begin_task(work, f"antflow {self.facts.run_id[:4]} {name}", self._context)
+        task = begin_task(work, f"antflow {self.facts.run_id[:4]} {name}", self._context)
+        self._own_tasks.add(task)
+        return task
+
+    def call_off(self, task: asyncio.Task[Any]) -> None:
+        """Cancel one of the run's own tasks, and note it: what it was asked says nothing."""
+        self._called_off.add(task)
+        task.cancel()
 
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""
@@ -743,18 +754,22 @@ class Run:
             elif (close := getattr(items, "aclose", None)) is not None:
                 async with asyncio.timeout(SLOWEST_CLOSE):
                     await close()
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:  # why: also a group with a CancelledError in it
+            if not is_failure(error):
+                raise
             warn(CLEAN_UP_FAILED, error=error)
 
     def _close_source(self) -> None:
         if self._feeder is not None:
-            self._feeder.cancel()
-            self._dismissed, self._feeder = self._feeder, None
+            self.call_off(self._feeder)
+            self._feeder = None
         source, self.intake.source = self.intake.source, None
         if isinstance(source, IterableSource):
             try:
                 self.sources.step(source.items, source.close)
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:  # why: also a group with a CancelledError in it
+                if not is_failure(error):
+                    raise
                 warn(CLEAN_UP_FAILED, error=error)
 
     def _check_open(self) -> None:
@@ -834,7 +849,7 @@ class Run:
         if task.cancelled():
             # A feeder that was dismissed before its first step ends like this, too. Any other task
             # does when the event loop is closing, or when somebody meddles.
-            if not self._is_stopping and task is not self._dismissed:
+            if not self._is_stopping and task not in self._called_off:
                 self.fail(InternalError(f"{task.get_name()} was cancelled from outside the run"))
             return
         error = task.exception()
