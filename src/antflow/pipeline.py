@@ -465,7 +465,8 @@ class Pipeline(Generic[Taken, Out]):
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
             graceful_signals: As in `run`; the loop ends after the last result, and
-                ``pipeline.results.stopped_by`` says why. Handled while the loop is under way.
+                ``pipeline.results.stopped_by`` says why. Handled while the loop is under way: a
+                second signal comes out after the last result, even if the run was over.
 
         Raises:
             ValueError: At the call: an option is not allowed, or two kinds of display were asked
@@ -753,6 +754,7 @@ class Pipeline(Generic[Taken, Out]):
             if poller is not None and polling is not None:
                 poller.end(at_once=run.is_cancelling)
                 await outlast(polling, partial(run.call_off, polling))
+        run.raise_late_error()
 
     def _checked_results(self, results: object) -> list[PipelineResult[Any]]:
         if not isinstance(results, Iterable):

@@ -19,7 +19,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from antflow._core.cancellation import is_failure
+from antflow._core.cancellation import absorb_requests, is_failure
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_a, traceback_of, with_traceback
 from antflow._core.held_time import Alarm
@@ -174,6 +174,7 @@ class Stay:
     async def _enter_all(self) -> None:
         for name, factory in self._factories.items():
             await self._enter(name, factory)
+            await absorb_requests()  # what it left must not end the stay
             # Entering it outlasted that, or swallowed it. How often the keeper was asked to cancel
             # says nothing: a client library may have asked, for a timeout of its own.
             if self._is_to_end.is_set():
@@ -236,6 +237,7 @@ class Stay:
             except BaseException as error:  # why: logged, and what is no Exception raised in `end`
                 if error is not cause:  # some raise again what they are told of
                     self._report(name, error, limit.expired())
+            await absorb_requests()  # nor cut off the leaving of the next one
 
     async def _leave_sync(self, manager: Any, *error: Any) -> None:
         leave = partial(type(manager).__exit__, manager, *error)

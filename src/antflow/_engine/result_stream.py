@@ -97,6 +97,7 @@ class Outcomes:
         if not self._results.is_closed:
             return NOTHING
         self._driver.result()
+        self._run.raise_late_error()
         return END
 
     async def wait(self) -> None:

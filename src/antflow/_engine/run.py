@@ -456,6 +456,12 @@ class Run:
             if self._supervisor.done():
                 self._close_books()
 
+    def raise_late_error(self) -> None:
+        """Raise what came when the run was over already: a second signal."""
+        if (error := self.error) is not None:
+            self.forget_error()
+            raise error
+
     def forget_error(self) -> None:
         """Keep no more of what made it end than its text: it has come out, and is not asked again.
 
