@@ -30,10 +30,18 @@ from typing import (
 from weakref import ref
 
 from antflow._core import readings
-from antflow._core.checks import check_choice, check_count, check_flag, check_seconds, refusal
+from antflow._core.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_seconds,
+    examine,
+    refusal,
+)
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.errors import PipelineError
 from antflow._core.failures import FailureBook
+from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Items, check_items, expected_count
 from antflow._core.ledger import Ledger
 from antflow._core.limit import Limit, LimitStatistics
@@ -201,13 +209,16 @@ class Pipeline(Generic[Taken, Out]):
         check_choice(ValueError, "duplicates", duplicates, get_args(Duplicates))
         self._duplicates: Duplicates = duplicates
         check_flag(TypeError, "collect_results", collect_results)
-        if status_tracker is not None and not isinstance(status_tracker, StatusTracker):
+        given = status_tracker
+        if given is not None and not examine(
+            TypeError, "status_tracker", isinstance, given, StatusTracker
+        ):
             raise refusal(TypeError, "status_tracker", status_tracker, "must be a StatusTracker")
-        if not isinstance(name, str):
+        if not is_a(name, str):
             raise refusal(TypeError, "name", name, "must be a string")
         if store is not None:
             for method in ("admit", "record"):
-                if not callable(getattr(store, method, None)):
+                if not callable(attribute(store, method)):
                     allowed = "must be an object with the methods admit and record"
                     raise refusal(TypeError, "store", store, allowed)
         if blocked_loop_after is not None:
