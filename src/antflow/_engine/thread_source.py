@@ -28,7 +28,7 @@ from antflow._core.options import named_options
 from antflow._core.text import clean
 from antflow._engine.calls import is_async
 from antflow._engine.source import CLEAN_UP_FAILED
-from antflow._engine.source_watch import name_of
+from antflow._engine.source_watch import NeverBlocks, name_of
 
 A = TypeVar("A")
 
@@ -95,7 +95,7 @@ def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[
     return ThreadSource(source)
 
 
-class ThreadSource(Generic[A]):
+class ThreadSource(NeverBlocks, Generic[A]):
     """The return value of `in_thread`."""
 
     def __init__(self, source: Iterable[A] | Callable[[], Iterable[A]]) -> None:
