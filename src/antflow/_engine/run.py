@@ -163,7 +163,7 @@ class Run:
         self.error: BaseException | None = None
         self.how_stopped: str = "cancelled"
         self.is_cancelling: bool = False
-        self.is_paused: bool = False
+        self._resumed: asyncio.Future[None] | None = None  # while it is paused
         self.item_timeout = item_timeout
         self._resources: dict[object, Resources] = {}
         self._ended_mono: float | None = None
@@ -383,18 +383,32 @@ class Run:
     # Stopping
 
     def pause(self) -> None:
-        """Begin with nothing new: workers end the item in hand and leave. May be called twice."""
+        """Begin with nothing new: workers end what they have begun and leave. May be called twice.
+
+        An item in hand that waits for a limit, or for the end of a hold, waits on.
+        """
         if not (self.is_paused or self._is_stopping or self.is_over):
-            self.is_paused = True
+            self._resumed = self._loop.create_future()
             for stage in self.stages:
                 stage.activate(0)
 
     def resume(self) -> None:
         """Go on after `pause`. May be called twice."""
-        if self.is_paused and not self.is_over:
-            self.is_paused = False
+        if self._resumed is not None and not self.is_over:
+            self._resumed.set_result(None)
+            self._resumed = None
             for stage in self.stages:
                 stage.activate(stage.worker_count)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing new is to begin."""
+        return self._resumed is not None
+
+    async def until_resumed(self) -> None:
+        """Wait for the end of the pause."""
+        if self._resumed is not None:
+            await asyncio.wait([self._resumed])
 
     def cancel(self) -> None:
         """Stop now: cancel running tasks, settle everything else. May be called twice."""
