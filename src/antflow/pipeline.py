@@ -629,11 +629,11 @@ class Pipeline(Generic[Taken, Out]):
             try:
                 yield handle
             except BaseException:
-                handle.cancel()
+                if not handle._run.is_left_behind:
+                    handle.cancel()
+                    await _join(handle)
                 raise
-            finally:
-                handle.resume()
-                await handle.join()
+            await _join(handle)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -756,13 +756,15 @@ class Pipeline(Generic[Taken, Out]):
                 run.pull_from(items)
             await run.wait()
         except BaseException as error:
+            if run.is_left_behind:
+                raise
             run.cancel()
             await run.wait_until_over()
             attach_results(error, handle.results)
             run.forget_error()
             raise
         finally:
-            if poller is not None and polling is not None:
+            if poller is not None and polling is not None and not run.is_left_behind:
                 poller.end(at_once=run.is_cancelling)
                 await outlast(polling, partial(run.call_off, polling))
         run.raise_late_error()
@@ -844,6 +846,12 @@ class Pipeline(Generic[Taken, Out]):
 def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
     """Whether code that belongs to the run ``here`` may see another run: one begun from there."""
     return here is None or run._run.is_within(here._run)
+
+
+async def _join(handle: RunHandle[Any]) -> None:
+    """Join a run that may be paused."""
+    handle.resume()
+    await handle.join()
 
 
 def _forget(_: PipelineResult[Any]) -> None:

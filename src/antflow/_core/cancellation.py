@@ -39,17 +39,21 @@ def is_called_off() -> bool:
     ask = has_called_off_caller.get()
     if ask is not None:
         return ask()
-    running = asyncio.current_task()
+    running = _running()
     return running is None or running.cancelling() > 0
 
 
 def cancel_requests() -> int:
     """How many requests to cancel the running task counts."""
-    try:
-        running = asyncio.current_task()
-    except RuntimeError:  # no event loop is running
-        return 0
+    running = _running()
     return 0 if running is None else running.cancelling()
+
+
+def _running() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop is running
+        return None
 
 
 async def absorb_requests(before: int = 0) -> None:
@@ -58,7 +62,7 @@ async def absorb_requests(before: int = 0) -> None:
     Args:
         before: How many are left: those that came earlier.
     """
-    running = asyncio.current_task()
+    running = _running()
     if running is None or running.cancelling() <= before:
         return
     while running.uncancel() > before:

@@ -412,7 +412,7 @@ class Run:
 
     def cancel(self) -> None:
         """Stop now: cancel running tasks, settle everything else. May be called twice."""
-        if self._ended.done():
+        if self._ended.done() or self.is_left_behind:
             return
         if not self.is_cancelling:
             self.is_cancelling = True
@@ -489,11 +489,21 @@ class Run:
     @property
     def is_called_off(self) -> bool:
         """Whether all that belongs to the run is being cancelled, by the run or with its loop."""
-        return self.is_cancelling or self._supervisor.cancelling() > 0
+        return self.is_cancelling or self.is_left_behind or self._supervisor.cancelling() > 0
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether the event loop was closed under it: nothing can be awaited or woken any more.
+
+        Its coroutines are closed when the garbage collector finds them, and only pass that on.
+        """
+        return self._loop.is_closed()
 
     def _has_called_off_caller(self) -> bool:
+        if self.is_called_off:
+            return True
         running = asyncio.current_task()
-        if self.is_called_off or running is None or running in self._called_off:
+        if running is None or running in self._called_off:
             return True
         seat = current_seat.get()
         if seat is not None and (worker := seat[0].worker_of(running)) is not None:
@@ -753,6 +763,8 @@ class Run:
             elif not self.intake.has_ended:
                 raise asyncio.CancelledError from error
         except BaseException as error:  # why: it ends the run, in order; see `Endings.interrupt`
+            if self.is_left_behind:
+                raise
             self.fail(error)
         finally:
             if not self._has_called_off_caller():
@@ -771,7 +783,7 @@ class Run:
         try:
             if isinstance(items, IterableSource):
                 self.sources.step(items.items, items.close)
-            elif (close := getattr(items, "aclose", None)) is not None:
+            elif not self.is_left_behind and (close := getattr(items, "aclose", None)) is not None:
                 async with asyncio.timeout(SLOWEST_CLOSE):
                     await close()
         except BaseException as error:  # why: also a group with a CancelledError in it
@@ -813,6 +825,7 @@ class Run:
             and not self.ledger.in_flight
             and not self._delivering
             and not self._finishing.done()
+            and not self.is_left_behind
         ):
             self.intake.is_closed = True
             self._finishing.set_result(None)
@@ -880,6 +893,8 @@ class Run:
         try:
             await self._bring_to_an_end()
         except BaseException as error:  # why: whoever waits for the run must not wait for ever
+            if self.is_left_behind:
+                raise
             self.crash(error, "the supervisor")
             await self._until_tasks_have_ended()
         finally:

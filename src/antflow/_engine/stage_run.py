@@ -246,7 +246,7 @@ class StageRun:
 
     async def _leave(self, worker: WorkerBook) -> None:
         try:
-            if self.description.resource_scope == "worker":
+            if self.description.resource_scope == "worker" and not self.run.is_left_behind:
                 resources = self._resources.pop(worker.index, None)
                 if resources is not None:
                     await self.run.outlive(resources.close)

@@ -17,6 +17,7 @@ from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.ports import SnapshotSource
 from antflow._core.result import RunResults
+from antflow._core.waits import discard
 
 LONGEST_CALL = 5.0
 """Seconds one call of an async method of a display may take."""
@@ -101,7 +102,9 @@ class Poller:
         answer = method(*args)
         if name != "on_start":
             self._let_begin()
-        if is_awaitable(answer):
+        if self._loop.is_closed():
+            discard(answer)
+        elif is_awaitable(answer):
             try:
                 async with asyncio.timeout(None) as self._limit:
                     with Alarm(self._limit, LONGEST_CALL, self._loop):
@@ -110,5 +113,5 @@ class Poller:
                 self._limit = None
 
     def _let_begin(self) -> None:
-        if not self._begun.done():
+        if not self._begun.done() and not self._loop.is_closed():
             self._begun.set_result(None)
