@@ -99,6 +99,7 @@ class Outcomes:
             return NOTHING
         assert self._driver is not None
         self._driver.result()
+        self._run.raise_late_error()
         return END
 
     async def wait(self) -> None:

@@ -106,9 +106,10 @@ class RunHandle(Generic[Out]):
         await self._end()
 
     def pause(self) -> None:
-        """Begin with nothing new: workers end the item in hand and leave. What waits, waits on.
+        """Begin with nothing new: workers end what they have begun and leave. What waits, waits on.
 
-        A worker's own resources are closed, and made anew after `resume`.
+        An item that waits for a limit, or for the end of a hold, does not begin. A worker's own
+        resources are closed, and made anew after `resume`.
         """
         self._run.check_caller("pause()")
         self._run.pause()

@@ -32,6 +32,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
+from antflow._core.cancellation import absorb_requests
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
 from antflow._core.options import named_options
@@ -40,7 +41,7 @@ from antflow._engine.calls import is_async
 from antflow._engine.contexts import around
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.tracebacks import trimmed
-from antflow._engine.waiting import absorb_requests, begin_task
+from antflow._engine.waiting import begin_task
 from antflow._engine.worker_thread import WorkerThread
 from antflow.executor.future import (
     AsyncFuture,
