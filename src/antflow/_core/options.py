@@ -34,6 +34,7 @@ def named_options(function: Function) -> Function:
             except TypeError:
                 _refuse_unknown(function, kwargs)
                 raise
+            del args, kwargs  # what is raised keeps this frame
             return await coroutine
 
         return cast("Function", call_async)

@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, Unpack, overload
 
+from antflow._core.checks import examine
 from antflow._core.errors import RetryAfter, StageValidationError
 from antflow._core.foreign import attribute, is_a, type_name
 from antflow._core.hold_times import HoldTime
@@ -333,7 +334,8 @@ class Stage(Generic[In, Out]):
         # Here and not above: the checks know the stage.
         from antflow._core.stage_checks import check_stage
 
-        check_stage(self, self._refuse)
+        check = partial(check_stage, self, self._refuse)
+        examine(self._refuse, "an option", check, passes=(StageValidationError,))
 
     def _refuse(self, message: str) -> StageValidationError:
         return StageValidationError(f"Stage {clean(safe_repr(self.name))}: {message}")

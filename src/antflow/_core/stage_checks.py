@@ -18,8 +18,10 @@ from antflow._core.checks import (
     check_max_failures,
     check_seconds,
     check_timeout,
+    examine,
     refusal,
 )
+from antflow._core.errors import StageValidationError
 from antflow._core.hold_times import hold_seconds
 from antflow._core.limit import Limit
 from antflow._core.options import did_you_mean
@@ -94,11 +96,20 @@ def _check_tasks(stage: Stage, refuse: Refuse) -> None:
         raise strange[0]
     for index, task in enumerate(tasks):
         name = f"tasks[{index}]"
-        if is_generator(task) and not (stage.expand and index == len(tasks) - 1):
-            allowed = "is a generator function: it must return one value, or be the last task"
-            raise refusal(refuse, name, task, f"{allowed} of a stage with expand=True")
-        if not stage.unpack_args:
-            _check_signature(stage, name, task, refuse)
+        is_last = index == len(tasks) - 1
+        label = f"{name}={safe_repr(task)}"
+        check = partial(_check_task, stage, name, task, is_last, refuse)
+        examine(refuse, label, check, passes=(StageValidationError,))
+
+
+def _check_task(
+    stage: Stage, name: str, task: Callable[..., Any], is_last: bool, refuse: Refuse
+) -> None:
+    if is_generator(task) and not (stage.expand and is_last):
+        allowed = "is a generator function: it must return one value, or be the last task"
+        raise refusal(refuse, name, task, f"{allowed} of a stage with expand=True")
+    if not stage.unpack_args:
+        _check_signature(stage, name, task, refuse)
 
 
 def _check_signature(stage: Stage, name: str, task: Callable[..., Any], refuse: Refuse) -> None:

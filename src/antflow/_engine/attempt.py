@@ -20,6 +20,7 @@ from antflow._engine.contexts import around
 from antflow._engine.crew import Crew
 from antflow._engine.expansion import is_drop
 from antflow._engine.failure import Judge
+from antflow._engine.limits.permits import Permit
 from antflow._engine.limits.stage_limits import StageLimits
 from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run
@@ -131,20 +132,32 @@ class Attempt:
     async def _guard(
         self, value: Any, worker: WorkerBook, envelopes: Sequence[Envelope]
     ) -> AsyncGenerator[None, None]:
-        """Within the limits, and before the first of the items' deadlines."""
+        """Within the limits, before the first of the items' deadlines, and not in a pause."""
         if worker.limited_calls:  # of a try before, of the same items
             worker.forget_calls(self._now())
         async with time_limit(*self._time_left(envelopes)):
-            if self._limits.admission is None:
+            permit = await self._permit(value, worker)
+            if permit is None:
                 yield
                 return
-            permit = self._limits.admission.permit(value)
-            if (wait := permit.acquire()) is not None:
-                await self._crew.wait_to_begin(worker, wait)
             try:
                 yield
             finally:
                 permit.release(self._crew.abandoned.get(worker.index))
+
+    async def _permit(self, value: Any, worker: WorkerBook) -> Permit | None:
+        """Wait for room in the limits, if there are any, and for the end of a pause."""
+        while True:
+            while self._run.is_paused:
+                await self._crew.wait_to_begin(worker, self._run.until_resumed())
+            if self._limits.admission is None:
+                return None
+            permit = self._limits.admission.permit(value)
+            if (wait := permit.acquire()) is not None:
+                await self._crew.wait_to_begin(worker, wait)
+            if not self._run.is_paused:
+                return permit
+            permit.withdraw()
 
     def _time_left(self, envelopes: Sequence[Envelope]) -> tuple[float | None, str]:
         seconds = self._run.item_timeout

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from antflow._core.cancellation import absorb_requests
 from antflow._core.ledger import StageBook, WorkerBook
 from antflow._engine.task_failures import failure_of
-from antflow._engine.waiting import absorb_requests
 
 
 class Crew:

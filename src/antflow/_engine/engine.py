@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
+from antflow._core.cancellation import has_called_off_caller
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.limit import current_permit
 from antflow._core.ports import Guard, Observer, Store
 from antflow._core.stage import Stage
-from antflow._core.waits import has_called_off_caller
 from antflow._engine.current import current_seat, outer_seats
 from antflow._engine.identity import Duplicates, Identity
 from antflow._engine.intake import Entrance, Intake
@@ -205,13 +206,14 @@ class Engine:
             self.intake.take_all(items)
             await self.supervisor.wait()
         except BaseException:
-            self.supervisor.cancel()
-            await self.supervisor.wait_until_over()
+            if not self.run.is_left_behind:
+                self.supervisor.cancel()
+                await self.supervisor.wait_until_over()
             raise
         finally:
-            if display is not None and showing is not None:
+            if display is not None and showing is not None and not self.run.is_left_behind:
                 display.end(at_once=self.run.is_cancelling)
-                await outlast(showing, showing.cancel)
+                await outlast(showing, partial(self.supervisor.tasks.call_off, showing))
 
     async def feed(
         self,
@@ -233,16 +235,19 @@ class Engine:
     # How many work
 
     def pause(self) -> None:
-        """Begin with nothing new: workers end the item in hand and leave. May be called twice."""
+        """Begin with nothing new: workers end what they have begun and leave. May be called twice.
+
+        An item in hand that waits for a limit, or for the end of a hold, waits on.
+        """
         if not (self.run.is_paused or self.run.is_stopping or self.run.is_over):
-            self.run.is_paused = True
+            self.run.pause()
             for stage in self.stages:
                 stage.workers.activate(0)
 
     def resume(self) -> None:
         """Go on after `pause`. May be called twice."""
         if self.run.is_paused and not self.run.is_over:
-            self.run.is_paused = False
+            self.run.resume()
             for stage in self.stages:
                 stage.workers.activate(stage.workers.count)
 

@@ -200,10 +200,10 @@ class FailedTries:
             handover.interrupt(interruption, envelope, worker)
             return False
         envelope.decision = None
+        error = trimmed(decision.error)  # one object may fail, or drop, all items
         if decision.action == "drop":
             await self.drop(envelope, worker)
             return True
-        error = trimmed(decision.error)
         if decision.action == "hold":
             await self._wait_untried(envelope, worker, error, decision.seconds)
         elif decision.action == "retry":

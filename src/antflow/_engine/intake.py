@@ -15,6 +15,7 @@ from contextvars import Context
 from math import inf
 from typing import Any, Protocol
 
+from antflow._core.cancellation import absorb_requests, is_failure
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import PipelineError, WouldDeadlockError
 from antflow._core.log import warn
@@ -31,7 +32,6 @@ from antflow._engine.settlement import Settlement
 from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, source_failure
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.supervisor import Supervisor
-from antflow._engine.waiting import absorb_requests
 
 LARGEST_BATCH = 1000
 """Most items taken in at a time for an unbounded channel."""
@@ -380,12 +380,14 @@ class Intake:
         """Dismiss the feeder and close the source. May be called twice."""
         if self._feeder is not None:
             feeder, self._feeder = self._feeder, None
-            self._supervisor.tasks.dismiss(feeder)
+            self._supervisor.tasks.call_off(feeder)
         source, self._source = self._source, None
         if isinstance(source, IterableSource):
             try:
                 self._sources.step(source.items, source.close)
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:  # why: also a group with a CancelledError in it
+                if not is_failure(error):
+                    raise
                 warn(CLEAN_UP_FAILED, error=error)
 
     def seal(self) -> list[Envelope]:
@@ -481,6 +483,8 @@ class Intake:
             elif not self._run.has_all_items:
                 raise asyncio.CancelledError from error
         except BaseException as error:  # why: it ends the run, in order; see `Handover.interrupt`
+            if self._run.is_left_behind:
+                raise
             self._supervisor.fail(error)
         finally:
             if not is_called_off():
@@ -516,8 +520,12 @@ class Intake:
         try:
             if isinstance(items, IterableSource):
                 self._sources.step(items.items, items.close)
+            elif self._run.is_left_behind:
+                return
             elif (close := getattr(items, "aclose", None)) is not None:
                 async with asyncio.timeout(SLOWEST_CLOSE):
                     await close()
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:  # why: also a group with a CancelledError in it
+            if not is_failure(error):
+                raise
             warn(CLEAN_UP_FAILED, error=error)

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 from weakref import ref
 
 from antflow._core import readings
+from antflow._core.cancellation import is_failure
+from antflow._core.error_copies import copy_of
 from antflow._core.errors import PipelineError
 from antflow._core.failures import FailureBook
 from antflow._core.foreign import type_name
@@ -67,6 +69,7 @@ class Run:
     Attributes:
         stages: Its stages, once they are made.
         error: What the run ends with.
+        has_told_error: Whether that was raised.
         how_stopped: "cancelled", "shut down" or "stopped by …".
         stopped_by: The signal that stopped it.
         intake_ended: When nothing more came from its source or by hand (loop time).
@@ -115,11 +118,12 @@ class Run:
         self.loop_watch: Healthy | None = None
         self.turn_ends: float = self.timers.now() + LONGEST_TURN
         self.error: BaseException | None = None
+        self.has_told_error: bool = False
         self.how_stopped: str = "cancelled"
         self.stopped_by: Signals | None = None
         self.is_cancelling: bool = False
         self.is_stopping: bool = False
-        self.is_paused: bool = False
+        self._resumed: asyncio.Future[None] | None = None  # while it is paused
         self.intake_ended: float | None = None
         self.is_closed: bool = False
         self.skipped: int = 0
@@ -134,6 +138,23 @@ class Run:
         self._ended = self.timers.now()
         self._cpu_ended = time.process_time()
         self._length = None  # it has the items
+
+    def take_error(self) -> BaseException | None:
+        """What made it end, to be raised. Only a copy stays, for those who ask again.
+
+        A raised error gets the frames of all that it comes out through, and their variables.
+        """
+        error = self.error
+        if error is not None:
+            self.has_told_error = True
+            self.error = copy_of(error)
+        return error
+
+    def raise_late_error(self) -> None:
+        """Raise what came when the run was over already: a second signal."""
+        if (error := self.error) is not None:
+            self.forget_error()
+            raise error
 
     def forget_error(self) -> None:
         """Keep only the text of what the run ended with, once that has been raised.
@@ -158,6 +179,14 @@ class Run:
         return not (self.is_over or self._loop.is_closed())
 
     @property
+    def is_left_behind(self) -> bool:
+        """Whether the event loop was closed under it: nothing can be awaited or woken any more.
+
+        Its coroutines are closed when the garbage collector finds them, and only pass that on.
+        """
+        return self._loop.is_closed()
+
+    @property
     def has_all_items(self) -> bool:
         """Whether nothing more comes from its source, or by hand."""
         return self.intake_ended is not None
@@ -174,6 +203,28 @@ class Run:
         if self.is_paused:
             return "paused"
         return "draining" if self.has_all_items else "running"
+
+    # Paused
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing new is to begin."""
+        return self._resumed is not None
+
+    def pause(self) -> None:
+        """Nothing new is to begin."""
+        self._resumed = self._loop.create_future()
+
+    def resume(self) -> None:
+        """Items may begin again."""
+        if self._resumed is not None:
+            self._resumed.set_result(None)
+            self._resumed = None
+
+    async def until_resumed(self) -> None:
+        """Wait for the end of the pause."""
+        if self._resumed is not None:
+            await asyncio.wait([self._resumed])
 
     # Which code belongs to it
 
@@ -225,7 +276,9 @@ class Run:
             began = self.timers.now()
             try:
                 self._total = length()
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:  # why: also a group with a CancelledError in it
+                if not is_failure(error):
+                    raise
                 debug("len(items) failed: the number of items is unknown", error=error)
             finally:
                 self.timers.held.seconds += self.timers.now() - began

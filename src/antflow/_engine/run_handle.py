@@ -80,7 +80,7 @@ class RunHandle(Generic[Out]):
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
 
         Raises:
-            Exception: What ended the run, with ``.results``.
+            Exception: What ended the run, with ``.results``; called again, a copy of it.
 
         Cancellation: cancels the run, and waits until it is over.
         """
@@ -94,7 +94,7 @@ class RunHandle(Generic[Out]):
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
 
         Raises:
-            Exception: What ended the run, with ``.results``.
+            Exception: As in `join`.
 
         Cancellation: cancels the run, and waits until it is over.
         """
@@ -103,9 +103,10 @@ class RunHandle(Generic[Out]):
         await self._end()
 
     def pause(self) -> None:
-        """Begin with nothing new: workers end the item in hand and leave. What waits, waits on.
+        """Begin with nothing new: workers end what they have begun and leave. What waits, waits on.
 
-        A worker's own resources are closed, and made anew after `resume`.
+        An item that waits for a limit, or for the end of a hold, does not begin. A worker's own
+        resources are closed, and made anew after `resume`.
         """
         self._run.check_caller("pause()")
         self._engine.pause()
@@ -135,11 +136,13 @@ class RunHandle(Generic[Out]):
     async def _end(self) -> None:
         if self._run.contains_caller:
             return
-        try:
-            await self._engine.supervisor.wait()
-        except Exception as error:
+        await self._engine.supervisor.wait_until_over()
+        if (error := self._run.take_error()) is not None:
             attach_results(error, self.results)
-            raise
+            try:
+                raise error
+            finally:
+                del error  # it has this frame
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from antflow._engine.waiting import begin_task
 
@@ -34,7 +35,8 @@ class RunTasks:
         self._prefix = f"antflow {run_id[:4]}"
         self._on_end = on_end
         self._tasks: set[asyncio.Task[None]] = set()
-        self._dismissed: asyncio.Task[None] | None = None
+        self._own: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._called_off: set[asyncio.Task[Any]] = set()
         self.context: Context = copy_context()
 
     def create(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -46,19 +48,21 @@ class RunTasks:
 
     def create_side(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start a task in the run's context that its creator looks after."""
-        return begin_task(work, f"{self._prefix} {name}", self.context)
+        task = begin_task(work, f"{self._prefix} {name}", self.context)
+        self._own.add(task)
+        return task
 
-    def dismiss(self, task: asyncio.Task[None]) -> None:
-        """Cancel a task that is no longer needed: its cancellation is expected."""
-        self._dismissed = task
+    def call_off(self, task: asyncio.Task[Any]) -> None:
+        """Cancel one of the run's own tasks, and note it: what it was asked says nothing."""
+        self._called_off.add(task)
         task.cancel()
 
-    def is_dismissed(self, task: asyncio.Task[Any]) -> bool:
-        """Whether it is the task that was dismissed."""
-        return task is self._dismissed
+    def is_called_off(self, task: asyncio.Task[Any]) -> bool:
+        """Whether it was cancelled by `call_off`."""
+        return task in self._called_off
 
-    def __contains__(self, task: object) -> bool:
-        return task in self._tasks
+    def __contains__(self, task: asyncio.Task[Any]) -> bool:
+        return task in self._own
 
     def cancel(self, *, again: bool = True) -> None:
         """Cancel them all, or only those that have not been asked yet."""

@@ -18,6 +18,7 @@ from antflow._engine.children.child_main import refuse_unguarded
 from antflow._engine.children.processes import ProcessSeat
 from antflow._engine.crew import Crew
 from antflow._engine.current import seat_here
+from antflow._engine.run import Run
 from antflow._engine.tracebacks import call_apart
 from antflow._engine.worker_thread import Outcome, WorkerThread, take_over
 
@@ -44,16 +45,17 @@ class Runner(Protocol):
         ...
 
 
-def runner_for(stage: Stage, crew: Crew, fail: Callable[[BaseException], None]) -> Runner:
+def runner_for(stage: Stage, run: Run, crew: Crew, fail: Callable[[BaseException], None]) -> Runner:
     """The runner that a stage asks for.
 
     Args:
         stage: The stage.
+        run: The run.
         crew: Its workers.
         fail: Ends the run with an error.
     """
     if stage.executor == "process":
-        return Processes(stage, fail)
+        return Processes(stage, run, fail)
     if stage.executor == "inline":
         return Inline()
     if isinstance(stage.executor, Executor):
@@ -151,8 +153,9 @@ class Processes:
 
     shares_memory = False
 
-    def __init__(self, stage: Stage, fail: Callable[[BaseException], None]) -> None:
+    def __init__(self, stage: Stage, run: Run, fail: Callable[[BaseException], None]) -> None:
         refuse_unguarded()
+        self._run = run
         self._stage = stage
         self._fail = fail
         self._seats: dict[int, ProcessSeat] = {}
@@ -177,7 +180,10 @@ class Processes:
 
     async def leave(self, worker: WorkerBook) -> None:
         if (seat := self._seats.pop(worker.index, None)) is not None:
-            await seat.close()
+            if self._run.is_left_behind:
+                seat.kill()
+            else:
+                await seat.close()
 
 
 def _result_or_error(task: TaskFunc, args: Any, kwargs: Any) -> Outcome:

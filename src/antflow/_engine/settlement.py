@@ -89,7 +89,8 @@ class Settlement:
     def check_finished(self) -> None:
         """End the run if nothing is in flight and nothing more can come."""
         run = self._run
-        if run.has_all_items and not run.ledger.in_flight and not self._delivering:
+        is_done = run.has_all_items and not run.ledger.in_flight and not self._delivering
+        if is_done and not run.is_left_behind:
             self._supervisor.finish()
 
     def stop(self) -> None:

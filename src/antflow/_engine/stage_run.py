@@ -98,7 +98,7 @@ class StageRun:
         self._endings = Endings(stage, self._handover, failed_tries)
 
         # How they are tried
-        self._runner = runner_for(stage, self.crew, supervisor.fail)
+        self._runner = runner_for(stage, run, self.crew, supervisor.fail)
         thread_of = None
         if isinstance(self._runner, Threads) and not all(map(is_async, stage.tasks)):
             thread_of = self._runner.in_thread_of
@@ -197,7 +197,8 @@ class StageRun:
 
     async def _let_leave(self, worker: WorkerBook) -> None:
         """A worker leaves: let go of what it alone used."""
-        resources = self._resources.taken_from(worker)
-        if resources is not None:
-            await self._supervisor.outlive(resources.close)
+        if not self.run.is_left_behind:
+            resources = self._resources.taken_from(worker)
+            if resources is not None:
+                await self._supervisor.outlive(resources.close)
         await self._runner.leave(worker)

@@ -148,7 +148,7 @@ class Supervisor:
     def cancel(self) -> None:
         """Stop now: cancel running tasks, settle everything else. May be called twice."""
         run = self._run
-        if run.is_over:
+        if run.is_over or run.is_left_behind:
             return
         if not run.is_cancelling:
             run.is_cancelling = True
@@ -238,12 +238,15 @@ class Supervisor:
     @property
     def is_called_off(self) -> bool:
         """Whether all that belongs to the run is being cancelled, by the run or with its loop."""
-        return self._run.is_cancelling or self._supervising.cancelling() > 0
+        run = self._run
+        return run.is_cancelling or run.is_left_behind or self._supervising.cancelling() > 0
 
     def has_called_off_caller(self) -> bool:
         """Whether the run is cancelling the `asyncio.Task` that asks."""
+        if self.is_called_off:
+            return True
         running = asyncio.current_task()
-        if self.is_called_off or running is None or self.tasks.is_dismissed(running):
+        if running is None or self.tasks.is_called_off(running):
             return True
         seat = current_seat.get()
         if seat is not None and seat.crew.is_served_by(seat.worker, running):
@@ -285,7 +288,7 @@ class Supervisor:
         if task.cancelled():
             # A feeder that was dismissed before its first step ends like this, too. Any other task
             # does when the event loop is closing, or when other code cancels it.
-            if not self._run.is_stopping and not self.tasks.is_dismissed(task):
+            if not self._run.is_stopping and not self.tasks.is_called_off(task):
                 self.fail(InternalError(f"{task.get_name()} was cancelled from outside the run"))
             return
         error = task.exception()
@@ -296,6 +299,8 @@ class Supervisor:
         try:
             await self._bring_to_an_end()
         except BaseException as error:  # why: who waits for the run must not wait for ever
+            if self._run.is_left_behind:
+                raise
             self.crash(error, "the supervisor")
             await self.tasks.until_ended(self.cancel)
         finally:
@@ -307,6 +312,7 @@ class Supervisor:
             while self.on_over:
                 self.on_over[0]()
                 del self.on_over[0]
+            self._crashes.clear()
             self._run.end()
 
     async def _bring_to_an_end(self) -> None:
