@@ -53,16 +53,6 @@ LAYERS: dict[str, set[str]] = {
 # Groups of files, and of folders, that import each other inside functions or for types. To be
 # untied: an entry that is no longer exactly such a group is taken away, and nothing is added.
 KNOWN_KNOTS: list[frozenset[str]] = [
-    frozenset(
-        {
-            "_core/error_copies.py",
-            "_core/errors.py",
-            "_core/groups.py",
-            "_core/portable.py",
-            "_core/result.py",
-            "_core/snapshot.py",
-        }
-    ),
     frozenset({"_core/stage.py", "_core/stage_checks.py"}),
     frozenset({"builder.py", "pipeline.py"}),
     frozenset({"display/pane.py", "display/screen.py"}),

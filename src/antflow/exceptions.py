@@ -24,18 +24,16 @@ from antflow._core.error_copies import StandInError
 from antflow._core.errors import (
     AntFlowError,
     Drop,
-    DuplicateItemError,
     ExecutorShutdownError,
-    InternalError,
     ItemCancelled,
     PipelineError,
     RetryAfter,
     StageValidationError,
     TaskFailedError,
-    TooManyFailures,
     WorkerLostError,
     WouldDeadlockError,
 )
+from antflow._core.run_errors import DuplicateItemError, InternalError, TooManyFailures
 
 __all__ = [
     "AntFlowError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Self
 
 from antflow._core.checks import check_seconds, refusal
 from antflow._core.foreign import type_name
@@ -15,9 +15,6 @@ from antflow._core.hold_times import (
 )
 from antflow._core.options import named_options
 from antflow._core.text import safe_str
-
-if TYPE_CHECKING:
-    from antflow._core.result import RunResults
 
 
 class AntFlowError(Exception):
@@ -32,41 +29,11 @@ class StageValidationError(PipelineError, ValueError):
     """An option of a stage is not allowed; the message names stage, option, value and what is."""
 
 
-class DuplicateItemError(PipelineError, ValueError):
-    """An id came twice in one run, and the pipeline was made with ``duplicates="error"``.
-
-    Attributes:
-        results: The run's results: what was accepted before has finished.
-    """
-
-    results: RunResults[Any] | None = None
-
-
 class WouldDeadlockError(PipelineError):
     """A task fed so many items back to its own or an earlier stage that the room for them is full.
 
     Waiting for room could wait for the very worker that has to make it.
     """
-
-
-class TooManyFailures(PipelineError):
-    """So many items failed that the run stopped taking in more (``max_failures``).
-
-    Attributes:
-        results: The run's results: what was accepted before the limit was reached has finished.
-    """
-
-    results: RunResults[Any] | None = None
-
-
-class InternalError(PipelineError):
-    """The library caught itself in a fault: its books do not balance, or a worker crashed.
-
-    Attributes:
-        results: What the run had settled by then.
-    """
-
-    results: RunResults[Any] | None = None
 
 
 class TaskFailedError(AntFlowError, RuntimeError):

@@ -13,10 +13,10 @@ from math import inf
 from typing import Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
-from antflow._core.errors import DuplicateItemError
 from antflow._core.foreign import asked, is_hashable, key_of
 from antflow._core.log import warn
 from antflow._core.result import PipelineResult
+from antflow._core.run_errors import DuplicateItemError
 from antflow._core.text import clean, safe_repr, safe_str
 from antflow._engine.run import Run
 from antflow._engine.task_failures import failure_of

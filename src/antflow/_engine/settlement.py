@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import TooManyFailures
 from antflow._core.result import PipelineResult
+from antflow._core.run_errors import TooManyFailures
 from antflow._core.stage import Stage
 from antflow._core.waits import Wait
 from antflow._engine.contexts import plainly_around

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import InternalError
 from antflow._core.foreign import is_a, type_name
 from antflow._core.ports import Timer
+from antflow._core.run_errors import InternalError
 from antflow._core.text import safe_str
 from antflow._core.waits import discard
 from antflow._engine.current import current_seat
