@@ -149,7 +149,7 @@ class Attempt:
         """Wait for room in the limits, if there are any, and for the end of a pause."""
         while True:
             while self._run.is_paused:
-                await self._crew.wait_to_begin(worker, self._run.until_resumed())
+                await self._crew.wait_to_begin(worker, self._run.may_begin.wait())
             if self._limits.admission is None:
                 return None
             permit = self._limits.admission.permit(value)

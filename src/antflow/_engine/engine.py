@@ -240,14 +240,14 @@ class Engine:
         An item in hand that waits for a limit, or for the end of a hold, waits on.
         """
         if not (self.run.is_paused or self.run.is_stopping or self.run.is_over):
-            self.run.pause()
+            self.run.may_begin.clear()
             for stage in self.stages:
                 stage.workers.activate(0)
 
     def resume(self) -> None:
         """Go on after `pause`. May be called twice."""
         if self.run.is_paused and not self.run.is_over:
-            self.run.resume()
+            self.run.may_begin.set()
             for stage in self.stages:
                 stage.workers.activate(stage.workers.count)
 

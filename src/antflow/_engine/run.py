@@ -72,6 +72,7 @@ class Run:
         has_told_error: Whether that was raised.
         how_stopped: "cancelled", "shut down" or "stopped by …".
         stopped_by: The signal that stopped it.
+        may_begin: Set while tries may begin, that is, while it is not paused.
         intake_ended: When nothing more came from its source or by hand (loop time).
         is_closed: Whether nothing can feed it any more, not even its own tasks.
         skipped: Items left out because their id was taken.
@@ -123,7 +124,8 @@ class Run:
         self.stopped_by: Signals | None = None
         self.is_cancelling: bool = False
         self.is_stopping: bool = False
-        self._resumed: asyncio.Future[None] | None = None  # while it is paused
+        self.may_begin: asyncio.Event = asyncio.Event()
+        self.may_begin.set()
         self.intake_ended: float | None = None
         self.is_closed: bool = False
         self.skipped: int = 0
@@ -192,6 +194,11 @@ class Run:
         return self.intake_ended is not None
 
     @property
+    def is_paused(self) -> bool:
+        """Whether nothing new is to begin."""
+        return not self.may_begin.is_set()
+
+    @property
     def state(self) -> RunState:
         """Where the run is."""
         if self.is_over:
@@ -203,28 +210,6 @@ class Run:
         if self.is_paused:
             return "paused"
         return "draining" if self.has_all_items else "running"
-
-    # Paused
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether nothing new is to begin."""
-        return self._resumed is not None
-
-    def pause(self) -> None:
-        """Nothing new is to begin."""
-        self._resumed = self._loop.create_future()
-
-    def resume(self) -> None:
-        """Items may begin again."""
-        if self._resumed is not None:
-            self._resumed.set_result(None)
-            self._resumed = None
-
-    async def until_resumed(self) -> None:
-        """Wait for the end of the pause."""
-        if self._resumed is not None:
-            await asyncio.wait([self._resumed])
 
     # Which code belongs to it
 
