@@ -132,11 +132,20 @@ def file_knots(root: Path, *, deferred: bool = True) -> list[frozenset[str]]:
 
 
 def folder_knots(root: Path) -> list[frozenset[str]]:
-    """The same for folders. A file directly under the package stands for itself."""
+    """The same for folders. A file directly under the package stands for itself.
+
+    A folder may use the one that it is in: the two are one part of the source, and the cycles among
+    their files are found as such.
+    """
     arrows: dict[str, set[str]] = {}
     for file, imported in file_arrows(root).items():
-        others = set(map(folder_or_file, imported)) - {folder_or_file(file)}
-        arrows.setdefault(folder_or_file(file), set()).update(others)
+        here = folder_or_file(file)
+        others = {
+            other
+            for other in map(folder_or_file, imported)
+            if not f"{here}/".startswith(f"{other}/")
+        }
+        arrows.setdefault(here, set()).update(others)
     return [knot for knot in knots(arrows) if any((root / name).is_dir() for name in knot)]
 
 
