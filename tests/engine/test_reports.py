@@ -21,7 +21,7 @@ class SlowConnection:
 
     def send_bytes(self, body: bytes) -> None:
         self.sent.append(body)
-        time.sleep(0.02)
+        time.sleep(0.01)
 
     def send(self, note: Report) -> None:
         self.sent.append(note)
