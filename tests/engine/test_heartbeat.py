@@ -29,6 +29,8 @@ from tests.engine.blocking import (
     warnings_in,
 )
 
+pytestmark = pytest.mark.real_time
+
 HERE = Path(__file__).name
 
 told = threading.Event()
