@@ -199,7 +199,7 @@ def test_child_by_fork_has_a_watchdog_of_its_own() -> None:
     ], done.stderr
 
 
-STOP = 1.5
+STOP = 1.0
 STOPPED = """
 import asyncio, sys, time
 import uvloop
