@@ -17,6 +17,10 @@ import pytest
 from nbclient import NotebookClient
 
 from antflow.testing import run_virtual
+
+if sys.platform == "win32":
+    pytest.skip("no terminals of this kind", allow_module_level=True)
+
 from tests.pty_screen import PtyScreen
 from tests.real import MOST_SLEEP, counted, implied_by, without_slow
 
