@@ -238,7 +238,12 @@ class PtyScreen:
             Its exit code.
         """
         assert self._process is not None
-        return self._process.wait(PATIENCE)
+        watch = threading.Timer(PATIENCE, self._process.kill)
+        watch.start()
+        try:
+            return self._process.wait()  # with a timeout it would look only now and then
+        finally:
+            watch.cancel()
 
     def sync(self) -> None:
         """Wait until everything that was written has been read."""

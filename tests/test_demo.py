@@ -12,7 +12,7 @@ import sysconfig
 import threading
 import time
 from collections import Counter
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,17 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "library"
     root.mkdir()
     monkeypatch.setattr(demo, "LIBRARY", root)
+    monkeypatch.setattr(demo, "library_files", library_files.__wrapped__)
     return root
+
+
+library_files = cache(demo.library_files)
+
+
+@pytest.fixture(autouse=True)
+def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(demo, "library_files", library_files)
 
 
 # -- the input --------------------------------------------------------------------------------
@@ -144,8 +154,8 @@ def test_own_files_are_broken_in_different_ways() -> None:
 
 def test_database_has_every_definition(tmp_path: Path) -> None:
     """What is stored is what walking over the same trees finds, name by name."""
-    outcome = run_demo(tmp_path, limit=150)
-    files = [(path, path.relative_to(LIBRARY).as_posix()) for path in demo.library_files()[:150]]
+    outcome = run_demo(tmp_path, limit=40)
+    files = [(path, path.relative_to(LIBRARY).as_posix()) for path in demo.library_files()[:40]]
     files += [(path, f"demo_files/{path.name}") for path in OWN_FILES.iterdir()]
     expected = [row for path, file in files for row in definitions_by_walking(path, file)]
     assert sorted(stored_definitions(tmp_path)) == sorted(expected)
@@ -206,7 +216,7 @@ def test_numbers_are_the_same_again(tmp_path: Path) -> None:
     """Another run into the same folder, with other workers, replaces the first and is equal."""
 
     def run(workers: int | None) -> tuple[str, dict[str, str], list[Any]]:
-        summary = run_demo(tmp_path, workers=workers, limit=60).summary
+        summary = run_demo(tmp_path, workers=workers, limit=20).summary
         rows = rows_of(summary)
         del rows["time"]
         return summary.splitlines()[0], rows, sorted(stored_definitions(tmp_path))
@@ -223,10 +233,10 @@ def test_parsing_when_the_collector_lets_other_threads_run(tmp_path: Path) -> No
 
     gc.callbacks.append(let_others_run)
     try:
-        outcome = run_demo(tmp_path, workers=13, limit=60)
+        outcome = run_demo(tmp_path, workers=13, limit=30)
     finally:
         gc.callbacks.remove(let_others_run)
-    assert numbers_of(outcome.summary) == (61, len(BROKEN))
+    assert numbers_of(outcome.summary) == (31, len(BROKEN))
 
 
 def test_old_code_is_no_failure(library: Path, tmp_path: Path) -> None:
@@ -291,9 +301,9 @@ def test_slow_keeps_every_stage_busy(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 assert len(others) == 1
 
     seconds: dict[str, float] = {}
-    monkeypatch.setattr(demo, "SLOW_SECONDS", 0.5)
+    monkeypatch.setattr(demo, "SLOW_SECONDS", 0.03)
     outcome = run_demo(tmp_path, Witness(), limit=30, slow=True)
-    assert seconds == pytest.approx({"Read": 0.5, "Parse": 0.5, "Store": 0.5})
+    assert seconds == pytest.approx({"Read": 0.03, "Parse": 0.03, "Store": 0.03})
     assert numbers_of(outcome.summary) == (31, len(BROKEN))
 
 

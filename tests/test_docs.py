@@ -1,6 +1,7 @@
 """The documentation is run: every Python block of README.md and docs/, in order, page by page.
 
-The blocks of a page share one namespace, an empty folder and a virtual clock. They may ``await``.
+The blocks of a page share one namespace, an empty folder and a virtual clock. They may ``await``,
+or call ``asyncio.run``.
 A block marked ``output`` right after one says what that one prints, where ``...`` stands for
 anything. Tests that a block defines are run. A block under a comment ``<!-- not run: why -->`` is
 only compiled.
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import antflow
-from antflow.testing import VirtualLoop
+from antflow.testing import VirtualLoop, run_virtual
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -66,7 +67,8 @@ def blocks_of(markdown: str) -> list[Block]:
 def run_page(markdown: str, name: str) -> None:
     """Run the Python blocks of a page; what one of them raises comes out, with the page's line."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "run", run_virtual)
         for block in blocks_of(markdown):
             if block.kind == "python":
                 run_block(block, name, namespace, runner)
@@ -188,7 +190,9 @@ GOOD = (
 
 def test_run_page_when_all_is_well() -> None:
     """Blocks share a namespace, await at the top level, and take no time for it."""
-    run_page(GOOD.replace("x = 1", "import asyncio; x = 1") + "\n```output\n1\n```\n", "good.md")
+    whole = "\n```python\nasyncio.run(asyncio.sleep(3600))\n```\n"
+    good = GOOD.replace("x = 1", "import asyncio; x = 1") + "\n```output\n1\n```\n"
+    run_page(good + whole, "good.md")
 
 
 @pytest.mark.parametrize(

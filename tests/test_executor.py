@@ -604,15 +604,15 @@ def test_cancel_a_function_in_a_thread() -> None:
         while not begun.is_set():
             await asyncio.sleep(0)
         assert blocked.cancel()
-        await executor.submit(asyncio.sleep, 0)
-        plain = executor.submit(end.is_set)
-        await after(0)
+        assert blocked.cancelled()
+        waiting, plain = executor.submit(after, 0), executor.submit(end.is_set)
+        await after(0.01)
+        assert not waiting.done(), "its slot was free"
         await executor.shutdown(wait=False)
         end.set()
         assert await plain, "it waited for the thread"
-        assert blocked.cancelled()
 
-    run_virtual(main)
+    asyncio.run(main())
 
 
 def test_cancel_when_it_is_too_late() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,16 @@ def test_ci_asks_a_python_for_its_version(tmp_path: Path) -> None:
     assert asked_of_ci("find_python", mine, environment=places) == str(tmp_path / f"python{mine}")
     with pytest.raises(subprocess.CalledProcessError):
         asked_of_ci("find_python", "3.99", environment=places)
+
+
+@needs_bash
+def test_ci_leaves_real_time_to_one_python() -> None:
+    """On the other Pythons `.ci/run` runs the same command, without the tests of real time."""
+    told = asked_of_ci("tests_on", "/usr/bin/python3.12", "/tmp/venv", shlex.quote(TEST))
+    same = TEST.replace("python3", "/usr/bin/python3.12", 1).replace(".venv", "/tmp/venv")
+    assert told == f"{same} -m 'not real_time'"
+    assert 'tests_on "$python"' in CI.read_text()
+    assert "real_time" not in TEST
 
 
 def test_ci_is_executable() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,12 @@ TOLD = [
     *("antflow", "python", "needs", "extras", "stdout", "stderr", "environment"),
     *("runs", "auto", "event loop"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _platform_is_known() -> None:
+    """Python asks ``uname`` for it, in a process, and only once: here, whichever test is first."""
+    platform.uname().processor  # noqa: B018
 
 
 def test_check_describes(folder: Path) -> None:

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,15 @@ def count_definitions(folder: Path) -> int:
         connection.close()
     assert isinstance(count, int)
     return count
+
+
+library_files = cache(demo.library_files)
+
+
+@pytest.fixture(autouse=True)
+def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(demo, "library_files", library_files)
 
 
 # -- the demo ---------------------------------------------------------------------------------

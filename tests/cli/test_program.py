@@ -49,6 +49,7 @@ def test_program_loads_only_what_it_needs() -> None:
     assert done.stdout.splitlines()[1:] == ["set()"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("program", ["antflow", "python -m antflow"])
 @pytest.mark.parametrize(
     ("shell", "told"), [("bash", "complete "), ("zsh", "#compdef antflow"), ("fish", "complete ")]

@@ -374,7 +374,7 @@ class Slow:
             self.running += 1
             self.most = max(self.most, self.running)
         if blocks:
-            time.sleep(0.15)
+            time.sleep(0.05)
         with self._lock:
             self.running -= 1
         return value
@@ -384,12 +384,12 @@ class Slow:
 def test_thread_that_outlives_its_time_keeps_its_slot(after: str) -> None:
     """Whatever follows the timeout: the next call begins when the thread has ended."""
     slow = Slow(1)
-    options: dict[str, Any] = {"timeout": 0.03}
+    options: dict[str, Any] = {"timeout": 0.01}
     run_options: dict[str, Any] = {}
     if after == "hold":
         options["hold_on"] = {TimeoutError: 0.0}
     if after == "item_timeout":
-        options, run_options = {}, {"item_timeout": 0.03}
+        options, run_options = {}, {"item_timeout": 0.01}
     attempts = 2 if after == "retry" else 1
     stage = Stage("A", 1, [slow], "per_task", attempts, 0.0, queue_capacity=1, **options)
     results, most = real(stage, range(2), **run_options)
@@ -406,7 +406,7 @@ def test_generator_that_outlives_its_time_keeps_its_slot() -> None:
     def values(value: int) -> Any:
         yield slow(value)
 
-    stage = Stage("A", 1, [values], "per_task", 2, 0.0, timeout=0.03, expand=True)
+    stage = Stage("A", 1, [values], "per_task", 2, 0.0, timeout=0.01, expand=True)
     results, most = real(stage, range(2))
     assert (slow.most, most) == (1, 1)
     assert len(results) == 2

@@ -303,6 +303,7 @@ def test_group_from_a_plain_function_and_from_a_generator() -> None:
         assert tries
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["Plain", "MoreArguments", "PoisonedLoad", "PoisonedReduce"])
 def test_group_from_a_child_process_keeps_what_it_means(name: str) -> None:
     """One error that cannot be copied takes no other down: the hold in the group is seen."""

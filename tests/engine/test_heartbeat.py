@@ -29,6 +29,8 @@ from tests.engine.blocking import (
     warnings_in,
 )
 
+pytestmark = pytest.mark.real_time
+
 HERE = Path(__file__).name
 
 told = threading.Event()
@@ -580,14 +582,14 @@ def test_virtual_time_takes_no_step_more() -> None:
     async def main(after: float | None) -> None:
         async def wait(item: int) -> None:
             await asyncio.sleep(3600)
-            time.sleep(0.4)  # noqa: ASYNC251
+            time.sleep(0.15)  # noqa: ASYNC251
 
         pipeline = Pipeline([Stage("Wait", 1, [wait])], blocked_loop_after=after)
         await pipeline.run([1])
         assert pipeline.get_dashboard_snapshot().loop == LoopHealth()
 
     steps = []
-    for after in (None, 0.25):
+    for after in (None, 0.05):
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             runner.run(main(after))
             loop = runner.get_loop()
@@ -596,16 +598,20 @@ def test_virtual_time_takes_no_step_more() -> None:
     assert steps[0] == steps[1]
 
 
+async def naps(item: int) -> None:
+    time.sleep(0.4)  # noqa: ASYNC251 - long enough to be told of by default
+
+
 def test_block_while_nobody_is_to_look(run: Run, caplog: Log) -> None:
     """With ``blocked_loop_after=None`` nothing is seen and nothing told."""
-    pipeline = Pipeline([Stage("Work", 1, [sleeps])], blocked_loop_after=None)
+    pipeline = Pipeline([Stage("Work", 1, [naps])], blocked_loop_after=None)
     assert run(snapshot_of(pipeline, [2])).loop == LoopHealth()
     assert warnings_in(caplog) == []
 
 
 def test_block_shorter_than_the_threshold(run: Run, caplog: Log) -> None:
     """A block below the threshold is no stall; the seconds count all the same."""
-    pipeline = Pipeline([Stage("Work", 1, [sleeps])], blocked_loop_after=60.0)
+    pipeline = Pipeline([Stage("Work", 1, [naps])], blocked_loop_after=60.0)
     health = run(snapshot_of(pipeline, [2])).loop
     assert health.stalls == 0
     assert health.stalled_seconds > 0.1

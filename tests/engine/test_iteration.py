@@ -193,7 +193,7 @@ def test_error_comes_out_once_after_the_last_value(kind: str) -> None:
                 with pytest.raises(StopAsyncIteration):
                     await anext(values)
 
-    asyncio.run(main())
+    run_virtual(main)
 
 
 def test_stop_async_iteration_of_a_call_does_not_end_a_loop_in_silence() -> None:

@@ -60,7 +60,9 @@ async def _dead(things: list[weakref.ref[Thing]]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("executor", ["thread", "inline", "process"])
+@pytest.mark.parametrize(
+    "executor", ["thread", "inline", pytest.param("process", marks=pytest.mark.process)]
+)
 @pytest.mark.parametrize("batch", [None, 2])
 def test_idle_worker_keeps_no_item(executor: Any, batch: int | None) -> None:
     """When an item is through and its result was dropped, neither value nor result is kept."""

@@ -35,7 +35,10 @@ from . import process_tasks as tasks
 ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc"),
+    pytest.mark.process,
+]
 
 
 @pytest.fixture(autouse=True)

@@ -17,16 +17,17 @@ class SlowConnection:
 
     def __init__(self) -> None:
         self.sent: list[object] = []
-        self.reports = threading.Event()
+        self.begun = threading.Event()
+        """Half of a report has been sent."""
 
     def send_bytes(self, body: bytes) -> None:
         self.sent.append(body)
-        time.sleep(0.02)
+        if body == NOTHING:
+            self.begun.set()
+        time.sleep(0.01)
 
     def send(self, note: Report) -> None:
         self.sent.append(note)
-        if not note.is_last:
-            self.reports.set()
 
 
 def test_messages_of_two_threads_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,9 +36,9 @@ def test_messages_of_two_threads_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> 
     connection: Any = SlowConnection()
     reports = Reports(connection)
     for _ in range(5):
-        connection.reports.clear()
+        connection.begun.clear()
         reports.expect()
-        assert connection.reports.wait(60)
+        assert connection.begun.wait(60)
         reports.answer(b"answer", "int")
     bodies, notes = connection.sent[0::2], connection.sent[1::2]
     assert all(isinstance(note, Report) for note in notes)

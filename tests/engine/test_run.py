@@ -687,6 +687,7 @@ def test_failed_items_keep_no_frame_of_the_engine() -> None:
     ]
 
 
+@pytest.mark.real_time
 def test_worker_that_gives_way_is_not_starved() -> None:
     """Where others keep the event loop busy, nobody says that a worker had nothing to do."""
 

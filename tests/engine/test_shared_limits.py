@@ -226,7 +226,7 @@ def test_thread_that_outlives_its_time_counts_until_it_ends(by: str) -> None:
         with lock:
             inside += 1
             most = max(most, inside)
-        time.sleep(0.05)
+        time.sleep(0.03)
         with lock:
             inside -= 1
         return value

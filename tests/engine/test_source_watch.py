@@ -307,6 +307,7 @@ def test_steps_are_not_told_of_where_blocks_are_not(caplog: Log) -> None:
     assert long_steps(caplog) == []
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize("seconds", [BLOCK, 0.12])
 def test_block_by_a_source_is_one_warning(run: Run, seconds: float, caplog: Log) -> None:
     """In real time, the watchdog or the source's own watch tells of the source; never both."""
@@ -323,6 +324,7 @@ def test_block_by_a_source_is_one_warning(run: Run, seconds: float, caplog: Log)
     assert "in_thread" in message
 
 
+@pytest.mark.real_time
 def test_block_by_a_source_lets_no_healthy_task_time_out(run: Run) -> None:
     """In real time, tasks that are quick are in time although their source blocks for longer."""
 

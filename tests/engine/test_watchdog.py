@@ -39,6 +39,7 @@ async def sleeps(item: int) -> int:
     return item
 
 
+@pytest.mark.real_time
 def test_loop_that_stood_still_was_not_blocked(run: Run, caplog: Log) -> None:
     """A loop that is run in pieces is not blocked in between."""
     pipeline = Pipeline([Stage("Work", 1, [same])])
@@ -51,6 +52,7 @@ def test_loop_that_stood_still_was_not_blocked(run: Run, caplog: Log) -> None:
     assert warnings_in(caplog) == []
 
 
+@pytest.mark.real_time
 def test_loop_that_moved_to_another_thread_is_seen_there(run: Run) -> None:
     """A loop may go on in another thread, and at another depth of its stack."""
     pipeline = Pipeline([Stage("Work", 1, [sleeps])])
@@ -197,7 +199,7 @@ def test_child_by_fork_has_a_watchdog_of_its_own() -> None:
     ], done.stderr
 
 
-STOP = 1.5
+STOP = 1.0
 STOPPED = """
 import asyncio, sys, time
 import uvloop

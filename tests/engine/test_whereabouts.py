@@ -23,6 +23,7 @@ from tests.engine.blocking import (
 from tests.faults.pieces import run_program
 
 
+@pytest.mark.process
 def test_line_of_an_installed_program_is_its_task(run: Run, tmp_path: Path) -> None:
     """Where all code is installed, the line is that of the function that was given to a stage."""
     folder = tmp_path / "site-packages"
@@ -39,6 +40,7 @@ def test_line_of_an_installed_program_is_its_task(run: Run, tmp_path: Path) -> N
     assert stall.line == "inner(seconds)"
 
 
+@pytest.mark.real_time
 def test_line_inside_the_standard_library_is_that_of_its_caller(run: Run) -> None:
     """The innermost line of the user's own is told, not what it called in a library."""
 

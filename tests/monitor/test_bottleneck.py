@@ -628,6 +628,7 @@ def test_no_stages_and_no_time() -> None:
 # Planted, in real time: a loop with virtual time cannot be blocked
 
 
+@pytest.mark.real_time
 def test_blocking_call() -> None:
     """A task that sleeps without awaiting holds everybody up: it is named, with its line."""
 
@@ -649,6 +650,7 @@ def test_blocking_call() -> None:
         assert each.shares.stalled > 0.5
 
 
+@pytest.mark.real_time
 def test_blocking_source() -> None:
     """A generator that blocks while it makes the items is named, and no stage is."""
 
@@ -674,6 +676,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("importable")
 def test_processes_that_compute_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four that compute all the time where there is one core: the processor is named."""
@@ -687,6 +690,7 @@ def test_processes_that_compute_on_all_cores(monkeypatch: pytest.MonkeyPatch) ->
     assert found.sentence.endswith("so more workers would help little on this machine.")
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("importable")
 def test_process_that_computes_beside_idle_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that computes all the time where there are many cores: a second one is advised."""

@@ -52,6 +52,8 @@ PARSER = threading.Lock()
 SLOW_SECONDS = 22.0
 """How long its pauses keep each stage busy when the demo is slowed down."""
 LONGEST_PAUSE = 2.0
+RETRY_SECONDS = 0.2
+"""How long a file that could not be read waits for its next attempt."""
 
 KINDS: dict[type[ast.AST], str] = {
     ast.ClassDef: "class",
@@ -233,7 +235,7 @@ def run_demo(
         warnings.simplefilter("ignore", DeprecationWarning)
 
         stages = [
-            Stage("Read", workers or 8, [read], task_attempts=3, task_wait_seconds=0.2),
+            Stage("Read", workers or 8, [read], task_attempts=3, task_wait_seconds=RETRY_SECONDS),
             Stage("Parse", workers or 4, [parse], task_attempts=1),
             Stage("Store", workers or 1, [database.store], task_attempts=1),
         ]

@@ -1,0 +1,36 @@
+"""What holds for every test: its markers, and that it waits for nothing real unless it says so."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from tests.real import counted, mark, without_slow
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the slow tests out, unless the command asks about them."""
+    config.option.markexpr = without_slow(config.option.markexpr)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test with what it implies."""
+    mark(item)
+
+
+def pytest_runtest_setup() -> None:
+    """Keep the garbage collections of a test to its own objects: there are many before it."""
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that waits for real without a marker."""
+    if item.get_closest_marker("real_time"):
+        return (yield)
+    with counted() as waited:
+        result = yield
+    waited.check()
+    return result
