@@ -41,6 +41,9 @@ LAYERS: dict[str, set[str]] = {
     "_core": set(),
 }
 
+# Packages inside a layer that other files enter by the package itself, never by a module of it.
+WITH_A_DOOR = {"display.terminal"}
+
 # The standard library is free to all, except where a layer must not know of such things.
 NOT_IN_LAYER: dict[str, set[str]] = {
     "_core": {"asyncio", "multiprocessing", "socket", "sqlite3", "subprocess", "time"},
@@ -252,6 +255,17 @@ def misplaced_imports(root: Path) -> list[str]:
     return wrong
 
 
+def side_entrances(root: Path) -> list[str]:
+    """Imports of a module inside a package that has a door, from outside."""
+    return [
+        f"{path.as_posix()}:{line} imports {target}"
+        for path, line, target, _ in read_imports(root)
+        for package in WITH_A_DOOR
+        if target.startswith(f"{root.name}.{package}.")
+        and not ".".join(path.parts).startswith(f"{package}.")
+    ]
+
+
 def scattered_extras(root: Path) -> list[str]:
     """Optional packages that more than one file imports."""
     importers: dict[str, set[str]] = {}
@@ -388,6 +402,11 @@ def test_imports_point_down() -> None:
     assert misplaced_imports(SOURCE) == []
 
 
+def test_packages_with_a_door_are_entered_by_it() -> None:
+    """What a package keeps inside can change without a look at the rest."""
+    assert side_entrances(SOURCE) == []
+
+
 def test_optional_packages_are_imported_by_one_file_each() -> None:
     """One optional dependency, one file."""
     assert scattered_extras(SOURCE) == []
@@ -490,6 +509,19 @@ def test_imports_when_one_is_misplaced(tmp_path: Path, path: str, text: str, tar
     (wrong,) = misplaced_imports(plant(tmp_path, **files))
     assert wrong.startswith(f"{path}.py:")
     assert wrong.endswith(f"imports {target}")
+
+
+def test_doors_when_a_file_goes_round_one(tmp_path: Path) -> None:
+    """An import of a module inside is found outside, and allowed inside."""
+    files = {
+        "display__terminal____init__": "from antflow.display.terminal.screen import open_pane",
+        "display__terminal__screen": "from antflow.display.terminal import device",
+        "display__terminal__device": "",
+        "display__base": "from antflow.display.terminal import open_pane",
+        "display__plain": "from antflow.display.terminal import screen",
+    }
+    root = plant(tmp_path, **files)
+    assert side_entrances(root) == ["display/plain.py:1 imports antflow.display.terminal.screen"]
 
 
 def test_extras_when_two_files_import_one(tmp_path: Path) -> None:

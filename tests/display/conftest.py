@@ -19,7 +19,7 @@ from antflow import (
 )
 from antflow._core.durations import SHORTEST_RUN, DurationCounter
 from antflow._core.snapshot import RunState
-from antflow.display.screen import _screens
+from antflow.display.terminal.screen import _screens
 from tests.pty_screen import PtyScreen
 
 MakeTerminal = Callable[..., PtyScreen]

@@ -24,7 +24,8 @@ from antflow import DashboardSnapshot, ErrorSummary, Pipeline, Stage
 from antflow._pipeline_options import DashboardName
 from antflow.display import BaseDashboard, create
 from antflow.display.layout import fair_shares
-from antflow.display.screen import _screens
+from antflow.display.stream import SafeStream
+from antflow.display.terminal.screen import _screens
 from tests.display.conftest import MakeTerminal, make_snapshot
 from tests.pty_screen import PATIENCE, PtyScreen
 
@@ -552,16 +553,17 @@ def test_print_in_the_middle_of_a_frame(
     print("1\n2\n3\n4")
     display.rows = 5
     texts = ["from a finalizer\n"]
+    draw = SafeStream.write
 
-    def printing() -> None:  # the frame is made up, and nothing of it is written
+    def drawing(out: SafeStream, text: str) -> bool:  # the frame is made up, and not yet written
         if texts:
             sys.stdout.write(texts.pop())
+        return draw(out, text)
 
-    monkeypatch.setattr(screen.stream, "flush", printing)
+    monkeypatch.setattr(SafeStream, "write", drawing)
     update(display)
     assert letters(screen)[-10:] == "1234faaaaa"
     finish(display)
-    monkeypatch.undo()
 
 
 # -- frames -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 
 from antflow import ErrorSummary
 from antflow.display import create
-from antflow.display.screen import _screens
+from antflow.display.terminal.screen import _screens
 from tests.display.conftest import MakeTerminal, make_snapshot
 from tests.pty_screen import PATIENCE, PtyScreen, clean_environment
 
@@ -214,7 +214,7 @@ def test_two_displays_when_the_program_ends(screen: PtyScreen) -> None:
 
 TWO_SCREENS = """
 import os, signal
-from antflow.display import signals
+from antflow.display.terminal import stop_signals
 
 class Screen:
     is_interrupted = False
@@ -227,7 +227,7 @@ class Screen:
         raise RuntimeError("it is gone")
 
 for name in (b"first ", b"second"):
-    signals.watch(Screen(name))
+    stop_signals.watch(Screen(name))
 signal.raise_signal(signal.SIGTERM)
 """
 

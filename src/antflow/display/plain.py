@@ -1,7 +1,7 @@
-"""Lines now and then, for what is no terminal: a file, a pipe, the log of a build server.
+"""Lines now and then, for streams that are not terminals: a file, a pipe, a build server's log.
 
-No escape sequence and no carriage return is ever written. Where it is a terminal after all, and
-halted, the lines wait for it; the run does not, but for its last ones.
+No escape sequence and no carriage return is ever written. If the stream is a terminal after all,
+and halted, the lines wait for it; the run does not.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class PlainLog:
         self.close()
 
     def close(self) -> None:
-        """Write no more; what was written is waited for."""
+        """Write no more, and wait until all is written, unless the terminal takes nothing."""
         try:
-            self._out.drain()
+            self._out.finish()
         finally:
             self._out.close()
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from threading import RLock
 from typing import Any, TextIO, cast
 
-from antflow.display.printed_lines import shown
+from antflow.display.environment import is_terminal
 from antflow.display.rich_live import is_live_up
-from antflow.display.terminal import device_of, is_terminal
+from antflow.display.terminal.device import device_of
+from antflow.display.terminal.printed_lines import shown
 
 LONGEST_LINE = 65536
 """Characters of an unfinished line that are held back; then it is taken for a line."""
@@ -90,18 +90,15 @@ class CapturedStream:
 
     def release(self) -> None:
         """Hand on what is left, and pass everything on from now on."""
-        with self._lock:
-            emit, self._emit = self._emit, None
-            rest = self._take_pending()
-        if emit is not None and rest:
-            emit(rest + "\n")
+        self.end_line()
+        self.hand_over(self._stream.write)
 
-    def hand_over(self) -> None:
+    def hand_over(self, write: Callable[[str], object]) -> None:
         """Write what is left as it is, and pass everything on from now on."""
-        with self._lock, suppress(Exception):  # nobody may write in between
+        with self._lock:  # nothing may be written in between
             self._emit = None
-            self._stream.write(self._take_pending())
-            self._stream.flush()
+            if rest := self._take_pending():
+                write(rest)
 
     def forget(self) -> None:
         """Pass everything on from now on; what is left is somebody else's."""
@@ -187,9 +184,9 @@ class Capture:
         """Put everything back. What somebody else has replaced in the meantime stays."""
         self._put_back(CapturedStream.release)
 
-    def hand_over(self) -> None:
+    def hand_over(self, write: Callable[[str], object]) -> None:
         """Put everything back, and leave the terminal to a `Live`, with what it wrote so far."""
-        self._put_back(CapturedStream.hand_over)
+        self._put_back(lambda captured: captured.hand_over(write))
 
     def forget(self) -> None:
         """Put nothing back and write nothing: this is a child process, after a fork."""

@@ -1,4 +1,4 @@
-"""What a terminal would show of a line that somebody printed.
+"""What a terminal would show of a printed line.
 
 A program may print progress bars that go back to the start of the line, switch screens, set the
 title, ask the terminal something. Above a display there is room for text only: its colours stay,

@@ -1,11 +1,10 @@
-"""The two ways of drawing on a terminal, as text that is to be written.
+"""The two ways of drawing on a terminal, as text to be written.
 
-A `LiveArea` is the last lines of the screen: what others print goes above it. An `AlternateScreen`
-is the whole of a second screen: what others print is kept, and comes when the first screen is back.
+A `LiveArea` is the last lines of the screen: printed lines go above it. An `AlternateScreen` is the
+whole of a second screen: printed lines are kept, and come when the first screen is back.
 
 Only the rows that differ from those before are drawn. The cursor rests at the start of the last
-one, so that nothing scrolls and the ``^C`` of a keyboard ends up where it is soon repaired. Nothing
-is written here, and nothing is locked: both is for `Screen`.
+one, so that nothing scrolls and the ``^C`` of a keyboard ends up where it is soon repaired.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
-from antflow.display.printed_lines import PLAIN
-from antflow.display.terminal import Row, Size
+from antflow.display.rows import Row
+from antflow.display.terminal.device import Size
+from antflow.display.terminal.printed_lines import PLAIN
 
 HIDE_CURSOR = "\x1b[?25l"
 SHOW_CURSOR = "\x1b[?25h"
@@ -29,18 +29,18 @@ MOST_LINES_KEPT = 1000
 
 
 class Area(ABC):
-    """What both ways of drawing share."""
+    """A way of drawing on a terminal. Each method returns text to be written."""
 
     def __init__(self) -> None:
         self._drawn: list[Row] = []
 
     @abstractmethod
     def opening(self) -> str:
-        """What is written first, and again when the program goes on after a stop."""
+        """Begin, and begin again when the program goes on after a stop."""
 
     @abstractmethod
     def paint(self, rows: list[Row], size: Size, whole: bool) -> str:
-        """What turns the rows that are drawn into these, or draws them all."""
+        """Turn the rows that are drawn into these, or draw them all."""
 
     @abstractmethod
     def say(self, lines: Sequence[str], *, is_frame: bool = False) -> str:
@@ -53,15 +53,15 @@ class Area(ABC):
 
     @abstractmethod
     def pause(self) -> str:
-        """What gives the terminal back while the program is stopped. `opening` is the way back."""
+        """Give the terminal back while the program is stopped. `opening` is the way back."""
 
-    @abstractmethod
     def closing(self) -> str:
-        """What gives the terminal back for good: all that was said is on the first screen."""
+        """Give the terminal back for good: all that was said is on the first screen."""
+        return self.pause()
 
     @abstractmethod
     def switching(self) -> str:
-        """What makes room for another kind of area, which is going to draw the same rows."""
+        """Make room for another kind of area, which is going to draw the same rows."""
 
 
 class LiveArea(Area):
@@ -104,10 +104,6 @@ class LiveArea(Area):
         text = f"{PLAIN}\r\n{ERASE_BELOW}" if self._drawn else ""
         self._drawn = []
         return text
-
-    def closing(self) -> str:
-        """Leave the rows, and go below them."""
-        return self.pause()
 
     def switching(self) -> str:
         """Take the rows away."""
