@@ -228,16 +228,11 @@ def test_one_that_fills_the_screen_is_joined(terminal: MakeTerminal) -> None:
     assert letters(screen) == "bbbb"
     print("second")
     assert screen.is_alternate
-    for number in range(1500):
-        print("line", number)
     update(large)
     assert screen.paper == ""
     finish(large)
-    text = screen.paper.splitlines()
-    assert [line.split(" ", 1)[0] for line in text[:3]] == ["a0", "a1", "21446"]
-    assert text[3] == "(502 earlier lines were not kept)"
-    assert text[4] == "line 500"
-    assert text[1003:1005] == ["line 1499", "b0 ".ljust(40, ".")]
+    text = [line.split(" ", 1)[0] for line in screen.paper.splitlines()]
+    assert text[:7] == ["first,", "a0", "a1", "21446", "second", "b0", "b1"]
     assert_nothing_is_left(screen)
 
 

@@ -71,7 +71,9 @@ class Composition:
         lines = [row.text for row in rows]
         if not is_said(last_line, rows):
             lines.append(last_line)
-        text = self._area.say(lines, is_frame=True)
+        if lines:
+            lines[0] = PLAIN + lines[0]  # what was printed before may have left a colour
+        text = self._area.say(lines)
         if self.panes:
             return _as_update(text + self._change_over() + self.whole())
         text += self.closing()

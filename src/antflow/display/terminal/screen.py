@@ -274,7 +274,8 @@ class Screen:
     def _print_now(self, text: str) -> None:
         lines = [shown(line) for line in text.removesuffix("\n").split("\n")]
         self._newest.extend(clean(line)[:LONGEST_TEXT] for line in lines[-NEWEST_LINES:])
-        self._out.write(self._picture.say(lines, is_halted=self._out.is_halted))
+        if text := self._picture.say(lines, is_halted=self._out.is_halted):
+            self._out.write(text)
 
 
 _screens: dict[Hashable, Screen] = {}
