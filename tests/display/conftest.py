@@ -19,15 +19,22 @@ from antflow import (
 )
 from antflow._core.durations import SHORTEST_RUN, DurationCounter
 from antflow._core.snapshot import RunState
+from antflow.display import stream
 from antflow.display.terminal.screen import _screens
-from tests.pty_screen import PtyScreen
+from tests.pty_screen import PATIENCE, PtyScreen
 
 MakeTerminal = Callable[..., PtyScreen]
 MakeSnapshot = Callable[..., DashboardSnapshot]
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTerminal]:
+def moment() -> float:
+    """Seconds a write waits: long, so that each is on the screen, however busy the machine is."""
+    return PATIENCE
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, moment: float) -> Iterator[MakeTerminal]:
     """Makes a terminal and has this process write to it."""
     opened: list[PtyScreen] = []
 
@@ -38,6 +45,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTerminal]:
         monkeypatch.setattr(sys, "stderr", screen.stream)
         return screen
 
+    monkeypatch.setattr(stream, "MOMENT", moment)
     monkeypatch.setenv("TERM", "xterm-256color")
     for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)

@@ -115,6 +115,12 @@ class Watched:
 
 
 @pytest.fixture
+def moment() -> float:
+    """Short again: the terminal is halted, and a write does not wait for it."""
+    return 0.05
+
+
+@pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
     screen = PtyScreen(80, 24)
     yield Watched(screen, tmp_path)
@@ -409,16 +415,20 @@ def test_print_in_the_thread_that_writes(
     begin(display)
     monkeypatch.setattr(stream, "MOST_WAITING", -1)
     texts = ["from a finalizer\n"]
+    waits: list[float] = []
     write = os.write
 
     def writing(descriptor: int, data: bytes) -> int:
         if texts and threading.current_thread().name == "antflow-terminal":
+            began = time.monotonic()
             sys.stdout.write(texts.pop())
+            waits.append(time.monotonic() - began)
         return write(descriptor, data)
 
     monkeypatch.setattr(os, "write", writing)
     print("printed")
     until_all_is_out()
+    assert max(waits) < stream.PATIENCE
     update(display)
     assert letters(screen) == "pfaa"
     finish(display)
@@ -588,7 +598,7 @@ def test_stand_in(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("is_read", [True, False])
 def test_slow_terminal(is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for as long as it takes something, however slowly, and not longer."""
-    monkeypatch.setattr(stream, "PATIENCE", 1.0 if is_read else 0.1)
+    monkeypatch.setattr(stream, "PATIENCE", 0.5 if is_read else 0.1)
     monkeypatch.setattr(stream, "PIECE_BYTES", 10_000)
     read, write = os.pipe()  # it takes 65536 bytes, and then as much as is read
     taken = 0
