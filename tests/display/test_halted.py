@@ -548,7 +548,7 @@ def test_descriptor_and_thread(level: str, terminal: MakeTerminal) -> None:
 def test_no_thread_can_be_started(
     level: str, terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The terminal is drawn on all the same, by whoever draws."""
+    """The terminal is drawn on all the same, by the thread of the display."""
     screen = terminal()
     before = os.listdir("/dev/fd")
 

@@ -1,4 +1,4 @@
-"""What is known of a stream before anything is drawn on it, and of the machine around it."""
+"""Whether a stream is a terminal that can be drawn on, and with which colors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def can_draw_on(stream: TextIO | None) -> TypeGuard[TextIO]:
     """Whether a stream is a terminal that shows what is drawn on it.
 
     These are not: a stream that leads elsewhere, a "dumb" terminal (or on POSIX one without a
-    name), and the terminal of a build server, at which nobody looks.
+    name), and the terminal of a build server.
     """
     name = os.environ.get("TERM", "" if os.name == "posix" else "windows").lower()
     return is_terminal(stream) and name not in ("", "dumb", "unknown") and not is_build_server()

@@ -2,7 +2,7 @@
 
 It is plain text and HTML, no widget and no script, so it is shown wherever notebooks are, and the
 last frame is what a saved notebook holds. What tasks print is left to the kernel, which puts it
-into the cell as always. As on a terminal, nothing is drawn unasked: there is no thread, no timer.
+into the cell as always. As on a terminal, nothing is drawn unasked: there is no timer.
 
 Nothing of IPython is imported. Where a kernel runs this code, all of it is loaded already; where
 none does, it need not be installed.

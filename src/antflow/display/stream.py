@@ -41,7 +41,7 @@ MOMENT = 0.05
 """Seconds that a write waits for the terminal; one that needs longer is slow or halted."""
 
 MOST_WAITING = 10_000
-"""Texts in the queue above which it is full: whoever prints more waits for the terminal."""
+"""Texts in the queue above which it is full: the next print waits for the terminal."""
 
 PIECE_BYTES = 4096
 """Bytes written at once. After each piece it shows that a slow terminal is not halted."""
@@ -148,7 +148,7 @@ class _Writer:
         descriptor: The terminal. A copy is used, which nothing else can close or reuse.
 
     Raises:
-        RuntimeError: There is no thread to be had, at the end of the program or among too many.
+        RuntimeError: No thread can be started: the program ends, or there are too many.
     """
 
     def __init__(self, descriptor: int) -> None:
