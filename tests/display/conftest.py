@@ -26,6 +26,9 @@ from tests.pty_screen import PATIENCE, PtyScreen
 MakeTerminal = Callable[..., PtyScreen]
 MakeSnapshot = Callable[..., DashboardSnapshot]
 
+LEVELS = ["progress", "compact", "detailed", "full"]
+NO_ERRORS = ErrorSummary(0, {}, {}, [])
+
 
 @pytest.fixture
 def moment() -> float:
@@ -57,6 +60,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch, moment: float) -> Iterator[MakeTer
     monkeypatch.undo()
     for screen in opened:
         screen.close()
+
+
+@pytest.fixture
+def screen() -> Iterator[PtyScreen]:
+    """A terminal for a program of its own."""
+    screen = PtyScreen(80, 24)
+    yield screen
+    screen.close()
 
 
 @pytest.fixture

@@ -17,10 +17,9 @@ from typing import Any, TextIO, cast
 import pytest
 from rich.live import Live
 
-from antflow import ErrorSummary
 from antflow.display import create, stream
 from antflow.display.terminal.screen import _screens
-from tests.display.conftest import MakeTerminal, make_snapshot
+from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot
 from tests.display.test_screen import (
     Lines,
     Whole,
@@ -32,10 +31,8 @@ from tests.display.test_screen import (
 )
 from tests.pty_screen import PATIENCE, PtyScreen
 
-LEVELS = ["progress", "compact", "detailed", "full"]
 WAYS = ["Ctrl-S", "unread"]
 ROOT = Path(__file__).parents[2]
-NO_ERRORS = ErrorSummary(0, {}, {}, [])
 
 # A file says how many items may go through, and the program says in another how far it is.
 PROGRAM = """
@@ -609,7 +606,7 @@ def test_slow_terminal(is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
             taken += len(data)
             time.sleep(0.02)
 
-    reader = threading.Thread(target=take)
+    reader = threading.Thread(target=take, daemon=True)
     os.set_blocking(write, not is_read)  # then it takes a part of a piece
     writer = stream._Writer(write)
     os.close(write)

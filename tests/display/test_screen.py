@@ -20,17 +20,15 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
-from antflow import DashboardSnapshot, ErrorSummary, Pipeline, Stage
+from antflow import DashboardSnapshot, Pipeline, Stage
 from antflow._pipeline_options import DashboardName
 from antflow.display import BaseDashboard, create
 from antflow.display.layout import fair_shares
 from antflow.display.stream import SafeStream
 from antflow.display.terminal.screen import _screens
-from tests.display.conftest import MakeTerminal, make_snapshot
+from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot
 from tests.pty_screen import PATIENCE, PtyScreen
 
-LEVELS = ["progress", "compact", "detailed", "full"]
-NO_ERRORS = ErrorSummary(0, {}, {}, [])
 UPDATE = re.compile(rb"\x1b\[\?2026([hl])")
 
 

@@ -22,14 +22,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from antflow import DashboardSnapshot, ErrorSummary, Pipeline, RunResults, Stage
+from antflow import DashboardSnapshot, Pipeline, RunResults, Stage
 from antflow.display import BaseDashboard, CompactDashboard, ProgressDisplay, create
-from tests.display.conftest import MakeTerminal, make_snapshot
+from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot
 from tests.display.test_text import NASTY, strange_text
 from tests.pty_screen import PtyScreen
 
-LEVELS = ["progress", "compact", "detailed", "full"]
-NO_ERRORS = ErrorSummary(0, {}, {}, [])
 PATIENCE = 60.0
 
 OURS = re.compile(r"\x1b(\[[0-9;]*[mABHJK]|\[\?25[hl]|\[\?1049[hl]|\[\?2026[hl])")
