@@ -51,12 +51,12 @@ async def work(number):
         print("printed", number)
     seen.write(f"{{number}}\\n")
 
-def finish(writer, finish=stream._Writer.finish, patience=iter({patience})):
+def finish(writer, finish=stream._Terminal.finish, patience=iter({patience})):
     seen.write("waits\\n")
     stream.PATIENCE = next(patience, stream.PATIENCE)
     finish(writer)
 
-stream._Writer.finish = finish
+stream._Terminal.finish = finish
 options = dict(progress=True) if {level!r} == "progress" else dict(dashboard={level!r})
 pipeline = Pipeline([Stage("Work", 1, [work])])
 asyncio.run(pipeline.run(range(300), dashboard_update_interval=0.01, **options))
@@ -598,6 +598,7 @@ def test_slow_terminal(is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "PATIENCE", 0.5 if is_read else 0.1)
     monkeypatch.setattr(stream, "PIECE_BYTES", 10_000)
     read, write = os.pipe()  # it takes 65536 bytes, and then as much as is read
+    os.set_blocking(write, not is_read)  # then it takes a part of a piece
     taken = 0
 
     def take() -> None:
@@ -607,15 +608,14 @@ def test_slow_terminal(is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(0.02)
 
     reader = threading.Thread(target=take, daemon=True)
-    os.set_blocking(write, not is_read)  # then it takes a part of a piece
-    writer = stream._Writer(write)
-    os.close(write)
+    with open(write, "w") as pipe:
+        terminal = stream._Terminal(pipe)
     if is_read:
         reader.start()
-    writer.write(b"x" * 300_000)
-    writer.finish()
+    terminal._put(b"x" * 300_000)
+    terminal.finish()
     assert (taken > 200_000) == is_read
-    writer.close()
+    terminal.close()
     if not is_read:
         reader.start()
     reader.join(PATIENCE)

@@ -24,7 +24,7 @@ from antflow import DashboardSnapshot, Pipeline, Stage
 from antflow._pipeline_options import DashboardName
 from antflow.display import BaseDashboard, create
 from antflow.display.layout import fair_shares
-from antflow.display.stream import SafeStream
+from antflow.display.stream import _Terminal
 from antflow.display.terminal.screen import _screens
 from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot
 from tests.pty_screen import PATIENCE, PtyScreen
@@ -546,14 +546,14 @@ def test_print_in_the_middle_of_a_frame(
     print("1\n2\n3\n4")
     display.rows = 5
     texts = ["from a finalizer\n"]
-    draw = SafeStream.write
+    draw = _Terminal.write
 
-    def drawing(out: SafeStream, text: str) -> bool:  # the frame is made up, and not yet written
+    def drawing(out: _Terminal, text: str) -> bool:  # the frame is made up, and not yet written
         if texts:
             sys.stdout.write(texts.pop())
         return draw(out, text)
 
-    monkeypatch.setattr(SafeStream, "write", drawing)
+    monkeypatch.setattr(_Terminal, "write", drawing)
     update(display)
     assert letters(screen)[-10:] == "1234faaaaa"
     finish(display)

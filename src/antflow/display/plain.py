@@ -16,7 +16,7 @@ from antflow.display.bars import STATE_WORDS, stall_text
 from antflow.display.canvas import LONGEST_TEXT
 from antflow.display.failure_lines import told
 from antflow.display.numbers import clock, forecast_text, rate_text
-from antflow.display.stream import SafeStream
+from antflow.display.stream import open_stream
 
 LONGEST_SILENCE = 30.0
 """Seconds after which there is a line in any case: build servers end what says nothing."""
@@ -37,7 +37,7 @@ class PlainLog:
     """
 
     def __init__(self, stream: TextIO | None, name: str) -> None:
-        self._out = SafeStream(stream)
+        self._out = open_stream(stream)
         self._name = clean(name)
         self._step = -1
         self._last = 0.0

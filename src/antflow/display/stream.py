@@ -48,7 +48,7 @@ PIECE_BYTES = 4096
 
 
 class SafeStream:
-    """A text stream that raises nothing.
+    """A text stream that raises nothing. `open_stream` makes it.
 
     Args:
         stream: Where to write, ``None`` for nowhere.
@@ -56,29 +56,22 @@ class SafeStream:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._writer: _Writer | None = None
-        if os.name == "posix" and type(stream) is io.TextIOWrapper and is_terminal(stream):
-            with suppress(OSError, ValueError, RuntimeError):  # closed, or no thread to be had
-                stream.flush()  # half a line that is there already comes first
-                self._writer = _Writer(stream.fileno())
         self.encoding: str = known_encoding(getattr(stream, "encoding", None) or "utf-8")
 
     @property
     def is_lost(self) -> bool:
         """Whether nothing can be written any more."""
-        if self._writer is not None and self._writer.is_lost:
-            return True
         return self._stream is None or getattr(self._stream, "closed", False)
 
     @property
     def is_halted(self) -> bool:
-        """Whether the terminal has not taken yet what was written before."""
-        return self._writer is not None and not self._writer.is_idle
+        """Whether a terminal has not taken yet what was written before."""
+        return False
 
     @property
     def is_full(self) -> bool:
-        """Whether too much is waiting for the terminal."""
-        return self._writer is not None and self._writer.is_full
+        """Whether too much is waiting for a terminal."""
+        return False
 
     def write(self, text: str) -> bool:
         """Write and flush; characters the encoding lacks become ``?``.
@@ -89,48 +82,30 @@ class SafeStream:
         stream = self._stream
         if stream is None or self.is_lost:
             return False
-        if self._writer is not None:
-            self._writer.write(self._encode(text))
-            return True
         try:
             stream.write(text if text.isascii() else self._encode(text).decode(self.encoding))
             stream.flush()
         except BlockingIOError:
             return False  # it takes no more just now; the next frame is drawn whole
         except Exception as error:
-            self._lose(error)
+            self._stream = None
+            if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
+                _discard_pending(stream)
             return False
         return True
 
-    def write_at_once(self, text: str) -> None:
-        """Write and wait: for a signal handler, which may come in the middle of a `write`."""
-        self.write(text)
-        self.finish()
-
     def finish(self) -> None:
-        """Wait until all is written, or the terminal takes nothing. Hold no lock others need."""
-        if self._writer is not None:
-            self._writer.finish()
+        """Wait until all is written, or a terminal takes nothing. Hold no lock others need."""
 
     def close(self) -> None:
-        """Write no more; the thread ends when the terminal has taken all that is left."""
-        writer, self._writer, self._stream = self._writer, None, None
-        if writer is not None:
-            writer.close()
+        """Write no more; what a terminal has not taken is still written if it goes on."""
+        self._stream = None
 
     def forget(self) -> None:
         """In a child process after a fork: the terminal, and what is left, are the parent's."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.forget()
 
     def _encode(self, text: str) -> bytes:
         return text.encode(self.encoding, "replace")
-
-    def _lose(self, error: Exception) -> None:
-        stream, self._stream = self._stream, None
-        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
-            _discard_pending(stream)
 
 
 class _Text(NamedTuple):
@@ -138,28 +113,27 @@ class _Text(NamedTuple):
     is_out: Event
 
 
-class _Writer:
-    """Writes to a terminal in a thread.
+class _Terminal(SafeStream):
+    """Writes in a thread, to a copy of the descriptor, which nothing else can close or reuse.
 
     A signal handler may call its methods in the middle of any of them: they take no lock that the
     handler could meet, since `SimpleQueue.put` is reentrant and each text has its own event.
 
-    Args:
-        descriptor: The terminal. A copy is used, which nothing else can close or reuse.
-
     Raises:
+        OSError: The terminal is gone.
         RuntimeError: No thread can be started: the program ends, or there are too many.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = os.dup(descriptor)
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
         self._queue: SimpleQueue[_Text] = SimpleQueue()
         self._newest = Event()
         self._newest.set()
         self._pieces = 0
-        self._is_closed = False
-        self.is_lost = False
+        self._has_failed = False
         self._thread = threading.Thread(target=self._run, name="antflow-terminal", daemon=True)
+        stream.flush()  # half a line that is there already comes first
+        self._descriptor = os.dup(stream.fileno())
         try:
             self._thread.start()
         except RuntimeError:
@@ -168,18 +142,25 @@ class _Writer:
         atexit.register(self.finish)
 
     @property
-    def is_idle(self) -> bool:
-        return self._newest.is_set()
+    def is_lost(self) -> bool:
+        return self._has_failed or super().is_lost
+
+    @property
+    def is_halted(self) -> bool:
+        return not self._newest.is_set()
 
     @property
     def is_full(self) -> bool:
         return self._queue.qsize() > MOST_WAITING
 
-    def write(self, data: bytes) -> None:
-        was_idle = self.is_idle
-        is_out = self._put(data)
-        if was_idle:
+    def write(self, text: str) -> bool:
+        if self.is_lost:
+            return False
+        was_halted = self.is_halted
+        is_out = self._put(self._encode(text))
+        if not was_halted:
             self._wait(is_out, MOMENT)
+        return True
 
     def finish(self) -> None:
         is_out = self._put(b"")
@@ -188,7 +169,7 @@ class _Writer:
             pass
 
     def close(self) -> None:
-        self._is_closed = True
+        super().close()
         self._put(b"")
 
     def forget(self) -> None:
@@ -209,17 +190,25 @@ class _Writer:
         return is_out.wait(seconds) or not thread.is_alive()
 
     def _run(self) -> None:
-        while not (self._is_closed and self._queue.empty()):
+        while self._stream is not None or not self._queue.empty():
             data, is_out = self._queue.get()
             try:
-                for piece in () if self.is_lost else _pieces(data):
+                for piece in () if self._has_failed else _pieces(data):
                     _write_all(self._descriptor, piece)
                     self._pieces += 1
             except OSError:
-                self.is_lost = True
+                self._has_failed = True
             is_out.set()
         atexit.unregister(self.finish)
         os.close(self._descriptor)
+
+
+def open_stream(stream: TextIO | None) -> SafeStream:
+    """Begin to write to a stream, in a thread if it is a terminal that a thread can write to."""
+    if os.name == "posix" and type(stream) is io.TextIOWrapper and is_terminal(stream):
+        with suppress(OSError, ValueError, RuntimeError):
+            return _Terminal(stream)
+    return SafeStream(stream)
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

@@ -36,7 +36,7 @@ from antflow.display.canvas import LONGEST_TEXT
 from antflow.display.environment import can_draw_on, terminal_console
 from antflow.display.rich_live import is_live_up
 from antflow.display.rows import Row
-from antflow.display.stream import SafeStream
+from antflow.display.stream import open_stream
 from antflow.display.terminal import stop_signals
 from antflow.display.terminal.capture import Capture, origin_of
 from antflow.display.terminal.composition import Composition
@@ -87,7 +87,7 @@ class Screen:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._device = device_of(stream)
-        self._out = SafeStream(stream)
+        self._out = open_stream(stream)
         self._capture = Capture(stream, self._print)
         self._picture = Composition(stream)
         self._lock = RLock()
@@ -182,13 +182,11 @@ class Screen:
 
     def end(self) -> None:
         """Give the terminal back at once: the program ends."""
-        with self._hastily():
-            self._out.write_at_once(self._picture.closing())
+        self._write_hastily(self._picture.closing)
 
     def pause(self) -> None:
         """Give the terminal back: the program stops."""
-        with self._hastily():
-            self._out.write_at_once(self._picture.pause())
+        self._write_hastily(self._picture.pause)
 
     def resume(self) -> None:
         """The program goes on. It may have been sent behind: then nothing is drawn."""
@@ -196,14 +194,13 @@ class Screen:
         if not self._picture.is_paused or not self._picture.panes or self.is_interrupted:
             return
         if is_in_front(self._stream):
-            with self._hastily():
-                self._out.write_at_once(self._picture.resume())
+            self._write_hastily(self._picture.resume)
 
-    @contextmanager
-    def _hastily(self) -> Iterator[None]:
+    def _write_hastily(self, text: Callable[[], str]) -> None:
         has_it = self._lock.acquire(timeout=LONGEST_HANDLER_WAIT)
         try:
-            yield
+            self._out.write(text())
+            self._out.finish()
         finally:
             if has_it:
                 self._lock.release()
