@@ -106,7 +106,8 @@ class Entrance:
             self._supervisor.crash(error)  # it is not the source that failed
             raise
         finally:
-            current_run.reset(outside)
+            if not self._run.is_left_behind:  # else this is closed in another context
+                current_run.reset(outside)
 
     def begin_to_admit(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items and put them into their stage's channel.
