@@ -67,7 +67,6 @@ from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._engine.waiting import outlast
 from antflow._monitor.callbacks import CallbackGuard
-from antflow._monitor.fan_out import fan_out
 from antflow._monitor.poller import Poller
 from antflow._monitor.tracker import StatusTracker
 from antflow._pipeline_options import (
@@ -698,14 +697,14 @@ class Pipeline(Generic[Taken, Out]):
             )
         tracker = self._tracker
         quiet = [n for n, stage in enumerate(self._stages) if not retry_policy(stage).whole_stage]
-        observers = [None if tracker is None else tracker.follow(quiet), follow_run(self.name)]
+        listeners = [None if tracker is None else tracker.follow(quiet), follow_run(self.name)]
         run = Run(
             self._stages,
             deliver=deliver,
             guard=self._guard,
             next_id=self._next_id,
             store=self._store,
-            observer=fan_out([each for each in observers if each is not None]),
+            listeners=[each for each in listeners if each is not None],
             max_failures=options.max_failures,
             total=options.total,
             length=options.length,

@@ -1,13 +1,13 @@
 """Traces and metrics of runs through OpenTelemetry, where that is installed and set up.
 
-Every run that is told of gets an observer. It turns what the engine tells into spans::
+Every run that is told of gets a listener. It turns what the engine tells into spans::
 
     antflow.pipeline.run           the run; its parent is the caller's current span
     └─ antflow.stage.Fetch         one visit of one item to one stage
        └─ antflow.task.download    one try of one task; current while the task runs
 
 and into four instruments. It owns its spans and nothing else, and it has no power: what goes wrong
-here is logged once and ends the telling, never the run.
+here is logged once and never reaches the run.
 
 The span of a task is found by the item and not by the worker, which may have a batch of items. The
 current span is set in the context of the worker, which no one else uses. It is never reset with
@@ -20,25 +20,24 @@ then a run pays two look-ups. `follow_run` is where that is decided.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache, update_wrapper
+from functools import lru_cache
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from antflow._core.checks import check_flag, refusal
 from antflow._core.envelope import Envelope
-from antflow._core.events import TaskEventType
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.log import warn
 from antflow._core.options import named_options
-from antflow._core.ports import Observer
+from antflow._core.ports import Listener
 from antflow._core.run_facts import RunFacts
+from antflow._core.step import Step, TaskStep
 from antflow._core.text import clean, error_type_name, safe_str
 from antflow._core.transition import MOVES_ON, Kind
 from antflow._version import __version__
@@ -51,9 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["configure_telemetry", "telemetry_enabled"]
 
-
-P = ParamSpec("P")
-F = TypeVar("F", bound="_Follower")
 
 SpanForm = Literal["children", "linked"]
 """How the spans of items hang together with the span of their run."""
@@ -148,8 +144,8 @@ def _is_installed() -> bool:
 # For the pipeline and the executor
 
 
-def follow_run(pipeline_name: str) -> Observer | None:
-    """An observer that tells OpenTelemetry of one run; ``None`` where nobody would record it.
+def follow_run(pipeline_name: str) -> Listener | None:
+    """A listener that tells OpenTelemetry of one run; ``None`` where nobody would record it.
 
     Its `opened` sets the current span, so it must be called in the context that the run is going to
     have. Never raises.
@@ -490,22 +486,7 @@ def _set_error(span: Span, description: str) -> None:
     span.set_status(trace.Status(trace.StatusCode.ERROR, description))
 
 
-# The observer
-
-
-def _harmless(method: Callable[Concatenate[F, P], None]) -> Callable[Concatenate[F, P], None]:
-    """What a method raises ends the telling, and only that."""
-
-    def guarded(self: F, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if self.is_broken:
-            return
-        try:
-            method(self, *args, **kwargs)
-        except (Exception, asyncio.CancelledError) as error:
-            self.give_up(error)
-
-    update_wrapper(guarded, method)
-    return guarded
+# The listener
 
 
 class _Follower:
@@ -517,97 +498,63 @@ class _Follower:
         pipeline_name: Whose run it is.
     """
 
+    name = "telemetry"
+    may_hold = False
+
     def __init__(self, run: _Trace | None, meters: _Meters | None, pipeline_name: str) -> None:
         self._trace = run
         self._visits: _Trace | None = None
-        self._rewire = _nothing
         self._meters = meters
         self._pipeline = {"antflow.pipeline.name": clean(pipeline_name)}
         self._first_of_call: dict[WorkerBook, Envelope] = {}
-        self.is_broken = False
         self.hears_starts = False
         self.hears_tasks = False
 
-    def give_up(self, error: BaseException) -> None:
-        """Tell nothing more."""
-        self.is_broken = True
-        self.hears_starts = self.hears_tasks = False
-        _complain("telling of a run failed", error)
-        self._rewire()
-
-    @_harmless
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
-        self._rewire = rewire
         self._facts = facts
         self._ledger = ledger
-        run, self._trace = self._trace, None
-        if run is not None:
-            self._visits = run if run.open(facts) else None
-            self._trace = run
+        if self._trace is not None and self._trace.open(facts):
+            self._visits = self._trace
         self.hears_starts = self._visits is not None
         self.hears_tasks = self.hears_starts or self._meters is not None
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> None:
         pass
 
-    @_harmless
-    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> None:
-        if self._visits is not None:
-            self._visits.started(envelope, worker)
+    def started(self, step: Step) -> None:
+        if self._visits is not None and step.worker is not None:
+            self._visits.started(step.envelope, step.worker)
 
-    @_harmless
-    def ended(
-        self,
-        kind: Kind,
-        envelope: Envelope,
-        worker: WorkerBook | None,
-        began: float | None,
-        now: float,
-        error: Exception | None,
-        value: Any,
-    ) -> None:
+    def ended(self, step: Step) -> None:
+        envelope, worker = step.envelope, step.worker
         if worker is not None and self._first_of_call.get(worker) is envelope:
             del self._first_of_call[worker]  # a worker that was cancelled in a task
         if self._meters is not None:
-            self._count(self._meters, kind, envelope.position)
+            self._count(self._meters, step.kind, envelope.position)
         if self._visits is not None:
-            self._visits.ended(kind, envelope, error)
+            self._visits.ended(step.kind, envelope, step.error)
 
-    @_harmless
-    def task(
-        self,
-        kind: TaskEventType,
-        envelope: Envelope,
-        worker: WorkerBook,
-        name: str,
-        now: float,
-        duration: float | None,
-        error: Exception | None,
-    ) -> None:
+    def task(self, step: TaskStep) -> None:
+        envelope, worker = step.envelope, step.worker
         visits, stage = self._visits, self._facts.stage_names[worker.stage]
-        if kind == "start":
+        if step.kind == "start":
             first = self._first_of_call.setdefault(worker, envelope)
             if visits is not None:
-                visits.task_started(envelope, stage, name, first)
+                visits.task_started(envelope, stage, step.name, first)
             return
         if self._first_of_call.get(worker) is envelope:
             del self._first_of_call[worker]
-            if self._meters is not None and duration is not None:
+            if self._meters is not None and step.duration is not None:
                 # While its span is current: the measurement then points to it (an exemplar).
-                labels = {"antflow.stage.name": stage, "antflow.task.name": name}
-                self._meters.duration.record(duration, self._pipeline | labels)
+                labels = {"antflow.stage.name": stage, "antflow.task.name": step.name}
+                self._meters.duration.record(step.duration, self._pipeline | labels)
         if visits is not None:
-            visits.task_ended(envelope, error)
+            visits.task_ended(envelope, step.error)
 
     def closed(self) -> None:
-        try:
-            if self._trace is not None:
-                self._trace.close(self._ledger)
-        except (Exception, asyncio.CancelledError) as error:
-            if not self.is_broken:
-                self.give_up(error)
         self._first_of_call.clear()
-        self._rewire = _nothing
+        if self._trace is not None:
+            self._trace.close(self._ledger)
 
     def _count(self, meters: _Meters, kind: Kind, position: int) -> None:
         names = self._facts.stage_names
@@ -617,7 +564,3 @@ class _Follower:
         elif kind is Kind.FAILED or kind is Kind.RETRYING:
             counter = meters.failed if kind is Kind.FAILED else meters.retried
             counter.add(1, self._pipeline | {"antflow.stage.name": names[position]})
-
-
-def _nothing() -> None:
-    """Where there is nothing to be rewired."""

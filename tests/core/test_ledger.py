@@ -14,7 +14,9 @@ from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger, fold
 from antflow._core.run_facts import RunFacts
 from antflow._core.transition import LEGAL, Kind, State, Transition, next_state
-from antflow._engine.recorder import Listeners, Recorder
+from antflow._engine.listeners import Listeners
+from antflow._engine.recorder import Recorder
+from antflow._monitor.callbacks import CallbackGuard
 from antflow.testing import MemoryStore
 
 STAGES = 3
@@ -27,7 +29,7 @@ class LiveBooks:
         self.ledger = Ledger(STAGES)
         self.store = MemoryStore()
         facts = RunFacts("run", tuple("ABC"), 0.0, 0.0)
-        listeners = Listeners(facts, self.store, None, _never, count(1))
+        listeners = Listeners(facts, CallbackGuard(), _never, count(1), self.store)
         self.recorders = [
             Recorder(stage, self.ledger, FailureBook(), facts, listeners) for stage in range(STAGES)
         ]

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
-from antflow._core.events import TaskEventType
-from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.ledger import Ledger
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary
-from antflow._core.transition import Kind, Transition
+from antflow._core.step import Step, TaskStep
+from antflow._core.transition import Transition
 from antflow._core.waits import Wait
 
 
@@ -61,13 +61,18 @@ class Store(Protocol):
         ...
 
 
-class Observer(Protocol):
-    """Sees every transition of one run, and has no power over it.
+class Listener(Protocol):
+    """Hears of every step of one run, and has no power over it.
 
-    Every method returns ``None``, or an awaitable that the worker waits for so that one item's
-    events arrive in order. An awaitable that is not going to be awaited is closed (its ``close()``
-    is called).
+    What a method raises is contained: see `Guard.contain`. Each returns ``None``, or an awaitable
+    that the worker waits for so that one item's events arrive in order. An awaitable that is not
+    going to be awaited is closed (its ``close()`` is called).
+
+    Attributes:
+        name: What the log calls it.
     """
+
+    name: str
 
     @property
     def hears_starts(self) -> bool:
@@ -79,12 +84,17 @@ class Observer(Protocol):
         """Whether `task` is to be called."""
         ...
 
+    @property
+    def may_hold(self) -> bool:
+        """Whether an item may have to wait while it is told: then items enter one by one."""
+        ...
+
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
-        """The run begins. ``rewire()`` is to be called when one of the two properties changes.
+        """The run begins. ``rewire()`` is to be called when one of the properties changes.
 
         Called in the run's own context: a context variable that is set here is set in all that
-        belongs to the run, like telemetry's current span. Must not raise: there is no run yet that
-        could end.
+        belongs to the run, like telemetry's current span. If it raises, the listener is told
+        nothing more.
         """
         ...
 
@@ -92,55 +102,16 @@ class Observer(Protocol):
         """Items were taken in and are about to be put into their stage's channel."""
         ...
 
-    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
+    def started(self, step: Step) -> Wait:
         """A worker began with an item (again, when ``envelope.attempts`` is above 1)."""
         ...
 
-    def ended(
-        self,
-        kind: Kind,
-        envelope: Envelope,
-        worker: WorkerBook | None,
-        began: float | None,
-        now: float,
-        error: Exception | None,
-        value: Any,
-    ) -> Wait:
-        """A visit ended; or, EMITTED, an item was made from another and announced.
-
-        Args:
-            kind: COMPLETED, SKIPPED, RETRYING, FAILED, DROPPED, EXPANDED, CANCELLED or EMITTED.
-            envelope: The item, still as it was in the stage that it leaves.
-            worker: Who had it; ``None`` if nobody did.
-            began: When the worker began; ``None`` if the item was not being worked on.
-            now: When it ended.
-            error: Why, for RETRYING, FAILED and CANCELLED.
-            value: What the stage made of the item, for COMPLETED; the item's value, for EMITTED;
-                the number of items it became, for EXPANDED.
-        """
+    def ended(self, step: Step) -> Wait:
+        """A visit ended; or, EMITTED, an item was made from another and announced."""
         ...
 
-    def task(
-        self,
-        kind: TaskEventType,
-        envelope: Envelope,
-        worker: WorkerBook,
-        name: str,
-        now: float,
-        duration: float | None,
-        error: Exception | None,
-    ) -> Wait:
-        """A try of a task started or ended.
-
-        Args:
-            kind: "start", "complete", "retry" or "fail".
-            envelope: The item; of a batch, one call for each.
-            worker: Who tries it.
-            name: The task's name.
-            now: When.
-            duration: How long the try took, in seconds; ``None`` for "start".
-            error: Why, for "retry" and "fail".
-        """
+    def task(self, step: TaskStep) -> Wait:
+        """A try of a task started or ended."""
         ...
 
     def closed(self) -> None:
@@ -149,13 +120,21 @@ class Observer(Protocol):
 
 
 class Guard(Protocol):
-    """Calls what the user gave, so that nothing it does can change an outcome."""
+    """Keeps what the user gave, and what listens, from changing an outcome."""
 
     def call(self, name: str, function: Callable[..., Any], *args: Any) -> Wait:
-        """Call ``function(*args)``; what it raises is logged once under ``name`` and counted.
+        """Call ``function(*args)``; what it raises is contained under ``name``.
 
         Returns:
             ``None``, or what must be awaited because ``function`` returned an awaitable.
+        """
+        ...
+
+    def contain(self, name: str, error: BaseException) -> None:
+        """Log the first failure of ``name``, and count the others.
+
+        Raises:
+            BaseException: The error itself, if it ends the program (`KeyboardInterrupt`).
         """
         ...
 

@@ -136,7 +136,7 @@ class Intake:
 
     def batch_size(self, stage: int) -> int:
         """How many items to take in at a time."""
-        if self._run.stages[stage].recorder.tells_starts:
+        if self._run.stages[stage].recorder.may_hold:
             return 1  # each item enters as soon as its own event was delivered
         channel = self._run.stages[stage].channel
         size = LARGEST_BATCH

@@ -49,7 +49,7 @@ from antflow._core.foreign import is_a, type_name
 from antflow._core.ledger import Ledger
 from antflow._core.limit import current_permit
 from antflow._core.log import debug, warn
-from antflow._core.ports import Guard, Observer, Store, Timer
+from antflow._core.ports import Guard, Listener, Store, Timer
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
@@ -61,8 +61,9 @@ from antflow._engine.contexts import plainly_around
 from antflow._engine.current import current_run, current_seat
 from antflow._engine.intake import Duplicates, Intake
 from antflow._engine.limits.permits import slots_given_back
+from antflow._engine.listeners import Listeners
 from antflow._engine.loop_health.loop_watch import LoopWatch
-from antflow._engine.recorder import Listeners, Recorder
+from antflow._engine.recorder import Recorder
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import Resources
 from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, source_failure
@@ -95,7 +96,7 @@ class Run:
         guard: Calls stage callbacks.
         next_id: Gives running ids to items that bring none.
         store: Keeps transitions, or ``None``.
-        observer: Sees them, or ``None``.
+        listeners: Hear of them, in this order.
         max_failures: Failed items at which intake stops: a count (int), or a ratio (float, once 20
             items are settled); ``None`` = no limit.
         total: How many items there will be, if known.
@@ -120,7 +121,7 @@ class Run:
         guard: Guard,
         next_id: Callable[[], int],
         store: Store | None = None,
-        observer: Observer | None = None,
+        listeners: Sequence[Listener] = (),
         max_failures: float | None = None,
         total: int | None = None,
         length: Callable[[], int] | None = None,
@@ -145,7 +146,6 @@ class Run:
         )
         self.guard = guard
         self.store = store
-        self.observer = observer
         self._total = total
         self._length = length
         outer, seat = current_run.get(), current_seat.get()
@@ -187,14 +187,14 @@ class Run:
         )
         self.sources: SourceWatch = SourceWatch(self.timers, tells=blocked_loop_after is not None)
         self.intake: Intake = Intake(self, next_id, duplicates)
-        listeners = Listeners(self.facts, store, observer, self.stop_intake, count(1))
+        self._listeners = Listeners(self.facts, guard, self.stop_intake, count(1), store, listeners)
         self.stages: list[StageRun] = []
         self._context = copy_context()
         self._loop_watch: LoopWatch | None = None
         self._alarm: Timer | None = None
         try:
             for index, description in enumerate(stages):
-                recorder = Recorder(index, self.ledger, self.failures, self.facts, listeners)
+                recorder = Recorder(index, self.ledger, self.failures, self.facts, self._listeners)
                 self.stages.append(StageRun(self, index, description, recorder))
             self._begin(timeout, blocked_loop_after)
         except BaseException:  # for example, a limit is in use elsewhere: leave no other taken
@@ -212,15 +212,13 @@ class Run:
         self._context.run(current_seat.set, None)
         self._context.run(has_called_off_caller.set, self._has_called_off_caller)
         self._context.run(current_permit.set, None)  # what it is inside of is another's attempt
-        if self.observer is not None:
-            # What it sets there, the current span say, is so for all that belongs to the run.
-            self._context.run(self.observer.opened, self.facts, self.ledger, self._rewire)
-            self._rewire()
+        # A context variable that a listener sets, like the current span, is set in all of the run.
+        self._context.run(self._listeners.opened, self.ledger, self._rewire)
+        self._rewire()
         try:
             self._supervisor = self.create_side_task(self._supervise(), "supervisor")
         except BaseException:  # the user's task factory raised
-            if self.observer is not None:
-                self.observer.closed()
+            self._listeners.closed()
             raise
         if blocked_loop_after is not None and not self.timers.has_own_time:
             self._loop_watch = LoopWatch(self, blocked_loop_after)
@@ -233,7 +231,7 @@ class Run:
         """Take the run's items from an iterable, as the first stage asks for them."""
         # Not in that of the worker which asks: that is for items.
         source = self._source_of(items, self._context.copy())
-        if self.stages[0].recorder.tells_starts or self._again:
+        if self.stages[0].recorder.may_hold or self._again:
             # Somebody is told of each item before it enters. A task of its own waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
             self._feeder = self.create_task(self._feed_from(source), "feeder")
@@ -696,6 +694,7 @@ class Run:
             stage.channel.wake_all()
 
     def _rewire(self) -> None:
+        self._listeners.rewire()
         for stage in self.stages:
             stage.rewire()
 
@@ -864,8 +863,7 @@ class Run:
         self._again = ()
         self._deliver = _nowhere
         self.reorder = None
-        if self.observer is not None:
-            self.observer.closed()
+        self._listeners.closed()
         self._ended.set_result(None)
 
     async def _bring_to_an_end(self) -> None:

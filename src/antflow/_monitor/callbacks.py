@@ -37,18 +37,20 @@ class CallbackGuard:
 
     def call(self, name: str, function: Callable[..., Any], *args: Any) -> Wait:
         """Call ``function(*args)``; see `antflow._core.ports.Guard.call`."""
-        before = _requests()
+        try:
+            running = asyncio.current_task()
+        except RuntimeError:  # no event loop is running
+            running = None
+        before = 0 if running is None else running.cancelling()
         answer = None
         try:
             answer = function(*args)
             if not is_awaitable(answer):
                 answer = None
-        except BaseException as error:  # why: also a group with a CancelledError in it
-            if not consists_of(error, FAILURES):
-                raise
-            self._count(name, error)
+        except BaseException as error:  # why: `contain` raises what ends the program
+            self.contain(f"callback {name}", error)
             answer = None
-        if answer is None and _requests() <= before:
+        if answer is None and (running is None or running.cancelling() <= before):
             return None
         return _Told(self, name, answer, before)
 
@@ -63,13 +65,11 @@ class CallbackGuard:
                     if answer is not None:
                         await answer
         except Exception as error:
-            self._count(name, error)
+            self.contain(f"callback {name}", error)
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
-            if not consists_of(error, FAILURES):
-                raise
-            if _is_called_off():
+            if consists_of(error, FAILURES) and _is_called_off():
                 raise asyncio.CancelledError from error
-            self._count(name, error)
+            self.contain(f"callback {name}", error)
         waiter = asyncio.current_task()
         if waiter is None or waiter.cancelling() <= before or _is_called_off():
             return
@@ -80,24 +80,18 @@ class CallbackGuard:
         if _is_called_off():
             raise asyncio.CancelledError
 
-    def _count(self, name: str, error: BaseException) -> None:
+    def contain(self, name: str, error: BaseException) -> None:
+        """Log the first failure of ``name``, count all; see `antflow._core.ports.Guard.contain`."""
+        if not consists_of(error, FAILURES):
+            raise error
         self.errors += 1
         if name not in self._logged:
             self._logged.add(name)
             warn(
-                "callback %s failed; it goes on being called, more failures of it are only counted",
+                "%s failed; it goes on being called, more failures of it are only counted",
                 clean(name),
                 error=error,
             )
-
-
-def _requests() -> int:
-    """How often the running task was asked to cancel."""
-    try:
-        running = asyncio.current_task()
-    except RuntimeError:  # no event loop is running
-        return 0
-    return 0 if running is None else running.cancelling()
 
 
 def _is_called_off() -> bool:
