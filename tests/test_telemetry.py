@@ -30,7 +30,8 @@ from antflow._core.ledger import Ledger
 from antflow._core.run_facts import RunFacts
 from antflow._core.step import TaskStep, new_step
 from antflow._core.transition import Kind
-from antflow.telemetry import configure_telemetry, follow_run, task_span, telemetry_enabled
+from antflow.sinks.opentelemetry import follow_run, task_span
+from antflow.telemetry import configure_telemetry, telemetry_enabled
 from antflow.testing import (
     FailTimes,
     Gate,
@@ -589,7 +590,8 @@ from antflow import Pipeline, Stage
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger
 from antflow._core.run_facts import RunFacts
-from antflow.telemetry import configure_telemetry, task_span, telemetry_enabled
+from antflow.sinks.opentelemetry import task_span
+from antflow.telemetry import configure_telemetry, telemetry_enabled
 
 async def fetch(value):
     with task_span(0, 1):

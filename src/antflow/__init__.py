@@ -2,7 +2,7 @@
 
 import logging
 
-from antflow._version import __version__
+from antflow._core.version import __version__
 from antflow.builder import PipelineBuilder
 from antflow.context import (
     CurrentItem,

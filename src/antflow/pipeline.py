@@ -78,7 +78,7 @@ from antflow._pipeline_options import (
     choose_display,
     run_options,
 )
-from antflow.telemetry import follow_run
+from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
     from antflow._core import task_types as of
