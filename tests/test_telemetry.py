@@ -19,6 +19,7 @@ from antflow import (
     Drop,
     Limit,
     Pipeline,
+    PipelineStats,
     RetryAfter,
     Stage,
     StatusEvent,
@@ -27,6 +28,7 @@ from antflow import (
 )
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger
+from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.step import TaskStep, new_step
 from antflow._core.transition import Kind
@@ -769,7 +771,7 @@ def test_crashed_run_leaves_no_span_open(told: Told) -> None:
     context.run(listener.opened, RunFacts("f0", ("A",), 0.0, 0.0), ledger, lambda: None)
     context.run(listener.started, new_step(Kind.STARTED, envelope, worker, 0.0))
     context.run(listener.task, TaskStep("start", envelope, worker, "fetch", 0.0))
-    listener.closed()
+    listener.closed(RunEnd("f0", "failed", None, PipelineStats(0, 0, 0, {}), 0.0, 0.0))
     assert told.outline() == ["pipeline.run", "  stage.A 0", "    task.fetch 0"]
 
 

@@ -37,6 +37,7 @@ from antflow._core.failures import FailureBook
 from antflow._core.items import Items, check_items, expected_count
 from antflow._core.ledger import Ledger
 from antflow._core.limit import Limit, LimitStatistics
+from antflow._core.observers import AnyObserver
 from antflow._core.options import named_options
 from antflow._core.ports import AnyDashboard, Store
 from antflow._core.result import PipelineResult, RunResults
@@ -67,6 +68,7 @@ from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._engine.waiting import outlast
 from antflow._monitor.callbacks import CallbackGuard
+from antflow._monitor.observers import Observers
 from antflow._monitor.poller import Poller
 from antflow._monitor.tracker import StatusTracker
 from antflow._pipeline_options import (
@@ -74,6 +76,7 @@ from antflow._pipeline_options import (
     OtherOptions,
     PipelineOptions,
     RunOptions,
+    checked_observers,
     checked_stages,
     choose_display,
     run_options,
@@ -143,6 +146,7 @@ class Pipeline(Generic[Taken, Out]):
             is told of: in the snapshot (``loop``), with worker, item and line, and once for each
             function as a warning in the log. ``None`` = nobody looks. A loop with virtual time is
             never looked after.
+        observers: Objects that hear of every step of every run, see `antflow.observers.Observer`.
 
     Raises:
         PipelineError: No stages.
@@ -150,7 +154,8 @@ class Pipeline(Generic[Taken, Out]):
         ValueError: ``duplicates`` is none of the three, or ``blocked_loop_after`` no finite number
             of seconds from 0.05 on.
         TypeError: ``stages`` is no list of stages, ``status_tracker`` no tracker, ``name`` no
-            string, ``collect_results`` no bool, ``store`` lacks a method; or an unknown option.
+            string, ``collect_results`` no bool, ``store`` lacks a method, ``observers`` is not a
+            list of observers; or an unknown option.
     """
 
     @overload
@@ -195,6 +200,7 @@ class Pipeline(Generic[Taken, Out]):
         duplicates: Duplicates = "number",
         store: Store | None = None,
         blocked_loop_after: float | None = 0.25,
+        observers: Sequence[AnyObserver] = (),
     ) -> None:
         self._stages = checked_stages(stages)
         check_choice(ValueError, "duplicates", duplicates, get_args(Duplicates))
@@ -216,6 +222,7 @@ class Pipeline(Generic[Taken, Out]):
         self._collects = collect_results
         self._tracker = status_tracker
         self._store = store
+        self._observers = checked_observers(observers)
         self._forget_runs()
 
     def _forget_runs(self) -> None:
@@ -697,7 +704,11 @@ class Pipeline(Generic[Taken, Out]):
             )
         tracker = self._tracker
         quiet = [n for n, stage in enumerate(self._stages) if not retry_policy(stage).whole_stage]
-        listeners = [None if tracker is None else tracker.follow(quiet), follow_run(self.name)]
+        listeners = [
+            None if tracker is None else tracker.follow(quiet),
+            follow_run(self.name),
+            Observers(self._observers, self._guard) if self._observers else None,
+        ]
         run = Run(
             self._stages,
             deliver=deliver,
@@ -715,6 +726,7 @@ class Pipeline(Generic[Taken, Out]):
             reorder=None if options.window is None else Reorder(deliver, options.window),
             owner=self,
             blocked_loop_after=self._blocked_loop_after,
+            name=self.name,
         )
         self._latest = handle = RunHandle(run, collected)
         run.handle = ref(handle)

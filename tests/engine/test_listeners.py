@@ -12,6 +12,7 @@ import pytest
 from antflow import Stage
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger
+from antflow._core.observers import RunEnd
 from antflow._core.ports import Listener
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
@@ -53,7 +54,7 @@ class Ear:
     def task(self, step: TaskStep) -> None:
         self.hear("task", step.kind)
 
-    def closed(self) -> None:
+    def closed(self, end: RunEnd) -> None:
         self.hear("closed", "closed")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger
+from antflow._core.observers import RunEnd
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary
@@ -102,20 +103,20 @@ class Listener(Protocol):
         """Items were taken in and are about to be put into their stage's channel."""
         ...
 
-    def started(self, step: Step) -> Wait:
+    def started(self, step: Step, /) -> Wait:
         """A worker began with an item (again, when ``envelope.attempts`` is above 1)."""
         ...
 
-    def ended(self, step: Step) -> Wait:
+    def ended(self, step: Step, /) -> Wait:
         """A visit ended; or, EMITTED, an item was made from another and announced."""
         ...
 
-    def task(self, step: TaskStep) -> Wait:
+    def task(self, step: TaskStep, /) -> Wait:
         """A try of a task started or ended."""
         ...
 
-    def closed(self) -> None:
-        """The run is over; nothing of it may be kept alive."""
+    def closed(self, end: RunEnd) -> Wait:
+        """The run is over; nothing of it may be kept alive. It ends when this has been awaited."""
         ...
 
 

@@ -76,6 +76,8 @@ class TaskStep:
 
     __slots__ = ("duration", "envelope", "error", "kind", "name", "now", "worker")
 
+    kind: TaskEventType
+
     def __init__(
         self,
         kind: TaskEventType,

@@ -403,7 +403,7 @@ class Endings:
         with self._run.delivery():
             await self._room(worker, wait)
             if callback is not None:
-                label = f"{name} of stage {self._stage.name}"
+                label = f"callback {name} of stage {self._stage.name}"
                 told = self._run.guard.call(label, _call_back, callback, envelope, subject, value)
                 await self._room(worker, told)
 

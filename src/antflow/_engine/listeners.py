@@ -8,6 +8,7 @@ from typing import Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger
+from antflow._core.observers import RunEnd
 from antflow._core.ports import Guard, Listener, Store
 from antflow._core.run_facts import RunFacts
 from antflow._core.step import Step, TaskStep, new_step
@@ -92,13 +93,11 @@ class Listeners:
                 wait = both(wait, self._keep(new_step(Kind.ADMITTED, envelope, None, now)))
         return both(wait, self._tell(self._admissions, envelopes, now))
 
-    def closed(self) -> None:
-        """The run is over."""
-        for listener in self._listeners:
-            try:
-                listener.closed()
-            except BaseException as error:  # why: `contain` raises what ends the program
-                self._guard.contain(listener.name, error)
+    def closed(self, end: Callable[[], RunEnd]) -> Wait:
+        """The run is over; ``end()`` says how. May be called again: then this does nothing."""
+        told = [(each.name, each.closed) for each in self._listeners]
+        self._listeners = ()
+        return self._tell(told, end()) if told else None
 
     def _telling(self, told: Told, keep: Tell | None = None) -> Tell | None:
         """One function that tells all of these; ``None`` for none."""

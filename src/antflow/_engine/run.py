@@ -49,6 +49,7 @@ from antflow._core.foreign import is_a, type_name
 from antflow._core.ledger import Ledger
 from antflow._core.limit import current_permit
 from antflow._core.log import debug, warn
+from antflow._core.observers import RunEnd, RunEnding
 from antflow._core.ports import Guard, Listener, Store, Timer
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
@@ -108,6 +109,7 @@ class Run:
         reorder: Has the results wait for those before them, or ``None``.
         owner: Whose run it is; only compared, and not kept.
         blocked_loop_after: Seconds after which the event loop counts as blocked, or ``None``.
+        name: The pipeline's name.
 
     Attributes:
         handle: A weak reference to what the owner wants to find again, or ``None``.
@@ -132,6 +134,7 @@ class Run:
         reorder: Reorder | None = None,
         owner: object = None,
         blocked_loop_after: float | None = None,
+        name: str = "pipeline",
     ) -> None:
         self._owner = None if owner is None else ref(owner)
         self.handle: ref[Any] | None = None
@@ -143,6 +146,7 @@ class Run:
             stage_names=tuple(stage.name for stage in stages),
             started_mono=self.timers.now(),
             started_wall=time.time(),
+            pipeline=name,
         )
         self.guard = guard
         self.store = store
@@ -217,8 +221,9 @@ class Run:
         self._rewire()
         try:
             self._supervisor = self.create_side_task(self._supervise(), "supervisor")
-        except BaseException:  # the user's task factory raised
-            self._listeners.closed()
+        except BaseException as error:  # the user's task factory raised
+            self.error = error
+            discard(self._listeners.closed(self._end))
             raise
         if blocked_loop_after is not None and not self.timers.has_own_time:
             self._loop_watch = LoopWatch(self, blocked_loop_after)
@@ -842,12 +847,29 @@ class Run:
 
     async def _supervise(self) -> None:
         try:
-            await self._bring_to_an_end()
-        except BaseException as error:  # why: whoever waits for the run must not wait for ever
-            self.crash(error, "the supervisor")
-            await self._until_tasks_have_ended()
+            try:
+                await self._bring_to_an_end()
+            except BaseException as error:  # why: whoever waits for the run must not wait for ever
+                self.crash(error, "the supervisor")
+                await self._until_tasks_have_ended()
+            if (wait := self._listeners.closed(self._end)) is not None:
+                await wait
         finally:
             self._close_books()
+
+    def _end(self) -> RunEnd:
+        """How it ended."""
+        how: RunEnding = "finished"
+        if self.error is not None:
+            how = "failed"
+        elif self.is_cancelling:
+            how = "cancelled"
+        elif self._is_stopping or self.stopped_by is not None:
+            how = "stopped"
+        now = self.now_or_end()
+        seconds = now - self.facts.started_mono
+        timestamp = self.facts.timestamp(now)
+        return RunEnd(self.facts.run_id, how, self.error, self.stats(), timestamp, seconds)
 
     def _close_books(self) -> None:
         """Mark the run as over. May be called again if an interrupt came half way."""
@@ -863,7 +885,7 @@ class Run:
         self._again = ()
         self._deliver = _nowhere
         self.reorder = None
-        self._listeners.closed()
+        discard(self._listeners.closed(self._end))
         self._ended.set_result(None)
 
     async def _bring_to_an_end(self) -> None:

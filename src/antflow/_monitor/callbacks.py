@@ -48,7 +48,7 @@ class CallbackGuard:
             if not is_awaitable(answer):
                 answer = None
         except BaseException as error:  # why: `contain` raises what ends the program
-            self.contain(f"callback {name}", error)
+            self.contain(name, error)
             answer = None
         if answer is None and (running is None or running.cancelling() <= before):
             return None
@@ -65,11 +65,11 @@ class CallbackGuard:
                     if answer is not None:
                         await answer
         except Exception as error:
-            self.contain(f"callback {name}", error)
+            self.contain(name, error)
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
             if consists_of(error, FAILURES) and _is_called_off():
                 raise asyncio.CancelledError from error
-            self.contain(f"callback {name}", error)
+            self.contain(name, error)
         waiter = asyncio.current_task()
         if waiter is None or waiter.cancelling() <= before or _is_called_off():
             return

@@ -11,6 +11,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent
 from antflow._core.foreign import is_hashable, key_of
 from antflow._core.ledger import Ledger
+from antflow._core.observers import RunEnd
 from antflow._core.options import named_options
 from antflow._core.ports import Listener
 from antflow._core.run_facts import RunFacts
@@ -295,9 +296,9 @@ class Follower:
             step.duration,
             self._facts.run_id,
         )
-        return self._guard.call(callback_name, callback, event)
+        return self._guard.call(f"callback {callback_name}", callback, event)
 
-    def closed(self) -> None:
+    def closed(self, end: RunEnd) -> None:
         self._history.close()
         self._tracker._end(self._facts.run_id)
         self.rewire_run = lambda: None
@@ -308,7 +309,7 @@ class Follower:
         if callback is None:
             return None
         for position, event in enumerate(events):
-            wait = self._guard.call("on_status_change", callback, event)
+            wait = self._guard.call("callback on_status_change", callback, event)
             if wait is not None:
                 return _Rest(self, wait, events[position + 1 :])
         return None

@@ -34,6 +34,7 @@ from antflow._core.checks import check_flag, refusal
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.log import warn
+from antflow._core.observers import RunEnd
 from antflow._core.options import named_options
 from antflow._core.ports import Listener
 from antflow._core.run_facts import RunFacts
@@ -548,7 +549,7 @@ class _Follower:
         if visits is not None:
             visits.task_ended(envelope, step.error)
 
-    def closed(self) -> None:
+    def closed(self, end: RunEnd) -> None:
         self._first_of_call.clear()
         if self._trace is not None:
             self._trace.close(self._ledger)
