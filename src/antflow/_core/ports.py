@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
-from antflow._core.ledger import Ledger
+from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary
+from antflow._core.stage import TaskFunc
 from antflow._core.step import Step, TaskStep
 from antflow._core.transition import Transition
 from antflow._core.waits import Wait
@@ -137,6 +138,33 @@ class Guard(Protocol):
         Raises:
             BaseException: The error itself, if it ends the program (`KeyboardInterrupt`).
         """
+        ...
+
+
+class Runner(Protocol):
+    """Calls the tasks of one stage, somewhere."""
+
+    @property
+    def takes_async(self) -> bool:
+        """Whether it calls ``async`` tasks too; else they run on the event loop, without it."""
+        ...
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether functions are called with the very objects, not with copies of them."""
+        ...
+
+    @property
+    def child_cpu_seconds(self) -> float:
+        """Seconds of processor time that functions took in processes of its own."""
+        ...
+
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
+        """Call ``task`` for a worker, and await its answer if need be."""
+        ...
+
+    async def leave(self, worker: WorkerBook) -> None:
+        """A worker leaves: let go of what it alone had."""
         ...
 
 

@@ -41,8 +41,9 @@ def calls_of(stage: StageRun) -> list[Call]:
 def _call_of(stage: StageRun, task: TaskFunc, *, expands: bool) -> Call:
     options = stage.description
     call: Callable[..., Awaitable[Any]] = task
-    if not is_async(task) and not (expands and is_generator(task)):
-        call = partial(stage.runner.call, task)
+    in_runner = stage.runner.takes_async or not is_async(task)
+    if in_runner and not (expands and is_generator(task)):
+        call = partial(_in_runner, stage.runner.call, task)
     elif is_generator(task):
         call = partial(_generator, task)
     if options.resources:
@@ -60,6 +61,12 @@ def _call_of(stage: StageRun, task: TaskFunc, *, expands: bool) -> Call:
         stage.task_gates.append(gate)
         call = partial(_a_few_at_once, stage, call, gate)
     return call
+
+
+def _in_runner(
+    call: Callable[..., Awaitable[Any]], task: TaskFunc, /, *args: Any, **kwargs: Any
+) -> Awaitable[Any]:
+    return call(seat_here()[1], task, *args, **kwargs)
 
 
 def is_async(task: TaskFunc) -> bool:

@@ -114,7 +114,7 @@ def is_drop(value: Any) -> bool:
 
 async def _taken(stage: StageRun, source: IterableSource, context: Context) -> list[Any]:
     if stage.runner.shares_memory:
-        taken: list[Any] = await stage.runner.call(source.take, LARGEST_CHUNK)
+        taken: list[Any] = await stage.runner.call(seat_here()[1], source.take, LARGEST_CHUNK)
     else:
         taken = source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
     take_over(context)

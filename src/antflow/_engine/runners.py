@@ -7,43 +7,21 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
+from antflow._core.ports import Runner
 from antflow._core.stage import TaskFunc
 from antflow._engine.children.child import NoChild, ProcessorTime
 from antflow._engine.children.child_main import refuse_unguarded
 from antflow._engine.children.processes import ProcessSeat
-from antflow._engine.current import seat_here
 from antflow._engine.tracebacks import call_apart
 from antflow._engine.worker_thread import Outcome, WorkerThread, take_over
 
 if TYPE_CHECKING:
     from antflow._engine.stage_run import StageRun
-
-
-class Runner(Protocol):
-    """Calls plain functions for the workers of one stage."""
-
-    @property
-    def shares_memory(self) -> bool:
-        """Whether functions are called with the very objects, not with copies of them."""
-        ...
-
-    @property
-    def child_cpu_seconds(self) -> float:
-        """Seconds of processor time that functions took in processes of its own."""
-        ...
-
-    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        """Call ``task`` for the worker this is called in, and await its answer if need be."""
-        ...
-
-    async def leave(self, worker: WorkerBook) -> None:
-        """A worker leaves: let go of what it alone had."""
-        ...
 
 
 def runner_for(stage: StageRun) -> Runner:
@@ -61,10 +39,11 @@ def runner_for(stage: StageRun) -> Runner:
 class Inline:
     """Functions that do not block, on the event loop."""
 
+    takes_async = False
     shares_memory = True
     child_cpu_seconds = 0.0
 
-    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         answer = call_apart(task, *args, **kwargs)
         return await answer if is_awaitable(answer) else answer
 
@@ -82,6 +61,7 @@ class Threads:
     of `sqlite3`, are bound to the thread they were made in.
     """
 
+    takes_async = False
     shares_memory = True
     child_cpu_seconds = 0.0
 
@@ -89,8 +69,7 @@ class Threads:
         self._stage = stage
         self._threads: dict[int, WorkerThread] = {}
 
-    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        worker = seat_here()[1]
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         thread = self.thread_of(worker)
         try:
             return await thread.call(partial(call_apart, task, *args, **kwargs))
@@ -116,14 +95,15 @@ class Threads:
 class Elsewhere:
     """An executor of the user's own."""
 
-    child_cpu_seconds = 0.0  # nobody says, if it has processes
+    takes_async = False
+    child_cpu_seconds = 0.0  # unknown, if it has processes
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         # What runs in another process or interpreter cannot be handed a context.
         self.shares_memory = type(executor) is ThreadPoolExecutor
 
-    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         work: Callable[[], Outcome] = partial(_result_or_error, task, args, kwargs)
         context = copy_context()
         if self.shares_memory:
@@ -141,6 +121,7 @@ class Elsewhere:
 class Processes:
     """Child processes, one per busy worker."""
 
+    takes_async = False
     shares_memory = False
 
     def __init__(self, stage: StageRun) -> None:
@@ -153,8 +134,7 @@ class Processes:
     def child_cpu_seconds(self) -> float:
         return self._processor_time.seconds
 
-    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        worker = seat_here()[1]
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         seat = self._seats.get(worker.index)
         if seat is None:
             name = f"{self._stage.name}-W{worker.index}"
