@@ -211,9 +211,9 @@ class Pipeline(Generic[Taken, Out]):
         if not isinstance(name, str):
             raise refusal(TypeError, "name", name, "must be a string")
         if store is not None:
-            for method in ("admit", "record"):
+            for method in ("opened", "admit", "record", "closed"):
                 if not callable(getattr(store, method, None)):
-                    allowed = "must be an object with the methods admit and record"
+                    allowed = "must be an object with the methods opened, admit, record and closed"
                     raise refusal(TypeError, "store", store, allowed)
         if blocked_loop_after is not None:
             check_seconds(ValueError, "blocked_loop_after", blocked_loop_after, SHORTEST_BLOCK)

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antflow._core.books import fold
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled
 from antflow._core.failures import FailureBook
-from antflow._core.ledger import Ledger, fold
+from antflow._core.ledger import Ledger
 from antflow._core.run_facts import RunFacts
 from antflow._core.transition import LEGAL, Kind, State, Transition, next_state
 from antflow._engine.listeners import Listeners
@@ -166,7 +167,7 @@ def test_discrepancy_notices_an_item_that_is_in_no_stage() -> None:
 
 def test_apply_refuses_a_started_transition_without_a_worker() -> None:
     """A transition that cannot have happened is an error, not a wrong count."""
-    transition = Transition("run", 0, 1, 0, 0, Kind.STARTED, -1, "", 1, 0, 0.0, 0.0, None)
+    transition = Transition("run", 1, 0, (), 0, {}, 0, Kind.STARTED, -1, "", 1, 0.0, 0.0, None)
     with pytest.raises(ValueError, match="names no worker"):
         Ledger(1).apply(transition)
 

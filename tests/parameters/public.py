@@ -46,6 +46,8 @@ NO_ROW = {
     "LoopHealth": "a value, received",
     "LoopStall": "a value, received",
     "MemoryStore.admit": "called by the run",
+    "MemoryStore.closed": "called by the run",
+    "MemoryStore.opened": "called by the run",
     "MemoryStore.record": "called by the run",
     "Observer.closed": "called by the run",
     "Observer.happened": "called by the run",

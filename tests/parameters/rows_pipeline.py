@@ -246,7 +246,7 @@ ROWS: dict[str, Row] = {
     ),
     "Pipeline.store": Row(
         TypeError,
-        "must be an object with the methods admit and record",
+        "must be an object with the methods opened, admit, record and closed",
         [5, "x", object(), Hostile()],
         [None, MemoryStore()],
     ),

@@ -15,7 +15,7 @@ from antflow._core.observers import RunEnd
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary
-from antflow._core.stage import TaskFunc
+from antflow._core.stage import Stage, TaskFunc
 from antflow._core.step import Step, TaskStep
 from antflow._core.transition import Transition
 from antflow._core.waits import Wait
@@ -35,7 +35,18 @@ class Timers(Protocol):
 
 
 class Store(Protocol):
-    """Keeps the truth, and may hold work back. None by default; a journal is one."""
+    """Keeps the truth, and may hold work back. None by default; a journal is one.
+
+    One store may serve several runs, even at once: each record names its run.
+    """
+
+    def opened(self, facts: RunFacts, stages: Sequence[Stage]) -> None:
+        """A run begins.
+
+        Raises:
+            Exception: It cannot be kept: it does not begin, and this comes out.
+        """
+        ...
 
     def admit(self, envelopes: Sequence[Envelope]) -> Wait:
         """Keep items before they enter. They enter when what is returned has been awaited.
@@ -59,6 +70,14 @@ class Store(Protocol):
 
         Raises:
             Exception: It cannot be kept: the run takes no more in and ends with this exception.
+        """
+        ...
+
+    def closed(self, how: RunEnd) -> Wait:
+        """A run is over: no more records of it come. It ends when this has been awaited.
+
+        Raises:
+            Exception: It cannot be kept. It comes out of the run if nothing else does.
         """
         ...
 

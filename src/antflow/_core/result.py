@@ -29,7 +29,6 @@ class Route:
         "deadline",
         "ending",
         "holds",
-        "lease",
         "not_before",
         "position",
         "priority",

@@ -47,6 +47,7 @@ class Intake:
         run: The run.
         next_id: Gives running integer ids to items that bring none.
         duplicates: What becomes of an item whose id is taken: renamed, refused, or left out.
+        first: Sequence number of the first item.
 
     Attributes:
         skipped: Items left out because their id was taken.
@@ -55,12 +56,16 @@ class Intake:
     """
 
     def __init__(
-        self, run: Run, next_id: Callable[[], int], duplicates: Duplicates = "number"
+        self,
+        run: Run,
+        next_id: Callable[[], int],
+        duplicates: Duplicates = "number",
+        first: int = 0,
     ) -> None:
         self._run = run
         self._next_id = next_id
         self._duplicates = duplicates
-        self._seq = 0
+        self._seq = first
         self._given: set[Any] = set()
         self._numbers: list[tuple[int, int]] = []
         self._next_names: dict[Any, int] = {}
@@ -210,6 +215,15 @@ class Intake:
         self._seq += 1
         self._set_deadlines([envelope])
         return envelope
+
+    def take_over(self, envelopes: Sequence[Envelope]) -> None:
+        """Let items that the books have go on; listeners are told, and not waited for."""
+        self._set_deadlines(envelopes)
+        for envelope in envelopes:
+            self._given.add(key_of(envelope.id))
+            envelope.not_before = now = self._run.timers.now()
+            discard(self._run.listeners.taken_over(envelope, now))
+            self._run.stages[envelope.position].channel.put(envelope, envelope.priority)
 
     def free_id(self, wanted: Any) -> Any:
         """``wanted``, or a name like it if that is taken."""

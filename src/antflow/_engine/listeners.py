@@ -11,6 +11,7 @@ from antflow._core.ledger import Ledger
 from antflow._core.observers import RunEnd
 from antflow._core.ports import Guard, Listener, Store
 from antflow._core.run_facts import RunFacts
+from antflow._core.stage import Stage
 from antflow._core.step import Step, TaskStep, new_step
 from antflow._core.transition import Kind, Transition
 from antflow._core.waits import Wait, both
@@ -62,6 +63,7 @@ class Listeners:
         self._numbers = numbers
         self._store = store
         self._listeners = tuple(listeners)
+        self._is_closed = False
         self.rewire()
 
     def rewire(self) -> None:
@@ -76,8 +78,14 @@ class Listeners:
         self.task = self._telling([(each.name, each.task) for each in heard if each.hears_tasks])
         self.may_hold = any(each.may_hold for each in heard)
 
-    def opened(self, ledger: Ledger, rewire: Callable[[], None]) -> None:
-        """The run begins. A listener that raises here is told nothing more."""
+    def opened(self, stages: Sequence[Stage], ledger: Ledger, rewire: Callable[[], None]) -> None:
+        """The run begins. A listener that raises here is told nothing more.
+
+        Raises:
+            Exception: What the store raises.
+        """
+        if self._store is not None:
+            self._store.opened(self._facts, stages)
         for listener in self._listeners:
             try:
                 listener.opened(self._facts, ledger, rewire)
@@ -93,11 +101,18 @@ class Listeners:
                 wait = both(wait, self._keep(new_step(Kind.ADMITTED, envelope, None, now)))
         return both(wait, self._tell(self._admissions, envelopes, now))
 
+    def taken_over(self, envelope: Envelope, now: float) -> Wait:
+        """An item of an earlier run, which the store has, goes on in this one."""
+        return self._tell(self._admissions, [envelope], now)
+
     def closed(self, end: Callable[[], RunEnd]) -> Wait:
         """The run is over; ``end()`` says how. May be called again: then this does nothing."""
-        told = [(each.name, each.closed) for each in self._listeners]
-        self._listeners = ()
-        return self._tell(told, end()) if told else None
+        if self._is_closed or (self._store is None and not self._listeners):
+            return None
+        self._is_closed = True
+        how = end()
+        wait = None if self._store is None else self._close_store(self._store, how)
+        return both(wait, self._tell([(each.name, each.closed) for each in self._listeners], how))
 
     def _telling(self, told: Told, keep: Tell | None = None) -> Tell | None:
         """One function that tells all of these; ``None`` for none."""
@@ -133,22 +148,29 @@ class Listeners:
         task = worker.task if worker is not None and kind in (Kind.FAILED, Kind.RETRYING) else None
         transition = Transition(
             run=self._facts.run_id,
-            node=0,
             n=next(self._numbers),
             seq=envelope.sequence_id,
+            branch=envelope.branch,
+            item_id=envelope.id,
+            metadata=envelope.metadata,
             stage=envelope.position,
             kind=kind,
             worker=-1 if worker is None else worker.index,
             task=task or "",
             attempt=max(envelope.attempts, 0),
-            lease=envelope.lease,
             mono=step.now,
             duration=0.0 if step.began is None else step.now - step.began,
             error=step.error,
-            branch=envelope.branch,
         )
         try:
             return self._store.record(transition, step.value)
+        except Exception as failure:
+            self._on_broken_store(failure)
+            return None
+
+    def _close_store(self, store: Store, how: RunEnd) -> Wait:
+        try:
+            return store.closed(how)
         except Exception as failure:
             self._on_broken_store(failure)
             return None

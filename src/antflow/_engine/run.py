@@ -37,6 +37,7 @@ from typing import Any, TypeVar
 from weakref import ref
 
 from antflow._core import readings
+from antflow._core.books import Books
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import (
     InternalError,
@@ -110,6 +111,7 @@ class Run:
         owner: Whose run it is; only compared, and not kept.
         blocked_loop_after: Seconds after which the event loop counts as blocked, or ``None``.
         name: The pipeline's name.
+        books: Those of a run that goes on in this one, or ``None``.
 
     Attributes:
         handle: A weak reference to what the owner wants to find again, or ``None``.
@@ -135,14 +137,16 @@ class Run:
         owner: object = None,
         blocked_loop_after: float | None = None,
         name: str = "pipeline",
+        books: Books | None = None,
     ) -> None:
+        books = Books(os.urandom(8).hex(), Ledger(len(stages))) if books is None else books
         self._owner = None if owner is None else ref(owner)
         self.handle: ref[Any] | None = None
         self._loop = asyncio.get_running_loop()
         self.timers: LoopTimers = LoopTimers(self._loop, self.crash)
         self._cpu_began = time.process_time()
         self.facts: RunFacts = RunFacts(
-            run_id=os.urandom(8).hex(),
+            run_id=books.run_id,
             stage_names=tuple(stage.name for stage in stages),
             started_mono=self.timers.now(),
             started_wall=time.time(),
@@ -160,7 +164,7 @@ class Run:
         self._outer_seats: tuple[ref[StageRun], ...] = ()
         if seat is not None:
             self._outer_seats = (ref(seat[0]), *map(ref, seat[0].run.outer_seats()))
-        self.ledger: Ledger = Ledger(len(stages))
+        self.ledger: Ledger = books.ledger
         self.failures: FailureBook = FailureBook(None if keeps_results else FAILURES_IN_SNAPSHOT)
         self.turn_ends: float = self.timers.now() + LONGEST_TURN
         self.error: BaseException | None = None
@@ -190,17 +194,20 @@ class Run:
             stage.max_failures is not None for stage in stages
         )
         self.sources: SourceWatch = SourceWatch(self.timers, tells=blocked_loop_after is not None)
-        self.intake: Intake = Intake(self, next_id, duplicates)
-        self._listeners = Listeners(self.facts, guard, self.stop_intake, count(1), store, listeners)
+        self.intake: Intake = Intake(self, next_id, duplicates, books.next_sequence_id)
+        self.listeners: Listeners = Listeners(
+            self.facts, guard, self.stop_intake, count(books.next_number), store, listeners
+        )
         self.stages: list[StageRun] = []
         self._context = copy_context()
         self._loop_watch: LoopWatch | None = None
         self._alarm: Timer | None = None
         try:
             for index, description in enumerate(stages):
-                recorder = Recorder(index, self.ledger, self.failures, self.facts, self._listeners)
+                recorder = Recorder(index, self.ledger, self.failures, self.facts, self.listeners)
                 self.stages.append(StageRun(self, index, description, recorder))
             self._begin(timeout, blocked_loop_after)
+            self.intake.take_over(books.waiting)
         except BaseException:  # for example, a limit is in use elsewhere: leave no other taken
             for made in self.stages:
                 made.release_limits()
@@ -217,13 +224,14 @@ class Run:
         self._context.run(has_called_off_caller.set, self._has_called_off_caller)
         self._context.run(current_permit.set, None)  # what it is inside of is another's attempt
         # A context variable that a listener sets, like the current span, is set in all of the run.
-        self._context.run(self._listeners.opened, self.ledger, self._rewire)
+        stages = [stage.description for stage in self.stages]
+        self._context.run(self.listeners.opened, stages, self.ledger, self._rewire)
         self._rewire()
         try:
             self._supervisor = self.create_side_task(self._supervise(), "supervisor")
         except BaseException as error:  # the user's task factory raised
             self.error = error
-            discard(self._listeners.closed(self._end))
+            discard(self.listeners.closed(self._end))
             raise
         if blocked_loop_after is not None and not self.timers.has_own_time:
             self._loop_watch = LoopWatch(self, blocked_loop_after)
@@ -699,7 +707,7 @@ class Run:
             stage.channel.wake_all()
 
     def _rewire(self) -> None:
-        self._listeners.rewire()
+        self.listeners.rewire()
         for stage in self.stages:
             stage.rewire()
 
@@ -852,10 +860,19 @@ class Run:
             except BaseException as error:  # why: whoever waits for the run must not wait for ever
                 self.crash(error, "the supervisor")
                 await self._until_tasks_have_ended()
-            if (wait := self._listeners.closed(self._end)) is not None:
-                await wait
+            await self._tell_of_the_end()
         finally:
             self._close_books()
+
+    async def _tell_of_the_end(self) -> None:
+        try:
+            if (wait := self.listeners.closed(self._end)) is not None:
+                await wait
+        except asyncio.CancelledError:
+            self.cancel()
+        except Exception as error:  # the store's: listeners are contained
+            if self.error is None:
+                self.error = error
 
     def _end(self) -> RunEnd:
         """How it ended."""
@@ -885,7 +902,7 @@ class Run:
         self._again = ()
         self._deliver = _nowhere
         self.reorder = None
-        discard(self._listeners.closed(self._end))
+        discard(self.listeners.closed(self._end))
         self._ended.set_result(None)
 
     async def _bring_to_an_end(self) -> None:

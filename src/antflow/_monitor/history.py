@@ -105,8 +105,11 @@ class RunHistory:
         for number, envelope in enumerate(envelopes, first):
             item_id = envelope.id
             key = item_id if type(item_id) is int else key_of(item_id)
-            items[key] = envelope.sequence_id
-            last[envelope.sequence_id] = number
+            items[key] = item = _item_key(envelope)
+            if isinstance(item, int):
+                last[item] = number
+            else:
+                self._last_of_made[item] = number
         self._count = first + len(envelopes)
 
     def ended(self, step: Step) -> None:
