@@ -77,6 +77,12 @@ class TaskStep:
     __slots__ = ("duration", "envelope", "error", "kind", "name", "now", "worker")
 
     kind: TaskEventType
+    envelope: Envelope
+    worker: WorkerBook
+    name: str
+    now: float
+    duration: float | None
+    error: Exception | None
 
     def __init__(
         self,
