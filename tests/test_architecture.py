@@ -117,6 +117,7 @@ MEETS_FOREIGN = {
     *("_engine/endings.py", "_engine/expansion.py", "_engine/intake.py", "_engine/recorder.py"),
     *("_engine/run.py", "_engine/runners.py", "_engine/verdicts.py", "_engine/worker.py"),
     *("_monitor/callbacks.py", "_monitor/history.py", "_monitor/tracker.py", "_monitor/poller.py"),
+    *("_engine/listeners.py", "_monitor/observers.py"),
 }
 
 
