@@ -34,12 +34,13 @@ SOURCE = ROOT / "src" / "antflow"
 # is a layer of its own: neither may import the other unless its row says so.
 LAYERS: dict[str, set[str]] = {
     "": {
-        *("cli", "executor", "display", "testing", "_monitor"),
+        *("cli", "executor", "display", "sinks", "testing", "_monitor"),
         *("_engine", "_engine/limits", "_engine/children", "_core"),
     },
     "cli": {"", "cli/demo", "display", "_monitor", "_core"},
     "cli/demo": {"", "cli"},
-    "executor": {"", "_engine", "_core"},
+    "executor": {"sinks", "_engine", "_core"},
+    "sinks": {"_core"},
     "testing": {"_monitor", "_core"},
     "display": {"display/terminal", "_monitor", "_core"},
     "display/terminal": {"display", "_core"},
@@ -90,7 +91,7 @@ THIRD_PARTY: dict[str, list[str]] = {
     "click": ["cli/*"],
     "a name computed at run time": ["cli/target.py"],  # the user says what to import
     "rich": ["display/*"],
-    "opentelemetry": ["telemetry.py"],
+    "opentelemetry": ["sinks/opentelemetry.py"],
     "typing_extensions": ["_core/type_variables.py"],
     "uvloop": ["loops.py"],
 }
@@ -155,6 +156,7 @@ MEETS_FOREIGN = {
     *("_engine/run.py", "_engine/runners.py", "_engine/failure.py", "_engine/worker.py"),
     *("_monitor/callbacks.py", "_monitor/history.py", "_monitor/tracker.py", "_monitor/poller.py"),
     "_core/cancellation.py",
+    *("_engine/listeners.py", "_monitor/observers.py"),
 }
 
 
