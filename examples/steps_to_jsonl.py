@@ -32,8 +32,8 @@ class StepsToFile(Observer):
                 print(json.dumps(line), file=file)
 
 
-sink = StepsToFile()
-divide = Stage("Divide", 2, [lambda n: 1 / n], task_attempts=1)
-pipeline = Pipeline([divide], observers=[sink])
-asyncio.run(pipeline.run(range(100)))
-print(Counter(json.loads(line)["kind"] for line in sink.path.read_text().splitlines()))
+if __name__ == "__main__":
+    divide = Stage("Divide", 2, [lambda n: 1 / n], task_attempts=1)
+    asyncio.run(Pipeline([divide], observers=[StepsToFile()]).run(range(100)))
+    lines = StepsToFile.path.read_text().splitlines()
+    print(Counter(json.loads(line)["kind"] for line in lines))

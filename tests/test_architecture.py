@@ -62,6 +62,7 @@ KNOWN_KNOTS: list[frozenset[str]] = [
 # Names of files that stand in several folders, with the reason. All others say one thing.
 SAME_NAME: dict[str, str] = {
     "log": 'the library\'s log records; the display with the public name "log"',
+    "observers": "the public module, and what it re-exports from `_core`",
     "tracker": "the public module, and what it re-exports from `_monitor`",
 }
 
@@ -156,7 +157,7 @@ MEETS_FOREIGN = {
     *("_engine/run.py", "_engine/runners.py", "_engine/failure.py", "_engine/worker.py"),
     *("_monitor/callbacks.py", "_monitor/history.py", "_monitor/tracker.py", "_monitor/poller.py"),
     "_core/cancellation.py",
-    *("_engine/listeners.py", "_monitor/observers.py"),
+    *("_engine/crew.py", "_engine/listeners.py", "_monitor/public_steps.py"),
 }
 
 

@@ -70,8 +70,8 @@ from antflow._engine.run import NoRun, Run, current_run
 from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._monitor.callbacks import CallbackGuard
-from antflow._monitor.observers import Observers
 from antflow._monitor.poller import Poller
+from antflow._monitor.public_steps import Observers
 from antflow._monitor.tracker import StatusTracker
 from antflow._pipeline_options import (
     DashboardName,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
@@ -137,7 +138,8 @@ class Supervisor:
         self._listeners = listeners
         self._supervising = self.tasks.create_side(self._supervise(), "supervisor")
         if timeout is not None:
-            self._alarm = self._run.timers.call_later(timeout, lambda: self._time_is_up(timeout))
+            late = TimeoutError(f"the run was not over after {timeout:g} s")
+            self._alarm = self._run.timers.call_later(timeout, partial(self.fail, late))
 
     # Stopping
 
@@ -259,9 +261,6 @@ class Supervisor:
         return running not in self.tasks and running.cancelling() > 0
 
     # Inside
-
-    def _time_is_up(self, seconds: float) -> None:
-        self.fail(TimeoutError(f"the run was not over after {seconds:g} s"))
 
     def _begin_to_stop(self) -> None:
         """The supervisor goes on from here, even if an interrupt comes in between."""
