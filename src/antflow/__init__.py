@@ -38,6 +38,7 @@ from antflow.pipeline import (
     ResultStream,
     Retry,
     RunHandle,
+    RunOptions,
     Stage,
     backoff,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "Retry",
     "RetryAfter",
     "RunHandle",
+    "RunOptions",
     "RunResults",
     "Stage",
     "StageStats",

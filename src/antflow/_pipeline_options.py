@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypedDict, get_args
 from unicodedata import normalize
 
 from antflow._core.checks import (
+    Refuse,
     check_choice,
     check_count,
     check_flag,
@@ -46,45 +46,42 @@ class PipelineOptions(OtherOptions, total=False):
     status_tracker: StatusTracker | None
 
 
-@dataclass(slots=True)
-class RunOptions:
-    """What was asked of one run; see `Pipeline.run`."""
-
-    total: int | None = None
-    length: Callable[[], int] | None = None
-    max_failures: float | None = None
-    timeout: float | None = None
-    item_timeout: float | None = None
-    keeps: bool | None = None
-    window: int | None = None
+def _check_total(refuse: Refuse, name: str, value: object) -> None:
+    if value is not None:
+        check_count(refuse, name, value, 0, "must be a whole number >= 0, or None")
 
 
-def run_options(
-    total: int | None,
-    max_failures: float | None,
-    timeout: float | None,
-    item_timeout: float | None,
-) -> RunOptions:
-    """The options that `run`, `stream` and `open` share, checked.
+class RunOptions(TypedDict, total=False):
+    """The options that `Pipeline.run`, `Pipeline.stream` and `Pipeline.open` share.
 
-    Raises:
-        ValueError: One is not allowed.
+    All of them are ``None`` unless they are given.
+
+    Attributes:
+        total: How many items there will be, for displays and snapshots. Without it they call
+            ``len(items)``; if that raises, the number is unknown.
+        max_failures: Stop taking items in when this many have failed (int, 1 or more), or this
+            share of those settled (float, above 0 and up to 1, from 20 settled items on). Then the
+            run ends with `TooManyFailures`.
+        timeout: Seconds for the whole run, all time included; then it is cancelled,
+            with `TimeoutError`.
+        item_timeout: Seconds for each item from its intake to its end; an item that is late
+            fails with `TimeoutError` when a worker has it, or would begin with it. Time in
+            which a source blocks the event loop does not count.
     """
-    if total is not None:
-        check_count(ValueError, "total", total, 0, "must be a whole number >= 0, or None")
-    check_max_failures(ValueError, "max_failures", max_failures)
-    check_timeout(ValueError, "timeout", timeout)
-    check_timeout(ValueError, "item_timeout", item_timeout)
-    return RunOptions(total, None, max_failures, timeout, item_timeout)
+
+    total: Annotated[int | None, _check_total]
+    max_failures: Annotated[float | None, check_max_failures]
+    timeout: Annotated[float | None, check_timeout]
+    item_timeout: Annotated[float | None, check_timeout]
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:
-    """Copies of the stages of a pipeline, which nobody can change any more.
+    """Copies of the stages of a pipeline: later changes to their lists and dicts do not reach it.
 
     Raises:
         PipelineError: There are none.
         StageValidationError: An option of one is not allowed, or two have the same name.
-        TypeError: They are no list of stages.
+        TypeError: They are not a list of stages.
     """
     if not isinstance(stages, Sequence) or isinstance(stages, str):
         raise refusal(TypeError, "stages", stages, "must be a list of Stage objects")

@@ -12,9 +12,11 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
+    Mapping,
     Sequence,
 )
 from contextlib import nullcontext
+from copy import copy
 from functools import partial
 from itertools import count
 from types import TracebackType
@@ -37,11 +39,12 @@ from antflow._core.failures import FailureBook
 from antflow._core.items import Items, check_items, expected_count
 from antflow._core.ledger import Ledger
 from antflow._core.limit import Limit, LimitStatistics
-from antflow._core.options import named_options
+from antflow._core.misspellings import explained
 from antflow._core.ports import AnyDashboard, Store
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.retry import Retry, backoff
 from antflow._core.run_facts import RunFacts
+from antflow._core.shared_options import check_options, shares
 from antflow._core.snapshot import (
     DashboardSnapshot,
     ErrorSummary,
@@ -53,6 +56,7 @@ from antflow._core.stage import (
     DEFAULT_CAPACITY_PER_WORKER,
     Stage,
     capacity,
+    changed,
     lowest_concurrency,
     retry_policy,
 )
@@ -63,7 +67,7 @@ from antflow._engine.intake import Duplicates
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.result_stream import Outcomes, ResultStream
 from antflow._engine.run import Run, take_snapshot
-from antflow._engine.run_handle import RunHandle, attach_results
+from antflow._engine.run_handle import RunHandle, attach_results, stage_index
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._engine.waiting import outlast
 from antflow._monitor.callbacks import CallbackGuard
@@ -77,7 +81,6 @@ from antflow._pipeline_options import (
     RunOptions,
     checked_stages,
     choose_display,
-    run_options,
 )
 from antflow.telemetry import follow_run
 
@@ -94,6 +97,7 @@ __all__ = [
     "ResultStream",
     "Retry",
     "RunHandle",
+    "RunOptions",
     "Stage",
     "backoff",
 ]
@@ -110,6 +114,10 @@ def __getattr__(name: str) -> Any:
 SHORTEST_INTERVAL = 0.01
 SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
+
+
+class _Identity:
+    """Tells whose run it is. Pipelines that differ only in their workers have one together."""
 
 
 class Pipeline(Generic[Taken, Out]):
@@ -185,8 +193,8 @@ class Pipeline(Generic[Taken, Out]):
         **options: Unpack[OtherOptions],
     ) -> None: ...
 
-    @named_options  # type: ignore[misc]  # a Sequence that is no list has no append
-    def __init__(  # pyright: ignore[reportInconsistentOverload]
+    @explained  # type: ignore[misc]  # a Sequence that is no list has no append
+    def __init__(
         self,
         stages: Sequence[Stage],
         collect_results: bool = True,
@@ -220,6 +228,7 @@ class Pipeline(Generic[Taken, Out]):
         self._forget_runs()
 
     def _forget_runs(self) -> None:
+        self._identity = _Identity()
         self._next_id = count().__next__
         self._guard = CallbackGuard()
         self._started: RunHandle[Any] | None = None
@@ -228,7 +237,7 @@ class Pipeline(Generic[Taken, Out]):
     # A copy has the description. The runs and their results belong to the original.
 
     def __getstate__(self) -> dict[str, Any]:
-        runs = ("_next_id", "_guard", "_started", "_latest")
+        runs = ("_identity", "_next_id", "_guard", "_started", "_latest")
         state = {name: value for name, value in vars(self).items() if name not in runs}
         return state | {"_stages": list(self._stages)}
 
@@ -289,7 +298,7 @@ class Pipeline(Generic[Taken, Out]):
     ) -> RunResults[Any]: ...
 
     @staticmethod
-    @named_options
+    @explained
     async def quick(
         items: Items,
         tasks: Callable[..., Any] | Sequence[Callable[..., Any]],
@@ -326,9 +335,41 @@ class Pipeline(Generic[Taken, Out]):
         builder = one_stage_each(tasks, workers=workers, retries=retries, attempts=attempts)
         return await builder.run(items, progress, dashboard)
 
+    def with_workers(self, workers: Mapping[str, int] | None = None, /, **more: int) -> Self:
+        """Make a pipeline like this one, with other numbers of workers.
+
+        ```python
+        wider = pipeline.with_workers(Fetch=50)
+        wider = pipeline.with_workers({"Fetch pages": 50})
+        ```
+
+        Inside its runs, what a task or a callback asks of this pipeline is about that run: ``feed``
+        feeds it, for example. `RunHandle.set_workers` changes the workers of a run under way.
+
+        Args:
+            workers: Stage name → number of workers.
+            **more: The same, by keyword.
+
+        Raises:
+            ValueError: There is no such stage.
+            StageValidationError: A number is not allowed.
+            TypeError: ``workers`` is not a dict.
+        """
+        if workers is not None and not isinstance(workers, Mapping):
+            raise refusal(TypeError, "workers", workers, "must be a dict: stage name → workers")
+        names = [stage.name for stage in self._stages]
+        stages = list(self._stages)
+        for name, wanted in {**(workers or {}), **more}.items():
+            index = stage_index("stage", name, names)
+            stages[index] = changed(stages[index], workers=wanted)
+        other = copy(self)
+        other._identity = self._identity
+        other._stages = checked_stages(stages)
+        return other
+
     # Running
 
-    @named_options
+    @shares(RunOptions)
     async def run(
         self,
         items: of.ItemsOf[Taken],
@@ -337,12 +378,9 @@ class Pipeline(Generic[Taken, Out]):
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         *,
-        total: int | None = None,
-        max_failures: float | None = None,
-        timeout: float | None = None,
-        item_timeout: float | None = None,
         retry_failed: Iterable[PipelineResult[Any]] = (),
         graceful_signals: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[Out]:
         """Run all items through all stages.
 
@@ -356,21 +394,13 @@ class Pipeline(Generic[Taken, Out]):
             custom_dashboard: An object of your own, see `DashboardProtocol`.
             dashboard_update_interval: Seconds between updates, 0.01 or more; 0.1 to 1.0 is
                 sensible.
-            total: How many items there will be, for displays and snapshots. Without it they call
-                ``len(items)``; if that raises, the number is unknown.
-            max_failures: Stop taking items in when so many have failed (int, 1 or more), or such a
-                share of those settled (float, above 0 and up to 1, from 20 settled items on).
-            timeout: Seconds for the whole run, all time included; then it is cancelled,
-                with `TimeoutError`.
-            item_timeout: Seconds for each item from its intake to its end; an item that is late
-                fails with `TimeoutError` when a worker has it, or would begin with it. Time in
-                which a source blocks the event loop does not count.
             retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
                 items go on at the stage they ended in, before ``items``, and with the value that
                 entered it.
             graceful_signals: The first SIGINT or SIGTERM stops the intake and gives what is in
-                flight so many seconds, then `run` returns, and ``results.stopped_by`` says why. A
+                flight this many seconds, then `run` returns, and ``results.stopped_by`` says why. A
                 second one, or the end of that time, cancels. For the main thread.
+            **options: Those that `stream` and `open` have too; see `RunOptions`.
 
         Returns:
             The successful results in input order, and everything else as attributes.
@@ -407,16 +437,15 @@ class Pipeline(Generic[Taken, Out]):
         if graceful_signals is not None:
             check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
-        options = run_options(total, max_failures, timeout, item_timeout)
-        options.total, options.length = expected_count(items, total, len(again))
-        collected: list[PipelineResult[Any]] = []
-        handle = self._open(collected.append if self._collects else _forget, collected, options)
+        check_options(Pipeline.run, RunOptions, options)
+        options["total"], length = expected_count(items, options.get("total"), len(again))
+        handle = self._open_collecting(options, length)
         handle._run.begin_with(again)
         with nullcontext() if graceful_signals is None else graceful(handle._run, graceful_signals):
             await self._drive(handle, items, display, dashboard_update_interval)
         return handle.results
 
-    @named_options
+    @shares(RunOptions)
     def stream(
         self,
         items: of.ItemsOf[Taken],
@@ -424,14 +453,11 @@ class Pipeline(Generic[Taken, Out]):
         buffer_size: int | None = None,
         *,
         ordered: bool = False,
-        total: int | None = None,
-        max_failures: float | None = None,
-        timeout: float | None = None,
-        item_timeout: float | None = None,
         dashboard: DashboardName | AnyDashboard | None = None,
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         graceful_signals: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> ResultStream[Out]:
         """Yield each result as soon as it is there, failed items included (with ``.error``).
 
@@ -457,15 +483,12 @@ class Pipeline(Generic[Taken, Out]):
             ordered: Yield in the order of the input. A result waits for all those before it, its
                 worker does not; so that not too many wait, at most 1000 (or ``buffer_size``) more
                 items than the stages hold are taken in beyond the first unfinished one.
-            total: As in `run`.
-            max_failures: As in `run`; `TooManyFailures` comes out after the last result.
-            timeout: As in `run`.
-            item_timeout: As in `run`.
             dashboard: As in `run`.
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
             graceful_signals: As in `run`; the loop ends after the last result, and
                 ``pipeline.results.stopped_by`` says why. Handled while the loop is under way.
+            **options: Those that `run` and `open` have too; see `RunOptions`.
 
         Raises:
             ValueError: At the call: an option is not allowed, or two kinds of display were asked
@@ -489,30 +512,30 @@ class Pipeline(Generic[Taken, Out]):
             check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
         check_flag(TypeError, "ordered", ordered)
-        options = run_options(total, max_failures, timeout, item_timeout)
-        options.total, options.length = expected_count(items, total)
-        options.keeps = False
+        check_options(Pipeline.stream, RunOptions, options)
+        options["total"], length = expected_count(items, options.get("total"))
         if buffer_size is not None:
             check_count(ValueError, "buffer_size", buffer_size, 0, "must be a whole number >= 0")
+        window = None
         if ordered:
             results_waiting = RESULTS_IN_ORDER if buffer_size is None else buffer_size
-            options.window = self._held_at_most() + results_waiting
+            window = self._held_at_most() + results_waiting
         if buffer_size is None:
             buffer_size = self._stages[-1].workers * DEFAULT_CAPACITY_PER_WORKER
 
         def drive(handle: RunHandle[Any]) -> Coroutine[Any, Any, None]:
             return self._drive(handle, items, display, dashboard_update_interval)
 
-        open_run = partial(self._open, options=options)
+        open_run = partial(
+            self._open, options=options, length=length, keeps_results=False, window=window
+        )
         return ResultStream(Outcomes(open_run, drive, buffer_size, graceful_signals))
 
     async def start(self) -> None:
         """Begin a run that is fed by hand. Does nothing if one is under way."""
         if self._started is None or not self._started._run.is_under_way:
-            collected: list[PipelineResult[Any]] = []
-            self._started = self._open(collected.append if self._collects else _forget, collected)
+            self._started = self._open_collecting({})
 
-    @named_options
     async def feed(
         self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
     ) -> None:
@@ -540,7 +563,6 @@ class Pipeline(Generic[Taken, Out]):
         assert handle is not None
         await handle.feed(items, target_stage, priority)
 
-    @named_options
     async def feed_async(
         self,
         items: AsyncIterable[Any],
@@ -574,16 +596,9 @@ class Pipeline(Generic[Taken, Out]):
         if handle is not None:
             await handle.shutdown()
 
-    @named_options
+    @shares(RunOptions)
     @around
-    async def open(
-        self,
-        *,
-        total: int | None = None,
-        max_failures: float | None = None,
-        timeout: float | None = None,
-        item_timeout: float | None = None,
-    ) -> AsyncGenerator[RunHandle[Out], None]:
+    async def open(self, **options: Unpack[RunOptions]) -> AsyncGenerator[RunHandle[Out], None]:
         """Open a run and hand it out; on exit it is joined, or cancelled if the body raised.
 
         A run that is paused then goes on.
@@ -595,10 +610,7 @@ class Pipeline(Generic[Taken, Out]):
         ```
 
         Args:
-            total: How many items there will be, if known.
-            max_failures: As in `run`.
-            timeout: As in `run`.
-            item_timeout: As in `run`.
+            **options: Those that `run` and `stream` have too; see `RunOptions`.
 
         Raises:
             PipelineError: On entering: from inside a run of this pipeline, or one of its limits is
@@ -610,9 +622,8 @@ class Pipeline(Generic[Taken, Out]):
         Cancellation:
             In the body or while it is joined: the run is cancelled, and over when this is left.
         """
-        options = run_options(total, max_failures, timeout, item_timeout)
-        collected: list[PipelineResult[Any]] = []
-        handle = self._open(collected.append if self._collects else _forget, collected, options)
+        check_options(Pipeline.open, RunOptions, options)
+        handle = self._open_collecting(options)
         with interrupts_apart():
             try:
                 yield handle
@@ -684,13 +695,22 @@ class Pipeline(Generic[Taken, Out]):
 
     # Inside
 
+    def _open_collecting(
+        self, options: RunOptions, length: Callable[[], int] | None = None
+    ) -> RunHandle[Any]:
+        collected: list[PipelineResult[Any]] = []
+        deliver = collected.append if self._collects else _forget
+        return self._open(deliver, collected, options, length, self._collects)
+
     def _open(
         self,
         deliver: Deliver,
         collected: list[PipelineResult[Any]],
-        options: RunOptions | None = None,
-    ) -> RunHandle:
-        options = RunOptions() if options is None else options
+        options: RunOptions,
+        length: Callable[[], int] | None,
+        keeps_results: bool,
+        window: int | None = None,
+    ) -> RunHandle[Any]:
         here = self._handle_here()
         if here is not None and here._run.is_under_way:
             raise PipelineError(
@@ -706,16 +726,13 @@ class Pipeline(Generic[Taken, Out]):
             next_id=self._next_id,
             store=self._store,
             observer=fan_out([each for each in observers if each is not None]),
-            max_failures=options.max_failures,
-            total=options.total,
-            length=options.length,
-            keeps_results=self._collects if options.keeps is None else options.keeps,
+            length=length,
+            keeps_results=keeps_results,
             duplicates=self._duplicates,
-            timeout=options.timeout,
-            item_timeout=options.item_timeout,
-            reorder=None if options.window is None else Reorder(deliver, options.window),
-            owner=self,
+            reorder=None if window is None else Reorder(deliver, window),
+            owner=self._identity,
             blocked_loop_after=self._blocked_loop_after,
+            **options,
         )
         self._latest = handle = RunHandle(run, collected)
         run.handle = ref(handle)
@@ -782,7 +799,7 @@ class Pipeline(Generic[Taken, Out]):
         """The run of this pipeline that the calling code is part of."""
         if (run := current_run.get()) is not None:
             for each in (run, *run.outer_runs()):
-                if each.belongs_to(self):
+                if each.belongs_to(self._identity):
                     handle: RunHandle | None = None if each.handle is None else each.handle()
                     return RunHandle(each, []) if handle is None else handle
         return None

@@ -26,7 +26,6 @@ from typing import Any, TypeVar, overload
 
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
-from antflow._core.options import named_options
 from antflow._engine.attempt import group_failure
 from antflow._engine.calls import is_async
 from antflow._engine.contexts import around
@@ -150,7 +149,6 @@ class AsyncExecutor:
         (42, [0, 2, 4, 6, 8])
     """
 
-    @named_options
     def __init__(self, max_workers: int = 5) -> None:
         check_count(ValueError, "max_workers", max_workers, 1, "must be a whole number >= 1")
         self._max_workers = max_workers
@@ -257,7 +255,6 @@ class AsyncExecutor:
         retry_delay: float = 0.1,
     ) -> list[R]: ...
 
-    @named_options
     async def map(
         self,
         fn: Callable[..., Any],
@@ -335,7 +332,6 @@ class AsyncExecutor:
         retry_delay: float = 0.1,
     ) -> Iteration[R]: ...
 
-    @named_options
     def map_iter(
         self,
         fn: Callable[..., Any],
@@ -373,7 +369,6 @@ class AsyncExecutor:
         most = LOOK_AHEAD * self._max_workers
         return Iteration(_Ahead(begin, calls, most, seconds_of(timeout)))
 
-    @named_options
     def as_completed(
         self, futures: Iterable[AsyncFuture[R]], timeout: float | None = None
     ) -> Iteration[AsyncFuture[R]]:
@@ -389,7 +384,6 @@ class AsyncExecutor:
         """
         return as_completed(futures, timeout)
 
-    @named_options
     async def wait(
         self,
         futures: Iterable[AsyncFuture[R]],
@@ -414,7 +408,6 @@ class AsyncExecutor:
         """
         return await wait(futures, timeout, return_when)
 
-    @named_options
     async def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
         """Accept no more calls. May be called twice.
 

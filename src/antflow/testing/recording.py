@@ -9,7 +9,6 @@ from typing import Any
 from antflow._core.checks import check_flag
 from antflow._core.envelope import Envelope
 from antflow._core.events import StatusEvent, TaskEvent
-from antflow._core.options import named_options
 from antflow._core.transition import Transition
 from antflow._core.waits import Wait
 from antflow._monitor.tracker import StatusTracker
@@ -27,7 +26,6 @@ class RecordedEvents(StatusTracker):
         note = self.events.append
         super().__init__(note, note, note, note, note)
 
-    @named_options
     def of(self, item_id: Any) -> list[str]:
         """One item's events in short: ``["queued @ Fetch", "start fetch 1", …]``.
 
@@ -59,7 +57,6 @@ class MemoryStore:
         values: ``(sequence id, stage index)`` → what the stage made of the item.
     """
 
-    @named_options
     def __init__(self, *, slow: bool = False) -> None:
         check_flag(TypeError, "slow", slow)
         self.slow = slow
