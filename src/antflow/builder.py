@@ -175,18 +175,7 @@ class PipelineBuilder(Generic[Taken, Out]):
     def add(
         self,
         name: str,
-        task: of.AsyncBatchTask[Out, B],
-        /,
-        *,
-        batch: int,
-        **options: Unpack[AddOptions],
-    ) -> PipelineBuilder[Taken, B]: ...
-
-    @overload
-    def add(
-        self,
-        name: str,
-        task: of.PlainBatchTask[Out, B],
+        task: of.BatchTask[Out, B],
         /,
         *,
         batch: int,
@@ -410,18 +399,7 @@ if TYPE_CHECKING:
         def add(
             self,
             name: str,
-            task: of.AsyncBatchTask[A, B],
-            /,
-            *,
-            batch: int,
-            **options: Unpack[AddOptions],
-        ) -> PipelineBuilder[A, B]: ...
-
-        @overload
-        def add(
-            self,
-            name: str,
-            task: of.PlainBatchTask[A, B],
+            task: of.BatchTask[A, B],
             /,
             *,
             batch: int,

@@ -171,17 +171,9 @@ class Pipeline(Generic[Taken, Out]):
 
     @overload
     def __init__(
-        self: Pipeline[A, B], stages: SameStages[A, B], **options: Unpack[PipelineOptions]
-    ) -> None: ...
-
-    @overload
-    def __init__(
-        self: Pipeline[A, B], stages: tuple[Stage[A, B]], **options: Unpack[PipelineOptions]
-    ) -> None: ...
-
-    @overload
-    def __init__(
-        self: Pipeline[A, B], stages: FirstToLast[A, B], **options: Unpack[PipelineOptions]
+        self: Pipeline[A, B],
+        stages: SameStages[A, B] | tuple[Stage[A, B]] | FirstToLast[A, B],
+        **options: Unpack[PipelineOptions],
     ) -> None: ...
 
     @overload

@@ -265,16 +265,7 @@ class Stage(Generic[In, Out]):
             self: Stage[Any, Any],
             name: str,
             workers: int,
-            tasks: of.UnknownTasks,
-            **options: Unpack[StageOptions],
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Stage[Any, Any],
-            name: str,
-            workers: int,
-            tasks: list[of.UnknownTask],
+            tasks: of.UnknownTasks | list[of.UnknownTask],
             **options: Unpack[StageOptions],
         ) -> None: ...
 
@@ -301,7 +292,7 @@ class Stage(Generic[In, Out]):
             self: Stage[A, B],
             name: str,
             workers: int,
-            tasks: of.DroppingTasks[A, B],
+            tasks: of.DroppingTasks[A, B] | of.TasksEndingAsync[A, B],
             **options: Unpack[StageOptions],
         ) -> None: ...
 
@@ -328,25 +319,7 @@ class Stage(Generic[In, Out]):
             self: Stage[A, B],
             name: str,
             workers: int,
-            tasks: of.DroppingPlainTasks[A, B],
-            **options: Unpack[StageOptions],
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Stage[A, B],
-            name: str,
-            workers: int,
-            tasks: of.TasksEndingAsync[A, B],
-            **options: Unpack[StageOptions],
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Stage[A, B],
-            name: str,
-            workers: int,
-            tasks: of.TasksEndingPlain[A, B],
+            tasks: of.DroppingPlainTasks[A, B] | of.TasksEndingPlain[A, B],
             **options: Unpack[StageOptions],
         ) -> None: ...
 
@@ -366,18 +339,7 @@ class Stage(Generic[In, Out]):
             self: Stage[A, B],
             name: str,
             workers: int,
-            tasks: list[of.AsyncBatchTask[A, B]],
-            *,
-            batch: int,
-            **options: Unpack[StageOptions],
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Stage[A, B],
-            name: str,
-            workers: int,
-            tasks: list[of.PlainBatchTask[A, B]],
+            tasks: list[of.BatchTask[A, B]],
             *,
             batch: int,
             **options: Unpack[StageOptions],

@@ -74,8 +74,7 @@ PlainTaskWith = Callable[Concatenate[A, ...], B | Dropped]
 Values = Iterable[B | Dropped] | AsyncIterable[B | Dropped]
 ExpandingTask = Callable[[A], Values[B] | Awaitable[Values[B]]]
 Answers = Sequence[B | Dropped | Exception]
-AsyncBatchTask = Callable[[list[A]], Awaitable[Answers[B]]]
-PlainBatchTask = Callable[[list[A]], Answers[B]]
+BatchTask = Callable[[list[A]], Answers[B] | Awaitable[Answers[B]]]
 Resources = Mapping[str, Callable[..., Any]]
 
 # First and last of a tuple. What is between them is not looked at.
