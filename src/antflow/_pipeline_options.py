@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, TypedDict, get_args
 from unicodedata import normalize
 
 from antflow._core.checks import (
-    Refuse,
     check_choice,
     check_count,
     check_flag,
     check_max_failures,
     check_timeout,
+    or_none,
     refusal,
 )
 from antflow._core.errors import PipelineError, StageValidationError
@@ -46,9 +47,9 @@ class PipelineOptions(OtherOptions, total=False):
     status_tracker: StatusTracker | None
 
 
-def _check_total(refuse: Refuse, name: str, value: object) -> None:
-    if value is not None:
-        check_count(refuse, name, value, 0, "must be a whole number >= 0, or None")
+_check_total = or_none(
+    partial(check_count, minimum=0, allowed="must be a whole number >= 0, or None")
+)
 
 
 class RunOptions(TypedDict, total=False):
