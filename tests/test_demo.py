@@ -9,6 +9,7 @@ import re
 import signal
 import sqlite3
 import sysconfig
+import threading
 import time
 from collections import Counter
 from functools import partial
@@ -338,4 +339,38 @@ def test_interrupted_run_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.M
     assert len(stored_definitions(tmp_path)) > 0
     assert rows_of(outcome.summary)["definitions"].startswith(
         f"{len(stored_definitions(tmp_path))} "
+    )
+
+
+def test_interrupted_while_a_thread_waits_to_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Definitions that come when the run is over are counted or refused, but not kept uncounted."""
+    store = Database.store
+    close = Database.close
+    has_begun, is_closing, has_stored = (threading.Event() for _ in range(3))
+
+    def interrupt(self: Database, definitions: list[demo.Definition]) -> int:
+        if has_begun.is_set():
+            return store(self, definitions)
+        has_begun.set()
+        signal.raise_signal(signal.SIGINT)
+        is_closing.wait(60)
+        try:
+            return store(self, [demo.Definition("late.py", "class", "Late", 1)])
+        finally:
+            has_stored.set()
+
+    def close_late(self: Database) -> None:
+        is_closing.set()
+        has_stored.wait(60)
+        close(self)
+
+    monkeypatch.setattr(Database, "store", interrupt)
+    monkeypatch.setattr(Database, "close", close_late)
+    outcome = run_demo(tmp_path, limit=20)
+    assert outcome.is_interrupted
+    assert ("late.py", "class", "Late", 1) in stored_definitions(tmp_path)
+    assert (
+        rows_of(outcome.summary)["definitions"] == f"{len(stored_definitions(tmp_path))} (class 1)"
     )

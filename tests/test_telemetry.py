@@ -663,14 +663,15 @@ def test_configure_when_an_option_is_wrong(
 class RaisesLater(SpanProcessor):
     """Raises in one of its methods, from the fourth call on."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, error: BaseException | None = None) -> None:
         self.calls = 0
+        self.error = OSError("disk full") if error is None else error
         setattr(self, method, self.fail)
 
     def fail(self, *_: object, **__: object) -> None:
         self.calls += 1
         if self.calls > 3:
-            raise OSError("disk full")
+            raise self.error
 
 
 class RaisingExporter(SpanExporter):
@@ -678,12 +679,20 @@ class RaisingExporter(SpanExporter):
         raise OSError("disk full")
 
 
+ERRORS = {
+    "an error": OSError("disk full"),
+    "CancelledError": asyncio.CancelledError(),
+    "a group": BaseExceptionGroup("", [asyncio.CancelledError()]),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 @pytest.mark.parametrize("method", ["on_start", "on_end"])
 def test_processor_when_it_raises(
-    told: Told, method: str, caplog: pytest.LogCaptureFixture
+    told: Told, method: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It changes no outcome, is logged once, and ends the telling of that run only."""
-    processor = RaisesLater(method)
+    processor = RaisesLater(method, error)
     told.tracers.add_span_processor(processor)
     stages = [Stage("A", 2, [fetch, refuse], task_wait_seconds=0), Stage("B", 1, [fetch])]
     results = run(stages, range(20))
@@ -715,12 +724,13 @@ def test_exporter_when_it_raises(told: Told) -> None:
     assert len(told.spans()) == 3
 
 
-def test_provider_when_it_raises(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_provider_when_it_raises(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     """A provider that gives no tracer is logged, and the run is not told of."""
 
     class Broken:
         def get_tracer(self, *_: object) -> None:
-            raise OSError("no network")
+            raise error
 
     configure_telemetry(tracer_provider=Broken())  # type: ignore[arg-type]
     assert run([Stage("A", 1, [fetch])], [0]).values() == [0]
@@ -796,12 +806,13 @@ def test_task_span_when_the_call_raises(told: Told) -> None:
     assert told.one("antflow.executor.task").status.description == "LookupError: no such page"
 
 
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 @pytest.mark.parametrize("method", ["on_start", "on_end"])
 def test_task_span_when_the_processor_raises(
-    told: Told, method: str, caplog: pytest.LogCaptureFixture
+    told: Told, method: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It changes no outcome, is logged once, and no more calls are told."""
-    told.tracers.add_span_processor(RaisesLater(method))
+    told.tracers.add_span_processor(RaisesLater(method, error))
     for _ in range(9):
         with pytest.raises(LookupError), task_span(0, 1):
             raise LookupError

@@ -13,10 +13,12 @@ from antflow._core.checks import (
     check_flag,
     check_max_failures,
     check_timeout,
+    examine,
     or_none,
     refusal,
 )
 from antflow._core.errors import PipelineError, StageValidationError
+from antflow._core.foreign import attribute, is_a
 from antflow._core.ports import Store
 from antflow._core.stage import Stage, frozen_copy
 from antflow._core.stage_checks import is_generator
@@ -84,14 +86,15 @@ def checked_stages(stages: object) -> tuple[Stage, ...]:
         StageValidationError: An option of one is not allowed, or two have the same name.
         TypeError: They are not a list of stages.
     """
-    if not isinstance(stages, Sequence) or isinstance(stages, str):
+    given = examine(TypeError, "stages", _listed, stages)
+    if given is None:
         raise refusal(TypeError, "stages", stages, "must be a list of Stage objects")
-    if not stages:
+    if not given:
         raise refusal(PipelineError, "stages", stages, "a pipeline must have at least one stage")
     copies: list[Stage] = []
     seen: dict[str, int] = {}
-    for index, stage in enumerate(stages):
-        if not isinstance(stage, Stage):
+    for index, stage in enumerate(given):
+        if not examine(TypeError, f"stages[{index}]", isinstance, stage, Stage):
             raise refusal(TypeError, f"stages[{index}]", stage, "must be a Stage")
         stage.validate()
         name = normalize("NFC", stage.name)
@@ -106,6 +109,10 @@ def checked_stages(stages: object) -> tuple[Stage, ...]:
         _check_processes(stage)
         copies.append(frozen_copy(stage))
     return tuple(copies)
+
+
+def _listed(stages: object) -> list[Any] | None:
+    return list(stages) if isinstance(stages, Sequence) and not isinstance(stages, str) else None
 
 
 def _check_processes(stage: Stage) -> None:
@@ -147,7 +154,7 @@ def choose_display(progress: object, dashboard: Any, custom: Any) -> Any:
     if len(asked) > 1:
         raise ValueError(f"Cannot use both {' and '.join(asked)}: choose one")
     if custom is not None:
-        if isinstance(custom, type) or not _is_display(custom):
+        if is_a(custom, type) or not _is_display(custom):
             raise refusal(
                 TypeError,
                 "custom_dashboard",
@@ -159,7 +166,7 @@ def choose_display(progress: object, dashboard: Any, custom: Any) -> Any:
         return _create("progress")
     if dashboard is None:
         return None
-    if not isinstance(dashboard, (str, type)) and _is_display(dashboard):
+    if not is_a(dashboard, (str, type)) and _is_display(dashboard):
         return dashboard
     check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, ", or a display object")
     return _create(str(dashboard))
@@ -173,4 +180,4 @@ def _create(name: str) -> Any:
 
 
 def _is_display(display: Any) -> bool:
-    return any(callable(getattr(display, method, None)) for method in DISPLAY_METHODS)
+    return any(callable(attribute(display, method)) for method in DISPLAY_METHODS)

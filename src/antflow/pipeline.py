@@ -32,10 +32,18 @@ from typing import (
 from weakref import ref
 
 from antflow._core import readings
-from antflow._core.checks import check_choice, check_count, check_flag, check_seconds, refusal
+from antflow._core.checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_seconds,
+    examine,
+    refusal,
+)
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.errors import PipelineError
 from antflow._core.failures import FailureBook
+from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Items, check_items, expected_count
 from antflow._core.ledger import Ledger
 from antflow._core.limit import Limit, LimitStatistics
@@ -201,13 +209,16 @@ class Pipeline(Generic[Taken, Out]):
         check_choice(ValueError, "duplicates", duplicates, get_args(Duplicates))
         self._duplicates: Duplicates = duplicates
         check_flag(TypeError, "collect_results", collect_results)
-        if status_tracker is not None and not isinstance(status_tracker, StatusTracker):
+        given = status_tracker
+        if given is not None and not examine(
+            TypeError, "status_tracker", isinstance, given, StatusTracker
+        ):
             raise refusal(TypeError, "status_tracker", status_tracker, "must be a StatusTracker")
-        if not isinstance(name, str):
+        if not is_a(name, str):
             raise refusal(TypeError, "name", name, "must be a string")
         if store is not None:
             for method in ("admit", "record"):
-                if not callable(getattr(store, method, None)):
+                if not callable(attribute(store, method)):
                     allowed = "must be an object with the methods admit and record"
                     raise refusal(TypeError, "store", store, allowed)
         if blocked_loop_after is not None:
@@ -479,7 +490,8 @@ class Pipeline(Generic[Taken, Out]):
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
             graceful_signals: As in `run`; the loop ends after the last result, and
-                ``pipeline.results.stopped_by`` says why. Handled while the loop is under way.
+                ``pipeline.results.stopped_by`` says why. Handled while the loop is under way: a
+                second signal comes out after the last result, even if the run was over.
             **options: Those that `run` and `open` have too; see `RunOptions`.
 
         Raises:
@@ -570,7 +582,7 @@ class Pipeline(Generic[Taken, Out]):
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
 
         Raises:
-            Exception: What made the run end, if not the end of its input.
+            Exception: What made the run end, if not the end of its input; called again, a copy.
 
         Cancellation:
             Cancels the run, and waits until it is over.
@@ -609,7 +621,8 @@ class Pipeline(Generic[Taken, Out]):
                 in use by another event loop.
             ValueError: On entering: an option is not allowed.
             Exception: On leaving: what made the run end, if not the end of its input, with the
-                results as ``error.results``; else what the body raised.
+                results as ``error.results``; else, or if `join` raised that before, what the body
+                raised.
 
         Cancellation:
             In the body or while it is joined: the run is cancelled, and over when this is left.
@@ -620,11 +633,12 @@ class Pipeline(Generic[Taken, Out]):
             try:
                 yield handle
             except BaseException:
-                handle.cancel()
+                if not handle._run.is_left_behind:
+                    handle.cancel()
+                    if not handle._run.has_told_error:  # else the body has it
+                        await _join(handle)
                 raise
-            finally:
-                handle.resume()
-                await handle.join()
+            await _join(handle)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -753,15 +767,18 @@ class Pipeline(Generic[Taken, Out]):
                 run.pull_from(items)
             await run.wait()
         except BaseException as error:
+            if run.is_left_behind:
+                raise
             run.cancel()
             await run.wait_until_over()
             attach_results(error, handle.results)
             run.forget_error()
             raise
         finally:
-            if poller is not None and polling is not None:
+            if poller is not None and polling is not None and not run.is_left_behind:
                 poller.end(at_once=run.is_cancelling)
-                await outlast(polling, polling.cancel)
+                await outlast(polling, partial(run.call_off, polling))
+        run.raise_late_error()
 
     def _checked_results(self, results: object) -> list[PipelineResult[Any]]:
         if not isinstance(results, Iterable):
@@ -840,6 +857,12 @@ class Pipeline(Generic[Taken, Out]):
 def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
     """Whether code that belongs to the run ``here`` may see another run: one begun from there."""
     return here is None or run._run.is_within(here._run)
+
+
+async def _join(handle: RunHandle[Any]) -> None:
+    """Join a run that may be paused."""
+    handle.resume()
+    await handle.join()
 
 
 def _forget(_: PipelineResult[Any]) -> None:

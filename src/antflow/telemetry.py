@@ -20,7 +20,6 @@ then a run pays two look-ups. `follow_run` is where that is decided.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, cast, get_args
 
+from antflow._core.cancellation import is_failure
 from antflow._core.checks import check_flag, refusal
 from antflow._core.envelope import Envelope
 from antflow._core.events import TaskEventType
@@ -157,7 +157,7 @@ def follow_run(pipeline_name: str) -> Observer | None:
         return None
     try:
         tracer, meters = _tracer(settings), _meters(settings)
-    except Exception as error:
+    except BaseException as error:  # why: see `_complain`
         _complain("OpenTelemetry cannot be used", error)
         return None
     if tracer is None and meters is None:
@@ -181,7 +181,7 @@ def task_span(worker_id: int | str, task_id: int | str) -> AbstractContextManage
     try:
         tracer = _tracer(settings)
         return nullcontext() if tracer is None else _ExecutorSpan(tracer, attributes)
-    except Exception as error:
+    except BaseException as error:  # why: see `_complain`
         _stop_telling_of_executors(error)
         return nullcontext()
 
@@ -233,6 +233,13 @@ def _meters_of(provider: Any) -> _Meters:
 
 
 def _complain(what: str, error: BaseException) -> None:
+    """Log what a call of OpenTelemetry raised, a ``CancelledError`` and groups included.
+
+    Raises:
+        BaseException: What ends the program.
+    """
+    if not is_failure(error):
+        raise error
     warn("telemetry: %s; nothing more is told", what, error=error)
 
 
@@ -431,7 +438,7 @@ class _ExecutorSpan:
                 self._tracer, "antflow.executor.task", self._around, self._attributes
             )
             context.attach(self._scope.context)
-        except Exception as error:
+        except BaseException as error:  # why: see `_complain`
             _stop_telling_of_executors(error)
 
     def __exit__(
@@ -445,7 +452,7 @@ class _ExecutorSpan:
         try:
             _leave(self._scope.context, self._around)
             self._scope.end(error)
-        except Exception as fault:
+        except BaseException as fault:  # why: see `_complain`
             _stop_telling_of_executors(fault)
 
 
@@ -499,7 +506,7 @@ def _harmless(method: Callable[Concatenate[F, P], None]) -> Callable[Concatenate
             return
         try:
             method(self, *args, **kwargs)
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:  # why: see `_complain`
             self.give_up(error)
 
     update_wrapper(guarded, method)
@@ -601,8 +608,8 @@ class _Follower:
         try:
             if self._trace is not None:
                 self._trace.close(self._ledger)
-        except (Exception, asyncio.CancelledError) as error:
-            if not self.is_broken:
+        except BaseException as error:  # why: see `_complain`
+            if not (self.is_broken and is_failure(error)):
                 self.give_up(error)
         self._first_of_call.clear()
         self._rewire = _nothing

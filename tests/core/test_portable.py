@@ -149,6 +149,16 @@ def test_group_of_failures_can_be_pickled(name: str) -> None:
         assert len(again.exceptions) == len(group.exceptions)
 
 
+def test_notes_of_a_group_stay_in_a_pickle() -> None:
+    """What was added to the error of `raise_for_failures` is there again."""
+    with pytest.raises(ExceptionGroup) as raised:
+        results_with(ValueError("plain"), with_a_lock()).raise_for_failures()
+    raised.value.add_note("in the nightly run")
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert again.__notes__ == ["in the nightly run"]
+    assert [str(error) for error in again.exceptions] == ["plain", "locked"]
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_repr_of_results_whatever_errors_they_have(name: str) -> None:
     """What cannot be shown costs its own field; all else is as dataclasses have it."""

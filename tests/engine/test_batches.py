@@ -565,6 +565,31 @@ def test_items_that_are_to_be_tried_alone_do_not_begin_while_paused() -> None:
     assert [when for when, _ in made] == [0, 1, 11.5, 12.5]
 
 
+def test_rest_of_a_failed_batch_does_not_begin_while_paused() -> None:
+    """A batch that has failed for good is tried one by one: paused, the next waits."""
+    made: list[float] = []
+
+    async def task(values: Values) -> Values:
+        made.append(now())
+        await asyncio.sleep(1)
+        if len(values) > 1:
+            raise ValueError
+        return values
+
+    async def main() -> None:
+        stage = Stage("A", 1, [task], task_attempts=1, batch=3)
+        async with Pipeline([stage]).open() as run:
+            await run.feed(range(3))
+            await asyncio.sleep(1.5)
+            run.pause()
+            await asyncio.sleep(10)
+            run.resume()
+        assert run.results.values() == [0, 1, 2]
+
+    run_virtual(main)
+    assert made == [0, 1, 11.5, 12.5]
+
+
 def test_worker_that_leaves_puts_back_what_it_gathered() -> None:
     """Fewer workers while one gathers: it leaves at once, another one has its items."""
     made: list[Values] = []

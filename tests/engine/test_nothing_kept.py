@@ -1,18 +1,32 @@
-"""Idle workers keep nothing of their last item: the next one may be long in coming."""
+"""Of settled items, calls and runs, nothing is kept but what the user was promised.
+
+Idle workers keep nothing of their last item: the next one may be long in coming.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import threading
 import weakref
 from collections.abc import Coroutine, Iterator
 from contextvars import Context, copy_context
+from traceback import walk_tb
 from typing import Any
 
 import pytest
 
-from antflow import AsyncExecutor, Drop, Pipeline, Stage, in_thread, set_task_status
+from antflow import (
+    AsyncExecutor,
+    Drop,
+    Pipeline,
+    Stage,
+    TooManyFailures,
+    in_thread,
+    set_task_status,
+)
+from antflow.testing import run_virtual
 
 
 class Thing:
@@ -108,6 +122,231 @@ def test_executor_keeps_nothing_of_a_call() -> None:
             assert await _dead(seen)
 
     asyncio.run(main())
+
+
+def calls_that_fail(error: Exception, seen: list[weakref.ref[Thing]]) -> dict[str, Any]:
+    """Functions that raise the same exception each time, with a thing at hand."""
+
+    async def at_once(value: Thing) -> None:
+        page = Thing(seen)  # noqa: F841 - its frame has it
+        raise error
+
+    async def after_a_while(value: Thing) -> None:
+        page = Thing(seen)  # noqa: F841 - its frame has it
+        await asyncio.sleep(0)
+        raise error
+
+    def plain(value: Thing) -> None:
+        page = Thing(seen)  # noqa: F841 - its frame has it
+        raise error
+
+    return {"at once": at_once, "after a while": after_a_while, "plain": plain}
+
+
+def length_of(error: BaseException) -> int:
+    """How many entries its traceback has."""
+    return sum(1 for _ in walk_tb(error.__traceback__))
+
+
+FUNCTIONS = ["at once", "after a while", "plain"]
+WAYS = ["futures", "retries", "map", "map_iter"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_error_that_all_calls_raise_keeps_none_of_them(function: str, how: str) -> None:
+    """One exception, raised by each call, keeps no arguments and does not grow with the calls."""
+    error = ConnectionError("the circuit is open")
+    seen: list[weakref.ref[Thing]] = []
+    fail = calls_that_fail(error, seen)[function]
+
+    async def call(executor: AsyncExecutor, count: int) -> None:
+        answers: Any
+        if how == "map":
+            answers = (executor.map(fail, [Thing(seen)]) for _ in range(count))
+        elif how == "map_iter":
+            answers = (anext(executor.map_iter(fail, [Thing(seen)])) for _ in range(count))
+        else:
+            again: Any = {"retries": 2 if how == "retries" else 0, "retry_delay": 0}
+            answers = [executor.submit(fail, Thing(seen), **again) for _ in range(count)]
+            await executor.wait(answers)
+        for answer in answers:
+            with pytest.raises(ConnectionError):
+                await answer
+
+    async def main() -> None:
+        lengths = []
+        async with AsyncExecutor(4) as executor:
+            for count in (40, 400):
+                await call(executor, count)
+                assert await _dead(seen)
+                lengths.append(length_of(error))
+        assert max(lengths) < 40
+
+    asyncio.run(main())
+    assert len(seen) >= 880
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_error_of_a_try_before_the_last_keeps_nothing(function: str) -> None:
+    """The same is true where each call goes well in the end."""
+    error = ConnectionError("once in a while")
+    seen: list[weakref.ref[Thing]] = []
+    fail = calls_that_fail(error, seen)[function]
+    tried: set[int] = set()
+
+    async def once(number: int) -> None:
+        if number not in tried:
+            tried.add(number)
+            await fail(Thing(seen))
+
+    def once_plainly(number: int) -> None:
+        if number not in tried:
+            tried.add(number)
+            fail(Thing(seen))
+
+    async def main() -> None:
+        async with AsyncExecutor(4) as executor:
+            work: Any = once_plainly if function == "plain" else once
+            await executor.map(work, range(100), retries=1, retry_delay=0)
+            assert await _dead(seen)
+
+    asyncio.run(main())
+    assert len(seen) == 200
+    assert length_of(error) < 40
+
+
+def test_future_keeps_nothing_of_a_call_that_is_still_raising() -> None:
+    """Where another call cleans up after the same error just then, its variables are not kept."""
+    error = ConnectionError("the circuit is open")
+    seen: list[weakref.ref[Thing]] = []
+
+    async def main() -> None:
+        go_on = asyncio.Event()
+
+        async def fail(value: Thing | None) -> None:
+            try:
+                raise error
+            finally:
+                if value is not None:
+                    await go_on.wait()
+
+        async with AsyncExecutor(2) as executor:
+            futures = [executor.submit(fail, None), executor.submit(fail, Thing(seen))]
+            await executor.wait(futures, return_when="FIRST_COMPLETED")
+            go_on.set()
+            await executor.wait(futures)
+        assert await _dead(seen)
+        assert all(future.exception() is error for future in futures)
+
+    asyncio.run(main())
+
+
+def test_error_of_a_cancelled_plain_call_keeps_nothing() -> None:
+    """A plain function that fails after its call was cancelled: nothing waits for its error."""
+    error = ConnectionError("too late")
+    seen: list[weakref.ref[Thing]] = []
+    goes_on = threading.Event()
+
+    def fail(value: Thing) -> None:
+        goes_on.wait(60)
+        raise error
+
+    async def main() -> None:
+        async with AsyncExecutor(1) as executor:
+            future = executor.submit(fail, Thing(seen))
+            await asyncio.sleep(0.01)
+            future.cancel()
+            goes_on.set()
+        assert await _dead(seen)
+
+    asyncio.run(main())
+    assert error.__traceback__ is not None
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+@pytest.mark.parametrize("count", [1, 5])
+def test_map_iter_keeps_no_arguments_of_settled_calls(count: int, is_plain: bool) -> None:
+    """Neither while its reader takes a rest, nor when it is over and still there."""
+    seen: list[weakref.ref[Thing]] = []
+
+    async def work(value: Thing) -> int:
+        return 1
+
+    def work_plainly(value: Thing) -> int:
+        return 1
+
+    async def main() -> None:
+        async with AsyncExecutor(1) as executor:
+            function: Any = work_plainly if is_plain else work
+            values = executor.map_iter(function, (Thing(seen) for _ in range(count)))
+            await anext(values)
+            assert await _dead(seen)
+            assert [value async for value in values] == [1] * (count - 1)
+            assert await _dead(seen)
+        assert len(seen) == count
+
+    asyncio.run(main())
+
+
+def test_map_keeps_no_arguments_of_settled_calls() -> None:
+    """While it waits for a slow call, those of the others are gone."""
+    seen: list[weakref.ref[Thing]] = []
+
+    async def main() -> None:
+        go_on = asyncio.Event()
+
+        async def work(value: Thing | None) -> None:
+            if value is None:
+                await go_on.wait()
+
+        async with AsyncExecutor(2) as executor:
+            things = (Thing(seen) if number < 5 else None for number in range(6))
+            mapping = asyncio.create_task(executor.map(work, things))
+            while len(seen) < 5:
+                await asyncio.sleep(0)
+            assert await _dead(seen)
+            go_on.set()
+            await mapping
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["map", "map_iter", "as_completed"])
+def test_error_of_a_map_keeps_neither_arguments_nor_results(how: str) -> None:
+    """Who holds the exception that ended it holds nothing of its calls."""
+    seen: list[weakref.ref[Thing]] = []
+
+    async def work(value: Thing | None) -> Thing:
+        if value is None:
+            raise LookupError("there is none")
+        return Thing(seen)
+
+    def things() -> list[Thing | None]:
+        return [Thing(seen), Thing(seen), None, Thing(seen)]
+
+    async def call(executor: AsyncExecutor) -> None:
+        if how == "map":
+            await executor.map(work, things())
+        elif how == "map_iter":
+            async for value in executor.map_iter(work, things()):
+                del value
+        else:
+            async for future in executor.as_completed([executor.submit(work, None)]):
+                await future
+
+    async def main() -> None:
+        error = None
+        async with AsyncExecutor(1) as executor:
+            try:
+                await call(executor)
+            except LookupError as failure:
+                error = failure
+            assert await _dead(seen)
+        assert error is not None
+
+    asyncio.run(main())
+    assert seen or how == "as_completed"
 
 
 @pytest.mark.parametrize("how", ["task", "call_later"])
@@ -262,3 +501,141 @@ def test_pipeline_keeps_nothing_of_whoever_its_error_came_to(how: str, ending: s
         assert await _dead(seen)
 
     asyncio.run(main())
+
+
+HANDLES = ["open", "open and join", "start", "async with", "stream"]
+
+
+@pytest.mark.parametrize("how", HANDLES)
+def test_handle_of_a_run_that_failed_keeps_no_variables_of_its_callers(how: str) -> None:
+    """The handle, the pipeline or the stream: none keeps the frames that its error came through."""
+    seen: list[weakref.ref[Thing]] = []
+    kept: list[Any] = []
+
+    async def wait(_: Any) -> None:
+        await asyncio.sleep(3600)
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise TimeoutError(Thing(seen).__class__)
+
+    async def fail(_: int) -> None:
+        raise ValueError
+
+    async def go_through(body: Thing) -> None:
+        if how.startswith("open"):
+            async with Pipeline([Stage("A", 2, [wait])]).open(timeout=0.01) as run:
+                kept.append(run)
+                await run.feed([1])
+                if how == "open and join":
+                    await run.join()
+        elif how == "stream":
+            stream = Pipeline([Stage("A", 2, [str])]).stream(broken())
+            kept.append(stream)
+            async for _ in stream:
+                pass
+        else:
+            pipeline = Pipeline([Stage("A", 2, [fail], task_attempts=1, max_failures=1)])
+            kept.append(pipeline)
+            await pipeline.start()
+            kept.append(pipeline._started)
+            await pipeline.feed([1])
+            if how == "start":
+                await pipeline.join()
+            async with pipeline:
+                await asyncio.sleep(0.01)
+
+    async def call(body: Thing) -> None:
+        try:
+            await go_through(body)
+        except (TimeoutError, TooManyFailures):
+            return
+        raise AssertionError(f"nothing was raised for {body}")
+
+    async def main() -> None:
+        await call(Thing(seen))
+        assert seen
+        assert kept
+        assert await _dead(seen)
+
+    asyncio.run(main())
+
+
+def test_error_of_a_run_comes_out_again_as_a_copy() -> None:
+    """Each `join` raises what ended the run, of the same class and with the same text."""
+
+    async def wait(_: Any) -> None:
+        await asyncio.sleep(3600)
+
+    async def main() -> list[BaseException]:
+        errors: list[BaseException] = []
+        try:
+            async with Pipeline([Stage("A", 2, [wait])]).open(timeout=1) as run:
+                await run.feed([1])
+                for end in (run.join, run.join, run.shutdown):
+                    with pytest.raises(TimeoutError) as inside:
+                        await end()
+                    errors.append(inside.value)
+        except TimeoutError as error:
+            errors.append(error)
+        return errors
+
+    errors = run_virtual(main)
+    assert len({id(error) for error in errors}) == 4
+    assert {(type(error), str(error)) for error in errors} == {
+        (TimeoutError, "the run was not over after 1 s")
+    }
+    results: list[Any] = [getattr(error, "results", None) for error in errors]
+    assert [len(each.cancelled) for each in results] == [1] * 4
+
+
+def test_error_of_a_run_that_the_body_lets_through_is_not_replaced() -> None:
+    """What `join` raises inside of the block is what comes out of it."""
+
+    async def wait(_: Any) -> None:
+        await asyncio.sleep(3600)
+
+    errors: list[BaseException] = []
+
+    async def main() -> None:
+        async with Pipeline([Stage("A", 2, [wait])]).open(timeout=1) as run:
+            await run.feed([1])
+            try:
+                await run.join()
+            except TimeoutError as error:
+                errors.append(error)
+                raise
+
+    with pytest.raises(TimeoutError) as outside:
+        run_virtual(main)
+    assert errors == [outside.value]
+
+
+@pytest.mark.parametrize("where", ["task", "on_done"])
+def test_error_that_is_raised_each_time_keeps_neither_items_nor_calls(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One `Drop` that drops all items, and one error of all done callbacks."""
+    monkeypatch.setattr(logging.getLogger("antflow"), "disabled", True)  # pytest keeps the records
+    error = Drop("not wanted") if where == "task" else ValueError("each time")
+    seen: list[weakref.ref[Thing]] = []
+
+    def fail(value: Thing) -> None:
+        raise error
+
+    def call_back(future: Any) -> None:
+        page = Thing(seen)  # noqa: F841 - its frame has it
+        raise error
+
+    async def main() -> None:
+        if where == "task":
+            await Pipeline([Stage("A", 2, [fail])]).run(Thing(seen) for _ in range(6))
+        else:
+            async with AsyncExecutor(2) as executor:
+                for _ in range(6):
+                    executor.submit(Thing(seen), 1).add_done_callback(call_back)
+        assert await _dead(seen)
+
+    asyncio.run(main())
+    assert len(seen) >= 6
+    assert error.__traceback__ is not None

@@ -405,6 +405,36 @@ def test_a_keyboard_interrupt_while_leaving_comes_out_of_close() -> None:
     assert journal.lines == ["+a", "+b", "-b", "-a"]
 
 
+def test_what_leaves_a_request_to_cancel_is_kept_like_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A context manager that cancels its task ends no stay, and cuts off no other's leaving."""
+    journal = Journal()
+
+    @contextmanager
+    def careless() -> Iterator[str]:
+        running = asyncio.current_task()
+        assert running is not None
+        running.cancel()
+        yield "B"
+        running.cancel()
+
+    async def main() -> None:
+        things = resources_of(
+            a=partial(Thing, journal, "a"), b=careless, c=partial(Thing, journal, "c")
+        )
+        began = asyncio.get_running_loop().time()
+        assert await things.get() == {"a": "A", "b": "B", "c": "C"}
+        await asyncio.sleep(1.0)
+        assert journal.lines == ["+a", "+c"]
+        await things.close()
+        assert journal.lines == ["+a", "+c", "-c", "-a"]
+        assert asyncio.get_running_loop().time() - began == 5.0
+        assert messages(caplog) == []
+
+    run_virtual(main)
+
+
 def test_closing_that_is_cancelled_ends_leaving_first() -> None:
     """A cancelled `close` raises when everything is left, not before and not in the middle."""
     journal = Journal()

@@ -87,6 +87,63 @@ def test_pause_before_the_first_item_and_a_retry_that_falls_due() -> None:
     assert [call.start for call in calls.made] == [10, 111]
 
 
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("waits", ["held", "held by a limit", "for a rate", "for a slot"])
+def test_pause_of_items_that_wait_to_begin(waits: str, batch: int | None) -> None:
+    """An item in hand that waits for a hold or a limit does not begin before the run goes on."""
+    began: list[float] = []
+
+    async def work(value: Any) -> Any:
+        began.append(now())
+        if len(began) == 1 and waits.startswith("held"):
+            raise RetryAfter(10)
+        await asyncio.sleep(3)
+        return value
+
+    limits = {
+        "held": [],
+        "held by a limit": [Limit(5)],
+        "for a rate": [Limit(rate=batch or 1, period=10, cost=lambda _: batch or 1)],
+        "for a slot": [Limit(1)],
+    }[waits]
+
+    async def main() -> Any:
+        stage = Stage("A", 3, [work], limits=limits, batch=batch)
+        async with Pipeline([stage]).open() as run:
+            await run.feed(range(6))
+            await asyncio.sleep(1)
+            run.pause()
+            await asyncio.sleep(100)
+            assert began == [0]
+            assert [limit.statistics().in_use for limit in limits] in ([], [0])
+            run.resume()
+        return run.results.values()
+
+    assert sorted(run_virtual(main)) == list(range(6))
+    assert began[1] == 101
+
+
+@pytest.mark.parametrize("end", ["cancel", "shutdown"])
+def test_paused_run_can_be_ended_while_items_wait_to_begin(end: str) -> None:
+    """Their workers do not wait for a run to go on that ends."""
+
+    async def main() -> float:
+        calls = Calls(seconds=1)
+        async with Pipeline([Stage("A", 3, [calls], limits=[Limit(1)])]).open() as run:
+            await run.feed(range(6))
+            await asyncio.sleep(0.5)
+            run.pause()
+            await asyncio.sleep(10)
+            if end == "cancel":
+                run.cancel()
+            else:
+                await run.shutdown()
+        assert (len(calls.made), run.stats().items_cancelled) == (1, 5)
+        return now()
+
+    assert run_virtual(main) == 10.5
+
+
 def test_pause_and_resume_at_once_changes_nothing() -> None:
     """Paused and resumed while every worker is busy: as many workers as before, no more."""
     calls = Calls(seconds=1)

@@ -249,6 +249,87 @@ def test_signal_in_the_last_step_of_a_run_is_not_lost(monkeypatch: pytest.Monkey
     assert timers == []
 
 
+async def read_slowly(stream: Any, *signals: signal.Signals) -> list[Any]:
+    """Read a stream; when the run is over, and results still wait, the signals come."""
+    values = []
+    async for result in stream:
+        values.append(result.value)
+        await asyncio.sleep(10)
+        for number in signals:
+            signal.raise_signal(number)
+            await asyncio.sleep(1)
+        signals = ()
+    return values
+
+
+@pytest.mark.parametrize("display", [None, "slow"])
+def test_signal_after_the_run_lets_the_results_be_read(display: str | None) -> None:
+    """One signal while the results of a run that is over are read: they are, and it is noted."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])])
+        shown = None if display is None else SlowToFinish()
+        stream = pipeline.stream(range(5), graceful_signals=3, custom_dashboard=shown)
+        assert len(await read_slowly(stream, signal.SIGINT)) == 5
+        assert pipeline.results.stopped_by is signal.SIGINT
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_second_signal_after_the_run_comes_out_of_its_stream(number: signal.Signals) -> None:
+    """It is not swallowed: it comes out after the last result, as that of a run under way does."""
+
+    async def main() -> None:
+        stream = Pipeline([Stage("A", 1, [Calls()])]).stream(range(5), graceful_signals=3600)
+        with pytest.raises(KeyboardInterrupt if number is signal.SIGINT else SystemExit):
+            await read_slowly(stream, number, number)
+
+    run_virtual(main)
+
+
+class SlowToFinish:
+    def on_update(self, snapshot: Any) -> None:
+        pass
+
+    async def on_finish(self, results: Any, summary: Any) -> None:
+        await asyncio.sleep(4)
+
+
+def test_second_signal_while_the_display_ends_comes_out_of_the_run() -> None:
+    """A run that is over and waits for its display hears the second signal, too."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])])
+        for seconds in (1, 2):
+            asyncio.get_running_loop().call_later(seconds, signal.raise_signal, signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            await pipeline.run(range(5), graceful_signals=3600, custom_dashboard=SlowToFinish())
+
+    run_virtual(main)
+
+
+def test_time_to_drain_ends_with_the_run() -> None:
+    """A run that drained in time is not cancelled while its results are read, or shown."""
+
+    async def signals(value: int) -> int:
+        if value == 2:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0)
+        return value
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [signals])])
+        stream = pipeline.stream(count(), graceful_signals=3, custom_dashboard=SlowToFinish())
+        values = await read_slowly(stream)
+        assert values == list(range(len(values)))
+        assert pipeline.results.stopped_by is signal.SIGTERM
+        results = await pipeline.run(count(), graceful_signals=3, custom_dashboard=SlowToFinish())
+        assert results.stopped_by is signal.SIGTERM
+
+    run_virtual(main)
+
+
 def test_other_threads_are_refused_before_anything_begins() -> None:
     """Signals reach the main thread only: elsewhere the option is an error."""
     caught: list[BaseException] = []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Retry, Stage, StatusTracker
+from antflow import Pipeline, Retry, Stage, StatusTracker, in_thread
+from antflow._engine import thread_source
 from antflow.testing import Calls, VirtualLoop, run_virtual
 from tests.engine.blocking import BLOCK, Log, Run, same
 
@@ -271,6 +273,20 @@ def test_long_step_of_an_async_source_is_told_of(caplog: Log) -> None:
     [message] = long_steps(caplog)
     assert message.startswith("the source async_pages (at tests/engine/test_source_watch.py:")
     assert message.endswith("use an async call in it, or asyncio.to_thread(…)")
+
+
+def test_source_in_a_thread_is_not_blamed(caplog: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds the loop while a source in a thread is asked is something else, and no advice."""
+
+    class SlowToStart(threading.Thread):
+        def start(self) -> None:  # as where other threads hold the GIL
+            hold(HELD)
+            super().start()
+
+    monkeypatch.setattr(thread_source, "Thread", SlowToStart)
+    results = run_virtual(lambda: Pipeline([stage()]).run(in_thread([0, 1])))
+    assert results.values() == [0, 1]
+    assert long_steps(caplog) == []
 
 
 def test_steps_that_are_short_are_not_told_of(caplog: Log) -> None:

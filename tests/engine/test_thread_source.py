@@ -286,6 +286,45 @@ def test_source_that_cannot_be_made(error: BaseException, expected: Any) -> None
             run_virtual(main)
 
 
+@pytest.mark.parametrize("error", [StopIteration("x"), StopAsyncIteration("x")], ids=repr)
+@pytest.mark.parametrize("way", [by_run, by_stream, by_feed_async, by_iteration])
+def test_source_that_raises_what_ends_a_loop(way: Any, error: Exception) -> None:
+    """A StopAsyncIteration of the source is an error, and never taken for the end of the items."""
+
+    class Broken:
+        def __iter__(self) -> Iterator[int]:
+            raise error
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="raised Stop") as caught:
+            await way(Pipeline([Stage("Work", 2, [same])]), in_thread(Broken()))
+        assert caught.value.__cause__ is error
+
+    run_virtual(main)
+
+
+def test_two_who_ask_at_once_are_told_so() -> None:
+    """One `anext` at a time: the second is an error, as with any async generator."""
+
+    def items() -> Iterator[int]:
+        yield 1
+        begun.wait(LONG)
+        yield 2
+
+    async def main() -> None:
+        async with aclosing(aiter(in_thread(items))) as reading:  # type: ignore[type-var]
+            assert await anext(reading) == 1
+            first = asyncio.ensure_future(anext(reading))
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="already running"):
+                await anext(reading)
+            begun.set()
+            assert await first == 2
+
+    begun = threading.Event()
+    run_virtual(main)
+
+
 @pytest.mark.parametrize("made", [None, 5, "abc", {"a": 1}, object()], ids=repr)
 def test_function_that_makes_no_iterable(made: Any) -> None:
     """What the function returns must be a collection of items, as what is given to `run`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import sys
 import threading
@@ -135,6 +136,68 @@ def test_updates_when_a_display_has_failed(name: str, caplog: pytest.LogCaptureF
     virtual(lambda: twenty(display))
     assert display.names().count("on_update") == (1 if name == "on_update" else 0)
     assert len([record for record in caplog.records if name in record.getMessage()]) == 1
+
+
+def request_cancel(*_: Any) -> None:
+    running = asyncio.current_task()
+    assert running is not None
+    running.cancel()
+
+
+async def request_cancel_later(*_: Any) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        request_cancel()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("what", [request_cancel, request_cancel_later])
+@pytest.mark.parametrize("name", ["on_start", "on_update", "on_finish"])
+def test_display_that_leaves_requests_to_cancel(name: str, what: Callable[..., Any]) -> None:
+    """A display whose client cancelled its task and did not take that back goes on."""
+    plain, display = Display(), Display(**{name: what})
+    virtual(lambda: twenty(plain))
+    assert virtual(lambda: twenty(display)).values() == list(range(20))
+    assert display.names() == plain.names()
+
+
+def test_display_that_fails_after_it_left_a_request_to_cancel(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A CancelledError of a display's own is its failure, whatever its task was asked before."""
+
+    async def update(snapshot: DashboardSnapshot) -> None:
+        await request_cancel_later()
+        raise asyncio.CancelledError
+
+    display = Display(on_update=update)
+    assert virtual(lambda: twenty(display)).values() == list(range(20))
+    assert display.names() == ["on_start", "on_update", "on_finish"]
+    assert "the display failed in on_update" in caplog.text
+
+
+def test_feeding_display_that_leaves_a_request_to_cancel() -> None:
+    """A callback that is told of what a display feeds is not cut off by the display's request."""
+    told: list[Any] = []
+
+    async def hear(event: Any) -> None:
+        if event.status == "queued":
+            raise asyncio.CancelledError
+        told.append(event.item_id)
+
+    async def main() -> None:
+        async def update(snapshot: DashboardSnapshot) -> None:
+            if not display.snapshots[1:]:
+                await request_cancel_later()
+                await pipeline.feed(["fed"])
+
+        display = Display(on_update=update)
+        tracker = StatusTracker(on_status_change=hear)
+        pipeline = Pipeline([Stage("Work", 2, [lasting(1)])], status_tracker=tracker)
+        results = await pipeline.run(range(3), custom_dashboard=display)
+        assert sorted(map(str, results.values())) == ["0", "1", "2", "fed"]
+        assert display.names().count("on_update") > 1
+
+    virtual(main)
 
 
 def test_results_when_no_item_and_a_careless_display() -> None:

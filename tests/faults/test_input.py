@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 import pytest
@@ -263,6 +264,49 @@ def test_generator_is_closed_when_the_intake_stops() -> None:
         assert next(items, None) is None
 
     virtual(main)
+
+
+CANCELLED = [asyncio.CancelledError(), BaseExceptionGroup("", [asyncio.CancelledError()])]
+
+
+@pytest.mark.parametrize("error", CANCELLED, ids=["alone", "in a group"])
+@pytest.mark.parametrize("way", ["pulled", "fed", "async"])
+def test_clean_up_that_raises_cancelled_error(
+    error: BaseException, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A CancelledError of a source's clean-up is logged, and cancels nothing."""
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield from count()
+        finally:
+            raise error
+
+    async def async_numbers() -> AsyncIterator[int]:
+        try:
+            for number in count():
+                yield number
+        finally:
+            raise error
+
+    async def refuse_nine(value: int) -> int:
+        if value == 9:
+            raise ValueError(value)
+        return value
+
+    async def main() -> None:
+        tracker = StatusTracker(on_status_change=give_back) if way == "fed" else None
+        stage = Stage("Work", 1, [refuse_nine], task_attempts=1)
+        pipeline = Pipeline([stage], status_tracker=tracker)
+        with pytest.raises(TooManyFailures) as info:
+            await pipeline.run(async_numbers() if way == "async" else numbers(), max_failures=1)
+        results = info.value.results
+        assert results is not None
+        assert results.values()[:9] == list(range(9))
+        assert not results.cancelled
+
+    virtual(main)
+    assert "the source's clean-up failed" in caplog.text
 
 
 def test_stream_of_a_source_that_raises() -> None:

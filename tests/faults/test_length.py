@@ -114,6 +114,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
 LENGTHS: dict[str, Callable[[], Any]] = {
     "raises": raising(RuntimeError("no length")),
     "raises CancelledError": raising(asyncio.CancelledError()),
+    "raises a group": raising(BaseExceptionGroup("", [asyncio.CancelledError()])),
     "negative": lambda: -1,
     "text": lambda: "5",
     "not whole": lambda: 5.0,

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
-from typing import Any
+from contextlib import aclosing, suppress
+from dataclasses import fields
+from functools import partial
+from typing import Any, NoReturn
 
 import pytest
 
-from antflow import AsyncExecutor, Limit, Pipeline, PipelineResult, Stage, StatusTracker
+from antflow import (
+    AsyncExecutor,
+    Limit,
+    Pipeline,
+    PipelineError,
+    PipelineResult,
+    Stage,
+    StageValidationError,
+    StatusTracker,
+    in_thread,
+)
 from antflow._core.foreign import is_awaitable
 from antflow.testing import run_virtual
-from tests.faults.odd import ERRORS, VALUES, Refused
+from tests.faults.odd import ERRORS, REFUSED, VALUES, Refused, cancel, odd_class, refuse
 
 PLAIN = [1, 2, 3, 4, 5]
 """Those that must come through whatever happens to the others."""
@@ -181,6 +193,81 @@ def no_odd_classes_left() -> Iterator[None]:
     """A class that cannot be compared breaks ``isinstance`` for others as long as it exists."""
     yield
     gc.collect()
+
+
+async def work(value: Any) -> Any:
+    return value
+
+
+def odd_function(**methods: Any) -> Callable[[], Any]:
+    kind: Callable[[], Any] = odd_class("P", __call__=lambda self, value: value, **methods)
+    return kind
+
+
+def unbound(self: Any, name: str) -> NoReturn:
+    """As the proxies of web frameworks do outside a request."""
+    raise RuntimeError("working outside of request context")
+
+
+ARGUMENTS: dict[str, Callable[[], Any]] = VALUES | {
+    "function without attributes": odd_function(__getattr__=unbound),
+    "function whose attributes raise CancelledError": odd_function(__getattr__=cancel),
+    "function without any attributes": odd_function(__getattribute__=unbound),
+    "function without a class": odd_function(__class__=REFUSED),
+    "function without a signature": odd_function(__signature__=REFUSED),
+    "function without a name": odd_function(__name__=REFUSED),
+    "empty sequence": odd_class("Q", Sequence, __getitem__=refuse, __len__=refuse),
+    "sequence": odd_class("Q", Sequence, __getitem__=refuse, __len__=lambda self: 1),
+    "mapping": odd_class("R", Mapping, __getitem__=refuse, __len__=refuse, __iter__=refuse),
+    "dict": odd_class("R", dict, items=refuse, values=refuse, __iter__=refuse),
+}
+STAGE_OPTIONS = [field.name for field in fields(Stage) if field.name != "tasks"]
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_odd_options_of_a_stage_are_refused(name: str) -> None:
+    """A pipeline is made, or a StageValidationError raised: nothing else comes out."""
+    make = ARGUMENTS[name]
+    plain: dict[str, Any] = {"name": "A", "workers": 1, "tasks": [work]}
+    odd: list[dict[str, Any]] = [{option: make()} for option in STAGE_OPTIONS]
+    odd += [{"tasks": make()}, {"tasks": [make()]}, {"tasks": [work, make()]}]
+    odd += [{"tasks": [make()], "unpack_args": True}, {"tasks": [make()], "expand": True}]
+    odd += [{"tasks": [make()], "executor": "process"}, {"resources": {"a": make()}}]
+    odd += [{"limits": [make()]}, {"hold_on": {ValueError: make()}}, {"retry_on": (make(),)}]
+    for options in odd:
+        with suppress(StageValidationError):
+            Pipeline([Stage(**plain | options)])
+
+
+@pytest.mark.parametrize("name", ["function without attributes", "function without a class"])
+def test_odd_task_is_refused_by_name(name: str) -> None:
+    """The error names the stage and the task, and is caused by what the task raised."""
+    stage = Stage("Fetch", 1, [work, ARGUMENTS[name]()])
+    with pytest.raises(StageValidationError, match=r"^Stage 'Fetch': tasks\[1\]=") as info:
+        Pipeline([stage])
+    assert "cannot be examined" in str(info.value)
+    assert isinstance(info.value.__cause__, (RuntimeError, Refused))
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_odd_arguments_are_refused(name: str) -> None:
+    """Whatever is handed to the library, a TypeError or ValueError says that it will not do."""
+    make = ARGUMENTS[name]
+    pipeline = Pipeline([Stage("A", 1, [work])])
+    calls: list[Callable[[], Any]] = [
+        lambda: Pipeline(make()),
+        lambda: Pipeline([make()]),
+        lambda: pipeline.stream(make()),
+        lambda: in_thread(make()),
+        lambda: Limit(rate=1, cost=make()),
+    ]
+    for option in ("collect_results", "status_tracker", "name", "duplicates", "store"):
+        calls.append(partial(Pipeline, [Stage("A", 1, [work])], **{option: make()}))
+    for option in ("custom_dashboard", "dashboard", "progress"):
+        calls.append(partial(pipeline.stream, [1], **{option: make()}))
+    for call in calls:
+        with suppress(TypeError, ValueError, PipelineError):
+            call()
 
 
 @pytest.mark.parametrize("mode", MODES)

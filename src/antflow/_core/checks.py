@@ -9,11 +9,13 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from types import CoroutineType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from antflow._core.foreign import is_a, number
+from antflow._core.foreign import ENDS_THE_PROGRAM, is_a, number
 from antflow._core.misspellings import did_you_mean
-from antflow._core.text import safe_repr
+from antflow._core.text import error_type_name, safe_repr, safe_str
+
+Answer = TypeVar("Answer")
 
 Refuse = Callable[[str], Exception]
 """Makes the exception to raise from the end of the message: ``"workers=0: must be …"``."""
@@ -34,6 +36,35 @@ def refusal(refuse: Refuse, name: str, value: object, allowed: str) -> Exception
         value.close()
         allowed += " (this is a coroutine: write function, not function())"
     return refuse(f"{name}={safe_repr(value)}: {allowed}")
+
+
+def examine(
+    refuse: Refuse,
+    name: str,
+    question: Callable[..., Answer],
+    *args: Any,
+    passes: tuple[type[BaseException], ...] = (),
+) -> Answer:
+    """Return ``question(*args)``; refuse the argument if an object of the user's raises there.
+
+    Of an item, a question that fails is answered in its stead, so that it costs no run. An argument
+    is refused instead: that the object cannot be used shows now, with a name, and not in a worker.
+
+    Args:
+        refuse: Makes the error.
+        name: The argument.
+        question: Asks the object.
+        args: What the question is called with.
+        passes: Errors that the question raises by itself.
+    """
+    try:
+        return question(*args)
+    except BaseException as error:  # why: any code of the object's may have run
+        through: tuple[type[BaseException], ...] = (*ENDS_THE_PROGRAM, *passes)
+        if is_a(error, through):
+            raise
+        text = f"{name}: cannot be examined: {error_type_name(error)}: {safe_str(error)}"
+        raise refuse(text) from error
 
 
 def check_count(
@@ -97,7 +128,7 @@ def checked_by(check: Check) -> dict[str, Check]:
 
 def check_flag(refuse: Refuse, name: str, value: object) -> None:
     """Refuse what is neither ``True`` nor ``False``."""
-    if not isinstance(value, bool):
+    if type(value) is not bool:
         raise refusal(refuse, name, value, "must be True or False")
 
 
@@ -133,7 +164,7 @@ def check_choice(
     refuse: Refuse, name: str, value: object, choices: Sequence[str], more: str = ""
 ) -> None:
     """Refuse what is not one of these words; ``more``: what else the caller allows."""
-    if not isinstance(value, str) or value not in choices:
+    if not examine(refuse, name, lambda: isinstance(value, str) and value in choices):
         allowed = f"must be one of {', '.join(map(repr, choices))}{more}"
         raise refusal(refuse, name, value, allowed + did_you_mean(value, choices))
 

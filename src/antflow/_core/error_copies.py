@@ -101,6 +101,15 @@ def unpacked(parcel: Parcel) -> BaseException:
     return copied(parts, parcel.failure)
 
 
+def copy_of(error: BaseException) -> BaseException:
+    """A copy of an exception, or its stand-in, that keeps no frame alive; see `copied`."""
+    parts = None
+    if not is_a(error, BaseExceptionGroup):  # whose errors have frames, too
+        reduced = asked(error.__reduce_ex__, pickle.HIGHEST_PROTOCOL, instead=None)
+        parts = reduced[:3] if is_a(reduced, tuple) else None
+    return copied(parts, in_words(error))
+
+
 def in_words(error: BaseException, own_frames: int = 0) -> Failure:
     """Describe an exception, whatever its methods do.
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
 from typing import Any
 
-from antflow._core.checks import refusal
+from antflow._core.checks import examine, refusal
 
 Items = Iterable[Any] | AsyncIterable[Any]
 """Items as they are handed in: see `antflow.Pipeline.run`."""
@@ -17,13 +17,23 @@ KNOW_THEIR_LENGTH = (list, tuple, range, set, frozenset, deque)
 
 def check_items(items: object, name: str = "items") -> None:
     """Refuse an argument that does not give items, or hardly those that were meant."""
-    if isinstance(items, (str, bytes, bytearray, Mapping)):
-        what = "keys" if isinstance(items, Mapping) else "characters"
+    if what := examine(TypeError, name, _parts_of, items):
         raise refusal(
             TypeError, name, items, f"would be taken apart into its {what}; wrap it in a list"
         )
-    if not isinstance(items, (Iterable, AsyncIterable)) and not hasattr(items, "__getitem__"):
+    if not examine(TypeError, name, _gives_items, items):
         raise refusal(TypeError, name, items, "must be an iterable or an async iterable")
+
+
+def _parts_of(items: object) -> str:
+    """What would be taken for items although it hardly is meant so."""
+    if isinstance(items, (str, bytes, bytearray)):
+        return "characters"
+    return "keys" if isinstance(items, Mapping) else ""
+
+
+def _gives_items(items: object) -> bool:
+    return isinstance(items, (Iterable, AsyncIterable)) or hasattr(items, "__getitem__")
 
 
 def expected_count(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
-from antflow._core.checks import check_count, check_seconds, refusal
+from antflow._core.checks import check_count, check_seconds, examine, refusal
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import number
 from antflow._core.text import safe_repr
@@ -163,7 +163,7 @@ class Limit:
         if rate is not None:
             _check_number("rate", rate, above_zero=True)
         _check_number("period", period, above_zero=True)
-        if inspect.iscoroutinefunction(cost):
+        if examine(_type_error, "cost", inspect.iscoroutinefunction, cost):
             raise refusal(_type_error, "cost", cost, "must be a number or a plain function")
         if not callable(cost):
             _check_number("cost", cost, above_zero=True)

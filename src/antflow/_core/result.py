@@ -13,6 +13,7 @@ from antflow._core.errors import AntFlowError, ItemCancelled
 from antflow._core.foreign import is_a
 from antflow._core.portable import Portable
 from antflow._core.snapshot import ErrorSummary, PipelineStats
+from antflow._core.text import safe_str
 from antflow._core.type_variables import T
 
 Outcome = Literal["completed", "failed", "dropped", "expanded", "cancelled"]
@@ -100,7 +101,9 @@ class ItemsFailed(ExceptionGroup[Exception]):
         return ItemsFailed(self.message, excs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _failed_again, (self.message, [packed(error) for error in self.exceptions])
+        notes: list[Any] = getattr(self, "__notes__", [])
+        state = {"__notes__": [safe_str(note) for note in notes]} if notes else None
+        return _failed_again, (self.message, [packed(error) for error in self.exceptions]), state
 
 
 def _failed_again(message: str, parcels: Sequence[Parcel]) -> ItemsFailed:

@@ -17,6 +17,7 @@ from antflow._core.checks import (
     check_text,
     check_timeout,
     checked_by,
+    examine,
     or_none,
     refusal,
 )
@@ -378,28 +379,32 @@ class Stage(Generic[In, Out]):
             StageValidationError: Naming the stage, the option, its value and what is allowed.
         """
         for each in fields(self):
-            each.metadata["check"](self._refuse, each.name, getattr(self, each.name))
-        self._check_tasks()
-        self._check_together()
-
-    def _check_tasks(self) -> None:
+            check = partial(each.metadata["check"], self._refuse, each.name)
+            self._examine(each.name, partial(check, getattr(self, each.name)))
         for index, task in enumerate(self.tasks):
             name = f"tasks[{index}]"
-            if is_generator(task) and not (self.expand and index == len(self.tasks) - 1):
-                allowed = "is a generator function: it must return one value, or be the last task"
-                allowed += " of a stage with expand=True"
-                raise refusal(self._refuse, name, task, allowed)
-            if not self.unpack_args:
-                check_call(self._refuse, name, task, self.resources)
+            check = partial(self._check_task, name, task, index == len(self.tasks) - 1)
+            self._examine(f"{name}={safe_repr(task)}", check)
+        self._examine("an option", self._check_together)
+
+    def _examine(self, name: str, check: Callable[[], None]) -> None:
+        examine(self._refuse, name, check, passes=(StageValidationError,))
+
+    def _check_task(self, name: str, task: TaskFunc, is_last: bool) -> None:
+        if is_generator(task) and not (self.expand and is_last):
+            allowed = "is a generator function: it must return one value, or be the last task"
+            raise refusal(self._refuse, name, task, f"{allowed} of a stage with expand=True")
+        if not self.unpack_args:
+            check_call(self._refuse, name, task, self.resources)
+
+    def _check_together(self) -> None:
+        """Refuse options that contradict each other."""
         names = [task_name(task) for task in self.tasks]
         for name in self.task_concurrency_limits:
             if name not in names:
                 label = f"task_concurrency_limits[{safe_repr(name)}]"
                 known = f"the tasks are {', '.join(names)}{did_you_mean(name, names)}"
                 raise self._refuse(f"{label}: unknown task; {known}")
-
-    def _check_together(self) -> None:
-        """Refuse options that contradict each other."""
         if isinstance(self.retry, Retry):
             for each in fields(self):
                 if each.name in SAID_BY_RETRY and getattr(self, each.name) != each.default:
@@ -511,8 +516,8 @@ def frozen_copy(stage: Stage) -> Stage:
     options: dict[str, Any] = {}
     for each in fields(stage):
         value = getattr(stage, each.name)
-        if isinstance(value, Mapping):
+        if is_a(value, Mapping):
             options[each.name] = dict(value)
-        elif isinstance(value, Sequence) and not isinstance(value, str):
+        elif is_a(value, Sequence) and not is_a(value, str):
             options[each.name] = tuple(value)
     return changed(stage, **options)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
-from contextvars import ContextVar
+from collections.abc import Awaitable, Generator
 from typing import Any
 
 from antflow._core.foreign import asked, attribute
 
 Wait = Awaitable[None] | None
 """``None``, or something the worker has to await before it goes on with the item."""
-
-has_called_off_caller: ContextVar[Callable[[], bool] | None] = ContextVar(
-    "antflow_has_called_off_caller", default=None
-)
-"""In the tasks of a run: says whether the task that asks is being cancelled by the run."""
 
 
 def discard(wait: object) -> None:

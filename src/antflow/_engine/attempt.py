@@ -20,7 +20,7 @@ from antflow._core.waits import Wait
 from antflow._engine.calls import Call, calls_of
 from antflow._engine.contexts import around
 from antflow._engine.expansion import is_drop
-from antflow._engine.limits.permits import Admission
+from antflow._engine.limits.permits import Admission, Permit
 from antflow._engine.time_limit import time_limit
 
 if TYPE_CHECKING:
@@ -118,20 +118,32 @@ class Attempt:
     async def _guard(
         self, value: Any, worker: WorkerBook, envelopes: Sequence[Envelope]
     ) -> AsyncGenerator[None, None]:
-        """Within the limits, and before the first of the items' deadlines."""
+        """Within the limits, before the first of the items' deadlines, and not in a pause."""
         if worker.limited_calls:  # of a try before, of the same items
             worker.forget_calls(self._now())
         async with time_limit(*self._time_left(envelopes)):
-            if self._admission is None:
+            permit = await self._permit(value, worker)
+            if permit is None:
                 yield
                 return
-            permit = self._admission.permit(value)
-            if (wait := permit.acquire()) is not None:
-                await self._stage.wait_to_begin(worker, wait)
             try:
                 yield
             finally:
                 permit.release(self._stage.abandoned.get(worker.index))
+
+    async def _permit(self, value: Any, worker: WorkerBook) -> Permit | None:
+        """Wait for room in the limits, if there are any, and for the end of a pause."""
+        while True:
+            while self._run.is_paused:
+                await self._stage.wait_to_begin(worker, self._run.until_resumed())
+            if self._admission is None:
+                return None
+            permit = self._admission.permit(value)
+            if (wait := permit.acquire()) is not None:
+                await self._stage.wait_to_begin(worker, wait)
+            if not self._run.is_paused:
+                return permit
+            permit.withdraw()
 
     def _time_left(self, envelopes: Sequence[Envelope]) -> tuple[float | None, str]:
         seconds = self._run.item_timeout

@@ -112,7 +112,7 @@ class Channel(Generic[T]):
             return self._put_slowly(item, priority)
         queue.append(item)
         if self._bell is None:
-            self._bell = self._loop.call_soon(self._ring)
+            self.ring()
         return len(queue) > self._most
 
     def put_first(self, item: T, priority: int = DEFAULT_PRIORITY) -> None:
@@ -155,7 +155,7 @@ class Channel(Generic[T]):
         else:
             return None
         if self._senders and self._bell is None:
-            self._bell = self._loop.call_soon(self._ring)
+            self.ring()
         return item
 
     async def wait(self) -> None:
@@ -164,7 +164,7 @@ class Channel(Generic[T]):
 
     def ring(self) -> None:
         """Soon wake or recruit a receiver if there is work, and a sender if there is room."""
-        if self._bell is None:
+        if self._bell is None and not self._loop.is_closed():
             self._bell = self._loop.call_soon(self._ring)
 
     def wake_all(self) -> None:
@@ -256,7 +256,7 @@ class Channel(Generic[T]):
                 waiting.remove(waiter)
 
     def _wake_one(self, waiting: deque[asyncio.Future[None]]) -> bool:
-        while waiting:
+        while waiting and not self._loop.is_closed():
             waiter = waiting.popleft()
             if not waiter.done():  # done: it was cancelled and has not run yet
                 waiter.set_result(None)

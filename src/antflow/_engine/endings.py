@@ -164,6 +164,7 @@ class Endings:
     async def tried_in_vain(self, envelope: Envelope, worker: WorkerBook, error: Exception) -> None:
         """A try failed: have the item wait for the next one, or settle it as dropped or failed."""
         if is_all_drops(error):
+            trimmed(error)  # one object may drop all items
             await self.answered(envelope, worker, Drop)
             return
         verdict = self._judged(envelope, worker, error)

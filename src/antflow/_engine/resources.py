@@ -19,9 +19,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from antflow._core.cancellation import absorb_requests, is_failure
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_a, traceback_of, with_traceback
-from antflow._core.groups import consists_of
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.text import clean, safe_repr
@@ -29,9 +29,6 @@ from antflow._engine.worker_thread import Outcome
 
 LEAVE_SECONDS = 30.0
 """How long leaving one context manager may take, before it is cancelled."""
-
-FAILURES = (Exception, asyncio.CancelledError)
-"""Errors that do not end the program, alone or in a group."""
 
 CreateTask = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 InThread = Callable[[Callable[[], Any]], "asyncio.Future[Outcome]"]
@@ -177,6 +174,7 @@ class Stay:
     async def _enter_all(self) -> None:
         for name, factory in self._factories.items():
             await self._enter(name, factory)
+            await absorb_requests()  # what it left must not end the stay
             # Entering it outlasted that, or swallowed it. How often the keeper was asked to cancel
             # says nothing: a client library may have asked, for a timeout of its own.
             if self._is_to_end.is_set():
@@ -216,7 +214,7 @@ class Stay:
         if is_a(cause, asyncio.CancelledError):
             self._error = self._cancelled()
             self._error.__cause__ = cause
-        elif not consists_of(cause, FAILURES):
+        elif not is_failure(cause):
             self._exit = cause
         self._traceback = traceback_of(self._error)
 
@@ -239,6 +237,7 @@ class Stay:
             except BaseException as error:  # why: logged, and what is no Exception raised in `end`
                 if error is not cause:  # some raise again what they are told of
                     self._report(name, error, limit.expired())
+            await absorb_requests()  # nor cut off the leaving of the next one
 
     async def _leave_sync(self, manager: Any, *error: Any) -> None:
         leave = partial(type(manager).__exit__, manager, *error)
@@ -252,7 +251,7 @@ class Stay:
     def _report(self, name: str, error: BaseException, is_late: bool) -> None:
         what = f"took more than {LEAVE_SECONDS:g} s and was cancelled" if is_late else "failed"
         warn("leaving resource %s of %s %s", name, self._name, what, error=error)
-        if not consists_of(error, FAILURES):
+        if not is_failure(error):
             self._exit = error
 
     # Threads

@@ -57,7 +57,7 @@ class Outcomes:
 
     _results: Channel[PipelineResult[Any]]
     _run: Run
-    _driver: asyncio.Task[None]
+    _driver: asyncio.Task[None] | None = None
 
     def __init__(
         self,
@@ -90,13 +90,16 @@ class Outcomes:
             self._run.cancel()
             raise
         self._driver.add_done_callback(self._run_is_over)
+        del self._open_run, self._drive  # and the items with them
 
     def take(self) -> Any:
         if (result := self._results.take()) is not None:
             return result
         if not self._results.is_closed:
             return NOTHING
+        assert self._driver is not None
         self._driver.result()
+        self._run.raise_late_error()
         return END
 
     async def wait(self) -> None:
@@ -107,15 +110,16 @@ class Outcomes:
         while (result := self._results.take()) is not None:
             self._kept.append(result)
         self._results.close()
-        self._driver.cancel()
+        if self._driver is not None:
+            self._driver.cancel()
         self._run.cancel()  # the driver does so too, unless it has not begun
-        if self._driver.done():
-            self._signals.close()
+        self._let_go()
 
     async def left(self) -> None:
         if self._run.contains_caller:  # the run would wait for it
             return
-        await outlast(self._driver, self._driver.cancel)
+        if self._driver is not None:
+            await outlast(self._driver, self._driver.cancel)
         await self._run.wait_until_over()
 
     def _deliver(self, result: PipelineResult[Any]) -> Wait:
@@ -129,5 +133,10 @@ class Outcomes:
         self._results.close()
         if not driver.cancelled():
             driver.exception()  # mark it as retrieved: `take` raises it, unless the loop was left
-        if self._has_left:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._has_left and self._driver is not None and self._driver.done():
             self._signals.close()
+            # It has the error that came out, with the frames it came out through.
+            self._driver = None

@@ -34,10 +34,12 @@ from contextvars import Context, copy_context
 from itertools import count
 from signal import Signals
 from typing import Any, TypeVar
-from weakref import ref
+from weakref import WeakSet, ref
 
 from antflow._core import readings
+from antflow._core.cancellation import absorb_requests, has_called_off_caller, is_failure
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
+from antflow._core.error_copies import copy_of
 from antflow._core.errors import (
     InternalError,
     PipelineError,
@@ -55,7 +57,7 @@ from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage
 from antflow._core.text import safe_str
-from antflow._core.waits import Wait, discard, has_called_off_caller
+from antflow._core.waits import Wait, discard
 from antflow._engine.clock import LoopTimers
 from antflow._engine.contexts import plainly_around
 from antflow._engine.current import current_run, current_seat
@@ -68,7 +70,7 @@ from antflow._engine.resources import Resources
 from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, source_failure
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.stage_run import StageRun
-from antflow._engine.waiting import absorb_requests, begin_task, outlast
+from antflow._engine.waiting import begin_task, outlast
 
 T = TypeVar("T")
 
@@ -160,9 +162,10 @@ class Run:
         self.failures: FailureBook = FailureBook(None if keeps_results else FAILURES_IN_SNAPSHOT)
         self.turn_ends: float = self.timers.now() + LONGEST_TURN
         self.error: BaseException | None = None
+        self.has_told_error: bool = False
         self.how_stopped: str = "cancelled"
         self.is_cancelling: bool = False
-        self.is_paused: bool = False
+        self._resumed: asyncio.Future[None] | None = None  # while it is paused
         self.item_timeout = item_timeout
         self._resources: dict[object, Resources] = {}
         self._ended_mono: float | None = None
@@ -176,7 +179,8 @@ class Run:
         self._delivering = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeder: asyncio.Task[None] | None = None
-        self._dismissed: asyncio.Task[None] | None = None
+        self._own_tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._called_off: set[asyncio.Task[Any]] = set()
         self._waits: list[Awaitable[None]] = []
         self._crashes: list[Exception] = []
         self._finishing: asyncio.Future[None] = self._loop.create_future()
@@ -381,22 +385,36 @@ class Run:
     # Stopping
 
     def pause(self) -> None:
-        """Begin with nothing new: workers end the item in hand and leave. May be called twice."""
+        """Begin with nothing new: workers end what they have begun and leave. May be called twice.
+
+        An item in hand that waits for a limit, or for the end of a hold, waits on.
+        """
         if not (self.is_paused or self._is_stopping or self.is_over):
-            self.is_paused = True
+            self._resumed = self._loop.create_future()
             for stage in self.stages:
                 stage.activate(0)
 
     def resume(self) -> None:
         """Go on after `pause`. May be called twice."""
-        if self.is_paused and not self.is_over:
-            self.is_paused = False
+        if self._resumed is not None and not self.is_over:
+            self._resumed.set_result(None)
+            self._resumed = None
             for stage in self.stages:
                 stage.activate(stage.worker_count)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing new is to begin."""
+        return self._resumed is not None
+
+    async def until_resumed(self) -> None:
+        """Wait for the end of the pause."""
+        if self._resumed is not None:
+            await asyncio.wait([self._resumed])
+
     def cancel(self) -> None:
         """Stop now: cancel running tasks, settle everything else. May be called twice."""
-        if self._ended.done():
+        if self._ended.done() or self.is_left_behind:
             return
         if not self.is_cancelling:
             self.is_cancelling = True
@@ -454,6 +472,23 @@ class Run:
             if self._supervisor.done():
                 self._close_books()
 
+    def take_error(self) -> BaseException | None:
+        """What made it end, to be raised. Only a copy stays, for those who ask again.
+
+        A raised error gets the frames of all that it comes out through, and their variables.
+        """
+        error = self.error
+        if error is not None:
+            self.has_told_error = True
+            self.error = copy_of(error)
+        return error
+
+    def raise_late_error(self) -> None:
+        """Raise what came when the run was over already: a second signal."""
+        if (error := self.error) is not None:
+            self.forget_error()
+            raise error
+
     def forget_error(self) -> None:
         """Keep no more of what made it end than its text: it has come out, and is not asked again.
 
@@ -467,17 +502,27 @@ class Run:
     @property
     def is_called_off(self) -> bool:
         """Whether all that belongs to the run is being cancelled, by the run or with its loop."""
-        return self.is_cancelling or self._supervisor.cancelling() > 0
+        return self.is_cancelling or self.is_left_behind or self._supervisor.cancelling() > 0
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether the event loop was closed under it: nothing can be awaited or woken any more.
+
+        Its coroutines are closed when the garbage collector finds them, and only pass that on.
+        """
+        return self._loop.is_closed()
 
     def _has_called_off_caller(self) -> bool:
+        if self.is_called_off:
+            return True
         running = asyncio.current_task()
-        if self.is_called_off or running is None or running is self._dismissed:
+        if running is None or running in self._called_off:
             return True
         seat = current_seat.get()
         if seat is not None and (worker := seat[0].worker_of(running)) is not None:
             return seat[0].is_called_off(worker)
         # One of a task's own, say, that feeds the run: it is for them to cancel it.
-        return running not in self._tasks and running.cancelling() > 0
+        return running not in self._own_tasks and running.cancelling() > 0
 
     @property
     def is_over(self) -> bool:
@@ -554,7 +599,9 @@ class Run:
             began = self.timers.now()
             try:
                 self._total = length()
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:  # why: also a group with a CancelledError in it
+                if not is_failure(error):
+                    raise
                 debug("len(items) failed: the number of items is unknown", error=error)
             finally:
                 self.timers.held.seconds += self.timers.now() - began
@@ -630,7 +677,14 @@ class Run:
 
     def create_side_task(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start a task in the run's context that somebody else looks after."""
-        return begin_task(work, f"antflow {self.facts.run_id[:4]} {name}", self._context)
+        task = begin_task(work, f"antflow {self.facts.run_id[:4]} {name}", self._context)
+        self._own_tasks.add(task)
+        return task
+
+    def call_off(self, task: asyncio.Task[Any]) -> None:
+        """Cancel one of the run's own tasks, and note it: what it was asked says nothing."""
+        self._called_off.add(task)
+        task.cancel()
 
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""
@@ -722,6 +776,8 @@ class Run:
             elif not self.intake.has_ended:
                 raise asyncio.CancelledError from error
         except BaseException as error:  # why: it ends the run, in order; see `Endings.interrupt`
+            if self.is_left_behind:
+                raise
             self.fail(error)
         finally:
             if not self._has_called_off_caller():
@@ -740,21 +796,25 @@ class Run:
         try:
             if isinstance(items, IterableSource):
                 self.sources.step(items.items, items.close)
-            elif (close := getattr(items, "aclose", None)) is not None:
+            elif not self.is_left_behind and (close := getattr(items, "aclose", None)) is not None:
                 async with asyncio.timeout(SLOWEST_CLOSE):
                     await close()
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:  # why: also a group with a CancelledError in it
+            if not is_failure(error):
+                raise
             warn(CLEAN_UP_FAILED, error=error)
 
     def _close_source(self) -> None:
         if self._feeder is not None:
-            self._feeder.cancel()
-            self._dismissed, self._feeder = self._feeder, None
+            self.call_off(self._feeder)
+            self._feeder = None
         source, self.intake.source = self.intake.source, None
         if isinstance(source, IterableSource):
             try:
                 self.sources.step(source.items, source.close)
-            except (Exception, asyncio.CancelledError) as error:
+            except BaseException as error:  # why: also a group with a CancelledError in it
+                if not is_failure(error):
+                    raise
                 warn(CLEAN_UP_FAILED, error=error)
 
     def _check_open(self) -> None:
@@ -778,6 +838,7 @@ class Run:
             and not self.ledger.in_flight
             and not self._delivering
             and not self._finishing.done()
+            and not self.is_left_behind
         ):
             self.intake.is_closed = True
             self._finishing.set_result(None)
@@ -834,7 +895,7 @@ class Run:
         if task.cancelled():
             # A feeder that was dismissed before its first step ends like this, too. Any other task
             # does when the event loop is closing, or when somebody meddles.
-            if not self._is_stopping and task is not self._dismissed:
+            if not self._is_stopping and task not in self._called_off:
                 self.fail(InternalError(f"{task.get_name()} was cancelled from outside the run"))
             return
         error = task.exception()
@@ -845,6 +906,8 @@ class Run:
         try:
             await self._bring_to_an_end()
         except BaseException as error:  # why: whoever waits for the run must not wait for ever
+            if self.is_left_behind:
+                raise
             self.crash(error, "the supervisor")
             await self._until_tasks_have_ended()
         finally:
@@ -864,6 +927,7 @@ class Run:
         self._again = ()
         self._deliver = _nowhere
         self.reorder = None
+        self._crashes.clear()
         if self.observer is not None:
             self.observer.closed()
         self._ended.set_result(None)

@@ -83,7 +83,7 @@ class RunHandle(Generic[Out]):
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
 
         Raises:
-            Exception: What ended the run, with ``.results``.
+            Exception: What ended the run, with ``.results``; called again, a copy of it.
 
         Cancellation: cancels the run, and waits until it is over.
         """
@@ -97,7 +97,7 @@ class RunHandle(Generic[Out]):
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
 
         Raises:
-            Exception: What ended the run, with ``.results``.
+            Exception: As in `join`.
 
         Cancellation: cancels the run, and waits until it is over.
         """
@@ -106,9 +106,10 @@ class RunHandle(Generic[Out]):
         await self._end()
 
     def pause(self) -> None:
-        """Begin with nothing new: workers end the item in hand and leave. What waits, waits on.
+        """Begin with nothing new: workers end what they have begun and leave. What waits, waits on.
 
-        A worker's own resources are closed, and made anew after `resume`.
+        An item that waits for a limit, or for the end of a hold, does not begin. A worker's own
+        resources are closed, and made anew after `resume`.
         """
         self._run.check_caller("pause()")
         self._run.pause()
@@ -138,11 +139,13 @@ class RunHandle(Generic[Out]):
     async def _end(self) -> None:
         if self._run.contains_caller:
             return
-        try:
-            await self._run.wait()
-        except Exception as error:
+        await self._run.wait_until_over()
+        if (error := self._run.take_error()) is not None:
             attach_results(error, self.results)
-            raise
+            try:
+                raise error
+            finally:
+                del error  # it has this frame
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""

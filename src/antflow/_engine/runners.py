@@ -168,7 +168,10 @@ class Processes:
 
     async def leave(self, worker: WorkerBook) -> None:
         if (seat := self._seats.pop(worker.index, None)) is not None:
-            await seat.close()
+            if self._stage.run.is_left_behind:
+                seat.kill()
+            else:
+                await seat.close()
 
 
 def _result_or_error(task: TaskFunc, args: Any, kwargs: Any) -> Outcome:

@@ -186,14 +186,25 @@ class _GracefulEnd:
             self._cancel()
             return
         self._run.stopped_by = number
+        if self._run.is_over:
+            logger.warning(
+                "%s: the run is over, and its results are still being read or shown; a second "
+                "signal ends that too",
+                number.name,
+            )
+            return
         logger.warning(
             "%s: no more items are taken in; what is in flight has %g s, a second signal cancels",
             number.name,
             self._seconds,
         )
-        self._timer = self._run.timers.call_later(self._seconds, self._cancel)
+        self._timer = self._run.timers.call_later(self._seconds, self._time_is_up)
         self._run.intake.is_closed = True
         self._run.close_intake()
+
+    def _time_is_up(self) -> None:
+        if not self._run.is_over:
+            self._cancel()
 
     def over(self) -> None:
         if self._timer is not None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context
 from typing import Any
 
+from antflow._core.cancellation import is_failure
 from antflow._core.errors import PipelineError
-from antflow._core.groups import consists_of
 from antflow._core.text import error_type_name
 
 LONGEST_PULL = 0.005
@@ -23,7 +23,7 @@ def source_failure(error: BaseException) -> PipelineError:
     Raises:
         BaseException: A group with something in it that ends a program.
     """
-    if not consists_of(error, (Exception, asyncio.CancelledError)):
+    if not is_failure(error):
         raise error
     failure = PipelineError(f"the source raised {error_type_name(error)}")
     failure.__cause__ = error

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from antflow._core.cancellation import absorb_requests
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import WorkerBook
 from antflow._core.readings import StageGauge
@@ -24,7 +25,6 @@ from antflow._engine.recorder import Recorder
 from antflow._engine.resources import Resources
 from antflow._engine.retries import RetryHeap
 from antflow._engine.runners import Threads, runner_for
-from antflow._engine.waiting import absorb_requests
 from antflow._engine.worker import work
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class StageRun:
 
     async def _leave(self, worker: WorkerBook) -> None:
         try:
-            if self.description.resource_scope == "worker":
+            if self.description.resource_scope == "worker" and not self.run.is_left_behind:
                 resources = self._resources.pop(worker.index, None)
                 if resources is not None:
                     await self.run.outlive(resources.close)

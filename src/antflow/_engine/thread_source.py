@@ -20,14 +20,14 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Generic, TypeVar, cast
 
-from antflow._core.checks import refusal, takes
-from antflow._core.foreign import asked
+from antflow._core.checks import examine, refusal, takes
+from antflow._core.foreign import asked, attribute, is_a
 from antflow._core.items import check_items
 from antflow._core.log import warn
 from antflow._core.text import clean
 from antflow._engine.calls import is_async
 from antflow._engine.source import CLEAN_UP_FAILED
-from antflow._engine.source_watch import name_of
+from antflow._engine.source_watch import NeverBlocks, name_of
 
 A = TypeVar("A")
 
@@ -79,21 +79,21 @@ def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[
         warning; when it ends, the thread closes the source and ends too. It is a daemon thread:
         Python does not wait for it when it exits.
     """
-    function = _function(source)
-    if isinstance(source, AsyncIterable) or (function is not None and _gives_async(function)):
+    function = examine(TypeError, "source", _function, source)
+    if examine(TypeError, "source", _gives_async, source, function):
         raise refusal(TypeError, "source", source, "is async and needs no thread")
     if function is None:
         check_items(source, "source")
-        if isinstance(source, Sized):
+        if is_a(source, Sized):
             return SizedThreadSource(cast("Iterable[A]", source))
         return ThreadSource(source)
-    if not takes(function, 0):
+    if not examine(TypeError, "source", takes, function, 0):
         allowed = "must be an iterable, or a function without parameters that returns one"
         raise refusal(TypeError, "source", source, allowed)
     return ThreadSource(source)
 
 
-class ThreadSource(Generic[A]):
+class ThreadSource(NeverBlocks, Generic[A]):
     """The return value of `in_thread`."""
 
     def __init__(self, source: Iterable[A] | Callable[[], Iterable[A]]) -> None:
@@ -298,8 +298,10 @@ def _function(source: Any) -> Callable[[], Any] | None:
     return source if callable(source) and not isinstance(source, Iterable) else None
 
 
-def _gives_async(function: Callable[[], Any]) -> bool:
-    return is_async(function) or isasyncgenfunction(function)
+def _gives_async(source: Any, function: Callable[[], Any] | None) -> bool:
+    if function is None:
+        return isinstance(source, AsyncIterable)
+    return isinstance(source, AsyncIterable) or is_async(function) or isasyncgenfunction(function)
 
 
 def _iterator_of(source: Any) -> Iterator[Any]:
@@ -328,5 +330,5 @@ def _name_of(source: Any) -> str:
     function = _function(source)
     if function is None:
         return name_of(source)
-    name = getattr(function, "__qualname__", type(function).__qualname__)
+    name = attribute(function, "__qualname__", type(function).__qualname__)
     return clean(str(name).rpartition("<locals>.")[2])

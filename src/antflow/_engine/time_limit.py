@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+from antflow._core.cancellation import has_called_off_caller
 from antflow._core.held_time import Alarm
-from antflow._core.waits import has_called_off_caller
 from antflow._engine.contexts import around
 
 

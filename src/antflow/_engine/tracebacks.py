@@ -52,7 +52,7 @@ def trimmed(error: E) -> E:
         if not is_a(each, BaseException) or id(each) in seen:
             continue
         seen.add(id(each))
-        with_traceback(each, _outlined(traceback_of(each)))
+        with_traceback(each, outlined(traceback_of(each)))
         todo += [cause_of(each), context_of(each), attribute(each, "original_exception")]
         if is_a(each, BaseExceptionGroup):
             todo += members_of(each)
@@ -71,7 +71,7 @@ def _apart(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[Any
         raise RuntimeError(f"{task_name(function)} raised StopIteration") from error
 
 
-def _outlined(traceback: TracebackType | None) -> TracebackType | None:
+def outlined(traceback: TracebackType | None) -> TracebackType | None:
     """An outline of a traceback, without the engine's frames.
 
     An error that was kept before and has been raised again has its earlier outline at the end. The

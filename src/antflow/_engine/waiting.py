@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -31,18 +30,6 @@ def begin_task(
         raise
     task.set_name(name)
     return task
-
-
-async def absorb_requests() -> None:
-    """Take back all requests to cancel the running task, one that has not arrived included."""
-    running = asyncio.current_task()
-    assert running is not None
-    if not running.cancelling():
-        return
-    while running.uncancel():
-        pass
-    with suppress(asyncio.CancelledError):
-        await asyncio.sleep(0)
 
 
 async def outlast(task: asyncio.Future[Any], stop: Callable[[], object]) -> None:

@@ -30,6 +30,7 @@ from threading import Thread
 from typing import Any, TypeGuard
 
 from antflow._core.foreign import is_awaitable
+from antflow._engine.tracebacks import trimmed
 
 Outcome = tuple[Any, BaseException | None]
 """The value that a function returned, or the exception that it raised.
@@ -137,7 +138,8 @@ def _outcome(function: Callable[[], Any]) -> Outcome:
     try:
         return function(), None
     except BaseException as error:  # why: raised again in the event loop
-        return None, error
+        # Here, since it may be that nothing waits for it any more.
+        return None, trimmed(error)
 
 
 def _settle(answer: asyncio.Future[Outcome], ended: asyncio.Future[None], outcome: Outcome) -> None:

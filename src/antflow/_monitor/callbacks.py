@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import suppress
 from typing import Any
 
+from antflow._core.cancellation import cancel_requests, failure_of, is_failure
 from antflow._core.foreign import is_awaitable
-from antflow._core.groups import consists_of
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.text import clean
-from antflow._core.waits import Wait, discard, has_called_off_caller
-
-FAILURES = (Exception, asyncio.CancelledError)
-"""What is the callback's own affair, alone or in a group. Anything else ends the program."""
+from antflow._core.waits import Wait, discard
 
 
 class CallbackGuard:
@@ -37,18 +33,18 @@ class CallbackGuard:
 
     def call(self, name: str, function: Callable[..., Any], *args: Any) -> Wait:
         """Call ``function(*args)``; see `antflow._core.ports.Guard.call`."""
-        before = _requests()
+        before = cancel_requests()
         answer = None
         try:
             answer = function(*args)
             if not is_awaitable(answer):
                 answer = None
         except BaseException as error:  # why: also a group with a CancelledError in it
-            if not consists_of(error, FAILURES):
+            if not is_failure(error):
                 raise
             self._count(name, error)
             answer = None
-        if answer is None and _requests() <= before:
+        if answer is None and cancel_requests() <= before:
             return None
         return _Told(self, name, answer, before)
 
@@ -57,28 +53,14 @@ class CallbackGuard:
 
         Cancellation: by the run of the worker that waits here, passed on to the callback.
         """
-        try:
-            async with asyncio.timeout(None) as limit:
-                with Alarm(limit, self.timeout, asyncio.get_running_loop()):
-                    if answer is not None:
-                        await answer
-        except Exception as error:
+        work = None if answer is None else self._in_time(answer)
+        if (error := await failure_of(work, before)) is not None:
             self._count(name, error)
-        except (asyncio.CancelledError, BaseExceptionGroup) as error:
-            if not consists_of(error, FAILURES):
-                raise
-            if _is_called_off():
-                raise asyncio.CancelledError from error
-            self._count(name, error)
-        waiter = asyncio.current_task()
-        if waiter is None or waiter.cancelling() <= before or _is_called_off():
-            return
-        while waiter.uncancel() > before:
-            pass
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0)  # the last one may not have arrived
-        if _is_called_off():
-            raise asyncio.CancelledError
+
+    async def _in_time(self, answer: Awaitable[Any]) -> None:
+        async with asyncio.timeout(None) as limit:
+            with Alarm(limit, self.timeout, asyncio.get_running_loop()):
+                await answer
 
     def _count(self, name: str, error: BaseException) -> None:
         self.errors += 1
@@ -89,24 +71,6 @@ class CallbackGuard:
                 clean(name),
                 error=error,
             )
-
-
-def _requests() -> int:
-    """How often the running task was asked to cancel."""
-    try:
-        running = asyncio.current_task()
-    except RuntimeError:  # no event loop is running
-        return 0
-    return 0 if running is None else running.cancelling()
-
-
-def _is_called_off() -> bool:
-    """Whether the running task is cancelled by whom it obeys, and not by a callback."""
-    ask = has_called_off_caller.get()
-    if ask is not None:
-        return ask()
-    waiter = asyncio.current_task()
-    return waiter is None or waiter.cancelling() > 0
 
 
 class _Told:

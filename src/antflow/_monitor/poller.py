@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from antflow._core.foreign import is_a, is_awaitable
-from antflow._core.groups import consists_of
+from antflow._core.cancellation import failure_of
+from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.ports import SnapshotSource
 from antflow._core.result import RunResults
-from antflow._monitor.callbacks import FAILURES
+from antflow._core.waits import discard
 
 LONGEST_CALL = 5.0
 """Seconds one call of an async method of a display may take."""
@@ -89,29 +89,29 @@ class Poller:
             await self._call("on_update")
 
     async def _call(self, name: str, *args: Any) -> None:
-        try:
-            method: Callable[..., Any] | None = getattr(self._display, name, None)
-            if method is not None:
-                if name == "on_update":
-                    args = (self._pipeline.get_dashboard_snapshot(),)
-                answer = method(*args)
-                if name != "on_start":
-                    self._let_begin()
-                if is_awaitable(answer):
-                    async with asyncio.timeout(None) as self._limit:
-                        with Alarm(self._limit, LONGEST_CALL, self._loop):
-                            await answer
-        except BaseException as error:  # why: also a group with a CancelledError in it
-            if not consists_of(error, FAILURES):
-                raise
-            running = asyncio.current_task()
-            if is_a(error, asyncio.CancelledError) and running and running.cancelling():
-                raise
+        if (error := await failure_of(self._made(name, *args))) is not None:
             self._is_broken = True
             warn("the display failed in %s; the run goes on without it", name, error=error)
-        finally:
-            self._limit = None
+
+    async def _made(self, name: str, *args: Any) -> None:
+        method: Callable[..., Any] | None = getattr(self._display, name, None)
+        if method is None:
+            return
+        if name == "on_update":
+            args = (self._pipeline.get_dashboard_snapshot(),)
+        answer = method(*args)
+        if name != "on_start":
+            self._let_begin()
+        if self._loop.is_closed():
+            discard(answer)
+        elif is_awaitable(answer):
+            try:
+                async with asyncio.timeout(None) as self._limit:
+                    with Alarm(self._limit, LONGEST_CALL, self._loop):
+                        await answer
+            finally:
+                self._limit = None
 
     def _let_begin(self) -> None:
-        if not self._begun.done():
+        if not self._begun.done() and not self._loop.is_closed():
             self._begun.set_result(None)

@@ -16,7 +16,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +32,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
+from antflow._core.cancellation import absorb_requests
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
 from antflow._engine.attempt import group_failure
@@ -31,7 +40,7 @@ from antflow._engine.calls import is_async
 from antflow._engine.contexts import around
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.tracebacks import trimmed
-from antflow._engine.waiting import absorb_requests, begin_task
+from antflow._engine.waiting import begin_task
 from antflow._engine.worker_thread import WorkerThread
 from antflow.executor.future import (
     AsyncFuture,
@@ -288,8 +297,10 @@ class AsyncExecutor:
         """
         _check_call(fn, retries, retry_delay)
         begin = partial(self.submit, fn, retries=retries, retry_delay=retry_delay)
-        calls = zip(*iterables, strict=False)
+        calls = _begun(begin, iterables)
+        del fn, begin, iterables  # what is raised keeps this frame
         clock = asyncio.get_running_loop().time
+        future: AsyncFuture[Any] | None = None
         futures: list[AsyncFuture[Any]] = []
         ended: asyncio.Queue[AsyncFuture[Any]] = asyncio.Queue()
         under_way = in_order = 0
@@ -297,9 +308,9 @@ class AsyncExecutor:
         deadline = None if seconds is None else clock() + seconds
         try:
             while True:
-                for args in islice(calls, LOOK_AHEAD * self._max_workers - under_way):
-                    futures.append(begin(*args))
-                    futures[-1]._watch(ended.put_nowait)
+                for future in islice(calls, LOOK_AHEAD * self._max_workers - under_way):
+                    futures.append(future)
+                    future._watch(ended.put_nowait)
                     under_way += 1
                 if not under_way:
                     return [future._outcome() for future in futures]
@@ -311,6 +322,7 @@ class AsyncExecutor:
                     deadline = None if seconds is None else clock() + seconds
         finally:
             await _abandon(futures)
+            del calls, ended, future, futures
 
     @overload
     def map_iter(
@@ -365,9 +377,8 @@ class AsyncExecutor:
         """
         _check_call(fn, retries, retry_delay)
         begin = partial(self.submit, fn, retries=retries, retry_delay=retry_delay)
-        calls = zip(*iterables, strict=False)
-        most = LOOK_AHEAD * self._max_workers
-        return Iteration(_Ahead(begin, calls, most, seconds_of(timeout)))
+        calls = _begun(begin, iterables)
+        return Iteration(_Ahead(calls, LOOK_AHEAD * self._max_workers, seconds_of(timeout)))
 
     def as_completed(
         self, futures: Iterable[AsyncFuture[R]], timeout: float | None = None
@@ -467,11 +478,14 @@ class AsyncExecutor:
             except asyncio.CancelledError as error:
                 if future.cancelled():
                     raise
-                return None, error
+                return None, trimmed(error)
             except Exception as error:
+                # At once, and after each try: other calls may raise the same object.
+                trimmed(error)
                 if not tries_left or future.cancelled():
                     return None, error
             except BaseException as error:  # why: it belongs to whoever asks for the result
+                trimmed(error)
                 is_failure = group_failure(error, "") is not None
                 if not is_failure or not tries_left or future.cancelled():
                     return None, error
@@ -513,7 +527,7 @@ class AsyncExecutor:
         self._end_threads()
         if not future.done():
             result, error = (None, asyncio.CancelledError()) if task.cancelled() else task.result()
-            future._complete(result, None if error is None else trimmed(error))
+            future._complete(result, error)
 
     def _end_threads(self) -> None:
         if self._is_shut_down and not self._calls:
@@ -530,12 +544,10 @@ class _Ahead:
 
     def __init__(
         self,
-        begin: Callable[..., AsyncFuture[Any]],
-        calls: Iterator[tuple[Any, ...]],
+        calls: Iterator[AsyncFuture[Any]],
         most: int,
         timeout: float | None,
     ) -> None:
-        self._submit = begin
         self._calls = calls
         self._most = most
         self._timeout = timeout
@@ -545,8 +557,7 @@ class _Ahead:
         pass
 
     def take(self) -> Any:
-        for args in islice(self._calls, self._most - len(self._ahead)):
-            self._ahead.append(self._submit(*args))
+        self._ahead.extend(islice(self._calls, self._most - len(self._ahead)))
         if not self._ahead:
             return END
         if not self._ahead[0].done():
@@ -558,11 +569,23 @@ class _Ahead:
             await self._ahead[0]._wait()
 
     def leave(self) -> None:
+        self._calls = iter(())
         for future in self._ahead:
             future.cancel()
 
     async def left(self) -> None:
         await _abandon(self._ahead)
+        self._ahead.clear()
+
+
+def _begun(
+    begin: Callable[..., AsyncFuture[Any]], iterables: Sequence[Iterable[Any]]
+) -> Iterator[AsyncFuture[Any]]:
+    """The call with the first of each iterable, that with the second, and so on, each begun here.
+
+    It does not keep their arguments: a `zip` would keep the tuple that it made first.
+    """
+    return map(begin, *iterables) if iterables else iter(())
 
 
 def _check_call(fn: object, retries: object, retry_delay: object) -> None:

@@ -22,6 +22,7 @@ from antflow._core.foreign import is_a, traceback_of, with_traceback
 from antflow._core.log import warn
 from antflow._engine.channel import Channel
 from antflow._engine.iteration import END, NOTHING, Iteration
+from antflow._engine.tracebacks import outlined, trimmed
 
 R = TypeVar("R")
 Outcome = tuple[Any, BaseException | None]
@@ -196,7 +197,8 @@ class AsyncFuture(Generic[R]):
         self._result = result
         self._error = error
         if error is not None:
-            self._traceback = traceback_of(error)
+            # Another call may be raising the same error, with its own variables.
+            self._traceback = outlined(traceback_of(error))
             self._is_cancelled |= is_a(error, asyncio.CancelledError)
         watchers, self._watchers = self._watchers, {}
         for watcher in watchers:
@@ -208,6 +210,7 @@ def _call_back(fn: Callable[[AsyncFuture[R]], object], future: AsyncFuture[R]) -
         fn(future)
     except Exception as error:
         warn("a done callback of an AsyncFuture raised", error=error)
+        trimmed(error)
 
 
 def as_completed(
@@ -250,7 +253,10 @@ class _AsCompleted(Generic[R]):
     def leave(self) -> None:
         for future in self._wanted:
             future._unwatch(self._ended.put)
+        self._wanted = ()
         self._ended.close()
+        while self._ended.take() is not None:
+            pass
 
     async def left(self) -> None:
         pass

@@ -132,6 +132,11 @@ class Permit:
         else:
             thread.add_done_callback(lambda _: self._give_back())
 
+    def withdraw(self) -> None:
+        """The attempt does not begin after all: give back its slots and what it cost."""
+        current_permit.set(self._outer)
+        self._undo()
+
     def suspend(self) -> None:
         """Give the slots back for a while. What it cost stays charged."""
         self._suspended += 1

@@ -150,9 +150,13 @@ class Database:
 
     It is one transaction from opening to closing, because one for each file would take long on some
     disks. What was stored is kept, also if the run is interrupted.
+
+    Attributes:
+        definitions: Kind → how many definitions of it are stored; known when it is closed.
     """
 
     def __init__(self, path: Path) -> None:
+        self.definitions: dict[str, int] = {}
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, check_same_thread=False)
         try:
@@ -169,16 +173,16 @@ class Database:
             self._connection.executemany("INSERT INTO definitions VALUES (?, ?, ?, ?)", definitions)
         return len(definitions)
 
-    def count_by_kind(self) -> dict[str, int]:
-        """Kind → how many definitions of it are stored."""
+    def close(self) -> None:
+        """Count, commit and close, in one step.
+
+        After Ctrl-C a thread may still be storing: that is waited for and counted. One that would
+        store after this is refused.
+        """
         query = "SELECT kind, count(*) FROM definitions GROUP BY kind ORDER BY kind"
         with self._lock:
-            return dict(self._connection.execute(query).fetchall())
-
-    def close(self) -> None:
-        """Commit and close. After Ctrl-C a thread may still be storing: that is waited for."""
-        with self._lock:
             try:
+                self.definitions = dict(self._connection.execute(query).fetchall())
                 self._connection.commit()
             finally:
                 self._connection.close()
@@ -250,7 +254,7 @@ def run_demo(
             asyncio.run(pipeline.run(items, **shown))
         except KeyboardInterrupt:
             is_interrupted = True  # the run is over nevertheless, and its books are closed
-        duration, definitions = time.monotonic() - began, database.count_by_kind()
+        duration = time.monotonic() - began
 
     results = pipeline.results
     stats = results.stats.stage_stats
@@ -259,7 +263,7 @@ def run_demo(
     rows = {
         "files": f"{len(items) - len(own)} of the {len(library)} in the standard library of Python "
         f"{platform.python_version()} ({LIBRARY}), and {len(own)} of the package's own",
-        "definitions": listed(definitions),
+        "definitions": listed(database.definitions),
         "failures": listed(Counter(type(result.error).__name__ for result in results.failed)),
         "tried again": listed({name: stage.retried_items for name, stage in stats.items()}),
         "time": f"{duration:.1f} s",

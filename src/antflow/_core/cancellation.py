@@ -1,0 +1,103 @@
+"""Whose cancellation it is: the library's own, or one that the user's code made up.
+
+Who cancels an `asyncio.Task` of a run notes it, and only that counts. The requests that the task
+counts say nothing: client libraries cancel the task that calls them, for a timeout of their own,
+and some do not take that back. So wherever the user's code is called, a `CancelledError` is a
+failure of that code unless `is_called_off` says otherwise, and the requests that it left are taken
+back before anything else is awaited.
+
+The one file of `_core` that knows asyncio: the engine, the watch and telemetry share the rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+from antflow._core.foreign import is_a
+from antflow._core.groups import consists_of
+
+FAILURES = (Exception, asyncio.CancelledError)
+"""Errors of the user's code that do not end the program."""
+
+has_called_off_caller: ContextVar[Callable[[], bool] | None] = ContextVar(
+    "antflow_has_called_off_caller", default=None
+)
+"""In the tasks of a run: says whether the task that asks is being cancelled by the run."""
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether an error of the user's code, alone or a group, does not end the program."""
+    return consists_of(error, FAILURES)
+
+
+def is_called_off() -> bool:
+    """Whether the running task is being cancelled by the library, and not by what it called."""
+    ask = has_called_off_caller.get()
+    if ask is not None:
+        return ask()
+    running = _running()
+    return running is None or running.cancelling() > 0
+
+
+def cancel_requests() -> int:
+    """How many requests to cancel the running task counts."""
+    running = _running()
+    return 0 if running is None else running.cancelling()
+
+
+def _running() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop is running
+        return None
+
+
+async def absorb_requests(before: int = 0) -> None:
+    """Take back requests to cancel the running task, one that has not arrived included.
+
+    Args:
+        before: How many are left: those that came earlier.
+    """
+    running = _running()
+    if running is None or running.cancelling() <= before:
+        return
+    while running.uncancel() > before:
+        pass
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+
+
+async def failure_of(work: Awaitable[Any] | None, before: int = 0) -> BaseException | None:
+    """Await the user's code, and take back the requests to cancel that it leaves.
+
+    Args:
+        work: What to await; ``None``: it was called, and only its requests are left.
+        before: The requests that the task counted when the code was called.
+
+    Returns:
+        What it raised, if that does not end the program.
+
+    Raises:
+        asyncio.CancelledError: The running task was called off.
+        BaseException: What ends the program.
+    """
+    failure: BaseException | None = None
+    try:
+        if work is not None:
+            await work
+    except BaseException as error:  # why: also a group with a CancelledError in it
+        if not is_failure(error):
+            raise
+        failure = error
+    if is_called_off():
+        if failure is not None and not is_a(failure, Exception):
+            raise asyncio.CancelledError from failure
+        return failure
+    await absorb_requests(before)
+    if is_called_off():
+        raise asyncio.CancelledError
+    return failure
