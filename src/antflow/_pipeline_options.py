@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, TypedDict, get_args
 from unicodedata import normalize
@@ -12,6 +12,7 @@ from antflow._core.checks import (
     check_count,
     check_flag,
     check_max_failures,
+    check_seconds,
     check_timeout,
     examine,
     or_none,
@@ -20,6 +21,7 @@ from antflow._core.checks import (
 from antflow._core.errors import PipelineError, StageValidationError
 from antflow._core.foreign import attribute, is_a
 from antflow._core.ports import Store
+from antflow._core.result import PipelineResult
 from antflow._core.stage import Stage, frozen_copy
 from antflow._core.stage_checks import is_generator
 from antflow._core.text import safe_repr
@@ -30,6 +32,7 @@ from antflow._monitor.tracker import StatusTracker
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = get_args(DashboardName)
+SHORTEST_INTERVAL = 0.01
 DISPLAY_METHODS = ("on_start", "on_update", "on_finish")
 
 
@@ -134,13 +137,38 @@ def _check_processes(stage: Stage) -> None:
             raise StageValidationError(f"{where} {safe_repr(function)} {reason}")
 
 
-def choose_display(progress: object, dashboard: Any, custom: Any) -> Any:
+def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:
+    """What is given as ``retry_failed``, as a list.
+
+    Raises:
+        TypeError: It is not an iterable of results.
+        ValueError: A result is of another pipeline's stage.
+    """
+    if not isinstance(results, Iterable):
+        allowed = "must be results of an earlier run, like results.failed"
+        raise refusal(TypeError, "retry_failed", results, allowed)
+    checked: list[PipelineResult[Any]] = []
+    names = [stage.name for stage in stages]
+    for index, result in enumerate(results):
+        name = f"retry_failed[{index}]"
+        if not isinstance(result, PipelineResult):
+            raise refusal(TypeError, name, result, "must be a PipelineResult")
+        if result.stage not in names:
+            allowed = f"its stage is not found; the stages are {', '.join(map(repr, names))}"
+            raise refusal(ValueError, name, result, allowed)
+        checked.append(result)
+    return checked
+
+
+def choose_display(progress: object, dashboard: Any, custom: Any, interval: object) -> Any:
     """The display that was asked for; ``None`` for none.
 
     Raises:
-        ValueError: There is none of that name, or two kinds were asked for.
-        TypeError: ``progress`` is no bool, or ``custom`` no display.
+        ValueError: There is none of that name, two kinds were asked for, or the interval between
+            its updates is not allowed.
+        TypeError: ``progress`` is not a bool, or ``custom`` not a display.
     """
+    check_seconds(ValueError, "dashboard_update_interval", interval, SHORTEST_INTERVAL)
     check_flag(TypeError, "progress", progress)
     asked = [
         name

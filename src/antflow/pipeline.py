@@ -87,6 +87,7 @@ from antflow._pipeline_options import (
     OtherOptions,
     PipelineOptions,
     RunOptions,
+    checked_results,
     checked_stages,
     choose_display,
 )
@@ -119,7 +120,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-SHORTEST_INTERVAL = 0.01
 SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
 
@@ -157,17 +157,15 @@ class Pipeline(Generic[Taken, Out]):
             in, as with a source that raises; "skip": it is left out and counted.
         store: Keeps every transition, and may hold work back; see `antflow.testing.MemoryStore`.
         blocked_loop_after: Seconds, at least 0.05, after which an event loop that something blocks
-            is told of: in the snapshot (``loop``), with worker, item and line, and once for each
-            function as a warning in the log. ``None`` = nobody looks. A loop with virtual time is
-            never looked after.
+            is reported: in the snapshot (``loop``), with worker, item and line, and once for each
+            function as a warning in the log. ``None`` = not watched. A loop with virtual time is
+            never watched.
 
     Raises:
         PipelineError: No stages.
         StageValidationError: An option of a stage is not allowed, or two have the same name.
-        ValueError: ``duplicates`` is none of the three, or ``blocked_loop_after`` no finite number
-            of seconds from 0.05 on.
-        TypeError: ``stages`` is no list of stages, ``status_tracker`` no tracker, ``name`` no
-            string, ``collect_results`` no bool, ``store`` lacks a method; or an unknown option.
+        ValueError: ``duplicates`` or ``blocked_loop_after`` is not allowed.
+        TypeError: Another argument is not what it must be; or an unknown option.
     """
 
     @overload
@@ -423,20 +421,16 @@ class Pipeline(Generic[Taken, Out]):
             RuntimeError: ``graceful_signals`` outside the main thread.
             ValueError: An option is not allowed, two kinds of display were asked for, or a result
                 in ``retry_failed`` is of a stage that this pipeline does not have.
-            TypeError: ``items`` cannot be iterated, or is a string or a mapping; ``progress`` is no
-                bool, ``custom_dashboard`` no display, ``retry_failed`` no results; or an unknown
-                option.
+            TypeError: ``items`` cannot be iterated, or is a string or a mapping; another argument
+                is not what it must be; or an unknown option.
 
         Cancellation:
             Running tasks are cancelled and awaited, everything else is settled as cancelled;
             nothing is left behind. `results` has what was settled.
         """
-        display = choose_display(progress, dashboard, custom_dashboard)
-        check_seconds(
-            ValueError, "dashboard_update_interval", dashboard_update_interval, SHORTEST_INTERVAL
-        )
+        display = choose_display(progress, dashboard, custom_dashboard, dashboard_update_interval)
         check_items(items)
-        again = self._checked_results(retry_failed)
+        again = checked_results(retry_failed, self._stages)
         if graceful_signals is not None:
             check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
@@ -480,7 +474,7 @@ class Pipeline(Generic[Taken, Out]):
 
         Args:
             items: As in `run`.
-            progress: Show one line with a progress bar.
+            progress: As in `run`.
             buffer_size: Results that may wait for the consumer; ``None`` = 10 per worker of the
                 last stage, 0 = handed over one by one.
             ordered: Yield in the order of the input. A result waits for all those before it, its
@@ -495,11 +489,9 @@ class Pipeline(Generic[Taken, Out]):
             **options: Those that `run` and `open` have too; see `RunOptions`.
 
         Raises:
-            ValueError: At the call: an option is not allowed, or two kinds of display were asked
-                for.
-            TypeError: At the call: ``items`` as in `run`; ``progress`` or ``ordered`` is no bool,
-                or ``custom_dashboard`` no display; or an unknown option.
-            RuntimeError: At the call: ``graceful_signals`` outside the main thread.
+            ValueError: At the call, as in `run`.
+            TypeError: At the call, as in `run`.
+            RuntimeError: At the call, as in `run`.
             Exception: From the loop, after the last result: everything else that `run` raises.
 
         Cancellation:
@@ -507,10 +499,7 @@ class Pipeline(Generic[Taken, Out]):
             ``asyncio.wait_for(anext(results), 1.0)`` can be repeated. Of the ``async with`` block:
             as in `run`.
         """
-        display = choose_display(progress, dashboard, custom_dashboard)
-        check_seconds(
-            ValueError, "dashboard_update_interval", dashboard_update_interval, SHORTEST_INTERVAL
-        )
+        display = choose_display(progress, dashboard, custom_dashboard, dashboard_update_interval)
         check_items(items)
         if graceful_signals is not None:
             check_seconds(ValueError, "graceful_signals", graceful_signals)
@@ -779,22 +768,6 @@ class Pipeline(Generic[Taken, Out]):
                 poller.end(at_once=run.is_cancelling)
                 await outlast(polling, partial(run.call_off, polling))
         run.raise_late_error()
-
-    def _checked_results(self, results: object) -> list[PipelineResult[Any]]:
-        if not isinstance(results, Iterable):
-            allowed = "must be results of an earlier run, like results.failed"
-            raise refusal(TypeError, "retry_failed", results, allowed)
-        checked: list[PipelineResult[Any]] = []
-        names = [stage.name for stage in self._stages]
-        for index, result in enumerate(results):
-            name = f"retry_failed[{index}]"
-            if not isinstance(result, PipelineResult):
-                raise refusal(TypeError, name, result, "must be a PipelineResult")
-            if result.stage not in names:
-                allowed = f"its stage is not found; the stages are {', '.join(map(repr, names))}"
-                raise refusal(ValueError, name, result, allowed)
-            checked.append(result)
-        return checked
 
     def _held_at_most(self) -> int:
         """How many items the stages hold when all are full."""
