@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
-KINDS = {"", "mermaid", "output", "python", "sh"}
+KINDS = {"", "diff", "mermaid", "output", "python", "sh"}
 """What may stand after an opening fence. Another spelling would be a block that nobody runs."""
 
 FENCE = re.compile(

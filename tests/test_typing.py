@@ -30,16 +30,17 @@ def tool(name: str) -> str:
     return found
 
 
-def annotations_of(path: str, name: str) -> dict[str, str]:
-    """The annotations in the body of a class, as text."""
+def typed_dicts_of(path: str) -> dict[str, dict[str, str]]:
+    """The fields of the classes of a file that type checkers alone read: class → name → type."""
     tree = ast.parse((ROOT / "src" / "antflow" / path).read_text("utf-8"))
-    (found,) = [
-        node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == name
-    ]
     return {
-        ast.unparse(node.target): ast.unparse(node.annotation)
-        for node in found.body
-        if isinstance(node, ast.AnnAssign)
+        node.name: {
+            ast.unparse(field.target): ast.unparse(field.annotation)
+            for field in node.body
+            if isinstance(field, ast.AnnAssign)
+        }
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
     }
 
 
@@ -58,11 +59,15 @@ def test_pyright_agrees() -> None:
 
 
 def test_options_of_stages_are_all_known_to_the_checkers() -> None:
-    """The options of `Stage` that the checkers know by keyword are those it has."""
-    known = annotations_of("_core/task_types.py", "Options")
-    known |= annotations_of("_core/task_types.py", "StageOptions")
+    """The checkers know every option of `Stage` by keyword, with the type that its field has."""
+    kinds = typed_dicts_of("_core/stage.py")
+    known = kinds["KeywordOptions"] | kinds["Options"] | kinds["StageOptions"]
+    fields = {field.name: str(field.type) for field in dataclasses.fields(Stage)}
     special = {"name", "workers", "tasks", "unpack_args", "skip_if", "batch", "expand"}
-    assert set(known) == {field.name for field in dataclasses.fields(Stage)} - special
+    of_resources = {"resources": "of.Resources"}  # a name for the type that the field spells out
+    assert known == {n: t for n, t in fields.items() if n not in special} | of_resources
+    by_keyword = {field.name for field in dataclasses.fields(Stage) if field.kw_only}
+    assert kinds["KeywordOptions"].keys() | kinds["OtherOptions"].keys() == by_keyword
 
 
 def test_options_of_pipelines_are_all_known_to_the_checkers() -> None:

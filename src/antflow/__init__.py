@@ -39,6 +39,7 @@ from antflow.pipeline import (
     ResultStream,
     Retry,
     RunHandle,
+    RunOptions,
     Stage,
     backoff,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "RunEnd",
     "RunFacts",
     "RunHandle",
+    "RunOptions",
     "RunResults",
     "Stage",
     "StageStats",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal, TypedDict, get_args
 from unicodedata import normalize
 
 from antflow._core.checks import (
@@ -12,14 +12,17 @@ from antflow._core.checks import (
     check_count,
     check_flag,
     check_max_failures,
+    check_seconds,
     check_timeout,
     examine,
+    or_none,
     refusal,
 )
 from antflow._core.errors import PipelineError, StageValidationError
 from antflow._core.foreign import attribute, is_a
 from antflow._core.observers import OBSERVER_METHODS, AnyObserver
 from antflow._core.ports import Store
+from antflow._core.result import PipelineResult
 from antflow._core.stage import Stage, frozen_copy
 from antflow._core.stage_checks import is_generator
 from antflow._core.text import safe_repr
@@ -30,6 +33,7 @@ from antflow._monitor.tracker import StatusTracker
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = get_args(DashboardName)
+SHORTEST_INTERVAL = 0.01
 DISPLAY_METHODS = ("on_start", "on_update", "on_finish")
 
 
@@ -50,45 +54,42 @@ class PipelineOptions(OtherOptions, total=False):
     status_tracker: StatusTracker | None
 
 
-@dataclass(slots=True)
-class RunOptions:
-    """What was asked of one run; see `Pipeline.run`."""
-
-    total: int | None = None
-    length: Callable[[], int] | None = None
-    max_failures: float | None = None
-    timeout: float | None = None
-    item_timeout: float | None = None
-    keeps: bool | None = None
-    window: int | None = None
+_check_total = or_none(
+    partial(check_count, minimum=0, allowed="must be a whole number >= 0, or None")
+)
 
 
-def run_options(
-    total: int | None,
-    max_failures: float | None,
-    timeout: float | None,
-    item_timeout: float | None,
-) -> RunOptions:
-    """The options that `run`, `stream` and `open` share, checked.
+class RunOptions(TypedDict, total=False):
+    """The options that `Pipeline.run`, `Pipeline.stream` and `Pipeline.open` share.
 
-    Raises:
-        ValueError: One is not allowed.
+    All of them are ``None`` unless they are given.
+
+    Attributes:
+        total: How many items there will be, for displays and snapshots. Without it they call
+            ``len(items)``; if that raises, the number is unknown.
+        max_failures: Stop taking items in when this many have failed (int, 1 or more), or this
+            share of those settled (float, above 0 and up to 1, from 20 settled items on). Then the
+            run ends with `TooManyFailures`.
+        timeout: Seconds for the whole run, all time included; then it is cancelled,
+            with `TimeoutError`.
+        item_timeout: Seconds for each item from its intake to its end; an item that is late
+            fails with `TimeoutError` when a worker has it, or would begin with it. Time in
+            which a source blocks the event loop does not count.
     """
-    if total is not None:
-        check_count(ValueError, "total", total, 0, "must be a whole number >= 0, or None")
-    check_max_failures(ValueError, "max_failures", max_failures)
-    check_timeout(ValueError, "timeout", timeout)
-    check_timeout(ValueError, "item_timeout", item_timeout)
-    return RunOptions(total, None, max_failures, timeout, item_timeout)
+
+    total: Annotated[int | None, _check_total]
+    max_failures: Annotated[float | None, check_max_failures]
+    timeout: Annotated[float | None, check_timeout]
+    item_timeout: Annotated[float | None, check_timeout]
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:
-    """Copies of the stages of a pipeline, which nobody can change any more.
+    """Copies of the stages of a pipeline: later changes to their lists and dicts do not reach it.
 
     Raises:
         PipelineError: There are none.
         StageValidationError: An option of one is not allowed, or two have the same name.
-        TypeError: They are no list of stages.
+        TypeError: They are not a list of stages.
     """
     given = examine(TypeError, "stages", _listed, stages)
     if given is None:
@@ -160,13 +161,38 @@ def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
     return tuple(given)
 
 
-def choose_display(progress: object, dashboard: Any, custom: Any) -> Any:
+def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:
+    """What is given as ``retry_failed``, as a list.
+
+    Raises:
+        TypeError: It is not an iterable of results.
+        ValueError: A result is of another pipeline's stage.
+    """
+    if not isinstance(results, Iterable):
+        allowed = "must be results of an earlier run, like results.failed"
+        raise refusal(TypeError, "retry_failed", results, allowed)
+    checked: list[PipelineResult[Any]] = []
+    names = [stage.name for stage in stages]
+    for index, result in enumerate(results):
+        name = f"retry_failed[{index}]"
+        if not isinstance(result, PipelineResult):
+            raise refusal(TypeError, name, result, "must be a PipelineResult")
+        if result.stage not in names:
+            allowed = f"its stage is not found; the stages are {', '.join(map(repr, names))}"
+            raise refusal(ValueError, name, result, allowed)
+        checked.append(result)
+    return checked
+
+
+def choose_display(progress: object, dashboard: Any, custom: Any, interval: object) -> Any:
     """The display that was asked for; ``None`` for none.
 
     Raises:
-        ValueError: There is none of that name, or two kinds were asked for.
-        TypeError: ``progress`` is no bool, or ``custom`` no display.
+        ValueError: There is none of that name, two kinds were asked for, or the interval between
+            its updates is not allowed.
+        TypeError: ``progress`` is not a bool, or ``custom`` not a display.
     """
+    check_seconds(ValueError, "dashboard_update_interval", interval, SHORTEST_INTERVAL)
     check_flag(TypeError, "progress", progress)
     asked = [
         name

@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Unpack, cast, ove
 
 from antflow._core.checks import Refuse, check_count
 from antflow._core.errors import StageValidationError
-from antflow._core.options import did_you_mean, named_options
+from antflow._core.misspellings import did_you_mean
 from antflow._core.ports import AnyDashboard
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.retry import Retry
+from antflow._core.shared_options import shares
 from antflow._core.stage import Stage, TaskFunc, task_name
 from antflow._core.stage_checks import LONGEST_NAME
 from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import Out, Taken
 from antflow._monitor.tracker import StatusTracker
-from antflow._pipeline_options import DashboardName, PipelineOptions
+from antflow._pipeline_options import DashboardName, PipelineOptions, RunOptions
 from antflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from antflow._core import task_types as of
-    from antflow._core.task_types import Options
+    from antflow._core.stage import Options
     from antflow._core.type_variables import A, B
 
     class AddOptions(Options, total=False):
@@ -174,18 +175,7 @@ class PipelineBuilder(Generic[Taken, Out]):
     def add(
         self,
         name: str,
-        task: of.AsyncBatchTask[Out, B],
-        /,
-        *,
-        batch: int,
-        **options: Unpack[AddOptions],
-    ) -> PipelineBuilder[Taken, B]: ...
-
-    @overload
-    def add(
-        self,
-        name: str,
-        task: of.PlainBatchTask[Out, B],
+        task: of.BatchTask[Out, B],
         /,
         *,
         batch: int,
@@ -237,7 +227,6 @@ class PipelineBuilder(Generic[Taken, Out]):
         self._stages = Pipeline(stages).stages
         return self
 
-    @named_options
     def with_tracker(self, tracker: StatusTracker | None) -> Self:
         """Have a tracker follow every run; ``None``: no longer.
 
@@ -246,7 +235,6 @@ class PipelineBuilder(Generic[Taken, Out]):
         """
         return self.with_options(status_tracker=tracker)
 
-    @named_options
     def collect_results(self, collect: bool = True) -> Self:
         """Keep results for `run` and `Pipeline.results`, or only count them.
 
@@ -274,7 +262,7 @@ class PipelineBuilder(Generic[Taken, Out]):
         """
         return Pipeline(self._stages, **self._options)
 
-    @named_options
+    @shares(RunOptions)
     async def run(
         self,
         items: of.ItemsOf[Taken],
@@ -283,12 +271,9 @@ class PipelineBuilder(Generic[Taken, Out]):
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         *,
-        total: int | None = None,
-        max_failures: float | None = None,
-        timeout: float | None = None,
-        item_timeout: float | None = None,
         retry_failed: Iterable[PipelineResult[Any]] = (),
         graceful_signals: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[Out]:
         """Build the pipeline and run it: `Pipeline.run`, with all its options."""
         return await self.build().run(
@@ -297,12 +282,9 @@ class PipelineBuilder(Generic[Taken, Out]):
             dashboard,
             custom_dashboard,
             dashboard_update_interval,
-            total=total,
-            max_failures=max_failures,
-            timeout=timeout,
-            item_timeout=item_timeout,
             retry_failed=retry_failed,
             graceful_signals=graceful_signals,
+            **options,
         )
 
 
@@ -417,18 +399,7 @@ if TYPE_CHECKING:
         def add(
             self,
             name: str,
-            task: of.AsyncBatchTask[A, B],
-            /,
-            *,
-            batch: int,
-            **options: Unpack[AddOptions],
-        ) -> PipelineBuilder[A, B]: ...
-
-        @overload
-        def add(
-            self,
-            name: str,
-            task: of.PlainBatchTask[A, B],
+            task: of.BatchTask[A, B],
             /,
             *,
             batch: int,

@@ -12,11 +12,12 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
+    Mapping,
     Sequence,
 )
 from contextlib import nullcontext
+from copy import copy
 from functools import partial
-from itertools import count
 from types import TracebackType
 from typing import (
     TYPE_CHECKING,
@@ -42,11 +43,12 @@ from antflow._core.errors import PipelineError
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Items, check_items, expected_count
 from antflow._core.limit import Limit, LimitStatistics
+from antflow._core.misspellings import explained
 from antflow._core.observers import AnyObserver
-from antflow._core.options import named_options
 from antflow._core.ports import AnyDashboard, Store
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.retry import Retry, backoff
+from antflow._core.shared_options import check_options, shares
 from antflow._core.snapshot import (
     DashboardSnapshot,
     ErrorSummary,
@@ -58,6 +60,7 @@ from antflow._core.stage import (
     DEFAULT_CAPACITY_PER_WORKER,
     Stage,
     capacity,
+    changed,
     retry_policy,
 )
 from antflow._core.type_variables import Out, Taken
@@ -66,10 +69,8 @@ from antflow._engine.engine import Engine
 from antflow._engine.identity import Duplicates
 from antflow._engine.reorder import Deliver
 from antflow._engine.result_stream import Outcomes, ResultStream
-from antflow._engine.run import NoRun, Run, current_run
-from antflow._engine.run_handle import RunHandle, attach_results
+from antflow._engine.run_handle import RunHandle, attach_results, stage_index
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
-from antflow._monitor.callbacks import CallbackGuard
 from antflow._monitor.poller import Poller
 from antflow._monitor.public_steps import Observers
 from antflow._monitor.tracker import StatusTracker
@@ -79,10 +80,11 @@ from antflow._pipeline_options import (
     PipelineOptions,
     RunOptions,
     checked_observers,
+    checked_results,
     checked_stages,
     choose_display,
-    run_options,
 )
+from antflow._pipeline_runs import PipelineRuns
 from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ __all__ = [
     "ResultStream",
     "Retry",
     "RunHandle",
+    "RunOptions",
     "Stage",
     "backoff",
 ]
@@ -111,7 +114,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-SHORTEST_INTERVAL = 0.01
 SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
 
@@ -145,19 +147,16 @@ class Pipeline(Generic[Taken, Out]):
             in, as with a source that raises; "skip": it is left out and counted.
         store: Keeps every transition, and may hold work back; see `antflow.testing.MemoryStore`.
         blocked_loop_after: Seconds, at least 0.05, after which an event loop that something blocks
-            is told of: in the snapshot (``loop``), with worker, item and line, and once for each
-            function as a warning in the log. ``None`` = nobody looks. A loop with virtual time is
-            never looked after.
+            is reported: in the snapshot (``loop``), with worker, item and line, and once for each
+            function as a warning in the log. ``None`` = not watched. A loop with virtual time is
+            never watched.
         observers: Objects that hear of every step of every run, see `antflow.observers.Observer`.
 
     Raises:
         PipelineError: No stages.
         StageValidationError: An option of a stage is not allowed, or two have the same name.
-        ValueError: ``duplicates`` is none of the three, or ``blocked_loop_after`` no finite number
-            of seconds from 0.05 on.
-        TypeError: ``stages`` is no list of stages, ``status_tracker`` no tracker, ``name`` no
-            string, ``collect_results`` no bool, ``store`` lacks a method, ``observers`` is not a
-            list of observers; or an unknown option.
+        ValueError: ``duplicates`` or ``blocked_loop_after`` is not allowed.
+        TypeError: Another argument is not what it must be; or an unknown option.
     """
 
     @overload
@@ -169,17 +168,9 @@ class Pipeline(Generic[Taken, Out]):
 
     @overload
     def __init__(
-        self: Pipeline[A, B], stages: SameStages[A, B], **options: Unpack[PipelineOptions]
-    ) -> None: ...
-
-    @overload
-    def __init__(
-        self: Pipeline[A, B], stages: tuple[Stage[A, B]], **options: Unpack[PipelineOptions]
-    ) -> None: ...
-
-    @overload
-    def __init__(
-        self: Pipeline[A, B], stages: FirstToLast[A, B], **options: Unpack[PipelineOptions]
+        self: Pipeline[A, B],
+        stages: SameStages[A, B] | tuple[Stage[A, B]] | FirstToLast[A, B],
+        **options: Unpack[PipelineOptions],
     ) -> None: ...
 
     @overload
@@ -191,8 +182,8 @@ class Pipeline(Generic[Taken, Out]):
         **options: Unpack[OtherOptions],
     ) -> None: ...
 
-    @named_options  # type: ignore[misc]  # a Sequence that is no list has no append
-    def __init__(  # pyright: ignore[reportInconsistentOverload]
+    @explained  # type: ignore[misc]  # a Sequence that is no list has no append
+    def __init__(
         self,
         stages: Sequence[Stage],
         collect_results: bool = True,
@@ -228,24 +219,16 @@ class Pipeline(Generic[Taken, Out]):
         self._tracker = status_tracker
         self._store = store
         self._observers = checked_observers(observers)
-        self._forget_runs()
-
-    def _forget_runs(self) -> None:
-        self._next_id = count().__next__
-        self._guard = CallbackGuard()
-        self._started: RunHandle[Any] | None = None
-        self._latest: RunHandle[Any] | None = None
+        self._runs = PipelineRuns()
 
     # A copy has the description. The runs and their results belong to the original.
 
     def __getstate__(self) -> dict[str, Any]:
-        runs = ("_next_id", "_guard", "_started", "_latest")
-        state = {name: value for name, value in vars(self).items() if name not in runs}
-        return state | {"_stages": list(self._stages)}
+        return vars(self) | {"_runs": None, "_stages": list(self._stages)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._forget_runs()
+        self._runs = PipelineRuns()
 
     @staticmethod
     def create() -> EmptyBuilder:
@@ -300,7 +283,7 @@ class Pipeline(Generic[Taken, Out]):
     ) -> RunResults[Any]: ...
 
     @staticmethod
-    @named_options
+    @explained
     async def quick(
         items: Items,
         tasks: Callable[..., Any] | Sequence[Callable[..., Any]],
@@ -337,9 +320,41 @@ class Pipeline(Generic[Taken, Out]):
         builder = one_stage_each(tasks, workers=workers, retries=retries, attempts=attempts)
         return await builder.run(items, progress, dashboard)
 
+    def with_workers(self, workers: Mapping[str, int] | None = None, /, **more: int) -> Self:
+        """Make a pipeline like this one, with other numbers of workers.
+
+        ```python
+        wider = pipeline.with_workers(Fetch=50)
+        wider = pipeline.with_workers({"Fetch pages": 50})
+        ```
+
+        Inside its runs, what a task or a callback asks of this pipeline is about that run: ``feed``
+        feeds it, for example. `RunHandle.set_workers` changes the workers of a run under way.
+
+        Args:
+            workers: Stage name → number of workers.
+            **more: The same, by keyword.
+
+        Raises:
+            ValueError: There is no such stage.
+            StageValidationError: A number is not allowed.
+            TypeError: ``workers`` is not a dict.
+        """
+        if workers is not None and not isinstance(workers, Mapping):
+            raise refusal(TypeError, "workers", workers, "must be a dict: stage name → workers")
+        names = [stage.name for stage in self._stages]
+        stages = list(self._stages)
+        for name, wanted in {**(workers or {}), **more}.items():
+            index = stage_index("stage", name, names)
+            stages[index] = changed(stages[index], workers=wanted)
+        other = copy(self)
+        other._runs = PipelineRuns(self._runs.owner)
+        other._stages = checked_stages(stages)
+        return other
+
     # Running
 
-    @named_options
+    @shares(RunOptions)
     async def run(
         self,
         items: of.ItemsOf[Taken],
@@ -348,12 +363,9 @@ class Pipeline(Generic[Taken, Out]):
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         *,
-        total: int | None = None,
-        max_failures: float | None = None,
-        timeout: float | None = None,
-        item_timeout: float | None = None,
         retry_failed: Iterable[PipelineResult[Any]] = (),
         graceful_signals: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[Out]:
         """Run all items through all stages.
 
@@ -367,21 +379,13 @@ class Pipeline(Generic[Taken, Out]):
             custom_dashboard: An object of your own, see `DashboardProtocol`.
             dashboard_update_interval: Seconds between updates, 0.01 or more; 0.1 to 1.0 is
                 sensible.
-            total: How many items there will be, for displays and snapshots. Without it they call
-                ``len(items)``; if that raises, the number is unknown.
-            max_failures: Stop taking items in when so many have failed (int, 1 or more), or such a
-                share of those settled (float, above 0 and up to 1, from 20 settled items on).
-            timeout: Seconds for the whole run, all time included; then it is cancelled,
-                with `TimeoutError`.
-            item_timeout: Seconds for each item from its intake to its end; an item that is late
-                fails with `TimeoutError` when a worker has it, or would begin with it. Time in
-                which a source blocks the event loop does not count.
             retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
                 items go on at the stage they ended in, before ``items``, and with the value that
                 entered it.
             graceful_signals: The first SIGINT or SIGTERM stops the intake and gives what is in
-                flight so many seconds, then `run` returns, and ``results.stopped_by`` says why. A
+                flight this many seconds, then `run` returns, and ``results.stopped_by`` says why. A
                 second one, or the end of that time, cancels. For the main thread.
+            **options: Those that `stream` and `open` have too; see `RunOptions`.
 
         Returns:
             The successful results in input order, and everything else as attributes.
@@ -401,34 +405,29 @@ class Pipeline(Generic[Taken, Out]):
             RuntimeError: ``graceful_signals`` outside the main thread.
             ValueError: An option is not allowed, two kinds of display were asked for, or a result
                 in ``retry_failed`` is of a stage that this pipeline does not have.
-            TypeError: ``items`` cannot be iterated, or is a string or a mapping; ``progress`` is no
-                bool, ``custom_dashboard`` no display, ``retry_failed`` no results; or an unknown
-                option.
+            TypeError: ``items`` cannot be iterated, or is a string or a mapping; another argument
+                is not what it must be; or an unknown option.
 
         Cancellation:
             Running tasks are cancelled and awaited, everything else is settled as cancelled;
             nothing is left behind. `results` has what was settled.
         """
-        display = choose_display(progress, dashboard, custom_dashboard)
-        check_seconds(
-            ValueError, "dashboard_update_interval", dashboard_update_interval, SHORTEST_INTERVAL
-        )
+        display = choose_display(progress, dashboard, custom_dashboard, dashboard_update_interval)
         check_items(items)
-        again = self._checked_results(retry_failed)
+        again = checked_results(retry_failed, self._stages)
         if graceful_signals is not None:
             check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
-        options = run_options(total, max_failures, timeout, item_timeout)
-        options.total, options.length = expected_count(items, total, len(again))
-        collected: list[PipelineResult[Any]] = []
-        handle = self._open(collected.append if self._collects else _forget, collected, options)
+        check_options(Pipeline.run, RunOptions, options)
+        options["total"], length = expected_count(items, options.get("total"), len(again))
+        handle = self._open(options=options, length=length)
         engine = handle._engine
         engine.intake.begin_with(again)
         with nullcontext() if graceful_signals is None else graceful(engine, graceful_signals):
-            await self._drive(handle, items, display, dashboard_update_interval)
+            await _drive(self, handle, items, display, dashboard_update_interval)
         return handle.results
 
-    @named_options
+    @shares(RunOptions)
     def stream(
         self,
         items: of.ItemsOf[Taken],
@@ -436,14 +435,11 @@ class Pipeline(Generic[Taken, Out]):
         buffer_size: int | None = None,
         *,
         ordered: bool = False,
-        total: int | None = None,
-        max_failures: float | None = None,
-        timeout: float | None = None,
-        item_timeout: float | None = None,
         dashboard: DashboardName | AnyDashboard | None = None,
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         graceful_signals: float | None = None,
+        **options: Unpack[RunOptions],
     ) -> ResultStream[Out]:
         """Yield each result as soon as it is there, failed items included (with ``.error``).
 
@@ -463,29 +459,24 @@ class Pipeline(Generic[Taken, Out]):
 
         Args:
             items: As in `run`.
-            progress: Show one line with a progress bar.
+            progress: As in `run`.
             buffer_size: Results that may wait for the consumer; ``None`` = 10 per worker of the
                 last stage, 0 = handed over one by one.
             ordered: Yield in the order of the input. A result waits for all those before it, its
                 worker does not; so that not too many wait, at most 1000 (or ``buffer_size``) more
                 items than the stages hold are taken in beyond the first unfinished one.
-            total: As in `run`.
-            max_failures: As in `run`; `TooManyFailures` comes out after the last result.
-            timeout: As in `run`.
-            item_timeout: As in `run`.
             dashboard: As in `run`.
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
             graceful_signals: As in `run`; the loop ends after the last result, and
                 ``pipeline.results.stopped_by`` says why. Handled while the loop is under way: a
                 second signal comes out after the last result, even if the run was over.
+            **options: Those that `run` and `open` have too; see `RunOptions`.
 
         Raises:
-            ValueError: At the call: an option is not allowed, or two kinds of display were asked
-                for.
-            TypeError: At the call: ``items`` as in `run`; ``progress`` or ``ordered`` is no bool,
-                or ``custom_dashboard`` no display; or an unknown option.
-            RuntimeError: At the call: ``graceful_signals`` outside the main thread.
+            ValueError: At the call, as in `run`.
+            TypeError: At the call, as in `run`.
+            RuntimeError: At the call, as in `run`.
             Exception: From the loop, after the last result: everything else that `run` raises.
 
         Cancellation:
@@ -493,39 +484,35 @@ class Pipeline(Generic[Taken, Out]):
             ``asyncio.wait_for(anext(results), 1.0)`` can be repeated. Of the ``async with`` block:
             as in `run`.
         """
-        display = choose_display(progress, dashboard, custom_dashboard)
-        check_seconds(
-            ValueError, "dashboard_update_interval", dashboard_update_interval, SHORTEST_INTERVAL
-        )
+        display = choose_display(progress, dashboard, custom_dashboard, dashboard_update_interval)
         check_items(items)
         if graceful_signals is not None:
             check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
         check_flag(TypeError, "ordered", ordered)
-        options = run_options(total, max_failures, timeout, item_timeout)
-        options.total, options.length = expected_count(items, total)
-        options.keeps = False
+        check_options(Pipeline.stream, RunOptions, options)
+        options["total"], length = expected_count(items, options.get("total"))
         if buffer_size is not None:
             check_count(ValueError, "buffer_size", buffer_size, 0, "must be a whole number >= 0")
+        window = None
         if ordered:
             results_waiting = RESULTS_IN_ORDER if buffer_size is None else buffer_size
-            options.window = self._held_at_most() + results_waiting
+            window = _held_at_most(self._stages) + results_waiting
         if buffer_size is None:
             buffer_size = self._stages[-1].workers * DEFAULT_CAPACITY_PER_WORKER
 
         def drive(handle: RunHandle[Any]) -> Coroutine[Any, Any, None]:
-            return self._drive(handle, items, display, dashboard_update_interval)
+            return _drive(self, handle, items, display, dashboard_update_interval)
 
-        open_run = partial(self._open, options=options)
+        open_run = partial(self._open, options=options, length=length, window=window)
         return ResultStream(Outcomes(open_run, drive, buffer_size, graceful_signals))
 
     async def start(self) -> None:
         """Begin a run that is fed by hand. Does nothing if one is under way."""
-        if self._started is None or not self._started._run.is_under_way:
-            collected: list[PipelineResult[Any]] = []
-            self._started = self._open(collected.append if self._collects else _forget, collected)
+        started = self._runs.started
+        if started is None or not started._run.is_under_way:
+            self._runs.started = self._open(options={})
 
-    @named_options
     async def feed(
         self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
     ) -> None:
@@ -546,14 +533,13 @@ class Pipeline(Generic[Taken, Out]):
                 or its event loop was closed.
             ValueError: There is no such stage.
         """
-        handle = self._handle_under_way()
+        handle = self._runs.under_way()
         if handle is None:
             await self.start()
-            handle = self._started
+            handle = self._runs.started
         assert handle is not None
         await handle.feed(items, target_stage, priority)
 
-    @named_options
     async def feed_async(
         self,
         items: AsyncIterable[Any],
@@ -574,7 +560,7 @@ class Pipeline(Generic[Taken, Out]):
         Cancellation:
             Cancels the run, and waits until it is over.
         """
-        handle = self._handle_under_way()
+        handle = self._runs.under_way()
         if handle is not None:
             await handle.join()
 
@@ -583,20 +569,13 @@ class Pipeline(Generic[Taken, Out]):
 
         Also ends a ``run()`` or ``stream()`` when called from inside it, and returns at once then.
         """
-        handle = self._handle_under_way()
+        handle = self._runs.under_way()
         if handle is not None:
             await handle.shutdown()
 
-    @named_options
+    @shares(RunOptions)
     @around
-    async def open(
-        self,
-        *,
-        total: int | None = None,
-        max_failures: float | None = None,
-        timeout: float | None = None,
-        item_timeout: float | None = None,
-    ) -> AsyncGenerator[RunHandle[Out], None]:
+    async def open(self, **options: Unpack[RunOptions]) -> AsyncGenerator[RunHandle[Out], None]:
         """Open a run and hand it out; on exit it is joined, or cancelled if the body raised.
 
         A run that is paused then goes on.
@@ -608,10 +587,7 @@ class Pipeline(Generic[Taken, Out]):
         ```
 
         Args:
-            total: How many items there will be, if known.
-            max_failures: As in `run`.
-            timeout: As in `run`.
-            item_timeout: As in `run`.
+            **options: Those that `run` and `stream` have too; see `RunOptions`.
 
         Raises:
             PipelineError: On entering: from inside a run of this pipeline, or one of its limits is
@@ -624,9 +600,8 @@ class Pipeline(Generic[Taken, Out]):
         Cancellation:
             In the body or while it is joined: the run is cancelled, and over when this is left.
         """
-        options = run_options(total, max_failures, timeout, item_timeout)
-        collected: list[PipelineResult[Any]] = []
-        handle = self._open(collected.append if self._collects else _forget, collected, options)
+        check_options(Pipeline.open, RunOptions, options)
+        handle = self._open(options=options)
         with interrupts_apart():
             try:
                 yield handle
@@ -660,48 +635,55 @@ class Pipeline(Generic[Taken, Out]):
     @property
     def results(self) -> RunResults[Out]:
         """What has come out so far; also after a run that raised or was cancelled."""
-        handle = self._handle()
+        handle = self._runs.asked_about()
         if handle is None:
             return RunResults((), self.get_error_summary(), self.get_stats())
         return handle.results
 
     def get_stats(self) -> PipelineStats:
         """The counts of the run and of each stage."""
-        return self._run().stats()
+        return self._runs.reading(self._stages).stats()
 
     def get_worker_names(self) -> dict[str, list[str]]:
         """Stage name → names of its workers, ``["Fetch-W0", …]``."""
-        return self._run().worker_names()
+        return self._runs.reading(self._stages).worker_names()
 
     def get_worker_states(self) -> dict[str, WorkerState]:
         """Worker name → what it does now."""
-        return self._run().snapshot().worker_states
+        return self._runs.reading(self._stages).snapshot().worker_states
 
     def get_worker_metrics(self) -> dict[str, WorkerMetrics]:
         """Worker name → what it has done."""
-        return self._run().snapshot().worker_metrics
+        return self._runs.reading(self._stages).snapshot().worker_metrics
 
     def get_dashboard_snapshot(self) -> DashboardSnapshot:
         """Everything a dashboard shows, at this moment.
 
         A true copy; O(stages + workers); before, during and after a run, and from any thread.
         """
-        return self._run().snapshot()
+        return self._runs.reading(self._stages).snapshot()
 
     def get_error_summary(self) -> ErrorSummary:
         """Failures summed up; all failed items where results are collected, else the last ones."""
-        return self._run().failures.summary()
+        return self._runs.reading(self._stages).failures.summary()
 
     # Inside
 
     def _open(
         self,
-        deliver: Deliver,
-        collected: list[PipelineResult[Any]],
-        options: RunOptions | None = None,
-    ) -> RunHandle:
-        options = RunOptions() if options is None else options
-        here = self._handle_here()
+        deliver: Deliver | None = None,
+        collected: list[PipelineResult[Any]] | None = None,
+        *,
+        options: RunOptions,
+        length: Callable[[], int] | None = None,
+        window: int | None = None,
+    ) -> RunHandle[Any]:
+        """Open a run; its results are collected unless there is a function that takes them."""
+        keeps_results = self._collects and deliver is None
+        collected = [] if collected is None else collected
+        if deliver is None:
+            deliver = collected.append if self._collects else _forget
+        here = self._runs.here()
         if here is not None and here._run.is_under_way:
             raise PipelineError(
                 "this pipeline cannot be run from inside its own run; feed() adds items to it"
@@ -711,111 +693,60 @@ class Pipeline(Generic[Taken, Out]):
         listeners = [
             None if tracker is None else tracker.follow(quiet),
             follow_run(self.name),
-            Observers(self._observers, self._guard) if self._observers else None,
+            Observers(self._observers, self._runs.guard) if self._observers else None,
         ]
         engine = Engine(
             self._stages,
             deliver=deliver,
-            guard=self._guard,
-            next_id=self._next_id,
+            guard=self._runs.guard,
+            next_id=self._runs.next_id,
             store=self._store,
             listeners=[each for each in listeners if each is not None],
-            max_failures=options.max_failures,
-            total=options.total,
-            length=options.length,
-            keeps_results=self._collects if options.keeps is None else options.keeps,
+            length=length,
+            keeps_results=keeps_results,
             duplicates=self._duplicates,
-            timeout=options.timeout,
-            item_timeout=options.item_timeout,
-            window=options.window,
-            owner=self,
+            window=window,
+            owner=self._runs.owner,
             blocked_loop_after=self._blocked_loop_after,
             name=self.name,
+            **options,
         )
-        self._latest = handle = RunHandle(engine, collected)
+        self._runs.latest = handle = RunHandle(engine, collected)
         # Code that outlives the run keeps it, but not its results.
         kept = ref(handle)
         engine.run.handle = lambda: kept() or RunHandle(engine, [])
         return handle
 
-    async def _drive(
-        self, handle: RunHandle[Any], items: Items, display: Any, interval: float
-    ) -> None:
-        """Feed a run from ``items``, with its display, until both are over."""
-        run, poller = handle._run, None
-        if display is not None:
-            poller = Poller(display, self, run.total or 0, interval, lambda: handle.results)
-        with interrupts_apart():
-            try:
-                await handle._engine.drive(items, poller)
-            except BaseException as error:
-                if not run.is_left_behind:
-                    attach_results(error, handle.results)
-                    run.forget_error()
-                raise
-            run.raise_late_error()
 
-    def _checked_results(self, results: object) -> list[PipelineResult[Any]]:
-        if not isinstance(results, Iterable):
-            allowed = "must be results of an earlier run, like results.failed"
-            raise refusal(TypeError, "retry_failed", results, allowed)
-        checked: list[PipelineResult[Any]] = []
-        names = [stage.name for stage in self._stages]
-        for index, result in enumerate(results):
-            name = f"retry_failed[{index}]"
-            if not isinstance(result, PipelineResult):
-                raise refusal(TypeError, name, result, "must be a PipelineResult")
-            if result.stage not in names:
-                allowed = f"its stage is not found; the stages are {', '.join(map(repr, names))}"
-                raise refusal(ValueError, name, result, allowed)
-            checked.append(result)
-        return checked
-
-    def _held_at_most(self) -> int:
-        """How many items the stages hold when all are full."""
-        return sum(
-            stage.workers * (stage.batch or 1)
-            + (capacity(stage) or stage.workers * DEFAULT_CAPACITY_PER_WORKER)
-            for stage in self._stages
-        )
-
-    def _handle_here(self) -> RunHandle | None:
-        """The run of this pipeline that the calling code is part of."""
-        if (run := current_run.get()) is not None:
-            for each in (run, *run.outer_runs()):
-                if each.belongs_to(self) and each.handle is not None:
-                    handle: RunHandle = each.handle()
-                    return handle
-        return None
-
-    def _handle_under_way(self) -> RunHandle | None:
-        """The run that `feed`, `join` and `shutdown` are about.
-
-        The one the caller is part of; else the one begun with `start`; else the latest. Code that
-        has outlived its run sees only runs that were begun from it.
-        """
-        here = self._handle_here()
-        if here is not None and here._run.is_under_way:
-            return here
-        for handle in (self._started, self._latest):
-            if handle is not None and handle._run.is_under_way and _may_see(here, handle):
-                return handle
-        return here or self._started
-
-    def _handle(self) -> RunHandle | None:
-        here, latest = self._handle_here(), self._latest
-        if latest is not None and _may_see(here, latest):
-            return latest
-        return here or latest
-
-    def _run(self) -> Run | NoRun:
-        handle = self._handle()
-        return NoRun(self._stages) if handle is None else handle._run
+async def _drive(
+    pipeline: Pipeline[Any, Any],
+    handle: RunHandle[Any],
+    items: Items,
+    display: Any,
+    interval: float,
+) -> None:
+    """Feed a run from ``items``, with its display, until both are over."""
+    run, poller = handle._run, None
+    if display is not None:
+        poller = Poller(display, pipeline, run.total or 0, interval, lambda: handle.results)
+    with interrupts_apart():
+        try:
+            await handle._engine.drive(items, poller)
+        except BaseException as error:
+            if not run.is_left_behind:
+                attach_results(error, handle.results)
+                run.forget_error()
+            raise
+        run.raise_late_error()
 
 
-def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
-    """Whether code that belongs to the run ``here`` may see another run: one begun from there."""
-    return here is None or run._run.is_within(here._run)
+def _held_at_most(stages: Sequence[Stage]) -> int:
+    """How many items the stages hold when all are full."""
+    return sum(
+        stage.workers * (stage.batch or 1)
+        + (capacity(stage) or stage.workers * DEFAULT_CAPACITY_PER_WORKER)
+        for stage in stages
+    )
 
 
 async def _join(handle: RunHandle[Any]) -> None:

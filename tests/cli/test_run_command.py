@@ -15,7 +15,7 @@ import pytest
 from antflow import Pipeline, Stage
 from antflow._monitor import bottleneck
 from antflow.cli.refusals import Refusal
-from antflow.cli.run_command import set_workers
+from antflow.cli.run_command import with_workers
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
 
 
@@ -314,17 +314,16 @@ def test_options_limit_and_workers(folder: Path, items: Path, asked_early: None)
 
 def test_option_workers_reaches_the_run() -> None:
     """The pipeline that is run has that many workers, and the room that goes with them."""
-    pipeline = Pipeline([Stage("A", 1, [print]), Stage("B", 1, [print])])
-    set_workers(pipeline, (("B", 7),))
+    pipeline = with_workers(Pipeline([Stage("A", 1, [print]), Stage("B", 1, [print])]), (("B", 7),))
     assert {name: len(names) for name, names in pipeline.get_worker_names().items()} == {
         "A": 1,
         "B": 7,
     }
     assert pipeline.get_dashboard_snapshot().pipeline_stats.stage_stats["B"].capacity == 70
-    with pytest.raises(Refusal, match="stage 'Bee' not found; the stages are 'A', 'B'"):
-        set_workers(pipeline, (("Bee", 7),))
+    with pytest.raises(Refusal, match="stage='Bee' not found; the stages are 'A', 'B'"):
+        with_workers(pipeline, (("Bee", 7),))
     with pytest.raises(Refusal, match="--workers B=1000000: Stage 'B': workers=1000000"):
-        set_workers(pipeline, (("B", 1_000_000),))
+        with_workers(pipeline, (("B", 1_000_000),))
 
 
 @pytest.mark.parametrize(("limit", "settled"), [("2", 20), ("10%", 20)])
@@ -372,7 +371,7 @@ def test_items_from_standard_input(folder: Path) -> None:
             ["--workers", "Store=3", "--workers", "Store=3"],
             "--workers Store=3: stage 'Store' is given 2 times",
         ),
-        (["--workers", "Nope=3"], "--workers Nope=3: stage 'Nope' not found; the stages are"),
+        (["--workers", "Nope=3"], "--workers Nope=3: stage='Nope' not found; the stages are"),
         (["--on-bad-line", "dead-letter"], "--on-bad-line dead-letter: needs --failed FILE"),
     ],
 )

@@ -268,8 +268,8 @@ def test_callbacks_change_no_outcome(hook: str) -> None:
     async def fail(*_: Any) -> None:
         raise RuntimeError("the callback is broken")
 
-    stage = Stage("A", 1, [odd_only], task_attempts=1, skip_if=lambda value: value == 4)
-    setattr(stage, hook, fail)
+    options: dict[str, Any] = {hook: fail, "skip_if": lambda value: value == 4}
+    stage = Stage("A", 1, [odd_only], task_attempts=1, **options)
     assert values(run([1, 2, 3, 4], stage)) == [1, 3, 4]
 
 

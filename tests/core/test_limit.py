@@ -222,3 +222,46 @@ def test_limit_when_copied() -> None:
 def test_limit_shows_its_options() -> None:
     """The repr is the call that makes one."""
     assert repr(Limit(2, 60)) == "Limit(concurrency=2, rate=60, period=60.0, cost=1)"
+
+
+@given(RATES, RATES, PERIODS, PERIODS, st.lists(st.tuples(PAUSES, COSTS), max_size=10), PAUSES)
+def test_meter_of_another_rate_keeps_what_is_in_the_bucket(
+    rate: int,
+    other: int,
+    period: float,
+    other_period: float,
+    arrivals: list[tuple[float, float]],
+    pause: float,
+) -> None:
+    """A new rate starts no burst and forgives no debt, and refills at its own speed."""
+    meter, now = Meter(rate, period), 0.0
+    for gap, cost in arrivals:
+        now += gap
+        meter.charge(cost, now)
+    before = meter.available(now)
+    meter = meter.retuned(other, other_period, now)
+    assert meter.available(now) == pytest.approx(min(before, other))
+    expected = min(before, other) + pause * other / other_period
+    assert meter.available(now + pause) == pytest.approx(min(expected, other), abs=1e-6)
+
+
+def test_rate_of_a_limit_that_was_never_used() -> None:
+    """Its rate and period can be set, and what is not given stays."""
+    limit = Limit(concurrency=2, cost=3)
+    assert limit.cost_of("x") == 0
+    limit.set_rate(5)
+    assert (limit.rate, limit.period, limit.cost_of("x")) == (5, 60.0, 3)
+    limit.set_rate(7, period=1)
+    limit.set_rate(8)
+    assert (limit.rate, limit.period) == (8, 1)
+    assert limit.statistics().available == 8
+
+
+def test_rate_that_is_refused_changes_nothing() -> None:
+    """Neither the rate nor the period."""
+    limit = Limit(rate=5, period=10)
+    with pytest.raises(ValueError, match="rate=0"):
+        limit.set_rate(0, 1)
+    with pytest.raises(ValueError, match="period=-1"):
+        limit.set_rate(1, -1)
+    assert (limit.rate, limit.period) == (5, 10)

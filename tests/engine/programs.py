@@ -164,7 +164,7 @@ class Program:
 
     def judge(self, *, undisturbed: bool) -> None:
         """Check everything that must hold after a run, disturbed or not."""
-        handle = self.pipeline._latest
+        handle = self.pipeline._runs.latest
         if handle is None:
             return  # it was cancelled before it began
         run = handle._run

@@ -73,13 +73,10 @@ def test_dropped_item_ends_there_and_well(way: Any, listens: bool, place: str) -
         calls.append(value)
         return way(value) if value == 1 else value
 
-    drops = Stage("Drops", 1, [task], on_success=print)
+    tasks = {"first task": [task, Calls()], "last task": [Calls(), task]}.get(place, [task])
+    drops = Stage("Drops", 1, tasks, on_success=print)
     other = Stage("Other", 1, [Calls()])
     stages = [drops, other] if place == "first stage" else [other, drops]
-    if place == "first task":
-        drops.tasks = [task, Calls()]
-    if place == "last task":
-        drops.tasks = [Calls(), task]
 
     async def main() -> RunResults[Any]:
         tracker = StatusTracker(lambda _: None, lambda _: None) if listens else None
@@ -348,9 +345,9 @@ def test_tasks_may_feed_after_the_input_has_ended() -> None:
         pipeline = Pipeline([Stage("A", 2, [feeds])])
         running = asyncio.create_task(pipeline.run([0]))
         await asyncio.sleep(1)
-        assert pipeline._latest is not None
+        assert pipeline._runs.latest is not None
         with pytest.raises(PipelineError, match="takes no more items"):
-            await pipeline._latest.feed([7])
+            await pipeline._runs.latest.feed([7])
         gate.open()
         return len(await running), True
 

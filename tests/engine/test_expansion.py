@@ -487,7 +487,7 @@ def test_expansion_cancelled_at_every_step_loses_nothing(order: str) -> None:
 
     def check(step: int) -> None:
         for pipeline, store in made:
-            if pipeline._latest is not None:
+            if pipeline._runs.latest is not None:
                 check_books(pipeline, store, 2)
         made.clear()
 
@@ -496,8 +496,8 @@ def test_expansion_cancelled_at_every_step_loses_nothing(order: str) -> None:
 
 def check_books(pipeline: Pipeline, store: MemoryStore, stage_count: int) -> None:
     """Check that the transitions are legal and fold to the books of the run, which balance."""
-    assert pipeline._latest is not None
-    ledger = pipeline._latest._run.ledger
+    assert pipeline._runs.latest is not None
+    ledger = pipeline._runs.latest._run.ledger
     assert ledger.discrepancy() is None
     assert ledger.in_flight == 0
     states: dict[Any, State] = {}

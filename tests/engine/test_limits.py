@@ -537,6 +537,53 @@ def test_correct_settles_a_guess(actual: int, next_start: float, *, in_thread: b
     assert run_virtual(main) == [next_start]
 
 
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_rate_that_is_changed_reaches_those_who_wait(*, in_thread: bool) -> None:
+    """A new rate goes for attempts that already wait, without a burst, and from any thread."""
+
+    async def main() -> list[Start]:
+        desk, limit = Desk(), Limit(rate=1, period=100.0)
+        admission = desk.admission(limit)
+        tasks = [asyncio.ensure_future(desk.attempt(admission, str(n))) for n in range(4)]
+        await asyncio.sleep(10)
+        if in_thread:
+            await asyncio.to_thread(limit.set_rate, 10, 10.0)
+        else:
+            limit.set_rate(10, 10.0)
+        await asyncio.gather(*tasks)
+        return desk.starts
+
+    starts = run_virtual(main)
+    assert [time for _, time in starts] == pytest.approx([0, 10.9, 11.9, 12.9], abs=0.01)
+
+
+def test_rate_that_is_lowered() -> None:
+    """What is in the bucket above the new rate is gone, and the rest comes at the new speed."""
+
+    async def main() -> list[float]:
+        desk, limit = Desk(), Limit(rate=10, period=10.0)
+        admission = desk.admission(limit)
+        limit.set_rate(2)
+        await asyncio.gather(*[desk.attempt(admission) for _ in range(4)])
+        return [time for _, time in desk.starts]
+
+    assert run_virtual(main) == pytest.approx([0, 0, 5, 10])
+
+
+def test_limit_that_gets_a_rate_while_it_runs() -> None:
+    """It begins with a full bucket, and attempts cost something from then on."""
+
+    async def main() -> list[float]:
+        desk, limit = Desk(), Limit(concurrency=100)
+        admission = desk.admission(limit)
+        await desk.attempt(admission)
+        limit.set_rate(2, 10.0)
+        await asyncio.gather(*[desk.attempt(admission) for _ in range(4)])
+        return [time for _, time in desk.starts]
+
+    assert run_virtual(main) == pytest.approx([0, 0, 0, 5, 10])
+
+
 def test_correct_is_for_the_limits_of_the_running_attempt() -> None:
     """Another limit, one without a rate, and code after the attempt are told so."""
 

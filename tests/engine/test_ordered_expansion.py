@@ -180,7 +180,7 @@ def test_trees_come_out_in_order(seed: int) -> None:
             names = [stage.name for stage in tree.pipeline.stages]
             for _ in range(20):
                 await asyncio.sleep(1)
-                run = tree.pipeline._latest
+                run = tree.pipeline._runs.latest
                 assert run is not None
                 run.set_workers(tree.choose.choice(names), tree.choose.randint(1, 3))
 
@@ -225,8 +225,8 @@ def test_run_that_is_ended_while_workers_are_held(how: str, after: float) -> Non
             with suppress(TimeoutError):
                 await asyncio.wait_for(anext(results), after)
             if how == "cancel":
-                assert pipeline._latest is not None
-                pipeline._latest.cancel()
+                assert pipeline._runs.latest is not None
+                pipeline._runs.latest.cancel()
             elif how == "shutdown":
                 ending = asyncio.ensure_future(pipeline.shutdown())
                 _ = [result async for result in results]

@@ -801,8 +801,14 @@ def test_seconds_when_a_retry_follows_an_item_that_passed_by() -> None:
         async def slow(*_: Any) -> None:
             await asyncio.sleep(10)
 
-        stage = Stage("A", 1, [FailTimes(1)], skip_if=lambda value: value == 1, on_skip=slow)
-        stage.task_wait_seconds = 1.0
+        stage = Stage(
+            "A",
+            1,
+            [FailTimes(1)],
+            task_wait_seconds=1.0,
+            skip_if=lambda value: value == 1,
+            on_skip=slow,
+        )
         return (await Pipeline([stage]).run([0, 1])).stats.stage_stats["A"]
 
     stats = run_virtual(main)

@@ -167,8 +167,8 @@ def test_no_forecast_when_the_total_is_unknown() -> None:
         for number in range(1000):
             yield number
 
-    stages = [Stage("A", 1, [taking(0.1)]), Stage("B", 5, [taking(0.2)])]
-    stages[0].queue_capacity = 2000
+    first = Stage("A", 1, [taking(0.1)], queue_capacity=2000)
+    stages = [first, Stage("B", 5, [taking(0.2)])]
     watching = run_virtual(lambda: watch(stages, items()))
     states = {view.snapshot.state for view in watching.views}
     assert states == {"running", "draining", "finished"}
@@ -230,8 +230,10 @@ def test_pause_is_not_taken_for_slowness() -> None:
 
 def test_rates_of_stages() -> None:
     """Each stage has its own rate while it goes on, and its mean at the end."""
-    stages = [Stage("A", 10, [taking(1, 0)], queue_capacity=50), Stage("B", 5, [taking(1, 0)])]
-    stages[1].queue_capacity = 0
+    stages = [
+        Stage("A", 10, [taking(1, 0)], queue_capacity=50),
+        Stage("B", 5, [taking(1, 0)], queue_capacity=0),
+    ]
     watching = run_virtual(lambda: watch(stages, range(500)))
     first, second = watching.at(40).stages
     assert first.per_second == pytest.approx(10, rel=0.1)

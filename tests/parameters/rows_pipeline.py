@@ -118,6 +118,11 @@ async def use_set_workers(**options: Any) -> None:
     await in_open_run(set_workers)
 
 
+def use_with_workers(**options: Any) -> None:
+    workers = options.pop("workers", None)
+    Pipeline([a_stage()]).with_workers(workers, **options.pop("more", {}))
+
+
 def fed_by_hand(method: str) -> Callable[..., Any]:
     async def use(**options: Any) -> None:
         pipeline = Pipeline([a_stage()])
@@ -269,6 +274,20 @@ ROWS: dict[str, Row] = {
         [0, 0.04, *but(NO_SECONDS, None)],
         [None, 0.05, 1, 1e300],
     ),
+    "Pipeline.with_workers.workers": Row(
+        (TypeError, ValueError),
+        "must be a dict|not found; the stages are 'Work'|at most 100,000",
+        [5, "Work", ["Work"], Hostile(), {"work": 1}, {5: 1}, {"Work": 0}, {"Work": None}],
+        [None, {}, {"Work": 3}],
+        shown_as="(workers|stage)",
+    ),
+    "Pipeline.with_workers.more": Row(
+        (TypeError, ValueError),
+        "not found; the stages are 'Work'|at most 100,000",
+        [{"work": 1}, {"Work": 0}, {"Work": True}, {"Work": "3"}],
+        [{}, {"Work": 3}],
+        shown_as="(workers|stage)",
+    ),
     "RunHandle.set_workers.stage": Row(
         ValueError, STAGE_NAME.allowed, [None, *STAGE_NAME.bad], ["Work"]
     ),
@@ -339,6 +358,7 @@ USES: dict[str, Callable[..., Any]] = {
     "Pipeline.open": use_open,
     "Pipeline.run": use_run,
     "Pipeline.stream": use_stream,
+    "Pipeline.with_workers": use_with_workers,
     "ProgressDisplay": ProgressDisplay,
     "RunHandle.feed": use_feed_of_run,
     "Durations.quantile": Durations(1).quantile,

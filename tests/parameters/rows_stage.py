@@ -108,6 +108,10 @@ async def use_hold(**options: Any) -> None:
     await in_task(lambda limit: limit.hold(**options))()
 
 
+async def use_set_rate(**options: Any) -> None:
+    await in_task(lambda limit: limit.set_rate(**dict[str, Any](rate=5) | options))()
+
+
 async def use_capacity(**options: Any) -> None:
     await in_task(lambda _: call_rate_has_capacity(**options))()
 
@@ -267,6 +271,10 @@ ROWS: dict[str, Row] = {
         BOTH, f"{NUMBER} > 0|a plain function", [0, work, *NO_SECONDS], [1, 0.5, len]
     ),
     "Limit.correct.actual": Row(BOTH, f"{NUMBER} >= 0", NO_SECONDS, [0, 0.5, 10**6]),
+    "Limit.set_rate.rate": Row(BOTH, f"{NUMBER} > 0", [0, *NO_SECONDS], [0.5, 10**6]),
+    "Limit.set_rate.period": Row(
+        BOTH, f"{NUMBER} > 0", [0, *but(NO_SECONDS, None)], [None, 0.001, 60]
+    ),
     "Limit.hold.seconds": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
     "RetryAfter.seconds": Row(
         ValueError,
@@ -297,6 +305,7 @@ USES: dict[str, Callable[..., Any]] = {
     "Limit": use_limit,
     "Limit.correct": use_correct,
     "Limit.hold": use_hold,
+    "Limit.set_rate": use_set_rate,
     "Retry": use_retry,
     "RetryAfter": use_retry_after,
     "RetryAfter.from_headers": use_headers,

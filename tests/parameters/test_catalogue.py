@@ -94,15 +94,6 @@ def test_backoff_that_would_overflow() -> None:
     assert backoff(0, 2, 60, jitter=False)(2**2000) == 0
 
 
-def test_stage_that_is_changed_afterwards() -> None:
-    """A pipeline works with what its stage was when the pipeline was made."""
-    stage = a_stage(resources={})
-    pipeline = Pipeline([stage])
-    stage.workers, stage.name, stage.tasks = 0, "", []
-    assert [taken.name for taken in pipeline.stages] == ["Work"]
-    assert run_virtual(pipeline.run([1])).values() == [1]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

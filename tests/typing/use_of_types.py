@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from typing import Any, assert_type
+from dataclasses import replace
+from typing import Any, Unpack, assert_type
 
-from antflow import Drop, Pipeline, PipelineResult, RunResults, Stage, in_thread
+from antflow import Drop, Limit, Pipeline, PipelineResult, RunOptions, RunResults, Stage, in_thread
 
 
 async def fetch(url: str) -> bytes:
@@ -32,6 +33,10 @@ async def sizes(pages: list[bytes]) -> list[int | Exception]:
     raise NotImplementedError
 
 
+def plain_sizes(pages: list[bytes]) -> list[int]:
+    raise NotImplementedError
+
+
 async def ask(page: bytes, *, client: object) -> float:
     raise NotImplementedError
 
@@ -49,9 +54,25 @@ assert_type(Stage("A", 1, [ask], resources={"client": object}), Stage[bytes, flo
 assert_type(Stage("A", 1, [links], expand=True), Stage[bytes, str])
 assert_type(Stage("A", 1, [sizes], batch=10), Stage[bytes, int])
 assert_type(Stage("A", 1, (fetch, parse)), Stage[str, int])
+assert_type(Stage("A", 1, (fetch, ask)), Stage[str, float])
+assert_type(Stage("A", 1, (fetch, parse, even)), Stage[str, int])
+assert_type(Stage("A", 1, [plain_sizes], batch=10), Stage[bytes, int])
 assert_type(Stage("A", 1, [fetch, parse]), Stage[Any, Any])
 assert_type(Stage("A", 1, [untyped]), Stage[Any, Any])
 Stage("A", 1, [fetch], worker=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+stage = Stage("A", 1, [fetch])
+stage.workers = 5  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+assert_type(replace(stage, workers=5), Stage[str, bytes])
+assert_type(stage.timeout, float | None)
+limit = Limit(rate=5)
+limit.rate = 6  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def pass_on(pipeline: Pipeline[str, int], **options: Unpack[RunOptions]) -> RunResults[int]:
+    """Functions of the user's own may take the options of a run and pass them on."""
+    return await pipeline.run(["a"], **options)
+
 
 # Pipelines
 
@@ -82,9 +103,12 @@ assert_type(page.add("Sizes", sizes, batch=5).build(), Pipeline[str, int])
 assert_type(page.add("Parse", parse, skip_if=bool).build(), Pipeline[str, bytes | int])
 assert_type(page.add("Ask", ask, resources={"client": object}).build(), Pipeline[str, float])
 assert_type(page.add("Both", parse, even).build(), Pipeline[str, int])
+assert_type(page.add("Three", parse, even, even).build(), Pipeline[str, Any])
+assert_type(page.add("Sizes", plain_sizes, batch=5).build(), Pipeline[str, int])
 assert_type(Pipeline.create().add("Any", lambda value: value.name).build(), Pipeline[Any, Any])
 page.add("Fetch", fetch)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
 page.add("Sizes", sizes)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+page.add("Fetch", fetch, parse)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
 page.add("Parse", parse, worker=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
@@ -102,6 +126,11 @@ async def runs() -> None:
         assert_type(run.results, RunResults[int])
     async with pipeline as same:
         assert_type(same, Pipeline[str, int])
+    await pipeline.run(["a"], timeout=5, total=None)
+    await pipeline.run(["a"], timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pipeline.stream(["a"], time_out=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await builder.run(["a"], item_timeout=5, worker=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert_type(pipeline.with_workers(Fetch=3), Pipeline[str, int])
     await pipeline.run([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     assert_type(await builder.run(["a"]), RunResults[int])
     assert_type(await Pipeline.quick(["a"], fetch), RunResults[bytes])

@@ -12,13 +12,16 @@ from types import CoroutineType
 from typing import Any, TypeVar, cast
 
 from antflow._core.foreign import ENDS_THE_PROGRAM, is_a, number
-from antflow._core.options import did_you_mean
+from antflow._core.misspellings import did_you_mean
 from antflow._core.text import error_type_name, safe_repr, safe_str
 
 Answer = TypeVar("Answer")
 
 Refuse = Callable[[str], Exception]
 """Makes the exception to raise from the end of the message: ``"workers=0: must be …"``."""
+
+Check = Callable[[Refuse, str, Any], None]
+"""Refuses the value of an option that is not allowed: ``check(refuse, name, value)``."""
 
 LONGEST_SECONDS = 292 * 365 * 86_400.0
 """A timer of more than 292 years counts more nanoseconds than 64 bits hold."""
@@ -77,12 +80,19 @@ def check_count(
         raise refusal(refuse, name, value, allowed)
 
 
+def check_number(
+    refuse: Refuse, name: str, value: object, minimum: float = 0.0, what: str = "number"
+) -> None:
+    """Refuse what is not a finite number of at least ``minimum``."""
+    plain = number(value)
+    # Compared, not converted: an int may be too large for a float.
+    if plain is None or not minimum <= plain <= sys.float_info.max:
+        raise refusal(refuse, name, value, f"must be a finite {what} >= {minimum:g}")
+
+
 def check_seconds(refuse: Refuse, name: str, value: object, minimum: float = 0.0) -> None:
     """Refuse what is not a finite number of seconds of at least ``minimum``."""
-    seconds = number(value)
-    # Compared, not converted: an int may be too large for a float.
-    if seconds is None or not minimum <= seconds <= sys.float_info.max:
-        raise refusal(refuse, name, value, f"must be a finite number of seconds >= {minimum:g}")
+    check_number(refuse, name, value, minimum, "number of seconds")
 
 
 def check_share(refuse: Refuse, name: str, value: object) -> None:
@@ -101,10 +111,31 @@ def check_timeout(refuse: Refuse, name: str, value: object) -> None:
             raise refusal(refuse, name, value, allowed)
 
 
+def or_none(check: Check) -> Check:
+    """The same check, with ``None`` allowed too."""
+
+    def check_or_none(refuse: Refuse, name: str, value: object) -> None:
+        if value is not None:
+            check(refuse, name, value)
+
+    return check_or_none
+
+
+def checked_by(check: Check) -> dict[str, Check]:
+    """Metadata for the field of a dataclass: what its value may be."""
+    return {"check": check}
+
+
 def check_flag(refuse: Refuse, name: str, value: object) -> None:
     """Refuse what is neither ``True`` nor ``False``."""
     if type(value) is not bool:
         raise refusal(refuse, name, value, "must be True or False")
+
+
+def check_text(refuse: Refuse, name: str, value: object) -> None:
+    """Refuse what is not a string."""
+    if not isinstance(value, str):
+        raise refusal(refuse, name, value, "must be a string")
 
 
 def check_callback(refuse: Refuse, name: str, value: Any, *arguments: str) -> None:
@@ -117,7 +148,7 @@ def check_callback(refuse: Refuse, name: str, value: Any, *arguments: str) -> No
 
 
 def takes(function: Callable[..., Any], count: int) -> bool:
-    """Whether a function can be called with so many arguments, as far as its signature tells."""
+    """Whether a function can be called with this many arguments, as far as its signature tells."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some builtins have none

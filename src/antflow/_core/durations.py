@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from math import ceil, log
 
 from antflow._core.checks import check_share
-from antflow._core.options import named_options
 
 RELATIVE_ERROR = 0.04
 """Of a quantile, at most."""
@@ -48,7 +47,6 @@ class Durations:
             return "Durations(count=0)"
         return f"Durations(count={self.count}, p50={self.p50 or 0:.3g}, p95={self.p95 or 0:.3g})"
 
-    @named_options
     def quantile(self, share: float) -> float | None:
         """Seconds that ``share`` of the durations did not exceed; ``None`` when there are none.
 

@@ -13,7 +13,6 @@ from antflow._core.hold_times import (
     header_seconds,
     hold_seconds,
 )
-from antflow._core.options import named_options
 from antflow._core.text import safe_str
 
 
@@ -104,7 +103,6 @@ class RetryAfter(AntFlowError, RuntimeError):
         >>> raise RetryAfter.from_headers(response.headers, default=30)
     """
 
-    @named_options
     def __init__(self, seconds: HoldTime, message: str = "", *, now: float | None = None) -> None:
         _check_now(now)
         self.seconds: float = hold_seconds(ValueError, "seconds", seconds, now)
@@ -114,7 +112,6 @@ class RetryAfter(AntFlowError, RuntimeError):
         self.message = message
 
     @classmethod
-    @named_options
     def from_headers(
         cls,
         headers: Headers,

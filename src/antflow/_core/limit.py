@@ -12,12 +12,11 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from antflow._core.checks import check_count, check_seconds, examine, refusal
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import number
-from antflow._core.options import named_options
 from antflow._core.text import safe_repr
 
 
@@ -63,6 +62,12 @@ class Meter:
         """What is in the bucket, at most ``rate``; below 0: a debt."""
         return self._rate - max(self._full_at() - now, 0.0) * self._rate / self._period
 
+    def retuned(self, rate: float, period: float, now: float) -> Meter:
+        """A meter of another rate, with what is in this one: at most ``rate``, debts included."""
+        meter = Meter(rate, period)
+        meter.charge(rate - min(self.available(now), rate), now)
+        return meter
+
     def _full_at(self) -> float:
         return self._anchor + self._used * self._period / self._rate
 
@@ -88,6 +93,7 @@ class Turnstile(Protocol):
     """A limit at work; made by the engine."""
 
     def hold(self, seconds: float) -> None: ...
+    def set_rate(self, rate: float, period: float) -> None: ...
     def statistics(self) -> LimitStatistics: ...
 
 
@@ -101,6 +107,9 @@ current_permit: ContextVar[HeldPermit | None] = ContextVar("antflow_permit", def
 """What the attempt that this code belongs to holds; also in the thread of a plain function."""
 
 
+SET_RATE = "limit.set_rate(rate, period=None), which works during a run too"
+
+
 class Limit:
     """How many attempts may run at the same time, and how much may start per period.
 
@@ -112,7 +121,8 @@ class Limit:
     maximum. The first period can see nearly twice ``rate``. Where even a short burst is refused,
     say the same rate with a shorter period: ``Limit(rate=1, period=1.0)`` starts one each second.
 
-    It bounds one process, and is used by one event loop at a time.
+    It bounds one process, and is used by one event loop at a time. Its attributes cannot be
+    assigned; `set_rate` changes the rate, during a run too.
 
     Args:
         concurrency: The most attempts at the same time, at least 1; ``None`` = any number.
@@ -136,9 +146,8 @@ class Limit:
         >>> stage = Stage("Ask", 20, [ask], limits=[requests, tokens])
     """
 
-    __slots__ = ("concurrency", "cost", "period", "rate", "turnstile")
+    __slots__ = ("_period", "_rate", "concurrency", "cost", "turnstile")
 
-    @named_options
     def __init__(
         self,
         concurrency: int | None = None,
@@ -159,12 +168,52 @@ class Limit:
         if not callable(cost):
             _check_number("cost", cost, above_zero=True)
         self.concurrency: Final = concurrency
-        self.rate: Final = rate
-        self.period: Final = period
         self.cost: Final = cost
+        self._rate = rate
+        self._period = period
         self.turnstile: Turnstile | None = None
 
-    @named_options
+    @property
+    def rate(self) -> float | None:
+        """The most cost per `period`; ``None`` = any."""
+        return self._rate
+
+    @property
+    def period(self) -> float:
+        """Seconds in which an empty bucket gets full."""
+        return self._period
+
+    def set_rate(self, rate: float, period: float | None = None) -> None:
+        """Change the rate, now and for all who share the limit. May be called from any thread.
+
+        The bucket keeps what is in it, up to the new rate, and refills at the new speed. So a
+        higher rate starts no burst. A limit that had no rate starts with a full bucket.
+
+        Args:
+            rate: The most cost per period, above 0.
+            period: Seconds, above 0; ``None`` = as before.
+
+        Raises:
+            TypeError: An argument is not a number.
+            ValueError: It is a number that is not allowed.
+        """
+        _check_number("rate", rate, above_zero=True)
+        if period is not None:
+            _check_number("period", period, above_zero=True)
+            self._period = period
+        self._rate = rate
+        if self.turnstile is not None:
+            self.turnstile.set_rate(rate, self._period)
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name in ("rate", "period"):
+                raise AttributeError(f"Limit.{name} cannot be assigned: write {SET_RATE}")
+            if name in ("concurrency", "cost") and hasattr(self, name):
+                raise AttributeError(f"Limit.{name} cannot be assigned: make another Limit")
+            object.__setattr__(self, name, value)
+
     def correct(self, actual: float) -> None:
         """Say what the running attempt really cost: the rate is charged or refunded the rest.
 
@@ -175,7 +224,7 @@ class Limit:
             actual: 0 or more, finite.
 
         Raises:
-            TypeError: ``actual`` is no number.
+            TypeError: ``actual`` is not a number.
             ValueError: It is a number that is not allowed.
             PipelineError: No task of a stage that has this limit runs here.
         """
@@ -185,9 +234,8 @@ class Limit:
             raise PipelineError("Limit.correct() works only inside a task of a stage with limits")
         permit.correct(self, float(actual))
 
-    @named_options
     def hold(self, seconds: float) -> None:
-        """Let nobody start for so long from now. Attempts that run go on.
+        """Let no attempt start for this long from now. Attempts that run go on.
 
         It never shortens a hold. May be called from any thread.
 
@@ -209,16 +257,15 @@ class Limit:
             return LimitStatistics(0, 0, self.rate, 0.0)
         return self.turnstile.statistics()
 
-    @named_options
     def cost_of(self, value: Any) -> float:
         """What an attempt on ``value`` costs; 0.0 without a rate.
 
         Raises:
             Exception: What the cost function raised.
-            TypeError: It returned no number.
+            TypeError: It did not return a number.
             ValueError: It returned a number that is negative or not finite.
         """
-        if self.rate is None:
+        if self._rate is None:
             return 0.0
         if not callable(self.cost):
             return float(self.cost)

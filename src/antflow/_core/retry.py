@@ -12,13 +12,14 @@ from antflow._core.checks import (
     Refuse,
     check_count,
     check_flag,
+    check_number,
     check_seconds,
     check_timeout,
     refusal,
+    takes,
 )
 from antflow._core.foreign import number
 from antflow._core.groups import matches
-from antflow._core.options import named_fields, named_options
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 """An exception class, or a tuple of them."""
@@ -27,7 +28,6 @@ Wait = float | Callable[[Any], float]
 """Seconds, or a function ``attempt -> seconds``; see `Retry`."""
 
 
-@named_fields
 @dataclass(frozen=True, slots=True)
 class Retry:
     """All about the tries of a task, in one value: ``Stage(..., retry=Retry(attempts=5))``.
@@ -84,8 +84,7 @@ class Backoff:
         check_seconds(ValueError, "initial", self.initial)
         check_seconds(ValueError, "maximum", self.maximum)
         check_flag(ValueError, "jitter", self.jitter)
-        # A finite number, like seconds.
-        check_seconds(_refuse_factor, "factor", self.factor, 1.0)
+        check_number(ValueError, "factor", self.factor, 1.0)
 
     def __call__(self, attempt: int) -> float:
         """Seconds until the try after try number ``attempt``."""
@@ -100,7 +99,6 @@ class Backoff:
         return uniform(0.0, longest)
 
 
-@named_options
 def backoff(
     initial: float = 1.0,
     factor: float = 2.0,
@@ -251,7 +249,7 @@ def check_wait(refuse: Refuse, name: str, wait: Any) -> None:
         raise refusal(refuse, name, wait, allowed)
     elif inspect.iscoroutinefunction(wait):
         raise refusal(refuse, name, wait, "must be a plain function attempt -> seconds, not async")
-    elif not _takes_one(wait):
+    elif not takes(wait, 1):
         raise refusal(refuse, name, wait, "cannot be called with one argument, the attempt")
 
 
@@ -275,18 +273,6 @@ def check_errors(refuse: Refuse, name: str, errors: object, *, may_be_empty: boo
             raise refusal(refuse, name, errors, allowed)
 
 
-def _takes_one(function: Callable[..., Any]) -> bool:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some builtins have none
-        return True
-    try:
-        signature.bind(1)
-    except TypeError:
-        return False
-    return True
-
-
 def _seconds(answer: Any, name: str) -> float:
     """What a wait function answered, if it is seconds that can be waited."""
     seconds = number(answer)
@@ -294,7 +280,3 @@ def _seconds(answer: Any, name: str) -> float:
         check_seconds(ValueError, name, seconds)
         return float(seconds)
     raise refusal(TypeError, name, answer, "must be a number of seconds")
-
-
-def _refuse_factor(message: str) -> ValueError:
-    return ValueError(message.replace(" of seconds", ""))

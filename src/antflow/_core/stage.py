@@ -5,23 +5,55 @@ from __future__ import annotations
 import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, FrozenInstanceError, dataclass, field, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, Unpack, overload
 
-from antflow._core.checks import examine
+from antflow._core.checks import (
+    check_callback,
+    check_flag,
+    check_max_failures,
+    check_seconds,
+    check_text,
+    check_timeout,
+    checked_by,
+    examine,
+    or_none,
+    refusal,
+)
 from antflow._core.errors import RetryAfter, StageValidationError
 from antflow._core.foreign import attribute, is_a, type_name
 from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
-from antflow._core.options import named_fields
-from antflow._core.retry import Errors, Retry, RetryPolicy, Wait
+from antflow._core.misspellings import did_you_mean, explained
+from antflow._core.retry import Errors, Retry, RetryPolicy, Wait, check_errors, check_wait
+from antflow._core.stage_checks import (
+    check_batch,
+    check_call,
+    check_calls,
+    check_capacity,
+    check_executor,
+    check_give_up,
+    check_hold_on,
+    check_holds,
+    check_limits,
+    check_name,
+    check_policy,
+    check_rate,
+    check_resources,
+    check_scope,
+    check_skip_if,
+    check_task_limits,
+    check_tasks,
+    check_tries,
+    check_workers,
+    is_generator,
+)
 from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import In, Out
 
 if TYPE_CHECKING:
     from antflow._core import task_types as of
-    from antflow._core.task_types import StageOptions
     from antflow._core.type_variables import A, B
 
 TaskFunc = Callable[..., Any]
@@ -36,10 +68,72 @@ HoldOn = Mapping[type[Exception], HoldTime | Callable[[Any], HoldTime | RetryAft
 """Exception class → time to wait, or a function ``error -> time`` (``None``: no hold)."""
 
 DEFAULT_CAPACITY_PER_WORKER = 10
+SAID_BY_RETRY = (
+    "task_attempts",
+    "task_wait_seconds",
+    "stage_attempts",
+    "stage_wait_seconds",
+    "retry_on",
+    "give_up_on",
+    "wait",
+    "timeout",
+)
+"""Options for which a `Retry` has its own word."""
 
 
-@named_fields
-@dataclass(slots=True)
+if TYPE_CHECKING:
+    # Checkers work out In and Out from the tasks, in one overload of `Stage` for each shape of
+    # them. Each takes the options by keyword, so they are listed here once more.
+
+    class KeywordOptions(TypedDict, total=False):
+        """Options of `Stage` by keyword only, which do not change what comes out of it."""
+
+        stage_wait_seconds: float
+        limits: Sequence[Limit]
+        hold_on: HoldOn
+        max_holds: int
+        timeout: float | None
+        retry_on: Errors
+        give_up_on: Errors
+        wait: Wait | None
+        executor: ExecutorName | Executor
+        batch_wait: float | None
+        resource_scope: ResourceScope
+        max_failures: float | None
+        version: str
+        isolate_context: bool
+
+    class Options(KeywordOptions, total=False):
+        """And those that may be given by position too."""
+
+        retry: Literal["per_task", "per_stage"] | str | Retry
+        task_attempts: int
+        task_wait_seconds: float
+        stage_attempts: int
+        task_concurrency_limits: Mapping[str, int]
+        on_success: StageCallback | None
+        on_failure: StageCallback | None
+        on_skip: StageCallback | None
+        queue_capacity: int | None
+        pull: bool
+        call_concurrency: int | None
+        call_rate: float | None
+        call_rate_period: float
+
+    class StageOptions(Options, total=False):
+        """And the one that changes what tasks are called with."""
+
+        resources: of.Resources
+
+    class OtherOptions(KeywordOptions, total=False):
+        """All options by keyword only."""
+
+        resources: of.Resources
+        batch: int | None
+        expand: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stage(Generic[In, Out]):
     """A named step of a pipeline: tasks run one after the other on each item, by a pool of workers.
 
@@ -118,44 +212,52 @@ class Stage(Generic[In, Out]):
     metadata.
     """
 
-    name: str
-    workers: int
-    tasks: Sequence[TaskFunc]
-    retry: Literal["per_task", "per_stage"] | str | Retry = "per_task"
-    task_attempts: int = 3
-    task_wait_seconds: float = 1.0
-    stage_attempts: int = 3
-    unpack_args: bool = False
-    task_concurrency_limits: Mapping[str, int] = field(default_factory=dict[str, int])
-    on_success: StageCallback | None = None
-    on_failure: StageCallback | None = None
-    on_skip: StageCallback | None = None
-    skip_if: Callable[[Any], bool | Awaitable[bool]] | None = None
-    queue_capacity: int | None = None
-    pull: bool = False
-    call_concurrency: int | None = None
-    call_rate: float | None = None
-    call_rate_period: float = 60.0
-    _: KW_ONLY
-    stage_wait_seconds: float = 0.0
-    limits: Sequence[Limit] = ()
-    hold_on: HoldOn = field(default_factory=dict[type[Exception], HoldTime])
-    max_holds: int = 20
-    timeout: float | None = None
-    retry_on: Errors = Exception
-    give_up_on: Errors = ()
-    wait: Wait | None = None
-    executor: ExecutorName | Executor = "auto"
-    batch: int | None = None
-    batch_wait: float | None = None
-    expand: bool = False
-    resources: Mapping[str, Callable[..., Any]] = field(
-        default_factory=dict[str, Callable[..., Any]]
+    name: str = field(metadata=checked_by(check_name))
+    workers: int = field(metadata=checked_by(check_workers))
+    tasks: Sequence[TaskFunc] = field(metadata=checked_by(check_tasks))
+    retry: Literal["per_task", "per_stage"] | str | Retry = field(
+        default="per_task", metadata=checked_by(check_policy)
     )
-    resource_scope: ResourceScope = "run"
-    max_failures: float | None = None
-    version: str = ""
-    isolate_context: bool = True
+    task_attempts: int = field(default=3, metadata=checked_by(check_tries))
+    task_wait_seconds: float = field(default=1.0, metadata=checked_by(check_seconds))
+    stage_attempts: int = field(default=3, metadata=checked_by(check_tries))
+    unpack_args: bool = field(default=False, metadata=checked_by(check_flag))
+    task_concurrency_limits: Mapping[str, int] = field(
+        default_factory=dict[str, int], metadata=checked_by(check_task_limits)
+    )
+    on_success: StageCallback | None = field(default=None, metadata=checked_by(check_callback))
+    on_failure: StageCallback | None = field(default=None, metadata=checked_by(check_callback))
+    on_skip: StageCallback | None = field(default=None, metadata=checked_by(check_callback))
+    skip_if: Callable[[Any], bool | Awaitable[bool]] | None = field(
+        default=None, metadata=checked_by(check_skip_if)
+    )
+    queue_capacity: int | None = field(default=None, metadata=checked_by(check_capacity))
+    pull: bool = field(default=False, metadata=checked_by(check_flag))
+    call_concurrency: int | None = field(default=None, metadata=checked_by(check_calls))
+    call_rate: float | None = field(default=None, metadata=checked_by(or_none(check_rate)))
+    call_rate_period: float = field(default=60.0, metadata=checked_by(check_rate))
+    _: KW_ONLY
+    stage_wait_seconds: float = field(default=0.0, metadata=checked_by(check_seconds))
+    limits: Sequence[Limit] = field(default=(), metadata=checked_by(check_limits))
+    hold_on: HoldOn = field(
+        default_factory=dict[type[Exception], HoldTime], metadata=checked_by(check_hold_on)
+    )
+    max_holds: int = field(default=20, metadata=checked_by(check_holds))
+    timeout: float | None = field(default=None, metadata=checked_by(check_timeout))
+    retry_on: Errors = field(default=Exception, metadata=checked_by(check_errors))
+    give_up_on: Errors = field(default=(), metadata=checked_by(check_give_up))
+    wait: Wait | None = field(default=None, metadata=checked_by(or_none(check_wait)))
+    executor: ExecutorName | Executor = field(default="auto", metadata=checked_by(check_executor))
+    batch: int | None = field(default=None, metadata=checked_by(check_batch))
+    batch_wait: float | None = field(default=None, metadata=checked_by(or_none(check_seconds)))
+    expand: bool = field(default=False, metadata=checked_by(check_flag))
+    resources: Mapping[str, Callable[..., Any]] = field(
+        default_factory=dict[str, Callable[..., Any]], metadata=checked_by(check_resources)
+    )
+    resource_scope: ResourceScope = field(default="run", metadata=checked_by(check_scope))
+    max_failures: float | None = field(default=None, metadata=checked_by(check_max_failures))
+    version: str = field(default="", metadata=checked_by(check_text))
+    isolate_context: bool = field(default=True, metadata=checked_by(check_flag))
 
     if TYPE_CHECKING:  # In and Out are worked out from the tasks: see task_types
 
@@ -164,16 +266,7 @@ class Stage(Generic[In, Out]):
             self: Stage[Any, Any],
             name: str,
             workers: int,
-            tasks: of.UnknownTasks,
-            **options: Unpack[StageOptions],
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Stage[Any, Any],
-            name: str,
-            workers: int,
-            tasks: list[of.UnknownTask],
+            tasks: of.UnknownTasks | list[of.UnknownTask],
             **options: Unpack[StageOptions],
         ) -> None: ...
 
@@ -200,7 +293,7 @@ class Stage(Generic[In, Out]):
             self: Stage[A, B],
             name: str,
             workers: int,
-            tasks: of.DroppingTasks[A, B],
+            tasks: of.DroppingTasks[A, B] | of.TasksEndingAsync[A, B],
             **options: Unpack[StageOptions],
         ) -> None: ...
 
@@ -227,25 +320,7 @@ class Stage(Generic[In, Out]):
             self: Stage[A, B],
             name: str,
             workers: int,
-            tasks: of.DroppingPlainTasks[A, B],
-            **options: Unpack[StageOptions],
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Stage[A, B],
-            name: str,
-            workers: int,
-            tasks: of.TasksEndingAsync[A, B],
-            **options: Unpack[StageOptions],
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Stage[A, B],
-            name: str,
-            workers: int,
-            tasks: of.TasksEndingPlain[A, B],
+            tasks: of.DroppingPlainTasks[A, B] | of.TasksEndingPlain[A, B],
             **options: Unpack[StageOptions],
         ) -> None: ...
 
@@ -265,18 +340,7 @@ class Stage(Generic[In, Out]):
             self: Stage[A, B],
             name: str,
             workers: int,
-            tasks: list[of.AsyncBatchTask[A, B]],
-            *,
-            batch: int,
-            **options: Unpack[StageOptions],
-        ) -> None: ...
-
-        @overload
-        def __init__(
-            self: Stage[A, B],
-            name: str,
-            workers: int,
-            tasks: list[of.PlainBatchTask[A, B]],
+            tasks: list[of.BatchTask[A, B]],
             *,
             batch: int,
             **options: Unpack[StageOptions],
@@ -303,24 +367,7 @@ class Stage(Generic[In, Out]):
             call_concurrency: int | None = None,
             call_rate: float | None = None,
             call_rate_period: float = 60.0,
-            *,
-            stage_wait_seconds: float = 0.0,
-            limits: Sequence[Limit] = (),
-            hold_on: HoldOn = ...,
-            max_holds: int = 20,
-            timeout: float | None = None,
-            retry_on: Errors = Exception,
-            give_up_on: Errors = (),
-            wait: Wait | None = None,
-            executor: ExecutorName | Executor = "auto",
-            batch: int | None = None,
-            batch_wait: float | None = None,
-            expand: bool = False,
-            resources: Mapping[str, Callable[..., Any]] = ...,
-            resource_scope: ResourceScope = "run",
-            max_failures: float | None = None,
-            version: str = "",
-            isolate_context: bool = True,
+            **options: Unpack[OtherOptions],
         ) -> None: ...
 
         def __init__(self, *args: Any, **options: Any) -> None: ...
@@ -331,14 +378,82 @@ class Stage(Generic[In, Out]):
         Raises:
             StageValidationError: Naming the stage, the option, its value and what is allowed.
         """
-        # Here and not above: the checks know the stage.
-        from antflow._core.stage_checks import check_stage
+        for each in fields(self):
+            check = partial(each.metadata["check"], self._refuse, each.name)
+            self._examine(each.name, partial(check, getattr(self, each.name)))
+        for index, task in enumerate(self.tasks):
+            name = f"tasks[{index}]"
+            check = partial(self._check_task, name, task, index == len(self.tasks) - 1)
+            self._examine(f"{name}={safe_repr(task)}", check)
+        self._examine("an option", self._check_together)
 
-        check = partial(check_stage, self, self._refuse)
-        examine(self._refuse, "an option", check, passes=(StageValidationError,))
+    def _examine(self, name: str, check: Callable[[], None]) -> None:
+        examine(self._refuse, name, check, passes=(StageValidationError,))
+
+    def _check_task(self, name: str, task: TaskFunc, is_last: bool) -> None:
+        if is_generator(task) and not (self.expand and is_last):
+            allowed = "is a generator function: it must return one value, or be the last task"
+            raise refusal(self._refuse, name, task, f"{allowed} of a stage with expand=True")
+        if not self.unpack_args:
+            check_call(self._refuse, name, task, self.resources)
+
+    def _check_together(self) -> None:
+        """Refuse options that contradict each other."""
+        names = [task_name(task) for task in self.tasks]
+        for name in self.task_concurrency_limits:
+            if name not in names:
+                label = f"task_concurrency_limits[{safe_repr(name)}]"
+                known = f"the tasks are {', '.join(names)}{did_you_mean(name, names)}"
+                raise self._refuse(f"{label}: unknown task; {known}")
+        if isinstance(self.retry, Retry):
+            for each in fields(self):
+                if each.name in SAID_BY_RETRY and getattr(self, each.name) != each.default:
+                    raise self._refuse(f"{each.name}: say it in retry=Retry(...), not in both")
+        if self.pull and self.retry == "per_stage":
+            raise self._refuse("pull=True: not together with retry='per_stage'")
+        if self.batch is None and self.batch_wait is not None:
+            allowed = "has no meaning without batch"
+            raise refusal(self._refuse, "batch_wait", self.batch_wait, allowed)
+        for name in ("expand", "unpack_args"):
+            if self.batch is not None and getattr(self, name):
+                raise self._refuse(f"batch={self.batch}: not together with {name}=True")
 
     def _refuse(self, message: str) -> StageValidationError:
         return StageValidationError(f"Stage {clean(safe_repr(self.name))}: {message}")
+
+
+def _assign(stage: Stage, name: str, value: object) -> None:
+    if name in Stage.__dataclass_fields__:
+        raise _cannot_change(name)
+    object.__setattr__(stage, name, value)  # a subclass may have attributes of its own
+
+
+def _delete(stage: Stage, name: str) -> None:
+    if name in Stage.__dataclass_fields__:
+        raise _cannot_change(name)
+    object.__delattr__(stage, name)
+
+
+def _cannot_change(name: str) -> FrozenInstanceError:
+    ways = f"dataclasses.replace(stage, {name}=...) makes another stage"
+    if name == "workers":
+        ways = "pipeline.with_workers(...) makes a pipeline with other numbers of workers, "
+        ways += "run.set_workers(...) changes them during a run"
+    return FrozenInstanceError(f"Stage.{name} cannot be assigned: {ways}")
+
+
+def _restore(stage: Stage, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+    own, options = state
+    for name, value in ((own or {}) | options).items():
+        object.__setattr__(stage, name, value)
+
+
+if not TYPE_CHECKING:
+    Stage.__getstate__ = object.__getstate__  # those of dataclasses forget what a subclass has
+    Stage.__setstate__ = _restore
+    Stage.__init__ = explained(Stage.__init__)
+    Stage.__setattr__ = _assign
+    Stage.__delattr__ = _delete
 
 
 def task_name(task: TaskFunc) -> str:
@@ -388,12 +503,21 @@ def retry_policy(stage: Stage) -> RetryPolicy:
     return RetryPolicy(attempts, wait, whole_stage, stage.retry_on, stage.give_up_on)
 
 
+def changed(stage: Stage, **options: Any) -> Stage:
+    """A copy with other options, of the same class: a subclass may be made in another way."""
+    copied = copy.copy(stage)
+    for name, value in options.items():
+        object.__setattr__(copied, name, value)
+    return copied
+
+
 def frozen_copy(stage: Stage) -> Stage:
-    """A copy that later changes to the stage, or to its lists and dicts, do not reach."""
-    stage = copy.copy(stage)
-    stage.tasks = tuple(stage.tasks)
-    stage.limits = tuple(stage.limits)
-    stage.resources = dict(stage.resources)
-    stage.hold_on = dict(stage.hold_on)
-    stage.task_concurrency_limits = dict(stage.task_concurrency_limits)
-    return stage
+    """A copy that later changes to the lists and dicts of the stage do not reach."""
+    options: dict[str, Any] = {}
+    for each in fields(stage):
+        value = getattr(stage, each.name)
+        if is_a(value, Mapping):
+            options[each.name] = dict(value)
+        elif is_a(value, Sequence) and not is_a(value, str):
+            options[each.name] = tuple(value)
+    return changed(stage, **options)

@@ -1,4 +1,7 @@
-"""What the options of a stage may be."""
+"""What each option of a stage may be. Which options fit together, the stage says itself.
+
+The fields of `Stage` name these checks. Each is ``check(refuse, name, value)``.
+"""
 
 from __future__ import annotations
 
@@ -7,120 +10,91 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antflow._core.checks import (
     Refuse,
     check_callback,
     check_choice,
     check_count,
-    check_flag,
-    check_max_failures,
-    check_seconds,
-    check_timeout,
-    examine,
+    check_number,
+    or_none,
     refusal,
 )
-from antflow._core.errors import StageValidationError
 from antflow._core.hold_times import hold_seconds
 from antflow._core.limit import Limit
-from antflow._core.options import did_you_mean
-from antflow._core.retry import Retry, check_errors, check_retry, check_wait
+from antflow._core.retry import Retry, check_errors, check_retry
 from antflow._core.text import safe_repr
-
-if TYPE_CHECKING:
-    from antflow._core.stage import Stage
 
 MOST_WORKERS = 100_000
 LONGEST_NAME = 100
 
-
-def check_stage(stage: Stage, refuse: Refuse) -> None:
-    """Refuse the first option of a stage that is not allowed."""
-    _check_name(stage.name, refuse)
-    check_count(
-        refuse,
-        "workers",
-        stage.workers,
-        1,
-        f"a stage must have at least 1 worker and at most {MOST_WORKERS:,} (a whole number)",
-        MOST_WORKERS,
+check_workers = partial(
+    check_count,
+    minimum=1,
+    maximum=MOST_WORKERS,
+    allowed=f"a stage must have at least 1 worker and at most {MOST_WORKERS:,} (a whole number)",
+)
+check_tries = partial(check_count, minimum=1, allowed="must be a whole number of tries >= 1")
+check_holds = partial(check_count, minimum=0, allowed="must be a whole number >= 0")
+check_capacity = or_none(
+    partial(
+        check_count,
+        minimum=0,
+        allowed="must be a whole number >= 0 (0 = unbounded), or None for 10 per worker",
     )
-    for name in ("unpack_args", "pull", "expand", "isolate_context"):
-        check_flag(refuse, name, getattr(stage, name))
-    _check_resources(stage, refuse)
-    _check_tasks(stage, refuse)
-    _check_retries(stage, refuse)
-    for name in ("on_success", "on_failure", "on_skip"):
-        check_callback(refuse, name, getattr(stage, name))
-    check_callback(refuse, "skip_if", stage.skip_if, "value")
-    if stage.queue_capacity is not None:
-        allowed = "must be a whole number >= 0 (0 = unbounded), or None for 10 per worker"
-        check_count(refuse, "queue_capacity", stage.queue_capacity, 0, allowed)
-    _check_calls(stage, refuse)
-    _check_limits(stage, refuse)
-    _check_executor(stage, refuse)
-    _check_batches(stage, refuse)
-    check_max_failures(refuse, "max_failures", stage.max_failures)
-    if not isinstance(stage.version, str):
-        raise refusal(refuse, "version", stage.version, "must be a string")
-    if stage.pull and stage.retry == "per_stage":
-        raise refuse("pull=True: not together with retry='per_stage'")
+)
+check_calls = or_none(
+    partial(check_count, minimum=1, allowed="must be a whole number of calls >= 1, or None")
+)
+check_batch = or_none(
+    partial(check_count, minimum=1, allowed="must be a whole number of items >= 1, or None")
+)
+check_scope = partial(check_choice, choices=("worker", "stage", "run"))
+check_give_up = partial(check_errors, may_be_empty=True)
 
 
-def _check_name(name: object, refuse: Refuse) -> None:
+def check_name(refuse: Refuse, name: str, value: object) -> None:
+    """Refuse names that are too long, or cannot be drawn."""
     fits = (
-        isinstance(name, str)
-        and 1 <= len(name) <= LONGEST_NAME
-        and not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+        isinstance(value, str)
+        and 1 <= len(value) <= LONGEST_NAME
+        and not any(unicodedata.category(character) in ("Cc", "Cs") for character in value)
     )
     if not fits:
         allowed = f"must be a string of 1 to {LONGEST_NAME} characters, no control characters"
-        raise refusal(refuse, "name", name, allowed)
+        raise refusal(refuse, name, value, allowed)
 
 
-def _check_tasks(stage: Stage, refuse: Refuse) -> None:
-    tasks: object = stage.tasks
+def check_tasks(refuse: Refuse, name: str, tasks: object) -> None:
+    """Refuse everything but a list of functions, with at least one in it."""
     if callable(tasks):
-        raise refusal(refuse, "tasks", tasks, "must be a list: write tasks=[function]")
+        raise refusal(refuse, name, tasks, "must be a list: write tasks=[function]")
     if not isinstance(tasks, Sequence) or isinstance(tasks, (str, bytes)):
-        raise refusal(refuse, "tasks", tasks, "must be a list of functions")
+        raise refusal(refuse, name, tasks, "must be a list of functions")
     if not tasks:
-        raise refusal(refuse, "tasks", tasks, "a stage must have at least one task")
+        raise refusal(refuse, name, tasks, "a stage must have at least one task")
     strange = [
-        refusal(refuse, f"tasks[{index}]", task, "must be a function")
+        refusal(refuse, f"{name}[{index}]", task, "must be a function")
         for index, task in enumerate(tasks)
         if not callable(task)
     ]
     if strange:  # all were looked at: several may be coroutines, and are closed now
         raise strange[0]
-    for index, task in enumerate(tasks):
-        name = f"tasks[{index}]"
-        is_last = index == len(tasks) - 1
-        label = f"{name}={safe_repr(task)}"
-        check = partial(_check_task, stage, name, task, is_last, refuse)
-        examine(refuse, label, check, passes=(StageValidationError,))
 
 
-def _check_task(
-    stage: Stage, name: str, task: Callable[..., Any], is_last: bool, refuse: Refuse
+def check_call(
+    refuse: Refuse, name: str, task: Callable[..., Any], resources: Mapping[str, Any]
 ) -> None:
-    if is_generator(task) and not (stage.expand and is_last):
-        allowed = "is a generator function: it must return one value, or be the last task"
-        raise refusal(refuse, name, task, f"{allowed} of a stage with expand=True")
-    if not stage.unpack_args:
-        _check_signature(stage, name, task, refuse)
-
-
-def _check_signature(stage: Stage, name: str, task: Callable[..., Any], refuse: Refuse) -> None:
+    """Refuse a task that cannot be called with a value, and its resources by keyword."""
     try:
         signature = inspect.signature(task)
     except (TypeError, ValueError):  # some builtins have none
         return
     try:
-        signature.bind(None, **dict.fromkeys(stage.resources))
+        signature.bind(None, **dict.fromkeys(resources))
     except TypeError as error:
-        with_these = "".join(f", {resource}=…" for resource in stage.resources)
+        with_these = "".join(f", {resource}=…" for resource in resources)
         call = f"cannot be called as f(value{with_these})"
         raise refusal(refuse, name, task, f"{call}: {error}; it is f{signature}") from None
 
@@ -136,120 +110,80 @@ def is_generator(task: Any) -> bool:
     )
 
 
-def _check_retries(stage: Stage, refuse: Refuse) -> None:
-    retry: object = stage.retry
+def check_policy(refuse: Refuse, name: str, retry: object) -> None:
+    """Refuse what is neither one of the two policies nor a `Retry` that is allowed."""
     if isinstance(retry, Retry):
-        check_retry(refuse, "retry", retry)
-        for name, default in (
-            ("task_attempts", 3),
-            ("task_wait_seconds", 1.0),
-            ("stage_attempts", 3),
-            ("stage_wait_seconds", 0.0),
-            ("retry_on", Exception),
-            ("give_up_on", ()),
-            ("wait", None),
-            ("timeout", None),
-        ):
-            if getattr(stage, name) != default:
-                raise refuse(f"{name}: say it in retry=Retry(...), not in both")
+        check_retry(refuse, name, retry)
     else:
         policies = ("per_task", "per_stage")
-        check_choice(_policy(refuse), "retry", retry, policies, " or a Retry")
-    for name in ("task_attempts", "stage_attempts"):
-        check_count(refuse, name, getattr(stage, name), 1, "must be a whole number of tries >= 1")
-    check_seconds(refuse, "task_wait_seconds", stage.task_wait_seconds)
-    check_seconds(refuse, "stage_wait_seconds", stage.stage_wait_seconds)
-    check_timeout(refuse, "timeout", stage.timeout)
-    check_errors(refuse, "retry_on", stage.retry_on)
-    check_errors(refuse, "give_up_on", stage.give_up_on, may_be_empty=True)
-    if stage.wait is not None:
-        check_wait(refuse, "wait", stage.wait)
-
-
-def _check_calls(stage: Stage, refuse: Refuse) -> None:
-    from antflow._core.stage import task_name
-
-    limits: object = stage.task_concurrency_limits
-    if not isinstance(limits, Mapping):
-        raise refusal(
-            refuse, "task_concurrency_limits", limits, "must be a dict: task name → calls at once"
+        check_choice(
+            lambda message: refuse(f"Invalid retry policy: {message}"),
+            name,
+            retry,
+            policies,
+            " or a Retry",
         )
-    names = [task_name(task) for task in stage.tasks]
-    for name, most in limits.items():
-        label = f"task_concurrency_limits[{safe_repr(name)}]"
-        if name not in names:
-            meant = did_you_mean(name, names)
-            raise refuse(f"{label}: unknown task; the tasks are {', '.join(names)}{meant}")
+
+
+def check_task_limits(refuse: Refuse, name: str, limits: object) -> None:
+    """Refuse what is not a dict of counts."""
+    if not isinstance(limits, Mapping):
+        raise refusal(refuse, name, limits, "must be a dict: task name → calls at once")
+    for task, most in limits.items():
+        label = f"{name}[{safe_repr(task)}]"
         check_count(refuse, label, most, 1, "must be a whole number of calls >= 1")
-    if stage.call_concurrency is not None:
-        allowed = "must be a whole number of calls >= 1, or None"
-        check_count(refuse, "call_concurrency", stage.call_concurrency, 1, allowed)
-    for name in ("call_rate", "call_rate_period"):
-        value = getattr(stage, name)
-        if value is not None or name == "call_rate_period":
-            check_seconds(_number(refuse), name, value)
-            if not value:
-                raise refusal(refuse, name, value, "must be above 0")
 
 
-def _policy(refuse: Refuse) -> Refuse:
-    return lambda message: refuse(f"Invalid retry policy: {message}")
+def check_skip_if(refuse: Refuse, name: str, value: object) -> None:
+    """Refuse what cannot be called with a value, except ``None``."""
+    check_callback(refuse, name, value, "value")
 
 
-def _number(refuse: Refuse) -> Refuse:
-    return lambda message: refuse(message.replace(" of seconds", ""))
+def check_rate(refuse: Refuse, name: str, value: object) -> None:
+    """Refuse what is not a finite number above 0."""
+    check_number(refuse, name, value)
+    if not value:
+        raise refusal(refuse, name, value, "must be above 0")
 
 
-def _check_limits(stage: Stage, refuse: Refuse) -> None:
-    limits: object = stage.limits
+def check_limits(refuse: Refuse, name: str, limits: object) -> None:
+    """Refuse what is not a list of different limits."""
     if isinstance(limits, Limit):
-        raise refusal(refuse, "limits", limits, "must be a list: write limits=[limit]")
+        raise refusal(refuse, name, limits, "must be a list: write limits=[limit]")
     if not isinstance(limits, Sequence) or not all(isinstance(limit, Limit) for limit in limits):
-        raise refusal(refuse, "limits", limits, "must be a list of Limit objects")
+        raise refusal(refuse, name, limits, "must be a list of Limit objects")
     if len({id(limit) for limit in limits}) != len(limits):
-        raise refusal(refuse, "limits", limits, "names one Limit twice")
-    hold_on: object = stage.hold_on
+        raise refusal(refuse, name, limits, "names one Limit twice")
+
+
+def check_hold_on(refuse: Refuse, name: str, hold_on: object) -> None:
+    """Refuse what is not a dict of exception classes and times."""
     if not isinstance(hold_on, Mapping):
         allowed = "must be a dict: exception class → seconds, or a function error -> seconds"
-        raise refusal(refuse, "hold_on", hold_on, allowed)
+        raise refusal(refuse, name, hold_on, allowed)
     for error, seconds in hold_on.items():
         if not isinstance(error, type):
-            raise refusal(refuse, "hold_on", error, "each key must be an exception class")
-        check_errors(refuse, "hold_on", error)
+            raise refusal(refuse, name, error, "each key must be an exception class")
+        check_errors(refuse, name, error)
         if not callable(seconds):
-            hold_seconds(refuse, f"hold_on[{error.__name__}]", seconds)
-    check_count(refuse, "max_holds", stage.max_holds, 0, "must be a whole number >= 0")
+            hold_seconds(refuse, f"{name}[{error.__name__}]", seconds)
 
 
-def _check_executor(stage: Stage, refuse: Refuse) -> None:
-    if not isinstance(stage.executor, Executor):
+def check_executor(refuse: Refuse, name: str, executor: object) -> None:
+    """Refuse what is neither one of the words nor an executor."""
+    if not isinstance(executor, Executor):
         names = ("auto", "thread", "process", "inline")
-        more = ", or a concurrent.futures.Executor"
-        check_choice(refuse, "executor", stage.executor, names, more)
+        check_choice(refuse, name, executor, names, ", or a concurrent.futures.Executor")
 
 
-def _check_batches(stage: Stage, refuse: Refuse) -> None:
-    if stage.batch is None:
-        if stage.batch_wait is not None:
-            raise refusal(refuse, "batch_wait", stage.batch_wait, "has no meaning without batch")
-        return
-    check_count(refuse, "batch", stage.batch, 1, "must be a whole number of items >= 1, or None")
-    if stage.batch_wait is not None:
-        check_seconds(refuse, "batch_wait", stage.batch_wait)
-    for name in ("expand", "unpack_args"):
-        if getattr(stage, name):
-            raise refuse(f"batch={stage.batch}: not together with {name}=True")
-
-
-def _check_resources(stage: Stage, refuse: Refuse) -> None:
-    resources: object = stage.resources
+def check_resources(refuse: Refuse, name: str, resources: object) -> None:
+    """Refuse what is not a dict of functions with names that can be keywords."""
     if not isinstance(resources, Mapping):
         allowed = "must be a dict: keyword → function that makes a context manager"
-        raise refusal(refuse, "resources", resources, allowed)
-    for name, factory in resources.items():
-        if not isinstance(name, str) or not name.isidentifier():
-            raise refusal(refuse, "resources", name, "each name must be usable as a keyword")
+        raise refusal(refuse, name, resources, allowed)
+    for keyword, factory in resources.items():
+        if not isinstance(keyword, str) or not keyword.isidentifier():
+            raise refusal(refuse, name, keyword, "each name must be usable as a keyword")
         if not callable(factory):
             allowed = "must be a function that makes a context manager"
-            raise refusal(refuse, f"resources[{name!r}]", factory, allowed)
-    check_choice(refuse, "resource_scope", stage.resource_scope, ("worker", "stage", "run"))
+            raise refusal(refuse, f"{name}[{keyword!r}]", factory, allowed)

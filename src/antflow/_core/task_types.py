@@ -1,4 +1,4 @@
-"""The shapes of tasks and the options of a stage, for type checkers. Never imported at run time.
+"""The shapes of tasks, for type checkers. Never imported at run time.
 
 ``Stage[In, Out]`` says what a stage takes and what it makes of it. Checkers work that out from the
 tasks. Where they cannot, it is ``Any`` and never a guess. Two tricks stand behind that:
@@ -22,14 +22,10 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from concurrent.futures import Executor
 from types import CoroutineType
-from typing import Any, Concatenate, Literal, Protocol, TypedDict, TypeVar
+from typing import Any, Concatenate, Protocol, TypeVar
 
-from antflow._core.errors import Drop, RetryAfter
-from antflow._core.hold_times import HoldTime
-from antflow._core.limit import Limit
-from antflow._core.retry import Errors, Retry, Wait
+from antflow._core.errors import Drop
 from antflow._core.type_variables import A, B
 
 Fed = TypeVar("Fed", contravariant=True)
@@ -78,8 +74,7 @@ PlainTaskWith = Callable[Concatenate[A, ...], B | Dropped]
 Values = Iterable[B | Dropped] | AsyncIterable[B | Dropped]
 ExpandingTask = Callable[[A], Values[B] | Awaitable[Values[B]]]
 Answers = Sequence[B | Dropped | Exception]
-AsyncBatchTask = Callable[[list[A]], Awaitable[Answers[B]]]
-PlainBatchTask = Callable[[list[A]], Answers[B]]
+BatchTask = Callable[[list[A]], Answers[B] | Awaitable[Answers[B]]]
 Resources = Mapping[str, Callable[..., Any]]
 
 # First and last of a tuple. What is between them is not looked at.
@@ -145,48 +140,3 @@ SkipIf = Callable[[Any], bool | Awaitable[bool]]
 
 ItemsOf = Iterable[A | Mapping[str, Any]] | AsyncIterable[A | Mapping[str, Any]]
 """What `Pipeline.run` takes: values, and dicts with an ``"id"``."""
-
-
-# `Stage` has these too. Checkers lose their way when two files import each other.
-StageCallback = Callable[[Any, Any, dict[str, Any]], Any]
-ExecutorName = Literal["auto", "thread", "process", "inline"]
-ResourceScope = Literal["worker", "stage", "run"]
-HoldOn = Mapping[type[Exception], HoldTime | Callable[[Any], HoldTime | RetryAfter | None]]
-
-
-class Options(TypedDict, total=False):
-    """The options of `Stage` that do not change what comes out of it."""
-
-    retry: str | Retry
-    task_attempts: int
-    task_wait_seconds: float
-    stage_attempts: int
-    task_concurrency_limits: Mapping[str, int]
-    on_success: StageCallback | None
-    on_failure: StageCallback | None
-    on_skip: StageCallback | None
-    queue_capacity: int | None
-    pull: bool
-    call_concurrency: int | None
-    call_rate: float | None
-    call_rate_period: float
-    stage_wait_seconds: float
-    limits: Sequence[Limit]
-    hold_on: HoldOn
-    max_holds: int
-    timeout: float | None
-    retry_on: Errors
-    give_up_on: Errors
-    wait: Wait | None
-    executor: ExecutorName | Executor
-    batch_wait: float | None
-    resource_scope: ResourceScope
-    max_failures: float | None
-    version: str
-    isolate_context: bool
-
-
-class StageOptions(Options, total=False):
-    """And those that change what tasks are called with."""
-
-    resources: Resources

@@ -11,7 +11,6 @@ from weakref import ref
 from antflow._core.checks import check_seconds
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import WorkerBook
-from antflow._core.options import named_options
 from antflow._core.stage import Stage
 from antflow._core.text import safe_str
 from antflow._engine.crew import Crew
@@ -102,7 +101,6 @@ def current_batch() -> list[CurrentItem]:
     return _items_here("current_batch()")
 
 
-@named_options
 def set_task_status(text: str, min_interval: float = 0.0) -> bool:
     """Say what the calling task does right now; dashboards show it beside the worker.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Generic, NoReturn
 
 from antflow._core.checks import check_count, refusal
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.foreign import asked, is_a
 from antflow._core.items import Items, check_items
-from antflow._core.options import did_you_mean, named_options
+from antflow._core.misspellings import did_you_mean
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 from antflow._core.stage_checks import MOST_WORKERS
@@ -48,7 +49,6 @@ class RunHandle(Generic[Out]):
             self._run.stopped_by,
         )
 
-    @named_options
     async def feed(
         self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
     ) -> None:
@@ -67,7 +67,8 @@ class RunHandle(Generic[Out]):
 
         Cancellation: what was taken in goes on, nothing more is.
         """
-        stage = 0 if target_stage is None else self._index_of("target_stage", target_stage)
+        names = self._run.facts.stage_names
+        stage = 0 if target_stage is None else stage_index("target_stage", target_stage, names)
         check_items(items)
         if type(priority) is not int:
             raise refusal(TypeError, "priority", priority, "must be a whole number")
@@ -121,7 +122,6 @@ class RunHandle(Generic[Out]):
         self._run.check_caller("cancel()")
         self._engine.supervisor.cancel()
 
-    @named_options
     def set_workers(self, stage: str, count: int) -> None:
         """Have ``count`` workers in a stage from now on; those that leave end their item first.
 
@@ -131,7 +131,8 @@ class RunHandle(Generic[Out]):
         allowed = f"must be a whole number from 1 to {MOST_WORKERS:,}"
         check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
         self._run.check_caller("set_workers()")
-        self._engine.set_workers(self._index_of("stage", stage), count)
+        index = stage_index("stage", stage, self._run.facts.stage_names)
+        self._engine.set_workers(index, count)
 
     async def _end(self) -> None:
         if self._run.contains_caller:
@@ -152,12 +153,17 @@ class RunHandle(Generic[Out]):
         """Everything a dashboard shows, at this moment; a true copy."""
         return self._run.snapshot()
 
-    def _index_of(self, option: str, stage: object) -> int:
-        names = self._run.facts.stage_names
-        if not isinstance(stage, str) or stage not in names:
-            known = f"the stages are {', '.join(map(repr, names))}{did_you_mean(stage, names)}"
-            raise ValueError(f"{option}={safe_repr(stage)} not found; {known}")
-        return names.index(stage)
+
+def stage_index(option: str, stage: object, names: Sequence[str]) -> int:
+    """Which of the stages has a name that was given as ``option``.
+
+    Raises:
+        ValueError: None of them.
+    """
+    if not isinstance(stage, str) or stage not in names:
+        known = f"the stages are {', '.join(map(repr, names))}{did_you_mean(stage, names)}"
+        raise ValueError(f"{option}={safe_repr(stage)} not found; {known}")
+    return names.index(stage)
 
 
 def attach_results(error: BaseException, results: RunResults[Any]) -> None:

@@ -24,7 +24,6 @@ from antflow._core.checks import examine, refusal, takes
 from antflow._core.foreign import asked, attribute, is_a
 from antflow._core.items import check_items
 from antflow._core.log import warn
-from antflow._core.options import named_options
 from antflow._core.text import clean
 from antflow._engine.calls import is_async
 from antflow._engine.source import CLEAN_UP_FAILED
@@ -46,7 +45,6 @@ MADE_ELSEWHERE = (
 )
 
 
-@named_options
 def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[A]:
     """Read a source that blocks in a thread of its own: a cursor, a paginator, a file.
 

@@ -12,7 +12,6 @@ from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent
 from antflow._core.foreign import is_hashable, key_of
 from antflow._core.ledger import Ledger
 from antflow._core.observers import RunEnd
-from antflow._core.options import named_options
 from antflow._core.ports import Listener
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary, FailedItem
@@ -66,7 +65,6 @@ class StatusTracker:
     on_task_retry: TaskCallback | None
     on_task_fail: TaskCallback | None
 
-    @named_options
     def __init__(
         self,
         on_status_change: StatusCallback | None = None,
@@ -113,7 +111,6 @@ class StatusTracker:
 
     # Queries. ``run=None``: the latest run that saw the id.
 
-    @named_options
     def get_status(self, item_id: Any, run: str | None = None) -> StatusEvent | None:
         """The item's latest event; ``None`` for an unknown id.
 
@@ -124,7 +121,6 @@ class StatusTracker:
         history = self._find(item_id, run)
         return None if history is None else history.status(item_id)
 
-    @named_options
     def get_history(self, item_id: Any, run: str | None = None) -> list[StatusEvent]:
         """All events of an item so far, oldest first; ``[]`` for an unknown id.
 
@@ -133,7 +129,6 @@ class StatusTracker:
         history = self._find(item_id, run)
         return [] if history is None else history.history(item_id)
 
-    @named_options
     def get_by_status(self, status: StatusType, run: str | None = None) -> list[StatusEvent]:
         """The latest events of all items that have this status now.
 
@@ -143,7 +138,6 @@ class StatusTracker:
         check_choice(ValueError, "status", status, STATUSES)
         return [event for history in self._chosen(run) for event in history.with_status(status)]
 
-    @named_options
     def get_stats(self, run: str | None = None) -> dict[str, int]:
         """Status → how many items have it now, all six statuses; over all runs, or one."""
         totals: dict[str, int] = dict.fromkeys(STATUSES, 0)
@@ -152,18 +146,15 @@ class StatusTracker:
                 totals[status] += count
         return totals
 
-    @named_options
     def get_tracked_ids(self, run: str | None = None) -> list[Any]:
         """Ids of all items seen, in the order they were taken in, each once."""
         ids = (item_id for history in self._chosen(run) for item_id in history.ids())
         return list({key_of(item_id): item_id for item_id in ids}.values())
 
-    @named_options
     def get_failed_items(self, run: str | None = None) -> list[FailedItem]:
         """All items that failed for good or were cancelled (``ItemCancelled``), oldest first."""
         return self.get_error_summary(run).failed_items
 
-    @named_options
     def get_error_summary(self, run: str | None = None) -> ErrorSummary:
         """Failed and cancelled items summed up, over all runs or one."""
         total = ErrorSummary(0, {}, {}, [])

@@ -14,7 +14,7 @@ from math import isinf
 from typing import Any, Literal
 
 from antflow import Pipeline
-from antflow._core.options import did_you_mean
+from antflow._core.misspellings import did_you_mean
 from antflow._core.text import safe_repr, safe_str
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, Line

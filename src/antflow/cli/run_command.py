@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from antflow import Pipeline, PipelineResult, TooManyFailures
-from antflow._core.options import did_you_mean
 from antflow._core.text import clean
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, letter_line, result_line
@@ -178,7 +177,7 @@ def command(
         check_files(file, out, failed)
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
-        set_workers(pipeline, workers)
+        pipeline = with_workers(pipeline, workers)
         letters = None
         if failed is not None:
             letters = (
@@ -200,25 +199,21 @@ def command(
     sys.exit(code)
 
 
-def set_workers(pipeline: Pipeline, workers: tuple[tuple[str, int], ...]) -> None:
-    """Have so many workers in each of these stages.
+def with_workers(pipeline: Pipeline, workers: tuple[tuple[str, int], ...]) -> Pipeline:
+    """The pipeline with these numbers of workers.
 
     Raises:
-        Refusal: There is no such stage, or it cannot have so many.
+        Refusal: There is no such stage, it is given twice, or it cannot have that many.
     """
-    stages = {stage.name: stage for stage in pipeline.stages}
     given = Counter(name for name, _ in workers)
     for name, count in workers:
         if given[name] > 1:
             refuse(f"--workers {name}={count}: stage {name!r} is given {given[name]} times")
-        if name not in stages:
-            known = f"the stages are {', '.join(map(repr, stages))}{did_you_mean(name, stages)}"
-            refuse(f"--workers {name}={count}: stage {name!r} not found; {known}")
-        stages[name].workers = count
         try:
-            stages[name].validate()
+            pipeline = pipeline.with_workers({name: count})
         except ValueError as error:
             refuse(f"--workers {name}={count}: {error}", error)
+    return pipeline
 
 
 def check_files(file: InputFile, out: str, failed: str | None) -> None:

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from antflow import Pipeline
-from antflow._core.options import did_you_mean
+from antflow._core.misspellings import did_you_mean
 from antflow._core.text import clean
 from antflow.cli.refusals import Refusal, reason_of, refuse
 

@@ -5,7 +5,6 @@ object of your own as ``custom_dashboard``.
 """
 
 from antflow._core.checks import check_choice
-from antflow._core.options import named_options
 from antflow.display.base import BaseDashboard
 from antflow.display.compact import CompactDashboard
 from antflow.display.detailed import DetailedDashboard
@@ -33,7 +32,6 @@ _DISPLAYS: dict[str, type[BaseDashboard]] = {
 }
 
 
-@named_options
 def create(name: str) -> BaseDashboard:
     """Make a built-in display.
 

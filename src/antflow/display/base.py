@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Protocol
 
 from rich.console import RenderableType
 
-from antflow._core.options import named_options
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
@@ -92,7 +91,6 @@ class BaseDashboard(DashboardProtocol):
     _place: Place | None = None
     _log: PlainLog | None = None
 
-    @named_options
     def __init__(self, refresh_rate: float = 4.0) -> None:
         self.refresh_rate = refresh_rate
 

@@ -9,7 +9,6 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from antflow._core.checks import check_count
-from antflow._core.options import named_options
 from antflow._core.snapshot import DashboardSnapshot
 from antflow._monitor.view import View
 from antflow._monitor.worker_order import longest_running
@@ -55,7 +54,6 @@ class FullDashboard(BaseDashboard):
 
     _fills_screen: ClassVar[bool] = True
 
-    @named_options
     def __init__(self, refresh_rate: float = 4.0, max_items_shown: int = 20) -> None:
         super().__init__(refresh_rate)
         check_count(

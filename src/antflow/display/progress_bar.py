@@ -6,7 +6,6 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from antflow._core.checks import check_count
-from antflow._core.options import named_options
 from antflow._core.snapshot import DashboardSnapshot
 from antflow.display.bars import bar_line
 from antflow.display.base import BaseDashboard
@@ -27,7 +26,6 @@ class ProgressDisplay(BaseDashboard):
         ValueError: One of them is no such number.
     """
 
-    @named_options
     def __init__(self, total: int | None = None, width: int = 30) -> None:
         super().__init__()
         if total is not None:

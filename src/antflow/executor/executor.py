@@ -35,7 +35,6 @@ from typing import Any, TypeVar, overload
 from antflow._core.cancellation import absorb_requests
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
-from antflow._core.options import named_options
 from antflow._engine.calls import is_async
 from antflow._engine.contexts import around
 from antflow._engine.iteration import END, NOTHING, Iteration
@@ -159,7 +158,6 @@ class AsyncExecutor:
         (42, [0, 2, 4, 6, 8])
     """
 
-    @named_options
     def __init__(self, max_workers: int = 5) -> None:
         check_count(ValueError, "max_workers", max_workers, 1, "must be a whole number >= 1")
         self._max_workers = max_workers
@@ -266,7 +264,6 @@ class AsyncExecutor:
         retry_delay: float = 0.1,
     ) -> list[R]: ...
 
-    @named_options
     async def map(
         self,
         fn: Callable[..., Any],
@@ -347,7 +344,6 @@ class AsyncExecutor:
         retry_delay: float = 0.1,
     ) -> Iteration[R]: ...
 
-    @named_options
     def map_iter(
         self,
         fn: Callable[..., Any],
@@ -384,7 +380,6 @@ class AsyncExecutor:
         calls = _begun(begin, iterables)
         return Iteration(_Ahead(calls, LOOK_AHEAD * self._max_workers, seconds_of(timeout)))
 
-    @named_options
     def as_completed(
         self, futures: Iterable[AsyncFuture[R]], timeout: float | None = None
     ) -> Iteration[AsyncFuture[R]]:
@@ -400,7 +395,6 @@ class AsyncExecutor:
         """
         return as_completed(futures, timeout)
 
-    @named_options
     async def wait(
         self,
         futures: Iterable[AsyncFuture[R]],
@@ -425,7 +419,6 @@ class AsyncExecutor:
         """
         return await wait(futures, timeout, return_when)
 
-    @named_options
     async def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
         """Accept no more calls. May be called twice.
 

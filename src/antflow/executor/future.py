@@ -20,7 +20,6 @@ from typing import Any, Generic, TypeVar, cast
 from antflow._core.checks import check_callback, check_choice, refusal
 from antflow._core.foreign import is_a, traceback_of, with_traceback
 from antflow._core.log import warn
-from antflow._core.options import named_options
 from antflow._engine.channel import Channel
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.tracebacks import outlined, trimmed
@@ -58,7 +57,6 @@ class AsyncFuture(Generic[R]):
         sequence_id: The same.
     """
 
-    @named_options
     def __init__(self, sequence_id: int) -> None:
         self.sequence_id = sequence_id
         self._is_done = False
@@ -78,7 +76,6 @@ class AsyncFuture(Generic[R]):
         )
         return f"<AsyncFuture {self.sequence_id}: {'cancelled' if self._is_cancelled else state}>"
 
-    @named_options
     async def result(self, timeout: float | None = None) -> R:
         """Wait for what the call returns.
 
@@ -119,7 +116,6 @@ class AsyncFuture(Generic[R]):
         """
         return self._cancel(asyncio.CancelledError())
 
-    @named_options
     def set_result(self, result: R) -> None:
         """Complete a future that belongs to no executor.
 
@@ -128,7 +124,6 @@ class AsyncFuture(Generic[R]):
         """
         self._complete(result, None)
 
-    @named_options
     def set_exception(self, exception: BaseException) -> None:
         """Fail a future that belongs to no executor.
 
@@ -141,7 +136,6 @@ class AsyncFuture(Generic[R]):
             raise refusal(TypeError, "exception", exception, allowed)
         self._complete(None, exception)
 
-    @named_options
     def add_done_callback(self, fn: Callable[[AsyncFuture[R]], object]) -> None:
         """Call ``fn(future)`` as soon as the future is done; at once if it is.
 

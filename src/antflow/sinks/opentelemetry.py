@@ -36,7 +36,6 @@ from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.log import warn
 from antflow._core.observers import RunEnd
-from antflow._core.options import named_options
 from antflow._core.ports import Listener
 from antflow._core.run_facts import RunFacts
 from antflow._core.step import Step, TaskStep
@@ -78,7 +77,6 @@ class _Settings:
 _settings = _Settings()
 
 
-@named_options
 def configure_telemetry(
     enabled: bool = True,
     *,

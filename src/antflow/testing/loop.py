@@ -29,7 +29,6 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, TypeVar, TypeVarTuple
 
 from antflow._core.checks import check_callback, check_count, refusal
-from antflow._core.options import named_options
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -81,7 +80,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # Until the loop is made: an option that is refused leaves none that would have to be closed.
     _closed: bool = True
 
-    @named_options
     def __init__(
         self,
         seed: int | None = None,

@@ -10,7 +10,6 @@ from antflow._core.checks import check_flag
 from antflow._core.envelope import Envelope
 from antflow._core.events import StatusEvent, TaskEvent
 from antflow._core.observers import RunEnd
-from antflow._core.options import named_options
 from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
 from antflow._core.transition import Transition
@@ -30,7 +29,6 @@ class RecordedEvents(StatusTracker):
         note = self.events.append
         super().__init__(note, note, note, note, note)
 
-    @named_options
     def of(self, item_id: Any) -> list[str]:
         """One item's events in short: ``["queued @ Fetch", "start fetch 1", …]``.
 
@@ -64,7 +62,6 @@ class MemoryStore:
         ends: The `RunEnd` of every run that is over, in order.
     """
 
-    @named_options
     def __init__(self, *, slow: bool = False) -> None:
         check_flag(TypeError, "slow", slow)
         self.slow = slow

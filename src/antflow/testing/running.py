@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
 from antflow._core.checks import check_callback, check_choice, check_count, refusal, takes
-from antflow._core.options import named_options
 from antflow.testing.loop import (
     THIRTY_DAYS,
     LeftoverTasks,
@@ -24,7 +23,6 @@ T = TypeVar("T")
 MakeMain = Callable[[], Coroutine[Any, Any, T]]
 
 
-@named_options
 def run_virtual(
     main: Coroutine[Any, Any, T] | MakeMain[T],
     *,
@@ -147,7 +145,6 @@ def _clean_up(loop: VirtualLoop, main: asyncio.Task[Any], leftovers: str) -> Bas
     return problem
 
 
-@named_options
 def cancel_at_every_step(
     make_main: MakeMain[object],
     check: Callable[[int], object] | None = None,

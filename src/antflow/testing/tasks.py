@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from antflow._core.checks import check_callback, check_count, check_seconds, refusal
-from antflow._core.options import named_fields, named_options
 
 T = TypeVar("T")
 
@@ -29,7 +28,6 @@ class FailTimes:
         TypeError: ``error`` cannot be called with one argument.
     """
 
-    @named_options
     def __init__(self, times: int, error: Callable[[str], BaseException] = ValueError) -> None:
         check_count(ValueError, "times", times, 0, "must be a whole number >= 0")
         if error is None:
@@ -48,7 +46,6 @@ class FailTimes:
         return value
 
 
-@named_fields
 @dataclass(frozen=True, slots=True)
 class Sleep:
     """In the outcomes of `Scripted`: so many seconds before the outcome that follows."""
@@ -155,7 +152,6 @@ class Calls:
         ValueError: ``seconds`` is not a finite number >= 0.
     """
 
-    @named_options
     def __init__(
         self, task: Callable[[Any], Awaitable[Any]] | None = None, *, seconds: float = 0.0
     ) -> None:

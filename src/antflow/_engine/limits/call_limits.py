@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 
-from antflow._core.checks import check_seconds
+from antflow._core.checks import check_number
 from antflow._core.limit import Limit
 from antflow._core.log import warn
-from antflow._core.options import named_options
 from antflow._core.stage import Stage
 from antflow._core.text import clean
 from antflow._engine.contexts import around
@@ -88,16 +87,15 @@ async def rate_limit() -> AsyncGenerator[None, None]:
         yield
 
 
-@named_options
 def call_rate_has_capacity(amount: float = 1) -> bool:
-    """Whether so many calls could enter ``rate_limit()`` now without waiting.
+    """Whether this many calls could enter ``rate_limit()`` now without waiting.
 
     Where there is no rate, always: outside a task, or in a stage without ``call_rate``.
 
     Raises:
         ValueError: ``amount`` is not a finite number >= 0.
     """
-    check_seconds(lambda text: ValueError(text.replace(" of seconds", "")), "amount", amount)
+    check_number(ValueError, "amount", amount)
     limits = current_calls.get()
     if not _works_on_item() or limits is None or limits.rate is None:
         return True

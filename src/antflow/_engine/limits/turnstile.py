@@ -133,6 +133,10 @@ class Turnstile:
         """Let nobody start for so long from now."""
         call_in_loop(self.loop, self._hold_until, self.now() + seconds)
 
+    def set_rate(self, rate: float, period: float) -> None:
+        """Go on with another rate, and with what is in the bucket."""
+        call_in_loop(self.loop, self._set_rate, rate, period)
+
     def statistics(self) -> LimitStatistics:
         """How it stands now."""
         now = self.now()
@@ -142,6 +146,13 @@ class Turnstile:
             available=None if self.meter is None else self.meter.available(now),
             held=max(self.held_until - now, 0.0),
         )
+
+    def _set_rate(self, rate: float, period: float) -> None:
+        if self.meter is None:
+            self.meter = Meter(rate, period)
+        else:
+            self.meter = self.meter.retuned(rate, period, self.now())
+        serve((self,))
 
     def _hold_until(self, time: float) -> None:
         # A timer that is set comes too early now: it looks again and sets the next one.

@@ -25,6 +25,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -35,6 +36,7 @@ from antflow import (
     Stage,
     StatusTracker,
     TaskEvent,
+    TaskFunc,
     current_item,
 )
 
@@ -240,9 +242,10 @@ def run_demo(
             Stage("Store", workers or 1, [database.store], task_attempts=1),
         ]
         if slow:
-            for stage in stages:
+            for index, stage in enumerate(stages):
                 seconds = min(SLOW_SECONDS * stage.workers / len(items), LONGEST_PAUSE)
-                stage.tasks = [partial(pause, seconds), *stage.tasks]
+                tasks: list[TaskFunc] = [partial(pause, seconds), *stage.tasks]
+                stages[index] = replace(stage, tasks=tasks)
 
         note = partial(log_failure, log)
         tracker = StatusTracker(on_task_retry=note, on_task_fail=note)

@@ -1,0 +1,72 @@
+"""Options that do not exist: the error names the one that was most likely meant."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from antflow._core.text import safe_repr
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SHORTEST_PART = 4
+"""Letters that a part of a name must have to stand for it, as "stage" for "target_stage"."""
+
+
+def explained(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function: its `TypeError` for an unknown option suggests a known one.
+
+    ``Stage(worker=3)`` then reads ``Stage(worker=3): there is no such option; did you mean
+    'workers'?``. Python says something like it from 3.13 on, without the value and the known names.
+    It is for the few functions that begin everything, since a call costs one frame more.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        try:
+            return function(*args, **options)
+        except TypeError:
+            known = _names_of(function)
+            for name, value in options.items():
+                if name not in known:
+                    refuse_unknown(function, name, value)
+            raise
+
+    return call
+
+
+def refuse_unknown(function: Callable[..., Any], name: str, value: object) -> NoReturn:
+    """Raise the error for an option that ``function`` does not have.
+
+    Raises:
+        TypeError: Always. It names the call, the option with its value, and a likely other one.
+    """
+    where = function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
+    known = _names_of(function)
+    meant = did_you_mean(name, known) or f"; the options are {', '.join(known)}"
+    raise TypeError(f"{where}({name}={safe_repr(value)}): there is no such option{meant}") from None
+
+
+def did_you_mean(given: object, names: Iterable[str]) -> str:
+    """``"; did you mean 'workers'?"``, or ``""`` where no name is close."""
+    if not isinstance(given, str):
+        return ""
+    names = list(names)
+    likely = get_close_matches(given, names, 1)
+    if not likely and len(given) >= SHORTEST_PART:
+        likely = [name for name in names if given in name]
+    return f"; did you mean {likely[0]!r}?" if likely else ""
+
+
+def _names_of(function: Callable[..., Any]) -> list[str]:
+    """The options of a function: everything that can be given by name."""
+    return [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name != "self"
+    ]

@@ -1,0 +1,78 @@
+"""The runs of one pipeline, and which of them a caller means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from antflow._core.stage import Stage
+from antflow._engine.run import NoRun, Run, current_run
+from antflow._engine.run_handle import RunHandle
+from antflow._monitor.callbacks import CallbackGuard
+
+
+class Owner:
+    """Tells whose run it is. Pipelines that differ only in their workers have one together."""
+
+
+class PipelineRuns:
+    """What a pipeline knows of its runs.
+
+    Args:
+        owner: That of another pipeline, for one that takes its place inside the other's runs.
+
+    Attributes:
+        owner: Compared by its runs.
+        next_id: Gives running ids to items that bring none.
+        guard: Calls the callbacks of its stages and the observers.
+        started: The run begun with `Pipeline.start`.
+        latest: The one that began last.
+    """
+
+    def __init__(self, owner: Owner | None = None) -> None:
+        self.owner: Owner = Owner() if owner is None else owner
+        self.next_id: Callable[[], int] = count().__next__
+        self.guard: CallbackGuard = CallbackGuard()
+        self.started: RunHandle[Any] | None = None
+        self.latest: RunHandle[Any] | None = None
+
+    def here(self) -> RunHandle[Any] | None:
+        """The run of this pipeline that the calling code is part of."""
+        if (run := current_run.get()) is not None:
+            for each in (run, *run.outer_runs()):
+                if each.belongs_to(self.owner) and each.handle is not None:
+                    handle: RunHandle[Any] = each.handle()
+                    return handle
+        return None
+
+    def under_way(self) -> RunHandle[Any] | None:
+        """The run that `feed`, `join` and `shutdown` are about.
+
+        The one the caller is part of; else the one begun with `start`; else the latest. Code that
+        has outlived its run sees only runs that were begun from it.
+        """
+        here = self.here()
+        if here is not None and here._run.is_under_way:
+            return here
+        for handle in (self.started, self.latest):
+            if handle is not None and handle._run.is_under_way and _may_see(here, handle):
+                return handle
+        return here or self.started
+
+    def asked_about(self) -> RunHandle[Any] | None:
+        """The run that queries are about: the one the caller is part of, else the latest."""
+        here = self.here()
+        if self.latest is not None and _may_see(here, self.latest):
+            return self.latest
+        return here or self.latest
+
+    def reading(self, stages: Sequence[Stage]) -> Run | NoRun:
+        """What answers queries; before the first run, that nothing has happened in these stages."""
+        handle = self.asked_about()
+        return NoRun(stages) if handle is None else handle._run
+
+
+def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
+    """Whether code that belongs to the run ``here`` may see another run: one begun from there."""
+    return here is None or run._run.is_within(here._run)
