@@ -22,7 +22,7 @@ LEVELS: dict[str, dict[str, Any]] = {
 async def download(number: int) -> int:
     await asyncio.sleep(random.uniform(0.02, 0.1))
     if random.random() < 0.05:
-        raise ConnectionError("the other side hung up")
+        raise ConnectionError("the server hung up")
     return number
 
 
