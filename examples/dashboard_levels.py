@@ -1,4 +1,4 @@
-"""The built-in dashboards, one after the other, or the one that is named.
+"""The built-in dashboards, one after the other, or only the one you name.
 
 python examples/dashboard_levels.py
 python examples/dashboard_levels.py full
