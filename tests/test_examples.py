@@ -77,6 +77,9 @@ PRINTS = {
         r"What failed: \['/missing'\]",
         r"0\.00 s  queued in Fetch(.*\n)+.*completed in Save",
     ],
+    "steps_to_jsonl": [
+        r"'admitted': 100, 'started': 100, 'completed': 99, 'failed': 1",
+    ],
     "tracker_to_sqlite": [
         "294 completed",
         "6 failed +division by zero",

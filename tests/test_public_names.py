@@ -24,6 +24,7 @@ HOMES = [
     "antflow.exceptions",
     "antflow.executor",
     "antflow.loops",
+    "antflow.observers",
     "antflow.pipeline",
     "antflow.sources",
     "antflow.telemetry",

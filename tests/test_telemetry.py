@@ -19,6 +19,7 @@ from antflow import (
     Drop,
     Limit,
     Pipeline,
+    PipelineStats,
     RetryAfter,
     Stage,
     StatusEvent,
@@ -27,8 +28,12 @@ from antflow import (
 )
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger
+from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow.telemetry import configure_telemetry, follow_run, task_span, telemetry_enabled
+from antflow._core.step import TaskStep, new_step
+from antflow._core.transition import Kind
+from antflow.sinks.opentelemetry import follow_run, task_span
+from antflow.telemetry import configure_telemetry, telemetry_enabled
 from antflow.testing import (
     FailTimes,
     Gate,
@@ -587,7 +592,8 @@ from antflow import Pipeline, Stage
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger
 from antflow._core.run_facts import RunFacts
-from antflow.telemetry import configure_telemetry, task_span, telemetry_enabled
+from antflow.sinks.opentelemetry import task_span
+from antflow.telemetry import configure_telemetry, telemetry_enabled
 
 async def fetch(value):
     with task_span(0, 1):
@@ -691,20 +697,16 @@ ERRORS = {
 def test_processor_when_it_raises(
     told: Told, method: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It changes no outcome, is logged once, and ends the telling of that run only."""
+    """It changes no outcome, is logged once, and what can be told is told."""
     processor = RaisesLater(method, error)
     told.tracers.add_span_processor(processor)
     stages = [Stage("A", 2, [fetch, refuse], task_wait_seconds=0), Stage("B", 1, [fetch])]
     results = run(stages, range(20))
     assert (len(results), len(results.failed)) == (19, 1)
     assert [r.message for r in caplog.records if "telemetry" in r.message] == [
-        "telemetry: telling of a run failed; nothing more is told"
+        "telemetry failed; it goes on being called, more failures of it are only counted"
     ]
-    assert processor.calls < 10
-    assert told.totals().get("pipeline.items.processed", 0) < 19
-    processor.calls = -1000
-    run(stages, range(20))
-    assert told.totals()["pipeline.items.processed"] >= 19
+    assert told.totals()["pipeline.items.processed"] == 19
 
 
 def test_processor_when_it_raises_at_once(told: Told, caplog: pytest.LogCaptureFixture) -> None:
@@ -771,15 +773,15 @@ def test_cancelled_run_leaves_no_span_open(caplog: pytest.LogCaptureFixture) -> 
 
 def test_crashed_run_leaves_no_span_open(told: Told) -> None:
     """What was never said to have ended ends with the run."""
-    observer = follow_run("p")
-    assert observer is not None
+    listener = follow_run("p")
+    assert listener is not None
     ledger = Ledger(1)
     envelope, worker = Envelope(0, 0, "value", {}, "value"), ledger.stages[0].worker(0)
     context = copy_context()
-    context.run(observer.opened, RunFacts("f0", ("A",), 0.0, 0.0), ledger, lambda: None)
-    context.run(observer.started, envelope, worker, 0.0)
-    context.run(observer.task, "start", envelope, worker, "fetch", 0.0, None, None)
-    observer.closed()
+    context.run(listener.opened, RunFacts("f0", ("A",), 0.0, 0.0), ledger, lambda: None)
+    context.run(listener.started, new_step(Kind.STARTED, envelope, worker, 0.0))
+    context.run(listener.task, TaskStep("start", envelope, worker, "fetch", 0.0))
+    listener.closed(RunEnd("f0", "failed", None, PipelineStats(0, 0, 0, {}), 0.0, 0.0))
     assert told.outline() == ["pipeline.run", "  stage.A 0", "    task.fetch 0"]
 
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from antflow._version import __version__
+from antflow._core.version import __version__
 from antflow.builder import PipelineBuilder
 from antflow.context import (
     CurrentItem,
@@ -31,6 +31,7 @@ from antflow.exceptions import (
 )
 from antflow.executor import AsyncExecutor, AsyncFuture, Iteration, WaitStrategy
 from antflow.loops import install_fast_loop
+from antflow.observers import ItemStep, Observer, RunEnd, RunFacts
 from antflow.pipeline import (
     Limit,
     LimitStatistics,
@@ -83,11 +84,13 @@ __all__ = [
     "FailedItem",
     "InternalError",
     "ItemCancelled",
+    "ItemStep",
     "Iteration",
     "Limit",
     "LimitStatistics",
     "LoopHealth",
     "LoopStall",
+    "Observer",
     "Pipeline",
     "PipelineBuilder",
     "PipelineError",
@@ -96,6 +99,8 @@ __all__ = [
     "ResultStream",
     "Retry",
     "RetryAfter",
+    "RunEnd",
+    "RunFacts",
     "RunHandle",
     "RunResults",
     "Stage",

@@ -18,6 +18,7 @@ from antflow._core.checks import (
 )
 from antflow._core.errors import PipelineError, StageValidationError
 from antflow._core.foreign import attribute, is_a
+from antflow._core.observers import OBSERVER_METHODS, AnyObserver
 from antflow._core.ports import Store
 from antflow._core.stage import Stage, frozen_copy
 from antflow._core.stage_checks import is_generator
@@ -39,6 +40,7 @@ class OtherOptions(TypedDict, total=False):
     duplicates: Duplicates
     store: Store | None
     blocked_loop_after: float | None
+    observers: Sequence[AnyObserver]
 
 
 class PipelineOptions(OtherOptions, total=False):
@@ -134,6 +136,28 @@ def _check_processes(stage: Stage) -> None:
     for function in (*plain, *stage.resources.values()):
         if (reason := check_picklable(function)) is not None:
             raise StageValidationError(f"{where} {safe_repr(function)} {reason}")
+
+
+def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
+    """The observers of a pipeline.
+
+    Raises:
+        TypeError: They are not a list of observers.
+    """
+    if not isinstance(observers, (list, tuple)):
+        raise refusal(TypeError, "observers", observers, "must be a list of observers")
+    given: Sequence[Any] = observers
+    for index, observer in enumerate(given):
+        name = f"observers[{index}]"
+        has = {each: attribute(observer, each) for each in OBSERVER_METHODS}
+        if isinstance(observer, type) or not any(map(callable, has.values())):
+            allowed = f"must be an object with some of the methods {', '.join(OBSERVER_METHODS)}"
+            raise refusal(TypeError, name, observer, allowed)
+        for method in ("opened", "happened"):
+            if is_async(has[method]):
+                allowed = f"{method}() must be a plain function; only closed() may be async"
+                raise refusal(TypeError, name, observer, allowed)
+    return tuple(given)
 
 
 def choose_display(progress: object, dashboard: Any, custom: Any) -> Any:

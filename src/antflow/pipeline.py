@@ -42,6 +42,7 @@ from antflow._core.errors import PipelineError
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Items, check_items, expected_count
 from antflow._core.limit import Limit, LimitStatistics
+from antflow._core.observers import AnyObserver
 from antflow._core.options import named_options
 from antflow._core.ports import AnyDashboard, Store
 from antflow._core.result import PipelineResult, RunResults
@@ -69,19 +70,20 @@ from antflow._engine.run import NoRun, Run, current_run
 from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._monitor.callbacks import CallbackGuard
-from antflow._monitor.fan_out import fan_out
 from antflow._monitor.poller import Poller
+from antflow._monitor.public_steps import Observers
 from antflow._monitor.tracker import StatusTracker
 from antflow._pipeline_options import (
     DashboardName,
     OtherOptions,
     PipelineOptions,
     RunOptions,
+    checked_observers,
     checked_stages,
     choose_display,
     run_options,
 )
-from antflow.telemetry import follow_run
+from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
     from antflow._core import task_types as of
@@ -146,6 +148,7 @@ class Pipeline(Generic[Taken, Out]):
             is told of: in the snapshot (``loop``), with worker, item and line, and once for each
             function as a warning in the log. ``None`` = nobody looks. A loop with virtual time is
             never looked after.
+        observers: Objects that hear of every step of every run, see `antflow.observers.Observer`.
 
     Raises:
         PipelineError: No stages.
@@ -153,7 +156,8 @@ class Pipeline(Generic[Taken, Out]):
         ValueError: ``duplicates`` is none of the three, or ``blocked_loop_after`` no finite number
             of seconds from 0.05 on.
         TypeError: ``stages`` is no list of stages, ``status_tracker`` no tracker, ``name`` no
-            string, ``collect_results`` no bool, ``store`` lacks a method; or an unknown option.
+            string, ``collect_results`` no bool, ``store`` lacks a method, ``observers`` is not a
+            list of observers; or an unknown option.
     """
 
     @overload
@@ -198,6 +202,7 @@ class Pipeline(Generic[Taken, Out]):
         duplicates: Duplicates = "number",
         store: Store | None = None,
         blocked_loop_after: float | None = 0.25,
+        observers: Sequence[AnyObserver] = (),
     ) -> None:
         self._stages = checked_stages(stages)
         check_choice(ValueError, "duplicates", duplicates, get_args(Duplicates))
@@ -211,9 +216,9 @@ class Pipeline(Generic[Taken, Out]):
         if not is_a(name, str):
             raise refusal(TypeError, "name", name, "must be a string")
         if store is not None:
-            for method in ("admit", "record"):
+            for method in ("opened", "admit", "record", "closed"):
                 if not callable(attribute(store, method)):
-                    allowed = "must be an object with the methods admit and record"
+                    allowed = "must be an object with the methods opened, admit, record and closed"
                     raise refusal(TypeError, "store", store, allowed)
         if blocked_loop_after is not None:
             check_seconds(ValueError, "blocked_loop_after", blocked_loop_after, SHORTEST_BLOCK)
@@ -222,6 +227,7 @@ class Pipeline(Generic[Taken, Out]):
         self._collects = collect_results
         self._tracker = status_tracker
         self._store = store
+        self._observers = checked_observers(observers)
         self._forget_runs()
 
     def _forget_runs(self) -> None:
@@ -702,14 +708,18 @@ class Pipeline(Generic[Taken, Out]):
             )
         tracker = self._tracker
         quiet = [n for n, stage in enumerate(self._stages) if not retry_policy(stage).whole_stage]
-        observers = [None if tracker is None else tracker.follow(quiet), follow_run(self.name)]
+        listeners = [
+            None if tracker is None else tracker.follow(quiet),
+            follow_run(self.name),
+            Observers(self._observers, self._guard) if self._observers else None,
+        ]
         engine = Engine(
             self._stages,
             deliver=deliver,
             guard=self._guard,
             next_id=self._next_id,
             store=self._store,
-            observer=fan_out([each for each in observers if each is not None]),
+            listeners=[each for each in listeners if each is not None],
             max_failures=options.max_failures,
             total=options.total,
             length=options.length,
@@ -720,6 +730,7 @@ class Pipeline(Generic[Taken, Out]):
             window=options.window,
             owner=self,
             blocked_loop_after=self._blocked_loop_after,
+            name=self.name,
         )
         self._latest = handle = RunHandle(engine, collected)
         # Code that outlives the run keeps it, but not its results.

@@ -464,6 +464,8 @@ def test_run_that_fails(items: Path, debug: bool) -> None:
         "class Store:\n"
         "    def admit(self, items): raise OSError(28, 'No space left on device')\n"
         "    def record(self, transition): pass\n"
+        "    def opened(self, facts, stages): pass\n"
+        "    def closed(self, how): pass\n"
         "pipeline = Pipeline([Stage('A', 1, [fetch])], store=Store())\n",
     )
     options = ["--debug"] if debug else []

@@ -509,6 +509,29 @@ def test_resources_are_entered_once_per_scope(scope: Any, entered: int) -> None:
     assert (count, open_now) == (entered, [])
 
 
+@pytest.mark.parametrize("scope", ["worker", "stage", "run"])
+def test_resources_are_left_last_one_first(scope: Any) -> None:
+    """Resources of one scope are left in the opposite of the order in which they were entered."""
+    journal: list[str] = []
+
+    def named(name: str) -> Any:
+        @asynccontextmanager
+        async def enter() -> AsyncIterator[str]:
+            journal.append(f"+{name}")
+            yield name
+            journal.append(f"-{name}")
+
+        return enter
+
+    async def use(value: int, **given: str) -> str:
+        return "".join(given)
+
+    resources = {name: named(name) for name in "abc"}
+    stage = Stage("A", 1, [use], resources=resources, resource_scope=scope)
+    assert values(run([1, 2], stage)) == ["abc", "abc"]
+    assert journal == ["+a", "+b", "+c", "-c", "-b", "-a"]
+
+
 def test_each_item_has_context_variables_of_its_own() -> None:
     """A context variable set for one item is not seen by the next."""
     from contextvars import ContextVar

@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antflow._core.books import fold
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled
 from antflow._core.failures import FailureBook
-from antflow._core.ledger import Ledger, fold
+from antflow._core.ledger import Ledger
 from antflow._core.run_facts import RunFacts
 from antflow._core.transition import LEGAL, Kind, State, Transition, next_state
-from antflow._engine.recorder import Listeners, Recorder
+from antflow._engine.listeners import Listeners
+from antflow._engine.recorder import Recorder
+from antflow._monitor.callbacks import CallbackGuard
 from antflow.testing import MemoryStore
 
 STAGES = 3
@@ -27,7 +30,7 @@ class LiveBooks:
         self.ledger = Ledger(STAGES)
         self.store = MemoryStore()
         facts = RunFacts("run", tuple("ABC"), 0.0, 0.0)
-        listeners = Listeners(facts, self.store, None, _never, count(1))
+        listeners = Listeners(facts, CallbackGuard(), _never, count(1), self.store)
         self.recorders = [
             Recorder(stage, self.ledger, FailureBook(), facts, listeners) for stage in range(STAGES)
         ]
@@ -164,7 +167,7 @@ def test_discrepancy_notices_an_item_that_is_in_no_stage() -> None:
 
 def test_apply_refuses_a_started_transition_without_a_worker() -> None:
     """A transition that cannot have happened is an error, not a wrong count."""
-    transition = Transition("run", 0, 1, 0, 0, Kind.STARTED, -1, "", 1, 0, 0.0, 0.0, None)
+    transition = Transition("run", 1, 0, (), 0, {}, 0, Kind.STARTED, -1, "", 1, 0.0, 0.0, None)
     with pytest.raises(ValueError, match="names no worker"):
         Ledger(1).apply(transition)
 

@@ -19,15 +19,25 @@ from antflow import (
 )
 from antflow._core.durations import SHORTEST_RUN, DurationCounter
 from antflow._core.snapshot import RunState
-from antflow.display.screen import _screens
-from tests.pty_screen import PtyScreen
+from antflow.display import stream
+from antflow.display.terminal.screen import _screens
+from tests.pty_screen import PATIENCE, PtyScreen
 
 MakeTerminal = Callable[..., PtyScreen]
 MakeSnapshot = Callable[..., DashboardSnapshot]
 
+LEVELS = ["progress", "compact", "detailed", "full"]
+NO_ERRORS = ErrorSummary(0, {}, {}, [])
+
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTerminal]:
+def moment() -> float:
+    """Seconds a write waits: long, so that each is on the screen, however busy the machine is."""
+    return PATIENCE
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, moment: float) -> Iterator[MakeTerminal]:
     """Makes a terminal and has this process write to it."""
     opened: list[PtyScreen] = []
 
@@ -38,6 +48,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTerminal]:
         monkeypatch.setattr(sys, "stderr", screen.stream)
         return screen
 
+    monkeypatch.setattr(stream, "MOMENT", moment)
     monkeypatch.setenv("TERM", "xterm-256color")
     for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLORTERM"):
         monkeypatch.delenv(name, raising=False)
@@ -49,6 +60,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTerminal]:
     monkeypatch.undo()
     for screen in opened:
         screen.close()
+
+
+@pytest.fixture
+def screen() -> Iterator[PtyScreen]:
+    """A terminal for a program of its own."""
+    screen = PtyScreen(80, 24)
+    yield screen
+    screen.close()
 
 
 @pytest.fixture

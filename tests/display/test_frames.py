@@ -26,9 +26,8 @@ from antflow.display.failure_lines import error_table
 from antflow.display.layout import Wish, share
 from antflow.display.picture import svg
 from antflow.display.tables import GAUGE_CELLS
-from tests.display.conftest import make_snapshot
+from tests.display.conftest import LEVELS, make_snapshot
 
-LEVELS = ["progress", "compact", "detailed", "full"]
 SIZES = [(80, 24), (120, 40), (60, 15), (40, 10), (20, 5), (10, 3), (200, 60), (3, 2), (1, 1)]
 
 

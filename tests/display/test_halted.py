@@ -1,30 +1,25 @@
-"""A terminal that takes nothing: Ctrl-S, a connection that hangs, a window that nobody reads."""
+"""A terminal that takes nothing: Ctrl-S, a connection that hangs, a window that does not read."""
 
 # ruff: noqa: T201 - what is printed is what is tested
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
+import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO, cast
 
 import pytest
 from rich.live import Live
 
-from antflow import ErrorSummary
-from antflow.display import create, outlet, screen
-from antflow.display.screen import _screens
-from antflow.display.stream import SafeStream
-from tests.display.conftest import MakeTerminal, make_snapshot
+from antflow.display import create, stream
+from antflow.display.terminal.screen import _screens
+from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot
 from tests.display.test_screen import (
     Lines,
     Whole,
@@ -36,18 +31,15 @@ from tests.display.test_screen import (
 )
 from tests.pty_screen import PATIENCE, PtyScreen
 
-LEVELS = ["progress", "compact", "detailed", "full"]
 WAYS = ["Ctrl-S", "unread"]
 ROOT = Path(__file__).parents[2]
-NO_ERRORS = ErrorSummary(0, {}, {}, [])
 
-# What goes through is said in a file, and a file says how much may go through.
+# A file says how many items may go through, and the program says in another how far it is.
 PROGRAM = """
-import asyncio, sys
+import asyncio
 from pathlib import Path
 from antflow import Pipeline, Stage
 from antflow.display import stream
-from antflow.display.outlet import Outlet
 
 folder = Path({folder!r})
 seen = (folder / "seen").open("w", buffering=1)
@@ -59,17 +51,16 @@ async def work(number):
         print("printed", number)
     seen.write(f"{{number}}\\n")
 
-def wait(outlet, seconds, wait=Outlet.wait):
+def finish(writer, finish=stream._Terminal.finish, patience=iter({patience})):
     seen.write("waits\\n")
-    wait(outlet, min(seconds, 0.05))
+    stream.PATIENCE = next(patience, stream.PATIENCE)
+    finish(writer)
 
-Outlet.wait = wait
-stream.LONGEST_WAIT = 0.01
+stream._Terminal.finish = finish
 options = dict(progress=True) if {level!r} == "progress" else dict(dashboard={level!r})
 pipeline = Pipeline([Stage("Work", 1, [work])])
 asyncio.run(pipeline.run(range(300), dashboard_update_interval=0.01, **options))
 seen.write("over\\n")
-seen.close()
 """
 
 
@@ -80,39 +71,50 @@ class Watched:
         self.screen = screen
         self._folder = folder
 
-    def start(
-        self, level: str, *, limit: int = 50, prints: bool = True, **environment: str
-    ) -> None:
-        """Start it with 300 items, and wait until so many are through, and drawn."""
+    def start(self, level: str, *patience: float, prints: bool = True, **options: Any) -> None:
+        """Start it with 300 items, and wait until 50 are through, and drawn.
+
+        Args:
+            level: The display.
+            patience: Seconds that its waits last at most, one after the other.
+            prints: Whether its tasks print.
+            options: Of `PtyScreen.spawn`.
+        """
         (self._folder / "seen").unlink(missing_ok=True)
-        self._limit(limit)
-        script = PROGRAM.format(folder=str(self._folder), level=level, prints=prints)
-        self.screen.spawn(script, **environment)
-        self.wait_for_items(limit)
+        self.let(0)
+        program = PROGRAM.format(
+            folder=str(self._folder),
+            level=level,
+            prints=prints,
+            patience=patience or (PATIENCE,),
+        )
+        self.screen.spawn(program, **options)
+        self.let(50)
         if prints:
-            self.screen.wait_until(lambda: f" {limit}/300 " in self.screen.text)
+            self.screen.wait_until(lambda: " 50/300 " in self.screen.text)
 
     def let(self, limit: int) -> None:
-        """Wait until so many items are through."""
-        self._limit(limit)
-        self.wait_for_items(limit)
+        """Wait until this many items are through."""
+        new = self._folder / "new"
+        new.write_text(str(limit))
+        new.replace(self._folder / "limit")
+        until(lambda: len(self.seen) >= limit, f"{limit} items")
 
-    def wait_for_items(self, number: int) -> None:
-        until(lambda: len(self.seen) >= number, f"{number} items")
-
-    def wait_for_end(self) -> None:
-        """Wait until it waits with its end, and goes on doing so."""
-        until(lambda: self.seen.count("waits") >= 6, "the end")
+    def let_it_end(self) -> None:
+        """Wait until it waits with its end."""
+        self.let(300)
+        until(lambda: "waits" in self.seen, "the end")
 
     @property
     def seen(self) -> list[str]:
         file = self._folder / "seen"
         return file.read_text().splitlines() if file.exists() else []
 
-    def _limit(self, limit: int) -> None:
-        new = self._folder / "new"
-        new.write_text(str(limit))
-        new.replace(self._folder / "limit")
+
+@pytest.fixture
+def moment() -> float:
+    """Short again: the terminal is halted, and a write does not wait for it."""
+    return 0.05
 
 
 @pytest.fixture
@@ -130,37 +132,22 @@ def until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
+def until_all_is_out() -> None:
+    (screen,) = _screens.values()
+    until(lambda: not screen._out.is_halted, "all of it")
+
+
 def printed(screen: PtyScreen, word: str = "printed") -> list[int]:
     """The numbers that were printed after a word, from the top to the bottom."""
     lines = screen.paper.splitlines()
     return [int(line.split()[1]) for line in lines if line.startswith(f"{word} ")]
 
 
-def in_thread(function: Callable[..., object], *args: Any) -> threading.Thread:
-    thread = threading.Thread(target=function, args=args, daemon=True)
-    thread.start()
-    return thread
+def first_words(screen: PtyScreen) -> list[str]:
+    return [line.split(" ", 1)[0] for line in screen.paper.splitlines()]
 
 
-def outlet_of_screen() -> outlet.Outlet:
-    (only,) = _screens.values()
-    found = only._out._outlet
-    assert found is not None
-    return found
-
-
-def at_the_end(do: Callable[[], object]) -> None:
-    """Do something when the last display has gone, and waits for the terminal."""
-    until(lambda: not any(each._panes for each in tuple(_screens.values())), "the end")
-    do()
-
-
-def bytes_left() -> int:
-    found = outlet_of_screen()
-    return found.taken_in - found.given_out
-
-
-# -- the run ----------------------------------------------------------------------------------
+# -- a run ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -172,28 +159,25 @@ def test_run_goes_on(level: str, how: str, watched: Watched) -> None:
     watched.let(200)
     watched.screen.go_on()
     watched.screen.wait_until(lambda: " 200/300 " in watched.screen.text, "a frame of now")
+    assert watched.screen.text.count("/300 ") == 1
     if level != "full":
         assert printed(watched.screen) == list(range(0, 200, 10))
-    assert watched.screen.text.count("/300 ") == 1
     watched.let(300)
     assert watched.screen.wait() == 0
     assert printed(watched.screen) == list(range(0, 300, 10))
     assert watched.screen.paper.splitlines()[-1].endswith("300 ok, 0 failed")
 
 
-@pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize("level", LEVELS)
-def test_end_waits(level: str, how: str, watched: Watched) -> None:
-    """The run comes to its end, and the program stays until the last frame is on the screen."""
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_end_waits(level: str, watched: Watched) -> None:
+    """A terminal that goes on in time gets the last frame and all that was printed."""
     watched.start(level)
-    watched.screen.halt(how)
-    watched.let(300)
-    watched.wait_for_end()
-    assert watched.screen.is_running
+    watched.screen.halt("Ctrl-S")
+    watched.let_it_end()
     assert "over" not in watched.seen
     watched.screen.go_on()
     assert watched.screen.wait() == 0
-    assert watched.seen[-1] == "over"
+    assert "over" in watched.seen
     assert printed(watched.screen) == list(range(0, 300, 10))
     assert watched.screen.paper.count("300/300") == 1
     assert watched.screen.paper.splitlines()[-1].endswith("300 ok, 0 failed")
@@ -202,14 +186,22 @@ def test_end_waits(level: str, how: str, watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize(("level", "term"), [("log", "xterm"), ("compact", "dumb")])
-def test_plain_lines(level: str, term: str, how: str, watched: Watched) -> None:
-    """Where lines are all that is written they wait as well, and the last ones come out."""
-    watched.start(level, prints=False, TERM=term)
+@pytest.mark.parametrize("level", ["compact", "full", "log"])
+def test_end_does_not_hang(level: str, how: str, watched: Watched) -> None:
+    """On a terminal that does not go on the run returns, and the program ends."""
+    watched.start(level, 0.1, prints=level != "log")
     watched.screen.halt(how)
     watched.let(300)
-    watched.wait_for_end()
-    assert watched.screen.is_running
+    assert watched.screen.wait_for_code() == 0
+    assert "over" in watched.seen
+
+
+@pytest.mark.parametrize(("level", "term"), [("log", "xterm"), ("compact", "dumb")])
+def test_plain_lines(level: str, term: str, watched: Watched) -> None:
+    """Where only lines are written they wait as well, and the last ones come out."""
+    watched.start(level, prints=False, TERM=term)
+    watched.screen.halt("unread")
+    watched.let_it_end()
     watched.screen.go_on()
     assert watched.screen.wait() == 0
     lines = watched.screen.paper.splitlines()
@@ -219,23 +211,38 @@ def test_plain_lines(level: str, term: str, how: str, watched: Watched) -> None:
     assert lines[-1] == "300 ok, 0 failed"
 
 
-# -- the ways out -----------------------------------------------------------------------------
+# -- signals ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize("limit", [200, 300])
+@pytest.mark.parametrize(
+    ("number", "is_at_the_end"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, False)],
+)
 @pytest.mark.parametrize("level", ["progress", "full"])
-def test_signal_that_ends_the_program(level: str, limit: int, how: str, watched: Watched) -> None:
+def test_signal_that_ends_the_program(
+    level: str, number: int, is_at_the_end: bool, watched: Watched
+) -> None:
     """While it runs, and while it waits with its end: the program ends, and its code is right."""
-    for name in ("SIGTERM", "SIGHUP"):
-        watched.start(level)
-        watched.screen.halt(how)
-        watched.let(limit)
-        if limit == 300:
-            watched.wait_for_end()
-        watched.screen.signal(getattr(signal, name))
-        assert watched.screen.wait_for_code() == -getattr(signal, name)
-        watched.screen.go_on()
+    patience = [PATIENCE, 0.1] if is_at_the_end else [0.1]
+    watched.start(level, *patience, stderr=subprocess.DEVNULL)  # for Python's own last words
+    watched.screen.halt("unread")
+    if is_at_the_end:
+        watched.let_it_end()
+    watched.screen.signal(number)
+    assert watched.screen.wait_for_code() == -number
+
+
+def test_typed_ctrl_c(watched: Watched) -> None:
+    """It makes a terminal go on that Ctrl-S has halted, so the terminal is given back."""
+    watched.start("full")
+    watched.screen.halt("Ctrl-S")
+    watched.let(200)
+    watched.screen.type(b"\x03")  # the program is not in the foreground of this terminal
+    watched.screen.signal(signal.SIGINT)
+    assert watched.screen.wait() == -signal.SIGINT
+    assert not watched.screen.is_alternate
+    assert not watched.screen.is_cursor_hidden
+    assert printed(watched.screen) == list(range(0, 200, 10))
 
 
 def test_signal_while_the_terminal_is_slow() -> None:
@@ -262,165 +269,9 @@ def test_signal_while_the_terminal_is_slow() -> None:
         screen.close()
 
 
-def test_signal_handler_in_the_middle_of_a_write() -> None:
-    """Wherever it comes, what is left and what was written are all there is, and no byte twice."""
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    pipe = outlet.Outlet(write)
-    sums: list[int] = []
-
-    def look(frame: FrameType, event: str, arg: object) -> Any:
-        frame.f_trace_opcodes = True
-        written = fcntl.ioctl(read, termios.FIONREAD, bytes(4))
-        sums.append(int.from_bytes(written, sys.byteorder) + len(pipe._rest))
-        return look
-
-    tracing = sys.gettrace()
-    for number in range(2):
-        sys.settrace(look)
-        pipe.write(b"x" * 40_000)  # a pipe takes 65536
-        sys.settrace(tracing)
-        assert set(sums) == {number * 40_000, (number + 1) * 40_000}
-        sums.clear()
-    assert pipe.is_halted
-    assert os.read(read, 100_000) + pipe.close() == b"x" * 80_000
-    os.close(read)
-
-
-def test_signal_on_a_slow_terminal_with_much_left(
-    terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There is one deadline for all that is left, also where the terminal takes it bit by bit."""
-    monkeypatch.setattr("antflow.display.stream.LONGEST_END", 0.3)
-    screen = terminal(40, 10)
-    stream = SafeStream(screen.stream)
-    found = stream._outlet
-    assert found is not None
-    screen.halt("unread")
-    stream.write("." * 400_000)
-    before = found.given_out
-    screen.read_slowly()
-    stream.write_at_once("the end")
-    assert before < found.given_out < found.taken_in
-    stream.forget()
-
-
-@pytest.mark.parametrize(("size", "is_taken"), [(1000, True), (100_000, False)])
-def test_signal_where_the_terminal_could_not_be_opened(
-    size: int, is_taken: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All of it is written, piece by piece; what is not taken in time stays behind."""
-    monkeypatch.setattr("antflow.display.stream.LONGEST_WAIT", PATIENCE if is_taken else 0.1)
-    read, write = os.pipe()
-    with open(read, "rb") as other_end:
-        with open(write, "w") as stream:
-            SafeStream(stream).write_at_once("x" * size)
-        assert (len(other_end.read()) == size) == is_taken  # a pipe takes 65536
-
-
-@contextmanager
-def interrupted(screen: PtyScreen, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A Ctrl-C comes when it waits for the terminal, and it does not wait any longer."""
-    wait = outlet.Outlet.wait
-
-    def interrupt(self: outlet.Outlet, seconds: float) -> None:
-        sys.stdout.write("no newline")
-        main = threading.main_thread().ident
-        assert main is not None
-        in_thread(signal.pthread_kill, main, signal.SIGINT)
-        monkeypatch.setattr(outlet.Outlet, "wait", wait)
-        self.wait(PATIENCE)
-
-    monkeypatch.setattr(outlet.Outlet, "wait", interrupt)
-    rescue = threading.Timer(PATIENCE, screen.go_on)
-    rescue.start()
-    with pytest.raises(KeyboardInterrupt):
-        yield
-    assert rescue.is_alive(), "it waited for the terminal"
-    rescue.cancel()
-
-
-@pytest.mark.parametrize("most", [screen.MOST_BYTES_WAITING, 0])
-@pytest.mark.parametrize("kind", [Lines, Whole])
-def test_ctrl_c_at_the_end(
-    kind: type[Lines], most: int, terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever does not want to wait gets out, everything is released, what is left is dropped."""
-    window = terminal(40, 10)
-    display = kind("a", 2)
-    begin(display)
-    window.halt("unread")
-    print("printed 1\nnor this", end="")
-    monkeypatch.setattr(screen, "MOST_BYTES_WAITING", most)  # with 0 it waits with that line
-    with interrupted(window, monkeypatch):
-        finish(display)
-    assert sys.stdout is sys.stderr is window.stream
-    assert _screens == {}
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    window.go_on()
-    assert printed(window) == []
-    assert "nor this" not in window.paper
-    assert "no newline" not in window.paper
-
-
-def test_ctrl_c_before_a_live(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does anybody have to wait who has the terminal left to a `Live`."""
-    screen = terminal(40, 10)
-    display = Lines("a", 2)
-    begin(display)
-    screen.halt("unread")
-    print("printed 1")
-    with Live("theirs", auto_refresh=False):
-        with interrupted(screen, monkeypatch):
-            update(display)
-        assert _screens == {}
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        screen.go_on()
-    assert printed(screen) == []
-    assert "theirs" in screen.paper
-
-
-@pytest.mark.parametrize("kind", [Lines, Whole])
-def test_ctrl_c_that_restarts_the_terminal(
-    kind: type[Lines], terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A terminal that takes something after a Ctrl-C, as after a typed one, is given it all."""
-    screen = terminal(40, 10)
-    display = kind("a", 2)
-    begin(display)
-    screen.halt("Ctrl-S")
-    print("printed 1")
-    wait = outlet.Outlet.wait
-
-    def interrupted(self: outlet.Outlet, seconds: float) -> None:
-        monkeypatch.setattr(outlet.Outlet, "wait", wait)
-        screen.go_on()
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(outlet.Outlet, "wait", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        finish(display)
-    assert printed(screen) == [1]
-    assert screen.paper.count("a0") == 1
-    assert_nothing_is_left(screen)
-
-
-def test_window_is_closed(terminal: MakeTerminal) -> None:
-    """Nobody waits for a terminal that is gone."""
-    screen = terminal(40, 10)
-    display = Lines("a", 2)
-    begin(display)
-    screen.halt("unread")
-    for number in range(100):
-        print("printed", number)
-    in_thread(at_the_end, screen.hang_up)
-    finish(display)
-    assert _screens == {}
-
-
 def test_stop_and_continue(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a stop has to say waits like all else: all of it is there in its order."""
-    monkeypatch.setattr("antflow.display.stream.LONGEST_WAIT", 0.01)
+    """The text of a stop waits like all other text: all of it is there in its order."""
+    monkeypatch.setattr(stream, "PATIENCE", 0.01)
     screen = terminal(40, 10)
     display = Whole("a", 2)
     begin(display)
@@ -430,8 +281,8 @@ def test_stop_and_continue(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPat
         drawn.pause()
         drawn.resume()
     screen.go_on()
+    until_all_is_out()
     display.letter = "b"
-    until(lambda: outlet_of_screen().flush(), "all of it")
     update(display)
     assert letters(screen) == "bb"
     assert screen.is_alternate
@@ -440,26 +291,48 @@ def test_stop_and_continue(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPat
     assert_nothing_is_left(screen)
 
 
-def test_stop_while_the_end_waits(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that goes on after its last frame does not hide the cursor again."""
+def test_ctrl_c_while_the_end_waits(terminal: MakeTerminal) -> None:
+    """The wait is over, everything is released, and what is left comes with the terminal."""
     screen = terminal(40, 10)
     display = Lines("a", 2)
     begin(display)
     screen.halt("unread")
-    monkeypatch.setattr("antflow.display.stream.LONGEST_WAIT", 0.01)
-
-    (drawn,) = _screens.values()
-
-    def stop_and_continue() -> None:
-        drawn.pause()
-        drawn.resume()
-        screen.go_on()
-
-    thread = in_thread(at_the_end, stop_and_continue)
-    finish(display)
-    thread.join(PATIENCE)
-    assert not screen.is_cursor_hidden
+    print("printed 1\nprinted 2", end="")
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        finish(display)
+    assert sys.stdout is sys.stderr is screen.stream
+    assert _screens == {}
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    screen.go_on()
+    until_no_thread_writes()
+    assert printed(screen) == [1, 2]
     assert screen.paper.count("a0") == 1
+    assert_nothing_is_left(screen)
+
+
+def until_no_thread_writes() -> None:
+    def writers() -> list[str]:
+        return [each.name for each in threading.enumerate() if each.name == "antflow-terminal"]
+
+    until(lambda: not writers(), "the end of the thread that writes")
+
+
+def test_window_is_closed(terminal: MakeTerminal) -> None:
+    """A terminal that is gone is not waited for."""
+    screen = terminal(40, 10)
+    display = Lines("a", 2)
+    begin(display)
+    screen.halt("unread")
+    for number in range(100):
+        print("printed", number)
+    threading.Timer(0.1, screen.hang_up).start()
+    finish(display)
+    assert _screens == {}
+    until_no_thread_writes()
 
 
 # -- what is printed --------------------------------------------------------------------------
@@ -470,7 +343,7 @@ def test_stop_while_the_end_waits(terminal: MakeTerminal, monkeypatch: pytest.Mo
 def test_prints_and_logs_wait_their_turn(
     is_blocking: bool, how: str, terminal: MakeTerminal
 ) -> None:
-    """Each once and in order; also where somebody has made the terminal non-blocking."""
+    """Each once and in order, even if another program has made the terminal non-blocking."""
     screen = terminal(40, 10)
     handler = logging.StreamHandler()
     logging.getLogger().addHandler(handler)
@@ -479,14 +352,16 @@ def test_prints_and_logs_wait_their_turn(
     os.set_blocking(screen.stream.fileno(), is_blocking)
     try:
         screen.halt(how)
-        thread = in_thread(say, range(100), display)
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-        waiting = bytes_left()
-        assert 0 < waiting < 100 * 50  # only the lines, and not the area for each of them
+        for number in range(100):
+            if number % 2:
+                logging.getLogger().error("printed %d", number)
+            else:
+                print("printed", number)
+            update(display)
         screen.go_on()
-        until(lambda: outlet_of_screen().flush(), "all of it")
+        until_all_is_out()
         assert letters(screen)[-1] == "p"
+        assert screen.raw.count(b"a0 ") < 5  # the lines came without the area for each of them
         update(display)
         assert letters(screen)[-3:] == "paa"
         finish(display)
@@ -498,90 +373,63 @@ def test_prints_and_logs_wait_their_turn(
     assert_nothing_is_left(screen)
 
 
-def say(numbers: range, display: Lines) -> None:
-    for number in numbers:
-        if number % 2:
-            logging.getLogger().error("printed %d", number)
-        else:
-            print("printed", number)
-        update(display)
-
-
-def test_print_waits_when_too_much_is_left(
+def test_print_waits_when_the_queue_is_full(
     terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever prints on and on waits, nobody else does; nothing of it is lost."""
-    monkeypatch.setattr(screen, "MOST_BYTES_WAITING", 20_000)
-    window = terminal(40, 10)
+    """A thread that prints on and on waits, others do not, and nothing of it is lost."""
+    monkeypatch.setattr(stream, "MOST_WAITING", 1000)
+    screen = terminal(40, 10)
     one, two = Lines("a", 2), Lines("b", 1)
     begin(one, two)
-    window.halt("unread")
-    thread = in_thread(lambda: sys.stdout.writelines(f"printed {n}\n" for n in range(3000)))
-    until(lambda: bytes_left() > 20_000, "more than may be left")
+    screen.halt("unread")
+    out = sys.stdout
+    count = 0
+
+    def talk() -> None:
+        nonlocal count
+        for count in range(3000):
+            out.write(f"printed {count}\n")
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    until(lambda: count >= 1000, "a full queue")
     for _ in range(50):
         update(one, two)
-    assert bytes_left() < 20_100
-    assert thread.is_alive()
-    window.go_on()
+    assert count < 1010
+    screen.go_on()
     thread.join(PATIENCE)
-    assert not thread.is_alive()
     finish(one, two)
-    assert printed(window) == list(range(3000))
-    assert_nothing_is_left(window)
+    assert printed(screen) == list(range(3000))
+    assert_nothing_is_left(screen)
 
 
-def test_end_beside_a_thread_that_prints(terminal: MakeTerminal) -> None:
-    """The end waits for its own last frame, and not until there is silence."""
+def test_print_in_the_thread_that_writes(
+    terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finalizer may print anywhere, even there: it does not wait for itself."""
     screen = terminal(40, 10)
     display = Lines("a", 2)
     begin(display)
-    out = sys.stdout
-    stop = threading.Event()
-    counts: list[int] = []
+    monkeypatch.setattr(stream, "MOST_WAITING", -1)
+    texts = ["from a finalizer\n"]
+    waits: list[float] = []
+    write = os.write
 
-    def talk() -> None:
-        while not stop.is_set():
-            print("printed", len(counts), file=out, flush=True)
-            counts.append(1)
+    def writing(descriptor: int, data: bytes) -> int:
+        if texts and threading.current_thread().name == "antflow-terminal":
+            began = time.monotonic()
+            sys.stdout.write(texts.pop())
+            waits.append(time.monotonic() - began)
+        return write(descriptor, data)
 
-    screen.halt("unread")
-    thread = in_thread(talk)
-    until(lambda: len(counts) > 100, "lines")
-    in_thread(at_the_end, screen.go_on)
+    monkeypatch.setattr(os, "write", writing)
+    print("printed")
+    until_all_is_out()
+    assert max(waits) < stream.PATIENCE
+    update(display)
+    assert letters(screen) == "pfaa"
     finish(display)
-    assert thread.is_alive()
-    stop.set()
-    thread.join(PATIENCE)
-    screen.stream.flush()
-    assert printed(screen) == list(range(len(counts)))
-    assert screen.paper.count("a0") == 1
-
-
-def test_line_without_an_end(terminal: MakeTerminal) -> None:
-    """What somebody wrote to the terminal behind our back comes before the next frame."""
-    screen = terminal(40, 10)
-    display = Lines("a", 1)
-    display.on_start(None, 1)
-    screen.stream.write("half a line")
-    display.on_update(make_snapshot())
-    assert screen.raw.index(b"half a line") < screen.raw.index(b"a0")
-    finish(display)
-
-
-def test_line_without_an_end_on_a_halted_terminal(terminal: MakeTerminal) -> None:
-    """Nobody waits for it, and it comes when the terminal goes on."""
-    screen = terminal(40, 10)
-    display = Lines("a", 1)
-    begin(display)
-    screen.halt("Ctrl-S")
-    screen.stream.write("half a line")
-    thread = in_thread(update, display)
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
-    screen.go_on()
-    finish(display)
-    screen.stream.flush()
-    assert b"half a line" in screen.raw
+    assert_nothing_is_left(screen)
 
 
 # -- several on one terminal ------------------------------------------------------------------
@@ -589,107 +437,80 @@ def test_line_without_an_end_on_a_halted_terminal(terminal: MakeTerminal) -> Non
 
 @pytest.mark.parametrize("kind", [Lines, Whole])
 def test_one_of_two_leaves(kind: type[Lines], terminal: MakeTerminal) -> None:
-    """While the other remains nobody waits, neither for a display that ends nor for a new one."""
+    """While another remains nothing waits, neither for a display that ends nor for a new one."""
     screen = terminal(40, 12)
     one, two, three = Lines("a", 2), kind("b", 2), Lines("c", 1)
     begin(one, two)
     screen.halt("unread")
-
-    def change() -> None:
-        print("printed 1")
-        finish(one)
-        begin(three)
-        print("printed 2")
-        update(two, three)
-
-    thread = in_thread(change)
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+    print("printed 1")
+    finish(one)
+    begin(three)
+    print("printed 2")
+    update(two, three)
     screen.go_on()
-    until(lambda: outlet_of_screen().flush(), "all of it")
+    until_all_is_out()
     update(three, two)
     assert letters(screen)[-3:] == "bbc"
     finish(two)
     finish(three)
-    shown = [line.split(" ", 1)[0] for line in screen.paper.splitlines()]
+    shown = first_words(screen)
     assert shown[:6] == ["printed", "a0", "a1", "21446", "printed", "b0"]
     assert shown.count("a0") == shown.count("b0") == shown.count("c0") == 1
     assert_nothing_is_left(screen)
 
 
-@pytest.mark.parametrize("last", ["the first", "the second"])
-@pytest.mark.parametrize("kind", [Lines, Whole])
-def test_one_begins_while_the_last_one_leaves(
-    kind: type[Lines], last: str, terminal: MakeTerminal
+def test_one_begins_after_the_last_one_has_given_up(
+    terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not wait, it joins the screen, and whoever is the last of both gives it back."""
+    """Its frames come after all that was left, and the terminal is given back once more."""
+    monkeypatch.setattr(stream, "PATIENCE", 0.1)
     screen = terminal(40, 12)
-    one, two = kind("a", 2), Lines("b", 1)
+    one, two = Lines("a", 2), Lines("b", 1)
     begin(one)
     screen.halt("unread")
-    first = in_thread(finish, one)
-    until(lambda: not next(iter(_screens.values()))._panes, "the end of the first")
-    second = in_thread(begin, two)
-    second.join(PATIENCE)
-    assert not second.is_alive()
-    assert len(_screens) == 1
     print("printed 1")
-    if last == "the first":
-        second = in_thread(finish, two)
-        until(lambda: not next(iter(_screens.values()))._panes, "the end of the second")
-        screen.go_on()
-        second.join(PATIENCE)
-        assert not second.is_alive()
-    else:
-        screen.go_on()
-    first.join(PATIENCE)
-    assert not first.is_alive()
-    if last == "the second":
-        assert len(_screens) == 1
-        assert sys.stdout is not screen.stream
-        update(two)
-        assert letters(screen)[-1] == "b"
-        finish(two)
-    shown = [line.split(" ", 1)[0] for line in screen.paper.splitlines()]
-    assert shown == ["a0", "a1", "21446", "printed", "b0", "21446"]
-    assert not screen.is_cursor_hidden
-    assert sys.stdout is sys.stderr is screen.stream
-    assert _screens == {}
-    begin(one)
-    finish(one)  # in this thread: signal handlers cannot be put back in another
+    finish(one)
+    begin(two)
+    monkeypatch.setattr(stream, "PATIENCE", PATIENCE)
+    screen.go_on()
+    until_all_is_out()
+    update(two)
+    finish(two)
+    assert first_words(screen) == ["printed", "a0", "a1", "21446", "b0", "21446"]
     assert_nothing_is_left(screen)
+    until_no_thread_writes()
 
 
-def test_live_of_somebody_else(terminal: MakeTerminal) -> None:
-    """The terminal is handed over when it has taken all that was there before."""
+def test_live_of_the_user(terminal: MakeTerminal) -> None:
+    """It gets the terminal when that has taken all that was there before."""
     screen = terminal(40, 10)
     display = Lines("a", 2)
     begin(display)
     screen.halt("unread")
     print("printed 1")
-    in_thread(at_the_end, screen.go_on)
+    threading.Timer(0.2, screen.go_on).start()
     with Live("theirs", auto_refresh=False):
         update(display)
     finish(display)
-    shown = [line.split(" ", 1)[0] for line in screen.paper.splitlines()]
+    shown = first_words(screen)
     assert shown[:3] == ["printed", "a0", "a1"]
     assert "theirs" in shown[3:]
     assert not screen.is_cursor_hidden
 
 
 def test_child_process_after_a_fork(terminal: MakeTerminal) -> None:
-    """What is left is the parent's, and so is the terminal that was opened once more."""
+    """What is left is the parent's, and so is the descriptor."""
     screen = terminal(40, 10)
+    before = set(os.listdir("/dev/fd"))
     display = Lines("a", 2)
     begin(display)
+    (descriptor,) = set(os.listdir("/dev/fd")) - before
     screen.halt("unread")
     print("printed 1")
-    assert bytes_left() > 0
-    descriptor = outlet_of_screen()._descriptor
     child = os.fork()
     if child == 0:
         try:
-            os.fstat(descriptor)
+            os.fstat(int(descriptor))
         except OSError:
             os._exit(0)
         os._exit(1)
@@ -700,50 +521,41 @@ def test_child_process_after_a_fork(terminal: MakeTerminal) -> None:
     assert_nothing_is_left(screen)
 
 
-# -- the terminal, opened once more -----------------------------------------------------------
+# -- the descriptor and the thread ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", [*LEVELS, "log"])
-def test_descriptors(level: str, terminal: MakeTerminal) -> None:
-    """The one of the user stays blocking, and ours is closed with the display."""
+def test_descriptor_and_thread(level: str, terminal: MakeTerminal) -> None:
+    """There is one of each while it draws, and none afterwards; the terminal stays blocking."""
     screen = terminal()
-    before = os.listdir("/dev/fd")
+    before, threads = os.listdir("/dev/fd"), threading.active_count()
     display = create(level)
     for _ in range(2):  # begun again without an end
         display.on_start(None, 1)
         display.on_update(make_snapshot())
+        until(lambda: threading.active_count() == threads + 1, "one thread")
         assert len(os.listdir("/dev/fd")) == len(before) + 1
         assert os.get_blocking(screen.stream.fileno())
     display.on_finish([], NO_ERRORS)
+    until_no_thread_writes()
     assert os.listdir("/dev/fd") == before
 
 
-def test_terminal_that_cannot_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system cannot say whether a write would wait, there is a moment between two."""
-    read, write = os.pipe()
-    os.close(read)
-    assert outlet.takes_something(write, PATIENCE)  # it would fail
-    os.close(write)
-    moments: list[float] = []
-    monkeypatch.setattr(time, "sleep", moments.append)
-    assert outlet.takes_something(write, PATIENCE)
-    assert moments == [outlet.MOMENT]
-
-
 @pytest.mark.parametrize("level", [*LEVELS, "log"])
-@pytest.mark.parametrize("error", [OSError(19, "no name"), PermissionError(13, "not yours")])
-def test_terminal_that_cannot_be_opened(
-    level: str, error: OSError, terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
+def test_no_thread_can_be_started(
+    level: str, terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is drawn on all the same, through the stream that is there."""
+    """The terminal is drawn on all the same, by the thread of the display."""
     screen = terminal()
+    before = os.listdir("/dev/fd")
 
-    def refuse(*_: Any) -> Any:
-        raise error
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(os, "ttyname" if error.errno == 19 else "open", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     display = create(level)
     display.on_start(None, 50_000)
+    assert os.listdir("/dev/fd") == before
     display.on_update(make_snapshot())
     if level != "log":
         print("printed 1")
@@ -753,7 +565,7 @@ def test_terminal_that_cannot_be_opened(
     assert screen.paper.splitlines()[-1].endswith("21446 ok, 256 failed")
 
 
-def test_stream_that_does_more(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stand_in(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in that keeps a copy of all that is written is given all of it."""
     screen = terminal()
 
@@ -778,3 +590,34 @@ def test_stream_that_does_more(terminal: MakeTerminal, monkeypatch: pytest.Monke
     assert printed(screen) == [1]
     assert "printed 1" in copying.copy
     assert screen.raw.decode() == copying.copy.replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_slow_terminal(is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for as long as it takes something, however slowly, and not longer."""
+    monkeypatch.setattr(stream, "PATIENCE", 0.5 if is_read else 0.1)
+    monkeypatch.setattr(stream, "PIECE_BYTES", 10_000)
+    read, write = os.pipe()  # it takes 65536 bytes, and then as much as is read
+    os.set_blocking(write, not is_read)  # then it takes a part of a piece
+    taken = 0
+
+    def take() -> None:
+        nonlocal taken
+        while data := os.read(read, 4096):
+            taken += len(data)
+            time.sleep(0.02)
+
+    reader = threading.Thread(target=take, daemon=True)
+    with open(write, "w") as pipe:
+        terminal = stream._Terminal(pipe)
+    if is_read:
+        reader.start()
+    terminal._put(b"x" * 300_000)
+    terminal.finish()
+    assert (taken > 200_000) == is_read
+    terminal.close()
+    if not is_read:
+        reader.start()
+    reader.join(PATIENCE)
+    assert taken == 300_000
+    os.close(read)

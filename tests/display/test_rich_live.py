@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.display.conftest import LEVELS
 from tests.pty_screen import PtyScreen
-
-LEVELS = ["progress", "compact", "detailed", "full"]
 
 PROGRAM = """
 import asyncio, sys

@@ -22,14 +22,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from antflow import DashboardSnapshot, ErrorSummary, Pipeline, RunResults, Stage
+from antflow import DashboardSnapshot, Pipeline, RunResults, Stage
 from antflow.display import BaseDashboard, CompactDashboard, ProgressDisplay, create
-from tests.display.conftest import MakeTerminal, make_snapshot
+from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot
 from tests.display.test_text import NASTY, strange_text
 from tests.pty_screen import PtyScreen
 
-LEVELS = ["progress", "compact", "detailed", "full"]
-NO_ERRORS = ErrorSummary(0, {}, {}, [])
 PATIENCE = 60.0
 
 OURS = re.compile(r"\x1b(\[[0-9;]*[mABHJK]|\[\?25[hl]|\[\?1049[hl]|\[\?2026[hl])")
@@ -349,20 +347,21 @@ def test_log_records_of_the_library(level: str, terminal: MakeTerminal) -> None:
 
 
 def test_prints_under_full_are_kept_up_to_a_limit(terminal: MakeTerminal) -> None:
-    """The last thousand lines, and how many were lost."""
+    """The last ten thousand lines, and how many were lost."""
     screen = terminal()
     display = create("full")
     display.on_start(None, 1)
     display.on_update(make_snapshot())
-    for number in range(1500):
+    for number in range(10_500):
         print("line", number)
     print("no end", end="")
     assert "line 1" not in screen.text
     display.on_finish([], NO_ERRORS)
     lines = screen.paper.splitlines()
-    assert lines[0] == "(501 earlier lines were not kept)"
-    assert lines[1] == "line 501"
-    assert lines[999:1001] == ["line 1499", "no end"]
+    frame = lines.index("no end") + 1
+    assert lines[0] == f"({501 + len(lines) - frame} earlier lines were not kept)"
+    assert lines[1] == f"line {501 + len(lines) - frame}"
+    assert lines[frame - 2 : frame] == ["line 10499", "no end"]
 
 
 def test_output_after_the_end(terminal: MakeTerminal) -> None:

@@ -7,13 +7,11 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
+from tests.display.conftest import LEVELS
 from tests.pty_screen import PATIENCE, PtyScreen, clean_environment
-
-LEVELS = ["progress", "compact", "detailed", "full"]
 
 PROGRAM = """
 import asyncio, sys
@@ -41,13 +39,6 @@ for level in {levels!r}:
 
 def program(*levels: str, seconds: float = 0.0, waits_at: int = -1) -> str:
     return PROGRAM.format(levels=levels, seconds=seconds, waits_at=waits_at)
-
-
-@pytest.fixture
-def screen() -> Iterator[PtyScreen]:
-    screen = PtyScreen(80, 24)
-    yield screen
-    screen.close()
 
 
 @pytest.mark.parametrize("level", LEVELS)

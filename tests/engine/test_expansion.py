@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from antflow import Drop, Limit, Pipeline, RunResults, Stage, current_item
-from antflow._core.ledger import fold
+from antflow._core.books import fold
 from antflow._core.transition import Kind, State, next_state
 from antflow.testing import Calls, MemoryStore, cancel_at_every_step, record_events, run_virtual
 

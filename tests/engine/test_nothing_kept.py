@@ -613,16 +613,18 @@ def test_error_of_a_run_that_the_body_lets_through_is_not_replaced() -> None:
     assert errors == [outside.value]
 
 
-@pytest.mark.parametrize("where", ["task", "on_done"])
+@pytest.mark.parametrize("where", ["task", "batch", "batch tried alone", "on_done"])
 def test_error_that_is_raised_each_time_keeps_neither_items_nor_calls(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One `Drop` that drops all items, and one error of all done callbacks."""
+    """One `Drop` that drops all items, one error of all batches, one of all done callbacks."""
     monkeypatch.setattr(logging.getLogger("antflow"), "disabled", True)  # pytest keeps the records
-    error = Drop("not wanted") if where == "task" else ValueError("each time")
+    error = Drop("not wanted") if where in ("task", "batch") else ValueError("each time")
     seen: list[weakref.ref[Thing]] = []
 
-    def fail(value: Thing) -> None:
+    def fail(value: Any) -> list[int]:
+        if where == "batch tried alone" and len(value) == 1:
+            return [1]
         raise error
 
     def call_back(future: Any) -> None:
@@ -630,8 +632,9 @@ def test_error_that_is_raised_each_time_keeps_neither_items_nor_calls(
         raise error
 
     async def main() -> None:
-        if where == "task":
-            await Pipeline([Stage("A", 2, [fail])]).run(Thing(seen) for _ in range(6))
+        if where != "on_done":
+            stage = Stage("A", 2, [fail], batch=None if where == "task" else 3, task_attempts=1)
+            await Pipeline([stage]).run(Thing(seen) for _ in range(6))
         else:
             async with AsyncExecutor(2) as executor:
                 for _ in range(6):

@@ -269,6 +269,27 @@ def test_shutdown_does_not_wait_for_what_has_not_begun(waits: str, batch: int | 
     assert stats.items_cancelled == 9 - stats.items_processed
 
 
+def test_shutdown_does_not_wait_for_what_comes_to_a_limit_afterwards() -> None:
+    """A worker that was at a ``skip_if`` during the shutdown does not begin to wait for a limit."""
+
+    async def ask(_: int) -> bool:
+        await asyncio.sleep(2)
+        return False
+
+    async def main() -> Any:
+        limit = Limit(rate=1, period=600)
+        stage = Stage("A", 3, [Calls()], limits=[limit], skip_if=ask)
+        async with Pipeline([stage]).open() as run:
+            await run.feed(range(9))
+            await asyncio.sleep(1)
+            await run.shutdown()
+        return run.stats(), now()
+
+    stats, when = run_virtual(main)
+    assert when == 2
+    assert (stats.items_processed, stats.items_cancelled) == (1, 8)
+
+
 # -- workers --------------------------------------------------------------------------------------
 
 

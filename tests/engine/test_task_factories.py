@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from antflow import AsyncExecutor, InternalError, Limit, Pipeline, Stage
-from antflow.display import signals
+from antflow.display.terminal import stop_signals
 from antflow.testing import Calls, FailTimes, run_virtual
 
 
@@ -153,11 +153,11 @@ class Display:
 
     def on_start(self, pipeline: Any, total: int) -> None:
         """Begin to handle signals."""
-        signals.watch(self)
+        stop_signals.watch(self)
 
     def on_finish(self, results: Any, summary: Any) -> None:
         """Handle them no longer."""
-        signals.unwatch(self)
+        stop_signals.unwatch(self)
 
     def end(self) -> None:
         """Nothing is drawn."""

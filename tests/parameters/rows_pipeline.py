@@ -7,8 +7,10 @@ from typing import Any
 
 from antflow import (
     Durations,
+    ItemStep,
     Pipeline,
     PipelineError,
+    RunEnd,
     RunHandle,
     Stage,
     StatusTracker,
@@ -207,6 +209,16 @@ FEED_ROWS = {
         [0, -5, 10**400],
     ),
 }
+
+
+class Watch:
+    def closed(self, end: RunEnd) -> None: ...
+
+
+class Waits:
+    async def happened(self, step: ItemStep) -> None: ...
+
+
 CALLBACK = Row(TypeError, "must be a function or None", NO_CALLABLES, [None, print])
 OF_RUN = Row(TypeError, "must be the id of a run", [5, b"x", [], True, Hostile()], [None, "x"])
 ITEM_ID = Row(TypeError, "must be hashable", [[1], {}, ([],), Hostile()], [1, "x", None, NAN])
@@ -234,9 +246,16 @@ ROWS: dict[str, Row] = {
     ),
     "Pipeline.store": Row(
         TypeError,
-        "must be an object with the methods admit and record",
+        "must be an object with the methods opened, admit, record and closed",
         [5, "x", object(), Hostile()],
         [None, MemoryStore()],
+    ),
+    "Pipeline.observers": Row(
+        TypeError,
+        "must be a list of observers|must be an object with some of the methods opened, happened"
+        "|must be a plain function",
+        [None, 5, "x", {}, Watch(), [5], [None], [Watch], [Hostile()], [Watch(), Waits()]],
+        [[], (), [Watch()], [Watch(), Watch()]],
     ),
     "Durations.quantile.share": Row(
         ValueError,

@@ -38,7 +38,6 @@ class Envelope(PipelineResult[Any]):
         error: Why it could not be read; such an item fails as it is taken in.
         not_before: From when on a worker might have it (loop time): when it was announced to its
             stage, or when its next try is due.
-        lease: Number of times the item was handed out; a remote worker's claim names it.
         branch: ``()`` for an item that was fed; the third one made from it is ``(2,)``, the first
             one made from that ``(2, 0)``. They share their ``sequence_id``.
 
@@ -77,7 +76,6 @@ class Envelope(PipelineResult[Any]):
         self.task = 0
         self.carry: Any = None
         self.not_before: float = 0.0
-        self.lease = 0
         self.ending = "completed"
         self.children = 0
         self.holds = NEVER_HELD

@@ -11,7 +11,7 @@ The engine's recorder calls the methods of the books directly, because it knows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import nan
 from typing import Any, Literal, get_args
 
@@ -377,7 +377,7 @@ class Ledger:
     def __init__(self, stage_count: int) -> None:
         self.accepted: int = 0
         self.in_flight: int = 0
-        self._applied: dict[int, int] = {}
+        self._applied: int = 0
         self._retrying: set[ItemKey] = set()
         stages: list[StageBook] = []
         for index in reversed(range(stage_count)):
@@ -425,19 +425,19 @@ class Ledger:
     def apply(self, transition: Transition) -> bool:
         """Enter one transition, once.
 
-        Transitions of one node must come in the order of their ``n``; one that was entered before
-        is recognised by it and left out.
+        Transitions must come in the order of their ``n``; one that was entered before is recognised
+        by it and left out.
 
         Returns:
             Whether it was new.
         """
-        if transition.n <= self._applied.get(transition.node, 0):
+        if transition.n <= self._applied:
             return False
-        self._applied[transition.node] = transition.n
+        self._applied = transition.n
         stage = self.stages[transition.stage]
         worker = None if transition.worker < 0 else stage.worker(transition.worker)
         kind, now = transition.kind, transition.mono
-        item = (transition.seq, transition.branch)
+        item = transition.key
         if kind is Kind.ADMITTED:
             stage.admitted(1)
         elif kind is Kind.EMITTED:
@@ -463,6 +463,14 @@ class Ledger:
         waited = item in self._retrying
         self._retrying.discard(item)
         return waited
+
+    def let_go(self) -> None:
+        """What was in hand, or waited for another try, waits for its stage: as after a crash."""
+        for stage in self.stages:
+            stage.retrying = 0
+            for worker in stage.workers.values():
+                worker.item, worker.more, worker.since = None, [], nan
+        self._retrying.clear()
 
     def discrepancy(self) -> str | None:
         """Check the books.
@@ -493,11 +501,3 @@ _ENDS: dict[Kind, Callable[[StageBook, WorkerBook, Any, float], None]] = {
     Kind.EXPANDED: StageBook.expanded_by,
 }
 """Kinds that end a visit to a worker → the entry they make; FAILED can do without a worker."""
-
-
-def fold(transitions: Iterable[Transition], stage_count: int) -> Ledger:
-    """The ledger after ``transitions``."""
-    ledger = Ledger(stage_count)
-    for transition in transitions:
-        ledger.apply(transition)
-    return ledger

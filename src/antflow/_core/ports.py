@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
-from antflow._core.events import TaskEventType
 from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.observers import RunEnd
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary
-from antflow._core.transition import Kind, Transition
+from antflow._core.stage import Stage, TaskFunc
+from antflow._core.step import Step, TaskStep
+from antflow._core.transition import Transition
 from antflow._core.waits import Wait
 
 
@@ -33,7 +35,18 @@ class Timers(Protocol):
 
 
 class Store(Protocol):
-    """Keeps the truth, and may hold work back. None by default; a journal is one."""
+    """Keeps the truth, and may hold work back. None by default; a journal is one.
+
+    One store may serve several runs, even at once: each record names its run.
+    """
+
+    def opened(self, facts: RunFacts, stages: Sequence[Stage]) -> None:
+        """A run begins.
+
+        Raises:
+            Exception: It cannot be kept: it does not begin, and this comes out.
+        """
+        ...
 
     def admit(self, envelopes: Sequence[Envelope]) -> Wait:
         """Keep items before they enter. They enter when what is returned has been awaited.
@@ -60,14 +73,27 @@ class Store(Protocol):
         """
         ...
 
+    def closed(self, how: RunEnd) -> Wait:
+        """A run is over: no more records of it come. It ends when this has been awaited.
 
-class Observer(Protocol):
-    """Sees every transition of one run, and has no power over it.
+        Raises:
+            Exception: It cannot be kept. It comes out of the run if nothing else does.
+        """
+        ...
 
-    Every method returns ``None``, or an awaitable that the worker waits for so that one item's
-    events arrive in order. An awaitable that is not going to be awaited is closed (its ``close()``
-    is called).
+
+class Listener(Protocol):
+    """Hears of every step of one run, and has no power over it.
+
+    What a method raises is contained: see `Guard.contain`. Each returns ``None``, or an awaitable
+    that the worker waits for so that one item's events arrive in order. An awaitable that is not
+    going to be awaited is closed (its ``close()`` is called).
+
+    Attributes:
+        name: What the log calls it.
     """
+
+    name: str
 
     @property
     def hears_starts(self) -> bool:
@@ -79,12 +105,17 @@ class Observer(Protocol):
         """Whether `task` is to be called."""
         ...
 
+    @property
+    def may_hold(self) -> bool:
+        """Whether an item may have to wait while it is told: then items enter one by one."""
+        ...
+
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
-        """The run begins. ``rewire()`` is to be called when one of the two properties changes.
+        """The run begins. ``rewire()`` is to be called when one of the properties changes.
 
         Called in the run's own context: a context variable that is set here is set in all that
-        belongs to the run, like telemetry's current span. Must not raise: there is no run yet that
-        could end.
+        belongs to the run, like telemetry's current span. If it raises, the listener is told
+        nothing more.
         """
         ...
 
@@ -92,71 +123,67 @@ class Observer(Protocol):
         """Items were taken in and are about to be put into their stage's channel."""
         ...
 
-    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
+    def started(self, step: Step, /) -> Wait:
         """A worker began with an item (again, when ``envelope.attempts`` is above 1)."""
         ...
 
-    def ended(
-        self,
-        kind: Kind,
-        envelope: Envelope,
-        worker: WorkerBook | None,
-        began: float | None,
-        now: float,
-        error: Exception | None,
-        value: Any,
-    ) -> Wait:
-        """A visit ended; or, EMITTED, an item was made from another and announced.
-
-        Args:
-            kind: COMPLETED, SKIPPED, RETRYING, FAILED, DROPPED, EXPANDED, CANCELLED or EMITTED.
-            envelope: The item, still as it was in the stage that it leaves.
-            worker: Who had it; ``None`` if nobody did.
-            began: When the worker began; ``None`` if the item was not being worked on.
-            now: When it ended.
-            error: Why, for RETRYING, FAILED and CANCELLED.
-            value: What the stage made of the item, for COMPLETED; the item's value, for EMITTED;
-                the number of items it became, for EXPANDED.
-        """
+    def ended(self, step: Step, /) -> Wait:
+        """A visit ended; or, EMITTED, an item was made from another and announced."""
         ...
 
-    def task(
-        self,
-        kind: TaskEventType,
-        envelope: Envelope,
-        worker: WorkerBook,
-        name: str,
-        now: float,
-        duration: float | None,
-        error: Exception | None,
-    ) -> Wait:
-        """A try of a task started or ended.
-
-        Args:
-            kind: "start", "complete", "retry" or "fail".
-            envelope: The item; of a batch, one call for each.
-            worker: Who tries it.
-            name: The task's name.
-            now: When.
-            duration: How long the try took, in seconds; ``None`` for "start".
-            error: Why, for "retry" and "fail".
-        """
+    def task(self, step: TaskStep, /) -> Wait:
+        """A try of a task started or ended."""
         ...
 
-    def closed(self) -> None:
-        """The run is over; nothing of it may be kept alive."""
+    def closed(self, end: RunEnd) -> Wait:
+        """The run is over; nothing of it may be kept alive. It ends when this has been awaited."""
         ...
 
 
 class Guard(Protocol):
-    """Calls what the user gave, so that nothing it does can change an outcome."""
+    """Keeps what the user gave, and what listens, from changing an outcome."""
 
     def call(self, name: str, function: Callable[..., Any], *args: Any) -> Wait:
-        """Call ``function(*args)``; what it raises is logged once under ``name`` and counted.
+        """Call ``function(*args)``; what it raises is contained under ``name``.
 
         Returns:
             ``None``, or what must be awaited because ``function`` returned an awaitable.
         """
+        ...
+
+    def contain(self, name: str, error: BaseException) -> None:
+        """Log the first failure of ``name``, and count the others.
+
+        Raises:
+            BaseException: The error itself, if it ends the program (`KeyboardInterrupt`).
+        """
+        ...
+
+
+class Runner(Protocol):
+    """Calls the tasks of one stage, somewhere."""
+
+    @property
+    def takes_async(self) -> bool:
+        """Whether it calls ``async`` tasks too; else they run on the event loop, without it."""
+        ...
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether functions are called with the very objects, not with copies of them."""
+        ...
+
+    @property
+    def child_cpu_seconds(self) -> float:
+        """Seconds of processor time that functions took in processes of its own."""
+        ...
+
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
+        """Call ``task`` for a worker, and await its answer if need be."""
+        ...
+
+    async def leave(self, worker: WorkerBook) -> None:
+        """A worker leaves: let go of what it alone had."""
         ...
 
 

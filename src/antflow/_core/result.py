@@ -31,7 +31,6 @@ class Route:
         "decision",
         "ending",
         "holds",
-        "lease",
         "not_before",
         "position",
         "priority",

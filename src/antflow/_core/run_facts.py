@@ -7,24 +7,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """The facts of one run that everyone who watches it needs.
+    """What is fixed about one run from its beginning.
 
     Attributes:
         run_id: Unique name of the run.
         stage_names: In pipeline order.
         started_mono: The monotonic clock's reading when the run began, in seconds.
         started_wall: The wall clock's reading at the same moment, in Unix seconds.
+        pipeline: The pipeline's name.
     """
 
     run_id: str
     stage_names: tuple[str, ...]
     started_mono: float
     started_wall: float
+    pipeline: str = "pipeline"
 
-    def timestamp(self, mono: float) -> float:
+    def timestamp(self, mono: float, /) -> float:
         """The Unix time of a monotonic reading. One anchor per run: order is never turned round."""
         return self.started_wall + (mono - self.started_mono)
 
-    def worker_name(self, stage: int, index: int) -> str:
+    def worker_name(self, stage: int, index: int, /) -> str:
         """``"Fetch-W0"``."""
         return f"{self.stage_names[stage]}-W{index}"

@@ -12,11 +12,13 @@
                    └ skipped: on to the next stage, or settled at the last one
 
 An item in a queue may be cancelled too, and one that could not be read fails there. `LEGAL` says
-what may follow what; the tests hold every recorded transition to it.
+what may follow what. Folding a run's records asks it (`books`), and so do the tests for every
+transition that is recorded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -77,39 +79,42 @@ def next_state(state: State, kind: Kind, *, last_stage: bool) -> State | None:
 
 
 class Transition(NamedTuple):
-    """One step of one item. Made only when somebody keeps or sends it.
+    """One step of one item, as a store keeps it.
 
     Attributes:
         run: The run.
-        node: The machine or process that recorded it; 0 for this one.
-        n: Number of the transition on that node, from 1: ``(node, n)`` names it once and for all.
+        n: Number of the transition in its run, from 1.
         seq: The item's sequence number; an item made from another has that one's.
+        branch: ``()`` for an item that was fed. The third item made from it is ``(2,)``, the first
+            one made from that ``(2, 0)``: ``(seq, branch)`` is an item's key in its run.
+        item_id: The item's id.
+        metadata: The item's own metadata.
         stage: Index of the stage; for EMITTED the one the item was made in.
         kind: What happened.
         worker: Index of the worker within its stage, -1 when none had the item.
         task: Name of the task that failed (FAILED, RETRYING), else "".
         attempt: Number of the try, from 1; 0 when the item has not been tried here.
-        lease: The item's lease.
         mono: When, in seconds of the run's monotonic clock.
         duration: Seconds the worker had the item, for kinds that end a visit; else 0.0.
         error: What was raised (FAILED, RETRYING, CANCELLED), else ``None``.
-        version: Version of this record.
-        branch: ``()`` for an item that was fed. The third item made from it is ``(2,)``, the first
-            one made from that ``(2, 0)``: ``(seq, branch)`` is an item's key in its run.
     """
 
     run: str
-    node: int
     n: int
     seq: int
+    branch: tuple[int, ...]
+    item_id: Any
+    metadata: Mapping[str, Any]
     stage: int
     kind: Kind
     worker: int
     task: str
     attempt: int
-    lease: int
     mono: float
     duration: float
-    error: Any
-    version: int = 1
-    branch: tuple[int, ...] = ()
+    error: Exception | None
+
+    @property
+    def key(self) -> tuple[int, tuple[int, ...]]:
+        """The item's name in its run: ``(sequence number, branch)``."""
+        return self.seq, self.branch

@@ -23,6 +23,7 @@ from antflow._engine.endings import Endings
 from antflow._engine.failure import Judge
 from antflow._engine.handover import Handover
 from antflow._engine.intake import Intake
+from antflow._engine.tracebacks import trimmed
 from antflow._engine.workers import Workers
 
 
@@ -241,6 +242,7 @@ class Batches:
         try:
             await self._attempt.run_batch(group, worker, answers)
         except Exception as error:
+            trimmed(error)  # here: items that are tried alone may not end with it
             rest = [item for item in group if item not in answers]
             task = worker.task or ""
             alone: list[Envelope] = []

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from antflow._core.foreign import is_a
+from antflow._core.ports import Runner
 from antflow._core.stage import Stage, TaskFunc, attempt_timeout, task_name
 from antflow._core.stage_checks import is_generator
 from antflow._engine.crew import Crew
@@ -22,7 +23,6 @@ from antflow._engine.expansion import Expansion
 from antflow._engine.limits.permits import Admission, held_by_limit
 from antflow._engine.limits.stage_limits import StageLimits
 from antflow._engine.resources import StageResources
-from antflow._engine.runners import Runner
 from antflow._engine.time_limit import time_limit
 
 Call = Callable[[Any], Awaitable[Any]]
@@ -41,8 +41,9 @@ def calls_of(
 
     def call_of(task: TaskFunc, *, expands: bool) -> Call:
         call: Callable[..., Awaitable[Any]] = task
-        if not is_async(task) and not (expands and is_generator(task)):
-            call = partial(runner.call, task)
+        in_runner = runner.takes_async or not is_async(task)
+        if in_runner and not (expands and is_generator(task)):
+            call = partial(_in_runner, runner.call, task)
         elif is_generator(task):
             call = partial(_generator, task)
         if stage.resources:
@@ -64,6 +65,12 @@ def calls_of(
         call_of(task, expands=stage.expand and index == last)
         for index, task in enumerate(stage.tasks)
     ]
+
+
+def _in_runner(
+    call: Callable[..., Awaitable[Any]], task: TaskFunc, /, *args: Any, **kwargs: Any
+) -> Awaitable[Any]:
+    return call(seat_here().worker, task, *args, **kwargs)
 
 
 def is_async(task: TaskFunc) -> bool:

@@ -20,32 +20,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
 from antflow._core.envelope import DEFAULT_PRIORITY
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelStatistics:
-    """How full a channel is.
-
-    Attributes:
-        items: Items inside, those of waiting senders included.
-        capacity: Items it holds before senders wait; ``None`` = unbounded.
-        senders: Senders that have not gone on yet.
-        sleepers: Receivers waiting for an item.
-        is_closed: Whether it was closed.
-    """
-
-    items: int
-    capacity: int | None
-    senders: int
-    sleepers: int
-    is_closed: bool
 
 
 class Channel(Generic[T]):
@@ -205,12 +185,6 @@ class Channel(Generic[T]):
         if self.capacity is None:
             return 0
         return min(max(len(self) - self.capacity, 0), len(self._senders))
-
-    def statistics(self) -> ChannelStatistics:
-        """How full it is."""
-        return ChannelStatistics(
-            len(self), self.capacity, len(self._senders), len(self._sleepers), self.is_closed
-        )
 
     # Inside
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from antflow._core.cancellation import absorb_requests
+from antflow._core.foreign import is_a
 from antflow._core.ledger import StageBook, WorkerBook
 from antflow._engine.task_failures import failure_of
 
@@ -83,7 +84,7 @@ class Crew:
             asyncio.CancelledError: It is not theirs: the run has cancelled the worker.
             BaseException: A group with something in it that ends a program.
         """
-        if isinstance(error, asyncio.CancelledError) and self.is_called_off(worker):
+        if is_a(error, asyncio.CancelledError) and self.is_called_off(worker):
             raise error
         return failure_of(error, name or worker.task or "")
 

@@ -19,16 +19,19 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
+from antflow._core.books import Books
 from antflow._core.cancellation import has_called_off_caller
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.limit import current_permit
-from antflow._core.ports import Guard, Observer, Store
+from antflow._core.ports import Guard, Listener, Store
 from antflow._core.stage import Stage
+from antflow._core.waits import discard
 from antflow._engine.current import current_seat, outer_seats
 from antflow._engine.identity import Duplicates, Identity
 from antflow._engine.intake import Entrance, Intake
+from antflow._engine.listeners import Listeners
 from antflow._engine.loop_health.loop_watch import LoopWatch
-from antflow._engine.recorder import Listeners, Recorder
+from antflow._engine.recorder import Recorder
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import RunResources
 from antflow._engine.run import Run, current_run
@@ -64,7 +67,7 @@ class Engine:
         guard: Calls stage callbacks.
         next_id: Gives running ids to items that bring none.
         store: Keeps transitions, or ``None``.
-        observer: Sees them, or ``None``.
+        listeners: Hear of them, in this order.
         max_failures: Failed items at which intake stops: a count (int), or a ratio (float, once 20
             items are settled); ``None`` = no limit.
         total: How many items there will be, if known.
@@ -77,6 +80,8 @@ class Engine:
             in order; ``None`` = they come as they are ready.
         owner: Whose run it is; only compared, and not kept.
         blocked_loop_after: Seconds after which the event loop counts as blocked, or ``None``.
+        name: The pipeline's name.
+        books: Those of a run that goes on in this one, or ``None``.
 
     Attributes:
         run: Its state, and the answers to questions about it.
@@ -93,7 +98,7 @@ class Engine:
         guard: Guard,
         next_id: Callable[[], int],
         store: Store | None = None,
-        observer: Observer | None = None,
+        listeners: Sequence[Listener] = (),
         max_failures: float | None = None,
         total: int | None = None,
         length: Callable[[], int] | None = None,
@@ -104,6 +109,8 @@ class Engine:
         window: int | None = None,
         owner: object = None,
         blocked_loop_after: float | None = None,
+        name: str = "pipeline",
+        books: Books | None = None,
     ) -> None:
         self.run: Run = Run(
             stages,
@@ -112,26 +119,36 @@ class Engine:
             keeps_results=keeps_results,
             item_timeout=item_timeout,
             owner=owner,
+            name=name,
+            books=books,
         )
         run = self.run
         self.supervisor: Supervisor = Supervisor(run)
-        identity = Identity(run, next_id, duplicates)
+        first = 0 if books is None else books.next_sequence_id
+        identity = Identity(run, next_id, duplicates, first)
         reorder = None if window is None else Reorder(deliver, window)
         self._settlement = Settlement(
             run, self.supervisor, identity, stages, deliver, reorder, max_failures
         )
-        entrance = Entrance(run, self.supervisor, self._settlement, store)
+        self._listeners = Listeners(
+            run.facts,
+            guard,
+            self.supervisor.stop_intake,
+            count(1 if books is None else books.next_number),
+            store,
+            listeners,
+        )
+        entrance = Entrance(run, self.supervisor, self._settlement, self._listeners, store)
         sources = SourceWatch(run.timers, tells=blocked_loop_after is not None)
         self.intake: Intake = Intake(
             run, self.supervisor, self._settlement, identity, entrance, sources
         )
-        listeners = Listeners(run.facts, store, observer, self.supervisor.stop_intake, count(1))
         resources = RunResources(self.supervisor.tasks.create_side, self.supervisor.clean_ups)
         outer = outer_seats()
         self.stages: list[StageRun] = []
         try:
             for index, stage in enumerate(stages):
-                recorder = Recorder(index, run.ledger, run.failures, run.facts, listeners)
+                recorder = Recorder(index, run.ledger, run.failures, run.facts, self._listeners)
                 self.stages.append(
                     StageRun(
                         stage,
@@ -157,7 +174,10 @@ class Engine:
             ]
             if reorder is not None:
                 reorder.on_room = self.stages[0].channel.ring
-            self._begin(observer, timeout)
+            self._begin(stages, timeout)
+            if books is not None:
+                identity.take_over(books.waiting)
+                entrance.take_over(books.waiting)
         except BaseException:  # for example, a limit is in use elsewhere: leave no other taken
             for made in self.stages:
                 made.release_limits()
@@ -167,7 +187,7 @@ class Engine:
             run.loop_watch = watch
             self.supervisor.on_over.insert(0, watch.end)
 
-    def _begin(self, observer: Observer | None, timeout: float | None) -> None:
+    def _begin(self, stages: Sequence[Stage], timeout: float | None) -> None:
         supervisor, context = self.supervisor, self.supervisor.tasks.context
         context.run(current_run.set, self.run)
         context.run(current_seat.set, None)
@@ -176,16 +196,14 @@ class Engine:
         # Timers and tasks that were begun inside of it may keep the run for as long as they live,
         # but not the items and the results.
         supervisor.on_over += [self._settlement.close, self.intake.forget]
-        if observer is not None:
-            # What it sets there, the current span for example, all tasks of the run have.
-            context.run(observer.opened, self.run.facts, self.run.ledger, self._rewire)
-            self._rewire()
-            supervisor.on_over.append(observer.closed)
+        # A context variable that a listener sets, like the current span, is set in all of the run.
+        context.run(self._listeners.opened, stages, self.run.ledger, self._rewire)
+        self._rewire()
         try:
-            supervisor.begin(self.stages, self.intake, self._settlement, timeout)
-        except BaseException:  # the user's task factory raised
-            if observer is not None:
-                observer.closed()
+            supervisor.begin(self.stages, self.intake, self._settlement, self._listeners, timeout)
+        except BaseException as error:  # the user's task factory raised
+            self.run.error = error
+            discard(self._listeners.closed(self.run.how_it_ended))
             raise
 
     async def drive(
@@ -259,5 +277,6 @@ class Engine:
                 self._settlement.reorder.look_again()
 
     def _rewire(self) -> None:
+        self._listeners.rewire()
         for stage in self.stages:
             stage.rewire()

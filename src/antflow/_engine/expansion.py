@@ -25,13 +25,13 @@ from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop
 from antflow._core.foreign import attribute, is_a
 from antflow._core.ledger import WorkerBook
+from antflow._core.ports import Runner
 from antflow._core.text import safe_repr, safe_str
 from antflow._core.waits import Wait, discard
 from antflow._engine.current import seat_here
 from antflow._engine.handover import Handover
 from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
-from antflow._engine.runners import Runner
 from antflow._engine.source import IterableSource
 from antflow._engine.time_limit import time_limit
 from antflow._engine.worker_thread import take_over
@@ -183,7 +183,9 @@ class Expansion:
 
     async def _taken(self, source: IterableSource, context: Context) -> list[Any]:
         if self.runner.shares_memory:
-            taken: list[Any] = await self.runner.call(source.take, LARGEST_CHUNK)
+            taken: list[Any] = await self.runner.call(
+                seat_here().worker, source.take, LARGEST_CHUNK
+            )
         else:
             taken = source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
         take_over(context)

@@ -135,7 +135,7 @@ class Handover:
         with self.settlement.delivery():
             await self.room(worker, wait)
             if callback is not None:
-                label = f"{name} of stage {self.name}"
+                label = f"callback {name} of stage {self.name}"
                 told = self.guard.call(label, _call_back, callback, envelope, subject, value)
                 await self.room(worker, told)
 

@@ -40,19 +40,24 @@ class Identity:
         run: The run.
         next_id: Gives running integer ids to items that bring none.
         duplicates: What becomes of an item whose id is taken: renamed, refused, or left out.
+        first: Sequence number of the first item.
 
     Attributes:
-        count: Items that have one.
+        count: Sequence number of the next item.
         refused: Why the item after the last of `envelopes` was refused.
     """
 
     def __init__(
-        self, run: Run, next_id: Callable[[], int], duplicates: Duplicates = "number"
+        self,
+        run: Run,
+        next_id: Callable[[], int],
+        duplicates: Duplicates = "number",
+        first: int = 0,
     ) -> None:
         self._run = run
         self._next_id = next_id
         self._duplicates = duplicates
-        self.count: int = 0
+        self.count: int = first
         self.refused: DuplicateItemError | None = None
         self._given: set[Any] = set()
         self._numbers: list[tuple[int, int]] = []
@@ -125,6 +130,11 @@ class Identity:
         self.count += 1
         self._set_deadlines([envelope])
         return envelope
+
+    def take_over(self, envelopes: Sequence[Envelope]) -> None:
+        """Note items that have their identity from a run that goes on in this one."""
+        self._set_deadlines(envelopes)
+        self._given.update(key_of(envelope.id) for envelope in envelopes)
 
     def free_id(self, wanted: Any) -> Any:
         """``wanted``, or a name like it if that is taken."""

@@ -26,6 +26,7 @@ from antflow._engine.channel import Channel
 from antflow._engine.current import current_seat
 from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
+from antflow._engine.listeners import Listeners
 from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run, current_run, stopped_by
 from antflow._engine.settlement import Settlement
@@ -68,6 +69,7 @@ class Entrance:
         run: The run.
         supervisor: Hears of what breaks.
         settlement: Keeps the run from ending while observers are told.
+        listeners: Hear of items that go on.
         store: Keeps the items before they enter, or ``None``.
 
     Attributes:
@@ -75,11 +77,17 @@ class Entrance:
     """
 
     def __init__(
-        self, run: Run, supervisor: Supervisor, settlement: Settlement, store: Store | None
+        self,
+        run: Run,
+        supervisor: Supervisor,
+        settlement: Settlement,
+        listeners: Listeners,
+        store: Store | None,
     ) -> None:
         self._run = run
         self._supervisor = supervisor
         self._settlement = settlement
+        self._listeners = listeners
         self._store = store
         self.stages: Sequence[Entered] = ()
         self._announced: dict[int, Sequence[Envelope]] = {}
@@ -106,7 +114,8 @@ class Entrance:
             self._supervisor.crash(error)  # it is not the source that failed
             raise
         finally:
-            current_run.reset(outside)
+            if not self._run.is_left_behind:  # else this is closed in another context
+                current_run.reset(outside)
 
     def begin_to_admit(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items and put them into their stage's channel.
@@ -120,6 +129,13 @@ class Entrance:
         if wait is None:
             return self._until_unread_have_failed() if self._unread else None
         return self._put_after(wait, envelopes, stage)
+
+    def take_over(self, envelopes: Sequence[Envelope]) -> None:
+        """Let items that the books have go on; listeners are told, and not waited for."""
+        for envelope in envelopes:
+            envelope.not_before = now = self._run.timers.now()
+            discard(self._listeners.taken_over(envelope, now))
+            self.stages[envelope.position].channel.put(envelope, envelope.priority)
 
     def seal(self) -> list[Envelope]:
         """Let nothing enter any more, not even what waits to be admitted; for the end of a run.
@@ -247,7 +263,7 @@ class Intake:
             return
         # Not in the context of the worker which asks: that is for items.
         source = self._source_of(items, self._supervisor.tasks.context.copy())
-        if self._first.recorder.tells_starts or self._again:
+        if self._first.recorder.may_hold or self._again:
             # A listener is told of each item before it enters. A task of its own waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
             self._feeder = self._supervisor.tasks.create(self._feed_from(source), "feeder")
@@ -412,7 +428,7 @@ class Intake:
     def _batch_size(self, stage: int) -> int:
         """How many items to take in at a time."""
         entered = self._entrance.stages[stage]
-        if entered.recorder.tells_starts:
+        if entered.recorder.may_hold:
             return 1  # each item enters as soon as its own event was delivered
         channel = entered.channel
         size = LARGEST_BATCH

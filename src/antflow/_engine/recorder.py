@@ -1,13 +1,13 @@
 """The one door: every change of an item's state goes through here.
 
 A recorder enters the change into the ledger, always, and hands it on only when somebody listens:
-to the store, which may hold the worker back, and to the observer, which has no power. Every method
+to the store, which may hold the worker back, and to listeners, which have no power. Every method
 returns ``None``, or something the worker must await before it goes on with the item.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT
@@ -16,119 +16,13 @@ from antflow._core.errors import ItemCancelled
 from antflow._core.events import TaskEventType
 from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger, WorkerBook
-from antflow._core.ports import Observer, Store
 from antflow._core.run_facts import RunFacts
-from antflow._core.transition import Kind, Transition
-from antflow._core.waits import Wait, both
+from antflow._core.step import Step, TaskStep, new_step
+from antflow._core.transition import Kind
+from antflow._core.waits import Wait
+from antflow._engine.listeners import Listeners
 
-Started = Callable[[Envelope, WorkerBook, float], Wait]
-Ended = Callable[
-    [Kind, Envelope, WorkerBook | None, float | None, float, Exception | None, Any], Wait
-]
-
-
-class Listeners:
-    """Who hears of a run's transitions. Shared by the recorders of all its stages.
-
-    Args:
-        facts: The run.
-        store: Keeps transitions, or ``None``.
-        observer: Sees them, or ``None``.
-        on_broken_store: Called with the exception when the store cannot keep something.
-        numbers: Gives each transition its number on this node.
-    """
-
-    def __init__(
-        self,
-        facts: RunFacts,
-        store: Store | None,
-        observer: Observer | None,
-        on_broken_store: Callable[[Exception], None],
-        numbers: Iterator[int],
-    ) -> None:
-        self.store = store
-        self.observer = observer
-        self._facts = facts
-        self._on_broken_store = on_broken_store
-        self._numbers = numbers
-
-    @property
-    def hears_starts(self) -> bool:
-        """Whether somebody wants to know of each beginning."""
-        return self.store is not None or (self.observer is not None and self.observer.hears_starts)
-
-    @property
-    def hears_tasks(self) -> bool:
-        """Whether somebody wants to know of each task."""
-        return self.observer is not None and self.observer.hears_tasks
-
-    def admitted(self, stage: int, envelopes: Sequence[Envelope], now: float) -> Wait:
-        wait: Wait = None
-        if self.store is not None:
-            for envelope in envelopes:
-                wait = both(wait, self._keep(Kind.ADMITTED, stage, envelope, None, None, now))
-        if self.observer is not None:
-            wait = both(wait, self.observer.admitted(envelopes, now))
-        return wait
-
-    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
-        wait: Wait = None
-        if self.store is not None:
-            wait = self._keep(Kind.STARTED, envelope.position, envelope, worker, None, now)
-        if self.observer is not None and self.observer.hears_starts:
-            wait = both(wait, self.observer.started(envelope, worker, now))
-        return wait
-
-    def ended(
-        self,
-        kind: Kind,
-        envelope: Envelope,
-        worker: WorkerBook | None,
-        began: float | None,
-        now: float,
-        error: Exception | None,
-        value: Any,
-    ) -> Wait:
-        wait: Wait = None
-        if self.store is not None:
-            wait = self._keep(kind, envelope.position, envelope, worker, began, now, error, value)
-        if self.observer is not None:
-            wait = both(wait, self.observer.ended(kind, envelope, worker, began, now, error, value))
-        return wait
-
-    def _keep(
-        self,
-        kind: Kind,
-        stage: int,
-        envelope: Envelope,
-        worker: WorkerBook | None,
-        began: float | None,
-        now: float,
-        error: Exception | None = None,
-        value: Any = None,
-    ) -> Wait:
-        assert self.store is not None
-        transition = Transition(
-            run=self._facts.run_id,
-            node=0,
-            n=next(self._numbers),
-            seq=envelope.sequence_id,
-            stage=stage,
-            kind=kind,
-            worker=-1 if worker is None else worker.index,
-            task=(worker.task or "") if worker and kind in (Kind.FAILED, Kind.RETRYING) else "",
-            attempt=max(envelope.attempts, 0),
-            lease=envelope.lease,
-            mono=now,
-            duration=0.0 if began is None else now - began,
-            error=error,
-            branch=envelope.branch,
-        )
-        try:
-            return self.store.record(transition, value)
-        except Exception as failure:
-            self._on_broken_store(failure)
-            return None
+COMPLETED = Kind.COMPLETED
 
 
 class Recorder:
@@ -152,7 +46,8 @@ class Recorder:
         "_next_book",
         "_stage",
         "_started",
-        "tells_starts",
+        "_task",
+        "may_hold",
         "tells_tasks",
     )
 
@@ -171,25 +66,16 @@ class Recorder:
         self._failures = failures
         self._facts = facts
         self._listeners = listeners
-        self._started: Started | None = None
-        self._ended: Ended | None = None
-        self.tells_starts = False
-        self.tells_tasks = False
         self.rewire()
 
     def rewire(self) -> None:
-        """Find out again who listens. The usual case, nobody, then costs one comparison."""
+        """Find out again what is listened to. Without listeners, a step costs one comparison."""
         listeners = self._listeners
-        observer = listeners.observer
-        if listeners.store is None and observer is not None:
-            # The tracker alone: called without anything in between.
-            self._started = observer.started if observer.hears_starts else None
-            self._ended = observer.ended
-        else:
-            self._started = listeners.started if listeners.hears_starts else None
-            self._ended = listeners.ended if listeners.store or observer else None
-        self.tells_starts = observer is not None and observer.hears_starts
-        self.tells_tasks = listeners.hears_tasks
+        self._started = listeners.started
+        self._ended = listeners.ended
+        self.may_hold = listeners.may_hold
+        self._task = listeners.task
+        self.tells_tasks = listeners.task is not None
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
         """Items are taken in at this stage."""
@@ -197,7 +83,7 @@ class Recorder:
         for envelope in envelopes:
             envelope.not_before = now
         if self._ended is not None:
-            return self._listeners.admitted(self._stage, envelopes, now)
+            return self._listeners.admitted(envelopes, now)
         return None
 
     def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
@@ -213,7 +99,7 @@ class Recorder:
                 envelope.attempts = 0
         envelope.attempts += 1
         if self._started is not None:
-            return self._started(envelope, worker, now)
+            return self._started(new_step(Kind.STARTED, envelope, worker, now))
         return None
 
     def completed(self, envelope: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
@@ -236,7 +122,15 @@ class Recorder:
             self._next_book.entered += 1
             envelope.not_before = now
         if self._ended is not None:
-            return self._ended(Kind.COMPLETED, envelope, worker, began, now, None, value)
+            step = Step()  # from here on `new_step`, written out
+            step.kind = COMPLETED
+            step.envelope = envelope
+            step.worker = worker
+            step.began = began
+            step.now = now
+            step.error = None
+            step.value = value
+            return self._ended(step)
         return None
 
     def started_in_batch(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
@@ -246,7 +140,7 @@ class Recorder:
         self._book.started(worker, envelope, now, again=envelope.attempts != 0)
         envelope.attempts = max(envelope.attempts, 0) + 1
         if self._started is not None:
-            return self._started(envelope, worker, now)
+            return self._started(new_step(Kind.STARTED, envelope, worker, now))
         return None
 
     def completed_in_batch(
@@ -257,7 +151,9 @@ class Recorder:
         self._book.completed_by(worker, envelope, now)
         envelope.not_before = now
         if self._ended is not None:
-            return self._ended(Kind.COMPLETED, envelope, worker, began, now, None, value)
+            return self._ended(
+                new_step(Kind.COMPLETED, envelope, worker, now, began=began, value=value)
+            )
         return None
 
     def skipped(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
@@ -265,7 +161,7 @@ class Recorder:
         self._book.skipped_one()
         envelope.not_before = now
         if self._ended is not None:
-            return self._ended(Kind.SKIPPED, envelope, worker, None, now, None, None)
+            return self._ended(new_step(Kind.SKIPPED, envelope, worker, now))
         return None
 
     def retrying(
@@ -276,7 +172,9 @@ class Recorder:
         self._book.retrying_from(worker, envelope, now)
         envelope.not_before = now  # unless it is put off: see `RetryHeap`
         if self._ended is not None:
-            return self._ended(Kind.RETRYING, envelope, worker, began, now, error, None)
+            return self._ended(
+                new_step(Kind.RETRYING, envelope, worker, now, began=began, error=error)
+            )
         return None
 
     def failed(
@@ -293,7 +191,9 @@ class Recorder:
             self._facts.timestamp(now),
         )
         if self._ended is not None:
-            return self._ended(Kind.FAILED, envelope, worker, began, now, error, None)
+            return self._ended(
+                new_step(Kind.FAILED, envelope, worker, now, began=began, error=error)
+            )
         return None
 
     def dropped(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
@@ -301,7 +201,7 @@ class Recorder:
         began = worker.since
         self._book.dropped_by(worker, envelope, now)
         if self._ended is not None:
-            return self._ended(Kind.DROPPED, envelope, worker, began, now, None, None)
+            return self._ended(new_step(Kind.DROPPED, envelope, worker, now, began=began))
         return None
 
     def emitted(self, child: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
@@ -309,7 +209,7 @@ class Recorder:
         self._book.emitted_one()
         child.not_before = now
         if self._ended is not None:
-            return self._ended(Kind.EMITTED, child, worker, None, now, None, value)
+            return self._ended(new_step(Kind.EMITTED, child, worker, now, value=value))
         return None
 
     def expanded(self, envelope: Envelope, worker: WorkerBook, children: int, now: float) -> Wait:
@@ -317,7 +217,9 @@ class Recorder:
         began = worker.since
         self._book.expanded_by(worker, envelope, now)
         if self._ended is not None:
-            return self._ended(Kind.EXPANDED, envelope, worker, began, now, None, children)
+            return self._ended(
+                new_step(Kind.EXPANDED, envelope, worker, now, began=began, value=children)
+            )
         return None
 
     def cancelled(
@@ -329,7 +231,9 @@ class Recorder:
         self._book.cancelled_from(holder, envelope, now, envelope.attempts != 0)
         envelope.attempts = max(envelope.attempts, 0)
         if self._ended is not None:
-            return self._ended(Kind.CANCELLED, envelope, holder, began, now, error, None)
+            return self._ended(
+                new_step(Kind.CANCELLED, envelope, holder, now, began=began, error=error)
+            )
         return None
 
     def task(
@@ -342,7 +246,7 @@ class Recorder:
         error: Exception | None = None,
     ) -> Wait:
         """A try of the worker's current task started or ended."""
-        observer = self._listeners.observer
-        if observer is None or not observer.hears_tasks:
+        if self._task is None:
             return None
-        return observer.task(kind, envelope, worker, worker.task or "", now, duration, error)
+        name = worker.task or ""
+        return self._task(TaskStep(kind, envelope, worker, name, now, duration, error))

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from weakref import ref
 
 from antflow._core import readings
+from antflow._core.books import Books
 from antflow._core.cancellation import is_failure
 from antflow._core.error_copies import copy_of
 from antflow._core.errors import PipelineError
@@ -27,6 +28,7 @@ from antflow._core.failures import FailureBook
 from antflow._core.foreign import type_name
 from antflow._core.ledger import Ledger
 from antflow._core.log import debug
+from antflow._core.observers import RunEnd, RunEnding
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage, capacity, lowest_concurrency
@@ -65,6 +67,8 @@ class Run:
         keeps_results: Whether all results, and so all ids and failures, are kept.
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
         owner: Whose run it is; only compared, and not kept.
+        name: The pipeline's name.
+        books: Those of a run that goes on in this one; ``None`` = empty ones.
 
     Attributes:
         stages: Its stages, once they are made.
@@ -90,7 +94,10 @@ class Run:
         keeps_results: bool = True,
         item_timeout: float | None = None,
         owner: object = None,
+        name: str = "pipeline",
+        books: Books | None = None,
     ) -> None:
+        books = Books(os.urandom(8).hex(), Ledger(len(stages))) if books is None else books
         self._owner = None if owner is None else ref(owner)
         self.handle: Callable[[], Any] | None = None
         self._loop = asyncio.get_running_loop()
@@ -99,17 +106,18 @@ class Run:
         self._cpu_ended: float | None = None
         self._ended: float | None = None
         self.facts: RunFacts = RunFacts(
-            run_id=os.urandom(8).hex(),
+            run_id=books.run_id,
             stage_names=tuple(stage.name for stage in stages),
             started_mono=self.timers.now(),
             started_wall=time.time(),
+            pipeline=name,
         )
         outer = current_run.get()
         # Weakly: where each run begins the next, the first must not stay for the sake of the last.
         self._outer: tuple[ref[Run], ...] = ()
         if outer is not None:
             self._outer = (ref(outer), *map(ref, outer.outer_runs()))
-        self.ledger: Ledger = Ledger(len(stages))
+        self.ledger: Ledger = books.ledger
         self.failures: FailureBook = FailureBook(None if keeps_results else FAILURES_IN_SNAPSHOT)
         self.keeps_results = keeps_results
         self.item_timeout = item_timeout
@@ -210,6 +218,20 @@ class Run:
         if self.is_paused:
             return "paused"
         return "draining" if self.has_all_items else "running"
+
+    def how_it_ended(self) -> RunEnd:
+        """How it ended, for those who are told of that."""
+        how: RunEnding = "finished"
+        if self.error is not None:
+            how = "failed"
+        elif self.is_cancelling:
+            how = "cancelled"
+        elif self.is_stopping or self.stopped_by is not None:
+            how = "stopped"
+        now = self.now_or_end()
+        seconds = now - self.facts.started_mono
+        timestamp = self.facts.timestamp(now)
+        return RunEnd(self.facts.run_id, how, self.error, self.stats(), timestamp, seconds)
 
     # Which code belongs to it
 

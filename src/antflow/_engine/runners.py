@@ -7,42 +7,20 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
+from antflow._core.ports import Runner
 from antflow._core.stage import Stage, TaskFunc
 from antflow._engine.children.child import NoChild, ProcessorTime
 from antflow._engine.children.child_main import refuse_unguarded
 from antflow._engine.children.processes import ProcessSeat
 from antflow._engine.crew import Crew
-from antflow._engine.current import seat_here
 from antflow._engine.run import Run
 from antflow._engine.tracebacks import call_apart
 from antflow._engine.worker_thread import Outcome, WorkerThread, take_over
-
-
-class Runner(Protocol):
-    """Calls plain functions for the workers of one stage."""
-
-    @property
-    def shares_memory(self) -> bool:
-        """Whether functions are called with the very objects, not with copies of them."""
-        ...
-
-    @property
-    def child_cpu_seconds(self) -> float:
-        """Seconds of processor time that functions took in processes of its own."""
-        ...
-
-    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        """Call ``task`` for the worker this is called in, and await its answer if need be."""
-        ...
-
-    async def leave(self, worker: WorkerBook) -> None:
-        """A worker leaves: let go of what it alone had."""
-        ...
 
 
 def runner_for(stage: Stage, run: Run, crew: Crew, fail: Callable[[BaseException], None]) -> Runner:
@@ -66,10 +44,11 @@ def runner_for(stage: Stage, run: Run, crew: Crew, fail: Callable[[BaseException
 class Inline:
     """Functions that do not block, on the event loop."""
 
+    takes_async = False
     shares_memory = True
     child_cpu_seconds = 0.0
 
-    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         answer = call_apart(task, *args, **kwargs)
         return await answer if is_awaitable(answer) else answer
 
@@ -87,6 +66,7 @@ class Threads:
     of `sqlite3`, are bound to the thread they were made in.
     """
 
+    takes_async = False
     shares_memory = True
     child_cpu_seconds = 0.0
 
@@ -95,8 +75,7 @@ class Threads:
         self._crew = crew
         self._threads: dict[int, WorkerThread] = {}
 
-    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        worker = seat_here().worker
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         thread = self.thread_of(worker)
         try:
             return await thread.call(partial(call_apart, task, *args, **kwargs))
@@ -126,14 +105,15 @@ class Threads:
 class Elsewhere:
     """An executor of the user's own."""
 
-    child_cpu_seconds = 0.0  # nobody says, if it has processes
+    takes_async = False
+    child_cpu_seconds = 0.0  # unknown, if it has processes
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         # What runs in another process or interpreter cannot be handed a context.
         self.shares_memory = type(executor) is ThreadPoolExecutor
 
-    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         work: Callable[[], Outcome] = partial(_result_or_error, task, args, kwargs)
         context = copy_context()
         if self.shares_memory:
@@ -151,6 +131,7 @@ class Elsewhere:
 class Processes:
     """Child processes, one per busy worker."""
 
+    takes_async = False
     shares_memory = False
 
     def __init__(self, stage: Stage, run: Run, fail: Callable[[BaseException], None]) -> None:
@@ -165,8 +146,7 @@ class Processes:
     def child_cpu_seconds(self) -> float:
         return self._processor_time.seconds
 
-    async def call(self, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        worker = seat_here().worker
+    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         seat = self._seats.get(worker.index)
         if seat is None:
             name = f"{self._stage.name}-W{worker.index}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
@@ -20,6 +21,7 @@ from antflow._core.run_errors import InternalError
 from antflow._core.text import safe_str
 from antflow._core.waits import discard
 from antflow._engine.current import current_seat
+from antflow._engine.listeners import Listeners
 from antflow._engine.run import Run
 from antflow._engine.run_tasks import RunTasks
 from antflow._engine.waiting import outlast
@@ -120,6 +122,7 @@ class Supervisor:
         stages: Sequence[Supervised],
         inlet: Inlet,
         outlet: Outlet,
+        listeners: Listeners,
         timeout: float | None,
     ) -> None:
         """Look after the run from now on.
@@ -128,12 +131,15 @@ class Supervisor:
             stages: The stages.
             inlet: Where items come in.
             outlet: Where results go.
+            listeners: Told of the end.
             timeout: Seconds after which the run is cancelled, with `TimeoutError`.
         """
         self._stages, self._inlet, self._outlet = stages, inlet, outlet
+        self._listeners = listeners
         self._supervising = self.tasks.create_side(self._supervise(), "supervisor")
         if timeout is not None:
-            self._alarm = self._run.timers.call_later(timeout, lambda: self._time_is_up(timeout))
+            late = TimeoutError(f"the run was not over after {timeout:g} s")
+            self._alarm = self._run.timers.call_later(timeout, partial(self.fail, late))
 
     # Stopping
 
@@ -256,9 +262,6 @@ class Supervisor:
 
     # Inside
 
-    def _time_is_up(self, seconds: float) -> None:
-        self.fail(TimeoutError(f"the run was not over after {seconds:g} s"))
-
     def _begin_to_stop(self) -> None:
         """The supervisor goes on from here, even if an interrupt comes in between."""
         assert self._inlet is not None
@@ -297,14 +300,26 @@ class Supervisor:
 
     async def _supervise(self) -> None:
         try:
-            await self._bring_to_an_end()
-        except BaseException as error:  # why: who waits for the run must not wait for ever
-            if self._run.is_left_behind:
-                raise
-            self.crash(error, "the supervisor")
-            await self.tasks.until_ended(self.cancel)
+            try:
+                await self._bring_to_an_end()
+            except BaseException as error:  # why: code that waits for the run must not hang
+                if self._run.is_left_behind:
+                    raise
+                self.crash(error, "the supervisor")
+                await self.tasks.until_ended(self.cancel)
+            await self._tell_of_the_end()
         finally:
             self._close_books()
+
+    async def _tell_of_the_end(self) -> None:
+        try:
+            if (wait := self._listeners.closed(self._run.how_it_ended)) is not None:
+                await wait
+        except asyncio.CancelledError:
+            self.cancel()
+        except Exception as error:  # the store's: listeners are contained
+            if self._run.error is None:
+                self._run.error = error
 
     def _close_books(self) -> None:
         """Mark the run as over. May be called again if an interrupt came half way."""
@@ -312,6 +327,7 @@ class Supervisor:
             while self.on_over:
                 self.on_over[0]()
                 del self.on_over[0]
+            discard(self._listeners.closed(self._run.how_it_ended))
             self._crashes.clear()
             self._run.end()
 

@@ -39,10 +39,8 @@ class CallbackGuard:
             answer = function(*args)
             if not is_awaitable(answer):
                 answer = None
-        except BaseException as error:  # why: also a group with a CancelledError in it
-            if not is_failure(error):
-                raise
-            self._count(name, error)
+        except BaseException as error:  # why: `contain` raises what ends the program
+            self.contain(name, error)
             answer = None
         if answer is None and cancel_requests() <= before:
             return None
@@ -55,19 +53,22 @@ class CallbackGuard:
         """
         work = None if answer is None else self._in_time(answer)
         if (error := await failure_of(work, before)) is not None:
-            self._count(name, error)
+            self.contain(name, error)
 
     async def _in_time(self, answer: Awaitable[Any]) -> None:
         async with asyncio.timeout(None) as limit:
             with Alarm(limit, self.timeout, asyncio.get_running_loop()):
                 await answer
 
-    def _count(self, name: str, error: BaseException) -> None:
+    def contain(self, name: str, error: BaseException) -> None:
+        """Log the first failure of ``name``, count all; see `antflow._core.ports.Guard.contain`."""
+        if not is_failure(error):
+            raise error
         self.errors += 1
         if name not in self._logged:
             self._logged.add(name)
             warn(
-                "callback %s failed; it goes on being called, more failures of it are only counted",
+                "%s failed; it goes on being called, more failures of it are only counted",
                 clean(name),
                 error=error,
             )

@@ -26,16 +26,20 @@ from antflow._core.foreign import id_of, key_of
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary
+from antflow._core.step import Step
 from antflow._core.text import error_type_name, safe_str
 from antflow._core.transition import Kind
 
 RECORD = struct.Struct("<ddIHHI")
 """Began (NaN: nobody had it), ended, number of the record before, stage, kind, worker."""
 
+pack = RECORD.pack
+
 ItemKey = int | tuple[int, tuple[int, ...]]
 """An item's sequence number; with its branch, if it was made from another."""
 
 NO_RECORD = NO_WORKER = 0xFFFF_FFFF
+COMPLETED = Kind.COMPLETED
 QUIET = 0x100
 """Added to RETRYING where the retry is a task event only."""
 
@@ -99,24 +103,21 @@ class RunHistory:
         last, items = self._last, self._items
         last.extend([NO_RECORD] * (envelopes[-1].sequence_id + 1 - len(last)))
         for number, envelope in enumerate(envelopes, first):
-            items[key_of(envelope.id)] = envelope.sequence_id
-            last[envelope.sequence_id] = number
+            item_id = envelope.id
+            key = item_id if type(item_id) is int else key_of(item_id)
+            items[key] = item = _item_key(envelope)
+            if isinstance(item, int):
+                last[item] = number
+            else:
+                self._last_of_made[item] = number
         self._count = first + len(envelopes)
 
-    def ended(
-        self,
-        kind: int,
-        envelope: Envelope,
-        worker: WorkerBook | None,
-        began: float | None,
-        now: float,
-        error: Exception | None,
-        value: Any = None,
-    ) -> None:
-        """A visit ended, or an item was made from another; see `Observer.ended`."""
+    def ended(self, step: Step) -> None:
+        """A visit ended, or an item was made from another."""
         number = self._count
         self._count = number + 1
-        stage, sequence_id = envelope.position, envelope.sequence_id
+        envelope, worker, began = step.envelope, step.worker, step.began
+        sequence_id, kind = envelope.sequence_id, step.kind
         if envelope.branch:
             key = (sequence_id, envelope.branch)
             before = self._last_of_made.get(key, NO_RECORD)
@@ -126,28 +127,41 @@ class RunHistory:
         else:
             before = self._last[sequence_id]
             self._last[sequence_id] = number
-        if error is not None:
-            if kind == Kind.RETRYING:
-                kind = self._retry_codes[stage]
-            else:
-                self._failures.add(
-                    envelope.id,
-                    error,
-                    self.facts.stage_names[stage],
-                    envelope.attempts,
-                    self.facts.timestamp(now),
-                )
-            self._details[number] = (error, envelope.attempts)
-        elif kind == Kind.EXPANDED:
-            self._details[number] = (None, value)
-        self._records += RECORD.pack(
+        code: int = kind
+        if kind is not COMPLETED:
+            code = self._note_details(step, number)
+        self._records += pack(
             nan if began is None else began,
-            now,
+            step.now,
             before,
-            stage,
-            kind,
+            envelope.position,
+            code,
             NO_WORKER if worker is None else worker.index,
         )
+
+    def _note_details(self, step: Step, number: int) -> int:
+        """Keep what a record has no room for.
+
+        Returns:
+            The record's kind.
+        """
+        kind, envelope, error = step.kind, step.envelope, step.error
+        if kind is Kind.EXPANDED:
+            self._details[number] = (None, step.value)
+        if error is None:
+            return kind
+        self._details[number] = (error, envelope.attempts)
+        stage = envelope.position
+        if kind is Kind.RETRYING:
+            return self._retry_codes[stage]
+        self._failures.add(
+            envelope.id,
+            error,
+            self.facts.stage_names[stage],
+            envelope.attempts,
+            self.facts.timestamp(step.now),
+        )
+        return kind
 
     def close(self) -> None:
         """The run is over: keep the counts, let go of everything live."""

@@ -8,13 +8,15 @@ from typing import Any, cast
 
 from antflow._core.checks import check_callback, check_choice, check_seconds, refusal
 from antflow._core.envelope import Envelope
-from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, TaskEventType
+from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent
 from antflow._core.foreign import is_hashable, key_of
-from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.ledger import Ledger
+from antflow._core.observers import RunEnd
 from antflow._core.options import named_options
-from antflow._core.ports import Observer
+from antflow._core.ports import Listener
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary, FailedItem
+from antflow._core.step import Step, TaskStep
 from antflow._core.transition import Kind
 from antflow._core.waits import Wait, discard
 from antflow._monitor.callbacks import CallbackGuard
@@ -179,8 +181,8 @@ class StatusTracker:
 
     # For the pipeline
 
-    def follow(self, quiet_stages: Sequence[int]) -> Observer:
-        """An observer for one run; ``quiet_stages``: indices of those with ``retry="per_task"``."""
+    def follow(self, quiet_stages: Sequence[int]) -> Listener:
+        """A listener for one run; ``quiet_stages``: indices of those with ``retry="per_task"``."""
         return Follower(self, quiet_stages)
 
     def _begin(self, follower: Follower, history: RunHistory) -> None:
@@ -210,12 +212,15 @@ class StatusTracker:
 class Follower:
     """Follows one run for a tracker: first the history, then the callbacks."""
 
+    name = "the tracker"
+
     def __init__(self, tracker: StatusTracker, quiet_stages: Sequence[int]) -> None:
         self._tracker = tracker
         self._guard = tracker._guard
         self._quiet = frozenset(quiet_stages)
-        self.hears_starts = False
+        self.hears_starts = self.may_hold = False
         self.hears_tasks = False
+        self.ended: Callable[[Step], Wait] = self._end_and_tell
         self.rewire_run: Callable[[], None] = lambda: None
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
@@ -231,7 +236,8 @@ class Follower:
         self.rewire_run()
 
     def _look_who_hears(self) -> None:
-        self.hears_starts = self._tracker.on_status_change is not None
+        self.hears_starts = self.may_hold = self._tracker.on_status_change is not None
+        self.ended = self._end_and_tell if self.hears_starts else self._history.ended
         self.hears_tasks = any(getattr(self._tracker, name) is not None for name in TASK_CALLBACKS)
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
@@ -245,72 +251,54 @@ class Follower:
             ]
         )
 
-    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
-        if not self.hears_starts:
-            return None
+    def started(self, step: Step) -> Wait:
+        envelope, worker = step.envelope, step.worker
+        assert worker is not None
         if worker.stage in self._quiet and self._history.is_in_progress(envelope):
             return None  # since its first try
-        return self._tell(
-            [make_event(self._facts, envelope.id, worker.stage, "in_progress", worker.index, now)]
+        event = make_event(
+            self._facts, envelope.id, worker.stage, "in_progress", worker.index, step.now
         )
+        return self._tell([event])
 
-    def ended(
-        self,
-        kind: Kind,
-        envelope: Envelope,
-        worker: WorkerBook | None,
-        began: float | None,
-        now: float,
-        error: Exception | None,
-        value: Any,
-    ) -> Wait:
-        self._history.ended(kind, envelope, worker, began, now, error, value)
-        if not self.hears_starts:
-            return None
-        stage = envelope.position
+    def _end_and_tell(self, step: Step) -> Wait:
+        self._history.ended(step)
+        envelope, worker, stage = step.envelope, step.worker, step.envelope.position
         return self._tell(
             status_events(
                 self._facts,
-                kind,
+                step.kind,
                 envelope.id,
                 stage,
                 NO_WORKER if worker is None else worker.index,
-                now,
-                error,
-                value if kind is Kind.EXPANDED else envelope.attempts,
+                step.now,
+                step.error,
+                step.value if step.kind is Kind.EXPANDED else envelope.attempts,
                 quiet=stage in self._quiet,
             )
         )
 
-    def task(
-        self,
-        kind: TaskEventType,
-        envelope: Envelope,
-        worker: WorkerBook,
-        name: str,
-        now: float,
-        duration: float | None,
-        error: Exception | None,
-    ) -> Wait:
-        callback_name = f"on_task_{kind}"
+    def task(self, step: TaskStep) -> Wait:
+        callback_name = f"on_task_{step.kind}"
         callback = cast("TaskCallback | None", getattr(self._tracker, callback_name))
         if callback is None:
             return None
+        envelope, worker = step.envelope, step.worker
         event = TaskEvent(
             envelope.id,
             self._facts.stage_names[worker.stage],
-            name,
+            step.name,
             self._facts.worker_name(worker.stage, worker.index),
-            kind,
+            step.kind,
             envelope.attempts,
-            self._facts.timestamp(now),
-            error,
-            duration,
+            self._facts.timestamp(step.now),
+            step.error,
+            step.duration,
             self._facts.run_id,
         )
-        return self._guard.call(callback_name, callback, event)
+        return self._guard.call(f"callback {callback_name}", callback, event)
 
-    def closed(self) -> None:
+    def closed(self, end: RunEnd) -> None:
         self._history.close()
         self._tracker._end(self._facts.run_id)
         self.rewire_run = lambda: None
@@ -321,7 +309,7 @@ class Follower:
         if callback is None:
             return None
         for position, event in enumerate(events):
-            wait = self._guard.call("on_status_change", callback, event)
+            wait = self._guard.call("callback on_status_change", callback, event)
             if wait is not None:
                 return _Rest(self, wait, events[position + 1 :])
         return None

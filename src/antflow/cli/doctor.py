@@ -100,11 +100,10 @@ def stream(name: str) -> str:
     if not file.isatty():
         return f"no terminal, {encoding}"
     # Here and not above: drawing is imported only when it is asked about.
-    from antflow.display.terminal import Renderer
+    from antflow.display.environment import colors_of
 
     columns, rows = os.get_terminal_size(file.fileno())
-    colors = Renderer(file).colors
-    return f"terminal of {columns} x {rows}, colors: {colors}, {encoding}{bars(file)}"
+    return f"terminal of {columns} x {rows}, colors: {colors_of(file)}, {encoding}{bars(file)}"
 
 
 def bars(file: Any) -> str:
@@ -117,8 +116,8 @@ def bars(file: Any) -> str:
 
 def surroundings() -> str:
     """Whether this is a notebook, a build server, or neither."""
+    from antflow.display.environment import is_build_server
     from antflow.display.notebook import kernel_display
-    from antflow.display.terminal import is_build_server
 
     if kernel_display(sys.stdout) is not None:
         return "in the kernel of a notebook"
@@ -138,7 +137,7 @@ def drawn_on(name: str) -> str:
     """What it draws on one of the streams."""
     # Here and not above: drawing is imported only when it is asked about.
     from antflow.display import create
-    from antflow.display.terminal import can_draw_on
+    from antflow.display.environment import can_draw_on
 
     file: Any = getattr(sys, name)
     if can_draw_on(file):
@@ -148,7 +147,7 @@ def drawn_on(name: str) -> str:
 
 def why_not_drawn(name: str, file: Any) -> str:
     """What keeps a display from being drawn on a stream."""
-    from antflow.display.terminal import is_build_server
+    from antflow.display.environment import is_build_server
 
     if file is None or file.closed or not file.isatty():
         return f"{name} is no terminal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import select
 import sys
@@ -179,20 +180,13 @@ def _is_terminal_of_stderr(target: int) -> bool:
 
 def _write_results(stdout: Any, target: int | None, is_shared: bool, data: bytes) -> None:
     """Above a display if one is drawn on the same terminal, else to where they belong."""
-    if is_shared and _is_drawn_on():
-        sys.stderr.write(data.decode())  # whoever captures it knows where there is room
+    if is_shared and not isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.write(data.decode())  # a display has replaced it, and knows where there is room
     elif target is not None:
         _write_fully(target, data)
     else:
         stdout.write(data.decode())
         stdout.flush()
-
-
-def _is_drawn_on() -> bool:
-    # Here and not above: drawing is imported only when something may be drawn.
-    from antflow.display.capture import is_captured
-
-    return is_captured(sys.stderr)
 
 
 def _write_fully(target: int, data: bytes) -> None:

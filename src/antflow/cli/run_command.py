@@ -241,7 +241,7 @@ def says_why(dashboard: str) -> bool:
     if dashboard != "progress":
         return dashboard != "none"
     # Here and not above: drawing is imported only when something is drawn.
-    from antflow.display.terminal import can_draw_on
+    from antflow.display.environment import can_draw_on
 
     return not can_draw_on(sys.stderr)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from rich.console import RenderableType
 
@@ -20,13 +20,29 @@ from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStat
 from antflow._monitor.progress import counts_of, counts_text
 from antflow._monitor.view import UNNAMED, View, Viewer
 from antflow.display.notebook import NotebookCell, kernel_display
-from antflow.display.pane import Pane
 from antflow.display.plain import PlainLog
 from antflow.display.rich_live import stream_above
-from antflow.display.screen import open_pane
-from antflow.display.terminal import can_draw_on
+from antflow.display.terminal import open_pane
 
 __all__ = ["BaseDashboard"]
+
+
+class Place(Protocol):
+    """Where a display draws: its part of a terminal, or an output of a notebook's cell."""
+
+    def hold(self) -> bool:
+        """Whether it can still be drawn on."""
+        ...
+
+    def draw(self, renderable: RenderableType) -> None:
+        """Show the next frame."""
+
+    def printed(self, count: int) -> list[str]:
+        """The newest lines that tasks printed, if they were captured."""
+        ...
+
+    def close(self, last: RenderableType | None = None, last_line: str = "") -> None:
+        """Leave a last frame, and a line below it."""
 
 
 class BaseDashboard(DashboardProtocol):
@@ -35,9 +51,9 @@ class BaseDashboard(DashboardProtocol):
     It redraws in `on_update` and at no other time. What tasks print meanwhile appears above it.
     Displays that draw at the same time stand one below the other, each with its share of the rows.
     In a notebook it is one output of the cell, redrawn at most twice a second. Where standard
-    output is no terminal (a file, a pipe, a build server), and while a `rich.live.Live` of somebody
-    else is drawn there, plain lines are written instead, at every 5 % or 30 seconds. Nothing that
-    happens to the terminal reaches the run. The last line says how many items are ok and how many
+    output is not a terminal (a file, a pipe, a build server), and while another `rich.live.Live` is
+    drawn there, plain lines are written instead, at every 5 % or 30 seconds. Nothing that happens
+    to the terminal reaches the run. The last line says how many items are ok and how many
     failed: ``90 ok, 10 failed``.
 
     Example:
@@ -73,7 +89,7 @@ class BaseDashboard(DashboardProtocol):
     _name: str = UNNAMED
     _viewer: Viewer | None = None
     _view: View | None = None
-    _pane: Pane | NotebookCell | None = None
+    _place: Place | None = None
     _log: PlainLog | None = None
 
     @named_options
@@ -97,10 +113,10 @@ class BaseDashboard(DashboardProtocol):
         self._viewer = self._view = None
         self._name = getattr(pipeline, "name", self._name)
         if self._draws and (display := kernel_display(sys.stdout)) is not None:
-            self._pane = NotebookCell(display)
-        elif self._draws and can_draw_on(sys.stdout):
-            self._pane = open_pane(sys.stdout, fills_screen=self._fills_screen)
-        if self._pane is None:
+            self._place = NotebookCell(display)
+        elif self._draws:
+            self._place = open_pane(sys.stdout, fills_screen=self._fills_screen)
+        if self._place is None:
             self._log = PlainLog(stream_above(), self._name)
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
@@ -109,9 +125,9 @@ class BaseDashboard(DashboardProtocol):
         self._give_way()
         if self._log is not None:
             self._log.update(shown)
-        elif self._pane is not None:
+        elif self._place is not None:
             try:
-                self._pane.draw(self.render(snapshot))
+                self._place.draw(self.render(snapshot))
             except BaseException:
                 self._close()  # at once: the run may go on for hours
                 raise
@@ -123,14 +139,14 @@ class BaseDashboard(DashboardProtocol):
         log, self._log = self._log, None
         if log is not None:
             log.finish(self._view, summary, counts)
-        pane, self._pane = self._pane, None
-        if pane is not None:
+        place, self._place = self._place, None
+        if place is not None:
             last = None
             try:
                 if self._view is not None:
                     last = self._last_frame(self._view.snapshot)
             finally:
-                pane.close(last, counts)
+                place.close(last, counts)
 
     def _last_frame(self, snapshot: DashboardSnapshot) -> RenderableType:
         return self.render(snapshot)
@@ -145,13 +161,13 @@ class BaseDashboard(DashboardProtocol):
         return self._view
 
     def _printed(self, most: int) -> list[str]:
-        """The last lines that others have printed meanwhile, as plain text, the newest last.
+        """The last lines that tasks have printed meanwhile, as plain text, the newest last.
 
         Args:
-            most: How many; there are never more than 200. None are known where nothing is captured,
+            most: How many; there are never more than 200, and none where nothing is captured,
                 because there is no terminal.
         """
-        return self._pane.printed(most) if isinstance(self._pane, Pane) else []
+        return self._place.printed(most) if self._place is not None else []
 
     def _counts(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> str:
         stats = getattr(results, "stats", None)
@@ -162,15 +178,15 @@ class BaseDashboard(DashboardProtocol):
         return counts_of(stats)
 
     def _give_way(self) -> None:
-        """Go on with plain lines where somebody else has begun to draw on the terminal."""
-        if isinstance(self._pane, Pane) and not self._pane.hold():
-            self._pane = None
+        """Go on with plain lines where something else has begun to draw on the terminal."""
+        if self._place is not None and not self._place.hold():
+            self._place = None
             self._log = PlainLog(stream_above(), self._name)
 
     def _close(self) -> None:
         log, self._log = self._log, None
         if log is not None:
             log.close()
-        pane, self._pane = self._pane, None
-        if pane is not None:
-            pane.close()
+        place, self._place = self._place, None
+        if place is not None:
+            place.close()

@@ -2,7 +2,7 @@
 
 It is plain text and HTML, no widget and no script, so it is shown wherever notebooks are, and the
 last frame is what a saved notebook holds. What tasks print is left to the kernel, which puts it
-into the cell as always. As on a terminal, nothing is drawn unasked: there is no thread, no timer.
+into the cell as always. As on a terminal, nothing is drawn unasked: there is no timer.
 
 Nothing of IPython is imported. Where a kernel runs this code, all of it is loaded already; where
 none does, it need not be installed.
@@ -18,16 +18,16 @@ from functools import lru_cache
 from html import escape
 from io import StringIO
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.cells import cell_len
 from rich.color import Color
 from rich.console import Console, RenderableType
-from rich.segment import Segment
 from rich.style import Style
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME, TerminalTheme
 
 from antflow._core.text import clean
+from antflow.display.rows import Row, is_said, rendered
 
 COLUMNS = 100
 """What fits beside the prompt of a cell in a browser window of 1280 pixels."""
@@ -79,13 +79,6 @@ PRE_STYLE = (
 )
 
 
-class Row(NamedTuple):
-    """A line: as HTML, and what it says."""
-
-    html: str
-    plain: str
-
-
 class NotebookCell:
     """An output of the cell that is running, as large as its largest frame.
 
@@ -117,6 +110,14 @@ class NotebookCell:
         self._bundle: dict[str, str] = {}
         self._is_open = True
 
+    def hold(self) -> bool:
+        """True: nothing else draws in the output."""
+        return True
+
+    def printed(self, count: int) -> list[str]:
+        """Nothing: the kernel shows what tasks print."""
+        return []
+
     def draw(self, renderable: RenderableType) -> None:
         """Show the next frame, unless the last one was shown just now.
 
@@ -147,8 +148,7 @@ class NotebookCell:
             if last is not None:
                 self._rows = self._render(last)
         finally:
-            said = self._rows[-1].plain if self._rows else ""
-            if last_line and last_line not in said:
+            if not is_said(last_line, self._rows):
                 self._rows = [*self._rows, Row(escape(last_line), last_line)]
             if self._rows:
                 self._publish(self._rows)
@@ -161,7 +161,7 @@ class NotebookCell:
     def _publish(self, rows: list[Row]) -> None:
         # A newline ends each line, so that empty ones at the end have a height, too; browsers leave
         # out the one right after the tag.
-        lines = "".join(f"{row.html}\n" for row in rows)
+        lines = "".join(f"{row.text}\n" for row in rows)
         self._bundle = {
             "text/plain": "\n".join(row.plain.rstrip() for row in rows),
             "text/html": f'<pre style="{PRE_STYLE}">\n{lines}</pre>',
@@ -176,22 +176,7 @@ class NotebookCell:
             raise
 
     def _render(self, renderable: RenderableType) -> list[Row]:
-        lines = self._console.render_lines(renderable, pad=False)
-        return [self._row(line) for line in lines[:ROWS]]
-
-    def _row(self, line: list[Segment]) -> Row:
-        html: list[str] = []
-        plain: list[str] = []
-        segments = Segment.remove_color(line) if self._console.no_color else line
-        for text, style, control in segments:
-            if control:
-                continue
-            shown = clean(text)
-            plain.append(shown)
-            css = _css(style) if style else ""
-            shown = _boxed(shown)
-            html.append(f'<span style="{css}">{shown}</span>' if css else shown)
-        return Row("".join(html), "".join(plain))
+        return rendered(self._console, renderable, clean, _html)[:ROWS]
 
 
 def kernel_display(stream: Any) -> Callable[..., Any] | None:
@@ -205,6 +190,11 @@ def kernel_display(stream: Any) -> Callable[..., Any] | None:
     if streams is None or displays is None or not isinstance(stream, streams.OutStream):
         return None
     return displays.display if stream.session.pid == os.getpid() else None
+
+
+def _html(text: str, style: Style | None) -> str:
+    css = _css(style) if style else ""
+    return f'<span style="{css}">{_boxed(text)}</span>' if css else _boxed(text)
 
 
 def _boxed(text: str) -> str:

@@ -1,7 +1,7 @@
-"""Lines now and then, for what is no terminal: a file, a pipe, the log of a build server.
+"""Lines now and then, for streams that are not terminals: a file, a pipe, a build server's log.
 
-No escape sequence and no carriage return is ever written. Where it is a terminal after all, and
-halted, the lines wait for it; the run does not, but for its last ones.
+No escape sequence and no carriage return is ever written. If the stream is a terminal after all,
+and halted, the lines wait for it; the run does not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from antflow.display.bars import STATE_WORDS, stall_text
 from antflow.display.canvas import LONGEST_TEXT
 from antflow.display.failure_lines import told
 from antflow.display.numbers import clock, forecast_text, rate_text
-from antflow.display.stream import SafeStream
+from antflow.display.stream import open_stream
 
 LONGEST_SILENCE = 30.0
 """Seconds after which there is a line in any case: build servers end what says nothing."""
@@ -37,7 +37,7 @@ class PlainLog:
     """
 
     def __init__(self, stream: TextIO | None, name: str) -> None:
-        self._out = SafeStream(stream)
+        self._out = open_stream(stream)
         self._name = clean(name)
         self._step = -1
         self._last = 0.0
@@ -71,9 +71,9 @@ class PlainLog:
         self.close()
 
     def close(self) -> None:
-        """Write no more; what was written is waited for."""
+        """Write no more, and wait until all is written, unless the terminal takes nothing."""
         try:
-            self._out.drain()
+            self._out.finish()
         finally:
             self._out.close()
 

@@ -1,41 +1,54 @@
-"""Writing to standard output so that nothing ever comes back from it.
+"""Writing to a stream without errors, and to a terminal without waiting for it.
 
-A pipe may be closed at the other end, a terminal may hang up, standard output may be closed, absent
-or of an encoding that has no bars: a display then falls silent, and the run goes on. It goes on as
-well while a terminal is halted, where that can be opened once more (`Outlet`); elsewhere a write
-waits, as a print does.
+A pipe may be closed at the other end, a terminal may hang up, standard output may be closed or
+absent, or have an encoding without bars: the display then falls silent, and the run goes on.
+
+A terminal can be halted: by Ctrl-S, by a connection that hangs, by a window that does not read. A
+write to it then waits, and if the event loop makes that write, the run waits too. So a thread
+writes to terminals. The caller waits for it only a moment: long enough that text is normally on
+the screen when `SafeStream.write` returns, and short enough that a run does not notice. What the
+terminal does not take stays in a queue, in order, and nothing in it is dropped: callers leave out
+frames while `SafeStream.is_halted`, and wait (`SafeStream.finish`) when it `is_full` and when they
+have written their last words. Such a wait ends when the terminal has taken nothing for `PATIENCE`
+seconds; the thread writes the rest if the terminal goes on before the program ends.
+
+The thread writes to the file descriptor. Through the stream it would hold the stream's buffer
+while it waits, and a print would wait for that, deaf to signals. Streams that are not files on a
+terminal are written to directly, as a print does: stand-ins, pipes, and the console of Windows.
 """
 
 from __future__ import annotations
 
+import atexit
 import errno
+import io
 import os
+import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, TextIO
+from collections.abc import Iterator
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Event
+from typing import Any, NamedTuple, TextIO
 
 from antflow.display.canvas import known_encoding
-from antflow.display.outlet import open_outlet, takes_something
+from antflow.display.environment import is_terminal
 
-LONGEST_WAIT = 1.0
-"""Seconds in which a terminal may take nothing, when somebody wants to get out.
+PATIENCE = 3.0
+"""Seconds without taking anything after which a terminal is not waited for any longer."""
 
-That is a signal that ends or stops the program, or a Ctrl-C while the end waits.
-"""
+MOMENT = 0.05
+"""Seconds that a write waits for the terminal; one that needs longer is slow or halted."""
 
-LONGEST_END = 5.0
-"""Seconds that it has in all then: one that is slow, but alive."""
+MOST_WAITING = 10_000
+"""Texts in the queue above which it is full: the next print waits for the terminal."""
 
-LONGEST_POLL = 1.0
-"""Seconds after which whoever waits for a terminal looks whether it is still there."""
-
-PIECE_BYTES = 256
-"""What a terminal that takes anything takes at once."""
+PIECE_BYTES = 4096
+"""Bytes written at once. After each piece it shows that a slow terminal is not halted."""
 
 
 class SafeStream:
-    """A text stream whose errors are kept here.
+    """A text stream that raises nothing. `open_stream` makes it.
 
     Args:
         stream: Where to write, ``None`` for nowhere.
@@ -43,7 +56,6 @@ class SafeStream:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._outlet = open_outlet(stream)
         self.encoding: str = known_encoding(getattr(stream, "encoding", None) or "utf-8")
 
     @property
@@ -51,124 +63,173 @@ class SafeStream:
         """Whether nothing can be written any more."""
         return self._stream is None or getattr(self._stream, "closed", False)
 
+    @property
+    def is_halted(self) -> bool:
+        """Whether a terminal has not taken yet what was written before."""
+        return False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether too much is waiting for a terminal."""
+        return False
+
     def write(self, text: str) -> bool:
-        """Write and flush; characters the encoding has not become ``?``.
+        """Write and flush; characters the encoding lacks become ``?``.
 
         Returns:
-            Whether all of it was written, or is going to be.
+            Whether all of it was written, or is in the queue.
         """
         stream = self._stream
         if stream is None or self.is_lost:
             return False
         try:
-            if self._outlet is None:
-                stream.write(text if text.isascii() else self._encode(text).decode(self.encoding))
-                stream.flush()
-            else:
-                if self._outlet.takes_something:  # else this flush would wait: later, then
-                    with suppress(BlockingIOError):
-                        stream.flush()  # somebody may have written half a line
-                self._outlet.write(self._encode(text))
+            stream.write(text if text.isascii() else self._encode(text).decode(self.encoding))
+            stream.flush()
         except BlockingIOError:
-            return False  # a terminal that takes no more just now; the next frame is drawn whole
+            return False  # it takes no more just now; the next frame is drawn whole
         except Exception as error:
-            self._lose(error)
+            self._stream = None
+            if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
+                _discard_pending(stream)
             return False
         return True
 
-    def flush(self) -> bool:
-        """Write what a halted terminal did not take before, as far as it does now.
-
-        Returns:
-            Whether nothing is left.
-        """
-        try:
-            return self._outlet is None or self._outlet.flush()
-        except OSError as error:
-            self._lose(error)
-            return True
-
-    def drain(
-        self,
-        most: int = 0,
-        holding: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> None:
-        """Wait until the terminal has taken what was written up to now, as a print would.
-
-        Args:
-            most: So many bytes may be left.
-            holding: What has to be held while this stream is used; nothing is while it waits.
-        """
-        outlet = self._outlet
-        if outlet is None:
-            return
-        goal = outlet.taken_in - most  # others may go on writing
-        while self._outlet is outlet and outlet.given_out < goal:
-            outlet.wait(LONGEST_POLL)  # not for ever: in another thread it may be closed
-            with holding():
-                self.flush()
+    def finish(self) -> None:
+        """Wait until all is written, or a terminal takes nothing. Hold no lock others need."""
 
     def close(self) -> None:
-        """Write to the stream alone from now on.
-
-        After a `drain` nothing is left. Otherwise somebody did not want to wait: what the terminal
-        does not take in time stays behind, and nothing is written any more, for that would wait.
-        """
-        try:
-            if self._outlet is not None:
-                self._outlet.flush_within(LONGEST_WAIT, LONGEST_END)
-        except OSError as error:
-            self._lose(error)
-        finally:
-            if self._let_go():
-                self._stream = None
+        """Write no more; what a terminal has not taken is still written if it goes on."""
+        self._stream = None
 
     def forget(self) -> None:
-        """In a child process after a fork: what is left is the parent's."""
-        self._let_go()
-
-    def write_at_once(self, text: str) -> None:
-        """Write past all buffers, for a signal handler: it may stand in the middle of a `write`.
-
-        What the terminal does not take in time stays behind: a process that is to end must not hang
-        on a terminal that somebody has halted with Ctrl-S.
-        """
-        if self._stream is None:
-            return
-        if self._outlet is not None:
-            with suppress(OSError):
-                self._outlet.write_at_once(self._encode(text), LONGEST_WAIT, LONGEST_END)
-            return
-        try:
-            target = self._stream.fileno()
-        except (OSError, ValueError, AttributeError):
-            self.write(text)
-            return
-        rest = self._encode(text)
-        deadline = time.monotonic() + LONGEST_WAIT
-        with suppress(OSError, ValueError, AttributeError):  # Windows cannot wait like that
-            while rest and (left := deadline - time.monotonic()) > 0:
-                if not takes_something(target, left):
-                    break
-                rest = rest[os.write(target, rest[:PIECE_BYTES]) :]
-
-    def _lose(self, error: Exception) -> None:
-        stream, self._stream = self._stream, None
-        self._let_go()
-        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
-            _discard_pending(stream)
-
-    def _let_go(self) -> bytes:
-        """Close the outlet; what is left in it is returned."""
-        outlet, self._outlet = self._outlet, None
-        return b"" if outlet is None else outlet.close()
+        """In a child process after a fork: the terminal, and what is left, are the parent's."""
 
     def _encode(self, text: str) -> bytes:
         return text.encode(self.encoding, "replace")
 
 
+class _Text(NamedTuple):
+    data: bytes
+    is_out: Event
+
+
+class _Terminal(SafeStream):
+    """Writes in a thread, to a copy of the descriptor, which nothing else can close or reuse.
+
+    A signal handler may call its methods in the middle of any of them: they take no lock that the
+    handler could meet, since `SimpleQueue.put` is reentrant and each text has its own event.
+
+    Raises:
+        OSError: The terminal is gone.
+        RuntimeError: No thread can be started: the program ends, or there are too many.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._queue: SimpleQueue[_Text] = SimpleQueue()
+        self._newest = Event()
+        self._newest.set()
+        self._pieces = 0
+        self._has_failed = False
+        self._thread = threading.Thread(target=self._run, name="antflow-terminal", daemon=True)
+        stream.flush()  # half a line that is there already comes first
+        self._descriptor = os.dup(stream.fileno())
+        try:
+            self._thread.start()
+        except RuntimeError:
+            os.close(self._descriptor)
+            raise
+        atexit.register(self.finish)
+
+    @property
+    def is_lost(self) -> bool:
+        return self._has_failed or super().is_lost
+
+    @property
+    def is_halted(self) -> bool:
+        return not self._newest.is_set()
+
+    @property
+    def is_full(self) -> bool:
+        return self._queue.qsize() > MOST_WAITING
+
+    def write(self, text: str) -> bool:
+        if self.is_lost:
+            return False
+        was_halted = self.is_halted
+        is_out = self._put(self._encode(text))
+        if not was_halted:
+            self._wait(is_out, MOMENT)
+        return True
+
+    def finish(self) -> None:
+        is_out = self._put(b"")
+        pieces = self._pieces
+        while not self._wait(is_out, PATIENCE) and pieces != (pieces := self._pieces):
+            pass
+
+    def close(self) -> None:
+        super().close()
+        self._put(b"")
+
+    def forget(self) -> None:
+        atexit.unregister(self.finish)
+        os.close(self._descriptor)
+
+    def _put(self, data: bytes) -> Event:
+        text = _Text(data, Event())
+        self._newest = text.is_out
+        self._queue.put(text)
+        return text.is_out
+
+    def _wait(self, is_out: Event, seconds: float) -> bool:
+        """Whether a text was written in time, or will never be."""
+        thread = self._thread
+        if thread is threading.current_thread():  # a finalizer prints there
+            return True
+        return is_out.wait(seconds) or not thread.is_alive()
+
+    def _run(self) -> None:
+        while self._stream is not None or not self._queue.empty():
+            data, is_out = self._queue.get()
+            try:
+                for piece in () if self._has_failed else _pieces(data):
+                    _write_all(self._descriptor, piece)
+                    self._pieces += 1
+            except OSError:
+                self._has_failed = True
+            is_out.set()
+        atexit.unregister(self.finish)
+        os.close(self._descriptor)
+
+
+def open_stream(stream: TextIO | None) -> SafeStream:
+    """Begin to write to a stream, in a thread if it is a terminal that a thread can write to."""
+    if os.name == "posix" and type(stream) is io.TextIOWrapper and is_terminal(stream):
+        with suppress(OSError, ValueError, RuntimeError):
+            return _Terminal(stream)
+    return SafeStream(stream)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Whole lines as far as possible: others may write to the terminal between two pieces."""
+    while len(data) > PIECE_BYTES:
+        end = data.rfind(b"\n", 0, PIECE_BYTES) + 1 or PIECE_BYTES
+        yield data[:end]
+        data = data[end:]
+    yield data
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # another program has made the terminal non-blocking
+            time.sleep(MOMENT)
+
+
 def _discard_pending(stream: Any) -> None:
-    """Empty the buffer of a stream that nobody reads any more.
+    """Empty the buffer of a stream that nothing reads any more.
 
     Python would try to flush it when it ends, complain, and change the exit code. For that moment
     the file descriptor leads to the null device; afterwards it is again what it was.

@@ -51,7 +51,7 @@ from antflow.executor.future import (
     seconds_of,
     wait,
 )
-from antflow.telemetry import task_span
+from antflow.sinks.opentelemetry import task_span
 
 __all__ = ["AsyncExecutor", "AsyncFuture", "Iteration", "WaitStrategy"]
 

@@ -9,7 +9,10 @@ from typing import Any
 from antflow._core.checks import check_flag
 from antflow._core.envelope import Envelope
 from antflow._core.events import StatusEvent, TaskEvent
+from antflow._core.observers import RunEnd
 from antflow._core.options import named_options
+from antflow._core.run_facts import RunFacts
+from antflow._core.stage import Stage
 from antflow._core.transition import Transition
 from antflow._core.waits import Wait
 from antflow._monitor.tracker import StatusTracker
@@ -57,6 +60,8 @@ class MemoryStore:
         admitted: ``(sequence id, item id, input)`` of every item, in order.
         transitions: Every transition, in order.
         values: ``(sequence id, stage index)`` → what the stage made of the item.
+        runs: The `RunFacts` of every run, in order.
+        ends: The `RunEnd` of every run that is over, in order.
     """
 
     @named_options
@@ -66,6 +71,12 @@ class MemoryStore:
         self.admitted: list[tuple[int, Any, Any]] = []
         self.transitions: list[Transition] = []
         self.values: dict[tuple[int, int], Any] = {}
+        self.runs: list[RunFacts] = []
+        self.ends: list[RunEnd] = []
+
+    def opened(self, facts: RunFacts, stages: Sequence[Stage]) -> None:
+        """Keep that a run begins."""
+        self.runs.append(facts)
 
     def admit(self, envelopes: Sequence[Envelope]) -> Wait:
         """Keep items before they enter."""
@@ -77,4 +88,9 @@ class MemoryStore:
         self.transitions.append(transition)
         if transition.kind.name == "COMPLETED":
             self.values[transition.seq, transition.stage] = value
+        return asyncio.sleep(0) if self.slow else None
+
+    def closed(self, how: RunEnd) -> Wait:
+        """Keep how a run ended."""
+        self.ends.append(how)
         return asyncio.sleep(0) if self.slow else None

@@ -1,13 +1,13 @@
-"""What others write while a display is up: prints, warnings, log records.
+"""Prints, warnings and log records, captured while a display is up.
 
 Standard output and standard error are replaced by a `CapturedStream` each, and log handlers that
-hold the old ones are given the new ones; whole lines go to whoever draws. Afterwards all is as it
-was. A captured stream that somebody has kept then writes to the stream it stood for, or to the
-capture that has begun there since.
+hold the old ones are given the new ones; whole lines go to the screen. Afterwards all is as it was.
+A captured stream that is still used then writes to the stream it stood for, or to the capture that
+has begun there since.
 
 A `rich.live.Live` of the user's that begins meanwhile writes to a captured stream too, in cursor
-movements. It is held back as it is until the display steps aside (`Capture.hand_over`), and then
-reaches the terminal whole.
+movements. They are held back as they are until the display steps aside (`Capture.hand_over`), and
+then reach the terminal whole.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from threading import RLock
 from typing import Any, TextIO, cast
 
-from antflow.display.printed_lines import shown
+from antflow.display.environment import is_terminal
 from antflow.display.rich_live import is_live_up
-from antflow.display.terminal import device_of, is_terminal
+from antflow.display.terminal.device import device_of
+from antflow.display.terminal.printed_lines import shown
 
 LONGEST_LINE = 65536
 """Characters of an unfinished line that are held back; then it is taken for a line."""
 
 MOST_HELD_BACK = 1_000_000
-"""Characters of somebody's `Live` that are held back; then they are taken for lines."""
+"""Characters of a `Live` that are held back; then they are taken for lines."""
 
 
 class CapturedStream:
@@ -80,31 +80,24 @@ class CapturedStream:
         if self._emit is None:
             _target(self._stream).flush()
 
-    def end_line(self) -> None:
-        """Hand on what is left, as a line."""
+    def end_line(self, *, is_last: bool = False) -> None:
+        """Hand on what is left, as a line; after the last one, pass everything on."""
         with self._lock:
             emit = self._emit
             rest = self._take_pending()
+            if is_last:
+                self._emit = None
         if emit is not None and rest:
             emit(rest + "\n")
 
-    def release(self) -> None:
-        """Hand on what is left, and pass everything on from now on."""
-        with self._lock:
-            emit, self._emit = self._emit, None
-            rest = self._take_pending()
-        if emit is not None and rest:
-            emit(rest + "\n")
-
-    def hand_over(self) -> None:
+    def hand_over(self, write: Callable[[str], object]) -> None:
         """Write what is left as it is, and pass everything on from now on."""
-        with self._lock, suppress(Exception):  # nobody may write in between
+        with self._lock:  # nothing may be written in between
             self._emit = None
-            self._stream.write(self._take_pending())
-            self._stream.flush()
+            write(self._take_pending())
 
     def forget(self) -> None:
-        """Pass everything on from now on; what is left is somebody else's."""
+        """In a child process after a fork: pass everything on; what is left is the parent's."""
         self._lock = RLock()
         self._emit = None
         self._pending.clear()
@@ -184,12 +177,12 @@ class Capture:
             captured.end_line()
 
     def stop(self) -> None:
-        """Put everything back. What somebody else has replaced in the meantime stays."""
-        self._put_back(CapturedStream.release)
+        """Put everything back. What other code has replaced in the meantime stays."""
+        self._put_back(lambda captured: captured.end_line(is_last=True))
 
-    def hand_over(self) -> None:
+    def hand_over(self, write: Callable[[str], object]) -> None:
         """Put everything back, and leave the terminal to a `Live`, with what it wrote so far."""
-        self._put_back(CapturedStream.hand_over)
+        self._put_back(lambda captured: captured.hand_over(write))
 
     def forget(self) -> None:
         """Put nothing back and write nothing: this is a child process, after a fork."""
@@ -212,7 +205,7 @@ class Capture:
 
 
 _capturing: dict[int, CapturedStream] = {}
-"""What stands for a stream now, by the identity of the stream."""
+"""The captured stream that stands for a stream now, by the identity of the stream."""
 
 
 def _target(stream: TextIO) -> TextIO | CapturedStream:

@@ -1,4 +1,4 @@
-"""What a terminal would show of a line that somebody printed.
+"""What a terminal would show of a printed line.
 
 A program may print progress bars that go back to the start of the line, switch screens, set the
 title, ask the terminal something. Above a display there is room for text only: its colours stay,
@@ -22,13 +22,13 @@ TAB_STOP = 8
 
 _SEQUENCES = re.compile(f"({ESCAPE_SEQUENCES.pattern})", re.VERBOSE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
-_STYLE = re.compile(r"\x1b\[[0-9;:]*m")  # with "?" or ">" it is no style, but a mode of xterm
+_STYLE = re.compile(r"\x1b\[[0-9;:]*m")  # with "?" or ">" it is not a style, but a mode of xterm
 _RESET = re.compile(r"\x1b\[0*m")
 _ERASURE = re.compile(r"\x1b\[([012]?)K")
 
 
 def shown(line: str) -> str:
-    """What is to be seen of a line when all of it has been written, with its colours.
+    """The text of a line, with its colours, when all of it has been written.
 
     Args:
         line: The line without its newline.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from antflow.display.printed_lines import shown
+from antflow.display.terminal.printed_lines import shown
 from tests.display.test_text import NASTY, strange_text
 
 SEQUENCE = re.compile(r"\x1b\[[0-9;:]*m")

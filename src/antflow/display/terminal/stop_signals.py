@@ -2,11 +2,11 @@
 
 While anything is drawn, the signals that would end or stop the program without a word (SIGTERM,
 SIGHUP, SIGQUIT, Ctrl-Z) are handled here: the terminal is given back, and then the signal does what
-it always does, so that the exit code is right. Only where the handler is the default one: whoever
-has set another, `graceful_signals` among them, has a plan of their own, and theirs stays. Python
-lets the main thread alone set handlers; what is opened in another thread does without.
+it always does, so that the exit code is right. Only the default handler is replaced: another one,
+that of `graceful_signals` for example, stays. Python lets only the main thread set handlers; a
+screen that is opened in another thread does without.
 
-A handler runs between any two steps of the main thread, also in the middle of a frame. The end does
+A handler runs between any two steps of the main thread, even in the middle of a frame. The end does
 not mind that. A stop does: it waits until the frame is drawn, see `catch_up`.
 """
 
@@ -20,7 +20,7 @@ from typing import Protocol
 
 
 class Restorable(Protocol):
-    """What draws on a terminal."""
+    """A terminal that is drawn on."""
 
     @property
     def is_interrupted(self) -> bool:

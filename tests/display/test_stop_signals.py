@@ -9,20 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from antflow import ErrorSummary
 from antflow.display import create
-from antflow.display.screen import _screens
-from tests.display.conftest import MakeTerminal, make_snapshot
+from antflow.display.terminal.screen import _screens
+from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot
 from tests.pty_screen import PATIENCE, PtyScreen, clean_environment
 
-LEVELS = ["progress", "compact", "detailed", "full"]
 ENDS = ["SIGTERM", "SIGHUP", "SIGQUIT"]
-NO_ERRORS = ErrorSummary(0, {}, {}, [])
 
 PROGRAM = """
 import asyncio, os, sys, threading
@@ -73,13 +69,6 @@ while True:
 print("[ended]", os.waitstatus_to_exitcode(status), flush=True)
 """
 """A shell with job control, as far as it is needed here."""
-
-
-@pytest.fixture
-def screen() -> Iterator[PtyScreen]:
-    screen = PtyScreen(80, 24)
-    yield screen
-    screen.close()
 
 
 def wait_for_frame(screen: PtyScreen, level: str) -> None:
@@ -214,7 +203,7 @@ def test_two_displays_when_the_program_ends(screen: PtyScreen) -> None:
 
 TWO_SCREENS = """
 import os, signal
-from antflow.display import signals
+from antflow.display.terminal import stop_signals
 
 class Screen:
     is_interrupted = False
@@ -227,7 +216,7 @@ class Screen:
         raise RuntimeError("it is gone")
 
 for name in (b"first ", b"second"):
-    signals.watch(Screen(name))
+    stop_signals.watch(Screen(name))
 signal.raise_signal(signal.SIGTERM)
 """
 

@@ -1,11 +1,10 @@
-"""The two ways of drawing on a terminal, as text that is to be written.
+"""The two ways of drawing on a terminal, as text to be written.
 
-A `LiveArea` is the last lines of the screen: what others print goes above it. An `AlternateScreen`
-is the whole of a second screen: what others print is kept, and comes when the first screen is back.
+A `LiveArea` is the last lines of the screen: printed lines go above it. An `AlternateScreen` is the
+whole of a second screen: printed lines are kept, and come when the first screen is back.
 
 Only the rows that differ from those before are drawn. The cursor rests at the start of the last
-one, so that nothing scrolls and the ``^C`` of a keyboard ends up where it is soon repaired. Nothing
-is written here, and nothing is locked: both is for `Screen`.
+one, so that nothing scrolls and the ``^C`` of a keyboard ends up where it is soon repaired.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
-from antflow.display.printed_lines import PLAIN
-from antflow.display.terminal import Row, Size
+from antflow.display.rows import Row
+from antflow.display.terminal.device import Size
+from antflow.display.terminal.printed_lines import PLAIN
 
 HIDE_CURSOR = "\x1b[?25l"
 SHOW_CURSOR = "\x1b[?25h"
@@ -24,44 +24,39 @@ LEAVE_SCREEN = "\x1b[?1049l"
 ERASE_LINE_END = "\x1b[K"
 ERASE_BELOW = "\x1b[J"
 
-MOST_LINES_KEPT = 1000
-"""Printed lines that are kept while the alternate screen is up."""
+MOST_LINES_KEPT = 10_000
+"""Lines that are kept while the alternate screen is up, the newest."""
 
 
 class Area(ABC):
-    """What both ways of drawing share."""
+    """A way of drawing on a terminal. Each method returns text to be written."""
 
     def __init__(self) -> None:
         self._drawn: list[Row] = []
 
     @abstractmethod
     def opening(self) -> str:
-        """What is written first, and again when the program goes on after a stop."""
+        """Begin, and begin again when the program goes on after a stop."""
 
     @abstractmethod
     def paint(self, rows: list[Row], size: Size, whole: bool) -> str:
-        """What turns the rows that are drawn into these, or draws them all."""
+        """Turn the rows that are drawn into these, or draw them all."""
 
     @abstractmethod
-    def say(self, lines: Sequence[str], *, is_frame: bool = False) -> str:
-        """Leave lines behind for good; the area is drawn again if this is not empty.
-
-        Args:
-            lines: The lines, without newlines.
-            is_frame: They are the last frame of a display: none of them may be lost.
-        """
+    def say(self, lines: Sequence[str]) -> str:
+        """Leave lines behind for good; the area is drawn again if this is not empty."""
 
     @abstractmethod
     def pause(self) -> str:
-        """What gives the terminal back while the program is stopped. `opening` is the way back."""
+        """Give the terminal back while the program is stopped. `opening` is the way back."""
 
-    @abstractmethod
     def closing(self) -> str:
-        """What gives the terminal back for good: all that was said is on the first screen."""
+        """Give the terminal back for good: all that was said is on the first screen."""
+        return self.pause()
 
     @abstractmethod
     def switching(self) -> str:
-        """What makes room for another kind of area, which is going to draw the same rows."""
+        """Make room for another kind of area, which is going to draw the same rows."""
 
 
 class LiveArea(Area):
@@ -94,7 +89,7 @@ class LiveArea(Area):
         self._drawn = rows
         return "".join(pieces)
 
-    def say(self, lines: Sequence[str], *, is_frame: bool = False) -> str:
+    def say(self, lines: Sequence[str]) -> str:
         """Print them where the area was."""
         return f"{self.switching()}{_printed(lines)}{PLAIN}" if lines else ""
 
@@ -104,10 +99,6 @@ class LiveArea(Area):
         text = f"{PLAIN}\r\n{ERASE_BELOW}" if self._drawn else ""
         self._drawn = []
         return text
-
-    def closing(self) -> str:
-        """Leave the rows, and go below them."""
-        return self.pause()
 
     def switching(self) -> str:
         """Take the rows away."""
@@ -125,10 +116,8 @@ class AlternateScreen(Area):
     def __init__(self) -> None:
         super().__init__()
         self._is_up = False
-        self._frames: list[str] = []  # frames with nothing before them that is still kept
-        self._kept: deque[tuple[str, bool]] = deque()
-        self._lines_kept = 0
-        self._lines_lost = 0
+        self._kept: deque[str] = deque(maxlen=MOST_LINES_KEPT)
+        self._lines_said = 0
 
     def opening(self) -> str:
         """Enter the second screen."""
@@ -151,19 +140,10 @@ class AlternateScreen(Area):
             pieces.append(f"\x1b[{max(len(rows), 1)}H")
         return "".join(pieces)
 
-    def say(self, lines: Sequence[str], *, is_frame: bool = False) -> str:
+    def say(self, lines: Sequence[str]) -> str:
         """Keep them for the first screen."""
-        if is_frame and lines:
-            lines = [PLAIN + lines[0], *lines[1:]]  # what was printed before may have left a colour
-        self._kept.extend((line, is_frame) for line in lines)
-        self._lines_kept += 0 if is_frame else len(lines)
-        while self._lines_kept > MOST_LINES_KEPT:
-            line, was_frame = self._kept.popleft()
-            if was_frame:
-                self._frames.append(line)
-            else:
-                self._lines_kept -= 1
-                self._lines_lost += 1
+        self._kept.extend(lines)
+        self._lines_said += len(lines)
         return ""
 
     def pause(self) -> str:
@@ -174,10 +154,9 @@ class AlternateScreen(Area):
 
     def closing(self) -> str:
         """Leave the second screen, and print what was kept."""
-        lost = self._lines_lost
-        note = [f"({lost} earlier lines were not kept)"] if lost else []
-        # The tuple is made in one step: at the end of the program another thread may go on keeping.
-        lines = [*self._frames, *note, *(line for line, _ in tuple(self._kept))]
+        lines = list(self._kept)
+        if lost := max(self._lines_said - len(lines), 0):
+            lines.insert(0, f"({lost} earlier lines were not kept)")
         # First the screen and the cursor, so that a pipe that breaks now has not kept them.
         return f"{self.pause()}{SHOW_CURSOR}{_printed(lines)}{PLAIN}"
 

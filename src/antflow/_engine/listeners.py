@@ -1,0 +1,176 @@
+"""The store and the listeners of one run: one list, one guard, one way to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from antflow._core.envelope import Envelope
+from antflow._core.ledger import Ledger
+from antflow._core.observers import RunEnd
+from antflow._core.ports import Guard, Listener, Store
+from antflow._core.run_facts import RunFacts
+from antflow._core.stage import Stage
+from antflow._core.step import Step, TaskStep, new_step
+from antflow._core.transition import Kind, Transition
+from antflow._core.waits import Wait, both
+
+Tell = Callable[..., Wait]
+Told = list[tuple[str, Tell]]
+"""The name of each listener that is told, and its method."""
+
+
+class Listeners:
+    """Tells the store and the listeners of a run. Shared by the recorders of all its stages.
+
+    The store comes first: it keeps the truth. Listeners are told in the order of the list, and what
+    one raises stays here: see `Guard.contain`.
+
+    Args:
+        facts: The run.
+        guard: Contains what listeners raise.
+        on_broken_store: Called with the exception when the store cannot keep something.
+        numbers: Gives each transition its number.
+        store: Keeps transitions, or ``None``.
+        listeners: Those who hear of each step.
+
+    Attributes:
+        started: Tells that a worker began with an item, given the `Step`. This and the next two
+            are ``None`` while there is nothing to tell.
+        ended: Tells that a visit ended, or that an item was made from another.
+        task: Tells that a try of a task started or ended, given the `TaskStep`.
+        may_hold: Whether a listener may have items wait while it is told.
+    """
+
+    started: Callable[[Step], Wait] | None
+    ended: Callable[[Step], Wait] | None
+    task: Callable[[TaskStep], Wait] | None
+    may_hold: bool
+
+    def __init__(
+        self,
+        facts: RunFacts,
+        guard: Guard,
+        on_broken_store: Callable[[Exception], None],
+        numbers: Iterator[int],
+        store: Store | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self._facts = facts
+        self._guard = guard
+        self._on_broken_store = on_broken_store
+        self._numbers = numbers
+        self._store = store
+        self._listeners = tuple(listeners)
+        self._is_closed = False
+        self.rewire()
+
+    def rewire(self) -> None:
+        """Find out again what each listener wants to hear."""
+        keep = None if self._store is None else self._keep
+        heard = self._listeners
+        self._admissions: Told = [(each.name, each.admitted) for each in heard]
+        self.started = self._telling(
+            [(each.name, each.started) for each in heard if each.hears_starts], keep
+        )
+        self.ended = self._telling([(each.name, each.ended) for each in heard], keep)
+        self.task = self._telling([(each.name, each.task) for each in heard if each.hears_tasks])
+        self.may_hold = any(each.may_hold for each in heard)
+
+    def opened(self, stages: Sequence[Stage], ledger: Ledger, rewire: Callable[[], None]) -> None:
+        """The run begins. A listener that raises here is told nothing more.
+
+        Raises:
+            Exception: What the store raises.
+        """
+        if self._store is not None:
+            self._store.opened(self._facts, stages)
+        for listener in self._listeners:
+            try:
+                listener.opened(self._facts, ledger, rewire)
+            except BaseException as error:  # why: `contain` raises what ends the program
+                self._guard.contain(listener.name, error)
+                self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+    def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
+        """Items were taken in."""
+        wait: Wait = None
+        if self._store is not None:
+            for envelope in envelopes:
+                wait = both(wait, self._keep(new_step(Kind.ADMITTED, envelope, None, now)))
+        return both(wait, self._tell(self._admissions, envelopes, now))
+
+    def taken_over(self, envelope: Envelope, now: float) -> Wait:
+        """An item of an earlier run, which the store has, goes on in this one."""
+        return self._tell(self._admissions, [envelope], now)
+
+    def closed(self, end: Callable[[], RunEnd]) -> Wait:
+        """The run is over; ``end()`` says how. May be called again: then this does nothing."""
+        if self._is_closed or (self._store is None and not self._listeners):
+            return None
+        self._is_closed = True
+        how = end()
+        wait = None if self._store is None else self._close_store(self._store, how)
+        return both(wait, self._tell([(each.name, each.closed) for each in self._listeners], how))
+
+    def _telling(self, told: Told, keep: Tell | None = None) -> Tell | None:
+        """One function that tells all of these; ``None`` for none."""
+        if keep is not None:
+            return lambda step: both(keep(step), self._tell(told, step))
+        if len(told) != 1:
+            return partial(self._tell, told) if told else None
+        [(name, tell)] = told
+        contain = self._guard.contain
+
+        def tell_one(step: Any) -> Wait:
+            # `_tell`, written out: a run with a tracker calls this for every visit.
+            try:
+                return tell(step)
+            except BaseException as error:  # why: `contain` raises what ends the program
+                contain(name, error)
+                return None
+
+        return tell_one
+
+    def _tell(self, told: Told, *what: Any) -> Wait:
+        wait: Wait = None
+        for name, tell in told:
+            try:
+                wait = both(wait, tell(*what))
+            except BaseException as error:  # why: `contain` raises what ends the program
+                self._guard.contain(name, error)
+        return wait
+
+    def _keep(self, step: Step) -> Wait:
+        assert self._store is not None
+        kind, envelope, worker = step.kind, step.envelope, step.worker
+        task = worker.task if worker is not None and kind in (Kind.FAILED, Kind.RETRYING) else None
+        transition = Transition(
+            run=self._facts.run_id,
+            n=next(self._numbers),
+            seq=envelope.sequence_id,
+            branch=envelope.branch,
+            item_id=envelope.id,
+            metadata=envelope.metadata,
+            stage=envelope.position,
+            kind=kind,
+            worker=-1 if worker is None else worker.index,
+            task=task or "",
+            attempt=max(envelope.attempts, 0),
+            mono=step.now,
+            duration=0.0 if step.began is None else step.now - step.began,
+            error=step.error,
+        )
+        try:
+            return self._store.record(transition, step.value)
+        except Exception as failure:
+            self._on_broken_store(failure)
+            return None
+
+    def _close_store(self, store: Store, how: RunEnd) -> Wait:
+        try:
+            return store.closed(how)
+        except Exception as failure:
+            self._on_broken_store(failure)
+            return None

@@ -1,0 +1,42 @@
+"""Whether a stream is a terminal that can be drawn on, and with which colors."""
+
+from __future__ import annotations
+
+import os
+from typing import TextIO, TypeGuard
+
+from rich.console import Console
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream leads to a terminal, as far as it can tell."""
+    try:
+        return stream is not None and stream.isatty()
+    except Exception:
+        return False  # closed, or a stand-in that is not really a stream
+
+
+def is_build_server() -> bool:
+    """Whether this is a build server, as the environment says."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def can_draw_on(stream: TextIO | None) -> TypeGuard[TextIO]:
+    """Whether a stream is a terminal that shows what is drawn on it.
+
+    These are not: a stream that leads elsewhere, a "dumb" terminal (or on POSIX one without a
+    name), and the terminal of a build server.
+    """
+    name = os.environ.get("TERM", "" if os.name == "posix" else "windows").lower()
+    return is_terminal(stream) and name not in ("", "dumb", "unknown") and not is_build_server()
+
+
+def terminal_console(stream: TextIO) -> Console:
+    """A rich console that takes a stream for a terminal."""
+    return Console(file=stream, force_terminal=True, force_jupyter=False)
+
+
+def colors_of(stream: TextIO) -> str:
+    """The colors of a terminal, as far as it tells: "truecolor", "256", "standard" or "none"."""
+    console = terminal_console(stream)
+    return (not console.no_color and console.color_system) or "none"

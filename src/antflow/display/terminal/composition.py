@@ -1,0 +1,145 @@
+"""The panes of one terminal as one picture, and the text that draws it.
+
+Nothing is written here and nothing is locked: `Screen` does both. Each method returns text that
+has to be written, in the order of the calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from antflow.display.layout import fair_shares
+from antflow.display.rows import Row, is_said
+from antflow.display.terminal.area import SHOW_CURSOR, AlternateScreen, Area, LiveArea
+from antflow.display.terminal.device import Size, size_of
+from antflow.display.terminal.pane import Pane
+from antflow.display.terminal.printed_lines import PLAIN
+
+BEGIN_UPDATE = "\x1b[?2026h"
+END_UPDATE = "\x1b[?2026l"
+"""Between these two a terminal that knows them shows nothing half drawn; others ignore them."""
+
+FRAMES_UNTIL_REPAIR = 20
+"""Every so many frames all rows are written, in case another program wrote to the terminal."""
+
+
+class Composition:
+    """The panes of one terminal as one picture.
+
+    Args:
+        stream: Where the terminal is.
+
+    Attributes:
+        panes: From the top to the bottom.
+        is_paused: Whether the terminal was given back while the program is stopped or behind.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._area: Area = LiveArea()
+        self._frames = 0
+        self._size = Size(0, 0)
+        self.panes: list[Pane] = []
+        self.is_paused = False
+
+    def room_for(self, pane: Pane) -> Size:
+        """The size that the next frame of a pane may have."""
+        columns, rows = size_of(self._stream)
+        wishes = [rows if other is pane else len(other.rows) for other in self.panes]
+        shares = dict(zip(self.panes, fair_shares(wishes, rows), strict=True))
+        return Size(columns, shares.get(pane, 0))
+
+    def add(self, pane: Pane) -> str:
+        """Take a pane in, below the others."""
+        opening = "" if self.panes else self._area.opening()
+        self.panes.append(pane)
+        changed = self._change_over()
+        return opening + changed + (self.whole() if changed else "")
+
+    def remove(self, pane: Pane, rows: list[Row] | None, last_line: str) -> str:
+        """Let a pane go, and leave its last frame; after the last pane, give the terminal back.
+
+        Args:
+            pane: The pane.
+            rows: Its last frame; ``None`` = the one that is there.
+            last_line: A line below, unless the frame says it already.
+        """
+        self.panes.remove(pane)
+        if rows is None:  # one of the second screen has its size, and shows lines that come anyway
+            rows = [] if isinstance(self._area, AlternateScreen) else pane.rows
+        lines = [row.text for row in rows]
+        if not is_said(last_line, rows):
+            lines.append(last_line)
+        if lines:
+            lines[0] = PLAIN + lines[0]  # what was printed before may have left a colour
+        text = self._area.say(lines)
+        if self.panes:
+            return _as_update(text + self._change_over() + self.whole())
+        text += self.closing()
+        self._area = LiveArea()
+        return text
+
+    def frame(self) -> str:
+        """Draw what has changed; now and then, and in a window of another size, all of it."""
+        size = size_of(self._stream)
+        whole = size != self._size or self._frames % FRAMES_UNTIL_REPAIR == 0
+        self._frames += 1
+        self._size = size
+        return _as_update(self._area.paint(self._rows(size), size, whole))
+
+    def whole(self) -> str:
+        """Draw all of it."""
+        if self.is_paused:
+            return ""
+        self._size = size_of(self._stream)
+        return self._area.paint(self._rows(self._size), self._size, whole=True)
+
+    def repair(self) -> None:
+        """Let the next frame draw all of it."""
+        self._frames = 0
+
+    def say(self, lines: Sequence[str], *, is_halted: bool) -> str:
+        """Show printed lines above the picture, or keep them for the first screen.
+
+        Args:
+            lines: The lines, without newlines.
+            is_halted: The terminal takes nothing: the picture comes with the next frame.
+        """
+        text = self._area.say(lines)
+        return _as_update(text + ("" if is_halted else self.whole()) if text else "")
+
+    def pause(self) -> str:
+        """Give the terminal back while the program is stopped."""
+        self.is_paused = True
+        return self._area.pause() + PLAIN + SHOW_CURSOR
+
+    def resume(self) -> str:
+        """Draw again."""
+        self.is_paused = False
+        return self._area.opening() + self.whole()
+
+    def closing(self) -> str:
+        """Give the terminal back for good."""
+        return self._area.closing() + PLAIN + SHOW_CURSOR
+
+    def _rows(self, size: Size) -> list[Row]:
+        shares = fair_shares([len(pane.rows) for pane in self.panes], size.rows)
+        return [
+            row.cut(size.columns)
+            for pane, share in zip(self.panes, shares, strict=True)
+            for row in pane.rows[:share]
+        ]
+
+    def _change_over(self) -> str:
+        """Make the area the one that the panes want."""
+        wanted = AlternateScreen if any(pane.fills_screen for pane in self.panes) else LiveArea
+        if isinstance(self._area, wanted):
+            return ""
+        text = self._area.switching()
+        self._area = wanted()
+        return text if self.is_paused else text + self._area.opening()
+
+
+def _as_update(text: str) -> str:
+    return text and f"{BEGIN_UPDATE}{text}{END_UPDATE}"

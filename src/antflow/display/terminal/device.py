@@ -1,0 +1,44 @@
+"""The device behind a stream: which terminal, its size, and whose turn it is to use it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable
+from contextlib import suppress
+from typing import NamedTuple, TextIO
+
+
+class Size(NamedTuple):
+    """Columns and rows."""
+
+    columns: int
+    rows: int
+
+
+def size_of(stream: TextIO) -> Size:
+    """The size of a terminal now; 80 × 24 if it does not tell."""
+    columns = rows = 0
+    with suppress(OSError, ValueError, AttributeError):
+        columns, rows = os.get_terminal_size(stream.fileno())
+    return Size(columns or 80, rows or 24)
+
+
+def device_of(stream: TextIO) -> Hashable:
+    """The same for all streams that lead to one terminal."""
+    with suppress(OSError, ValueError, AttributeError):
+        descriptor = stream.fileno()
+        if os.name == "nt":
+            return "console"  # a process has one, and it has no number
+        return os.fstat(descriptor).st_rdev
+    return id(stream)  # not a file, but it says it is a terminal
+
+
+def is_in_front(stream: TextIO) -> bool:
+    """Whether this process may use its terminal now: it was not sent behind (``&``).
+
+    True as well where that cannot be known.
+    """
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except (OSError, ValueError, AttributeError):
+        return True

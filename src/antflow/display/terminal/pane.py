@@ -1,0 +1,116 @@
+"""A display's part of the screen, as the display sees it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rich.console import COLOR_SYSTEMS, Console, RenderableType
+from rich.style import Style
+
+from antflow.display.rich_live import is_live_up
+from antflow.display.rows import Row, rendered
+from antflow.display.terminal.device import Size
+
+
+class _Host(Protocol):
+    """The screen as its panes see it."""
+
+    @property
+    def size(self) -> Size: ...
+
+    @property
+    def is_lost(self) -> bool: ...
+
+    def room_for(self, pane: Pane) -> Size: ...
+
+    def show(self, pane: Pane, rows: list[Row]) -> None: ...
+
+    def printed(self, count: int) -> list[str]: ...
+
+    def leave(self, pane: Pane, rows: list[Row] | None, last_line: str) -> None: ...
+
+    def step_aside(self) -> None: ...
+
+
+class Pane:
+    """A display's part of the screen.
+
+    Args:
+        screen: The screen.
+        console: Renders frames; its own, for the thread of the display.
+        fills_screen: Whether it wants the whole screen.
+
+    Attributes:
+        is_open: Whether it is part of the screen; not after `close`, nor when the screen was left
+            to a `Live`.
+        rows: Its newest frame.
+    """
+
+    def __init__(self, screen: _Host, console: Console, fills_screen: bool) -> None:
+        self._screen = screen
+        self._console = console
+        self._colors = COLOR_SYSTEMS.get(console.color_system or "")
+        self.fills_screen = fills_screen
+        self.is_open = False
+        self.rows: list[Row] = []
+
+    def hold(self) -> bool:
+        """Whether it is still there; the screen is left to a `Live` that has begun."""
+        if self.is_open and is_live_up():
+            self._screen.step_aside()
+        return self.is_open
+
+    def draw(self, renderable: RenderableType) -> None:
+        """Show the next frame.
+
+        Raises:
+            Exception: Whatever rendering raises.
+        """
+        if self.is_open and not self._screen.is_lost:
+            size = self._screen.room_for(self)
+            self._screen.show(self, self._rendered(renderable, size))
+
+    def printed(self, count: int) -> list[str]:
+        """The newest lines that were printed, as plain text, the newest last."""
+        return self._screen.printed(count) if self.is_open else []
+
+    def close(self, last: RenderableType | None = None, last_line: str = "") -> None:
+        """Leave the screen; after the last pane the terminal is as it was found.
+
+        Args:
+            last: A last frame that stays; ``None`` = the one that is there, if any.
+            last_line: A line below it, unless the last row of the frame says it already.
+
+        Raises:
+            Exception: Whatever rendering raises, when all is done.
+        """
+        if not self.is_open:
+            return
+        rows = None
+        try:
+            if last is not None:
+                rows = self._rendered(last, self._screen.size)
+        finally:
+            self._screen.leave(self, rows, last_line)
+
+    def _rendered(self, renderable: RenderableType, size: Size) -> list[Row]:
+        if not size.rows:
+            return []
+        self._console.size = (size.columns, size.rows)
+        return rendered(self._console, renderable, _printable, self._styled)[: size.rows]
+
+    def _styled(self, text: str, style: Style | None) -> str:
+        return style.render(text, color_system=self._colors) if style else text
+
+
+def _printable(text: str) -> str:
+    """The last guard: whatever a renderable is made of, only cells change."""
+    if text.isprintable():
+        return text
+    return "".join(map(_harmless, text))
+
+
+def _harmless(character: str) -> str:
+    if character.isprintable() or character == "\u3000":  # the wide space is two cells
+        return character
+    return " " if character.isspace() else ""

@@ -1,0 +1,292 @@
+"""One terminal, shared by all displays that draw on it.
+
+Each has a `Pane`; the panes stand one below the other, in the order in which they began. The rows
+of the terminal are shared out fairly, and a pane may have what another does not need. The picture
+is the alternate screen while a pane wants the whole screen, else the last lines of the screen. A
+pane that is closed leaves its last frame and a line: above the picture, or on the first screen
+when that is back. What is printed meanwhile appears above the picture, or is kept as well. Nothing
+is drawn unasked: there is no timer.
+
+Displays may live in several event loops and threads. A frame is rendered by the thread of its
+display, and until its next one a pane with too many rows is cut off. Locks, in the order in which
+they are taken:
+
+- `_opening`, for panes that come and go, together with the capture. Capturing takes the locks of
+  log handlers, so it is not taken by prints.
+- the lock of a `Screen`, for what is drawn. `_print` takes it, in any thread, mostly while a log
+  handler holds its own lock.
+
+A signal handler may come in the middle of whatever they protect, so it waits for neither: for the
+second one a moment, in case another thread has it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from threading import RLock
+from typing import TextIO
+
+from antflow._core.text import clean
+from antflow.display.canvas import LONGEST_TEXT
+from antflow.display.environment import can_draw_on, terminal_console
+from antflow.display.rich_live import is_live_up
+from antflow.display.rows import Row
+from antflow.display.stream import open_stream
+from antflow.display.terminal import stop_signals
+from antflow.display.terminal.capture import Capture, origin_of
+from antflow.display.terminal.composition import Composition
+from antflow.display.terminal.device import Size, device_of, is_in_front, size_of
+from antflow.display.terminal.pane import Pane
+from antflow.display.terminal.printed_lines import shown
+
+NEWEST_LINES = 200
+"""Printed lines that a display can have again."""
+
+LONGEST_HANDLER_WAIT = 1.0
+"""Seconds a signal handler waits for another thread to end its frame."""
+
+
+def open_pane(stream: TextIO | None, *, fills_screen: bool) -> Pane | None:
+    """Begin to draw on a terminal, together with all that draws there already.
+
+    Args:
+        stream: Where the terminal is: standard output, or what captures it.
+        fills_screen: Whether the whole screen is wanted.
+
+    Returns:
+        Where to draw; ``None`` where the stream is not such a terminal, or a `Live` has it.
+    """
+    if not can_draw_on(stream) or is_live_up():
+        return None
+    stream = origin_of(stream)
+    console = terminal_console(stream)
+    if console.legacy_windows:  # it knows no escape sequences
+        return None
+    with _opening:
+        device = device_of(stream)
+        screen = _screens.get(device)
+        if screen is None or screen.is_lost:
+            screen = _screens[device] = Screen(stream)
+        pane = Pane(screen, console, fills_screen)
+        screen.join(pane)
+    return pane
+
+
+class Screen:
+    """One terminal, from the first pane to the last.
+
+    Args:
+        stream: Where it is.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._device = device_of(stream)
+        self._out = open_stream(stream)
+        self._capture = Capture(stream, self._print)
+        self._picture = Composition(stream)
+        self._lock = RLock()
+        self._drawing_thread: int | None = None
+        self._printed_meanwhile: deque[str] = deque()
+        self._newest: deque[str] = deque(maxlen=NEWEST_LINES)
+        self._is_over = False
+        atexit.register(self.close)
+        stop_signals.watch(self)
+
+    @property
+    def size(self) -> Size:
+        """The size of the terminal now."""
+        return size_of(self._stream)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._out.is_lost
+
+    def printed(self, count: int) -> list[str]:
+        """The newest lines that were printed, as plain text, the newest last."""
+        with self._lock:
+            return list(self._newest)[max(len(self._newest) - count, 0) :]
+
+    def room_for(self, pane: Pane) -> Size:
+        """The size that the next frame of a pane may have."""
+        with self._lock:
+            return self._picture.room_for(pane)
+
+    def join(self, pane: Pane) -> None:
+        """Take a pane in, below the others. The registry is locked."""
+        self._capture.start()
+        with self._drawing():
+            pane.is_open = True
+            self._out.write(self._picture.add(pane))
+
+    def show(self, pane: Pane, rows: list[Row]) -> None:
+        """Draw the next frame of a pane; on a halted terminal it is left out."""
+        with self._drawing():
+            if not pane.is_open:
+                return
+            pane.rows = rows
+            if self._picture.is_paused:
+                if is_in_front(self._stream):
+                    self._out.write(self._picture.resume())
+            elif not self._out.is_halted and not self._out.write(self._picture.frame()):
+                self._picture.repair()
+
+    def leave(self, pane: Pane, rows: list[Row] | None, last_line: str) -> None:
+        """Let a pane go, and with the last one the terminal.
+
+        Args:
+            pane: The pane.
+            rows: Its last frame; ``None`` = the one that is there.
+            last_line: A line below, unless the frame says it already.
+        """
+        with self._leaving(self._capture.stop):
+            try:
+                if self._picture.panes == [pane]:
+                    self._capture.end_lines()
+            finally:
+                self._take_out(pane, rows, last_line)
+
+    def step_aside(self) -> None:
+        """Leave the frames that can stay, and the terminal to a `Live`."""
+        with self._leaving(lambda: self._capture.hand_over(self._out.write)):
+            for pane in tuple(self._picture.panes):
+                self._take_out(pane, None, "")
+
+    def close(self) -> None:
+        """Let all panes go."""
+        for pane in tuple(self._picture.panes):
+            self.leave(pane, None, "")
+
+    def forget(self) -> None:
+        """In a child process after a fork: the terminal is the parent's."""
+        self._lock = RLock()  # a thread that does not exist here may have held it
+        for pane in self._picture.panes:
+            pane.is_open = False
+        self._picture.panes.clear()
+        self._capture.forget()
+        self._out.forget()
+        atexit.unregister(self.close)
+
+    # What a signal handler calls
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a signal handler that asks stands in the middle of a frame."""
+        return self._drawing_thread == threading.get_ident()
+
+    def end(self) -> None:
+        """Give the terminal back at once: the program ends."""
+        self._write_hastily(self._picture.closing)
+
+    def pause(self) -> None:
+        """Give the terminal back: the program stops."""
+        self._write_hastily(self._picture.pause)
+
+    def resume(self) -> None:
+        """The program goes on. It may have been sent behind: then nothing is drawn."""
+        self._picture.repair()
+        if not self._picture.is_paused or not self._picture.panes or self.is_interrupted:
+            return
+        if is_in_front(self._stream):
+            self._write_hastily(self._picture.resume)
+
+    def _write_hastily(self, text: Callable[[], str]) -> None:
+        has_it = self._lock.acquire(timeout=LONGEST_HANDLER_WAIT)
+        try:
+            self._out.write(text())
+            self._out.finish()
+        finally:
+            if has_it:
+                self._lock.release()
+
+    # Inside
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Hold the lock to change what is drawn; afterwards, do what came in between.
+
+        That is what this thread prints meanwhile (a finalizer may, at any time), and a stop.
+        """
+        with self._lock:
+            self._drawing_thread = threading.get_ident()
+            try:
+                yield
+                while self._printed_meanwhile:
+                    self._print_now(self._printed_meanwhile.popleft())
+            finally:
+                self._drawing_thread = None
+        stop_signals.catch_up()
+
+    def _take_out(self, pane: Pane, rows: list[Row] | None, last_line: str) -> None:
+        with self._drawing():
+            if pane.is_open:
+                pane.is_open = False
+                self._out.write(self._picture.remove(pane, rows, last_line))
+
+    @contextmanager
+    def _leaving(self, release: Callable[[], None]) -> Iterator[None]:
+        """Panes leave in here; the screen ends with the last one, even if a Ctrl-C comes.
+
+        Args:
+            release: Lets go of what is captured.
+        """
+        with _opening:
+            try:
+                yield
+            finally:
+                if not self._picture.panes and not self._is_over:
+                    self._is_over = True
+                    self._end(release)
+
+    def _end(self, release: Callable[[], None]) -> None:
+        # Prints are released when the terminal has taken all, so that they come in order. A Ctrl-C
+        # ends that wait, as does a terminal that takes nothing; what is left may still come.
+        try:
+            self._out.finish()
+        finally:
+            release()
+            self._out.close()
+            stop_signals.unwatch(self)
+            atexit.unregister(self.close)
+            if _screens.get(self._device) is self:  # a lost one may have been replaced
+                del _screens[self._device]
+
+    def _print(self, text: str) -> None:
+        """Show what was printed: text that ends in a newline, from any thread."""
+        with self._lock:
+            if self.is_interrupted:
+                self._printed_meanwhile.append(text)
+                return
+            with self._drawing():
+                self._print_now(text)
+        if self._out.is_full:
+            self._out.finish()
+
+    def _print_now(self, text: str) -> None:
+        lines = [shown(line) for line in text.removesuffix("\n").split("\n")]
+        self._newest.extend(clean(line)[:LONGEST_TEXT] for line in lines[-NEWEST_LINES:])
+        if text := self._picture.say(lines, is_halted=self._out.is_halted):
+            self._out.write(text)
+
+
+_screens: dict[Hashable, Screen] = {}
+_opening = RLock()
+
+
+def _forget_all() -> None:
+    global _opening
+    _opening = RLock()
+    for screen in _screens.values():
+        screen.forget()
+    _screens.clear()
+    stop_signals.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,1 @@
+"""Events to elsewhere: one file for each place, which alone knows the library it needs."""
