@@ -1,9 +1,9 @@
-"""Write to a database many rows at a time, each batch in one transaction.
+"""Write many rows at a time to a database, each batch in one transaction.
 
 python examples/batches_into_sqlite.py
 
-A batch in which one row is refused is rolled back as a whole. It is tried again, and in the last
-try each row on its own: so a row that is wrong takes no other down.
+If the database refuses a row, the whole batch is rolled back and tried again, and for the last try
+each row is alone. So a bad row does not take any other down with it.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ transactions = Counter[int]()
 
 @contextmanager
 def connection() -> Iterator[sqlite3.Connection]:
-    """A worker's own. It is made, used and closed in one thread, as `sqlite3` demands."""
+    """A connection for one worker: made, used and closed in one thread, as `sqlite3` demands."""
     with closing(sqlite3.connect(FILE)) as database:
         yield database
     print("connection closed")
@@ -53,8 +53,8 @@ async def main() -> None:
                     "Write",
                     workers=1,
                     tasks=[write],
-                    batch=100,  # rows, or as many as there are ...
-                    batch_wait=0.2,  # ... so many seconds after the first of them
+                    batch=100,  # rows at most: a batch begins when it is full, or ...
+                    batch_wait=0.2,  # ... this many seconds after its first row
                     task_attempts=2,
                     task_wait_seconds=0.1,
                     resources={"database": connection},

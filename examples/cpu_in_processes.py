@@ -1,11 +1,11 @@
-"""Work for the processor: measure the standard library's modules, in a process per worker.
+"""Heavy computation: measure the standard library's modules, in a process per worker.
 
 python examples/cpu_in_processes.py
 
-Threads of Python take turns, processes do not. A stage with `executor="process"` sends each value
-to a process of its own and gets the answer back, so both must be things that can be pickled, and
-the task must be a function at the top of a module. One of the files here ends its process. It is
-tried in three of them and has then failed; the others never notice.
+Python threads take turns at computing, processes do not. A stage with `executor="process"` sends
+each value to its worker's process and gets the result back, so it must be possible to pickle both,
+and the task must be a function at the top of a module. One of the files here ends its process. It
+is tried in three of them and then fails; the others are not affected.
 """
 
 import ast
@@ -19,9 +19,9 @@ POISON = "this.py"
 
 
 def measure(path: Path) -> tuple[str, int, int]:
-    """The name of a module, and how many functions and branches it has."""
+    """Return the name of a module, and how many functions and branches it has."""
     if path.name == POISON:
-        os._exit(1)  # as a fault in a C library would end it
+        os._exit(1)  # as a crash in a C library would
     nodes = list(ast.walk(ast.parse(path.read_bytes())))
     functions = sum(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for node in nodes)
     branches = sum(isinstance(node, ast.If | ast.For | ast.While | ast.Try) for node in nodes)
@@ -42,6 +42,6 @@ async def main() -> None:
     print(f"{len(results)} of {len(paths)} modules were measured")
 
 
-# The processes import this file too. They must not start the program again.
+# The processes import this file too, and must not start the program again.
 if __name__ == "__main__":
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""A dashboard of your own: three methods, called by the run.
+"""A dashboard of your own: an object with three methods that the run calls.
 
 python examples/custom_dashboard.py
 """

@@ -14,7 +14,7 @@ from antflow import Pipeline, Stage, StatusEvent, StatusTracker
 async def fetch(number: int) -> str:
     await asyncio.sleep(random.uniform(0.02, 0.08))
     if number % 40 == 17:
-        raise ConnectionError("the other side hung up")
+        raise ConnectionError("the server hung up")
     return f"page {number}"
 
 

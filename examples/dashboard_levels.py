@@ -1,4 +1,4 @@
-"""The built-in dashboards, one after the other, or the one that is named.
+"""The built-in dashboards, one after the other, or only the one you name.
 
 python examples/dashboard_levels.py
 python examples/dashboard_levels.py full
@@ -22,7 +22,7 @@ LEVELS: dict[str, dict[str, Any]] = {
 async def download(number: int) -> int:
     await asyncio.sleep(random.uniform(0.02, 0.1))
     if random.random() < 0.05:
-        raise ConnectionError("the other side hung up")
+        raise ConnectionError("the server hung up")
     return number
 
 

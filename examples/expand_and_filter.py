@@ -1,4 +1,4 @@
-"""From a folder to its files to their lines: one item becomes many, and most of them are dropped.
+"""From folders to files to lines: one item becomes many, and most of them are dropped.
 
 python examples/expand_and_filter.py
 
@@ -24,7 +24,7 @@ class Line(NamedTuple):
 
 
 def files(folder: Path) -> Iterator[Path]:
-    yield from sorted(folder.glob("*.py"))  # a generator: each file goes on while others are found
+    yield from sorted(folder.glob("*.py"))  # a generator: files go on as they are found
 
 
 def lines(path: Path) -> Iterator[Line]:
@@ -42,7 +42,7 @@ async def main() -> None:
         [
             Stage("Find", workers=1, tasks=[files], expand=True),
             Stage("Read", workers=4, tasks=[lines], expand=True),
-            # So little to do that a thread would cost more than it: on the event loop itself.
+            # So little work that a thread would cost more: run it on the event loop.
             Stage("Filter", workers=1, tasks=[keep_marked], executor="inline"),
         ]
     )

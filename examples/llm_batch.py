@@ -1,14 +1,14 @@
-"""A batch job against a service that is slow, says "too fast", and sometimes answers rubbish.
+"""A batch job for a service that is slow, says "too fast", and sometimes returns rubbish.
 
 python examples/llm_batch.py
 
-Texts are uploaded, their jobs polled, the answers downloaded and stored in a database. The service
-allows so many requests and so many tokens a minute, for everything one account does. If too much
-fails, the job stops by itself; what was done is kept, and the rest is done later.
+It uploads texts, polls their jobs, downloads the answers and stores them in a database. The service
+limits the requests and the tokens per minute, for all uses of an account together. If too many
+items fail, the run stops by itself; finished work is kept, and a second run does the rest.
 
-The service is a small one of this program's own, at the end of the file, and its minutes last a
-second. For yours, change `call`, the addresses, and MINUTE. The tasks are plain functions, which
-run in threads; with an async client they would be `async def`, and nothing else would change.
+The service is a small one, at the end of this file, and its minutes last a second. For a real
+one, change `call`, the addresses, and MINUTE. The tasks are plain functions, which run in threads;
+with an async client they would be `async def`, and nothing else would change.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ TEXTS = [f"Text number {n}. " + "Please sum it up. " * (1 + n % 20) for n in ran
 
 
 def guess(text: str) -> float:
-    return len(text) / 4  # tokens; corrected below, when the service has said how many it counted
+    return len(text) / 4  # tokens; corrected below, when the service says how many it counted
 
 
-# Shared by all stages they are given to. A bit less than what the service allows.
+# Shared by all stages that use them. A bit less than the service allows.
 requests = Limit(rate=150, period=MINUTE)
 tokens = Limit(rate=8_000, period=MINUTE, cost=guess)
 
@@ -48,14 +48,14 @@ class NotDone(Exception):
 
 
 class Job:
-    """The tasks of the stages. Each takes what the one before returned."""
+    """The tasks of the stages. Each takes the value that the one before returned."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
     def upload(self, text: str) -> int:
         answer = self.call("/jobs", text)
-        tokens.correct(answer["usage"])  # too much was guessed, or too little: settle it
+        tokens.correct(answer["usage"])  # whether the guess was too high or too low
         return int(answer["job"])
 
     def poll(self, job: int) -> int:
@@ -65,7 +65,7 @@ class Job:
 
     def download(self, job: int) -> tuple[int, str]:
         set_task_status(f"answer of job {job}")  # dashboards show it beside the worker
-        answer = self.call(f"/jobs/{job}/answer")  # rubbish is a ValueError, and tried again
+        answer = self.call(f"/jobs/{job}/answer")  # rubbish raises ValueError, and is tried again
         return job, str(answer["text"])
 
     def call(self, path: str, text: str | None = None) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Job:
 
 
 def too_fast(error: HTTPError) -> RetryAfter | None:
-    """An answer 429 holds the stages that share a limit, as long as its headers say."""
+    """A 429 response holds the stages that share a limit, for as long as its headers say."""
     return RetryAfter.from_headers(error.headers, default=MINUTE) if error.code == 429 else None
 
 
@@ -101,10 +101,10 @@ def store(answers: list[tuple[int, str]], connection: sqlite3.Connection) -> lis
 
 
 def pipeline_for(job: Job, path: Path) -> Pipeline:
-    # Short queues: what was taken in is finished, also after too many failures.
+    # Short queues, because items taken in are finished even after too many failures.
     options: dict[str, Any] = {"queue_capacity": 10, "hold_on": {HTTPError: too_fast}}
     again = Retry(attempts=3, wait=backoff(0.1, maximum=2.0))
-    # An item that waits for its next try needs no worker: two can poll for many.
+    # An item that waits for its next try needs no worker, so two can poll for many.
     ask_again = Retry(attempts=100, wait=0.1, on=(NotDone, OSError))
     return Pipeline(
         [
@@ -118,7 +118,7 @@ def pipeline_for(job: Job, path: Path) -> Pipeline:
                 batch=50,
                 batch_wait=0.2,
                 resources={"connection": lambda: database(path)},
-                resource_scope="worker",  # a connection belongs to the thread it was made in
+                resource_scope="worker",  # a connection belongs to the thread that made it
             ),
         ],
         name="answers",
@@ -136,7 +136,7 @@ async def run(service: "Service", path: Path) -> None:
     begun = pipeline.results
     print(f"{begun}; {len(begun.outcomes)} of {len(TEXTS)} texts were begun")
     service.is_well = True
-    print("\nThe service is well again. What failed goes on at the stage where it failed:")
+    print("\nThe service is well again. Failed items go on at the stage where they failed:")
     rest = TEXTS[len(begun.outcomes) :]
     results = await pipeline.run(rest, dashboard=dashboard, retry_failed=begun.failed)
     held = sum(each.stats.stage_stats["Upload"].retried_items for each in (begun, results))
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 class Service(ThreadingHTTPServer):
-    """Takes 0.15 s for a job. From job 80 on every third answer is cut off, until it is well."""
+    """Takes 0.15 s for a job. After job 80, every third answer is cut off, until it is well."""
 
     daemon_threads = True
     request_queue_size = 100
@@ -212,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing about each request."""
+        """Log nothing."""
 
 
 if __name__ == "__main__":

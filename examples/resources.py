@@ -1,9 +1,10 @@
-"""What tasks share: a client for the whole run, a connection for each worker, and their closing.
+"""Share clients and connections: a client for the whole run, a connection for each worker.
 
 python examples/resources.py
 
-A resource is named, with a function that makes a context manager. It is entered before its first
-use, passed to the tasks by that name, and left at the end: also when the run fails or is cancelled.
+A resource has a name and a function that makes a context manager. The run enters it before its
+first use, passes its value to the tasks by that name, and leaves it at the end, even if it fails or
+is cancelled.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from antflow import Pipeline, Stage
 
 
 class Client:
-    """Like `httpx.AsyncClient` or `aiohttp.ClientSession`: it keeps connections, so use one."""
+    """Like `httpx.AsyncClient` or `aiohttp.ClientSession`: it keeps connections, so share one."""
 
     async def __aenter__(self) -> "Client":
         print("client opened")

@@ -1,4 +1,4 @@
-"""Follow every item: a callback for each change, and questions afterwards.
+"""Follow every item: a callback for each change, and queries afterwards.
 
 python examples/status_callbacks.py
 """

@@ -1,4 +1,4 @@
-"""Keep every event in a database: collect them, and write many at once, in a thread.
+"""Store every event in a database: collect them, and write many at once, in a thread.
 
 python examples/tracker_to_sqlite.py
 """

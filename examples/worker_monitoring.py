@@ -1,4 +1,4 @@
-"""Watch the workers: what each does now, and what each has done.
+"""Watch the workers: what each is doing now, and what each has done.
 
 python examples/worker_monitoring.py
 """
@@ -21,7 +21,7 @@ async def publish(number: int) -> int:
 
 
 async def report(pipeline: Pipeline, seconds: float) -> None:
-    """Print what every worker does, again and again."""
+    """Keep printing what every worker is doing."""
     while True:
         for state in pipeline.get_worker_states().values():
             if state.status == "busy":

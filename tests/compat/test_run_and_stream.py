@@ -195,7 +195,7 @@ def test_run_results_is_a_list_that_says_how_many() -> None:
     """`RunResults` is a list, and its repr says how many are ok and how many failed."""
     results = run_virtual(lambda: odd_pipeline().run(range(3000)))
     assert isinstance(results, antflow.RunResults)
-    assert "1 500 ok, 1 500 failed" in repr(results)
+    assert "1,500 ok, 1,500 failed" in repr(results)
     assert type(results[:2]) is list
 
 

@@ -186,7 +186,7 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
             "cancelled": stats.items_cancelled,
         }
         counts += [(name, count) for name, count in rarer.items() if count]
-        texts = [f"{count:,} {name}".replace(",", " ") for name, count in counts]
+        texts = [f"{count:,} {name}" for name, count in counts]
         return f"<RunResults: {', '.join(texts)}>"
 
 

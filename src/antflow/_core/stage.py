@@ -142,7 +142,7 @@ class Stage(Generic[In, Out]):
 
     Attributes:
         name: Unique in its pipeline; 1 to 100 characters, no control characters.
-        workers: How many items (or batches) the stage works on at the same time, 1 to 100 000.
+        workers: How many items (or batches) the stage works on at the same time, 1 to 100,000.
         tasks: One or more callables taking the value and returning the next one. What is not
             ``async`` runs in the `executor`; what returns an awaitable is awaited.
         retry: What is tried again after a failure: ``"per_task"`` the failed task alone,

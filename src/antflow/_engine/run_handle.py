@@ -126,7 +126,7 @@ class RunHandle(Generic[Out]):
         """Have ``count`` workers in a stage from now on; those that leave end their item first.
 
         Raises:
-            ValueError: There is no such stage, or ``count`` is not from 1 to 100 000.
+            ValueError: There is no such stage, or ``count`` is not from 1 to 100,000.
         """
         allowed = f"must be a whole number from 1 to {MOST_WORKERS:,}"
         check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)

@@ -11,20 +11,20 @@ ASKED_BY = "_ANTFLOW_COMPLETE"
 """The variable with which a shell asks, also where the program runs as `python -m antflow`."""
 
 
-@click.command("completion", short_help="Print the completion script of a shell.")
+@click.command("completion", short_help="Print the completion script for a shell.")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    """Print the script that makes a shell complete commands, options, choices and files.
+    """Print a script that makes a shell complete commands, options, choices and files.
 
-    Have it read by your shell when it starts:
+    Load it when your shell starts:
 
     \b
       bash   eval "$(antflow completion bash)"      in ~/.bashrc
       zsh    eval "$(antflow completion zsh)"       in ~/.zshrc, below compinit
       fish   antflow completion fish | source       in ~/.config/fish/config.fish
 
-    It completes `antflow`, where that is found on the PATH. Nothing of yours is imported for it.
+    It completes `antflow` if that is on the PATH. It imports none of your code.
     """  # noqa: D301 - the backspace tells click to keep the lines
     kind = get_completion_class(shell)
     assert kind is not None  # click knows them all

@@ -24,13 +24,13 @@ FOR_DEVELOPERS = {"all", "dev", "docs", "test"}
 TERMINAL_VARIABLES = ("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CI", "COLUMNS", "LINES")
 
 
-@click.command("doctor", short_help="Show versions, terminal and displays, to report a fault.")
+@click.command("doctor", short_help="Show versions, terminal and displays, for a bug report.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
-    """Show versions, extras, what the terminal can do, which displays it gets, and the event loop.
+    """Show versions, extras, what the terminal can do, which display it gets, and the event loop.
 
-    For a report of a fault. It shows nothing secret: of the environment only what concerns the
-    terminal.
+    The output is for bug reports. It shows nothing secret: only those environment variables that
+    concern the terminal.
     """
     answers = {name: answer(ask) for name, ask in QUESTIONS}
     if as_json:

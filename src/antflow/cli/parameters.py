@@ -102,10 +102,10 @@ def takes_target(command: Command) -> Command:
         default=".",
         metavar="DIR",
         show_default=True,
-        help="The folder to look the module up in.",
+        help="Folder in which to look up the module.",
         shell_complete=complete_folder,
     )
-    debug = click.option("--debug", is_flag=True, help="Show the traceback of what goes wrong.")
+    debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     return target(folder(debug(command)))
 
 

@@ -44,7 +44,7 @@ logger = logging.getLogger("antflow")
 
 DASHBOARDS = ("auto", "none", "log", "progress", "compact", "detailed", "full")
 DRAINING_SECONDS = 3600.0
-"""How long what is in flight may take after the first Ctrl-C; the second ends it at once."""
+"""How long items in flight may take after the first Ctrl-C; a second one cancels them at once."""
 
 MOST_OF_A_KIND = 10
 """Warnings of one kind that are shown."""
@@ -80,32 +80,32 @@ class Job:
     "--items",
     required=True,
     metavar="FILE|-",
-    help="The items; - is standard input.",
+    help="File with the items; - is standard input.",
     shell_complete=complete_file,
 )
 @click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    help="What a line is.  [default: by the suffix .jsonl, .ndjson or .csv, else lines]",
+    help="Format of the items.  [default: by the suffix .jsonl, .ndjson or .csv, else lines]",
 )
 @click.option(
     "--on-bad-line",
     type=click.Choice(["error", "dead-letter"]),
     default="error",
     show_default=True,
-    help="A line that is no item ends the intake, or goes to --failed.",
+    help="Whether a bad line ends the intake (error) or goes to --failed (dead-letter).",
 )
 @click.option(
     "--out",
     metavar="FILE|-",
-    help="Results, as JSON lines.  [default: -, standard output]",
+    help="File for the results, as JSON lines.  [default: -, standard output]",
     shell_complete=complete_file,
 )
 @click.option(
     "--failed",
     metavar="FILE|-",
-    help="Failed and cancelled items, to be fed back as --items.",
+    help="File for failed and cancelled items, which --items can read back.",
     shell_complete=complete_file,
 )
 @click.option(
@@ -113,22 +113,22 @@ class Job:
     type=click.Choice(DASHBOARDS),
     default="auto",
     show_default=True,
-    help="How to show the run, on standard error; auto: compact. Where that is no terminal, each "
-    "writes plain lines.",
+    help="How to show the run, on standard error; auto is compact. If that is not a terminal, all "
+    "of them write plain lines.",
 )
 @click.option(
     "--workers",
     type=StageWorkers(),
     multiple=True,
     metavar="STAGE=N",
-    help="Have so many workers in a stage. May be given for each stage.",
+    help="Number of workers of a stage. May be given once for each stage.",
 )
-@click.option("--limit", type=Count(), metavar="N", help="Only the first N items.")
+@click.option("--limit", type=Count(), metavar="N", help="Take only the first N items.")
 @click.option(
     "--max-failures",
     type=FailureLimit(),
     metavar="N|N%",
-    help="Take no more items in when so many have failed, or such a share of them.",
+    help="Stop the intake when this many items, or this share of them, have failed.",
 )
 @takes_target
 def command(
@@ -150,15 +150,15 @@ def command(
     TARGET is module:attribute or file.py:attribute: a Pipeline, or a function that needs no
     arguments and returns one. Importing the module runs it.
 
-    Results are JSON lines, written as they come: {"id": …, "value": …}. Everything else, what the
-    tasks print too, goes to standard error.
+    Results are JSON lines, written as they come: {"id": …, "value": …}. Everything else, including
+    the output of the tasks, goes to standard error.
 
-    The first Ctrl-C takes no more items in and waits for those in flight, the second cancels them.
+    The first Ctrl-C stops the intake and waits for the items in flight; the second cancels them.
 
     \b
     Exit codes:
-      0         all is well
-      1         some items failed
+      0         all items succeeded
+      1         some items failed, or bad lines were put aside
       2         bad arguments, target, files or lines
       3         the run failed, or --max-failures was reached
       130, 143  ended by Ctrl-C, by SIGTERM

@@ -156,7 +156,7 @@ def cancel_at_every_step(
     """Run a program once per step k, and cancel its main task just before step k is run.
 
     Each run has its own `VirtualLoop`. It must end, well or with `CancelledError`, with no task
-    pending, nothing reported, and within 100 000 steps. The first run that has no step k, and so is
+    pending, nothing reported, and within 100,000 steps. The first run that has no step k, and so is
     not cancelled, is the last.
 
     Args:

@@ -19,13 +19,13 @@ DASHBOARDS: dict[str, str | None] = {
 }
 
 
-@click.command("demo", short_help="See it run, on files that you have.")
+@click.command("demo", short_help="Show a pipeline at work, on files that you have.")
 @click.option(
     "--dashboard",
     type=click.Choice(list(DASHBOARDS)),
     default="auto",
     show_default=True,
-    help="How to show the run; auto: full. Where there is no terminal, each writes plain lines.",
+    help="How to show the run; auto is full. Without a terminal, all of them write plain lines.",
 )
 @click.option(
     "--workers",
@@ -37,25 +37,24 @@ DASHBOARDS: dict[str, str | None] = {
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Folder for the database and the log, created if missing; those of an earlier demo there "
+    help="Folder for the database and the log, created if missing; files of an earlier demo there "
     "are replaced.  [default: a new temporary folder, which is kept]",
 )
 @click.option(
     "--limit",
     type=Count(),
     metavar="N",
-    help="Only the first N files of the standard library. The package's own always come too.",
+    help="Take only the first N files of the standard library. The package's own are always added.",
 )
-@click.option("--slow", is_flag=True, help="Take about half a minute, to watch.")
+@click.option("--slow", is_flag=True, help="Take about half a minute, so that you can watch.")
 def command(
     dashboard: str, workers: int | None, out: Path | None, limit: int | None, slow: bool
 ) -> None:
     """Read, parse and store every file of Python's standard library.
 
-    All .py files of the Python that runs this, its tests among them where they are installed, and
-    a few broken ones that antflow brings along: those become failures, as expected. What the files
-    define goes into an SQLite database, each failure into a log next to it, and a summary to the
-    standard output.
+    It reads all .py files of the Python that runs it (including Python's tests, if installed) and a
+    few broken files that come with antflow, which fail as expected. The definitions in the files go
+    into an SQLite database, the failures into a log next to it, and a summary to standard output.
     """
     import sqlite3
 
