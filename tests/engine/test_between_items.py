@@ -544,6 +544,46 @@ def test_source_that_cancels_its_task_ends_the_intake_alone(
     assert pipeline.results.values() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("leave", [cancel_and_return, cancel_and_swallow, cancel_twice])
+def test_source_may_leave_a_request_to_cancel(
+    leave: Callable[[int], Awaitable[int]], is_async: bool, is_told: bool, ordered: bool
+) -> None:
+    """It changes nothing for the run, whatever reads the source, and nothing for its next step."""
+    counts: list[int] = []
+
+    def cancelling() -> int:
+        running = asyncio.current_task()
+        assert running is not None
+        return running.cancelling()
+
+    async def coming() -> AsyncIterator[int]:
+        for item in range(60):
+            counts.append(cancelling())
+            yield await leave(item)
+
+    def at_once() -> Iterator[int]:
+        for item in range(60):
+            cancel_at_once()
+            yield item
+
+    async def work(item: int) -> int:
+        await asyncio.sleep(1)
+        return item
+
+    tracker = StatusTracker(on_status_change=lambda _: None) if is_told else None
+    pipeline = Pipeline([Stage("Work", 2, [work])], status_tracker=tracker)
+
+    async def main() -> list[int]:
+        source = coming() if is_async else at_once()
+        return [result.value async for result in pipeline.stream(source, ordered=ordered)]
+
+    assert sorted(run_virtual(main)) == list(range(60))
+    assert set(counts) <= {0}
+
+
 @pytest.mark.parametrize("scope", ["run", "stage", "worker"])
 def test_resource_may_leave_a_request_to_cancel_while_it_is_entered(scope: Any) -> None:
     """A client that reaches the second host after a timeout of the first is there."""

@@ -15,7 +15,7 @@ from contextvars import Context
 from math import inf
 from typing import Any, Protocol
 
-from antflow._core.cancellation import absorb_requests, is_failure
+from antflow._core.cancellation import absorb_requests, failure_of, is_failure
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import PipelineError, WouldDeadlockError
 from antflow._core.log import warn
@@ -328,6 +328,7 @@ class Intake:
             most = self._batch_size(stage) if waits else self._lane_room(stage)
             if not (raws := self._take_from(source, max(most, 1))):
                 return
+            await self._take_back_requests()
             self._check_open()
             if not most:
                 raise self._no_lane_room(stage)
@@ -512,8 +513,15 @@ class Intake:
                 raw = await source
             except StopAsyncIteration:
                 return
+            await self._take_back_requests()
             await self.feed((raw,), stage, priority)
             del raw  # it may be long until the next
+
+    async def _take_back_requests(self) -> None:
+        """What a source left behind is not for what the feeder awaits next."""
+        feeder = self._feeder
+        if feeder is not None and feeder.cancelling() and feeder is asyncio.current_task():
+            await failure_of(None)
 
     async def _close(self, items: AsyncIterable[Any] | IterableSource) -> None:
         """Let a source run its clean-up; what that raises is logged."""
