@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Sequence
-from contextvars import Context
+from collections.abc import AsyncIterable, Coroutine, Iterable, Sequence
+from contextvars import Context, copy_context
 from math import inf
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from antflow._core.ports import Store
 from antflow._core.result import PipelineResult
 from antflow._core.waits import Wait, discard
 from antflow._engine.channel import Channel
+from antflow._engine.contexts import apart, in_context
 from antflow._engine.current import current_seat
 from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
@@ -56,7 +57,7 @@ class Entered(Protocol):
         """Its recorder."""
         ...
 
-    async def fail_unread(self, envelope: Envelope) -> None:
+    def fail_unread(self, envelope: Envelope) -> Coroutine[Any, Any, None]:
         """Settle as failed an item that could not be read."""
         ...
 
@@ -156,7 +157,7 @@ class Entrance:
     def _record(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items and, unless an observer is waited for, put them."""
         try:
-            wait = self.stages[stage].recorder.admitted(envelopes, self._run.timers.now())
+            wait = apart(self.stages[stage].recorder.admitted, envelopes, self._run.timers.now())
         except BaseException:  # a callback raised KeyboardInterrupt or its like
             self._put(envelopes, stage)
             raise
@@ -190,7 +191,8 @@ class Entrance:
     async def _fail_unread(self) -> None:
         while self._unread:
             envelope = self._unread.popleft()
-            await self.stages[envelope.position].fail_unread(envelope)
+            failing = self.stages[envelope.position].fail_unread(envelope)
+            await in_context(copy_context(), failing)
 
     async def _until_unread_have_failed(self) -> None:
         failing = self._failing
