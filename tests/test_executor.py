@@ -347,6 +347,34 @@ def test_call_whose_client_library_left_a_request_to_cancel_is_tried_again(is_pl
     assert counts == [0, 0, 0]
 
 
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_each_try_sees_the_context_of_the_code_that_submitted_it(is_plain: bool) -> None:
+    """And not what the tries before it have bound."""
+    page: ContextVar[str] = ContextVar("page")
+    seen: list[str] = []
+
+    def bind() -> None:
+        seen.append(page.get())
+        page.set("bound")
+        if len(seen) < 3:
+            raise LookupError
+
+    async def bind_later() -> None:
+        await asyncio.sleep(1)
+        bind()
+        await asyncio.sleep(1)
+        assert page.get() == "bound"
+
+    async def main() -> None:
+        page.set("outside")
+        async with AsyncExecutor(1) as executor:
+            fn: Any = bind if is_plain else bind_later
+            await executor.submit(fn, retries=2)
+
+    run_virtual(main)
+    assert seen == ["outside"] * 3
+
+
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("is_plain", [True, False])
 def test_request_to_cancel_that_a_call_left_costs_no_outcome(is_plain: bool, fails: bool) -> None:

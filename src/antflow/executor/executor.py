@@ -26,6 +26,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -37,7 +38,7 @@ from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
 from antflow._core.options import named_options
 from antflow._engine.calls import is_async
-from antflow._engine.contexts import around
+from antflow._engine.contexts import around, in_context
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.task_failures import group_failure
 from antflow._engine.tracebacks import trimmed
@@ -479,9 +480,13 @@ class AsyncExecutor:
         Cancellation: passed on to the function. What it makes of that is dropped.
         """
         delay = call.retry_delay
+        context = copy_context()
         for tries_left in range(call.retries, -1, -1):
+            attempt = self._try(call, future)
+            if tries_left < call.retries:  # the tries before have bound what they like
+                attempt = in_context(context.copy(), attempt)
             try:
-                return await self._try(call, future), None
+                return await attempt, None
             except asyncio.CancelledError as error:
                 if future.cancelled():
                     raise
