@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, assert_type
@@ -345,6 +345,66 @@ def test_call_whose_client_library_left_a_request_to_cancel_is_tried_again(is_pl
 
     assert run_virtual(main) == 7
     assert counts == [0, 0, 0]
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_each_try_sees_the_context_of_the_code_that_submitted_it(is_plain: bool) -> None:
+    """And not what the tries before it have bound."""
+    page: ContextVar[str] = ContextVar("page")
+    seen: list[str] = []
+
+    def bind() -> None:
+        seen.append(page.get())
+        page.set("bound")
+        if len(seen) < 3:
+            raise LookupError
+
+    async def bind_later() -> None:
+        await asyncio.sleep(1)
+        bind()
+        await asyncio.sleep(1)
+        assert page.get() == "bound"
+
+    async def main() -> None:
+        page.set("outside")
+        async with AsyncExecutor(1) as executor:
+            fn: Any = bind if is_plain else bind_later
+            await executor.submit(fn, retries=2)
+
+    run_virtual(main)
+    assert seen == ["outside"] * 3
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_request_to_cancel_that_a_call_left_costs_no_outcome(is_plain: bool, fails: bool) -> None:
+    """The future has what the function returned or raised, and its guard is left in order."""
+    left: list[str] = []
+
+    @asynccontextmanager
+    async def guard() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(1)
+            left.append("in order")
+
+    async def ask(answer: int) -> int:
+        running = asyncio.current_task()
+        assert running is not None
+        running.cancel()
+        if fails:
+            raise LookupError(answer)
+        return answer
+
+    async def main() -> Any:
+        async with AsyncExecutor(1) as executor:
+            fn: Any = (lambda answer: ask(answer)) if is_plain else ask
+            calls = [executor.submit(fn, 7), executor.submit(fn, 7, semaphore=guard())]
+            return await asyncio.gather(*(call.result() for call in calls), return_exceptions=True)
+
+    assert [*map(repr, run_virtual(main))] == [repr(LookupError(7) if fails else 7)] * 2
+    assert left == ["in order"]
 
 
 @pytest.mark.parametrize("retries", [0, 2])

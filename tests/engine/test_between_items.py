@@ -282,6 +282,78 @@ def test_later_tasks_and_callbacks_see_what_a_task_bound() -> None:
     ]
 
 
+class Unreadable(dict[str, Any]):
+    """An item that fails while it is read."""
+
+    def __contains__(self, key: object) -> bool:
+        raise LookupError(key)
+
+
+@pytest.mark.parametrize("is_awaited", [True, False])
+@pytest.mark.parametrize("end", ["join", "shutdown", "cancel"])
+@pytest.mark.parametrize("unreadable", [True, False])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_callbacks_without_a_worker_bind_nothing_for_others(
+    is_async: bool, unreadable: bool, end: str, is_awaited: bool
+) -> None:
+    """Neither for the callbacks of other items, nor for their source, nor for who feeds the run."""
+    leaks: list[Any] = []
+
+    def bind(item_id: Any) -> None:
+        if tenant.get() not in ("caller", item_id):
+            leaks.append((item_id, tenant.get()))
+        tenant.set(item_id)
+
+    def told(event: Any) -> Any:
+        bind(event.item_id)
+        return told_later(event) if is_awaited else None
+
+    async def told_later(event: Any) -> None:
+        await asyncio.sleep(1)
+        bind(event.item_id)
+
+    async def source() -> AsyncIterator[Any]:
+        for number in range(6):
+            leaks.extend([tenant.get()] if tenant.get() != "caller" else [])
+            yield item(number)
+
+    def item(number: int) -> Any:
+        return Unreadable() if unreadable else number
+
+    async def work(value: Any) -> Any:
+        return value
+
+    async def main() -> None:
+        tenant.set("caller")
+        tracker = StatusTracker(on_status_change=told)
+        pipeline = Pipeline([Stage("Work", 2, [work])], status_tracker=tracker)
+        async with pipeline.open() as run:
+            if end != "join":
+                run.pause()
+            await run.feed(source() if is_async else map(item, range(6)))
+            if end == "shutdown":
+                await run.shutdown()
+            elif end == "cancel":
+                run.cancel()
+        assert tenant.get() == "caller"
+
+    run_virtual(main)
+    assert leaks == []
+
+
+def test_unreadable_items_see_no_context_of_each_other() -> None:
+    """The callbacks for one that fails before any worker has it bind nothing for the next."""
+    seen: list[Any] = []
+
+    def told(item_id: Any, *_: Any) -> None:
+        seen.append(tenant.get())
+        tenant.set(item_id)
+
+    stage = Stage("Work", 1, [str], on_failure=told)
+    run_virtual(lambda: Pipeline([stage]).run([Unreadable()] * 3))
+    assert seen == [None] * 3
+
+
 class Incomparable:
     def __eq__(self, other: object) -> bool:
         raise ValueError("the truth value of an array is ambiguous")
@@ -542,6 +614,46 @@ def test_source_that_cancels_its_task_ends_the_intake_alone(
         run_virtual(lambda: pipeline.run(source()))
     assert pipeline.results is not None
     assert pipeline.results.values() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("leave", [cancel_and_return, cancel_and_swallow, cancel_twice])
+def test_source_may_leave_a_request_to_cancel(
+    leave: Callable[[int], Awaitable[int]], is_async: bool, is_told: bool, ordered: bool
+) -> None:
+    """It changes nothing for the run, whatever reads the source, and nothing for its next step."""
+    counts: list[int] = []
+
+    def cancelling() -> int:
+        running = asyncio.current_task()
+        assert running is not None
+        return running.cancelling()
+
+    async def coming() -> AsyncIterator[int]:
+        for item in range(60):
+            counts.append(cancelling())
+            yield await leave(item)
+
+    def at_once() -> Iterator[int]:
+        for item in range(60):
+            cancel_at_once()
+            yield item
+
+    async def work(item: int) -> int:
+        await asyncio.sleep(1)
+        return item
+
+    tracker = StatusTracker(on_status_change=lambda _: None) if is_told else None
+    pipeline = Pipeline([Stage("Work", 2, [work])], status_tracker=tracker)
+
+    async def main() -> list[int]:
+        source = coming() if is_async else at_once()
+        return [result.value async for result in pipeline.stream(source, ordered=ordered)]
+
+    assert sorted(run_virtual(main)) == list(range(60))
+    assert set(counts) <= {0}
 
 
 @pytest.mark.parametrize("scope", ["run", "stage", "worker"])

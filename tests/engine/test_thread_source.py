@@ -654,6 +654,34 @@ def test_loop_that_is_closed_early(blocks: bool, keeps: bool, caplog: Log) -> No
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("blocks", [False, True])
+def test_loop_that_is_closed_under_a_run(blocks: bool) -> None:
+    """Whatever the run waits for then, its source is closed in its thread, and the thread ends."""
+    watched = Watched(blocks=blocks)
+
+    async def work(value: int) -> int:
+        await asyncio.sleep(LONG)
+        return value
+
+    async def main() -> None:
+        stage = Stage("Work", 1, [work], queue_capacity=1)
+        running = asyncio.ensure_future(Pipeline([stage]).run(in_thread(watched)))
+        await asyncio.sleep(0.1)
+        await until_blocked(watched)
+        assert not running.done()
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # asyncio tells of each task that was left
+    loop.run_until_complete(main())
+    loop.close()
+    watched.goes_on.set()
+    until = time.monotonic() + LONG
+    while not watched.closed_in and time.monotonic() < until:
+        gc.collect()
+        time.sleep(0.01)
+    assert watched.closed_in == ["antflow source Watched"]
+
+
 def test_cancelled_at_once_leaves_nothing() -> None:
     """A run that is cancelled before the source began has no thread."""
 

@@ -6,14 +6,15 @@ dataclass refuses that, and then another exception comes out. These never do, an
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial, wraps
 from types import TracebackType, coroutine
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from antflow._core.foreign import cause_of, is_a, with_traceback
+from antflow._core.waits import Wait, discard
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -126,3 +127,34 @@ def in_context(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any,
                 step = partial(work.send, sent)
     finally:
         context.run(work.close)
+
+
+def apart(tell: Callable[P, Wait], *args: P.args, **kwargs: P.kwargs) -> Wait:
+    """Tell an observer of an item that no worker has, in a copy of the context.
+
+    What its callbacks bind is for that item, not for who takes it in or settles it.
+    """
+    context = copy_context()
+    wait = context.run(tell, *args, **kwargs)
+    return None if wait is None else _WaitApart(context, wait)
+
+
+class _WaitApart:
+    """What is left to await of what was told apart."""
+
+    def __init__(self, context: Context, wait: Awaitable[None]) -> None:
+        self._context = context
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._in_context().__await__()
+
+    async def _in_context(self) -> None:
+        await in_context(self._context, _waited(self._wait))
+
+    def close(self) -> None:
+        self._context.run(discard, self._wait)
+
+
+async def _waited(wait: Awaitable[None]) -> None:
+    await wait

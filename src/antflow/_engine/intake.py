@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Sequence
-from contextvars import Context
+from collections.abc import AsyncIterable, Coroutine, Iterable, Sequence
+from contextvars import Context, copy_context
 from math import inf
 from typing import Any, Protocol
 
-from antflow._core.cancellation import absorb_requests, is_failure
+from antflow._core.cancellation import absorb_requests, failure_of, is_failure
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import PipelineError, WouldDeadlockError
 from antflow._core.log import warn
@@ -23,6 +23,7 @@ from antflow._core.ports import Store
 from antflow._core.result import PipelineResult
 from antflow._core.waits import Wait, discard
 from antflow._engine.channel import Channel
+from antflow._engine.contexts import apart, in_context
 from antflow._engine.current import current_seat
 from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
@@ -57,7 +58,7 @@ class Entered(Protocol):
         """Its recorder."""
         ...
 
-    async def fail_unread(self, envelope: Envelope) -> None:
+    def fail_unread(self, envelope: Envelope) -> Coroutine[Any, Any, None]:
         """Settle as failed an item that could not be read."""
         ...
 
@@ -172,7 +173,7 @@ class Entrance:
     def _record(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items and, unless an observer is waited for, put them."""
         try:
-            wait = self.stages[stage].recorder.admitted(envelopes, self._run.timers.now())
+            wait = apart(self.stages[stage].recorder.admitted, envelopes, self._run.timers.now())
         except BaseException:  # a callback raised KeyboardInterrupt or its like
             self._put(envelopes, stage)
             raise
@@ -206,7 +207,8 @@ class Entrance:
     async def _fail_unread(self) -> None:
         while self._unread:
             envelope = self._unread.popleft()
-            await self.stages[envelope.position].fail_unread(envelope)
+            failing = self.stages[envelope.position].fail_unread(envelope)
+            await in_context(copy_context(), failing)
 
     async def _until_unread_have_failed(self) -> None:
         failing = self._failing
@@ -344,6 +346,7 @@ class Intake:
             most = self._batch_size(stage) if waits else self._lane_room(stage)
             if not (raws := self._take_from(source, max(most, 1))):
                 return
+            await self._take_back_requests()
             self._check_open()
             if not most:
                 raise self._no_lane_room(stage)
@@ -528,8 +531,15 @@ class Intake:
                 raw = await source
             except StopAsyncIteration:
                 return
+            await self._take_back_requests()
             await self.feed((raw,), stage, priority)
             del raw  # it may be long until the next
+
+    async def _take_back_requests(self) -> None:
+        """What a source left behind is not for what the feeder awaits next."""
+        feeder = self._feeder
+        if feeder is not None and feeder.cancelling() and feeder is asyncio.current_task():
+            await failure_of(None)
 
     async def _close(self, items: AsyncIterable[Any] | IterableSource) -> None:
         """Let a source run its clean-up; what that raises is logged."""

@@ -14,6 +14,7 @@ from antflow._engine.attempt import Attempt
 from antflow._engine.batches import Batches
 from antflow._engine.calls import calls_of, is_async
 from antflow._engine.channel import Channel
+from antflow._engine.contexts import apart
 from antflow._engine.crew import Crew
 from antflow._engine.current import Seat
 from antflow._engine.endings import Endings
@@ -173,7 +174,7 @@ class StageRun:
             The observers' waits.
         """
         envelopes = self.channel.drain() + self._retries.drain()
-        waits = [self._handover.give_up(envelope, None) for envelope in envelopes]
+        waits = [apart(self._handover.give_up, envelope, None) for envelope in envelopes]
         return [wait for wait in waits if wait is not None]
 
     def put(self, envelope: Envelope) -> None:

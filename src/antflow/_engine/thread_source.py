@@ -128,10 +128,11 @@ class Reader:
         source: See `in_thread`.
     """
 
+    _is_closed = True  # until it has a thread
+
     def __init__(self, source: Any) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
-        self._thread = OneThread(f"antflow source {_name_of(source)}")
         self._context = copy_context()
         self._reading: asyncio.Future[None] | None = None
         # In the thread alone:
@@ -143,8 +144,16 @@ class Reader:
         self._sleeper: asyncio.Future[None] | None = None
         self._is_reading = False
         self._has_ended = False
-        self._is_closed = False
         self._error: BaseException | None = None
+        self._thread = OneThread(f"antflow source {_name_of(source)}")
+        self._is_closed = False
+
+    def __del__(self) -> None:
+        # The event loop was closed, and Python then only drops what waits at a ``yield``. The
+        # garbage collector may run in any thread; the source is closed in its own all the same.
+        if not self._is_closed:
+            self._thread.submit(partial(self._context.run, _close, self._iterator))
+            self._thread.shutdown()
 
     async def wait(self) -> bool:
         """Wait for an item; return whether there is one.
@@ -211,6 +220,7 @@ class Reader:
         try:
             if self._iterator is None:
                 self._iterator = self._context.run(_iterator_of, self._source)
+                self._thread.kept.append(self._iterator)
             while True:
                 try:
                     item = self._context.run(next, self._iterator)
@@ -228,6 +238,7 @@ class Reader:
             self._end(error)
         if self._loop.is_closed():
             self._close()
+            self._thread.shutdown()
 
     def _put(self, item: Any) -> bool:
         """Hand an item over; return whether there is room for another one."""
@@ -258,6 +269,7 @@ class Reader:
     def _close(self) -> BaseException | None:
         self._is_closed = True
         iterator, self._iterator = self._iterator, None
+        self._thread.kept.clear()
         return self._context.run(_close, iterator)
 
 
@@ -268,11 +280,15 @@ class OneThread(Executor):
 
     Args:
         name: The thread's name.
+
+    Attributes:
+        kept: Objects that are not collected before the thread has ended.
     """
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        Thread(target=_work, args=(self._calls,), name=name, daemon=True).start()
+        self.kept: list[Any] = []
+        Thread(target=_work, args=(self._calls, self.kept), name=name, daemon=True).start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
         """Make a call, after those before it."""
@@ -286,7 +302,7 @@ class OneThread(Executor):
         self._calls.put(None)
 
 
-def _work(calls: SimpleQueue[Call | None]) -> None:
+def _work(calls: SimpleQueue[Call | None], _kept: list[Any]) -> None:
     while (call := calls.get()) is not None:
         future, function = call
         future.set_result(function())

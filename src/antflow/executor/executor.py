@@ -26,6 +26,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -36,7 +37,7 @@ from antflow._core.cancellation import absorb_requests
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
 from antflow._engine.calls import is_async
-from antflow._engine.contexts import around
+from antflow._engine.contexts import around, in_context
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.task_failures import group_failure
 from antflow._engine.tracebacks import trimmed
@@ -472,9 +473,13 @@ class AsyncExecutor:
         Cancellation: passed on to the function. What it makes of that is dropped.
         """
         delay = call.retry_delay
+        context = copy_context()
         for tries_left in range(call.retries, -1, -1):
+            attempt = self._try(call, future)
+            if tries_left < call.retries:  # the tries before have bound what they like
+                attempt = in_context(context.copy(), attempt)
             try:
-                return await self._try(call), None
+                return await attempt, None
             except asyncio.CancelledError as error:
                 if future.cancelled():
                     raise
@@ -489,19 +494,26 @@ class AsyncExecutor:
                 is_failure = group_failure(error, "") is not None
                 if not is_failure or not tries_left or future.cancelled():
                     return None, error
-            await absorb_requests()  # what a client library left behind is not for the next try
             if future.cancelled():
                 raise asyncio.CancelledError
             await asyncio.sleep(delay)
             delay *= 2
         raise AssertionError("the last try returns")
 
-    async def _try(self, call: _Call) -> Any:
+    async def _try(self, call: _Call, future: AsyncFuture[Any]) -> Any:
         """One try: the one place through which every call of a function goes."""
         async with self._slots.one() as worker_id, call.guard:
             call.has_begun = True
             with task_span(worker_id, call.number):
-                return await self._call(call, worker_id)
+                try:
+                    result = await self._call(call, worker_id)
+                except GeneratorExit:  # the event loop was closed
+                    raise
+                except BaseException:
+                    await _take_back_requests(future)
+                    raise
+                await _take_back_requests(future)
+                return result
 
     async def _call(self, call: _Call, worker_id: int) -> Any:
         if is_async(call.function):
@@ -593,6 +605,12 @@ def _check_call(fn: object, retries: object, retry_delay: object) -> None:
         raise refusal(TypeError, "fn", fn, "must be a function; its arguments come after it")
     check_count(ValueError, "retries", retries, 0, "must be a whole number >= 0")
     check_seconds(ValueError, "retry_delay", retry_delay)
+
+
+async def _take_back_requests(future: AsyncFuture[Any]) -> None:
+    """A request to cancel that a client library left is not for what is awaited next."""
+    if not future.cancelled():
+        await absorb_requests()
 
 
 async def _abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None) -> None:
