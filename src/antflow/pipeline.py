@@ -422,7 +422,7 @@ class Pipeline(Generic[Taken, Out]):
         options["total"], length = expected_count(items, options.get("total"), len(again))
         handle = self._open(options=options, length=length)
         engine = handle._engine
-        engine.intake.begin_with(again)
+        engine.intake.again = again
         with nullcontext() if graceful_signals is None else graceful(engine, graceful_signals):
             await _drive(self, handle, items, display, dashboard_update_interval)
         return handle.results

@@ -229,6 +229,10 @@ class Intake:
         identity: Gives items their ids.
         entrance: Lets them in.
         sources: Measures the steps of the sources.
+
+    Attributes:
+        again: Results of an earlier run: these items go on at the stage they ended in, before all
+            others.
     """
 
     def __init__(
@@ -250,13 +254,9 @@ class Intake:
         self._source: IterableSource | None = None
         self._is_pulling = False
         self._feeder: asyncio.Task[None] | None = None
-        self._again: Sequence[PipelineResult[Any]] = ()
+        self.again: Sequence[PipelineResult[Any]] = ()
 
     # Beginning
-
-    def begin_with(self, results: Iterable[PipelineResult[Any]]) -> None:
-        """Let items of an earlier run go on at the stage they ended in, before all others."""
-        self._again = list(results)
 
     def take_all(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
         """Take the run's items from here."""
@@ -265,7 +265,7 @@ class Intake:
             return
         # Not in the context of the worker which asks: that is for items.
         source = self._source_of(items, self._supervisor.tasks.context.copy())
-        if self._first.recorder.may_hold or self._again:
+        if self._first.recorder.may_hold or self.again:
             # A listener is told of each item before it enters. A task of its own waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
             self._feeder = self._supervisor.tasks.create(self._feed_from(source), "feeder")
@@ -415,7 +415,7 @@ class Intake:
 
     def forget(self) -> None:
         """The run is over: keep none of its items."""
-        self._again = ()
+        self.again = ()
 
     # Inside
 
@@ -518,7 +518,7 @@ class Intake:
             self.close()
 
     async def _feed_again(self) -> None:
-        for result in self._again:
+        for result in self.again:
             envelope = self._identity.again(result, self._run.facts.stage_names)
             await self._entrance.admit([envelope], envelope.position)
             await self._entrance.stages[envelope.position].channel.room()
