@@ -516,3 +516,19 @@ def check_books(pipeline: Pipeline, store: MemoryStore, stage_count: int) -> Non
         assert getattr(folded, name) == getattr(ledger, name), name
     emitted = [transition for transition in store.transitions if transition.kind is Kind.EMITTED]
     assert len({(each.seq, each.branch) for each in emitted}) == len(emitted)
+
+
+@pytest.mark.parametrize("as_a_whole", [False, True])
+def test_coroutine_instead_of_a_value_fails_the_item(as_a_whole: bool) -> None:
+    """A forgotten ``await`` is named, whether of one value or of all; it is no value."""
+
+    async def double(value: int) -> int:
+        return 2 * value
+
+    async def task(value: int) -> Any:
+        return double(value) if as_a_whole else [await double(value), double(value)]
+
+    stage = Stage("A", 1, [task], expand=True, task_attempts=2)
+    results = run_virtual(lambda: Pipeline([stage]).run([1]))
+    assert results.values() == ([] if as_a_whole else [2])
+    assert str(results.failed[0].error) == "task task returned a coroutine: is an await missing?"

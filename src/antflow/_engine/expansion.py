@@ -91,6 +91,8 @@ class Expansion:
             values = await call(value)
         if is_drop(values):
             raise Drop
+        if is_a(values, CoroutineType):
+            raise forgotten_await(values, worker.task)
         made, emitted = 0, 0
         already = envelope.children
         async with aclosing(self._each(values)) as steps:
@@ -100,6 +102,8 @@ class Expansion:
                 if step is None:
                     return Expanded(emitted)
                 for child in step:
+                    if is_a(child, CoroutineType):
+                        raise forgotten_await(child, worker.task)
                     if not is_drop(child):
                         emitted += 1
                         if made >= already:
@@ -188,6 +192,12 @@ class Expansion:
             taken = source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
         take_over(context)
         return taken
+
+
+def forgotten_await(answer: CoroutineType[Any, Any, Any], task: str | None) -> TypeError:
+    """The error for a coroutine among a task's answers, which is closed here."""
+    answer.close()
+    return TypeError(f"task {task} returned a coroutine: is an await missing?")
 
 
 def is_drop(value: Any) -> bool:
