@@ -532,3 +532,29 @@ def test_coroutine_instead_of_a_value_fails_the_item(as_a_whole: bool) -> None:
     results = run_virtual(lambda: Pipeline([stage]).run([1]))
     assert results.values() == ([] if as_a_whole else [2])
     assert str(results.failed[0].error) == "task task returned a coroutine: is an await missing?"
+
+
+def test_iterator_of_an_object_is_closed_with_the_run() -> None:
+    """The iterator that a task's async iterable makes has cleaned up when the run is over."""
+    ended: list[str] = []
+
+    class Numbers:
+        async def __aiter__(self) -> AsyncIterator[int]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                await asyncio.sleep(1)
+                ended.append("closed")
+
+    async def numbers(value: int) -> Numbers:
+        return Numbers()
+
+    async def main() -> None:
+        slow = Stage("Slow", 1, [asyncio.sleep], queue_capacity=1)
+        pipeline = Pipeline([Stage("Many", 1, [numbers], expand=True), slow])
+        with pytest.raises(TimeoutError):
+            await pipeline.run([1], timeout=10)
+        assert ended == ["closed"]
+
+    run_virtual(main)

@@ -161,13 +161,20 @@ class Expansion:
     async def _each(self, values: Any) -> AsyncGenerator[Iterable[Any], None]:
         """The values, some at a time, as an async generator of lists."""
         if is_a(values, AsyncIterable):
+            iterator = aiter(values)
             try:
-                async for value in values:
+                while True:
+                    try:
+                        value = await anext(iterator)
+                    except StopAsyncIteration:
+                        break
                     yield [value]
                     value = None  # it may be long until the next one
             finally:
-                if (close := attribute(values, "aclose")) is not None:
-                    await close()
+                # Only this code can close an iterator that it made, and it may have a thread.
+                for each in (values,) if iterator is values else (iterator, values):
+                    if (close := attribute(each, "aclose")) is not None:
+                        await close()
         elif is_a(values, (str, bytes, bytearray, Mapping)) or not is_a(values, Iterable):
             raise TypeError(
                 f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
