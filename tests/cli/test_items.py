@@ -139,7 +139,6 @@ def test_line_without_an_end_is_told_of_at_once(
     format: Format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest of it, which may never end, is not read before the next line is asked for."""
-
     left = 100
 
     class Endless(io.RawIOBase):

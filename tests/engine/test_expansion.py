@@ -558,3 +558,22 @@ def test_iterator_of_an_object_is_closed_with_the_run() -> None:
         assert ended == ["closed"]
 
     run_virtual(main)
+
+
+def test_iterable_is_read_where_plain_functions_run() -> None:
+    """An iterable that is no iterator, such as a query, does not block the event loop either."""
+
+    class Query:
+        def __iter__(self) -> Iterator[str]:
+            threads.add(threading.current_thread().name)
+            for number in range(3):
+                threads.add(threading.current_thread().name)
+                yield f"row {number}"
+
+    def query(value: int) -> Any:
+        return Query()
+
+    threads: set[str] = set()
+    results = run_virtual(lambda: Pipeline([Stage("Ask", 1, [query], expand=True)]).run([1]))
+    assert results.values() == ["row 0", "row 1", "row 2"]
+    assert threads == {"antflow-Ask-W0"}

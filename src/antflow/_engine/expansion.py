@@ -6,18 +6,19 @@ stays made: the next try makes its items anew, and as many as there are already 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Awaitable,
     Callable,
     Iterable,
-    Iterator,
     Mapping,
 )
 from contextlib import aclosing, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
+from functools import partial
 from types import CoroutineType
 from typing import Any
 
@@ -38,6 +39,9 @@ from antflow._engine.worker_thread import take_over
 
 LARGEST_CHUNK = 100
 """Values taken from a plain generator at a time, each time in a thread."""
+
+CONTAINERS = (list, tuple, range, set, frozenset, deque)
+"""Types whose values are there already. Any other iterable may take its time, like a query."""
 
 
 class Expanded:
@@ -180,17 +184,18 @@ class Expansion:
                 f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
                 "iterable or async iterable of values, and no string or mapping"
             )
-        elif is_a(values, Iterator):
+        elif is_a(values, CONTAINERS):
+            yield values
+        else:
             context = copy_context()  # one for all chunks, wherever each is taken
-            source = IterableSource(values, self.handover.now, context)
+            begin = partial(IterableSource, values, self.handover.now, context)
+            source = await self.runner.call(begin) if self.runner.shares_memory else begin()
             try:
                 while chunk := await self._taken(source, context):
                     yield chunk
             finally:
                 with suppress(Exception):
                     source.close()
-        else:
-            yield values
 
     async def _taken(self, source: IterableSource, context: Context) -> list[Any]:
         if self.runner.shares_memory:
