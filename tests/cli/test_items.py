@@ -134,6 +134,27 @@ def test_lines_that_are_too_long_hold_no_memory(monkeypatch: pytest.MonkeyPatch)
     assert (line.number, line.fault, len(line.text)) == (1, "longer than 1000 bytes", 1000)
 
 
+@pytest.mark.parametrize("format", ["lines", "jsonl", "csv"])
+def test_line_without_an_end_is_told_of_at_once(
+    format: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of it, which may never end, is not read before the next line is asked for."""
+    left = 100
+
+    class Endless(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            nonlocal left
+            left -= 1
+            assert left
+            return b"x" * size
+
+    monkeypatch.setattr(lines_module, "LONGEST_LINE", 1_000_000)
+    monkeypatch.setattr(lines_module, "_open", lambda _: Endless())
+    source = ItemSource(InputFile("endless"), format, Pipeline([Stage("Keep", 1, [keep])]))
+    with pytest.raises(BadLine, match="endless:1:1000000: longer than 1000000 bytes"):
+        asyncio.run(anext(source.items()))
+
+
 def test_packed_file(tmp_path: Path) -> None:
     """What ends in .gz is unpacked; one that is cut short or is none ends with its place."""
     text = "".join(f"{number}\n" for number in range(50_000))

@@ -203,6 +203,15 @@ HEADERS: dict[str, tuple[dict[str, str], float]] = {
     "just past": ({"X-RateLimit-Reset": str(int(NOW) - 1)}, 0),
     "Unix milliseconds": ({"X-RateLimit-Reset": f"{EPOCH}500"}, 90.5),
     "X": ({"x-rate-limit-remaining": "0", "x-rate-limit-reset": EPOCH}, 90),
+    "BigCommerce": ({"X-Rate-Limit-Time-Reset-Ms": "15000"}, 15),
+    "in ms, with something left": (
+        {
+            "x-ratelimit-remaining": "5",
+            "x-ratelimit-reset-ms": "15000",
+            "x-ratelimit-reset-requests": "2s",
+        },
+        2,
+    ),
     "Discord": ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset-After": "1.25"}, 1.25),
     "IETF, up to draft 6": ({"RateLimit-Remaining": "0", "RateLimit-Reset": "50"}, 50),
     "IETF": ({"RateLimit": '"burst";r=0;t=30, "daily";r=900;t=36000'}, 30),

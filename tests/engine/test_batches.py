@@ -658,3 +658,18 @@ def test_cancelled_while_gathering_gives_the_items_an_outcome() -> None:
 
     stats = run_virtual(main)
     assert (stats.items_cancelled, stats.items_in_flight) == (4, 0)
+
+
+def test_coroutine_as_an_answer_fails_its_item() -> None:
+    """A forgotten ``await`` is named, as in a stage without batches; it is no result."""
+
+    async def double(value: int) -> int:
+        return 2 * value
+
+    async def task(values: Values) -> Values:
+        return [double(value) if value == 1 else await double(value) for value in values]
+
+    stage = Stage("A", 1, [task], batch=3, task_attempts=2)
+    results = run_virtual(lambda: Pipeline([stage]).run(range(3)))
+    assert results.values() == [0, 4]
+    assert str(results.failed[0].error) == "task task returned a coroutine: is an await missing?"

@@ -516,3 +516,64 @@ def check_books(pipeline: Pipeline, store: MemoryStore, stage_count: int) -> Non
         assert getattr(folded, name) == getattr(ledger, name), name
     emitted = [transition for transition in store.transitions if transition.kind is Kind.EMITTED]
     assert len({(each.seq, each.branch) for each in emitted}) == len(emitted)
+
+
+@pytest.mark.parametrize("as_a_whole", [False, True])
+def test_coroutine_instead_of_a_value_fails_the_item(as_a_whole: bool) -> None:
+    """A forgotten ``await`` is named, whether of one value or of all; it is no value."""
+
+    async def double(value: int) -> int:
+        return 2 * value
+
+    async def task(value: int) -> Any:
+        return double(value) if as_a_whole else [await double(value), double(value)]
+
+    stage = Stage("A", 1, [task], expand=True, task_attempts=2)
+    results = run_virtual(lambda: Pipeline([stage]).run([1]))
+    assert results.values() == ([] if as_a_whole else [2])
+    assert str(results.failed[0].error) == "task task returned a coroutine: is an await missing?"
+
+
+def test_iterator_of_an_object_is_closed_with_the_run() -> None:
+    """The iterator that a task's async iterable makes has cleaned up when the run is over."""
+    ended: list[str] = []
+
+    class Numbers:
+        async def __aiter__(self) -> AsyncIterator[int]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                await asyncio.sleep(1)
+                ended.append("closed")
+
+    async def numbers(value: int) -> Numbers:
+        return Numbers()
+
+    async def main() -> None:
+        slow = Stage("Slow", 1, [asyncio.sleep], queue_capacity=1)
+        pipeline = Pipeline([Stage("Many", 1, [numbers], expand=True), slow])
+        with pytest.raises(TimeoutError):
+            await pipeline.run([1], timeout=10)
+        assert ended == ["closed"]
+
+    run_virtual(main)
+
+
+def test_iterable_is_read_where_plain_functions_run() -> None:
+    """An iterable that is no iterator, such as a query, does not block the event loop either."""
+
+    class Query:
+        def __iter__(self) -> Iterator[str]:
+            threads.add(threading.current_thread().name)
+            for number in range(3):
+                threads.add(threading.current_thread().name)
+                yield f"row {number}"
+
+    def query(value: int) -> Any:
+        return Query()
+
+    threads: set[str] = set()
+    results = run_virtual(lambda: Pipeline([Stage("Ask", 1, [query], expand=True)]).run([1]))
+    assert results.values() == ["row 0", "row 1", "row 2"]
+    assert threads == {"antflow-Ask-W0"}

@@ -427,3 +427,19 @@ def test_cancelled_error_in_a_group_of_a_source(is_async: bool) -> None:
     with pytest.raises(PipelineError, match="the source raised BaseExceptionGroup"):
         run_virtual(lambda: pipeline.run(async_rows() if is_async else rows()))
     assert pipeline.results.values() == [1, 2]
+
+
+@pytest.mark.parametrize(("depth", "copies"), [(3000, 1), (60, 2)])
+def test_group_of_any_depth_costs_only_its_own_item(depth: int, copies: int) -> None:
+    """Groups in groups, and groups that share what is in them, are a failure like any other."""
+    error: Exception = ValueError("deep")
+    for _ in range(depth):
+        error = ExceptionGroup("again", [error] * copies)
+    crashed = ""
+    try:
+        results = run(Stage("A", 1, [Failing(error)], task_attempts=1), range(3))
+    except PipelineError as fault:  # with all it stands for, it is too much for pytest
+        crashed = str(fault)
+    assert not crashed
+    assert len(results) == 2
+    assert results.summary.errors_by_type == {"ExceptionGroup[ValueError]": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -355,3 +356,30 @@ def test_tracker_is_told_of_a_hold_as_of_a_retry() -> None:
             "start Service 1",
             "complete Service 1",
         ]
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["raised", "of hold_on"])
+@pytest.mark.parametrize(
+    ("seconds", "lasts"), [(math.inf, None), (math.nan, None), (10**400, None), ("2", 2), (-1, 0)]
+)
+def test_hold_whose_time_was_set_afterwards(
+    seconds: Any, lasts: float | None, answered: bool
+) -> None:
+    """It counts if it can be waited; otherwise the item fails, and the others go on."""
+    later = RetryAfter(1)
+    later.seconds = seconds
+    failing = [LookupError() if answered else later]
+
+    async def task(value: int) -> int:
+        if value == 1 and failing:
+            raise failing.pop()
+        return value
+
+    async def main() -> tuple[RunResults[Any], float]:
+        stage = Stage("A", 1, [task], task_attempts=1, hold_on={LookupError: lambda _: later})
+        return await Pipeline([stage]).run(range(3)), now()
+
+    results, ended = run_virtual(main)
+    assert len(results) == (2 if lasts is None else 3)
+    assert ended == (lasts or 0)
+    assert all("must be a finite number of seconds" in str(each.error) for each in results.failed)

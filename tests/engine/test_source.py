@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import StringIO
 
 from antflow._engine.source import LONGEST_PULL, IterableSource
 
@@ -34,3 +35,13 @@ def test_list_is_taken_without_looking_at_the_clock() -> None:
     assert len(source.take(900)) == 900
     assert len(source.take(900)) == 100
     assert source.take(900) == []
+
+
+def test_end_is_the_end() -> None:
+    """An iterator that would go on after its end, such as a file that grows, is not asked again."""
+    lines = StringIO("first\n")
+    source = IterableSource(lines, lambda: 0.0)
+    assert source.take(10) == ["first\n"]
+    lines.write("second\n")
+    lines.seek(len("first\n"))
+    assert source.take(10) == []

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -616,15 +616,18 @@ def test_clean_up_that_is_not_waited_for_goes_on(run: Run) -> None:
     assert closed == ["antflow source slow_to_close"]
 
 
-def test_clean_up_that_raises_is_told_of(run: Run, caplog: Log) -> None:
-    """What the source's clean-up raises is logged, as with any source."""
+@pytest.mark.parametrize("kind", [staticmethod, property])
+def test_clean_up_that_raises_is_told_of(kind: Any, run: Run, caplog: Log) -> None:
+    """What the source's clean-up raises, or looking for it, is logged, as with any source."""
+
+    def clean_up(*_: Any) -> NoReturn:
+        raise OSError("clean-up")
 
     class Items(Iterator[int]):
         def __next__(self) -> int:
             raise StopIteration
 
-        def close(self) -> None:
-            raise OSError("clean-up")
+        close = kind(clean_up)
 
     assert run(Pipeline([Stage("Work", 1, [same])]).run(in_thread(Items))) == []
     [record] = caplog.records

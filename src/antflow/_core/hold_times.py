@@ -160,13 +160,13 @@ def _reset(name: str, value: str, fields: dict[str, str], now: float) -> float |
     words = name.replace("rate-limit", "ratelimit").split("-")
     if "ratelimit" not in words or "reset" not in words:
         return None
-    left = name.replace("reset", "remaining").removesuffix("-after")
+    left = name.replace("reset", "remaining").removesuffix("-ms").removesuffix("-after")
     if (_read(fields.get(left, ""), now) or 0.0) > 0:
         return None  # this limit is not used up
     if not NUMBER.fullmatch(value):
         return _read(value, now)
     moment = float(value)
-    if moment >= FIRST_MOMENT_IN_MS:
+    if moment >= FIRST_MOMENT_IN_MS or words[-1] == "ms":
         moment /= 1e3
     return _read(str(moment - now if moment >= FIRST_MOMENT else moment), now)
 

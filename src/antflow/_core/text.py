@@ -84,10 +84,14 @@ def error_type_name(error: BaseException) -> str:
 
 
 def _leaf_names(group: BaseExceptionGroup[BaseException]) -> set[str]:
+    # Each object once, and without recursion: groups may be deep, and share what is in them.
     names: set[str] = set()
-    for error in members_of(group):
-        if is_a(error, BaseExceptionGroup):
-            names |= _leaf_names(error)
-        else:
-            names.add(type_name(error))
+    todo, seen = [group], {id(group)}
+    while todo:
+        for error in members_of(todo.pop()):
+            if not is_a(error, BaseExceptionGroup):
+                names.add(type_name(error))
+            elif id(error) not in seen:
+                seen.add(id(error))
+                todo.append(error)
     return names

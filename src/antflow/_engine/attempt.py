@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
+from types import CoroutineType
 from typing import Any
 
 from antflow._core.envelope import Envelope
@@ -18,7 +19,7 @@ from antflow._core.waits import Wait
 from antflow._engine.calls import Call
 from antflow._engine.contexts import around
 from antflow._engine.crew import Crew
-from antflow._engine.expansion import is_drop
+from antflow._engine.expansion import forgotten_await, is_drop
 from antflow._engine.failure import Judge
 from antflow._engine.limits.permits import Permit
 from antflow._engine.limits.stage_limits import StageLimits
@@ -310,6 +311,8 @@ async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
 def _answer(answer: Answer, name: str) -> Answer:
     if is_a(answer, asyncio.CancelledError):
         return TaskFailedError(name, answer)
+    if is_a(answer, CoroutineType):
+        return forgotten_await(answer, name)
     if is_a(answer, BaseExceptionGroup):
         return group_failure(answer, name) or answer
     return answer

@@ -17,7 +17,7 @@ from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
 from antflow._core.waits import Wait
 from antflow._engine.attempt import Answer
-from antflow._engine.expansion import Expanded, is_drop
+from antflow._engine.expansion import Expanded, forgotten_await, is_drop
 from antflow._engine.failure import FailedTries
 from antflow._engine.handover import Handover
 from antflow._engine.tracebacks import call_apart, trimmed
@@ -69,9 +69,7 @@ class Endings:
     async def ends_here(self, envelope: Envelope, worker: WorkerBook, answer: Answer) -> bool:
         """Whether an answer with a type of `ENDS_HERE` ended the item's way, as it was told."""
         if is_a(answer, CoroutineType):
-            answer.close()
-            forgotten = TypeError(f"task {worker.task} returned a coroutine: is an await missing?")
-            await self.failed_tries.after(forgotten, envelope, worker)
+            await self.failed_tries.after(forgotten_await(answer, worker.task), envelope, worker)
         elif is_a(answer, Expanded) or is_drop(answer):
             await self.answered(envelope, worker, answer)
         else:

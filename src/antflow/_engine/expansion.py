@@ -6,18 +6,19 @@ stays made: the next try makes its items anew, and as many as there are already 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Awaitable,
     Callable,
     Iterable,
-    Iterator,
     Mapping,
 )
 from contextlib import aclosing, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
+from functools import partial
 from types import CoroutineType
 from typing import Any
 
@@ -38,6 +39,9 @@ from antflow._engine.worker_thread import take_over
 
 LARGEST_CHUNK = 100
 """Values taken from a plain generator at a time, each time in a thread."""
+
+CONTAINERS = (list, tuple, range, set, frozenset, deque)
+"""Types whose values are there already. Any other iterable may take its time, like a query."""
 
 
 class Expanded:
@@ -91,6 +95,8 @@ class Expansion:
             values = await call(value)
         if is_drop(values):
             raise Drop
+        if is_a(values, CoroutineType):
+            raise forgotten_await(values, worker.task)
         made, emitted = 0, 0
         already = envelope.children
         async with aclosing(self._each(values)) as steps:
@@ -100,6 +106,8 @@ class Expansion:
                 if step is None:
                     return Expanded(emitted)
                 for child in step:
+                    if is_a(child, CoroutineType):
+                        raise forgotten_await(child, worker.task)
                     if not is_drop(child):
                         emitted += 1
                         if made >= already:
@@ -157,29 +165,37 @@ class Expansion:
     async def _each(self, values: Any) -> AsyncGenerator[Iterable[Any], None]:
         """The values, some at a time, as an async generator of lists."""
         if is_a(values, AsyncIterable):
+            iterator = aiter(values)
             try:
-                async for value in values:
+                while True:
+                    try:
+                        value = await anext(iterator)
+                    except StopAsyncIteration:
+                        break
                     yield [value]
                     value = None  # it may be long until the next one
             finally:
-                if (close := attribute(values, "aclose")) is not None:
-                    await close()
+                # Only this code can close an iterator that it made, and it may have a thread.
+                for each in (values,) if iterator is values else (iterator, values):
+                    if (close := attribute(each, "aclose")) is not None:
+                        await close()
         elif is_a(values, (str, bytes, bytearray, Mapping)) or not is_a(values, Iterable):
             raise TypeError(
                 f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
                 "iterable or async iterable of values, and no string or mapping"
             )
-        elif is_a(values, Iterator):
+        elif is_a(values, CONTAINERS):
+            yield values
+        else:
             context = copy_context()  # one for all chunks, wherever each is taken
-            source = IterableSource(values, self.handover.now, context)
+            begin = partial(IterableSource, values, self.handover.now, context)
+            source = await self.runner.call(begin) if self.runner.shares_memory else begin()
             try:
                 while chunk := await self._taken(source, context):
                     yield chunk
             finally:
                 with suppress(Exception):
                     source.close()
-        else:
-            yield values
 
     async def _taken(self, source: IterableSource, context: Context) -> list[Any]:
         if self.runner.shares_memory:
@@ -190,6 +206,12 @@ class Expansion:
             taken = source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
         take_over(context)
         return taken
+
+
+def forgotten_await(answer: CoroutineType[Any, Any, Any], task: str | None) -> TypeError:
+    """The error for a coroutine among a task's answers, which is closed here."""
+    answer.close()
+    return TypeError(f"task {task} returned a coroutine: is an await missing?")
 
 
 def is_drop(value: Any) -> bool:

@@ -141,14 +141,15 @@ class Judge:
     def _asked(self, error: BaseException) -> float | None:
         """The hold that one error asks for, itself and not what is in it."""
         if is_a(error, RetryAfter):
-            return error.seconds
+            # The attribute may have been set, or be a property of a subclass.
+            return hold_seconds(ValueError, "seconds", error.seconds)
         for kind, seconds in self._options.hold_on.items():
             # Ask about a group only the functions for groups, not those for errors.
             is_about = not is_a(error, BaseExceptionGroup) or issubclass(kind, BaseExceptionGroup)
             if is_about and is_a(error, kind):
                 answer = call_apart(seconds, error) if callable(seconds) else seconds
                 if is_a(answer, RetryAfter):
-                    return answer.seconds
+                    answer = answer.seconds
                 return None if answer is None else hold_seconds(ValueError, "hold_on", answer)
         return None
 

@@ -53,6 +53,7 @@ class IterableSource:
         self._iterator: Iterator[Any] = self._run(iter, items)
         self._now = now
         self._error: Exception | None = None
+        self._has_ended = False
         self.is_plain: bool = type(items) in (list, tuple, range)
 
     def take(self, most: int) -> list[Any]:
@@ -77,6 +78,8 @@ class IterableSource:
     def _take(self, most: int) -> list[Any]:
         if self._error is not None:
             raise self._error
+        if self._has_ended:
+            return []  # as in a `for` loop: a file that grows would go on
         taken: list[Any] = []
         deadline = self._now() + LONGEST_PULL
         try:
@@ -84,6 +87,8 @@ class IterableSource:
                 taken.append(item)
                 if len(taken) >= most or (not self.is_plain and self._now() >= deadline):
                     break
+            else:
+                self._has_ended = True
         except Exception as error:
             self._error = error
         except (asyncio.CancelledError, BaseExceptionGroup) as error:

@@ -233,7 +233,7 @@ class Reader:
                 if not has_room:
                     break
         except BaseException as error:  # why: raised again where the items are taken
-            if isinstance(self._source, Iterator) and not self._has_begun:
+            if is_a(self._source, Iterator) and not self._has_begun:
                 asked(BaseException.add_note, error, MADE_ELSEWHERE, instead=None)
             self._end(error)
         if self._loop.is_closed():
@@ -328,8 +328,8 @@ def _iterator_of(source: Any) -> Iterator[Any]:
 
 
 def _close(iterator: Any) -> BaseException | None:
-    close = getattr(iterator, "close", None)
     try:
+        close = getattr(iterator, "close", None)
         if close is not None:
             close()
     except BaseException as error:  # why: `Reader.close` logs it

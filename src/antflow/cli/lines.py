@@ -105,22 +105,31 @@ class InputFile:
     def lines(self) -> Iterator[Line]:
         """Each line, with or without a newline at the end of the last one.
 
+        One that is too long comes as soon as that is known, since its end may never come; what is
+        left of it is passed over when the next line is asked for.
+
         Raises:
             BadLine: It cannot be read any further; what was packed is cut short or damaged.
         """
         pending, is_lost = b"", False
         while chunk := self._read():
             *ended, pending = (pending + chunk).split(b"\n")
+            if is_lost and ended:
+                del ended[0]
+                is_lost = False
             for index, line in enumerate(ended):
                 self._number += 1
                 self.has_more = index + 1 < len(ended)
-                yield self._too_long(line) if is_lost or _is_long(line) else self._decode(line)
-                is_lost = False
-            if is_lost or _is_long(pending):  # its beginning is enough from here on
-                pending, is_lost = pending[:KEPT_OF_A_LONG_LINE], True
+                yield self._too_long(line) if _is_long(line) else self._decode(line)
+            if not is_lost and _is_long(pending):
+                self._number += 1
+                is_lost = True
+                yield self._too_long(pending)
+            if is_lost:
+                pending = b""
         if pending:
             self._number += 1
-            yield self._too_long(pending) if is_lost else self._decode(pending)
+            yield self._decode(pending)
 
     def _read(self) -> bytes:
         self.has_more = False
