@@ -189,7 +189,10 @@ class Expansion:
         else:
             context = copy_context()  # one for all chunks, wherever each is taken
             begin = partial(IterableSource, values, self.handover.now, context)
-            source = await self.runner.call(begin) if self.runner.shares_memory else begin()
+            if self.runner.shares_memory:
+                source = await self.runner.call(seat_here().worker, begin)
+            else:
+                source = begin()
             try:
                 while chunk := await self._taken(source, context):
                     yield chunk
