@@ -23,7 +23,7 @@ from antflow import (
     WorkerState,
 )
 from antflow.testing import run_virtual
-from tests.faults.odd import ERRORS
+from tests.odd import ERRORS
 
 PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 

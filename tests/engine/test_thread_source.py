@@ -23,7 +23,7 @@ from antflow._engine import thread_source
 from antflow._engine.thread_source import READ_AHEAD
 from antflow.testing import Calls, run_virtual
 from tests.engine.blocking import Log, Run, same
-from tests.faults.pieces import run_program
+from tests.support import run_program
 
 LONG = 30.0
 """Seconds that a step waits at most, in a test that ends it before."""

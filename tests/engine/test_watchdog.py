@@ -30,7 +30,7 @@ from tests.engine.blocking import (
     snapshot_of,
     warnings_in,
 )
-from tests.faults.pieces import run_program
+from tests.support import run_program
 
 
 async def sleeps(item: int) -> int:

@@ -20,7 +20,7 @@ from tests.engine.blocking import (
     last_stall,
     snapshot_of,
 )
-from tests.faults.pieces import run_program
+from tests.support import run_program
 
 
 @pytest.mark.process

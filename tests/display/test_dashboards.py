@@ -1,0 +1,375 @@
+"""Dashboards: built-in ones by name, and objects of the user's own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+from typing import Any
+
+import pytest
+
+from antflow import DashboardProtocol, Pipeline, Stage
+from antflow.display import (
+    BaseDashboard,
+    CompactDashboard,
+    DetailedDashboard,
+    FullDashboard,
+    ProgressDisplay,
+)
+from antflow.testing import run_virtual
+from tests.support import defaults, odd_only, positional, same, slow, values
+
+pytestmark = pytest.mark.contract
+
+METHODS = ["on_start", "on_update", "on_finish"]
+
+
+class Watcher(DashboardProtocol):
+    """A dashboard that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.starts: list[tuple[Any, int]] = []
+        self.updates: list[Any] = []
+        self.ends: list[tuple[int, int]] = []
+
+    def on_start(self, pipeline: Any, total_items: int) -> None:
+        self.starts.append((pipeline, total_items))
+
+    def on_update(self, snapshot: Any) -> None:
+        self.updates.append(snapshot.pipeline_stats.items_processed)
+
+    def on_finish(self, results: Any, summary: Any) -> None:
+        self.ends.append((len(results), summary.total_failed))
+
+
+def one_stage(task: Any = odd_only) -> Pipeline:
+    """One worker, one try."""
+    return Pipeline([Stage("A", 1, [task], task_attempts=1)])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_protocol_has_the_three_methods(name: str) -> None:
+    """`DashboardProtocol` has ``on_start``, ``on_update`` and ``on_finish``."""
+    expected = {
+        "on_start": ["pipeline", "total_items"],
+        "on_update": ["snapshot"],
+        "on_finish": ["results", "summary"],
+    }
+    assert positional(getattr(DashboardProtocol, name)) == expected[name]
+
+
+@pytest.mark.parametrize("kind", [CompactDashboard, DetailedDashboard])
+def test_dashboards_keep_their_parameters(kind: Any) -> None:
+    """``CompactDashboard(refresh_rate=4.0)`` and ``DetailedDashboard`` likewise."""
+    assert defaults(kind) == {"refresh_rate": 4.0}
+    assert positional(kind) == ["refresh_rate"]
+
+
+def test_full_dashboard_keeps_its_parameters() -> None:
+    """``FullDashboard(refresh_rate=4.0, max_items_shown=20)``, by place too."""
+    assert defaults(FullDashboard) == {"refresh_rate": 4.0, "max_items_shown": 20}
+    assert positional(FullDashboard) == ["refresh_rate", "max_items_shown"]
+
+
+def test_progress_display_keeps_its_parameters() -> None:
+    """``ProgressDisplay(total, width=30)``, by place too."""
+    assert positional(ProgressDisplay)[:2] == ["total", "width"]
+    assert ProgressDisplay(100).width == 30
+    assert ProgressDisplay(100, 12).width == 12
+
+
+@pytest.mark.parametrize(
+    "make", [CompactDashboard, DetailedDashboard, FullDashboard, lambda: ProgressDisplay(7)]
+)
+def test_displays_have_total_and_start_time(make: Any) -> None:
+    """Every built-in display has ``.total`` and ``.start_time``."""
+    display = make()
+    assert display.total in (0, 7)
+    assert hasattr(display, "start_time")
+
+
+def test_base_dashboard_is_abstract_in_render() -> None:
+    """A subclass of `BaseDashboard` says in ``render(snapshot)`` what it looks like."""
+    assert inspect.isabstract(BaseDashboard)
+    assert BaseDashboard.__abstractmethods__ == {"render"}
+    assert positional(BaseDashboard.render) == ["snapshot"]
+
+
+def test_custom_dashboard_hears_start_updates_and_finish() -> None:
+    """``custom_dashboard`` hears the pipeline and total, snapshots, and results with summary."""
+    watcher = Watcher()
+    pipeline = one_stage()
+    run_virtual(lambda: pipeline.run(range(10), custom_dashboard=watcher))
+    assert watcher.starts == [(pipeline, 10)]
+    assert watcher.updates
+    assert watcher.ends[0][0] == 5
+
+
+def test_custom_dashboard_need_not_be_a_subclass() -> None:
+    """Any object with the three methods is a dashboard."""
+
+    class Plain:
+        heard: list[str] = []  # noqa: RUF012 - one instance, and its class is thrown away
+
+        def on_start(self, *_: Any) -> None:
+            self.heard.append("start")
+
+        def on_update(self, *_: Any) -> None:
+            self.heard.append("update")
+
+        def on_finish(self, *_: Any) -> None:
+            self.heard.append("finish")
+
+    plain: Any = Plain()
+    run_virtual(lambda: one_stage().run([1], custom_dashboard=plain))
+    assert (plain.heard[0], plain.heard[-1]) == ("start", "finish")
+    assert "update" in plain.heard
+
+
+def test_first_update_is_immediate() -> None:
+    """The first update comes at once, before anything is processed."""
+    watcher = Watcher()
+    run_virtual(lambda: one_stage(slow).run(range(3), custom_dashboard=watcher))
+    assert watcher.updates[0] == 0
+
+
+@pytest.mark.parametrize("name", ["compact", "detailed", "full"])
+def test_dashboards_by_name(name: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """``dashboard="compact" | "detailed" | "full"`` show something and change no result."""
+    results = run_virtual(lambda: one_stage().run(range(10), dashboard=name))
+    assert values(results) == [1, 3, 5, 7, 9]
+    assert capsys.readouterr().out
+
+
+def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    """``progress=True`` shows how far it is and changes no result."""
+    results = run_virtual(lambda: one_stage().run(range(10), progress=True))
+    assert values(results) == [1, 3, 5, 7, 9]
+    assert "10" in capsys.readouterr().out
+
+
+def test_progress_of_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    """``stream(..., progress=True)`` shows the same."""
+
+    async def main() -> int:
+        return len([r async for r in one_stage().stream(range(10), progress=True)])
+
+    assert run_virtual(main) == 10
+    assert capsys.readouterr().out
+
+
+def test_progress_and_dashboard_together_are_refused() -> None:
+    """Asking for two displays is a `ValueError`: "Cannot use both"."""
+    with pytest.raises(ValueError, match="Cannot use both"):
+        run_virtual(lambda: one_stage().run([1], progress=True, dashboard="compact"))
+
+
+def test_unknown_dashboard_is_refused() -> None:
+    """A dashboard that is not one of the names is a `ValueError`."""
+    wrong: Any = "fancy"
+    with pytest.raises(ValueError, match="fancy"):
+        run_virtual(lambda: one_stage().run([1], dashboard=wrong))
+
+
+def test_script_with_a_dashboard_of_its_own() -> None:
+    """A script as users have it: a subclass that prints percents and a last line."""
+    out = io.StringIO()
+
+    class MyDashboard(DashboardProtocol):
+        def on_start(self, pipeline: Any, total_items: int) -> None:
+            self.total = total_items
+            print(f"Starting to process {total_items} items...", file=out)
+
+        def on_update(self, snapshot: Any) -> None:
+            stats = snapshot.pipeline_stats
+            percent = stats.items_processed / self.total * 100
+            busy = [w for w in snapshot.worker_states.values() if w.status == "busy"]
+            print(f"{percent:.0f}% with {len(busy)} workers", file=out)
+
+        def on_finish(self, results: Any, summary: Any) -> None:
+            print(f"Done! {len(results)} items", file=out)
+
+    pipeline = Pipeline(stages=[Stage(name="A", workers=2, tasks=[same])])
+    run_virtual(
+        lambda: pipeline.run(
+            range(10), custom_dashboard=MyDashboard(), dashboard_update_interval=0.1
+        )
+    )
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "Starting to process 10 items..."
+    assert lines[1] == "0% with 0 workers"
+    assert lines[-1] == "Done! 10 items"
+
+
+# New since 0.10.0
+
+
+def test_updates_come_at_the_interval() -> None:
+    """There is one update at the start, one each interval, and a last one at the end."""
+    watcher = Watcher()
+    run_virtual(
+        lambda: one_stage(slow).run(
+            range(10), custom_dashboard=watcher, dashboard_update_interval=2.0
+        )
+    )
+    assert len(watcher.updates) in (6, 7)
+    assert (watcher.updates[0], watcher.updates[-1]) == (0, 10)
+    assert watcher.updates == sorted(watcher.updates)
+
+
+def test_updates_come_while_feeding() -> None:
+    """Updates show progress from the start, also while items wait to be taken in."""
+    watcher = Watcher()
+    run_virtual(
+        lambda: one_stage(slow).run(
+            range(100), custom_dashboard=watcher, dashboard_update_interval=10.0
+        )
+    )
+    assert len(watcher.updates) in (11, 12)
+    steps = [b - a for a, b in zip(watcher.updates, watcher.updates[1:], strict=False)]
+    assert max(steps) <= 11
+
+
+def test_on_finish_hears_the_failures() -> None:
+    """``on_finish`` hears the successful results and a summary of the failed ones."""
+    watcher = Watcher()
+    run_virtual(lambda: one_stage().run(range(10), custom_dashboard=watcher))
+    assert watcher.ends == [(5, 5)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_dashboard_that_raises_is_let_go(name: str) -> None:
+    """What a display raises changes no result; after a failed update there is no other."""
+    watcher = Watcher()
+    calls = 0
+
+    def fail(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        raise RuntimeError("the display is broken")
+
+    setattr(watcher, name, fail)
+    results = run_virtual(lambda: one_stage(slow).run(range(5), custom_dashboard=watcher))
+    assert (values(results), calls) == ([0, 1, 2, 3, 4], 1)
+
+
+def test_missing_methods_do_nothing() -> None:
+    """A dashboard with one of the methods only is one."""
+
+    class Last:
+        ends = 0
+
+        def on_finish(self, *_: Any) -> None:
+            self.ends += 1
+
+    last: Any = Last()
+    run_virtual(lambda: one_stage().run([1], custom_dashboard=last))
+    assert last.ends == 1
+
+
+def test_async_methods_are_awaited() -> None:
+    """The methods of a dashboard may be async."""
+    heard: list[str] = []
+
+    class Async:
+        async def on_start(self, *_: Any) -> None:
+            heard.append("start")
+
+        async def on_update(self, *_: Any) -> None:
+            heard.append("update")
+
+        async def on_finish(self, *_: Any) -> None:
+            heard.append("finish")
+
+    display: Any = Async()
+    run_virtual(lambda: one_stage().run([1], custom_dashboard=display))
+    assert (heard[0], heard[-1]) == ("start", "finish")
+
+
+def test_on_finish_comes_once_when_cancelled() -> None:
+    """``on_finish`` comes exactly once, also when the run is cancelled; no update follows."""
+    watcher = Watcher()
+
+    async def main() -> int:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await one_stage(slow).run(range(9), custom_dashboard=watcher)
+        count = len(watcher.updates)
+        await asyncio.sleep(10)
+        return len(watcher.updates) - count
+
+    assert run_virtual(main) == 0
+    assert watcher.ends == [(1, 0)]
+
+
+def test_poller_calls_get_dashboard_snapshot() -> None:
+    """A subclass that overrides ``get_dashboard_snapshot`` is asked by the poller."""
+
+    class Counting(Pipeline):
+        asked = 0
+
+        def get_dashboard_snapshot(self) -> Any:
+            self.asked += 1
+            return super().get_dashboard_snapshot()
+
+    pipeline = Counting([Stage("A", 1, [same])])
+    run_virtual(lambda: pipeline.run([1], custom_dashboard=Watcher()))
+    assert pipeline.asked >= 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"progress": True, "custom_dashboard": Watcher()},
+        {"dashboard": "full", "custom_dashboard": Watcher()},
+    ],
+    ids=["progress", "dashboard"],
+)
+def test_two_displays_are_refused(options: dict[str, Any]) -> None:
+    """Any two of the three options are refused, before anything is drawn."""
+    with pytest.raises(ValueError, match="Cannot use both"):
+        run_virtual(lambda: one_stage().run([1], **options))
+
+
+@pytest.mark.parametrize("interval", [0, -1, 1e-9, float("nan"), float("inf"), "0.5", None])
+def test_intervals_that_are_refused(interval: Any) -> None:
+    """An interval is a finite number of at least 0.01; else nothing is begun."""
+    watcher = Watcher()
+    with pytest.raises((ValueError, TypeError), match="dashboard_update_interval"):
+        run_virtual(
+            lambda: one_stage().run(
+                [1], custom_dashboard=watcher, dashboard_update_interval=interval
+            )
+        )
+    assert watcher.starts == []
+
+
+@pytest.mark.parametrize("wrong", [5, "fancy", Watcher, True], ids=str)
+def test_dashboards_of_any_wrong_type_are_refused(wrong: Any) -> None:
+    """A dashboard that is no name and no object with the methods is a `ValueError`."""
+    with pytest.raises(ValueError, match="dashboard"):
+        run_virtual(lambda: one_stage().run([1], dashboard=wrong))
+
+
+def test_dashboard_takes_an_object() -> None:
+    """``dashboard`` takes an object of one's own too."""
+    watcher = Watcher()
+    run_virtual(lambda: one_stage().run([1], dashboard=watcher))
+    assert watcher.ends == [(1, 0)]
+
+
+@pytest.mark.parametrize("name", ["progress", "compact", "detailed", "full", "log", "auto"])
+def test_last_line_says_ok_and_failed(name: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last line of every display says how many are ok and how many failed."""
+    options: Any = {"progress": True} if name == "progress" else {"dashboard": name}
+    run_virtual(lambda: one_stage().run([*range(1, 181, 2), *range(0, 20, 2)], **options))
+    assert "90 ok, 10 failed" in capsys.readouterr().out.rstrip().splitlines()[-1]
+
+
+def test_total_items_of_a_generator() -> None:
+    """``total`` says how many there will be where ``len`` cannot."""
+    watcher = Watcher()
+    pipeline = one_stage()
+    run_virtual(lambda: pipeline.run(iter(range(4)), total=4, custom_dashboard=watcher))
+    assert watcher.starts == [(pipeline, 4)]

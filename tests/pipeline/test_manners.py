@@ -1,0 +1,160 @@
+"""A library is a guest: it says nothing unasked, sets up nothing, and costs little to import."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from antflow import Pipeline, Stage, StatusTracker
+from antflow.testing import FailTimes
+from tests.support import raising, run_program, same, virtual
+
+pytestmark = pytest.mark.fault
+
+
+def test_stderr_when_everything_goes_wrong() -> None:
+    """Failing tasks, callbacks, displays and sources print nothing where nothing was set up."""
+    done = run_program(
+        """
+        import asyncio
+        from antflow import Pipeline, Stage, StatusTracker
+
+        async def fail(*_):
+            raise ValueError("secret payload")
+
+        class Display:
+            on_start = on_update = on_finish = fail
+
+        def source():
+            yield {"id": "a"}
+            yield {"id": "a"}
+            raise KeyError("source")
+
+        async def main():
+            tracker = StatusTracker(fail, fail, fail, fail, fail)
+            stage = Stage("Work", 2, [fail], task_attempts=2, task_wait_seconds=0, on_failure=fail)
+            pipeline = Pipeline([stage], status_tracker=tracker)
+            try:
+                await pipeline.run(source(), custom_dashboard=Display())
+            except KeyError:
+                print(len(pipeline.results.failed), "failed")
+
+        asyncio.run(main())
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2 failed\n", "")
+
+
+def test_logging_when_the_program_sets_it_up() -> None:
+    """With logging set up by the program, each failed item is one line, whatever is in its text."""
+    done = run_program(
+        r"""
+        import asyncio, logging
+        from antflow import Pipeline, Stage
+
+        logging.basicConfig(format="%(levelname)s %(name)s")
+
+        async def fail(value):
+            raise ValueError("two\nlines \x1b[2J")
+
+        stage = Stage("Work", 1, [fail], task_attempts=1)
+        asyncio.run(Pipeline([stage]).run([{"id": "a\nb"}, 2]))
+        """
+    )
+    assert done.stderr.splitlines() == ["WARNING antflow", "WARNING antflow"]
+
+
+def test_log_records_of_hostile_texts(caplog: pytest.LogCaptureFixture) -> None:
+    """A log record is one printable line, whatever is in the id and in the error."""
+    items = [{"id": "id\n\x1b[31m", "value": 1}]
+    error = ValueError("fake\nWARNING antflow: all is well\x1b]0;title\x07")
+    stage = Stage("Work", 1, [raising(error)], task_attempts=1)
+    virtual(lambda: Pipeline([stage]).run(items))
+    [record] = caplog.records
+    assert record.getMessage().isprintable()
+
+
+def test_log_record_of_a_failed_item(caplog: pytest.LogCaptureFixture) -> None:
+    """It says who failed, where, after how many tries and why; no error floods the log."""
+    for error, tries in ((ValueError("a bad page"), 1), (ValueError("page " * 9999), 2)):
+        stage = Stage("Work", 1, [raising(error)], task_attempts=tries, task_wait_seconds=0)
+        virtual(lambda stage=stage: Pipeline([stage]).run(["x"]))  # type: ignore[misc]
+    short, long = (record.getMessage() for record in caplog.records)
+    assert short == "item 0 failed in stage Work after 1 attempt: ValueError: a bad page"
+    assert long.startswith("item 0 failed in stage Work after 2 attempts: ValueError: page page")
+    assert long.endswith("…")
+    assert len(long) < 1100
+
+
+def test_logger_has_no_handler_but_the_null_one() -> None:
+    """Importing adds no handler, no level and no filter; records go to whoever listens."""
+    done = run_program(
+        """
+        import logging
+        import antflow, antflow.testing
+        logger = logging.getLogger("antflow")
+        print([type(handler).__name__ for handler in logger.handlers])
+        print(logger.level, logger.propagate, logger.disabled, logger.filters)
+        print(logging.getLogger().handlers, logging.getLogger().level == logging.WARNING)
+        print([name for name in logging.root.manager.loggerDict if name.startswith("antflow.")])
+        """
+    )
+    assert done.stdout.splitlines() == ["['NullHandler']", "0 True False []", "[] True", "[]"]
+
+
+def test_import_changes_nothing() -> None:
+    """Importing starts no thread and leaves signals, hooks, the event loop policy and warnings."""
+    done = run_program(
+        """
+        import asyncio, atexit, signal, sys, threading, warnings
+        def state():
+            handlers = [signal.getsignal(number) for number in sorted(signal.valid_signals())]
+            return [
+                handlers,
+                sys.excepthook,
+                sys.unraisablehook,
+                sys.displayhook,
+                threading.excepthook,
+                threading.enumerate(),
+                list(warnings.filters),
+                atexit._ncallbacks(),
+                asyncio.events._event_loop_policy,
+                sys.getswitchinterval(),
+                sys.getrecursionlimit(),
+            ]
+        import concurrent.futures.thread, logging
+        before = state()
+        import antflow
+        print(state() == before)
+        """
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_import_is_light() -> None:
+    """Importing loads neither what draws nor what parses a command line nor any extra."""
+    done = run_program(
+        """
+        import sys
+        import antflow
+        costly = {"rich", "click", "uvloop", "opentelemetry", "sqlite3", "multiprocessing"}
+        print(sorted(costly & set(sys.modules)))
+        """
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_run_without_a_display_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run without a display writes to neither stdout nor stderr."""
+    tracker = StatusTracker()
+    stage = Stage("Work", 1, [FailTimes(1), same, raising(ValueError("no"), 2)], "per_stage")
+    virtual(lambda: Pipeline([stage], status_tracker=tracker).run([1, 2, 3]))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_log_records_of_a_run_that_goes_well(caplog: pytest.LogCaptureFixture) -> None:
+    """A run in which nothing fails logs nothing."""
+    caplog.set_level(logging.DEBUG)
+    virtual(lambda: Pipeline([Stage("Work", 1, [FailTimes(1)], "per_stage")]).run([1, 2, 3]))
+    assert [record for record in caplog.records if record.name.startswith("antflow")] == []
