@@ -262,7 +262,7 @@ class FailedTries:
         finally:
             self.retries.push(envelope, delay)
         if self.retries.is_full:
-            await self.handover.wait_for(worker, "retries", self.retries.room())
+            await self.handover.wait_for(worker, "retrying", self.retries.room())
 
 
 def _holds(envelope: Envelope) -> int:
