@@ -32,7 +32,7 @@ from antflow._engine.source_watch import NeverBlocks, name_of
 
 A = TypeVar("A")
 
-Call = tuple[Future[Any], Callable[[], Any]]
+Request = tuple[Future[Any], Callable[[], Any]]
 
 READ_AHEAD = 32
 """Items that may wait to be taken."""
@@ -273,7 +273,7 @@ class OneThread(Executor):
     """
 
     def __init__(self, name: str) -> None:
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[Request | None] = SimpleQueue()
         Thread(target=_work, args=(self._calls,), name=name, daemon=True).start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
@@ -288,7 +288,7 @@ class OneThread(Executor):
         self._calls.put(None)
 
 
-def _work(calls: SimpleQueue[Call | None]) -> None:
+def _work(calls: SimpleQueue[Request | None]) -> None:
     while (call := calls.get()) is not None:
         future, function = call
         future.set_result(function())
