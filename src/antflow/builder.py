@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     class AddOptionsWith(AddOptions, total=False):
         """The same for tasks that may take resources."""
 
-        resources: of.Resources
+        resources: of.ResourceFactories
 
 
 __all__ = ["PipelineBuilder"]
@@ -90,7 +90,7 @@ class PipelineBuilder(Generic[Taken, Out]):
         task: of.AsyncTaskWith[Out, B],
         /,
         *,
-        resources: of.Resources,
+        resources: of.ResourceFactories,
         **options: Unpack[AddOptions],
     ) -> PipelineBuilder[Taken, B]: ...
 
@@ -101,7 +101,7 @@ class PipelineBuilder(Generic[Taken, Out]):
         task: of.PlainTaskWith[Out, B],
         /,
         *,
-        resources: of.Resources,
+        resources: of.ResourceFactories,
         **options: Unpack[AddOptions],
     ) -> PipelineBuilder[Taken, B]: ...
 
@@ -333,7 +333,7 @@ if TYPE_CHECKING:
             task: of.AsyncTaskWith[A, B],
             /,
             *,
-            resources: of.Resources,
+            resources: of.ResourceFactories,
             **options: Unpack[AddOptions],
         ) -> PipelineBuilder[A, B]: ...
 
@@ -344,7 +344,7 @@ if TYPE_CHECKING:
             task: of.PlainTaskWith[A, B],
             /,
             *,
-            resources: of.Resources,
+            resources: of.ResourceFactories,
             **options: Unpack[AddOptions],
         ) -> PipelineBuilder[A, B]: ...
 

@@ -84,7 +84,7 @@ class LimitStatistics:
     held: float
 
 
-class Turnstile(Protocol):
+class LimitAtWork(Protocol):
     """A limit at work; made by the engine."""
 
     def hold(self, seconds: float) -> None: ...
@@ -162,7 +162,7 @@ class Limit:
         self.rate: Final = rate
         self.period: Final = period
         self.cost: Final = cost
-        self.turnstile: Turnstile | None = None
+        self.turnstile: LimitAtWork | None = None
 
     @named_options
     def correct(self, actual: float) -> None:

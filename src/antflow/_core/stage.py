@@ -15,7 +15,7 @@ from antflow._core.foreign import attribute, is_a, type_name
 from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
 from antflow._core.options import named_fields
-from antflow._core.retry import Errors, Retry, RetryPolicy, Wait
+from antflow._core.retry import Errors, Retry, RetryPolicy, RetryWait
 from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import In, Out
 
@@ -144,7 +144,7 @@ class Stage(Generic[In, Out]):
     timeout: float | None = None
     retry_on: Errors = Exception
     give_up_on: Errors = ()
-    wait: Wait | None = None
+    wait: RetryWait | None = None
     executor: ExecutorName | Executor = "auto"
     batch: int | None = None
     batch_wait: float | None = None
@@ -311,7 +311,7 @@ class Stage(Generic[In, Out]):
             timeout: float | None = None,
             retry_on: Errors = Exception,
             give_up_on: Errors = (),
-            wait: Wait | None = None,
+            wait: RetryWait | None = None,
             executor: ExecutorName | Executor = "auto",
             batch: int | None = None,
             batch_wait: float | None = None,
@@ -382,7 +382,7 @@ def retry_policy(stage: Stage) -> RetryPolicy:
         return RetryPolicy(retry.attempts, retry.wait, False, retry.on, retry.give_up)
     whole_stage = stage.retry == "per_stage"
     attempts = stage.stage_attempts if whole_stage else stage.task_attempts
-    wait: Wait = stage.stage_wait_seconds if whole_stage else stage.task_wait_seconds
+    wait: RetryWait = stage.stage_wait_seconds if whole_stage else stage.task_wait_seconds
     if stage.wait is not None:
         wait = stage.wait
     return RetryPolicy(attempts, wait, whole_stage, stage.retry_on, stage.give_up_on)

@@ -29,7 +29,7 @@ from typing import Any, Concatenate, Literal, Protocol, TypedDict, TypeVar
 from antflow._core.errors import Drop, RetryAfter
 from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
-from antflow._core.retry import Errors, Retry, Wait
+from antflow._core.retry import Errors, Retry, RetryWait
 from antflow._core.type_variables import A, B
 
 Fed = TypeVar("Fed", contravariant=True)
@@ -80,7 +80,7 @@ ExpandingTask = Callable[[A], Values[B] | Awaitable[Values[B]]]
 Answers = Sequence[B | Dropped | Exception]
 AsyncBatchTask = Callable[[list[A]], Awaitable[Answers[B]]]
 PlainBatchTask = Callable[[list[A]], Answers[B]]
-Resources = Mapping[str, Callable[..., Any]]
+ResourceFactories = Mapping[str, Callable[..., Any]]
 
 # First and last of a tuple. What is between them is not looked at.
 TasksEndingAsync = tuple[
@@ -177,7 +177,7 @@ class Options(TypedDict, total=False):
     timeout: float | None
     retry_on: Errors
     give_up_on: Errors
-    wait: Wait | None
+    wait: RetryWait | None
     executor: ExecutorName | Executor
     batch_wait: float | None
     resource_scope: ResourceScope
@@ -189,4 +189,4 @@ class Options(TypedDict, total=False):
 class StageOptions(Options, total=False):
     """And those that change what tasks are called with."""
 
-    resources: Resources
+    resources: ResourceFactories
