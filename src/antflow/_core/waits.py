@@ -1,4 +1,4 @@
-"""What somebody may have to wait for, or not: kept, put in a row, or let go of."""
+"""Optional waits: put one after the other, or let go of."""
 
 from __future__ import annotations
 

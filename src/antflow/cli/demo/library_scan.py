@@ -73,12 +73,12 @@ class Definition(NamedTuple):
     line: int
 
 
-class Outcome(NamedTuple):
-    """What came of it.
+class ScanResult(NamedTuple):
+    """How a scan ended.
 
     Attributes:
         summary: A text for people; its first line has the two numbers.
-        is_interrupted: Somebody pressed Ctrl-C.
+        is_interrupted: Whether Ctrl-C was pressed.
         not_stored: How many files could not be stored: no fault of theirs.
     """
 
@@ -210,7 +210,7 @@ def run_demo(
     workers: int | None = None,
     limit: int | None = None,
     slow: bool = False,
-) -> Outcome:
+) -> ScanResult:
     """Run the demo.
 
     Args:
@@ -274,7 +274,7 @@ def run_demo(
     }
     first = f"{ok} files processed, {failed} failed\n" + (left if is_interrupted else "")
     summary = first + "\n".join(f"{name:12} {row}" for name, row in rows.items())
-    return Outcome(summary, is_interrupted, not_stored=stats["Store"].failed_items)
+    return ScanResult(summary, is_interrupted, not_stored=stats["Store"].failed_items)
 
 
 def listed(counts: dict[str, int]) -> str:
