@@ -18,9 +18,18 @@ from antflow.display import (
     ProgressDisplay,
 )
 from antflow.testing import run_virtual
-from tests.support import defaults, odd_only, positional, same, slow, values
-
-pytestmark = pytest.mark.contract
+from tests.monitor.test_poller import Display
+from tests.support import (
+    assert_works,
+    defaults,
+    lasting,
+    odd_only,
+    positional,
+    same,
+    slow,
+    values,
+    virtual,
+)
 
 METHODS = ["on_start", "on_update", "on_finish"]
 
@@ -48,6 +57,7 @@ def one_stage(task: Any = odd_only) -> Pipeline:
     return Pipeline([Stage("A", 1, [task], task_attempts=1)])
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("name", METHODS)
 def test_protocol_has_the_three_methods(name: str) -> None:
     """`DashboardProtocol` has ``on_start``, ``on_update`` and ``on_finish``."""
@@ -59,6 +69,7 @@ def test_protocol_has_the_three_methods(name: str) -> None:
     assert positional(getattr(DashboardProtocol, name)) == expected[name]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("kind", [CompactDashboard, DetailedDashboard])
 def test_dashboards_keep_their_parameters(kind: Any) -> None:
     """``CompactDashboard(refresh_rate=4.0)`` and ``DetailedDashboard`` likewise."""
@@ -66,12 +77,14 @@ def test_dashboards_keep_their_parameters(kind: Any) -> None:
     assert positional(kind) == ["refresh_rate"]
 
 
+@pytest.mark.contract
 def test_full_dashboard_keeps_its_parameters() -> None:
     """``FullDashboard(refresh_rate=4.0, max_items_shown=20)``, by place too."""
     assert defaults(FullDashboard) == {"refresh_rate": 4.0, "max_items_shown": 20}
     assert positional(FullDashboard) == ["refresh_rate", "max_items_shown"]
 
 
+@pytest.mark.contract
 def test_progress_display_keeps_its_parameters() -> None:
     """``ProgressDisplay(total, width=30)``, by place too."""
     assert positional(ProgressDisplay)[:2] == ["total", "width"]
@@ -79,6 +92,7 @@ def test_progress_display_keeps_its_parameters() -> None:
     assert ProgressDisplay(100, 12).width == 12
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     "make", [CompactDashboard, DetailedDashboard, FullDashboard, lambda: ProgressDisplay(7)]
 )
@@ -89,6 +103,7 @@ def test_displays_have_total_and_start_time(make: Any) -> None:
     assert hasattr(display, "start_time")
 
 
+@pytest.mark.contract
 def test_base_dashboard_is_abstract_in_render() -> None:
     """A subclass of `BaseDashboard` says in ``render(snapshot)`` what it looks like."""
     assert inspect.isabstract(BaseDashboard)
@@ -96,6 +111,7 @@ def test_base_dashboard_is_abstract_in_render() -> None:
     assert positional(BaseDashboard.render) == ["snapshot"]
 
 
+@pytest.mark.contract
 def test_custom_dashboard_hears_start_updates_and_finish() -> None:
     """``custom_dashboard`` hears the pipeline and total, snapshots, and results with summary."""
     watcher = Watcher()
@@ -106,6 +122,7 @@ def test_custom_dashboard_hears_start_updates_and_finish() -> None:
     assert watcher.ends[0][0] == 5
 
 
+@pytest.mark.contract
 def test_custom_dashboard_need_not_be_a_subclass() -> None:
     """Any object with the three methods is a dashboard."""
 
@@ -127,6 +144,7 @@ def test_custom_dashboard_need_not_be_a_subclass() -> None:
     assert "update" in plain.heard
 
 
+@pytest.mark.contract
 def test_first_update_is_immediate() -> None:
     """The first update comes at once, before anything is processed."""
     watcher = Watcher()
@@ -134,6 +152,7 @@ def test_first_update_is_immediate() -> None:
     assert watcher.updates[0] == 0
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("name", ["compact", "detailed", "full"])
 def test_dashboards_by_name(name: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """``dashboard="compact" | "detailed" | "full"`` show something and change no result."""
@@ -142,6 +161,7 @@ def test_dashboards_by_name(name: Any, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out
 
 
+@pytest.mark.contract
 def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
     """``progress=True`` shows how far it is and changes no result."""
     results = run_virtual(lambda: one_stage().run(range(10), progress=True))
@@ -149,6 +169,7 @@ def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
     assert "10" in capsys.readouterr().out
 
 
+@pytest.mark.contract
 def test_progress_of_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
     """``stream(..., progress=True)`` shows the same."""
 
@@ -159,12 +180,14 @@ def test_progress_of_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out
 
 
+@pytest.mark.contract
 def test_progress_and_dashboard_together_are_refused() -> None:
     """Asking for two displays is a `ValueError`: "Cannot use both"."""
     with pytest.raises(ValueError, match="Cannot use both"):
         run_virtual(lambda: one_stage().run([1], progress=True, dashboard="compact"))
 
 
+@pytest.mark.contract
 def test_unknown_dashboard_is_refused() -> None:
     """A dashboard that is not one of the names is a `ValueError`."""
     wrong: Any = "fancy"
@@ -172,6 +195,7 @@ def test_unknown_dashboard_is_refused() -> None:
         run_virtual(lambda: one_stage().run([1], dashboard=wrong))
 
 
+@pytest.mark.contract
 def test_script_with_a_dashboard_of_its_own() -> None:
     """A script as users have it: a subclass that prints percents and a last line."""
     out = io.StringIO()
@@ -205,6 +229,7 @@ def test_script_with_a_dashboard_of_its_own() -> None:
 # New since 0.10.0
 
 
+@pytest.mark.contract
 def test_updates_come_at_the_interval() -> None:
     """There is one update at the start, one each interval, and a last one at the end."""
     watcher = Watcher()
@@ -218,6 +243,7 @@ def test_updates_come_at_the_interval() -> None:
     assert watcher.updates == sorted(watcher.updates)
 
 
+@pytest.mark.contract
 def test_updates_come_while_feeding() -> None:
     """Updates show progress from the start, also while items wait to be taken in."""
     watcher = Watcher()
@@ -231,6 +257,7 @@ def test_updates_come_while_feeding() -> None:
     assert max(steps) <= 11
 
 
+@pytest.mark.contract
 def test_on_finish_hears_the_failures() -> None:
     """``on_finish`` hears the successful results and a summary of the failed ones."""
     watcher = Watcher()
@@ -238,6 +265,7 @@ def test_on_finish_hears_the_failures() -> None:
     assert watcher.ends == [(5, 5)]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("name", METHODS)
 def test_dashboard_that_raises_is_let_go(name: str) -> None:
     """What a display raises changes no result; after a failed update there is no other."""
@@ -254,6 +282,7 @@ def test_dashboard_that_raises_is_let_go(name: str) -> None:
     assert (values(results), calls) == ([0, 1, 2, 3, 4], 1)
 
 
+@pytest.mark.contract
 def test_missing_methods_do_nothing() -> None:
     """A dashboard with one of the methods only is one."""
 
@@ -268,6 +297,7 @@ def test_missing_methods_do_nothing() -> None:
     assert last.ends == 1
 
 
+@pytest.mark.contract
 def test_async_methods_are_awaited() -> None:
     """The methods of a dashboard may be async."""
     heard: list[str] = []
@@ -287,6 +317,7 @@ def test_async_methods_are_awaited() -> None:
     assert (heard[0], heard[-1]) == ("start", "finish")
 
 
+@pytest.mark.contract
 def test_on_finish_comes_once_when_cancelled() -> None:
     """``on_finish`` comes exactly once, also when the run is cancelled; no update follows."""
     watcher = Watcher()
@@ -303,6 +334,7 @@ def test_on_finish_comes_once_when_cancelled() -> None:
     assert watcher.ends == [(1, 0)]
 
 
+@pytest.mark.contract
 def test_poller_calls_get_dashboard_snapshot() -> None:
     """A subclass that overrides ``get_dashboard_snapshot`` is asked by the poller."""
 
@@ -318,6 +350,7 @@ def test_poller_calls_get_dashboard_snapshot() -> None:
     assert pipeline.asked >= 2
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     "options",
     [
@@ -332,6 +365,7 @@ def test_two_displays_are_refused(options: dict[str, Any]) -> None:
         run_virtual(lambda: one_stage().run([1], **options))
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("interval", [0, -1, 1e-9, float("nan"), float("inf"), "0.5", None])
 def test_intervals_that_are_refused(interval: Any) -> None:
     """An interval is a finite number of at least 0.01; else nothing is begun."""
@@ -345,6 +379,7 @@ def test_intervals_that_are_refused(interval: Any) -> None:
     assert watcher.starts == []
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("wrong", [5, "fancy", Watcher, True], ids=str)
 def test_dashboards_of_any_wrong_type_are_refused(wrong: Any) -> None:
     """A dashboard that is no name and no object with the methods is a `ValueError`."""
@@ -352,6 +387,7 @@ def test_dashboards_of_any_wrong_type_are_refused(wrong: Any) -> None:
         run_virtual(lambda: one_stage().run([1], dashboard=wrong))
 
 
+@pytest.mark.contract
 def test_dashboard_takes_an_object() -> None:
     """``dashboard`` takes an object of one's own too."""
     watcher = Watcher()
@@ -359,6 +395,7 @@ def test_dashboard_takes_an_object() -> None:
     assert watcher.ends == [(1, 0)]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("name", ["progress", "compact", "detailed", "full", "log", "auto"])
 def test_last_line_says_ok_and_failed(name: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """The last line of every display says how many are ok and how many failed."""
@@ -367,9 +404,150 @@ def test_last_line_says_ok_and_failed(name: Any, capsys: pytest.CaptureFixture[s
     assert "90 ok, 10 failed" in capsys.readouterr().out.rstrip().splitlines()[-1]
 
 
+@pytest.mark.contract
 def test_total_items_of_a_generator() -> None:
     """``total`` says how many there will be where ``len`` cannot."""
     watcher = Watcher()
     pipeline = one_stage()
     run_virtual(lambda: pipeline.run(iter(range(4)), total=4, custom_dashboard=watcher))
     assert watcher.starts == [(pipeline, 4)]
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+class FalsyDisplay(Display):
+    def __bool__(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+
+def twenty(display: Any, interval: float = 0.5, **options: Any) -> Any:
+    """Run 20 items of a second each, two at a time."""
+    pipeline = Pipeline([Stage("Work", 2, [lasting(1)])])
+    return pipeline.run(
+        range(20), custom_dashboard=display, dashboard_update_interval=interval, **options
+    )
+
+
+def assert_refused(
+    error: type[Exception] | tuple[type[Exception], ...], match: str, **options: Any
+) -> None:
+    """Running with these options raises before an item was taken or a display was called."""
+    taken: list[int] = []
+    items = (taken.append(n) for n in range(3))  # type: ignore[func-returns-value]
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [same])])
+        with pytest.raises(error, match=match):
+            await pipeline.run(items, **options)
+        custom = options.get("custom_dashboard")
+        assert not isinstance(custom, Display) or custom.calls == []
+        await assert_works(pipeline)
+
+    virtual(main)
+    assert taken == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("how", ["dashboard", "custom_dashboard"])
+def test_display_that_is_falsy(how: str) -> None:
+    """A display is used also when it counts as false."""
+    display = FalsyDisplay()
+
+    async def main() -> None:
+        options: dict[str, Any] = {how: display}
+        await Pipeline([Stage("Work", 1, [same])]).run([1], **options)
+
+    virtual(main)
+    assert display.names() == ["on_start", "on_update", "on_update", "on_finish"]
+
+
+@pytest.mark.fault
+def test_display_with_few_methods() -> None:
+    """A display needs not have all three methods."""
+
+    class Finishing:
+        results: Any = None
+
+        def on_finish(self, results: Any, summary: Any) -> None:
+            self.results = results
+
+    display = Finishing()
+    results = virtual(lambda: twenty(display))
+    assert display.results == results
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"progress": True, "dashboard": "compact"},
+        {"progress": True, "custom_dashboard": Display()},
+        {"dashboard": "compact", "custom_dashboard": Display()},
+        {"progress": True, "dashboard": "compact", "custom_dashboard": Display()},
+        {"dashboard": "compact", "custom_dashboard": FalsyDisplay()},
+    ],
+)
+def test_displays_when_two_are_asked_for(options: dict[str, Any]) -> None:
+    """Two displays for one run are refused."""
+    assert_refused(ValueError, "Cannot use both", **options)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "display", [Display, "compact", "x", 5, object(), [], lambda snapshot: None]
+)
+def test_custom_dashboard_that_is_none(display: Any) -> None:
+    """A custom dashboard that has none of the methods, or is a class, is refused by name."""
+    assert_refused(TypeError, "custom_dashboard", custom_dashboard=display)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("display", [Display, "compat", "", 5, True, object(), ["compact"]])
+def test_dashboard_that_is_none(display: Any) -> None:
+    """A dashboard that is neither a name nor a display is refused, with the names there are."""
+    assert_refused(ValueError, "'compact', 'detailed', 'full'", dashboard=display)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "interval",
+    [
+        0,
+        -1,
+        0.0,
+        1e-9,
+        0.009,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        10**400,
+        "0.5",
+        None,
+        True,
+        [1],
+    ],
+    ids=lambda interval: repr(interval)[:8],
+)
+def test_interval_that_is_none(interval: Any) -> None:
+    """An interval that is not a finite number of at least 0.01 seconds is refused."""
+    assert_refused(
+        (ValueError, TypeError),
+        "dashboard_update_interval",
+        custom_dashboard=Display(),
+        dashboard_update_interval=interval,
+    )
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("interval", [0.01, 1, 2.5, 1e9])
+def test_interval_that_is_allowed(interval: float) -> None:
+    """An interval may be as short as 0.01 seconds and as long as one likes."""
+    display = Display()
+    virtual(lambda: twenty(display, interval))
+    assert display.times("on_update")[-1] == 10
+    if interval < 10:
+        assert display.times("on_update")[1] == pytest.approx(interval)

@@ -30,19 +30,8 @@ from antflow import (
 )
 from antflow._engine.run import Run
 from antflow.exceptions import TaskFailedError
-from antflow.testing import (
-    Calls,
-    FailTimes,
-    Gate,
-    cancel_at_every_step,
-    record_events,
-    run_virtual,
-)
-
-
-def now() -> float:
-    """Virtual seconds."""
-    return asyncio.get_running_loop().time()
+from antflow.testing import Calls, FailTimes, Gate, cancel_at_every_step, record_events, run_virtual
+from tests.support import now
 
 
 def run(stages: list[Stage], items: Any, **options: Any) -> RunResults[Any]:

@@ -22,6 +22,7 @@ from antflow import (
 )
 from antflow.exceptions import TaskFailedError
 from antflow.testing import cancel_at_every_step, record_events, run_virtual
+from tests.support import now
 
 Values = list[Any]
 
@@ -49,11 +50,6 @@ class Batches:
     def sizes(self) -> list[int]:
         """How large the batches were, in the order of the calls."""
         return [len(values) for _, values in self.made]
-
-
-def now() -> float:
-    """Virtual seconds."""
-    return asyncio.get_running_loop().time()
 
 
 def run(stages: list[Stage], items: Any, **options: Any) -> RunResults[Any]:

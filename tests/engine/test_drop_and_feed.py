@@ -20,11 +20,7 @@ from antflow import (
 from antflow._engine import intake
 from antflow._engine import run as engine_run
 from antflow.testing import Calls, Gate, cancel_at_every_step, record_events, run_virtual
-
-
-def now() -> float:
-    """Virtual seconds."""
-    return asyncio.get_running_loop().time()
+from tests.support import now
 
 
 class Duplicate(Drop):
@@ -412,68 +408,3 @@ def test_feeding_tasks_cancelled_at_every_step_lose_nothing() -> None:
         pipelines.clear()
 
     assert cancel_at_every_step(main, check) > 50
-
-
-# -- pull -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", [None, *range(4)])
-def test_nothing_waits_before_a_stage_that_pulls(seed: int | None) -> None:
-    """``pull=True``: the stage before holds its item until a worker has nothing to do."""
-
-    async def main() -> float:
-        fast = Calls()
-        stages = [Stage("Fast", 1, [fast]), Stage("Slow", 2, [Calls(seconds=1)], pull=True)]
-        pipeline = Pipeline(stages)
-        running = asyncio.create_task(pipeline.run(range(10)))
-        await asyncio.sleep(2.5)
-        stats = pipeline.get_stats()
-        assert stats.queue_sizes["Slow"] == 0
-        assert stats.stage_stats["Slow"].blocked_items == 1
-        assert len(fast.made) == 3 * 2 + 1
-        await running
-        return now()
-
-    assert run_virtual(main, seed=seed) == 5
-
-
-def test_retry_in_a_stage_that_pulls_comes_back() -> None:
-    """A failed item of a pulling stage waits for its next try and is through then."""
-    tries: list[int] = []
-
-    async def once(value: int) -> int:
-        tries.append(value)
-        if len(tries) == 1:
-            raise ValueError
-        return value
-
-    async def main() -> list[int]:
-        stages = [
-            Stage("A", 1, [Calls()]),
-            Stage("B", 1, [once], pull=True, task_wait_seconds=5),
-        ]
-        return (await Pipeline(stages).run(range(5))).values()
-
-    assert run_virtual(main) == list(range(5))
-    assert len(tries) == 6
-
-
-def test_expanding_into_a_stage_that_pulls_goes_hand_to_hand() -> None:
-    """Children are handed over one by one to a stage that pulls."""
-
-    async def many(value: int) -> list[int]:
-        return list(range(10))
-
-    async def main() -> float:
-        stages = [
-            Stage("Split", 1, [many], expand=True),
-            Stage("Slow", 2, [Calls(seconds=1)], pull=True),
-        ]
-        pipeline = Pipeline(stages)
-        running = asyncio.create_task(pipeline.run([0]))
-        await asyncio.sleep(2.5)
-        assert pipeline.get_stats().items_children == 3 * 2 + 1
-        await running
-        return now()
-
-    assert run_virtual(main) == 5

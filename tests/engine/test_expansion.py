@@ -14,11 +14,7 @@ from antflow import Drop, Limit, Pipeline, RunResults, Stage, current_item
 from antflow._core.books import fold
 from antflow._core.transition import Kind, State, next_state
 from antflow.testing import Calls, MemoryStore, cancel_at_every_step, record_events, run_virtual
-
-
-def now() -> float:
-    """Virtual seconds."""
-    return asyncio.get_running_loop().time()
+from tests.support import now
 
 
 def run(stages: list[Stage], items: Any, **options: Any) -> RunResults[Any]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Stage, StatusTracker
-from antflow.testing import Calls, FailTimes
+from antflow import ItemCancelled, Pipeline, Stage, StatusTracker
+from antflow.testing import Calls, FailTimes, run_virtual
 from tests.support import (
     HANG_GUARD,
     assert_balanced,
@@ -26,8 +26,6 @@ from tests.support import (
     start_program,
     virtual,
 )
-
-pytestmark = pytest.mark.fault
 
 # Plain functions
 
@@ -71,6 +69,7 @@ TASKS: dict[str, Callable[[int], Any]] = {
 }
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_task_of_any_kind(task: Callable[[int], Any]) -> None:
     """A task is anything that can be called, sync or async."""
@@ -78,6 +77,7 @@ def test_task_of_any_kind(task: Callable[[int], Any]) -> None:
     assert virtual(lambda: Pipeline(stages).run([1, 2, 3])).values() == [8, 16, 24]
 
 
+@pytest.mark.fault
 def test_plain_function_is_called_once() -> None:
     """A plain function is called once per item where it does not fail."""
     called: list[int] = []
@@ -85,6 +85,7 @@ def test_plain_function_is_called_once() -> None:
     assert sorted(called) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.fault
 def test_plain_function_does_not_hold_up_the_loop() -> None:
     """Plain functions run in threads of their own, as many at a time as there are workers."""
     together = threading.Barrier(4, timeout=HANG_GUARD)
@@ -100,6 +101,7 @@ def test_plain_function_does_not_hold_up_the_loop() -> None:
     assert threading.get_ident() not in threads
 
 
+@pytest.mark.fault
 def test_plain_function_that_raises_stop_iteration() -> None:
     """A plain function that raises StopIteration fails its item."""
 
@@ -162,6 +164,7 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 }
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("is_plain", [False, True])
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
 @pytest.mark.parametrize("name", ERRORS)
@@ -226,6 +229,7 @@ async def awaiting_a_cancelled_one(value: int) -> int:
     return value
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("task", "name"),
     [
@@ -243,6 +247,7 @@ def test_task_that_fails_in_its_own_way(task: Callable[[int], Any], name: str) -
     assert_balanced(results.stats)
 
 
+@pytest.mark.fault
 def test_async_generator_as_result() -> None:
     """An async generator that a task returns is a value like others."""
 
@@ -259,6 +264,7 @@ def test_async_generator_as_result() -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
 def test_attempts_of_a_failed_item(retry: str) -> None:
     """A failed item says how often it was tried: the task that failed, or the stage."""
@@ -271,6 +277,7 @@ def test_attempts_of_a_failed_item(retry: str) -> None:
     assert tracker.get_failed_items()[0].attempts == expected
 
 
+@pytest.mark.fault
 def test_each_task_of_a_stage_has_all_its_tries() -> None:
     """Two tasks that both need the last of three tries: the first leaves the second as many."""
     stage = Stage("Work", 1, [FailTimes(2), FailTimes(2)], task_attempts=3)
@@ -278,6 +285,7 @@ def test_each_task_of_a_stage_has_all_its_tries() -> None:
     assert (results.values(), results[0].attempts) == (["x"], 3)
 
 
+@pytest.mark.fault
 def test_pauses_between_tries() -> None:
     """Between tries a task waits as its stage says, and a stage too, by an option of its own."""
 
@@ -292,6 +300,7 @@ def test_pauses_between_tries() -> None:
     assert virtual(lambda: starts("per_stage")) == [0, 5, 10]
 
 
+@pytest.mark.fault
 def test_what_is_tried_again() -> None:
     """per_task repeats the failed task alone, per_stage the stage with what had entered it."""
 
@@ -305,6 +314,7 @@ def test_what_is_tried_again() -> None:
     assert virtual(lambda: made("per_stage")) == ([1, 1], [10, 10])
 
 
+@pytest.mark.fault
 def test_value_of_a_failed_item() -> None:
     """A failed item's value is what entered the stage that it failed in."""
     stages = [
@@ -315,6 +325,7 @@ def test_value_of_a_failed_item() -> None:
     assert (failed.value, failed.stage, failed.input) == (2, "B", 1)
 
 
+@pytest.mark.fault
 def test_traceback_of_a_failure() -> None:
     """A failure's traceback shows the task and keeps nothing of the engine alive."""
     stage = Stage("Work", 1, [raising(ValueError("no"))], task_attempts=1)
@@ -328,6 +339,7 @@ def test_traceback_of_a_failure() -> None:
 # What ends a program
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("is_plain", [False, True])
 def test_task_that_ends_the_program(error: type[BaseException], is_plain: bool) -> None:
@@ -384,6 +396,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.fault
 def test_program_when_a_task_exits() -> None:
     """SystemExit in a task ends the program with its code."""
     done = run_program(PROGRAM.format(what="sys.exit(3)", seconds=0.001))
@@ -392,6 +405,7 @@ def test_program_when_a_task_exits() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.fault
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 def test_program_when_a_task_raises_keyboard_interrupt() -> None:
     """KeyboardInterrupt in a task ends the program as Ctrl-C does."""
@@ -401,6 +415,7 @@ def test_program_when_a_task_raises_keyboard_interrupt() -> None:
     assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
 
 
+@pytest.mark.fault
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 def test_program_when_it_is_interrupted() -> None:
     """Ctrl-C ends a program whose tasks are long at once; the tasks have cleaned up."""
@@ -419,6 +434,7 @@ def test_program_when_it_is_interrupted() -> None:
     assert "never" not in err
 
 
+@pytest.mark.fault
 def test_pipeline_after_a_task_ended_the_program() -> None:
     """A pipeline can be run again after a task of it raised SystemExit, if somebody caught it."""
 
@@ -434,3 +450,72 @@ def test_pipeline_after_a_task_ended_the_program() -> None:
         await assert_works(pipeline)
 
     virtual(main)
+
+
+def test_cancelled_error_of_skip_if_names_skip_if() -> None:
+    """The failure says where it was raised, not in a task that never ran."""
+
+    async def skip_if(value: int) -> bool:
+        raise asyncio.CancelledError
+
+    async def main() -> str:
+        results = await Pipeline([Stage("A", 1, [Calls()], skip_if=skip_if)]).run([1])
+        return str(results.failed[0].error)
+
+    assert run_virtual(main) == "task 'skip_if' raised CancelledError"
+
+
+def test_task_that_raises_item_cancelled_has_failed() -> None:
+    """What another run raised is an ordinary failure here, in the list as in the counts."""
+
+    async def task(value: int) -> int:
+        raise ItemCancelled("of another run")
+
+    async def main() -> None:
+        results = await Pipeline([Stage("A", 1, [task], task_attempts=1)]).run([1])
+        assert len(results.failed) == results.stats.items_failed == 1
+
+    run_virtual(main)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("retry", ["per_task", "per_stage"])
+def test_task_that_raises_cancelled_error(retry: str) -> None:
+    """A task that raises CancelledError has failed its item; the worker goes on."""
+    stage = Stage(
+        "Work",
+        1,
+        [raising(asyncio.CancelledError(), 2)],
+        retry,
+        task_attempts=1,
+        stage_attempts=1,
+    )
+    results = virtual(lambda: Pipeline([stage]).run(range(6)))
+    assert results.values() == [0, 1, 3, 4, 5]
+    assert results.summary.errors_by_type == {"CancelledError": 1}
+
+
+@pytest.mark.fault
+def test_tasks_that_all_raise_cancelled_error() -> None:
+    """However many tasks raise CancelledError, no worker dies of it."""
+    calls = Calls(raising(asyncio.CancelledError()))
+    stage = Stage("Work", 2, [calls], task_attempts=2)
+    results = virtual(lambda: Pipeline([stage]).run(range(10)))
+    assert len(results.failed) == 10
+    assert len(calls.made) == 20
+    assert_balanced(results.stats)
+
+
+@pytest.mark.fault
+def test_skip_if_that_raises_cancelled_error() -> None:
+    """What a ``skip_if`` raises fails the item, a CancelledError too."""
+
+    def skip(value: int) -> bool:
+        if value == 1:
+            raise asyncio.CancelledError
+        return False
+
+    stage = Stage("Work", 1, [same], task_attempts=1, skip_if=skip)
+    results = virtual(lambda: Pipeline([stage]).run(range(3)))
+    assert results.values() == [0, 2]
+    assert_balanced(results.stats)

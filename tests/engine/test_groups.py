@@ -21,13 +21,9 @@ from antflow import (
 )
 from antflow.exceptions import PipelineError, TaskFailedError
 from antflow.testing import record_events, run_virtual
+from tests.support import now
 
 from .process_tasks import fail_in_group
-
-
-def now() -> float:
-    """Virtual seconds."""
-    return asyncio.get_running_loop().time()
 
 
 def run(stage: Stage, items: Any = (0,), **options: Any) -> RunResults[Any]:

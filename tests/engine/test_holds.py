@@ -11,14 +11,10 @@ import pytest
 
 from antflow import Limit, Pipeline, RetryAfter, RunResults, Stage, StatusTracker, current_batch
 from antflow.testing import Calls, cancel_at_every_step, record_events, run_virtual
+from tests.support import now
 
 LIMITED = pytest.mark.parametrize("limited", [False, True], ids=["free", "limited"])
 """With a limit that never stands in the way, and without."""
-
-
-def now() -> float:
-    """Virtual seconds."""
-    return asyncio.get_running_loop().time()
 
 
 def run(stages: list[Stage], items: Any, **options: Any) -> RunResults[Any]:

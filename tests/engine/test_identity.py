@@ -6,7 +6,8 @@ import asyncio
 import gc
 import logging
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from decimal import Decimal
 from itertools import count
 from typing import Any
 
@@ -14,11 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antflow import DuplicateItemError, Pipeline, Stage, current_item
-from antflow.testing import Gate, run_virtual
-from tests.support import lasting, same
-
-pytestmark = pytest.mark.fault
+from antflow import DuplicateItemError, Pipeline, RunResults, Stage, StatusTracker, current_item
+from antflow.testing import Calls, Gate, run_virtual
+from tests.engine.test_intake import run_items
+from tests.support import lasting, same, virtual
 
 
 def own(*ids: Any) -> list[Any]:
@@ -65,12 +65,16 @@ WAYS: list[Callable[..., Coroutine[Any, Any, list[Any]]]] = [
     not_collected,
     fed_one_by_one,
 ]
+
+
 of_every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+
 
 FILLERS = ["x", "y", "z", "u", "v"]
 """Enough items for those before them to have left."""
 
 
+@pytest.mark.fault
 @of_every_way
 @pytest.mark.parametrize("duplicates", ["number", "error", "skip"])
 @pytest.mark.parametrize("again", ["a", 2, 2.0], ids=repr)
@@ -82,6 +86,7 @@ def test_id_that_left_may_come_again(way: Any, again: Any, duplicates: Any) -> N
     assert len(ids) == len(items)
 
 
+@pytest.mark.fault
 @of_every_way
 @pytest.mark.parametrize("duplicates", ["number", "error", "skip"])
 @pytest.mark.parametrize("again", [2, 2.0, complex(2)], ids=repr)
@@ -93,6 +98,7 @@ def test_running_number_that_left_costs_no_item(way: Any, again: Any, duplicates
     assert ids[2:9:6] == ([2, f"{again}#2"] if duplicates == "number" else [2, again])
 
 
+@pytest.mark.fault
 @of_every_way
 def test_number_that_was_no_id_is_free(way: Any) -> None:
     """The number of an item that brought an id is not taken by it."""
@@ -100,6 +106,7 @@ def test_number_that_was_no_id_is_free(way: Any) -> None:
     assert ids == [0, "a", 2, *FILLERS, 1, 4]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("equal", [1, 1.0, True], ids=repr)
 @pytest.mark.parametrize("duplicates", ["number", "error", "skip"])
 def test_id_of_an_item_in_flight_is_taken(equal: Any, duplicates: Any) -> None:
@@ -126,6 +133,7 @@ def test_id_of_an_item_in_flight_is_taken(equal: Any, duplicates: Any) -> None:
     assert run_virtual(main) == [0, 1, *more]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("keeps", [True, False])
 def test_numbers_are_kept_apart_from_ids_that_were_brought(keeps: bool) -> None:
     """An item without an id never gets one that is taken, be it in flight or kept."""
@@ -147,6 +155,7 @@ def test_numbers_are_kept_apart_from_ids_that_were_brought(keeps: bool) -> None:
 NAMES = st.sampled_from(["a", "a#2", "a#3", "a#2#2", "0", "0#2", 0, 1, 2, 1.0, "1#2", ...])
 
 
+@pytest.mark.fault
 @given(st.lists(NAMES, max_size=12), st.booleans())
 def test_ids_of_one_run_are_all_different(ids: list[Any], keeps: bool) -> None:
     """Whatever ids come, and whatever they are renamed, no two items in flight have one id."""
@@ -169,6 +178,7 @@ def test_ids_of_one_run_are_all_different(ids: list[Any], keeps: bool) -> None:
     assert len(set(seen)) == len(ids)
 
 
+@pytest.mark.fault
 def test_name_that_an_id_was_given_is_taken() -> None:
     """A name that was made for a duplicate is kept apart from one that is brought later."""
     results = run_virtual(
@@ -177,6 +187,7 @@ def test_name_that_an_id_was_given_is_taken() -> None:
     assert [result.id for result in results] == ["a", "a#2", "a#2#2", "a#3", "a#3#2"]
 
 
+@pytest.mark.fault
 def test_name_is_not_made_where_it_was_brought() -> None:
     """A duplicate is given the first name that is free."""
     results = run_virtual(
@@ -208,6 +219,7 @@ PATTERNS: dict[str, Callable[[int], str]] = {
 }
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("keeps", ["stream", "run"])
 def test_endless_run_forgets_ids(keeps: str, pattern: str) -> None:
@@ -248,3 +260,198 @@ def test_endless_run_forgets_ids(keeps: str, pattern: str) -> None:
     run_virtual(main)
     assert len(alive) == 4
     assert max(alive) < 3000
+
+
+def test_id_that_cannot_be_compared_stays_what_it_is() -> None:
+    """Ids whose __eq__ raises cost neither the items nor the run: each is equal to itself alone."""
+
+    class Odd:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            raise ValueError
+
+    first, second = Odd(), Odd()
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])])
+        return [result.id for result in await pipeline.run([{"id": first}, {"id": second}])]
+
+    ids = run_virtual(main)
+    assert len(ids) == 2
+    assert ids[0] is first
+    assert ids[1] is second
+
+
+@pytest.mark.fault
+def test_id_that_cannot_be_hashed() -> None:
+    """An id that cannot be hashed goes by its text, with a tracker and without."""
+
+    async def main() -> None:
+        tracker = StatusTracker()
+        pipeline = Pipeline([Stage("Work", 1, [same])], status_tracker=tracker)
+        results = await pipeline.run([1, {"id": ["x"], "value": 2}, {"id": {"k": 1}, "value": 3}])
+        assert [result.id for result in results] == [0, "['x']", "{'k': 1}"]
+        assert tracker.get_tracked_ids() == [0, "['x']", "{'k': 1}"]
+
+    virtual(main)
+
+
+# -- duplicates ------------------------------------------------------------------------------------
+
+
+def test_duplicates_are_left_out_and_counted() -> None:
+    """``duplicates="skip"``: the first of each id comes through, the others are a number."""
+
+    async def main() -> RunResults[Any]:
+        pipeline = Pipeline([Stage("A", 2, [Calls()])], duplicates="skip")
+        return await pipeline.run([{"id": n % 3, "value": n} for n in range(10)])
+
+    results = run_virtual(main)
+    assert [(result.id, result.value) for result in results] == [(0, 0), (1, 1), (2, 2)]
+    assert results.stats.items_skipped_duplicates == 7
+    assert results.stats.items_accepted == 3
+
+
+@pytest.mark.parametrize("kind", ["list", "generator", "async generator"])
+def test_duplicate_that_is_an_error_stops_the_intake(kind: str) -> None:
+    """``duplicates="error"``: what came before finishes, nothing after it is taken in."""
+    items = [{"id": id, "value": id} for id in ("a", "b", "a", "c")]
+
+    def generate() -> Iterator[Any]:
+        yield from items
+
+    async def generate_async() -> AsyncIterator[Any]:
+        for item in items:
+            yield item
+
+    async def main() -> Any:
+        source: Any = {"list": items, "generator": generate()}.get(kind) or generate_async()
+        with pytest.raises(DuplicateItemError, match="'a'") as caught:
+            await Pipeline([Stage("A", 1, [Calls()])], duplicates="error").run(source)
+        return caught.value.results
+
+    assert run_virtual(main).values() == ["a", "b"]
+
+
+def test_duplicate_that_was_fed_by_hand_concerns_that_call_alone() -> None:
+    """`feed` raises for the call that brought the duplicate; the run goes on and takes others."""
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])], duplicates="error")
+        async with pipeline.open() as run:
+            await run.feed([{"id": "a"}])
+            with pytest.raises(DuplicateItemError):
+                await run.feed([{"id": "b"}, {"id": "a"}, {"id": "c"}])
+            await run.feed([{"id": "d"}])
+        return [result.id for result in run.results]
+
+    assert run_virtual(main) == ["a", "b", "d"]
+
+
+def test_many_items_with_one_id_are_named_without_trying_all_names() -> None:
+    """The name for an id that comes again is found at once, not after all earlier ones."""
+    asked = 0
+
+    class Name:
+        """An id that counts how often its text is asked for."""
+
+        def __str__(self) -> str:
+            nonlocal asked
+            asked += 1
+            return "x"
+
+    name = Name()
+    results = run_virtual(
+        lambda: Pipeline([Stage("A", 1, [Calls()])]).run([{"id": name} for _ in range(200)])
+    )
+    assert [results[1].id, results[-1].id] == ["x#2", "x#200"]
+    assert asked < 5 * 200
+
+
+@pytest.mark.fault
+def test_ids_that_come_twice(caplog: pytest.LogCaptureFixture) -> None:
+    """Items with one id are kept apart: later ones are numbered, with one warning per run."""
+    ids, _ = run_items([{"id": "a", "value": n} for n in range(4)])
+    assert ids == ["a", "a#2", "a#3", "a#4"]
+    assert len([record for record in caplog.records if "twice" in record.getMessage()]) == 1
+
+
+@pytest.mark.fault
+def test_id_may_come_again_where_results_are_not_collected() -> None:
+    """Ids are compared with those in flight: once an item has left, its id is free."""
+    seen: list[Any] = []
+
+    async def main() -> None:
+        stage = Stage("Work", 1, [same], on_success=lambda item_id, *_: seen.append(item_id))
+        async with Pipeline([stage], collect_results=False).open() as run:
+            for _ in range(2):
+                await run.feed([{"id": "a"}])
+                await asyncio.sleep(1)
+
+    virtual(main)
+    assert seen == ["a", "a"]
+
+
+@pytest.mark.fault
+def test_failure_of_one_of_two_with_one_id() -> None:
+    """A failure is not hidden by a success of another item with the same id."""
+    tracker = StatusTracker()
+
+    async def work(value: int) -> int:
+        if value == 1:
+            raise ValueError("no")
+        return value
+
+    stage = Stage("Work", 1, [work], task_attempts=1)
+    items = [{"id": "a", "value": 1}, {"id": "a", "value": 2}]
+    results = virtual(lambda: Pipeline([stage], status_tracker=tracker).run(items))
+    assert (len(results), len(results.failed)) == (1, 1)
+    assert tracker.get_stats()["failed"] == tracker.get_stats()["completed"] == 1
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("equal", [0, 0.0, False, Decimal(0)])
+@pytest.mark.parametrize("own_first", [False, True])
+def test_own_id_that_equals_an_automatic_one(equal: Any, own_first: bool) -> None:
+    """An item that brings an id is kept apart from one that was numbered with its like."""
+    own = {"id": equal, "value": "own"}
+    items = [{"id": 1, "value": "own"}, "numbered"] if own_first else ["numbered", own]
+    ids, _ = run_items(items)
+    assert len(set(ids)) == 2
+
+
+@pytest.mark.fault
+def test_ids_when_one_tracker_follows_two_pipelines() -> None:
+    """A tracker keeps the items of two pipelines apart by run."""
+    tracker = StatusTracker()
+
+    async def main() -> None:
+        first = Pipeline([Stage("A", 1, [lasting(1)])], status_tracker=tracker)
+        second = Pipeline([Stage("B", 1, [lasting(1)])], status_tracker=tracker)
+        runs = await asyncio.gather(first.run([1, 2]), second.run([3]))
+        for run, stage in zip(runs, "AB", strict=True):
+            history = tracker.get_history(0, run=run.run_id)
+            assert [event.stage for event in history] == [stage] * 3
+        assert tracker.get_stats()["completed"] == 3
+        assert tracker.get_stats(run=runs[1].run_id)["completed"] == 1
+
+    virtual(main)
+
+
+@pytest.mark.fault
+def test_dict_with_id() -> None:
+    """Of a dict with an id, the value is its ``"value"`` or the whole; the rest is metadata."""
+
+    async def main() -> None:
+        bare = {"id": "b", "url": "u"}
+        items = [{"id": "a", "value": 1, "kind": "k"}, bare, {"url": "v"}]
+        a, b, c = await Pipeline([Stage("Work", 1, [same])]).run(items)
+        assert (a.id, a.value, a.metadata) == ("a", 1, {"kind": "k"})
+        assert (b.id, b.value, b.metadata) == ("b", bare, {"url": "u"})
+        assert (c.value, c.metadata) == ({"url": "v"}, {})
+        assert a.input is items[0]
+        assert items[0] == {"id": "a", "value": 1, "kind": "k"}
+
+    virtual(main)

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from decimal import Decimal
 from itertools import count
 from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Stage, StatusTracker, TooManyFailures
-from antflow.testing import Calls
+from antflow import Pipeline, PipelineError, Stage, StatusEvent, StatusTracker, TooManyFailures
+from antflow.testing import Calls, Gate, run_virtual
 from tests.support import (
     assert_balanced,
     endless,
     in_background,
     lasting,
+    never,
     now,
     raising,
     same,
     virtual,
 )
-
-pytestmark = pytest.mark.fault
 
 
 def generator() -> Iterator[int]:
@@ -65,6 +63,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "async iterable": AsyncItems,
     "old protocol": OldProtocol,
 }
+
+
 of_every_kind = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
@@ -77,6 +77,7 @@ class Silent:
         self.total_items = total_items
 
 
+@pytest.mark.fault
 @of_every_kind
 @pytest.mark.parametrize("displayed", [False, True])
 def test_run_of_anything_iterable(make: Callable[[], Any], displayed: bool) -> None:
@@ -90,6 +91,7 @@ def test_run_of_anything_iterable(make: Callable[[], Any], displayed: bool) -> N
     virtual(main)
 
 
+@pytest.mark.fault
 @of_every_kind
 def test_stream_of_anything_iterable(make: Callable[[], Any]) -> None:
     """`stream` takes any iterable or async iterable."""
@@ -101,6 +103,7 @@ def test_stream_of_anything_iterable(make: Callable[[], Any]) -> None:
     assert sorted(virtual(main)) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.fault
 @of_every_kind
 def test_feed_of_anything_iterable(make: Callable[[], Any]) -> None:
     """`feed` takes any iterable or async iterable."""
@@ -114,6 +117,7 @@ def test_feed_of_anything_iterable(make: Callable[[], Any]) -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 def test_feed_async() -> None:
     """`feed_async` takes in each item as it comes."""
 
@@ -127,6 +131,7 @@ def test_feed_async() -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 def test_total_that_is_told() -> None:
     """A display is told the total of a generator where it is given, else the length."""
 
@@ -140,6 +145,7 @@ def test_total_that_is_told() -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("items", ["abc", "", b"abc", bytearray(b"a"), {"a": 1}, {}], ids=repr)
 @pytest.mark.parametrize("how", ["run", "stream", "feed"])
 def test_items_that_would_be_taken_apart(how: str, items: Any) -> None:
@@ -147,6 +153,7 @@ def test_items_that_would_be_taken_apart(how: str, items: Any) -> None:
     assert_refused(how, items, "wrap it in a list")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("items", [None, 5, 1.5, Silent(), same, int])
 @pytest.mark.parametrize("how", ["run", "stream", "feed"])
 def test_items_that_cannot_be_iterated(how: str, items: Any) -> None:
@@ -171,6 +178,7 @@ def assert_refused(how: str, items: Any, match: str) -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("collect_results", [False, True])
 def test_endless_input_that_is_cancelled(collect_results: bool) -> None:
     """A run over an endless input works until it is cancelled, and its counts are exact."""
@@ -190,6 +198,7 @@ def test_endless_input_that_is_cancelled(collect_results: bool) -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 def test_endless_input_is_taken_as_there_is_room() -> None:
     """No more is taken from an input than there is room for."""
     taken: list[int] = []
@@ -209,6 +218,7 @@ def test_endless_input_is_taken_as_there_is_room() -> None:
     assert taken
 
 
+@pytest.mark.fault
 def test_endless_input_and_tasks_that_never_wait() -> None:
     """Others have their turn while an endless input meets tasks that never wait."""
 
@@ -223,6 +233,7 @@ def test_endless_input_and_tasks_that_never_wait() -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("position", [0, 1, 7])
 def test_source_that_raises(position: int, is_async: bool) -> None:
@@ -246,6 +257,7 @@ def test_source_that_raises(position: int, is_async: bool) -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 def test_generator_is_closed_when_the_intake_stops() -> None:
     """Its clean-up has run when the run is over, even while the test still refers to it."""
     closed: list[bool] = []
@@ -270,6 +282,7 @@ def test_generator_is_closed_when_the_intake_stops() -> None:
 CANCELLED = [asyncio.CancelledError(), BaseExceptionGroup("", [asyncio.CancelledError()])]
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("error", CANCELLED, ids=["alone", "in a group"])
 @pytest.mark.parametrize("way", ["pulled", "fed", "async"])
 def test_clean_up_that_raises_cancelled_error(
@@ -310,6 +323,7 @@ def test_clean_up_that_raises_cancelled_error(
     assert "the source's clean-up failed" in caplog.text
 
 
+@pytest.mark.fault
 def test_stream_of_a_source_that_raises() -> None:
     """A stream yields what came before the source raised, then raises."""
 
@@ -332,6 +346,7 @@ def test_stream_of_a_source_that_raises() -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 def test_source_that_changes_while_it_is_read() -> None:
     """What Python raises for a set that grows while it is read comes out of the run."""
     items = {0, 1, 2}
@@ -351,7 +366,7 @@ def test_source_that_changes_while_it_is_read() -> None:
     virtual(main)
 
 
-# Identity
+# Values and order
 
 
 def run_items(items: Any, **options: Any) -> tuple[list[Any], StatusTracker]:
@@ -373,71 +388,7 @@ def run_items(items: Any, **options: Any) -> tuple[list[Any], StatusTracker]:
     return ids, tracker
 
 
-def test_ids_that_come_twice(caplog: pytest.LogCaptureFixture) -> None:
-    """Items with one id are kept apart: later ones are numbered, with one warning per run."""
-    ids, _ = run_items([{"id": "a", "value": n} for n in range(4)])
-    assert ids == ["a", "a#2", "a#3", "a#4"]
-    assert len([record for record in caplog.records if "twice" in record.getMessage()]) == 1
-
-
-def test_id_may_come_again_where_results_are_not_collected() -> None:
-    """Ids are compared with those in flight: once an item has left, its id is free."""
-    seen: list[Any] = []
-
-    async def main() -> None:
-        stage = Stage("Work", 1, [same], on_success=lambda item_id, *_: seen.append(item_id))
-        async with Pipeline([stage], collect_results=False).open() as run:
-            for _ in range(2):
-                await run.feed([{"id": "a"}])
-                await asyncio.sleep(1)
-
-    virtual(main)
-    assert seen == ["a", "a"]
-
-
-def test_failure_of_one_of_two_with_one_id() -> None:
-    """A failure is not hidden by a success of another item with the same id."""
-    tracker = StatusTracker()
-
-    async def work(value: int) -> int:
-        if value == 1:
-            raise ValueError("no")
-        return value
-
-    stage = Stage("Work", 1, [work], task_attempts=1)
-    items = [{"id": "a", "value": 1}, {"id": "a", "value": 2}]
-    results = virtual(lambda: Pipeline([stage], status_tracker=tracker).run(items))
-    assert (len(results), len(results.failed)) == (1, 1)
-    assert tracker.get_stats()["failed"] == tracker.get_stats()["completed"] == 1
-
-
-@pytest.mark.parametrize("equal", [0, 0.0, False, Decimal(0)])
-@pytest.mark.parametrize("own_first", [False, True])
-def test_own_id_that_equals_an_automatic_one(equal: Any, own_first: bool) -> None:
-    """An item that brings an id is kept apart from one that was numbered with its like."""
-    own = {"id": equal, "value": "own"}
-    items = [{"id": 1, "value": "own"}, "numbered"] if own_first else ["numbered", own]
-    ids, _ = run_items(items)
-    assert len(set(ids)) == 2
-
-
-def test_ids_when_one_tracker_follows_two_pipelines() -> None:
-    """A tracker keeps the items of two pipelines apart by run."""
-    tracker = StatusTracker()
-
-    async def main() -> None:
-        first = Pipeline([Stage("A", 1, [lasting(1)])], status_tracker=tracker)
-        second = Pipeline([Stage("B", 1, [lasting(1)])], status_tracker=tracker)
-        runs = await asyncio.gather(first.run([1, 2]), second.run([3]))
-        for run, stage in zip(runs, "AB", strict=True):
-            history = tracker.get_history(0, run=run.run_id)
-            assert [event.stage for event in history] == [stage] * 3
-        assert tracker.get_stats()["completed"] == 3
-        assert tracker.get_stats(run=runs[1].run_id)["completed"] == 1
-
-    virtual(main)
-
-
+@pytest.mark.fault
 @pytest.mark.parametrize(
     "items",
     [
@@ -456,22 +407,7 @@ def test_items_of_any_kind(items: list[Any]) -> None:
     assert len(ids) == len(items)
 
 
-def test_dict_with_id() -> None:
-    """Of a dict with an id, the value is its ``"value"`` or the whole; the rest is metadata."""
-
-    async def main() -> None:
-        bare = {"id": "b", "url": "u"}
-        items = [{"id": "a", "value": 1, "kind": "k"}, bare, {"url": "v"}]
-        a, b, c = await Pipeline([Stage("Work", 1, [same])]).run(items)
-        assert (a.id, a.value, a.metadata) == ("a", 1, {"kind": "k"})
-        assert (b.id, b.value, b.metadata) == ("b", bare, {"url": "u"})
-        assert (c.value, c.metadata) == ({"url": "v"}, {})
-        assert a.input is items[0]
-        assert items[0] == {"id": "a", "value": 1, "kind": "k"}
-
-    virtual(main)
-
-
+@pytest.mark.fault
 @pytest.mark.parametrize("value", [None, ValueError("returned"), StopIteration(), ..., same])
 def test_task_that_returns_something_odd(value: Any) -> None:
     """What a task returns is the item's value, an exception object too."""
@@ -484,6 +420,7 @@ def test_task_that_returns_something_odd(value: Any) -> None:
     assert results[0].is_success
 
 
+@pytest.mark.fault
 def test_results_are_in_input_order() -> None:
     """Results come in the order of the input, whatever the order they were ready in."""
 
@@ -499,6 +436,7 @@ def test_results_are_in_input_order() -> None:
 # feed()
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("priority", [None, "high", 1.5, float("nan"), True])
 def test_priority_that_is_none(priority: Any) -> None:
     """A priority that is no whole number is refused before anything is taken in."""
@@ -513,6 +451,7 @@ def test_priority_that_is_none(priority: Any) -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 def test_priority_of_any_size() -> None:
     """Lower priorities go first, first in first out within one, through all stages."""
 
@@ -530,6 +469,7 @@ def test_priority_of_any_size() -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("stage", ["Nowhere", "", 5, b"A", ["A"]])
 def test_target_stage_that_is_none(stage: Any) -> None:
     """An unknown stage is refused, with the names of those there are."""
@@ -544,6 +484,7 @@ def test_target_stage_that_is_none(stage: Any) -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 def test_target_stage() -> None:
     """Items fed to a later stage begin there."""
 
@@ -559,6 +500,7 @@ def test_target_stage() -> None:
     virtual(main)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("tracked", [False, True])
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("error", [SystemExit(7), KeyboardInterrupt()], ids=repr)
@@ -580,5 +522,465 @@ def test_source_that_ends_the_program(error: BaseException, is_async: bool, trac
             await pipeline.run(later() if is_async else source())
         assert_balanced(pipeline.get_stats())
         assert pipeline.get_stats().items_in_flight == 0
+
+    virtual(main)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("seed", range(20))
+def test_feeds_when_some_of_them_are_cancelled(seed: int) -> None:
+    """A feed that waits for room is never forgotten because another one was cancelled."""
+
+    async def main() -> None:
+        stage = Stage("Work", 1, [lasting(0.5)], queue_capacity=1)
+        pipeline = Pipeline([stage])
+        await pipeline.start()
+        feeds = [asyncio.ensure_future(pipeline.feed([n])) for n in range(12)]
+        for number, feed in enumerate(feeds[::2]):
+            await asyncio.sleep(0.5 if number % 2 else 0)
+            feed.cancel()
+        await asyncio.wait(feeds)
+        assert not any(feed.cancelled() for feed in feeds[1::2])
+        await pipeline.join()
+        assert set(range(1, 12, 2)) <= set(pipeline.results.values())
+        assert_balanced(pipeline.get_stats())
+
+    virtual(main, seed=seed)
+
+
+@pytest.mark.fault
+def test_feeds_have_room_in_turn() -> None:
+    """Feeds that wait for room go on in the order they came."""
+
+    async def main() -> list[int]:
+        order: list[int] = []
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)], queue_capacity=1)])
+
+        async def feed(number: int) -> None:
+            await pipeline.feed([number])
+            order.append(number)
+
+        await pipeline.start()
+        await asyncio.gather(*(feed(number) for number in range(10)))
+        await pipeline.join()
+        assert [event.value for event in pipeline.results] == list(range(10))
+        return order
+
+    assert virtual(main) == list(range(10))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("count", [1, 1000])
+@pytest.mark.parametrize("end", [Pipeline.join, Pipeline.shutdown])
+def test_feed_after_the_end(end: Callable[[Pipeline], Any], count: int) -> None:
+    """Feeding a run that was joined or shut down raises, and nothing was taken in."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [same])])
+        await pipeline.start()
+        await end(pipeline)
+        with pytest.raises(PipelineError):
+            await pipeline.feed(range(count))
+        assert pipeline.get_stats().items_accepted == 0
+
+    virtual(main)
+
+
+@pytest.mark.fault
+def test_feed_that_is_cancelled_while_its_item_is_announced() -> None:
+    """The item was accepted, so it goes through, although its callback is waited for no longer."""
+
+    async def on_status_change(event: StatusEvent) -> None:
+        if event.status == "queued":
+            await asyncio.sleep(1)
+
+    async def main() -> None:
+        tracker = StatusTracker(on_status_change)
+        pipeline = Pipeline([Stage("Work", 1, [same])], status_tracker=tracker)
+        async with pipeline.open() as run:
+            feeding = await in_background(run.feed([1, 2]), 0.5)
+            feeding.cancel()
+            await asyncio.wait([feeding])
+            assert feeding.cancelled()
+        assert run.results.values() == [1]
+        assert_balanced(run.stats())
+
+    virtual(main)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("how", ["shutdown", "cancel"])
+def test_feed_by_a_task_that_has_just_ended_its_run(how: str) -> None:
+    """Not even in the same step of the event loop is anything taken in."""
+    refused: list[PipelineError] = []
+
+    async def main() -> None:
+        async def work(value: int) -> int:
+            if how == "cancel":
+                run.cancel()
+            else:
+                await run.shutdown()
+            try:
+                await run.feed([2])
+            except PipelineError as error:
+                refused.append(error)
+            return value
+
+        async with Pipeline([Stage("Work", 1, [work])]).open() as run:
+            await run.feed([1])
+        assert run.stats().items_accepted == 1
+
+    virtual(main)
+    assert len(refused) == 1
+
+
+@pytest.mark.fault
+def test_feed_before_start() -> None:
+    """Feeding a pipeline that was not started starts it."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [same])])
+        await pipeline.feed([1, 2])
+        await pipeline.join()
+        assert pipeline.results.values() == [1, 2]
+
+    virtual(main)
+
+
+@pytest.mark.fault
+def test_callback_that_feeds_while_the_input_goes_on() -> None:
+    """A callback may feed the run it belongs to."""
+
+    async def main() -> None:
+        gate = Gate()
+
+        async def source() -> Any:
+            yield "first"
+            await gate(None)
+
+        async def on_success(item_id: Any, value: str, payload: dict[str, Any]) -> None:
+            if value == "first":
+                await pipeline.feed(["second"])
+                gate.open()
+
+        pipeline = Pipeline([Stage("Work", 2, [lasting(1)], on_success=on_success)])
+        assert (await pipeline.run(source())).values() == ["first", "second"]
+
+    virtual(main)
+
+
+@pytest.mark.fault
+def test_callback_that_feeds_after_the_last_input() -> None:
+    """A callback may feed the run when the input has ended too: the run then goes on."""
+
+    async def main() -> None:
+        async def on_success(item_id: Any, value: int, payload: dict[str, Any]) -> None:
+            if value < 3:
+                await pipeline.feed([value + 1])
+
+        pipeline = Pipeline([Stage("Work", 2, [lasting(1)], on_success=on_success)])
+        assert (await pipeline.run([1])).values() == [1, 2, 3]
+
+    virtual(main)
+
+
+@pytest.mark.fault
+def test_callback_that_feeds_although_the_input_ends_meanwhile() -> None:
+    """The last item is through and the input ends while its callback runs: that may still feed."""
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(1.5)
+
+    async def main() -> None:
+        async def on_success(item_id: Any, value: int, payload: dict[str, Any]) -> None:
+            await asyncio.sleep(1)
+            if value < 3:
+                await pipeline.feed([value + 1])
+
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)], on_success=on_success)])
+        assert (await pipeline.run(source())).values() == [1, 2, 3]
+
+    virtual(main)
+
+
+@pytest.mark.fault
+def test_task_that_feeds_after_the_last_input() -> None:
+    """A task may feed its own run also when the input has ended (a crawler follows its links)."""
+
+    async def main() -> None:
+        async def crawl(value: int) -> int:
+            await asyncio.sleep(1)
+            if value < 3:
+                await pipeline.feed([value + 1])
+            return value
+
+        pipeline = Pipeline([Stage("Crawl", 2, [crawl], task_attempts=1)])
+        assert (await pipeline.run([1])).values() == [1, 2, 3]
+
+    virtual(main)
+
+
+@pytest.mark.fault
+def test_task_that_feeds_its_own_full_stage() -> None:
+    """Workers that all feed the stage they work in never wait for one another."""
+
+    async def main() -> None:
+        async def split(value: int) -> int:
+            if value:
+                await pipeline.feed([value - 1] * 2)
+            return value
+
+        pipeline = Pipeline([Stage("Split", 2, [split], queue_capacity=1)])
+        await pipeline.feed([5])
+        while pipeline.get_stats().items_in_flight:
+            await asyncio.sleep(1)
+        await pipeline.join()
+        assert len(pipeline.results) == 2**6 - 1
+
+    virtual(main)
+
+
+class Sleeper:
+    """A task that takes a second."""
+
+    async def __call__(self, value: int) -> int:
+        await asyncio.sleep(1)
+        return value
+
+
+def test_feed_beside_a_run_goes_into_that_run() -> None:
+    """``pipeline.feed()`` from outside adds to the run under way, and begins no other."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [Sleeper()])])
+        running = asyncio.ensure_future(pipeline.run(range(30)))
+        await asyncio.sleep(1.5)
+        await pipeline.feed([99])
+        assert 99 in (await running).values()
+        async with pipeline.open() as run:
+            await pipeline.feed([3])
+        assert run.results.values() == [3]
+
+    run_virtual(main)
+
+
+def test_async_source_is_worked_on_item_by_item() -> None:
+    """A source that gives an item a second: each is through before the next one comes."""
+    seen: list[tuple[int, Any]] = []
+
+    async def main() -> None:
+        async def source() -> Any:
+            for item in range(3):
+                await asyncio.sleep(1)
+                yield item
+
+        async for result in Pipeline([Stage("A", 2, [Calls(seconds=0.1)])]).stream(source()):
+            seen.append((result.value, now()))
+
+    run_virtual(main)
+    assert seen == [(0, pytest.approx(1.1)), (1, pytest.approx(2.1)), (2, pytest.approx(3.1))]
+
+
+def test_feeder_that_is_dismissed_before_its_first_step_is_no_fault() -> None:
+    """A display that joins the run at once ends it well, whatever its source is."""
+
+    class Hasty:
+        async def on_update(self, snapshot: Any) -> None:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await pipeline.join()
+
+    async def source() -> Any:
+        yield 1
+
+    pipeline = Pipeline([Stage("A", 1, [Calls()])], status_tracker=StatusTracker(print))
+    for items in (source(), [1]):
+        run_virtual(pipeline.run(items, custom_dashboard=Hasty()), leftovers="cancel")
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_callback_of_a_feeder_outside_is_inside_the_run(slow: bool) -> None:
+    """A callback for an item that somebody feeds can feed the same run, and can join it."""
+    tracker = StatusTracker()
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])], status_tracker=tracker)
+
+        async def on_status_change(event: Any) -> None:
+            if slow:
+                await asyncio.sleep(1)
+            if event.status == "queued" and event.item_id == 0:
+                await pipeline.feed(["extra"])
+                await pipeline.join()
+
+        tracker.on_status_change = on_status_change
+        async with pipeline.open() as run:
+            await run.feed(["first"])
+        return run.results.values()
+
+    assert run_virtual(main) == ["first", "extra"]
+    assert tracker.callback_errors == 0
+
+
+def test_inner_run_that_feeds_the_outer_one_does_not_hang() -> None:
+    """A worker of the outer run waits for the inner one, which must not wait for that worker."""
+
+    async def main() -> int:
+        async def feed_outer(value: int) -> int:
+            if value == 0:
+                await outer.feed(range(1, 6))
+            return value
+
+        async def run_inner(value: int) -> int:
+            await Pipeline([Stage("I", 1, [feed_outer])]).run([value])
+            return value
+
+        outer = Pipeline([Stage("O", 1, [run_inner], queue_capacity=1)])
+        return len(await outer.run([0]))
+
+    assert run_virtual(main) == 6
+
+
+# -- sources ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault
+def test_async_source_that_never_ends_when_the_run_does() -> None:
+    """An async source that waits for ever is cancelled and closed with its run."""
+    closed: list[float] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await never()
+        finally:
+            closed.append(now())
+
+    async def main() -> None:
+        run = await in_background(Pipeline([Stage("Work", 1, [same])]).run(source()), 5)
+        run.cancel()
+        await asyncio.wait([run])
+
+    virtual(main)
+    assert closed == [5]
+
+
+@pytest.mark.fault
+def test_async_source_that_is_slow_to_close() -> None:
+    """A source's clean-up is waited for, but not for ever."""
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            await never()
+
+    async def main() -> float:
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)])])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5.5):
+                await pipeline.run(source())
+        assert_balanced(pipeline.get_stats())
+        return now()
+
+    assert virtual(main) <= 11
+
+
+@pytest.mark.fault
+def test_async_source_when_intake_stops() -> None:
+    """An async source is closed when the run takes no more, before what was accepted is through."""
+    closed: list[float] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for number in endless():
+                yield number
+        finally:
+            closed.append(now())
+
+    async def main() -> None:
+        stages = [
+            Stage("A", 1, [raising(ValueError("no"), 3)], task_attempts=1),
+            Stage("B", 1, [lasting(10)]),
+        ]
+        with pytest.raises(PipelineError, match="max_failures"):
+            await Pipeline(stages).run(source(), max_failures=1)
+        assert now() >= 30
+
+    virtual(main)
+    assert closed == [0]
+
+
+def closing_badly() -> Any:
+    try:
+        yield from endless()
+    finally:
+        raise RuntimeError("clean-up")
+
+
+@pytest.mark.fault
+def test_async_source_that_raises_cancelled_error() -> None:
+    """An async source that raises CancelledError ends the run as any other error of it does."""
+
+    async def source() -> Any:
+        yield 1
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)])])
+        with pytest.raises((asyncio.CancelledError, PipelineError)):
+            await pipeline.run(source())
+        assert_balanced(pipeline.get_stats())
+
+    virtual(main)
+
+
+@pytest.mark.fault
+def test_source_that_raises_cancelled_error() -> None:
+    """A source that raises CancelledError is not taken for one that has come to its end."""
+
+    def source() -> Any:
+        yield 1
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)])])
+        with pytest.raises((asyncio.CancelledError, PipelineError)):
+            await pipeline.run(source())
+        assert_balanced(pipeline.get_stats())
+
+    virtual(main)
+
+
+@pytest.mark.fault
+def test_cancel_when_the_source_fails_to_clean_up() -> None:
+    """What a source raises in its clean-up does not take the place of the cancellation."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [lasting(1)])])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await pipeline.run(closing_badly())
+        assert_balanced(pipeline.get_stats())
+
+    virtual(main)
+
+
+@pytest.mark.fault
+def test_shutdown_when_the_source_fails_to_clean_up() -> None:
+    """What a source raises in its clean-up does not keep a shutdown from ending the run."""
+
+    async def main() -> None:
+        async def work(value: int) -> int:
+            if value == 3:
+                await pipeline.shutdown()
+            return value
+
+        pipeline = Pipeline([Stage("Work", 1, [work], task_attempts=1)])
+        results = await pipeline.run(closing_badly())
+        assert 3 in results.values()
+        assert_balanced(results.stats)
 
     virtual(main)

@@ -15,11 +15,7 @@ import pytest
 
 from antflow import AsyncExecutor, Iteration, Pipeline, PipelineError, ResultStream, Stage
 from antflow.testing import Calls, Gate, run_virtual
-
-
-def now() -> float:
-    """Virtual seconds."""
-    return asyncio.get_running_loop().time()
+from tests.support import now
 
 
 def lasting(seconds: float) -> Callable[[Any], Any]:

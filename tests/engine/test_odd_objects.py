@@ -27,14 +27,18 @@ from antflow import (
 from antflow._core.foreign import is_awaitable
 from antflow.testing import run_virtual
 from tests.odd import ERRORS, REFUSED, VALUES, Refused, cancel, odd_class, refuse
+from tests.support import raising, same, virtual
 
 pytestmark = pytest.mark.fault
+
 
 PLAIN = [1, 2, 3, 4, 5]
 """Those that must come through whatever happens to the others."""
 
+
 RETURNS, SKIPS, COSTS, WAITS, HOLDS = 100, 101, 102, 103, 104
 """Items for which something is odd: a task's answer, or that of a function among the options."""
+
 
 MODES = ["run", "stream", "tracker", "batch", "expand", "per_stage", "log"]
 
@@ -223,6 +227,8 @@ ARGUMENTS: dict[str, Callable[[], Any]] = VALUES | {
     "mapping": odd_class("R", Mapping, __getitem__=refuse, __len__=refuse, __iter__=refuse),
     "dict": odd_class("R", dict, items=refuse, values=refuse, __iter__=refuse),
 }
+
+
 STAGE_OPTIONS = [field.name for field in fields(Stage) if field.name != "tasks"]
 
 
@@ -372,3 +378,93 @@ def test_odd_errors_are_kept_as_they_are(name: str) -> None:
     results = run_virtual(Pipeline([stage]).run([1]))
     is_kept = results.failed[0].error is odd
     assert is_kept
+
+
+class Hostile:
+    """A value that raises whatever is asked of it; as an exception, too."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("repr")
+
+    __str__ = __repr__
+
+    def _refuse(self, *_: Any) -> Any:
+        raise RuntimeError("asked")
+
+    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __len__ = __hash__ = _refuse
+    __iter__ = __getitem__ = __contains__ = __call__ = _refuse
+
+
+class HostileError(Hostile, Exception):
+    pass
+
+
+def never_mind(*_: Any) -> None:
+    """A callback that does nothing."""
+
+
+@pytest.mark.parametrize("how", ["run", "stream", "feed"])
+def test_items_that_raise_whatever_is_asked(how: str) -> None:
+    """Values are never compared, tested, measured or printed; they only pass through."""
+
+    async def main() -> None:
+        items = [Hostile() for _ in range(6)]
+        tries: list[Any] = []
+
+        async def work(value: Any) -> Any:
+            tries.append(value)
+            if len(tries) % 3 == 0:
+                raise HostileError
+            return value
+
+        stages = [
+            Stage("A", 2, [work], task_wait_seconds=0, on_success=never_mind),
+            Stage("B", 2, [same], "per_stage", skip_if=lambda value: value is items[0]),
+        ]
+        pipeline = Pipeline(stages, status_tracker=StatusTracker(never_mind))
+        if how == "run":
+            values = (await pipeline.run(items)).values()
+        elif how == "stream":
+            values = [result.value async for result in pipeline.stream(items)]
+        else:
+            for number, item in enumerate(items):
+                await pipeline.feed([item], priority=100 - number % 2)
+            await pipeline.join()
+            values = pipeline.results.values()
+        assert {id(value) for value in values} == {id(item) for item in items}
+
+    virtual(main)
+
+
+def test_errors_that_raise_whatever_is_asked() -> None:
+    """An exception that cannot be printed or compared fails its item and is counted."""
+
+    async def main() -> None:
+        tracker = StatusTracker(never_mind)
+        stage = Stage("Work", 1, [raising(HostileError())], "per_stage")
+        pipeline = Pipeline([stage], status_tracker=tracker)
+        results = await pipeline.run([1, 2])
+        assert results.summary.errors_by_type == {"HostileError": 2}
+        assert "HostileError" in str(results.summary)
+        assert "HostileError" in tracker.get_failed_items()[0].error
+        assert tracker.get_history(0)[-1].metadata["error_type"] == "HostileError"
+
+    virtual(main)
+
+
+def test_names_of_tasks_that_raise_whatever_is_asked() -> None:
+    """A task object that has no usable name goes by that of its class."""
+
+    class Task:
+        __name__ = 5
+
+        def __repr__(self) -> str:
+            raise RuntimeError("repr")
+
+        async def __call__(self, value: int) -> int:
+            return value
+
+    heard: list[str] = []
+    tracker = StatusTracker(on_task_start=lambda event: heard.append(event.task_name))
+    virtual(lambda: Pipeline([Stage("W", 1, [Task()])], status_tracker=tracker).run([1]))
+    assert heard == ["Task"]

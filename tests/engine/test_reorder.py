@@ -12,11 +12,7 @@ import pytest
 
 from antflow import Drop, Pipeline, Stage
 from antflow.testing import Calls, FailTimes, Gate, cancel_at_every_step, run_virtual
-
-
-def now() -> float:
-    """Virtual seconds."""
-    return asyncio.get_running_loop().time()
+from tests.support import now
 
 
 async def in_no_order(value: int) -> int:

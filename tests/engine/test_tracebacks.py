@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from antflow import Pipeline, PipelineResult, Stage
-from antflow.testing import run_virtual
+from antflow.testing import record_events, run_virtual
 
 
 class Page:
@@ -63,6 +63,7 @@ async def in_a_group_in_a_cause(value: int) -> None:
 
 
 TASKS = [alone, as_cause, as_context, in_a_group, in_a_group_in_a_cause]
+
 
 Task = Callable[[int], Awaitable[None] | None]
 
@@ -173,3 +174,30 @@ def test_error_that_a_later_stage_raises_again_shows_both_places() -> None:
     assert failed.error is before
     names = [each.tb_frame.f_code.co_name for each in frames_of(before)]
     assert names == ["again", "alone", "fetch"]
+
+
+def test_failed_items_keep_no_frame_of_the_engine() -> None:
+    """A kept error's traceback begins in the task: it does not keep the run alive."""
+
+    async def task(value: int) -> int:
+        raise ValueError(value)
+
+    events = record_events()
+
+    async def main() -> None:
+        stage = Stage("A", 1, [task], task_attempts=2, task_wait_seconds=0)
+        (failed,) = (await Pipeline([stage], status_tracker=events).run([1])).failed
+        assert failed.error is not None
+        assert failed.error.__traceback__ is not None
+        assert failed.error.__traceback__.tb_frame.f_code.co_name == "task"
+
+    run_virtual(main)
+    assert events.of(0) == [
+        "queued @ A",
+        "in_progress @ A",
+        "start task 1",
+        "retry task 1",
+        "start task 2",
+        "fail task 2",
+        "failed @ A",
+    ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 import os
 import subprocess
 import sys
@@ -13,7 +15,10 @@ import pytest
 import antflow
 
 SOURCE = Path(antflow.__file__).parents[1]
+
+
 HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
+
 
 REPORT = """
 import asyncio
@@ -26,8 +31,13 @@ answers = [install_fast_loop(), install_fast_loop()]
 print(answers, asyncio.run(main()).partition(".")[0])
 """
 
+
 BLOCKED = "import sys; sys.modules['uvloop'] = None"
+
+
 BROKEN = "import sys, types; sys.modules['uvloop'] = types.ModuleType('uvloop')"
+
+
 WARNING = """
 import asyncio, sys, types, warnings
 def policy():
@@ -72,3 +82,17 @@ def test_fast_loop_when_policies_are_deprecated() -> None:
 def test_fast_loop_is_not_imported_unless_it_is_asked_for() -> None:
     """Importing the module imports no uvloop."""
     assert run_program("import sys, antflow.loops; print('uvloop' in sys.modules)") == "False"
+
+
+@pytest.mark.contract
+def test_install_fast_loop_is_there() -> None:
+    """``install_fast_loop`` takes nothing."""
+    assert callable(antflow.install_fast_loop)
+    assert not inspect.signature(antflow.install_fast_loop).parameters
+
+
+@pytest.mark.contract
+def test_install_fast_loop_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without uvloop, ``install_fast_loop()`` raises nothing and changes nothing."""
+    monkeypatch.setitem(importlib.import_module("sys").modules, "uvloop", None)
+    assert antflow.install_fast_loop() is False

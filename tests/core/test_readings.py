@@ -1,0 +1,159 @@
+"""Snapshots, read from the books of a run at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from antflow import DashboardSnapshot, Pipeline, Stage, StatusTracker
+from antflow.testing import FailTimes
+from tests.support import lasting, raising, same, virtual
+
+pytestmark = pytest.mark.fault
+
+
+def test_snapshot_that_was_taken_earlier() -> None:
+    """A snapshot does not change afterwards."""
+    taken: list[tuple[DashboardSnapshot, DashboardSnapshot]] = []
+
+    async def main() -> None:
+        tracker = StatusTracker()
+        stages = [
+            Stage("A", 2, [FailTimes(1)], "per_stage"),
+            Stage("B", 2, [raising(ValueError("no"), 3, 5)], task_wait_seconds=0.3),
+            Stage("C", 1, [lasting(0.1)]),
+        ]
+        pipeline = Pipeline(stages, status_tracker=tracker)
+        run = asyncio.ensure_future(pipeline.run(range(30)))
+        while not run.done():
+            snapshot = pipeline.get_dashboard_snapshot()
+            taken.append((snapshot, copy.deepcopy(snapshot)))
+            await asyncio.sleep(0.07)
+        await pipeline.run(range(3))
+
+    virtual(main)
+    assert len(taken) > 20
+    for snapshot, copied in taken:
+        assert snapshot == copied
+
+
+def test_snapshot_that_somebody_writes_into() -> None:
+    """Writing into a snapshot changes nothing but the snapshot."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [raising(ValueError("no"), 2)])])
+        await pipeline.run(range(4))
+        snapshot = pipeline.get_dashboard_snapshot()
+        before = copy.deepcopy(snapshot)
+        snapshot.worker_states.clear()
+        snapshot.worker_metrics["Work-W0"].items_processed = 99
+        snapshot.pipeline_stats.stage_stats.clear()
+        snapshot.error_summary.failed_items.clear()
+        snapshot.error_summary.errors_by_type["ValueError"] = 99
+        after = pipeline.get_dashboard_snapshot()
+        before.timestamp = after.timestamp
+        before.elapsed = after.elapsed
+        assert after == before
+
+    virtual(main)
+
+
+def test_snapshot_before_and_after_a_run() -> None:
+    """A snapshot can be taken at any time: all zero before the first run, final after it."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 3, [same])])
+        before = pipeline.get_dashboard_snapshot()
+        assert before.state == "idle"
+        assert list(before.worker_states) == ["Work-W0", "Work-W1", "Work-W2"]
+        assert before.pipeline_stats.items_accepted == 0
+        await pipeline.run(range(7))
+        after = pipeline.get_dashboard_snapshot()
+        assert after.state == "finished"
+        assert after.pipeline_stats.items_processed == 7
+
+    virtual(main)
+
+
+def test_counts_of_snapshots_from_another_thread_never_go_back() -> None:
+    """Snapshots can be taken in another thread without end; none raises, no counter goes back."""
+    errors: list[BaseException] = []
+    counts: list[tuple[int, int]] = []
+    over = threading.Event()
+    stages = [
+        Stage("A", 7, [raising(ValueError("no"), *range(0, 3000, 7))], task_attempts=1),
+        Stage("B", 5, [same]),
+    ]
+    pipeline = Pipeline(stages, status_tracker=StatusTracker())
+
+    def look() -> None:
+        while not over.is_set():
+            try:
+                stats = pipeline.get_dashboard_snapshot().pipeline_stats
+                pipeline.get_worker_names()
+                pipeline.get_error_summary()
+            except BaseException as error:
+                errors.append(error)
+                return
+            counts.append((stats.items_accepted, stats.items_processed))
+
+    async def main() -> None:
+        async with pipeline.open() as run:
+            for n in range(30):
+                run.set_workers("A", 1 + n % 7)
+                await run.feed(range(100 * n, 100 * n + 100))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        asyncio.run(main())
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert errors == []
+    assert counts
+    assert counts == sorted(counts)
+    assert pipeline.results.stats.items_failed == len(range(0, 3000, 7))
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_snapshot_costs_the_same_however_many_items_there_were(tracked: bool) -> None:
+    """Taking a snapshot is as much work after 2000 items as after 200, failed ones included."""
+
+    def lines_run_after(count: int) -> int:
+        tracker = StatusTracker() if tracked else None
+        stages = [
+            Stage("A", 4, [raising(ValueError("no"), *range(0, count, 2))], task_attempts=1),
+            Stage("B", 4, [same]),
+        ]
+        pipeline = Pipeline(stages, status_tracker=tracker)
+        lines = 0
+
+        async def main() -> None:
+            nonlocal lines
+            await pipeline.run(range(count))
+
+            def trace(frame: Any, event: str, arg: Any) -> Any:
+                nonlocal lines
+                lines += 1
+                return trace
+
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                pipeline.get_dashboard_snapshot()
+            finally:
+                sys.settrace(before)
+
+        virtual(main, max_steps=1_000_000)
+        return lines
+
+    assert lines_run_after(2000) == lines_run_after(200) > 20

@@ -1,0 +1,190 @@
+"""Where items leave a run: results, too many failures, and items that go on in another run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from antflow import ItemCancelled, Pipeline, RunResults, Stage, TooManyFailures
+from antflow.testing import Calls, FailTimes, cancel_at_every_step, run_virtual
+
+
+async def refuse_thirds(value: int) -> int:
+    """Fail on every third item."""
+    if value % 3 == 0:
+        raise ValueError(value)
+    return value
+
+
+def test_failures_of_one_stage_stop_the_intake() -> None:
+    """``max_failures`` of a stage: failures elsewhere do not count, what was accepted finishes."""
+
+    async def main() -> Any:
+        stages = [
+            Stage("A", 1, [refuse_thirds], task_attempts=1),
+            Stage("B", 1, [FailTimes(1)], task_attempts=1, max_failures=2, queue_capacity=1),
+        ]
+        pipeline = Pipeline(stages)
+        with pytest.raises(TooManyFailures, match="'B'") as caught:
+            await pipeline.run(range(1000))
+        return caught.value.results
+
+    results = run_virtual(main)
+    assert results.stats.items_accepted < 50
+    assert results.stats.items_in_flight == 0
+    assert len(results.outcomes) == results.stats.items_accepted
+
+
+def test_ratio_of_failures_of_one_stage_counts_from_twenty_on() -> None:
+    """A share of what left the stage, judged once there are twenty."""
+
+    async def main() -> Any:
+        pipeline = Pipeline(
+            [Stage("A", 1, [refuse_thirds], task_attempts=1, max_failures=0.3, queue_capacity=1)]
+        )
+        with pytest.raises(TooManyFailures) as caught:
+            await pipeline.run(range(1000))
+        return caught.value.results
+
+    assert 20 <= len(run_virtual(main).outcomes) <= 24
+
+
+def test_failed_items_go_on_where_they_failed() -> None:
+    """``retry_failed``: stages that were through are not run again, ids and inputs are kept."""
+    first, broken = Calls(), [True]
+
+    async def second(value: int) -> int:
+        if broken[0] and value >= 12:
+            raise ValueError
+        return value + 100
+
+    async def add_ten(value: int) -> int:
+        return value + 10
+
+    async def main() -> tuple[RunResults[Any], RunResults[Any]]:
+        stages = [
+            Stage("A", 2, [first, add_ten]),
+            Stage("B", 2, [second], task_attempts=1),
+            Stage("C", 2, [Calls()]),
+        ]
+        pipeline = Pipeline(stages)
+        items = [{"id": f"item {n}", "value": n, "colour": "red"} for n in range(4)]
+        before = await pipeline.run(items)
+        broken[0] = False
+        return before, await pipeline.run([7], retry_failed=before.failed)
+
+    before, after = run_virtual(main)
+    assert before.values() == [110, 111]
+    assert [(result.id, result.value) for result in after] == [
+        ("item 2", 112),
+        ("item 3", 113),
+        (after[2].id, 117),
+    ]
+    assert [call.value for call in first.made] == [0, 1, 2, 3, 7]
+    assert after[0].metadata == {"colour": "red"}
+    assert after[0].input == {"id": "item 2", "value": 2, "colour": "red"}
+
+
+def test_item_that_failed_in_the_middle_of_expanding_goes_on_from_there() -> None:
+    """What was made from it in the first run is not made again in the second."""
+    broken = [True]
+
+    async def some(value: int) -> AsyncIterator[int]:
+        for n in range(4):
+            if n == 2 and broken[0]:
+                raise ValueError
+            yield value + n
+
+    async def main() -> tuple[RunResults[Any], RunResults[Any]]:
+        stages = [Stage("A", 1, [some], task_attempts=1, expand=True), Stage("B", 1, [Calls()])]
+        pipeline = Pipeline(stages)
+        before = await pipeline.run([10])
+        broken[0] = False
+        return before, await pipeline.run([], retry_failed=before.failed)
+
+    before, after = run_virtual(main)
+    assert (before.values(), after.values()) == ([10, 11], [12, 13])
+    assert [result.id for result in after] == ["0/2", "0/3"]
+
+
+def test_cancelled_items_can_go_on_later() -> None:
+    """The results of a cancelled run tell where each item was: a later run finishes them."""
+    calls = Calls(seconds=1)
+
+    async def main() -> list[int]:
+        pipeline = Pipeline([Stage("A", 1, [calls]), Stage("B", 1, [Calls(seconds=3)])])
+        with pytest.raises(TimeoutError) as caught:
+            await pipeline.run(range(6), timeout=4.5)
+        error: Any = caught.value
+        before: RunResults[Any] = error.results
+        left = [item for item in before.outcomes if item.outcome == "cancelled"]
+        assert all(isinstance(item.error, ItemCancelled) for item in left)
+        after = await pipeline.run([], retry_failed=left)
+        return sorted(before.values() + after.values())
+
+    assert run_virtual(main) == list(range(6))
+    assert len(calls.made) <= 7
+
+
+def test_retry_of_failed_items_cancelled_at_every_step_loses_nothing() -> None:
+    """Cancelled before any step of the second run: balanced books."""
+    pipelines: list[Pipeline] = []
+
+    async def main() -> None:
+        stages = [Stage("A", 2, [Calls()]), Stage("B", 1, [refuse_thirds], task_attempts=1)]
+        pipeline = Pipeline(stages)
+        before = await pipeline.run(range(7))
+        pipelines.append(pipeline)
+        await pipeline.run([8], retry_failed=before.failed)
+
+    def check(step: int) -> None:
+        for pipeline in pipelines:
+            stats = pipeline.get_stats()
+            assert stats.items_in_flight == 0
+            assert len(pipeline.results.outcomes) == stats.items_accepted
+        pipelines.clear()
+
+    assert cancel_at_every_step(main, check) > 30
+
+
+def test_error_of_an_open_run_has_its_results() -> None:
+    """What comes out of ``open()`` has the results so far, as what comes out of ``run()`` has."""
+
+    async def main() -> Any:
+        with pytest.raises(TooManyFailures) as caught:
+            async with Pipeline([Stage("A", 1, [FailTimes(9)], task_attempts=1)]).open(
+                max_failures=1
+            ) as handle:
+                await handle.feed([0])
+        return caught.value.results
+
+    results = run_virtual(main)
+    assert results is not None
+    assert results.stats.items_failed == 1
+
+
+def test_results_read_while_the_run_ends_are_not_final() -> None:
+    """Whoever reads the results just before the end does not make an incomplete list the last."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])])
+        async with pipeline.open() as run:
+            engine = run._run
+            await run.feed([1, 2])
+            stats = engine.stats
+
+            def slow_stats() -> Any:
+                # What another thread does between taking the results and asking for the end.
+                is_over.append(True)
+                return stats()
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(type(engine), "is_over", property(lambda _: bool(is_over)))
+                patch.setattr(engine, "stats", slow_stats)
+                assert len(run.results) == 0
+        assert len(run.results) == 2
+
+    is_over: list[bool] = []
+    run_virtual(main)

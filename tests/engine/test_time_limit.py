@@ -1,0 +1,139 @@
+"""Time limits: of a whole run, and of each item."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from antflow import Limit, Pipeline, RetryAfter, RunResults, Stage
+from antflow.testing import Calls, run_virtual
+from tests.support import now
+
+
+def test_run_that_takes_too_long_is_cancelled() -> None:
+    """``timeout``: TimeoutError with the results so far, the rest settled as cancelled."""
+
+    async def main() -> Any:
+        pipeline = Pipeline([Stage("A", 1, [Calls(seconds=1)])])
+        with pytest.raises(TimeoutError) as caught:
+            await pipeline.run(range(10), timeout=3.5)
+        return caught.value, now()
+
+    error, when = run_virtual(main)
+    assert when == 3.5
+    assert "3.5" in str(error)
+    assert error.results.values() == [0, 1, 2]
+    assert error.results.stats.items_cancelled == error.results.stats.items_accepted - 3
+
+
+def test_run_that_is_in_time_leaves_no_timer() -> None:
+    """A timeout of an hour costs nothing when the run is over in a second."""
+
+    async def main() -> list[Any]:
+        await Pipeline([Stage("A", 1, [Calls(seconds=1)])]).run([0], timeout=3600)
+        loop: Any = asyncio.get_running_loop()
+        assert loop.time() == 1
+        return [timer for *_, timer in loop._timers if not timer.cancelled()]
+
+    assert run_virtual(main) == []
+
+
+def test_run_that_is_cancelled_leaves_no_timer() -> None:
+    """Neither for an item that waits for its next try, nor for one that a limit holds."""
+
+    async def fail_or_hold(value: int) -> int:
+        if value:
+            raise RetryAfter(3600)
+        raise ValueError
+
+    async def main() -> list[Any]:
+        stages = [
+            Stage("A", 2, [fail_or_hold], task_wait_seconds=3600),
+            Stage("B", 2, [fail_or_hold], task_wait_seconds=3600, limits=[Limit(concurrency=1)]),
+        ]
+        async with Pipeline(stages).open(timeout=7200, item_timeout=7200) as run:
+            await run.feed(range(2))
+            await run.feed(range(2), "B")
+            await asyncio.sleep(1)
+            run.cancel()
+        loop: Any = asyncio.get_running_loop()
+        return [timer for *_, timer in loop._timers if not timer.cancelled()]
+
+    assert run_virtual(main) == []
+
+
+@pytest.mark.parametrize(
+    "where", ["in the task", "in the queue", "in a retry", "in a hold", "at a limit", "in a batch"]
+)
+def test_item_that_is_late_fails(where: str) -> None:
+    """``item_timeout``: wherever the time went, the item fails with TimeoutError, and soon."""
+    limit = Limit(rate=1, period=100)
+    tries: list[int] = []
+
+    async def task(value: Any) -> Any:
+        tries.append(1)
+        if where in ("in the task", "in a batch"):
+            await asyncio.sleep(50)
+        if where == "in a retry":
+            raise ValueError
+        if where == "in a hold":
+            raise RetryAfter(50)
+        if where == "in the queue" and len(tries) == 1:
+            await asyncio.sleep(4)
+        return value
+
+    async def main() -> tuple[RunResults[Any], float]:
+        stage = Stage(
+            "A",
+            1,
+            [task],
+            task_wait_seconds=50,
+            limits=[limit] if where == "at a limit" else [],
+            batch=2 if where == "in a batch" else None,
+            task_attempts=1 if where in ("in the task", "in a batch") else 3,
+        )
+        items = range(2) if where in ("at a limit", "in the queue") else [0]
+        return await Pipeline([stage]).run(items, item_timeout=5), now()
+
+    results, when = run_virtual(main)
+    if where == "in the queue":
+        assert len(results) == 2  # the second began at 4 and is through at once
+        return
+    assert len(results.failed) == 1
+    expected = ValueError if where == "in a retry" else TimeoutError
+    assert type(results.failed[0].error) is expected
+    assert when <= 5
+
+
+def test_item_that_is_late_in_the_queue_is_not_begun() -> None:
+    """Its time was over before a worker had it: the task is not called for it."""
+    calls = Calls(seconds=4)
+
+    async def main() -> RunResults[Any]:
+        return await Pipeline([Stage("A", 1, [calls])]).run(range(4), item_timeout=5)
+
+    results = run_virtual(main)
+    assert results.values() == [0]
+    assert [call.value for call in calls.made] == [0, 1]
+    assert [result.id for result in results.failed] == [1, 2, 3]
+    assert all("item_timeout" in str(result.error) for result in results.failed)
+
+
+def test_children_have_the_time_of_their_parent() -> None:
+    """What was made from an item is late when the item would be."""
+
+    async def slowly(value: int) -> AsyncIterator[int]:
+        for n in range(3):
+            await asyncio.sleep(1)
+            yield n
+
+    async def main() -> RunResults[Any]:
+        stages = [Stage("A", 1, [slowly], expand=True), Stage("B", 3, [Calls(seconds=2.5)])]
+        return await Pipeline(stages).run([0], item_timeout=5)
+
+    results = run_virtual(main)
+    assert [result.id for result in results] == ["0/0", "0/1"]
+    assert [result.id for result in results.failed] == ["0/2"]
