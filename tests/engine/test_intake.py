@@ -783,7 +783,7 @@ def test_async_source_is_worked_on_item_by_item() -> None:
 
 
 def test_feeder_that_is_dismissed_before_its_first_step_is_no_fault() -> None:
-    """A display that joins the run at once ends it well, whatever its source is."""
+    """A display that joins the run at once ends it well and empty, whatever its source is."""
 
     class Hasty:
         async def on_update(self, snapshot: Any) -> None:
@@ -796,7 +796,9 @@ def test_feeder_that_is_dismissed_before_its_first_step_is_no_fault() -> None:
 
     pipeline = Pipeline([Stage("A", 1, [Calls()])], status_tracker=StatusTracker(print))
     for items in (source(), [1]):
-        run_virtual(pipeline.run(items, custom_dashboard=Hasty()), leftovers="cancel")
+        results = run_virtual(pipeline.run(items, custom_dashboard=Hasty()), leftovers="cancel")
+        assert results == []
+        assert results.stats.items_accepted == 0
 
 
 @pytest.mark.parametrize("slow", [False, True])

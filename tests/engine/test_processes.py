@@ -29,6 +29,7 @@ from antflow._engine.children import child as child_module
 from antflow._engine.children.child import ProcessorTime
 from antflow._engine.children.processes import MOST_LOST, ProcessSeat, check_picklable
 from antflow.testing import Calls
+from tests.real import counted
 
 from . import process_tasks as tasks
 
@@ -490,7 +491,9 @@ def test_close_when_nothing_was_called() -> None:
     async def main() -> None:
         await ProcessSeat("Fetch-W0", ProcessorTime()).close()
 
-    asyncio.run(main())
+    with counted() as waited:
+        asyncio.run(main())
+    assert waited.processes == 0
 
 
 def test_close_when_cancelled(tmp_path: Path) -> None:
