@@ -154,7 +154,7 @@ def test_out_is_created(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no such names here")
-def test_out_has_a_name_that_is_no_text(tmp_path: Path) -> None:
+def test_out_may_have_a_name_that_is_not_text(tmp_path: Path) -> None:
     """A folder whose name no terminal can show is used, and shown as well as can be."""
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     result = antflow("demo", "--dashboard", "none", "--limit", 0, "--out", folder)
@@ -181,7 +181,7 @@ def test_out_has_a_name_that_is_no_text(tmp_path: Path) -> None:
         "more",
     ],
 )
-def test_options_that_are_wrong(wrong: str, tmp_path: Path) -> None:
+def test_demo_refuses_options_that_are_wrong(wrong: str, tmp_path: Path) -> None:
     """A bad option is refused with one line that names it, before anything is done."""
     result = antflow("demo", "--out", tmp_path / "out", *wrong.split())
     (error,) = errors_of(result)
@@ -283,7 +283,7 @@ def test_interrupted_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGPIPE")
 @pytest.mark.parametrize("dashboard", ["none", "auto"])
-def test_output_that_nobody_reads(tmp_path: Path, dashboard: str) -> None:
+def test_output_that_is_not_read_ends_the_demo_quietly(tmp_path: Path, dashboard: str) -> None:
     """A pipe that is closed at the other end ends the command without a word."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -325,7 +325,7 @@ def test_output_of_which_the_first_line_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 @pytest.mark.parametrize("args", [["--help"], ["demo", "--limit", "0"]])
-def test_output_that_has_no_room(tmp_path: Path, args: list[str]) -> None:
+def test_output_without_room_is_one_line_of_error(tmp_path: Path, args: list[str]) -> None:
     """An output that takes no more is one line of error."""
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -97,7 +97,9 @@ def test_items_of_an_empty_file(tmp_path: Path, format: Format) -> None:
     ],
 )
 @pytest.mark.parametrize("format", ["lines", "jsonl", "csv"])
-def test_lines_that_are_no_text(tmp_path: Path, data: bytes, fault: str, format: Format) -> None:
+def test_lines_that_are_not_text_are_told_by_column(
+    tmp_path: Path, data: bytes, fault: str, format: Format
+) -> None:
     """Bytes that are no text are told by line and column (in characters)."""
     _, bad = read(written(tmp_path, data), format)
     assert fault in bad
@@ -295,7 +297,7 @@ COMMA_OR_BRACE = 8 if sys.version_info >= (3, 13) else 9
         ("9" * 5000, "2:1: "),
     ],
 )
-def test_json_that_is_none(tmp_path: Path, line: str, fault: str) -> None:
+def test_lines_that_are_not_json_are_told_by_column(tmp_path: Path, line: str, fault: str) -> None:
     """A line that is no JSON is told by line and column, and the next ones are read."""
     items, (bad,) = read(written(tmp_path, f"1\n{line}\n3\n"), "jsonl")
     assert values(items) == [1, 3]

@@ -239,7 +239,7 @@ def test_parsing_when_the_collector_lets_other_threads_run(tmp_path: Path) -> No
     assert numbers_of(outcome.summary) == (31, len(BROKEN))
 
 
-def test_old_code_is_no_failure(library: Path, tmp_path: Path) -> None:
+def test_old_code_is_not_a_failure(library: Path, tmp_path: Path) -> None:
     """A file that makes the parser warn is processed, although warnings are errors here."""
     (library / "old.py").write_text(r"x = '\d'; y = 1 is 1; z = 1or 0")
     assert numbers_of(run_demo(tmp_path).summary) == (2, len(BROKEN))

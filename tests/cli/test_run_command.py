@@ -155,7 +155,7 @@ def test_exit_code_is_0_when_nothing_failed(items: Path) -> None:
     assert result.stderr.startswith("0 ok, 0 failed in ")
 
 
-def test_failed_items_go_on_where_they_failed(items: Path) -> None:
+def test_dead_letters_go_on_where_they_failed(items: Path) -> None:
     """Fed back, dead letters begin with the stage they failed in, with their ids and inputs."""
     failed = items.with_name("failed.jsonl")
     result = antflow("run", "app:pipeline", "--items", items, "--failed", failed, *QUIET)
@@ -195,7 +195,7 @@ def test_failed_items_go_on_where_they_failed(items: Path) -> None:
     }
 
 
-def test_failed_items_that_json_cannot_hold_begin_anew(items: Path) -> None:
+def test_failed_items_that_json_cannot_hold_begin_again(items: Path) -> None:
     """What entered the failing stage is no JSON: fed back, the item begins with what was read."""
     target = module(
         items.parent,
@@ -399,7 +399,7 @@ def test_files_that_cannot_be_used(items: Path, wrong: list[str], reason: str) -
         ["--what"],
     ],
 )
-def test_options_that_are_wrong(items: Path, wrong: list[str]) -> None:
+def test_run_refuses_options_that_are_wrong(items: Path, wrong: list[str]) -> None:
     """A bad option is refused with a line that names it, before the module is imported."""
     result = antflow("run", "nowhere:p", "--items", items, *wrong)
     (error,) = errors_of(result)
@@ -489,7 +489,7 @@ def test_run_that_exits(items: Path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 @pytest.mark.parametrize("option", ["--out", "--failed"])
-def test_output_that_has_no_room(items: Path, option: str) -> None:
+def test_results_on_a_full_disk_end_the_run(items: Path, option: str) -> None:
     """Results that cannot be written end the run with exit code 3, by the file's name."""
     result = antflow("run", "app:pipeline", "--items", items, option, "/dev/full", *QUIET)
     assert result.exit_code == 3
@@ -596,7 +596,7 @@ def test_result_that_a_pipe_takes_bit_by_bit(folder: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGPIPE")
-def test_results_that_nobody_reads_any_more(folder: Path) -> None:
+def test_results_that_are_no_longer_read_end_the_run_quietly(folder: Path) -> None:
     """`antflow run … | head -1` ends quietly, however long the input is."""
     (folder / "many.txt").write_text("1\n" * 100_000)
     target = module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")
@@ -624,7 +624,7 @@ def test_child_processes_do_not_print_among_the_results(folder: Path) -> None:
     assert "from outside" in errors.splitlines()
 
 
-def test_prints_of_the_module_are_no_results(folder: Path) -> None:
+def test_prints_of_the_module_are_not_among_the_results(folder: Path) -> None:
     """A module that prints when it is imported does not disturb the results."""
     target = module(folder, "print('hello')\n")
     for args in (["run", target, "--items", "-", *QUIET], ["check", target]):

@@ -188,7 +188,7 @@ def test_second_signal_leaves_what_was_cancelled_to_another_run(waiting: Path) -
     assert sorted(item["value"] for item in objects_of(output)) == ["a", "b", "c"]
 
 
-def test_second_signal_when_nobody_empties_the_pipe(waiting: Path) -> None:
+def test_second_signal_when_the_pipe_is_not_emptied(waiting: Path) -> None:
     """A reader that has fallen asleep does not keep the command from ending."""
     source = (
         f"{HASTY}async def grow(x): return x * 1000\n"
@@ -203,7 +203,7 @@ def test_second_signal_when_nobody_empties_the_pipe(waiting: Path) -> None:
     assert code_after_two_signals(process) == 130
 
 
-def test_second_signal_when_nobody_takes_what_was_cancelled(waiting: Path) -> None:
+def test_second_signal_when_cancelled_items_are_not_taken(waiting: Path) -> None:
     """More dead letters than a pipe holds do not keep the command from ending, nor the results."""
     with (waiting / "waiting.py").open("a") as file:
         file.write(

@@ -100,7 +100,7 @@ def test_target_that_is_a_pipeline(odd: Path, target: str, name: str) -> None:
         "app:pipeline:x",
     ],
 )
-def test_target_that_is_no_name(folder: Path, target: str) -> None:
+def test_target_that_is_not_a_name_is_refused(folder: Path, target: str) -> None:
     """What has not the form is refused before anything is imported."""
     with pytest.raises(Refusal, match=r"must be module:attribute or file\.py:attribute"):
         find_pipeline(target, str(folder))

@@ -288,7 +288,7 @@ def test_headers_that_say_nothing(case: str) -> None:
 
 
 @pytest.mark.parametrize("headers", [None, 5, "Retry-After: 2", b"x", object(), ["Retry-After"]])
-def test_headers_that_are_none(headers: Any) -> None:
+def test_refuses_what_is_not_headers(headers: Any) -> None:
     """A response instead of its headers, say, is a `TypeError`."""
     with pytest.raises(TypeError, match=r"^headers=.*: must be the headers of an answer"):
         RetryAfter.from_headers(headers, 5)

@@ -17,7 +17,7 @@ from tests.support import lasting, raising, same, virtual
 pytestmark = pytest.mark.fault
 
 
-def test_snapshot_that_was_taken_earlier() -> None:
+def test_snapshot_that_was_taken_earlier_stays_as_it_was() -> None:
     """A snapshot does not change afterwards."""
     taken: list[tuple[DashboardSnapshot, DashboardSnapshot]] = []
 
@@ -42,7 +42,7 @@ def test_snapshot_that_was_taken_earlier() -> None:
         assert snapshot == copied
 
 
-def test_snapshot_that_somebody_writes_into() -> None:
+def test_writing_into_a_snapshot_changes_nothing_else() -> None:
     """Writing into a snapshot changes nothing but the snapshot."""
 
     async def main() -> None:

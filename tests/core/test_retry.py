@@ -173,7 +173,7 @@ def test_backoff_with_jitter_is_drawn_from_zero_up_to_the_longest(
     assert drawn == random.Random(seed).uniform(0.0, longest)
 
 
-def test_backoff_draws_from_the_generator_everybody_shares() -> None:
+def test_backoff_draws_from_the_shared_generator() -> None:
     """Without a generator of its own, it follows ``random.seed``."""
     state = random.getstate()
     try:
@@ -328,7 +328,7 @@ def test_errors_may_be_a_class_or_a_tuple(errors: Any) -> None:
         (BaseExceptionGroup, "BaseExceptionGroup would retry cancellation"),
     ],
 )
-def test_errors_refuse_what_is_no_exception_class(errors: Any, message: str) -> None:
+def test_errors_refuse_what_is_not_an_exception_class(errors: Any, message: str) -> None:
     """What is no exception class, and what would retry a cancellation, is refused."""
     with pytest.raises(ValueError, match=message):
         check_errors(ValueError, "on", errors)

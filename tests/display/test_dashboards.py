@@ -453,7 +453,7 @@ def assert_refused(
 
 @pytest.mark.fault
 @pytest.mark.parametrize("how", ["dashboard", "custom_dashboard"])
-def test_display_that_is_falsy(how: str) -> None:
+def test_display_that_is_falsy_is_shown_the_run(how: str) -> None:
     """A display is used also when it counts as false."""
     display = FalsyDisplay()
 
@@ -491,7 +491,7 @@ def test_display_with_few_methods() -> None:
         {"dashboard": "compact", "custom_dashboard": FalsyDisplay()},
     ],
 )
-def test_displays_when_two_are_asked_for(options: dict[str, Any]) -> None:
+def test_rejects_two_displays_and_calls_neither(options: dict[str, Any]) -> None:
     """Two displays for one run are refused."""
     assert_refused(ValueError, "Cannot use both", **options)
 
@@ -500,14 +500,14 @@ def test_displays_when_two_are_asked_for(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "display", [Display, "compact", "x", 5, object(), [], lambda snapshot: None]
 )
-def test_custom_dashboard_that_is_none(display: Any) -> None:
+def test_rejects_objects_that_are_not_dashboards(display: Any) -> None:
     """A custom dashboard that has none of the methods, or is a class, is refused by name."""
     assert_refused(TypeError, "custom_dashboard", custom_dashboard=display)
 
 
 @pytest.mark.fault
 @pytest.mark.parametrize("display", [Display, "compat", "", 5, True, object(), ["compact"]])
-def test_dashboard_that_is_none(display: Any) -> None:
+def test_rejects_what_is_neither_a_name_nor_a_display(display: Any) -> None:
     """A dashboard that is neither a name nor a display is refused, with the names there are."""
     assert_refused(ValueError, "'compact', 'detailed', 'full'", dashboard=display)
 
@@ -532,7 +532,7 @@ def test_dashboard_that_is_none(display: Any) -> None:
     ],
     ids=lambda interval: repr(interval)[:8],
 )
-def test_interval_that_is_none(interval: Any) -> None:
+def test_rejects_intervals_that_are_not_seconds(interval: Any) -> None:
     """An interval that is not a finite number of at least 0.01 seconds is refused."""
     assert_refused(
         (ValueError, TypeError),
@@ -544,7 +544,7 @@ def test_interval_that_is_none(interval: Any) -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("interval", [0.01, 1, 2.5, 1e9])
-def test_interval_that_is_allowed(interval: float) -> None:
+def test_takes_the_shortest_and_longest_intervals(interval: float) -> None:
     """An interval may be as short as 0.01 seconds and as long as one likes."""
     display = Display()
     virtual(lambda: twenty(display, interval))

@@ -219,7 +219,7 @@ def test_plain_lines(level: str, term: str, watched: Watched) -> None:
     [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, False)],
 )
 @pytest.mark.parametrize("level", ["progress", "full"])
-def test_signal_that_ends_the_program(
+def test_signal_while_halted_ends_the_program(
     level: str, number: int, is_at_the_end: bool, watched: Watched
 ) -> None:
     """While it runs, and while it waits with its end: the program ends, and its code is right."""
@@ -498,7 +498,7 @@ def test_live_of_the_user(terminal: MakeTerminal) -> None:
     assert not screen.is_cursor_hidden
 
 
-def test_child_process_after_a_fork(terminal: MakeTerminal) -> None:
+def test_child_of_a_fork_leaves_the_rest_to_its_parent(terminal: MakeTerminal) -> None:
     """What is left is the parent's, and so is the descriptor."""
     screen = terminal(40, 10)
     before = set(os.listdir("/dev/fd"))
@@ -542,7 +542,7 @@ def test_descriptor_and_thread(level: str, terminal: MakeTerminal) -> None:
 
 
 @pytest.mark.parametrize("level", [*LEVELS, "log"])
-def test_no_thread_can_be_started(
+def test_display_when_no_thread_can_be_started(
     level: str, terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The terminal is drawn on all the same, by the thread of the display."""

@@ -331,7 +331,7 @@ print(len(results), len(calls), [record.getMessage() for record in records])
     assert cell.printed == f"100 1 [{message!r}]\n"
 
 
-def test_own_display_that_raises(notebook: Notebook) -> None:
+def test_own_display_that_raises_leaves_its_last_good_frame(notebook: Notebook) -> None:
     """Its last good frame stays, and the run goes on to its end."""
     cell = notebook.run("""
 class Breaks(Own):

@@ -52,7 +52,7 @@ def test_plain_lines_when_stdout_is_a_file(name: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb"), ("CI", "true"), ("TERM", None)])
-def test_plain_lines_when_the_terminal_is_none(
+def test_plain_lines_when_the_terminal_is_none_to_draw_on(
     name: str,
     variable: str,
     value: str | None,

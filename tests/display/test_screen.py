@@ -419,7 +419,7 @@ def test_error_stream_on_another_terminal(
     assert other.raw == b"elsewhere\r\n"
 
 
-def test_child_process_after_a_fork(terminal: MakeTerminal) -> None:
+def test_child_of_a_fork_prints_plainly(terminal: MakeTerminal) -> None:
     """A child that is forked meanwhile prints plainly, and its end does not touch the terminal."""
     screen = terminal(40, 10)
     display = Whole("a", 2)

@@ -518,7 +518,7 @@ def test_own_display_draws_anything_rich_can(terminal: MakeTerminal) -> None:
     assert_only_cells_changed(screen, modes)
 
 
-def test_own_display_that_raises(terminal: MakeTerminal) -> None:
+def test_own_display_that_raises_gives_the_terminal_back(terminal: MakeTerminal) -> None:
     """The terminal is given back at once, and the run goes on to its end."""
     display = Own("fine", ValueError("broken"))
     screen = terminal()

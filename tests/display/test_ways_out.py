@@ -42,7 +42,7 @@ def program(*levels: str, seconds: float = 0.0, waits_at: int = -1) -> str:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_ctrl_c(level: str, screen: PtyScreen) -> None:
+def test_ctrl_c_restores_the_terminal_at_once(level: str, screen: PtyScreen) -> None:
     """With tasks that take an hour: out at once, the terminal as it was, the counts left behind."""
     screen.spawn(program(level, seconds=3600))
     shown = "0%" if level == "progress" else " 5/5"

@@ -83,7 +83,9 @@ def test_block_prints_the_progress(capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline.results.values() == [0, 1, 2, 3]
 
 
-def test_block_prints_the_failures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_block_prints_the_results_and_the_number_of_failures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Items that failed are not among the results, and are counted in the summary."""
     lines, pipeline = printed_by_block(capsys, [0, 1, 2, 3], 1, 3)
     assert lines == [

@@ -246,7 +246,7 @@ def test_dashboard_renders_to_the_terminal(window: Window) -> None:
         assert frame[-1] == f"{stats.items_processed} ok, {stats.items_failed} failed"
 
 
-def test_snapshot_before_and_after_a_run() -> None:
+def test_snapshot_may_be_asked_for_at_any_time() -> None:
     """A snapshot may be asked for at any time: before the run, while it goes on, and afterwards."""
     pipeline = two_stages()
 

@@ -59,7 +59,7 @@ def tracked(count: int = 20) -> tuple[StatusTracker, Pipeline]:
     return tracker, pipeline
 
 
-def test_block_prints_the_failures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_block_prints_each_failed_item_and_the_counts(capsys: pytest.CaptureFixture[str]) -> None:
     """The block prints the total, the counts by type and by stage, and each failed item."""
     tracker, _ = tracked()
     run_virtual(run_block(BLOCK, tracker=tracker))

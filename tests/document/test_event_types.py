@@ -151,7 +151,7 @@ def test_callback_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [5, "print", [print]])
-def test_callback_that_cannot_be_called_is_refused(wrong: Any) -> None:
+def test_refuses_callbacks_that_cannot_be_called(wrong: Any) -> None:
     """What cannot be called is refused when the tracker is made."""
     with pytest.raises(TypeError, match="on_status_change"):
         StatusTracker(on_status_change=wrong)

@@ -209,7 +209,7 @@ def test_tracker_costs_exactly_one_callback_per_event(
     assert len(tried) == sum(task for _, task in expected)
 
 
-def test_tracker_without_callbacks_calls_nobody() -> None:
+def test_tracker_without_callbacks_calls_nothing() -> None:
     """Without callbacks, following a run costs no event object at all."""
     made: list[str] = []
     tracker = StatusTracker()

@@ -164,7 +164,7 @@ def test_by_status_while_the_run_goes_on() -> None:
     }
 
 
-def test_by_status_of_a_word_that_is_none() -> None:
+def test_by_status_of_a_misspelt_word_is_an_error() -> None:
     """A misspelt status is an error, not an empty answer."""
     wrong: Any = "faild"
     with pytest.raises(ValueError, match="'failed'"):

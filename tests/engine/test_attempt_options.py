@@ -132,7 +132,7 @@ def test_limited_attempts_cancelled_at_every_step_give_everything_back() -> None
 
 
 @pytest.mark.parametrize("by", ["RetryAfter", "seconds", "function"])
-def test_hold_is_no_try(by: str) -> None:
+def test_hold_does_not_count_as_a_try(by: str) -> None:
     """Held three times, with one try in all: the item is through, on its first attempt."""
     seen: list[tuple[float, int]] = []
 
@@ -150,7 +150,7 @@ def test_hold_is_no_try(by: str) -> None:
     assert results.stats.stage_stats["A"].starved_seconds == 30, "it holds no worker"
 
 
-def test_hold_with_a_limit_holds_everyone_who_shares_it() -> None:
+def test_hold_with_a_limit_holds_all_that_share_it() -> None:
     """One item is told to wait a minute: nothing of either stage begins meanwhile."""
     limit = Limit(concurrency=10)
     starts: list[float] = []
@@ -215,7 +215,7 @@ def test_holds_are_counted_for_each_stage() -> None:
     assert run(stages, [0]).values() == [0]
 
 
-def test_hold_on_that_answers_nonsense_fails_the_item() -> None:
+def test_hold_on_that_answers_no_seconds_fails_the_item() -> None:
     """Seconds that are none: the item fails with the error that says so."""
     stage = Stage("A", 1, [FailTimes(9)], task_attempts=1, hold_on={ValueError: lambda _: "soon"})
     results = run([stage], [0])
@@ -268,7 +268,7 @@ def test_timeout_is_for_each_task_and_not_for_the_limits() -> None:
     assert len(run([stage], range(3))) == 3
 
 
-def test_timeout_of_the_task_s_own_is_a_failure_like_any_other() -> None:
+def test_timeout_error_of_a_task_is_a_failure_like_any_other() -> None:
     """A `TimeoutError` that a task raises itself keeps its text."""
 
     async def task(_: int) -> int:
@@ -278,7 +278,7 @@ def test_timeout_of_the_task_s_own_is_a_failure_like_any_other() -> None:
     assert str(results.failed[0].error) == "my own"
 
 
-def test_cancelled_error_of_the_task_s_own_inside_every_option_is_a_failure() -> None:
+def test_cancelled_error_of_a_task_inside_every_option_is_a_failure() -> None:
     """A task that raises CancelledError within limits, times and a context of its own fails."""
 
     async def task(value: int) -> int:

@@ -79,7 +79,7 @@ def test_waits_inside_a_try_are_the_limits(way: Way) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_waits_inside_a_try_are_no_part_of_its_run_time(way: Way) -> None:
+def test_waits_inside_a_try_are_not_part_of_its_run_time(way: Way) -> None:
     """However long a limit held it: each try took two seconds."""
     times = stats_of(one_at_a_time(way, 3, 2.0), items=9).run_times
     assert times.quantile(0) == times.quantile(1) == pytest.approx(2, rel=0.05)

@@ -295,7 +295,7 @@ def test_burst_wakes_one_receiver_when_that_is_enough(sleepers: int) -> None:
     assert run_virtual(main) == 1
 
 
-def test_recruit_is_called_only_when_nobody_sleeps() -> None:
+def test_recruit_is_called_only_when_no_receiver_sleeps() -> None:
     """New receivers are asked for one at a time, while there is work that nobody takes."""
 
     async def main() -> int:

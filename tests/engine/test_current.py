@@ -11,7 +11,7 @@ from antflow import Pipeline, Stage, current_item
 from antflow.testing import run_virtual
 
 
-def test_current_item_says_what_is_worked_on() -> None:
+def test_current_item_is_the_same_in_async_tasks_and_threads() -> None:
     """Id, attempt, stage and run, in async tasks and in threads; one key for all tries."""
     seen: list[Any] = []
 

@@ -114,7 +114,7 @@ def test_history_says_that_an_item_was_dropped() -> None:
     assert last.metadata == {"dropped": True}
 
 
-def test_class_that_is_no_drop_is_a_value_like_any_other() -> None:
+def test_class_other_than_drop_is_a_value_like_any_other() -> None:
     """A task may return a class."""
 
     async def task(_: int) -> Any:

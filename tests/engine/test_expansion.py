@@ -228,7 +228,7 @@ def test_first_value_is_through_before_the_last_one_is_made() -> None:
     assert run_virtual(main) == [1, 2, 3]
 
 
-def test_time_spent_waiting_for_room_is_no_time_of_the_task() -> None:
+def test_time_spent_waiting_for_room_is_not_time_of_the_task() -> None:
     """A timeout is for the values; a slow next stage does not make them late."""
     stages = [
         Stage("Split", 1, [a_list], expand=True, timeout=2, task_attempts=1),

@@ -104,7 +104,7 @@ def test_group_is_decided_by_what_is_in_it(
         assert isinstance(results.failed[0].error, ExceptionGroup)
 
 
-def test_hold_in_a_group_is_no_try() -> None:
+def test_hold_in_a_group_does_not_count_as_a_try() -> None:
     """Held with one try in all: the item is through, on its first attempt."""
     results = run(Stage("A", 1, [Failing(RetryAfter(1), times=3)], task_attempts=1))
     assert results[0].attempts == 1

@@ -42,7 +42,7 @@ def test_first_queue_shows_a_slow_stage(listens: bool) -> None:
     assert run_virtual(main) > 10
 
 
-def test_priority_is_kept_through_later_stages() -> None:
+def test_urgent_items_overtake_those_that_wait_in_every_stage() -> None:
     """An urgent item overtakes those that wait, in every stage; equals keep their order."""
     order: list[str] = []
 

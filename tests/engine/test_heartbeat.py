@@ -530,7 +530,7 @@ def test_log_handler_that_waits_for_the_blocked_loop() -> None:
     assert snapshot.loop.stalls == 1
 
 
-def test_telling_that_takes_long_is_no_block_of_another_loop(caplog: Log) -> None:
+def test_telling_that_takes_long_is_not_a_block_of_another_loop(caplog: Log) -> None:
     """While a log handler holds the watchdog up, a loop that works and gives way is not accused."""
     telling, told = threading.Event(), threading.Event()
 
@@ -602,7 +602,7 @@ async def naps(item: int) -> None:
     time.sleep(0.4)  # noqa: ASYNC251 - long enough to be told of by default
 
 
-def test_block_while_nobody_is_to_look(run: Run, caplog: Log) -> None:
+def test_blocks_are_not_looked_for_when_switched_off(run: Run, caplog: Log) -> None:
     """With ``blocked_loop_after=None`` nothing is seen and nothing told."""
     pipeline = Pipeline([Stage("Work", 1, [naps])], blocked_loop_after=None)
     assert run(snapshot_of(pipeline, [2])).loop == LoopHealth()

@@ -93,7 +93,7 @@ def test_each_worker_is_refused_once(kind: str, callback: str | None) -> None:
     ids=["limit", "task"],
 )
 @pytest.mark.parametrize("batch", [None, 3])
-def test_those_who_stand_in_line_are_not_let_in_by_who_is_refused(
+def test_refused_items_let_in_none_that_wait_in_line(
     options: dict[str, Any], batch: int | None
 ) -> None:
     """Two call at a time and are refused; their places are free, and nothing begins there."""

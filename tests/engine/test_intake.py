@@ -236,7 +236,9 @@ def test_endless_input_and_tasks_that_never_wait() -> None:
 @pytest.mark.fault
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("position", [0, 1, 7])
-def test_source_that_raises(position: int, is_async: bool) -> None:
+def test_source_that_raises_comes_out_after_what_came_before_it(
+    position: int, is_async: bool
+) -> None:
     """What a source raises comes out after what came before it is through, with the results."""
 
     def failing() -> Iterator[int]:
@@ -438,7 +440,7 @@ def test_results_are_in_input_order() -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("priority", [None, "high", 1.5, float("nan"), True])
-def test_priority_that_is_none(priority: Any) -> None:
+def test_refuses_priorities_that_are_not_whole_numbers(priority: Any) -> None:
     """A priority that is no whole number is refused before anything is taken in."""
 
     async def main() -> None:
@@ -471,7 +473,7 @@ def test_priority_of_any_size() -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("stage", ["Nowhere", "", 5, b"A", ["A"]])
-def test_target_stage_that_is_none(stage: Any) -> None:
+def test_refuses_target_stages_that_are_unknown(stage: Any) -> None:
     """An unknown stage is refused, with the names of those there are."""
 
     async def main() -> None:
@@ -782,7 +784,7 @@ def test_async_source_is_worked_on_item_by_item() -> None:
     assert seen == [(0, pytest.approx(1.1)), (1, pytest.approx(2.1)), (2, pytest.approx(3.1))]
 
 
-def test_feeder_that_is_dismissed_before_its_first_step_is_no_fault() -> None:
+def test_feeder_may_be_dismissed_before_its_first_step() -> None:
     """A display that joins the run at once ends it well and empty, whatever its source is."""
 
     class Hasty:

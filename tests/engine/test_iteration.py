@@ -207,7 +207,7 @@ def test_stop_async_iteration_of_a_call_does_not_end_a_loop_in_silence() -> None
     run_virtual(main)
 
 
-def test_error_is_kept_while_the_end_is_waited_for_in_vain() -> None:
+def test_error_is_kept_when_the_wait_for_the_end_is_cancelled() -> None:
     """An ``anext`` that is cancelled while the other calls end leaves the error to the next one."""
 
     async def lingers(value: int) -> int:

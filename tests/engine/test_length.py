@@ -125,7 +125,7 @@ LENGTHS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("length", LENGTHS.values(), ids=LENGTHS)
-def test_length_that_is_none_is_not_known(length: Callable[[], Any]) -> None:
+def test_length_that_is_not_a_count_is_unknown(length: Callable[[], Any]) -> None:
     """A length that cannot be had, or that is silly, is the same as none."""
 
     async def main() -> None:

@@ -170,7 +170,7 @@ def test_hold_from_another_thread() -> None:
     assert run_virtual(main) == 5.0
 
 
-def test_hold_delays_who_waits_for_a_slot() -> None:
+def test_hold_delays_items_that_wait_for_a_slot() -> None:
     """A slot that becomes free during a hold is taken when the hold is over."""
 
     async def main() -> list[Start]:
@@ -216,7 +216,7 @@ def test_correct_settles_a_guess(actual: int, next_start: float, *, in_thread: b
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
-def test_rate_that_is_changed_reaches_those_who_wait(*, in_thread: bool) -> None:
+def test_rate_that_is_changed_reaches_items_that_wait(*, in_thread: bool) -> None:
     """A new rate goes for attempts that already wait, without a burst, and from any thread."""
 
     async def main() -> list[Start]:

@@ -473,7 +473,7 @@ def test_source_in_a_thread_keeps_no_item() -> None:
 
 @pytest.mark.parametrize("how", ["run", "stream"])
 @pytest.mark.parametrize("ending", ["timeout", "source"])
-def test_pipeline_keeps_nothing_of_whoever_its_error_came_to(how: str, ending: str) -> None:
+def test_pipeline_keeps_nothing_of_the_callers_that_got_its_error(how: str, ending: str) -> None:
     """The error that a run ended with is not kept, nor are the variables of those who saw it."""
     seen: list[weakref.ref[Thing]] = []
 

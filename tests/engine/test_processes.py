@@ -729,7 +729,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("moment", ["starting", "at work"])
-def test_ctrl_c(start: Starter, tmp_path: Path, moment: str) -> None:
+def test_ctrl_c_reaches_the_parent_alone(start: Starter, tmp_path: Path, moment: str) -> None:
     """It reaches the parent alone: the children neither die of it nor print, and end with it."""
     program = start(
         START

@@ -129,7 +129,7 @@ def test_slow_consumer_slows_the_source() -> None:
     assert len(taken) < 60
 
 
-def test_failed_dropped_and_expanded_items_hold_nobody_up() -> None:
+def test_failed_dropped_and_expanded_items_hold_nothing_up() -> None:
     """Failures and children are where the item was; what was dropped or expanded leaves no gap."""
 
     async def task(value: int) -> Any:

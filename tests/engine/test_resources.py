@@ -123,7 +123,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 # -- entering -------------------------------------------------------------------------------------
 
 
-def test_resources_are_entered_once_for_everybody_and_left_last_first() -> None:
+def test_resources_are_entered_once_for_all_and_left_last_first() -> None:
     """Whoever asks, and when, gets the values of one entering; closing leaves in reverse order."""
     journal = Journal()
 
@@ -140,7 +140,7 @@ def test_resources_are_entered_once_for_everybody_and_left_last_first() -> None:
     assert journal.lines == ["+a", "+b", "-b", "-a"]
 
 
-def test_resources_nobody_used_are_not_entered() -> None:
+def test_resources_that_are_not_used_are_not_entered() -> None:
     """Closing what nobody asked for enters nothing, and ends asking."""
     journal = Journal()
 
@@ -237,7 +237,7 @@ def test_a_factory_that_makes_no_context_manager_is_named(made: Any) -> None:
 # -- entering fails -------------------------------------------------------------------------------
 
 
-def test_when_entering_fails_everybody_who_waits_hears_of_it_and_the_next_tries_again() -> None:
+def test_when_entering_fails_all_that_wait_hear_of_it_and_the_next_tries_again() -> None:
     """They all get the error, after what was entered before was left; then it begins anew."""
     journal = Journal()
     error = OSError("no database")
@@ -264,7 +264,7 @@ def test_when_entering_fails_everybody_who_waits_hears_of_it_and_the_next_tries_
     assert journal.lines == ["+a", "-a", "+a", "+b", "-b", "-a"]
 
 
-def test_the_traceback_of_an_error_does_not_grow_with_those_who_are_told() -> None:
+def test_the_traceback_of_an_error_does_not_grow_with_its_receivers() -> None:
     """The tenth who is told sees where it was raised, and not the nine others."""
 
     async def main() -> None:
@@ -296,7 +296,7 @@ def test_what_raises_again_the_error_it_is_told_of_is_not_logged(
     assert messages(caplog) == []
 
 
-def test_a_failure_nobody_waits_for_any_more_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_that_is_no_longer_waited_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """When the only caller gave up waiting, the log says why entering took so long."""
 
     async def main() -> None:
@@ -327,7 +327,7 @@ def test_a_keyboard_interrupt_while_entering_comes_out_where_it_is_waited_for() 
     assert journal.lines == ["+a", "-a"]
 
 
-def test_a_keyboard_interrupt_nobody_waits_for_comes_out_of_close() -> None:
+def test_a_keyboard_interrupt_that_is_not_waited_for_comes_out_of_close() -> None:
     """An interrupt is never swallowed: when no caller is left, closing raises it."""
 
     async def main() -> None:
@@ -533,7 +533,7 @@ def test_closing_does_not_cut_off_the_leaving_after_a_failure() -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 1])
-def test_a_keeper_that_is_cancelled_at_once_leaves_nobody_waiting(steps: int) -> None:
+def test_a_keeper_that_is_cancelled_at_once_leaves_no_user_waiting(steps: int) -> None:
     """Also when it is cancelled before its first step, its callers are told, and may ask again."""
     journal = Journal()
 
@@ -553,7 +553,7 @@ def test_a_keeper_that_is_cancelled_at_once_leaves_nobody_waiting(steps: int) ->
     assert journal.lines == ["+a", "-a"]
 
 
-def test_a_task_group_that_fails_is_left_and_entered_anew() -> None:
+def test_a_task_group_that_fails_is_left_and_entered_again() -> None:
     """What cancels its keeper, like a task group with a failed child, is over; the next is new."""
     journal = Journal()
 
@@ -745,7 +745,7 @@ async def use(resources: Resources, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("seed", [None, 1, 2])
-def test_whatever_is_entered_is_left_once_when_the_users_are_cancelled(seed: int | None) -> None:
+def test_all_that_is_entered_is_left_once_when_the_users_are_cancelled(seed: int | None) -> None:
     """In whichever step the program is cancelled, nothing stays entered or is left twice."""
     journal = Journal()
 
@@ -767,7 +767,7 @@ def test_whatever_is_entered_is_left_once_when_the_users_are_cancelled(seed: int
 
 
 @pytest.mark.parametrize("enter", [1.0, OSError("no database")], ids=["works", "fails"])
-def test_whatever_is_entered_is_left_once_when_the_keeper_is_cancelled(
+def test_all_that_is_entered_is_left_once_when_the_keeper_is_cancelled(
     enter: float | BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In whichever step the keeper is cancelled, its callers end and each thing is left once."""

@@ -453,7 +453,9 @@ def test_signal_after_the_loop_was_closed_under_a_run(number: signal.Signals) ->
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("task", ["blocks", "goes_on"])
-def test_two_signals_in_vain(task: str, number: signal.Signals) -> None:
+def test_task_that_never_gives_way_ends_after_a_few_more_signals(
+    task: str, number: signal.Signals
+) -> None:
     """A task that never gives way, or cannot be cancelled, does not outlive a few signals more."""
     command = [sys.executable, "-c", textwrap.dedent(DEAF), task]
     with subprocess.Popen(

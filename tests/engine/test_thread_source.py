@@ -304,7 +304,7 @@ def test_source_that_raises_what_ends_a_loop(way: Any, error: Exception) -> None
     run_virtual(main)
 
 
-def test_two_who_ask_at_once_are_told_so() -> None:
+def test_second_anext_at_once_is_an_error() -> None:
     """One `anext` at a time: the second is an error, as with any async generator."""
 
     def items() -> Iterator[int]:
@@ -349,7 +349,7 @@ NO_SOURCES = [None, 5, "abc", b"abc", {"a": 1}, async_numbers, coroutine_functio
 
 
 @pytest.mark.parametrize("source", NO_SOURCES, ids=lambda source: repr(source)[:20])
-def test_what_is_no_source_for_a_thread(source: Any) -> None:
+def test_refuses_what_cannot_be_read_in_a_thread(source: Any) -> None:
     """What cannot be read in a thread is refused at once."""
     with pytest.raises(TypeError, match=r"(source|items)="):
         in_thread(source)

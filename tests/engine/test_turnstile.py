@@ -32,7 +32,7 @@ def assert_bound(limit: Limit, starts: list[tuple[float, float]]) -> None:
 
 
 @pytest.mark.parametrize("limit", [Limit(concurrency=1), Limit(rate=1, period=1.0, cost=float)])
-def test_who_waits_goes_in_order_of_arrival(limit: Limit) -> None:
+def test_waiting_items_go_in_order_of_arrival(limit: Limit) -> None:
     """First come, first served: small costs do not overtake a large one, nor do newcomers."""
 
     async def main() -> list[str]:
@@ -48,7 +48,7 @@ def test_who_waits_goes_in_order_of_arrival(limit: Limit) -> None:
     assert run_virtual(main) == ["0", "1", "2", "3", "4", "5"]
 
 
-def test_who_waits_is_let_in_by_no_timer_but_the_one_that_is_needed() -> None:
+def test_waiting_items_need_a_single_timer() -> None:
     """Waiting for a slot sets no timer; and who gives up waiting for a rate leaves none behind."""
 
     async def wait_for_a_slot() -> None:
@@ -71,7 +71,7 @@ def test_who_waits_is_let_in_by_no_timer_but_the_one_that_is_needed() -> None:
             run_virtual(main)
 
 
-def test_many_who_wait_for_a_rate_share_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_that_wait_for_a_rate_share_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who arrives behind others, or leaves from among them, sets no timer of its own."""
     timers: list[float] = []
 
@@ -124,7 +124,7 @@ def test_limit_that_is_named_twice_counts_once() -> None:
     run_virtual(main)
 
 
-def test_slots_are_not_kept_for_who_waits_for_a_slow_rate() -> None:
+def test_slots_are_not_kept_for_items_that_wait_for_a_slow_rate() -> None:
     """A stage under one slot and one start a minute leaves the slot to others in between."""
 
     async def main() -> tuple[list[float], list[float]]:
@@ -141,7 +141,7 @@ def test_slots_are_not_kept_for_who_waits_for_a_slow_rate() -> None:
     assert len(fast) == 130 - 3
 
 
-def test_rate_is_not_kept_for_who_waits_for_a_slot() -> None:
+def test_rate_is_not_kept_for_items_that_wait_for_a_slot() -> None:
     """A stage under one slot for a minute leaves what flows in to others meanwhile."""
 
     async def main() -> tuple[list[float], list[float]]:
@@ -158,7 +158,7 @@ def test_rate_is_not_kept_for_who_waits_for_a_slot() -> None:
     assert len(short) == 90 - 1
 
 
-def test_who_needs_several_limits_is_not_starved_by_those_who_need_one() -> None:
+def test_items_with_several_limits_are_not_starved_by_those_with_one() -> None:
     """Others take each slot, and others each unit, at other moments: after one round it starts.
 
     What was kept for it is not kept for the next one, which has missed nothing yet.
@@ -188,7 +188,7 @@ def test_who_needs_several_limits_is_not_starved_by_those_who_need_one() -> None
 
 
 @pytest.mark.parametrize(("more", "start"), [((), 3.5), ((Limit(rate=1000),), 4.5)])
-def test_who_needs_two_slots_is_not_starved_by_those_who_need_one(
+def test_items_that_cost_two_slots_are_not_starved_by_those_that_cost_one(
     more: tuple[Limit, ...], start: float
 ) -> None:
     """Two limits whose slots are free at different moments: in the end both are kept for it."""

@@ -156,7 +156,9 @@ def _is_parked(thread: threading.Thread) -> bool:
     return frame.f_code.co_name == "_watch" and frame.f_locals.get("look", 0) is None
 
 
-def test_no_thread_can_be_started(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_goes_on_unwatched_when_no_thread_can_be_started(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the thread a run does what it does; nobody looks."""
 
     def refuse(thread: threading.Thread) -> None:

@@ -50,7 +50,7 @@ def endless(taken: list[int]) -> Iterator[int]:
 # Calls
 
 
-def test_submit_runs_so_many_at_a_time_in_the_order_of_submission() -> None:
+def test_submit_runs_as_many_as_there_are_workers_in_order() -> None:
     """Never more calls than workers are at work, and the first submitted begin first."""
     work = Calls(seconds=1)
 
@@ -87,7 +87,7 @@ class CallableObject:
     ],
     ids=["partial", "partials", "object", "method", "partial type", "lambda", "lambda of async"],
 )
-def test_submit_takes_whatever_can_be_called(
+def test_submit_takes_all_that_can_be_called(
     function: Callable[..., Any], takes_a_thread: bool
 ) -> None:
     """Async or plain, function, method, partial or object: the result is the value."""
@@ -155,7 +155,7 @@ def test_submit_hands_the_context_on() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, 2.0, "5", None, True])
-def test_executor_refuses_a_number_of_workers_that_is_none(workers: Any) -> None:
+def test_executor_refuses_what_is_not_a_number_of_workers(workers: Any) -> None:
     """The message says which option, what it was and what is allowed."""
     with pytest.raises(ValueError, match=r"max_workers=.*: must be a whole number >= 1"):
         AsyncExecutor(workers)
@@ -688,7 +688,7 @@ def test_cancel_when_it_is_too_late() -> None:
     run_virtual(main)
 
 
-def test_call_that_somebody_else_cancels() -> None:
+def test_futures_of_calls_cancelled_from_outside_are_done() -> None:
     """When all tasks of the loop are cancelled, as at its end, each future is done."""
 
     async def main() -> None:
@@ -1117,7 +1117,7 @@ def test_wait_when_the_time_is_over() -> None:
     run_virtual(main)
 
 
-def test_wait_refuses_what_is_no_future_or_strategy() -> None:
+def test_wait_refuses_what_is_not_a_future_or_strategy() -> None:
     """A misspelt strategy and foreign objects are errors, not a wait for ever."""
 
     async def main() -> None:

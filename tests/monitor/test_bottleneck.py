@@ -289,7 +289,7 @@ def test_retries_that_wait() -> None:
     assert watching.at(200).bottleneck.cause == "retries"
 
 
-def test_pause_is_nobodys_fault() -> None:
+def test_pause_is_not_blamed_on_a_stage() -> None:
     """While a run is paused nothing holds it back, and the pause does not count at the end."""
 
     async def program() -> Watching:
@@ -421,7 +421,7 @@ def test_blocked_loop_comes_first() -> None:
     assert "at app.py:41 in parse: time.sleep(0.4)" in found.sentence
 
 
-def test_blocked_loop_when_nobody_saw_where() -> None:
+def test_blocked_loop_is_told_without_a_place_if_none_was_seen() -> None:
     """Without a place there is none in the sentence."""
     found = found_in([stage()], span(Spent(stalled=40), blocked=10.0))
     assert (found.cause, found.stage) == ("loop", None)
@@ -522,7 +522,7 @@ def test_processor_where_no_stage_stands_out(
     assert 0 < found.share <= 1
 
 
-def test_last_items_of_a_run_hold_nobody_back() -> None:
+def test_last_items_of_a_run_are_not_a_bottleneck() -> None:
     """When nothing comes any more and a worker has nothing to do, more workers would not help."""
     straggling = StageStats("Only", 0, 1, 100, 0, workers=4, capacity=40)
     seen = span(Spent(busy=36, starved=4))

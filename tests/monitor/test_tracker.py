@@ -288,7 +288,7 @@ def test_callback_that_hangs_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_callback_that_cannot_be_called_is_refused(name: str) -> None:
+def test_callback_that_cannot_be_called_is_refused_at_any_time(name: str) -> None:
     """What cannot be called is a `TypeError` at construction, and when set later."""
     wrong: dict[str, Any] = {name: 5}
     with pytest.raises(TypeError, match=name):

@@ -39,7 +39,7 @@ def test_stages_whose_names_look_the_same() -> None:
     assert [stage.name for stage in pipeline.stages] == ["fetch", "Fetch"]
 
 
-def test_bool_is_no_number_of_workers() -> None:
+def test_bool_is_not_a_number_of_workers() -> None:
     """``True`` is not taken for one worker, and says so as every other value does."""
     with pytest.raises(StageValidationError, match=r"Stage 'Work': workers=True: .*whole number"):
         Pipeline([a_stage(workers=True)])

@@ -97,7 +97,7 @@ def test_id_of_any_kind_is_drawn(level: str, item_id: Any) -> None:
     assert [line for line in lines if not line.isprintable() or len(line) > 80] == []
 
 
-def test_item_that_is_no_id() -> None:
+def test_id_of_none_is_replaced_by_a_number() -> None:
     """An ``"id"`` of ``None`` is none: the item gets a number, and none is lost."""
     items = [{"id": None, "value": 1}, {"id": 0, "value": 2}, 3]
     results = run_virtual(Pipeline([a_stage()]).run(items))

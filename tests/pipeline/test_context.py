@@ -75,7 +75,7 @@ def test_concurrency_limit_bounds_the_block() -> None:
     assert most == 2
 
 
-def test_rate_limit_lets_so_many_through() -> None:
+def test_rate_limit_lets_its_rate_through() -> None:
     """With ``call_rate`` as many enter per ``call_rate_period``, and the others wait."""
 
     async def work(_: Any) -> float:

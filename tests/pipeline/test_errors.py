@@ -249,7 +249,7 @@ def test_wrong_options_are_refused_at_once(options: dict[str, Any]) -> None:
     ],
     ids=["stage", "function", "text"],
 )
-def test_stages_that_are_none(make: Callable[[], Pipeline]) -> None:
+def test_refuses_what_is_not_a_list_of_stages(make: Callable[[], Pipeline]) -> None:
     """What is no list of stages is a `TypeError`."""
     with pytest.raises(TypeError, match="stages"):
         make()

@@ -102,7 +102,7 @@ def test_steps_of_an_item_come_in_order() -> None:
     ]
 
 
-def test_step_says_who_when_and_why() -> None:
+def test_step_names_worker_time_and_reason() -> None:
     """A step carries names, both clocks, the duration of a visit, and the error."""
     notes = Notes()
     tracker = StatusTracker()
@@ -133,7 +133,7 @@ def test_items_that_are_made_name_what_they_are_made_from() -> None:
     assert [step.value for step in notes.steps if step.kind == "expanded"] == [2]
 
 
-def test_values_are_for_those_who_ask() -> None:
+def test_values_are_for_observers_that_ask_for_them() -> None:
     """``wants_values`` fills in the value; beside it, other observers do not get it."""
     plain, valued = Notes(), Valued()
     run(valued, plain, items=[1])

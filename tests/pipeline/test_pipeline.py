@@ -172,7 +172,7 @@ def test_ids_of_any_hashable_kind(item_id: Any) -> None:
     assert result.id == item_id
 
 
-def test_id_that_is_none_is_no_id() -> None:
+def test_id_of_none_gets_a_running_id() -> None:
     """An item whose id is ``None`` gets a running one; its value is its "value" all the same."""
     items = [{"id": None, "value": 5, "page": 7}]
     (result,) = run_virtual(lambda: Pipeline([Stage("A", 1, [same])]).run(items))
@@ -302,7 +302,7 @@ def test_unhashable_id_is_replaced_by_its_text() -> None:
 
 
 @pytest.mark.parametrize("items", ["abc", b"abc", {"a": 1}], ids=["str", "bytes", "mapping"])
-def test_items_that_are_no_collection_are_refused(items: Any) -> None:
+def test_items_that_are_not_a_collection_are_refused(items: Any) -> None:
     """A text, bytes or a bare mapping is refused: "wrap it in a list"."""
     with pytest.raises(TypeError, match="wrap it in a list"):
         run_virtual(lambda: Pipeline([Stage("A", 1, [same])]).run(items))
@@ -316,7 +316,7 @@ def test_stage_list_is_copied() -> None:
     assert values(run_virtual(lambda: pipeline.run([1]))) == [2]
 
 
-def test_tracker_that_is_none_is_refused() -> None:
+def test_objects_that_are_not_trackers_are_refused() -> None:
     """A ``status_tracker`` that is none is a `TypeError` at construction."""
     wrong: Any = print
     with pytest.raises(TypeError, match="status_tracker"):

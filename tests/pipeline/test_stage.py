@@ -568,7 +568,7 @@ def test_plain_functions_run_in_threads(executor: Any) -> None:
     assert values(run([1], Stage("A", 1, [where], executor=executor))) == [False]
 
 
-def test_executor_may_be_ones_own() -> None:
+def test_executor_may_be_the_users_own() -> None:
     """``executor`` may be any `concurrent.futures.Executor`."""
 
     def where(_: Any) -> str:

@@ -280,7 +280,7 @@ def test_errors_are_recorded_on_the_try_and_on_what_failed_for_good(told: Told) 
     assert told.one("antflow.pipeline.run").status.description == "failed: 1, cancelled: 0"
 
 
-def test_try_that_is_followed_by_another_is_no_error_of_its_visit(told: Told) -> None:
+def test_try_that_is_followed_by_another_is_not_an_error_of_its_visit(told: Told) -> None:
     """The task's span has failed; the visit has not, and of the item's one is the last."""
     run([Stage("A", 1, [FailTimes(1)], "per_stage", stage_attempts=2)], [0])
     tasks, visits = told.spans("antflow.task"), told.spans("antflow.stage")
@@ -570,7 +570,7 @@ def test_run_that_is_not_sampled_has_no_spans() -> None:
 # -- nothing is told --------------------------------------------------------------------------
 
 
-def test_nobody_follows_when_nothing_records(told: Told) -> None:
+def test_telemetry_does_not_listen_when_nothing_records(told: Told) -> None:
     """Switched off, or with providers that record nothing, a run has no observer of this kind."""
     assert follow_run("p") is not None
     told.configure(enabled=False)

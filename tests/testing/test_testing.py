@@ -133,7 +133,7 @@ def test_cancelled_timers_do_not_move_the_clock() -> None:
         run_virtual(main)
 
 
-def test_call_at_refuses_a_time_that_is_no_number() -> None:
+def test_call_at_refuses_a_time_that_is_not_a_number() -> None:
     """NaN, which has no place in an order of times, is refused."""
 
     async def main() -> None:
