@@ -380,6 +380,19 @@ def unpromised_tests(folder: Path) -> list[str]:
     ]
 
 
+def names_of_tests_used_twice(folder: Path) -> list[str]:
+    """Names that several tests have."""
+    places: dict[str, list[str]] = {}
+    for path in source_files(folder):
+        for node in parse(folder, path).body:
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if (
+                    name.startswith("test_")
+                ):
+                    places.setdefault(name, []).append(path.as_posix())
+    return [f"{name}: {', '.join(found)}" for name, found in places.items() if len(found) > 1]
+
+
 # -- the source is clean ----------------------------------------------------------------------
 
 
@@ -442,6 +455,11 @@ def test_rules_are_kept() -> None:
 def test_tests_say_what_they_promise() -> None:
     """Every test has a docstring."""
     assert unpromised_tests(Path(__file__).parent) == []
+
+
+def test_each_test_has_a_name_of_its_own() -> None:
+    """No two tests have one name, so that a name leads to one promise."""
+    assert names_of_tests_used_twice(Path(__file__).parent) == []
 
 
 # -- the checks can fail ----------------------------------------------------------------------
@@ -698,3 +716,13 @@ def test_tests_when_one_promises_nothing(tmp_path: Path) -> None:
         "def helper(): ...\ndef test_a():\n    'It holds.'\nasync def test_b(): ...\n"
     )
     assert unpromised_tests(tmp_path) == ["test_x.py:4 test_b has no docstring"]
+
+
+def test_names_of_tests_when_one_is_used_twice(tmp_path: Path) -> None:
+    """One name is found in two files and in one, where the first test is never run."""
+    (tmp_path / "test_x.py").write_text("def test_a(): ...\ndef test_b(): ...\ndef test_b(): ...\n")
+    (tmp_path / "test_y.py").write_text("async def test_a(): ...\ndef test_c(): ...\n")
+    assert names_of_tests_used_twice(tmp_path) == [
+        "test_a: test_x.py, test_y.py",
+        "test_b: test_x.py, test_x.py",
+    ]

@@ -18,11 +18,10 @@ from antflow.display import (
     ProgressDisplay,
 )
 from antflow.testing import run_virtual
-from tests.monitor.test_poller import Display
+from tests.monitor.test_poller import Display, twenty
 from tests.support import (
     assert_works,
     defaults,
-    lasting,
     odd_only,
     positional,
     same,
@@ -422,14 +421,6 @@ class FalsyDisplay(Display):
 
     def __len__(self) -> int:
         return 0
-
-
-def twenty(display: Any, interval: float = 0.5, **options: Any) -> Any:
-    """Run 20 items of a second each, two at a time."""
-    pipeline = Pipeline([Stage("Work", 2, [lasting(1)])])
-    return pipeline.run(
-        range(20), custom_dashboard=display, dashboard_update_interval=interval, **options
-    )
 
 
 def assert_refused(

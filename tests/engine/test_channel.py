@@ -219,6 +219,7 @@ def test_cancelled_sender_does_not_hold_up_those_behind_it() -> None:
         while channel.take() is not None:
             pass
         await asyncio.wait(senders)
+        assert [sender.cancelled() for sender in senders] == [True, False, False]
 
     run_virtual(main)
 

@@ -743,19 +743,11 @@ def test_task_that_feeds_its_own_full_stage() -> None:
     virtual(main)
 
 
-class Sleeper:
-    """A task that takes a second."""
-
-    async def __call__(self, value: int) -> int:
-        await asyncio.sleep(1)
-        return value
-
-
 def test_feed_beside_a_run_goes_into_that_run() -> None:
     """``pipeline.feed()`` from outside adds to the run under way, and begins no other."""
 
     async def main() -> None:
-        pipeline = Pipeline([Stage("A", 1, [Sleeper()])])
+        pipeline = Pipeline([Stage("A", 1, [lasting(1)])])
         running = asyncio.ensure_future(pipeline.run(range(30)))
         await asyncio.sleep(1.5)
         await pipeline.feed([99])

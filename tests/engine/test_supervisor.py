@@ -369,14 +369,6 @@ def test_cancel_when_a_callback_never_returns() -> None:
     assert virtual(main) == 2
 
 
-class Sleeper:
-    """A task that takes a second."""
-
-    async def __call__(self, value: int) -> int:
-        await asyncio.sleep(1)
-        return value
-
-
 @pytest.mark.parametrize("batch", [None, 2])
 @pytest.mark.parametrize("waits", ["held", "held again", "limited"])
 def test_shutdown_does_not_wait_for_what_has_not_begun(waits: str, batch: int | None) -> None:
@@ -461,7 +453,7 @@ def test_shutdown_beside_a_run_ends_that_run() -> None:
     """``pipeline.shutdown()`` from outside ends the run under way."""
 
     async def main() -> None:
-        pipeline = Pipeline([Stage("A", 1, [Sleeper()])])
+        pipeline = Pipeline([Stage("A", 1, [lasting(1)])])
         running = asyncio.ensure_future(pipeline.run(range(30)))
         await asyncio.sleep(1.5)
         await pipeline.shutdown()
