@@ -27,7 +27,7 @@ async def read_language_later(value: Any) -> str:
 
 
 @pytest.mark.parametrize("task", [read_language, read_language_later])
-def test_context_of_the_caller(task: Callable[[Any], Any]) -> None:
+def test_tasks_see_the_context_of_the_caller(task: Callable[[Any], Any]) -> None:
     """Tasks see the context variables of who called `run`, in threads too."""
 
     async def main() -> None:
@@ -40,7 +40,7 @@ def test_context_of_the_caller(task: Callable[[Any], Any]) -> None:
     virtual(main)
 
 
-def test_context_of_a_task() -> None:
+def test_context_of_a_task_is_seen_by_no_other() -> None:
     """What a task sets in its context is seen neither by the caller nor by other workers."""
 
     async def main() -> None:
@@ -58,7 +58,7 @@ def test_context_of_a_task() -> None:
     virtual(main)
 
 
-def test_context_of_a_plain_function() -> None:
+def test_context_of_a_plain_function_is_not_seen_by_the_next() -> None:
     """What a plain function sets in its context is not seen by the next one in that thread."""
 
     def change(value: str) -> str:

@@ -71,7 +71,7 @@ TASKS: dict[str, Callable[[int], Any]] = {
 
 @pytest.mark.fault
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_task_of_any_kind(task: Callable[[int], Any]) -> None:
+def test_anything_that_can_be_called_is_a_task(task: Callable[[int], Any]) -> None:
     """A task is anything that can be called, sync or async."""
     stages = [Stage("A", 2, [task, task]), Stage("B", 2, [task])]
     assert virtual(lambda: Pipeline(stages).run([1, 2, 3])).values() == [8, 16, 24]
@@ -102,7 +102,7 @@ def test_plain_function_does_not_hold_up_the_loop() -> None:
 
 
 @pytest.mark.fault
-def test_plain_function_that_raises_stop_iteration() -> None:
+def test_stop_iteration_of_a_plain_function_fails_its_item() -> None:
     """A plain function that raises StopIteration fails its item."""
 
     def work(value: int) -> int:
@@ -168,7 +168,7 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 @pytest.mark.parametrize("is_plain", [False, True])
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
 @pytest.mark.parametrize("name", ERRORS)
-def test_task_that_raises(name: str, retry: str, is_plain: bool) -> None:
+def test_what_a_task_raises_fails_its_item(name: str, retry: str, is_plain: bool) -> None:
     """What a task raises fails its item, is kept whole, and is counted under its name."""
     error = ERRORS[name]()
 
@@ -239,7 +239,9 @@ async def awaiting_a_cancelled_one(value: int) -> int:
         (awaiting_a_cancelled_one, "CancelledError"),
     ],
 )
-def test_task_that_fails_in_its_own_way(task: Callable[[int], Any], name: str) -> None:
+def test_groups_timeouts_and_cancellations_of_a_task_fail_its_item(
+    task: Callable[[int], Any], name: str
+) -> None:
     """A task's own groups, time limits and cancellations fail the item and leave nothing behind."""
     stage = Stage("Work", 2, [task], task_attempts=2)
     results = virtual(lambda: Pipeline([stage]).run(range(3)))
@@ -248,7 +250,7 @@ def test_task_that_fails_in_its_own_way(task: Callable[[int], Any], name: str) -
 
 
 @pytest.mark.fault
-def test_async_generator_as_result() -> None:
+def test_async_generator_is_a_result_like_others() -> None:
     """An async generator that a task returns is a value like others."""
 
     async def numbers() -> AsyncIterator[int]:
@@ -266,7 +268,7 @@ def test_async_generator_as_result() -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
-def test_attempts_of_a_failed_item(retry: str) -> None:
+def test_failed_item_says_how_often_it_was_tried(retry: str) -> None:
     """A failed item says how often it was tried: the task that failed, or the stage."""
     tracker = StatusTracker()
     stage = Stage("Work", 1, [FailTimes(1), FailTimes(9)], retry, task_attempts=3, stage_attempts=4)
@@ -286,7 +288,7 @@ def test_each_task_of_a_stage_has_all_its_tries() -> None:
 
 
 @pytest.mark.fault
-def test_pauses_between_tries() -> None:
+def test_pauses_between_tries_are_those_of_the_stage() -> None:
     """Between tries a task waits as its stage says, and a stage too, by an option of its own."""
 
     async def starts(retry: str) -> list[float]:
@@ -315,7 +317,7 @@ def test_what_is_tried_again() -> None:
 
 
 @pytest.mark.fault
-def test_value_of_a_failed_item() -> None:
+def test_value_of_a_failed_item_is_what_entered_the_stage() -> None:
     """A failed item's value is what entered the stage that it failed in."""
     stages = [
         Stage("A", 1, [lambda value: value + 1]),
@@ -326,7 +328,7 @@ def test_value_of_a_failed_item() -> None:
 
 
 @pytest.mark.fault
-def test_traceback_of_a_failure() -> None:
+def test_traceback_of_a_failure_shows_the_task() -> None:
     """A failure's traceback shows the task and keeps nothing of the engine alive."""
     stage = Stage("Work", 1, [raising(ValueError("no"))], task_attempts=1)
     [failed] = virtual(lambda: Pipeline([stage]).run([1])).failed
@@ -342,7 +344,9 @@ def test_traceback_of_a_failure() -> None:
 @pytest.mark.fault
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("is_plain", [False, True])
-def test_task_that_ends_the_program(error: type[BaseException], is_plain: bool) -> None:
+def test_task_that_ends_the_program_comes_out_of_the_run(
+    error: type[BaseException], is_plain: bool
+) -> None:
     """What ends a program comes out of the run, once everything is cleaned up and counted."""
 
     def work(value: int) -> int:
@@ -397,7 +401,7 @@ PROGRAM = """
 
 
 @pytest.mark.fault
-def test_program_when_a_task_exits() -> None:
+def test_system_exit_in_a_task_ends_the_program() -> None:
     """SystemExit in a task ends the program with its code."""
     done = run_program(PROGRAM.format(what="sys.exit(3)", seconds=0.001))
     assert done.returncode == 3
@@ -407,7 +411,7 @@ def test_program_when_a_task_exits() -> None:
 
 @pytest.mark.fault
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
-def test_program_when_a_task_raises_keyboard_interrupt() -> None:
+def test_keyboard_interrupt_in_a_task_ends_the_program() -> None:
     """KeyboardInterrupt in a task ends the program as Ctrl-C does."""
     done = run_program(PROGRAM.format(what="raise KeyboardInterrupt", seconds=0.001))
     assert done.returncode == -signal.SIGINT
@@ -435,7 +439,7 @@ def test_program_when_it_is_interrupted() -> None:
 
 
 @pytest.mark.fault
-def test_pipeline_after_a_task_ended_the_program() -> None:
+def test_pipeline_runs_again_after_a_task_raised_system_exit() -> None:
     """A pipeline can be run again after a task of it raised SystemExit, if somebody caught it."""
 
     async def work(value: Any) -> Any:
@@ -480,7 +484,7 @@ def test_task_that_raises_item_cancelled_has_failed() -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
-def test_task_that_raises_cancelled_error(retry: str) -> None:
+def test_cancelled_error_of_a_task_fails_its_item(retry: str) -> None:
     """A task that raises CancelledError has failed its item; the worker goes on."""
     stage = Stage(
         "Work",
@@ -496,7 +500,7 @@ def test_task_that_raises_cancelled_error(retry: str) -> None:
 
 
 @pytest.mark.fault
-def test_tasks_that_all_raise_cancelled_error() -> None:
+def test_no_worker_dies_when_tasks_all_raise_cancelled_error() -> None:
     """However many tasks raise CancelledError, no worker dies of it."""
     calls = Calls(raising(asyncio.CancelledError()))
     stage = Stage("Work", 2, [calls], task_attempts=2)
@@ -507,7 +511,7 @@ def test_tasks_that_all_raise_cancelled_error() -> None:
 
 
 @pytest.mark.fault
-def test_skip_if_that_raises_cancelled_error() -> None:
+def test_cancelled_error_of_skip_if_fails_the_item() -> None:
     """What a ``skip_if`` raises fails the item, a CancelledError too."""
 
     def skip(value: int) -> bool:

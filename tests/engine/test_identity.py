@@ -285,7 +285,7 @@ def test_id_that_cannot_be_compared_stays_what_it_is() -> None:
 
 
 @pytest.mark.fault
-def test_id_that_cannot_be_hashed() -> None:
+def test_id_that_cannot_be_hashed_goes_by_its_text() -> None:
     """An id that cannot be hashed goes by its text, with a tracker and without."""
 
     async def main() -> None:
@@ -371,7 +371,7 @@ def test_many_items_with_one_id_are_named_without_trying_all_names() -> None:
 
 
 @pytest.mark.fault
-def test_ids_that_come_twice(caplog: pytest.LogCaptureFixture) -> None:
+def test_ids_that_come_twice_are_numbered(caplog: pytest.LogCaptureFixture) -> None:
     """Items with one id are kept apart: later ones are numbered, with one warning per run."""
     ids, _ = run_items([{"id": "a", "value": n} for n in range(4)])
     assert ids == ["a", "a#2", "a#3", "a#4"]
@@ -395,7 +395,7 @@ def test_id_may_come_again_where_results_are_not_collected() -> None:
 
 
 @pytest.mark.fault
-def test_failure_of_one_of_two_with_one_id() -> None:
+def test_failure_of_an_id_is_not_hidden_by_a_success() -> None:
     """A failure is not hidden by a success of another item with the same id."""
     tracker = StatusTracker()
 
@@ -414,7 +414,7 @@ def test_failure_of_one_of_two_with_one_id() -> None:
 @pytest.mark.fault
 @pytest.mark.parametrize("equal", [0, 0.0, False, Decimal(0)])
 @pytest.mark.parametrize("own_first", [False, True])
-def test_own_id_that_equals_an_automatic_one(equal: Any, own_first: bool) -> None:
+def test_own_id_is_kept_apart_from_an_equal_number(equal: Any, own_first: bool) -> None:
     """An item that brings an id is kept apart from one that was numbered with its like."""
     own = {"id": equal, "value": "own"}
     items = [{"id": 1, "value": "own"}, "numbered"] if own_first else ["numbered", own]
@@ -423,7 +423,7 @@ def test_own_id_that_equals_an_automatic_one(equal: Any, own_first: bool) -> Non
 
 
 @pytest.mark.fault
-def test_ids_when_one_tracker_follows_two_pipelines() -> None:
+def test_ids_of_two_pipelines_of_one_tracker_are_kept_apart() -> None:
     """A tracker keeps the items of two pipelines apart by run."""
     tracker = StatusTracker()
 
@@ -441,7 +441,7 @@ def test_ids_when_one_tracker_follows_two_pipelines() -> None:
 
 
 @pytest.mark.fault
-def test_dict_with_id() -> None:
+def test_dict_with_an_id_has_its_value_and_metadata() -> None:
     """Of a dict with an id, the value is its ``"value"`` or the whole; the rest is metadata."""
 
     async def main() -> None:

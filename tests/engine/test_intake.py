@@ -80,7 +80,7 @@ class Silent:
 @pytest.mark.fault
 @of_every_kind
 @pytest.mark.parametrize("displayed", [False, True])
-def test_run_of_anything_iterable(make: Callable[[], Any], displayed: bool) -> None:
+def test_run_takes_anything_iterable(make: Callable[[], Any], displayed: bool) -> None:
     """`run` takes any iterable or async iterable, with a display and without."""
 
     async def main() -> None:
@@ -93,7 +93,7 @@ def test_run_of_anything_iterable(make: Callable[[], Any], displayed: bool) -> N
 
 @pytest.mark.fault
 @of_every_kind
-def test_stream_of_anything_iterable(make: Callable[[], Any]) -> None:
+def test_stream_takes_anything_iterable(make: Callable[[], Any]) -> None:
     """`stream` takes any iterable or async iterable."""
 
     async def main() -> list[int]:
@@ -105,7 +105,7 @@ def test_stream_of_anything_iterable(make: Callable[[], Any]) -> None:
 
 @pytest.mark.fault
 @of_every_kind
-def test_feed_of_anything_iterable(make: Callable[[], Any]) -> None:
+def test_feed_takes_anything_iterable(make: Callable[[], Any]) -> None:
     """`feed` takes any iterable or async iterable."""
 
     async def main() -> None:
@@ -118,7 +118,7 @@ def test_feed_of_anything_iterable(make: Callable[[], Any]) -> None:
 
 
 @pytest.mark.fault
-def test_feed_async() -> None:
+def test_feed_async_takes_each_item_as_it_comes() -> None:
     """`feed_async` takes in each item as it comes."""
 
     async def main() -> None:
@@ -148,7 +148,7 @@ def test_total_that_is_told() -> None:
 @pytest.mark.fault
 @pytest.mark.parametrize("items", ["abc", "", b"abc", bytearray(b"a"), {"a": 1}, {}], ids=repr)
 @pytest.mark.parametrize("how", ["run", "stream", "feed"])
-def test_items_that_would_be_taken_apart(how: str, items: Any) -> None:
+def test_refuses_items_that_would_be_taken_apart(how: str, items: Any) -> None:
     """A string or a mapping in place of a list of items is refused, and the way out is told."""
     assert_refused(how, items, "wrap it in a list")
 
@@ -156,7 +156,7 @@ def test_items_that_would_be_taken_apart(how: str, items: Any) -> None:
 @pytest.mark.fault
 @pytest.mark.parametrize("items", [None, 5, 1.5, Silent(), same, int])
 @pytest.mark.parametrize("how", ["run", "stream", "feed"])
-def test_items_that_cannot_be_iterated(how: str, items: Any) -> None:
+def test_refuses_items_that_cannot_be_iterated(how: str, items: Any) -> None:
     """What cannot be iterated is refused at once."""
     assert_refused(how, items, "items=")
 
@@ -219,7 +219,7 @@ def test_endless_input_is_taken_as_there_is_room() -> None:
 
 
 @pytest.mark.fault
-def test_endless_input_and_tasks_that_never_wait() -> None:
+def test_endless_input_lets_others_have_their_turn() -> None:
     """Others have their turn while an endless input meets tasks that never wait."""
 
     async def main() -> None:
@@ -287,7 +287,7 @@ CANCELLED = [asyncio.CancelledError(), BaseExceptionGroup("", [asyncio.Cancelled
 @pytest.mark.fault
 @pytest.mark.parametrize("error", CANCELLED, ids=["alone", "in a group"])
 @pytest.mark.parametrize("way", ["pulled", "fed", "async"])
-def test_clean_up_that_raises_cancelled_error(
+def test_clean_up_that_raises_cancelled_error_cancels_nothing(
     error: BaseException, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A CancelledError of a source's clean-up is logged, and cancels nothing."""
@@ -326,7 +326,7 @@ def test_clean_up_that_raises_cancelled_error(
 
 
 @pytest.mark.fault
-def test_stream_of_a_source_that_raises() -> None:
+def test_stream_yields_what_came_before_the_source_raised() -> None:
     """A stream yields what came before the source raised, then raises."""
 
     def failing() -> Iterator[int]:
@@ -403,7 +403,7 @@ def run_items(items: Any, **options: Any) -> tuple[list[Any], StatusTracker]:
     ],
     ids=lambda items: repr(items)[:30],
 )
-def test_items_of_any_kind(items: list[Any]) -> None:
+def test_any_value_is_an_item(items: list[Any]) -> None:
     """Any value is an item."""
     ids, _ = run_items(items)
     assert len(ids) == len(items)
@@ -411,7 +411,7 @@ def test_items_of_any_kind(items: list[Any]) -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("value", [None, ValueError("returned"), StopIteration(), ..., same])
-def test_task_that_returns_something_odd(value: Any) -> None:
+def test_task_may_return_an_exception_object_too(value: Any) -> None:
     """What a task returns is the item's value, an exception object too."""
 
     async def work(_: Any) -> Any:
@@ -454,7 +454,7 @@ def test_refuses_priorities_that_are_not_whole_numbers(priority: Any) -> None:
 
 
 @pytest.mark.fault
-def test_priority_of_any_size() -> None:
+def test_lower_priorities_go_first_at_any_size() -> None:
     """Lower priorities go first, first in first out within one, through all stages."""
 
     async def main() -> None:
@@ -487,7 +487,7 @@ def test_refuses_target_stages_that_are_unknown(stage: Any) -> None:
 
 
 @pytest.mark.fault
-def test_target_stage() -> None:
+def test_items_fed_to_a_later_stage_begin_there() -> None:
     """Items fed to a later stage begin there."""
 
     async def main() -> None:
@@ -506,7 +506,9 @@ def test_target_stage() -> None:
 @pytest.mark.parametrize("tracked", [False, True])
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("error", [SystemExit(7), KeyboardInterrupt()], ids=repr)
-def test_source_that_ends_the_program(error: BaseException, is_async: bool, tracked: bool) -> None:
+def test_source_that_ends_the_program_comes_out_of_run(
+    error: BaseException, is_async: bool, tracked: bool
+) -> None:
     """It comes out of `run`, and not of the event loop; what was taken in has an outcome."""
 
     def source() -> Iterator[int]:
@@ -574,7 +576,7 @@ def test_feeds_have_room_in_turn() -> None:
 @pytest.mark.fault
 @pytest.mark.parametrize("count", [1, 1000])
 @pytest.mark.parametrize("end", [Pipeline.join, Pipeline.shutdown])
-def test_feed_after_the_end(end: Callable[[Pipeline], Any], count: int) -> None:
+def test_feed_after_the_end_takes_nothing_in(end: Callable[[Pipeline], Any], count: int) -> None:
     """Feeding a run that was joined or shut down raises, and nothing was taken in."""
 
     async def main() -> None:
@@ -637,7 +639,7 @@ def test_feed_by_a_task_that_has_just_ended_its_run(how: str) -> None:
 
 
 @pytest.mark.fault
-def test_feed_before_start() -> None:
+def test_feed_before_start_starts_the_pipeline() -> None:
     """Feeding a pipeline that was not started starts it."""
 
     async def main() -> None:
@@ -672,7 +674,7 @@ def test_callback_that_feeds_while_the_input_goes_on() -> None:
 
 
 @pytest.mark.fault
-def test_callback_that_feeds_after_the_last_input() -> None:
+def test_callback_may_feed_after_the_last_input() -> None:
     """A callback may feed the run when the input has ended too: the run then goes on."""
 
     async def main() -> None:
@@ -687,7 +689,7 @@ def test_callback_that_feeds_after_the_last_input() -> None:
 
 
 @pytest.mark.fault
-def test_callback_that_feeds_although_the_input_ends_meanwhile() -> None:
+def test_callback_may_feed_although_the_input_ends_meanwhile() -> None:
     """The last item is through and the input ends while its callback runs: that may still feed."""
 
     async def source() -> AsyncIterator[int]:
@@ -707,7 +709,7 @@ def test_callback_that_feeds_although_the_input_ends_meanwhile() -> None:
 
 
 @pytest.mark.fault
-def test_task_that_feeds_after_the_last_input() -> None:
+def test_task_may_feed_after_the_last_input() -> None:
     """A task may feed its own run also when the input has ended (a crawler follows its links)."""
 
     async def main() -> None:
@@ -724,7 +726,7 @@ def test_task_that_feeds_after_the_last_input() -> None:
 
 
 @pytest.mark.fault
-def test_task_that_feeds_its_own_full_stage() -> None:
+def test_tasks_that_feed_their_own_full_stage_do_not_hang() -> None:
     """Workers that all feed the stage they work in never wait for one another."""
 
     async def main() -> None:
@@ -842,7 +844,7 @@ def test_inner_run_that_feeds_the_outer_one_does_not_hang() -> None:
 
 
 @pytest.mark.fault
-def test_async_source_that_never_ends_when_the_run_does() -> None:
+def test_async_source_that_never_ends_is_closed_with_its_run() -> None:
     """An async source that waits for ever is cancelled and closed with its run."""
     closed: list[float] = []
 
@@ -885,7 +887,7 @@ def test_async_source_that_is_slow_to_close() -> None:
 
 
 @pytest.mark.fault
-def test_async_source_when_intake_stops() -> None:
+def test_async_source_is_closed_when_the_intake_stops() -> None:
     """An async source is closed when the run takes no more, before what was accepted is through."""
     closed: list[float] = []
 
@@ -917,7 +919,7 @@ def closing_badly() -> Any:
 
 
 @pytest.mark.fault
-def test_async_source_that_raises_cancelled_error() -> None:
+def test_async_source_that_raises_cancelled_error_ends_the_run() -> None:
     """An async source that raises CancelledError ends the run as any other error of it does."""
 
     async def source() -> Any:
@@ -934,7 +936,7 @@ def test_async_source_that_raises_cancelled_error() -> None:
 
 
 @pytest.mark.fault
-def test_source_that_raises_cancelled_error() -> None:
+def test_source_that_raises_cancelled_error_has_not_come_to_its_end() -> None:
     """A source that raises CancelledError is not taken for one that has come to its end."""
 
     def source() -> Any:
@@ -951,7 +953,7 @@ def test_source_that_raises_cancelled_error() -> None:
 
 
 @pytest.mark.fault
-def test_cancel_when_the_source_fails_to_clean_up() -> None:
+def test_clean_up_of_a_source_does_not_replace_the_cancellation() -> None:
     """What a source raises in its clean-up does not take the place of the cancellation."""
 
     async def main() -> None:
@@ -965,7 +967,7 @@ def test_cancel_when_the_source_fails_to_clean_up() -> None:
 
 
 @pytest.mark.fault
-def test_shutdown_when_the_source_fails_to_clean_up() -> None:
+def test_clean_up_of_a_source_does_not_hold_up_a_shutdown() -> None:
     """What a source raises in its clean-up does not keep a shutdown from ending the run."""
 
     async def main() -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.fault
 # At the same time
 
 
-def test_runs_at_the_same_time() -> None:
+def test_runs_at_the_same_time_have_their_own_results() -> None:
     """Two runs of one pipeline at once each have their own results."""
 
     async def main() -> None:
@@ -39,7 +39,7 @@ def test_runs_at_the_same_time() -> None:
     virtual(main)
 
 
-def test_streams_at_the_same_time() -> None:
+def test_streams_at_the_same_time_have_their_own_results() -> None:
     """Two streams of one pipeline, read in turn, each have their own results."""
 
     async def main() -> None:
@@ -64,7 +64,7 @@ async def start_a_stream(pipeline: Pipeline) -> Any:
     return [result async for result in pipeline.stream([1])]
 
 
-def test_open_from_inside_its_own_stage() -> None:
+def test_open_from_inside_its_own_stage_is_refused() -> None:
     """A task cannot open a second run of the pipeline that it is in."""
 
     async def main() -> None:
@@ -81,7 +81,7 @@ def test_open_from_inside_its_own_stage() -> None:
 
 
 @pytest.mark.parametrize("begin", [start_a_run, start_a_stream])
-def test_run_from_inside_its_own_task(begin: Callable[[Pipeline], Any]) -> None:
+def test_run_from_inside_its_own_task_fails_that_item(begin: Callable[[Pipeline], Any]) -> None:
     """Running a pipeline from one of its own tasks fails that item at once."""
 
     async def main() -> None:
@@ -99,7 +99,7 @@ def test_run_from_inside_its_own_task(begin: Callable[[Pipeline], Any]) -> None:
 # Callbacks that hold things up
 
 
-def test_callback_that_never_returns() -> None:
+def test_callback_that_never_returns_is_given_up() -> None:
     """A callback that hangs is given up after its time limit and counted; no item is lost by it."""
     tracker = StatusTracker(on_status_change=never, callback_timeout=5)
 
@@ -111,7 +111,7 @@ def test_callback_that_never_returns() -> None:
     assert tracker.callback_errors == 12
 
 
-def test_callback_that_raises_cancelled_error() -> None:
+def test_callback_that_raises_cancelled_error_changes_nothing() -> None:
     """A tracker's callback that raises CancelledError changes nothing."""
 
     async def on_status_change(event: StatusEvent) -> None:

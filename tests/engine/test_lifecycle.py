@@ -46,7 +46,7 @@ class Watch:
         self.failures.append(summary.total_failed)
 
 
-def test_run_again() -> None:
+def test_each_run_has_its_own_results() -> None:
     """Each run has its own results, counts, failures and display."""
 
     async def main() -> None:
@@ -75,7 +75,7 @@ def test_ids_go_on_counting() -> None:
     assert virtual(main) == [0, 1, 2, 3, 4, 5]
 
 
-def test_run_after_a_cancelled_one() -> None:
+def test_run_after_a_cancelled_one_has_its_own_results() -> None:
     """A run after a cancelled one has its own results only."""
 
     async def main() -> None:
@@ -90,7 +90,7 @@ def test_run_after_a_cancelled_one() -> None:
     virtual(main)
 
 
-def test_run_after_a_cancelled_stream() -> None:
+def test_run_after_a_cancelled_stream_has_its_own_results() -> None:
     """A run after a stream that was left early has its own results only."""
 
     async def main() -> None:
@@ -102,7 +102,7 @@ def test_run_after_a_cancelled_stream() -> None:
     virtual(main)
 
 
-def test_pipeline_in_two_loops() -> None:
+def test_pipeline_runs_in_one_loop_after_the_other() -> None:
     """One pipeline runs in one event loop after the other."""
     tracker = StatusTracker()
     stage = Stage("Work", 2, [same, lambda value: value + 1])
@@ -163,7 +163,7 @@ def test_cancel_when_a_task_cleans_up() -> None:
     virtual(main)
 
 
-def test_outcomes_of_a_cancelled_run() -> None:
+def test_cancelled_run_leaves_no_item_without_an_outcome() -> None:
     """After a cancellation every accepted item has an outcome, the unfinished ones as cancelled."""
 
     async def main() -> None:
@@ -184,7 +184,7 @@ def test_outcomes_of_a_cancelled_run() -> None:
     virtual(main)
 
 
-def test_instant_item() -> None:
+def test_instant_item_takes_no_time() -> None:
     """One item through an instant task takes no time and few steps of the event loop."""
     steps = 0
 
@@ -200,7 +200,7 @@ def test_instant_item() -> None:
     assert steps < 30
 
 
-def test_idle_pipeline() -> None:
+def test_idle_pipeline_does_nothing() -> None:
     """A pipeline that has nothing to do does nothing: an hour is a handful of steps."""
 
     async def main() -> int:
@@ -218,7 +218,7 @@ def test_idle_pipeline() -> None:
     assert virtual(main, max_time=2 * ONE_HOUR) <= 3
 
 
-def test_run_that_waits_for_its_source() -> None:
+def test_run_that_waits_for_its_source_does_nothing() -> None:
     """A run whose source is silent does nothing meanwhile."""
 
     async def source() -> Any:
@@ -321,7 +321,7 @@ def test_memory_of_a_tracker_after_many_runs() -> None:
 
 @pytest.mark.parametrize("end", ["join", "cancel"])
 @pytest.mark.parametrize("scope", ["run", "worker"])
-def test_threads_after_a_run(scope: Any, end: str) -> None:
+def test_threads_of_a_run_end_with_it(scope: Any, end: str) -> None:
     """The threads of a run end with it, also while the pipeline, and so its latest run, is kept."""
     threads: set[threading.Thread] = set()
 
@@ -349,7 +349,7 @@ def test_threads_after_a_run(scope: Any, end: str) -> None:
     asyncio.run(main())
 
 
-def test_nested_pipelines() -> None:
+def test_cancellation_reaches_nested_pipelines() -> None:
     """A task may run another pipeline, and its cancellation reaches it."""
 
     async def main() -> None:
@@ -369,7 +369,7 @@ def test_nested_pipelines() -> None:
     virtual(main)
 
 
-def test_nested_pipelines_that_lead_back() -> None:
+def test_nested_pipelines_that_lead_back_are_refused() -> None:
     """Running a pipeline from inside itself is refused also across another one."""
 
     async def main() -> None:
@@ -388,7 +388,7 @@ def test_nested_pipelines_that_lead_back() -> None:
     virtual(main)
 
 
-def test_stage_in_two_pipelines() -> None:
+def test_stage_may_be_in_two_pipelines() -> None:
     """One stage object may be part of several pipelines, at the same time."""
 
     async def main() -> None:
@@ -400,7 +400,7 @@ def test_stage_in_two_pipelines() -> None:
     virtual(main)
 
 
-def test_async_with_and_an_error() -> None:
+def test_async_with_shuts_down_on_an_error() -> None:
     """Leaving ``async with`` by an error shuts down, and the error comes out."""
 
     async def main() -> None:
@@ -422,7 +422,7 @@ def test_async_with_and_an_error() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError, asyncio.CancelledError, SystemExit])
-def test_open_and_an_error(error: type[BaseException]) -> None:
+def test_open_cancels_on_an_error(error: type[BaseException]) -> None:
     """Leaving ``open`` by an error cancels, and the error comes out."""
 
     async def main() -> None:
@@ -443,7 +443,7 @@ def test_open_and_an_error(error: type[BaseException]) -> None:
     virtual(main)
 
 
-def test_open() -> None:
+def test_open_joins_the_run_in_the_end() -> None:
     """``open`` hands out the run, and joins it in the end."""
 
     async def main() -> None:
@@ -461,7 +461,7 @@ def test_open() -> None:
 
 
 @pytest.mark.parametrize("method", ["start", "join", "shutdown"])
-def test_lifecycle_methods_twice(method: str) -> None:
+def test_lifecycle_methods_may_be_called_twice(method: str) -> None:
     """start, join and shutdown may be called twice, also at the same time."""
 
     async def main() -> list[PipelineResult[Any]]:
@@ -478,7 +478,7 @@ def test_lifecycle_methods_twice(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["join", "shutdown"])
-def test_end_without_a_start(method: str) -> None:
+def test_end_without_a_start_does_nothing(method: str) -> None:
     """Ending a pipeline that was never started does nothing."""
 
     async def main() -> None:
@@ -506,7 +506,7 @@ def test_join_that_is_cancelled() -> None:
     virtual(main)
 
 
-def test_start_after_the_end() -> None:
+def test_pipeline_can_be_started_after_the_end() -> None:
     """A pipeline that was joined can be started again, for a run of its own."""
 
     async def main() -> None:
@@ -520,7 +520,7 @@ def test_start_after_the_end() -> None:
     virtual(main)
 
 
-def test_results_while_running() -> None:
+def test_results_have_what_has_come_out_so_far() -> None:
     """`results` has what has come out so far."""
 
     async def main() -> None:
@@ -532,7 +532,7 @@ def test_results_while_running() -> None:
     virtual(main)
 
 
-def test_queries_inside_a_run() -> None:
+def test_queries_inside_a_run_are_about_that_run() -> None:
     """Inside a run, the pipeline's queries are about that run, not about the latest one."""
 
     async def main() -> None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.fault
 
 
 @pytest.mark.parametrize("buffer_size", [0, 3])
-def test_stream_with_a_slow_consumer(buffer_size: int) -> None:
+def test_slow_consumer_slows_the_source_of_a_stream(buffer_size: int) -> None:
     """A slow consumer slows the source: there is never more in flight than there is room for."""
 
     async def main() -> None:
@@ -74,7 +74,7 @@ def test_stream_that_is_never_read() -> None:
 
 
 @pytest.mark.parametrize("buffer_size", [None, 0, 1, 3])
-def test_stream_of_more_than_fits(buffer_size: int | None) -> None:
+def test_stream_yields_everything_however_little_room_there_is(buffer_size: int | None) -> None:
     """A stream yields everything, however little room there is for results."""
 
     async def main() -> list[int]:
@@ -85,7 +85,7 @@ def test_stream_of_more_than_fits(buffer_size: int | None) -> None:
     assert sorted(virtual(main)) == list(range(300))
 
 
-def test_stream_first_result() -> None:
+def test_first_result_comes_before_all_items_are_fed() -> None:
     """The first result comes when the first item is through, not when all have been fed."""
 
     async def main() -> float:
@@ -97,7 +97,7 @@ def test_stream_first_result() -> None:
     assert virtual(main) == pytest.approx(0.02)
 
 
-def test_stream_of_an_endless_source() -> None:
+def test_breaking_out_of_an_endless_stream_ends_it() -> None:
     """Breaking out of a stream over an endless source ends it; little more was taken in."""
     taken: list[int] = []
 
@@ -138,7 +138,7 @@ def test_stream_when_the_consumer_is_cancelled() -> None:
     virtual(main)
 
 
-def test_stream_when_the_source_failed_and_the_consumer_left() -> None:
+def test_stream_left_after_its_source_failed_reports_nothing() -> None:
     """Leaving a stream whose source has failed meanwhile reports nothing to the event loop."""
 
     async def main() -> None:

@@ -83,7 +83,7 @@ def test_retries_come_in_turn(wait: float) -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
-def test_worker_while_an_item_waits_for_its_next_try(retry: str) -> None:
+def test_worker_is_free_while_an_item_waits_for_its_next_try(retry: str) -> None:
     """A worker is free for others while an item waits for its next try."""
 
     async def main() -> None:
@@ -124,7 +124,7 @@ def test_items_that_wait_for_their_next_try_are_bounded() -> None:
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
 @pytest.mark.parametrize("wait", [0.0, 0.7])
 @pytest.mark.parametrize(("count", "workers"), [(1, 1), (3, 3), (20, 1), (20, 4)])
-def test_items_when_all_need_their_last_try(
+def test_items_that_need_their_last_try_all_come_through(
     retry: str, wait: float, count: int, workers: int
 ) -> None:
     """Items that need the last try they are allowed all come through, also as the last ones in."""
@@ -162,7 +162,9 @@ def test_last_item_when_it_alone_is_retried(retry: str, workers: int) -> None:
     ("retry", "options"),
     [("per_stage", {"stage_attempts": 4}), ("per_task", {"task_attempts": 4})],
 )
-def test_item_that_always_fails(retry: str, options: dict[str, int]) -> None:
+def test_item_that_always_fails_is_tried_as_often_as_was_said(
+    retry: str, options: dict[str, int]
+) -> None:
     """An item that always fails is tried as often as was said, and then is failed."""
     calls = Calls(raising(ValueError("no")))
     stage = Stage("Work", 1, [calls], retry, **options)  # type: ignore[call-overload]

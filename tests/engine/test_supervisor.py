@@ -170,7 +170,7 @@ class Crash(Exception):
 @pytest.mark.parametrize(
     ("where", "name"), CRASHES, ids=[f"{where.__name__}.{name}" for where, name in CRASHES]
 )
-def test_run_when_the_library_itself_crashes(
+def test_crash_anywhere_in_the_library_ends_the_run_loudly(
     where: type[Any], name: str, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault of the library's own ends the run loudly: never a hang, never silence."""
@@ -231,7 +231,7 @@ def test_run_when_a_worker_is_cancelled_from_outside() -> None:
 
 
 @pytest.mark.fault
-def test_shutdown_from_a_callback() -> None:
+def test_callback_may_shut_the_run_down() -> None:
     """A callback may end the run: what it began ends, the rest is cancelled and counted."""
 
     async def main() -> None:
@@ -250,7 +250,7 @@ def test_shutdown_from_a_callback() -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("status", ["queued", "in_progress", "completed"])
-def test_shutdown_from_a_tracker_callback(status: str) -> None:
+def test_tracker_callback_may_shut_the_run_down(status: str) -> None:
     """A tracker's callback may end the run, whatever it was called for."""
 
     async def main() -> None:
@@ -270,7 +270,7 @@ def test_shutdown_from_a_tracker_callback(status: str) -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize("end", [Pipeline.join, Pipeline.shutdown])
-def test_end_from_a_task(end: Callable[[Pipeline], Any]) -> None:
+def test_task_may_end_its_own_run(end: Callable[[Pipeline], Any]) -> None:
     """A task may join or shut down its own run: it does not wait for itself."""
 
     async def main() -> None:
@@ -312,7 +312,7 @@ def test_shutdown_while_a_stage_waits_for_room_and_a_feed_is_blocked() -> None:
 
 
 @pytest.mark.fault
-def test_items_that_wait_when_a_task_shuts_down() -> None:
+def test_no_item_begins_after_a_task_shut_down() -> None:
     """After a shutdown no item that waited is begun, however fast its worker is."""
 
     async def main() -> None:
@@ -334,7 +334,7 @@ def test_items_that_wait_when_a_task_shuts_down() -> None:
 
 
 @pytest.mark.fault
-def test_shutdown_in_the_middle() -> None:
+def test_shutdown_lets_tasks_end_and_settles_the_rest() -> None:
     """Shutdown lets running tasks end, and settles everything that waits as cancelled."""
 
     async def main() -> None:
@@ -354,7 +354,7 @@ def test_shutdown_in_the_middle() -> None:
 
 
 @pytest.mark.fault
-def test_cancel_when_a_callback_never_returns() -> None:
+def test_cancel_is_in_time_although_a_callback_never_returns() -> None:
     """A run is cancelled in time although a callback of it hangs."""
 
     async def main() -> float:
@@ -433,7 +433,7 @@ def test_first_of_two_errors_comes_out() -> None:
     run_virtual(main)
 
 
-def test_cancel_then_leaving_the_block_returns() -> None:
+def test_cancel_and_leaving_the_block_settles_everything() -> None:
     """`RunHandle.cancel` with a task that is stuck: leaving the block settles everything."""
 
     async def main() -> Any:

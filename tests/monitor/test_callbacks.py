@@ -150,7 +150,7 @@ def run_flaky(retry: str, tracker: StatusTracker | None, **callbacks: Any) -> No
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", TRACKER_CALLBACKS)
-def test_outcomes_whatever_a_tracker_callback_does(name: str, kind: str, retry: str) -> None:
+def test_no_tracker_callback_changes_an_outcome(name: str, kind: str, retry: str) -> None:
     """No callback of a tracker changes how often a task is called or what comes of an item."""
     tracker = StatusTracker(**{name: getattr(Callbacks(), kind)})
     run_flaky(retry, tracker)
@@ -161,13 +161,13 @@ def test_outcomes_whatever_a_tracker_callback_does(name: str, kind: str, retry: 
 @pytest.mark.parametrize("retry", ["per_task", "per_stage"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", STAGE_CALLBACKS)
-def test_outcomes_whatever_a_stage_callback_does(name: str, kind: str, retry: str) -> None:
+def test_no_stage_callback_changes_an_outcome(name: str, kind: str, retry: str) -> None:
     """No callback of a stage changes how often a task is called or what comes of an item."""
     run_flaky(retry, None, **{name: getattr(Callbacks(), kind)})
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_skipped_item_whatever_on_skip_does(kind: str) -> None:
+def test_skipped_item_goes_on_whatever_on_skip_does(kind: str) -> None:
     """An item that is skipped goes on, whatever ``on_skip`` does."""
     callbacks = Callbacks()
     stage = Stage(
@@ -183,7 +183,7 @@ def test_skipped_item_whatever_on_skip_does(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", AWAITED)
 @pytest.mark.parametrize("name", TRACKER_CALLBACKS)
-def test_tracker_callback_that_returns_an_awaitable(name: str, kind: str) -> None:
+def test_awaitable_of_a_tracker_callback_is_awaited(name: str, kind: str) -> None:
     """Whatever a callback of a tracker returns is awaited if it can be."""
     callbacks = Callbacks()
     run_flaky("per_task", StatusTracker(**{name: getattr(callbacks, kind)}))
@@ -192,7 +192,7 @@ def test_tracker_callback_that_returns_an_awaitable(name: str, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", AWAITED)
 @pytest.mark.parametrize("name", ["on_success", "on_failure"])
-def test_stage_callback_that_returns_an_awaitable(name: str, kind: str) -> None:
+def test_awaitable_of_a_stage_callback_is_awaited(name: str, kind: str) -> None:
     """Whatever a callback of a stage returns is awaited if it can be."""
     callbacks = Callbacks()
     run_flaky("per_task", None, **{name: getattr(callbacks, kind)})
@@ -201,7 +201,7 @@ def test_stage_callback_that_returns_an_awaitable(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", FAILING)
 @pytest.mark.parametrize("name", TRACKER_CALLBACKS)
-def test_tracker_callback_that_fails(
+def test_tracker_callback_that_fails_is_logged_once(
     name: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A callback that fails is called for each event, counted each time and logged once."""
@@ -297,7 +297,7 @@ def test_rest_of_a_transition_when_its_first_callback_is_cancelled() -> None:
     ]
 
 
-def test_callback_that_queries_the_tracker() -> None:
+def test_callback_finds_its_event_in_the_history() -> None:
     """A callback finds the event it was called with in the item's history."""
     told: list[bool] = []
 
@@ -337,7 +337,7 @@ def test_attempts_that_task_callbacks_are_told() -> None:
 
 
 @pytest.mark.parametrize("name", TRACKER_CALLBACKS)
-def test_callback_that_cannot_be_called(name: str) -> None:
+def test_refuses_a_callback_that_cannot_be_called(name: str) -> None:
     """What cannot be called is refused, when the tracker is made and later."""
     with pytest.raises(TypeError, match=f"{name}=5"):
         StatusTracker(**{name: 5})  # type: ignore[arg-type]
@@ -392,7 +392,7 @@ def test_skip_if_that_is_async(skip_if: Callable[[int], Any]) -> None:
     assert results.stats.stage_stats["Work"].skipped_items == 3
 
 
-def test_skip_if_that_raises() -> None:
+def test_skip_if_that_raises_fails_the_item_before_its_tasks() -> None:
     """An item fails by what its ``skip_if`` raises; its tasks are not called."""
 
     def skip(value: int) -> bool:
@@ -406,7 +406,7 @@ def test_skip_if_that_raises() -> None:
     assert results.summary.errors_by_type == {"KeyError": 1}
 
 
-def test_callbacks_when_time_stands_still() -> None:
+def test_callbacks_have_their_time_to_the_second() -> None:
     """Callbacks that take long are waited for as long as `callback_timeout` says, to the second."""
 
     async def main() -> float:

@@ -73,7 +73,7 @@ def twenty(display: Any, interval: float = 0.5, **options: Any) -> Any:
 # Endings
 
 
-def test_finish_when_the_run_is_cancelled() -> None:
+def test_finish_is_called_once_when_the_run_is_cancelled() -> None:
     """A cancelled run finishes its display once and is done with it."""
 
     async def main() -> None:
@@ -91,7 +91,7 @@ def test_finish_when_the_run_is_cancelled() -> None:
     virtual(main)
 
 
-def test_finish_when_the_source_raises() -> None:
+def test_finish_is_called_once_when_the_source_raises() -> None:
     """A run that ends with an error finishes its display once, with the results so far."""
 
     def source() -> Any:
@@ -111,7 +111,7 @@ def test_finish_when_the_source_raises() -> None:
 
 @pytest.mark.parametrize("what", [fail, fail_later, cancel_itself])
 @pytest.mark.parametrize("name", ["on_start", "on_update", "on_finish"])
-def test_results_when_a_display_fails(name: str, what: Callable[..., Any]) -> None:
+def test_display_that_raises_costs_no_result(name: str, what: Callable[..., Any]) -> None:
     """A display that raises costs no result."""
     display = Display(**{name: what})
     assert virtual(lambda: twenty(display)).values() == list(range(20))
@@ -189,7 +189,7 @@ def test_feeding_display_that_leaves_a_request_to_cancel() -> None:
     virtual(main)
 
 
-def test_results_when_no_item_and_a_careless_display() -> None:
+def test_display_that_divides_by_zero_items_costs_nothing() -> None:
     """A display that divides by the number of items costs nothing where there are none."""
     display = Display(on_update=lambda snapshot: 1 / (snapshot.total_items or 0))
     pipeline = Pipeline([Stage("Work", 1, [same])])
@@ -210,7 +210,7 @@ def test_display_when_there_are_no_items() -> None:
     assert display.total_items == 0
 
 
-def test_cancel_during_on_finish() -> None:
+def test_cancel_during_on_finish_leaves_nothing_running() -> None:
     """Nothing is left running when a run is cancelled while its display says goodbye."""
 
     async def main() -> None:
@@ -224,7 +224,7 @@ def test_cancel_during_on_finish() -> None:
 
 
 @pytest.mark.parametrize(("name", "at"), [("on_start", 1), ("on_update", 1), ("on_finish", 10.5)])
-def test_cancel_when_a_display_hangs(name: str, at: float) -> None:
+def test_cancel_ends_the_run_although_a_display_hangs(name: str, at: float) -> None:
     """Cancelling a run ends it at once, also while its display hangs."""
 
     async def main() -> float:
@@ -237,7 +237,7 @@ def test_cancel_when_a_display_hangs(name: str, at: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["on_start", "on_update", "on_finish"])
-def test_run_when_a_display_hangs(name: str) -> None:
+def test_display_that_hangs_holds_the_run_up_once(name: str) -> None:
     """A display that hangs holds up the run by some seconds, once, and costs no result."""
 
     async def main() -> float:
@@ -286,7 +286,7 @@ def test_updates_before_anything_is_fed(seconds: float | None) -> None:
     assert display.snapshots[0].pipeline_stats.items_accepted == 0
 
 
-def test_updates_of_an_async_display() -> None:
+def test_updates_of_an_async_display_are_awaited() -> None:
     """An async ``on_update`` is awaited to its end, also the last one."""
     shown: list[int] = []
 
@@ -299,7 +299,7 @@ def test_updates_of_an_async_display() -> None:
     assert shown[-1] == 20
 
 
-def test_updates_of_a_slow_display() -> None:
+def test_updates_of_a_slow_display_are_fewer() -> None:
     """A display that takes longer than the interval gets fewer updates, never two at once."""
     running: list[int] = []
     most = [0]

@@ -46,7 +46,7 @@ def test_stderr_when_everything_goes_wrong() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "2 failed\n", "")
 
 
-def test_logging_when_the_program_sets_it_up() -> None:
+def test_failed_items_are_one_log_line_each() -> None:
     """With logging set up by the program, each failed item is one line, whatever is in its text."""
     done = run_program(
         r"""
@@ -65,7 +65,7 @@ def test_logging_when_the_program_sets_it_up() -> None:
     assert done.stderr.splitlines() == ["WARNING antflow", "WARNING antflow"]
 
 
-def test_log_records_of_hostile_texts(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_records_are_one_printable_line(caplog: pytest.LogCaptureFixture) -> None:
     """A log record is one printable line, whatever is in the id and in the error."""
     items = [{"id": "id\n\x1b[31m", "value": 1}]
     error = ValueError("fake\nWARNING antflow: all is well\x1b]0;title\x07")
