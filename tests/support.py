@@ -66,7 +66,7 @@ async def odd_only(value: int) -> int:
 
 
 def lasting(seconds: float) -> Callable[[Any], Coroutine[Any, Any, Any]]:
-    """A task that takes so long and returns its item."""
+    """A task that takes this long and returns its item."""
 
     async def work(value: Any) -> Any:
         await asyncio.sleep(seconds)
@@ -100,7 +100,7 @@ def endless() -> Iterator[int]:
 
 
 async def in_background(awaitable: Awaitable[T], seconds: float = 0.0) -> asyncio.Future[T]:
-    """Begin something, and go on when it had so many seconds."""
+    """Begin something, and go on after this many seconds."""
     begun = asyncio.ensure_future(awaitable)
     await asyncio.sleep(seconds)
     return begun
@@ -131,7 +131,7 @@ def assert_works(pipeline: Pipeline) -> Coroutine[Any, Any, None]:
 
 
 def values(results: Iterable[PipelineResult[Any]]) -> list[Any]:
-    """What the results hold."""
+    """The values of the results."""
     return [result.value for result in results]
 
 

@@ -1,4 +1,4 @@
-"""The types are as promised: two checkers read `tests/typing`, where nothing is ever run."""
+"""The types are as promised: two checkers read the files beside this one, which nothing runs."""
 
 from __future__ import annotations
 
