@@ -250,7 +250,7 @@ def test_exception_of_any_kind_stays_in_the_future(
             assert failing.done()
             assert failing.exception() is error
             assert failing.cancelled() == (kind is asyncio.CancelledError)
-            for _ in range(3):
+            for _ in range(12):
                 with pytest.raises(kind) as caught:
                     await failing
                 assert caught.value is error
