@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -39,6 +40,24 @@ def test_run_that_is_in_time_leaves_no_timer() -> None:
         return [timer for *_, timer in loop._timers if not timer.cancelled()]
 
     assert run_virtual(main) == []
+
+
+def test_run_that_is_in_time_may_take_long_to_leave_a_resource() -> None:
+    """The timeout does not count what comes after the last item."""
+
+    @asynccontextmanager
+    async def slow_to_leave() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(10)
+
+    async def task(value: int, resource: int) -> int:
+        return value + resource
+
+    async def main() -> list[int]:
+        stage = Stage("A", 1, [task], resources={"resource": slow_to_leave})
+        return (await Pipeline([stage]).run([0], timeout=5)).values()
+
+    assert run_virtual(main) == [1]
 
 
 def test_run_that_is_cancelled_leaves_no_timer() -> None:

@@ -7,7 +7,7 @@ The tables beside this file hold them, one for each layer:
     file = "_engine/retries.py"                below src/antflow
     before = '''…'''                           text that stands there exactly once
     after = '''…'''                            what stands there when the fault is planted
-    nets = "tests/engine/test_run.py -k …"     arguments for pytest: the tests that concern it
+    nets = "tests/engine/test_retries.py -k …"     arguments for pytest: the tests that concern it
 
 ``python -m tests.planted`` plants each and runs its nets. That each can still be planted is a test
 of every day.
