@@ -178,7 +178,7 @@ def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineRe
         if not isinstance(result, PipelineResult):
             raise refusal(TypeError, name, result, "must be a PipelineResult")
         if result.stage not in names:
-            allowed = f"its stage is not found; the stages are {', '.join(map(repr, names))}"
+            allowed = f"its stage was not found; the stages are {', '.join(map(repr, names))}"
             raise refusal(ValueError, name, result, allowed)
         checked.append(result)
     return checked

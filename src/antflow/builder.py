@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["PipelineBuilder"]
 
 DEFAULT_TRIES = 3
-TWICE = "two names of one option: give one of them"
+TWICE = "two names for one option: give only one"
 
 
 class PipelineBuilder(Generic[Taken, Out]):

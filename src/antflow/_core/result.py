@@ -13,7 +13,7 @@ from antflow._core.errors import AntFlowError, ItemCancelled
 from antflow._core.foreign import is_a
 from antflow._core.portable import Portable
 from antflow._core.snapshot import ErrorSummary, PipelineStats
-from antflow._core.text import safe_str
+from antflow._core.text import counted, safe_str
 from antflow._core.type_variables import T
 
 Outcome = Literal["completed", "failed", "dropped", "expanded", "cancelled"]
@@ -172,10 +172,11 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         errors = [result.error for result in self.failed if result.error is not None]
         if self.stats.items_failed and not errors:  # failures were counted, not collected
             raise ItemsFailed(
-                f"{self.stats.items_failed} items failed", [AntFlowError(str(self.summary))]
+                f"{counted(self.stats.items_failed, 'item')} failed",
+                [AntFlowError(str(self.summary))],
             )
         if errors:
-            raise ItemsFailed(f"{len(errors)} items failed", errors)
+            raise ItemsFailed(f"{counted(len(errors), 'item')} failed", errors)
 
     def __repr__(self) -> str:
         stats = self.stats

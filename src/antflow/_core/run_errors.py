@@ -9,7 +9,7 @@ from antflow._core.result import RunResults
 
 
 class DuplicateItemError(PipelineError, ValueError):
-    """An id came twice in one run, and the pipeline was made with ``duplicates="error"``.
+    """An id appears twice in one run, and the pipeline was made with ``duplicates="error"``.
 
     Attributes:
         results: The run's results: what was accepted before has finished.

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from antflow._core.durations import Durations
 from antflow._core.ledger import WaitReason
 from antflow._core.portable import Portable
+from antflow._core.text import counted
 
 WorkerStatus = Literal["idle", "busy"]
 """Whether a worker has an item."""
@@ -245,10 +246,10 @@ class ErrorSummary:
     def __str__(self) -> str:
         if not self.total_failed:
             return "No errors occurred"
-        lines = [f"{self.total_failed} failed items"]
+        lines = [counted(self.total_failed, "failed item")]
         for heading, counts in (("type", self.errors_by_type), ("stage", self.errors_by_stage)):
             lines += ["", f"By {heading}:"]
-            lines += [f"  {name}: {count}" for name, count in counts.items()]
+            lines += [f"  {name}: {count:,}" for name, count in counts.items()]
         return "\n".join(lines)
 
 

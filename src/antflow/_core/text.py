@@ -66,6 +66,11 @@ def _stand_in(character: str) -> str:
     return " " if unicodedata.category(character) == "Zs" else "·"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 worker``, ``1,200 workers``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def error_type_name(error: BaseException) -> str:
     """The name an error is counted under.
 

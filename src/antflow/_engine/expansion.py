@@ -182,7 +182,7 @@ class Expansion:
         elif is_a(values, (str, bytes, bytearray, Mapping)) or not is_a(values, Iterable):
             raise TypeError(
                 f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
-                "iterable or async iterable of values, and no string or mapping"
+                "iterable or async iterable of values, and not a string or mapping"
             )
         elif is_a(values, CONTAINERS):
             yield values

@@ -155,7 +155,7 @@ class Identity:
         if self._duplicates != "number" and self._is_taken(item_id):
             if self._duplicates == "error":
                 text = clean(safe_repr(item_id))
-                self.refused = DuplicateItemError(f"item id {text} came twice in one run")
+                self.refused = DuplicateItemError(f"item id {text} appears twice in one run")
             else:
                 self._run.skipped += 1
             return _REFUSED
@@ -209,7 +209,7 @@ class Identity:
         if not self._has_warned:
             self._has_warned = True
             warn(
-                "item id %s came twice in one run; the later one is renamed (more may follow)",
+                "item id %s appears twice in one run; the later one is renamed (more may follow)",
                 clean(safe_repr(item_id)),
             )
         key = key_of(item_id)

@@ -451,8 +451,8 @@ class Intake:
         return WouldDeadlockError(
             f"stage {self._run.facts.stage_names[stage]!r} is full: "
             f"{len(self._entrance.stages[stage].channel):,} items wait, {EXTRA_LANE:,} of them "
-            "beyond its capacity, and a task of its own or of a later stage that waits for room "
-            "there may wait for itself"
+            "beyond its capacity, and a task of this stage or a later one that waits for room "
+            "here may be waiting for itself"
         )
 
     def _sits_at_or_after(self, stage: int) -> bool:

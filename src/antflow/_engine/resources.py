@@ -71,7 +71,7 @@ class Resources:
             The same dict for everybody; it is not to be changed.
 
         Raises:
-            PipelineError: They were left already, or the keeper was cancelled.
+            PipelineError: They were already closed, or the keeper was cancelled.
             TypeError: A factory returned something that is no context manager.
             BaseException: What a factory or entering raised. All who wait at that moment get this
                 same error.
@@ -79,7 +79,7 @@ class Resources:
         Cancellation: leaves the entering alone; others may wait for it.
         """
         if self._is_closed:
-            raise PipelineError(f"the resources of {self._name} were left already")
+            raise PipelineError(f"the resources of {self._name} were already closed")
         if self._stay is None or self._stay.keeper.done():
             self._stay = self._begin()
         return await self._stay.values()
@@ -334,7 +334,7 @@ class Stay:
 
     def _report(self, name: str, error: BaseException, is_late: bool) -> None:
         what = f"took more than {LEAVE_SECONDS:g} s and was cancelled" if is_late else "failed"
-        warn("leaving resource %s of %s %s", name, self._name, what, error=error)
+        warn("closing resource %s of %s %s", name, self._name, what, error=error)
         if not is_failure(error):
             self._exit = error
 

@@ -9,6 +9,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.result import PipelineResult
 from antflow._core.run_errors import TooManyFailures
 from antflow._core.stage import Stage
+from antflow._core.text import counted
 from antflow._core.waits import Wait
 from antflow._engine.contexts import plainly_around
 from antflow._engine.identity import Identity
@@ -120,8 +121,8 @@ class Settlement:
             (self._stages_limits[position], book.failed, book.left, where),
         ):
             if limit is not None and _too_many(failed, of, limit):
-                text = f"{failed} items failed{place} (max_failures={limit}); intake was stopped"
-                self._supervisor.stop_intake(TooManyFailures(text))
+                text = f"{counted(failed, 'item')} failed{place} (max_failures={limit})"
+                self._supervisor.stop_intake(TooManyFailures(f"{text}; intake was stopped"))
                 return
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from antflow._core.snapshot import LoopStall, RunState, StageStats
 from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER
+from antflow._core.text import counted
 from antflow._monitor.flow import entered_items, going_on
 from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.processor import Processor
@@ -149,7 +150,7 @@ def _loop(share: float, stall: LoopStall | None) -> Bottleneck:
         (stall and stall.stage) or None,
         share,
         f"Bottleneck: the event loop. Something blocked it at least {share:.0%} of the time{by}. "
-        "An async call would let the others go on, or a plain function, which runs in a thread.",
+        "An async call, or a plain function, which runs in a thread, would let the others go on.",
         "blocks the loop",
     )
 
@@ -187,7 +188,7 @@ def _waits_outside(
                 name,
                 blocked,
                 f"Bottleneck: what comes after the last stage. The workers of {name} waited "
-                f"{blocked:.0%} of the time for whoever takes the results, for a callback or for "
+                f"{blocked:.0%} of the time for the consumer of the results, a callback or "
                 "the store.",
                 "waits for the consumer",
             )
@@ -197,7 +198,7 @@ def _waits_outside(
                 name,
                 blocked,
                 f"Bottleneck: callbacks. The workers of {name} waited {blocked:.0%} of the time "
-                "for one that is told of their items, or for the store.",
+                "for one, or for the store.",
                 "waits for callbacks",
             )
     first = stages[0]
@@ -251,7 +252,7 @@ def _occupied(
         if processor.is_all_used_up:
             helps = " on this machine"
         elif not _has_processes(stage):
-            helps = '; what computes here would be better off with executor="process"'
+            helps = '; CPU-bound tasks would be better off with executor="process"'
             advice = "needs processes"
         return Bottleneck("processor", name, own.busy, f"{start}; {why}{helps}.", advice)
     if is_over and own.occupied < OCCUPIED:
@@ -273,7 +274,7 @@ def _what_is_near(stage: StageStats, own: Spent, span: Moment, is_over: bool) ->
     """Why more workers alone may gain nothing, whatever other stages could do; "" = no reason."""
     if min(own.starved, _starved_by_source(span)) >= AS_OCCUPIED:
         came = "came" if is_over else "come"
-        return f"items {came} hardly faster, so more workers alone would help little"
+        return f"items {came} hardly any faster, so more workers alone would help little"
     if own.limited >= HELD_AT_TIMES:
         limit = f"its limit held them {own.limited:.0%} of the time"
     elif stage.concurrency is not None and stage.concurrency <= stage.workers:
@@ -292,10 +293,10 @@ def _is_piling_up(stage: StageStats, index: int) -> bool:
 def _how_busy(stage: StageStats, own: Spent, is_over: bool) -> str:
     count = stage.workers
     if is_over:
-        who = "Its worker was" if count == 1 else f"Its {count} workers were"
+        who = "Its worker was" if count == 1 else f"Its {count:,} workers were"
         return f"{who} busy {own.busy:.0%} of the time"
     busy = round(own.busy * count)
-    return f"{busy} of {count} workers busy" if count != 1 else "Its only worker is busy"
+    return f"{busy:,} of {count:,} workers busy" if count != 1 else "Its only worker is busy"
 
 
 def _queue(stage: StageStats, index: int, is_over: bool) -> str:
@@ -304,9 +305,8 @@ def _queue(stage: StageStats, index: int, is_over: bool) -> str:
         return ""
     if stage.capacity and stage.pending_items >= FULL * stage.capacity:
         return ", its queue is full"
-    if stage.pending_items == 1:
-        return ", 1 item waits for it"
-    return f", {stage.pending_items} items wait for it"
+    waits = "waits" if stage.pending_items == 1 else "wait"
+    return f", {counted(stage.pending_items, 'item')} {waits} for it"
 
 
 def _gain(

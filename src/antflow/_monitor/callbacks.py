@@ -68,7 +68,7 @@ class CallbackGuard:
         if name not in self._logged:
             self._logged.add(name)
             warn(
-                "%s failed; it goes on being called, more failures of it are only counted",
+                "%s failed; it is still called, and further failures are only counted",
                 clean(name),
                 error=error,
             )

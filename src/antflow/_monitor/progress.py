@@ -134,9 +134,9 @@ def settled_items(stats: PipelineStats) -> int:
 
 def counts_text(ok: int, failed: int, dropped: int = 0, cancelled: int = 0) -> str:
     """``90 ok, 10 failed``, then ``, 3 dropped`` and ``, 2 cancelled`` where not zero."""
-    text = f"{ok} ok, {failed} failed"
+    text = f"{ok:,} ok, {failed:,} failed"
     if dropped:
-        text += f", {dropped} dropped"
+        text += f", {dropped:,} dropped"
     if cancelled:
-        text += f", {cancelled} cancelled"
+        text += f", {cancelled:,} cancelled"
     return text

@@ -11,7 +11,7 @@ import click
 
 from antflow import Pipeline, Stage
 from antflow._core.stage import capacity, retry_policy, task_name
-from antflow._core.text import clean, safe_repr
+from antflow._core.text import clean, counted, safe_repr
 from antflow.cli.output import kept_for_results
 from antflow.cli.parameters import takes_target
 from antflow.cli.refusals import traced
@@ -107,8 +107,3 @@ def shown(value: Any) -> str:
     if kind.__repr__ is object.__repr__:
         return str(kind.__name__)
     return value if isinstance(value, str) else safe_repr(value)
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 worker``, ``2 workers``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -141,8 +141,8 @@ def drawn_on(name: str) -> str:
 
     file: Any = getattr(sys, name)
     if can_draw_on(file):
-        return f"{type(create('auto')).__name__}, for {name} is a terminal"
-    return f"plain lines, for {why_not_drawn(name, file)}"
+        return f"{type(create('auto')).__name__}, because {name} is a terminal"
+    return f"plain lines, because {why_not_drawn(name, file)}"
 
 
 def why_not_drawn(name: str, file: Any) -> str:
@@ -150,7 +150,7 @@ def why_not_drawn(name: str, file: Any) -> str:
     from antflow.display.environment import is_build_server
 
     if file is None or file.closed or not file.isatty():
-        return f"{name} is no terminal"
+        return f"{name} is not a terminal"
     if is_build_server():
         return f"CI={os.environ['CI']} is set"
     term = os.environ.get("TERM")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from antflow import Pipeline
 from antflow._core.misspellings import did_you_mean
-from antflow._core.text import safe_repr, safe_str
+from antflow._core.text import counted, safe_repr, safe_str
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, Line
 from antflow.cli.threads import in_daemon_thread
@@ -140,9 +140,9 @@ class ItemSource:
         try:
             value = parse_json(line.text)
         except json.JSONDecodeError as error:
-            return self._bad(line, f"no JSON: {error.msg}", error.colno)
+            return self._bad(line, f"not JSON: {error.msg}", error.colno)
         except _NotFinite as error:
-            return self._bad(line, f"{error} is no JSON number", _column_of_constant(line.text))
+            return self._bad(line, f"{error} is not a JSON number", _column_of_constant(line.text))
         except (ValueError, RecursionError) as error:  # also a number of too many digits
             return self._bad(line, safe_str(error))
         if isinstance(value, dict) and value.keys() >= set(LETTER_KEYS):
@@ -175,7 +175,7 @@ class ItemSource:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                yield self._bad(lines.taken(number), f"no CSV: {error}")
+                yield self._bad(lines.taken(number), f"not CSV: {error}")
                 continue
             except _NoText:
                 fault = lines.line
@@ -188,7 +188,7 @@ class ItemSource:
             if not header:
                 header = self._checked_header(line, row)
             elif row and len(row) != len(header):
-                reason = f"has {len(row)} fields; the header has {len(header)}"
+                reason = f"has {counted(len(row), 'field')}; the header has {len(header)}"
                 yield self._bad(line, reason)
             elif row:
                 record = dict(zip(header, row, strict=True))
@@ -259,7 +259,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
-        raise ValueError(f"key {safe_repr(twice)} comes twice in one object")
+        raise ValueError(f"key {safe_repr(twice)} appears twice in one object")
     return found
 
 

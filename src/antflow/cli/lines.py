@@ -155,14 +155,14 @@ class InputFile:
         except UnicodeDecodeError as error:
             column = len(line[: error.start].decode()) + 1
             text = line.decode(errors="surrogateescape")
-            return Line(self._number, text, "this is no UTF-8 text", column)
+            return Line(self._number, text, "not UTF-8 text", column)
         if (column := text.find("\0") + 1) > 0:
-            return Line(self._number, text, "a null character: this is no text", column)
+            return Line(self._number, text, "a null character: not text", column)
         return Line(self._number, text)
 
     def _too_long(self, line: bytes) -> Line:
         text = line[:KEPT_OF_A_LONG_LINE].decode(errors="surrogateescape")
-        return Line(self._number, text, f"longer than {LONGEST_LINE} bytes", LONGEST_LINE)
+        return Line(self._number, text, f"longer than {LONGEST_LINE:,} bytes", LONGEST_LINE)
 
 
 def _is_long(line: bytes) -> bool:

@@ -320,7 +320,9 @@ async def put_result(job: Job, result: PipelineResult[Any]) -> None:
     lost: set[str] = set()
     await job.results.put(result_line(result, lost))
     for name in sorted(lost - job.lost):
-        logger.warning("a result of type %s has no form in JSON, and is lost in part", clean(name))
+        logger.warning(
+            "a result of type %s cannot be written as JSON; part of it is lost", clean(name)
+        )
     job.lost |= lost
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from antflow import DashboardSnapshot
-from antflow._core.text import clean
+from antflow._core.text import clean, counted
 from antflow._monitor.progress import counts_of
 from antflow._monitor.view import Viewer
 
@@ -28,8 +28,7 @@ def summary_lines(
     stats, errors = snapshot.pipeline_stats, snapshot.error_summary
     lines = [f"{counts_of(stats)} in {snapshot.elapsed:.1f} s"]
     if bad_lines:
-        noun = "line" if bad_lines == 1 else "lines"
-        lines.append(f"{bad_lines} {noun} of the input could not be read")
+        lines.append(f"{counted(bad_lines, 'line')} of the input could not be read")
     if errors.errors_by_type:
         hint = "" if failed_are_kept else " (--failed FILE keeps the failed items)"
         lines.append(f"failed: {_most(errors.errors_by_type)}{hint}")
@@ -42,6 +41,6 @@ def summary_lines(
 def _most(counts: dict[str, int]) -> str:
     """``TimeoutError 7, ValueError 3, 2 more``."""
     ranked = sorted(counts.items(), key=lambda pair: -pair[1])
-    shown = [f"{clean(name)} {count}" for name, count in ranked[:MOST_KINDS]]
-    more = [f"{len(ranked) - MOST_KINDS} more"] if len(ranked) > MOST_KINDS else []
+    shown = [f"{clean(name)} {count:,}" for name, count in ranked[:MOST_KINDS]]
+    more = [f"{len(ranked) - MOST_KINDS:,} more"] if len(ranked) > MOST_KINDS else []
     return ", ".join(shown + more)

@@ -57,14 +57,14 @@ def find_pipeline(target: str, app_dir: str) -> Pipeline:
 
 def _import(target: str, name: str, folder: Path) -> ModuleType:
     if not folder.is_dir():
-        refuse(f"--app-dir {str(folder)!r}: is no folder")
+        refuse(f"--app-dir {str(folder)!r}: is not a folder")
     folder = folder.resolve()
     file = folder / name if name.endswith(".py") else None
     places = [folder]
     if file is not None:
         name = file.name.removesuffix(".py")
         if "." in name:
-            refuse(f"TARGET {target!r}: a dot in the name of a file is not possible")
+            refuse(f"TARGET {target!r}: the name of a file cannot contain a dot")
         if not file.is_file():
             refuse(f"TARGET {target!r}: there is no file {str(file)!r}")
         places.append(file.parent.resolve())
@@ -138,7 +138,7 @@ def _call(target: str, function: Any) -> Pipeline:
     except (Exception, SystemExit) as error:
         refuse(f"TARGET {target!r}: {function.__name__}() raised {reason_of(error)}", error)
     if not isinstance(found, Pipeline):
-        refuse(f"TARGET {target!r}: {function.__name__}() returned {_kind(found)}, no Pipeline")
+        refuse(f"TARGET {target!r}: {function.__name__}() returned {_kind(found)}, not a Pipeline")
     return found
 
 
@@ -156,7 +156,7 @@ def _fault_of(function: Any) -> str:
     promised = signature.return_annotation
     if promised is signature.empty or _is_pipeline(promised):
         return ""
-    return f"is a function that returns {clean(inspect.formatannotation(promised))}, no Pipeline"
+    return f"is a function that returns {clean(inspect.formatannotation(promised))}, not a Pipeline"
 
 
 def _is_pipeline(annotation: Any) -> bool:

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import click
 
+from antflow._core.text import counted
+
 SOON = 0.2
 """Seconds for threads that are about to end."""
 
@@ -92,6 +94,6 @@ def end_at_next_signal(code: int) -> None:
     # All is written and told: what is skipped is the waiting.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(code))
-    calls = "a call" if busy == 1 else f"{busy} calls"
+    calls = counted(busy, "call")
     with suppress(OSError):
         click.echo(f"waiting for {calls} in threads; one more signal ends the program", err=True)

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from antflow._core.snapshot import LoopStall, RunState
-from antflow._core.text import safe_str
+from antflow._core.text import counted, safe_str
 from antflow._monitor.progress import Progress
 from antflow._monitor.view import UNNAMED, View
 from antflow.display.canvas import Canvas
@@ -98,7 +98,7 @@ def header_line(canvas: Canvas, view: View) -> Text:
     parts = [
         Part(0, [(f"{canvas.glyphs.dot} {word}", style)]),
         Part(1, [(canvas.crop(canvas.text(view.name), max(canvas.width // 2, 1)), "bold")]),
-        Part(2, [(f"{workers} workers" if workers != 1 else "1 worker", "dim")]),
+        Part(2, [(counted(workers, "worker"), "dim")]),
     ]
     if view.loop.lag >= 0.001 and not view.is_over:
         late = view.loop.lag >= 0.05

@@ -17,7 +17,7 @@ class LogDisplay(BaseDashboard):
     """Plain lines now and then: at the start, at every 5 % or 30 seconds, at the end.
 
     It writes no escape sequences, to a terminal either. Every other display does this where there
-    is no terminal.
+    is not a terminal.
     """
 
     _draws: ClassVar[bool] = False

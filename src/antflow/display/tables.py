@@ -233,7 +233,7 @@ def _width(pieces: Pieces) -> int:
 
 def more_line(canvas: Canvas, count: int, what: str) -> Text:
     """``… 12 more stages``."""
-    return canvas.line([(f"{canvas.glyphs.ellipsis} {count} more {what}", "dim")])
+    return canvas.line([(f"{canvas.glyphs.ellipsis} {count:,} more {what}", "dim")])
 
 
 def chips_line(canvas: Canvas, stages: Sequence[StageView]) -> Text:

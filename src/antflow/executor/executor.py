@@ -457,7 +457,7 @@ class AsyncExecutor:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            text = "submit(): no event loop is running; call it inside of an async function"
+            text = "submit(): no event loop is running; call it inside an async function"
             raise RuntimeError(text) from None
         if loop is not self._loop:
             if self._calls and self._loop is not None and not self._loop.is_closed():

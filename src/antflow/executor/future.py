@@ -192,7 +192,7 @@ class AsyncFuture(Generic[R]):
 
     def _complete(self, result: R | None, error: BaseException | None) -> None:
         if self._is_done:
-            raise asyncio.InvalidStateError(f"{self!r} is done already")
+            raise asyncio.InvalidStateError(f"{self!r} is already done")
         self._is_done = True
         self._result = result
         self._error = error

@@ -235,7 +235,7 @@ def _complain(what: str, error: BaseException) -> None:
     """
     if not is_failure(error):
         raise error
-    warn("telemetry: %s; nothing more is told", what, error=error)
+    warn("telemetry: %s; nothing more is recorded", what, error=error)
 
 
 def _stop_telling_of_executors(error: BaseException) -> None:

@@ -268,7 +268,7 @@ class Child:
             if connection.poll(LEAVE_SECONDS):
                 if (failure := self._hear(connection)[2]) is not None:
                     logger.warning(
-                        "%s: leaving its resources: %s: %s",
+                        "%s: closing its resources: %s: %s",
                         self._name,
                         clean(failure.name),
                         clean(failure.text),

@@ -49,8 +49,8 @@ def check_picklable(function: Callable[..., Any]) -> str | None:
         names.dump(function)
     except Exception as error:
         return (
-            "cannot be sent to a child process; it must be defined at the top of a module, no "
-            f"lambda and no inner function: {safe_str(error)}"
+            "cannot be sent to a child process; it must be defined at the top of a module, not a "
+            f"lambda or an inner function: {safe_str(error)}"
         )
     if names.of_main is not None and not _has_file(sys.modules["__main__"]):
         return (

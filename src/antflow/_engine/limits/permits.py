@@ -183,7 +183,7 @@ class Permit:
         if self._outer is not None:  # it is a permit within an attempt, for a call of its task
             self._outer.correct(limit, actual)
             return
-        raise PipelineError(f"Limit.correct(): no rate of the running task's stage is {limit!r}")
+        raise PipelineError(f"Limit.correct(): {limit!r} is not a rate of the running task's stage")
 
     def start(self, now: float) -> None:
         """Take a slot and the cost of every limit."""

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
+from antflow._core.text import counted
 from antflow.cli.parameters import Count
 from antflow.cli.refusals import INTERRUPTED
 
 MOST_WORKERS = 100
 DASHBOARDS: dict[str, str | None] = {
-    "auto": "full",  # which writes plain lines where there is no terminal
+    "auto": "full",  # which writes plain lines where there is not a terminal
     "none": None,
     **{name: name for name in ("log", "progress", "compact", "detailed", "full")},
 }
@@ -31,7 +32,7 @@ DASHBOARDS: dict[str, str | None] = {
     "--workers",
     type=Count(1, MOST_WORKERS),
     metavar="N",
-    help=f"Workers of each stage, 1 to {MOST_WORKERS}.  [default: 8 read, 4 parse, 1 stores]",
+    help=f"Workers of each stage, 1 to {MOST_WORKERS:,}.  [default: 8 read, 4 parse, 1 stores]",
 )
 @click.option(
     "--out",
@@ -69,7 +70,9 @@ def command(
     if outcome.is_interrupted:
         sys.exit(INTERRUPTED)
     if outcome.not_stored:
-        raise click.ClickException(f"{outcome.not_stored} files could not be stored; see the log")
+        raise click.ClickException(
+            f"{counted(outcome.not_stored, 'file')} could not be stored; see the log"
+        )
 
 
 def ready_folder(out: Path | None) -> Path:

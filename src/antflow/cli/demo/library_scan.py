@@ -39,6 +39,7 @@ from antflow import (
     TaskFunc,
     current_item,
 )
+from antflow._core.text import counted
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 INSTALLED_BY_OTHERS = frozenset({"site-packages", "dist-packages"})
@@ -261,10 +262,10 @@ def run_demo(
     results = pipeline.results
     stats = results.stats.stage_stats
     ok, failed = len(results), len(results.failed)
-    left = f"interrupted: {len(items) - ok - failed} of {len(items)} files were not finished\n"
+    left = f"interrupted: {len(items) - ok - failed:,} of {len(items):,} files were not finished\n"
     rows = {
-        "files": f"{len(items) - len(own)} of the {len(library)} in the standard library of Python "
-        f"{platform.python_version()} ({LIBRARY}), and {len(own)} of the package's own",
+        "files": f"{len(items) - len(own):,} of the {len(library):,} in the standard library of "
+        f"Python {platform.python_version()} ({LIBRARY}), and {len(own):,} of the package's own",
         "definitions": listed(database.definitions),
         "failures": listed(Counter(type(result.error).__name__ for result in results.failed)),
         "tried again": listed({name: stage.retried_items for name, stage in stats.items()}),
@@ -272,12 +273,14 @@ def run_demo(
         "database": folder / DATABASE_NAME,
         "log": folder / LOG_NAME,
     }
-    first = f"{ok} files processed, {failed} failed\n" + (left if is_interrupted else "")
+    first = f"{counted(ok, 'file')} processed, {failed:,} failed\n" + (
+        left if is_interrupted else ""
+    )
     summary = first + "\n".join(f"{name:12} {row}" for name, row in rows.items())
     return Outcome(summary, is_interrupted, not_stored=stats["Store"].failed_items)
 
 
 def listed(counts: dict[str, int]) -> str:
     """The sum, and what is not zero: ``"9 (SyntaxError 8, ValueError 1)"``."""
-    shown = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    return f"{sum(counts.values())} ({shown})" if shown else "0"
+    shown = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    return f"{sum(counts.values()):,} ({shown})" if shown else "0"

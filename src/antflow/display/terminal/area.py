@@ -156,7 +156,7 @@ class AlternateScreen(Area):
         """Leave the second screen, and print what was kept."""
         lines = list(self._kept)
         if lost := max(self._lines_said - len(lines), 0):
-            lines.insert(0, f"({lost} earlier lines were not kept)")
+            lines.insert(0, f"({lost:,} earlier lines were not kept)")
         # First the screen and the cursor, so that a pipe that breaks now has not kept them.
         return f"{self.pause()}{SHOW_CURSOR}{_printed(lines)}{PLAIN}"
 
