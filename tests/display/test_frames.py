@@ -71,7 +71,7 @@ def test_frame_fits(level: str, workers: int, columns: int, rows: int) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40), (60, 15), (40, 10), (20, 5)])
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40), (60, 15), (40, 10), (22, 5)])
 def test_frame_ends_with_the_counts(level: str, columns: int, rows: int) -> None:
     """However small it is, the last line says how many are ok and how many failed."""
     assert lines_of(level, make_snapshot(), columns, rows)[-1].endswith("21,446 ok, 256 failed")

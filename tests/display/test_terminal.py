@@ -146,7 +146,7 @@ def test_screen_when_the_window_is_dragged(terminal: MakeTerminal) -> None:
         screen = terminal(100, 30)
         display = create(level)
         display.on_start(None, 50_000)
-        for columns, rows in [(100, 30), (60, 15), (40, 10), (120, 40), (20, 5), (80, 24)]:
+        for columns, rows in [(100, 30), (60, 15), (40, 10), (120, 40), (22, 5), (80, 24)]:
             screen.resize(columns, rows)
             snapshot = make_snapshot()
             display.on_update(snapshot)

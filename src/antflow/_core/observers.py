@@ -1,4 +1,4 @@
-"""What an observer of the user's is given, and the methods it may have."""
+"""The values a user's observer is given, and the methods it may have."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ StepKind = Literal[
     "cancelled",
     "emitted",
 ]
-"""What can happen to an item."""
+"""The things that can happen to an item."""
 
 RunEnding = Literal["finished", "stopped", "cancelled", "failed"]
 """How a run can end."""

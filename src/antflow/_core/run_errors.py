@@ -19,7 +19,7 @@ class DuplicateItemError(PipelineError, ValueError):
 
 
 class TooManyFailures(PipelineError):
-    """So many items failed that the run stopped taking in more (``max_failures``).
+    """Too many items failed, and the run stopped taking in more (``max_failures``).
 
     Attributes:
         results: The run's results: what was accepted before the limit was reached has finished.

@@ -1,4 +1,4 @@
-"""What the workers of a stage spend their time on, as the books have it.
+"""How the workers of a stage spend their time, according to the books.
 
 Every second of every worker is of one kind. A second in which something blocked the event loop was
 counted under what the worker was at, since a book knows nothing of event loops; so it is noted
@@ -16,9 +16,9 @@ _KINDS: dict[WaitReason, TimeKind] = {
     "room": "room",
     "limit": "limit",
     "retries": "retries",
-    "thread": "busy",  # it works on after its time
+    "thread": "busy",  # it goes on working after its time
 }
-"""What a worker waits for → what kind of time that is."""
+"""Reason for waiting → kind of time."""
 
 
 class WorkerGauge(Protocol):
@@ -50,7 +50,7 @@ def spent(book: StageBook, gauge: WorkerGauge, now: float) -> dict[TimeKind, flo
 
 
 def standing(book: StageBook, workers: int) -> dict[TimeKind, int]:
-    """Kind → how many of the stage's ``workers`` are at it right now."""
+    """Kind → how many of the stage's ``workers`` spend their time on it right now."""
     kinds: dict[TimeKind, int] = dict.fromkeys(TIME_KINDS, 0)
     for worker in tuple(book.workers.values()):
         if (kind := _kind_of(worker)) is not None:
@@ -72,15 +72,15 @@ def book_stall(
     seconds: float,
     workers: Mapping[TimeKind, int],
 ) -> None:
-    """Note that the event loop was blocked for so many seconds up to now.
+    """Note that the event loop was blocked for this many seconds up to now.
 
     Args:
         book: The stage's book.
         gauge: Its workers.
         now: When the event loop went on.
         seconds: How long it had been blocked.
-        workers: What its workers were at meanwhile, as `standing` has it. Where they have not
-            spent so much time on that, because the look at them came late, as much as there is.
+        workers: What its workers were doing meanwhile, from `standing`. If they have not spent that
+            much time on it, because the look at them came late, all of it is taken.
     """
     time = spent(book, gauge, now)
     for kind, count in workers.items():
@@ -89,5 +89,5 @@ def book_stall(
 
 
 def stalled(book: StageBook, time: Mapping[TimeKind, float]) -> dict[TimeKind, float]:
-    """Kind → how much of the time spent on it, as `spent` has it, the event loop was blocked."""
+    """Kind → how much of the time spent on it (see `spent`) the event loop was blocked."""
     return {kind: min(book.stalled[kind], seconds) for kind, seconds in time.items()}

@@ -33,7 +33,7 @@ class Batches:
     Args:
         stage: The stage.
         index: Its index.
-        intake: What the first stage's workers pull from.
+        intake: The first stage's workers pull from it.
         workers: The stage's workers.
         attempt: How items are tried.
         handover: The way out of the stage.

@@ -1,4 +1,4 @@
-"""Where an item leaves the run, and when the run has nothing left to do."""
+"""Lets items leave the run, and sees when the run has nothing left to do."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from antflow._engine.run import Run
 from antflow._engine.supervisor import Supervisor
 
 FEWEST_FOR_A_RATIO = 20
-"""A ratio of failures is judged from this many settled items on."""
+"""A ratio of failures is judged once this many items are settled."""
 
 
 class Settlement:
-    """Delivers results, and sees when none is left to come.
+    """Delivers results, and sees when no more can come.
 
     Args:
         run: The run.
@@ -36,7 +36,7 @@ class Settlement:
 
     Attributes:
         reorder: The same.
-        wakes: Called whenever an item leaves: batches look whether they can still be filled.
+        wakes: Called whenever an item leaves: batches check whether they can still be filled.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Settlement:
 
     @plainly_around
     def delivery(self) -> Generator[None, None, None]:
-        """The run does not end while observers and callbacks are waited for: they may feed it."""
+        """Keep the run from ending while it waits for observers and callbacks: they may feed it."""
         self._delivering += 1
         try:
             yield
@@ -95,17 +95,17 @@ class Settlement:
             self._supervisor.finish()
 
     def stop(self) -> None:
-        """Results wait for each other no more."""
+        """Stop making results wait for each other."""
         if self.reorder is not None:
             self.reorder.end()
 
     def flush(self) -> None:
-        """Deliver the results that still wait for those before them, which never came."""
+        """Deliver the results that still wait for earlier ones, which never came."""
         if self.reorder is not None:
             self.reorder.flush()
 
     def close(self) -> None:
-        """Keep nothing of what was delivered: tasks that outlive the run may keep this."""
+        """Forget what was delivered: tasks that outlive the run may keep this."""
         self._deliver = _nowhere
         self.reorder = None
 
@@ -127,7 +127,7 @@ class Settlement:
 
 
 def _nowhere(_: PipelineResult[Any]) -> None:
-    """Where the results of a run that is over go: there are none."""
+    """Takes the results of a run that is over: there are none."""
 
 
 def _too_many(failed: int, settled: int, limit: float) -> bool:
