@@ -1,4 +1,4 @@
-"""The options of a pipeline and of its runs: what they are, and what is allowed."""
+"""The options of a pipeline and of its runs, and their checks."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
 
 
 def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:
-    """What is given as ``retry_failed``, as a list.
+    """The results given as ``retry_failed``, as a list.
 
     Raises:
         TypeError: It is not an iterable of results.

@@ -1,4 +1,4 @@
-"""Where there is not a terminal: lines now and then."""
+"""Where there is no terminal: lines now and then."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Why is it slow? What holds a run back, in one plain sentence.
+"""Why is it slow? The bottleneck of a run, in one plain sentence.
 
 Every second of every worker is spent on one of six things (`Spent`). A stage whose workers have no
-second to spare is what everybody else waits for: those before it for room, those after it for
-items. Where no stage is, something outside is: the source, whoever takes the results, or something
-that blocks the event loop for all.
+second to spare is what all others wait for: those before it for room, those after it for items. If
+it is no stage, it is something outside: the source, the consumer of the results, or something that
+blocks the event loop for all.
 
 The rule looks at what a span of a run added to its sums (`Moment`): the last seconds while it goes
 on, all of it at its end.
@@ -29,21 +29,21 @@ Cause = Literal[
 """What holds a run back.
 
 The workers of a stage · the processor, which they compute on · a limit · too many retries ·
-callbacks at the end of a stage's visits · whoever takes the results · whoever gives the items ·
+callbacks at the end of a stage's visits · the consumer of the results · the source of the items ·
 something that blocks the event loop · nothing that stands out.
 """
 
 OCCUPIED = 0.85
-"""Share of their time from which the workers of a stage have none to spare."""
+"""Busy share of its workers' time from which a stage has none to spare."""
 
 AS_OCCUPIED = 0.05
-"""A difference that is none."""
+"""A difference too small to count."""
 
 NEARLY_OCCUPIED = 0.7
-"""`OCCUPIED` for one that much waits for: at the beginning its workers had to wait, too."""
+"""`OCCUPIED` for a stage with a long queue: at the beginning its workers had to wait, too."""
 
 MOSTLY = 0.5
-"""`OCCUPIED` over a whole run, which has a beginning and an end; and much, for those who wait."""
+"""`OCCUPIED` over a whole run, which has a beginning and an end; also a high share of waiting."""
 
 LOOP_BLOCKED = 0.2
 """Share of the time from which the event loop comes before everything else."""
@@ -56,10 +56,10 @@ HELD_AT_TIMES = 0.01
 
 HELD_BY_RETRIES = 0.3
 EARLIEST_ANSWER = 1.0
-"""Seconds: of a run that is over in a moment nobody asks what held it back."""
+"""Seconds: a shorter run needs no explanation."""
 
 MOST_GAIN = 2.0
-"""Nobody is advised to do more than to double the workers of a stage."""
+"""The advice never goes beyond doubling the workers of a stage."""
 
 LEAST_GAIN = 0.05
 
@@ -71,9 +71,9 @@ class Bottleneck:
     Attributes:
         cause: What kind of thing it is.
         stage: Name of the stage it is about, or shows at; ``None`` where it is none.
-        share: How much of the time, 0 to 1.
-        sentence: What it is and what would help, for people; "" where there is nothing to say. It
-            has names in it that come from outside.
+        share: The share of the time, 0 to 1.
+        sentence: What it is and what would help, for people; "" if there is nothing to say. It
+            contains names that come from outside.
         advice: The same in two or three words, for a table; "" for none.
     """
 
@@ -85,7 +85,7 @@ class Bottleneck:
 
     @property
     def is_its_own(self) -> bool:
-        """Whether the stage itself holds the run back, and not who stands before or after it."""
+        """Whether the stage itself holds the run back, and not its neighbours."""
         return self.cause not in ("source", "consumer")
 
 
@@ -99,13 +99,13 @@ def find_bottleneck(
     state: RunState = "running",
     last_stall: LoopStall | None = None,
 ) -> Bottleneck:
-    """What held a run back in a span of time.
+    """Find what held a run back in a span of time.
 
     Args:
         stages: The stages, as they are at the end of the span.
         whole: The sums since the run began: what a stage can do changes less than what it does.
         span: What the span added to them.
-        state: Where the run is. Over a whole run ("finished") the marks are lower, because it has a
+        state: The run's state. Over a whole run ("finished") the marks are lower, because it has a
             beginning and an end in which not all can be at work.
         last_stall: What blocked the event loop last.
     """
@@ -124,7 +124,7 @@ def find_bottleneck(
             return waits
     if highest < mark:
         return NOTHING
-    # One before that is as occupied only fills a queue that has room yet.
+    # An equally occupied one before it only fills a queue that still has room.
     chosen = max(
         index
         for index, (stage, each) in enumerate(zip(stages, shares, strict=True))
@@ -137,7 +137,7 @@ def find_bottleneck(
     return _occupied(stages, chosen, whole, span, is_over)
 
 
-# What it is about
+# Causes
 
 
 def _loop(share: float, stall: LoopStall | None) -> Bottleneck:
@@ -176,7 +176,7 @@ def _has_processes(stage: StageStats) -> bool:
 def _waits_outside(
     stages: Sequence[StageStats], shares: Sequence[Spent], span: Moment
 ) -> Bottleneck | None:
-    """Those who give the items, take the results, or hear of an end, if it is they."""
+    """The source, the consumer of the results, or callbacks, if one of them is the cause."""
     last = len(stages) - 1
     for index in reversed(range(len(stages))):
         blocked, name = shares[index].blocked, stages[index].stage_name
@@ -203,7 +203,7 @@ def _waits_outside(
             )
     first = stages[0]
     starved = _starved_by_source(span)
-    # Fewer items than two for each worker leave most of them idle, whoever gives them.
+    # Fewer than two items per worker leave most workers idle, whatever the source.
     if starved < MOSTLY or entered_items(first) < 2 * first.workers:
         return None
     return Bottleneck(
@@ -228,7 +228,7 @@ def _starved_by_source(span: Moment) -> float:
 def _occupied(
     stages: Sequence[StageStats], index: int, whole: Moment, span: Moment, is_over: bool
 ) -> Bottleneck:
-    """The workers of a stage have no time left: for what, and what would help."""
+    """The workers of a stage have no time left: why, and what would help."""
     stage, own = stages[index], span.spent[index].shares()
     name = stage.stage_name
     start = f"Bottleneck: {name}."
@@ -285,7 +285,7 @@ def _what_is_near(stage: StageStats, own: Spent, span: Moment, is_over: bool) ->
 
 
 def _is_piling_up(stage: StageStats, index: int) -> bool:
-    """Whether its queue is half full. The first one's tells nothing: it is filled as it empties."""
+    """Whether its queue is half full. The first stage's says nothing: it is kept filled."""
     room = stage.capacity or stage.workers * DEFAULT_CAPACITY_PER_WORKER
     return index > 0 and stage.pending_items >= HALF_FULL * room
 
@@ -300,7 +300,7 @@ def _how_busy(stage: StageStats, own: Spent, is_over: bool) -> str:
 
 
 def _queue(stage: StageStats, index: int, is_over: bool) -> str:
-    """What waits before it."""
+    """The queue before it, in words."""
     if is_over or not index or not stage.pending_items:
         return ""
     if stage.capacity and stage.pending_items >= FULL * stage.capacity:
@@ -312,10 +312,10 @@ def _queue(stage: StageStats, index: int, is_over: bool) -> str:
 def _gain(
     stages: Sequence[StageStats], index: int, whole: Moment, processor_left: float
 ) -> tuple[int, float, str]:
-    """How many workers to add, by what share the rate would rise, and who holds it back then.
+    """How many workers to add, by what share the rate would rise, and what limits it then.
 
     By the utilisation law (Denning and Buzen, 1978) a stage's workers are occupied in proportion to
-    its rate; so the rate can rise until the stage that is next has no time left either.
+    its rate; so the rate can rise until the next busiest stage has no time left either.
     """
     workers = max(stages[index].workers, 1)
     rates = _highest_rates(stages, index, whole)
@@ -330,7 +330,7 @@ def _gain(
 
 
 def _highest_rates(stages: Sequence[StageStats], index: int, whole: Moment) -> list[float]:
-    """What each stage could bring through with all of its time, in items of stage ``index``.
+    """The highest rate of each stage using all of its time, in items of stage ``index``.
 
     Per second, and with the workers it has now: they may have been more or fewer before.
     """

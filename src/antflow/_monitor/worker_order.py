@@ -1,4 +1,4 @@
-"""The workers of a run, each in a state that can be told at a glance."""
+"""The workers of a run, each in a state that can be seen at a glance."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ DOINGS: tuple[Doing, ...] = get_args(Doing)
 
 MUCH_LONGER = 3.0
 SHORTEST_SLOW = 1.0
-"""Seconds: who takes less is not called slow, however fast the others are."""
+"""Seconds: a shorter try is not called slow, however fast the others are."""
 
 
 class Cell(NamedTuple):
     """One or more workers of a stage.
 
     Attributes:
-        doing: What one of them does: the first in the order of `DOINGS`.
-        at_work: How many of them do not idle.
-        workers: How many they are.
+        doing: The state of one of them: the first in the order of `DOINGS`.
+        at_work: How many of them are not idle.
+        workers: How many there are.
     """
 
     doing: Doing
@@ -53,11 +53,11 @@ class WorkerStrip:
     busy: int
 
     def cells(self, per_cell: int, by_state: bool = False) -> list[Cell]:
-        """Its workers, so many to a cell; the last cell may have fewer.
+        """Its workers, this many to a cell; the last cell may have fewer.
 
         Args:
             per_cell: Workers per cell, 1 or more.
-            by_state: Like beside like, instead of each worker in its place.
+            by_state: Group equal states, instead of each worker in its place.
         """
         doing: Sequence[Doing] = self.doing
         if by_state:

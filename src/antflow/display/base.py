@@ -163,7 +163,7 @@ class BaseDashboard(DashboardProtocol):
 
         Args:
             most: How many; there are never more than 200, and none where nothing is captured,
-                because there is not a terminal.
+                because there is no terminal.
         """
         return self._place.printed(most) if self._place is not None else []
 

@@ -14,7 +14,7 @@ from antflow.cli.refusals import INTERRUPTED
 
 MOST_WORKERS = 100
 DASHBOARDS: dict[str, str | None] = {
-    "auto": "full",  # which writes plain lines where there is not a terminal
+    "auto": "full",  # which writes plain lines where there is no terminal
     "none": None,
     **{name: name for name in ("log", "progress", "compact", "detailed", "full")},
 }
