@@ -1,4 +1,4 @@
-"""`antflow check`: whether a pipeline can be run, and what it is."""
+"""`antflow check`: validates and describes a pipeline."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def command(target: str, app_dir: str, debug: bool, as_json: bool) -> None:
 
 
 def description(pipeline: Pipeline) -> Iterator[str]:
-    """A pipeline in lines for people: its stages, and the options that are not the usual ones."""
+    """A pipeline in lines for people: its stages, and the options that differ from the defaults."""
     stages = pipeline.stages
     workers = sum(stage.workers for stage in stages)
     yield f"pipeline {pipeline.name!r}: {counted(len(stages), 'stage')}, " + counted(
@@ -81,7 +81,7 @@ def facts(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def unusual_options(stage: Stage) -> dict[str, Any]:
-    """The options that were given a value of their own."""
+    """The options with a value other than the default."""
     return {
         option.name: getattr(stage, option.name)
         for option in fields(stage)
@@ -90,7 +90,7 @@ def unusual_options(stage: Stage) -> dict[str, Any]:
 
 
 def default_of(option: Field[Any]) -> Any:
-    """What an option is when nobody says anything."""
+    """The default of an option."""
     factory: Any = option.default_factory
     return option.default if factory is MISSING else factory()
 

@@ -35,7 +35,7 @@ class Item(dict[str, Any]):
 
     Args:
         fields: Its keys.
-        origin: What stood in the file, without what an earlier run made of it.
+        origin: The value in the file, without changes of an earlier run.
         stage: The stage to begin with; "" = the first.
     """
 
@@ -58,12 +58,12 @@ class ItemSource:
 
     Args:
         file: The file.
-        format: What its lines are.
-        pipeline: Where the items go: dead letters go on at a stage of it.
+        format: The format of its lines.
+        pipeline: Where the items go: dead letters continue at one of its stages.
         limit: How many items are taken; ``None`` = all.
 
     Attributes:
-        on_bad_line: Given each line that is no item; ``None``: the first one is raised.
+        on_bad_line: Given each line that is not an item; ``None``: the first one is raised.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ItemSource:
         """Each item for the first stage; those for a later one are fed to it meanwhile.
 
         Raises:
-            BadLine: A line is no item, and nobody wants to be given those; or the file cannot be
+            BadLine: A line is not an item, and there is no ``on_bad_line``; or the file cannot be
                 read any further.
         """
         while entries := await in_daemon_thread(self._take):
@@ -99,7 +99,7 @@ class ItemSource:
                     yield entry
 
     def _take(self) -> list[Entry]:
-        """What can be had without waiting longer than for the first; ``[]``: no more."""
+        """The items available once the first has been waited for; ``[]``: no more."""
         entries: list[Entry] = []
         try:
             while len(entries) < MOST_AT_A_TIME and self._limit != 0:
@@ -116,7 +116,7 @@ class ItemSource:
         except Exception as error:
             if not entries:
                 raise
-            self._error = error  # what came before it is taken in first
+            self._error = error  # items before it are taken in first
         return entries
 
     # Formats
@@ -150,7 +150,7 @@ class ItemSource:
         return Item(_fields(value, line.number), value)
 
     def _from_letter(self, line: Line, letter: dict[str, Any]) -> Entry:
-        """An item of an earlier run: it goes on at the stage it failed in, if it can."""
+        """An item of an earlier run: it continues at the stage it failed in, if it can."""
         origin, stage = letter["input"], letter["stage"]
         if stage is None:
             reason = f"a line that could not be read before: {safe_str(letter['error'])}"
@@ -193,7 +193,7 @@ class ItemSource:
             elif row:
                 record = dict(zip(header, row, strict=True))
                 fields = _fields(record, number)
-                if fields["id"] == "":  # an empty cell is no id
+                if fields["id"] == "":  # an empty cell is not an id
                     fields["id"] = number
                 yield Item(fields, record)
 
@@ -211,7 +211,7 @@ class ItemSource:
 
 
 class _CsvLines:
-    """Lines for `csv.reader`, which can go on after one that is no text."""
+    """Lines for `csv.reader`, which can go on after one that is not text."""
 
     def __init__(self, lines: Iterator[Line]) -> None:
         self._lines = lines
@@ -248,7 +248,7 @@ class _NotFinite(ValueError):
 
 
 def _fields(origin: Any, number: int) -> dict[str, Any]:
-    """What stood in a file as the keys of an item; see `Pipeline.run`."""
+    """The keys of an item for a value in a file; see `Pipeline.run`."""
     if isinstance(origin, dict) and origin.get("id") is not None:
         return {"value": origin, **origin}
     return {"id": number, "value": origin}

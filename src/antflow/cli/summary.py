@@ -1,4 +1,4 @@
-"""What is said when a run is over."""
+"""The summary printed when a run is over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from antflow._monitor.progress import counts_of
 from antflow._monitor.view import Viewer
 
 MOST_KINDS = 5
-"""Types of errors, and stages, that are named."""
+"""How many types of errors, and stages, are named."""
 
 
 def summary_lines(
@@ -17,11 +17,11 @@ def summary_lines(
     failed_are_kept: bool = False,
     has_display: bool = False,
 ) -> list[str]:
-    """What came of a run, in a few lines for people.
+    """The outcome of a run, in a few lines for people.
 
     Args:
         snapshot: The run, when it was over.
-        bad_lines: Lines of the input that were no items, and were put aside.
+        bad_lines: Lines of the input that were not items, and were put aside.
         failed_are_kept: Whether the failed items are in a file.
         has_display: Whether a display has just said what held the run back.
     """

@@ -1,10 +1,10 @@
 """From ``module:attribute`` to a pipeline.
 
-Importing a module runs it: the target is trusted, as any program that is started by its name. But
-nothing else is run for the asking. The text is no expression, only names; each is looked up without
-calling anything (`inspect.getattr_static`: no property, no ``__getattr__``); and what is found is
-called only if it is a plain function that needs no argument and does not promise anything but a
-`Pipeline`.
+Importing a module runs it: the target is trusted, like any program that is started by name. But
+nothing else is run by looking it up. The text is not an expression, only names; each is looked up
+without calling anything (`inspect.getattr_static`: no property, no ``__getattr__``); and what is
+found is called only if it is a plain function that needs no argument and does not promise anything
+but a `Pipeline`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def find_pipeline(target: str, app_dir: str) -> Pipeline:
             the folder of a file that is somewhere else.
 
     Raises:
-        Refusal: There is no such thing, it is something else, or the module raised.
+        Refusal: It does not exist, it is something else, or the module raised.
     """
     match = TARGET.fullmatch(target)
     if match is None:
@@ -93,7 +93,7 @@ def _import_module(target: str, name: str, places: list[Path]) -> ModuleType:
 
 
 def _told(error: BaseException) -> str:
-    """What was raised; of a syntax error without the place, which is told already."""
+    """The error as text; for a syntax error without the place, which is shown already."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg}"
     return reason_of(error)
@@ -129,7 +129,7 @@ def _attribute(target: str, owner: Any, name: str) -> Any:
 
 
 def _call(target: str, function: Any) -> Pipeline:
-    """Call a function for its pipeline, if it is one that may be called."""
+    """Call a function for its pipeline, if it may be called."""
     fault = _fault_of(function)
     if fault:
         refuse(f"TARGET {target!r}: {fault}")
@@ -143,7 +143,7 @@ def _call(target: str, function: Any) -> Pipeline:
 
 
 def _fault_of(function: Any) -> str:
-    """Why something is not to be called; ``""`` if it may be."""
+    """Why something must not be called; ``""`` if it may be."""
     if not inspect.isfunction(function):
         return f"is {_kind(function)}; must be a Pipeline, or a function that returns one"
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):

@@ -15,7 +15,7 @@ from antflow.display.tables import more_line
 
 LONGEST_ID = 24
 FEWEST_FOR_AGES = 70
-"""Columns: on a narrower terminal the message needs all there are."""
+"""Columns: on a narrower terminal the message needs all of them."""
 
 
 def error_table(canvas: Canvas, view: View, rows: int) -> list[Text]:
@@ -40,7 +40,7 @@ def error_table(canvas: Canvas, view: View, rows: int) -> list[Text]:
 
 
 def last_failures(canvas: Canvas, view: View, rows: int) -> list[Text]:
-    """The last failed items, oldest first; the newest is nearest to where one looks for it."""
+    """The last failed items, oldest first; the newest is nearest to the prompt."""
     items = view.snapshot.error_summary.failed_items[-rows:] if rows > 0 else []
     return _failure_lines(canvas, [item.error_type for item in items], items)
 

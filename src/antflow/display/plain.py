@@ -1,4 +1,4 @@
-"""Lines now and then, for streams that are not terminals: a file, a pipe, a build server's log.
+"""Occasional lines, for streams that are not terminals: a file, a pipe, a build server's log.
 
 No escape sequence and no carriage return is ever written. If the stream is a terminal after all,
 and halted, the lines wait for it; the run does not.
@@ -19,7 +19,7 @@ from antflow.display.numbers import clock, forecast_text, rate_text
 from antflow.display.stream import open_stream
 
 LONGEST_SILENCE = 30.0
-"""Seconds after which there is a line in any case: build servers end what says nothing."""
+"""Seconds after which there is a line in any case: build servers kill silent jobs."""
 
 STEPS = 20
 """Lines over the whole run where the total is known: one per 5 %."""

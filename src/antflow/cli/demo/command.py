@@ -76,7 +76,7 @@ def command(
 
 
 def ready_folder(out: Path | None) -> Path:
-    """The folder to write to: there, and writable."""
+    """The folder to write to, created if missing and checked to be writable."""
     try:
         if out is None:
             return Path(tempfile.mkdtemp(prefix="antflow-demo-"))
