@@ -25,7 +25,7 @@ from antflow.cli.demo.library_scan import (
     LOG_NAME,
     OWN_FILES,
     Database,
-    Outcome,
+    ScanResult,
     run_demo,
 )
 
@@ -335,7 +335,7 @@ def test_interrupted_run_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Database, "store", interrupt)
     try:
-        outcome: Outcome = run_demo(tmp_path, limit=200)
+        outcome: ScanResult = run_demo(tmp_path, limit=200)
     except KeyboardInterrupt:
         pytest.fail("the interruption came out of the demo")
     assert outcome.is_interrupted

@@ -64,7 +64,9 @@ def test_options_of_stages_are_all_known_to_the_checkers() -> None:
     known = kinds["KeywordOptions"] | kinds["Options"] | kinds["StageOptions"]
     fields = {field.name: str(field.type) for field in dataclasses.fields(Stage)}
     special = {"name", "workers", "tasks", "unpack_args", "skip_if", "batch", "expand"}
-    of_resources = {"resources": "of.Resources"}  # a name for the type that the field spells out
+    of_resources = {
+        "resources": "of.ResourceFactories"
+    }  # a name for the type that the field spells out
     assert known == {n: t for n, t in fields.items() if n not in special} | of_resources
     by_keyword = {field.name for field in dataclasses.fields(Stage) if field.kw_only}
     assert kinds["KeywordOptions"].keys() | kinds["OtherOptions"].keys() == by_keyword

@@ -26,7 +26,6 @@ class PipelineRuns:
         owner: Compared by its runs.
         next_id: Gives running ids to items that bring none.
         guard: Calls the callbacks of its stages and the observers.
-        started: The run begun with `Pipeline.start`.
         latest: The one that began last.
     """
 
@@ -34,7 +33,6 @@ class PipelineRuns:
         self.owner: Owner = Owner() if owner is None else owner
         self.next_id: Callable[[], int] = count().__next__
         self.guard: CallbackGuard = CallbackGuard()
-        self.started: RunHandle[Any] | None = None
         self.latest: RunHandle[Any] | None = None
 
     def here(self) -> RunHandle[Any] | None:
@@ -46,19 +44,22 @@ class PipelineRuns:
                     return handle
         return None
 
-    def under_way(self) -> RunHandle[Any] | None:
+    def under_way(self, started: RunHandle[Any] | None) -> RunHandle[Any] | None:
         """The run that `feed`, `join` and `shutdown` are about.
 
         The one the caller is part of; else the one begun with `start`; else the latest. Code that
         has outlived its run sees only runs that were begun from it.
+
+        Args:
+            started: The run begun with `start`.
         """
         here = self.here()
         if here is not None and here._run.is_under_way:
             return here
-        for handle in (self.started, self.latest):
+        for handle in (started, self.latest):
             if handle is not None and handle._run.is_under_way and _may_see(here, handle):
                 return handle
-        return here or self.started
+        return here or started
 
     def asked_about(self) -> RunHandle[Any] | None:
         """The run that queries are about: the one the caller is part of, else the latest."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     class AddOptionsWith(AddOptions, total=False):
         """The same for tasks that may take resources."""
 
-        resources: of.Resources
+        resources: of.ResourceFactories
 
 
 __all__ = ["PipelineBuilder"]
@@ -91,7 +91,7 @@ class PipelineBuilder(Generic[Taken, Out]):
         task: of.AsyncTaskWith[Out, B],
         /,
         *,
-        resources: of.Resources,
+        resources: of.ResourceFactories,
         **options: Unpack[AddOptions],
     ) -> PipelineBuilder[Taken, B]: ...
 
@@ -102,7 +102,7 @@ class PipelineBuilder(Generic[Taken, Out]):
         task: of.PlainTaskWith[Out, B],
         /,
         *,
-        resources: of.Resources,
+        resources: of.ResourceFactories,
         **options: Unpack[AddOptions],
     ) -> PipelineBuilder[Taken, B]: ...
 
@@ -315,7 +315,7 @@ if TYPE_CHECKING:
             task: of.AsyncTaskWith[A, B],
             /,
             *,
-            resources: of.Resources,
+            resources: of.ResourceFactories,
             **options: Unpack[AddOptions],
         ) -> PipelineBuilder[A, B]: ...
 
@@ -326,7 +326,7 @@ if TYPE_CHECKING:
             task: of.PlainTaskWith[A, B],
             /,
             *,
-            resources: of.Resources,
+            resources: of.ResourceFactories,
             **options: Unpack[AddOptions],
         ) -> PipelineBuilder[A, B]: ...
 

@@ -220,11 +220,12 @@ class Pipeline(Generic[Taken, Out]):
         self._store = store
         self._observers = checked_observers(observers)
         self._runs = PipelineRuns()
+        self._started: RunHandle[Any] | None = None
 
     # A copy has the description. The runs and their results belong to the original.
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_runs": None, "_stages": list(self._stages)}
+        return vars(self) | {"_runs": None, "_started": None, "_stages": list(self._stages)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -510,9 +511,8 @@ class Pipeline(Generic[Taken, Out]):
 
     async def start(self) -> None:
         """Begin a run that is fed by hand. Does nothing if one is under way."""
-        started = self._runs.started
-        if started is None or not started._run.is_under_way:
-            self._runs.started = self._open(options={})
+        if self._started is None or not self._started._run.is_under_way:
+            self._started = self._open(options={})
 
     async def feed(
         self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
@@ -534,10 +534,10 @@ class Pipeline(Generic[Taken, Out]):
                 or its event loop was closed.
             ValueError: There is no such stage.
         """
-        handle = self._runs.under_way()
+        handle = self._runs.under_way(self._started)
         if handle is None:
             await self.start()
-            handle = self._runs.started
+            handle = self._started
         assert handle is not None
         await handle.feed(items, target_stage, priority)
 
@@ -561,7 +561,7 @@ class Pipeline(Generic[Taken, Out]):
         Cancellation:
             Cancels the run, and waits until it is over.
         """
-        handle = self._runs.under_way()
+        handle = self._runs.under_way(self._started)
         if handle is not None:
             await handle.join()
 
@@ -570,7 +570,7 @@ class Pipeline(Generic[Taken, Out]):
 
         Also ends a ``run()`` or ``stream()`` when called from inside it, and returns at once then.
         """
-        handle = self._runs.under_way()
+        handle = self._runs.under_way(self._started)
         if handle is not None:
             await handle.shutdown()
 

@@ -181,7 +181,7 @@ def test_short_tries_leave_nothing_of_their_limits_to_later_ones() -> None:
         envelope = Envelope(number, number, "value", {}, "value")
         recorder.admitted([envelope], now)
         recorder.started(envelope, worker, now)
-        worker.wait_begins("limit", now)
+        worker.wait_begins("limited", now)
         worker.wait_ends(now + 30e-6)
         now += seconds
         recorder.completed(envelope, worker, "new", now)

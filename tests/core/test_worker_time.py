@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from antflow._core.ledger import TIME_KINDS, WAIT_REASONS, Ledger, StageBook, TimeKind
+from antflow._core.ledger import ACTIVITIES, WAITS, Activity, Ledger, StageBook
 from antflow._core.readings import StageGauge, pipeline_stats
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import StageStats
@@ -25,7 +25,7 @@ class Stage:
     ledger: Ledger = field(default_factory=lambda: Ledger(1))
     gauge: StageGauge = field(default_factory=lambda: StageGauge(2, None))
     now: float = 0.0
-    seen: dict[TimeKind, int] | None = None
+    seen: dict[Activity, int] | None = None
 
     @property
     def book(self) -> StageBook:
@@ -44,7 +44,7 @@ class Stage:
                 self.book.completed_by(worker, worker.item, self.now)
         elif action == 1:
             if worker.item is not None or number < self.gauge.workers:
-                worker.wait_begins(WAIT_REASONS[seconds % len(WAIT_REASONS)], self.now)
+                worker.wait_begins(WAITS[seconds % len(WAITS)], self.now)
         elif action == 2:
             worker.wait_ends(self.now)
         elif action == 3:
@@ -117,17 +117,18 @@ def test_all_parts_add_up_to_the_workers_seconds(steps: Steps) -> None:
 
 def test_stall_is_taken_out_of_what_each_worker_was_at() -> None:
     """Each worker loses the time that it would have spent on what it was at, and no other."""
-    stage = Stage(is_blocked_at_times=True, gauge=StageGauge(5, None))
+    stage = Stage(is_blocked_at_times=True, gauge=StageGauge(6, None))
     stage.step(0, 0, 0)  # at work
     stage.step(0, 1, 0)
-    stage.book.worker(1).wait_begins("limit", stage.now)
-    stage.book.worker(2).wait_begins("room", stage.now)
-    stage.book.worker(3).wait_begins("retries", stage.now)
+    stage.book.worker(1).wait_begins("limited", stage.now)
+    stage.book.worker(2).wait_begins("blocked", stage.now)
+    stage.book.worker(3).wait_begins("retrying", stage.now)
+    stage.book.worker(4).wait_begins("thread", stage.now)
     stage.pass_time(10)
-    seen = standing(stage.book, 5)
-    assert seen == dict.fromkeys(TIME_KINDS, 1)
+    seen = standing(stage.book, 6)
+    assert seen == dict.fromkeys(ACTIVITIES, 1) | {"stalled": 0}
     book_stall(stage.book, stage.gauge, stage.now, 4.0, seen)
-    assert _parts(stage.read()) == [6.0, 6.0, 6.0, 6.0, 6.0, 20.0]
+    assert _parts(stage.read()) == [12.0, 6.0, 6.0, 6.0, 6.0, 24.0]
 
 
 def test_stall_is_taken_out_of_what_was_seen_not_of_what_is_now() -> None:
@@ -169,14 +170,14 @@ def test_worker_with_several_waits_waits_for_one_thing_at_a_time() -> None:
     worker.call_waits("a", stage.now)
     stage.pass_time(2)
     worker.call_waits("b", stage.now)
-    worker.wait_begins("room", stage.now)
+    worker.wait_begins("blocked", stage.now)
     stage.pass_time(4)
     worker.call_goes_on("a", stage.now)
     stage.pass_time(8)
     assert _parts(stage.read())[:3] == [1.0, 2.0, 12.0]
     worker.wait_ends(stage.now)
     stage.pass_time(16)
-    assert worker.waits_for == "limit"
+    assert worker.waits_for == "limited"
     assert _parts(stage.read())[:3] == [1.0, 18.0, 12.0]
     worker.call_goes_on("b", stage.now)
     stage.pass_time(32)
@@ -190,11 +191,11 @@ def test_call_that_ends_does_not_end_what_the_worker_waits_for_itself() -> None:
     worker = stage.book.worker(0)
     stage.step(0, 0, 0)
     worker.call_waits("a", stage.now)
-    worker.wait_begins("limit", stage.now)
+    worker.wait_begins("limited", stage.now)
     stage.pass_time(1)
     worker.call_goes_on("a", stage.now)
     stage.pass_time(2)
-    assert worker.waits_for == "limit"
+    assert worker.waits_for == "limited"
     worker.wait_ends(stage.now)
     stage.pass_time(4)
     assert _parts(stage.read())[:2] == [4.0, 3.0]

@@ -225,7 +225,7 @@ def test_full_says_what_a_worker_does() -> None:
     snapshot = make_snapshot()
     first, second, third = [w for w in snapshot.worker_states.values() if w.status == "busy"][:3]
     first.processing_since, first.task_status = 10.0, "page 3 of 9"
-    second.processing_since, second.task_status, second.waits_for = 20.0, "page 4", "limit"
+    second.processing_since, second.task_status, second.waits_for = 20.0, "page 4", "limited"
     third.processing_since = 30.0
     lines = lines_of("full", snapshot, 120, 60)
     heading = next(number for number, line in enumerate(lines) if "in progress" in line)
@@ -266,11 +266,11 @@ def test_worker_signs_and_their_numbers() -> None:
             (999.0, None, 1),
             (100.0, None, 1),
             (999.0, None, 2),
-            (999.0, "limit", 1),
-            (None, "room", 0),
+            (999.0, "limited", 1),
+            (None, "blocked", 0),
             (None, None, 0),
             (999.0, None, 1),
-            (None, "retries", 0),
+            (None, "retrying", 0),
         ],
         strict=True,
     ):
@@ -279,9 +279,9 @@ def test_worker_signs_and_their_numbers() -> None:
         state.waits_for = waits_for  # type: ignore[assignment]
     lines = lines_of("full", snapshot, 100, 40)
     heading = next(n for n, line in enumerate(lines) if line.startswith("─ workers 8"))
-    legend = "■ 2 running  ▲ 1 slow  ↻ 1 retrying  ◆ 1 limited  □ 2 blocked  · 1 idle"
+    legend = "■ 2 busy  ▲ 1 slow  ↻ 2 retrying  ◆ 1 limited  □ 1 blocked  · 1 idle"
     assert legend in lines[heading]
-    assert lines[heading + 1].split() == ["Only", "■▲↻◆□·■□", "5/8"]
+    assert lines[heading + 1].split() == ["Only", "■▲↻◆□·■↻", "5/8"]
 
 
 def throughput_of(display: BaseDashboard, rows: int) -> list[str]:

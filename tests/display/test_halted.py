@@ -592,6 +592,7 @@ def test_stand_in(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> No
     assert screen.raw.decode() == copying.copy.replace("\n", "\r\n")
 
 
+@pytest.mark.real_time
 @pytest.mark.parametrize("is_read", [True, False])
 def test_slow_terminal(is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for as long as it takes something, however slowly, and not longer."""

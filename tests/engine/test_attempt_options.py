@@ -83,7 +83,7 @@ def test_limit_shared_by_two_stages_and_two_runs() -> None:
 
 
 def test_worker_that_waits_for_a_limit_is_shown_so() -> None:
-    """It has its item in hand and waits for "limit"; the seconds are not busy ones."""
+    """It has its item in hand and waits for the limit; the seconds are not busy ones."""
 
     async def main() -> Any:
         pipeline = Pipeline([Stage("A", 3, [Calls(seconds=10)], limits=[Limit(concurrency=1)])])
@@ -91,7 +91,7 @@ def test_worker_that_waits_for_a_limit_is_shown_so() -> None:
         await asyncio.sleep(5)
         snapshot = pipeline.get_dashboard_snapshot()
         waits = sorted(str(state.waits_for) for state in snapshot.worker_states.values())
-        assert waits == ["None", "limit", "limit"]
+        assert waits == ["None", "limited", "limited"]
         assert snapshot.pipeline_stats.stage_stats["A"].limited_items == 2
         await running
         return pipeline.get_stats().stage_stats["A"]

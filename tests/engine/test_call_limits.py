@@ -88,7 +88,7 @@ def test_waits_inside_a_try_are_no_part_of_its_run_time(way: Way) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("batch", [None, 2])
 def test_worker_that_waits_inside_a_try_is_shown_so(way: Way, batch: int | None) -> None:
-    """It has its items in hand and waits for "limit"; all that it has counts as limited."""
+    """It has its items in hand and waits for a limit; all that it has counts as limited."""
 
     async def main() -> None:
         stage = one_at_a_time(way, 3, 10.0, batch=batch)
@@ -99,7 +99,7 @@ def test_worker_that_waits_inside_a_try_is_shown_so(way: Way, batch: int | None)
             await asyncio.sleep(moment - asyncio.get_running_loop().time())
             snapshot = pipeline.get_dashboard_snapshot()
             states = list(snapshot.worker_states.values())
-            assert [state.waits_for for state in states].count("limit") == waiting
+            assert [state.waits_for for state in states].count("limited") == waiting
             assert snapshot.pipeline_stats.stage_stats["A"].limited_items == waiting * size
             # Read in the middle of a wait, the seconds add up as well.
             stats = snapshot.pipeline_stats.stage_stats["A"]

@@ -228,7 +228,7 @@ def test_worker_of_a_held_item_goes_on(limited: bool) -> None:
         snapshot = pipeline.get_dashboard_snapshot()
         stage = snapshot.pipeline_stats.stage_stats["A"]
         assert (stage.retrying_items, stage.limited_items, stage.pending_items) == (2, 2, 2)
-        assert {state.waits_for for state in snapshot.worker_states.values()} == {"limit"}
+        assert {state.waits_for for state in snapshot.worker_states.values()} == {"limited"}
         assert len(await running) == 6
         return pipeline.get_stats().stage_stats["A"]
 

@@ -540,7 +540,7 @@ def test_handle_of_a_run_that_failed_keeps_no_variables_of_its_callers(how: str)
             pipeline = Pipeline([Stage("A", 2, [fail], task_attempts=1, max_failures=1)])
             kept.append(pipeline)
             await pipeline.start()
-            kept.append(pipeline._runs.started)
+            kept.append(pipeline._started)
             await pipeline.feed([1])
             if how == "start":
                 await pipeline.join()

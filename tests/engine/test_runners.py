@@ -42,7 +42,7 @@ async def async_task(value: int) -> int:
 
 
 def run_with(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    monkeypatch.setattr(stage_run, "runner_for", lambda _: runner)
+    monkeypatch.setattr(stage_run, "runner_for", lambda *_: runner)
     return run_virtual(Pipeline([Stage("A", 1, [plain_task, async_task])]).run([1])).values()
 
 

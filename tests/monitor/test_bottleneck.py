@@ -28,6 +28,7 @@ from antflow import (
     concurrency_limit,
     rate_limit,
 )
+from antflow._core.ledger import ACTIVITIES
 from antflow._core.snapshot import RunState
 from antflow._monitor import processor
 from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
@@ -598,6 +599,11 @@ def test_only_worker() -> None:
         "Bottleneck: Only. Its only worker is busy; "
         "1 more worker would lift the rate by about 100%."
     )
+
+
+def test_spent_has_every_activity() -> None:
+    """Each way to spend a second has a share; work in an abandoned thread is part of busy."""
+    assert {*Spent._fields, "thread"} == set(ACTIVITIES)
 
 
 seconds = st.floats(0, 1e6)

@@ -36,14 +36,14 @@ def worker(since: float | None = NOW - 1, **known: object) -> WorkerState:
     ("state", "expected"),
     [
         (worker(None), "idle"),
-        (worker(), "running"),
+        (worker(), "busy"),
         (worker(attempt=2), "retrying"),
         (worker(NOW - 100), "slow"),
         (worker(NOW - 100, attempt=2), "slow"),
-        (worker(waits_for="limit"), "limited"),
-        (worker(NOW - 100, waits_for="limit"), "limited"),
-        (worker(None, waits_for="room"), "blocked"),
-        (worker(None, waits_for="retries"), "blocked"),
+        (worker(waits_for="limited"), "limited"),
+        (worker(NOW - 100, waits_for="limited"), "limited"),
+        (worker(None, waits_for="blocked"), "blocked"),
+        (worker(None, waits_for="retrying"), "retrying"),
         (worker(NOW - 100, waits_for="thread"), "slow"),
     ],
 )
@@ -66,10 +66,10 @@ def test_slow_is_longer_than_most_and_longer_than_a_second() -> None:
         NOW,
     )
     (strip,) = worker_strips(snapshot)
-    assert strip.doing == ("running", "slow")
+    assert strip.doing == ("busy", "slow")
     quick.run_times = Durations()
     (strip,) = worker_strips(snapshot)
-    assert strip.doing == ("running", "running")
+    assert strip.doing == ("busy", "busy")
 
 
 @given(

@@ -71,7 +71,7 @@ async def absorb_requests(before: int = 0) -> None:
         await asyncio.sleep(0)
 
 
-async def failure_of(work: Awaitable[Any] | None, before: int = 0) -> BaseException | None:
+async def awaited_failure(work: Awaitable[Any] | None, before: int = 0) -> BaseException | None:
     """Await the user's code, and take back the requests to cancel that it leaves.
 
     Args:

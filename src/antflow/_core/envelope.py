@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from antflow._core.result import PipelineResult
+from antflow._core.result import Outcome, PipelineResult
 
 DEFAULT_PRIORITY = 100
 
-NEVER_HELD = (-1, 0)
+NEVER_HELD: tuple[int, int] = (-1, 0)
 """`Envelope.holds` of an item that was never held back."""
 
 UNTRIED = -1
@@ -76,10 +76,10 @@ class Envelope(PipelineResult[Any]):
         self.task = 0
         self.carry: Any = None
         self.not_before: float = 0.0
-        self.ending = "completed"
+        self.ending: Outcome = "completed"
         self.children = 0
-        self.holds = NEVER_HELD
-        self.decision = None
+        self.holds: tuple[int, int] = NEVER_HELD
+        self.decision: Any = None
         self.deadline = inf
 
     @property

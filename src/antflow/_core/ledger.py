@@ -18,20 +18,23 @@ from typing import Any, Literal, get_args
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, DurationCounter
 from antflow._core.transition import Kind, Transition
 
-WaitReason = Literal["room", "limit", "retries", "thread"]
+Waiting = Literal["limited", "blocked", "retrying", "thread"]
 """Why a worker waits.
 
-The next stage is full, or a slow consumer, the store or a callback is waited for at the end of a
-visit · a limit holds it, before a try or in the middle of one · too many retries wait · its thread
+A limit holds it, before a try or in the middle of one · the next stage is full, or it waits for a
+slow consumer, the store or a callback at the end of a visit · too many retries wait · its thread
 goes on although the task's time is over.
 """
 
-WAIT_REASONS: tuple[WaitReason, ...] = get_args(WaitReason)
+WAITS: tuple[Waiting, ...] = get_args(Waiting)
 
-TimeKind = Literal["busy", "limit", "room", "retries", "starved"]
-"""How a worker's time is spent: working (also in a thread after its time), waiting, or idle."""
+Activity = Literal["busy", Waiting, "starved", "stalled"]
+"""How a worker spends a second.
 
-TIME_KINDS: tuple[TimeKind, ...] = get_args(TimeKind)
+It works · it waits · it has nothing to do · the event loop is blocked, whatever the worker does.
+"""
+
+ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
 
 ItemKey = tuple[int, tuple[int, ...]]
 """``(sequence number, branch)``: an item's name in its run."""
@@ -104,10 +107,10 @@ class WorkerBook:
         self.failed: int = 0
         self.busy: float = 0.0
         self.gave_way: float = 0.0
-        self.own_wait: WaitReason | None = None
+        self.own_wait: Waiting | None = None
         self.limited_calls: dict[object, None] = {}
         self.waits_since: float = 0.0
-        self.waited: dict[WaitReason, float] = dict.fromkeys(WAIT_REASONS, 0.0)
+        self.waited: dict[Waiting, float] = dict.fromkeys(WAITS, 0.0)
         self.waited_in_hand: float = 0.0
         self.held_up: float = 0.0
 
@@ -117,9 +120,9 @@ class WorkerBook:
         return len(self.more) + 1 if self.item is not None else 0
 
     @property
-    def waits_for(self) -> WaitReason | None:
-        """What the worker or its item in hand waits for; ``None``: nothing."""
-        return self.own_wait or ("limit" if self.limited_calls else None)
+    def waits_for(self) -> Waiting | None:
+        """Why the worker or its item in hand waits; ``None``: it does not."""
+        return self.own_wait or ("limited" if self.limited_calls else None)
 
     def holds(self, item: Any) -> bool:
         """Whether it has this item."""
@@ -148,7 +151,7 @@ class WorkerBook:
         self.since = now
         self.held_up = 0.0
 
-    def wait_begins(self, reason: WaitReason, now: float) -> None:
+    def wait_begins(self, reason: Waiting, now: float) -> None:
         """From now on the worker waits, for ``reason`` and nothing else."""
         self._book_wait(now)
         self.own_wait = reason
@@ -181,7 +184,7 @@ class WorkerBook:
             self.waited[reason] += seconds
             if self.item is not None:
                 self.waited_in_hand += seconds
-                if reason == "limit":
+                if reason == "limited":
                     self.held_up += seconds
         self.waits_since = now
 
@@ -201,7 +204,7 @@ class StageBook:
         emitted: Items made here from others.
         run_times: How long its tries took, less the time a limit held them up.
         queue_waits: How long items waited for a worker, each time from when one might have begun.
-        stalled: Kind of time → worker-seconds that the books count as such, and in which the event
+        stalled: Activity → worker-seconds that the books count as such, and in which the event
             loop was blocked (see `worker_time`).
     """
 
@@ -240,7 +243,7 @@ class StageBook:
         self.cancelled = 0
         self.run_times = DurationCounter(SHORTEST_RUN)
         self.queue_waits = DurationCounter(SHORTEST_WAIT)
-        self.stalled: dict[TimeKind, float] = dict.fromkeys(TIME_KINDS, 0.0)
+        self.stalled: dict[Activity, float] = dict.fromkeys(ACTIVITIES, 0.0)
 
     def worker(self, index: int) -> WorkerBook:
         """The book of worker ``index``, opened if there is none yet."""

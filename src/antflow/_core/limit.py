@@ -89,7 +89,7 @@ class LimitStatistics:
     held: float
 
 
-class Turnstile(Protocol):
+class LimitAtWork(Protocol):
     """A limit at work; made by the engine."""
 
     def hold(self, seconds: float) -> None: ...
@@ -171,7 +171,7 @@ class Limit:
         self.cost: Final = cost
         self._rate = rate
         self._period = period
-        self.turnstile: Turnstile | None = None
+        self.turnstile: LimitAtWork | None = None
 
     @property
     def rate(self) -> float | None:

@@ -13,7 +13,7 @@ from math import isnan
 from antflow._core.ledger import Ledger, StageBook, WorkerBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import PipelineStats, StageStats, WorkerMetrics, WorkerState
-from antflow._core.worker_time import spent, stalled
+from antflow._core.worker_time import spent
 
 
 @dataclass(slots=True)
@@ -70,9 +70,8 @@ def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> S
     # Read from another thread, two counters may be one transition apart.
     waiting = max(book.waiting, 0)
     blocked = min(gauge.blocked, waiting)
-    limited = [each.held for each in tuple(book.workers.values()) if each.waits_for == "limit"]
+    limited = [each.held for each in tuple(book.workers.values()) if each.waits_for == "limited"]
     time = spent(book, gauge, now)
-    lost = stalled(book, time)
     return StageStats(
         stage_name=name,
         pending_items=waiting - blocked,
@@ -91,12 +90,12 @@ def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> S
         workers=gauge.workers,
         capacity=gauge.capacity,
         concurrency=gauge.concurrency,
-        busy_seconds=time["busy"] - lost["busy"],
-        limited_seconds=time["limit"] - lost["limit"],
-        blocked_seconds=time["room"] - lost["room"],
-        retry_waiting_seconds=time["retries"] - lost["retries"],
-        starved_seconds=time["starved"] - lost["starved"],
-        stalled_seconds=sum(lost.values()),
+        busy_seconds=time["busy"] + time["thread"],  # it works on after its time
+        limited_seconds=time["limited"],
+        blocked_seconds=time["blocked"],
+        retry_waiting_seconds=time["retrying"],
+        starved_seconds=time["starved"],
+        stalled_seconds=time["stalled"],
         child_cpu_seconds=gauge.child_cpu_seconds,
         run_times=book.run_times.read(book.tries),
         queue_waits=book.queue_waits.read(book.tries + book.in_progress),

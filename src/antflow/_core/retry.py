@@ -24,7 +24,7 @@ from antflow._core.groups import matches
 Errors = type[Exception] | tuple[type[Exception], ...]
 """An exception class, or a tuple of them."""
 
-Wait = float | Callable[[Any], float]
+RetryWait = float | Callable[[Any], float]
 """Seconds, or a function ``attempt -> seconds``; see `Retry`."""
 
 
@@ -53,7 +53,7 @@ class Retry:
     """
 
     attempts: int = 3
-    wait: Wait = 1.0
+    wait: RetryWait = 1.0
     on: Errors = Exception
     give_up: Errors = ()
     timeout: float | None = None
@@ -199,7 +199,7 @@ class RetryPolicy:
     """
 
     attempts: int
-    wait: Wait
+    wait: RetryWait
     whole_stage: bool
     on: Errors = Exception
     give_up: Errors = ()

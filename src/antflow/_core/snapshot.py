@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from antflow._core.durations import Durations
-from antflow._core.ledger import WaitReason
+from antflow._core.ledger import Waiting
 from antflow._core.portable import Portable
 from antflow._core.text import counted
 
@@ -36,10 +36,11 @@ class WorkerState(Portable):
         current_task: Name of the task that runs.
         processing_since: When it began with the item, in Unix seconds.
         task_status: What the task says it is doing (`set_task_status`), "" if nothing.
-        waits_for: ``None``; "room" (in the next stage; also a slow consumer of the results, the
-            store, or a callback that is awaited at the end of a visit), "limit" (a `Limit`, any
-            other limit of its stage, or `RetryAfter`), "retries" (too many items of its stage wait
-            for their next try), or "thread" (its task ran into its timeout, and goes on).
+        waits_for: ``None``; "blocked" (no room in the next stage; also a slow consumer of the
+            results, the store, or a callback that is awaited at the end of a visit), "limited" (by
+            a `Limit`, any other limit of its stage, or `RetryAfter`), "retrying" (too many items of
+            its stage wait for their next try), or "thread" (its task ran into its timeout, and goes
+            on). The seconds of the first three are counted in `StageStats`.
         batch_size: How many items it has.
         attempt: Which try of the item this is, from 1; 0 while it has none.
     """
@@ -53,7 +54,7 @@ class WorkerState(Portable):
     current_task: str | None = None
     processing_since: float | None = None
     task_status: str = ""
-    waits_for: WaitReason | None = None
+    waits_for: Waiting | None = None
     batch_size: int = 0
     attempt: int = 0
 

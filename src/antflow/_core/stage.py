@@ -26,7 +26,7 @@ from antflow._core.foreign import attribute, is_a, type_name
 from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
 from antflow._core.misspellings import did_you_mean, explained
-from antflow._core.retry import Errors, Retry, RetryPolicy, Wait, check_errors, check_wait
+from antflow._core.retry import Errors, Retry, RetryPolicy, RetryWait, check_errors, check_wait
 from antflow._core.stage_checks import (
     check_batch,
     check_call,
@@ -95,7 +95,7 @@ if TYPE_CHECKING:
         timeout: float | None
         retry_on: Errors
         give_up_on: Errors
-        wait: Wait | None
+        wait: RetryWait | None
         executor: ExecutorName | Executor
         batch_wait: float | None
         resource_scope: ResourceScope
@@ -123,12 +123,12 @@ if TYPE_CHECKING:
     class StageOptions(Options, total=False):
         """And the one that changes what tasks are called with."""
 
-        resources: of.Resources
+        resources: of.ResourceFactories
 
     class OtherOptions(KeywordOptions, total=False):
         """All options by keyword only."""
 
-        resources: of.Resources
+        resources: of.ResourceFactories
         batch: int | None
         expand: bool
 
@@ -246,7 +246,7 @@ class Stage(Generic[In, Out]):
     timeout: float | None = field(default=None, metadata=checked_by(check_timeout))
     retry_on: Errors = field(default=Exception, metadata=checked_by(check_errors))
     give_up_on: Errors = field(default=(), metadata=checked_by(check_give_up))
-    wait: Wait | None = field(default=None, metadata=checked_by(or_none(check_wait)))
+    wait: RetryWait | None = field(default=None, metadata=checked_by(or_none(check_wait)))
     executor: ExecutorName | Executor = field(default="auto", metadata=checked_by(check_executor))
     batch: int | None = field(default=None, metadata=checked_by(check_batch))
     batch_wait: float | None = field(default=None, metadata=checked_by(or_none(check_seconds)))
@@ -497,7 +497,7 @@ def retry_policy(stage: Stage) -> RetryPolicy:
         return RetryPolicy(retry.attempts, retry.wait, False, retry.on, retry.give_up)
     whole_stage = stage.retry == "per_stage"
     attempts = stage.stage_attempts if whole_stage else stage.task_attempts
-    wait: Wait = stage.stage_wait_seconds if whole_stage else stage.task_wait_seconds
+    wait: RetryWait = stage.stage_wait_seconds if whole_stage else stage.task_wait_seconds
     if stage.wait is not None:
         wait = stage.wait
     return RetryPolicy(attempts, wait, whole_stage, stage.retry_on, stage.give_up_on)

@@ -75,7 +75,7 @@ Values = Iterable[B | Dropped] | AsyncIterable[B | Dropped]
 ExpandingTask = Callable[[A], Values[B] | Awaitable[Values[B]]]
 Answers = Sequence[B | Dropped | Exception]
 BatchTask = Callable[[list[A]], Answers[B] | Awaitable[Answers[B]]]
-Resources = Mapping[str, Callable[..., Any]]
+ResourceFactories = Mapping[str, Callable[..., Any]]
 
 # First and last of a tuple. The types between them are ignored.
 TasksEndingAsync = tuple[

@@ -1,8 +1,8 @@
-"""How the workers of a stage spend their time, according to the books.
+"""How the workers of a stage spend their time, by the books.
 
-Every second of every worker is of one kind. A second in which something blocked the event loop was
-counted under what the worker was at, since a book knows nothing of event loops; so it is noted
-beside the books how much of each kind was lost in this way, and taken out where they are read.
+Every second of every worker is one `Activity`. The books know nothing of event loops: they count a
+second in which the loop was blocked under what the worker was doing. So each stage notes, beside
+its books, how much of each activity was lost in this way, and readings take it out.
 """
 
 from __future__ import annotations
@@ -10,15 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from antflow._core.ledger import TIME_KINDS, StageBook, TimeKind, WaitReason, WorkerBook
-
-_KINDS: dict[WaitReason, TimeKind] = {
-    "room": "room",
-    "limit": "limit",
-    "retries": "retries",
-    "thread": "busy",  # it goes on working after its time
-}
-"""Reason for waiting → kind of time."""
+from antflow._core.ledger import ACTIVITIES, Activity, StageBook
 
 
 class WorkerGauge(Protocol):
@@ -30,18 +22,28 @@ class WorkerGauge(Protocol):
     def worker_seconds(self) -> float: ...
 
 
-def spent(book: StageBook, gauge: WorkerGauge, now: float) -> dict[TimeKind, float]:
-    """Kind → worker-seconds up to now, those in which the event loop was blocked included."""
-    time: dict[TimeKind, float] = dict.fromkeys(TIME_KINDS, 0.0)
+def spent(book: StageBook, gauge: WorkerGauge, now: float) -> dict[Activity, float]:
+    """Activity → worker-seconds up to now."""
+    time = _booked(book, gauge, now)
+    for activity, seconds in book.stalled.items():
+        lost = min(seconds, time[activity])
+        time[activity] -= lost
+        time["stalled"] += lost
+    return time
+
+
+def _booked(book: StageBook, gauge: WorkerGauge, now: float) -> dict[Activity, float]:
+    """The same with nothing under "stalled": blocked seconds count as what they were booked as."""
+    time: dict[Activity, float] = dict.fromkeys(ACTIVITIES, 0.0)
     for worker in tuple(book.workers.values()):
         time["busy"] += worker.busy + worker.gave_way - worker.waited_in_hand
         if worker.item is not None:
             time["busy"] += max(now - worker.since, 0.0)
         for reason, seconds in worker.waited.items():
-            time[_KINDS[reason]] += seconds
-        if (waits_for := worker.waits_for) is not None:
+            time[reason] += seconds
+        if (reason_now := worker.waits_for) is not None:
             waits = max(now - worker.waits_since, 0.0)
-            time[_KINDS[waits_for]] += waits
+            time[reason_now] += waits
             if worker.item is not None:
                 time["busy"] -= waits
     time["starved"] = max(gauge.worker_seconds - sum(time.values()), 0.0)
@@ -49,20 +51,16 @@ def spent(book: StageBook, gauge: WorkerGauge, now: float) -> dict[TimeKind, flo
     return time
 
 
-def standing(book: StageBook, workers: int) -> dict[TimeKind, int]:
-    """Kind → how many of the stage's ``workers`` spend their time on it right now."""
-    kinds: dict[TimeKind, int] = dict.fromkeys(TIME_KINDS, 0)
+def standing(book: StageBook, workers: int) -> dict[Activity, int]:
+    """Activity → how many of the stage's ``workers`` spend their time on it right now."""
+    counts: dict[Activity, int] = dict.fromkeys(ACTIVITIES, 0)
     for worker in tuple(book.workers.values()):
-        if (kind := _kind_of(worker)) is not None:
-            kinds[kind] += 1
-    kinds["starved"] = max(workers - sum(kinds.values()), 0)
-    return kinds
-
-
-def _kind_of(worker: WorkerBook) -> TimeKind | None:
-    if (waits_for := worker.waits_for) is not None:
-        return _KINDS[waits_for]
-    return "busy" if worker.item is not None else None
+        if (reason := worker.waits_for) is not None:
+            counts[reason] += 1
+        elif worker.item is not None:
+            counts["busy"] += 1
+    counts["starved"] = max(workers - sum(counts.values()), 0)
+    return counts
 
 
 def book_stall(
@@ -70,24 +68,19 @@ def book_stall(
     gauge: WorkerGauge,
     now: float,
     seconds: float,
-    workers: Mapping[TimeKind, int],
+    workers: Mapping[Activity, int],
 ) -> None:
-    """Note that the event loop was blocked for this many seconds up to now.
+    """Note that the event loop was blocked until now.
 
     Args:
         book: The stage's book.
         gauge: Its workers.
         now: When the event loop went on.
         seconds: How long it had been blocked.
-        workers: What its workers were doing meanwhile, from `standing`. If they have not spent that
-            much time on it, because the look at them came late, all of it is taken.
+        workers: What its workers were doing meanwhile, as `standing` has it. The look at them may
+            have come late: no activity loses more time than was spent on it.
     """
-    time = spent(book, gauge, now)
-    for kind, count in workers.items():
-        left = max(time[kind] - book.stalled[kind], 0.0)
-        book.stalled[kind] += min(count * seconds, left)
-
-
-def stalled(book: StageBook, time: Mapping[TimeKind, float]) -> dict[TimeKind, float]:
-    """Kind → how much of the time spent on it (see `spent`) the event loop was blocked."""
-    return {kind: min(book.stalled[kind], seconds) for kind, seconds in time.items()}
+    time = _booked(book, gauge, now)
+    for activity, count in workers.items():
+        left = max(time[activity] - book.stalled[activity], 0.0)
+        book.stalled[activity] += min(count * seconds, left)

@@ -20,7 +20,7 @@ from antflow._core.stage_checks import is_generator
 from antflow._engine.crew import Crew
 from antflow._engine.current import seat_here
 from antflow._engine.expansion import Expansion
-from antflow._engine.limits.permits import Admission, held_by_limit
+from antflow._engine.limits.permits import Admission, inside_permit
 from antflow._engine.limits.stage_limits import StageLimits
 from antflow._engine.resources import StageResources
 from antflow._engine.time_limit import time_limit
@@ -111,10 +111,6 @@ async def _in_time(call: Call, seconds: float, value: Any) -> Any:
 
 
 async def _a_few_at_once(crew: Crew, call: Call, gate: Admission, value: Any) -> Any:
-    permit = gate.permit(value)
-    if (wait := permit.acquire()) is not None:
-        await held_by_limit(wait)
-    try:
+    thread = partial(crew.abandoned.get, seat_here().worker.index)
+    async with inside_permit(gate, value, thread):
         return await call(value)
-    finally:
-        permit.release(crew.abandoned.get(seat_here().worker.index))

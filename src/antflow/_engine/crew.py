@@ -108,7 +108,7 @@ class Crew:
 
         Cancellation: the worker's, or by `begin_no_more`.
         """
-        worker.wait_begins("limit", self._now())
+        worker.wait_begins("limited", self._now())
         if self.begins_no_more:
             self._call_off(worker.index)
         try:
@@ -122,7 +122,7 @@ class Crew:
         A try that has begun goes on, even if a call in it waits for a limit.
         """
         for index in self._serving:
-            if self._book.worker(index).own_wait == "limit":
+            if self._book.worker(index).own_wait == "limited":
                 self._call_off(index)
 
     def abandon(self, worker: WorkerBook, thread: asyncio.Future[Any]) -> None:

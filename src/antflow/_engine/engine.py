@@ -39,7 +39,7 @@ from antflow._engine.settlement import Settlement
 from antflow._engine.source_watch import SourceWatch
 from antflow._engine.stage_run import StageRun
 from antflow._engine.supervisor import Supervisor
-from antflow._engine.waiting import outlast
+from antflow._engine.waiting import outlast_task
 
 
 class Display(Protocol):
@@ -231,7 +231,7 @@ class Engine:
         finally:
             if display is not None and showing is not None and not self.run.is_left_behind:
                 display.end(at_once=self.run.is_cancelling)
-                await outlast(showing, partial(self.supervisor.tasks.call_off, showing))
+                await outlast_task(showing, partial(self.supervisor.tasks.call_off, showing))
 
     async def feed(
         self,

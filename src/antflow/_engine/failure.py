@@ -102,11 +102,8 @@ class Judge:
         about = error
         try:
             seconds = self._held(envelope, error)
-        except Exception as fault:  # the user's `hold_on`
-            set_cause(fault, error)
-            error, seconds = fault, None
-        except (asyncio.CancelledError, BaseExceptionGroup) as fault:
-            error, seconds = failure_of(fault, "hold_on"), None
+        except BaseException as fault:  # why: the user's `hold_on`
+            error, seconds = _fault(fault, "hold_on", error), None
         if seconds is not None:
             envelope.holds = (envelope.position, _holds(envelope) + 1)
             self._hold(seconds)
@@ -115,11 +112,8 @@ class Judge:
             error = TaskFailedError(task, error)
         try:
             delay = self._delay(envelope, error)
-        except Exception as fault:  # the user's `wait`
-            set_cause(fault, error)
-            return Decision("fail", about, fault)
-        except (asyncio.CancelledError, BaseExceptionGroup) as fault:
-            return Decision("fail", about, failure_of(fault, "wait"))
+        except BaseException as fault:  # why: the user's `wait`
+            return Decision("fail", about, _fault(fault, "wait", error))
         if delay is None:
             return Decision("fail", about, error)
         return Decision("retry", about, error, delay)
@@ -263,10 +257,18 @@ class FailedTries:
         finally:
             self.retries.push(envelope, delay)
         if self.retries.is_full:
-            await self.handover.wait_for(worker, "retries", self.retries.room())
+            await self.handover.wait_for(worker, "retrying", self.retries.room())
 
 
 def _holds(envelope: Envelope) -> int:
     """How often an item was held back in the stage it is in."""
     stage, count = envelope.holds
     return count if stage == envelope.position else 0
+
+
+def _fault(fault: BaseException, name: str, cause: Exception) -> Exception:
+    """The failure of ``hold_on`` or ``wait``, caused by the task's."""
+    failure = failure_of(fault, name)
+    if failure is fault:  # otherwise it has a cause
+        set_cause(failure, cause)
+    return failure

@@ -13,7 +13,7 @@ from typing import Any
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled
 from antflow._core.foreign import is_a
-from antflow._core.ledger import WaitReason, WorkerBook
+from antflow._core.ledger import Waiting, WorkerBook
 from antflow._core.ports import Guard
 from antflow._core.stage import StageCallback
 from antflow._core.waits import Wait, discard
@@ -151,9 +151,9 @@ class Handover:
         if worker is None:
             await room
         else:
-            await self.wait_for(worker, "room", room)
+            await self.wait_for(worker, "blocked", room)
 
-    async def wait_for(self, worker: WorkerBook, reason: WaitReason, wait: Awaitable[Any]) -> None:
+    async def wait_for(self, worker: WorkerBook, reason: Waiting, wait: Awaitable[Any]) -> None:
         """Wait for a worker, while its book says for what."""
         worker.wait_begins(reason, self.now())
         try:

@@ -6,7 +6,6 @@ results are not kept, with those in flight only, so a run may go on for ever.
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
@@ -239,8 +238,5 @@ def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any], Any, Exception | No
         metadata = dict(raw)
         own_id = metadata.pop("id")
         return metadata.pop("value", raw), metadata, own_id, None
-    except Exception as error:
-        return raw, {}, None, trimmed(error)
-    except (asyncio.CancelledError, BaseExceptionGroup) as error:
-        # The dict's own: a call that never awaits cannot be cancelled.
+    except BaseException as error:  # why: a `CancelledError`, too, is its own where nothing awaits
         return raw, {}, None, trimmed(failure_of(error, "intake"))

@@ -15,7 +15,7 @@ from contextvars import Context, copy_context
 from math import inf
 from typing import Any, Protocol
 
-from antflow._core.cancellation import absorb_requests, failure_of, is_failure
+from antflow._core.cancellation import absorb_requests, awaited_failure, is_failure
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import PipelineError, WouldDeadlockError
 from antflow._core.log import warn
@@ -539,7 +539,7 @@ class Intake:
         """Take back cancel requests that a source left behind, so they do not hit the feeder."""
         feeder = self._feeder
         if feeder is not None and feeder.cancelling() and feeder is asyncio.current_task():
-            await failure_of(None)
+            await awaited_failure(None)
 
     async def _close(self, items: AsyncIterable[Any] | IterableSource) -> None:
         """Run a source's clean-up; what it raises is logged."""

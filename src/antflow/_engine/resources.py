@@ -27,13 +27,14 @@ from antflow._core.ledger import WorkerBook
 from antflow._core.log import warn
 from antflow._core.stage import Stage
 from antflow._core.text import clean, safe_repr
-from antflow._engine.worker_thread import Outcome
+from antflow._core.value_or_error import ValueOrError, value_of
+from antflow._engine.waiting import outlast
 
 LEAVE_SECONDS = 30.0
 """How long leaving one context manager may take, before it is cancelled."""
 
 CreateTask = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
-InThread = Callable[[Callable[[], Any]], "asyncio.Future[Outcome]"]
+InThread = Callable[[Callable[[], Any]], "asyncio.Future[ValueOrError]"]
 Leave = Callable[..., Awaitable[Any]]
 
 
@@ -228,7 +229,7 @@ class Stay:
         if self._is_entering and not self._is_to_end.is_set():
             self.keeper.cancel()
         self._is_to_end.set()
-        cancelled = await _outlast(self.keeper)
+        cancelled = await outlast([self.keeper])
         error, self._exit = self._exit or cancelled, None
         if error is not None:
             raise error
@@ -269,8 +270,8 @@ class Stay:
             manager, value = self._open(name, factory)
         else:
             thread = self._start_in_thread(partial(self._open, name, factory))
-            await _outlast(thread)  # a thread cannot be cancelled: what it enters, we must leave
-            manager, value = _result(thread)
+            await outlast([thread])  # a thread cannot be cancelled: what it enters, we must leave
+            manager, value = value_of(thread.result())
         if not _is_async(manager):
             self._leaves.append((name, partial(self._leave_sync, manager)))
         else:
@@ -330,7 +331,7 @@ class Stay:
             return
         thread = self._start_in_thread(leave)
         await asyncio.wait([thread])
-        _result(thread)
+        value_of(thread.result())
 
     def _report(self, name: str, error: BaseException, is_late: bool) -> None:
         what = f"took more than {LEAVE_SECONDS:g} s and was cancelled" if is_late else "failed"
@@ -340,7 +341,7 @@ class Stay:
 
     # Threads
 
-    def _start_in_thread(self, function: Callable[[], Any]) -> asyncio.Future[Outcome]:
+    def _start_in_thread(self, function: Callable[[], Any]) -> asyncio.Future[ValueOrError]:
         assert self._in_thread is not None
         # One context for entering and leaving: a context variable is reset where it was set.
         return self._in_thread(partial(self._context.run, function))
@@ -355,21 +356,3 @@ def _is_seen_to_be_async(factory: Callable[..., Any]) -> bool:
     while isinstance(factory, partial):
         factory = factory.func
     return isinstance(factory, type) and hasattr(factory, "__aenter__")
-
-
-async def _outlast(future: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait for a future to end; a cancellation meanwhile is returned, not obeyed."""
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    return cancelled
-
-
-def _result(thread: asyncio.Future[Outcome]) -> Any:
-    result, error = thread.result()
-    if error is not None:
-        raise error
-    return result

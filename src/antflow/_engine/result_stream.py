@@ -16,7 +16,7 @@ from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.reorder import Deliver
 from antflow._engine.run_handle import RunHandle
 from antflow._engine.signals import check_main_thread, graceful
-from antflow._engine.waiting import begin_task, outlast
+from antflow._engine.waiting import begin_task, outlast_task
 
 YIELDED = ("completed", "failed")
 """The outcomes of the items that a stream yields."""
@@ -119,7 +119,7 @@ class Outcomes:
         if self._engine.run.contains_caller:  # the run would wait for it
             return
         if self._driver is not None:
-            await outlast(self._driver, self._driver.cancel)
+            await outlast_task(self._driver, self._driver.cancel)
         await self._engine.supervisor.wait_until_over()
 
     def _deliver(self, result: PipelineResult[Any]) -> Wait:

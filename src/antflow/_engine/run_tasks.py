@@ -15,7 +15,7 @@ from contextvars import Context, copy_context
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from antflow._engine.waiting import begin_task
+from antflow._engine.waiting import begin_task, outlast
 
 T = TypeVar("T")
 
@@ -76,13 +76,8 @@ class RunTasks:
         Args:
             on_cancel: Called at each cancellation.
         """
-        # Do not wait for tasks that have ended: such a wait returns at once, and if an interrupt
-        # has pre-empted `_ended`, they stay in the set for ever.
-        while at_work := [task for task in self._tasks if not task.done()]:
-            try:
-                await asyncio.wait(at_work)
-            except asyncio.CancelledError:
-                on_cancel()
+        await outlast(self._tasks, on_cancel)
+        # If an interrupt pre-empted `_ended`, tasks that are done are still here.
         for task in tuple(self._tasks):
             self._ended(task)
 

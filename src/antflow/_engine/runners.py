@@ -14,13 +14,14 @@ from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Runner
 from antflow._core.stage import Stage, TaskFunc
+from antflow._core.value_or_error import ValueOrError, call_for_pair, value_of
 from antflow._engine.children.child import NoChild, ProcessorTime
 from antflow._engine.children.child_main import refuse_unguarded
 from antflow._engine.children.processes import ProcessSeat
 from antflow._engine.crew import Crew
 from antflow._engine.run import Run
 from antflow._engine.tracebacks import call_apart
-from antflow._engine.worker_thread import Outcome, WorkerThread, take_over
+from antflow._engine.worker_thread import WorkerThread, take_over
 
 
 def runner_for(stage: Stage, run: Run, crew: Crew, fail: Callable[[BaseException], None]) -> Runner:
@@ -93,7 +94,7 @@ class Threads:
             thread = self._threads[worker.index] = WorkerThread(name)
         return thread
 
-    def in_thread_of(self, worker: WorkerBook) -> Callable[..., asyncio.Future[Outcome]]:
+    def in_thread_of(self, worker: WorkerBook) -> Callable[..., asyncio.Future[ValueOrError]]:
         """A function that runs functions in a worker's thread."""
         return self.thread_of(worker).run
 
@@ -114,14 +115,14 @@ class Elsewhere:
         self.shares_memory = type(executor) is ThreadPoolExecutor
 
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        work: Callable[[], Outcome] = partial(_result_or_error, task, args, kwargs)
+        work: Callable[[], Any] = partial(call_apart, task, *args, **kwargs)
         context = copy_context()
         if self.shares_memory:
             work = partial(context.run, work)
-        result, error = await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        loop = asyncio.get_running_loop()
+        pair = await loop.run_in_executor(self._executor, call_for_pair, work)
         take_over(context)
-        if error is not None:
-            raise error
+        result = value_of(pair)
         return await result if is_awaitable(result) else result
 
     async def leave(self, worker: WorkerBook) -> None:
@@ -164,10 +165,3 @@ class Processes:
                 seat.kill()
             else:
                 await seat.close()
-
-
-def _result_or_error(task: TaskFunc, args: Any, kwargs: Any) -> Outcome:
-    try:
-        return call_apart(task, *args, **kwargs), None
-    except Exception as error:
-        return None, error

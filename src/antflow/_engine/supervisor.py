@@ -24,7 +24,7 @@ from antflow._engine.current import current_seat
 from antflow._engine.listeners import Listeners
 from antflow._engine.run import Run
 from antflow._engine.run_tasks import RunTasks
-from antflow._engine.waiting import outlast
+from antflow._engine.waiting import outlast_task
 
 
 class Supervised(Protocol):
@@ -234,7 +234,7 @@ class Supervisor:
         """Like `wait`, but do not raise the error that ended the run."""
         # For the task, not for its last step: an interrupt may hit it there.
         try:
-            await outlast(self._supervising, self.cancel)
+            await outlast_task(self._supervising, self.cancel)
         finally:
             if self._supervising.done():
                 self._close_books()

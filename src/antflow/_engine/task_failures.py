@@ -10,11 +10,17 @@ from antflow._core.groups import leaves
 
 
 def failure_of(error: BaseException, name: str) -> Exception:
-    """The failure that a ``CancelledError`` or a group raised by ``name`` amounts to, caused by it.
+    """The failure that an error raised by ``name`` amounts to.
+
+    Returns:
+        The error itself if it is an `Exception`. For a ``CancelledError``, or a group with one in
+        it, a failure caused by it.
 
     Raises:
-        BaseException: A group with something in it that ends a program.
+        BaseException: The error, if it ends a program or is a group with something that does.
     """
+    if is_a(error, Exception):
+        return error
     if is_a(error, asyncio.CancelledError):
         failure = TaskFailedError(name, error)
         failure.__cause__ = error

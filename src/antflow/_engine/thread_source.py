@@ -31,7 +31,7 @@ from antflow._engine.source_watch import NeverBlocks, name_of
 
 A = TypeVar("A")
 
-Call = tuple[Future[Any], Callable[[], Any]]
+Request = tuple[Future[Any], Callable[[], Any]]
 
 READ_AHEAD = 32
 """Items that may wait to be taken."""
@@ -286,7 +286,7 @@ class OneThread(Executor):
     """
 
     def __init__(self, name: str) -> None:
-        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._calls: SimpleQueue[Request | None] = SimpleQueue()
         self.kept: list[Any] = []
         Thread(target=_work, args=(self._calls, self.kept), name=name, daemon=True).start()
 
@@ -302,7 +302,7 @@ class OneThread(Executor):
         self._calls.put(None)
 
 
-def _work(calls: SimpleQueue[Call | None], _kept: list[Any]) -> None:
+def _work(calls: SimpleQueue[Request | None], _kept: list[Any]) -> None:
     while (call := calls.get()) is not None:
         future, function = call
         future.set_result(function())

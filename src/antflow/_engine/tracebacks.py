@@ -32,7 +32,7 @@ from antflow._core.stage import task_name
 E = TypeVar("E", bound=BaseException)
 
 PASSED_THROUGH = (
-    *("antflow._engine", "antflow.executor"),
+    *("antflow._core.value_or_error", "antflow._engine", "antflow.executor"),
     *("asyncio", "contextlib", "contextvars", "concurrent"),
 )
 """Modules whose frames stand before or between the user's; they are left out."""

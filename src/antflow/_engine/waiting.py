@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -32,10 +32,32 @@ def begin_task(
     return task
 
 
-async def outlast(task: asyncio.Future[Any], stop: Callable[[], object]) -> None:
-    """Wait until a task has ended, however often the wait is cancelled.
+async def outlast(
+    futures: Collection[asyncio.Future[Any]], on_cancel: Callable[[], object] | None = None
+) -> asyncio.CancelledError | None:
+    """Wait until all futures are done, however often the wait is cancelled.
 
-    It does not raise the task's error.
+    Args:
+        futures: The futures. Those that are added to the collection meanwhile count, too.
+        on_cancel: Called at each cancellation.
+
+    Returns:
+        The last cancellation, for the caller to raise or to drop; ``None``: there was none.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    # A wait for futures that are all done would return without giving the event loop a turn.
+    while pending := [future for future in futures if not future.done()]:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            if on_cancel is not None:
+                on_cancel()
+    return cancelled
+
+
+async def outlast_task(task: asyncio.Future[Any], stop: Callable[[], object]) -> None:
+    """Wait until a task has ended. It does not raise the task's error.
 
     Args:
         task: The task.
@@ -44,13 +66,7 @@ async def outlast(task: asyncio.Future[Any], stop: Callable[[], object]) -> None
     Raises:
         asyncio.CancelledError: The wait was cancelled; raised once the task has ended.
     """
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-            stop()
+    cancelled = await outlast([task], stop)
     if not task.cancelled():
         task.exception()  # mark it as retrieved
     if cancelled is not None:

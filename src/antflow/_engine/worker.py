@@ -134,7 +134,7 @@ class WorkerLoop:
                     if next_channel.put(envelope, envelope.priority):
                         wait = next_channel.room()
                 if wait is not None:
-                    worker.wait_begins("room", time)
+                    worker.wait_begins("blocked", time)
                     try:
                         await wait
                     finally:

@@ -30,15 +30,10 @@ from threading import Thread
 from typing import Any, TypeGuard
 
 from antflow._core.foreign import is_awaitable
+from antflow._core.value_or_error import ValueOrError, call_for_pair, value_of
 from antflow._engine.tracebacks import trimmed
 
-Outcome = tuple[Any, BaseException | None]
-"""The value that a function returned, or the exception that it raised.
-
-It is the *result* of a future, because a future refuses some exceptions (StopIteration) and copies
-others (TimeoutError)."""
-
-_Call = tuple[Callable[[], Any], "asyncio.Future[Outcome]", "asyncio.Future[None]"]
+_Request = tuple[Callable[[], Any], "asyncio.Future[ValueOrError]", "asyncio.Future[None]"]
 
 _UNSET = object()
 
@@ -71,15 +66,14 @@ class WorkerThread(Executor):
         Cancellation: the function goes on; see `at_work`.
         """
         context = copy_context()
-        result, error = await self.run(partial(context.run, function))
+        pair = await self.run(partial(context.run, function))
         take_over(context)
-        if error is not None:
-            raise error
+        result = value_of(pair)
         return await result if is_awaitable(result) else result
 
-    def run(self, function: Callable[..., Any]) -> asyncio.Future[Outcome]:
+    def run(self, function: Callable[..., Any]) -> asyncio.Future[ValueOrError]:
         """Call a function in the thread, after the ones before it."""
-        answer: asyncio.Future[Outcome] = self._loop.create_future()
+        answer: asyncio.Future[ValueOrError] = self._loop.create_future()
         # An event loop with virtual time must stand still while a thread is at work. It learns of
         # the thread by this call.
         self.at_work = self._loop.run_in_executor(self, function, answer)
@@ -113,7 +107,7 @@ class _Thread(Thread):
         self.served = threading.current_thread()  # where the event loop runs
         # When Python exits, an event loop in a daemon thread must not hold it up with new threads.
         super().__init__(name=name, daemon=_is_exiting and self.served.daemon)
-        self.calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self.calls: SimpleQueue[_Request | None] = SimpleQueue()
         self.loop = loop
         self.is_leaving = False
 
@@ -126,27 +120,23 @@ class _Thread(Thread):
         """Call functions until told to leave."""
         while (call := self.calls.get()) is not None:
             function, answer, ended = call
-            outcome = _outcome(function)
+            pair = call_for_pair(function)
+            if pair[1] is not None:
+                trimmed(pair[1])  # here, since perhaps nothing waits for it
             try:
-                self.loop.call_soon_threadsafe(_settle, answer, ended, outcome)
+                self.loop.call_soon_threadsafe(_settle, answer, ended, pair)
             except RuntimeError:  # the loop is closed: no more calls will come
                 return
-            del call, function, answer, ended, outcome  # the next one may take long to come
+            del call, function, answer, ended, pair  # the next one may take long to come
 
 
-def _outcome(function: Callable[[], Any]) -> Outcome:
-    try:
-        return function(), None
-    except BaseException as error:  # why: raised again in the event loop
-        # Here, since perhaps nothing waits for it any more.
-        return None, trimmed(error)
-
-
-def _settle(answer: asyncio.Future[Outcome], ended: asyncio.Future[None], outcome: Outcome) -> None:
+def _settle(
+    answer: asyncio.Future[ValueOrError], ended: asyncio.Future[None], pair: ValueOrError
+) -> None:
     if not ended.done():
         ended.set_result(None)
     if not answer.done():
-        answer.set_result(outcome)
+        answer.set_result(pair)
 
 
 def take_over(context: Context) -> None:

@@ -16,6 +16,7 @@ from weakref import ref
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import StageBook, WorkerBook
 from antflow._core.stage import Stage, capacity, task_name
+from antflow._core.value_or_error import ValueOrError, value_of
 from antflow._engine.channel import Channel
 from antflow._engine.contexts import plainly_around
 from antflow._engine.crew import Crew
@@ -142,15 +143,13 @@ class Workers:
     async def in_own_task(self, worker: WorkerBook, work: Coroutine[Any, Any, T]) -> T:
         """Run a worker's work in an `asyncio.Task` with the context of the run."""
         task = self._supervisor.tasks.create_side(
-            self._result_or_error(worker, work), f"{self._stage.name}-W{worker.index}"
+            self._pair_of(worker, work), f"{self._stage.name}-W{worker.index}"
         )
         try:
-            result, error = await task
+            pair = await task
         finally:
             work.close()  # in case it never began
-        if error is not None:
-            raise error
-        return cast("T", result)
+        return cast("T", value_of(pair))
 
     def has_left_context(self, before: Context) -> bool:
         """Whether the running task's context variables differ from those of ``before``."""
@@ -204,10 +203,7 @@ class Workers:
                 self._vacant.append(worker.index)
                 self.channel.ring()
 
-    async def _result_or_error(
-        self, worker: WorkerBook, work: Coroutine[Any, Any, T]
-    ) -> tuple[T | None, BaseException | None]:
-        # A task lets KeyboardInterrupt and SystemExit out into the event loop.
+    async def _pair_of(self, worker: WorkerBook, work: Awaitable[Any]) -> ValueOrError:
         with self._seated(worker):
             try:
                 return await work, None

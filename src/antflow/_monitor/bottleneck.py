@@ -1,9 +1,9 @@
 """Why is it slow? The bottleneck of a run, in one plain sentence.
 
-Every second of every worker is spent on one of six things (`Spent`). A stage whose workers have no
-second to spare is what all others wait for: those before it for room, those after it for items. If
-it is no stage, it is something outside: the source, the consumer of the results, or something that
-blocks the event loop for all.
+Every second of every worker is one `Activity`. All other stages wait for one whose workers have no
+second to spare: those before it for room, those after it for items. If there is no such stage, the
+cause is outside: the source, the consumer of the results, or something that blocks the event loop
+for all.
 
 The rule looks at what a span of a run added to its sums (`Moment`): the last seconds while it goes
 on, all of it at its end.

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
-from antflow._core.cancellation import cancel_requests, failure_of, is_failure
+from antflow._core.cancellation import awaited_failure, cancel_requests, is_failure
 from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
@@ -53,7 +53,7 @@ class CallbackGuard:
         Cancellation: the run cancels the worker that waits here; passed on to the callback.
         """
         work = None if answer is None else self._in_time(answer)
-        if (error := await failure_of(work, before)) is not None:
+        if (error := await awaited_failure(work, before)) is not None:
             self.contain(name, error)
 
     async def _in_time(self, answer: Awaitable[Any]) -> None:

@@ -1,6 +1,6 @@
 """Where the time of a run goes: its sums at one moment, and what a span added to them.
 
-Every second of every worker is spent on one of six things (`Spent`).
+Every second of every worker is one `Activity`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from antflow._monitor.flow import left_items
 
 
 class Spent(NamedTuple):
-    """How the workers of a stage spent their time, in seconds of all of them together."""
+    """Seconds of all workers of a stage together, by `Activity`; "thread" counts as busy."""
 
     busy: float = 0.0
     starved: float = 0.0

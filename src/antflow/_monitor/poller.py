@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from antflow._core.cancellation import failure_of
+from antflow._core.cancellation import awaited_failure
 from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
@@ -89,7 +89,7 @@ class Poller:
             await self._call("on_update")
 
     async def _call(self, name: str, *args: Any) -> None:
-        if (error := await failure_of(self._made(name, *args))) is not None:
+        if (error := await awaited_failure(self._made(name, *args))) is not None:
             self._is_broken = True
             warn("the display failed in %s; the run goes on without it", name, error=error)
 

@@ -10,18 +10,19 @@ from typing import Literal, NamedTuple, get_args
 
 from antflow._core.snapshot import DashboardSnapshot, StageStats, WorkerState
 
-Doing = Literal["running", "slow", "retrying", "limited", "blocked", "idle"]
-"""What a worker does.
+Doing = Literal["busy", "slow", "retrying", "limited", "blocked", "idle"]
+"""What a worker does: an `Activity`, or "slow" or "idle".
 
-Its task runs · and takes much longer than most · and is not the first try · a limit holds it · it
-waits for room, or for its callbacks · it has nothing to do.
+Its task runs · and takes much longer than most · and is not the first try, or too many of its items
+wait for their next · a limit holds it · it waits for room, or for its callbacks · it has nothing to
+do.
 """
 
 DOINGS: tuple[Doing, ...] = get_args(Doing)
 
 MUCH_LONGER = 3.0
 SHORTEST_SLOW = 1.0
-"""Seconds: a shorter try is not called slow, however fast the others are."""
+"""Seconds: a faster task is never called slow, however fast the others are."""
 
 
 class Cell(NamedTuple):
@@ -53,7 +54,7 @@ class WorkerStrip:
     busy: int
 
     def cells(self, per_cell: int, by_state: bool = False) -> list[Cell]:
-        """Its workers, this many to a cell; the last cell may have fewer.
+        """Its workers, ``per_cell`` to a cell; the last cell may have fewer.
 
         Args:
             per_cell: Workers per cell, 1 or more.
@@ -99,12 +100,12 @@ def what_it_does(worker: WorkerState, slow_before: float) -> Doing:
         slow_before: A task that has been running since before then (Unix seconds) is slow.
     """
     if worker.waits_for is not None and worker.waits_for != "thread":
-        return "limited" if worker.waits_for == "limit" else "blocked"
+        return worker.waits_for
     if worker.status != "busy":
         return "idle"
     if worker.processing_since is not None and worker.processing_since < slow_before:
         return "slow"
-    return "retrying" if worker.attempt > 1 else "running"
+    return "retrying" if worker.attempt > 1 else "busy"
 
 
 def _slow(stage: StageStats) -> float:

@@ -17,7 +17,7 @@ from antflow import Pipeline
 from antflow._core.misspellings import did_you_mean
 from antflow._core.text import counted, safe_repr, safe_str
 from antflow.cli.letters import LETTER_KEYS
-from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, Line
+from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
 from antflow.cli.threads import in_daemon_thread
 
 Format = Literal["lines", "jsonl", "csv"]
@@ -126,17 +126,17 @@ class ItemSource:
             return self._read_csv()
         return self._read_lines(self._from_json if format == "jsonl" else self._from_text)
 
-    def _read_lines(self, parse: Callable[[Line], Entry]) -> Iterator[Entry]:
+    def _read_lines(self, parse: Callable[[TextLine], Entry]) -> Iterator[Entry]:
         for line in self._file.lines():
             if line.fault:
                 yield self._bad(line, line.fault, line.column)
             elif line.text.strip():
                 yield parse(line)
 
-    def _from_text(self, line: Line) -> Entry:
+    def _from_text(self, line: TextLine) -> Entry:
         return Item({"id": line.number, "value": line.text}, line.text)
 
-    def _from_json(self, line: Line) -> Entry:
+    def _from_json(self, line: TextLine) -> Entry:
         try:
             value = parse_json(line.text)
         except json.JSONDecodeError as error:
@@ -149,7 +149,7 @@ class ItemSource:
             return self._from_letter(line, value)
         return Item(_fields(value, line.number), value)
 
-    def _from_letter(self, line: Line, letter: dict[str, Any]) -> Entry:
+    def _from_letter(self, line: TextLine, letter: dict[str, Any]) -> Entry:
         """An item of an earlier run: it continues at the stage it failed in, if it can."""
         origin, stage = letter["input"], letter["stage"]
         if stage is None:
@@ -197,7 +197,7 @@ class ItemSource:
                     fields["id"] = number
                 yield Item(fields, record)
 
-    def _checked_header(self, line: Line, names: list[str]) -> list[str]:
+    def _checked_header(self, line: TextLine, names: list[str]) -> list[str]:
         for index, name in enumerate(names):
             if not name:
                 raise self._bad(line, f"column {index + 1} of the header has no name")
@@ -205,7 +205,9 @@ class ItemSource:
                 raise self._bad(line, f"two columns of the header are named {safe_repr(name)}")
         return names
 
-    def _bad(self, line: Line, reason: str, column: int = 1, is_letter: bool = False) -> BadLine:
+    def _bad(
+        self, line: TextLine, reason: str, column: int = 1, is_letter: bool = False
+    ) -> BadLine:
         where = self._file.where(line.number, column)
         return BadLine(where, reason, line.text, line.number, is_letter)
 
@@ -213,10 +215,10 @@ class ItemSource:
 class _CsvLines:
     """Lines for `csv.reader`, which can go on after one that is not text."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
+    def __init__(self, lines: Iterator[TextLine]) -> None:
         self._lines = lines
         self._row: list[str] = []
-        self.line = Line(0, "")
+        self.line = TextLine(0, "")
 
     @property
     def number(self) -> int:
@@ -232,11 +234,11 @@ class _CsvLines:
             raise _NoText
         return self.line.text + "\n"
 
-    def taken(self, number: int) -> Line:
+    def taken(self, number: int) -> TextLine:
         """The lines since the last call, a row that began at line ``number``, as one."""
         text = "\n".join(self._row)
         self._row.clear()
-        return Line(number, text)
+        return TextLine(number, text)
 
 
 class _NoText(Exception):

@@ -52,7 +52,7 @@ class BadLine(ValueError):
         self.is_letter = is_letter
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     """One line without its end; `fault` and `column` say why it is not text, if so."""
 
     number: int
@@ -102,7 +102,7 @@ class InputFile:
         """Read no more."""
         self._file.close()
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[TextLine]:
         """Each line, with or without a newline at the end of the last one.
 
         One that is too long comes as soon as that is known, since its end may never come; the rest
@@ -143,11 +143,11 @@ class InputFile:
             raise BadLine(where, f"cannot be read: {error.strerror or safe_str(error)}") from error
         return data
 
-    def _decode(self, line: bytes) -> Line:
+    def _decode(self, line: bytes) -> TextLine:
         if self._number == 1:
             if line.startswith(UTF16):
                 text = line.decode(errors="surrogateescape")
-                return Line(1, text, "this is UTF-16; must be UTF-8")
+                return TextLine(1, text, "this is UTF-16; must be UTF-8")
             line = line.removeprefix(codecs.BOM_UTF8)
         line = line.removesuffix(b"\r")
         try:
@@ -155,14 +155,14 @@ class InputFile:
         except UnicodeDecodeError as error:
             column = len(line[: error.start].decode()) + 1
             text = line.decode(errors="surrogateescape")
-            return Line(self._number, text, "not UTF-8 text", column)
+            return TextLine(self._number, text, "not UTF-8 text", column)
         if (column := text.find("\0") + 1) > 0:
-            return Line(self._number, text, "a null character: not text", column)
-        return Line(self._number, text)
+            return TextLine(self._number, text, "a null character: not text", column)
+        return TextLine(self._number, text)
 
-    def _too_long(self, line: bytes) -> Line:
+    def _too_long(self, line: bytes) -> TextLine:
         text = line[:KEPT_OF_A_LONG_LINE].decode(errors="surrogateescape")
-        return Line(self._number, text, f"longer than {LONGEST_LINE:,} bytes", LONGEST_LINE)
+        return TextLine(self._number, text, f"longer than {LONGEST_LINE} bytes", LONGEST_LINE)
 
 
 def _is_long(line: bytes) -> bool:

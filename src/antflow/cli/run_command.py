@@ -40,7 +40,7 @@ from antflow.cli.summary import summary_lines
 from antflow.cli.target import find_pipeline
 from antflow.cli.threads import ThreadsLeftBehind, end_at_next_signal
 
-logger = logging.getLogger("antflow")
+logger: logging.Logger = logging.getLogger("antflow")
 
 DASHBOARDS = ("auto", "none", "log", "progress", "compact", "detailed", "full")
 DRAINING_SECONDS = 3600.0

@@ -17,7 +17,7 @@ from antflow.display.tables import more_line
 
 LONGEST_NAME = 20
 STYLES: dict[Doing, str] = {
-    "running": "blue",
+    "busy": "blue",
     "slow": "bold yellow",
     "retrying": "magenta",
     "limited": "magenta",
@@ -58,11 +58,11 @@ class WorkerMap:
         if rows < 2:
             return []
         if len(self._strips) >= rows:
-            everybody: list[Doing] = []
+            workers: list[Doing] = []
             for strip in self._strips:
-                everybody.extend(strip.doing)
+                workers.extend(strip.doing)
             busy = sum(strip.busy for strip in self._strips)
-            return WorkerMap(self._canvas, [WorkerStrip("all", tuple(everybody), busy)]).lines(rows)
+            return WorkerMap(self._canvas, [WorkerStrip("all", tuple(workers), busy)]).lines(rows)
         per_cell = 1
         while self.rows(per_cell) >= rows:
             per_cell *= 2
@@ -104,7 +104,7 @@ class WorkerMap:
 
     def _glyph(self, cell: Cell, per_cell: int) -> str:
         glyphs = self._canvas.glyphs
-        if per_cell == 1 or cell.doing != "running":
+        if per_cell == 1 or cell.doing != "busy":
             return glyphs.doings[DOINGS.index(cell.doing)]
         return glyphs.shades[ceil(cell.at_work / cell.workers * (len(glyphs.shades) - 1))]
 
@@ -151,7 +151,7 @@ def item_lines(
 
 def _doing(worker: WorkerState) -> str:
     """A worker's activity: waiting for a limit, else its task's status, else the task's name."""
-    if worker.waits_for == "limit":
+    if worker.waits_for == "limited":
         return "waits for a limit"
     return worker.task_status or worker.current_task or ""
 

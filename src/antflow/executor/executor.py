@@ -37,6 +37,7 @@ from typing import Any, TypeVar, overload
 from antflow._core.cancellation import absorb_requests
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
+from antflow._core.value_or_error import ValueOrError
 from antflow._engine.calls import is_async
 from antflow._engine.contexts import around, in_context
 from antflow._engine.iteration import END, NOTHING, Iteration
@@ -46,7 +47,6 @@ from antflow._engine.waiting import begin_task
 from antflow._engine.worker_thread import WorkerThread
 from antflow.executor.future import (
     AsyncFuture,
-    Outcome,
     WaitStrategy,
     as_completed,
     seconds_of,
@@ -63,7 +63,7 @@ LOOK_AHEAD = 2
 
 
 @dataclass(slots=True)
-class _Call:
+class _Submission:
     """A function with its arguments and number of tries."""
 
     number: int
@@ -166,7 +166,7 @@ class AsyncExecutor:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = _Slots(max_workers)
         self._threads: dict[int, WorkerThread] = {}
-        self._calls: dict[asyncio.Task[Outcome], tuple[AsyncFuture[Any], _Call]] = {}
+        self._calls: dict[asyncio.Task[ValueOrError], tuple[AsyncFuture[Any], _Submission]] = {}
         self._submitted = 0
         self._is_shut_down = False
 
@@ -243,7 +243,7 @@ class AsyncExecutor:
             raise refusal(TypeError, "semaphore", semaphore, "must be a semaphore or None")
         guard = nullcontext() if semaphore is None else semaphore
         return self._begin(
-            _Call(self._submitted, fn, args, kwargs, guard, retries, float(retry_delay))
+            _Submission(self._submitted, fn, args, kwargs, guard, retries, float(retry_delay))
         )
 
     @overload
@@ -444,7 +444,7 @@ class AsyncExecutor:
         if wait and (others := self._calls.keys() - {asyncio.current_task()}):
             await asyncio.wait(others)
 
-    def _begin(self, call: _Call) -> AsyncFuture[Any]:
+    def _begin(self, call: _Submission) -> AsyncFuture[Any]:
         self._enter_loop()
         future: AsyncFuture[Any] = AsyncFuture(call.number)
         self._submitted += 1
@@ -468,7 +468,7 @@ class AsyncExecutor:
             self._leave_threads()
             self._calls.clear()
 
-    async def _run(self, call: _Call, future: AsyncFuture[Any]) -> Outcome:
+    async def _run(self, call: _Submission, future: AsyncFuture[Any]) -> ValueOrError:
         """Try a call as often as allowed; its slot is held only during a try.
 
         Cancellation: passed on to the function, whose outcome is then dropped.
@@ -501,7 +501,7 @@ class AsyncExecutor:
             delay *= 2
         raise AssertionError("the last try returns")
 
-    async def _try(self, call: _Call, future: AsyncFuture[Any]) -> Any:
+    async def _try(self, call: _Submission, future: AsyncFuture[Any]) -> Any:
         """One try: the one place through which every call of a function goes."""
         async with self._slots.one() as worker_id, call.guard:
             call.has_begun = True
@@ -516,12 +516,12 @@ class AsyncExecutor:
                 await _take_back_requests(future)
                 return result
 
-    async def _call(self, call: _Call, worker_id: int) -> Any:
+    async def _call(self, call: _Submission, worker_id: int) -> Any:
         if is_async(call.function):
             return await call.function(*call.args, **call.kwargs)
         return await self._call_in_thread(call, worker_id)
 
-    async def _call_in_thread(self, call: _Call, worker_id: int) -> Any:
+    async def _call_in_thread(self, call: _Submission, worker_id: int) -> Any:
         thread = self._threads.get(worker_id)
         if thread is None:
             name = f"AsyncExecutor-W{worker_id}"
@@ -533,7 +533,7 @@ class AsyncExecutor:
                 self._slots.keep(worker_id, thread.at_work)
             raise
 
-    def _ended(self, task: asyncio.Task[Outcome]) -> None:
+    def _ended(self, task: asyncio.Task[ValueOrError]) -> None:
         """Pass the outcome of a call on to its future, unless that was cancelled before."""
         future, _ = self._calls.pop(task)
         future._task = None

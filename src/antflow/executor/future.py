@@ -20,13 +20,12 @@ from typing import Any, Generic, TypeVar, cast
 from antflow._core.checks import check_callback, check_choice, refusal
 from antflow._core.foreign import is_a, traceback_of, with_traceback
 from antflow._core.log import warn
+from antflow._core.value_or_error import ValueOrError
 from antflow._engine.channel import Channel
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.tracebacks import outlined, trimmed
 
 R = TypeVar("R")
-Outcome = tuple[Any, BaseException | None]
-"""The value a call returned, or the error it raised."""
 
 
 class WaitStrategy(Enum):
@@ -66,7 +65,7 @@ class AsyncFuture(Generic[R]):
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
         self._watchers: dict[Callable[[AsyncFuture[R]], object], None] = {}
-        self._task: asyncio.Task[Outcome] | None = None
+        self._task: asyncio.Task[ValueOrError] | None = None
 
     def __await__(self) -> Generator[Any, None, R]:
         return self.result().__await__()

@@ -27,12 +27,13 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from antflow._core.error_copies import Failure, copied
 from antflow._core.errors import PipelineError
 from antflow._core.stage import task_name
 from antflow._core.text import clean, safe_str
+from antflow._core.value_or_error import ValueOrError
 from antflow._engine.children.child_main import (
     NAME_PREFIX,
     NOTHING,
@@ -56,13 +57,6 @@ Question = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any], Mapping
 """Function, arguments, keyword arguments, resources."""
 
 Phase = Literal["starting", "idle", "at work"]
-
-
-class Outcome(NamedTuple):
-    """What became of a call: a value, or an error."""
-
-    value: Any
-    error: BaseException | None
 
 
 class ChildLost(ChildProcessError):
@@ -120,7 +114,7 @@ class Child:
         self._loop = asyncio.get_running_loop()
         self.is_over = False
         self.is_gone: asyncio.Future[None] = self._loop.create_future()
-        self._questions: SimpleQueue[tuple[Question, asyncio.Future[Outcome]] | None]
+        self._questions: SimpleQueue[tuple[Question, asyncio.Future[ValueOrError]] | None]
         self._questions = SimpleQueue()
         self._lock = threading.Lock()  # around the next two
         self._is_unwanted = False
@@ -131,9 +125,9 @@ class Child:
 
     # From outside
 
-    def ask(self, question: Question) -> asyncio.Future[Outcome]:
+    def ask(self, question: Question) -> asyncio.Future[ValueOrError]:
         """Request a call, to be made after those before it."""
-        answer: asyncio.Future[Outcome] = self._loop.create_future()
+        answer: asyncio.Future[ValueOrError] = self._loop.create_future()
         self._questions.put((question, answer))
         return answer
 
@@ -157,7 +151,7 @@ class Child:
         try:
             while (asked := self._questions.get()) is not None:
                 question, answer = asked
-                self._deliver(answer, self._outcome(question))
+                self._deliver(answer, self._pair(question))
                 del asked, question, answer  # they may be large, and the next may take long to come
                 if self.is_over:
                     break
@@ -172,14 +166,14 @@ class Child:
         except RuntimeError:  # the event loop is closed: nothing waits any more
             pass
 
-    def _outcome(self, question: Question) -> Outcome:
+    def _pair(self, question: Question) -> ValueOrError:
         name = task_name(question[0])
         try:
             message = _pickled(question, name)
             connection = self._connection or self._start()
             return self._answer(connection, message, name)
         except BaseException as error:  # why: another thread waits for it
-            return Outcome(None, error)
+            return None, error
 
     def _start(self) -> Connection[Any, Any]:
         from multiprocessing import get_context, resource_tracker
@@ -211,7 +205,7 @@ class Child:
             raise self._lost("starting") from None
         return here
 
-    def _answer(self, connection: Connection[Any, Any], message: bytes, name: str) -> Outcome:
+    def _answer(self, connection: Connection[Any, Any], message: bytes, name: str) -> ValueOrError:
         if connection.poll():  # it was asked nothing yet: the connection has closed
             raise self._lost("idle")
         try:
@@ -220,13 +214,13 @@ class Child:
         except Exception:  # it is gone; or out of step, if memory ran out while it was read
             raise self._lost("at work") from None
         if isinstance(note, Failure):
-            return Outcome(None, copied(value, note))
+            return None, copied(value, note)
         if fault is not None:
             raise TypeError(
                 f"task {name} returned a {note}, which cannot be loaded from its child process: "
                 f"{type(fault).__name__}: {safe_str(fault)}"
             ) from fault
-        return Outcome(value, None)
+        return value, None
 
     def _hear(self, connection: Connection[Any, Any]) -> tuple[Any, BaseException | None, Any]:
         """Receive until the awaited message; note the processor time of each one on the way."""

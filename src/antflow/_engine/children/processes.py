@@ -21,11 +21,11 @@ from antflow._core.errors import WorkerLostError
 from antflow._core.foreign import is_a
 from antflow._core.stage import task_name
 from antflow._core.text import clean, safe_str
+from antflow._core.value_or_error import ValueOrError, value_of
 from antflow._engine.children.child import (
     Child,
     ChildLost,
     NoChild,
-    Outcome,
     ProcessorTime,
     Question,
 )
@@ -127,7 +127,7 @@ class ProcessSeat:
         lost: Counter[str] = Counter()
         while True:
             child = self._seated()
-            value, error = await self._asked(child, question)
+            _, error = pair = await self._asked(child, question)
             if not is_a(error, ChildLost):
                 break
             lost[error.phase] += 1
@@ -137,9 +137,7 @@ class ProcessSeat:
                 raise NoChild(f"no child process of {self._name} could be started: {error}")
         if is_a(error, StopIteration):  # no coroutine can raise that
             raise RuntimeError(f"task {task_name(function)} raised StopIteration") from error
-        if error is not None:
-            raise error
-        return value
+        return value_of(pair)
 
     def kill(self) -> None:
         """End the child process now; the next call starts another one."""
@@ -175,7 +173,7 @@ class ProcessSeat:
             self._child = Child(self._name, self._processor_time)
         return self._child
 
-    async def _asked(self, child: Child, question: Question) -> Outcome:
+    async def _asked(self, child: Child, question: Question) -> ValueOrError:
         answer = child.ask(question)
         try:
             await asyncio.wait([answer])  # unlike `await answer`, it leaves the future alone

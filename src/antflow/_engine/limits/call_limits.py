@@ -12,7 +12,7 @@ from antflow._core.stage import Stage
 from antflow._core.text import clean
 from antflow._engine.contexts import around
 from antflow._engine.current import current_seat
-from antflow._engine.limits.permits import Admission, held_by_limit
+from antflow._engine.limits.permits import Admission, inside_permit
 
 ROUNDING = 1e-9
 """How much a full bucket may lack of a whole number."""
@@ -66,7 +66,8 @@ async def concurrency_limit() -> AsyncGenerator[None, None]:
     Raises:
         RuntimeError: Outside a task, or the stage has no ``call_concurrency``.
     """
-    async with _through(_limits_here("concurrency_limit", "call_concurrency").concurrency_gate):
+    limits = _limits_here("concurrency_limit", "call_concurrency")
+    async with inside_permit(limits.concurrency_gate):
         yield
 
 
@@ -83,7 +84,7 @@ async def rate_limit() -> AsyncGenerator[None, None]:
     """
     limits = _limits_here("rate_limit", "call_rate")
     limits.rate_was_entered = True
-    async with _through(limits.rate_gate):
+    async with inside_permit(limits.rate_gate):
         yield
 
 
@@ -116,15 +117,3 @@ def _limits_here(name: str, option: str) -> CallLimits:
 def _works_on_item() -> bool:
     seat = current_seat.get()
     return seat is not None and seat.worker.item is not None
-
-
-@around
-async def _through(gate: Admission | None) -> AsyncGenerator[None, None]:
-    assert gate is not None
-    permit = gate.permit(None)
-    if (wait := permit.acquire()) is not None:
-        await held_by_limit(wait)
-    try:
-        yield
-    finally:
-        permit.release()

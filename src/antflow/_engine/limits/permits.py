@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from itertools import count
 from typing import Any
 
@@ -267,6 +267,33 @@ async def held_by_limit(wait: Awaitable[None]) -> None:
         await wait
     finally:
         seat.worker.call_goes_on(wait, now())
+
+
+@around
+async def inside_permit(
+    admission: Admission | None,
+    value: Any = None,
+    thread: Callable[[], asyncio.Future[Any] | None] = lambda: None,
+) -> AsyncGenerator[None, None]:
+    """Inside, the running try has one more permit; waiting for it is waiting for a limit.
+
+    Args:
+        admission: What admits it; ``None``: nothing has to.
+        value: What the cost depends on.
+        thread: Asked at the end for a thread that goes on; see `Permit.release`.
+
+    Cancellation: while waiting, nothing was taken; inside, the permit is released.
+    """
+    if admission is None:
+        yield
+        return
+    permit = admission.permit(value)
+    if (wait := permit.acquire()) is not None:
+        await held_by_limit(wait)
+    try:
+        yield
+    finally:
+        permit.release(thread())
 
 
 @around

@@ -12,7 +12,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from antflow._core.ledger import TimeKind
+from antflow._core.ledger import Activity
 from antflow._core.log import warn
 from antflow._core.snapshot import LoopHealth, LoopStall
 from antflow._core.text import clean, safe_repr
@@ -46,7 +46,7 @@ class LoopWatch:
         self._heartbeat: Heartbeat | None = None
         # Each with the heartbeat that it is about.
         self._booked: tuple[float, LoopHealth] = (0.0, LoopHealth())
-        self._workers: tuple[float, list[dict[TimeKind, int]]] = (0.0, [])
+        self._workers: tuple[float, list[dict[Activity, int]]] = (0.0, [])
         self._seen: tuple[float, LoopStall] = (0.0, LoopStall(0.0, 0.0))
         self._told: set[tuple[str, str]] = set()
         self._heartbeat = join_heartbeat(self, threshold)
@@ -137,7 +137,7 @@ class LoopWatch:
 
     # Inside
 
-    def _standing(self) -> list[dict[TimeKind, int]]:
+    def _standing(self) -> list[dict[Activity, int]]:
         books = self._run.ledger.stages
         return [standing(books[stage.index], stage.workers.count) for stage in self._stages]
 

@@ -74,8 +74,8 @@ class Definition(NamedTuple):
     line: int
 
 
-class Outcome(NamedTuple):
-    """The outcome.
+class ScanResult(NamedTuple):
+    """How a scan ended.
 
     Attributes:
         summary: A text for people; its first line has the two numbers.
@@ -212,7 +212,7 @@ def run_demo(
     workers: int | None = None,
     limit: int | None = None,
     slow: bool = False,
-) -> Outcome:
+) -> ScanResult:
     """Run the demo.
 
     Args:
@@ -274,11 +274,13 @@ def run_demo(
         "database": folder / DATABASE_NAME,
         "log": folder / LOG_NAME,
     }
-    first = f"{counted(ok, 'file')} processed, {failed:,} failed\n" + (
-        left if is_interrupted else ""
+    first = f"{counted(ok, 'file')} processed, {failed:,} failed\n"
+    summary = (
+        first
+        + (left if is_interrupted else "")
+        + "\n".join(f"{name:12} {row}" for name, row in rows.items())
     )
-    summary = first + "\n".join(f"{name:12} {row}" for name, row in rows.items())
-    return Outcome(summary, is_interrupted, not_stored=stats["Store"].failed_items)
+    return ScanResult(summary, is_interrupted, not_stored=stats["Store"].failed_items)
 
 
 def listed(counts: dict[str, int]) -> str:

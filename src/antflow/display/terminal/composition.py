@@ -41,7 +41,7 @@ class Composition:
         self._frames = 0
         self._size = Size(0, 0)
         self.panes: list[Pane] = []
-        self.is_paused = False
+        self.is_paused: bool = False
 
     def room_for(self, pane: Pane) -> Size:
         """The size that the next frame of a pane may have."""
