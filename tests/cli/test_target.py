@@ -219,4 +219,4 @@ def test_target_file_that_python_shadows(folder: Path) -> None:
     """A file with the name of a module that is loaded already is not taken for that module."""
     (folder / "json.py").write_text("pipeline = 5\n")
     (error,) = errors_of(antflow("check", "json.py:pipeline"))
-    assert error.endswith("Python has a module 'json' of its own; rename the file")
+    assert error.endswith("Python has its own module 'json'; rename the file")

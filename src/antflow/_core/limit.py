@@ -116,8 +116,8 @@ class Limit:
     Give it to one stage or to several, of one pipeline or of several: they share it. Every attempt,
     retries too, waits until all limits of its stage let it start, and takes part of all at once.
 
-    The rate is a bucket: ``rate`` may start at once, then as much as flows in. That is how services
-    that say "60 requests per minute" meter: capacity comes back continuously, up to the maximum.
+    The rate is a bucket: ``rate`` may start at once, then as much as flows in. Services that say
+    "60 requests per minute" meter in this way: capacity comes back continuously, up to the maximum.
     The first period can see nearly twice ``rate``. Where even a short burst is refused, say the
     same rate with a shorter period: ``Limit(rate=1, period=1.0)`` starts one each second.
 

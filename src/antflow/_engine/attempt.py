@@ -30,7 +30,7 @@ from antflow._engine.task_failures import group_failure
 from antflow._engine.time_limit import time_limit
 
 Answer = Any
-"""What became of one item of a batch: a value, `Drop`, or an exception."""
+"""The outcome of one item of a batch: a value, `Drop`, or an exception."""
 
 
 class Attempt:

@@ -9,7 +9,7 @@ the same that would exist if the waiting senders held theirs. Only what was insi
 A receiver takes an item at once, or parks until the *bell* wakes it. A wake-up carries no item: it
 only says "look again". One burst costs one wake-up: the bell wakes one sleeper, and lets one sender
 go on, and rings again in the next turn of the loop while there is more to do. So nothing is lost
-when somebody is cancelled who was just woken. There are no timers and no polling.
+when a waiter is cancelled just after it was woken. There are no timers and no polling.
 
 Order: FIFO within a priority, lower priority number first. The heap exists only once an item with
 another than the default priority was put.

@@ -104,7 +104,7 @@ class Crew:
     # Waiting
 
     async def wait_to_begin(self, worker: WorkerBook, wait: Awaitable[Any]) -> None:
-        """Wait, for a worker, until the next try of its item or batch may begin.
+        """Wait on behalf of a worker until the next try of its item or batch may begin.
 
         Cancellation: the worker's, or by `begin_no_more`.
         """

@@ -154,7 +154,7 @@ class Handover:
             await self.wait_for(worker, "blocked", room)
 
     async def wait_for(self, worker: WorkerBook, reason: Waiting, wait: Awaitable[Any]) -> None:
-        """Wait for a worker, while its book says for what."""
+        """Wait on behalf of a worker, whose book says why meanwhile."""
         worker.wait_begins(reason, self.now())
         try:
             await wait

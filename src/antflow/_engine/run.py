@@ -246,7 +246,7 @@ class Run:
         return self is other or any(run is other for run in self.outer_runs())
 
     def belongs_to(self, owner: object) -> bool:
-        """Whether this owner's."""
+        """Whether the run is this owner's."""
         return self._owner is not None and self._owner() is owner
 
     def outer_runs(self) -> list[Run]:

@@ -53,7 +53,7 @@ class RunTasks:
         return task
 
     def call_off(self, task: asyncio.Task[Any]) -> None:
-        """Cancel one of the run's own tasks, and note it; requests do not tell who asked."""
+        """Cancel one of the run's own tasks, and note it: cancel requests are anonymous."""
         self._called_off.add(task)
         task.cancel()
 

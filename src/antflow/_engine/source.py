@@ -67,7 +67,7 @@ class IterableSource:
         return taken
 
     def close(self) -> None:
-        """Close a generator, which runs its clean-up; errors of that are passed on."""
+        """Close a generator, which runs its clean-up; raise what that raises."""
         close = getattr(self._iterator, "close", None)
         if close is not None:
             self._run(close)

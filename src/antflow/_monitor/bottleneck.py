@@ -26,7 +26,7 @@ from antflow._monitor.processor import Processor
 Cause = Literal[
     "stage", "processor", "limit", "retries", "callbacks", "consumer", "source", "loop", "nothing"
 ]
-"""What holds a run back.
+"""The cause that holds a run back.
 
 The workers of a stage · the processor, which they compute on · a limit · too many retries ·
 callbacks at the end of a stage's visits · the consumer of the results · the source of the items ·
@@ -66,7 +66,7 @@ LEAST_GAIN = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """What holds a run back.
+    """The bottleneck of a run.
 
     Attributes:
         cause: What kind of thing it is.

@@ -20,14 +20,14 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 class Processor(NamedTuple):
-    """On how many cores a run computed.
+    """How many cores a run used.
 
     Python code has one core in each process, however many threads; code that releases Python's lock
     may have them all. Each child process serves one worker, and has no limit but the machine.
 
     Attributes:
-        own: By this process.
-        children: By the child processes of its stages.
+        own: Cores that this process used.
+        children: Cores that the child processes of its stages used.
     """
 
     own: float

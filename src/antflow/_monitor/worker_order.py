@@ -93,7 +93,7 @@ def worker_strips(snapshot: DashboardSnapshot) -> list[WorkerStrip]:
 
 
 def what_it_does(worker: WorkerState, slow_before: float) -> Doing:
-    """What a worker does.
+    """The activity of a worker.
 
     Args:
         worker: The worker.

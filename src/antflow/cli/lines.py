@@ -162,7 +162,7 @@ class InputFile:
 
     def _too_long(self, line: bytes) -> TextLine:
         text = line[:KEPT_OF_A_LONG_LINE].decode(errors="surrogateescape")
-        return TextLine(self._number, text, f"longer than {LONGEST_LINE} bytes", LONGEST_LINE)
+        return TextLine(self._number, text, f"longer than {LONGEST_LINE:,} bytes", LONGEST_LINE)
 
 
 def _is_long(line: bytes) -> bool:

@@ -74,7 +74,7 @@ def _import(target: str, name: str, folder: Path) -> ModuleType:
     importlib.invalidate_caches()
     module = _import_module(target, name, places)
     if file is not None and not _is_from(module, file):
-        refuse(f"TARGET {target!r}: Python has a module {name!r} of its own; rename the file")
+        refuse(f"TARGET {target!r}: Python has its own module {name!r}; rename the file")
     return module
 
 

@@ -1,4 +1,4 @@
-"""What lines are made of: glyphs, safe text, cells.
+"""The parts of lines: glyphs, safe text, cells.
 
 Text from outside (item ids, stage names, error texts) passes through `Canvas.text` and is
 then only ever appended to a `rich.text.Text`: no markup is parsed, no escape sequence is left, and

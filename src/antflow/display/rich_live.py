@@ -1,4 +1,4 @@
-"""Detects a `rich.live.Live` (a progress bar, a status) of the user's."""
+"""Detects a user's own `rich.live.Live` (a progress bar, a status)."""
 
 from __future__ import annotations
 

@@ -393,7 +393,7 @@ class AsyncExecutor:
 
         Raises:
             TimeoutError: Not all were done in time. Nothing is cancelled.
-            TypeError: One is no `AsyncFuture`.
+            TypeError: One is not an `AsyncFuture`.
         """
         return as_completed(futures, timeout)
 
@@ -416,7 +416,7 @@ class AsyncExecutor:
         Raises:
             TimeoutError: All were waited for, and not all were done in time. With the other two
                 strategies, the sets at that moment are returned.
-            TypeError: One is no `AsyncFuture`.
+            TypeError: One is not an `AsyncFuture`.
             ValueError: ``return_when`` is not a `WaitStrategy`.
         """
         return await wait(futures, timeout, return_when)

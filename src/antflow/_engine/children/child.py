@@ -1,4 +1,4 @@
-"""A child process as its parent sees it: started, asked, seen out, by a thread of its own.
+"""A child process as its parent sees it: started, asked, seen out, by its own thread.
 
     ask ──▶ questions ──▶ thread ──▶ connection ──▶ child process (`child_main`)
         ◀── future ◀─────        ◀──────────────
@@ -95,7 +95,7 @@ class ProcessorTime:
 class Child:
     """One child process, and the thread that talks to it.
 
-    What the thread has to say goes into the futures as a value: a future that holds an exception
+    The thread puts its answers into the futures as values: a future that holds an exception
     changes some, and complains about those that were never retrieved.
 
     Args:

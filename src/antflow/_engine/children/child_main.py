@@ -58,7 +58,7 @@ class Report(NamedTuple):
     """The note of a message from a child.
 
     Attributes:
-        about: What the body is: a type's name, a `Failure`, or ``None`` where there is no body.
+        about: The kind of body: a type's name, a `Failure`, or ``None`` where there is no body.
         computed: Seconds of processor time that the child has taken since it was started.
         is_last: Whether this is what was waited for.
     """
@@ -130,7 +130,7 @@ def end_group(pid: int) -> None:
 
 
 class Reports:
-    """What a child sends: answers and, while one is awaited, how much it has computed.
+    """Sends a child's answers and, while one is awaited, how much it has computed.
 
     A separate thread sends the latter, as far as the task lets go of Python's lock; it is parked
     while nothing is asked.

@@ -1,4 +1,4 @@
-"""Who waits for limits, and who goes next.
+"""The order in which attempts wait for limits and start.
 
 Attempts that wait for the same limits stand in one *line*, first in, first out. Where lines meet in
 a limit, the heads of the lines are looked at in the order of their arrival, whenever something

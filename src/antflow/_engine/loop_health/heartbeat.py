@@ -177,7 +177,7 @@ class Heartbeat:
         self._handle = self.loop.call_soon_threadsafe(self._beat, context=self._context)
 
     def glance(self) -> Sight | None:
-        """What runs on the loop; ``None`` if it sleeps."""
+        """Look at what runs on the loop; ``None`` if it sleeps."""
         return whereabouts.glance(self.loop, self.footing, self._worker_of)
 
     def see_workers(self, due: float) -> None:

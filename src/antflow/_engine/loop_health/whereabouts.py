@@ -88,7 +88,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a glance at an event loop saw.
+    """The code that a glance at an event loop saw running.
 
     Attributes:
         place: Where; ``None`` if no line of Python could be seen.
