@@ -142,9 +142,9 @@ class Pipeline(Generic[Taken, Out]):
             counts exact.
         status_tracker: Follows every run of this pipeline.
         name: Shown by displays.
-        duplicates: What to do with an item whose id an earlier one of the run has: "number": it
-            is renamed ``"a#2"``, ``"a#3"`` …, with one warning per run; "error": no more is taken
-            in, as with a source that raises; "skip": it is left out and counted.
+        duplicates: What to do with an item whose id an earlier one of the run has: "number": it is
+            renamed ``"a#2"``, ``"a#3"`` …, with one warning per run; "error": no more is taken in,
+            as with a source that raises; "skip": it is left out and counted.
         store: Keeps every transition, and may hold work back; see `antflow.testing.MemoryStore`.
         blocked_loop_after: Seconds, at least 0.05, after which an event loop that something blocks
             is reported: in the snapshot (``loop``), with worker, item and line, and once for each

@@ -204,8 +204,8 @@ class StageBook:
         emitted: Items made here from others.
         run_times: How long its tries took, less the time a limit held them up.
         queue_waits: How long items waited for a worker, each time from when one might have begun.
-        stalled: Activity → worker-seconds that the books count as such, and in which the event
-            loop was blocked (see `worker_time`).
+        stalled: Activity → worker-seconds that the books count as such, and in which the event loop
+            was blocked (see `worker_time`).
     """
 
     __slots__ = (

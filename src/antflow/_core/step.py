@@ -23,8 +23,8 @@ class Step:
             STARTED.
         now: When it happened.
         error: Why, for RETRYING, FAILED and CANCELLED.
-        value: The stage's result, for COMPLETED; the item's value, for ADMITTED and
-            EMITTED; the number of items it became, for EXPANDED.
+        value: The stage's result, for COMPLETED; the item's value, for ADMITTED and EMITTED; the
+            number of items it became, for EXPANDED.
     """
 
     # Made with `new_step`: without an `__init__`, one costs half as much.

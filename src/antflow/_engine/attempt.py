@@ -92,8 +92,8 @@ class Attempt:
     async def run(self, envelope: Envelope, worker: WorkerBook) -> Any:
         """Run the tasks on an item, starting where it left off.
 
-        A failed try leaves in the envelope where the next one begins: under "per_task" the
-        failed task with what it was given, under "per_stage" the first task.
+        A failed try leaves in the envelope where the next one begins: under "per_task" the failed
+        task with what it was given, under "per_stage" the first task.
 
         Returns:
             The last task's value.

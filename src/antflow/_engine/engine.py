@@ -193,8 +193,8 @@ class Engine:
         context.run(current_seat.set, None)
         context.run(has_called_off_caller.set, supervisor.has_called_off_caller)
         context.run(current_permit.set, None)  # the surrounding attempt is not part of this run
-        # Timers and tasks started inside may keep the run alive for as long as they live,
-        # but not the items and the results.
+        # Timers and tasks started inside may keep the run alive for as long as they live, but not
+        # the items and the results.
         supervisor.on_over += [self._settlement.close, self.intake.forget]
         # A context variable that a listener sets, like the current span, is set in all of the run.
         context.run(self._listeners.opened, stages, self.run.ledger, self._rewire)

@@ -176,8 +176,7 @@ class Handover:
             error: What was raised.
             envelope: The item in hand.
             worker: The worker that has it.
-            name: Name of the code that raised it; ``None`` = the
-                worker's current task.
+            name: Name of the code that raised it; ``None`` = the worker's current task.
 
         Returns:
             ``None`` if it ends the run; the item is given up.

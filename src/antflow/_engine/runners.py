@@ -63,8 +63,8 @@ class Threads:
     A thread cannot be stopped. If its task times out it goes on, and its worker waits for it before
     taking anything new: there are never more threads than workers.
 
-    A worker's own resources are entered and left in its thread, because some, like a connection
-    of `sqlite3`, are bound to the thread they were made in.
+    A worker's own resources are entered and left in its thread, because some, like a connection of
+    `sqlite3`, are bound to the thread they were made in.
     """
 
     takes_async = False

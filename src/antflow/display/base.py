@@ -1,8 +1,7 @@
 """The life of a display: where it draws, when, and how it ends.
 
-A display only renders snapshots (`BaseDashboard.render`). This module decides, when a
-run begins, whether that is drawn on a terminal, or a few plain lines are written because there is
-none.
+A display only renders snapshots (`BaseDashboard.render`). This module decides, when a run begins,
+whether that is drawn on a terminal, or a few plain lines are written because there is none.
 """
 
 from __future__ import annotations
@@ -162,8 +161,8 @@ class BaseDashboard(DashboardProtocol):
         """The last lines that tasks have printed meanwhile, as plain text, the newest last.
 
         Args:
-            most: How many; there are never more than 200, and none if nothing is captured,
-                because there is no terminal.
+            most: How many; there are never more than 200, and none if nothing is captured, because
+                there is no terminal.
         """
         return self._place.printed(most) if self._place is not None else []
 

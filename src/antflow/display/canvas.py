@@ -1,8 +1,8 @@
 """The parts of lines: glyphs, safe text, cells.
 
-Text from outside (item ids, stage names, error texts) passes through `Canvas.text` and is
-then only ever appended to a `rich.text.Text`: no markup is parsed, no escape sequence is left, and
-its width in cells is one that terminals agree on.
+Text from outside (item ids, stage names, error texts) passes through `Canvas.text` and is then only
+ever appended to a `rich.text.Text`: no markup is parsed, no escape sequence is left, and its width
+in cells is one that terminals agree on.
 """
 
 from __future__ import annotations

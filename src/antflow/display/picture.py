@@ -11,8 +11,8 @@ from antflow._core.snapshot import DashboardSnapshot
 from antflow._monitor.view import UNNAMED
 from antflow.display import create
 
-# Rich's own template asks a server for a font; this one uses the reader's fonts. Each
-# run of text carries its length, so any monospaced font lines up.
+# Rich's own template asks a server for a font; this one uses the reader's fonts. Each run of text
+# carries its length, so any monospaced font lines up.
 _TEMPLATE = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
     <style>

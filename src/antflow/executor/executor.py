@@ -356,9 +356,9 @@ class AsyncExecutor:
     ) -> Iteration[Any]:
         """Call ``fn`` as `map` does and yield the results, in the order of the input.
 
-        At most two calls per worker are begun and not yet yielded, so the iterables may be
-        endless, and a slow loop over the results slows the calls. An exception is raised in place
-        of its result; that ends the iteration.
+        At most two calls per worker are begun and not yet yielded, so the iterables may be endless,
+        and a slow loop over the results slows the calls. An exception is raised in place of its
+        result; that ends the iteration.
 
         If the iteration is left early (at once with ``async with``), the calls that were not
         yielded are cancelled, and it waits until they have ended.

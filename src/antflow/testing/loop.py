@@ -64,8 +64,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     Attributes:
         steps: Handles run so far; cancelled ones do not count.
-        reported: Reports to the exception handler ("never retrieved" and the like), oldest first.
-            A report without an exception is an `AssertionError` here. Reports that come after
+        reported: Reports to the exception handler ("never retrieved" and the like), oldest first. A
+            report without an exception is an `AssertionError` here. Reports that come after
             ``close()`` are logged too.
 
     Raises:

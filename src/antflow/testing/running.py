@@ -56,8 +56,8 @@ def run_virtual(
             faults are in its notes. Only if main succeeded, or ended with `CancelledError`:
         LeftoverTasks: Tasks were pending.
         Stalled: The clean-up stalled. (In main, it comes before everything else.)
-        ExceptionGroup: The reports to the loop's exception handler; if one of the two above
-            is raised, this is its cause.
+        ExceptionGroup: The reports to the loop's exception handler; if one of the two above is
+            raised, this is its cause.
 
     Example:
         >>> async def main():

@@ -95,8 +95,8 @@ class ProcessorTime:
 class Child:
     """One child process, and the thread that talks to it.
 
-    The thread puts its answers into the futures as values: a future that holds an exception
-    changes some, and complains about those that were never retrieved.
+    The thread puts its answers into the futures as values: a future that holds an exception changes
+    some, and complains about those that were never retrieved.
 
     Args:
         name: Whose it is.

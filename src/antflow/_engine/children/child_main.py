@@ -14,8 +14,8 @@ Each note from the child says how much processor time it has taken so far, which
 tell. During a long call a `Report` with nothing else comes now and then, so that the time is known
 when it is taken, and not long after.
 
-The child leads its own process group. Ctrl-C, which the terminal sends to the whole group,
-does not reach it (the parent decides), and killing it kills the programs its tasks started too.
+The child leads its own process group. Ctrl-C, which the terminal sends to the whole group, does not
+reach it (the parent decides), and killing it kills the programs its tasks started too.
 """
 
 from __future__ import annotations
