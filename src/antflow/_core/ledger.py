@@ -490,7 +490,7 @@ class Ledger:
             )
         inside = sum([book.waiting + book.in_progress + book.retrying for book in self.stages])
         if inside != self.in_flight:
-            return f"{self.in_flight} items in flight, but {inside} in the stages"
+            return f"items in flight: {self.in_flight:,}, in the stages: {inside:,}"
         for book in self.stages:
             if book.waiting < 0 or book.retrying < 0:
                 return f"stage {book.index}: {book.waiting} waiting, {book.retrying} retrying"

@@ -14,7 +14,7 @@ from antflow._core.events import TaskEventType
 from antflow._core.foreign import is_a
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage, retry_policy, task_name
-from antflow._core.text import safe_repr
+from antflow._core.text import counted, safe_repr
 from antflow._core.waits import Wait
 from antflow._engine.calls import Call
 from antflow._engine.contexts import around
@@ -300,11 +300,12 @@ async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
     if is_a(returned, (str, bytes)) or not is_a(returned, Sequence):
         raise TypeError(
             f"task {name} returned {safe_repr(returned)} for a batch: must be a list with one "
-            f"answer for each of the {expected} values"
+            f"answer for each value, {expected:,} in all"
         )
     answers = [_answer(answer, name) for answer in returned]
     if len(answers) != expected:
-        raise ValueError(f"task {name} returned {len(answers)} answers for {expected} values")
+        few = f"{counted(len(answers), 'answer')} for {counted(expected, 'value')}"
+        raise ValueError(f"task {name} returned {few}")
     return answers
 
 

@@ -18,7 +18,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.foreign import is_a, type_name
 from antflow._core.ports import Timer
 from antflow._core.run_errors import InternalError
-from antflow._core.text import safe_str
+from antflow._core.text import counted, safe_str
 from antflow._core.waits import discard
 from antflow._engine.current import current_seat
 from antflow._engine.listeners import Listeners
@@ -379,5 +379,5 @@ class Supervisor:
 
     def _audit(self) -> str | None:
         if self._run.ledger.in_flight:
-            return f"{self._run.ledger.in_flight} items are still in flight"
+            return f"still in flight: {counted(self._run.ledger.in_flight, 'item')}"
         return self._run.ledger.discrepancy()

@@ -51,13 +51,15 @@ def description(pipeline: Pipeline) -> Iterator[str]:
     )
     for number, stage in enumerate(stages, 1):
         room = capacity(stage)
-        waiting = "any number of items may wait" if room is None else f"{room} items may wait"
+        waiting = (
+            "any number of items may wait" if room is None else f"{counted(room, 'item')} may wait"
+        )
         yield f"{number}. {stage.name}: {counted(stage.workers, 'worker')}, {waiting}"
         yield f"   tasks: {', '.join(map(task_name, stage.tasks))}"
         policy = retry_policy(stage)
         whole = "the whole stage" if policy.whole_stage else "each task"
         pause = task_name(policy.wait) if callable(policy.wait) else f"{policy.wait:g} s"
-        tries = "1 try" if policy.attempts == 1 else f"{policy.attempts} tries, {pause} between"
+        tries = "1 try" if policy.attempts == 1 else f"{policy.attempts:,} tries, {pause} between"
         yield f"   retries: {tries}, for {whole}"
         for name, value in unusual_options(stage).items():
             yield f"   {name}: {shown(value)}"
