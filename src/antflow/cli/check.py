@@ -54,7 +54,7 @@ def description(pipeline: Pipeline) -> Iterator[str]:
         waiting = (
             "any number of items may wait" if room is None else f"{counted(room, 'item')} may wait"
         )
-        yield f"{number}. {stage.name}: {counted(stage.workers, 'worker')}, {waiting}"
+        yield f"{number}. {stage.name}: {counted(stage.workers, 'worker')}, {items} may wait"
         yield f"   tasks: {', '.join(map(task_name, stage.tasks))}"
         policy = retry_policy(stage)
         whole = "the whole stage" if policy.whole_stage else "each task"
