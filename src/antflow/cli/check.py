@@ -51,9 +51,7 @@ def description(pipeline: Pipeline) -> Iterator[str]:
     )
     for number, stage in enumerate(stages, 1):
         room = capacity(stage)
-        waiting = (
-            "any number of items may wait" if room is None else f"{counted(room, 'item')} may wait"
-        )
+        items = "any number of items" if room is None else counted(room, "item")
         yield f"{number}. {stage.name}: {counted(stage.workers, 'worker')}, {items} may wait"
         yield f"   tasks: {', '.join(map(task_name, stage.tasks))}"
         policy = retry_policy(stage)
