@@ -687,9 +687,12 @@ def test_stalled_runs_clean_up() -> None:
     assert cleaned == [1.0]
 
 
-@pytest.mark.parametrize("seconds", [101, math.inf])
-def test_stalled_when_time_runs_out(seconds: float) -> None:
-    """A program that waits beyond `max_time` is stopped, and still cleaned up."""
+@pytest.mark.parametrize(
+    ("seconds", "why"),
+    [(101, r"timer, at .* s, is beyond max_time=100"), (math.inf, "no timer is set")],
+)
+def test_stalled_when_time_runs_out(seconds: float, why: str) -> None:
+    """A program that waits beyond `max_time`, or for ever, is stopped, and still cleaned up."""
     cleaned = []
 
     async def main() -> None:
@@ -700,7 +703,7 @@ def test_stalled_when_time_runs_out(seconds: float) -> None:
             await asyncio.sleep(99)
             cleaned.append(now())
 
-    with pytest.raises(Stalled, match=r"timer, at .* s, is beyond max_time=100") as caught:
+    with pytest.raises(Stalled, match=why) as caught:
         run_virtual(main, max_time=100)
     assert "pending tasks:\n  Task-" in str(caught.value)
     assert cleaned == [159]

@@ -510,7 +510,11 @@ class Pipeline(Generic[Taken, Out]):
         return ResultStream(Outcomes(open_run, drive, buffer_size, graceful_signals))
 
     async def start(self) -> None:
-        """Begin a run that is fed by hand. Does nothing if one is under way."""
+        """Begin a run that is fed by hand. Does nothing if one is under way.
+
+        End it with `join` or `shutdown`. It is cancelled soon after the pipeline is dropped; if its
+        own tasks refer to the pipeline, it lasts until its event loop ends.
+        """
         if self._started is None or not self._started._run.is_under_way:
             self._started = self._open(options={})
 

@@ -440,6 +440,24 @@ def test_run_that_is_in_time_leaves_no_timer() -> None:
     assert run_virtual(main) == []
 
 
+def test_run_that_is_in_time_may_take_long_to_leave_a_resource() -> None:
+    """The timeout does not count what comes after the last item."""
+
+    @asynccontextmanager
+    async def slow_to_leave() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(10)
+
+    async def task(value: int, resource: int) -> int:
+        return value + resource
+
+    async def main() -> list[int]:
+        stage = Stage("A", 1, [task], resources={"resource": slow_to_leave})
+        return (await Pipeline([stage]).run([0], timeout=5)).values()
+
+    assert run_virtual(main) == [1]
+
+
 def test_run_that_is_cancelled_leaves_no_timer() -> None:
     """Neither for an item that waits for its next try, nor for one that a limit holds."""
 

@@ -297,32 +297,84 @@ def test_source_that_raises_what_ends_a_loop(way: Any, error: Exception) -> None
             raise error
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="raised Stop") as caught:
+        with pytest.raises(RuntimeError, match="Stop") as caught:
             await way(Pipeline([Stage("Work", 2, [same])]), in_thread(Broken()))
         assert caught.value.__cause__ is error
 
     run_virtual(main)
 
 
-def test_two_who_ask_at_once_are_told_so() -> None:
-    """One `anext` at a time: the second is an error, as with any async generator."""
+def test_anext_with_a_heartbeat_loses_no_item(run: Run) -> None:
+    """An ``anext`` that is given up, over and over: each item comes once, then the end for ever."""
 
-    def items() -> Iterator[int]:
-        yield 1
-        begun.wait(LONG)
-        yield 2
+    def slow() -> Iterator[int]:
+        for number in range(10):
+            time.sleep(0.05 if number == 5 else 0)
+            yield number
 
     async def main() -> None:
-        async with aclosing(aiter(in_thread(items))) as reading:  # type: ignore[type-var]
-            assert await anext(reading) == 1
-            first = asyncio.ensure_future(anext(reading))
-            await asyncio.sleep(0)
-            with pytest.raises(RuntimeError, match="already running"):
-                await anext(reading)
-            begun.set()
-            assert await first == 2
+        items = aiter(in_thread(slow))
+        came: list[int] = []
+        given_up = 0
+        while len(came) < 10:
+            try:
+                came.append(await asyncio.wait_for(anext(items), 0.01))
+            except TimeoutError:
+                given_up += 1
+        assert came == list(range(10))
+        assert given_up > 0
+        for _ in range(2):
+            with pytest.raises(StopAsyncIteration):
+                await anext(items)
 
-    begun = threading.Event()
+    run(main())
+
+
+def test_several_tasks_share_the_items(run: Run) -> None:
+    """Each item goes to one of the tasks that ask at the same time, and all come to the end."""
+
+    def slow() -> Iterator[int]:
+        for number in range(100):
+            if number % 20 == 0:
+                time.sleep(0.01)
+            yield number
+
+    async def main() -> None:
+        items = aiter(in_thread(slow))
+        came: list[int] = []
+
+        async def consume() -> None:
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    came.append(await anext(items))
+
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(consume())
+        assert sorted(came) == list(range(100))
+
+    run(main())
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt("x")], ids=repr)
+def test_error_of_the_source_comes_out_once(error: BaseException) -> None:
+    """It comes out after the items before it, also if an ``anext`` was given up; then the end."""
+
+    def failing() -> Iterator[int]:
+        yield 1
+        raise error
+
+    async def main() -> None:
+        items = aiter(in_thread(failing))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(items), 0)
+        assert await anext(items) == 1
+        with pytest.raises(type(error)) as caught:
+            await anext(items)
+        assert caught.value is error
+        with pytest.raises(StopAsyncIteration):
+            await anext(items)
+
     run_virtual(main)
 
 
@@ -570,6 +622,31 @@ def test_step_that_blocks_does_not_hold_up_the_end(
     assert watched.closed_in == ["antflow source Watched"]
 
 
+def test_iterator_that_is_dropped_while_a_step_blocks(
+    run: Run, caplog: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that does not come back is told of; the thread ends after it."""
+    monkeypatch.setattr(thread_source, "PATIENCE", 0.05)
+    watched = Watched(blocks=True)
+
+    async def main() -> None:
+        async for _ in in_thread(watched):
+            await until_blocked(watched)
+            break
+        async with asyncio.timeout(5):
+            while not caplog.records:
+                await asyncio.sleep(0.01)
+
+    try:
+        run(main())
+        [thread] = threads()
+    finally:
+        watched.goes_on.set()
+    assert "the source Watched is still" in caplog.records[0].getMessage()
+    thread.join(LONG)
+    assert watched.closed_in == ["antflow source Watched"]
+
+
 def test_no_more_is_read_when_no_more_is_wanted(run: Run) -> None:
     """The step that is under way is the last one."""
     steps: list[int] = []
@@ -698,6 +775,40 @@ def test_cancelled_at_once_leaves_nothing() -> None:
         await asyncio.wait([running])
 
     run_virtual(main)
+
+
+@pytest.mark.parametrize("end", ["break", "return", "cancelled"])
+def test_source_that_is_open_when_the_program_ends(end: str) -> None:
+    """`asyncio.run` waits until it has cleaned up, whether its iterator was dropped or not."""
+    done = run_program(f"""
+        import asyncio, time
+        from antflow import in_thread
+
+        def source():
+            try:
+                yield from range(1000)
+            finally:
+                time.sleep(0.2)
+                print("closed\\n", end="")
+
+        async def main():
+            items = aiter(in_thread(source))
+            await anext(items)
+            if {end!r} == "break":
+                del items
+                async for _ in in_thread(source):
+                    break
+            if {end!r} == "cancelled":
+                raise asyncio.CancelledError
+
+        try:
+            asyncio.run(main())
+        except asyncio.CancelledError:
+            pass
+        print("over")
+    """)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["closed"] * (1 + (end == "break")) + ["over"]
 
 
 def test_thread_that_blocks_for_ever_does_not_keep_python() -> None:

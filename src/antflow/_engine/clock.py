@@ -44,6 +44,14 @@ class LoopTimers:
         """Call ``callback()`` after ``delay`` seconds."""
         return self._loop.call_later(delay, self._call, callback)
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call ``callback()`` in the event loop; from any thread.
+
+        Raises:
+            RuntimeError: The event loop is closed.
+        """
+        self._loop.call_soon_threadsafe(callback)
+
     def _call(self, callback: Callable[[], None]) -> None:
         try:
             callback()

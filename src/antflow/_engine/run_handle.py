@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, NoReturn
 
 from antflow._core.checks import check_count, refusal
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.foreign import asked, is_a
 from antflow._core.items import Items, check_items
+from antflow._core.log import warn
 from antflow._core.misspellings import did_you_mean
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats
@@ -29,6 +32,13 @@ class RunHandle(Generic[Out]):
         self._engine = engine
         self._run = engine.run
         self._collected = collected
+
+    def __del__(self) -> None:
+        # The pipeline has it, and so does all code that feeds the run or waits for it: without it,
+        # nothing can end the run. The garbage collector may run in any thread.
+        if self._run.is_under_way:
+            with suppress(RuntimeError):  # the event loop was closed meanwhile
+                self._run.timers.call_soon(partial(_stop, self._engine))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a RunHandle cannot be copied or pickled: it is one run in one event loop")
@@ -152,6 +162,18 @@ class RunHandle(Generic[Out]):
     def snapshot(self) -> DashboardSnapshot:
         """Everything a dashboard shows, at this moment; a true copy."""
         return self._run.snapshot()
+
+
+def _stop(engine: Engine) -> None:
+    """End a run that was dropped."""
+    run = engine.run
+    if run.ledger.in_flight and not run.is_stopping:
+        warn(
+            "a run was cancelled with %d items in flight, because its pipeline and its handle were "
+            "dropped; keep one of them, and use `await pipeline.join()`",
+            run.ledger.in_flight,
+        )
+    engine.supervisor.cancel()
 
 
 def stage_index(option: str, stage: object, names: Sequence[str]) -> int:

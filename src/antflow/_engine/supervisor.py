@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
@@ -137,9 +138,11 @@ class Supervisor:
         self._stages, self._inlet, self._outlet = stages, inlet, outlet
         self._listeners = listeners
         self._supervising = self.tasks.create_side(self._supervise(), "supervisor")
-        if timeout is not None:
-            late = TimeoutError(f"the run was not over after {timeout:g} s")
-            self._alarm = self._run.timers.call_later(timeout, partial(self.fail, late))
+        # It is set even if it never rings: the event loop refers to tasks weakly, to timers not. So
+        # a run that waits for its user, and that the user drops, is still there to be stopped.
+        seconds = inf if timeout is None else timeout
+        late = TimeoutError(f"the run was not over after {seconds:g} s")
+        self._alarm = self._run.timers.call_later(seconds, partial(self.fail, late))
 
     # Stopping
 
@@ -323,6 +326,8 @@ class Supervisor:
 
     def _close_books(self) -> None:
         """Mark the run as over. May be called again if an interrupt came half way."""
+        if self._alarm is not None:  # it rings no more, also where the end went wrong
+            self._alarm.cancel()
         if not self._run.is_over:
             while self.on_over:
                 self.on_over[0]()

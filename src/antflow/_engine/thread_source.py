@@ -11,14 +11,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sized,
+)
 from concurrent.futures import Executor, Future
-from contextvars import copy_context
+from contextlib import suppress
+from contextvars import Context, copy_context
 from functools import partial
 from inspect import isasyncgenfunction
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Generic, TypeVar, cast
+from weakref import ref
 
 from antflow._core.checks import examine, refusal, takes
 from antflow._core.foreign import asked, attribute, is_a
@@ -26,6 +36,7 @@ from antflow._core.items import check_items
 from antflow._core.log import warn
 from antflow._core.text import clean
 from antflow._engine.calls import is_async
+from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.source import CLEAN_UP_FAILED
 from antflow._engine.source_watch import NeverBlocks, name_of
 
@@ -37,7 +48,7 @@ READ_AHEAD = 32
 """Items that may wait to be taken."""
 
 PATIENCE = 1.0
-"""Seconds that `Reader.close` waits for a step of the source that is under way."""
+"""Seconds that `Reader.left` waits for a step of the source that is under way."""
 
 MADE_ELSEWHERE = (
     "the source was made in one thread and read in another; if it must not change threads, "
@@ -99,13 +110,8 @@ class ThreadSource(NeverBlocks, Generic[A]):
     def __init__(self, source: Iterable[A] | Callable[[], Iterable[A]]) -> None:
         self._source = source
 
-    async def __aiter__(self) -> AsyncIterator[A]:
-        reader = Reader(self._source)
-        try:
-            while await reader.wait():
-                yield reader.take()
-        finally:
-            await reader.close()
+    def __aiter__(self) -> Iteration[A]:
+        return Iteration(Reader(self._source))
 
     def __repr__(self) -> str:
         return f"in_thread({_name_of(self._source)})"
@@ -122,7 +128,7 @@ class SizedThreadSource(ThreadSource[A]):
 
 
 class Reader:
-    """Reads a source once, in its own thread. Made in the event loop that wants the items.
+    """Reads a source once, in its own thread. See `Steps`.
 
     Args:
         source: See `in_thread`.
@@ -130,88 +136,109 @@ class Reader:
 
     _is_closed = True  # until it has a thread
 
+    _loop: asyncio.AbstractEventLoop
+    _context: Context
+    _thread: OneThread
+    _reading: asyncio.Future[None]
+    _left: asyncio.Future[None]
+    _keeper: AsyncGenerator[None, None]
+
     def __init__(self, source: Any) -> None:
         self._source = source
-        self._loop = asyncio.get_running_loop()
-        self._context = copy_context()
-        self._reading: asyncio.Future[None] | None = None
+        self._news = asyncio.Event()
         # In the thread alone:
         self._iterator: Iterator[Any] | None = None
         self._has_begun = False
         # Behind the lock:
         self._lock = Lock()
         self._items: deque[Any] = deque()
-        self._sleeper: asyncio.Future[None] | None = None
+        self._is_awaited = False
         self._is_reading = False
         self._has_ended = False
         self._error: BaseException | None = None
-        self._thread = OneThread(f"antflow source {_name_of(source)}")
-        self._is_closed = False
 
     def __del__(self) -> None:
-        # The event loop was closed, and Python then only drops what waits at a ``yield``. The
-        # garbage collector may run in any thread; the source is closed in its own all the same.
+        # The event loop was closed under it. The garbage collector may run in any thread; the
+        # source is closed in its own all the same.
         if not self._is_closed:
             self._thread.submit(partial(self._context.run, _close, self._iterator))
             self._thread.shutdown()
 
-    async def wait(self) -> bool:
-        """Wait for an item; return whether there is one.
+    def begin(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        self._left = self._loop.create_future()
+        self._thread = OneThread(f"antflow source {_name_of(self._source)}")
+        self._is_closed = False
+        self._keeper = _leave_with_loop(ref(self))
+        _until_it_suspends(self._keeper.asend(None))
+        self._read_on()
 
-        Raises:
-            BaseException: The source's error, once all items before it have been taken.
-        """
-        while True:
-            sleeper = None
-            with self._lock:
-                reads_on = not (self._is_reading or self._has_ended)
-                if reads_on := reads_on and len(self._items) <= READ_AHEAD // 2:
-                    self._is_reading = True
-                if not (self._items or self._has_ended):
-                    sleeper = self._sleeper = self._loop.create_future()
-            if reads_on:
-                self._reading = self._loop.run_in_executor(self._thread, self._read)
-            if sleeper is not None:
-                await sleeper
-            elif self._items:
-                return True
-            else:
-                self._raise_error()
-                return False
-
-    def _raise_error(self) -> None:
+    def take(self) -> Any:
+        has_ended = self._has_ended  # first: the thread notes it after the last item
+        if self._items:
+            item = self._items.popleft()
+            self._read_on()
+            return item
+        if not has_ended:
+            return NOTHING
         error, self._error = self._error, None
+        if error is None:
+            return END
         try:
-            if error is not None:
-                raise error
+            raise error
         finally:
             del error  # its traceback has this frame
 
-    def take(self) -> Any:
-        """Take the next item, which must be there."""
-        return self._items.popleft()
-
-    async def close(self) -> None:
-        """Close the source in its thread, then end the thread. Clean-up errors are logged."""
+    async def wait(self) -> None:
         with self._lock:
+            if self._items or self._has_ended:
+                return
+            self._is_awaited = True
+            self._news.clear()
+        await self._news.wait()
+
+    def leave(self) -> None:
+        with self._lock:
+            if self._is_closed:
+                return
             self._is_closed = True
-        if self._loop.is_closed():  # Python is disposing of the async generator
-            self._thread.submit(self._close)
-            self._thread.shutdown()
-            return
+        self._news.set()
         closing = self._loop.run_in_executor(self._thread, self._close)
         self._thread.shutdown()
-        if self._reading is not None and not self._reading.done():
-            await asyncio.wait([self._reading], timeout=PATIENCE)
-            if not self._reading.done():
-                warn(
-                    "the source %s is still busy with a step, but no more items are wanted; its "
-                    "thread is left behind and ends after that step",
-                    _name_of(self._source),
-                )
+        patience = self._loop.call_later(PATIENCE, self._leave_behind)
+        closing.add_done_callback(partial(self._has_closed, patience))
+
+    async def left(self) -> None:
+        if not self._left.done():
+            await asyncio.wait([self._left])
+
+    def _read_on(self) -> None:
+        """Have the thread read if it does not, and there is room."""
+        with self._lock:
+            if self._is_reading or self._has_ended or len(self._items) > READ_AHEAD // 2:
                 return
-        if (error := await closing) is not None:
+            self._is_reading = True
+        self._reading = self._loop.run_in_executor(self._thread, self._read)
+
+    def _leave_behind(self) -> None:
+        """Wait no longer for the step that is under way."""
+        if not self._reading.done():
+            warn(
+                "the source %s is still busy with a step, but no more items are wanted; its "
+                "thread is left behind and ends after that step",
+                _name_of(self._source),
+            )
+            _wake(self._left)
+
+    def _has_closed(
+        self, patience: asyncio.TimerHandle, closing: asyncio.Future[BaseException | None]
+    ) -> None:
+        patience.cancel()
+        if (error := closing.result()) is not None:
             warn(CLEAN_UP_FAILED, error=error)
+        _wake(self._left)
+        _until_it_suspends(self._keeper.aclose())  # else Python begins a task for that
 
     # In the thread
 
@@ -246,22 +273,22 @@ class Reader:
             self._items.append(item)
             has_room = len(self._items) < READ_AHEAD and not self._is_closed
             self._is_reading = has_room
-            sleeper, self._sleeper = self._sleeper, None
-        return self._wake(sleeper) and has_room
+        return self._tell() and has_room
 
     def _end(self, error: BaseException | None) -> None:
         with self._lock:
             self._error = error
             self._has_ended = True
             self._is_reading = False
-            sleeper, self._sleeper = self._sleeper, None
-        self._wake(sleeper)
+        self._tell()
 
-    def _wake(self, sleeper: asyncio.Future[None] | None) -> bool:
-        """Wake the event loop if it waits; return whether it is still open."""
+    def _tell(self) -> bool:
+        """Wake those who wait for news, if any; return whether the event loop is still open."""
+        with self._lock:
+            is_awaited, self._is_awaited = self._is_awaited, False
         try:
-            if sleeper is not None:
-                self._loop.call_soon_threadsafe(_wake, sleeper)
+            if is_awaited:
+                self._loop.call_soon_threadsafe(self._news.set)
         except RuntimeError:  # it was closed
             return False
         return not self._loop.is_closed()
@@ -271,6 +298,21 @@ class Reader:
         iterator, self._iterator = self._iterator, None
         self._thread.kept.clear()
         return self._context.run(_close, iterator)
+
+
+async def _leave_with_loop(reader: ref[Reader]) -> AsyncGenerator[None, None]:
+    """Close a source that is still open when `asyncio.run` ends, which closes all generators."""
+    try:
+        yield
+    finally:
+        if (left := reader()) is not None:
+            left.leave()
+            await left.left()
+
+
+def _until_it_suspends(step: Coroutine[Any, Any, Any]) -> None:
+    with suppress(StopIteration, StopAsyncIteration, RuntimeError):  # another takes a step
+        step.send(None)
 
 
 class OneThread(Executor):
@@ -332,14 +374,14 @@ def _close(iterator: Any) -> BaseException | None:
         close = getattr(iterator, "close", None)
         if close is not None:
             close()
-    except BaseException as error:  # why: `Reader.close` logs it
+    except BaseException as error:  # why: `Reader._has_closed` logs it
         return error
     return None
 
 
-def _wake(sleeper: asyncio.Future[None]) -> None:
-    if not sleeper.done():
-        sleeper.set_result(None)
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _name_of(source: Any) -> str:

@@ -218,7 +218,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             functions = ", ".join(f"{function!r:.200}" for function in [*self._at_work.values()])
             patience = f"{self.thread_patience} real s"
             raise self._stalled(f"a thread has not ended in {patience}: {functions}")
-        if not self._timers:
+        if not self._timers or self._timers[0][0] == math.inf:  # that one never comes
             raise self._stalled("nothing is ready, no timer is set and no thread is at work")
         when = self._timers[0][0]
         if when > self.max_time:
