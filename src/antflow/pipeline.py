@@ -239,7 +239,7 @@ class Pipeline(Generic[Taken, Out]):
         pipeline = Pipeline.create().add("Double", double, workers=10).build()
         ```
         """
-        # Here and not above: the builder is made of pipelines.
+        # Here and not above: the builder imports this module.
         from antflow.builder import begin
 
         return begin()

@@ -68,7 +68,7 @@ class WorkerBook:
             nothing.
         limited_calls: The calls of the running try that wait for a limit, as keys.
         waits_since: When it last began to wait, or the reason last changed.
-        waited: Reason → seconds spent waiting for it, over by now.
+        waited: Reason → seconds spent on waits that are over.
         waited_in_hand: Of all these, the seconds in which it had an item.
         held_up: Seconds that a limit has held what it has in hand now.
     """

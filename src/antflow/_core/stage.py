@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     # them. Each takes the options by keyword, so they are listed here once more.
 
     class KeywordOptions(TypedDict, total=False):
-        """Options of `Stage` by keyword only, which do not change what comes out of it."""
+        """Options of `Stage` by keyword only, which do not change its results."""
 
         stage_wait_seconds: float
         limits: Sequence[Limit]

@@ -1,7 +1,8 @@
 """Context managers made from generators, and contexts, around the user's code.
 
 The context managers of `contextlib` set attributes of the exception that passes through. A frozen
-dataclass refuses that, and then another exception comes out. These never do, and swallow nothing.
+dataclass refuses that, and then another exception is raised. These raise no other, and swallow
+nothing.
 """
 
 from __future__ import annotations

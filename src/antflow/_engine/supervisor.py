@@ -166,7 +166,7 @@ class Supervisor:
             self._begin_to_stop()
             self.tasks.cancel()
             self._stop()
-        except BaseException as interruption:  # why: it comes out of `wait`, too
+        except BaseException as interruption:  # why: `wait` raises it, too
             if run.error is None or isinstance(run.error, Exception):
                 run.error = interruption
             raise
@@ -216,7 +216,7 @@ class Supervisor:
             await close()
         except asyncio.CancelledError:
             self.cancel()
-        except BaseException as error:  # why: it comes out of `wait`, when everything is settled
+        except BaseException as error:  # why: `wait` raises it when everything is settled
             self.fail(error)
 
     # Waiting

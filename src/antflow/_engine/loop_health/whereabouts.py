@@ -125,8 +125,8 @@ class Footing:
     def below(cls, frame: FrameType, loop: asyncio.AbstractEventLoop) -> Footing:
         """The footing of a loop that has called a function, in this frame, in this thread."""
         frames = _with_callers(frame.f_back)
-        # In asyncio these are the call of a handle, and the loop's turn. A loop that is not made of
-        # Python has no frames.
+        # In asyncio these are the call of a handle, and the loop's turn. A loop that is not written
+        # in Python has no frames.
         exchanged = 2 if isinstance(loop, asyncio.BaseEventLoop) else 0
         if len(frames) <= exchanged:
             return cls(get_ident())

@@ -104,7 +104,7 @@ class Pane:
 
 
 def _printable(text: str) -> str:
-    """The last guard: whatever a renderable is made of, only cells change."""
+    """The last guard: whatever a renderable contains, only cells change."""
     if text.isprintable():
         return text
     return "".join(map(_harmless, text))
