@@ -214,7 +214,7 @@ class Reader:
             await asyncio.wait([self._left])
 
     def _read_on(self) -> None:
-        """Have the thread read if it does not, and there is room."""
+        """Make the thread read if it does not, and there is room."""
         with self._lock:
             if self._is_reading or self._has_ended or len(self._items) > READ_AHEAD // 2:
                 return

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 from antflow._core.snapshot import DashboardSnapshot, StageStats, WorkerState
 
 Doing = Literal["busy", "slow", "retrying", "limited", "blocked", "idle"]
-"""What a worker does: an `Activity`, or "slow" or "idle".
+"""A worker's activity: an `Activity`, or "slow" or "idle".
 
 Its task runs · and takes much longer than most · and is not the first try, or too many of its items
 wait for their next · a limit holds it · it waits for room, or for its callbacks · it has nothing to
