@@ -214,4 +214,4 @@ def test_guard_fails_a_test_that_waits_without_a_marker(tmp_path: Path) -> None:
         "is_seen_to_start": "PASSED",
     }, done.stdout + done.stderr
     assert "slept for 0.21 s; use virtual time, or mark it `real_time`" in done.stdout
-    assert "processes started: 1; mark it `process`" in done.stdout
+    assert "it started a process; mark it `process`" in done.stdout
