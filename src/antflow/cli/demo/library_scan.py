@@ -39,7 +39,6 @@ from antflow import (
     TaskFunc,
     current_item,
 )
-from antflow._core.text import counted
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 INSTALLED_BY_OTHERS = frozenset({"site-packages", "dist-packages"})
@@ -274,7 +273,7 @@ def run_demo(
         "database": folder / DATABASE_NAME,
         "log": folder / LOG_NAME,
     }
-    first = f"{counted(ok, 'file')} processed, {failed:,} failed\n"
+    first = f"{ok:,} {'file' if ok == 1 else 'files'} processed, {failed:,} failed\n"
     summary = (
         first
         + (left if is_interrupted else "")
