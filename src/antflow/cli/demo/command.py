@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from antflow._core.text import counted
 from antflow.cli.parameters import Count
 from antflow.cli.refusals import INTERRUPTED
 
@@ -70,9 +69,8 @@ def command(
     if outcome.is_interrupted:
         sys.exit(INTERRUPTED)
     if outcome.not_stored:
-        raise click.ClickException(
-            f"{counted(outcome.not_stored, 'file')} could not be stored; see the log"
-        )
+        files = "1 file" if outcome.not_stored == 1 else f"{outcome.not_stored:,} files"
+        raise click.ClickException(f"{files} could not be stored; see the log")
 
 
 def ready_folder(out: Path | None) -> Path:
