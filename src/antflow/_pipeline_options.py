@@ -1,4 +1,4 @@
-"""The options of a pipeline and of its runs: what they are, and what is allowed."""
+"""The options of a pipeline and of its runs, and their checks."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
 
 
 def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:
-    """What is given as ``retry_failed``, as a list.
+    """The results given as ``retry_failed``, as a list.
 
     Raises:
         TypeError: It is not an iterable of results.
@@ -178,7 +178,7 @@ def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineRe
         if not isinstance(result, PipelineResult):
             raise refusal(TypeError, name, result, "must be a PipelineResult")
         if result.stage not in names:
-            allowed = f"its stage is not found; the stages are {', '.join(map(repr, names))}"
+            allowed = f"its stage was not found; the stages are {', '.join(map(repr, names))}"
             raise refusal(ValueError, name, result, allowed)
         checked.append(result)
     return checked

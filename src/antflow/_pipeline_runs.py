@@ -1,4 +1,4 @@
-"""The runs of one pipeline, and which of them a caller means."""
+"""The runs of one pipeline, and which one a caller means."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from antflow._monitor.callbacks import CallbackGuard
 
 
 class Owner:
-    """Tells whose run it is. Pipelines that differ only in their workers have one together."""
+    """Tells whose run it is. Pipelines that differ only in their workers share one."""
 
 
 class PipelineRuns:
-    """What a pipeline knows of its runs.
+    """The runs that a pipeline knows.
 
     Args:
-        owner: That of another pipeline, for one that takes its place inside the other's runs.
+        owner: Another pipeline's owner, for one that takes its place inside the other's runs.
 
     Attributes:
         owner: Compared by its runs.
@@ -69,7 +69,7 @@ class PipelineRuns:
         return here or self.latest
 
     def reading(self, stages: Sequence[Stage]) -> Run | NoRun:
-        """What answers queries; before the first run, that nothing has happened in these stages."""
+        """The run that answers queries; before the first, one in which nothing has happened."""
         handle = self.asked_about()
         return NoRun(stages) if handle is None else handle._run
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from antflow._core.type_variables import A, B
 
     class AddOptions(Options, total=False):
-        """What `PipelineBuilder.add` takes besides the options of `Stage`."""
+        """Options of `PipelineBuilder.add` in addition to those of `Stage`."""
 
         workers: int
         retries: int
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 __all__ = ["PipelineBuilder"]
 
 DEFAULT_TRIES = 3
-TWICE = "two names of one option: give one of them"
+TWICE = "two names for one option: give only one"
 
 
 class PipelineBuilder(Generic[Taken, Out]):
     """Puts a pipeline together; made by `Pipeline.create`.
 
     Each method changes this builder and returns it. `build` may be called at any time and as often
-    as you like: what is added later does not reach pipelines built before.
+    as you like: stages added later do not reach pipelines built before.
 
     Example:
         ```python
@@ -197,7 +197,7 @@ class PipelineBuilder(Generic[Taken, Out]):
         attempts: int | None = None,
         **options: Any,
     ) -> Any:
-        """Add a stage after those there are.
+        """Add a stage after the existing ones.
 
         Args:
             name: The stage's name.
@@ -214,8 +214,8 @@ class PipelineBuilder(Generic[Taken, Out]):
 
         Raises:
             TypeError: There is no such option.
-            StageValidationError: An option is not allowed, or one thing was said twice.
-            PipelineError: There is a stage of that name already, or it cannot stand here.
+            StageValidationError: An option is not allowed, or one was given twice.
+            PipelineError: A stage of that name exists already, or it cannot stand here.
         """
 
         def refuse(message: str) -> StageValidationError:
@@ -228,10 +228,10 @@ class PipelineBuilder(Generic[Taken, Out]):
         return self
 
     def with_tracker(self, tracker: StatusTracker | None) -> Self:
-        """Have a tracker follow every run; ``None``: no longer.
+        """Let a tracker follow every run; ``None``: no tracker.
 
         Raises:
-            TypeError: It is no `StatusTracker`.
+            TypeError: It is not a `StatusTracker`.
         """
         return self.with_options(status_tracker=tracker)
 
@@ -247,10 +247,10 @@ class PipelineBuilder(Generic[Taken, Out]):
         """Set options of `Pipeline`, like ``name`` and ``duplicates``; what was set before stays.
 
         Raises:
-            TypeError: There is no such option, or it cannot be that.
+            TypeError: There is no such option, or the value has the wrong type.
             ValueError: It is not allowed.
         """
-        Pipeline([Stage("any", 1, [str])], **options)  # refuses here and now what build() would
+        Pipeline([Stage("any", 1, [str])], **options)  # refuse here what build() would refuse
         self._options = {**self._options, **options}
         return self
 
@@ -291,7 +291,7 @@ class PipelineBuilder(Generic[Taken, Out]):
 if TYPE_CHECKING:
 
     class EmptyBuilder(PipelineBuilder[Any, Any]):
-        """A builder without a stage: what the first one takes, the pipeline takes."""
+        """A builder without a stage: the pipeline will take what its first stage takes."""
 
         @overload  # type: ignore[override]
         def add(
@@ -459,7 +459,7 @@ def _check_names(options: dict[str, Any]) -> None:
 def _add_retries(
     options: dict[str, Any], refuse: Refuse, retries: int, policy: str, attempts: int | None
 ) -> None:
-    """Say in the options of a stage what was said in the words of the builder."""
+    """Translate the builder's retry options to those of a stage."""
     if attempts is not None and retries != DEFAULT_TRIES:
         raise refuse(f"retries={retries!r}, attempts={attempts!r}: {TWICE}")
     name, tries = ("retries", retries) if attempts is None else ("attempts", attempts)

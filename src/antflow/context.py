@@ -1,4 +1,4 @@
-"""What a running task can ask for, and say."""
+"""Functions for running tasks: to ask for their item, and to set their status."""
 
 from antflow._engine.current import CurrentItem, current_batch, current_item, set_task_status
 from antflow._engine.limits.call_limits import call_rate_has_capacity, concurrency_limit, rate_limit

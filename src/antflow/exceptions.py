@@ -4,7 +4,7 @@
 AntFlowError
 ├── PipelineError (RuntimeError)          a pipeline described or used wrongly
 │   ├── StageValidationError (ValueError) an option of a stage is not allowed
-│   ├── DuplicateItemError (ValueError)   an id came twice, with duplicates="error"
+│   ├── DuplicateItemError (ValueError)   a duplicate id, with duplicates="error"
 │   ├── WouldDeadlockError                a task fed more back than there is room for
 │   ├── TooManyFailures                   max_failures was reached; .results has everything
 │   └── InternalError                     the library's own books do not balance: report it
@@ -14,10 +14,10 @@ AntFlowError
 ├── ExecutorShutdownError (RuntimeError)  work for an executor that was shut down
 ├── StandInError                          stands for an exception that cannot be copied or unpickled
 ├── RetryAfter (RuntimeError)             raised by a task: hold its stage and its limits
-└── Drop                                  raised or returned by a task: the item ends here, well
-```
+└── Drop                                  raised or returned by a task: the item ends here,
+successfully ```
 
-Each is also the builtin named in brackets, so that ``except ValueError`` does what it says.
+Each is also a subclass of the builtin in brackets, so ``except ValueError`` works as expected.
 """
 
 from antflow._core.error_copies import StandInError

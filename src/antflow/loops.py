@@ -1,4 +1,4 @@
-"""A faster event loop, where one is installed."""
+"""A faster event loop, if one is installed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["install_fast_loop"]
 
 
 def install_fast_loop() -> bool:
-    """Have every event loop made from now on be one of uvloop's, if uvloop is installed.
+    """Use uvloop for every event loop made from now on, if it is installed.
 
-    Call it once, before ``asyncio.run()``. A loop that is running already stays what it is, and so
-    does one that is asked for by name (``loop_factory=``). It never raises and never warns.
+    Call it once, before ``asyncio.run()``. It does not change a loop that is running already, or
+    one that is chosen with ``loop_factory=``. It never raises and never warns.
 
     Returns:
         Whether it was done. ``False`` without uvloop (the extra ``antflow[uvloop]``), on Windows,
@@ -23,7 +23,7 @@ def install_fast_loop() -> bool:
         uvloop = import_module("uvloop")
         with warnings.catch_warnings():
             # Policies are deprecated since Python 3.14. They are still the only way to choose the
-            # loop of an `asyncio.run()` that somebody else calls.
+            # loop of an `asyncio.run()` in other code.
             warnings.simplefilter("ignore", DeprecationWarning)
             asyncio.set_event_loop_policy(  # type: ignore[deprecated]
                 uvloop.EventLoopPolicy()

@@ -1,4 +1,4 @@
-"""Hearing of every step of a run: the methods of an observer, and what it is given."""
+"""Observers hear of every step of a run: their methods, and the values they are given."""
 
 from antflow._core.observers import ItemStep, Observer, RunEnd, RunEnding, StepKind
 from antflow._core.run_facts import RunFacts

@@ -1,7 +1,7 @@
-"""Pipelines: stages put together, and run.
+"""Pipelines: stages assembled, and run.
 
-A `Pipeline` is a description and can be run again, twice at once and in another event loop: each
-run has its own state. This module puts the parts together: engine, tracker, displays.
+A `Pipeline` is a description and can be run again, several times at once and in other event loops:
+each run has its own state. This module puts the parts together: engine, tracker, displays.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "PipelineBuilder":  # once at home here; it needs what is below
+    if name == "PipelineBuilder":  # it used to live here; it imports this module
         from antflow.builder import PipelineBuilder
 
         return PipelineBuilder
@@ -119,10 +119,10 @@ RESULTS_IN_ORDER = 1000
 
 
 class Pipeline(Generic[Taken, Out]):
-    """Stages, one after the other, each with its own workers.
+    """Stages, one after another, each with its own workers.
 
-    ``async with pipeline:`` begins a run that is fed by hand, and ends it with `shutdown`: what
-    still waits then is cancelled, so `join` first where all is to finish. `open` joins by itself.
+    ``async with pipeline:`` begins a run that is fed by hand, and ends it with `shutdown`: items
+    that still wait then are cancelled, so `join` first to finish them all. `open` joins by itself.
 
     Example:
         ```python
@@ -138,13 +138,13 @@ class Pipeline(Generic[Taken, Out]):
     Args:
         stages: A list of `Stage`, at least one, with different names: "Fetch" and "fetch" are, two
             Unicode spellings of one text (NFC) are not. It is copied.
-        collect_results: Keep results for `run` and `results`. When false those lists are empty and
-            the counts exact.
+        collect_results: Keep results for `run` and `results`. If false, the lists are empty and the
+            counts exact.
         status_tracker: Follows every run of this pipeline.
         name: Shown by displays.
-        duplicates: What becomes of an item whose id an earlier one of the run has: "number": it
-            is renamed ``"a#2"``, ``"a#3"`` …, with one warning per run; "error": no more is taken
-            in, as with a source that raises; "skip": it is left out and counted.
+        duplicates: What to do with an item whose id an earlier one of the run has: "number": it is
+            renamed ``"a#2"``, ``"a#3"`` …, with one warning per run; "error": no more is taken in,
+            as with a source that raises; "skip": it is left out and counted.
         store: Keeps every transition, and may hold work back; see `antflow.testing.MemoryStore`.
         blocked_loop_after: Seconds, at least 0.05, after which an event loop that something blocks
             is reported: in the snapshot (``loop``), with worker, item and line, and once for each
@@ -182,7 +182,7 @@ class Pipeline(Generic[Taken, Out]):
         **options: Unpack[OtherOptions],
     ) -> None: ...
 
-    @explained  # type: ignore[misc]  # a Sequence that is no list has no append
+    @explained  # type: ignore[misc]  # a Sequence that is not a list has no append
     def __init__(
         self,
         stages: Sequence[Stage],
@@ -239,7 +239,7 @@ class Pipeline(Generic[Taken, Out]):
         pipeline = Pipeline.create().add("Double", double, workers=10).build()
         ```
         """
-        # Here and not above: the builder is made of pipelines.
+        # Here and not above: the builder imports this module.
         from antflow.builder import begin
 
         return begin()
@@ -297,8 +297,8 @@ class Pipeline(Generic[Taken, Out]):
     ) -> RunResults[Any]:
         """Run items through one stage per task, and return the results.
 
-        The stages are named after the tasks: ``fetch_page`` becomes "FetchPage". Where a name would
-        come twice it is numbered: "Fetch", "Fetch2".
+        The stages are named after the tasks: ``fetch_page`` becomes "FetchPage". Repeated names are
+        numbered: "Fetch", "Fetch2".
 
         Args:
             items: As in `run`.
@@ -310,7 +310,7 @@ class Pipeline(Generic[Taken, Out]):
             attempts: Another name for ``retries``, which says what it counts.
 
         Raises:
-            StageValidationError: A task is none, or an option is not allowed.
+            StageValidationError: A task is not a function, or an option is not allowed.
             Exception: As in `run`.
 
         Cancellation:
@@ -329,8 +329,9 @@ class Pipeline(Generic[Taken, Out]):
         wider = pipeline.with_workers({"Fetch pages": 50})
         ```
 
-        Inside its runs, what a task or a callback asks of this pipeline is about that run: ``feed``
-        feeds it, for example. `RunHandle.set_workers` changes the workers of a run under way.
+        Inside its runs, calls of this pipeline's methods by a task or a callback are about that
+        run: ``feed`` feeds it, for example. `RunHandle.set_workers` changes the workers of a run
+            under way.
 
         Args:
             workers: Stage name → number of workers.
@@ -371,21 +372,21 @@ class Pipeline(Generic[Taken, Out]):
         """Run all items through all stages.
 
         Args:
-            items: Any iterable or async iterable, endless ones too; taken as there is room for
-                them. A dict with a key ``"id"`` brings its own id: its value is its ``"value"`` or
-                the whole dict, its other keys become `PipelineResult.metadata`. All others get a
-                running integer. Wrap a source that blocks in `antflow.in_thread`.
+            items: Any iterable or async iterable, even an endless one; taken in as there is room. A
+                dict with a key ``"id"`` brings its own id: its value is its ``"value"`` or the
+                whole dict, its other keys become `PipelineResult.metadata`. All others get a
+                running integer. Wrap a blocking source in `antflow.in_thread`.
             progress: Show one line with a progress bar.
             dashboard: "compact", "detailed", "full", "log" (plain lines), "auto", or an object.
-            custom_dashboard: An object of your own, see `DashboardProtocol`.
+            custom_dashboard: Your own object, see `DashboardProtocol`.
             dashboard_update_interval: Seconds between updates, 0.01 or more; 0.1 to 1.0 is
                 sensible.
             retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
                 items go on at the stage they ended in, before ``items``, and with the value that
                 entered it.
-            graceful_signals: The first SIGINT or SIGTERM stops the intake and gives what is in
-                flight this many seconds, then `run` returns, and ``results.stopped_by`` says why. A
-                second one, or the end of that time, cancels. For the main thread.
+            graceful_signals: The first SIGINT or SIGTERM stops the intake and gives items in flight
+                this many seconds, then `run` returns, and ``results.stopped_by`` says why. A second
+                one, or the end of that time, cancels. For the main thread.
             **options: Those that `stream` and `open` have too; see `RunOptions`.
 
         Returns:
@@ -393,12 +394,12 @@ class Pipeline(Generic[Taken, Out]):
 
         Raises:
             TooManyFailures: ``max_failures`` was reached; ``error.results`` has the results.
-            DuplicateItemError: An id came twice, with ``duplicates="error"``; likewise.
-            TimeoutError: ``timeout`` is over; likewise.
-            Exception: What ``items`` or the store raised, when everything taken in before has been
+            DuplicateItemError: A duplicate id, with ``duplicates="error"``; likewise.
+            TimeoutError: ``timeout`` has passed; likewise.
+            Exception: What ``items`` or the store raised, once everything taken in before is
                 finished; likewise.
-            KeyboardInterrupt: With ``graceful_signals``, after SIGINT: a second signal came, or the
-                time was over. Also where a task or a callback raised it.
+            KeyboardInterrupt: With ``graceful_signals``, after SIGINT: a second signal came, or
+                time ran out. Also if a task or a callback raised it.
             SystemExit: The same after SIGTERM, with 128 and the signal's number as its code.
             InternalError: The books do not add up, or the library broke: please report it.
             PipelineError: This pipeline's own task called it; one of its limits is in use by
@@ -442,14 +443,14 @@ class Pipeline(Generic[Taken, Out]):
         graceful_signals: float | None = None,
         **options: Unpack[RunOptions],
     ) -> ResultStream[Out]:
-        """Yield each result as soon as it is there, failed items included (with ``.error``).
+        """Yield each result as soon as it is ready, failed items included (with ``.error``).
 
-        Items are taken in while results are taken out: a slow consumer slows the source. The run
+        Items are taken in as results are taken out: a slow consumer slows the source. The run
         begins when the first result is asked for, or with ``async with``.
 
         Leaving the loop early stops the run: at once with ``async with``, otherwise soon after the
-        stream is dropped. What was not yielded by then is in `results`: what had come out, and what
-        was cancelled.
+        stream is dropped. Results that were not yielded by then are in `results`, and so are
+        cancelled items.
 
         ```python
         async with pipeline.stream(urls) as results:
@@ -464,14 +465,14 @@ class Pipeline(Generic[Taken, Out]):
             buffer_size: Results that may wait for the consumer; ``None`` = 10 per worker of the
                 last stage, 0 = handed over one by one.
             ordered: Yield in the order of the input. A result waits for all those before it, its
-                worker does not; so that not too many wait, at most 1000 (or ``buffer_size``) more
-                items than the stages hold are taken in beyond the first unfinished one.
+                worker does not; to bound the waiting results, at most 1000 (or ``buffer_size``)
+                more items than the stages hold are taken in beyond the first unfinished one.
             dashboard: As in `run`.
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
             graceful_signals: As in `run`; the loop ends after the last result, and
                 ``pipeline.results.stopped_by`` says why. Handled while the loop is under way: a
-                second signal comes out after the last result, even if the run was over.
+                second signal is raised after the last result, even if the run was over.
             **options: Those that `run` and `open` have too; see `RunOptions`.
 
         Raises:
@@ -524,8 +525,8 @@ class Pipeline(Generic[Taken, Out]):
 
         Inside a run (a task, a callback) the items go into that run; else into the one begun with
         `start`, which is begun if there was none yet. Code that was started inside a run and
-        outlives it (an `asyncio.Task` of a task) cannot begin one here, and feeds only runs that it
-        has begun itself.
+        outlives it (an `asyncio.Task` of a task) cannot begin one here, and feeds only runs it has
+        begun itself.
 
         Args:
             items: As in `run`.
@@ -554,12 +555,12 @@ class Pipeline(Generic[Taken, Out]):
         await self.feed(items, target_stage, priority)
 
     async def join(self) -> None:
-        """Take nothing more in, and wait until everything accepted is settled. May be called twice.
+        """Take in nothing more, and wait until everything accepted is settled. May be called twice.
 
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
 
         Raises:
-            Exception: What made the run end, if not the end of its input; called again, a copy.
+            Exception: What ended the run, if not the end of its input; later calls raise a copy.
 
         Cancellation:
             Cancels the run, and waits until it is over.
@@ -569,7 +570,7 @@ class Pipeline(Generic[Taken, Out]):
             await handle.join()
 
     async def shutdown(self) -> None:
-        """Let running attempts end, and settle everything that waits as cancelled.
+        """Finish running attempts, and settle everything that waits as cancelled.
 
         Also ends a ``run()`` or ``stream()`` when called from inside it, and returns at once then.
         """
@@ -582,7 +583,7 @@ class Pipeline(Generic[Taken, Out]):
     async def open(self, **options: Unpack[RunOptions]) -> AsyncGenerator[RunHandle[Out], None]:
         """Open a run and hand it out; on exit it is joined, or cancelled if the body raised.
 
-        A run that is paused then goes on.
+        A paused run is resumed then.
 
         ```python
         async with pipeline.open() as run:
@@ -597,9 +598,8 @@ class Pipeline(Generic[Taken, Out]):
             PipelineError: On entering: from inside a run of this pipeline, or one of its limits is
                 in use by another event loop.
             ValueError: On entering: an option is not allowed.
-            Exception: On leaving: what made the run end, if not the end of its input, with the
-                results as ``error.results``; else, or if `join` raised that before, what the body
-                raised.
+            Exception: On leaving: what ended the run, if not the end of its input, with the results
+                as ``error.results``; else, or if `join` raised that before, what the body raised.
 
         Cancellation:
             In the body or while it is joined: the run is cancelled, and over when this is left.
@@ -638,7 +638,7 @@ class Pipeline(Generic[Taken, Out]):
 
     @property
     def results(self) -> RunResults[Out]:
-        """What has come out so far; also after a run that raised or was cancelled."""
+        """The results so far; also after a run that raised or was cancelled."""
         handle = self._runs.asked_about()
         if handle is None:
             return RunResults((), self.get_error_summary(), self.get_stats())
@@ -668,7 +668,7 @@ class Pipeline(Generic[Taken, Out]):
         return self._runs.reading(self._stages).snapshot()
 
     def get_error_summary(self) -> ErrorSummary:
-        """Failures summed up; all failed items where results are collected, else the last ones."""
+        """Failures summed up; all failed items if results are collected, else the last ones."""
         return self._runs.reading(self._stages).failures.summary()
 
     # Inside
@@ -760,4 +760,4 @@ async def _join(handle: RunHandle[Any]) -> None:
 
 
 def _forget(_: PipelineResult[Any]) -> None:
-    """Where results are not collected."""
+    """Takes results that are not collected."""

@@ -1,4 +1,4 @@
-"""Sources of items: those that block are read in a thread."""
+"""Sources of items: blocking ones are read in a thread."""
 
 from antflow._engine.thread_source import in_thread
 

@@ -1,4 +1,4 @@
-"""Switching OpenTelemetry on and off. `antflow.sinks.opentelemetry` does the telling."""
+"""Switching OpenTelemetry on and off. `antflow.sinks.opentelemetry` does the work."""
 
 from antflow.sinks.opentelemetry import configure_telemetry, telemetry_enabled
 

@@ -1,4 +1,4 @@
-"""The values a pipeline gives you, and the types of what you give it."""
+"""The values a pipeline gives you, and the types of its arguments."""
 
 from antflow._core.durations import Durations
 from antflow._core.events import StatusEvent, StatusType, TaskEvent, TaskEventType

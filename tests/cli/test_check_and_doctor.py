@@ -97,9 +97,9 @@ def test_doctor_tells() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "runs", "why"),
     [
-        ("HOME", "x", "neither in a notebook nor on a build server", "is no terminal"),
-        ("CI", "true", "on a build server, as CI=true says", "is no terminal"),
-        ("JPY_PARENT_PID", "1", "started by the kernel of a notebook", "is no terminal"),
+        ("HOME", "x", "neither in a notebook nor on a build server", "is not a terminal"),
+        ("CI", "true", "on a build server, as CI=true says", "is not a terminal"),
+        ("JPY_PARENT_PID", "1", "started by the kernel of a notebook", "is not a terminal"),
     ],
 )
 def test_doctor_tells_where_it_runs(
@@ -112,7 +112,8 @@ def test_doctor_tells_where_it_runs(
     rows = rows_of(antflow("doctor").output)
     assert rows["runs"].startswith(runs)
     assert rows["auto"] == (
-        f"plain lines, for stdout {why} (in a program); plain lines, for stderr {why} (antflow run)"
+        f"plain lines, because stdout {why} (in a program); "
+        f"plain lines, because stderr {why} (antflow run)"
     )
 
 
@@ -196,17 +197,17 @@ def screen() -> Iterator[PtyScreen]:
         (
             {"COLORTERM": "truecolor"},
             "terminal of 230 x 40, colors: truecolor, utf-8, Unicode bars",
-            "CompactDashboard, for stdout is a terminal",
+            "CompactDashboard, because stdout is a terminal",
         ),
         (
             {"NO_COLOR": "1", "CI": "1"},
             "terminal of 230 x 40, colors: none, utf-8, Unicode bars",
-            "plain lines, for CI=1 is set",
+            "plain lines, because CI=1 is set",
         ),
         (
             {"PYTHONIOENCODING": "ascii", "CI": "0"},
             "colors: 256, ascii, ASCII bars",
-            "CompactDashboard, for stdout is a terminal",
+            "CompactDashboard, because stdout is a terminal",
         ),
     ],
 )

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 OWN = len(list(OWN_FILES.iterdir()))
 BROKEN = OWN - 1
-FIRST_LINE = re.compile(r"(\d+) files processed, (\d+) failed")
+FIRST_LINE = re.compile(r"([\d,]+) files? processed, (\d+) failed")
 ROWS = ["files", "definitions", "failures", "tried again", "time", "database", "log"]
 
 
 def numbers_of(output: str) -> tuple[int, int]:
     """The two numbers of the summary's first line."""
     (match,) = filter(None, map(FIRST_LINE.fullmatch, output.splitlines()))
-    return int(match[1]), int(match[2])
+    return int(match[1].replace(",", "")), int(match[2])
 
 
 def rows_after_first_line(output: str) -> dict[str, str]:
@@ -99,9 +99,9 @@ def test_demo_prints_a_summary(tmp_path: Path) -> None:
     rows = rows_after_first_line(result.output)
     assert list(rows) == ROWS
     assert rows["files"].startswith(
-        f"12 of the {len(demo.library_files())} in the standard library"
+        f"12 of the {len(demo.library_files()):,} in the standard library"
     )
-    assert rows["definitions"].startswith(f"{count_definitions(tmp_path)} (")
+    assert rows["definitions"].startswith(f"{count_definitions(tmp_path):,} (")
     assert rows["tried again"] == "1 (Read 1)"
     assert rows["database"] == str(tmp_path / DATABASE_NAME)
     assert rows["log"] == str(tmp_path / LOG_NAME)
@@ -383,18 +383,20 @@ def test_summary_is_on_the_normal_screen(screen: PtyScreen, tmp_path: Path) -> N
 def test_interrupted_demo_says_what_was_done(screen: PtyScreen, tmp_path: Path) -> None:
     """Ctrl-C in the middle leaves the terminal as it was, numbers that add up, and the data."""
     settings = run_on(screen, "demo", "--slow", "--out", tmp_path)
-    done = re.compile(r"^[1-9]\d* ok", re.MULTILINE)
+    done = re.compile(r"^[1-9][\d,]* ok", re.MULTILINE)
     screen.wait_until(lambda: bool(done.search(screen.text)), "a file that is stored")
     screen.signal(signal.SIGINT)
     assert screen.wait() == 130
     assert is_as_before(screen, settings)
     assert "Traceback" not in screen.paper
     processed, failed = numbers_of(screen.paper)
-    told = re.search(r"^interrupted: (\d+) of (\d+) files were not finished$", screen.paper, re.M)
+    told = re.search(
+        r"^interrupted: ([\d,]+) of ([\d,]+) files were not finished$", screen.paper, re.M
+    )
     assert told
-    left, total = map(int, told.groups())
+    left, total = (int(count.replace(",", "")) for count in told.groups())
     assert total == len(demo.library_files()) + OWN == processed + failed + left
     assert processed > 0
     assert left > 0
     rows = rows_after_first_line(screen.paper)
-    assert count_definitions(tmp_path) >= int(rows["definitions"].split()[0]) > 0
+    assert count_definitions(tmp_path) >= int(rows["definitions"].split()[0].replace(",", "")) > 0

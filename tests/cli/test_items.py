@@ -90,9 +90,9 @@ def test_items_of_an_empty_file(tmp_path: Path, format: Format) -> None:
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (b"ok\nab\xff\n", "2:3: this is no UTF-8 text"),
-        (b"ok\n\xc3\xa4\xff", "2:2: this is no UTF-8 text"),
-        (b"ok\nab\0c\n", "2:3: a null character: this is no text"),
+        (b"ok\nab\xff\n", "2:3: not UTF-8 text"),
+        (b"ok\n\xc3\xa4\xff", "2:2: not UTF-8 text"),
+        (b"ok\nab\0c\n", "2:3: a null character: not text"),
         ("ä".encode("utf-16"), "1:1: this is UTF-16; must be UTF-8"),
     ],
 )
@@ -111,7 +111,7 @@ def test_lines_that_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     long = "x" * 1_000_000
     items, bad = read(written(tmp_path, f"a\n{long}\nb\n{'y' * 100_000}\n{long}"))
     assert [len(value) for value in values(items)] == [1, 1, 100_000]
-    assert bad == [f"{number}:100000: longer than 100000 bytes" for number in (2, 5)]
+    assert bad == [f"{number}:100000: longer than 100,000 bytes" for number in (2, 5)]
 
 
 def test_lines_that_are_too_long_hold_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_lines_that_are_too_long_hold_no_memory(monkeypatch: pytest.MonkeyPatch)
     finally:
         tracemalloc.stop()
     assert peak < 10 * CHUNK_BYTES  # of 100
-    assert (line.number, line.fault, len(line.text)) == (1, "longer than 1000 bytes", 1000)
+    assert (line.number, line.fault, len(line.text)) == (1, "longer than 1,000 bytes", 1000)
 
 
 @pytest.mark.parametrize("format", ["lines", "jsonl", "csv"])
@@ -153,7 +153,7 @@ def test_line_without_an_end_is_told_of_at_once(
     monkeypatch.setattr(lines_module, "LONGEST_LINE", 1_000_000)
     monkeypatch.setattr(lines_module, "_open", lambda _: Endless())
     source = ItemSource(InputFile("endless"), format, Pipeline([Stage("Keep", 1, [keep])]))
-    with pytest.raises(BadLine, match="endless:1:1000000: longer than 1000000 bytes"):
+    with pytest.raises(BadLine, match="endless:1:1000000: longer than 1,000,000 bytes"):
         asyncio.run(anext(source.items()))
 
 
@@ -286,13 +286,13 @@ COMMA_OR_BRACE = 8 if sys.version_info >= (3, 13) else 9
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ('{"a": 1,}', f"2:{COMMA_OR_BRACE}: no JSON: "),
-        ("{", "2:2: no JSON: "),
-        ("1 2", "2:3: no JSON: Extra data"),
-        ('["NaN", NaN]', "2:9: NaN is no JSON number"),
-        ("[-Infinity]", "2:2: -Infinity is no JSON number"),
+        ('{"a": 1,}', f"2:{COMMA_OR_BRACE}: not JSON: "),
+        ("{", "2:2: not JSON: "),
+        ("1 2", "2:3: not JSON: Extra data"),
+        ('["NaN", NaN]', "2:9: NaN is not a JSON number"),
+        ("[-Infinity]", "2:2: -Infinity is not a JSON number"),
         ("[1e999]", "2:1: '1e999' is too large a number"),
-        ('{"a": {"b": 1, "b": 1}}', "2:1: key 'b' comes twice in one object"),
+        ('{"a": {"b": 1, "b": 1}}', "2:1: key 'b' appears twice in one object"),
         ("[" * 100_000, "2:1: "),
         ("9" * 5000, "2:1: "),
     ],
@@ -338,7 +338,7 @@ def test_csv_rows_that_do_not_fit(tmp_path: Path) -> None:
     items, bad = read(written(tmp_path, text), "csv")
     assert values(items) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
     assert [line.partition(": ")[0] for line in bad] == ["3:1", "4:1", "5:1", "7:1"]
-    assert bad[0] == "3:1: has 1 fields; the header has 2"
+    assert bad[0] == "3:1: has 1 field; the header has 2"
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_limit_counts_items(tmp_path: Path, limit: int) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "fault"),
     [
-        ("a.jsonl", b"1\n2\nx\n4\n", ":3:1: no JSON"),
+        ("a.jsonl", b"1\n2\nx\n4\n", ":3:1: not JSON"),
         ("a.jsonl.gz", gzip.compress(b"1\n2\n") + b"rubbish", ":3:1: the packed file is damaged"),
         (
             "a.csv.gz",

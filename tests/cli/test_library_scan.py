@@ -85,9 +85,9 @@ def rows_of(summary: str) -> dict[str, str]:
 
 def numbers_of(summary: str) -> tuple[int, int]:
     """How many were processed and how many failed, from the first line."""
-    match = re.fullmatch(r"(\d+) files processed, (\d+) failed", summary.splitlines()[0])
+    match = re.fullmatch(r"([\d,]+) files? processed, (\d+) failed", summary.splitlines()[0])
     assert match, summary
-    return int(match[1]), int(match[2])
+    return int(match[1].replace(",", "")), int(match[2])
 
 
 def log_lines(folder: Path, what: str) -> list[str]:
@@ -160,8 +160,8 @@ def test_database_has_every_definition(tmp_path: Path) -> None:
     expected = [row for path, file in files for row in definitions_by_walking(path, file)]
     assert sorted(stored_definitions(tmp_path)) == sorted(expected)
     kinds = Counter(kind for _, kind, _, _ in expected)
-    shown = ", ".join(f"{kind} {kinds[kind]}" for kind in sorted(kinds))
-    assert rows_of(outcome.summary)["definitions"] == f"{len(expected)} ({shown})"
+    shown = ", ".join(f"{kind} {kinds[kind]:,}" for kind in sorted(kinds))
+    assert rows_of(outcome.summary)["definitions"] == f"{len(expected):,} ({shown})"
 
 
 def test_definitions_are_found_wherever_they_are(library: Path, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_interrupted_run_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.M
     assert int(match[1]) > 0
     assert len(stored_definitions(tmp_path)) > 0
     assert rows_of(outcome.summary)["definitions"].startswith(
-        f"{len(stored_definitions(tmp_path))} "
+        f"{len(stored_definitions(tmp_path)):,} "
     )
 
 
@@ -382,5 +382,6 @@ def test_interrupted_while_a_thread_waits_to_store(
     assert outcome.is_interrupted
     assert ("late.py", "class", "Late", 1) in stored_definitions(tmp_path)
     assert (
-        rows_of(outcome.summary)["definitions"] == f"{len(stored_definitions(tmp_path))} (class 1)"
+        rows_of(outcome.summary)["definitions"]
+        == f"{len(stored_definitions(tmp_path)):,} (class 1)"
     )

@@ -196,7 +196,7 @@ def test_dead_letters_go_on_where_they_failed(items: Path) -> None:
 
 
 def test_failed_items_that_json_cannot_hold_begin_again(items: Path) -> None:
-    """What entered the failing stage is no JSON: fed back, the item begins with what was read."""
+    """What entered the failing stage is not JSON: fed back, the item begins with what was read."""
     target = module(
         items.parent,
         "async def encode(text): print('encode', text); return text['x'].encode()\n"
@@ -297,8 +297,8 @@ def test_results_that_json_has_no_form_for(items: Path) -> None:
     process = start(items.parent, "run", target, "--items", items, *QUIET)
     output, errors = process.communicate()
     assert (process.returncode, len(objects_of(output))) == (0, 20)
-    told = [line for line in errors.splitlines() if "has no form in JSON" in line]
-    assert told == ["a result of type generator has no form in JSON, and is lost in part"]
+    told = [line for line in errors.splitlines() if "cannot be written as JSON" in line]
+    assert told == ["a result of type generator cannot be written as JSON; part of it is lost"]
 
 
 # -- options ----------------------------------------------------------------------------------
@@ -416,7 +416,7 @@ def test_bad_line_ends_the_intake(items: Path) -> None:
     items.write_text('1\n2\n{"a": }\n4\n')
     result = antflow("run", "app:pipeline", "--items", items, *QUIET)
     assert result.exit_code == 2
-    assert errors_of(result) == [f"Error: {items}:3:7: no JSON: Expecting value"]
+    assert errors_of(result) == [f"Error: {items}:3:7: not JSON: Expecting value"]
     assert {item["id"] for item in objects_of(result.stdout)} == {1, 2}
 
 
@@ -428,7 +428,7 @@ def test_bad_line_of_a_file_with_a_hostile_name(items: Path) -> None:
     result = antflow("run", "app:pipeline", "--items", items, *QUIET)
     (error,) = errors_of(result)
     assert error.endswith(
-        "ab ⏎ .jsonl:1:2: no JSON: Expecting property name enclosed in double quotes"
+        "ab ⏎ .jsonl:1:2: not JSON: Expecting property name enclosed in double quotes"
     )
     assert "\x1b" not in result.output
 
@@ -451,7 +451,7 @@ def test_bad_line_becomes_a_dead_letter(items: Path) -> None:
     result = antflow("run", "app:pipeline", "--items", failed, *QUIET)
     (error,) = errors_of(result)
     assert error.startswith(
-        f"Error: {failed}:1:1: a line that could not be read before: {items}:2:7: no JSON"
+        f"Error: {failed}:1:1: a line that could not be read before: {items}:2:7: not JSON"
     )
 
 

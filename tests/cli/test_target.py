@@ -126,7 +126,7 @@ def test_target_that_is_private_to_python(folder: Path, target: str) -> None:
         ("odd:Holder.static", "something of type staticmethod"),
         ("odd:needs", r"needs arguments: needs\(number\)"),
         ("odd:wrapped", r"needs arguments: plain\(number\)"),
-        ("odd:number", "returns int, no Pipeline"),
+        ("odd:number", "returns int, not a Pipeline"),
         ("odd:waits", "is an async function"),
         ("odd:anything", "module 'odd' has no 'anything'"),
         ("odd:Holder.iner", "the class Holder has no 'iner'; did you mean 'inner'"),
@@ -202,7 +202,7 @@ def test_target_in_another_folder(folder: Path, monkeypatch: pytest.MonkeyPatch)
     for wrong in ("nowhere", "app.py"):
         result = antflow("check", "beside:pipeline", "--app-dir", wrong)
         assert result.exit_code == 2
-        assert errors_of(result) == [f"Error: --app-dir '{wrong}': is no folder"]
+        assert errors_of(result) == [f"Error: --app-dir '{wrong}': is not a folder"]
 
 
 def test_target_that_is_not_there(folder: Path) -> None:
@@ -219,4 +219,4 @@ def test_target_file_that_python_shadows(folder: Path) -> None:
     """A file with the name of a module that is loaded already is not taken for that module."""
     (folder / "json.py").write_text("pipeline = 5\n")
     (error,) = errors_of(antflow("check", "json.py:pipeline"))
-    assert error.endswith("Python has a module 'json' of its own; rename the file")
+    assert error.endswith("Python has its own module 'json'; rename the file")

@@ -154,7 +154,7 @@ def test_discrepancy_notices_an_item_that_is_nowhere() -> None:
     ledger.in_flight = 0
     ledger.stages[2].worker(0).completed = 1
     ledger.stages[2].entered = 1
-    assert ledger.discrepancy() == "0 items in flight, but 1 in the stages"
+    assert ledger.discrepancy() == "items in flight: 0, in the stages: 1"
 
 
 def test_discrepancy_notices_an_item_that_is_in_no_stage() -> None:
@@ -162,7 +162,7 @@ def test_discrepancy_notices_an_item_that_is_in_no_stage() -> None:
     ledger = Ledger(STAGES)
     ledger.stages[0].admitted(1)
     ledger.stages[0].entered = 0
-    assert ledger.discrepancy() == "1 items in flight, but 0 in the stages"
+    assert ledger.discrepancy() == "items in flight: 1, in the stages: 0"
 
 
 def test_apply_refuses_a_started_transition_without_a_worker() -> None:

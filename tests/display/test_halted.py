@@ -454,7 +454,7 @@ def test_one_of_two_leaves(kind: type[Lines], terminal: MakeTerminal) -> None:
     finish(two)
     finish(three)
     shown = first_words(screen)
-    assert shown[:6] == ["printed", "a0", "a1", "21446", "printed", "b0"]
+    assert shown[:6] == ["printed", "a0", "a1", "21,446", "printed", "b0"]
     assert shown.count("a0") == shown.count("b0") == shown.count("c0") == 1
     assert_nothing_is_left(screen)
 
@@ -476,7 +476,7 @@ def test_one_begins_after_the_last_one_has_given_up(
     until_all_is_out()
     update(two)
     finish(two)
-    assert first_words(screen) == ["printed", "a0", "a1", "21446", "b0", "21446"]
+    assert first_words(screen) == ["printed", "a0", "a1", "21,446", "b0", "21,446"]
     assert_nothing_is_left(screen)
     until_no_thread_writes()
 
@@ -562,7 +562,7 @@ def test_display_when_no_thread_can_be_started(
         assert printed(screen) == ([1] if level != "full" else [])
     display.on_finish([], NO_ERRORS)
     monkeypatch.undo()
-    assert screen.paper.splitlines()[-1].endswith("21446 ok, 256 failed")
+    assert screen.paper.splitlines()[-1].endswith("21,446 ok, 256 failed")
 
 
 def test_stand_in(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:

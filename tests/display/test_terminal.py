@@ -146,12 +146,12 @@ def test_screen_when_the_window_is_dragged(terminal: MakeTerminal) -> None:
         screen = terminal(100, 30)
         display = create(level)
         display.on_start(None, 50_000)
-        for columns, rows in [(100, 30), (60, 15), (40, 10), (120, 40), (20, 5), (80, 24)]:
+        for columns, rows in [(100, 30), (60, 15), (40, 10), (120, 40), (22, 5), (80, 24)]:
             screen.resize(columns, rows)
             snapshot = make_snapshot()
             display.on_update(snapshot)
             frame = [line for line in screen.rows if line]
-            assert frame[-1] == "21446 ok, 256 failed"
+            assert frame[-1] == "21,446 ok, 256 failed"
             assert len(frame) <= rows
             if level == "full":
                 assert max(map(cell_len, frame)) <= columns
@@ -460,7 +460,7 @@ def test_hostile_text_in_snapshots(level: str, terminal: MakeTerminal, texts: li
     if level in ("detailed", "full"):
         heading = next(row for row in rows if row.startswith(" stage "))
         column = heading.index("failed") + len("failed")
-        table = [row for row in rows if " 21702 " in row]
+        table = [row for row in rows if " 21,702 " in row]
         assert len(table) == 2
         for row in table:
             end = row.rindex(" 256 ") + len(" 256")

@@ -267,7 +267,7 @@ def test_wrong_number_of_answers_is_a_failure_that_says_so(answers: Any) -> None
 
     results = run([Stage("A", 1, [task], batch=2, task_attempts=1)], range(2))
     assert len(results.failed) == 2
-    assert "for 1 values" in str(results.failed[0].error)
+    assert "for 1 value" in str(results.failed[0].error)
 
 
 def test_cancelled_error_among_the_answers_is_a_failure() -> None:

@@ -271,7 +271,7 @@ def test_correct_is_for_the_limits_of_the_running_attempt() -> None:
 
         async def settle() -> None:
             for wrong in (plain, other):
-                with pytest.raises(PipelineError, match="no rate of the running task's stage"):
+                with pytest.raises(PipelineError, match="not a rate of the running task's stage"):
                     wrong.correct(1)
             mine.correct(0)
 

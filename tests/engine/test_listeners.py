@@ -116,7 +116,7 @@ def test_listener_that_raises_is_contained(
     assert broken.heard == ALL
     assert all(other.heard == ALL for other in others)
     assert caplog.messages == [
-        "broken failed; it goes on being called, more failures of it are only counted"
+        "broken failed; it is still called, and further failures are only counted"
     ]
 
 

@@ -588,7 +588,7 @@ def test_resources_when_leaving_fails(caplog: pytest.LogCaptureFixture) -> None:
 
     with caplog.at_level(logging.WARNING, "antflow"):
         with_seat(test)
-    assert caplog.messages == ["Fetch-W0: leaving its resources: ValueError: cannot leave"]
+    assert caplog.messages == ["Fetch-W0: closing its resources: ValueError: cannot leave"]
 
 
 # -- what can be sent ----------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def test_resources_that_are_not_used_are_not_entered() -> None:
     async def main() -> None:
         resources = things_of(journal, "a")
         await resources.close()
-        with pytest.raises(PipelineError, match="resources of stage Fetch were left already"):
+        with pytest.raises(PipelineError, match="resources of stage Fetch were already closed"):
             await resources.get()
 
     run_virtual(main)
@@ -364,7 +364,7 @@ def test_errors_of_leaving_are_logged_and_change_nothing(caplog: pytest.LogCaptu
     run_virtual(main)
     assert journal.lines == ["+a", "+b", "+c", "-c", "-b", "-a"]
     assert first.told is None
-    failed = "leaving resource {} of stage Fetch failed"
+    failed = "closing resource {} of stage Fetch failed"
     assert messages(caplog) == [failed.format("c"), failed.format("b")]
     assert caplog.records[1].exc_info is not None
     assert isinstance(caplog.records[1].exc_info[1], OSError)
@@ -384,7 +384,7 @@ def test_leaving_that_hangs_is_cut_off(caplog: pytest.LogCaptureFixture) -> None
 
     run_virtual(main)
     assert journal.lines == ["+a", "+b", "-b", "-a"]
-    message = "leaving resource b of stage Fetch took more than 30 s and was cancelled"
+    message = "closing resource b of stage Fetch took more than 30 s and was cancelled"
     assert messages(caplog) == [message]
 
 
@@ -733,7 +733,7 @@ def test_errors_of_a_thread_come_out_like_others(
                     await resources.close()
 
     run_virtual(main)
-    assert messages(caplog) == ["leaving resource sync of stage Fetch failed"]
+    assert messages(caplog) == ["closing resource sync of stage Fetch failed"]
 
 
 # -- cancelled anywhere ---------------------------------------------------------------------------

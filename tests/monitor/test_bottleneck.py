@@ -351,7 +351,9 @@ def test_no_gain_is_promised_where_the_source_is_hardly_faster(before: list[Stag
     stages = [*before, Stage("Fetch", 1, [taking(0.8)])]
     watching = run_virtual(lambda: watch(stages, items()))
     told = {view.bottleneck for view in watching.views if view.bottleneck.cause == "stage"}
-    assert any("hardly faster, so more workers alone would help little" in b.sentence for b in told)
+    assert any(
+        "hardly any faster, so more workers alone would help little" in b.sentence for b in told
+    )
     assert not any("would lift" in b.sentence for b in told if b.share < 0.95)
     assert "would have lifted" not in watching.last.bottleneck.sentence
 
@@ -485,7 +487,7 @@ def test_processes_behind_a_process_that_is_busy_itself() -> None:
     found = found_in([stage(), stage("Other", children=20)], seen)
     assert found.advice == "needs processes"
     assert found.sentence.endswith(
-        'help little; what computes here would be better off with executor="process".'
+        'help little; CPU-bound tasks would be better off with executor="process".'
     )
 
 

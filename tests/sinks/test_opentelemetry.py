@@ -708,7 +708,7 @@ def test_processor_when_it_raises(
     results = run(stages, range(20))
     assert (len(results), len(results.failed)) == (19, 1)
     assert [r.message for r in caplog.records if "telemetry" in r.message] == [
-        "telemetry failed; it goes on being called, more failures of it are only counted"
+        "telemetry failed; it is still called, and further failures are only counted"
     ]
     assert told.totals()["pipeline.items.processed"] == 19
 
@@ -740,7 +740,7 @@ def test_provider_when_it_raises(error: BaseException, caplog: pytest.LogCapture
 
     configure_telemetry(tracer_provider=Broken())  # type: ignore[arg-type]
     assert run([Stage("A", 1, [fetch])], [0]).values() == [0]
-    assert caplog.messages == ["telemetry: OpenTelemetry cannot be used; nothing more is told"]
+    assert caplog.messages == ["telemetry: OpenTelemetry cannot be used; nothing more is recorded"]
 
 
 def test_cancelled_run_leaves_no_span_open(caplog: pytest.LogCaptureFixture) -> None:
@@ -823,7 +823,7 @@ def test_task_span_when_the_processor_raises(
         with pytest.raises(LookupError), task_span(0, 1):
             raise LookupError
     assert caplog.messages == [
-        "telemetry: the span of an executor's call failed; nothing more is told"
+        "telemetry: the span of an executor's call failed; nothing more is recorded"
     ]
     assert len(told.spans()) <= 4
     assert trace.get_current_span() is trace.INVALID_SPAN

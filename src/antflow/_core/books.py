@@ -1,4 +1,4 @@
-"""What a run begins with: empty books, or those that an earlier run's records add up to."""
+"""The books a run begins with: empty, or folded from an earlier run's records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from antflow._core.transition import MOVES_ON, State, Transition, next_state
 
 @dataclass(slots=True)
 class Books:
-    """The books of a run that goes on where another one was cut off.
+    """The books of a run that continues where another was cut off.
 
     Attributes:
         run_id: The run's id.
@@ -46,8 +46,8 @@ def folded(
     """The books of a run that was cut off, perhaps several times.
 
     Args:
-        sessions: Its records in their order, those of each time it was begun for themselves: what
-            was in hand at the end of one waits for its stage in the next.
+        sessions: Its records in their order, one sequence for each time it was started: items in
+            hand at the end of one wait for their stage in the next.
         stage_count: The number of its stages.
         revive: Makes an item in flight again, given the record with which it entered, and the index
             of the stage it waits for.

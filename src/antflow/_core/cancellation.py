@@ -1,10 +1,10 @@
-"""Whose cancellation it is: the library's own, or one that the user's code made up.
+"""Tells the library's own cancellations from those made up by the user's code.
 
-Who cancels an `asyncio.Task` of a run notes it, and only that counts. The requests that the task
-counts say nothing: client libraries cancel the task that calls them, for a timeout of their own,
-and some do not take that back. So wherever the user's code is called, a `CancelledError` is a
-failure of that code unless `is_called_off` says otherwise, and the requests that it left are taken
-back before anything else is awaited.
+The library notes each `asyncio.Task` of a run that it cancels, and only that counts. The requests
+that the task counts say nothing: client libraries cancel the task that calls them, for their own
+timeouts, and some do not take that back. So wherever the user's code is called, a `CancelledError`
+is a failure of that code unless `is_called_off` says otherwise, and the requests that it left are
+taken back before anything else is awaited.
 
 The one file of `_core` that knows asyncio: the engine, the watch and telemetry share the rule.
 """
@@ -26,7 +26,7 @@ FAILURES = (Exception, asyncio.CancelledError)
 has_called_off_caller: ContextVar[Callable[[], bool] | None] = ContextVar(
     "antflow_has_called_off_caller", default=None
 )
-"""In the tasks of a run: says whether the task that asks is being cancelled by the run."""
+"""In the tasks of a run: says whether the run is cancelling the task that asks."""
 
 
 def is_failure(error: BaseException) -> bool:

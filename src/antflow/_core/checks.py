@@ -30,7 +30,7 @@ LONGEST_SECONDS = 292 * 365 * 86_400.0
 def refusal(refuse: Refuse, name: str, value: object, allowed: str) -> Exception:
     """The error that says that ``name=value`` is not ``allowed``.
 
-    A coroutine is closed: that it was never awaited is not what is wrong with it.
+    A coroutine is closed: a warning that it was never awaited would mislead.
     """
     if is_a(value, CoroutineType):
         value.close()
@@ -45,10 +45,10 @@ def examine(
     *args: Any,
     passes: tuple[type[BaseException], ...] = (),
 ) -> Answer:
-    """Return ``question(*args)``; refuse the argument if an object of the user's raises there.
+    """Return ``question(*args)``; refuse the argument if a user's object raises there.
 
-    Of an item, a question that fails is answered in its stead, so that it costs no run. An argument
-    is refused instead: that the object cannot be used shows now, with a name, and not in a worker.
+    For items, a question that fails gets a substitute answer, so that it costs no run. An argument
+    is refused instead: the fault shows now, with a name, and not in a worker.
 
     Args:
         refuse: Makes the error.
@@ -59,7 +59,7 @@ def examine(
     """
     try:
         return question(*args)
-    except BaseException as error:  # why: any code of the object's may have run
+    except BaseException as error:  # why: any code of the object may have run
         through: tuple[type[BaseException], ...] = (*ENDS_THE_PROGRAM, *passes)
         if is_a(error, through):
             raise
@@ -139,7 +139,7 @@ def check_text(refuse: Refuse, name: str, value: object) -> None:
 
 
 def check_callback(refuse: Refuse, name: str, value: Any, *arguments: str) -> None:
-    """Refuse what is neither ``None`` nor can be called with these arguments, by position."""
+    """Refuse what is neither ``None`` nor callable with these positional arguments."""
     if value is not None and not callable(value):
         raise refusal(refuse, name, value, "must be a function or None")
     if value is not None and arguments and not takes(value, len(arguments)):

@@ -2,8 +2,8 @@
 
 Each bucket is wider than the one before by a constant factor, so that a quantile is read with a
 bounded relative error, whatever the durations are (Masson, Rim and Lee, "DDSketch", VLDB 2019).
-Durations below a shortest one are only counted, and not even that here: whoever reads says how many
-there were in all. So what a task costs that does nothing is one comparison.
+Durations below a shortest one are only counted, and not even that here: the reader supplies the
+total. So a task that does nothing costs one comparison.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from math import ceil, log
 from antflow._core.checks import check_share
 
 RELATIVE_ERROR = 0.04
-"""Of a quantile, at most."""
+"""The largest relative error of a quantile."""
 
 _GROWTH = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _PER_LOG = 1 / log(_GROWTH)
@@ -68,7 +68,7 @@ class Durations:
             if seen >= rank:
                 # The point of a bucket that is equally far, relatively, from both of its ends.
                 return self.shortest * _GROWTH**index * 2 * _GROWTH / (_GROWTH + 1)
-        return None  # read by another thread while it was counted
+        return None  # read by another thread during counting
 
     @property
     def p50(self) -> float | None:
@@ -77,12 +77,12 @@ class Durations:
 
     @property
     def p95(self) -> float | None:
-        """What 95 % did not exceed, in seconds."""
+        """The duration that 95 % did not exceed, in seconds."""
         return self.quantile(0.95)
 
     @property
     def p99(self) -> float | None:
-        """What 99 % did not exceed, in seconds."""
+        """The duration that 99 % did not exceed, in seconds."""
         return self.quantile(0.99)
 
 
@@ -109,6 +109,6 @@ class DurationCounter:
             self._buckets[-1] += 1
 
     def read(self, count: int) -> Durations:
-        """What was counted, of ``count`` durations in all; a copy."""
+        """A copy of what was counted, out of ``count`` durations in all."""
         buckets = tuple(self._buckets)
         return Durations(max(count, sum(buckets)), self._shortest, buckets)

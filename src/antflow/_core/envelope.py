@@ -19,14 +19,14 @@ UNTRIED = -1
 class Envelope(PipelineResult[Any]):
     """One item and what the engine must know to take it further.
 
-    It could be written to a file or sent to another machine at any hand-over between stages. Where
-    the item has arrived, the envelope *becomes* its result (`arrive`): an object less to make for
+    It could be written to a file or sent to another machine at any hand-over between stages. When
+    the item has arrived, the envelope *becomes* its result (`arrive`): that saves one object for
     every item, and a third of the garbage collector's work.
 
     Attributes:
         sequence_id: Place in the run's intake, from 0.
         id: The item's id, unique in the run.
-        value: What the current stage was given.
+        value: The value the current stage was given.
         metadata: The item's own metadata.
         input: The item as it was fed.
         attempts: Tries begun of what is being tried (a task or the stage); 0 while it only waits;
@@ -34,7 +34,7 @@ class Envelope(PipelineResult[Any]):
         priority: Lower goes first.
         position: Index of the stage it is in or waits for.
         task: Index of the task to try next; above 0 only when a later task of the stage is retried.
-        carry: What that task is given.
+        carry: The value that task is given.
         error: Why it could not be read; such an item fails as it is taken in.
         not_before: From when on a worker might have it (loop time): when it was announced to its
             stage, or when its next try is due.
@@ -44,9 +44,9 @@ class Envelope(PipelineResult[Any]):
         ending: How it ends, if not "completed": "dropped" or "expanded".
         children: How many items were made from it in this stage.
         holds: ``(stage index, how often it was held back there)``, see `RetryAfter`.
-        decision: What follows its last failure, until that has followed.
-        deadline: When it must be through, if the run has an ``item_timeout``; by the loop's time
-            less what sources held it.
+        decision: How to go on after its last failure, until that is done.
+        deadline: When it must be through, if the run has an ``item_timeout``; in the loop's time
+            less the time sources held it.
     """
 
     __slots__ = ()
@@ -105,5 +105,5 @@ class Envelope(PipelineResult[Any]):
         return self
 
     def __repr__(self) -> str:
-        # Short, and without the value: it is what a debugger shows for every item in a channel.
+        # Short, and without the value: a debugger shows it for every item in a channel.
         return f"<Envelope {self.sequence_id} at stage {self.position}, attempts={self.attempts}>"

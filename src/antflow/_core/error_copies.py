@@ -73,7 +73,7 @@ class StandInError(AntFlowError):
 
 
 class Parcel(NamedTuple):
-    """An exception ready to be sent. Its parts are a pickle of their own, so that they may fail.
+    """An exception ready to be sent. Its parts are a separate pickle, so that they may fail.
 
     Attributes:
         parts: See `in_parts`.

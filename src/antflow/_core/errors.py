@@ -25,18 +25,18 @@ class PipelineError(AntFlowError, RuntimeError):
 
 
 class StageValidationError(PipelineError, ValueError):
-    """An option of a stage is not allowed; the message names stage, option, value and what is."""
+    """An option of a stage is not allowed; the message says which, and what is."""
 
 
 class WouldDeadlockError(PipelineError):
-    """A task fed so many items back to its own or an earlier stage that the room for them is full.
+    """A task fed more items back to its own or an earlier stage than there is room for.
 
     Waiting for room could wait for the very worker that has to make it.
     """
 
 
 class TaskFailedError(AntFlowError, RuntimeError):
-    """A task ended with something that is no ordinary exception (it raised ``CancelledError``).
+    """A task ended with something other than an ordinary exception (it raised ``CancelledError``).
 
     Args:
         task_name: The task's name.
@@ -62,7 +62,7 @@ class WorkerLostError(TaskFailedError):
 
     Args:
         task_name: The task's name.
-        original_exception: What was noticed of it here.
+        original_exception: The error noticed here.
     """
 
     stands_for_original = False
@@ -173,7 +173,7 @@ def _refuse_now(message: str) -> ValueError:
 
 
 class Drop(AntFlowError):
-    """Returned or raised by a task: this item ends here, well, and without a result.
+    """Returned or raised by a task: this item ends here, successfully and without a result.
 
     ``return Drop``, ``return Drop()`` and ``raise Drop`` are the same.
     """

@@ -1,4 +1,4 @@
-"""What happened: the two kinds of event a tracker delivers and keeps."""
+"""The two kinds of event a tracker delivers and keeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ StatusType = Literal["queued", "in_progress", "completed", "failed", "retrying",
 """The statuses an item can have, and only these."""
 
 TaskEventType = Literal["start", "complete", "retry", "fail"]
-"""What can happen to one try of one task."""
+"""The things that can happen to one try of one task."""
 
 STATUSES: tuple[StatusType, ...] = get_args(StatusType)
 

@@ -48,7 +48,7 @@ def asked(question: Callable[..., Answer], *args: Any, instead: Instead) -> Answ
 def is_a(value: object, kind: type[Kind] | tuple[type[Kind], ...]) -> TypeIs[Kind]:
     """Whether an object is of a class, by its type alone, as ``except`` matches errors.
 
-    ``isinstance`` would also trust ``__class__``, which may be a property of the user's.
+    ``isinstance`` would also trust ``__class__``, which may be a user's property.
     """
     try:
         return issubclass(type(value), kind)
@@ -90,7 +90,7 @@ def type_name(value: object) -> str:
 
 
 def number(value: Any) -> int | float | None:
-    """A number as a plain ``int`` or ``float``; ``None`` for ``bool`` and all else."""
+    """A number as a plain ``int`` or ``float``; ``None`` for ``bool`` and anything else."""
     if issubclass(type(value), bool):
         return None
     if issubclass(type(value), int):

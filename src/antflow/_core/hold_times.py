@@ -71,7 +71,7 @@ def hold_seconds(refuse: Refuse, name: str, value: object, now: float | None = N
 
 
 def header_fields(headers: Headers) -> dict[str, str]:
-    """Names in lower case → values; if a name comes twice, the first value.
+    """Names in lower case → values; if a name appears twice, the first value.
 
     Raises:
         TypeError: These are not headers.

@@ -1,4 +1,4 @@
-"""What a run is fed with."""
+"""The items a run is fed with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KNOW_THEIR_LENGTH = (list, tuple, range, set, frozenset, deque)
 
 
 def check_items(items: object, name: str = "items") -> None:
-    """Refuse an argument that does not give items, or hardly those that were meant."""
+    """Refuse an argument that does not give items, or hardly the intended ones."""
     if what := examine(TypeError, name, _parts_of, items):
         raise refusal(
             TypeError, name, items, f"would be taken apart into its {what}; wrap it in a list"
@@ -26,7 +26,7 @@ def check_items(items: object, name: str = "items") -> None:
 
 
 def _parts_of(items: object) -> str:
-    """What would be taken for items although it hardly is meant so."""
+    """The parts that would be taken for items, though hardly intended."""
     if isinstance(items, (str, bytes, bytearray)):
         return "characters"
     return "keys" if isinstance(items, Mapping) else ""
@@ -41,12 +41,12 @@ def expected_count(
 ) -> tuple[int | None, Callable[[], int] | None]:
     """How many items there will be: the number, or how to ask the items for it.
 
-    An object may have to ask a database for its length, so it is asked only where that is wanted.
+    An object may have to ask a database for its length, so it is asked only if that is needed.
 
     Args:
         items: The items.
         total: The user's ``total=``.
-        more: How many items there are besides.
+        more: How many items there are in addition.
     """
     if total is not None:
         return total, None

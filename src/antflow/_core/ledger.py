@@ -41,13 +41,13 @@ ItemKey = tuple[int, tuple[int, ...]]
 
 
 class WorkerBook:
-    """What one worker holds and has done.
+    """The items one worker holds, and what it has done.
 
     A worker waits for one thing at a time. Its task need not: it may make several calls at once,
-    and each may wait for a limit. What was in hand is held by the limit as long as one of them
-    waits, since it is not through before the last: so that is one wait of the worker's, however
-    many wait and whatever the others do. It ends with the try at the latest: a call that outlives
-    that holds nobody up. While the worker waits for something itself, that is what it waits for.
+    and each may wait for a limit. The item in hand is held by the limit as long as one of them
+    waits, since it is not through before the last: so that is one wait of the worker, however many
+    wait and whatever the others do. It ends with the try at the latest: a call that outlives that
+    holds nothing up. While the worker waits for something itself, that is what it waits for.
 
     Attributes:
         stage: Index of its stage.
@@ -55,7 +55,7 @@ class WorkerBook:
         item: What it works on: an envelope (in a running pipeline) or an item's key (in a ledger
             folded from transitions); ``None`` when it has nothing.
         more: The other items of its batch.
-        given: Of a batch, the items whose values the running task was called with.
+        given: In a batch, the items whose values the running task was called with.
         since: When it last began or ended an item; NaN before the first.
         task: Name of the task that runs.
         status: What a task said it does (`set_task_status`): ``(the item's key, text, when)``. It
@@ -64,11 +64,11 @@ class WorkerBook:
         failed: Items failed for good.
         busy: Seconds spent on items.
         gave_way: Seconds between two items, while the event loop served others.
-        own_wait: What it waits for itself although it has, or could have, an item; ``None``: for
+        own_wait: What it waits for itself although it has, or could have, an item; ``None``:
             nothing.
         limited_calls: The calls of the running try that wait for a limit, as keys.
-        waits_since: When it last began to wait, or what for became another.
-        waited: Reason → seconds spent waiting for it, over by now.
+        waits_since: When it last began to wait, or the reason last changed.
+        waited: Reason → seconds spent on waits that are over.
         waited_in_hand: Of all these, the seconds in which it had an item.
         held_up: Seconds that a limit has held what it has in hand now.
     """
@@ -121,7 +121,7 @@ class WorkerBook:
 
     @property
     def waits_for(self) -> Waiting | None:
-        """Why it, or what it has in hand, waits; ``None``: it does not."""
+        """Why the worker or its item in hand waits; ``None``: it does not."""
         return self.own_wait or ("limited" if self.limited_calls else None)
 
     def holds(self, item: Any) -> bool:
@@ -167,13 +167,13 @@ class WorkerBook:
         self.limited_calls[call] = None
 
     def call_goes_on(self, call: object, now: float) -> None:
-        """A call waits no longer; if it was forgotten, that is no matter any more."""
+        """A call no longer waits; if it was forgotten, this does nothing."""
         if call in self.limited_calls:
             self._book_wait(now)
             del self.limited_calls[call]
 
     def forget_calls(self, now: float) -> None:
-        """The try is over: its calls that still wait hold nobody up."""
+        """The try is over: calls that still wait no longer hold the worker up."""
         self._book_wait(now)
         self.limited_calls.clear()
 
@@ -190,22 +190,22 @@ class WorkerBook:
 
 
 class StageBook:
-    """What entered one stage and how it left.
+    """The items that entered one stage, and how they left.
 
     A worker that retires keeps its book here: what it has done stays done.
 
     Attributes:
         index: The stage's index.
         following: The next stage's book, ``None`` for the last.
-        workers: Worker index → book, of every worker there ever was.
+        workers: Worker index → book, for every worker there ever was.
         entered: Items announced to this stage.
         retrying: Items waiting for their next try.
         retried, failed, skipped, dropped, expanded, cancelled: What happened here, counted.
         emitted: Items made here from others.
-        run_times: How long its tries took, without what a limit held them up.
+        run_times: How long its tries took, less the time a limit held them up.
         queue_waits: How long items waited for a worker, each time from when one might have begun.
-        stalled: Activity → worker-seconds that the books count as such, and in which the event
-            loop was blocked (see `worker_time`).
+        stalled: Activity → worker-seconds that the books count as such, and in which the event loop
+            was blocked (see `worker_time`).
     """
 
     __slots__ = (
@@ -275,7 +275,7 @@ class StageBook:
 
     @property
     def tries(self) -> int:
-        """Tries that came to an end of their own."""
+        """Tries that ended by themselves."""
         ended = self.completed + self.failed + self.retried
         return ended + self.dropped + self.expanded
 
@@ -325,7 +325,7 @@ class StageBook:
         self._ledger.in_flight -= 1
 
     def dropped_by(self, worker: WorkerBook, item: Any, now: float) -> None:
-        """An item ends here, well, without a result."""
+        """An item ends here successfully without a result."""
         self._end_try(worker, item, now)
         self.dropped += 1
         self._ledger.in_flight -= 1
@@ -355,7 +355,7 @@ class StageBook:
         self._ledger.in_flight -= 1
 
     def ran(self, worker: WorkerBook, seconds: float) -> None:
-        """A try of at least `SHORTEST_RUN` is over; ``seconds`` include what a limit held up."""
+        """A try of at least `SHORTEST_RUN` is over; ``seconds`` include time held up by a limit."""
         self.run_times.add(seconds - worker.held_up)
 
     def _end_try(self, worker: WorkerBook, item: Any, now: float) -> None:
@@ -407,7 +407,7 @@ class Ledger:
 
     @property
     def dropped(self) -> int:
-        """Items that ended well without a result."""
+        """Items that ended successfully without a result."""
         return sum([book.dropped for book in self.stages])
 
     @property
@@ -468,7 +468,7 @@ class Ledger:
         return waited
 
     def let_go(self) -> None:
-        """What was in hand, or waited for another try, waits for its stage: as after a crash."""
+        """Items in hand, or waiting for another try, wait for their stage: as after a crash."""
         for stage in self.stages:
             stage.retrying = 0
             for worker in stage.workers.values():
@@ -490,7 +490,7 @@ class Ledger:
             )
         inside = sum([book.waiting + book.in_progress + book.retrying for book in self.stages])
         if inside != self.in_flight:
-            return f"{self.in_flight} items in flight, but {inside} in the stages"
+            return f"items in flight: {self.in_flight:,}, in the stages: {inside:,}"
         for book in self.stages:
             if book.waiting < 0 or book.retrying < 0:
                 return f"stage {book.index}: {book.waiting} waiting, {book.retrying} retrying"
@@ -503,4 +503,4 @@ _ENDS: dict[Kind, Callable[[StageBook, WorkerBook, Any, float], None]] = {
     Kind.DROPPED: StageBook.dropped_by,
     Kind.EXPANDED: StageBook.expanded_by,
 }
-"""Kinds that end a visit to a worker → the entry they make; FAILED can do without a worker."""
+"""Kinds that end a visit to a worker → the entry they make; FAILED may have no worker."""

@@ -1,6 +1,6 @@
 """Limits: how many attempts at the same time, and how much per period.
 
-Here are the numbers: what may start when. Who waits, and how, is the engine's part. The two meet in
+Here are the numbers: what may start when. The waiting is done by the engine. The two meet in
 `Limit.turnstile` and `current_permit`, which the engine fills.
 """
 
@@ -59,11 +59,11 @@ class Meter:
         self._used += cost
 
     def available(self, now: float) -> float:
-        """What is in the bucket, at most ``rate``; below 0: a debt."""
+        """The content of the bucket, at most ``rate``; below 0: a debt."""
         return self._rate - max(self._full_at() - now, 0.0) * self._rate / self._period
 
     def retuned(self, rate: float, period: float, now: float) -> Meter:
-        """A meter of another rate, with what is in this one: at most ``rate``, debts included."""
+        """A meter of another rate, with this one's content: at most ``rate``, debts included."""
         meter = Meter(rate, period)
         meter.charge(rate - min(self.available(now), rate), now)
         return meter
@@ -80,7 +80,7 @@ class LimitStatistics:
         in_use: Attempts that run under it.
         waiting: Attempts that wait for it.
         available: Cost that could start at once; below 0: a debt; ``None`` without a rate.
-        held: Seconds for which nobody may start; 0.0 = not held.
+        held: Seconds for which no attempt may start; 0.0 = not held.
     """
 
     in_use: int
@@ -98,13 +98,13 @@ class LimitAtWork(Protocol):
 
 
 class HeldPermit(Protocol):
-    """What a running attempt holds of its limits; made by the engine."""
+    """A running attempt's hold on its limits; made by the engine."""
 
     def correct(self, limit: Limit, actual: float) -> None: ...
 
 
 current_permit: ContextVar[HeldPermit | None] = ContextVar("antflow_permit", default=None)
-"""What the attempt that this code belongs to holds; also in the thread of a plain function."""
+"""The permit of the attempt this code belongs to; set in threads of plain functions too."""
 
 
 SET_RATE = "limit.set_rate(rate, period=None), which works during a run too"
@@ -116,10 +116,10 @@ class Limit:
     Give it to one stage or to several, of one pipeline or of several: they share it. Every attempt,
     retries too, waits until all limits of its stage let it start, and takes part of all at once.
 
-    The rate is a bucket: ``rate`` may start at once, then as much as flows in. That is how the
-    services meter which say "60 requests per minute": capacity comes back continuously, up to the
-    maximum. The first period can see nearly twice ``rate``. Where even a short burst is refused,
-    say the same rate with a shorter period: ``Limit(rate=1, period=1.0)`` starts one each second.
+    The rate is a bucket: ``rate`` may start at once, then as much as flows in. Services that say
+    "60 requests per minute" meter in this way: capacity comes back continuously, up to the maximum.
+    The first period can see nearly twice ``rate``. Where even a short burst is refused, say the
+    same rate with a shorter period: ``Limit(rate=1, period=1.0)`` starts one each second.
 
     It bounds one process, and is used by one event loop at a time. Its attributes cannot be
     assigned; `set_rate` changes the rate, during a run too.
@@ -184,7 +184,7 @@ class Limit:
         return self._period
 
     def set_rate(self, rate: float, period: float | None = None) -> None:
-        """Change the rate, now and for all who share the limit. May be called from any thread.
+        """Change the rate, now and wherever the limit is shared. May be called from any thread.
 
         The bucket keeps what is in it, up to the new rate, and refills at the new speed. So a
         higher rate starts no burst. A limit that had no rate starts with a full bucket.
@@ -235,7 +235,7 @@ class Limit:
         permit.correct(self, float(actual))
 
     def hold(self, seconds: float) -> None:
-        """Let no attempt start for this long from now. Attempts that run go on.
+        """Keep attempts from starting for this long from now. Running attempts go on.
 
         It never shortens a hold. May be called from any thread.
 
@@ -258,7 +258,7 @@ class Limit:
         return self.turnstile.statistics()
 
     def cost_of(self, value: Any) -> float:
-        """What an attempt on ``value`` costs; 0.0 without a rate.
+        """The cost of an attempt on ``value``; 0.0 without a rate.
 
         Raises:
             Exception: What the cost function raised.

@@ -1,4 +1,4 @@
-"""What an observer of the user's is given, and the methods it may have."""
+"""The values a user's observer is given, and the methods it may have."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ StepKind = Literal[
     "cancelled",
     "emitted",
 ]
-"""What can happen to an item."""
+"""The things that can happen to an item."""
 
 RunEnding = Literal["finished", "stopped", "cancelled", "failed"]
 """How a run can end."""
@@ -51,10 +51,9 @@ class ItemStep(Portable):
         mono: When, in seconds of the run's monotonic clock.
         duration: Seconds the worker had the item, where a visit ended; else 0.0.
         error: Why, for "retrying", "failed" and "cancelled".
-        value: What the stage made of the item ("completed"), the item's own value ("admitted",
-            "emitted"), or the number of items made ("expanded"). Always ``None`` for observers
-            without ``wants_values``. It is the object that the next stage works on: leave it as
-            it is.
+        value: The stage's result ("completed"), the item's own value ("admitted", "emitted"), or
+            the number of items made ("expanded"). Always ``None`` for observers without
+            ``wants_values``. It is the object that the next stage works on: do not change it.
     """
 
     FOREIGN: ClassVar[tuple[str, ...]] = ("item_id", "value")
@@ -83,7 +82,7 @@ class RunEnd:
         run_id: The run.
         how: "finished": everything was settled. "stopped": it was shut down, or a signal stopped
             its intake. "cancelled": by its caller. "failed": with ``error``.
-        error: What comes out of the run, if it failed.
+        error: The error the run raises, if it failed.
         stats: The final counts.
         timestamp: When, in Unix seconds.
         duration: How long the run took, in seconds.
@@ -100,14 +99,14 @@ class RunEnd:
 class Observer(Protocol):
     """Hears of every step of a pipeline's runs: ``Pipeline(stages, observers=[observer])``.
 
-    Subclass it, or do not: only the names of the methods count, and a missing one does nothing.
+    Subclassing it is optional: only the names of the methods count, and a missing one does nothing.
     It has no power over the run: the first exception of an observer is logged, the others are
     counted, and no item notices.
 
-    `opened` and `happened` are called in line, on the event loop: be quick, and hand what takes
-    time to a task or thread of your own. They are plain functions. What they return is ignored; an
-    awaitable is closed, and counts as a failure. `closed` may be async: the run waits for it, up to
-    ten seconds, so that an observer can write out what it still holds.
+    `opened` and `happened` are called in line, on the event loop: be quick, and hand slow work to
+    your own task or thread. They are plain functions. What they return is ignored; an awaitable is
+    closed, and counts as a failure. `closed` may be async: the run waits for it, up to ten seconds,
+    so that an observer can write out what it still holds.
 
     One observer may hear several runs, even at once: ``run_id`` tells them apart.
 
@@ -126,7 +125,7 @@ class Observer(Protocol):
         return
 
     def closed(self, end: RunEnd) -> Awaitable[None] | None:
-        """A run is over: nothing more comes of it. May be an ``async`` method."""
+        """A run is over: no more of its steps come. May be an ``async`` method."""
         return None
 
 

@@ -1,6 +1,6 @@
-"""What the engine needs from outside, and what it offers there, as protocols.
+"""The things the engine needs from outside or offers there, as protocols.
 
-The engine imports nothing above `_core`; whatever stands around it arrives at construction and has
+The engine imports nothing above `_core`; everything around it is passed in at construction and has
 one of these shapes.
 """
 
@@ -22,13 +22,13 @@ from antflow._core.waits import Wait
 
 
 class Timer(Protocol):
-    """A call that was put off and can be called off."""
+    """A delayed call that can be cancelled."""
 
     def cancel(self) -> None: ...
 
 
 class Timers(Protocol):
-    """Time, from outside: seconds of a monotonic clock, and calls put off by some of them."""
+    """Time, from outside: seconds of a monotonic clock, and delayed calls."""
 
     def now(self) -> float: ...
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer: ...
@@ -44,7 +44,7 @@ class Store(Protocol):
         """A run begins.
 
         Raises:
-            Exception: It cannot be kept: it does not begin, and this comes out.
+            Exception: It cannot be kept: the run does not begin, and this is raised.
         """
         ...
 
@@ -52,8 +52,8 @@ class Store(Protocol):
         """Keep items before they enter. They enter when what is returned has been awaited.
 
         Raises:
-            Exception: They cannot be kept: they do not enter, the run takes no more in and ends
-                with this exception. The same where what is returned raises it.
+            Exception: They cannot be kept: they do not enter, and the run takes in no more and ends
+                with this exception. The same if the awaitable raises it.
         """
         ...
 
@@ -69,15 +69,15 @@ class Store(Protocol):
             ``None``, or an awaitable when the backlog is full: the worker waits for it.
 
         Raises:
-            Exception: It cannot be kept: the run takes no more in and ends with this exception.
+            Exception: It cannot be kept: the run takes in no more and ends with this exception.
         """
         ...
 
     def closed(self, how: RunEnd) -> Wait:
-        """A run is over: no more records of it come. It ends when this has been awaited.
+        """A run is over: no more of its records come. It ends when this has been awaited.
 
         Raises:
-            Exception: It cannot be kept. It comes out of the run if nothing else does.
+            Exception: It cannot be kept. The run raises this if it raises nothing else.
         """
         ...
 
@@ -90,7 +90,7 @@ class Listener(Protocol):
     going to be awaited is closed (its ``close()`` is called).
 
     Attributes:
-        name: What the log calls it.
+        name: Its name in the log.
     """
 
     name: str
@@ -107,15 +107,14 @@ class Listener(Protocol):
 
     @property
     def may_hold(self) -> bool:
-        """Whether an item may have to wait while it is told: then items enter one by one."""
+        """Whether an item may have to wait for the listener: then items enter one by one."""
         ...
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
         """The run begins. ``rewire()`` is to be called when one of the properties changes.
 
-        Called in the run's own context: a context variable that is set here is set in all that
-        belongs to the run, like telemetry's current span. If it raises, the listener is told
-        nothing more.
+        Called in the run's own context: a context variable that is set here is set in all of the
+        run, like telemetry's current span. If it raises, the listener hears nothing more.
         """
         ...
 
@@ -128,7 +127,7 @@ class Listener(Protocol):
         ...
 
     def ended(self, step: Step, /) -> Wait:
-        """A visit ended; or, EMITTED, an item was made from another and announced."""
+        """A visit ended; or, EMITTED, an item was made from another and entered."""
         ...
 
     def task(self, step: TaskStep, /) -> Wait:
@@ -136,12 +135,12 @@ class Listener(Protocol):
         ...
 
     def closed(self, end: RunEnd) -> Wait:
-        """The run is over; nothing of it may be kept alive. It ends when this has been awaited."""
+        """The run is over; keep nothing of it alive. It ends when this has been awaited."""
         ...
 
 
 class Guard(Protocol):
-    """Keeps what the user gave, and what listens, from changing an outcome."""
+    """Keeps the user's functions and the listeners from changing an outcome."""
 
     def call(self, name: str, function: Callable[..., Any], *args: Any) -> Wait:
         """Call ``function(*args)``; what it raises is contained under ``name``.
@@ -175,20 +174,20 @@ class Runner(Protocol):
 
     @property
     def child_cpu_seconds(self) -> float:
-        """Seconds of processor time that functions took in processes of its own."""
+        """Seconds of processor time that functions took in its own processes."""
         ...
 
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        """Call ``task`` for a worker, and await its answer if need be."""
+        """Call ``task`` for a worker, and await its answer if necessary."""
         ...
 
     async def leave(self, worker: WorkerBook) -> None:
-        """A worker leaves: let go of what it alone had."""
+        """A worker leaves: release what it alone had."""
         ...
 
 
 class SnapshotSource(Protocol):
-    """What a display is given in ``on_start``: mostly a `Pipeline`."""
+    """The object a display is given in ``on_start``: mostly a `Pipeline`."""
 
     def get_dashboard_snapshot(self) -> DashboardSnapshot: ...
 
@@ -196,7 +195,7 @@ class SnapshotSource(Protocol):
 class DashboardProtocol(Protocol):
     """A dashboard: an object with these methods, each sync or async; a missing one does nothing.
 
-    Subclass it, or do not: only the names count.
+    Subclassing it is optional: only the names count.
     """
 
     def on_start(self, pipeline: Any, total_items: int) -> Any:
@@ -213,7 +212,7 @@ class DashboardProtocol(Protocol):
         return None
 
     def on_finish(self, results: list[PipelineResult[Any]], summary: ErrorSummary) -> Any:
-        """Called exactly once when the run is over, also after an error or a cancellation."""
+        """Called exactly once when the run is over, even after an error or a cancellation."""
         return None
 
 

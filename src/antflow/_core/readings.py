@@ -1,4 +1,4 @@
-"""Reading the books: from a ledger to the values that people look at.
+"""Reads the books: from a ledger to the values that people look at.
 
 Everything here is O(stages + workers). It may be called from another thread while the run goes on:
 then every counter is true, and sums may be one transition apart.
@@ -18,7 +18,7 @@ from antflow._core.worker_time import spent
 
 @dataclass(slots=True)
 class StageGauge:
-    """What the books of a stage do not know.
+    """Figures that the books of a stage do not have.
 
     Attributes:
         workers: How many workers it has.

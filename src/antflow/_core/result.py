@@ -1,4 +1,4 @@
-"""What came out: one result per item, and the list a run returns."""
+"""The results: one per item, and the list a run returns."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from antflow._core.errors import AntFlowError, ItemCancelled
 from antflow._core.foreign import is_a
 from antflow._core.portable import Portable
 from antflow._core.snapshot import ErrorSummary, PipelineStats
-from antflow._core.text import safe_str
+from antflow._core.text import counted, safe_str
 from antflow._core.type_variables import T
 
 Outcome = Literal["completed", "failed", "dropped", "expanded", "cancelled"]
-"""What can become of an item, and nothing else."""
+"""All the ways an item can end."""
 
 
 class Route:
-    """What an item carries on its way and does not need once it has arrived; see `Envelope`."""
+    """Fields an item needs only until it has arrived; see `Envelope`."""
 
     __slots__ = (
         "branch",
@@ -61,8 +61,8 @@ class PipelineResult(Route, Portable, Generic[T]):
         input: The item as it was fed.
 
     It can be pickled, whatever the error. If its id, value, metadata or input cannot be pickled,
-    that raises a `pickle.PicklingError` that names the item. A deep copy shares the error with the
-    original, and every value that cannot be copied.
+    pickling raises a `pickle.PicklingError` that names the item. A deep copy shares the error with
+    the original, and every value that cannot be copied.
     """
 
     FOREIGN: ClassVar[tuple[str, ...]] = ("id", "value", "metadata", "input")
@@ -85,7 +85,7 @@ class PipelineResult(Route, Portable, Generic[T]):
 
     @property
     def outcome(self) -> Outcome:
-        """What became of the item."""
+        """How the item ended."""
         if self.error is None:
             ending: Outcome = getattr(self, "ending", "completed")
             return ending
@@ -118,16 +118,16 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
     Attributes:
         failed: The results of items that failed for good, in input order.
         cancelled: The results of items that were not finished, in input order: what to feed again.
-        outcomes: One result per accepted item in input order, whatever became of it: aligned with
-            the input. Items made from others (``expand=True``) are not among them.
+        outcomes: One result per accepted item in input order, however it ended: aligned with the
+            input. Items made from others (``expand=True``) are not among them.
         summary: Failures summed up.
         stats: The run's final counts.
         run_id: The run.
         stopped_by: The signal that made the run stop taking items in (``graceful_signals``).
 
     With ``collect_results=False`` the lists are empty; ``summary`` and ``stats`` are exact. After
-    `Pipeline.stream`, which keeps nothing of what it yields, they have the rest: what was cancelled
-    and, where the loop was left early, what had come out already.
+    `Pipeline.stream`, which keeps nothing it yields, they have the rest: cancelled items and, if
+    the loop was left early, results that had already come out.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         self.failed: list[PipelineResult[Any]] = []
         self.cancelled: list[PipelineResult[Any]] = []
         self.outcomes: list[PipelineResult[T]] = everything
-        # Asked of the counts first: most runs have nothing to sort out.
-        if stats.items_children:  # those of one sequence number in the order they were made in
+        # Ask the counts first: most runs have nothing to sort out.
+        if stats.items_children:  # those of one sequence number in the order they were made
             everything.sort(key=lambda outcome: (outcome.sequence_id, _branch(outcome)))
             self.outcomes = [outcome for outcome in everything if not _branch(outcome)]
             self._children = [outcome for outcome in everything if _branch(outcome)]
@@ -172,10 +172,11 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         errors = [result.error for result in self.failed if result.error is not None]
         if self.stats.items_failed and not errors:  # failures were counted, not collected
             raise ItemsFailed(
-                f"{self.stats.items_failed} items failed", [AntFlowError(str(self.summary))]
+                f"{counted(self.stats.items_failed, 'item')} failed",
+                [AntFlowError(str(self.summary))],
             )
         if errors:
-            raise ItemsFailed(f"{len(errors)} items failed", errors)
+            raise ItemsFailed(f"{counted(len(errors), 'item')} failed", errors)
 
     def __repr__(self) -> str:
         stats = self.stats

@@ -30,7 +30,7 @@ RetryWait = float | Callable[[Any], float]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """All about the tries of a task, in one value: ``Stage(..., retry=Retry(attempts=5))``.
+    """Everything about the tries of a task in one value: ``Stage(..., retry=Retry(attempts=5))``.
 
     Making one never raises; the stage it is given to checks it.
 
@@ -42,8 +42,8 @@ class Retry:
             anything else, the item fails with that error.
         on: Exception classes after which another try is worth it. In an exception group, one such
             error is enough.
-        give_up: Exception classes after which it is not; stronger than `on`, for any error of a
-            group too.
+        give_up: Exception classes after which it is not; overrides `on`, even for a single error of
+            a group.
         timeout: Seconds for one try of one task, above 0 and at most 292 years; then it fails with
             `TimeoutError`. ``None`` = no limit.
 
@@ -109,13 +109,13 @@ def backoff(
 ) -> Backoff:
     """Make a pause that grows from try to try: ``initial``, ``initial * factor``, and so on.
 
-    With jitter, each pause is drawn evenly from 0 up to that, so that items which failed together
-    do not come back together.
+    With jitter, each pause is drawn evenly from 0 up to that, so that items that failed together do
+    not come back together.
 
     Args:
         initial: Longest pause after the first try, in seconds, 0 or more.
         factor: By how much it grows from try to try, 1 or more.
-        maximum: The longest pause at all, in seconds, 0 or more.
+        maximum: The longest possible pause, in seconds, 0 or more.
         jitter: ``False`` pauses for the longest instead of drawing.
         rng: Where to draw from, for pauses that can be repeated; ``None`` = the generator the
             `random` module shares.
@@ -125,7 +125,7 @@ def backoff(
 
     Raises:
         ValueError: An argument is not such a number.
-        TypeError: ``rng`` is no `random.Random`.
+        TypeError: ``rng`` is not a `random.Random`.
 
     Example:
         ```python
@@ -144,7 +144,7 @@ class FailedTry:
 
     Attributes:
         attempt_number: Which try, from 1.
-        error: What it failed with.
+        error: The error it failed with.
     """
 
     attempt_number: int
@@ -152,24 +152,23 @@ class FailedTry:
 
     @property
     def failed(self) -> bool:
-        """True: only what failed is tried again."""
+        """True: only failed tries are repeated."""
         return True
 
     def exception(self) -> BaseException:
-        """What the try failed with."""
+        """The error the try failed with."""
         return self.error
 
     def result(self) -> NoReturn:
-        """Raise what the try failed with."""
+        """Raise the error the try failed with."""
         raise self.error
 
 
 class AttemptNumber(int):
-    """What a `wait` function is called with: the number of the try that failed, from 1.
+    """The argument of a `wait` function: the number of the try that failed, from 1.
 
-    The wait objects of tenacity look for it, and for the error, in attributes of what they are
-    called with. These two are there; what else tenacity's own state has is not known here and
-    missing, rather than made up.
+    The wait objects of tenacity look for it, and for the error, in attributes of their argument.
+    These two are there; the rest of tenacity's own state is missing, rather than made up.
 
     Attributes:
         attempt_number: The number once more.
@@ -194,9 +193,9 @@ class RetryPolicy:
     Attributes:
         attempts: Total tries, the first included.
         wait: Pause before the next one: seconds, or ``attempt -> seconds``.
-        whole_stage: What is tried again: the stage from its first task, or the failed task alone.
+        whole_stage: Whether the stage is tried again from its first task, or the failed task alone.
         on: Exception classes that are tried again.
-        give_up: Exception classes that are not; stronger than `on`.
+        give_up: Exception classes that are not; overrides `on`.
     """
 
     attempts: int
@@ -228,7 +227,7 @@ class RetryPolicy:
 
 
 def check_retry(refuse: Refuse, name: str, retry: Retry) -> None:
-    """Refuse a `Retry` of which something is not allowed."""
+    """Refuse a `Retry` with a field that is not allowed."""
     allowed = "must be a whole number of tries >= 1"
     check_count(refuse, f"{name}.attempts", retry.attempts, 1, allowed)
     check_wait(refuse, f"{name}.wait", retry.wait)
@@ -256,8 +255,8 @@ def check_wait(refuse: Refuse, name: str, wait: Any) -> None:
 def check_errors(refuse: Refuse, name: str, errors: object, *, may_be_empty: bool = False) -> None:
     """Refuse what is neither an exception class nor a tuple of them.
 
-    Cancellation and its like, which are no `Exception`, are refused too. ``may_be_empty`` is for
-    those after which nothing is tried again.
+    Cancellation and its like, which are not an `Exception`, are refused too. ``may_be_empty`` is
+    for the classes after which there is no other try.
     """
     kinds = errors if isinstance(errors, tuple) else (errors,)
     if not kinds and not may_be_empty:
@@ -274,7 +273,7 @@ def check_errors(refuse: Refuse, name: str, errors: object, *, may_be_empty: boo
 
 
 def _seconds(answer: Any, name: str) -> float:
-    """What a wait function answered, if it is seconds that can be waited."""
+    """The answer of a wait function, checked to be a possible number of seconds."""
     seconds = number(answer)
     if seconds is not None:
         check_seconds(ValueError, name, seconds)

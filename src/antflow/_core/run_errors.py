@@ -9,7 +9,7 @@ from antflow._core.result import RunResults
 
 
 class DuplicateItemError(PipelineError, ValueError):
-    """An id came twice in one run, and the pipeline was made with ``duplicates="error"``.
+    """An id appears twice in one run, and the pipeline was made with ``duplicates="error"``.
 
     Attributes:
         results: The run's results: what was accepted before has finished.
@@ -19,7 +19,7 @@ class DuplicateItemError(PipelineError, ValueError):
 
 
 class TooManyFailures(PipelineError):
-    """So many items failed that the run stopped taking in more (``max_failures``).
+    """Too many items failed, and the run stopped taking in more (``max_failures``).
 
     Attributes:
         results: The run's results: what was accepted before the limit was reached has finished.

@@ -1,4 +1,4 @@
-"""What is fixed about a run from its beginning."""
+"""Facts about a run that are fixed from its beginning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What is fixed about one run from its beginning.
+    """Facts about one run that are fixed from its beginning.
 
     Attributes:
         run_id: Unique name of the run.
@@ -24,7 +24,7 @@ class RunFacts:
     pipeline: str = "pipeline"
 
     def timestamp(self, mono: float, /) -> float:
-        """The Unix time of a monotonic reading. One anchor per run: order is never turned round."""
+        """The Unix time of a monotonic reading. One anchor per run, so order is preserved."""
         return self.started_wall + (mono - self.started_mono)
 
     def worker_name(self, stage: int, index: int, /) -> str:

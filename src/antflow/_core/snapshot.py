@@ -1,4 +1,4 @@
-"""How it is now: the values a dashboard is given.
+"""The state of a run now: the values a dashboard is given.
 
 A snapshot is a true copy: it never changes afterwards, and its cost grows with the number of stages
 and workers, never with the number of items.
@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Literal
 from antflow._core.durations import Durations
 from antflow._core.ledger import Waiting
 from antflow._core.portable import Portable
+from antflow._core.text import counted
 
 WorkerStatus = Literal["idle", "busy"]
 """Whether a worker has an item."""
 
 RunState = Literal["idle", "running", "paused", "draining", "stopping", "cancelling", "finished"]
-"""Where a run is.
+"""The state of a run.
 
 Not begun · at work · paused · input ended · shutting down · being cancelled · over.
 """
@@ -25,7 +26,7 @@ Not begun · at work · paused · input ended · shutting down · being cancelle
 
 @dataclass(slots=True, repr=False)
 class WorkerState(Portable):
-    """What one worker does at this moment.
+    """The state of one worker at this moment.
 
     Attributes:
         worker_name: ``"Fetch-W0"``.
@@ -34,7 +35,7 @@ class WorkerState(Portable):
         current_item_id: Id of the item it has.
         current_task: Name of the task that runs.
         processing_since: When it began with the item, in Unix seconds.
-        task_status: What the task says it does (`set_task_status`), "" if nothing.
+        task_status: What the task says it is doing (`set_task_status`), "" if nothing.
         waits_for: ``None``; "blocked" (no room in the next stage; also a slow consumer of the
             results, the store, or a callback that is awaited at the end of a visit), "limited" (by
             a `Limit`, any other limit of its stage, or `RetryAfter`), "retrying" (too many items of
@@ -60,7 +61,7 @@ class WorkerState(Portable):
 
 @dataclass(slots=True)
 class WorkerMetrics:
-    """What one worker has done so far.
+    """The work one worker has done so far.
 
     Attributes:
         worker_name: ``"Fetch-W0"``.
@@ -110,36 +111,35 @@ class StageStats:
             ``limits``, ``task_concurrency_limits`` and ``call_concurrency``; ``None`` = all.
         limited_items: In the hands of workers that wait for a limit.
         abandoned_threads: Threads whose task ran into its timeout and that have not ended yet.
-        run_times: How long its tries took: from a worker's beginning with an item to the end of the
-            try, without what a limit held it up.
+        run_times: How long its tries took: from a worker's start on an item to the end of the try,
+            less the time a limit held it up.
         queue_waits: How long items waited in its channel for a worker, before each try.
 
     Every second of every worker is one of these, in seconds of all workers together:
 
     Attributes:
-        busy_seconds: At work on items, and on what went on after its timeout. Callbacks awaited at
-            the beginning of a visit are part of it, what a task waits for by itself, and the turns
-            of the event loop for which a worker gives way between two items.
-        limited_seconds: Waiting for a `Limit`, or held by `RetryAfter`. Also, in the middle of a
-            try, for ``task_concurrency_limits``, ``concurrency_limit()`` or ``rate_limit()``: where
-            a task makes several calls at once, while any of them waits, whatever the others do, and
-            once for all.
+        busy_seconds: At work on items, and on what went on after its timeout. This includes
+            callbacks awaited at the beginning of a visit, waits inside a task, and the turns of the
+            event loop for which a worker gives way between two items.
+        limited_seconds: Waiting for a `Limit`, or held by `RetryAfter`. Also waiting in the middle
+            of a try for ``task_concurrency_limits``, ``concurrency_limit()`` or ``rate_limit()``:
+            if a task makes several calls at once, the time while any of them waits, counted once.
         blocked_seconds: Waiting for room in the next stage, for a slow consumer, or at the end of a
             visit for the store or a callback.
         retry_waiting_seconds: Taking nothing new because too many items wait for their next try.
         starved_seconds: With nothing to do.
-        stalled_seconds: Not able to go on, whatever they were at, because something blocked the
-            event loop; those of the worker that did it are among them. A thread or a server that
-            they waited for may have gone on meanwhile.
+        stalled_seconds: Unable to go on, whatever they were doing, because something blocked the
+            event loop; the time of the worker that blocked it is included. A thread or a server
+            that they waited for may have gone on meanwhile.
 
     And, apart from these:
 
     Attributes:
         child_cpu_seconds: Processor time that its child processes took (``executor="process"``),
-            those that have ended included, in seconds. Of one that was killed it is what it told
-            last: half a second before, or longer where its task did not let go of Python's lock.
-            What the programs took that it started is not known. 0.0 for a stage without: what it
-            takes of this process's time cannot be told from what others do.
+            including ended ones, in seconds. For a killed one it is its last report: from half a
+            second before, or longer if its task did not release Python's lock. The time of programs
+            it started is not known. 0.0 for a stage without child processes: its share of this
+            process's time cannot be told from others'.
     """
 
     stage_name: str
@@ -177,13 +177,13 @@ class PipelineStats:
     Accepted items and children are processed, failed, dropped, expanded, cancelled or in flight.
 
     Attributes:
-        items_processed: Came out at the end, well.
+        items_processed: Came out at the end successfully.
         items_failed: Failed for good.
         items_in_flight: Accepted and not settled.
         queue_sizes: Stage name → items waiting in its channel.
         stage_stats: Stage name → its counts, in pipeline order.
         items_accepted: Taken in.
-        items_dropped: Ended well without a result.
+        items_dropped: Ended successfully without a result.
         items_expanded: Became several items.
         items_cancelled: Stopped by a cancellation or shutdown.
         items_children: Made from other items (``expand=True``).
@@ -246,26 +246,27 @@ class ErrorSummary:
     def __str__(self) -> str:
         if not self.total_failed:
             return "No errors occurred"
-        lines = [f"{self.total_failed} failed items"]
+        lines = [counted(self.total_failed, "failed item")]
         for heading, counts in (("type", self.errors_by_type), ("stage", self.errors_by_stage)):
             lines += ["", f"By {heading}:"]
-            lines += [f"  {name}: {count}" for name, count in counts.items()]
+            lines += [f"  {name}: {count:,}" for name, count in counts.items()]
         return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LoopStall(Portable):
-    """Something blocked the event loop: nothing else could go on meanwhile.
+    """Something blocked the event loop: nothing else could run meanwhile.
 
     Attributes:
         seconds: How long, at least; it may have been up to 0.1 s longer.
         timestamp: When it was noticed, in Unix seconds.
-        stage: Name of the stage whose workers did it; "" if it was none of this run.
-        worker_name: The worker, ``"Fetch-W0"``; "" if it was none, or many after each other, each
-            for a short time.
+        stage: Name of the stage whose workers did it; "" if none of this run did.
+        worker_name: The worker, ``"Fetch-W0"``; "" if none did, or many one after another, each for
+            a short time.
         item_id: Id of the item that the worker had; of a batch, of the first one.
         location: Where: ``"app.py:41 in parse"``, the file relative to the current folder if it
-            is in there; the name of a task that is not made of Python; "" if it could not be seen.
+            is in there; the name of a task that is not written in Python; "" if it could not be
+            seen.
         line: The line of source there: ``"time.sleep(1)"``; "" if it could not be read.
     """
 
@@ -284,14 +285,14 @@ class LoopStall(Portable):
 class LoopHealth:
     """Whether the event loop of a run gets its turns.
 
-    A loop with virtual time is not looked at, nor is one where ``blocked_loop_after`` is ``None``.
+    A loop with virtual time is not watched, nor is one where ``blocked_loop_after`` is ``None``.
 
     Attributes:
-        lag: Seconds that its last heartbeat was late; while something blocks it, that it is late.
-        stalls: How often it was blocked for ``blocked_loop_after`` or longer (a quarter of a second
-            if nothing else is said). Blocks that are up to 0.1 s shorter may be among them.
-        stalled_seconds: Seconds it has been late for, all in all, without delays below 0.05 s.
-        last_stall: The last time it was blocked; while it is, this time.
+        lag: Seconds by which its last heartbeat was late; during a block, by which it is late now.
+        stalls: How often it was blocked for ``blocked_loop_after`` or longer (by default a quarter
+            of a second). Blocks up to 0.1 s shorter may be included.
+        stalled_seconds: Seconds it has been late in total, without delays below 0.05 s.
+        last_stall: The latest block, which may still go on.
     """
 
     lag: float = 0.0
@@ -314,12 +315,12 @@ class DashboardSnapshot:
         total_items: How many items the run will have, ``None`` while that is not known. If
             ``len(items)`` may be slow (not a list, a range and the like), the first snapshot taken
             in the run's event loop, while the run is under way, calls it.
-        state: Where the run is.
+        state: The state of the run.
         elapsed: Seconds since the run began.
         loop: Whether something blocks the event loop.
         cpu_seconds: Seconds of processor time that the whole process took since the run began, in
-            all its threads, and the child processes of its stages with it (``executor="process"``,
-            `StageStats.child_cpu_seconds`). What processes of an executor of your own take is not
+            all its threads, including the child processes of its stages (``executor="process"``,
+            `StageStats.child_cpu_seconds`). The time of processes of your own executor is not
             known.
         intake_seconds: Seconds for which items could come: ``elapsed`` while they still can.
     """

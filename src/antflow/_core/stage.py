@@ -78,7 +78,7 @@ SAID_BY_RETRY = (
     "wait",
     "timeout",
 )
-"""Options for which a `Retry` has its own word."""
+"""Options for which a `Retry` has its own name."""
 
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     # them. Each takes the options by keyword, so they are listed here once more.
 
     class KeywordOptions(TypedDict, total=False):
-        """Options of `Stage` by keyword only, which do not change what comes out of it."""
+        """Options of `Stage` by keyword only, which do not change its results."""
 
         stage_wait_seconds: float
         limits: Sequence[Limit]
@@ -138,16 +138,16 @@ class Stage(Generic[In, Out]):
     """A named step of a pipeline: tasks run one after the other on each item, by a pool of workers.
 
     Making a stage checks no values, `Pipeline` does (`validate`); it raises `TypeError` for an
-    option that there is not.
+    unknown option.
 
     Attributes:
         name: Unique in its pipeline; 1 to 100 characters, no control characters.
         workers: How many items (or batches) the stage works on at the same time, 1 to 100,000.
-        tasks: One or more callables taking the value and returning the next one. What is not
-            ``async`` runs in the `executor`; what returns an awaitable is awaited.
+        tasks: One or more callables taking the value and returning the next one. Those that are not
+            ``async`` run in the `executor`; awaitables they return are awaited.
         retry: What is tried again after a failure: ``"per_task"`` the failed task alone,
             ``"per_stage"`` the stage from its first task with the value that entered it. A `Retry`
-            says all about tries of the failed task in one value.
+            has all options about tries of the failed task in one value.
         task_attempts: Tries per task under "per_task", at least 1.
         task_wait_seconds: Pause between them, in seconds.
         stage_attempts: Tries per item under "per_stage", at least 1.
@@ -173,33 +173,33 @@ class Stage(Generic[In, Out]):
             of the error that returns one, a `RetryAfter`, or ``None`` for no hold. Such an error
             counts as `RetryAfter`: no try of this stage, or of stages that share its `limits`,
             begins before then, and no attempt is used up.
-        max_holds: How often one item may be held (`RetryAfter`) before that counts as a failure.
+        max_holds: How often one item may be held (`RetryAfter`) before a hold counts as a failure.
         timeout: Seconds for one try of one task; then it fails with `TimeoutError`. Time in which a
             source blocks the event loop does not count.
         retry_on: Exception classes after which another try is worth it. In an exception group, one
             such error is enough.
-        give_up_on: Exception classes after which it is not; stronger than `retry_on`. In a group,
-            also stronger than the hold that another error asks for.
+        give_up_on: Exception classes after which it is not; overrides `retry_on`, and in a group
+            the hold that another error asks for.
         wait: Pause before the next try: seconds, or ``attempt -> seconds`` like `backoff`. Instead
             of `task_wait_seconds` and `stage_wait_seconds`.
         executor: Where plain functions run: in a thread ("thread", "auto"), in a process
-            ("process"), on the event loop ("inline", which must not block), or in a
-            `concurrent.futures.Executor` of your own. For a process all must be picklable: the
-            plain functions (defined at the top of a module), what they take and what they return,
-            which is never a generator. `resources` are entered in the process: they need
-            ``resource_scope="worker"``, and no ``async`` task beside them.
-        batch: Call the tasks with a list of up to so many values; they return a list of as many
-            answers, in that order: a value, `Drop`, or an exception for an item that failed. If a
-            task raises, all have failed; on the last try each item is tried alone, so that one
-            takes no other down (with ``task_attempts=1`` right away, which makes two calls).
+            ("process"), on the event loop ("inline", which must not block), or in your own
+            `concurrent.futures.Executor`. For a process, everything must be picklable: the plain
+            functions (defined at the top of a module), their arguments and their return values,
+            which are never generators. `resources` are entered in the process: they need
+            ``resource_scope="worker"``, and no ``async`` task next to them.
+        batch: Call the tasks with a list of up to this many values; they return a list of as many
+            answers, in the same order: a value, `Drop`, or an exception for an item that failed. If
+            a task raises, all have failed; on the last try each item is tried alone, so that none
+            takes another down (with ``task_attempts=1`` right away, which makes two calls).
         batch_wait: Seconds a batch waits to be filled, counted from its first item; ``None`` = it
-            takes what is there.
+            takes what is ready.
         expand: The last task returns an iterable or async iterable, or is a generator: each of its
-            values goes on as an item of its own.
+            values goes on as a separate item.
         resources: Name → function that makes an async or sync context manager. It is entered before
             first use, its value is passed to every task by that keyword, and it is left at the end.
-        resource_scope: Who shares what was entered: each "worker" has its own, or all of the
-            "stage", or of the "run" (all stages that name the same function).
+        resource_scope: What shares an entered resource: each "worker" has its own, or all workers
+            of the "stage" or of the "run" share one (all stages that name the same function).
         max_failures: Failed items of this stage at which the run stops taking items in: a count
             (int), or a share of those settled here (float, above 0 and up to 1, from 20 on).
         version: A label of the stage's code. Part of `current_item().idempotency_key`.
@@ -425,7 +425,7 @@ class Stage(Generic[In, Out]):
 def _assign(stage: Stage, name: str, value: object) -> None:
     if name in Stage.__dataclass_fields__:
         raise _cannot_change(name)
-    object.__setattr__(stage, name, value)  # a subclass may have attributes of its own
+    object.__setattr__(stage, name, value)  # a subclass may have its own attributes
 
 
 def _delete(stage: Stage, name: str) -> None:
@@ -449,7 +449,7 @@ def _restore(stage: Stage, state: tuple[dict[str, Any] | None, dict[str, Any]]) 
 
 
 if not TYPE_CHECKING:
-    Stage.__getstate__ = object.__getstate__  # those of dataclasses forget what a subclass has
+    Stage.__getstate__ = object.__getstate__  # those of dataclasses forget a subclass's attributes
     Stage.__setstate__ = _restore
     Stage.__init__ = explained(Stage.__init__)
     Stage.__setattr__ = _assign

@@ -1,4 +1,4 @@
-"""What each option of a stage may be. Which options fit together, the stage says itself.
+"""Checks of each option of a stage. The stage itself checks which options fit together.
 
 The fields of `Stage` name these checks. Each is ``check(refuse, name, value)``.
 """
@@ -79,7 +79,7 @@ def check_tasks(refuse: Refuse, name: str, tasks: object) -> None:
         for index, task in enumerate(tasks)
         if not callable(task)
     ]
-    if strange:  # all were looked at: several may be coroutines, and are closed now
+    if strange:  # all were checked: several may be coroutines, and are closed now
         raise strange[0]
 
 

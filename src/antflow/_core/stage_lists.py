@@ -22,7 +22,7 @@ class TakesStages(Protocol):
     def append(self, object: UnknownStage, /) -> None: ...
 
 
-# A variable, so that nothing is expected of the list but what it is.
+# A variable, so that nothing but its own type is expected of the list.
 UnknownStages = TypeVar("UnknownStages", bound=Takes[UnknownStage] | TakesStages)
 """A list with a stage of which nothing is known."""
 

@@ -1,4 +1,4 @@
-"""One step of an item, and of a task, while they are being told."""
+"""One step of an item, and of a task, as listeners are told of them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Step:
             STARTED.
         now: When it happened.
         error: Why, for RETRYING, FAILED and CANCELLED.
-        value: What the stage made of the item, for COMPLETED; the item's value, for ADMITTED and
-            EMITTED; the number of items it became, for EXPANDED.
+        value: The stage's result, for COMPLETED; the item's value, for ADMITTED and EMITTED; the
+            number of items it became, for EXPANDED.
     """
 
     # Made with `new_step`: without an `__init__`, one costs half as much.
@@ -66,7 +66,7 @@ class TaskStep:
 
     Attributes:
         kind: "start", "complete", "retry" or "fail".
-        envelope: The item; of a batch, there is one step for each.
+        envelope: The item; in a batch, there is one step for each.
         worker: The book of the worker that tries it.
         name: The task's name.
         now: When.

@@ -34,11 +34,11 @@ Got = TypeVar("Got", covariant=True)
 
 
 class Unknown:
-    """Nothing gives one; who would take it takes everything."""
+    """Nothing returns one; a list that would take it takes everything."""
 
 
 class Anything:
-    """The same for a lambda, which may do with it what it likes."""
+    """The same for a lambda, which may do anything with it."""
 
     def __getattr__(self, name: str) -> Any: ...
 
@@ -77,7 +77,7 @@ Answers = Sequence[B | Dropped | Exception]
 BatchTask = Callable[[list[A]], Answers[B] | Awaitable[Answers[B]]]
 ResourceFactories = Mapping[str, Callable[..., Any]]
 
-# First and last of a tuple. What is between them is not looked at.
+# First and last of a tuple. The types between them are ignored.
 TasksEndingAsync = tuple[
     PlainTaskWith[A, Any], *tuple[Callable[..., Any], ...], AsyncTaskWith[Any, B]
 ]
@@ -139,4 +139,4 @@ UnknownTasks = (
 SkipIf = Callable[[Any], bool | Awaitable[bool]]
 
 ItemsOf = Iterable[A | Mapping[str, Any]] | AsyncIterable[A | Mapping[str, Any]]
-"""What `Pipeline.run` takes: values, and dicts with an ``"id"``."""
+"""The items `Pipeline.run` takes: values, and dicts with an ``"id"``."""

@@ -21,9 +21,9 @@ ESCAPE_SEQUENCES = re.compile(
 )
 """ECMA-48 §5.3-5.6: what a terminal takes as a command rather than as text.
 
-Their one-character forms (C1) are not looked for: in text decoded wrongly those are letters, and
-what follows is not theirs to swallow. One that has no end swallows nothing either. A control
-character never stays in any case.
+Their one-character forms (C1) are not matched: in wrongly decoded text those are letters, and the
+text after them must stay. An unterminated sequence swallows nothing either. Control characters are
+removed in any case.
 """
 
 
@@ -64,6 +64,11 @@ def clean(value: object) -> str:
 
 def _stand_in(character: str) -> str:
     return " " if unicodedata.category(character) == "Zs" else "·"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 worker``, ``1,200 workers``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def error_type_name(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 
 class Kind(IntEnum):
-    """What happened to an item. The numbers are written to files: never change one."""
+    """The kind of a transition. The numbers are written to files: never change one."""
 
     ADMITTED = 1
     STARTED = 2

@@ -1,4 +1,4 @@
-"""Optional waits: put one after the other, or let go of."""
+"""Optional waits: chained, or discarded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Wait = Awaitable[None] | None
 
 
 def discard(wait: object) -> None:
-    """Let go of something that is not going to be awaited."""
+    """Close something that is not going to be awaited."""
     close = attribute(wait, "close")
     if close is not None:
         asked(close, instead=None)

@@ -52,7 +52,7 @@ def _booked(book: StageBook, gauge: WorkerGauge, now: float) -> dict[Activity, f
 
 
 def standing(book: StageBook, workers: int) -> dict[Activity, int]:
-    """Activity → how many of the stage's ``workers`` are at it right now."""
+    """Activity → how many of the stage's ``workers`` spend their time on it right now."""
     counts: dict[Activity, int] = dict.fromkeys(ACTIVITIES, 0)
     for worker in tuple(book.workers.values()):
         if (reason := worker.waits_for) is not None:

@@ -14,7 +14,7 @@ from antflow._core.events import TaskEventType
 from antflow._core.foreign import is_a
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage, retry_policy, task_name
-from antflow._core.text import safe_repr
+from antflow._core.text import counted, safe_repr
 from antflow._core.waits import Wait
 from antflow._engine.calls import Call
 from antflow._engine.contexts import around
@@ -30,16 +30,16 @@ from antflow._engine.task_failures import group_failure
 from antflow._engine.time_limit import time_limit
 
 Answer = Any
-"""What became of one item of a batch: a value, `Drop`, or an exception."""
+"""The outcome of one item of a batch: a value, `Drop`, or an exception."""
 
 
 class Attempt:
-    """How the items of one stage are tried.
+    """Tries the items of one stage.
 
     Args:
         stage: The stage.
         run: The run.
-        supervisor: Hears of what breaks.
+        supervisor: Told of faults.
         recorder: The stage's recorder.
         crew: The stage's workers.
         limits: The stage's limits.
@@ -47,7 +47,7 @@ class Attempt:
         calls: The stage's tasks, as they are called.
 
     Attributes:
-        direct: The task itself, where trying is nothing but calling it; else ``None``.
+        direct: The task itself, where trying is just calling it; else ``None``.
         names: The names of the tasks.
     """
 
@@ -78,7 +78,7 @@ class Attempt:
         self.rewire()
 
     def rewire(self) -> None:
-        """Find out again whether trying is nothing but calling the task."""
+        """Find out again whether trying is just calling the task."""
         is_direct = (
             len(self._calls) == 1 and not self._is_guarded and not self._recorder.tells_tasks
         )
@@ -86,14 +86,14 @@ class Attempt:
 
     @property
     def _is_guarded(self) -> bool:
-        """Whether there is anything to pass, or to keep to, around a try."""
+        """Whether a try has limits, pauses or deadlines around it."""
         return self._limits.admission is not None or self._run.item_timeout is not None
 
     async def run(self, envelope: Envelope, worker: WorkerBook) -> Any:
-        """Run the tasks on an item, from where it is to go on.
+        """Run the tasks on an item, starting where it left off.
 
-        What a failed try leaves in the envelope is where the next one begins: under "per_task" the
-        failed task with what it was given, under "per_stage" the first task.
+        A failed try leaves in the envelope where the next one begins: under "per_task" the failed
+        task with what it was given, under "per_stage" the first task.
 
         Returns:
             The last task's value.
@@ -110,11 +110,11 @@ class Attempt:
     async def run_batch(
         self, envelopes: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
     ) -> None:
-        """Run the tasks on a batch, whose items are all to go on at the same task.
+        """Run the tasks on a batch whose items all continue at the same task.
 
         Args:
             envelopes: The batch.
-            worker: Who tries it.
+            worker: The worker that tries it.
             answers: Where to note what became of each item.
 
         Raises:
@@ -133,8 +133,8 @@ class Attempt:
     async def _guard(
         self, value: Any, worker: WorkerBook, envelopes: Sequence[Envelope]
     ) -> AsyncGenerator[None, None]:
-        """Within the limits, before the first of the items' deadlines, and not in a pause."""
-        if worker.limited_calls:  # of a try before, of the same items
+        """Stay within the limits and the items' first deadline, and out of pauses."""
+        if worker.limited_calls:  # from an earlier try of the same items
             worker.forget_calls(self._now())
         async with time_limit(*self._time_left(envelopes)):
             permit = await self._permit(value, worker)
@@ -261,7 +261,7 @@ class Attempt:
     def _kind_of_end(
         self, envelope: Envelope, worker: WorkerBook, failure: Exception | None, whole_batch: bool
     ) -> TaskEventType:
-        """How a task's end is told; after that of a whole batch, another try comes, alone if so."""
+        """How a task's end is reported; after a whole batch failed, each item is tried alone."""
         if failure is None:
             return "complete"
         decision = self._judge.decide(envelope, failure, worker.task or "")
@@ -287,24 +287,25 @@ class Attempt:
 
 
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:
-    """The task before is through: from here on its own tries count."""
+    """The previous task is through: from here on this task's own tries count."""
     envelope.task = index
     envelope.carry = value
     envelope.attempts = 1
 
 
 async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
-    """What a task makes of a batch: a list of as many answers as it is given values."""
+    """A task's answers for a batch: a list with one for each value."""
     expected = len(values)
     returned = await call(values)
     if is_a(returned, (str, bytes)) or not is_a(returned, Sequence):
         raise TypeError(
             f"task {name} returned {safe_repr(returned)} for a batch: must be a list with one "
-            f"answer for each of the {expected} values"
+            f"answer for each value, {expected:,} in all"
         )
     answers = [_answer(answer, name) for answer in returned]
     if len(answers) != expected:
-        raise ValueError(f"task {name} returned {len(answers)} answers for {expected} values")
+        few = f"{counted(len(answers), 'answer')} for {counted(expected, 'value')}"
+        raise ValueError(f"task {name} returned {few}")
     return answers
 
 

@@ -28,12 +28,12 @@ from antflow._engine.workers import Workers
 
 
 class Batches:
-    """What the workers of a batch stage do.
+    """The loop of a batch stage's workers.
 
     Args:
         stage: The stage.
         index: Its index.
-        intake: What the first stage's workers pull from.
+        intake: The first stage's workers pull from it.
         workers: The stage's workers.
         attempt: How items are tried.
         handover: The way out of the stage.
@@ -90,14 +90,14 @@ class Batches:
             if gathered is None:
                 return False
             await self._try_all(gathered, worker, context)
-            del gathered  # the next items may be long in coming
+            del gathered  # the next items may take long to come
             await workers.give_way(worker)
         return False
 
     async def _try_all(
         self, gathered: list[Envelope], worker: WorkerBook, context: Context
     ) -> None:
-        """Try the items gathered, and put back those that the worker does not get to."""
+        """Try the items gathered, and put back those the worker does not get to."""
         workers = self._workers
         try:
             for group in self._groups(gathered):
@@ -136,15 +136,15 @@ class Batches:
         except BaseException:
             self._put_back(gathered)
             raise
-        # Those that are tried together stand together; the order of arrival stays otherwise.
+        # Items tried together stand together; otherwise they stay in order of arrival.
         gathered.sort(key=self._group_key)
         return gathered
 
     def _groups(self, gathered: Sequence[Envelope]) -> list[list[Envelope]]:
-        """The items that are tried together: those at the same task.
+        """The items to try together: those at the same task.
 
-        An item that has failed in a batch and has one try left is tried alone, so that it can take
-        no other down.
+        An item that has failed in a batch and has one try left is tried alone, so it can take no
+        other down.
         """
         groups: list[list[Envelope]] = []
         for (alone, _), members in groupby(gathered, key=self._group_key):
@@ -158,8 +158,8 @@ class Batches:
     async def _passes_by(self, envelope: Envelope, worker: WorkerBook) -> bool:
         """Whether ``skip_if`` took an item off the worker's hands.
 
-        It is asked about several items before any of them is tried. So each time it has context
-        variables of its own; and of an item that was put back it is not asked again.
+        It is asked about several items before any of them is tried. So each call has its own
+        context variables, and it is not asked again about an item that was put back.
         """
         if envelope in self._put_back_items:
             self._put_back_items.remove(envelope)
@@ -237,12 +237,12 @@ class Batches:
                 self._judge.decide(envelope, answer, worker.task or "")
 
     async def _answers(self, group: Sequence[Envelope], worker: WorkerBook) -> list[Answer]:
-        """The answer for each item; after a batch has failed for good, that of a try alone."""
+        """The answer for each item; once a batch has failed for good, each item is tried alone."""
         answers: dict[Envelope, Answer] = {}
         try:
             await self._attempt.run_batch(group, worker, answers)
         except Exception as error:
-            trimmed(error)  # here: items that are tried alone may not end with it
+            trimmed(error)  # here: items tried alone may not end with it
             rest = [item for item in group if item not in answers]
             task = worker.task or ""
             alone: list[Envelope] = []
@@ -263,9 +263,9 @@ class Batches:
 def _in_order(
     group: Sequence[Envelope], answers: Sequence[Answer]
 ) -> list[tuple[Envelope, Answer]]:
-    """Those that are through in their order; then, last one first, those that failed.
+    """Completed items in their order; then failed ones, last one first.
 
-    Who is to be tried again at once goes before who was put there earlier.
+    Each item to be retried at once goes before those put back earlier.
     """
     pairs = list(zip(group, answers, strict=True))
     failed = [pair for pair in pairs if is_a(pair[1], Exception)]

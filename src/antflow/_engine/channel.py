@@ -9,7 +9,7 @@ the same that would exist if the waiting senders held theirs. Only what was insi
 A receiver takes an item at once, or parks until the *bell* wakes it. A wake-up carries no item: it
 only says "look again". One burst costs one wake-up: the bell wakes one sleeper, and lets one sender
 go on, and rings again in the next turn of the loop while there is more to do. So nothing is lost
-when somebody is cancelled who was just woken. There are no timers and no polling.
+when a waiter is cancelled just after it was woken. There are no timers and no polling.
 
 Order: FIFO within a priority, lower priority number first. The heap exists only once an item with
 another than the default priority was put.
@@ -34,7 +34,7 @@ class Channel(Generic[T]):
     Args:
         capacity: Items it holds before senders wait. 0 = hand to hand: a sender waits until its
             item is taken. ``None`` = unbounded.
-        recruit: Called when there is work and nobody sleeps: start another receiver and return
+        recruit: Called when there is work and no receiver sleeps: start another one and return
             ``True``, or return ``False`` if there is none to start.
         has_more: Says whether a receiver that is woken would find work although the queue is empty
             (the first stage pulls from the source).
@@ -82,7 +82,7 @@ class Channel(Generic[T]):
     def put(self, item: T, priority: int = DEFAULT_PRIORITY) -> bool:
         """Append an item, at once.
 
-        On a closed channel the item is set aside for `drain`: nobody will take it.
+        On a closed channel the item is set aside for `drain`: no receiver will take it.
 
         Returns:
             Whether the sender must now await `room`.
@@ -148,7 +148,7 @@ class Channel(Generic[T]):
             self._bell = self._loop.call_soon(self._ring)
 
     def wake_all(self) -> None:
-        """Have every sleeper look again."""
+        """Wake every sleeper, to look again."""
         while self._wake_one(self._sleepers):
             pass
 
@@ -176,12 +176,12 @@ class Channel(Generic[T]):
         return len(self._queue) if self._heap is None else len(self._heap)
 
     def __bool__(self) -> bool:
-        # A channel is never false: `channel or default` must not take an empty one for none.
+        # A channel is never false: `channel or default` must not replace an empty one.
         return True
 
     @property
     def blocked(self) -> int:
-        """Items inside beyond the capacity that have a sender who waits for room."""
+        """Items beyond the capacity whose senders wait for room."""
         if self.capacity is None:
             return 0
         return min(max(len(self) - self.capacity, 0), len(self._senders))
@@ -220,7 +220,7 @@ class Channel(Generic[T]):
             self._bell = self._loop.call_soon(self._ring)
 
     async def _park(self, waiting: deque[asyncio.Future[None]]) -> None:
-        # Who is cancelled when already woken need not pass the wake-up on: the bell rings again.
+        # A waiter cancelled after it was woken need not pass the wake-up on: the bell rings again.
         waiter = self._loop.create_future()
         waiting.append(waiter)
         try:

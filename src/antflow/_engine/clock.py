@@ -13,15 +13,15 @@ from antflow._core.ports import Timer
 class LoopTimers:
     """The timers port over an event loop.
 
-    A loop that brings its own time (a virtual one, in tests) is believed. For all others the clock
-    is `time.monotonic`: it is what asyncio's own loop reads, with one call less, and finer than
-    uvloop's, which counts milliseconds.
+    A loop with its own time (virtual, in tests) is trusted. For all others the clock
+    is `time.monotonic`: it is what asyncio's own loop reads, with one call less, and it is finer
+    than uvloop's, which counts milliseconds.
 
     Args:
         loop: The event loop.
 
     Attributes:
-        on_crash: Called with what a put-off call raises: the loop itself would only log it.
+        on_crash: Called with what a delayed call raises: the loop itself would only log it.
         has_own_time: Whether the loop brings its own time.
         held: For how long sources have held the loop.
     """
@@ -37,7 +37,7 @@ class LoopTimers:
         self.held: HeldTime = held_time_of(loop)
 
     def unheld(self) -> float:
-        """`now`, less the seconds for which sources have held the loop: what items are timed by."""
+        """`now`, less the seconds for which sources have held the loop. Items are timed by this."""
         return self.now() - self.held.seconds
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:

@@ -1,7 +1,8 @@
-"""Context managers made of generators, and contexts, around the user's code.
+"""Context managers made from generators, and contexts, around the user's code.
 
 The context managers of `contextlib` set attributes of the exception that passes through. A frozen
-dataclass refuses that, and then another exception comes out. These never do, and swallow nothing.
+dataclass refuses that, and then another exception is raised. These raise no other, and swallow
+nothing.
 """
 
 from __future__ import annotations
@@ -105,9 +106,9 @@ def _is_it(raised: BaseException, error: BaseException) -> bool:
 
 @coroutine
 def in_context(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Await ``work`` in the running `asyncio.Task`, but with context variables of its own.
+    """Await ``work`` in the running `asyncio.Task`, but with its own context variables.
 
-    Nothing that it binds is seen outside, which costs less than a task for it.
+    Nothing it binds is seen outside, which costs less than a task for it.
     """
     step = partial(work.send, None)
     try:
@@ -121,7 +122,7 @@ def in_context(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any,
                 sent = yield awaited
             except GeneratorExit:
                 raise
-            except BaseException as error:  # why: it is for who waits in there
+            except BaseException as error:  # why: it belongs to the awaiting code inside
                 step = partial(work.throw, error)
             else:
                 step = partial(work.send, sent)
@@ -130,9 +131,9 @@ def in_context(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any,
 
 
 def apart(tell: Callable[P, Wait], *args: P.args, **kwargs: P.kwargs) -> Wait:
-    """Tell an observer of an item that no worker has, in a copy of the context.
+    """Tell an observer about an item that no worker has, in a copy of the context.
 
-    What its callbacks bind is for that item, not for who takes it in or settles it.
+    What its callbacks bind is for that item, not for the code that takes it in or settles it.
     """
     context = copy_context()
     wait = context.run(tell, *args, **kwargs)
@@ -140,7 +141,7 @@ def apart(tell: Callable[P, Wait], *args: P.args, **kwargs: P.kwargs) -> Wait:
 
 
 class _WaitApart:
-    """What is left to await of what was told apart."""
+    """The rest of a call of `apart`, to be awaited."""
 
     def __init__(self, context: Context, wait: Awaitable[None]) -> None:
         self._context = context

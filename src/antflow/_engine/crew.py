@@ -1,8 +1,8 @@
-"""The workers of a stage at work: the `asyncio.Task` of each, and whom the run has called off.
+"""The workers of a stage at work: the `asyncio.Task` of each, and which ones the run called off.
 
-The cancel requests of a worker's task do not tell who asked. Client libraries cancel the task that
-calls them, for a timeout of their own, and some never take that back. So the run notes whom it
-calls off, and everything else is a failure of the item in hand.
+The cancel requests of a worker's task do not tell where they came from. Client libraries cancel the
+task that calls them, for their own timeouts, and some never take that back. So the run notes which
+workers it calls off, and any other cancellation is a failure of the item in hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from antflow._engine.task_failures import failure_of
 
 
 class Crew:
-    """Who works in one stage.
+    """The workers of one stage.
 
     Args:
         book: The stage's book.
@@ -26,8 +26,8 @@ class Crew:
         now: The run's clock.
 
     Attributes:
-        abandoned: The threads that go on although the time of their task is over, by worker.
-        begins_no_more: Whether the stage is closed: no try begins any more.
+        abandoned: The threads that go on although their task has timed out, by worker.
+        begins_no_more: Whether the stage is closed: no more tries begin.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Crew:
         """The failure that a ``CancelledError`` or a group raised by the user's code amounts to.
 
         Raises:
-            asyncio.CancelledError: It is not theirs: the run has cancelled the worker.
+            asyncio.CancelledError: The run has cancelled the worker.
             BaseException: A group with something in it that ends a program.
         """
         if is_a(error, asyncio.CancelledError) and self.is_called_off(worker):
@@ -92,7 +92,7 @@ class Crew:
         """Take back the requests to cancel a worker that did not come from the run.
 
         Raises:
-            asyncio.CancelledError: The run has asked, too.
+            asyncio.CancelledError: The run has asked as well.
         """
         if not self._serving[worker.index].cancelling():
             return
@@ -104,9 +104,9 @@ class Crew:
     # Waiting
 
     async def wait_to_begin(self, worker: WorkerBook, wait: Awaitable[Any]) -> None:
-        """Let a worker wait until the next try of what it has in hand may begin.
+        """Wait on behalf of a worker until the next try of its item or batch may begin.
 
-        Cancellation: of the worker, by `begin_no_more` too.
+        Cancellation: the worker's, or by `begin_no_more`.
         """
         worker.wait_begins("limited", self._now())
         if self.begins_no_more:
@@ -126,7 +126,7 @@ class Crew:
                 self._call_off(index)
 
     def abandon(self, worker: WorkerBook, thread: asyncio.Future[Any]) -> None:
-        """A worker's thread goes on although the time of its task is over."""
+        """A worker's thread goes on although its task has timed out."""
         self.abandoned[worker.index] = thread
 
     async def outlast_thread(self, worker: WorkerBook) -> None:
@@ -140,7 +140,7 @@ class Crew:
             self.abandoned.pop(worker.index, None)
 
     def forget_threads(self) -> None:
-        """The run is over: no one waits for the threads that go on."""
+        """The run is over: stop waiting for threads that go on."""
         for thread in self.abandoned.values():
             thread.cancel()
 

@@ -1,4 +1,4 @@
-"""What code that runs inside a run can ask for: the run, and the item in hand."""
+"""The run and the item in hand, for code that runs inside a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Seat:
         stage: The stage as the user described it.
         crew: Its workers.
         worker: The worker.
-        outer: The seat in which the run was begun, and those around that one.
+        outer: The seat in which the run was started, and those around it.
     """
 
     run: Run
@@ -38,7 +38,7 @@ class Seat:
     outer: tuple[ref[Seat], ...] = ()
 
     def with_outer(self) -> list[Seat]:
-        """This seat, then those around it, as far as they are left."""
+        """This seat, then those around it that still exist."""
         return [self, *(seat for outer in self.outer if (seat := outer()) is not None)]
 
 
@@ -56,7 +56,7 @@ def seat_here() -> Seat:
 def outer_seats() -> tuple[ref[Seat], ...]:
     """The seat this code runs in and those around it, for a run that begins here."""
     seat = current_seat.get()
-    # Weakly: where each run begins the next, the first must not stay for the sake of the last.
+    # Weakly: where each run begins the next, the last must not keep the first alive.
     return () if seat is None else tuple([ref(each) for each in seat.with_outer()])
 
 
@@ -81,7 +81,7 @@ class CurrentItem:
 
 
 def current_item() -> CurrentItem:
-    """The item that the calling task works on; also inside a plain function in its thread.
+    """The item that the calling task works on, including plain functions in their threads.
 
     Raises:
         RuntimeError: If no task of a pipeline is running here, or it works on a batch.
@@ -105,12 +105,12 @@ def set_task_status(text: str, min_interval: float = 0.0) -> bool:
     """Say what the calling task does right now; dashboards show it beside the worker.
 
     Args:
-        text: What it does. It is drawn as plain text, cut to the room there is.
-        min_interval: Seconds since the last change in which it is not changed again: cheap enough
-            for a tight loop.
+        text: What it does. It is drawn as plain text, cut to fit.
+        min_interval: Seconds after a change during which further ones are ignored: cheap enough for
+            a tight loop.
 
     Returns:
-        Whether it was taken: not when it came too soon, nor outside a task.
+        Whether it was taken: not if it came too soon or outside a task.
 
     Raises:
         ValueError: ``min_interval`` is not a finite number of seconds >= 0.

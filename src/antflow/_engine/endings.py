@@ -1,7 +1,6 @@
 """How an item's visit to a stage ends: through, passed by, after a failed try, dropped, given up.
 
-Each way is the same three steps: record it, let listeners hear of it, put the item where it goes
-next.
+Each way is the same three steps: record it, tell the listeners, put the item where it goes next.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Endings:
     Args:
         stage: The stage.
         handover: The way out of the stage.
-        failed_tries: What becomes of items after a failed try.
+        failed_tries: Handles items after a failed try.
     """
 
     stage: Stage
@@ -38,7 +37,7 @@ class Endings:
     failed_tries: FailedTries
 
     async def move_on(self, envelope: Envelope, worker: WorkerBook, value: Any, wait: Wait) -> None:
-        """Tell that an item is through, then put it on."""
+        """Report that an item is through, then pass it on."""
         await self.handover.tell_and_put_on(
             envelope, worker, value, wait, "on_success", self.stage.on_success
         )
@@ -52,7 +51,7 @@ class Endings:
             if is_awaitable(answer):
                 answer = await answer
             passes = bool(answer)
-            # A request to cancel that it has left must not hit the task.
+            # A cancel request that it left behind must not hit the task.
             await handover.crew.absorb_cancel(worker)
         except BaseException as error:  # why: it ends the run, in order; see `interrupt`
             failure = handover.failure_in_hand(error, envelope, worker, "skip_if")
@@ -67,7 +66,7 @@ class Endings:
         return passes
 
     async def ends_here(self, envelope: Envelope, worker: WorkerBook, answer: Answer) -> bool:
-        """Whether an answer with a type of `ENDS_HERE` ended the item's way, as it was told."""
+        """Whether an answer of a type in `ENDS_HERE` ended the item's way."""
         if is_a(answer, CoroutineType):
             await self.failed_tries.after(forgotten_await(answer, worker.task), envelope, worker)
         elif is_a(answer, Expanded) or is_drop(answer):

@@ -1,4 +1,4 @@
-"""A run put together from its parts, and begun.
+"""Assembles a run from its parts, and starts it.
 
 The parts stand in one order, and each refers only to those before it::
 
@@ -43,7 +43,7 @@ from antflow._engine.waiting import outlast_task
 
 
 class Display(Protocol):
-    """What shows a run while it is driven."""
+    """Shows a run while it is driven."""
 
     async def begin(self) -> None:
         """Wait until the display has begun."""
@@ -73,15 +73,15 @@ class Engine:
         total: How many items there will be, if known.
         length: Asks the items for that number, where it is not known yet.
         keeps_results: Whether all results, and so all ids and failures, are kept.
-        duplicates: What becomes of an item whose id is taken.
+        duplicates: What to do with an item whose id is taken.
         timeout: Seconds after which the run is cancelled, with `TimeoutError`.
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
-        window: Items that may be taken in beyond the first unsettled one, where results are to come
-            in order; ``None`` = they come as they are ready.
+        window: Items that may be taken in beyond the first unsettled one, for results in order;
+            ``None`` = results as they are ready.
         owner: Whose run it is; only compared, and not kept.
         blocked_loop_after: Seconds after which the event loop counts as blocked, or ``None``.
         name: The pipeline's name.
-        books: Those of a run that goes on in this one, or ``None``.
+        books: The books of a run that continues in this one, or ``None``.
 
     Attributes:
         run: Its state, and the answers to questions about it.
@@ -192,9 +192,9 @@ class Engine:
         context.run(current_run.set, self.run)
         context.run(current_seat.set, None)
         context.run(has_called_off_caller.set, supervisor.has_called_off_caller)
-        context.run(current_permit.set, None)  # what it is inside of is another's attempt
-        # Timers and tasks that were begun inside of it may keep the run for as long as they live,
-        # but not the items and the results.
+        context.run(current_permit.set, None)  # the surrounding attempt is not part of this run
+        # Timers and tasks started inside may keep the run alive for as long as they live, but not
+        # the items and the results.
         supervisor.on_over += [self._settlement.close, self.intake.forget]
         # A context variable that a listener sets, like the current span, is set in all of the run.
         context.run(self._listeners.opened, stages, self.run.ledger, self._rewire)
@@ -214,7 +214,7 @@ class Engine:
         Cancellation: cancels the run, and still waits until both are over.
 
         Raises:
-            BaseException: What made the run end, if not the end of its input.
+            BaseException: What ended the run, if not the end of its input.
         """
         showing: asyncio.Task[None] | None = None
         try:
@@ -246,16 +246,16 @@ class Engine:
             await self.intake.feed(items, stage, priority)
 
     def drain(self) -> None:
-        """Take nothing more in, not even from the run's own tasks, and let the rest finish."""
+        """Take in nothing more, not even from the run's own tasks, and let the rest finish."""
         self.run.is_closed = True
         self.intake.close()
 
     # How many work
 
     def pause(self) -> None:
-        """Begin with nothing new: workers end what they have begun and leave. May be called twice.
+        """Start nothing new: workers finish what they have begun and leave. May be called twice.
 
-        An item in hand that waits for a limit, or for the end of a hold, waits on.
+        An item in hand that waits for a limit, or for the end of a hold, keeps waiting.
         """
         if not (self.run.is_paused or self.run.is_stopping or self.run.is_over):
             self.run.may_begin.clear()
@@ -270,7 +270,7 @@ class Engine:
                 stage.workers.activate(stage.workers.count)
 
     def set_workers(self, stage: int, count: int) -> None:
-        """Set a stage's number of workers; those that are to leave end the item in hand."""
+        """Set a stage's number of workers; those that leave finish their item first."""
         if not self.run.is_over:
             self.stages[stage].workers.set_count(count)
             if self._settlement.reorder is not None:

@@ -1,7 +1,7 @@
 """One item becomes many: what the last task of a stage with ``expand=True`` returns, item by item.
 
-The items go on while they are made, with backpressure. When a try fails on the way, what was made
-stays made: the next try makes its items anew, and as many as there are already are passed over.
+The items go on while they are made, with backpressure. When a try fails midway, the items made so
+far stay: the next try makes its items again, and skips as many as exist already.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ LARGEST_CHUNK = 100
 """Values taken from a plain generator at a time, each time in a thread."""
 
 CONTAINERS = (list, tuple, range, set, frozenset, deque)
-"""Types whose values are there already. Any other iterable may take its time, like a query."""
+"""Types whose values exist already. Any other iterable may take its time, like a query."""
 
 
 class Expanded:
-    """What a stage made of an item that became others.
+    """Marks an item that became others.
 
     Attributes:
-        children: How many.
+        children: How many others.
     """
 
     __slots__ = ("children",)
@@ -58,13 +58,13 @@ class Expanded:
 
 
 ENDS_HERE = (Drop, type, Expanded, CoroutineType)
-"""The types of answers with which an item may end. None of them has a metaclass of the user's, so
+"""The types of answers with which an item may end. None of them has a user's metaclass, so
 ``issubclass(type(answer), ENDS_HERE)`` runs none of their code."""
 
 
 @dataclass(eq=False)
 class Expansion:
-    """How the items of one stage become others.
+    """Turns the items of one stage into others.
 
     Args:
         handover: The way out of the stage.
@@ -81,7 +81,7 @@ class Expansion:
     async def expand(
         self, call: Callable[[Any], Awaitable[Any]], timeout: float | None, value: Any
     ) -> Expanded:
-        """Call a task and let each value of what it returns go on as an item of its own.
+        """Call a task and pass each value it returns on as a separate item.
 
         Args:
             call: The task.
@@ -119,11 +119,11 @@ class Expansion:
                 step = None  # it may be long until the next one
 
     async def _emit(self, parent: Envelope, worker: WorkerBook, value: Any, number: int) -> None:
-        """Let an item that was made from another go on to the next stage, waiting for room there.
+        """Pass an item made from another on to the next stage, waiting for room there.
 
         Args:
-            parent: What it was made from.
-            worker: Who made it.
+            parent: The item it was made from.
+            worker: The worker that made it.
             value: Its value.
             number: Which one it is of those made from the parent, from 0.
         """
@@ -150,7 +150,7 @@ class Expansion:
             await self._give_slots_back(worker, room)
 
     async def _wait_for_turn(self, envelope: Envelope, worker: WorkerBook) -> None:
-        """Wait while too many results wait for those before them, where they are to be in order."""
+        """With results in order: wait while too many of them wait for earlier ones."""
         reorder = self.handover.settlement.reorder
         if reorder is None:
             return
@@ -158,12 +158,12 @@ class Expansion:
             await self._give_slots_back(worker, turn)
 
     async def _give_slots_back(self, worker: WorkerBook, wait: Wait) -> None:
-        """Wait; the try goes on afterwards, and gives back meanwhile what slots it has."""
+        """Wait, giving the try's slots back meanwhile; it goes on afterwards."""
         async with slots_given_back():
             await self.handover.room(worker, wait)
 
     async def _each(self, values: Any) -> AsyncGenerator[Iterable[Any], None]:
-        """The values, some at a time, as an async generator of lists."""
+        """The values, a few at a time, as an async generator of lists."""
         if is_a(values, AsyncIterable):
             iterator = aiter(values)
             try:
@@ -182,7 +182,7 @@ class Expansion:
         elif is_a(values, (str, bytes, bytearray, Mapping)) or not is_a(values, Iterable):
             raise TypeError(
                 f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
-                "iterable or async iterable of values, and no string or mapping"
+                "iterable or async iterable of values, and not a string or mapping"
             )
         elif is_a(values, CONTAINERS):
             yield values
@@ -212,7 +212,7 @@ class Expansion:
 
 
 def forgotten_await(answer: CoroutineType[Any, Any, Any], task: str | None) -> TypeError:
-    """The error for a coroutine among a task's answers, which is closed here."""
+    """Close a coroutine found among a task's answers, and return the error for it."""
     answer.close()
     return TypeError(f"task {task} returned a coroutine: is an await missing?")
 

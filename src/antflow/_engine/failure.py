@@ -1,7 +1,7 @@
-"""What follows a failed try: decided once, then acted on.
+"""Decides what follows a failed try, once, and then acts on it.
 
-Listeners must change nothing. So the functions of the user's that have a say, `wait` and those of
-`hold_on`, are asked once for each failure, and what is told is what then happens.
+Listeners must change nothing. So the user's functions that decide, `wait` and those of `hold_on`,
+are called once for each failure, and listeners are told exactly what then happens.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Action = Literal["retry", "hold", "fail", "drop"]
 
 
 class Decision(NamedTuple):
-    """What follows a failed try.
+    """How to go on after a failed try.
 
     Attributes:
-        action: The item is tried again after a delay ("retry") or as if it had not been tried, with
-            everyone else held back meanwhile ("hold"); or it ends here ("fail", "drop").
-        about: What the try failed with.
-        error: What that counts as: mostly the same; what `wait` or `hold_on` raised, if they did.
-        seconds: Until the next try.
+    action: The item is tried again after a delay ("retry") or as if it had not been tried, with
+        everyone else held back meanwhile ("hold"); or it ends here ("fail", "drop").
+    about: The error the try failed with.
+    error: The error it counts as: mostly the same; else what `wait` or `hold_on` raised.
+    seconds: Until the next try.
     """
 
     action: Action
@@ -80,9 +80,9 @@ class Judge:
         self.starts_over: bool = self._policy.whole_stage
 
     def decide(self, envelope: Envelope, error: Exception, task: str) -> Decision:
-        """What follows a try of ``task`` that failed with ``error``; asked again, the same.
+        """Decide what follows a try of ``task`` that failed with ``error``; repeat calls agree.
 
-        A hold begins with this decision, before anything is told or awaited.
+        A hold begins with this decision, before any listener is told or anything awaited.
 
         Raises:
             asyncio.CancelledError: The worker is being cancelled.
@@ -108,7 +108,7 @@ class Judge:
             envelope.holds = (envelope.position, _holds(envelope) + 1)
             self._hold(seconds)
             return Decision("hold", about, error, seconds)
-        if is_a(error, ItemCancelled):  # for example of another run: here it is a failure
+        if is_a(error, ItemCancelled):  # for example another run's: here it is a failure
             error = TaskFailedError(task, error)
         try:
             delay = self._delay(envelope, error)
@@ -133,7 +133,7 @@ class Judge:
         return None if gives_up else longest
 
     def _asked(self, error: BaseException) -> float | None:
-        """The hold that one error asks for, itself and not what is in it."""
+        """The hold that one error itself asks for, not the errors inside it."""
         if is_a(error, RetryAfter):
             # The attribute may have been set, or be a property of a subclass.
             return hold_seconds(ValueError, "seconds", error.seconds)
@@ -149,7 +149,7 @@ class Judge:
 
     def _delay(self, envelope: Envelope, error: Exception) -> float | None:
         if matches(error, WorkerLostError):
-            return None  # it has been tried often enough
+            return None  # no tries left
         delay: float | None = call_apart(self._policy.next_delay, envelope.attempts, error)
         if delay is None or self._run.item_timeout is None:
             return delay
@@ -159,7 +159,7 @@ class Judge:
 
 @dataclass(eq=False)
 class FailedTries:
-    """What becomes of the items of one stage after a failed try.
+    """Acts on the decisions about one stage's items.
 
     Args:
         stage: The stage.
@@ -174,7 +174,7 @@ class FailedTries:
     retries: RetryHeap
 
     async def after(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> bool:
-        """A try raised something: decide what follows, and let it follow.
+        """A try raised something: decide what follows, and act on it.
 
         Returns:
             Whether the run goes on; otherwise the item was given up.
@@ -211,7 +211,7 @@ class FailedTries:
         return True
 
     async def drop(self, envelope: Envelope, worker: WorkerBook) -> None:
-        """Settle an item that ends here, well, without a result."""
+        """Settle an item that ends here successfully without a result."""
         wait = self.handover.recorder.dropped(envelope, worker, self.handover.now())
         envelope.ending = "dropped"
         await self.handover.tell_and_settle(envelope, worker, None, wait)
@@ -240,7 +240,7 @@ class FailedTries:
     async def _wait_untried(
         self, envelope: Envelope, worker: WorkerBook, error: Exception, seconds: float
     ) -> None:
-        """Let an item wait, without its worker, as if it had not been tried."""
+        """Put an item back to wait, without its worker, as if it had not been tried."""
         run = self.handover.run
         if run.item_timeout is not None:  # then it is late, and the next try says so
             seconds = min(seconds, max(envelope.deadline - run.timers.unheld(), 0.0))

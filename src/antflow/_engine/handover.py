@@ -1,6 +1,6 @@
-"""How an item that leaves a worker's hands is told of and put where it goes next.
+"""Reports items that leave a worker's hands, and puts them where they go next.
 
-What was recorded is always put, also when the worker is cancelled between the two.
+What was recorded is always put, even if the worker is cancelled in between.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Handover:
         crew: The stage's workers.
         guard: Calls stage callbacks.
         next_channel: The next stage's channel; ``None`` after the last stage.
-        gathering: The stage's own channel, if batches are gathered from it: a batch that waits to
-            be filled then waits for one item less.
+        gathering: The stage's own channel, if batches are gathered from it: a batch waiting to fill
+            up then waits for one item less.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Handover:
         return self.run.timers.now()
 
     def put_on(self, envelope: Envelope, value: Any) -> Wait:
-        """Put an item whose completion was recorded, and told, where it goes next."""
+        """Put an item whose completion was recorded and reported where it goes next."""
         envelope.value = value
         if self.next_channel is None:
             return self.settlement.settle(envelope, None)
@@ -117,12 +117,12 @@ class Handover:
         """Wait for the observers, then call ``callback(id, subject, payload)``.
 
         Args:
-            worker: Who waits; ``None`` where no worker has the item.
+            worker: The worker that waits; ``None`` where none has the item.
             wait: The observers' wait.
             envelope: The item.
             name: The callback's name, for the log.
-            callback: A callback of the stage's.
-            subject: What it is told: a value or an error.
+            callback: One of the stage's callbacks.
+            subject: Its second argument: a value or an error.
             value: The item's value, for the payload.
         """
         try:
@@ -154,7 +154,7 @@ class Handover:
             await self.wait_for(worker, "blocked", room)
 
     async def wait_for(self, worker: WorkerBook, reason: Waiting, wait: Awaitable[Any]) -> None:
-        """Let a worker wait, and have its book say for what."""
+        """Wait on behalf of a worker, whose book says why meanwhile."""
         worker.wait_begins(reason, self.now())
         try:
             await wait
@@ -175,8 +175,8 @@ class Handover:
         Args:
             error: What was raised.
             envelope: The item in hand.
-            worker: Who has it.
-            name: Of the code that raised it; ``None`` = the worker's current task.
+            worker: The worker that has it.
+            name: Name of the code that raised it; ``None`` = the worker's current task.
 
         Returns:
             ``None`` if it ends the run; the item is given up.
@@ -199,8 +199,8 @@ class Handover:
     def interrupt(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> None:
         """User's code raised `KeyboardInterrupt`, `SystemExit` or their like: end the run with it.
 
-        Raised here it would tear the event loop down in the middle of things; instead it comes out
-        of `Supervisor.wait`, when everything is settled. `GeneratorExit` alone cannot wait.
+        Raised here it would tear the event loop down in the middle of things; instead
+        `Supervisor.wait` raises it when everything is settled. `GeneratorExit` alone cannot wait.
         """
         self.give_up(envelope, worker)
         self.supervisor.fail(error)

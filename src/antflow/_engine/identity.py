@@ -1,7 +1,7 @@
-"""The identity of items: from raw items to envelopes with an id that no other item of the run has.
+"""The identity of items: from raw items to envelopes whose ids are unique in the run.
 
 An item brings its own id or gets a running number. Ids are compared with those given before; where
-results are not kept, with those in flight only, so that a run may go on for ever.
+results are not kept, with those in flight only, so a run may go on for ever.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from antflow._engine.tracebacks import trimmed
 Duplicates = Literal["number", "error", "skip"]
 
 MOST_ROWS = 1000
-"""Rows of running numbers that are remembered where no results are kept: the last ones."""
+"""How many runs of consecutive numbers are remembered where no results are kept: the latest."""
 
 MOST_NAMES = 1000
-"""Ids that came twice, beyond those in flight, whose next names are remembered in any case."""
+"""How many duplicate ids, beyond those in flight, always have their next name remembered."""
 
 _REFUSED = object()
 
@@ -38,7 +38,7 @@ class Identity:
     Args:
         run: The run.
         next_id: Gives running integer ids to items that bring none.
-        duplicates: What becomes of an item whose id is taken: renamed, refused, or left out.
+        duplicates: What to do with an item whose id is taken: rename, refuse, or leave it out.
         first: Sequence number of the first item.
 
     Attributes:
@@ -70,8 +70,8 @@ class Identity:
 
         A dict with an ``"id"`` brings its own; its value is its ``"value"`` or the whole dict, and
         its other keys are its metadata. All others, and those whose id is ``None``, get a running
-        number, which counts every item. A dict that raises when it is read gets one too, and what
-        it raised as its ``error``.
+        number; every item counts. A dict that raises when it is read gets one too, with what it
+        raised as its ``error``.
         """
         envelopes: list[Envelope] = []
         given, next_id, seq = self._given, self._next_id, self.count
@@ -115,7 +115,7 @@ class Identity:
         return envelopes
 
     def again(self, result: PipelineResult[Any], stages: Sequence[str]) -> Envelope:
-        """An envelope for an item of an earlier run, for the stage it ended in."""
+        """An envelope for an item of an earlier run, bound for the stage it ended in."""
         envelope = Envelope(
             self.count,
             self.free_id(result.id),
@@ -125,13 +125,13 @@ class Identity:
             position=stages.index(result.stage),
         )
         if (children := getattr(result, "children", 0)) > 0:
-            envelope.children = children  # so many were made of it, and are not made again
+            envelope.children = children  # these were made from it already, and are not made again
         self.count += 1
         self._set_deadlines([envelope])
         return envelope
 
     def take_over(self, envelopes: Sequence[Envelope]) -> None:
-        """Note items that have their identity from a run that goes on in this one."""
+        """Note items whose identity comes from a run that continues in this one."""
         self._set_deadlines(envelopes)
         self._given.update(key_of(envelope.id) for envelope in envelopes)
 
@@ -144,7 +144,7 @@ class Identity:
         return item_id
 
     def release(self, item_id: Any) -> None:
-        """An item left the run: its id may come again."""
+        """An item left the run: its id may be used again."""
         self._given.discard(key_of(item_id))
 
     # Inside
@@ -154,14 +154,14 @@ class Identity:
         if self._duplicates != "number" and self._is_taken(item_id):
             if self._duplicates == "error":
                 text = clean(safe_repr(item_id))
-                self.refused = DuplicateItemError(f"item id {text} came twice in one run")
+                self.refused = DuplicateItemError(f"item id {text} appears twice in one run")
             else:
                 self._run.skipped += 1
             return _REFUSED
         return self.free_id(item_id)
 
     def _hashable(self, given: Any) -> Any:
-        """An id that can be a key: what cannot be hashed goes by its text."""
+        """An id that can be a key: an unhashable one goes by its text."""
         return given if is_hashable(given) else safe_str(given)
 
     def _is_taken(self, item_id: Any) -> bool:
@@ -175,12 +175,12 @@ class Identity:
         Raises:
             Exception: It cannot be compared.
         """
-        number = hash(item_id)  # what is equal has one hash, and a running number is its own
+        number = hash(item_id)  # equal objects share a hash, and a running number is its own
         index = bisect_right(self._numbers, (number, inf)) - 1
         return index >= 0 and number <= self._numbers[index][1] and bool(item_id == number)
 
     def _note_numbers(self, streak: tuple[int, int] | None) -> None:
-        """Remember which running numbers became ids: most often one unbroken row."""
+        """Remember which running numbers became ids: mostly one unbroken sequence."""
         if streak is None or self._forgets_numbers:
             return
         if self._numbers and self._numbers[-1][1] + 1 == streak[0]:
@@ -193,8 +193,8 @@ class Identity:
     def _forgets_numbers(self) -> bool:
         """Whether running numbers are ids like others, forgotten when their item leaves.
 
-        Not where an id that comes twice is renamed: then a row of numbers costs next to nothing,
-        and two items of a run have different ids, for a tracker too.
+        Not where duplicate ids are renamed: then a sequence of numbers costs next to nothing, and a
+        run's items all have different ids, for a tracker too.
         """
         return not self._run.keeps_results and self._duplicates != "number"
 
@@ -208,7 +208,7 @@ class Identity:
         if not self._has_warned:
             self._has_warned = True
             warn(
-                "item id %s came twice in one run; the later one is renamed (more may follow)",
+                "item id %s appears twice in one run; the later one is renamed (more may follow)",
                 clean(safe_repr(item_id)),
             )
         key = key_of(item_id)

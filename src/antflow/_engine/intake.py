@@ -1,9 +1,9 @@
-"""Where items come from: pulled from an iterable, pushed by a feeder, or fed by hand.
+"""Takes items in: pulled from an iterable, pushed by a feeder, or fed by hand.
 
-A source is pulled by the workers of the first stage, a few items at a time. A task of its own, the
+A source is pulled by the workers of the first stage, a few items at a time. A separate task, the
 *feeder*, takes them where something must be awaited between two items. All of them use the same
-identity and the same entrance: an item is recorded, told, and put into a stage's channel, in this
-order. What was recorded is always put, also when the code that waits in between is cancelled.
+identity and the same entrance: an item is recorded, reported, and put into a stage's channel, in
+this order. What was recorded is always put, even if the code that waits in between is cancelled.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.supervisor import Supervisor
 
 LARGEST_BATCH = 1000
-"""Most items taken in at a time for an unbounded channel."""
+"""The most items taken in at a time for an unbounded channel."""
 
 SLOWEST_CLOSE = 5.0
 """Seconds a source's clean-up may take when the run stops taking in."""
@@ -46,7 +46,7 @@ EXTRA_LANE = 10_000
 
 
 class Entered(Protocol):
-    """A stage, for items that enter it from outside."""
+    """A stage as seen by items that enter it from outside."""
 
     @property
     def channel(self) -> Channel[Envelope]:
@@ -68,9 +68,9 @@ class Entrance:
 
     Args:
         run: The run.
-        supervisor: Hears of what breaks.
+        supervisor: Told of faults.
         settlement: Keeps the run from ending while observers are told.
-        listeners: Hear of items that go on.
+        listeners: Told of items that continue from an earlier run.
         store: Keeps the items before they enter, or ``None``.
 
     Attributes:
@@ -97,15 +97,15 @@ class Entrance:
         self._is_sealed = False
 
     async def admit(self, envelopes: Sequence[Envelope], stage: int) -> None:
-        """Let items enter.
+        """Admit items to a stage.
 
         Raises:
-            PipelineError: The store could not keep them, or the run has ended meanwhile.
-            Exception: A fault of the library; the run ends with it.
+        PipelineError: The store could not keep them, or the run has ended meanwhile.
+        Exception: A fault of the library; the run ends with it.
         """
         if not envelopes:
             return
-        outside = current_run.set(self._run)  # what is called meanwhile is inside this run
+        outside = current_run.set(self._run)  # code called meanwhile is inside this run
         try:
             if (wait := self.begin_to_admit(envelopes, stage)) is not None:
                 await wait
@@ -132,14 +132,14 @@ class Entrance:
         return self._put_after(wait, envelopes, stage)
 
     def take_over(self, envelopes: Sequence[Envelope]) -> None:
-        """Let items that the books have go on; listeners are told, and not waited for."""
+        """Continue with items that the books have; listeners are told, and not waited for."""
         for envelope in envelopes:
             envelope.not_before = now = self._run.timers.now()
             discard(self._listeners.taken_over(envelope, now))
             self.stages[envelope.position].channel.put(envelope, envelope.priority)
 
     def seal(self) -> list[Envelope]:
-        """Let nothing enter any more, not even what waits to be admitted; for the end of a run.
+        """Admit nothing more, not even items waiting to be admitted; for the end of a run.
 
         Returns:
             The items that were recorded and not put yet, for the run to settle.
@@ -156,7 +156,7 @@ class Entrance:
             if (wait := store.admit(envelopes)) is not None:
                 await wait
         except asyncio.CancelledError:
-            # They left the source, and perhaps are in the store: they must have an outcome.
+            # They left the source, and may be in the store: they must have an outcome.
             if not self._is_sealed and (wait := self._record(envelopes, stage)) is not None:
                 discard(wait)
                 self._put(envelopes, stage)
@@ -188,7 +188,7 @@ class Entrance:
             with self._settlement.delivery():
                 if wait is not None:
                     await wait
-        finally:  # also when cancelled meanwhile: they were recorded, so they must be put
+        finally:  # even if cancelled meanwhile: they were recorded, so they must be put
             if self._announced.pop(key, None) is not None:
                 self._put(envelopes, stage)
         await self._until_unread_have_failed()
@@ -201,7 +201,7 @@ class Entrance:
             else:
                 self._unread.append(envelope)
         if self._unread and (self._failing is None or self._failing.done()):
-            # In a task of its own: the feeder may be gone before all of them are told.
+            # In a separate task: the feeder may be gone before all of them are reported.
             self._failing = self._supervisor.spawn(self._fail_unread(), "unread items")
 
     async def _fail_unread(self) -> None:
@@ -224,15 +224,15 @@ class Intake:
 
     Args:
         run: The run.
-        supervisor: Hears of what breaks.
+        supervisor: Told of faults.
         settlement: Ends the run when nothing is left.
         identity: Gives items their ids.
         entrance: Lets them in.
         sources: Measures the steps of the sources.
 
     Attributes:
-        again: Results of an earlier run: these items go on at the stage they ended in, before all
-            others.
+        again: Results of an earlier run: these items continue at the stage they ended in, before
+            all others.
     """
 
     def __init__(
@@ -263,10 +263,10 @@ class Intake:
         if isinstance(items, AsyncIterable):
             self._feeder = self._supervisor.tasks.create(self._feed_from(items), "feeder")
             return
-        # Not in the context of the worker which asks: that is for items.
+        # Not in the context of the worker that asks: that is for items.
         source = self._source_of(items, self._supervisor.tasks.context.copy())
         if self._first.recorder.may_hold or self.again:
-            # A listener is told of each item before it enters. A task of its own waits for that, so
+            # Listeners are told of each item before it enters. A separate task waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
             self._feeder = self._supervisor.tasks.create(self._feed_from(source), "feeder")
         else:
@@ -308,10 +308,10 @@ class Intake:
             if refused is not None:
                 self._supervisor.stop_intake(refused)
         except PipelineError:
-            return  # the store failed, or the run has ended meanwhile; it is all noted
+            return  # the store failed, or the run has ended meanwhile; either is noted
         finally:
             self._is_pulling = False
-        # Others have a turn: an endless source and tasks that never wait must not starve them.
+        # Give others a turn: an endless source and tasks that never wait must not starve them.
         await self._run.breathe()
 
     # Feeding
@@ -324,8 +324,8 @@ class Intake:
     ) -> None:
         """Take in items, waiting for room as often as it takes.
 
-        From inside one of this run's own workers, room before its own or an earlier stage is not
-        waited for: it might be the very worker that has to make it.
+        One of this run's own workers does not wait for room before its own or an earlier stage: it
+        might be the very worker that has to make it.
 
         Raises:
             PipelineError: If intake is, or meanwhile was, closed. What was accepted stays accepted.
@@ -380,7 +380,7 @@ class Intake:
     # Ending
 
     def end(self) -> None:
-        """Note that no more comes from the source, or by hand. May be called twice."""
+        """Note that no more items come from the source or by hand. May be called twice."""
         if self._run.intake_ended is None:
             self._run.intake_ended = self._now()
 
@@ -410,7 +410,7 @@ class Intake:
                 warn(CLEAN_UP_FAILED, error=error)
 
     def seal(self) -> list[Envelope]:
-        """Let nothing enter any more; returns the items recorded and not put yet."""
+        """Admit nothing more; return the items recorded and not put yet."""
         return self._entrance.seal()
 
     def forget(self) -> None:
@@ -432,7 +432,7 @@ class Intake:
         """How many items to take in at a time."""
         entered = self._entrance.stages[stage]
         if entered.recorder.may_hold:
-            return 1  # each item enters as soon as its own event was delivered
+            return 1  # each item enters as soon as its own event is delivered
         channel = entered.channel
         size = LARGEST_BATCH
         if channel.capacity is not None:
@@ -451,8 +451,8 @@ class Intake:
         return WouldDeadlockError(
             f"stage {self._run.facts.stage_names[stage]!r} is full: "
             f"{len(self._entrance.stages[stage].channel):,} items wait, {EXTRA_LANE:,} of them "
-            "beyond its capacity, and a task of its own or of a later stage that waits for room "
-            "there may wait for itself"
+            "beyond its capacity, and a task of this stage or a later one that waits for room "
+            "here may be waiting for itself"
         )
 
     def _sits_at_or_after(self, stage: int) -> bool:
@@ -536,13 +536,13 @@ class Intake:
             del raw  # it may be long until the next
 
     async def _take_back_requests(self) -> None:
-        """What a source left behind is not for what the feeder awaits next."""
+        """Take back cancel requests that a source left behind, so they do not hit the feeder."""
         feeder = self._feeder
         if feeder is not None and feeder.cancelling() and feeder is asyncio.current_task():
             await awaited_failure(None)
 
     async def _close(self, items: AsyncIterable[Any] | IterableSource) -> None:
-        """Let a source run its clean-up; what that raises is logged."""
+        """Run a source's clean-up; what it raises is logged."""
         try:
             if isinstance(items, IterableSource):
                 self._sources.step(items.items, items.close)

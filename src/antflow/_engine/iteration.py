@@ -7,8 +7,8 @@ nothing in hand; `Steps.take` never waits, and the value it takes is returned in
 whenever a cancellation comes, each value has been returned or can still be taken.
 
 The work behind an iteration belongs to its `Steps` and never refers to the `Iteration`. So the
-garbage collector notices that nothing reads it any more, and `Iteration.__del__` has the event loop
-stop that work. Python's async generators get this from the event loop's hooks.
+garbage collector notices that nothing reads it any more, and `Iteration.__del__` makes the event
+loop stop that work. Python's async generators get this from the event loop's hooks.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Steps(Protocol[T_co]):
         ...
 
     async def wait(self) -> None:
-        """Wait until `take` may have a value, or `leave` was called.
+        """Wait until `take` may have a value, or `leave` is called.
 
         Raises:
             Exception: No value will come; nothing more is taken.

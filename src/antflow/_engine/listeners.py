@@ -1,4 +1,4 @@
-"""The store and the listeners of one run: one list, one guard, one way to tell."""
+"""The store and the listeners of one run: one list, one guard, one way to tell them."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Listeners:
         on_broken_store: Called with the exception when the store cannot keep something.
         numbers: Gives each transition its number.
         store: Keeps transitions, or ``None``.
-        listeners: Those who hear of each step.
+        listeners: Hear of each step.
 
     Attributes:
-        started: Tells that a worker began with an item, given the `Step`. This and the next two
-            are ``None`` while there is nothing to tell.
-        ended: Tells that a visit ended, or that an item was made from another.
-        task: Tells that a try of a task started or ended, given the `TaskStep`.
-        may_hold: Whether a listener may have items wait while it is told.
+        started: Reports that a worker began with an item, given the `Step`. This and the next two
+            are ``None`` while no listener wants them.
+        ended: Reports that a visit ended, or that an item was made from another.
+        task: Reports that a try of a task started or ended, given the `TaskStep`.
+        may_hold: Whether a listener may make items wait while it is told.
     """
 
     started: Callable[[Step], Wait] | None
@@ -79,7 +79,7 @@ class Listeners:
         self.may_hold = any(each.may_hold for each in heard)
 
     def opened(self, stages: Sequence[Stage], ledger: Ledger, rewire: Callable[[], None]) -> None:
-        """The run begins. A listener that raises here is told nothing more.
+        """The run begins. A listener that raises here hears nothing more.
 
         Raises:
             Exception: What the store raises.
@@ -102,11 +102,11 @@ class Listeners:
         return both(wait, self._tell(self._admissions, envelopes, now))
 
     def taken_over(self, envelope: Envelope, now: float) -> Wait:
-        """An item of an earlier run, which the store has, goes on in this one."""
+        """An item of an earlier run, which the store has, continues in this one."""
         return self._tell(self._admissions, [envelope], now)
 
     def closed(self, end: Callable[[], RunEnd]) -> Wait:
-        """The run is over; ``end()`` says how. May be called again: then this does nothing."""
+        """The run is over; ``end()`` says how. Further calls do nothing."""
         if self._is_closed or (self._store is None and not self._listeners):
             return None
         self._is_closed = True
@@ -115,7 +115,7 @@ class Listeners:
         return both(wait, self._tell([(each.name, each.closed) for each in self._listeners], how))
 
     def _telling(self, told: Told, keep: Tell | None = None) -> Tell | None:
-        """One function that tells all of these; ``None`` for none."""
+        """One function that tells all of these; ``None`` without any."""
         if keep is not None:
             return lambda step: both(keep(step), self._tell(told, step))
         if len(told) != 1:

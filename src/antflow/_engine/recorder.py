@@ -1,6 +1,6 @@
 """The one door: every change of an item's state goes through here.
 
-A recorder enters the change into the ledger, always, and hands it on only when somebody listens:
+A recorder enters the change into the ledger, always, and hands it on only if there are listeners:
 to the store, which may hold the worker back, and to listeners, which have no power. Every method
 returns ``None``, or something the worker must await before it goes on with the item.
 """
@@ -33,7 +33,7 @@ class Recorder:
         ledger: The run's books.
         failures: The run's failures.
         facts: The run.
-        listeners: Who else is told.
+        listeners: The store and the listeners.
     """
 
     __slots__ = (
@@ -69,7 +69,7 @@ class Recorder:
         self.rewire()
 
     def rewire(self) -> None:
-        """Find out again what is listened to. Without listeners, a step costs one comparison."""
+        """Find out again what listeners want. Without any, a step costs one comparison."""
         listeners = self._listeners
         self._started = listeners.started
         self._ended = listeners.ended
@@ -103,7 +103,7 @@ class Recorder:
         return None
 
     def completed(self, envelope: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
-        """An item is through this stage, and announced to the next if there is one."""
+        """An item is through this stage, and entered in the next one's books if there is one."""
         # `StageBook.completed_by`, written out; a property test holds the two to the same.
         if worker.limited_calls:
             worker.forget_calls(now)
@@ -167,7 +167,7 @@ class Recorder:
     def retrying(
         self, envelope: Envelope, worker: WorkerBook, error: Exception, now: float
     ) -> Wait:
-        """A try failed, and will be followed by another."""
+        """A try failed, and another will follow."""
         began = worker.since
         self._book.retrying_from(worker, envelope, now)
         envelope.not_before = now  # unless it is put off: see `RetryHeap`
@@ -197,7 +197,7 @@ class Recorder:
         return None
 
     def dropped(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
-        """An item ends here, well, without a result."""
+        """An item ends here successfully without a result."""
         began = worker.since
         self._book.dropped_by(worker, envelope, now)
         if self._ended is not None:
@@ -205,7 +205,7 @@ class Recorder:
         return None
 
     def emitted(self, child: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
-        """An item was made from the one a worker has, and is announced to the next stage."""
+        """An item was made from the one a worker has, and entered in the next stage's books."""
         self._book.emitted_one()
         child.not_before = now
         if self._ended is not None:
@@ -225,7 +225,7 @@ class Recorder:
     def cancelled(
         self, envelope: Envelope, worker: WorkerBook | None, error: ItemCancelled, now: float
     ) -> Wait:
-        """An item is given up. ``worker`` has it, or nobody."""
+        """An item is given up; ``worker`` has it, if any does."""
         holder = worker if worker is not None and worker.holds(envelope) else None
         began = None if holder is None else holder.since
         self._book.cancelled_from(holder, envelope, now, envelope.attempts != 0)

@@ -13,9 +13,7 @@ made.
 
 A worker that makes items after the head is *held* while as many results wait as the window allows.
 That must not become a deadlock: the head may need the very worker that is held, or room that this
-worker has to make. So
-
-- a worker that makes items from the head is never held;
+worker has to make. So - a worker that makes items from the head is never held;
 - each stage has one worker that is not held, unless the head was made in a later stage. Of the
   workers that could be held, the one nearest to the head goes on.
 
@@ -101,7 +99,7 @@ class Reorder:
             self._children.setdefault(parent, deque()).append(node)
 
     def hold(self, parent: Envelope, workers: Callable[[], int]) -> Wait:
-        """Hold a worker, if need be, before it makes one more item from this one.
+        """Hold a worker, if necessary, before it makes one more item from this one.
 
         Args:
             parent: The item.
@@ -132,18 +130,18 @@ class Reorder:
         return wait
 
     def end(self) -> None:
-        """The run is ending: make nothing wait any more."""
+        """The run is ending: release everything that waits."""
         self._has_ended = True
         self._open()
         self.look_again()
 
     def flush(self) -> None:
-        """Pass on the results left when the run is over; those before them never came."""
+        """Pass on the results left when the run is over; those missing before them never came."""
         for place in sorted(self._settled):
             discard(self._deliver(self._settled.pop(place)))
 
     def look_again(self) -> None:
-        """Let held workers go on that may or must, now that something has changed.
+        """Release held workers that may or must go on, now that something has changed.
 
         That can be the head, the number of waiting results, or the number of workers. In each
         stage, the workers nearest to the head go first.

@@ -1,12 +1,12 @@
-"""What tasks are given by keyword: context managers, entered before first use and always left.
+"""Resources for tasks, by keyword: context managers, entered before first use and always left.
 
 Some context managers (those with a task group or a cancel scope inside) must be left by the very
-`asyncio.Task` that entered them, and no worker lives as long as they do. So a task of its own, the
-keeper, enters them, waits until it is told to leave them, and leaves them, last one first. Who
-wants their values only waits for that: cancelled, it leaves the keeper alone.
+`asyncio.Task` that entered them, and no worker lives as long as they do. So a separate task, the
+keeper, enters them, waits until it is told to leave them, and leaves them, last one first. Code
+that wants their values only waits for that; when cancelled, it leaves the keeper alone.
 
-What was entered is left exactly once. When entering fails, what was entered before is left, then
-everybody who waits hears of the error; the next `Resources.get` begins anew.
+Each entered context manager is left exactly once. When entering one fails, those before it are
+left, then all waiters get the error; the next `Resources.get` starts over.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Resources:
 
     Args:
         factories: Keyword → function without parameters that makes an async or sync context
-            manager. What is both is entered as an async one. They are entered in this order.
+            manager. One that is both is entered as an async one. They are entered in this order.
         name: Whose they are, for messages: ``"stage Fetch"``.
         create_task: Starts a task, given a coroutine and a name.
         in_thread: Runs a function in the thread that sync context managers are to be made, entered
@@ -69,29 +69,29 @@ class Resources:
         """The values that the context managers gave, by keyword; entered if this is the first use.
 
         Returns:
-            The same dict for everybody; it is not to be changed.
+            The same dict for all callers; do not change it.
 
         Raises:
-            PipelineError: They were left already, or the keeper was cancelled.
-            TypeError: A factory returned something that is no context manager.
-            BaseException: What a factory or entering raised. All who wait at that moment get this
-                same error.
+            PipelineError: They were already closed, or the keeper was cancelled.
+            TypeError: A factory returned something that is not a context manager.
+            BaseException: What a factory or entering raised. All waiters get this same error.
 
-        Cancellation: leaves the entering alone; others may wait for it.
+        Cancellation: does not stop the entering; others may wait for it.
         """
         if self._is_closed:
-            raise PipelineError(f"the resources of {self._name} were left already")
+            raise PipelineError(f"the resources of {self._name} were already closed")
         if self._stay is None or self._stay.keeper.done():
             self._stay = self._begin()
         return await self._stay.values()
 
     async def close(self) -> None:
-        """Leave them all, last one first; what is just being entered is cancelled.
+        """Leave them all, last one first; one that is just being entered is cancelled.
 
         Errors of leaving are logged. May be called again, and then waits for the same end.
 
         Raises:
-            BaseException: What leaving raised, if it is no `Exception`: `KeyboardInterrupt`, say.
+            BaseException: What leaving raised, if it is not an `Exception`: `KeyboardInterrupt`,
+                for example.
 
         Cancellation: takes effect when they are left, at most `LEAVE_SECONDS` per context manager.
         """
@@ -119,7 +119,7 @@ class RunResources:
         """The values that these factories' context managers gave; see `Resources.get`."""
         values: dict[str, Any] = {}
         for name, factory in factories.items():
-            # By what it is, not which object: a bound method is another one each time it is named.
+            # By equality, not identity: a bound method is a new object each time it is accessed.
             key = factory if isinstance(factory, Hashable) else id(factory)
             resources = self._resources.get(key)
             if resources is None:
@@ -131,7 +131,7 @@ class RunResources:
 
 
 class StageResources:
-    """What the tasks of one stage are given, in the scope that the stage asks for.
+    """The resources of one stage's tasks, in the scope that the stage asks for.
 
     Args:
         stage: The stage.
@@ -155,7 +155,7 @@ class StageResources:
         self._resources: dict[int, Resources] = {}
 
     async def get(self, worker: WorkerBook) -> dict[str, Any]:
-        """What they are for a worker, by keyword; entered if this is the first use."""
+        """A worker's resources, by keyword; entered if this is the first use."""
         stage = self._stage
         if stage.executor == "process":
             return {}  # the child process enters its own
@@ -174,11 +174,11 @@ class StageResources:
         return await resources.get()
 
     def taken_from(self, worker: WorkerBook) -> Resources | None:
-        """The resources of a worker's own, to be closed as it leaves."""
+        """A worker's own resources, to be closed as it leaves."""
         return self._resources.pop(worker.index, None)
 
     def rest(self) -> list[Resources]:
-        """What is left to be closed when no worker is."""
+        """Resources still to be closed once no worker is left."""
         return list(self._resources.values())
 
 
@@ -204,21 +204,21 @@ class Stay:
         self._waiting = 0
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
-        self._exit: BaseException | None = None  # is no Exception, and nobody was told of it
+        self._exit: BaseException | None = None  # not an Exception, and not raised yet
         self.keeper = create_task(self._keep(), f"resources of {name}")
 
     async def values(self) -> dict[str, Any]:
         """See `Resources.get`."""
         if not self._known.done():
             self._waiting += 1
-            try:  # the keeper too: cancelled before its first step, it never says anything
+            try:  # the keeper too: cancelled before its first step, it never answers
                 either = [self._known, self.keeper]
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._waiting -= 1
         if self._error is not None:
             self._exit = None
-            # Each time from where it was raised: else it grows with everybody who is told.
+            # Each time from where it was raised: else it grows with each waiter.
             raise with_traceback(self._error, self._traceback)
         if not self._known.done():
             raise self._cancelled()
@@ -246,7 +246,7 @@ class Stay:
             await self._is_to_end.wait()
         except GeneratorExit:  # the event loop is gone: nothing can be awaited any more
             raise
-        except BaseException as error:  # why: those who wait raise it
+        except BaseException as error:  # why: the waiters raise it
             self._is_entering = False
             self._fail(cause := error)
         await self._leave_all(cause)
@@ -259,9 +259,9 @@ class Stay:
     async def _enter_all(self) -> None:
         for name, factory in self._factories.items():
             await self._enter(name, factory)
-            await absorb_requests()  # what it left must not end the stay
+            await absorb_requests()  # requests it left behind must not end the stay
             # Entering it outlasted that, or swallowed it. How often the keeper was asked to cancel
-            # says nothing: a client library may have asked, for a timeout of its own.
+            # says nothing: a client library may have asked, for its own timeout.
             if self._is_to_end.is_set():
                 raise asyncio.CancelledError
 
@@ -319,8 +319,8 @@ class Stay:
                         await leave(*details)
             except GeneratorExit:
                 raise
-            except BaseException as error:  # why: logged, and what is no Exception raised in `end`
-                if error is not cause:  # some raise again what they are told of
+            except BaseException as error:  # why: logged, and if not an Exception raised in `end`
+                if error is not cause:  # some raise again the error they are given
                     self._report(name, error, limit.expired())
             await absorb_requests()  # nor cut off the leaving of the next one
 
@@ -335,7 +335,7 @@ class Stay:
 
     def _report(self, name: str, error: BaseException, is_late: bool) -> None:
         what = f"took more than {LEAVE_SECONDS:g} s and was cancelled" if is_late else "failed"
-        warn("leaving resource %s of %s %s", name, self._name, what, error=error)
+        warn("closing resource %s of %s %s", name, self._name, what, error=error)
         if not is_failure(error):
             self._exit = error
 
@@ -352,7 +352,7 @@ def _is_async(manager: Any) -> bool:
 
 
 def _is_seen_to_be_async(factory: Callable[..., Any]) -> bool:
-    """Whether a factory makes an async context manager for certain, before it is called."""
+    """Whether a factory certainly makes an async context manager, known before it is called."""
     while isinstance(factory, partial):
         factory = factory.func
     return isinstance(factory, type) and hasattr(factory, "__aenter__")

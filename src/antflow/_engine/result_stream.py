@@ -31,7 +31,7 @@ DriveRun = Callable[[RunHandle[Any]], Coroutine[Any, Any, None]]
 class ResultStream(Iteration[PipelineResult[T]], Generic[T]):
     """The results of a run, one by one. Made by `Pipeline.stream`.
 
-    ``async for result in stream`` gives each result as soon as it is there. If the loop is left
+    ``async for result in stream`` gives each result as soon as it is ready. If the loop is left
     early, ``async with stream``, ``contextlib.aclosing(stream)`` or `aclose` stop the run at once;
     a stream that is simply dropped stops its run soon after. Inside the run (in a task, a callback,
     a display) `aclose` asks for that and returns at once.

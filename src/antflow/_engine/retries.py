@@ -15,7 +15,7 @@ class RetryHeap:
     """The timer heap of one stage: one timer, for the item that is due first.
 
     A due item goes to the head of the stage's channel, above its capacity: it has been inside
-    before.
+    already.
 
     The heap is bounded: after `push`, a worker waits for `room` and takes nothing new meanwhile, so
     that at most ``capacity`` items and one per worker wait here.
@@ -32,7 +32,7 @@ class RetryHeap:
         self._is_closed = False
 
     def push(self, envelope: Envelope, delay: float) -> None:
-        """Let an item wait ``delay`` seconds; on a closed heap, until `drain`."""
+        """Add an item to wait ``delay`` seconds; on a closed heap, until `drain`."""
         if delay <= 0 and not self._is_closed:
             self._channel.put_first(envelope, envelope.priority)
             return

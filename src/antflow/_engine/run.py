@@ -1,7 +1,7 @@
 """A run: its state, and the answers to every question about it.
 
 The parts of a run refer to it, and it refers to none of them. So it is also what they share: the
-clock, the books, and whether the run is ending. Who writes here:
+clock, the books, and whether the run is ending. It is written to by
 
 - the `Supervisor`, which stops and ends it;
 - the `Intake`, which notes when the input has ended;
@@ -45,15 +45,15 @@ class Gauged(Protocol):
     """A stage of a run, as a reader sees it."""
 
     def gauge(self) -> readings.StageGauge:
-        """What the books of the stage do not know."""
+        """Figures that the stage's books do not have."""
         ...
 
 
 class Healthy(Protocol):
-    """What knows how the event loop is."""
+    """Knows the health of the event loop."""
 
     def health(self) -> LoopHealth:
-        """How it is, at this moment."""
+        """The health at this moment."""
         ...
 
 
@@ -68,12 +68,12 @@ class Run:
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
         owner: Whose run it is; only compared, and not kept.
         name: The pipeline's name.
-        books: Those of a run that goes on in this one; ``None`` = empty ones.
+        books: The books of a run that continues in this one; ``None`` = empty ones.
 
     Attributes:
         stages: Its stages, once they are made.
-        error: What the run ends with.
-        has_told_error: Whether that was raised.
+        error: The error the run ends with.
+        has_told_error: Whether it was raised.
         how_stopped: "cancelled", "shut down" or "stopped by …".
         stopped_by: The signal that stopped it.
         may_begin: Set while tries may begin, that is, while it is not paused.
@@ -81,8 +81,8 @@ class Run:
         is_closed: Whether nothing can feed it any more, not even its own tasks.
         skipped: Items left out because their id was taken.
         turn_ends: When its workers give way next (loop time).
-        handle: Gives what the owner wants to find again.
-        loop_watch: What watches the event loop.
+        handle: Returns an object the owner wants to find again.
+        loop_watch: Watches the event loop.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Run:
             pipeline=name,
         )
         outer = current_run.get()
-        # Weakly: where each run begins the next, the first must not stay for the sake of the last.
+        # Weakly: where each run begins the next, the last must not keep the first alive.
         self._outer: tuple[ref[Run], ...] = ()
         if outer is not None:
             self._outer = (ref(outer), *map(ref, outer.outer_runs()))
@@ -150,9 +150,9 @@ class Run:
         self._length = None  # it has the items
 
     def take_error(self) -> BaseException | None:
-        """What made it end, to be raised. Only a copy stays, for those who ask again.
+        """The error that ended it, to be raised. Only a copy stays, for later calls.
 
-        A raised error gets the frames of all that it comes out through, and their variables.
+        A raised error collects the frames it passes through, and their variables.
         """
         error = self.error
         if error is not None:
@@ -161,15 +161,15 @@ class Run:
         return error
 
     def raise_late_error(self) -> None:
-        """Raise what came when the run was over already: a second signal."""
+        """Raise an error that came when the run was already over: a second signal."""
         if (error := self.error) is not None:
             self.forget_error()
             raise error
 
     def forget_error(self) -> None:
-        """Keep only the text of what the run ended with, once that has been raised.
+        """Keep only the text of the error the run ended with, once it has been raised.
 
-        Its traceback has the frames of all that it came out through, and their variables.
+        Its traceback has the frames it passed through, and their variables.
         """
         if self.error is not None:
             self.how_stopped = stopped_by(self.error)
@@ -203,12 +203,12 @@ class Run:
 
     @property
     def is_paused(self) -> bool:
-        """Whether nothing new is to begin."""
+        """Whether new work is held back."""
         return not self.may_begin.is_set()
 
     @property
     def state(self) -> RunState:
-        """Where the run is."""
+        """The state of the run."""
         if self.is_over:
             return "finished"
         if self.is_cancelling:
@@ -220,7 +220,7 @@ class Run:
         return "draining" if self.has_all_items else "running"
 
     def how_it_ended(self) -> RunEnd:
-        """How it ended, for those who are told of that."""
+        """How it ended, for listeners and the store."""
         how: RunEnding = "finished"
         if self.error is not None:
             how = "failed"
@@ -242,15 +242,15 @@ class Run:
         return run is not None and run.is_within(self)
 
     def is_within(self, other: Run) -> bool:
-        """Whether it is the other run, or was begun by code that is part of it."""
+        """Whether it is the other run, or was started by code that is part of it."""
         return self is other or any(run is other for run in self.outer_runs())
 
     def belongs_to(self, owner: object) -> bool:
-        """Whether it is a run of this owner's."""
+        """Whether the run is this owner's."""
         return self._owner is not None and self._owner() is owner
 
     def outer_runs(self) -> list[Run]:
-        """The runs that it was begun inside of and that are still referred to, innermost first."""
+        """The runs that it was started inside of and that still exist, innermost first."""
         return [run for outer in self._outer if (run := outer()) is not None]
 
     def check_caller(self, what: str) -> None:
@@ -296,7 +296,7 @@ class Run:
         return self.timers.now() if self._ended is None else self._ended
 
     def gauges(self) -> list[readings.StageGauge]:
-        """What the books do not know, stage by stage."""
+        """Figures that the books do not have, stage by stage."""
         return [stage.gauge() for stage in self.stages]
 
     def worker_names(self) -> dict[str, list[str]]:
@@ -379,5 +379,5 @@ current_run: ContextVar[Run | None] = ContextVar("antflow_run", default=None)
 
 
 def stopped_by(error: BaseException) -> str:
-    """How a run was stopped that ended with this error."""
+    """How a run that ended with this error was stopped."""
     return f"stopped by {type_name(error)}: {safe_str(error)}"

@@ -22,7 +22,7 @@ from antflow._engine.engine import Engine
 
 
 class RunHandle(Generic[Out]):
-    """One run that is under way: feed it, read it, end it.
+    """A run in progress: feed it, read it, end it.
 
     Made by `Pipeline.open`. Its methods belong to the event loop it was made in: called from
     another one, or from a thread, those that change the run raise `PipelineError`.
@@ -50,7 +50,7 @@ class RunHandle(Generic[Out]):
 
     @property
     def results(self) -> RunResults[Out]:
-        """What has come out so far: a copy, final once the run is over."""
+        """The results so far: a copy, final once the run is over."""
         return RunResults(
             tuple(self._collected),
             self._run.failures.summary(),
@@ -72,10 +72,10 @@ class RunHandle(Generic[Out]):
         Raises:
             PipelineError: The run was joined or shut down, perhaps while this was waiting for room.
             ValueError: There is no such stage.
-            TypeError: ``items`` cannot be iterated, or would be taken apart; or ``priority`` is no
-                whole number.
+            TypeError: ``items`` cannot be iterated, or would be taken apart; or ``priority`` is not
+                a whole number.
 
-        Cancellation: what was taken in goes on, nothing more is.
+        Cancellation: accepted items go on, and no more are taken in.
         """
         names = self._run.facts.stage_names
         stage = 0 if target_stage is None else stage_index("target_stage", target_stage, names)
@@ -86,12 +86,12 @@ class RunHandle(Generic[Out]):
         await self._engine.feed(items, stage, priority)
 
     async def join(self) -> None:
-        """Take nothing more in, and wait until everything accepted is settled.
+        """Take in nothing more, and wait until everything accepted is settled.
 
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
 
         Raises:
-            Exception: What ended the run, with ``.results``; called again, a copy of it.
+            Exception: The error that ended the run, with ``.results``; later calls raise a copy.
 
         Cancellation: cancels the run, and waits until it is over.
         """
@@ -100,7 +100,7 @@ class RunHandle(Generic[Out]):
         await self._end()
 
     async def shutdown(self) -> None:
-        """Let running attempts end, and settle everything that waits as cancelled.
+        """Finish running attempts, and settle everything that waits as cancelled.
 
         From inside the run (a task, a callback, a display) it asks for that and returns at once.
 
@@ -114,10 +114,10 @@ class RunHandle(Generic[Out]):
         await self._end()
 
     def pause(self) -> None:
-        """Begin with nothing new: workers end what they have begun and leave. What waits, waits on.
+        """Start nothing new: workers finish what they have begun and leave.
 
-        An item that waits for a limit, or for the end of a hold, does not begin. A worker's own
-        resources are closed, and made anew after `resume`.
+        Waiting items keep waiting, those that wait for a limit or for the end of a hold included. A
+        worker's own resources are closed, and made again after `resume`.
         """
         self._run.check_caller("pause()")
         self._engine.pause()
@@ -133,7 +133,7 @@ class RunHandle(Generic[Out]):
         self._engine.supervisor.cancel()
 
     def set_workers(self, stage: str, count: int) -> None:
-        """Have ``count`` workers in a stage from now on; those that leave end their item first.
+        """Set the number of workers of a stage; those that leave finish their item first.
 
         Raises:
             ValueError: There is no such stage, or ``count`` is not from 1 to 100,000.
@@ -177,7 +177,7 @@ def _stop(engine: Engine) -> None:
 
 
 def stage_index(option: str, stage: object, names: Sequence[str]) -> int:
-    """Which of the stages has a name that was given as ``option``.
+    """The index of the stage with the name given as ``option``.
 
     Raises:
         ValueError: None of them.
@@ -189,7 +189,7 @@ def stage_index(option: str, stage: object, names: Sequence[str]) -> int:
 
 
 def attach_results(error: BaseException, results: RunResults[Any]) -> None:
-    """Have what ends a run bring along what came out of it."""
+    """Attach a run's results to the error that ended it."""
     if is_a(error, Exception):
-        # Some cannot have it, or say no; `Pipeline.results` has them too.
+        # Some errors cannot have attributes, or refuse; `Pipeline.results` has them too.
         asked(setattr, error, "results", results, instead=None)

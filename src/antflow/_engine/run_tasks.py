@@ -1,10 +1,10 @@
 """The `asyncio.Task` objects of a run.
 
 They are few: the supervisor; the workers; a *feeder*, where items are not pulled; one that fails
-items which cannot be read, while there are any; a keeper for those resources that are entered and
-left together, and one more while a thread does that; at the end one that waits for observers of
-items that no worker had; and one for a display. None belongs to an item; but a worker goes on in
-another one where an item left context variables behind.
+unreadable items, while there are any; a keeper for those resources that are entered and left
+together, and one more while a thread does that; at the end one that waits for observers of items
+that no worker had; and one for a display. None belongs to an item, but a worker moves to a new one
+if an item left context variables behind.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RunTasks:
         return task
 
     def call_off(self, task: asyncio.Task[Any]) -> None:
-        """Cancel one of the run's own tasks, and note it: what it was asked says nothing."""
+        """Cancel one of the run's own tasks, and note it: cancel requests are anonymous."""
         self._called_off.add(task)
         task.cancel()
 
@@ -77,7 +77,7 @@ class RunTasks:
             on_cancel: Called at each cancellation.
         """
         await outlast(self._tasks, on_cancel)
-        # If an interrupt has taken the place of `_ended`, tasks that are done are still here.
+        # If an interrupt pre-empted `_ended`, tasks that are done are still here.
         for task in tuple(self._tasks):
             self._ended(task)
 

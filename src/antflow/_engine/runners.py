@@ -1,4 +1,4 @@
-"""Where plain functions run: in threads, in child processes, on the event loop, or elsewhere."""
+"""Runs plain functions: in threads, in child processes, on the event loop, or elsewhere."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ class Inline:
 
 
 class Threads:
-    """The usual place: a thread for each worker, started when it is first needed.
+    """The default: a thread for each worker, started when it is first needed.
 
-    A thread cannot be stopped. One whose task ran into its timeout goes on, and its worker waits
-    for it before it takes anything new: there are never more threads than workers.
+    A thread cannot be stopped. If its task times out it goes on, and its worker waits for it before
+    taking anything new: there are never more threads than workers.
 
-    Resources of a worker's own are entered and left in its thread, because some, like a connection
-    of `sqlite3`, are bound to the thread they were made in.
+    A worker's own resources are entered and left in its thread, because some, like a connection of
+    `sqlite3`, are bound to the thread they were made in.
     """
 
     takes_async = False
@@ -95,7 +95,7 @@ class Threads:
         return thread
 
     def in_thread_of(self, worker: WorkerBook) -> Callable[..., asyncio.Future[ValueOrError]]:
-        """What runs a function in a worker's thread."""
+        """A function that runs functions in a worker's thread."""
         return self.thread_of(worker).run
 
     async def leave(self, worker: WorkerBook) -> None:
@@ -104,14 +104,14 @@ class Threads:
 
 
 class Elsewhere:
-    """An executor of the user's own."""
+    """The user's own executor."""
 
     takes_async = False
     child_cpu_seconds = 0.0  # unknown, if it has processes
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
-        # What runs in another process or interpreter cannot be handed a context.
+        # A function in another process or interpreter cannot be handed a context.
         self.shares_memory = type(executor) is ThreadPoolExecutor
 
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
@@ -154,7 +154,7 @@ class Processes:
             seat = self._seats[worker.index] = ProcessSeat(name, self._processor_time)
         try:
             return await seat.call(task, args, kwargs, self._stage.resources)
-        except NoChild as error:  # it will be so for every item
+        except NoChild as error:  # it will be the same for every item
             failure = PipelineError(str(error))
             self._fail(failure)
             raise failure from error

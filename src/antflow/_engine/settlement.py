@@ -1,4 +1,4 @@
-"""Where an item leaves the run, and when the run has nothing left to do."""
+"""Lets items leave the run, and sees when the run has nothing left to do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.result import PipelineResult
 from antflow._core.run_errors import TooManyFailures
 from antflow._core.stage import Stage
+from antflow._core.text import counted
 from antflow._core.waits import Wait
 from antflow._engine.contexts import plainly_around
 from antflow._engine.identity import Identity
@@ -17,11 +18,11 @@ from antflow._engine.run import Run
 from antflow._engine.supervisor import Supervisor
 
 FEWEST_FOR_A_RATIO = 20
-"""A ratio of failures is judged from this many settled items on."""
+"""A ratio of failures is judged once this many items are settled."""
 
 
 class Settlement:
-    """Delivers results, and sees when none is left to come.
+    """Delivers results, and sees when no more can come.
 
     Args:
         run: The run.
@@ -35,7 +36,7 @@ class Settlement:
 
     Attributes:
         reorder: The same.
-        wakes: Called whenever an item leaves: batches look whether they can still be filled.
+        wakes: Called whenever an item leaves: batches check whether they can still be filled.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Settlement:
 
     @plainly_around
     def delivery(self) -> Generator[None, None, None]:
-        """The run does not end while observers and callbacks are waited for: they may feed it."""
+        """Keep the run from ending while it waits for observers and callbacks: they may feed it."""
         self._delivering += 1
         try:
             yield
@@ -94,17 +95,17 @@ class Settlement:
             self._supervisor.finish()
 
     def stop(self) -> None:
-        """Results wait for each other no more."""
+        """Stop making results wait for each other."""
         if self.reorder is not None:
             self.reorder.end()
 
     def flush(self) -> None:
-        """Deliver the results that still wait for those before them, which never came."""
+        """Deliver the results that still wait for earlier ones, which never came."""
         if self.reorder is not None:
             self.reorder.flush()
 
     def close(self) -> None:
-        """Keep nothing of what was delivered: tasks that outlive the run may keep this."""
+        """Forget what was delivered: tasks that outlive the run may keep this."""
         self._deliver = _nowhere
         self.reorder = None
 
@@ -120,13 +121,13 @@ class Settlement:
             (self._stages_limits[position], book.failed, book.left, where),
         ):
             if limit is not None and _too_many(failed, of, limit):
-                text = f"{failed} items failed{place} (max_failures={limit}); intake was stopped"
-                self._supervisor.stop_intake(TooManyFailures(text))
+                text = f"{counted(failed, 'item')} failed{place} (max_failures={limit})"
+                self._supervisor.stop_intake(TooManyFailures(f"{text}; intake was stopped"))
                 return
 
 
 def _nowhere(_: PipelineResult[Any]) -> None:
-    """Where the results of a run that is over go: there are none."""
+    """Takes the results of a run that is over: there are none."""
 
 
 def _too_many(failed: int, settled: int, limit: float) -> bool:

@@ -21,7 +21,7 @@ logger = logging.getLogger("antflow")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 MOST_UNHEARD = 2
-"""Signals that may wait for an event loop. Who sends one more does not want to wait for it."""
+"""Signals that may wait for an event loop. A sender of one more does not want to wait."""
 
 TIME_TO_CANCEL = 2.0
 """Seconds for which a run that was cancelled may go on, whatever signals come meanwhile."""
@@ -41,17 +41,17 @@ _under_way: list[_GracefulEnd] = []
 """The runs that hear the signals. The handlers belong to all of them together."""
 
 _before: dict[signal.Signals, Any] = {}
-"""What handled the signals before the first of them."""
+"""The handlers of the signals before the first of them."""
 
 
 @plainly_around
 def graceful(engine: Engine, seconds: float) -> Generator[None, None, None]:
     """The first signal stops the intake and drains; the second, or the time, cancels the run.
 
-    Several runs at once all hear the signals. When the last is over, whatever handled them before
-    does so again. One more ends the program where two were in vain: the event loop has not come to
-    them because something blocks it (a task, or the end of a display on a terminal that is halted),
-    or a task does not let itself be cancelled.
+    Several runs at once all hear the signals. When the last is over, the earlier handlers are back.
+    One more signal ends the program if two had no effect: the event loop has not handled them
+    because something blocks it (a task, or the end of a display on a halted terminal), or a task
+    cannot be cancelled.
 
     Args:
         engine: The run.
@@ -92,11 +92,11 @@ def _hear_no_more(_: object = None) -> None:
 
 
 def _put_back(number: int, handler: Any) -> None:
-    """Have a handler that stood aside for a run handle a signal again.
+    """Restore the handler that stood aside for a run.
 
-    That of `asyncio.run` does so until the main task has ended. The run may end later than that, a
-    stream that was dropped for example; then it is Python's own, or the next `asyncio.run` would
-    not set another.
+    The handler of `asyncio.run` is restored until the main task has ended. The run may end later
+    than that, for example a stream that was dropped; then Python's own is, or the next
+    `asyncio.run` would not set another.
     """
     main_task = _main_task_of(handler)
     if main_task is not None and main_task.done():
@@ -115,7 +115,7 @@ def _main_task_of(handler: Any) -> asyncio.Task[Any] | None:
 
 
 def _tell_once(main_task: asyncio.Task[Any], callback: Callable[[Any], None]) -> None:
-    """Have a task tell of its end: once, however many runs want to know."""
+    """Call back once when a task ends, however many runs want to know."""
     main_task.remove_done_callback(callback)
     main_task.add_done_callback(callback)
 
@@ -158,7 +158,7 @@ class _GracefulEnd:
     """How one run hears signals.
 
     Attributes:
-        unheard: Signals that its event loop has been told of and has not come to.
+        unheard: Signals handed to its event loop and not handled yet.
     """
 
     def __init__(self, engine: Engine, seconds: float) -> None:
@@ -172,7 +172,7 @@ class _GracefulEnd:
 
     @property
     def is_in_vain(self) -> bool:
-        """Whether it is no use to ask the run any more."""
+        """Whether there is no point in asking the run again."""
         return (
             len(self.unheard) >= MOST_UNHEARD or monotonic() - self._cancelled_at >= TIME_TO_CANCEL
         )
@@ -207,7 +207,7 @@ class _GracefulEnd:
     def over(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self.unheard:  # it came when the run had ended, and must not be lost
+        if self.unheard:  # it came after the run had ended, and must not be lost
             self._run.stopped_by = self._run.stopped_by or self.unheard[0]
             self.unheard.clear()
 
@@ -226,7 +226,7 @@ class _Apart:
     `asyncio.run` cancels the main task at the first SIGINT and raises `KeyboardInterrupt` at the
     second, wherever the program is. If that comes between taking a step from the event loop's queue
     and running it, the step is lost and its task never ends: asyncio itself then hangs when it
-    closes the loop. Here such a signal becomes a step of its own. Anywhere else, for example in a
+    closes the loop. Here such a signal becomes a separate step. Anywhere else, for example in a
     task that blocks the event loop, it is raised at once.
     """
 

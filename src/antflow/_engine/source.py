@@ -18,7 +18,7 @@ CLEAN_UP_FAILED = "the source's clean-up failed"
 
 
 def source_failure(error: BaseException) -> PipelineError:
-    """What a ``CancelledError`` of a source's own amounts to, alone or in a group.
+    """The failure that a source's own ``CancelledError``, alone or in a group, amounts to.
 
     Raises:
         BaseException: A group with something in it that ends a program.
@@ -36,8 +36,8 @@ class IterableSource:
     Args:
         items: The iterable. Its iterator is made at once, so what cannot be iterated fails here.
         now: A monotonic clock, in seconds.
-        context: The context variables that the iterable has, and may change, whoever takes from it;
-            ``None`` = always those of who does. Needed where that is not always the same: a token
+        context: The context in which the iterable runs, and which it may change, wherever it is
+            taken from; ``None`` = always the caller's. Needed where the caller varies: a token
             resets a variable only in the context that it was set in.
 
     Attributes:
@@ -67,7 +67,7 @@ class IterableSource:
         return taken
 
     def close(self) -> None:
-        """Let a generator run its clean-up; what that raises is its own affair."""
+        """Close a generator, which runs its clean-up; raise what that raises."""
         close = getattr(self._iterator, "close", None)
         if close is not None:
             self._run(close)
@@ -79,7 +79,7 @@ class IterableSource:
         if self._error is not None:
             raise self._error
         if self._has_ended:
-            return []  # as in a `for` loop: a file that grows would go on
+            return []  # as in a `for` loop: a growing file would go on
         taken: list[Any] = []
         deadline = self._now() + LONGEST_PULL
         try:
@@ -92,8 +92,8 @@ class IterableSource:
         except Exception as error:
             self._error = error
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
-            # Its own: a call that never awaits cannot be cancelled.
+            # The source's own: a call that never awaits cannot be cancelled.
             self._error = source_failure(error)
         if self._error is not None and not taken:
             raise self._error
-        return taken  # what came before the error is taken in first
+        return taken  # items before the error are taken in first

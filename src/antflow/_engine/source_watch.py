@@ -1,4 +1,4 @@
-"""The watch over a run's sources, because nothing else can go on during a step of one.
+"""Watches a run's sources, because nothing else can run during a step of one.
 
 The time for which sources hold the event loop is added up (`antflow._core.held_time`), so that no
 time limit counts it against the tasks that had to wait. A long step is logged once per run.

@@ -50,7 +50,7 @@ class StageRun:
         recorder: The stage's recorder.
         resources: The resources of scope "run".
         guard: Calls stage callbacks.
-        outer: The seats that the run was begun in.
+        outer: The seats in which the run was started.
 
     Attributes:
         workers: Its workers.
@@ -78,7 +78,7 @@ class StageRun:
         self._concurrency = lowest_concurrency(stage)
         now = run.timers.now
 
-        # Who works here
+        # The workers
         self.crew: Crew = Crew(run.ledger.stages[index], lambda: supervisor.is_called_off, now)
         self._calls = CallLimits(stage, now)
         self.workers: Workers = Workers(
@@ -131,16 +131,16 @@ class StageRun:
         self.workers.leave = self._let_leave
 
     def goes_on_in(self, following: StageRun) -> None:
-        """Items that are through go on in this stage."""
+        """Send completed items on to this stage."""
         self._handover.next_channel = following.channel
 
     def rewire(self) -> None:
-        """Find out again who listens."""
+        """Find out again which listeners there are."""
         self.recorder.rewire()
         self._attempt.rewire()
 
     def gauge(self) -> StageGauge:
-        """What the books of the stage do not know."""
+        """Figures that the stage's books do not have."""
         return StageGauge(
             self.workers.count,
             self.channel.capacity,
@@ -158,13 +158,13 @@ class StageRun:
     # Ending: see `Supervised`
 
     def stop(self) -> None:
-        """Let nothing start any more. May be called twice."""
+        """Stop anything from starting. May be called twice."""
         self.channel.close()
         self._retries.close()
         self.crew.begins_no_more = True
 
     def begin_no_more(self) -> None:
-        """Let tries end, and cancel workers that wait for one to begin."""
+        """Cancel workers that wait for a try to begin; running tries may end."""
         self.crew.begin_no_more()
 
     def settle_all(self) -> list[Awaitable[None]]:
@@ -182,7 +182,7 @@ class StageRun:
         self.channel.put(envelope)
 
     async def close(self) -> None:
-        """Let go of what the stage's tasks used; when no worker is left."""
+        """Release what the stage's tasks used, once no worker is left."""
         for resources in self._resources.rest():
             await self._supervisor.outlive(resources.close)
         self.release_limits()
@@ -193,11 +193,11 @@ class StageRun:
         self._limits.close()
 
     def forget_threads(self) -> None:
-        """Threads that go on are not waited for."""
+        """Stop waiting for threads that go on."""
         self.crew.forget_threads()
 
     async def _let_leave(self, worker: WorkerBook) -> None:
-        """A worker leaves: let go of what it alone used."""
+        """A worker leaves: release what it alone used."""
         if not self.run.is_left_behind:
             resources = self._resources.taken_from(worker)
             if resources is not None:

@@ -1,9 +1,9 @@
-"""How a run ends: in one way, whatever the reason.
+"""Ends a run, always in the same way, whatever the reason.
 
 Something sets *finishing*: the intake is closed and nothing is in flight; or the run was cancelled,
 shut down, or something broke. The supervisor then closes the channels, waits for workers and
 feeder, settles what is left as cancelled, leaves the resources, audits the books, and only then is
-the run over. Whoever waits for a run waits for that, however often the wait is cancelled; so
+the run over. Waiting for a run means waiting for that, however often the wait is cancelled; so
 nothing of a run is ever left behind.
 """
 
@@ -19,7 +19,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.foreign import is_a, type_name
 from antflow._core.ports import Timer
 from antflow._core.run_errors import InternalError
-from antflow._core.text import safe_str
+from antflow._core.text import counted, safe_str
 from antflow._core.waits import discard
 from antflow._engine.current import current_seat
 from antflow._engine.listeners import Listeners
@@ -29,18 +29,18 @@ from antflow._engine.waiting import outlast_task
 
 
 class Supervised(Protocol):
-    """A stage, as the supervisor ends it."""
+    """A stage as seen by the supervisor."""
 
     def stop(self) -> None:
-        """Let nothing start any more. May be called twice."""
+        """Stop anything from starting. May be called twice."""
         ...
 
     def settle_all(self) -> list[Awaitable[None]]:
-        """Settle as cancelled what waits; returns the observers' waits."""
+        """Settle waiting items as cancelled; return the observers' waits."""
         ...
 
     def begin_no_more(self) -> None:
-        """Let tries end, and cancel workers that wait for one to begin."""
+        """Cancel workers that wait for a try to begin; running tries may end."""
         ...
 
     def put(self, envelope: Envelope) -> None:
@@ -48,16 +48,16 @@ class Supervised(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of what the stage's tasks used."""
+        """Release what the stage's tasks used."""
         ...
 
     def forget_threads(self) -> None:
-        """Threads that go on are not waited for."""
+        """Stop waiting for threads that go on."""
         ...
 
 
 class Inlet(Protocol):
-    """Where items come in, as the supervisor closes it."""
+    """The way in, as seen by the supervisor."""
 
     def close(self) -> None:
         """No more items but those that the run's own tasks feed. May be called twice."""
@@ -68,19 +68,19 @@ class Inlet(Protocol):
         ...
 
     def end(self) -> None:
-        """Note that no more comes from the source, or by hand. May be called twice."""
+        """Note that no more items come from the source or by hand. May be called twice."""
         ...
 
     def seal(self) -> list[Envelope]:
-        """Let nothing enter any more; returns the items recorded and not put yet."""
+        """Admit nothing more; return the items recorded and not put yet."""
         ...
 
 
 class Outlet(Protocol):
-    """Where results go, as the supervisor closes it."""
+    """The way out, as seen by the supervisor."""
 
     def stop(self) -> None:
-        """Results wait for each other no more. May be called twice."""
+        """Stop making results wait for each other. May be called twice."""
         ...
 
     def flush(self) -> None:
@@ -88,7 +88,7 @@ class Outlet(Protocol):
         ...
 
     def close(self) -> None:
-        """Keep nothing of what was delivered."""
+        """Forget what was delivered."""
         ...
 
 
@@ -147,7 +147,7 @@ class Supervisor:
     # Stopping
 
     def stop_intake(self, error: BaseException) -> None:
-        """No more items: what was accepted finishes, then ``error`` comes out."""
+        """No more items: what was accepted finishes, then ``error`` is raised."""
         assert self._inlet is not None
         if self._run.error is None:
             self._run.error = error
@@ -166,13 +166,13 @@ class Supervisor:
             self._begin_to_stop()
             self.tasks.cancel()
             self._stop()
-        except BaseException as interruption:  # why: it comes out of `wait`, too
+        except BaseException as interruption:  # why: `wait` raises it, too
             if run.error is None or isinstance(run.error, Exception):
                 run.error = interruption
             raise
 
     def shut_down(self) -> None:
-        """Let running attempts end, settle everything that waits. May be called twice."""
+        """Finish running attempts, settle everything that waits. May be called twice."""
         if not self._run.is_stopping:
             self._run.how_stopped = "shut down"
         self._stop()
@@ -180,7 +180,7 @@ class Supervisor:
             stage.begin_no_more()
 
     def fail(self, error: BaseException) -> None:
-        """Something broke that no item can answer for: cancel, and let ``error`` come out."""
+        """Something broke that is not an item's fault: cancel, and raise ``error`` at the end."""
         if self._run.error is None or not is_a(error, Exception):
             self._run.error = error
         self.cancel()
@@ -194,7 +194,7 @@ class Supervisor:
         self.fail(error)  # KeyboardInterrupt and its like are not the library's fault
 
     def finish(self) -> None:
-        """Everything is settled, and nothing more can come: the run ends. May be called twice."""
+        """End the run: all is settled and nothing more can come. May be called twice."""
         self._run.is_closed = True
         if not self._finishing.done():
             self._finishing.set_result(None)
@@ -216,7 +216,7 @@ class Supervisor:
             await close()
         except asyncio.CancelledError:
             self.cancel()
-        except BaseException as error:  # why: it comes out of `wait`, when everything is settled
+        except BaseException as error:  # why: `wait` raises it when everything is settled
             self.fail(error)
 
     # Waiting
@@ -234,19 +234,19 @@ class Supervisor:
             raise self._run.error
 
     async def wait_until_over(self) -> None:
-        """`wait`, but what made the run end is not raised."""
-        # For the task, and not for what it does last: an interrupt may hit it there.
+        """Like `wait`, but do not raise the error that ended the run."""
+        # For the task, not for its last step: an interrupt may hit it there.
         try:
             await outlast_task(self._supervising, self.cancel)
         finally:
             if self._supervising.done():
                 self._close_books()
 
-    # Who cancels
+    # Cancelled, and by whom
 
     @property
     def is_called_off(self) -> bool:
-        """Whether all that belongs to the run is being cancelled, by the run or with its loop."""
+        """Whether everything in the run is being cancelled, by the run or with its loop."""
         run = self._run
         return run.is_cancelling or run.is_left_behind or self._supervising.cancelling() > 0
 
@@ -260,7 +260,7 @@ class Supervisor:
         seat = current_seat.get()
         if seat is not None and seat.crew.is_served_by(seat.worker, running):
             return seat.crew.is_called_off(seat.worker)
-        # A task of the user's own, which feeds the run for example: only they cancel it.
+        # A user's own task, for example one that feeds the run: only the user cancels it.
         return running not in self.tasks and running.cancelling() > 0
 
     # Inside
@@ -281,7 +281,7 @@ class Supervisor:
         self._stop_stages()
 
     def _stop_stages(self) -> None:
-        """Let nothing start any more, and settle as cancelled everything that waits."""
+        """Stop anything from starting, and settle everything that waits as cancelled."""
         for stage in self._stages:
             stage.stop()
         for stage in self._stages:
@@ -292,8 +292,8 @@ class Supervisor:
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():
-            # A feeder that was dismissed before its first step ends like this, too. Any other task
-            # does when the event loop is closing, or when other code cancels it.
+            # A feeder that was dismissed before its first step ends like this as well. Any other
+            # task does when the event loop is closing, or when other code cancels it.
             if not self._run.is_stopping and not self.tasks.is_called_off(task):
                 self.fail(InternalError(f"{task.get_name()} was cancelled from outside the run"))
             return
@@ -357,7 +357,7 @@ class Supervisor:
         if self._waits:
             self.tasks.create(self._hear_observers_out(), "observers")
             await self.tasks.until_ended(self.cancel)
-        for wait in self._waits:  # it was cancelled meanwhile
+        for wait in self._waits:  # the run was cancelled meanwhile
             discard(wait)
         await self._let_go()
         self._outlet.flush()
@@ -367,7 +367,7 @@ class Supervisor:
             run.error = InternalError(f"the books of run {run.facts.run_id}: {discrepancy}")
 
     async def _let_go(self) -> None:
-        """Leave what the tasks used, now that none is left."""
+        """Release what the tasks used, now that no task is left."""
         if self._alarm is not None:
             self._alarm.cancel()
         for stage in self._stages:
@@ -384,5 +384,5 @@ class Supervisor:
 
     def _audit(self) -> str | None:
         if self._run.ledger.in_flight:
-            return f"{self._run.ledger.in_flight} items are still in flight"
+            return f"still in flight: {counted(self._run.ledger.in_flight, 'item')}"
         return self._run.ledger.discrepancy()

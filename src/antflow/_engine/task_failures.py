@@ -1,4 +1,4 @@
-"""What a ``CancelledError`` or a group of exceptions raised by the user's code amounts to."""
+"""Failures for a ``CancelledError`` or a group of exceptions raised by the user's code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source that blocks, read in a thread of its own.
+"""Reads a blocking source in its own thread.
 
 The thread makes the iterator, takes all its steps and closes it, because some sources, such as a
 database cursor, must not change threads. It reads until enough items wait, and goes on when half of
@@ -57,11 +57,11 @@ MADE_ELSEWHERE = (
 
 
 def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[A]:
-    """Read a source that blocks in a thread of its own: a cursor, a paginator, a file.
+    """Read a blocking source in its own thread: a cursor, a paginator, a file.
 
     A plain iterable is read on the event loop, and blocks it. Wrapped in `in_thread` it does not.
     Its iterator is made, read and closed in one thread, with the context variables of the run. Up
-    to 32 items are read ahead; each goes on as soon as it is there.
+    to 32 items are read ahead; each goes on as soon as it is ready.
 
     ```python
     def rows():
@@ -76,7 +76,7 @@ def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[
         source: A function without parameters that returns an iterable, such as a generator
             function; or an iterable. Make objects that must not change threads (a `sqlite3` cursor)
             inside the function. With a function, or an iterable that can be read again, the result
-            can be used for several runs, each with a thread of its own.
+            can be used for several runs, each with its own thread.
 
     Returns:
         An async iterable for `Pipeline.run`, `stream` and `feed`, and for ``async for``. It has a
@@ -128,7 +128,7 @@ class SizedThreadSource(ThreadSource[A]):
 
 
 class Reader:
-    """Reads a source once, in a thread of its own. See `Steps`.
+    """Reads a source once, in its own thread. See `Steps`.
 
     Args:
         source: See `in_thread`.
@@ -214,7 +214,7 @@ class Reader:
             await asyncio.wait([self._left])
 
     def _read_on(self) -> None:
-        """Have the thread read if it does not, and there is room."""
+        """Make the thread read if it does not, and there is room."""
         with self._lock:
             if self._is_reading or self._has_ended or len(self._items) > READ_AHEAD // 2:
                 return
@@ -316,7 +316,7 @@ def _until_it_suspends(step: Coroutine[Any, Any, Any]) -> None:
 
 
 class OneThread(Executor):
-    """A thread that makes one call after the other. Calls must not raise.
+    """A thread that makes one call after another. Calls must not raise.
 
     It is a daemon, so a call that blocks for ever does not keep Python from exiting.
 
@@ -340,7 +340,7 @@ class OneThread(Executor):
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
-        """Let the thread end after the calls so far, without waiting for it."""
+        """End the thread after the calls so far, without waiting for it."""
         self._calls.put(None)
 
 

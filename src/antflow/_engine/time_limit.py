@@ -1,4 +1,4 @@
-"""A time limit that says which one it was."""
+"""A time limit whose error says which one it was."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from antflow._engine.contexts import around
 
 @around
 async def time_limit(seconds: float | None, message: str) -> AsyncGenerator[None, None]:
-    """Cancel what is inside after this many seconds; ``None``: never.
+    """Cancel the body after this many seconds; ``None``: never.
 
     Seconds for which a source of items holds the event loop do not count.
 
     Raises:
-        TimeoutError: With the message, when the time was over.
+        TimeoutError: With the message, when time ran out.
     """
     if seconds is None:
         yield
@@ -34,7 +34,7 @@ async def time_limit(seconds: float | None, message: str) -> AsyncGenerator[None
             raise TimeoutError(message) from None
         raise
     except asyncio.CancelledError:
-        # Where a client library has left a request of its own, `asyncio.timeout` cannot tell.
+        # Where a client library has left its own request, `asyncio.timeout` cannot tell.
         is_called_off = has_called_off_caller.get()
         if limit.expired() and is_called_off is not None and not is_called_off():
             raise TimeoutError(message) from None

@@ -1,16 +1,16 @@
 """The worker loop: take, start, try, hand over.
 
-The loop reads like the way of an item. What is rare (a task failed, an item passes by, a callback
-listens) is a call into the `Endings`. There is no `asyncio.Task`, no timer and no future per
+The loop reads like the way of an item. Rare cases (a task failed, an item passes by, a callback
+listens) are calls into the `Endings`. There is no `asyncio.Task`, no timer and no future per
 item: a task that does not suspend costs no turn of the event loop.
 
 An item that was taken is in the worker's hands, until one of the recorder's methods that end a
 visit was called and the item was put on. Between the two, whatever is raised here, the item is
 settled.
 
-One `asyncio.Task` serves thousands of items, and none of them may notice another. So nothing that
-an item left behind reaches the next: not what it bound in context variables (then the loop ends,
-and the worker goes on in a new task), not a request to cancel the task, not its value.
+One `asyncio.Task` serves thousands of items, and none of them may notice another. So nothing an
+item leaves behind reaches the next: not its context variables (then the loop ends, and the worker
+goes on in a new task), not a request to cancel the task, not its value.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from antflow._engine.workers import Workers
 
 @dataclass(eq=False)
 class WorkerLoop:
-    """What the workers of one stage do.
+    """The loop of one stage's workers.
 
     Args:
         stage: The stage.
         workers: Its workers.
         attempt: How items are tried.
         handover: The way out of the stage.
-        failed_tries: What becomes of items after a failed try.
+        failed_tries: Handles items after a failed try.
         endings: The rarer endings of a visit.
     """
 
@@ -72,7 +72,7 @@ class WorkerLoop:
         cancel_requests = crew.running(worker).cancelling
         time = now()
         while worker.index < workers.active:
-            value = None  # the one before may be large, and the next item slow
+            value = None  # the last one may be large, and the next item slow
             if cancel_requests():
                 await crew.absorb_cancel(worker)
             if isolates:

@@ -7,7 +7,7 @@ The thread starts with the first function and then waits for more, keeping nothi
 It ends when its owner says so, when its owner is collected, or when the event loop that it answers
 to is closed.
 
-It is not a daemon: at exit Python waits for a running function, so none is cut off half way. Idle
+It is not a daemon: at exit Python waits for a running function, so none is cut off midway. Idle
 threads are told to end then, but only after the event loop they serve has ended, if Python waits
 for that loop's thread too.
 
@@ -92,7 +92,7 @@ class WorkerThread(Executor):
         return ended
 
     def end(self) -> None:
-        """Let the thread end after the function at work."""
+        """End the thread after the function at work."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.leave()
@@ -122,12 +122,12 @@ class _Thread(Thread):
             function, answer, ended = call
             pair = call_for_pair(function)
             if pair[1] is not None:
-                trimmed(pair[1])  # here, since it may be that nothing waits for it any more
+                trimmed(pair[1])  # here, since perhaps nothing waits for it
             try:
                 self.loop.call_soon_threadsafe(_settle, answer, ended, pair)
             except RuntimeError:  # the loop is closed: no more calls will come
                 return
-            del call, function, answer, ended, pair  # the next one may be long in coming
+            del call, function, answer, ended, pair  # the next one may take long to come
 
 
 def _settle(

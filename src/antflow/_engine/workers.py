@@ -1,7 +1,7 @@
 """The workers of a stage: recruited when there is work, seated, and let go.
 
 A stage has workers only when it had work for them. The channel's bell recruits them, up to the
-number that is to be at work; `activate` changes that number, for `set_workers` and while the run is
+number allowed to be at work; `activate` changes that number, for `set_workers` and while the run is
 paused.
 """
 
@@ -37,10 +37,10 @@ class Workers:
         index: Its index.
         run: The run.
         supervisor: Starts their tasks.
-        intake: What the first stage's workers pull from.
+        intake: The first stage's workers pull from it.
         crew: Knows which task is whose.
         calls: The limits that tasks enter themselves.
-        outer: The seats that the run was begun in.
+        outer: The seats in which the run was started.
 
     Attributes:
         channel: Where the stage's items wait.
@@ -98,10 +98,10 @@ class Workers:
             self.activate(count)
 
     def activate(self, count: int) -> None:
-        """Let ``count`` of the workers be at work."""
+        """Set how many of the workers are at work."""
         self.active = count
         self._vacant = [index for index in reversed(range(count)) if index not in self._alive]
-        self.channel.wake_all()  # those who are to leave are among them
+        self.channel.wake_all()  # those that are to leave are among them
         self.channel.ring()
 
     def seconds(self) -> float:
@@ -124,11 +124,11 @@ class Workers:
 
     @property
     def pulls(self) -> bool:
-        """Whether there is more to be had from the source, right now."""
+        """Whether the source may have more right now."""
         return self._index == 0 and self._intake.is_hungry
 
     async def give_way(self, worker: WorkerBook) -> float:
-        """Let a worker that has nothing in hand give everything else on the event loop a turn.
+        """Give everything else on the event loop a turn, for a worker with nothing in hand.
 
         Returns:
             When it goes on.
@@ -141,7 +141,7 @@ class Workers:
         return goes_on
 
     async def in_own_task(self, worker: WorkerBook, work: Coroutine[Any, Any, T]) -> T:
-        """Let a worker work in an `asyncio.Task` with the context of the run."""
+        """Run a worker's work in an `asyncio.Task` with the context of the run."""
         task = self._supervisor.tasks.create_side(
             self._pair_of(worker, work), f"{self._stage.name}-W{worker.index}"
         )
@@ -152,7 +152,7 @@ class Workers:
         return cast("T", value_of(pair))
 
     def has_left_context(self, before: Context) -> bool:
-        """Whether the running task's context variables are not those of ``before`` any more."""
+        """Whether the running task's context variables differ from those of ``before``."""
         try:
             return self._stage.isolate_context and copy_context() != before
         except Exception:  # values that cannot be compared, like arrays of numpy
@@ -179,7 +179,7 @@ class Workers:
                 goes_on = await self._work(worker)
                 if goes_on:
                     for variable in copy_context():
-                        variable.set(None)  # what the item bound is not to be kept by this task
+                        variable.set(None)  # this task must not keep what the item bound
                 while goes_on:
                     goes_on = await self.in_own_task(worker, self._work(worker))
             finally:
@@ -192,7 +192,7 @@ class Workers:
         except asyncio.CancelledError:
             if self._crew.is_called_off(worker):
                 raise
-            return True  # it came from outside, and no item was in hand that could answer for it
+            return True  # it came from outside, and there was no item in hand to blame
 
     async def _leave(self, worker: WorkerBook) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Why is it slow? What holds a run back, in one plain sentence.
+"""Why is it slow? The bottleneck of a run, in one plain sentence.
 
 Every second of every worker is one `Activity`. All other stages wait for one whose workers have no
 second to spare: those before it for room, those after it for items. If there is no such stage, the
@@ -18,6 +18,7 @@ from typing import Literal
 
 from antflow._core.snapshot import LoopStall, RunState, StageStats
 from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER
+from antflow._core.text import counted
 from antflow._monitor.flow import entered_items, going_on
 from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.processor import Processor
@@ -25,24 +26,24 @@ from antflow._monitor.processor import Processor
 Cause = Literal[
     "stage", "processor", "limit", "retries", "callbacks", "consumer", "source", "loop", "nothing"
 ]
-"""What holds a run back.
+"""The cause that holds a run back.
 
 The workers of a stage · the processor, which they compute on · a limit · too many retries ·
-callbacks at the end of a stage's visits · whoever takes the results · whoever gives the items ·
+callbacks at the end of a stage's visits · the consumer of the results · the source of the items ·
 something that blocks the event loop · nothing that stands out.
 """
 
 OCCUPIED = 0.85
-"""Share of their time from which the workers of a stage have none to spare."""
+"""Busy share of its workers' time from which a stage has none to spare."""
 
 AS_OCCUPIED = 0.05
-"""A difference that is none."""
+"""A difference too small to count."""
 
 NEARLY_OCCUPIED = 0.7
-"""`OCCUPIED` for one that much waits for: at the beginning its workers had to wait, too."""
+"""`OCCUPIED` for a stage with a long queue: at the beginning its workers had to wait, too."""
 
 MOSTLY = 0.5
-"""`OCCUPIED` over a whole run, which has a beginning and an end; and much, for those who wait."""
+"""`OCCUPIED` over a whole run, which has a beginning and an end; also a high share of waiting."""
 
 LOOP_BLOCKED = 0.2
 """Share of the time from which the event loop comes before everything else."""
@@ -55,24 +56,24 @@ HELD_AT_TIMES = 0.01
 
 HELD_BY_RETRIES = 0.3
 EARLIEST_ANSWER = 1.0
-"""Seconds: of a run that is over in a moment nobody asks what held it back."""
+"""Seconds: a shorter run needs no explanation."""
 
 MOST_GAIN = 2.0
-"""Nobody is advised to do more than to double the workers of a stage."""
+"""The advice never goes beyond doubling the workers of a stage."""
 
 LEAST_GAIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """What holds a run back.
+    """The bottleneck of a run.
 
     Attributes:
         cause: What kind of thing it is.
         stage: Name of the stage it is about, or shows at; ``None`` where it is none.
-        share: How much of the time, 0 to 1.
-        sentence: What it is and what would help, for people; "" where there is nothing to say. It
-            has names in it that come from outside.
+        share: The share of the time, 0 to 1.
+        sentence: What it is and what would help, for people; "" if there is nothing to say. It
+            contains names that come from outside.
         advice: The same in two or three words, for a table; "" for none.
     """
 
@@ -84,7 +85,7 @@ class Bottleneck:
 
     @property
     def is_its_own(self) -> bool:
-        """Whether the stage itself holds the run back, and not who stands before or after it."""
+        """Whether the stage itself holds the run back, and not its neighbours."""
         return self.cause not in ("source", "consumer")
 
 
@@ -98,13 +99,13 @@ def find_bottleneck(
     state: RunState = "running",
     last_stall: LoopStall | None = None,
 ) -> Bottleneck:
-    """What held a run back in a span of time.
+    """Find what held a run back in a span of time.
 
     Args:
         stages: The stages, as they are at the end of the span.
         whole: The sums since the run began: what a stage can do changes less than what it does.
         span: What the span added to them.
-        state: Where the run is. Over a whole run ("finished") the marks are lower, because it has a
+        state: The run's state. Over a whole run ("finished") the marks are lower, because it has a
             beginning and an end in which not all can be at work.
         last_stall: What blocked the event loop last.
     """
@@ -123,7 +124,7 @@ def find_bottleneck(
             return waits
     if highest < mark:
         return NOTHING
-    # One before that is as occupied only fills a queue that has room yet.
+    # An equally occupied one before it only fills a queue that still has room.
     chosen = max(
         index
         for index, (stage, each) in enumerate(zip(stages, shares, strict=True))
@@ -136,7 +137,7 @@ def find_bottleneck(
     return _occupied(stages, chosen, whole, span, is_over)
 
 
-# What it is about
+# Causes
 
 
 def _loop(share: float, stall: LoopStall | None) -> Bottleneck:
@@ -149,7 +150,7 @@ def _loop(share: float, stall: LoopStall | None) -> Bottleneck:
         (stall and stall.stage) or None,
         share,
         f"Bottleneck: the event loop. Something blocked it at least {share:.0%} of the time{by}. "
-        "An async call would let the others go on, or a plain function, which runs in a thread.",
+        "An async call, or a plain function, which runs in a thread, would let the others go on.",
         "blocks the loop",
     )
 
@@ -175,7 +176,7 @@ def _has_processes(stage: StageStats) -> bool:
 def _waits_outside(
     stages: Sequence[StageStats], shares: Sequence[Spent], span: Moment
 ) -> Bottleneck | None:
-    """Those who give the items, take the results, or hear of an end, if it is they."""
+    """The source, the consumer of the results, or callbacks, if one of them is the cause."""
     last = len(stages) - 1
     for index in reversed(range(len(stages))):
         blocked, name = shares[index].blocked, stages[index].stage_name
@@ -187,7 +188,7 @@ def _waits_outside(
                 name,
                 blocked,
                 f"Bottleneck: what comes after the last stage. The workers of {name} waited "
-                f"{blocked:.0%} of the time for whoever takes the results, for a callback or for "
+                f"{blocked:.0%} of the time for the consumer of the results, a callback or "
                 "the store.",
                 "waits for the consumer",
             )
@@ -197,12 +198,12 @@ def _waits_outside(
                 name,
                 blocked,
                 f"Bottleneck: callbacks. The workers of {name} waited {blocked:.0%} of the time "
-                "for one that is told of their items, or for the store.",
+                "for one, or for the store.",
                 "waits for callbacks",
             )
     first = stages[0]
     starved = _starved_by_source(span)
-    # Fewer items than two for each worker leave most of them idle, whoever gives them.
+    # Fewer than two items per worker leave most workers idle, whatever the source.
     if starved < MOSTLY or entered_items(first) < 2 * first.workers:
         return None
     return Bottleneck(
@@ -227,7 +228,7 @@ def _starved_by_source(span: Moment) -> float:
 def _occupied(
     stages: Sequence[StageStats], index: int, whole: Moment, span: Moment, is_over: bool
 ) -> Bottleneck:
-    """The workers of a stage have no time left: for what, and what would help."""
+    """The workers of a stage have no time left: why, and what would help."""
     stage, own = stages[index], span.spent[index].shares()
     name = stage.stage_name
     start = f"Bottleneck: {name}."
@@ -251,7 +252,7 @@ def _occupied(
         if processor.is_all_used_up:
             helps = " on this machine"
         elif not _has_processes(stage):
-            helps = '; what computes here would be better off with executor="process"'
+            helps = '; CPU-bound tasks would be better off with executor="process"'
             advice = "needs processes"
         return Bottleneck("processor", name, own.busy, f"{start}; {why}{helps}.", advice)
     if is_over and own.occupied < OCCUPIED:
@@ -273,7 +274,7 @@ def _what_is_near(stage: StageStats, own: Spent, span: Moment, is_over: bool) ->
     """Why more workers alone may gain nothing, whatever other stages could do; "" = no reason."""
     if min(own.starved, _starved_by_source(span)) >= AS_OCCUPIED:
         came = "came" if is_over else "come"
-        return f"items {came} hardly faster, so more workers alone would help little"
+        return f"items {came} hardly any faster, so more workers alone would help little"
     if own.limited >= HELD_AT_TIMES:
         limit = f"its limit held them {own.limited:.0%} of the time"
     elif stage.concurrency is not None and stage.concurrency <= stage.workers:
@@ -284,7 +285,7 @@ def _what_is_near(stage: StageStats, own: Spent, span: Moment, is_over: bool) ->
 
 
 def _is_piling_up(stage: StageStats, index: int) -> bool:
-    """Whether its queue is half full. The first one's tells nothing: it is filled as it empties."""
+    """Whether its queue is half full. The first stage's says nothing: it is kept filled."""
     room = stage.capacity or stage.workers * DEFAULT_CAPACITY_PER_WORKER
     return index > 0 and stage.pending_items >= HALF_FULL * room
 
@@ -292,30 +293,29 @@ def _is_piling_up(stage: StageStats, index: int) -> bool:
 def _how_busy(stage: StageStats, own: Spent, is_over: bool) -> str:
     count = stage.workers
     if is_over:
-        who = "Its worker was" if count == 1 else f"Its {count} workers were"
+        who = "Its worker was" if count == 1 else f"Its {count:,} workers were"
         return f"{who} busy {own.busy:.0%} of the time"
     busy = round(own.busy * count)
-    return f"{busy} of {count} workers busy" if count != 1 else "Its only worker is busy"
+    return f"{busy:,} of {count:,} workers busy" if count != 1 else "Its only worker is busy"
 
 
 def _queue(stage: StageStats, index: int, is_over: bool) -> str:
-    """What waits before it."""
+    """The queue before it, in words."""
     if is_over or not index or not stage.pending_items:
         return ""
     if stage.capacity and stage.pending_items >= FULL * stage.capacity:
         return ", its queue is full"
-    if stage.pending_items == 1:
-        return ", 1 item waits for it"
-    return f", {stage.pending_items} items wait for it"
+    waits = "waits" if stage.pending_items == 1 else "wait"
+    return f", {counted(stage.pending_items, 'item')} {waits} for it"
 
 
 def _gain(
     stages: Sequence[StageStats], index: int, whole: Moment, processor_left: float
 ) -> tuple[int, float, str]:
-    """How many workers to add, by what share the rate would rise, and who holds it back then.
+    """How many workers to add, by what share the rate would rise, and what limits it then.
 
     By the utilisation law (Denning and Buzen, 1978) a stage's workers are occupied in proportion to
-    its rate; so the rate can rise until the stage that is next has no time left either.
+    its rate; so the rate can rise until the next busiest stage has no time left either.
     """
     workers = max(stages[index].workers, 1)
     rates = _highest_rates(stages, index, whole)
@@ -330,7 +330,7 @@ def _gain(
 
 
 def _highest_rates(stages: Sequence[StageStats], index: int, whole: Moment) -> list[float]:
-    """What each stage could bring through with all of its time, in items of stage ``index``.
+    """The highest rate of each stage using all of its time, in items of stage ``index``.
 
     Per second, and with the workers it has now: they may have been more or fewer before.
     """

@@ -1,4 +1,4 @@
-"""Events to the user's callbacks, which see everything and can change nothing.
+"""Events to the user's callbacks, which see everything and change nothing.
 
 A callback is called in line and, if it returns an awaitable, awaited in line: at once, and in
 order per item. What it raises is logged once and counted. One that hangs is cancelled after a time
@@ -23,7 +23,8 @@ class CallbackGuard:
     """Calls callbacks so that they have no power.
 
     Args:
-        timeout: Seconds an awaitable may take; a source that holds the event loop is left out.
+        timeout: Seconds an awaitable may take; time in which a source holds the event loop does not
+            count.
     """
 
     def __init__(self, timeout: float = 30.0) -> None:
@@ -47,9 +48,9 @@ class CallbackGuard:
         return _Told(self, name, answer, before)
 
     async def finish(self, name: str, answer: Awaitable[Any] | None, before: int) -> None:
-        """Await what a callback returned, and take back the requests to cancel that it leaves.
+        """Await what a callback returned, and take back the cancel requests it leaves behind.
 
-        Cancellation: by the run of the worker that waits here, passed on to the callback.
+        Cancellation: the run cancels the worker that waits here; passed on to the callback.
         """
         work = None if answer is None else self._in_time(answer)
         if (error := await awaited_failure(work, before)) is not None:
@@ -68,14 +69,14 @@ class CallbackGuard:
         if name not in self._logged:
             self._logged.add(name)
             warn(
-                "%s failed; it goes on being called, more failures of it are only counted",
+                "%s failed; it is still called, and further failures are only counted",
                 clean(name),
                 error=error,
             )
 
 
 class _Told:
-    """What is left of a callback: awaited, or closed where nobody is going to wait."""
+    """The rest of a callback: awaited, or closed if nothing is going to wait for it."""
 
     __slots__ = ("_answer", "_before", "_guard", "_name")
 

@@ -8,7 +8,7 @@ from antflow._core.snapshot import StageStats
 def going_on(stage: StageStats, following: StageStats) -> float:
     """How many items enter the next stage for one that leaves this one.
 
-    Fewer than one where some fail, more where items are made of others.
+    Fewer than one where some fail, more where items are made from others.
     """
     gone = left_items(stage)
     return entered_items(following) / gone if gone else 1.0
@@ -27,5 +27,5 @@ def left_items(stage: StageStats) -> int:
 
 
 def done_items(stage: StageStats) -> int:
-    """How many of those left it well or badly: what a cancellation stopped is no progress."""
+    """How many items are done with a stage; those stopped by a cancellation do not count."""
     return left_items(stage) - stage.cancelled_items

@@ -1,12 +1,11 @@
 """Everything that happened to the items of one run, in 28 bytes per item and stage.
 
 One record is packed at the end of each visit of an item to a worker, and one when it is taken in;
-each points back to the item's record before. What an event says is made from the records only when
-somebody asks. What has no record yet, the visit that is going on, is read from the books of the
-live workers.
+each points back to the item's record before. Events are made from the records only on request. A
+visit that is still going on has no record yet, and is read from the books of the live workers.
 
-A failed try that is followed by another is a record too. Under "per_task" no status is told for
-it: the item stays "in_progress" until it is through or has failed, and the visits belong together.
+A failed try that is followed by another is a record too. Under "per_task" it changes no status: the
+item stays "in_progress" until it is through or has failed, and the visits belong together.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from antflow._core.text import error_type_name, safe_str
 from antflow._core.transition import Kind
 
 RECORD = struct.Struct("<ddIHHI")
-"""Began (NaN: nobody had it), ended, number of the record before, stage, kind, worker."""
+"""Began (NaN: no worker had it), ended, number of the record before, stage, kind, worker."""
 
 pack = RECORD.pack
 
@@ -49,7 +48,7 @@ class RunHistory:
 
     Args:
         facts: The run.
-        ledger: Its books; let go of when the run is over.
+        ledger: Its books; released when the run is over.
         quiet_stages: Indices of the stages where a retry changes no status ("per_task").
     """
 
@@ -140,7 +139,7 @@ class RunHistory:
         )
 
     def _note_details(self, step: Step, number: int) -> int:
-        """Keep what a record has no room for.
+        """Keep details that do not fit into a record.
 
         Returns:
             The record's kind.
@@ -164,7 +163,7 @@ class RunHistory:
         return kind
 
     def close(self) -> None:
-        """The run is over: keep the counts, let go of everything live."""
+        """The run is over: keep the counts, release everything live."""
         self._final_counts = self.counts()
         self._ledger = None
 
@@ -174,7 +173,7 @@ class RunHistory:
         return key_of(item_id) in self._items
 
     def is_in_progress(self, envelope: Envelope) -> bool:
-        """Whether the item's last record is a retry of which no status was told."""
+        """Whether the item's last record is a retry that changed no status."""
         return self._kind(self._last_record(_item_key(envelope))) == Kind.RETRYING | QUIET
 
     def ids(self) -> list[Any]:
@@ -343,7 +342,7 @@ def status_events(
     *,
     quiet: bool,
 ) -> list[StatusEvent]:
-    """The events that the end of a visit is told as, in order; ``quiet``: a retry is not told.
+    """The events that the end of a visit makes, in order; ``quiet``: none for a retry.
 
     ``attempts`` is the number of the try; for EXPANDED the number of items made.
     """

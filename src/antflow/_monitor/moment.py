@@ -1,4 +1,4 @@
-"""Where the time of a run goes: the sums of a run at one moment, and what a span added to them.
+"""Where the time of a run goes: its sums at one moment, and what a span added to them.
 
 Every second of every worker is one `Activity`.
 """
@@ -34,7 +34,7 @@ class Spent(NamedTuple):
         )
 
     def since(self, earlier: Spent) -> Spent:
-        """The seconds that have come since then."""
+        """The seconds added since then."""
         pairs = zip(self, earlier, strict=True)
         return Spent(*[max(now - then, 0.0) for now, then in pairs])
 
@@ -49,7 +49,7 @@ class Spent(NamedTuple):
 
     @property
     def occupied(self) -> float:
-        """What the workers could not have used for another item."""
+        """The time that the workers could not have used for another item."""
         return self.busy + self.limited + self.retrying
 
 
@@ -61,7 +61,7 @@ class Moment(NamedTuple):
         blocked: Seconds the event loop was blocked.
         computed: Seconds of processor time that this process took.
         intake: Seconds for which items could come.
-        spent: What the workers of each stage spent their time on.
+        spent: How the workers of each stage spent their time.
         left: How many items had left each stage.
         children_computed: Seconds of processor time that the child processes of its stages took.
     """
@@ -90,7 +90,7 @@ class Moment(NamedTuple):
         )
 
     def since(self, earlier: Moment | None) -> Moment:
-        """What has come since then; since the beginning of the run where that is ``None``."""
+        """The difference since then; ``None``: since the beginning of the run."""
         if earlier is None or len(earlier.spent) != len(self.spent):
             return self
         return Moment(

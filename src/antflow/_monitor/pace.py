@@ -1,8 +1,8 @@
 """How fast it goes, and how long it will still take.
 
-What is left is counted for each stage: what waits there, what is on its way there, and what has not
-been taken in, less what will not come that far. A stage is through with it at its own pace, and the
-run when the last one is; so the slowest stage decides, however many items others have done.
+The work left is counted for each stage: items waiting there, on their way there, and not taken in
+yet, less those that will not get that far. A stage finishes at its own pace, and the run when its
+last stage does; so the slowest stage decides, however many items others have done.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from antflow._core.snapshot import DashboardSnapshot, StageStats
 from antflow._monitor.flow import done_items, entered_items, going_on, left_items
 
 SHORTEST_MEMORY = 10.0
-"""Seconds over which a change of pace is believed, at least."""
+"""Seconds over which a change of pace is trusted, at least."""
 
 PART_REMEMBERED = 0.05
 RUNS_REMEMBERED = 5
-"""A pace is a mean over several tries: workers that began together end together, too."""
+"""A pace is a mean over several tries: workers that begin together also end together."""
 
 EARLIEST_FORECAST = 3.0
 SHORTEST_FORECAST = 1.0
-"""Seconds: when all should be over, and is not, nobody knows how long it takes."""
+"""Seconds: once a run is later than this, it is unknown how long it takes."""
 
 FEWEST_ITEMS = 10
 WIDEST = 10.0
-"""So many times as long as the shortest, the longest says nothing: something has come to a halt."""
+"""If the longest is this many times the shortest, it says nothing: something has stalled."""
 
 HELD = 1.0
-"""Seconds for which a forecast stays as it is: nobody can read one that flickers."""
+"""Seconds for which a forecast is kept: one that flickers cannot be read."""
 
 FORECAST_STATES = ("running", "draining")
 
@@ -40,7 +40,7 @@ class StagePace:
     """How fast items leave one stage.
 
     Attributes:
-        per_second: Lately.
+        per_second: The recent pace.
         since: When the first left (seconds of activity), or shortly before; ``None``: none has.
     """
 
@@ -55,7 +55,7 @@ class StagePace:
             left: How many have left the stage.
             active: Seconds that the run has been at work.
             passed: The last of them, since this was called last.
-            memory: Seconds over which a change of pace is believed.
+            memory: Seconds over which a change of pace is trusted.
         """
         new, self._left = left - self._left, left
         if self.since is None:
@@ -79,7 +79,7 @@ class StagePace:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """How long it will still take, in seconds: as it goes lately, and as it has gone on the whole.
+    """How long it will still take, in seconds: at the recent pace, and at the overall pace.
 
     Attributes:
         shortest: The smaller of the two.
@@ -111,7 +111,7 @@ class Pace:
         Args:
             snapshot: The snapshot.
             settled: How many items have left the pipeline.
-            total: How many there will be, if that is known, with those made of others so far.
+            total: How many there will be, if that is known, with those made from others so far.
         """
         stages = list(snapshot.pipeline_stats.stage_stats.values())
         passed = max(snapshot.elapsed - self._elapsed, 0.0)
@@ -161,7 +161,7 @@ class Pace:
 
 
 def work_left(stages: Sequence[StageStats], coming: float) -> list[float]:
-    """How many items each stage has still to do.
+    """How many items each stage still has to do.
 
     Args:
         stages: The stages.
@@ -170,7 +170,7 @@ def work_left(stages: Sequence[StageStats], coming: float) -> list[float]:
     left: list[float] = []
     for stage, following in zip(stages, [*stages[1:], None], strict=True):
         to_leave = coming + entered_items(stage) - left_items(stage)
-        # Those in the hands of workers are half done, on the average.
+        # Those in the hands of workers are half done, on average.
         left.append(to_leave - stage.in_progress_items / 2)
         if following is not None:
             coming = to_leave * going_on(stage, following)

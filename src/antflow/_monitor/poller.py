@@ -1,8 +1,8 @@
-"""The polling half of the watch: snapshots to a dashboard, every so many seconds.
+"""The polling half of the watch: snapshots to a dashboard, at regular intervals.
 
 One `asyncio.Task` per display does everything: ``on_start``, an update at once, one per interval,
 a last one, ``on_finish``. Nothing a display does reaches the run: what it raises switches its
-updates off, with one log record; what it does not finish in time is given up.
+updates off, with one log record; a call that does not finish in time is given up.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Poller:
         pipeline: Where snapshots come from; given to ``on_start``.
         total: Number of items, 0 if not known.
         interval: Seconds between updates.
-        results: Gives what ``on_finish`` is called with.
+        results: Gives the arguments of ``on_finish``.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Poller:
         """Say that the run is over: a last update and ``on_finish`` follow, then the task ends.
 
         Args:
-            at_once: The run was cancelled: what the display is awaiting just now is given up.
+            at_once: The run was cancelled: what the display is awaiting is given up.
         """
         if not self._ending.done():
             self._ending.set_result(None)
@@ -73,13 +73,13 @@ class Poller:
         try:
             await self._call("on_start", self._pipeline, self._total)
             await self._update()
-            self._let_begin()  # also where the display is broken, or has no on_update
+            self._let_begin()  # even if the display is broken, or has no on_update
             over = False
             while not over:
                 await asyncio.wait([self._ending], timeout=self._interval)
                 over = self._ending.done()
                 await self._update()
-        finally:  # once in every case, also when the event loop itself is ending
+        finally:  # exactly once, even when the event loop itself is ending
             self._let_begin()
             results = self._results()
             await self._call("on_finish", results, results.summary)

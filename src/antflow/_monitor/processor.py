@@ -9,25 +9,25 @@ from typing import NamedTuple
 from antflow._monitor.moment import Moment
 
 COMPUTING = 0.75
-"""Share of the processor time to be had from which more workers would not help. Not all of it can
-be had: the threads of a process wait for each other, and for other processes."""
+"""Used share of the available processor time from which more workers would not help. Less than all:
+the threads of a process wait for each other, and for other processes."""
 
 ONE_CORE = 1.2
-"""Cores on which a process computes up to which it is taken for one that Python lets have one."""
+"""A process that uses up to this many cores is taken to be limited to one by Python."""
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-"""Those that this process may use. A container's quota is not known."""
+"""The cores this process may use. A container's quota is not known."""
 
 
 class Processor(NamedTuple):
-    """On how many cores a run computed.
+    """How many cores a run used.
 
-    Python code has one core in each process, however many threads; what lets go of Python's lock
+    Python code has one core in each process, however many threads; code that releases Python's lock
     may have them all. Each child process serves one worker, and has no limit but the machine.
 
     Attributes:
-        own: On how many this process did.
-        children: On how many the child processes of its stages did.
+        own: Cores that this process used.
+        children: Cores that the child processes of its stages used.
     """
 
     own: float
@@ -42,13 +42,13 @@ class Processor(NamedTuple):
     def left(self) -> float:
         """By what factor the rate can rise until there is no processor time left.
 
-        What this process computes and what its children do rises with the rate.
+        What this process and its children compute rises with the rate.
         """
         return min(self._left_here, self._left_on_machine)
 
     @property
     def share(self) -> float:
-        """How much of the processor time to be had is used up, 0 to 1."""
+        """How much of the available processor time is used up, 0 to 1."""
         return min(1 / self.left, 1.0)
 
     @property
@@ -63,7 +63,7 @@ class Processor(NamedTuple):
 
     @property
     def who_computed(self) -> str:
-        """Who used it up, and how much that is: part of a sentence."""
+        """Which processes used it up, and how much: part of a sentence."""
         if self.is_all_used_up and self.children:
             return f"this process and its children computed on {self.own + self.children:.1f} cores"
         return f"this process computed on {self.own:.1f} cores"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats, RunState
 
 RATE_SPAN = 5.0
-"""Seconds of which the rate lately is the mean: after as many, a change is seen in full."""
+"""Seconds over which the recent rate is averaged: after that a change is seen in full."""
 
 BETWEEN_COUNTS = 0.1
 
@@ -21,7 +21,7 @@ SHORTEST_TIME = 0.001
 
 
 class RecentRate:
-    """How many a second there were lately. Remembers some fifty counts, no more."""
+    """The recent rate per second. Remembers at most some fifty counts."""
 
     def __init__(self) -> None:
         self._counts: deque[tuple[float, int]] = deque([(0.0, 0)])
@@ -46,16 +46,17 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        settled: Items that have left the pipeline, well or badly; not those that were cancelled.
-        total: Items there will be, as far as that is known; ``None`` = not known.
+        settled: Items that have left the pipeline, failed ones included; not those that were
+            cancelled.
+        total: Items there will be; ``None`` = not known.
         ratio: Settled share, 0 to 1, never less than it was; ``None`` where the total is not known.
         per_second: Items settled per second: in the last seconds; at the end, in the whole run.
         elapsed: Seconds since the run began.
         ok: Items that came out at the end.
         failed: Items that failed for good.
-        dropped: Items that ended well without a result.
+        dropped: Items that ended successfully without a result.
         cancelled: Items stopped by a cancellation or shutdown.
-        state: Where the run is.
+        state: The run's state.
     """
 
     settled: int
@@ -91,7 +92,7 @@ def progress(
     Args:
         snapshot: The snapshot.
         total: Number of items to expect where the snapshot does not know it.
-        earlier: What this returned for the snapshot before, in the same run.
+        earlier: The return value for the snapshot before, in the same run.
         rate: The rate of that run.
     """
     stats = snapshot.pipeline_stats
@@ -100,7 +101,7 @@ def progress(
         total = snapshot.total_items
     ratio = None
     if total is not None:
-        # What was fed over and above, or came from an item that was expanded, counts too.
+        # Items fed in addition, or made from others, count too.
         left = stats.items_cancelled + stats.items_in_flight
         total = max(total - stats.items_accepted, 0) + settled + left
         ratio = min(settled / total, 1.0) if total else float(snapshot.state == "finished")
@@ -127,16 +128,16 @@ def counts_of(stats: PipelineStats) -> str:
 
 
 def settled_items(stats: PipelineStats) -> int:
-    """How many items have left the pipeline, well or badly; not those that were cancelled."""
+    """How many items have left the pipeline, failed ones included; not those cancelled."""
     well = stats.items_processed + stats.items_dropped + stats.items_expanded
     return well + stats.items_failed
 
 
 def counts_text(ok: int, failed: int, dropped: int = 0, cancelled: int = 0) -> str:
     """``90 ok, 10 failed``, then ``, 3 dropped`` and ``, 2 cancelled`` where not zero."""
-    text = f"{ok} ok, {failed} failed"
+    text = f"{ok:,} ok, {failed:,} failed"
     if dropped:
-        text += f", {dropped} dropped"
+        text += f", {dropped:,} dropped"
     if cancelled:
-        text += f", {cancelled} cancelled"
+        text += f", {cancelled:,} cancelled"
     return text

@@ -18,10 +18,10 @@ from antflow._core.transition import Kind
 from antflow._core.waits import Wait, both, discard
 
 LONGEST_CLOSE = 10.0
-"""Seconds that observers have, all together, to write out what they hold when a run is over."""
+"""Seconds that observers have in all to write out what they hold when a run is over."""
 
 SHORTEST_CLOSE = 1.0
-"""Seconds that those which are late then have to end."""
+"""Seconds that late ones then have to end."""
 
 NAMES: dict[Kind, StepKind] = {
     Kind.ADMITTED: "admitted",
@@ -107,7 +107,7 @@ class Observers:
 
 
 def _shown(step: Step, facts: RunFacts) -> ItemStep:
-    """What observers see of a step, without the value."""
+    """A step as observers see it, without the value."""
     envelope, worker = step.envelope, step.worker
     return ItemStep(
         facts.run_id,

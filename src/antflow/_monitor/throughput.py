@@ -4,7 +4,7 @@ from __future__ import annotations
 
 MOST_BINS = 240
 FIRST_SPAN = 0.25
-"""Seconds that a bin covers at first: a run of a minute is told in quarters of a second."""
+"""Seconds that a bin covers at first: quarters of a second for a run of a minute."""
 
 
 class Throughput:
@@ -23,7 +23,7 @@ class Throughput:
         self._until = 0.0
 
     def add(self, count: int, until: float) -> None:
-        """``count`` items were done since the last call, which told of the time up to then.
+        """``count`` items were done since the last call, which covered the time up to then.
 
         Args:
             count: How many; they are taken to have come evenly.

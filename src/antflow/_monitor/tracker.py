@@ -47,7 +47,7 @@ class StatusTracker:
     Args:
         on_status_change: Called with a `StatusEvent` for every change of an item's status.
         on_task_start: Called with a `TaskEvent` before each try of a task.
-        on_task_complete: … after a try that went well.
+        on_task_complete: … after a try that succeeded.
         on_task_retry: … after a failed try that will be followed by another.
         on_task_fail: … after the last one failed.
         callback_timeout: Seconds an async callback may take before it is cancelled and counted.
@@ -124,7 +124,7 @@ class StatusTracker:
     def get_history(self, item_id: Any, run: str | None = None) -> list[StatusEvent]:
         """All events of an item so far, oldest first; ``[]`` for an unknown id.
 
-        The list is a fresh one, equal to what ``on_status_change`` was called with.
+        The list is new, and equal to what ``on_status_change`` was called with.
         """
         history = self._find(item_id, run)
         return [] if history is None else history.history(item_id)
@@ -329,7 +329,7 @@ class _Rest:
         self._tell_the_rest()
 
     def _tell_the_rest(self) -> None:
-        # The callback is called, but nobody waits for it any more.
+        # The callback was called, but nothing waits for it any more.
         discard(self._follower._tell(self._rest))
 
 

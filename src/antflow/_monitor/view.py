@@ -1,8 +1,8 @@
-"""What is worth showing: from the snapshots of a run to plain values, without drawing.
+"""Selects what is worth showing: from the snapshots of a run to plain values, without drawing.
 
 There is one `View` for every face of a run. A `Viewer` makes them, one for each snapshot, and
-remembers of the earlier ones what it takes: a ratio that never goes back, how fast it went lately,
-where the time went. What it remembers has a fixed size, however long the run is.
+remembers what it needs of the earlier ones: a ratio that never goes back, the recent rate, where
+the time went. Its memory has a fixed size, however long the run is.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from antflow._monitor.throughput import Throughput
 from antflow._monitor.worker_order import WorkerStrip, worker_strips
 
 UNNAMED = "pipeline"
-"""What a pipeline is called that was given no name."""
+"""The name of a pipeline without a name."""
 
 RECENT = 10.0
-"""Seconds over which it is judged where the time goes, while a run goes on."""
+"""Seconds over which the use of time is judged while a run goes on."""
 
 BETWEEN_MOMENTS = 0.25
 WORTH_SAYING = 0.3
-"""Share of their time for which workers wait before it is said for what."""
+"""Share of their time that workers must wait before the reason is shown."""
 
 MOST_FAILURES_READ = 1000
-"""Failed items looked at, from the newest, for the newest of each type."""
+"""How many failed items are searched, newest first, for the newest of each type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class StageView:
 
     Attributes:
         stats: Its counts.
-        per_second: Items that leave it per second: lately, and at the end over the whole run.
-        shares: Where its workers' time goes, as parts of 1: lately, at the end in all.
+        per_second: Items that leave it per second: recently, and at the end over the whole run.
+        shares: Where its workers' time goes, as parts of 1: recently, and at the end in all.
         is_bottleneck: Whether it holds the run back.
         advice: A few words on that, or on what its workers wait for; "" if they do not.
     """
@@ -68,7 +68,7 @@ class ErrorRow:
     Attributes:
         error_type: Class name of the error.
         count: How many items failed with it.
-        newest: The newest of them, ``None`` if it is not kept any more.
+        newest: The newest of them, ``None`` if it is no longer kept.
     """
 
     error_type: str
@@ -78,19 +78,19 @@ class ErrorRow:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is worth showing of a run at one moment.
+    """The things worth showing of a run at one moment.
 
     Attributes:
         name: The pipeline's.
-        snapshot: What it was made from.
+        snapshot: The snapshot it was made from.
         progress: How far the run is.
         forecast: How long it will still take, if that can be said.
         rates: Items settled per second over the time of the run, oldest first.
         rates_span: Seconds that each of them covers.
         stages: The stages, in pipeline order.
         workers: Their workers.
-        errors: Failures by type, those seen last first.
-        bottleneck: What holds the run back; at the end: what has held it back.
+        errors: Failures by type, latest first.
+        bottleneck: What holds the run back, or at the end, what held it back.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Viewer:
         self._pauses: Moment | None = None
 
     def see(self, snapshot: DashboardSnapshot) -> View:
-        """The view of a snapshot. Snapshots are to come in their order; the last one may again."""
+        """The view of a snapshot. Pass snapshots in order; the last one may be repeated."""
         if self._view is None or self._view.snapshot is not snapshot:
             self._view = self._next(snapshot)
         return self._view
@@ -164,7 +164,7 @@ class Viewer:
         )
 
     def _at_work(self, snapshot: DashboardSnapshot) -> Moment:
-        """The sums of the run without its pauses: nothing holds a run back that is not to go on."""
+        """The sums of the run without its pauses: nothing holds back a paused run."""
         now = Moment.of(snapshot)
         before = None if self._view is None else self._view.snapshot
         if before is not None and before.state == snapshot.state == "paused":
@@ -180,7 +180,7 @@ class Viewer:
         begin = self._moments[0] if self._moments else None
         if not self._moments or now.elapsed - self._moments[-1].elapsed >= BETWEEN_MOMENTS:
             self._moments.append(now)
-        # A run is younger than its first snapshot says: what came before that one counts, too.
+        # The first snapshot comes after the beginning: what came before it counts, too.
         return now.since(begin if now.elapsed > RECENT else None)
 
     def _stages(
@@ -202,7 +202,7 @@ class Viewer:
 
 
 def _advice(shares: Spent, following: Sequence[str]) -> str:
-    """What the workers of a stage mostly wait for."""
+    """A few words on what the workers of a stage mostly wait for."""
     waits = {
         "waits for items": shares.starved,
         f"waits for {following[0]}" if following else "waits for the consumer": shares.blocked,
@@ -215,7 +215,7 @@ def _advice(shares: Spent, following: Sequence[str]) -> str:
 
 
 def error_rows(summary: ErrorSummary) -> list[ErrorRow]:
-    """Failures by type: those seen last first, then the others by their number."""
+    """Failures by type: the latest first, then the others by number."""
     newest: dict[str, FailedItem] = {}
     for item in islice(reversed(summary.failed_items), MOST_FAILURES_READ):
         newest.setdefault(item.error_type, item)

@@ -1,4 +1,4 @@
-"""The workers of a run, each in a state that can be told at a glance."""
+"""The workers of a run, each in a state that can be seen at a glance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 from antflow._core.snapshot import DashboardSnapshot, StageStats, WorkerState
 
 Doing = Literal["busy", "slow", "retrying", "limited", "blocked", "idle"]
-"""What a worker does: an `Activity`, or "slow" or "idle".
+"""A worker's activity: an `Activity`, or "slow" or "idle".
 
 Its task runs · and takes much longer than most · and is not the first try, or too many of its items
 wait for their next · a limit holds it · it waits for room, or for its callbacks · it has nothing to
@@ -29,9 +29,9 @@ class Cell(NamedTuple):
     """One or more workers of a stage.
 
     Attributes:
-        doing: What one of them does: the first in the order of `DOINGS`.
-        at_work: How many of them do not idle.
-        workers: How many they are.
+        doing: The state of one of them: the first in the order of `DOINGS`.
+        at_work: How many of them are not idle.
+        workers: How many there are.
     """
 
     doing: Doing
@@ -58,7 +58,7 @@ class WorkerStrip:
 
         Args:
             per_cell: Workers per cell, 1 or more.
-            by_state: Like beside like, instead of each worker in its place.
+            by_state: Group equal states, instead of each worker in its place.
         """
         doing: Sequence[Doing] = self.doing
         if by_state:
@@ -93,7 +93,7 @@ def worker_strips(snapshot: DashboardSnapshot) -> list[WorkerStrip]:
 
 
 def what_it_does(worker: WorkerState, slow_before: float) -> Doing:
-    """What a worker does.
+    """The activity of a worker.
 
     Args:
         worker: The worker.

@@ -45,7 +45,7 @@ class Program(click.Group):
 
 
 def discard(stream: TextIO) -> None:
-    """Let nothing be printed any more: Python would try again when it exits, and complain."""
+    """Print nothing more to a stream: Python would try again when it exits, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 

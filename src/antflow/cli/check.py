@@ -1,4 +1,4 @@
-"""`antflow check`: whether a pipeline can be run, and what it is."""
+"""`antflow check`: validates and describes a pipeline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from antflow import Pipeline, Stage
 from antflow._core.stage import capacity, retry_policy, task_name
-from antflow._core.text import clean, safe_repr
+from antflow._core.text import clean, counted, safe_repr
 from antflow.cli.output import kept_for_results
 from antflow.cli.parameters import takes_target
 from antflow.cli.refusals import traced
@@ -43,7 +43,7 @@ def command(target: str, app_dir: str, debug: bool, as_json: bool) -> None:
 
 
 def description(pipeline: Pipeline) -> Iterator[str]:
-    """A pipeline in lines for people: its stages, and the options that are not the usual ones."""
+    """A pipeline in lines for people: its stages, and the options that differ from the defaults."""
     stages = pipeline.stages
     workers = sum(stage.workers for stage in stages)
     yield f"pipeline {pipeline.name!r}: {counted(len(stages), 'stage')}, " + counted(
@@ -51,13 +51,13 @@ def description(pipeline: Pipeline) -> Iterator[str]:
     )
     for number, stage in enumerate(stages, 1):
         room = capacity(stage)
-        waiting = "any number of items may wait" if room is None else f"{room} items may wait"
-        yield f"{number}. {stage.name}: {counted(stage.workers, 'worker')}, {waiting}"
+        items = "any number of items" if room is None else counted(room, "item")
+        yield f"{number}. {stage.name}: {counted(stage.workers, 'worker')}, {items} may wait"
         yield f"   tasks: {', '.join(map(task_name, stage.tasks))}"
         policy = retry_policy(stage)
         whole = "the whole stage" if policy.whole_stage else "each task"
         pause = task_name(policy.wait) if callable(policy.wait) else f"{policy.wait:g} s"
-        tries = "1 try" if policy.attempts == 1 else f"{policy.attempts} tries, {pause} between"
+        tries = "1 try" if policy.attempts == 1 else f"{policy.attempts:,} tries, {pause} between"
         yield f"   retries: {tries}, for {whole}"
         for name, value in unusual_options(stage).items():
             yield f"   {name}: {shown(value)}"
@@ -81,7 +81,7 @@ def facts(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def unusual_options(stage: Stage) -> dict[str, Any]:
-    """The options that were given a value of their own."""
+    """The options with a value other than the default."""
     return {
         option.name: getattr(stage, option.name)
         for option in fields(stage)
@@ -90,7 +90,7 @@ def unusual_options(stage: Stage) -> dict[str, Any]:
 
 
 def default_of(option: Field[Any]) -> Any:
-    """What an option is when nobody says anything."""
+    """The default of an option."""
     factory: Any = option.default_factory
     return option.default if factory is MISSING else factory()
 
@@ -107,8 +107,3 @@ def shown(value: Any) -> str:
     if kind.__repr__ is object.__repr__:
         return str(kind.__name__)
     return value if isinstance(value, str) else safe_repr(value)
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 worker``, ``2 workers``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""`antflow completion`: what a shell needs to complete commands, options, choices and files."""
+"""`antflow completion`: makes shells complete commands, options, choices and files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from click.shell_completion import get_completion_class
 SHELLS = ("bash", "zsh", "fish")
 PROGRAM = "antflow"
 ASKED_BY = "_ANTFLOW_COMPLETE"
-"""The variable with which a shell asks, also where the program runs as `python -m antflow`."""
+"""The variable with which a shell asks, even if the program runs as `python -m antflow`."""
 
 
 @click.command("completion", short_help="Print the completion script for a shell.")

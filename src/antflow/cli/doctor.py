@@ -41,7 +41,7 @@ def command(as_json: bool) -> None:
 
 
 def answer(ask: Callable[[], str]) -> str:
-    """What a question gives, or why it cannot be answered."""
+    """The answer to a question, or why there is none."""
     try:
         return clean(ask())
     except Exception as error:
@@ -49,12 +49,12 @@ def answer(ask: Callable[[], str]) -> str:
 
 
 def antflow_version() -> str:
-    """Which antflow, and from where."""
+    """The version of antflow, and its location."""
     return f"{__version__} ({Path(__file__).parents[1]})"
 
 
 def python_version() -> str:
-    """Which Python, and on what."""
+    """The version of Python, and its platform."""
     name = platform.python_implementation()
     return f"{name} {platform.python_version()} ({sys.executable}), {platform.platform()}"
 
@@ -92,7 +92,7 @@ def version_of(package: str) -> str:
 
 
 def stream(name: str) -> str:
-    """What a standard stream is: where it leads, its size, colors and characters."""
+    """A standard stream: where it leads, its size, colors and characters."""
     file: Any = getattr(sys, name)
     if file is None or file.closed:
         return "closed"
@@ -107,7 +107,7 @@ def stream(name: str) -> str:
 
 
 def bars(file: Any) -> str:
-    """Whether the characters of which bars are drawn can be written."""
+    """Which characters bars can be drawn with."""
     from antflow.display.canvas import UNICODE, glyphs_for, known_encoding
 
     glyphs = glyphs_for(known_encoding(file.encoding or "ascii"))
@@ -129,28 +129,28 @@ def surroundings() -> str:
 
 
 def automatic() -> str:
-    """What ``dashboard="auto"`` would be here, and why."""
+    """The display that ``dashboard="auto"`` would be here, and why."""
     return f"{drawn_on('stdout')} (in a program); {drawn_on('stderr')} (antflow run)"
 
 
 def drawn_on(name: str) -> str:
-    """What it draws on one of the streams."""
+    """The display on one of the streams, and why."""
     # Here and not above: drawing is imported only when it is asked about.
     from antflow.display import create
     from antflow.display.environment import can_draw_on
 
     file: Any = getattr(sys, name)
     if can_draw_on(file):
-        return f"{type(create('auto')).__name__}, for {name} is a terminal"
-    return f"plain lines, for {why_not_drawn(name, file)}"
+        return f"{type(create('auto')).__name__}, because {name} is a terminal"
+    return f"plain lines, because {why_not_drawn(name, file)}"
 
 
 def why_not_drawn(name: str, file: Any) -> str:
-    """What keeps a display from being drawn on a stream."""
+    """The reason why a display cannot be drawn on a stream."""
     from antflow.display.environment import is_build_server
 
     if file is None or file.closed or not file.isatty():
-        return f"{name} is no terminal"
+        return f"{name} is not a terminal"
     if is_build_server():
         return f"CI={os.environ['CI']} is set"
     term = os.environ.get("TERM")

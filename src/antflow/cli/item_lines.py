@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from antflow import Pipeline
 from antflow._core.misspellings import did_you_mean
-from antflow._core.text import safe_repr, safe_str
+from antflow._core.text import counted, safe_repr, safe_str
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
 from antflow.cli.threads import in_daemon_thread
@@ -35,7 +35,7 @@ class Item(dict[str, Any]):
 
     Args:
         fields: Its keys.
-        origin: What stood in the file, without what an earlier run made of it.
+        origin: The value in the file, without changes of an earlier run.
         stage: The stage to begin with; "" = the first.
     """
 
@@ -58,12 +58,12 @@ class ItemSource:
 
     Args:
         file: The file.
-        format: What its lines are.
-        pipeline: Where the items go: dead letters go on at a stage of it.
+        format: The format of its lines.
+        pipeline: Where the items go: dead letters continue at one of its stages.
         limit: How many items are taken; ``None`` = all.
 
     Attributes:
-        on_bad_line: Given each line that is no item; ``None``: the first one is raised.
+        on_bad_line: Given each line that is not an item; ``None``: the first one is raised.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ItemSource:
         """Each item for the first stage; those for a later one are fed to it meanwhile.
 
         Raises:
-            BadLine: A line is no item, and nobody wants to be given those; or the file cannot be
+            BadLine: A line is not an item, and there is no ``on_bad_line``; or the file cannot be
                 read any further.
         """
         while entries := await in_daemon_thread(self._take):
@@ -99,7 +99,7 @@ class ItemSource:
                     yield entry
 
     def _take(self) -> list[Entry]:
-        """What can be had without waiting longer than for the first; ``[]``: no more."""
+        """The items available once the first has been waited for; ``[]``: no more."""
         entries: list[Entry] = []
         try:
             while len(entries) < MOST_AT_A_TIME and self._limit != 0:
@@ -116,7 +116,7 @@ class ItemSource:
         except Exception as error:
             if not entries:
                 raise
-            self._error = error  # what came before it is taken in first
+            self._error = error  # items before it are taken in first
         return entries
 
     # Formats
@@ -140,9 +140,9 @@ class ItemSource:
         try:
             value = parse_json(line.text)
         except json.JSONDecodeError as error:
-            return self._bad(line, f"no JSON: {error.msg}", error.colno)
+            return self._bad(line, f"not JSON: {error.msg}", error.colno)
         except _NotFinite as error:
-            return self._bad(line, f"{error} is no JSON number", _column_of_constant(line.text))
+            return self._bad(line, f"{error} is not a JSON number", _column_of_constant(line.text))
         except (ValueError, RecursionError) as error:  # also a number of too many digits
             return self._bad(line, safe_str(error))
         if isinstance(value, dict) and value.keys() >= set(LETTER_KEYS):
@@ -150,7 +150,7 @@ class ItemSource:
         return Item(_fields(value, line.number), value)
 
     def _from_letter(self, line: TextLine, letter: dict[str, Any]) -> Entry:
-        """An item of an earlier run: it goes on at the stage it failed in, if it can."""
+        """An item of an earlier run: it continues at the stage it failed in, if it can."""
         origin, stage = letter["input"], letter["stage"]
         if stage is None:
             reason = f"a line that could not be read before: {safe_str(letter['error'])}"
@@ -175,7 +175,7 @@ class ItemSource:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                yield self._bad(lines.taken(number), f"no CSV: {error}")
+                yield self._bad(lines.taken(number), f"not CSV: {error}")
                 continue
             except _NoText:
                 fault = lines.line
@@ -188,12 +188,12 @@ class ItemSource:
             if not header:
                 header = self._checked_header(line, row)
             elif row and len(row) != len(header):
-                reason = f"has {len(row)} fields; the header has {len(header)}"
+                reason = f"has {counted(len(row), 'field')}; the header has {len(header)}"
                 yield self._bad(line, reason)
             elif row:
                 record = dict(zip(header, row, strict=True))
                 fields = _fields(record, number)
-                if fields["id"] == "":  # an empty cell is no id
+                if fields["id"] == "":  # an empty cell is not an id
                     fields["id"] = number
                 yield Item(fields, record)
 
@@ -213,7 +213,7 @@ class ItemSource:
 
 
 class _CsvLines:
-    """Lines for `csv.reader`, which can go on after one that is no text."""
+    """Lines for `csv.reader`, which can go on after one that is not text."""
 
     def __init__(self, lines: Iterator[TextLine]) -> None:
         self._lines = lines
@@ -250,7 +250,7 @@ class _NotFinite(ValueError):
 
 
 def _fields(origin: Any, number: int) -> dict[str, Any]:
-    """What stood in a file as the keys of an item; see `Pipeline.run`."""
+    """The keys of an item for a value in a file; see `Pipeline.run`."""
     if isinstance(origin, dict) and origin.get("id") is not None:
         return {"value": origin, **origin}
     return {"id": number, "value": origin}
@@ -261,7 +261,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, count in counts.items() if count > 1)
-        raise ValueError(f"key {safe_repr(twice)} comes twice in one object")
+        raise ValueError(f"key {safe_repr(twice)} appears twice in one object")
     return found
 
 

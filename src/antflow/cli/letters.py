@@ -1,15 +1,15 @@
 """One line of JSON per item: its result, or its dead letter.
 
-What JSON has no form for is written in the form that says the most (`_Tamer`), and nothing is cut
-off: a set becomes a list, a dataclass an object, a date, a path, a UUID or a Decimal a text, bytes
-``{"type": "bytes", "base64": "…"}``, and anything else, a number that is none too,
-``{"type": "float", "repr": "nan"}``. Where even that does not say what was in the value, as of a
-generator, the name of the type is given to whoever asked, who can say so.
+Values that JSON has no form for are written in the form that says the most (`_Tamer`), and nothing
+is cut off: a set becomes a list, a dataclass an object, a date, a path, a UUID or a Decimal a text,
+bytes ``{"type": "bytes", "base64": "…"}``, and anything else, NaN included, ``{"type": "float",
+"repr": "nan"}``. If even that does not say what was in the value, as with a generator, the caller
+is given the name of the type, and can say so.
 
-A dead letter is fed back as an item. It goes on at the stage it ended in, with what had entered
-that stage, so that nothing that worked is done again. For that the value must be the very same
-after JSON; where it would not be (bytes, a tuple, an object), the letter says ``"restart": true``,
-and the item begins anew at the first stage, with what was read from the input.
+A dead letter is fed back as an item. It continues at the stage it ended in, with the value that had
+entered that stage, so that nothing that worked is done again. For that the value must be the very
+same after JSON; if it would not be (bytes, a tuple, an object), the letter says ``"restart":
+true``, and the item starts over at the first stage, with the value read from the input.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input
 """The keys of a dead letter; a line that has all of them is one."""
 
 MOST_LEVELS = 100
-"""Of lists and objects within each other, where they are not plain JSON anyway."""
+"""Levels of nested lists and objects that are not plain JSON anyway."""
 
 LONGEST_ERROR = 10_000
 MOST_BITS = 14_000
-"""Of an int that Python still turns into text (4300 digits)."""
+"""Bits of an int that Python still turns into text (4300 digits)."""
 
 
 def result_line(result: PipelineResult[Any], lost: set[str] | None = None) -> str:
@@ -72,7 +72,7 @@ def letter_line(result: PipelineResult[Any]) -> str:
 
 
 def bad_line(error: Exception, text: str, number: int) -> str:
-    """A line of the input that is no item, as a dead letter without a stage."""
+    """A line of the input that is not an item, as a dead letter without a stage."""
     letter: dict[str, Any] = dict.fromkeys(LETTER_KEYS) | {
         "id": number,
         "value": text,
@@ -86,7 +86,7 @@ def bad_line(error: Exception, text: str, number: int) -> str:
 
 
 def survives_json(value: Any) -> bool:
-    """Whether a value is the same, types and all, after it was written as JSON and read again."""
+    """Whether a value is the same, including types, after it was written as JSON and read again."""
     try:
         return _survives(value)
     except RecursionError:  # too deep, or part of itself
@@ -125,14 +125,14 @@ def _survives(value: Any) -> bool:
     return value is None or kind is bool or kind is str
 
 
-# From what JSON can say to what it cannot
+# From values that JSON can express to those it cannot
 
 
 class _Tamer:
-    """Turns a value into one that JSON can say.
+    """Turns a value into one that JSON can express.
 
-    What one part of it does, when it is asked for its contents, costs no other part: each has its
-    own stand-in.
+    A part that fails when it is asked for its contents spoils no other part: each has its own
+    stand-in.
 
     Args:
         lost: Given the types of which something is lost.
@@ -141,10 +141,10 @@ class _Tamer:
     def __init__(self, lost: set[str]) -> None:
         self._lost = lost
         self._inside: set[int] = set()
-        """What is being taken apart, to notice a value that is part of itself."""
+        """The values being taken apart, to notice one that is part of itself."""
 
     def tame(self, value: Any) -> Any:
-        """What stands for a value. Never raises."""
+        """The stand-in for a value. Never raises."""
         if value is None or type(value) in (bool, str):
             return value
         if id(value) in self._inside:
@@ -157,7 +157,7 @@ class _Tamer:
             return self._contents(value)
         except ENDS_THE_PROGRAM:
             raise
-        except BaseException:  # why: RecursionError, a CancelledError of the value's own
+        except BaseException:  # why: RecursionError, or the value's own CancelledError
             return self._by_repr(value)
         finally:
             self._inside.discard(id(value))
@@ -178,7 +178,7 @@ class _Tamer:
             return self._by_repr(value)
         if is_dataclass(value):
             return {field.name: self.tame(getattr(value, field.name)) for field in fields(value)}
-        if callable(listed := getattr(type(value), "tolist", None)):  # of numpy, say
+        if callable(listed := getattr(type(value), "tolist", None)):  # of numpy, for example
             return self.tame(listed(value))
         kind: Any = type(value)
         if kind.__repr__ is object.__repr__ and (attributes := _attributes(value)):
@@ -229,7 +229,7 @@ def _key_text(key: Any) -> str:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """What an object holds, as far as it is known without asking it."""
+    """The attributes of an object, as far as they are known without asking it."""
     slots = [
         name
         for kind in type(value).__mro__
@@ -247,7 +247,7 @@ def _names(slots: Any) -> tuple[str, ...]:
 SEVERAL = (list, tuple, deque, KeysView, ValuesView, ItemsView)
 
 ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+>")
-"""In the repr of something that says where it is rather than what."""
+"""In the repr of an object that says where it is rather than what."""
 
 FORMS: list[tuple[Any, Callable[[Any], Any]]] = [
     (str, str.__str__),
@@ -262,5 +262,5 @@ FORMS: list[tuple[Any, Callable[[Any], Any]]] = [
 
 def _printable(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    # What a terminal would obey, or no encoding can hold, goes as \u escapes.
+    # Characters a terminal would obey, or no encoding can hold, become \u escapes.
     return text if text.isprintable() else json.dumps(value, allow_nan=False)

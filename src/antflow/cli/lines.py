@@ -1,7 +1,7 @@
 """Lines of text from a file, a few kilobytes at a time.
 
-The file is read unbuffered, and the lines are put together here. So a line that never ends is given
-up at `LONGEST_LINE` instead of filling the memory; each line of a pipe is there as soon as it was
+The file is read unbuffered, and the lines are put together here. So an endless line is given up at
+`LONGEST_LINE` instead of filling the memory; each line of a pipe is available as soon as it is
 written; and a thread that still waits for standard input when the program ends holds no lock that
 the interpreter would wait for.
 """
@@ -27,20 +27,20 @@ LONGEST_LINE = 16 * 1024 * 1024
 """Bytes of the longest line that is read."""
 
 KEPT_OF_A_LONG_LINE = 1000
-"""Bytes of a line that is too long which its dead letter keeps; of all other lines it keeps all."""
+"""How many bytes of a too long line its dead letter keeps; other lines are kept whole."""
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class BadLine(ValueError):
-    """A line that is no item.
+    """A line that is not an item.
 
     Args:
         where: ``file:line:column``.
         reason: What is wrong with it.
-        text: The line; bytes that are no text are lone surrogates, as Python has it.
+        text: The line; undecodable bytes are lone surrogates, as usual in Python.
         number: Its number, from 1.
-        is_letter: Whether the line is a dead letter already, which is to be kept as it is.
+        is_letter: Whether the line is a dead letter already, to be kept as it is.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class BadLine(ValueError):
 
 
 class TextLine(NamedTuple):
-    """One line without its end; `fault` and `column` say why it is no text, if it is none."""
+    """One line without its end; `fault` and `column` say why it is not text, if so."""
 
     number: int
     text: str
@@ -65,14 +65,14 @@ class InputFile:
     """A file's lines.
 
     Args:
-        path: Where it is; ``-`` for standard input. What ends in ``.gz`` is unpacked.
+        path: Where it is; ``-`` for standard input. A name in ``.gz`` is unpacked.
 
     Attributes:
-        name: What messages call it.
-        has_more: Whether the next line is there already: to take it does not wait.
+        name: Its name in messages.
+        has_more: Whether the next line is available without waiting.
 
     Raises:
-        Refusal: It is not there, is a folder or cannot be read.
+        Refusal: It does not exist, is a folder or cannot be read.
     """
 
     def __init__(self, path: str) -> None:
@@ -83,7 +83,7 @@ class InputFile:
             self._file = _open(path)
         except OSError as error:
             refuse(f"--items {path!r}: {error.strerror}", error)
-        # What is there: `read` of a packed file would wait for all it was asked for.
+        # Only what is available: `read` of a packed file would wait for the full size.
         self._read_some: Callable[[int], bytes] = getattr(self._file, "read1", self._file.read)
 
     def same_file(self, path: str) -> bool:
@@ -105,11 +105,11 @@ class InputFile:
     def lines(self) -> Iterator[TextLine]:
         """Each line, with or without a newline at the end of the last one.
 
-        One that is too long comes as soon as that is known, since its end may never come; what is
-        left of it is passed over when the next line is asked for.
+        One that is too long comes as soon as that is known, since its end may never come; the rest
+        of it is skipped when the next line is asked for.
 
         Raises:
-            BadLine: It cannot be read any further; what was packed is cut short or damaged.
+            BadLine: It cannot be read any further, or a packed file is cut short or damaged.
         """
         pending, is_lost = b"", False
         while chunk := self._read():
@@ -155,14 +155,14 @@ class InputFile:
         except UnicodeDecodeError as error:
             column = len(line[: error.start].decode()) + 1
             text = line.decode(errors="surrogateescape")
-            return TextLine(self._number, text, "this is no UTF-8 text", column)
+            return TextLine(self._number, text, "not UTF-8 text", column)
         if (column := text.find("\0") + 1) > 0:
-            return TextLine(self._number, text, "a null character: this is no text", column)
+            return TextLine(self._number, text, "a null character: not text", column)
         return TextLine(self._number, text)
 
     def _too_long(self, line: bytes) -> TextLine:
         text = line[:KEPT_OF_A_LONG_LINE].decode(errors="surrogateescape")
-        return TextLine(self._number, text, f"longer than {LONGEST_LINE} bytes", LONGEST_LINE)
+        return TextLine(self._number, text, f"longer than {LONGEST_LINE:,} bytes", LONGEST_LINE)
 
 
 def _is_long(line: bytes) -> bool:

@@ -28,14 +28,14 @@ Write = Callable[[bytes], None]
 
 
 class JsonLines:
-    """Writes lines in the order they come, in a thread: a pipe that is full blocks nothing else.
+    """Writes lines in the order they come, in a thread: a full pipe blocks nothing else.
 
-    Waiting lines are taken and written under one lock, so none is lost or comes late where a
-    cancelled writer leaves its thread behind.
+    Waiting lines are taken and written under one lock, so none is lost or late if a cancelled
+    writer leaves its thread behind.
 
     Args:
         write: Writes all of some bytes; may block.
-        name: What messages call it.
+        name: Its name in messages.
         in_thread: Whether a thread writes; else the event loop does, and may be held up.
     """
 
@@ -51,7 +51,7 @@ class JsonLines:
         """Write a line soon. Waits while too many wait already.
 
         Raises:
-            BrokenPipeError: Nobody reads standard output any more.
+            BrokenPipeError: Standard output has no reader any more.
             RunFailed: An earlier line could not be written.
         """
         self._waiting.append(line)
@@ -69,7 +69,7 @@ class JsonLines:
         """
         if self._writer is not None:
             await asyncio.wait([self._writer])
-            # It may have been cancelled, with a thread of its own still under way, or yet to begin.
+            # It may have been cancelled, with its thread still under way, or yet to begin.
             self._begin()
             await asyncio.wait([self._writer])
         self._check()
@@ -109,12 +109,12 @@ class JsonLines:
 
 
 async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> None:
-    """Wait until several are written, for so many seconds at most.
+    """Wait until several are written, for at most this many seconds.
 
     Raises:
         BrokenPipeError: As in `JsonLines.put`.
         RunFailed: As in `JsonLines.put`, for the first of them that could not be written.
-        TimeoutError: The time is over.
+        TimeoutError: Time ran out.
     """
     async with asyncio.timeout(seconds):
         ends = await asyncio.gather(*(each.end() for each in outputs), return_exceptions=True)
@@ -125,7 +125,7 @@ async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> Non
 
 @contextmanager
 def opened(path: str, option: str) -> Iterator[JsonLines]:
-    """A file to write to; what it held is gone.
+    """A file to write to; its old content is lost.
 
     Raises:
         Refusal: It cannot be written.
@@ -140,9 +140,9 @@ def opened(path: str, option: str) -> Iterator[JsonLines]:
 
 @contextmanager
 def kept_for_results() -> Iterator[JsonLines]:
-    """Standard output for the results alone; what else is printed goes to standard error.
+    """Standard output for the results alone; other prints go to standard error.
 
-    What child processes print, too, as far as the file descriptors can be exchanged.
+    Those of child processes too, if the file descriptors can be exchanged.
     """
     stdout: Any = sys.stdout
     with _exchanged_descriptors() as target, redirect_stdout(sys.stderr):
@@ -155,7 +155,7 @@ def kept_for_results() -> Iterator[JsonLines]:
 
 @contextmanager
 def _exchanged_descriptors() -> Iterator[int | None]:
-    """Let descriptor 1 lead where 2 does; gives the one that leads where 1 did."""
+    """Point descriptor 1 where 2 leads; gives the one that leads where 1 did."""
     try:
         if sys.stdout.fileno() != 1 or sys.stderr.fileno() != 2:
             raise ValueError
@@ -194,6 +194,6 @@ def _write_fully(target: int, data: bytes) -> None:
     while rest:
         try:
             rest = rest[os.write(target, rest) :]
-        except BlockingIOError:  # somebody has made the pipe non-blocking
+        except BlockingIOError:  # another process made the pipe non-blocking
             with suppress(OSError):
                 select.select([], [target], [])

@@ -1,4 +1,4 @@
-"""What may stand after an option, and its one grammar for numbers: the digits 0 to 9.
+"""The values of options, with one grammar for numbers: the digits 0 to 9.
 
 No sign, no underscore, no exponent, no digits of other scripts: `int` would take all of those.
 """
@@ -50,7 +50,7 @@ class Count(ParamType):
 
     @property
     def allowed(self) -> str:
-        """What may be given, in words."""
+        """The allowed numbers, in words."""
         if self.maximum is None:
             return f"a whole number of {self.minimum} or more, in plain digits"
         return f"a whole number from {self.minimum} to {self.maximum}, in plain digits"
@@ -70,7 +70,7 @@ class StageWorkers(ParamType):
         stage, equals, number = value.rpartition("=")
         if not equals or not stage:
             self.fail(f"{value!r}: must be STAGE=N", param, ctx)
-        # Whether there can be so many is for the stage to say.
+        # Whether that many are allowed is for the stage to say.
         return stage, Count(1).convert(number, param, ctx)
 
 
@@ -95,7 +95,7 @@ class FailureLimit(ParamType):
 
 
 def takes_target(command: Command) -> Command:
-    """The argument and the options that say which pipeline."""
+    """Add the argument and the options that choose the pipeline."""
     target = click.argument("target", shell_complete=complete_file)
     folder = click.option(
         "--app-dir",

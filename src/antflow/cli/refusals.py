@@ -1,4 +1,4 @@
-"""How a command says that it cannot go on: one line, and an exit code."""
+"""Errors of commands: one line, and an exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST_REASON = 500
 
 
 class Refusal(click.ClickException):
-    """What was asked for cannot be done as it stands: a bad target, file or line."""
+    """The request cannot be carried out as it stands: a bad target, file or line."""
 
     exit_code = 2
 
@@ -48,7 +48,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def traced(debug: bool) -> Iterator[None]:
-    """Print the traceback of whatever ends a command, if that is wanted, before its one line."""
+    """Print the traceback of the error that ends a command, if wanted, before its one line."""
     try:
         yield
     except click.ClickException as error:

@@ -52,17 +52,17 @@ MOST_OF_A_KIND = 10
 
 @dataclass(slots=True)
 class Job:
-    """What one call of the command works with.
+    """The parts that one call of the command works with.
 
     Attributes:
-        pipeline: What is run.
-        items: What it is run on.
+        pipeline: The pipeline to run.
+        items: The items to run it on.
         options: For `Pipeline.stream`.
         results: Where results go.
         failed: Where dead letters go; ``None`` = nowhere.
         has_display: Whether a display says at the end what held the run back.
         bad_lines: How many lines were put aside as dead letters.
-        lost: Types of results of which something could not be written.
+        lost: Types of results that could only be written in part.
     """
 
     pipeline: Pipeline
@@ -203,7 +203,7 @@ def with_workers(pipeline: Pipeline, workers: tuple[tuple[str, int], ...]) -> Pi
     """The pipeline with these numbers of workers.
 
     Raises:
-        Refusal: There is no such stage, it is given twice, or it cannot have that many.
+        Refusal: There is no such stage, it is given twice, or the number is not allowed.
     """
     given = Counter(name for name, _ in workers)
     for name, count in workers:
@@ -244,7 +244,7 @@ def says_why(dashboard: str) -> bool:
 def display_named(name: str) -> Any:
     """A display; ``None`` for "none".
 
-    It draws on what is standard output when the run begins: that is standard error by then.
+    It draws on standard output as it is when the run begins, by then standard error.
     """
     if name == "none":
         return None
@@ -255,15 +255,15 @@ def display_named(name: str) -> Any:
 
 
 def run_job(job: Job) -> int:
-    """Run, and say what came of it.
+    """Run, and report the outcome.
 
     Returns:
         The exit code.
 
     Raises:
-        Refusal: A line of the input is no item.
+        Refusal: A line of the input is not an item.
         RunFailed: The run failed.
-        BrokenPipeError: Nobody reads the results any more.
+        BrokenPipeError: The results have no reader any more.
     """
     try:
         asyncio.run(stream(job))
@@ -316,16 +316,18 @@ async def stream(job: Job) -> None:
 
 
 async def put_result(job: Job, result: PipelineResult[Any]) -> None:
-    """Write a result, and say once for each type if something of it could not be written."""
+    """Write a result, and warn once for each type that could only be written in part."""
     lost: set[str] = set()
     await job.results.put(result_line(result, lost))
     for name in sorted(lost - job.lost):
-        logger.warning("a result of type %s has no form in JSON, and is lost in part", clean(name))
+        logger.warning(
+            "a result of type %s cannot be written as JSON; part of it is lost", clean(name)
+        )
     job.lost |= lost
 
 
 async def put_rest(job: Job) -> None:
-    """Write what the stream did not yield: what was cancelled, and what had just come out."""
+    """Write results the stream did not yield: cancelled items, and those just completed."""
     rest = job.pipeline.results
     if job.failed is not None:
         for result in [*rest.failed, *rest.cancelled]:
@@ -335,7 +337,7 @@ async def put_rest(job: Job) -> None:
 
 
 async def put_aside(job: Job, bad: BadLine) -> None:
-    """Make a dead letter of a line that is no item, unless it is one already."""
+    """Make a dead letter of a line that is not an item, unless it is one already."""
     assert job.failed is not None
     job.bad_lines += 1
     await job.failed.put(f"{bad.text}\n" if bad.is_letter else bad_line(bad, bad.text, bad.number))
@@ -347,7 +349,7 @@ def tell(job: Job) -> None:
     if results.run_id and (results.stats.items_accepted or not results.stats.items_in_flight):
         snapshot = job.pipeline.get_dashboard_snapshot()
         lines = summary_lines(snapshot, job.bad_lines, job.failed is not None, job.has_display)
-        with suppress(OSError):  # there is no room for it, or nobody reads it
+        with suppress(OSError):  # no space left, or no reader
             for line in lines:
                 click.echo(line, err=True)
 

@@ -1,14 +1,14 @@
-"""What is said when a run is over."""
+"""The summary printed when a run is over."""
 
 from __future__ import annotations
 
 from antflow import DashboardSnapshot
-from antflow._core.text import clean
+from antflow._core.text import clean, counted
 from antflow._monitor.progress import counts_of
 from antflow._monitor.view import Viewer
 
 MOST_KINDS = 5
-"""Types of errors, and stages, that are named."""
+"""How many types of errors, and stages, are named."""
 
 
 def summary_lines(
@@ -17,19 +17,18 @@ def summary_lines(
     failed_are_kept: bool = False,
     has_display: bool = False,
 ) -> list[str]:
-    """What came of a run, in a few lines for people.
+    """The outcome of a run, in a few lines for people.
 
     Args:
         snapshot: The run, when it was over.
-        bad_lines: Lines of the input that were no items, and were put aside.
+        bad_lines: Lines of the input that were not items, and were put aside.
         failed_are_kept: Whether the failed items are in a file.
         has_display: Whether a display has just said what held the run back.
     """
     stats, errors = snapshot.pipeline_stats, snapshot.error_summary
     lines = [f"{counts_of(stats)} in {snapshot.elapsed:.1f} s"]
     if bad_lines:
-        noun = "line" if bad_lines == 1 else "lines"
-        lines.append(f"{bad_lines} {noun} of the input could not be read")
+        lines.append(f"{counted(bad_lines, 'line')} of the input could not be read")
     if errors.errors_by_type:
         hint = "" if failed_are_kept else " (--failed FILE keeps the failed items)"
         lines.append(f"failed: {_most(errors.errors_by_type)}{hint}")
@@ -42,6 +41,6 @@ def summary_lines(
 def _most(counts: dict[str, int]) -> str:
     """``TimeoutError 7, ValueError 3, 2 more``."""
     ranked = sorted(counts.items(), key=lambda pair: -pair[1])
-    shown = [f"{clean(name)} {count}" for name, count in ranked[:MOST_KINDS]]
-    more = [f"{len(ranked) - MOST_KINDS} more"] if len(ranked) > MOST_KINDS else []
+    shown = [f"{clean(name)} {count:,}" for name, count in ranked[:MOST_KINDS]]
+    more = [f"{len(ranked) - MOST_KINDS:,} more"] if len(ranked) > MOST_KINDS else []
     return ", ".join(shown + more)

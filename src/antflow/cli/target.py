@@ -1,10 +1,10 @@
 """From ``module:attribute`` to a pipeline.
 
-Importing a module runs it: the target is trusted, as any program that is started by its name. But
-nothing else is run for the asking. The text is no expression, only names; each is looked up without
-calling anything (`inspect.getattr_static`: no property, no ``__getattr__``); and what is found is
-called only if it is a plain function that needs no argument and does not promise anything but a
-`Pipeline`.
+Importing a module runs it: the target is trusted, like any program that is started by name. But
+nothing else is run by looking it up. The text is not an expression, only names; each is looked up
+without calling anything (`inspect.getattr_static`: no property, no ``__getattr__``); and what is
+found is called only if it is a plain function that needs no argument and does not promise anything
+but a `Pipeline`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def find_pipeline(target: str, app_dir: str) -> Pipeline:
             the folder of a file that is somewhere else.
 
     Raises:
-        Refusal: There is no such thing, it is something else, or the module raised.
+        Refusal: It does not exist, it is something else, or the module raised.
     """
     match = TARGET.fullmatch(target)
     if match is None:
@@ -57,14 +57,14 @@ def find_pipeline(target: str, app_dir: str) -> Pipeline:
 
 def _import(target: str, name: str, folder: Path) -> ModuleType:
     if not folder.is_dir():
-        refuse(f"--app-dir {str(folder)!r}: is no folder")
+        refuse(f"--app-dir {str(folder)!r}: is not a folder")
     folder = folder.resolve()
     file = folder / name if name.endswith(".py") else None
     places = [folder]
     if file is not None:
         name = file.name.removesuffix(".py")
         if "." in name:
-            refuse(f"TARGET {target!r}: a dot in the name of a file is not possible")
+            refuse(f"TARGET {target!r}: the name of a file cannot contain a dot")
         if not file.is_file():
             refuse(f"TARGET {target!r}: there is no file {str(file)!r}")
         places.append(file.parent.resolve())
@@ -74,7 +74,7 @@ def _import(target: str, name: str, folder: Path) -> ModuleType:
     importlib.invalidate_caches()
     module = _import_module(target, name, places)
     if file is not None and not _is_from(module, file):
-        refuse(f"TARGET {target!r}: Python has a module {name!r} of its own; rename the file")
+        refuse(f"TARGET {target!r}: Python has its own module {name!r}; rename the file")
     return module
 
 
@@ -93,7 +93,7 @@ def _import_module(target: str, name: str, places: list[Path]) -> ModuleType:
 
 
 def _told(error: BaseException) -> str:
-    """What was raised; of a syntax error without the place, which is told already."""
+    """The error as text; for a syntax error without the place, which is shown already."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg}"
     return reason_of(error)
@@ -129,7 +129,7 @@ def _attribute(target: str, owner: Any, name: str) -> Any:
 
 
 def _call(target: str, function: Any) -> Pipeline:
-    """Call a function for its pipeline, if it is one that may be called."""
+    """Call a function for its pipeline, if it may be called."""
     fault = _fault_of(function)
     if fault:
         refuse(f"TARGET {target!r}: {fault}")
@@ -138,12 +138,12 @@ def _call(target: str, function: Any) -> Pipeline:
     except (Exception, SystemExit) as error:
         refuse(f"TARGET {target!r}: {function.__name__}() raised {reason_of(error)}", error)
     if not isinstance(found, Pipeline):
-        refuse(f"TARGET {target!r}: {function.__name__}() returned {_kind(found)}, no Pipeline")
+        refuse(f"TARGET {target!r}: {function.__name__}() returned {_kind(found)}, not a Pipeline")
     return found
 
 
 def _fault_of(function: Any) -> str:
-    """Why something is not to be called; ``""`` if it may be."""
+    """Why something must not be called; ``""`` if it may be."""
     if not inspect.isfunction(function):
         return f"is {_kind(function)}; must be a Pipeline, or a function that returns one"
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
@@ -156,7 +156,7 @@ def _fault_of(function: Any) -> str:
     promised = signature.return_annotation
     if promised is signature.empty or _is_pipeline(promised):
         return ""
-    return f"is a function that returns {clean(inspect.formatannotation(promised))}, no Pipeline"
+    return f"is a function that returns {clean(inspect.formatannotation(promised))}, not a Pipeline"
 
 
 def _is_pipeline(annotation: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Calls that may wait for ever: in threads that nobody waits for, or that somebody gives up."""
+"""Calls that may wait for ever: in threads that are not joined, or that are given up."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import click
 
+from antflow._core.text import counted
+
 SOON = 0.2
 """Seconds for threads that are about to end."""
 
@@ -21,10 +23,10 @@ T = TypeVar("T")
 
 
 async def in_daemon_thread(function: Callable[[], T]) -> T:
-    """Call a plain function in a thread of its own.
+    """Call a plain function in its own thread.
 
     Not one of a pool, whose threads are joined when Python ends: reading from a terminal, or
-    writing to a pipe that nobody empties, may never return.
+    writing to a pipe without a reader, may never return.
 
     Returns:
         What it returned.
@@ -33,7 +35,7 @@ async def in_daemon_thread(function: Callable[[], T]) -> T:
         Exception: What it raised.
 
     Cancellation:
-        The call goes on, and what comes of it is forgotten.
+        The call goes on, and its outcome is dropped.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
@@ -62,8 +64,7 @@ async def in_daemon_thread(function: Callable[[], T]) -> T:
 class ThreadsLeftBehind(ThreadPoolExecutor):
     """An executor that is shut down without waiting: Python waits for its threads when it ends.
 
-    So a call that takes its time keeps nobody from closing the event loop and saying what came of
-    the run.
+    So a slow call does not delay closing the event loop and reporting the outcome of the run.
     """
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -72,7 +73,7 @@ class ThreadsLeftBehind(ThreadPoolExecutor):
 
 
 def end_at_next_signal(code: int) -> None:
-    """Let one more signal end the program, if threads are at work that Python will wait for.
+    """Make one more signal end the program, if threads are at work that Python will wait for.
 
     A call in a thread cannot be cancelled: it may be minutes until the program ends by itself.
 
@@ -89,9 +90,9 @@ def end_at_next_signal(code: int) -> None:
     busy = sum(thread.is_alive() for thread in others)
     if not busy:
         return
-    # All is written and told: what is skipped is the waiting.
+    # All is written and reported: only the waiting is skipped.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(code))
-    calls = "a call" if busy == 1 else f"{busy} calls"
+    calls = counted(busy, "call")
     with suppress(OSError):
         click.echo(f"waiting for {calls} in threads; one more signal ends the program", err=True)

@@ -1,7 +1,7 @@
-"""Displays: what a run looks like while it runs.
+"""Displays: they show a run while it runs.
 
-``progress=True`` and ``dashboard="…"`` of `Pipeline.run` use these; give an
-object of your own as ``custom_dashboard``.
+``progress=True`` and ``dashboard="…"`` of `Pipeline.run` use these; pass your own object as
+``custom_dashboard``.
 """
 
 from antflow._core.checks import check_choice

@@ -1,4 +1,4 @@
-"""The lines about a run as a whole: the bar, the header, what holds it back, the counts."""
+"""The lines about a run as a whole: the bar, the header, the bottleneck, the counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from antflow._core.snapshot import LoopStall, RunState
-from antflow._core.text import safe_str
+from antflow._core.text import counted, safe_str
 from antflow._monitor.progress import Progress
 from antflow._monitor.view import UNNAMED, View
 from antflow.display.canvas import Canvas
@@ -18,7 +18,7 @@ GAP = "  "
 SHORTEST_BAR = 8
 LONGEST_ID = 80
 STALL_SHOWN = 30.0
-"""Seconds for which it is shown that something blocked the event loop."""
+"""Seconds for which a block of the event loop is shown."""
 
 STATE_WORDS: dict[RunState, str] = {
     "idle": "waiting",
@@ -58,11 +58,11 @@ def bar_line(
     """Name, bar, percent, done of total, rate, time left, time gone; what does not fit is left out.
 
     Args:
-        canvas: Room; one row of it is used.
+        canvas: Where to draw; one row is used.
         view: What to show.
-        longest_bar: Cells the bar may have; ``None`` = what is left.
-        counts: Say how many are ok and failed, too.
-        named: Say whose it is, if the pipeline was given a name.
+        longest_bar: Cells the bar may have; ``None`` = the rest.
+        counts: Show how many are ok and failed, too.
+        named: Show the pipeline's name, if it was given one.
     """
     progress = view.progress
     bar = Part(1, [(" " * min(SHORTEST_BAR, longest_bar or SHORTEST_BAR), "")])
@@ -98,7 +98,7 @@ def header_line(canvas: Canvas, view: View) -> Text:
     parts = [
         Part(0, [(f"{canvas.glyphs.dot} {word}", style)]),
         Part(1, [(canvas.crop(canvas.text(view.name), max(canvas.width // 2, 1)), "bold")]),
-        Part(2, [(f"{workers} workers" if workers != 1 else "1 worker", "dim")]),
+        Part(2, [(counted(workers, "worker"), "dim")]),
     ]
     if view.loop.lag >= 0.001 and not view.is_over:
         late = view.loop.lag >= 0.05
@@ -108,7 +108,7 @@ def header_line(canvas: Canvas, view: View) -> Text:
 
 
 def bottleneck_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
-    """What holds the run back, in a sentence on up to ``rows`` lines."""
+    """The bottleneck, in a sentence on up to ``rows`` lines."""
     sentence = view.bottleneck.sentence
     if not sentence:
         return []
@@ -116,7 +116,7 @@ def bottleneck_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
 
 
 def stall_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
-    """That something has just blocked the event loop, and what."""
+    """A line about a recent block of the event loop, and its cause."""
     stall = view.loop.last_stall
     if stall is None or view.is_over or view.bottleneck.cause == "loop":
         return []  # or the sentence about the bottleneck says it
@@ -174,7 +174,7 @@ def _joined(canvas: Canvas, parts: list[Part]) -> Text:
 
 
 def _bar(canvas: Canvas, progress: Progress, cells: int) -> list[tuple[str, str]]:
-    """What came out well, what did not, what is left: three glyphs, so no colour is needed."""
+    """Items ok, failed, left: three glyphs, so no colour is needed."""
     ratio = progress.ratio or 0.0
     filled = int(cells * ratio + 1e-9)
     bad = 0

@@ -1,8 +1,7 @@
 """The life of a display: where it draws, when, and how it ends.
 
-A display only says what a snapshot looks like (`BaseDashboard.render`). Whether that is drawn on a
-terminal, or a few plain lines are written because there is none, is decided here, when a run
-begins.
+A display only renders snapshots (`BaseDashboard.render`). This module decides, when a run begins,
+whether that is drawn on a terminal, or a few plain lines are written because there is none.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Place(Protocol):
 
 
 class BaseDashboard(DashboardProtocol):
-    """A display for the terminal. Subclass it, and say in `render` what a snapshot looks like.
+    """A display for the terminal. Subclass it, and render snapshots in `render`.
 
     It redraws in `on_update` and at no other time. What tasks print meanwhile appears above it.
     Displays that draw at the same time stand one below the other, each with its share of the rows.
@@ -96,7 +95,7 @@ class BaseDashboard(DashboardProtocol):
 
     @abstractmethod
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:
-        """What a snapshot looks like: any rich renderable. What is too large is cut off."""
+        """Render a snapshot as any rich renderable. One that is too large is cut off."""
 
     def on_start(self, pipeline: Any, total_items: int) -> None:
         """Begin to show a run.
@@ -150,7 +149,7 @@ class BaseDashboard(DashboardProtocol):
         return self.render(snapshot)
 
     def _see(self, snapshot: DashboardSnapshot) -> View:
-        """What is worth showing, as far as this display has seen the run."""
+        """The view of a snapshot, as far as this display has seen the run."""
         if self._viewer is None:
             self._viewer = Viewer(self.total or None, self._name)
         if self.start_time is None:
@@ -162,8 +161,8 @@ class BaseDashboard(DashboardProtocol):
         """The last lines that tasks have printed meanwhile, as plain text, the newest last.
 
         Args:
-            most: How many; there are never more than 200, and none where nothing is captured,
-                because there is no terminal.
+            most: How many; there are never more than 200, and none if nothing is captured, because
+                there is no terminal.
         """
         return self._place.printed(most) if self._place is not None else []
 
@@ -176,7 +175,7 @@ class BaseDashboard(DashboardProtocol):
         return counts_of(stats)
 
     def _give_way(self) -> None:
-        """Go on with plain lines where something else has begun to draw on the terminal."""
+        """Go on with plain lines if something else has begun to draw on the terminal."""
         if self._place is not None and not self._place.hold():
             self._place = None
             self._log = PlainLog(stream_above(), self._name)

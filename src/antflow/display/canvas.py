@@ -1,8 +1,8 @@
-"""What lines are made of: glyphs, safe text, cells.
+"""The parts of lines: glyphs, safe text, cells.
 
-Whatever comes from outside (item ids, stage names, error texts) passes through `Canvas.text` and is
-then only ever appended to a `rich.text.Text`: no markup is parsed, no escape sequence is left, and
-its width in cells is one that terminals agree on.
+Text from outside (item ids, stage names, error texts) passes through `Canvas.text` and is then only
+ever appended to a `rich.text.Text`: no markup is parsed, no escape sequence is left, and its width
+in cells is one that terminals agree on.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rich.text import Text
 from antflow._core.text import clean, safe_str
 
 LONGEST_TEXT = 500
-"""Characters of a text from outside that are looked at; no line shows more."""
+"""Characters of a text from outside that are read; no line shows more."""
 
 
 class Glyphs(NamedTuple):
-    """The drawing characters, each one cell wide but for the ellipsis."""
+    """The drawing characters, each one cell wide except the ellipsis."""
 
     done: str
     failed: str
@@ -74,7 +74,7 @@ class Canvas:
     Attributes:
         width: Cells in a row.
         height: Rows.
-        encoding: What is drawn must be writable in it.
+        encoding: The encoding in which drawings must be writable.
     """
 
     width: int
@@ -122,7 +122,7 @@ class Canvas:
         return line
 
     def wrapped(self, text: str, rows: int, style: str = "") -> list[Text]:
-        """Text from outside on up to ``rows`` lines, broken between words where that goes."""
+        """Text from outside on up to ``rows`` lines, broken between words if possible."""
         lines: list[Text] = []
         rest = self.text(text)
         while rest and len(lines) < rows:
@@ -158,9 +158,9 @@ def _cut(text: str, width: int) -> str:
 def _settled(character: str) -> str:
     """A character whose width is beyond doubt, or a stand-in.
 
-    Terminals disagree on what changes its neighbour (variation selectors, skin tones, flags), on
-    spacing marks and jamo, and on what newer editions of Unicode have changed; a line that is wider
-    than we think would tear the display.
+    Terminals disagree on characters that change their neighbour (variation selectors, skin tones,
+    flags), on spacing marks and jamo, and on changes in newer editions of Unicode; a line wider
+    than expected would tear the display.
     """
     code = ord(character)
     category = unicodedata.category(character)
@@ -178,7 +178,7 @@ def _settled(character: str) -> str:
 
 
 class Frame:
-    """A picture that is composed when it is known how large it may be. Any rich console prints it.
+    """A picture composed once its largest size is known. Any rich console prints it.
 
     Args:
         compose: Makes the lines for a canvas.

@@ -18,7 +18,7 @@ from antflow.display.tables import chips_line
 class CompactDashboard(BaseDashboard):
     """A bar, the stages on one line (busy workers, queued items), errors by type, the counts.
 
-    The stage that holds the run back is marked. At the end a line says what has held it back.
+    The stage that holds the run back is marked. At the end a line says what held it back.
     """
 
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:

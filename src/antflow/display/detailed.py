@@ -16,7 +16,7 @@ from antflow.display.sparks import throughput_line
 from antflow.display.tables import stage_lines
 
 SHARE_OF_HEIGHT = 0.6
-"""What it takes of the terminal, so that there is room for what is printed above it."""
+"""Its share of the terminal's rows, so that there is room for prints above it."""
 
 MOST_FAILURES = 3
 MOST_WHY = 3
@@ -26,8 +26,9 @@ class DetailedDashboard(BaseDashboard):
     """A bar, a row per stage, the rate over time, what holds the run back, the last errors.
 
     A row says how many items wait (of how many that have room), how many workers are busy, how many
-    items were done, failed and tried again, how long a try takes (the median, and what 95 % do not
-    exceed), and how many a second come through. Where there is room, also where the time goes.
+    items were done, failed and tried again, how long a try takes (the median, and the time that 95
+    % do not exceed), and how many items come through per second. If there is room, also where the
+    time goes.
     """
 
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:

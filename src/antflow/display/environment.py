@@ -22,7 +22,7 @@ def is_build_server() -> bool:
 
 
 def can_draw_on(stream: TextIO | None) -> TypeGuard[TextIO]:
-    """Whether a stream is a terminal that shows what is drawn on it.
+    """Whether a stream is a terminal that can be drawn on.
 
     These are not: a stream that leads elsewhere, a "dumb" terminal (or on POSIX one without a
     name), and the terminal of a build server.
@@ -32,7 +32,7 @@ def can_draw_on(stream: TextIO | None) -> TypeGuard[TextIO]:
 
 
 def terminal_console(stream: TextIO) -> Console:
-    """A rich console that takes a stream for a terminal."""
+    """A rich console that treats a stream as a terminal."""
     return Console(file=stream, force_terminal=True, force_jupyter=False)
 
 

@@ -15,7 +15,7 @@ from antflow.display.tables import more_line
 
 LONGEST_ID = 24
 FEWEST_FOR_AGES = 70
-"""Columns: on a narrower terminal the message needs all there are."""
+"""Columns: on a narrower terminal the message needs all of them."""
 
 
 def error_table(canvas: Canvas, view: View, rows: int) -> list[Text]:
@@ -24,12 +24,12 @@ def error_table(canvas: Canvas, view: View, rows: int) -> list[Text]:
     if rows < 2 or not errors:
         return []
     failed = view.snapshot.error_summary.total_failed
-    heading = canvas.rule([("errors ", "bold"), (f"{failed}  by type, newest first", "dim")])
+    heading = canvas.rule([("errors ", "bold"), (f"{failed:,}  by type, newest first", "dim")])
     if rows == 2 and len(errors) > 1:
         return [heading, errors_line(canvas, errors)]
     shown = errors if len(errors) < rows else errors[: rows - 2]
-    count_width = max(len(f"{error.count}") for error in shown)
-    counts = [[(f"{error.count:>{count_width}}", "bold red")] for error in shown]
+    count_width = max(len(f"{error.count:,}") for error in shown)
+    counts = [[(f"{error.count:>{count_width},}", "bold red")] for error in shown]
     types = [error.error_type for error in shown]
     items = [error.newest for error in shown]
     now = None if view.is_over else view.snapshot.timestamp
@@ -40,7 +40,7 @@ def error_table(canvas: Canvas, view: View, rows: int) -> list[Text]:
 
 
 def last_failures(canvas: Canvas, view: View, rows: int) -> list[Text]:
-    """The last failed items, oldest first; the newest is nearest to where one looks for it."""
+    """The last failed items, oldest first; the newest is nearest to the prompt."""
     items = view.snapshot.error_summary.failed_items[-rows:] if rows > 0 else []
     return _failure_lines(canvas, [item.error_type for item in items], items)
 
@@ -78,7 +78,7 @@ def errors_line(canvas: Canvas, errors: Sequence[ErrorRow]) -> Text:
     for error in errors:
         if pieces:
             pieces.append((", ", "dim"))
-        pieces.append((f"{canvas.text(error.error_type)} {error.count}", "red"))
+        pieces.append((f"{canvas.text(error.error_type)} {error.count:,}", "red"))
     newest = errors[0].newest if errors else None
     if newest is not None:
         text = told(canvas.text(newest.item_id), canvas.text(newest.error))

@@ -40,12 +40,13 @@ CURVE = Wish(2, 2, 3)
 class FullDashboard(BaseDashboard):
     """The whole terminal: stages, rate over time, every worker, errors, log, items in progress.
 
-    While it runs it is on the alternate screen; what is printed meanwhile is shown in its log, and
-    all of it appears when the run ends, above the last frame, which is a detailed one with the
-    errors by type.
+    While it runs it is on the alternate screen; prints are shown in its log meanwhile, and all of
+    them appear when the run ends, above the last frame, which is a detailed one with the errors by
+    type.
 
-    Where rows are few, sections give way in this order: items in progress, the log, then the rate
-    over time, workers (a cell stands for 2, 4, 8 … of them), errors (in one line), then stages.
+    If there are few rows, sections give way in this order: items in progress, the log, then the
+    rate over time, workers (a cell stands for 2, 4, 8 … of them), errors (in one line), then
+    stages.
 
     Args:
         refresh_rate: As in `BaseDashboard`.
@@ -117,7 +118,7 @@ class FullDashboard(BaseDashboard):
 
 
 def _last_lines(canvas: Canvas, view: View) -> list[Text]:
-    """What stays on the first screen: a detailed frame with the errors by type."""
+    """The frame left on the first screen: a detailed one with the errors by type."""
     errors = _list(len(view.errors), GOOD_ERRORS, MOST_ERRORS)
     why = bottleneck_lines(canvas, view, MOST_WHY)
     table = len(view.stages) + 1
@@ -141,7 +142,7 @@ def _last_lines(canvas: Canvas, view: View) -> list[Text]:
 
 
 def _log_lines(canvas: Canvas, log: Sequence[str], rows: int) -> list[Text]:
-    """A heading, then what was printed last."""
+    """A heading, then the latest prints."""
     if rows < 2:
         return []
     shown = log[-(rows - 1) :]

@@ -14,7 +14,7 @@ class Wish(NamedTuple):
     """Rows a section would like to have.
 
     Attributes:
-        least: Fewer make no sense.
+        least: Fewer are useless.
         good: Enough to be useful.
         most: More are of no use. ``least <= good <= most``.
     """
@@ -29,7 +29,7 @@ ONE = Wish(1, 1, 1)
 
 
 def one_of(number: int) -> Wish:
-    """All of so many rows; if need be, the first of them."""
+    """All of this many rows; if necessary, the first of them."""
     return Wish(min(number, 1), number, number)
 
 
@@ -40,7 +40,7 @@ def share(rows: int, *groups: Mapping[str, Wish]) -> dict[str, int]:
         rows: Rows there are.
         groups: The sections, the most important first. In a group each gets its ``least`` before
             any gets more, then each its ``good``; then comes the next group; and when all have
-            that, each gets its ``most``. Who comes late goes short, or without.
+            that, each gets its ``most``. Later ones go short, or without.
     """
     given: dict[str, int] = {}
     for group in groups:
@@ -54,7 +54,7 @@ def share(rows: int, *groups: Mapping[str, Wish]) -> dict[str, int]:
 
 
 def _raise(given: dict[str, int], wanted: Mapping[str, int], rows: int) -> int:
-    """Give each that has rows at all what it wants, as far as they go; how many are left."""
+    """Give each section with rows what it wants while rows last; return how many are left."""
     for name, number in wanted.items():
         if given[name]:
             more = min(number - given[name], rows)
@@ -64,11 +64,11 @@ def _raise(given: dict[str, int], wanted: Mapping[str, int], rows: int) -> int:
 
 
 def fair_shares(wishes: Sequence[int], room: int) -> list[int]:
-    """Rows for each: nobody goes short while another has more.
+    """Rows for each: none goes short while another has more.
 
     Args:
         wishes: How many rows each would like.
-        room: How many there are. What does not divide goes to those who come first.
+        room: How many there are. The remainder goes to the first ones.
     """
     # Max-min fairness (Bertsekas and Gallager, Data Networks, 6.5.2), by filling up in rounds.
     given = [0] * len(wishes)

@@ -16,8 +16,8 @@ from antflow.display.plain import progress_text
 class LogDisplay(BaseDashboard):
     """Plain lines now and then: at the start, at every 5 % or 30 seconds, at the end.
 
-    It writes no escape sequences, to a terminal either. Every other display does this where there
-    is no terminal.
+    It writes no escape sequences, not even to a terminal. Every other display does this where there
+    is not a terminal.
     """
 
     _draws: ClassVar[bool] = False

@@ -1,7 +1,7 @@
 """Drawing in a notebook: one output of a cell, updated in place.
 
 It is plain text and HTML, no widget and no script, so it is shown wherever notebooks are, and the
-last frame is what a saved notebook holds. What tasks print is left to the kernel, which puts it
+last frame is what a saved notebook holds. Prints of tasks are left to the kernel, which puts them
 into the cell as always. As on a terminal, nothing is drawn unasked: there is no timer.
 
 Nothing of IPython is imported. Where a kernel runs this code, all of it is loaded already; where
@@ -30,10 +30,10 @@ from antflow._core.text import clean
 from antflow.display.rows import Row, is_said, rendered
 
 COLUMNS = 100
-"""What fits beside the prompt of a cell in a browser window of 1280 pixels."""
+"""Columns that fit beside the prompt of a cell in a browser window of 1280 pixels."""
 
 ROWS = 30
-"""What can be seen at once, with the cell above it, on the screen of a laptop."""
+"""Rows that can be seen at once, with the cell above, on the screen of a laptop."""
 
 SHORTEST_PAUSE = 0.5
 """Seconds between two frames: an update is a message to each page that shows the notebook, and is
@@ -45,8 +45,8 @@ of half a second would miss every other frame by a hair."""
 
 BLACK, WHITE = Color.parse("#000000"), Color.parse("#ffffff")
 
-# The page is white or nearly black, and nobody says which. These differ from both by a contrast of
-# more than 3:1; so does the grey for what is dim. What has no color has the page's own.
+# The page is white or nearly black, and there is no way to know which. These differ from both by a
+# contrast of more than 3:1; so does the grey for dim text. Text without a color has the page's own.
 PAGE = TerminalTheme(
     background=(0x79, 0x79, 0x79),
     foreground=(0x79, 0x79, 0x79),
@@ -155,7 +155,7 @@ class NotebookCell:
             self._is_open = False
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """What IPython asks for when it displays an object."""
+        """Called by IPython when it displays an object."""
         return self._bundle
 
     def _publish(self, rows: list[Row]) -> None:
@@ -172,7 +172,7 @@ class NotebookCell:
             else:
                 self._handle.update(self)
         except Exception:
-            self._is_open = False  # what cannot be shown once is not tried again
+            self._is_open = False  # after a failure it is not tried again
             raise
 
     def _render(self, renderable: RenderableType) -> list[Row]:
@@ -180,10 +180,10 @@ class NotebookCell:
 
 
 def kernel_display(stream: Any) -> Callable[..., Any] | None:
-    """IPython's ``display``, where what is written to a stream appears in the cells of a notebook.
+    """IPython's ``display``, if a stream's text appears in the cells of a notebook.
 
     It does not where there is no kernel, in a process forked from one, and where standard output
-    leads elsewhere (``%%capture``, ``redirect_stdout``): there, lines of text are wanted.
+    leads elsewhere (``%%capture``, ``redirect_stdout``): then lines of text are wanted.
     """
     streams: Any = sys.modules.get("ipykernel.iostream")
     displays: Any = sys.modules.get("IPython.display")
@@ -216,7 +216,7 @@ def _css(style: Style) -> str:
         color, ground = ground, color or BLACK
     theme = PAGE
     if ground is not None:
-        # Text on a ground of its own does not depend on the page, so the usual colors serve.
+        # Text on its own background does not depend on the page, so the usual colors serve.
         theme = DEFAULT_TERMINAL_THEME
         color = color or (BLACK if _is_bright(ground) else WHITE)
     colors = Style(color=color, bgcolor=ground, reverse=False)

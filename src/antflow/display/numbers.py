@@ -5,15 +5,15 @@ from __future__ import annotations
 from antflow._monitor.pace import Forecast
 
 LONGEST_EXACT = 99_999
-"""Counts up to here are written out: beyond, nobody compares the last digit."""
+"""Counts up to here are written out: beyond, the last digits tell nothing."""
 
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def count_text(count: int) -> str:
-    """``24400``, ``244k``, ``2.44M``."""
+    """``24,400``, ``244k``, ``2.44M``."""
     if abs(count) <= LONGEST_EXACT:
-        return f"{count}"
+        return f"{count:,}"
     for unit, letter in UNITS:
         if abs(count) >= unit:
             return f"{_three_digits(count / unit)}{letter}"

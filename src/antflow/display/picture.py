@@ -11,8 +11,8 @@ from antflow._core.snapshot import DashboardSnapshot
 from antflow._monitor.view import UNNAMED
 from antflow.display import create
 
-# Rich's own template asks a server for a font; this one takes what the reader's machine has. Each
-# run of text carries its length, so any monospaced font lines up.
+# Rich's own template asks a server for a font; this one uses the reader's fonts. Each run of text
+# carries its length, so any monospaced font lines up.
 _TEMPLATE = """\
 <svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
     <style>
@@ -58,7 +58,7 @@ def svg(
     """Draw a moment of a run as a display would show it.
 
     Args:
-        snapshots: What the display has seen of the run, at least one; the last one is shown.
+        snapshots: Snapshots of the run in order, at least one; the last one is shown.
         level: Name of the display, as in `antflow.display.create`.
         width: Columns of the terminal in the picture.
         height: Rows it may have.
@@ -66,7 +66,8 @@ def svg(
         name: The pipeline's.
 
     Returns:
-        An SVG document. It refers to nothing outside itself, and is the same for the same ones.
+        An SVG document. It refers to nothing outside itself, and is the same for the same
+        snapshots.
     """
     console = Console(
         file=StringIO(),
@@ -80,7 +81,7 @@ def svg(
         legacy_windows=False,
     )
     display = create(level)
-    display._name = name  # noqa: SLF001 - it is begun by nobody, and so told no pipeline
+    display._name = name  # noqa: SLF001 - without a run it has no pipeline
     frame: RenderableType = ""
     for snapshot in snapshots:
         frame = display.render(snapshot)

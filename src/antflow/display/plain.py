@@ -1,4 +1,4 @@
-"""Lines now and then, for streams that are not terminals: a file, a pipe, a build server's log.
+"""Occasional lines, for streams that are not terminals: a file, a pipe, a build server's log.
 
 No escape sequence and no carriage return is ever written. If the stream is a terminal after all,
 and halted, the lines wait for it; the run does not.
@@ -19,7 +19,7 @@ from antflow.display.numbers import clock, forecast_text, rate_text
 from antflow.display.stream import open_stream
 
 LONGEST_SILENCE = 30.0
-"""Seconds after which there is a line in any case: build servers end what says nothing."""
+"""Seconds after which there is a line in any case: build servers kill silent jobs."""
 
 STEPS = 20
 """Lines over the whole run where the total is known: one per 5 %."""
@@ -85,9 +85,9 @@ def progress_text(view: View) -> str:
     """``40% 40/100, 12.3/s, 0:12, ETA 0:15-0:20, 38 ok, 2 failed``."""
     progress = view.progress
     if progress.percent is None:
-        done = f"{progress.settled} done"
+        done = f"{progress.settled:,} done"
     else:
-        done = f"{progress.percent}% {progress.settled}/{progress.total}"
+        done = f"{progress.percent}% {progress.settled:,}/{progress.total:,}"
     parts = [done, f"{rate_text(progress.per_second)}/s", clock(progress.elapsed)]
     if view.forecast is not None:
         parts.append(f"ETA {forecast_text(view.forecast, dash='-')}")
@@ -98,7 +98,7 @@ def progress_text(view: View) -> str:
 
 def error_text(error: ErrorRow) -> str:
     """``3 x TimeoutError (stage Fetch, item 7: no answer)``: the newest one in brackets."""
-    text = f"{error.count} x {error.error_type}"
+    text = f"{error.count:,} x {error.error_type}"
     if error.newest is None:
         return text
     newest = error.newest
@@ -110,5 +110,5 @@ def error_text(error: ErrorRow) -> str:
 def stages_text(counts: Mapping[str, int]) -> str:
     """``Fetch 7, Parse 3``: most first."""
     most = sorted(counts.items(), key=lambda pair: -pair[1])
-    shown = [f"{name} {count}" for name, count in most[:MOST_STAGES]]
+    shown = [f"{name} {count:,}" for name, count in most[:MOST_STAGES]]
     return ", ".join([*shown, "…"] if len(most) > MOST_STAGES else shown)

@@ -23,7 +23,7 @@ class ProgressDisplay(BaseDashboard):
         width: Cells of the bar, at most; at least 1.
 
     Raises:
-        ValueError: One of them is no such number.
+        ValueError: One of them is not such a number.
     """
 
     def __init__(self, total: int | None = None, width: int = 30) -> None:

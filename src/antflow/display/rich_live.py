@@ -1,4 +1,4 @@
-"""Whether somebody draws with a `rich.live.Live` (a progress bar, a status) of their own."""
+"""Detects a user's own `rich.live.Live` (a progress bar, a status)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_live_up() -> bool:
 
 
 def stream_above() -> TextIO | None:
-    """Standard output, in such a way that what is written appears above a `Live`."""
+    """Standard output, wrapped so that text appears above a `Live`."""
     stream: TextIO | None = sys.stdout
     console = _live_console()
     if console is None or stream is None or isinstance(sys.stdout, FileProxy):
@@ -28,8 +28,8 @@ def stream_above() -> TextIO | None:
 def _live_console() -> Console | None:
     """The program's console if a `Live` is on it.
 
-    One that does not redirect standard output is known to nobody but its console, which has no
-    public way to ask. The console is not made by asking: its colors would be settled too early.
+    One that does not redirect standard output is known only to its console, which has no public way
+    to ask. The console is not made by asking: its colors would be settled too early.
     """
     console: Console | None = getattr(rich, "_console", None)
     live = getattr(console, "_live_stack", None) or getattr(console, "_live", None)

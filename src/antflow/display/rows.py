@@ -46,7 +46,7 @@ def rendered(
     Args:
         console: Renders it.
         renderable: The frame.
-        safe: Keeps of a text only what changes cells.
+        safe: Keeps only those parts of a text that change cells.
         styled: Writes a safe text in its style.
 
     Raises:
@@ -62,5 +62,5 @@ def rendered(
 
 
 def is_said(line: str, rows: Sequence[Row]) -> bool:
-    """Whether the last row says already what a line below it would say."""
+    """Whether the last row already says what a line below it would say."""
     return not line or (bool(rows) and line in rows[-1].plain)

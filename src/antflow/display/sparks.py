@@ -40,11 +40,11 @@ def throughput_line(canvas: Canvas, view: View) -> Text | None:
 
 
 def _shown(view: View, width: int) -> list[float]:
-    """The last ``width`` rates, each a mean over as many as it takes to be more than chance."""
+    """The last ``width`` rates, each a mean over enough items to be more than chance."""
     if len(view.rates) < FEWEST or width <= 0:
         return []
     sums = list(accumulate(view.rates, initial=0.0))
-    items = sums[-1] * view.rates_span / len(view.rates)  # in each of them, on the average
+    items = sums[-1] * view.rates_span / len(view.rates)  # in each of them, on average
     wide = min(max(ceil(ITEMS_EACH / items), 1) if items else 1, WIDEST)
     begin = max(len(view.rates) - width, 0)
     ends = range(begin + 1, len(view.rates) + 1)
@@ -62,7 +62,7 @@ def _curve(canvas: Canvas, rates: list[float], rows: int) -> list[Text]:
     levels = canvas.glyphs.levels
     steps = len(levels) - 1
     most = max(rates) or 1.0
-    # What is not nothing is seen: a rate of one in a thousand is not a standstill.
+    # Anything above zero is visible: a rate of one in a thousand is not a standstill.
     heights = [max(round(rate / most * rows * steps), 1 if rate > 0 else 0) for rate in rates]
     lines: list[Text] = []
     for row in reversed(range(rows)):

@@ -6,8 +6,8 @@ absent, or have an encoding without bars: the display then falls silent, and the
 A terminal can be halted: by Ctrl-S, by a connection that hangs, by a window that does not read. A
 write to it then waits, and if the event loop makes that write, the run waits too. So a thread
 writes to terminals. The caller waits for it only a moment: long enough that text is normally on
-the screen when `SafeStream.write` returns, and short enough that a run does not notice. What the
-terminal does not take stays in a queue, in order, and nothing in it is dropped: callers leave out
+the screen when `SafeStream.write` returns, and short enough that a run does not notice. Text the
+terminal does not take stays in a queue, in order, and none of it is dropped: callers leave out
 frames while `SafeStream.is_halted`, and wait (`SafeStream.finish`) when it `is_full` and when they
 have written their last words. Such a wait ends when the terminal has taken nothing for `PATIENCE`
 seconds; the thread writes the rest if the terminal goes on before the program ends.
@@ -35,7 +35,7 @@ from antflow.display.canvas import known_encoding
 from antflow.display.environment import is_terminal
 
 PATIENCE = 3.0
-"""Seconds without taking anything after which a terminal is not waited for any longer."""
+"""Seconds without progress after which a terminal is no longer waited for."""
 
 MOMENT = 0.05
 """Seconds that a write waits for the terminal; one that needs longer is slow or halted."""
@@ -65,7 +65,7 @@ class SafeStream:
 
     @property
     def is_halted(self) -> bool:
-        """Whether a terminal has not taken yet what was written before."""
+        """Whether a terminal has not yet taken earlier text."""
         return False
 
     @property
@@ -98,11 +98,11 @@ class SafeStream:
         """Wait until all is written, or a terminal takes nothing. Hold no lock others need."""
 
     def close(self) -> None:
-        """Write no more; what a terminal has not taken is still written if it goes on."""
+        """Write no more; text a terminal has not taken is still written if it goes on."""
         self._stream = None
 
     def forget(self) -> None:
-        """In a child process after a fork: the terminal, and what is left, are the parent's."""
+        """In a child process after a fork: the terminal and the queue are the parent's."""
 
     def _encode(self, text: str) -> bytes:
         return text.encode(self.encoding, "replace")
@@ -132,7 +132,7 @@ class _Terminal(SafeStream):
         self._pieces = 0
         self._has_failed = False
         self._thread = threading.Thread(target=self._run, name="antflow-terminal", daemon=True)
-        stream.flush()  # half a line that is there already comes first
+        stream.flush()  # an unfinished line comes first
         self._descriptor = os.dup(stream.fileno())
         try:
             self._thread.start()

@@ -1,4 +1,4 @@
-"""The lines about workers: a glyph per worker, and what those do that have been busy longest."""
+"""The lines about workers: a glyph per worker, and the workers that have been busy longest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_IN_PLACE = 64
 
 
 class WorkerMap:
-    """The workers of all stages, a glyph for each, or for 2, 4, 8 … of them where rows are few.
+    """The workers of all stages, a glyph for each, or for 2, 4, 8 … of them if there are few rows.
 
     Args:
         canvas: Room; all of its width is used.
@@ -48,7 +48,7 @@ class WorkerMap:
         self._cells = max(canvas.width - self._name_width - count_width - 4, 1)
 
     def rows(self, per_cell: int = 1) -> int:
-        """Rows it takes with so many workers per cell, without its heading."""
+        """Rows it takes with this many workers per cell, without its heading."""
         return sum(
             max(ceil(len(strip.doing) / per_cell / self._cells), 1) for strip in self._strips
         )
@@ -112,7 +112,7 @@ class WorkerMap:
 def item_lines(
     canvas: Canvas, workers: Sequence[WorkerState], busy: int, now: float, rows: int
 ) -> list[Text]:
-    """A heading, then who is busy with which item in which task for how long.
+    """A heading, then each busy worker with its item, task and time.
 
     Args:
         canvas: Room; all of its width is used.
@@ -150,7 +150,7 @@ def item_lines(
 
 
 def _doing(worker: WorkerState) -> str:
-    """What a worker does: waits for a limit, else what its task says, else the task's name."""
+    """A worker's activity: waiting for a limit, else its task's status, else the task's name."""
     if worker.waits_for == "limited":
         return "waits for a limit"
     return worker.task_status or worker.current_task or ""

@@ -28,9 +28,9 @@ class Column(NamedTuple):
     Attributes:
         title: Its heading.
         rank: Importance, 0 = stays longest.
-        read: What it says about a stage.
-        is_wanted: Whether it has anything to say about a stage; only shown where it has, for one.
-        lead: What stands before that, at the left of the column: always equally wide.
+        read: Its entry for a stage.
+        is_wanted: Whether it has an entry for a stage; it is shown only if it has at least one.
+        lead: The part before that, at the left of the column: always equally wide.
     """
 
     title: str
@@ -49,7 +49,7 @@ def _queue(canvas: Canvas, stage: StageView) -> Pieces:
 
 
 def _gauge(canvas: Canvas, stage: StageView) -> Pieces:
-    """How full its queue is: a bar of a few cells, empty where there is no end to its room."""
+    """How full its queue is: a bar of a few cells, empty if its room is unbounded."""
     stats, cells, levels = stage.stats, GAUGE_CELLS, canvas.glyphs.levels
     if not stats.capacity:
         return [(" " * (cells + 1), "")]
@@ -139,11 +139,11 @@ COLUMNS = (
     Column("stalled", 12, _share("stalled"), _has("stalled_seconds")),
 )
 ADVICE_RANK = 10
-"""From this importance on a column leaves room for the advice first."""
+"""A column of this rank or above gives way to the advice."""
 
 
 def stage_lines(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]:
-    """The stages in at most ``rows``: a table, or one line where there is no room for a table."""
+    """The stages in at most ``rows``: a table, or one line if there is no room for a table."""
     if rows < 1 or not stages:
         return []
     if rows < min(len(stages) + 1, 3):
@@ -170,7 +170,7 @@ def _table(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]
         for each in columns:
             pieces += each.cell(index)
         words = canvas.text(stage.advice)
-        if words and cell_len(words) <= room:  # cut short they say nothing
+        if words and cell_len(words) <= room:  # cut off they say nothing
             style = "bold yellow" if stage.is_bottleneck else "dim"
             pieces.append((" " * GAP + words, style))
         lines.append(canvas.line(pieces))
@@ -180,7 +180,7 @@ def _table(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]
 
 
 class _Filled:
-    """A column with what it says about some stages.
+    """A column with its entries for some stages.
 
     Attributes:
         width: Its width, with the gap before it.
@@ -194,14 +194,14 @@ class _Filled:
         self.width: int = GAP + max(len(column.title), widest)
 
     def cell(self, index: int) -> Pieces:
-        """What it says about one of them: the lead at the left, the rest at the right."""
+        """Its entry for one of them: the lead at the left, the rest at the right."""
         lead, text = self._leads[index], self._cells[index]
         between = self.width - GAP - _width(lead) - _width(text)
         return [(" " * GAP, ""), *lead, (" " * between, ""), *text]
 
 
 def _columns_that_fit(canvas: Canvas, stages: Sequence[StageView], name: int) -> list[_Filled]:
-    """The columns beside a name of so many cells: numbers give way first, by importance."""
+    """The columns beside a name of this many cells: the least important give way first."""
     wanted = [column for column in COLUMNS if any(map(column.is_wanted, stages))]
     columns = [_Filled(canvas, column, stages) for column in wanted]
     longest = max(cell_len(canvas.text(stage.advice)) for stage in stages)
@@ -212,7 +212,7 @@ def _columns_that_fit(canvas: Canvas, stages: Sequence[StageView], name: int) ->
         if name + _widths(columns) + more <= canvas.width:
             break
         if len(columns) == 1 and SHORTEST_NAME + _widths(columns) <= canvas.width:
-            break  # one column and a name cut short say more than a name
+            break  # one column and a cropped name say more than a name
         columns.remove(least)
     return columns
 
@@ -233,7 +233,7 @@ def _width(pieces: Pieces) -> int:
 
 def more_line(canvas: Canvas, count: int, what: str) -> Text:
     """``… 12 more stages``."""
-    return canvas.line([(f"{canvas.glyphs.ellipsis} {count} more {what}", "dim")])
+    return canvas.line([(f"{canvas.glyphs.ellipsis} {count:,} more {what}", "dim")])
 
 
 def chips_line(canvas: Canvas, stages: Sequence[StageView]) -> Text:

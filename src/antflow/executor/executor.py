@@ -1,15 +1,16 @@
 """A pool of workers for single calls, in the form of `concurrent.futures`.
 
-Every call is an `asyncio.Task` from the moment it is submitted, so whoever cancels all tasks of an
-event loop ends it, and nothing has to be woken or polled. The task waits for one of the executor's
-slots, tries the function as often as it may, and returns what came of it: nothing that the function
-raises leaves the task, which would take the event loop down with it (`SystemExit`) or would be
-reported a second time. Only `AsyncExecutor._ended` passes the outcome on to the future.
+Every call is an `asyncio.Task` from the moment it is submitted, so cancelling all tasks of an event
+loop ends it, and nothing has to be woken or polled. The task waits for one of the executor's slots,
+tries the function as often as allowed, and returns the outcome: errors of the function never leave
+the task, because they would take the event loop down (`SystemExit`) or be reported a second time.
+Only `AsyncExecutor._ended` passes the outcome on to the future.
 
-A future may be done before its task is: when it was cancelled and the function is still cleaning
-up. The slot is given back by the task, so there are never more calls at work than workers; and who
-cancels on behalf of a caller (`_abandon`) waits for the tasks, so nothing is left behind. A plain
-function that is cancelled goes on in its thread; its slot is free when the function has ended.
+A future may be done before its task: when it was cancelled and the function is still cleaning up.
+The slot is given back by the task, so there are never more calls at work than workers; and
+cancelling on behalf of a caller (`_abandon`) waits for the tasks, so nothing is left behind. A
+plain function that is cancelled goes on in its thread; its slot is free when the function has
+ended.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ LOOK_AHEAD = 2
 
 @dataclass(slots=True)
 class _Submission:
-    """A function with its arguments and how often it is tried."""
+    """A function with its arguments and number of tries."""
 
     number: int
     function: Callable[..., Any]
@@ -76,7 +77,7 @@ class _Submission:
 
 
 class _Slots:
-    """As many calls as may be at work, one after the other in the order in which they asked.
+    """Slots for calls at work, given in the order in which they asked.
 
     An `asyncio.Semaphore` would do, but cancelling thousands that wait for one takes seconds: each
     looks at all others.
@@ -90,7 +91,7 @@ class _Slots:
 
     @around
     async def one(self) -> AsyncGenerator[int, None]:
-        """Wait for a slot and hold it inside of the block; gives its number, from 0."""
+        """Wait for a slot and hold it inside the block; gives its number, from 0."""
         number = await self._take()
         try:
             yield number
@@ -129,14 +130,14 @@ class _Slots:
 
 
 class AsyncExecutor:
-    """Runs functions, at most ``max_workers`` at a time, in the order in which they came.
+    """Runs functions, at most ``max_workers`` at a time, in the order submitted.
 
     ``async`` functions run in the event loop, plain ones in threads of the executor, at most one
     per worker. Both see the context variables of the code that submitted them. The executor belongs
     to one event loop at a time.
 
-    As a context manager it ends with its block: what was submitted is finished. If the block
-    raises, or is cancelled, everything is cancelled instead, the calls at work too.
+    As a context manager it ends with its block: submitted calls are finished. If the block raises
+    or is cancelled, all calls are cancelled instead, even those at work.
 
     A call that waits for another call of the same executor keeps its worker meanwhile; if all
     workers do so, none is left for what they wait for.
@@ -145,7 +146,7 @@ class AsyncExecutor:
         max_workers: Calls that may be at work at the same time, 1 or more.
 
     Raises:
-        ValueError: ``max_workers`` is no such number.
+        ValueError: ``max_workers`` is not such a number.
 
     Example:
         >>> async def double(number):
@@ -215,25 +216,25 @@ class AsyncExecutor:
         semaphore: AbstractAsyncContextManager[Any, Any] | None = None,
         **kwargs: Any,
     ) -> AsyncFuture[Any]:
-        """Have ``fn(*args, **kwargs)`` called as soon as a worker is free. Returns at once.
+        """Call ``fn(*args, **kwargs)`` as soon as a worker is free. Returns at once.
 
         Args:
-            fn: An ``async`` function or a plain one. What a plain one returns is awaited if that is
-                possible.
-            *args: What it is called with.
+            fn: An ``async`` function or a plain one. If a plain one returns an awaitable, it is
+                awaited.
+            *args: Its positional arguments.
             retries: Further tries after a first one that raised an `Exception`, 0 or more. A group
                 that contains a ``CancelledError`` counts as an `Exception`.
-            retry_delay: Seconds before the second try; before each further one, twice as many as
-                before the last. The worker is free meanwhile.
+            retry_delay: Seconds before the second try; doubled before each further one. The worker
+                is free meanwhile.
             semaphore: Entered around each try, by the worker, to bound some calls more tightly than
                 the others.
-            **kwargs: What it is called with.
+            **kwargs: Its keyword arguments.
 
         Raises:
             ExecutorShutdownError: The executor was shut down.
             RuntimeError: No event loop is running, or calls are under way in another one.
-            TypeError: ``fn`` cannot be called, or ``semaphore`` not be entered.
-            ValueError: ``retries`` or ``retry_delay`` are no such numbers.
+            TypeError: ``fn`` cannot be called, or ``semaphore`` cannot be entered.
+            ValueError: ``retries`` or ``retry_delay`` is not such a number.
         """
         if self._is_shut_down:
             raise ExecutorShutdownError("submit(): the executor was shut down")
@@ -275,17 +276,17 @@ class AsyncExecutor:
     ) -> list[Any]:
         """Call ``fn`` with the first of each iterable, the second of each, and so on.
 
-        The first call that fails ends it all: its exception comes out, the other calls are
-        cancelled and have ended by then.
+        The first call that fails ends it all: its exception is raised once the other calls are
+        cancelled and have ended.
 
         Cancellation: the same.
 
         Args:
             fn: As in `submit`; so are ``retries`` and ``retry_delay``.
-            *iterables: As many as ``fn`` has parameters; the shortest ends it. Two calls per worker
-                are under way at most, and nothing is taken before it is needed.
+            *iterables: As many as ``fn`` has parameters; the shortest ends it. At most two calls
+                per worker are under way, and nothing is taken before it is needed.
             timeout: The longest to wait for each result, in seconds, counted from when all results
-                before it were there; ``None`` = any time.
+                before it were ready; ``None`` = any time.
             retries: Further tries of each call.
             retry_delay: Seconds before the second try.
 
@@ -293,13 +294,13 @@ class AsyncExecutor:
             The results, in the order of the input.
 
         Raises:
-            TimeoutError: A result did not come in time. The same happens as if a call had failed.
+            TimeoutError: A result did not come in time; handled as if a call had failed.
             BaseException: What a call or an iterable raised; and what `submit` raises.
         """
         _check_call(fn, retries, retry_delay)
         begin = partial(self.submit, fn, retries=retries, retry_delay=retry_delay)
         calls = _begun(begin, iterables)
-        del fn, begin, iterables  # what is raised keeps this frame
+        del fn, begin, iterables  # a raised error keeps this frame
         clock = asyncio.get_running_loop().time
         future: AsyncFuture[Any] | None = None
         futures: list[AsyncFuture[Any]] = []
@@ -355,9 +356,9 @@ class AsyncExecutor:
     ) -> Iteration[Any]:
         """Call ``fn`` as `map` does and yield the results, in the order of the input.
 
-        At most two calls per worker have been begun and not yielded, so the iterables may be
-        endless, and a slow loop over the results slows the calls. An exception comes out in the
-        place of its result; that ends the iteration.
+        At most two calls per worker are begun and not yet yielded, so the iterables may be endless,
+        and a slow loop over the results slows the calls. An exception is raised in place of its
+        result; that ends the iteration.
 
         If the iteration is left early (at once with ``async with``), the calls that were not
         yielded are cancelled, and it waits until they have ended.
@@ -384,15 +385,15 @@ class AsyncExecutor:
     def as_completed(
         self, futures: Iterable[AsyncFuture[R]], timeout: float | None = None
     ) -> Iteration[AsyncFuture[R]]:
-        """Yield each future when it is done, well or badly; first those that are done already.
+        """Yield each future when it is done, even if it failed; first those done already.
 
         Args:
-            futures: Futures of any executor. One that is there twice is yielded once.
+            futures: Futures of any executor. Duplicates are yielded once.
             timeout: The longest to wait for all of them, in seconds; ``None`` = any time.
 
         Raises:
             TimeoutError: Not all were done in time. Nothing is cancelled.
-            TypeError: One is no `AsyncFuture`.
+            TypeError: One is not an `AsyncFuture`.
         """
         return as_completed(futures, timeout)
 
@@ -402,7 +403,7 @@ class AsyncExecutor:
         timeout: float | None = None,
         return_when: WaitStrategy | str = WaitStrategy.ALL_COMPLETED,
     ) -> tuple[set[AsyncFuture[R]], set[AsyncFuture[R]]]:
-        """Wait for some or all of the futures; none is cancelled, and nothing of theirs is raised.
+        """Wait for some or all of the futures; none is cancelled, and their errors are not raised.
 
         Args:
             futures: Futures of any executor.
@@ -414,9 +415,9 @@ class AsyncExecutor:
 
         Raises:
             TimeoutError: All were waited for, and not all were done in time. With the other two
-                strategies, the sets as they are then are returned.
-            TypeError: One is no `AsyncFuture`.
-            ValueError: ``return_when`` is no `WaitStrategy`.
+                strategies, the sets at that moment are returned.
+            TypeError: One is not an `AsyncFuture`.
+            ValueError: ``return_when`` is not a `WaitStrategy`.
         """
         return await wait(futures, timeout, return_when)
 
@@ -426,9 +427,9 @@ class AsyncExecutor:
         Cancellation: the waiting ends, the calls go on.
 
         Args:
-            wait: Wait until what was submitted has ended. ``False``: return at once; the calls go
-                on, those that wait for a worker too.
-            cancel_futures: Cancel the calls that have not begun; what they raise is then
+            wait: Wait until all submitted calls have ended. ``False``: return at once; the calls go
+                on, even those that wait for a worker.
+            cancel_futures: Cancel the calls that have not begun; their futures raise
                 `ExecutorShutdownError`. Those at work go on.
         """
         check_flag(TypeError, "wait", wait)
@@ -457,7 +458,7 @@ class AsyncExecutor:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            text = "submit(): no event loop is running; call it inside of an async function"
+            text = "submit(): no event loop is running; call it inside an async function"
             raise RuntimeError(text) from None
         if loop is not self._loop:
             if self._calls and self._loop is not None and not self._loop.is_closed():
@@ -468,15 +469,15 @@ class AsyncExecutor:
             self._calls.clear()
 
     async def _run(self, call: _Submission, future: AsyncFuture[Any]) -> ValueOrError:
-        """Try a call as often as it may be; its slot is held only during a try.
+        """Try a call as often as allowed; its slot is held only during a try.
 
-        Cancellation: passed on to the function. What it makes of that is dropped.
+        Cancellation: passed on to the function, whose outcome is then dropped.
         """
         delay = call.retry_delay
         context = copy_context()
         for tries_left in range(call.retries, -1, -1):
             attempt = self._try(call, future)
-            if tries_left < call.retries:  # the tries before have bound what they like
+            if tries_left < call.retries:  # earlier tries may have bound context variables
                 attempt = in_context(context.copy(), attempt)
             try:
                 return await attempt, None
@@ -489,7 +490,7 @@ class AsyncExecutor:
                 trimmed(error)
                 if not tries_left or future.cancelled():
                     return None, error
-            except BaseException as error:  # why: it belongs to whoever asks for the result
+            except BaseException as error:  # why: it belongs to the code that asks for the result
                 trimmed(error)
                 is_failure = group_failure(error, "") is not None
                 if not is_failure or not tries_left or future.cancelled():
@@ -608,13 +609,13 @@ def _check_call(fn: object, retries: object, retry_delay: object) -> None:
 
 
 async def _take_back_requests(future: AsyncFuture[Any]) -> None:
-    """A request to cancel that a client library left is not for what is awaited next."""
+    """Take back cancel requests that a client library left, so they do not hit the next await."""
     if not future.cancelled():
         await absorb_requests()
 
 
 async def _abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None) -> None:
-    """Cancel what is not done, and wait until none of the calls is at work any more."""
+    """Cancel what is not done, and wait until none of the calls is at work."""
     for future in futures:
         if not future.done():
             future._cancel(asyncio.CancelledError() if why is None else ExecutorShutdownError(why))

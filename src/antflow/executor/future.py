@@ -1,4 +1,4 @@
-"""What will come of a call, and waiting for several of them.
+"""Futures of calls, and waiting for several of them.
 
 The state of a future changes in one place, `AsyncFuture._complete`, which then tells the watchers.
 A watcher is the library's own: it only notes or wakes, and must not raise. The names with an
@@ -29,10 +29,10 @@ R = TypeVar("R")
 
 
 class WaitStrategy(Enum):
-    """What `AsyncExecutor.wait` waits for.
+    """When `AsyncExecutor.wait` returns.
 
     Attributes:
-        FIRST_COMPLETED: Any one is done, well or badly.
+        FIRST_COMPLETED: Any one is done, even if it failed.
         FIRST_EXCEPTION: Any one has failed (being cancelled does not count), or all are done.
         ALL_COMPLETED: All are done.
     """
@@ -43,11 +43,12 @@ class WaitStrategy(Enum):
 
 
 class AsyncFuture(Generic[R]):
-    """What will come of a call. Made by `AsyncExecutor.submit`.
+    """The future result of a call. Made by `AsyncExecutor.submit`.
 
     ``await future`` is ``await future.result()``. Any number of tasks may wait, at any time.
 
-    Cancellation: of a task that waits here ends its waiting. The call goes on; `cancel` ends it.
+    Cancellation: cancelling a task that waits here ends its wait. The call goes on; `cancel` ends
+        it.
 
     Args:
         sequence_id: Number of the call in its executor, from 0.
@@ -76,13 +77,13 @@ class AsyncFuture(Generic[R]):
         return f"<AsyncFuture {self.sequence_id}: {'cancelled' if self._is_cancelled else state}>"
 
     async def result(self, timeout: float | None = None) -> R:
-        """Wait for what the call returns.
+        """Wait for the call's return value.
 
         Args:
             timeout: The longest to wait, in seconds; ``None`` = any time.
 
         Raises:
-            TimeoutError: It is not done in time. It goes on, and may be waited for again.
+            TimeoutError: It is not done in time. The call goes on, and may be waited for again.
             BaseException: What the call raised. After `cancel`, `asyncio.CancelledError`; if the
                 executor cancelled the call in its shutdown, `ExecutorShutdownError`.
         """
@@ -96,7 +97,7 @@ class AsyncFuture(Generic[R]):
         return self._is_done
 
     def exception(self) -> BaseException | None:
-        """What `result` would raise; ``None`` if all went well or it is not done yet."""
+        """The error `result` would raise; ``None`` if it succeeded or is not done yet."""
         return self._error
 
     def cancelled(self) -> bool:
@@ -108,10 +109,10 @@ class AsyncFuture(Generic[R]):
 
         A coroutine gets `asyncio.CancelledError` and keeps its worker until it has ended. A plain
         function cannot be stopped: it goes on in its thread, keeps its worker until it ends, and
-        what it returns is dropped.
+        its result is dropped.
 
         Returns:
-            ``False`` if the future was done already.
+            ``False`` if the future was already done.
         """
         return self._cancel(asyncio.CancelledError())
 
@@ -128,7 +129,7 @@ class AsyncFuture(Generic[R]):
 
         Raises:
             asyncio.InvalidStateError: It is done.
-            TypeError: ``exception`` is no exception.
+            TypeError: ``exception`` is not an exception.
         """
         if not isinstance(exception, BaseException):
             allowed = "must be an exception (an instance of a class of exceptions)"
@@ -136,15 +137,15 @@ class AsyncFuture(Generic[R]):
         self._complete(None, exception)
 
     def add_done_callback(self, fn: Callable[[AsyncFuture[R]], object]) -> None:
-        """Call ``fn(future)`` as soon as the future is done; at once if it is.
+        """Call ``fn(future)`` as soon as the future is done; at once if it already is.
 
-        It is called in the context of this call. If it raises, that is logged, and changes nothing.
+        It is called in the context of this call. If it raises, that is logged and changes nothing.
 
         Args:
             fn: A plain function. It should be quick: the event loop waits for it.
 
         Raises:
-            TypeError: It is no such function.
+            TypeError: It is not such a function.
         """
         if fn is None or inspect.iscoroutinefunction(fn):
             raise refusal(TypeError, "fn", fn, "must be a plain function of the future")
@@ -176,7 +177,7 @@ class AsyncFuture(Generic[R]):
 
     def _outcome(self) -> R:
         if self._error is not None:
-            # Raised as often as somebody asks, its traceback would grow each time.
+            # Raised again by each caller, its traceback would grow each time.
             raise with_traceback(self._error, self._traceback)
         return cast("R", self._result)
 
@@ -191,7 +192,7 @@ class AsyncFuture(Generic[R]):
 
     def _complete(self, result: R | None, error: BaseException | None) -> None:
         if self._is_done:
-            raise asyncio.InvalidStateError(f"{self!r} is done already")
+            raise asyncio.InvalidStateError(f"{self!r} is already done")
         self._is_done = True
         self._result = result
         self._error = error
@@ -220,7 +221,7 @@ def as_completed(
 
 
 class _AsCompleted(Generic[R]):
-    """Futures in the order in which they are done. See `Steps`."""
+    """Futures in the order they are done. See `Steps`."""
 
     _ended: Channel[AsyncFuture[R]]
 
@@ -283,9 +284,9 @@ async def wait(
 
 
 def seconds_of(timeout: object) -> float | None:
-    """What a ``timeout`` option says, in seconds; ``None`` = any time.
+    """The seconds of a ``timeout`` option; ``None`` = any time.
 
-    One that is negative is late, not wrong: it is what is left of some other limit.
+    A negative one is late, not wrong: it is the rest of some other limit.
 
     Raises:
         ValueError: It is neither a number nor ``None``.

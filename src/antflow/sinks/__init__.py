@@ -1,1 +1,1 @@
-"""Events to elsewhere: one file for each place, which alone knows the library it needs."""
+"""Events to other systems: one file for each, the only one to know the library it needs."""

@@ -1,21 +1,21 @@
-"""Traces and metrics of runs through OpenTelemetry, where that is installed and set up.
+"""Traces and metrics of runs through OpenTelemetry, if it is installed and set up.
 
-Every run that is told of gets a listener. It turns what the engine tells into spans::
+Every observed run gets a listener, which turns the engine's steps into spans::
 
     antflow.pipeline.run           the run; its parent is the caller's current span
     └─ antflow.stage.Fetch         one visit of one item to one stage
        └─ antflow.task.download    one try of one task; current while the task runs
 
-and into four instruments. It owns its spans and nothing else, and it has no power: what goes wrong
-here is logged once and never reaches the run.
+and into four instruments. It owns its spans and nothing else, and it has no power: faults here are
+logged once and never reach the run.
 
 The span of a task is found by the item and not by the worker, which may have a batch of items. The
 current span is set in the context of the worker, which no one else uses. It is never reset with
-a token, which works in the one context it was made in only: leaving a span sets what is around it,
-and only where the span left is still the current one.
+a token, which works only in the context it was made in: leaving a span restores the one around it,
+and only if the span left is still the current one.
 
-Nothing is imported, started or attached before somebody has set up a provider that records: until
-then a run pays two look-ups. `follow_run` is where that is decided.
+Nothing is imported, started or attached before a recording provider has been set up: until then a
+run pays two look-ups. `follow_run` decides that.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, Span, Tracer, TracerProvider
 
 SpanForm = Literal["children", "linked"]
-"""How the spans of items hang together with the span of their run."""
+"""How the spans of items relate to the span of their run."""
 
 SPAN_FORMS: tuple[SpanForm, ...] = get_args(SpanForm)
 
@@ -85,26 +85,25 @@ def configure_telemetry(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> None:
-    """Say what is told to OpenTelemetry, by runs and executor calls begun from now on.
+    """Choose what runs and executor calls begun from now on report to OpenTelemetry.
 
-    Without a call everything is told to the global providers, once the program has set them, and
-    nothing at all before. Each call sets all options anew.
+    Without a call everything is reported to the global providers, once the program has set them,
+    and nothing before. Each call replaces all options.
 
     Args:
-        enabled: ``False``: tell nothing.
+        enabled: ``False``: report nothing.
         spans: "children": the spans of all items are in the trace of the run. "linked": each item
-            has a trace of its own, whose root ``antflow.pipeline.item`` links to the run's span;
-            for runs too large for one trace.
-        sample_ratio: Share of the items that get spans, 0.0 to 1.0. What the tasks of the others
-            trace themselves is left out too, by the sampler that OpenTelemetry has by default.
-            Metrics count every item.
+            has its own trace, whose root ``antflow.pipeline.item`` links to the run's span; for
+            runs too large for one trace.
+        sample_ratio: Share of the items that get spans, 0.0 to 1.0. Spans made by the tasks of the
+            others are left out too, by OpenTelemetry's default sampler. Metrics count every item.
         tracer_provider: Where spans go; ``None`` = the global provider. A ``NoOpTracerProvider``
             leaves spans out.
         meter_provider: Where metrics go; ``None`` = the global provider. A ``NoOpMeterProvider``
             leaves them out.
 
     Raises:
-        TypeError: ``enabled`` is not a bool, or a provider is none.
+        TypeError: ``enabled`` is not a bool, or a provider is not one.
         ValueError: ``spans`` or ``sample_ratio`` are not allowed.
     """
     global _settings
@@ -126,7 +125,7 @@ def configure_telemetry(
 def telemetry_enabled() -> bool:
     """Whether telemetry is switched on and OpenTelemetry (``antflow[otel]``) is installed.
 
-    It is on by default. Whether anything records what is told is up to the providers.
+    It is on by default. Whether anything is recorded is up to the providers.
     """
     return _settings.enabled and _is_installed()
 
@@ -142,7 +141,7 @@ def _is_installed() -> bool:
 
 
 def follow_run(pipeline_name: str) -> Listener | None:
-    """A listener that tells OpenTelemetry of one run; ``None`` where nobody would record it.
+    """A listener that reports one run to OpenTelemetry; ``None`` if nothing would record it.
 
     Its `opened` sets the current span, so it must be called in the context that the run is going to
     have. Never raises.
@@ -182,7 +181,7 @@ def task_span(worker_id: int | str, task_id: int | str) -> AbstractContextManage
 
 
 def _tracer(settings: _Settings) -> Tracer | None:
-    """The tracer, where there is one that records something."""
+    """The tracer, if there is one that records something."""
     provider = settings.tracer_provider
     if provider is None and _may_be_set("opentelemetry.trace", "OTEL_PYTHON_TRACER_PROVIDER"):
         from opentelemetry.trace import get_tracer_provider
@@ -192,7 +191,7 @@ def _tracer(settings: _Settings) -> Tracer | None:
 
 
 def _meters(settings: _Settings) -> _Meters | None:
-    """The instruments, where there is something that reads them."""
+    """The instruments, if something reads them."""
     provider = settings.meter_provider
     if provider is None and _may_be_set("opentelemetry.metrics", "OTEL_PYTHON_METER_PROVIDER"):
         from opentelemetry.metrics import get_meter_provider
@@ -202,7 +201,7 @@ def _meters(settings: _Settings) -> _Meters | None:
 
 
 def _may_be_set(module: str, variable: str) -> bool:
-    """Whether anybody can have set a global provider: else there is no need to import that much."""
+    """Whether a global provider can have been set: if not, the import is not needed."""
     return module in sys.modules or (variable in os.environ and _is_installed())
 
 
@@ -228,14 +227,14 @@ def _meters_of(provider: Any) -> _Meters:
 
 
 def _complain(what: str, error: BaseException) -> None:
-    """Log what a call of OpenTelemetry raised, a ``CancelledError`` and groups included.
+    """Log the error of a call of OpenTelemetry, a ``CancelledError`` and groups included.
 
     Raises:
-        BaseException: What ends the program.
+        BaseException: An error that ends the program.
     """
     if not is_failure(error):
         raise error
-    warn("telemetry: %s; nothing more is told", what, error=error)
+    warn("telemetry: %s; nothing more is recorded", what, error=error)
 
 
 def _stop_telling_of_executors(error: BaseException) -> None:
@@ -283,7 +282,7 @@ class _Scope:
         self.inner: _Scope | None = None
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the span, and what is still open inside."""
+        """End the span, and those still open inside."""
         if self.inner is not None:
             self.inner.end(error)
         if error is not None:
@@ -353,7 +352,7 @@ class _Trace:
             "antflow.task.name": name,
             "antflow.task.attempt": envelope.attempts,
         }
-        # One call for a batch: what it does is traced under the first item, the others link there.
+        # One call for a batch: it is traced under the first item, the others link there.
         of_first = None if first is envelope else self._visits.get(_key(first))
         links = () if of_first is None or of_first.inner is None else (_link(of_first.inner),)
         visit.inner = _Scope(self._tracer, f"antflow.task.{name}", visit.context, attributes, links)
@@ -387,7 +386,7 @@ class _Trace:
                 item.end(final_error)
 
     def close(self, ledger: Ledger) -> None:
-        """End the span of the run, and what a crash left open."""
+        """End the span of the run, and those a crash left open."""
         for scope in (*self._visits.values(), *self._items.values()):
             scope.end()
         self._visits.clear()
@@ -402,7 +401,7 @@ class _Trace:
 
     def _is_sampled(self, envelope: Envelope) -> bool:
         # By number and not by chance: an item is sampled in all stages or in none, as are those
-        # made from it, and of any stretch of items the share is met to within one or two.
+        # made from it, and in any sequence of items the share is met to within one or two.
         place = self._offset + envelope.sequence_id * GOLDEN
         return place % 2**64 < self._threshold
 
@@ -480,7 +479,7 @@ def _link(scope: _Scope) -> Link:
 def _mark(span: Span, error: BaseException) -> None:
     try:
         span.record_exception(error)
-    except Exception:  # its text cannot be had
+    except Exception:  # it has no readable text
         name = error_type_name(error)
         span.add_event("exception", {"exception.type": name, "exception.message": _text(error)})
     _set_error(span, f"{error_type_name(error)}: {_text(error)}")

@@ -1,9 +1,9 @@
 """Tests of asyncio code without waiting, without luck and without hanging.
 
 `run_virtual` runs a coroutine as `asyncio.run` does, in a `VirtualLoop`: hours pass in
-milliseconds, a seed deals the order in which ready tasks run, and what would hang is an error that
-says who waits where. `cancel_at_every_step` runs a program once per step and cancels it there.
-`FailTimes`, `Scripted`, `Gate` and `Calls` are tasks to put into a pipeline under test;
+milliseconds, a seed decides the order in which ready tasks run, and a hang becomes an error that
+says which task waits where. `cancel_at_every_step` runs a program once per step and cancels it
+there. `FailTimes`, `Scripted`, `Gate` and `Calls` are tasks to put into a pipeline under test;
 `record_events` and `MemoryStore` write down what happens in it.
 """
 

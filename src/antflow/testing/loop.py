@@ -2,12 +2,12 @@
 
 The loop is `asyncio.BaseEventLoop` with one method exchanged: `_run_once`, which takes the handles
 that asyncio has put into `_ready` and runs them. Timers are kept here, by (time, order of making):
-of two that are due at the same time the older comes first. A real clock hardly ever shows such a
-pair, a virtual one all the time. There are no sockets, pipes, signals or subprocesses.
+of two that are due at the same time the older comes first. Such pairs are rare with a real clock,
+and common with a virtual one. There are no sockets, pipes, signals or subprocesses.
 
 Time moves only when nothing is ready and no thread is at work. So a thread's work takes no virtual
 time, however long it really takes, and a function in a thread cannot wait for virtual time to pass.
-Only work given to ``run_in_executor`` (or ``asyncio.to_thread``) is waited for. In which order
+Only work given to ``run_in_executor`` (or ``asyncio.to_thread``) is waited for. The order in which
 several threads end is up to them; no seed decides it.
 """
 
@@ -37,7 +37,7 @@ THIRTY_DAYS = 30 * 24 * 3600.0
 
 
 class Stalled(AssertionError):
-    """The program cannot go on, or went on for too long; the message says who waits where."""
+    """The program cannot go on, or went on for too long; the message says where tasks wait."""
 
 
 class LeftoverTasks(AssertionError):
@@ -58,26 +58,26 @@ class VirtualLoop(asyncio.BaseEventLoop):
             cancel tasks, look at the program, or raise, which ends the run.
         max_time: Virtual seconds that the clock may reach.
         max_steps: Handles that may be run; ``None`` = any number. A livelock that takes no time, as
-            ``while True: await asyncio.sleep(0)``, is seen by this limit alone.
-        thread_patience: Real seconds to wait for the threads at work, anew whenever one of them
-            hands something in.
+            ``while True: await asyncio.sleep(0)``, is caught by this limit alone.
+        thread_patience: Real seconds to wait for the threads at work, counted again whenever one of
+            them delivers a result.
 
     Attributes:
         steps: Handles run so far; cancelled ones do not count.
-        reported: What came to the exception handler ("never retrieved" and the like), oldest first.
-            A report without an exception is an `AssertionError` here. Reports that come after
+        reported: Reports to the exception handler ("never retrieved" and the like), oldest first. A
+            report without an exception is an `AssertionError` here. Reports that come after
             ``close()`` are logged too.
 
     Raises:
-        TypeError: ``seed`` is no whole number, or ``on_step`` no function of one argument.
-        ValueError: A limit is no number, or one that is not allowed.
+        TypeError: ``seed`` is not a whole number, or ``on_step`` not a function of one argument.
+        ValueError: A limit is not a number, or not an allowed one.
     """
 
     _ready: deque[asyncio.Handle]
     _stopping: bool
     _default_executor: Executor | None
 
-    # Until the loop is made: an option that is refused leaves none that would have to be closed.
+    # Until the loop is made: a refused option leaves no loop to close.
     _closed: bool = True
 
     def __init__(
@@ -185,7 +185,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._handed_in.notify()
 
     def _run_once(self) -> None:
-        """Run what is ready now; what that makes ready is for the next iteration, as in asyncio."""
+        """Run what is ready now; handles added meanwhile wait for the next iteration."""
         ready = self._ready
         while self._timers and self._timers[0][2].cancelled():
             heapq.heappop(self._timers)
@@ -204,7 +204,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             ready.popleft()
             if not handle._cancelled:
                 handle._run()
-        handle = None  # Tracebacks may keep this frame, and a task that nobody wants must go.
+        handle = None  # Tracebacks may keep this frame, and an unwanted task must go.
 
     def _wait(self) -> None:
         """Wait for threads; if there are none, move the clock to the next timer."""
@@ -246,14 +246,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 def check_schedule(seed: object, on_step: object) -> None:
-    """Refuse what deals no schedule, and what cannot be told of its steps."""
+    """Refuse a seed that is not one, and a hook that cannot be called with a step."""
     if seed is not None and type(seed) is not int:
         raise refusal(TypeError, "seed", seed, "must be a whole number, or None")
     check_callback(TypeError, "on_step", on_step, "step")
 
 
 def check_limits(max_time: object, max_steps: object, thread_patience: object) -> None:
-    """Refuse limits that are no numbers above 0."""
+    """Refuse limits that are not numbers above 0."""
     for name, seconds in (("max_time", max_time), ("thread_patience", thread_patience)):
         fits = isinstance(seconds, (int, float)) and seconds > 0
         if not fits or isinstance(seconds, bool):

@@ -1,4 +1,4 @@
-"""What a test looks at afterwards: the events that were told, the transitions that were kept."""
+"""Records for tests: the events that were reported, the transitions that were kept."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from antflow._monitor.tracker import StatusTracker
 
 
 class RecordedEvents(StatusTracker):
-    """A tracker that writes down what it is told. Made by `record_events`.
+    """A tracker that writes down its events. Made by `record_events`.
 
     Attributes:
-        events: Every `StatusEvent` and `TaskEvent`, in the order in which they were told.
+        events: Every `StatusEvent` and `TaskEvent`, in the order they were reported.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class MemoryStore:
     Attributes:
         admitted: ``(sequence id, item id, input)`` of every item, in order.
         transitions: Every transition, in order.
-        values: ``(sequence id, stage index)`` → what the stage made of the item.
+        values: ``(sequence id, stage index)`` → the stage's result for the item.
         runs: The `RunFacts` of every run, in order.
         ends: The `RunEnd` of every run that is over, in order.
     """

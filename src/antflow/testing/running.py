@@ -52,12 +52,12 @@ def run_virtual(
         What main returns.
 
     Raises:
-        BaseException: What main raised, or a `KeyboardInterrupt` or `SystemExit` of any task. What
-            else was wrong is in its notes. Only if main ended well, or with `CancelledError`:
+        BaseException: What main raised, or a `KeyboardInterrupt` or `SystemExit` of any task. Other
+            faults are in its notes. Only if main succeeded, or ended with `CancelledError`:
         LeftoverTasks: Tasks were pending.
         Stalled: The clean-up stalled. (In main, it comes before everything else.)
-        ExceptionGroup: What was reported to the loop's exception handler; if one of the two above
-            is raised, this is its cause.
+        ExceptionGroup: The reports to the loop's exception handler; if one of the two above is
+            raised, this is its cause.
 
     Example:
         >>> async def main():
@@ -115,7 +115,7 @@ def _complete(loop: VirtualLoop, main: asyncio.Task[T], leftovers: str) -> T:
 
 
 def _clean_up(loop: VirtualLoop, main: asyncio.Task[Any], leftovers: str) -> BaseException | None:
-    """Close the loop; return what was wrong with the run, apart from main's own exception."""
+    """Close the loop; return the faults of the run, apart from main's own exception."""
     problem: BaseException | None = None
     left = pending_tasks(loop)
     if left and main.done() and leftovers == "error":
@@ -126,7 +126,7 @@ def _clean_up(loop: VirtualLoop, main: asyncio.Task[Any], leftovers: str) -> Bas
         loop.max_steps += loop.steps
     if not main.done():
         main.cancel()
-        with contextlib.suppress(BaseException):  # why: what the loop raised first is raised anew
+        with contextlib.suppress(BaseException):  # why: what the loop raised first is raised again
             loop.run_until_complete(main)
     try:
         with asyncio.Runner(loop_factory=lambda: loop):
@@ -134,7 +134,7 @@ def _clean_up(loop: VirtualLoop, main: asyncio.Task[Any], leftovers: str) -> Bas
     except Stalled as error:
         error.add_note("in the clean-up, after main had ended")
         problem = error
-    gc.collect()  # What was never retrieved is reported by finalizers: have them run now.
+    gc.collect()  # Finalizers report errors that were never retrieved: make them run now.
     if not loop.reported:
         return problem
     texts = ", ".join(map(repr, loop.reported))
@@ -155,13 +155,14 @@ def cancel_at_every_step(
 ) -> int:
     """Run a program once per step k, and cancel its main task just before step k is run.
 
-    Each run has its own `VirtualLoop`. It must end, well or with `CancelledError`, with no task
-    pending, nothing reported, and within 100,000 steps. The first run that has no step k, and so is
-    not cancelled, is the last.
+    Each run has its own `VirtualLoop`. It must end, successfully or with `CancelledError`, with no
+    task pending, nothing reported, and within 100,000 steps. The first run that has no step k, and
+    so is not cancelled, is the last.
 
     Args:
-        make_main: Makes the coroutine of one run. What a run changes should be made in it as well.
-        check: Called with k after each run, also the last.
+        make_main: Makes the coroutine of one run. Objects that a run changes should be made in it
+            as well.
+        check: Called with k after each run, even the last.
         limit: The highest k to try, at least 1.
         stride: From one k to the next; the first is 1.
         seed: See `VirtualLoop`.

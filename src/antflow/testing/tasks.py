@@ -24,7 +24,7 @@ class FailTimes:
         tries: Calls so far, by the item's `repr`.
 
     Raises:
-        ValueError: ``times`` is no whole number >= 0.
+        ValueError: ``times`` is not a whole number >= 0.
         TypeError: ``error`` cannot be called with one argument.
     """
 
@@ -48,7 +48,7 @@ class FailTimes:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """In the outcomes of `Scripted`: so many seconds before the outcome that follows."""
+    """In the outcomes of `Scripted`: a pause of this many seconds before the next outcome."""
 
     seconds: float
 
@@ -57,11 +57,11 @@ class Sleep:
 
 
 class Scripted:
-    """A task whose calls follow a script; when it is at its end, a call returns the item.
+    """A task whose calls follow a script; after its end, a call returns the item.
 
     Args:
         outcomes: One for each call: an exception (instance or class) is raised, anything else is
-            returned. `Sleep` makes no outcome, it delays the next.
+            returned. `Sleep` is not an outcome, it delays the next.
 
     Example:
         >>> fetch = Scripted(TimeoutError, Sleep(2.5), {"status": 200})
@@ -89,7 +89,7 @@ class Scripted:
 
 
 class Gate:
-    """A task that holds its callers while it is closed, as it is at first; then returns the item.
+    """A task that holds its callers while it is closed, then returns the item. Closed at first.
 
     Attributes:
         waiting: How many are held now.
@@ -102,11 +102,11 @@ class Gate:
         self._opened = asyncio.Event()
 
     def open(self) -> None:
-        """Let through who waits, and who comes."""
+        """Release waiting callers, and let later ones through."""
         self._opened.set()
 
     def close(self) -> None:
-        """Hold who comes from now on."""
+        """Hold callers from now on."""
         self._opened.clear()
 
     async def __call__(self, value: T) -> T:
@@ -127,7 +127,7 @@ class Call:
     Attributes:
         value: Its argument.
         start: When it began, in seconds of the loop's clock.
-        end: When it ended, well or badly; ``None`` while it runs.
+        end: When it ended, even if it failed; ``None`` while it runs.
     """
 
     value: Any

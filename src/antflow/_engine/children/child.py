@@ -1,4 +1,4 @@
-"""A child process as its parent sees it: started, asked, seen out, by a thread of its own.
+"""A child process as its parent sees it: started, asked, seen out, by its own thread.
 
     ask ──▶ questions ──▶ thread ──▶ connection ──▶ child process (`child_main`)
         ◀── future ◀─────        ◀──────────────
@@ -60,10 +60,10 @@ Phase = Literal["starting", "idle", "at work"]
 
 
 class ChildLost(ChildProcessError):
-    """A child process is gone that nobody here told to go.
+    """A child process ended without being told to.
 
     Attributes:
-        phase: What it was at: ``"starting"``, ``"idle"`` or ``"at work"``.
+        phase: What it was doing: ``"starting"``, ``"idle"`` or ``"at work"``.
     """
 
     def __init__(self, message: str, phase: Phase) -> None:
@@ -72,7 +72,7 @@ class ChildLost(ChildProcessError):
 
 
 class NoChild(PipelineError):
-    """No child process can be started: it is about the program, and not about one call."""
+    """No child process can be started: the fault is in the program, not in one call."""
 
 
 class ProcessorTime:
@@ -87,7 +87,7 @@ class ProcessorTime:
         self._lock = threading.Lock()
 
     def add(self, seconds: float) -> None:
-        """One of them has taken so much more; from any thread."""
+        """Add seconds that one of them has taken; from any thread."""
         with self._lock:
             self.seconds += seconds
 
@@ -95,12 +95,12 @@ class ProcessorTime:
 class Child:
     """One child process, and the thread that talks to it.
 
-    What the thread has to say goes into the futures as a value: a future that holds an exception
-    changes some, and complains of those that nobody came for.
+    The thread puts its answers into the futures as values: a future that holds an exception changes
+    some, and complains about those that were never retrieved.
 
     Args:
         name: Whose it is.
-        processor_time: Where what it computes is added up.
+        processor_time: Adds up its processor time.
 
     Attributes:
         is_over: It takes no more questions.
@@ -126,13 +126,13 @@ class Child:
     # From outside
 
     def ask(self, question: Question) -> asyncio.Future[ValueOrError]:
-        """Have a call made, after those asked for before."""
+        """Request a call, to be made after those before it."""
         answer: asyncio.Future[ValueOrError] = self._loop.create_future()
         self._questions.put((question, answer))
         return answer
 
     def dismiss(self) -> None:
-        """Let it leave its resources and end, when it has answered."""
+        """Make it leave its resources and end, once it has answered."""
         self.is_over = True
         self._questions.put(None)
 
@@ -141,7 +141,7 @@ class Child:
         self.dismiss()
         with self._lock:
             self._is_unwanted = True
-            # Of one that ended by itself, perhaps long ago, the number may be another's by now.
+            # If it ended by itself, perhaps long ago, its pid may have been reused by now.
             if self._process is not None and self._process.exitcode is None:
                 end_group(self._pid)
 
@@ -152,7 +152,7 @@ class Child:
             while (asked := self._questions.get()) is not None:
                 question, answer = asked
                 self._deliver(answer, self._pair(question))
-                del asked, question, answer  # they may be large, and the next may be long in coming
+                del asked, question, answer  # they may be large, and the next may take long to come
                 if self.is_over:
                     break
             self._part()
@@ -163,7 +163,7 @@ class Child:
     def _deliver(self, future: asyncio.Future[Any], value: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(_settle, future, value)
-        except RuntimeError:  # the event loop is closed: nobody waits any more
+        except RuntimeError:  # the event loop is closed: nothing waits any more
             pass
 
     def _pair(self, question: Question) -> ValueOrError:
@@ -172,7 +172,7 @@ class Child:
             message = _pickled(question, name)
             connection = self._connection or self._start()
             return self._answer(connection, message, name)
-        except BaseException as error:  # why: somebody waits for it, in another thread
+        except BaseException as error:  # why: another thread waits for it
             return None, error
 
     def _start(self) -> Connection[Any, Any]:
@@ -223,7 +223,7 @@ class Child:
         return value, None
 
     def _hear(self, connection: Connection[Any, Any]) -> tuple[Any, BaseException | None, Any]:
-        """What `receive` returns of the message that is awaited; of any, what it has computed."""
+        """Receive until the awaited message; note the processor time of each one on the way."""
         while True:
             body, fault, report = receive(connection)
             self._note_computed(report.computed)
@@ -262,7 +262,7 @@ class Child:
             if connection.poll(LEAVE_SECONDS):
                 if (failure := self._hear(connection)[2]) is not None:
                     logger.warning(
-                        "%s: leaving its resources: %s: %s",
+                        "%s: closing its resources: %s: %s",
                         self._name,
                         clean(failure.name),
                         clean(failure.text),
@@ -287,7 +287,7 @@ class Child:
         code = process.exitcode
         try:
             process.close()
-        except ValueError:  # `multiprocessing`, looking after it elsewhere, was told of its end
+        except ValueError:  # `multiprocessing`, which watches it too, was told of its end
             pass
         return code
 
@@ -298,7 +298,7 @@ def _settle(future: asyncio.Future[Any], value: Any) -> None:
 
 
 def _hold_back_interrupts() -> None:
-    """Have the children of this thread start with Ctrl-C held back, until they can take it."""
+    """Make this thread's children start with Ctrl-C held back, until they can take it."""
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 

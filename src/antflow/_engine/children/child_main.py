@@ -1,6 +1,6 @@
-"""What runs in a child process of a stage, and how the two sides talk.
+"""The program of a stage's child process, and how the two sides talk.
 
-A message is a body and a note. The body holds objects of the user's, which may turn out not to be
+A message is a body and a note. The body holds the user's objects, which may turn out not to be
 loadable over there; the note is plain, always loadable, and says what the body is. So whatever is
 wrong with a body, the two sides never fall out of step.
 
@@ -10,12 +10,12 @@ wrong with a body, the two sides never fall out of step.
     parent ◀── parts of an exception,      a `Failure` ─────────── child
     parent ── None, None: leave ─────────────────────────────────▶ child
 
-With each note of the child's comes how much processor time it has taken so far, which nobody else
-can tell. While an answer is long in coming a `Report` with nothing else comes now and then, so that
-the time is known when it is taken, and not long after.
+Each note from the child says how much processor time it has taken so far, which only the child can
+tell. During a long call a `Report` with nothing else comes now and then, so that the time is known
+when it is taken, and not long after.
 
-The child leads a process group of its own. Ctrl-C, which the terminal sends to the whole group,
-does not reach it (the parent decides), and whoever ends it ends the programs its tasks started too.
+The child leads its own process group. Ctrl-C, which the terminal sends to the whole group, does not
+reach it (the parent decides), and killing it kills the programs its tasks started too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SECONDS_AS_ORPHAN = 1.0
 
 BETWEEN_REPORTS = 0.5
 """Seconds between two reports of a call that goes on, as far as its task lets go of Python's lock.
-As much of what a child computes is not known if it is killed."""
+Up to this much of a child's computing is unknown if it is killed."""
 
 _is_serving = False
 
@@ -58,7 +58,7 @@ class Report(NamedTuple):
     """The note of a message from a child.
 
     Attributes:
-        about: What the body is: a type's name, a `Failure`, or ``None`` where there is no body.
+        about: The kind of body: a type's name, a `Failure`, or ``None`` where there is no body.
         computed: Seconds of processor time that the child has taken since it was started.
         is_last: Whether this is what was waited for.
     """
@@ -116,7 +116,7 @@ def refuse_unguarded() -> None:
 
 
 def end_group(pid: int) -> None:
-    """Kill a child, and what its tasks started that is still there."""
+    """Kill a child, and what its tasks started and is still running."""
     if sys.platform == "win32":
         os.kill(pid, signal.SIGTERM)
         return
@@ -130,9 +130,9 @@ def end_group(pid: int) -> None:
 
 
 class Reports:
-    """What a child sends: answers and, while one is awaited, how much it has computed.
+    """Sends a child's answers and, while one is awaited, how much it has computed.
 
-    A thread of its own sends the latter, as far as the task lets go of Python's lock; it is parked
+    A separate thread sends the latter, as far as the task lets go of Python's lock; it is parked
     while nothing is asked.
 
     Args:
@@ -174,8 +174,8 @@ def serve(connection: Connection[Any, Any]) -> None:
     """Answer calls until told to leave, or until the parent is gone.
 
     Args:
-        connection: To the parent. It stays open to the very end: that it closed means that this
-            process is no more.
+        connection: To the parent. It stays open to the very end: when it closes, this process is
+            gone.
     """
     global _is_serving
     _is_serving = True
@@ -191,7 +191,7 @@ def serve(connection: Connection[Any, Any]) -> None:
                 break
             reports.expect()
             reports.answer(*_answer(question, fault, name, values, resources))
-            del question, fault  # they may be large, and the next ones may be long in coming
+            del question, fault  # they may be large, and the next ones may take long to come
         failure = _left(resources)
         reports.answer(NOTHING, failure)
     except (EOFError, OSError):  # the parent is gone
@@ -206,7 +206,7 @@ def _stand_apart(connection: Connection[Any, Any]) -> None:
     if sys.platform != "win32":
         os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        # What a task forks must not keep the connection open when this process is gone.
+        # A process that a task forks must not keep the connection open when this one is gone.
         os.register_at_fork(after_in_child=connection.close)
         os.set_inheritable(connection.fileno(), False)
     threading.Thread(target=_end_after_parent, name="antflow parent watch", daemon=True).start()
@@ -242,7 +242,7 @@ def _answer(
         function, args, kwargs, factories = question
         _enter(factories, values, resources)
         return _packed(name, function(*args, **kwargs, **values))
-    except BaseException as error:  # why: the parent is the one to judge it
+    except BaseException as error:  # why: the parent judges it
         return in_parts(error), in_words(error, own_frames=1)
 
 

@@ -1,8 +1,8 @@
-"""Plain functions called in child processes: one process per worker, kept while the worker lives.
+"""Calls plain functions in child processes: one per worker, kept while the worker lives.
 
 A worker calls one function at a time, so a child that dies takes exactly one call with it, and it
 is known which. That call is made again in a new child; a call that has cost three of them is given
-up. A call nobody waits for any more is ended by killing its child, which is nobody else's.
+up. A call that is no longer awaited is ended by killing its child, which serves no other worker.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST_LOST = 3
 """Children that one call may cost."""
 
 MOST_STARTS = 20
-"""Children that may be killed while they start for one call: that is not the call's doing."""
+"""Children that may be killed while they start for one call: that is not the call's fault."""
 
 
 def check_picklable(function: Callable[..., Any]) -> str | None:
@@ -49,8 +49,8 @@ def check_picklable(function: Callable[..., Any]) -> str | None:
         names.dump(function)
     except Exception as error:
         return (
-            "cannot be sent to a child process; it must be defined at the top of a module, no "
-            f"lambda and no inner function: {safe_str(error)}"
+            "cannot be sent to a child process; it must be defined at the top of a module, not a "
+            f"lambda or an inner function: {safe_str(error)}"
         )
     if names.of_main is not None and not _has_file(sys.modules["__main__"]):
         return (
@@ -86,7 +86,7 @@ class ProcessSeat:
 
     Args:
         name: Whose it is, ``"Fetch-W0"``; part of the process's name.
-        processor_time: Where what its children compute is added up.
+        processor_time: Adds up its children's processor time.
     """
 
     def __init__(self, name: str, processor_time: ProcessorTime) -> None:
@@ -116,7 +116,7 @@ class ProcessSeat:
 
         Raises:
             WorkerLostError: The call cost `MOST_LOST` children. Another try would cost more.
-            NoChild: No child can be started here: it is not about this call.
+            NoChild: No child can be started here: this call is not at fault.
             TypeError: An argument or the result cannot be sent between processes.
             BaseException: A copy of what the function raised, caused by an `OriginalTraceback`. If
                 it cannot be copied, a `StandInError` of the same name with the same text.
@@ -148,7 +148,7 @@ class ProcessSeat:
             self._child = None
 
     async def close(self) -> None:
-        """Let the child leave its resources and end; wait until it is gone, and each killed one.
+        """Make the child leave its resources and end; wait until it and all killed ones are gone.
 
         May be called again, and then waits for the same end.
 

@@ -15,7 +15,7 @@ from antflow._engine.current import current_seat
 from antflow._engine.limits.permits import Admission, inside_permit
 
 ROUNDING = 1e-9
-"""What a bucket that is full may lack of a whole number."""
+"""How much a full bucket may lack of a whole number."""
 
 
 class CallLimits:
@@ -39,7 +39,7 @@ class CallLimits:
             self.rate_gate = Admission([self.rate], now)
 
     def close(self) -> None:
-        """The run is over; a rate that nobody ever asked for is most likely a mistake."""
+        """The run is over; a rate that was never used is most likely a mistake."""
         for gate in (self.concurrency_gate, self.rate_gate):
             if gate is not None:
                 gate.close()
@@ -61,7 +61,7 @@ async def concurrency_limit() -> AsyncGenerator[None, None]:
 
     While it waits for its place, the worker counts as waiting for a limit.
 
-    Cancellation: while waiting, nothing was taken; inside, the place is given back.
+    Cancellation: while waiting, nothing is taken; inside, the place is given back.
 
     Raises:
         RuntimeError: Outside a task, or the stage has no ``call_concurrency``.
@@ -77,7 +77,7 @@ async def rate_limit() -> AsyncGenerator[None, None]:
 
     While it waits for its turn, the worker counts as waiting for a limit.
 
-    Cancellation: while waiting, nothing was counted; inside, the call stays counted.
+    Cancellation: while waiting, nothing is counted; inside, the call stays counted.
 
     Raises:
         RuntimeError: Outside a task, or the stage has no ``call_rate``.
@@ -91,7 +91,7 @@ async def rate_limit() -> AsyncGenerator[None, None]:
 def call_rate_has_capacity(amount: float = 1) -> bool:
     """Whether this many calls could enter ``rate_limit()`` now without waiting.
 
-    Where there is no rate, always: outside a task, or in a stage without ``call_rate``.
+    Always true without a rate: outside a task, or in a stage without ``call_rate``.
 
     Raises:
         ValueError: ``amount`` is not a finite number >= 0.

@@ -1,11 +1,11 @@
-"""The way of an attempt through the limits of its stage.
+"""Takes an attempt through the limits of its stage.
 
-An attempt takes a place in all its limits at once, or in none. So nobody holds a slot of one limit
-while waiting for another: nobody can wait in a circle, whatever the order in which stages name
-their limits, and no slot stands idle for somebody who cannot use it yet. And what a rate is charged
-is charged when the attempt starts, not when it begins to wait for something else.
+An attempt takes a place in all its limits at once, or in none. So no attempt holds a slot of one
+limit while waiting for another: there is no circular waiting, whatever the order in which stages
+name their limits, and no slot stands idle for an attempt that cannot use it yet. And a rate is
+charged when the attempt starts, not when it begins to wait for something else.
 
-Who waits, and who goes next, is told in `turnstile`.
+The order of waiting is explained in `turnstile`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Admission:
     Make it in the run's event loop: from then on until `close` the limits belong to that loop.
 
     Args:
-        limits: At least one; what is named twice counts once.
+        limits: At least one; duplicates count once.
         now: The run's clock.
 
     Raises:
@@ -54,7 +54,7 @@ class Admission:
         return Permit(self._turnstiles, [limit.cost_of(value) for limit in self._limits])
 
     def hold(self, seconds: float) -> None:
-        """Let no attempt that shares one of the limits start for this many seconds."""
+        """Keep attempts that share one of the limits from starting for this many seconds."""
         for turnstile in self._turnstiles:
             turnstile.hold(seconds)
 
@@ -102,15 +102,15 @@ class Permit:
 
     @property
     def _limited(self) -> tuple[Turnstile, ...]:
-        """Those with slots. A rate alone has nothing that could be lent."""
+        """Those with slots. A rate alone has nothing to lend."""
         return tuple([each for each in self._turnstiles if each.limit.concurrency is not None])
 
     def acquire(self) -> Wait:
-        """Start at once if there is room and nobody waits, or say what to await.
+        """Start at once if there is room and no attempt waits, or return what to await.
 
         From then on until `release` it is the ``current_permit`` of the caller's context.
 
-        Cancellation: who is cancelled while waiting has taken nothing, and need not release.
+        Cancellation: while waiting, nothing has been taken, and nothing needs to be released.
         """
         now = self._turnstiles[0].now()
         for turnstile, cost in zip(self._turnstiles, self.costs, strict=True):
@@ -124,7 +124,7 @@ class Permit:
         """The attempt is over: give back its slots, once. What it cost stays charged.
 
         Args:
-            thread: A thread that goes on with it although its time is over: it keeps the slots.
+            thread: A thread that goes on although its time is over: it keeps the slots.
         """
         self._is_released = True
         current_permit.set(self._outer)
@@ -151,10 +151,10 @@ class Permit:
     async def resume(self) -> None:
         """Wait for the slots again, at no further cost.
 
-        Parts of an attempt may be suspended at the same time: the last one to go on takes them. Who
-        outlives the attempt takes none.
+        Parts of an attempt may be suspended at the same time: the last one to go on takes them. One
+        that outlives the attempt takes none.
 
-        Cancellation: it has no slots, and is only to be released.
+        Cancellation: it has no slots, and only needs to be released.
         """
         self._suspended -= 1
         if self._suspended or self._is_released or not self._limited:
@@ -183,7 +183,7 @@ class Permit:
         if self._outer is not None:  # it is a permit within an attempt, for a call of its task
             self._outer.correct(limit, actual)
             return
-        raise PipelineError(f"Limit.correct(): no rate of the running task's stage is {limit!r}")
+        raise PipelineError(f"Limit.correct(): {limit!r} is not a rate of the running task's stage")
 
     def start(self, now: float) -> None:
         """Take a slot and the cost of every limit."""
@@ -197,7 +197,7 @@ class Permit:
     async def _wait(self) -> None:
         self.serial = next(_serials)
         await self._stand_in_line()
-        while self._is_held:  # since it was let in, and before it knew
+        while self._is_held:  # held after it was let in, before it noticed
             self._undo()
             await self._stand_in_line()
         self._enter()
@@ -213,7 +213,7 @@ class Permit:
             if self in line.waiting:
                 line.remove(self)
                 serve(self._turnstiles)
-            else:  # it was let in, and did not know yet
+            else:  # it was let in, and has not noticed yet
                 self._undo()
             raise
 
@@ -241,7 +241,7 @@ class Permit:
         for turnstile in self._turnstiles:
             if not (self._is_lent and turnstile in self._limited):
                 turnstile.in_use -= 1
-        # Who waits for a rate alone is not helped by the end of an attempt.
+        # Attempts waiting for a rate alone are not helped by the end of another.
         if freed := [t for t in self._turnstiles if t.lines and t.limit.concurrency is not None]:
             serve(freed)
 
@@ -253,10 +253,10 @@ class Permit:
 
 
 async def held_by_limit(wait: Awaitable[None]) -> None:
-    """Wait for a limit in the middle of a try, and have the worker's book say so.
+    """Wait for a limit in the middle of a try, while the worker's book says so.
 
-    Whose try it is, the context says. In that of an `asyncio.Task` that has outlived its try, it is
-    the one that the worker is at when the wait begins.
+    The context says whose try it is. In an `asyncio.Task` that has outlived its try, it is the one
+    the worker is at when the wait begins.
 
     Cancellation: of the wait; the book says that it is over.
     """
@@ -300,8 +300,8 @@ async def inside_permit(
 async def slots_given_back() -> AsyncGenerator[None, None]:
     """Inside, the running attempt has no slot of any limit: what it waits for may need one.
 
-    Afterwards it has them again, also when the body raised: the task may go on. Only where the run
-    is being cancelled they are not waited for.
+    Afterwards it has them again, even if the body raised: the task may go on. Only if the run is
+    being cancelled are they not waited for.
     """
     permits: list[Permit] = []
     held = current_permit.get()
@@ -343,7 +343,8 @@ def _claim(
 def _attach(limit: Limit, loop: asyncio.AbstractEventLoop, now: Clock) -> Turnstile:
     there = _turnstile(limit)
     if there is None or there.loop is not loop:
-        # Slots and lines that a loop left behind are not taken over: nobody would give them back.
+        # Slots and lines that a loop left behind are not taken over: they would never be given
+        # back.
         there = limit.turnstile = Turnstile(limit, loop, now, there)
     there.users += 1
     return there

@@ -1,4 +1,4 @@
-"""The limits of one stage's tries in one run, and what holds them."""
+"""The limits and holds of one stage's tries in one run."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class StageLimits:
             self.admission = Admission(stage.limits, now)
 
     def gate(self, most: int) -> Admission:
-        """A limit of its own for one task: this many at once (``task_concurrency_limits``)."""
+        """A separate limit for one task: this many at once (``task_concurrency_limits``)."""
         gate = Admission([Limit(most)], self._now)
         self._gates.append(gate)
         return gate
 
     def hold(self, seconds: float) -> None:
-        """Let no try begin for this many seconds, here and in all stages that share the limits.
+        """Keep tries from beginning for this many seconds, in all stages that share the limits.
 
         A stage without limits gets one with its first hold: it costs nothing and does nothing but
-        hold. In a try that has begun, a task that waits at its own gate is held too.
+        hold. In a running try, a task that waits at its own gate is held too.
         """
         if self.admission is None:
             self.admission = Admission([Limit(rate=1, cost=lambda _: 0)], self._now)

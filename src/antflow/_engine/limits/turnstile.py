@@ -1,8 +1,8 @@
-"""Who waits for limits, and who goes next.
+"""The order in which attempts wait for limits and start.
 
-Who waits for the same limits stands in one *line*, first in, first out. Where lines meet in a
-limit, the heads of the lines are looked at in the order of their arrival, whenever something
-changed: a slot was given back, a bucket has refilled, a hold is over, somebody left. A head that
+Attempts that wait for the same limits stand in one *line*, first in, first out. Where lines meet in
+a limit, the heads of the lines are looked at in the order of their arrival, whenever something
+changed: a slot was given back, a bucket has refilled, a hold is over, a waiter left. A head that
 can start does, in all its limits at once. One that cannot *closes* to the younger ones the limits
 that it lacks, so that a stream of small costs cannot overtake a large one for ever. What it does
 not lack stays open: the slots of a shared limit are not kept for a stage that waits a minute for
@@ -12,11 +12,11 @@ That alone could starve a head whose limits are never free at the same moment. S
 them it has seen free. Once that is all of them, it has missed a chance: had it kept them, it would
 have started. From then on it *keeps* its rates, which stay closed although they are free: what is
 not spent now is in the bucket later. After a second chance it keeps its slots too, which stand idle
-meanwhile. Who keeps everything starts when the last thing it lacks is free.
+meanwhile. A head that keeps everything starts when the last thing it lacks is free.
 
 Nothing polls. A limit has one timer, while the oldest head in it lacks time and not only a slot; a
-limit for which nobody waits has none. All of it happens in the thread of the event loop; what comes
-from other threads is handed to it.
+limit without waiters has none. All of it happens in the thread of the event loop; what comes from
+other threads is handed to it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Waiter(Protocol):
-    """Who stands in a line: a `Permit`."""
+    """One that stands in a line: a `Permit`."""
 
     @property
     def serial(self) -> int:
@@ -44,7 +44,7 @@ class Waiter(Protocol):
 
     @property
     def costs(self) -> Sequence[float]:
-        """What it costs in each limit of its line."""
+        """Its cost in each limit of its line."""
         ...
 
     def start(self, now: float) -> None:
@@ -57,17 +57,17 @@ class Turnstile:
 
     Args:
         limit: The limit.
-        loop: The loop of all who use it.
+        loop: The loop of all its users.
         now: Their clock.
-        before: What stood here for another loop. If it went by the same clock, its bucket and its
-            hold go on.
+        before: The turnstile of another loop that stood here. If it went by the same clock, its
+            bucket and its hold go on.
 
     Attributes:
         users: Runs that have it, one for each of their stages.
         in_use: Attempts that run under it.
-        held_until: The time before which nobody starts.
+        held_until: The time before which nothing starts.
         meter: Its bucket; ``None`` without a rate.
-        lines: Who waits for it, by the limits that they wait for.
+        lines: The waiters for it, by the limits that they wait for.
     """
 
     __slots__ = (
@@ -130,7 +130,7 @@ class Turnstile:
             self._timer = self.loop.call_later(max(due - self.now(), 0.0), self._look_again)
 
     def hold(self, seconds: float) -> None:
-        """Let nobody start for so long from now."""
+        """Keep attempts from starting for this long from now."""
         call_in_loop(self.loop, self._hold_until, self.now() + seconds)
 
     def set_rate(self, rate: float, period: float) -> None:
@@ -164,11 +164,11 @@ class Turnstile:
 
 
 class Line:
-    """Who waits for the same limits, in order. It exists while somebody does.
+    """The waiters for the same limits, in order. It exists while there are any.
 
     Attributes:
         turnstiles: The limits.
-        waiting: Who waits, oldest first.
+        waiting: The waiters, oldest first.
     """
 
     __slots__ = ("_kept", "_unseen", "turnstiles", "waiting")
@@ -183,7 +183,7 @@ class Line:
 
     @property
     def head(self) -> Waiter:
-        """Who has waited longest."""
+        """The waiter that has waited longest."""
         return next(iter(self.waiting))
 
     def add(self, waiter: Waiter) -> None:
@@ -197,7 +197,7 @@ class Line:
                 self._forget_chances()
 
     def remove(self, waiter: Waiter) -> None:
-        """Take somebody out who starts or gives up."""
+        """Remove a waiter that starts or gives up."""
         if waiter is self.head:
             self._forget_chances()
         del self.waiting[waiter]
@@ -210,7 +210,7 @@ class Line:
         self._kept = set()
 
     def try_head(self, now: float, closed: dict[Turnstile, float | None]) -> bool:
-        """Start the head, or close limits to those who are younger.
+        """Start the head, or close limits to younger ones.
 
         Args:
             now: The time.
@@ -250,9 +250,9 @@ class Line:
 
 
 def serve(turnstiles: Sequence[Turnstile]) -> None:
-    """Start everybody who can, in all lines that lead to these limits, directly or by another."""
+    """Start all waiters that can, in all lines that lead to these limits, even indirectly."""
     if turnstiles[0].loop.is_closed():
-        return  # those who waited are gone
+        return  # the waiters are gone
     now = turnstiles[0].now()
     lines = _connected(turnstiles)
     reached = dict.fromkeys(turnstiles)

@@ -2,12 +2,12 @@
 
 A heartbeat is a call that the watchdog asks an event loop to make, when it sees the loop at work.
 As long as it does not come, the loop does not get its turn: a task, or whatever else runs on the
-loop, does not give way. How late it was is booked when it comes, in the loop's own thread. Who held
-the loop up is seen by the watchdog, in its thread, while it lasts.
+loop, does not give way. How late it was is booked when it comes, in the loop's own thread. The
+watchdog sees in its thread what holds the loop up, while it lasts.
 
 All runs of a loop (with the same threshold) share one heartbeat, which is there while there are
 any. It belongs to them: nothing else keeps it, and a loop that is given up takes it along. A loop
-with a time of its own has none, since its time does not pass while something blocks it.
+with its own time has none, since its time does not pass while something blocks it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHORTER_INTERVAL = 0.4
 """As a share of the threshold, where that is less."""
 
 LEAST_COMPUTED = 0.1
-"""Share of the time in which a process that runs at all computes, if need be beside many others."""
+"""Share of the time a running process computes at least, even beside many others."""
 
 USUAL_DELAY = 0.05
 """Seconds that a heartbeat may be late without anything being booked, unless it is a stall."""
@@ -40,7 +40,7 @@ class Listener(Protocol):
     """A run that wants to know of its event loop's heartbeat."""
 
     def book(self, asked: float, late: float, now: float, *, is_stall: bool) -> None:
-        """The loop goes on; the heartbeat that was asked for was this many seconds late."""
+        """The loop goes on; the heartbeat asked for was this many seconds late."""
         ...
 
     def worker_of(self, task: asyncio.Task[Any]) -> SeenWorker | None:
@@ -48,7 +48,7 @@ class Listener(Protocol):
         ...
 
     def owns(self, sight: Sight) -> bool:
-        """Whether it is one of this run's stages, or sources, that was seen."""
+        """Whether one of this run's stages or sources was seen."""
         ...
 
     def see_workers(self, asked: float) -> None:
@@ -83,17 +83,17 @@ class Heartbeat:
     Attributes:
         footing: Where in its thread's stack the loop runs.
         answered: Which heartbeat came last.
-        watches: Whom it tells; replaced and never changed.
+        watches: The runs it tells; replaced and never changed.
 
     Written in the watchdog's thread:
 
     Attributes:
-        asked: Which heartbeat was asked for last: when the loop was to be asked, that is. Until
-            it has come, the heartbeat is awaited.
+        asked: Which heartbeat was asked for last: the time when the loop was to be asked. Until it
+            has come, the heartbeat is awaited.
         next_look: When to look at the loop again; ``None``: when it has answered.
-        stopped_since: Which heartbeat did not come because nobody ran the loop.
+        stopped_since: Which heartbeat did not come because the loop was not running.
 
-    Written by whoever has its turn, the loop while a heartbeat is awaited and the watchdog
+    Written by the one whose turn it is, the loop while a heartbeat is awaited and the watchdog
     otherwise:
 
     Attributes:
@@ -129,16 +129,16 @@ class Heartbeat:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody wants to know any more, or nothing can come."""
+        """Whether there are no listeners any more, or nothing can come."""
         return not self.watches or self.loop.is_closed()
 
     def join(self, watch: Listener) -> None:
         """Tell this run from now on."""
-        self._come()  # what was late until now is not for its books
+        self._come()  # delays until now are not for its books
         self.watches += (watch,)
 
     def leave(self, watch: Listener) -> None:
-        """Tell it what there is to tell, and then no more."""
+        """Tell this run what is known now, and then no more."""
         self._come()
         self.first_sight = None  # perhaps it shows this very run
         self.watches = tuple(each for each in self.watches if each is not watch)
@@ -163,7 +163,7 @@ class Heartbeat:
             self._wake()
 
     def _was_stopped(self, asked: float, now: float) -> bool:
-        """Whether nobody ran the loop, or nothing ran at all; here it may be known first."""
+        """Whether the loop did not run, or nothing ran at all; here it may be known first."""
         look = self.next_look
         overdue = 0.0 if look is None else now - look
         return self.stopped_since == asked or stood_still(overdue, self._computed, self)
@@ -177,7 +177,7 @@ class Heartbeat:
         self._handle = self.loop.call_soon_threadsafe(self._beat, context=self._context)
 
     def glance(self) -> Sight | None:
-        """What runs on the loop; ``None`` if it sleeps."""
+        """Look at what runs on the loop; ``None`` if it sleeps."""
         return whereabouts.glance(self.loop, self.footing, self._worker_of)
 
     def see_workers(self, due: float) -> None:
@@ -191,7 +191,7 @@ class Heartbeat:
             watch.see_stall(due, sight, now)
 
     def tell(self, due: float, sight: Sight | None) -> None:
-        """Log what blocks the loop: whose worker it is does; if it is nobody's, one of them."""
+        """Make one run log what blocks the loop: the one whose worker it is, if any."""
         owners = [watch for watch in self.watches if sight and watch.owns(sight)]
         for watch in (owners or self.watches)[:1]:
             watch.tell(due, sight)
@@ -204,8 +204,8 @@ class Heartbeat:
 def stood_still(late: float, computed: float, heartbeat: Heartbeat) -> bool:
     """Whether the whole process stood still: it was stopped (Ctrl-Z), or the machine slept.
 
-    Then all are late, the watchdog too, and nobody has computed. Where one call lets no other
-    thread in, somebody has.
+    Then all are late, the watchdog too, and nothing has computed. If one call lets no other thread
+    in, it has computed.
 
     Args:
         late: Seconds by which the watchdog is late.
@@ -213,7 +213,7 @@ def stood_still(late: float, computed: float, heartbeat: Heartbeat) -> bool:
         heartbeat: The heartbeat that it looks for.
     """
     if late < heartbeat.patience:
-        return False  # that is not worth a question
+        return False  # not worth asking
     return process_time() - computed < heartbeat.interval + late * LEAST_COMPUTED
 
 

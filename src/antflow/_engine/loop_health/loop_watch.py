@@ -1,4 +1,4 @@
-"""What a run knows of its event loop's health: who blocked it, and what that cost its workers.
+"""Event-loop health of one run: what blocked the loop, and what that cost the workers.
 
 The loop's thread books how late a heartbeat was; the watchdog's thread notes what it saw meanwhile.
 Each value that both use is a pair with the heartbeat that it is about, replaced in one step.
@@ -28,7 +28,7 @@ WHAT_HELPS = "use an async call, or a plain function, which runs in a thread"
 
 
 class LoopWatch:
-    """What one run knows of its event loop's health. Made in the loop; readable anywhere.
+    """Event-loop health of one run. Made in the loop; readable anywhere.
 
     Args:
         run: The run.
@@ -52,14 +52,14 @@ class LoopWatch:
         self._heartbeat = join_heartbeat(self, threshold)
 
     def end(self) -> None:
-        """The run is over: what is known now stays so."""
+        """The run is over: freeze what is known now."""
         heartbeat, self._heartbeat = self._heartbeat, None
         if heartbeat is not None:
             heartbeat.leave(self)
             self._booked = (heartbeat.asked, replace(self._booked[1], lag=heartbeat.lag))
 
     def health(self) -> LoopHealth:
-        """How the loop is; while something blocks it, with what is known of that."""
+        """The health of the loop, including a block that goes on."""
         heartbeat = self._heartbeat
         if heartbeat is None:
             return self._booked[1]
@@ -73,7 +73,7 @@ class LoopWatch:
         return replace(health, lag=lag)
 
     def book(self, asked: float, late: float, now: float, *, is_stall: bool) -> None:
-        """The loop goes on; the heartbeat that was asked for was this many seconds late."""
+        """The loop goes on; the heartbeat asked for was this many seconds late."""
         run = self._run
         workers = self._workers[1] if self._workers[0] == asked else self._standing()
         for stage, kinds in zip(self._stages, workers, strict=True):
@@ -90,7 +90,7 @@ class LoopWatch:
         return None
 
     def owns(self, sight: Sight) -> bool:
-        """Whether it is one of this run's stages, or sources, that was seen."""
+        """Whether one of this run's stages or sources was seen."""
         if sight.stage is None:
             return self._sources.asked is not None
         return sight.stage.run is self._run
@@ -162,7 +162,7 @@ class LoopWatch:
                 name = facts.worker_name(stage.index, worker.index)
                 stall = replace(stall, worker_name=name, item_id=sight.item.id)
         if worker is not None and worker.task and (place is None or place.is_ours):
-            return replace(stall, location=worker.task)  # not made of Python, most probably
+            return replace(stall, location=worker.task)  # most probably not written in Python
         if place is not None:
             stall = replace(stall, location=place.location, line=place.line)
         return stall

@@ -7,13 +7,13 @@ counts as blocked, the watchdog looks once more, and what it saw both times is t
 block that is long enough is always seen, wherever in it the first look falls.
 
 - It starts with the first heartbeat, and is never joined: a daemon, of which there is one in a
-  process. A child made by ``fork`` has none, and begins anew.
+  process. A child made by ``fork`` has none, and starts over.
 - With no loop to look after it is parked, without a timer; and so it is while a loop is known to be
   blocked, or stopped, until that loop answers.
 - Nothing waits for it. It holds its lock for a few lines, and never while it looks or tells: what
-  it tells may have to wait for the very loop that is blocked, in a log handler say.
+  it tells may have to wait for the very loop that is blocked, for example in a log handler.
 - A run may end anywhere, in the garbage collector too, which may start on those few lines. So the
-  end of a heartbeat takes no lock: it has nobody left to tell, and the thread drops it.
+  end of a heartbeat takes no lock: it has no listener left, and the thread drops it.
 - It keeps nothing alive: it knows heartbeats weakly, and their loops and runs only through them.
 - Each value has one writer, the loop's thread or this one; `Heartbeat` says which.
 """
@@ -44,8 +44,8 @@ class Watchdog:
         self._guard = Lock()
         self._heartbeats: WeakSet[Heartbeat] = WeakSet()
         self._thread: Thread | None = None
-        # Held while nobody wakes the thread, which sleeps by asking for it. A `Condition` would do
-        # the same, at a quarter more processor time.
+        # Held until something wakes the thread, which sleeps by asking for it. A `Condition` would
+        # do the same, at a quarter more processor time.
         self._sleep = Lock()
         self._sleep.acquire()
         self._told_at = 0.0
@@ -67,7 +67,7 @@ class Watchdog:
                 thread = Thread(target=self._watch, name="antflow watchdog", daemon=True)
                 try:
                     thread.start()
-                except RuntimeError:  # no room for another, or Python is ending: nobody looks
+                except RuntimeError:  # no room for another, or Python is ending: no watch
                     return
                 self._thread = thread
         self.wake()
@@ -139,7 +139,7 @@ class Watchdog:
         if (now := monotonic()) - due < heartbeat.patience:
             heartbeat.ask(due)
             return
-        # So late, this look was held up itself: by one call that let no other thread in.
+        # This late, the look itself was held up, by one call that let no other thread in.
         heartbeat.next_look = None
         heartbeat.see_workers(due)
         heartbeat.see_stall(due, sight, now)
@@ -177,11 +177,11 @@ def _next_look(heartbeat: Heartbeat) -> float | None:
 
 
 watchdog = Watchdog()
-"""The one of this process."""
+"""The watchdog of this process."""
 
 
 def join_heartbeat(listener: Listener, threshold: float) -> Heartbeat:
-    """Tell a run of the running event loop's heartbeat; one for all with the same threshold."""
+    """Let a run hear the running loop's heartbeat; runs with the same threshold share one."""
     loop = asyncio.get_running_loop()
     heartbeat = watchdog.heartbeat_of(loop, threshold)
     if heartbeat is None:

@@ -1,7 +1,7 @@
-"""What runs on an event loop at this moment, seen from another thread.
+"""Sees from another thread what runs on an event loop at this moment.
 
 Read from the stack of the loop's thread, which goes on running meanwhile: a glance may catch two
-moments at once. Whoever wants to be sure looks twice, and keeps what is the same (`agreed`).
+moments at once. To be sure, look twice, and keep what is the same (`agreed`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from antflow._engine.run import Run
 
 
 class SeenStage(Protocol):
-    """A stage, as it is seen from another thread."""
+    """A stage as seen from another thread."""
 
     @property
     def run(self) -> Run: ...
@@ -45,7 +45,7 @@ COLLECTS_ANYWHERE = sys.version_info < (3, 12)
 
 Where that is so, one that starts while another thread's stack is read may let other threads run in
 the middle of it. Then the process can hang for good (python/cpython#106883), or a frame is read
-that is no more.
+that no longer exists.
 """
 
 
@@ -88,7 +88,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What was seen to run on an event loop.
+    """The code that a glance at an event loop saw running.
 
     Attributes:
         place: Where; ``None`` if no line of Python could be seen.
@@ -112,8 +112,8 @@ class Footing:
     Attributes:
         thread: The thread's identity.
         depth: How many frames at the bottom of its stack are the loop's own, or below.
-        exchanged: How many of these, at the top, are not the same all the while.
-        base: Identity of the one below, which is the same until the loop is begun anew.
+        exchanged: How many of these, at the top, change over time.
+        base: Identity of the one below, which stays the same until the loop is started again.
     """
 
     thread: int
@@ -123,17 +123,17 @@ class Footing:
 
     @classmethod
     def below(cls, frame: FrameType, loop: asyncio.AbstractEventLoop) -> Footing:
-        """Of a loop that has called a function, in this frame, in this thread."""
+        """The footing of a loop that has called a function, in this frame, in this thread."""
         frames = _with_callers(frame.f_back)
-        # In asyncio these are the call of a handle, and the loop's turn. A loop that is not made of
-        # Python has no frames.
+        # In asyncio these are the call of a handle, and the loop's turn. A loop that is not written
+        # in Python has no frames.
         exchanged = 2 if isinstance(loop, asyncio.BaseEventLoop) else 0
         if len(frames) <= exchanged:
             return cls(get_ident())
         return cls(get_ident(), len(frames), exchanged, id(frames[exchanged]))
 
     def running(self, stack: Sequence[FrameType]) -> Sequence[FrameType] | None:
-        """What stands on the loop's own frames; ``None`` if these are no more what they were."""
+        """The frames on top of the loop's own; ``None`` if these have changed."""
         above = len(stack) - self.depth
         base = above + self.exchanged
         if not (0 <= base < len(stack) and id(stack[base]) == self.base):
@@ -169,7 +169,7 @@ def glance(
 
 
 def agreed(first: Sight | None, second: Sight | None) -> Sight | None:
-    """What two glances at a loop that did not move on in between have in common.
+    """Combine two glances at a loop that did not move on in between.
 
     One task that blocks is seen twice. Many that hold the loop up together, each for a short time,
     may have the function in common, or the stage; none of them is named.
@@ -194,7 +194,7 @@ def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
 
 
 def stack_of(thread: int) -> list[FrameType]:
-    """What a thread is at, the innermost frame first."""
+    """A thread's frames, the innermost first."""
     # Another thread that switches collection on or off in these microseconds is overruled.
     collects = COLLECTS_ANYWHERE and gc.isenabled()
     if collects:
@@ -208,7 +208,7 @@ def stack_of(thread: int) -> list[FrameType]:
 
 
 def _with_callers(frame: FrameType | None) -> list[FrameType]:
-    """A frame, and those that it stands on."""
+    """A frame and its callers."""
     stack: list[FrameType] = []
     while frame is not None:
         stack.append(frame)
@@ -219,8 +219,8 @@ def _with_callers(frame: FrameType | None) -> list[FrameType]:
 def _place(running: Sequence[FrameType]) -> Place | None:
     """Where to look for the cause.
 
-    The innermost line of the user's own. Where all is installed, the user's program too: the
-    outermost one that is not the engine's, which is the function that was given to it. Else the
+    The innermost line of the user's own code. If everything is installed, the user's program too:
+    the outermost one that is not the engine's, which is the function given to it. Else the
     innermost one.
     """
     candidates = [frame for frame in running if _is_users_own(frame)]

@@ -31,7 +31,7 @@ DASHBOARDS: dict[str, str | None] = {
     "--workers",
     type=Count(1, MOST_WORKERS),
     metavar="N",
-    help=f"Workers of each stage, 1 to {MOST_WORKERS}.  [default: 8 read, 4 parse, 1 stores]",
+    help=f"Workers of each stage, 1 to {MOST_WORKERS:,}.  [default: 8 read, 4 parse, 1 stores]",
 )
 @click.option(
     "--out",
@@ -69,11 +69,12 @@ def command(
     if outcome.is_interrupted:
         sys.exit(INTERRUPTED)
     if outcome.not_stored:
-        raise click.ClickException(f"{outcome.not_stored} files could not be stored; see the log")
+        files = "1 file" if outcome.not_stored == 1 else f"{outcome.not_stored:,} files"
+        raise click.ClickException(f"{files} could not be stored; see the log")
 
 
 def ready_folder(out: Path | None) -> Path:
-    """The folder to write to: there, and writable."""
+    """The folder to write to, created if missing and checked to be writable."""
     try:
         if out is None:
             return Path(tempfile.mkdtemp(prefix="antflow-demo-"))

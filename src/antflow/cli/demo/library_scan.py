@@ -5,10 +5,10 @@
     files ──▶ Read ──▶ Parse ──▶ Store ──▶ summary
              threads   threads   SQLite
 
-The input is real: every ``.py`` file under the standard library's folder, its tests among them
-where they are installed, without what others have installed there (``site-packages``). A few of
-those tests are broken on purpose, and so are some files of this package (``demo_files/``): each
-becomes a failure, and none stops the rest. One more file needs a second attempt; see `read`.
+The input is real: every ``.py`` file under the standard library's folder, including its tests if
+they are installed, without third-party packages (``site-packages``). A few of those tests are
+broken on purpose, and so are some files of this package (``demo_files/``): each becomes a failure,
+and none stops the rest. One more file needs a second attempt; see `read`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ScanResult(NamedTuple):
     Attributes:
         summary: A text for people; its first line has the two numbers.
         is_interrupted: Whether Ctrl-C was pressed.
-        not_stored: How many files could not be stored: no fault of theirs.
+        not_stored: How many files could not be stored, through no fault of theirs.
     """
 
     summary: str
@@ -100,7 +100,7 @@ def library_files() -> list[Path]:
 
 
 def as_items(paths: Iterable[Path], root: Path) -> list[dict[str, Any]]:
-    """Paths as items with an id of their own, which is what dashboards and logs show."""
+    """Paths as items with their own ids, which dashboards and logs show."""
     return [{"id": path.relative_to(root).as_posix(), "value": path} for path in paths]
 
 
@@ -110,9 +110,9 @@ def as_items(paths: Iterable[Path], root: Path) -> list[dict[str, Any]]:
 def read(path: Path) -> bytes:
     """Read one file. A plain function: it runs in a thread.
 
-    One thing is staged, so that a second attempt can be seen on a disk that works: ``busy.py.txt``,
-    a file of this package, is said to be busy when it is first asked for, as a file on a network
-    drive might be.
+    One thing is staged, so that a second attempt can be seen on a working disk: ``busy.py.txt``, a
+    file of this package, is reported as busy when it is first read, as a file on a network drive
+    might be.
     """
     if path == BUSY_FILE and current_item().attempt == 1:
         raise BlockingIOError(errno.EAGAIN, "busy, try again (staged by the demo)", path.name)
@@ -122,17 +122,17 @@ def read(path: Path) -> bytes:
 def parse(source: bytes) -> list[Definition]:
     """List what a file defines, at any depth. Also a plain function.
 
-    This is work for the processor, and Python does it for one file at a time however many threads
-    ask. They are there for the event loop, which gets its turn in between: to feed, retry and draw.
+    This is CPU-bound work, and Python does it for one file at a time however many threads ask. The
+    threads are there for the event loop, which gets its turn in between: to feed, retry and draw.
 
     Raises:
-        SyntaxError: It is no Python. Trying again would not help, so the stage tries once.
+        SyntaxError: It is not Python. Trying again would not help, so the stage tries once.
         ValueError: It has null bytes, before Python 3.11.4.
     """
     file = str(current_item().id)
     with PARSER:
         nodes: list[ast.AST] = [ast.parse(source, file)]
-    for node in nodes:  # which grows meanwhile; nothing is defined inside an expression
+    for node in nodes:  # it grows meanwhile; nothing is defined inside an expression
         nodes += (n for n in ast.iter_child_nodes(node) if not isinstance(n, ast.expr))
     return [
         Definition(file, KINDS[type(node)], node.name, node.lineno)
@@ -151,7 +151,7 @@ class Database:
     """The table of definitions: one connection, used by one thread at a time.
 
     It is one transaction from opening to closing, because one for each file would take long on some
-    disks. What was stored is kept, also if the run is interrupted.
+    disks. Stored definitions are kept, even if the run is interrupted.
 
     Attributes:
         definitions: Kind → how many definitions of it are stored; known when it is closed.
@@ -178,8 +178,8 @@ class Database:
     def close(self) -> None:
         """Count, commit and close, in one step.
 
-        After Ctrl-C a thread may still be storing: that is waited for and counted. One that would
-        store after this is refused.
+        After Ctrl-C a thread may still be storing: it is waited for and counted. Storing after this
+        is refused.
         """
         query = "SELECT kind, count(*) FROM definitions GROUP BY kind ORDER BY kind"
         with self._lock:
@@ -193,7 +193,8 @@ class Database:
 def log_failure(log: TextIO, event: TaskEvent) -> None:
     """Write down an attempt that failed, for good or not: the tracker calls this at once.
 
-    The worker waits for it. Right for a line in a file, it would be wrong for anything slow.
+    The worker waits for it. That is fine for a line in a file, and would be wrong for anything
+    slow.
     """
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.timestamp))
     what = "failed" if event.event_type == "fail" else "to be tried again"
@@ -217,7 +218,7 @@ def run_demo(
         folder: Where the database and the log go; those of an earlier demo there are replaced.
         dashboard: As `Pipeline.run` takes it, or "progress".
         workers: Workers of every stage; ``None``: 8 read, 4 parse, 1 stores.
-        limit: Take only so many of the library's files, and all of the package's own; ``None``:
+        limit: Take only this many of the library's files, and all of the package's own; ``None``:
             all of both.
         slow: Take about half a minute.
 
@@ -232,7 +233,7 @@ def run_demo(
         open(folder / LOG_NAME, "w", 1, "utf-8", "backslashreplace") as log,
         warnings.catch_warnings(),
     ):
-        # Old code makes the parser warn: not to be printed, and under -W error no failure.
+        # Old code makes the parser warn: do not print that, nor fail under -W error.
         warnings.simplefilter("ignore", SyntaxWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
 
@@ -261,10 +262,10 @@ def run_demo(
     results = pipeline.results
     stats = results.stats.stage_stats
     ok, failed = len(results), len(results.failed)
-    left = f"interrupted: {len(items) - ok - failed} of {len(items)} files were not finished\n"
+    left = f"interrupted: {len(items) - ok - failed:,} of {len(items):,} files were not finished\n"
     rows = {
-        "files": f"{len(items) - len(own)} of the {len(library)} in the standard library of Python "
-        f"{platform.python_version()} ({LIBRARY}), and {len(own)} of the package's own",
+        "files": f"{len(items) - len(own):,} of the {len(library):,} in the standard library of "
+        f"Python {platform.python_version()} ({LIBRARY}), and {len(own):,} of the package's own",
         "definitions": listed(database.definitions),
         "failures": listed(Counter(type(result.error).__name__ for result in results.failed)),
         "tried again": listed({name: stage.retried_items for name, stage in stats.items()}),
@@ -272,12 +273,16 @@ def run_demo(
         "database": folder / DATABASE_NAME,
         "log": folder / LOG_NAME,
     }
-    first = f"{ok} files processed, {failed} failed\n" + (left if is_interrupted else "")
-    summary = first + "\n".join(f"{name:12} {row}" for name, row in rows.items())
+    first = f"{ok:,} {'file' if ok == 1 else 'files'} processed, {failed:,} failed\n"
+    summary = (
+        first
+        + (left if is_interrupted else "")
+        + "\n".join(f"{name:12} {row}" for name, row in rows.items())
+    )
     return ScanResult(summary, is_interrupted, not_stored=stats["Store"].failed_items)
 
 
 def listed(counts: dict[str, int]) -> str:
-    """The sum, and what is not zero: ``"9 (SyntaxError 8, ValueError 1)"``."""
-    shown = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    return f"{sum(counts.values())} ({shown})" if shown else "0"
+    """The sum, and the counts that are not zero: ``"9 (SyntaxError 8, ValueError 1)"``."""
+    shown = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+    return f"{sum(counts.values()):,} ({shown})" if shown else "0"

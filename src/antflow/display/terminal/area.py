@@ -1,7 +1,7 @@
 """The two ways of drawing on a terminal, as text to be written.
 
 A `LiveArea` is the last lines of the screen: printed lines go above it. An `AlternateScreen` is the
-whole of a second screen: printed lines are kept, and come when the first screen is back.
+whole of a second screen: printed lines are kept, and appear when the first screen is back.
 
 Only the rows that differ from those before are drawn. The cursor rests at the start of the last
 one, so that nothing scrolls and the ``^C`` of a keyboard ends up where it is soon repaired.
@@ -44,7 +44,7 @@ class Area(ABC):
 
     @abstractmethod
     def say(self, lines: Sequence[str]) -> str:
-        """Leave lines behind for good; the area is drawn again if this is not empty."""
+        """Leave lines behind for good; the area is drawn again if the text is not empty."""
 
     @abstractmethod
     def pause(self) -> str:
@@ -95,7 +95,7 @@ class LiveArea(Area):
 
     def pause(self) -> str:
         """Leave the rows, and go below them."""
-        # Should this come in the middle of a frame, what is below is of the frame before.
+        # If this comes in the middle of a frame, the rows below are from the frame before.
         text = f"{PLAIN}\r\n{ERASE_BELOW}" if self._drawn else ""
         self._drawn = []
         return text
@@ -147,7 +147,7 @@ class AlternateScreen(Area):
         return ""
 
     def pause(self) -> str:
-        """Leave the second screen; what is kept stays kept."""
+        """Leave the second screen; kept lines stay kept."""
         text = PLAIN + LEAVE_SCREEN if self._is_up else ""
         self._is_up = False
         return text
@@ -156,8 +156,8 @@ class AlternateScreen(Area):
         """Leave the second screen, and print what was kept."""
         lines = list(self._kept)
         if lost := max(self._lines_said - len(lines), 0):
-            lines.insert(0, f"({lost} earlier lines were not kept)")
-        # First the screen and the cursor, so that a pipe that breaks now has not kept them.
+            lines.insert(0, f"({lost:,} earlier lines were not kept)")
+        # First restore the screen and the cursor, in case the pipe breaks now.
         return f"{self.pause()}{SHOW_CURSOR}{_printed(lines)}{PLAIN}"
 
     def switching(self) -> str:

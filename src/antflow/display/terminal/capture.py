@@ -1,12 +1,12 @@
 """Prints, warnings and log records, captured while a display is up.
 
 Standard output and standard error are replaced by a `CapturedStream` each, and log handlers that
-hold the old ones are given the new ones; whole lines go to the screen. Afterwards all is as it was.
+hold the old ones are given the new ones; whole lines go to the screen. Afterwards all is as before.
 A captured stream that is still used then writes to the stream it stood for, or to the capture that
 has begun there since.
 
-A `rich.live.Live` of the user's that begins meanwhile writes to a captured stream too, in cursor
-movements. They are held back as they are until the display steps aside (`Capture.hand_over`), and
+If the user starts a `rich.live.Live` meanwhile, it writes to a captured stream too, with cursor
+movements. They are held back unchanged until the display steps aside (`Capture.hand_over`), and
 then reach the terminal whole.
 """
 
@@ -24,14 +24,14 @@ from antflow.display.terminal.device import device_of
 from antflow.display.terminal.printed_lines import shown
 
 LONGEST_LINE = 65536
-"""Characters of an unfinished line that are held back; then it is taken for a line."""
+"""Characters of an unfinished line that are held back; then it counts as a line."""
 
 MOST_HELD_BACK = 1_000_000
-"""Characters of a `Live` that are held back; then they are taken for lines."""
+"""Characters of a `Live` that are held back; then they count as lines."""
 
 
 class CapturedStream:
-    """Stands for a stream, and hands what is written to ``emit`` in whole lines.
+    """Stands for a stream, and hands text to ``emit`` in whole lines.
 
     Args:
         stream: The stream it stands for; answers all other questions.
@@ -76,12 +76,12 @@ class CapturedStream:
             self.write(line)
 
     def flush(self) -> None:
-        """Nothing is held back but an unfinished line, which has no place to go yet."""
+        """Do nothing: only an unfinished line is held back, which has no place to go yet."""
         if self._emit is None:
             _target(self._stream).flush()
 
     def end_line(self, *, is_last: bool = False) -> None:
-        """Hand on what is left, as a line; after the last one, pass everything on."""
+        """Hand on the rest as a line; after the last one, pass everything on."""
         with self._lock:
             emit = self._emit
             rest = self._take_pending()
@@ -91,13 +91,13 @@ class CapturedStream:
             emit(rest + "\n")
 
     def hand_over(self, write: Callable[[str], object]) -> None:
-        """Write what is left as it is, and pass everything on from now on."""
+        """Write the rest unchanged, and pass everything on from now on."""
         with self._lock:  # nothing may be written in between
             self._emit = None
             write(self._take_pending())
 
     def forget(self) -> None:
-        """In a child process after a fork: pass everything on; what is left is the parent's."""
+        """In a child process after a fork: pass everything on; the rest is the parent's."""
         self._lock = RLock()
         self._emit = None
         self._pending.clear()
@@ -143,7 +143,7 @@ class Capture:
     """Captures standard output, standard error, and the log handlers that write to them.
 
     Args:
-        stream: The terminal. What leads elsewhere is left alone.
+        stream: The terminal. Streams that lead elsewhere are left alone.
         emit: Called with text that ends in a newline, from any thread.
     """
 
@@ -154,7 +154,7 @@ class Capture:
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO, CapturedStream]] = []
 
     def start(self) -> None:
-        """Begin; or take in what is not captured yet."""
+        """Begin; or capture streams that are not captured yet."""
         for name in ("stdout", "stderr"):
             stream: TextIO | None = getattr(sys, name)
             if stream is None or is_captured(stream) or not is_terminal(stream):
@@ -172,16 +172,16 @@ class Capture:
                     self._handlers.append((handler, stream, captured))
 
     def end_lines(self) -> None:
-        """Hand on what was written and has no newline yet."""
+        """Hand on text that has no newline yet."""
         for _, _, captured in self._replaced:
             captured.end_line()
 
     def stop(self) -> None:
-        """Put everything back. What other code has replaced in the meantime stays."""
+        """Put everything back. Streams that other code has replaced in the meantime stay."""
         self._put_back(lambda captured: captured.end_line(is_last=True))
 
     def hand_over(self, write: Callable[[str], object]) -> None:
-        """Put everything back, and leave the terminal to a `Live`, with what it wrote so far."""
+        """Put everything back, and leave the terminal to a `Live`, with its text so far."""
         self._put_back(lambda captured: captured.hand_over(write))
 
     def forget(self) -> None:
@@ -209,7 +209,7 @@ _capturing: dict[int, CapturedStream] = {}
 
 
 def _target(stream: TextIO) -> TextIO | CapturedStream:
-    """Where to write what is meant for a stream."""
+    """Where to write text meant for a stream."""
     return _capturing.get(id(stream), stream)
 
 
@@ -221,7 +221,7 @@ def origin_of(stream: TextIO) -> TextIO:
 
 
 def is_captured(stream: object) -> bool:
-    """Whether a display captures what is written to a stream."""
+    """Whether a display captures a stream."""
     return isinstance(stream, CapturedStream) and stream.is_active
 
 

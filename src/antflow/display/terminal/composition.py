@@ -21,7 +21,7 @@ END_UPDATE = "\x1b[?2026l"
 """Between these two a terminal that knows them shows nothing half drawn; others ignore them."""
 
 FRAMES_UNTIL_REPAIR = 20
-"""Every so many frames all rows are written, in case another program wrote to the terminal."""
+"""All rows are written once in this many frames, in case another program wrote there too."""
 
 
 class Composition:
@@ -51,18 +51,18 @@ class Composition:
         return Size(columns, shares.get(pane, 0))
 
     def add(self, pane: Pane) -> str:
-        """Take a pane in, below the others."""
+        """Add a pane below the others."""
         opening = "" if self.panes else self._area.opening()
         self.panes.append(pane)
         changed = self._change_over()
         return opening + changed + (self.whole() if changed else "")
 
     def remove(self, pane: Pane, rows: list[Row] | None, last_line: str) -> str:
-        """Let a pane go, and leave its last frame; after the last pane, give the terminal back.
+        """Remove a pane, and leave its last frame; after the last pane, give the terminal back.
 
         Args:
             pane: The pane.
-            rows: Its last frame; ``None`` = the one that is there.
+            rows: Its last frame; ``None`` = the current one.
             last_line: A line below, unless the frame says it already.
         """
         self.panes.remove(pane)
@@ -81,7 +81,7 @@ class Composition:
         return text
 
     def frame(self) -> str:
-        """Draw what has changed; now and then, and in a window of another size, all of it."""
+        """Draw the changes; now and then, and in a window of another size, all of it."""
         size = size_of(self._stream)
         whole = size != self._size or self._frames % FRAMES_UNTIL_REPAIR == 0
         self._frames += 1
@@ -96,7 +96,7 @@ class Composition:
         return self._area.paint(self._rows(self._size), self._size, whole=True)
 
     def repair(self) -> None:
-        """Let the next frame draw all of it."""
+        """Make the next frame draw all of it."""
         self._frames = 0
 
     def say(self, lines: Sequence[str], *, is_halted: bool) -> str:
@@ -132,7 +132,7 @@ class Composition:
         ]
 
     def _change_over(self) -> str:
-        """Make the area the one that the panes want."""
+        """Switch to the area that the panes want."""
         wanted = AlternateScreen if any(pane.fills_screen for pane in self.panes) else LiveArea
         if isinstance(self._area, wanted):
             return ""

@@ -1,4 +1,4 @@
-"""The device behind a stream: which terminal, its size, and whose turn it is to use it."""
+"""The device behind a stream: which terminal, its size, and whether this process may use it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def device_of(stream: TextIO) -> Hashable:
 
 
 def is_in_front(stream: TextIO) -> bool:
-    """Whether this process may use its terminal now: it was not sent behind (``&``).
+    """Whether this process may use its terminal now: it is not in the background (``&``).
 
     True as well where that cannot be known.
     """

@@ -55,7 +55,7 @@ class Pane:
         self.rows: list[Row] = []
 
     def hold(self) -> bool:
-        """Whether it is still there; the screen is left to a `Live` that has begun."""
+        """Whether it is still open; the screen is left to a `Live` that has begun."""
         if self.is_open and is_live_up():
             self._screen.step_aside()
         return self.is_open
@@ -75,10 +75,10 @@ class Pane:
         return self._screen.printed(count) if self.is_open else []
 
     def close(self, last: RenderableType | None = None, last_line: str = "") -> None:
-        """Leave the screen; after the last pane the terminal is as it was found.
+        """Leave the screen; after the last pane the terminal is as before.
 
         Args:
-            last: A last frame that stays; ``None`` = the one that is there, if any.
+            last: A last frame that stays; ``None`` = the current one, if any.
             last_line: A line below it, unless the last row of the frame says it already.
 
         Raises:
@@ -104,7 +104,7 @@ class Pane:
 
 
 def _printable(text: str) -> str:
-    """The last guard: whatever a renderable is made of, only cells change."""
+    """The last guard: whatever a renderable contains, only cells change."""
     if text.isprintable():
         return text
     return "".join(map(_harmless, text))

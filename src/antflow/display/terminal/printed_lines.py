@@ -1,8 +1,8 @@
-"""What a terminal would show of a printed line.
+"""Reduces a printed line to what a terminal would show.
 
 A program may print progress bars that go back to the start of the line, switch screens, set the
 title, ask the terminal something. Above a display there is room for text only: its colours stay,
-and nothing that moves the cursor or talks to the terminal.
+but nothing that moves the cursor or talks to the terminal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from antflow._core.text import ESCAPE_SEQUENCES
 PLAIN = "\x1b[0m"
 
 MOST_STYLES = 16
-"""Style sequences that are kept for one character: a line may set one after the other for ever."""
+"""Style sequences that are kept for one character: a line may set one after another for ever."""
 
 TAB_STOP = 8
 

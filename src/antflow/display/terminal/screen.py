@@ -4,7 +4,7 @@ Each has a `Pane`; the panes stand one below the other, in the order in which th
 of the terminal are shared out fairly, and a pane may have what another does not need. The picture
 is the alternate screen while a pane wants the whole screen, else the last lines of the screen. A
 pane that is closed leaves its last frame and a line: above the picture, or on the first screen
-when that is back. What is printed meanwhile appears above the picture, or is kept as well. Nothing
+when that is back. Prints appear above the picture meanwhile, or are kept as well. Nothing
 is drawn unasked: there is no timer.
 
 Displays may live in several event loops and threads. A frame is rendered by the thread of its
@@ -45,17 +45,17 @@ from antflow.display.terminal.pane import Pane
 from antflow.display.terminal.printed_lines import shown
 
 NEWEST_LINES = 200
-"""Printed lines that a display can have again."""
+"""Printed lines kept for displays to show."""
 
 LONGEST_HANDLER_WAIT = 1.0
 """Seconds a signal handler waits for another thread to end its frame."""
 
 
 def open_pane(stream: TextIO | None, *, fills_screen: bool) -> Pane | None:
-    """Begin to draw on a terminal, together with all that draws there already.
+    """Begin to draw on a terminal, together with displays that draw there already.
 
     Args:
-        stream: Where the terminal is: standard output, or what captures it.
+        stream: Where the terminal is: standard output, or the stream that captures it.
         fills_screen: Whether the whole screen is wanted.
 
     Returns:
@@ -119,7 +119,7 @@ class Screen:
             return self._picture.room_for(pane)
 
     def join(self, pane: Pane) -> None:
-        """Take a pane in, below the others. The registry is locked."""
+        """Add a pane below the others. The registry is locked."""
         self._capture.start()
         with self._drawing():
             pane.is_open = True
@@ -138,11 +138,11 @@ class Screen:
                 self._picture.repair()
 
     def leave(self, pane: Pane, rows: list[Row] | None, last_line: str) -> None:
-        """Let a pane go, and with the last one the terminal.
+        """Remove a pane, and give the terminal back after the last one.
 
         Args:
             pane: The pane.
-            rows: Its last frame; ``None`` = the one that is there.
+            rows: Its last frame; ``None`` = the current one.
             last_line: A line below, unless the frame says it already.
         """
         with self._leaving(self._capture.stop):
@@ -159,7 +159,7 @@ class Screen:
                 self._take_out(pane, None, "")
 
     def close(self) -> None:
-        """Let all panes go."""
+        """Remove all panes."""
         for pane in tuple(self._picture.panes):
             self.leave(pane, None, "")
 
@@ -189,7 +189,7 @@ class Screen:
         self._write_hastily(self._picture.pause)
 
     def resume(self) -> None:
-        """The program goes on. It may have been sent behind: then nothing is drawn."""
+        """The program goes on. If it is in the background now, nothing is drawn."""
         self._picture.repair()
         if not self._picture.is_paused or not self._picture.panes or self.is_interrupted:
             return
@@ -234,7 +234,7 @@ class Screen:
         """Panes leave in here; the screen ends with the last one, even if a Ctrl-C comes.
 
         Args:
-            release: Lets go of what is captured.
+            release: Releases the captured streams.
         """
         with _opening:
             try:
@@ -258,7 +258,7 @@ class Screen:
                 del _screens[self._device]
 
     def _print(self, text: str) -> None:
-        """Show what was printed: text that ends in a newline, from any thread."""
+        """Show printed text that ends in a newline, from any thread."""
         with self._lock:
             if self.is_interrupted:
                 self._printed_meanwhile.append(text)

@@ -3,11 +3,11 @@
 While anything is drawn, the signals that would end or stop the program without a word (SIGTERM,
 SIGHUP, SIGQUIT, Ctrl-Z) are handled here: the terminal is given back, and then the signal does what
 it always does, so that the exit code is right. Only the default handler is replaced: another one,
-that of `graceful_signals` for example, stays. Python lets only the main thread set handlers; a
+for example that of `graceful_signals`, stays. Python lets only the main thread set handlers; a
 screen that is opened in another thread does without.
 
-A handler runs between any two steps of the main thread, even in the middle of a frame. The end does
-not mind that. A stop does: it waits until the frame is drawn, see `catch_up`.
+A handler runs between any two steps of the main thread, even in the middle of a frame. For an end
+that does not matter. For a stop it does: it waits until the frame is drawn, see `catch_up`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def watch(screen: Restorable) -> None:
 
 
 def unwatch(screen: Restorable) -> None:
-    """Look after a screen no longer; after the last one the handlers are as they were."""
+    """Stop looking after a screen; after the last one the handlers are as before."""
     _watched.remove(screen)
     if not _watched:
         _restore_handlers()
