@@ -768,9 +768,9 @@ def test_future_of_no_executor() -> None:
         *("<AsyncFuture 7: completed>", "<AsyncFuture 8: failed>", "<AsyncFuture 9: cancelled>")
     ]
     for future in (good, bad, ugly):
-        with pytest.raises(asyncio.InvalidStateError, match="done already"):
+        with pytest.raises(asyncio.InvalidStateError, match="already done"):
             future.set_result(2)
-        with pytest.raises(asyncio.InvalidStateError, match="done already"):
+        with pytest.raises(asyncio.InvalidStateError, match="already done"):
             future.set_exception(OSError())
 
     async def main() -> None:

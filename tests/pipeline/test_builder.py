@@ -95,10 +95,10 @@ def test_retries_go_where_the_policy_says(
         ({"workers": 0}, r"'A'.*workers=0"),
         ({"retries": 0}, r"'A'.*retries=0: must be a whole number of tries"),
         ({"attempts": True}, r"'A'.*attempts=True"),
-        ({"retries": 2, "attempts": 2}, r"'A'.*retries=2, attempts=2.*give one"),
+        ({"retries": 2, "attempts": 2}, r"'A'.*retries=2, attempts=2.*give only one"),
         ({"retries": 2, "task_attempts": 2}, r"'A'.*retries=2: say it in task_attempts"),
         ({"retries": 2, "retry": Retry()}, r"'A'.*say it in retry=Retry"),
-        ({"retry_policy": "per_stage", "retry": "per_task"}, r"'A'.*give one"),
+        ({"retry_policy": "per_stage", "retry": "per_task"}, r"'A'.*give only one"),
         ({"retry_policy": "never"}, r"'A'.*Invalid retry policy"),
     ],
 )
@@ -177,7 +177,7 @@ def test_quick_runs_one_stage_per_task() -> None:
     [
         ([], {}, PipelineError, "at least one stage"),
         ("tasks", {}, StageValidationError, "must be a function"),
-        (double, {"retries": 2, "attempts": 2}, StageValidationError, "'Double'.*give one"),
+        (double, {"retries": 2, "attempts": 2}, StageValidationError, "'Double'.*give only one"),
         (double, {"worker": 2}, TypeError, "did you mean 'workers'"),
     ],
 )
