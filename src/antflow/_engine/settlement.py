@@ -78,7 +78,7 @@ class Settlement:
 
     @plainly_around
     def delivery(self) -> Generator[None, None, None]:
-        """The run does not end while observers and callbacks are waited for: they may feed it."""
+        """The run does not end while listeners and callbacks are waited for: they may feed it."""
         self._delivering += 1
         try:
             yield

@@ -35,7 +35,7 @@ class Supervised(Protocol):
         ...
 
     def settle_all(self) -> list[Awaitable[None]]:
-        """Settle as cancelled what waits; returns the observers' waits."""
+        """Settle as cancelled what waits; returns what to await for the listeners."""
         ...
 
     def begin_no_more(self) -> None:
@@ -373,7 +373,7 @@ class Supervisor:
             stage.forget_threads()
 
     async def _hear_observers_out(self) -> None:
-        """Wait for the observers of items that were settled without a worker."""
+        """Wait for the listeners of items that were settled without a worker."""
         while self._waits and not self._run.is_cancelling:
             await self._waits.pop(0)
 
