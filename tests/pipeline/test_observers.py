@@ -347,7 +347,7 @@ def test_observer_that_raises_changes_nothing(
     assert broken.calls == len(notes.steps) + 2
     warnings = [text for text in caplog.messages if "observers" in text]
     assert warnings == [
-        "observers[0] (Raises) failed; it is still called, and more failures of it are only counted"
+        "observers[0] (Raises) failed; it is still called, and further failures are only counted"
     ]
 
 

@@ -131,7 +131,7 @@ def in_context(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any,
 
 
 def apart(tell: Callable[P, Wait], *args: P.args, **kwargs: P.kwargs) -> Wait:
-    """Tell an observer about an item that no worker has, in a copy of the context.
+    """Tell the listeners about an item that no worker has, in a copy of the context.
 
     What its callbacks bind is for that item, not for the code that takes it in or settles it.
     """

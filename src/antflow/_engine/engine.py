@@ -71,7 +71,7 @@ class Engine:
         max_failures: Failed items at which intake stops: a count (int), or a ratio (float, once 20
             items are settled); ``None`` = no limit.
         total: How many items there will be, if known.
-        length: Asks the items for that number, where it is not known yet.
+        length: Returns the number of items, where `total` is not given.
         keeps_results: Whether all results, and so all ids and failures, are kept.
         duplicates: What to do with an item whose id is taken.
         timeout: Seconds after which the run is cancelled, with `TimeoutError`.
@@ -81,7 +81,7 @@ class Engine:
         owner: Whose run it is; only compared, and not kept.
         blocked_loop_after: Seconds after which the event loop counts as blocked, or ``None``.
         name: The pipeline's name.
-        books: The books of a run that continues in this one, or ``None``.
+        books: The books of an earlier run that this one continues, or ``None``.
 
     Attributes:
         run: Its state, and the answers to questions about it.
@@ -192,9 +192,9 @@ class Engine:
         context.run(current_run.set, self.run)
         context.run(current_seat.set, None)
         context.run(has_called_off_caller.set, supervisor.has_called_off_caller)
-        context.run(current_permit.set, None)  # the surrounding attempt is not part of this run
-        # Timers and tasks started inside may keep the run alive for as long as they live, but not
-        # the items and the results.
+        context.run(current_permit.set, None)  # one that is held around this run is not its own
+        # Timers and tasks that were begun inside the run may keep it for as long as they live, but
+        # not its items and results.
         supervisor.on_over += [self._settlement.close, self.intake.forget]
         # A context variable that a listener sets, like the current span, is set in all of the run.
         context.run(self._listeners.opened, stages, self.run.ledger, self._rewire)
@@ -209,7 +209,7 @@ class Engine:
     async def drive(
         self, items: AsyncIterable[Any] | Iterable[Any], display: Display | None = None
     ) -> None:
-        """Feed the run from ``items``, with its display, until both are over.
+        """Feed the run from ``items`` and show it, until the run and its display are over.
 
         Cancellation: cancels the run, and still waits until both are over.
 
@@ -253,7 +253,7 @@ class Engine:
     # How many work
 
     def pause(self) -> None:
-        """Start nothing new: workers finish what they have begun and leave. May be called twice.
+        """Start nothing new: workers finish what they have begun, and leave. May be called twice.
 
         An item in hand that waits for a limit, or for the end of a hold, keeps waiting.
         """

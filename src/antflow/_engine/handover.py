@@ -1,6 +1,6 @@
-"""Reports items that leave a worker's hands, and puts them where they go next.
+"""How an item leaves a worker's hands: listeners are told, then it is put where it goes next.
 
-What was recorded is always put, even if the worker is cancelled in between.
+An item whose step was recorded is always put, even if the worker is cancelled in between.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Handover:
         crew: The stage's workers.
         guard: Calls stage callbacks.
         next_channel: The next stage's channel; ``None`` after the last stage.
-        gathering: The stage's own channel, if batches are gathered from it: a batch waiting to fill
-            up then waits for one item less.
+        gathering: The stage's own channel, if the stage works in batches. When an item goes on, a
+            batch that waits to be filled looks again: perhaps nothing more can come.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Handover:
         name: str = "",
         callback: StageCallback | None = None,
     ) -> None:
-        """Wait for the observers and a callback, then put an item where it goes next."""
+        """Wait for the listeners and a callback, then put an item where it goes next."""
         try:
             await self.tell(worker, wait, envelope, name, callback, value, value)
         except BaseException:  # cancelled meanwhile: it was recorded, so it must be put
@@ -96,7 +96,7 @@ class Handover:
         name: str = "",
         callback: StageCallback | None = None,
     ) -> None:
-        """Wait for the observers and a callback, then let an item leave the run."""
+        """Wait for the listeners and a callback, then let an item leave the run."""
         try:
             await self.tell(worker, wait, envelope, name, callback, error, envelope.value)
         except BaseException:
@@ -114,11 +114,11 @@ class Handover:
         subject: Any = None,
         value: Any = None,
     ) -> None:
-        """Wait for the observers, then call ``callback(id, subject, payload)``.
+        """Wait for the listeners, then call ``callback(id, subject, payload)``.
 
         Args:
             worker: The worker that waits; ``None`` where none has the item.
-            wait: The observers' wait.
+            wait: What is left to await for the listeners.
             envelope: The item.
             name: The callback's name, for the log.
             callback: One of the stage's callbacks.
@@ -126,7 +126,7 @@ class Handover:
             value: The item's value, for the payload.
         """
         try:
-            # A cancel request that the try left behind must not hit the callbacks and observers.
+            # A cancel request that the try left behind must not hit the callbacks and listeners.
             if worker is not None:
                 await self.crew.absorb_cancel(worker)
         except BaseException:
@@ -140,7 +140,7 @@ class Handover:
                 await self.room(worker, told)
 
     async def hear_out(self, worker: WorkerBook, wait: Wait) -> None:
-        """Wait for the observers; the run does not end meanwhile."""
+        """Wait for the listeners; the run does not end meanwhile."""
         with self.settlement.delivery():
             await self.room(worker, wait)
 
@@ -211,7 +211,8 @@ class Handover:
         """Settle as cancelled an item that a worker, or none, has in hand. Never waits.
 
         Returns:
-            The observers' wait, which a run that is being cancelled discards.
+            What is left to await for the listeners; ``None`` if it was discarded, because the run
+            is being cancelled or a worker had the item.
         """
         error = ItemCancelled(f"the run was {self.run.how_stopped} before the item was through")
         wait = self.recorder.cancelled(envelope, worker, error, self.now())

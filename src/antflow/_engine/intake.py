@@ -1,9 +1,10 @@
 """Takes items in: pulled from an iterable, pushed by a feeder, or fed by hand.
 
-A source is pulled by the workers of the first stage, a few items at a time. A separate task, the
-*feeder*, takes them where something must be awaited between two items. All of them use the same
-identity and the same entrance: an item is recorded, reported, and put into a stage's channel, in
-this order. What was recorded is always put, even if the code that waits in between is cancelled.
+A source is pulled by the workers of the first stage, a few items at a time. Where something must be
+awaited between two items, a task of its own takes them instead: the *feeder*. All ways use the same
+identity and the same entrance: an item is recorded, listeners are told, and it is put into a
+stage's channel, in this order. An item that was recorded is always put, even if the code that waits
+in between is cancelled.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ SLOWEST_CLOSE = 5.0
 """Seconds a source's clean-up may take when the run stops taking in."""
 
 EXTRA_LANE = 10_000
-"""Items above its capacity that a stage holds for its own tasks, or later ones, to feed it."""
+"""Items beyond its capacity that a stage takes from its own tasks and those of later stages."""
 
 
 class Entered(Protocol):
@@ -59,7 +60,7 @@ class Entered(Protocol):
         ...
 
     def fail_unread(self, envelope: Envelope) -> Coroutine[Any, Any, None]:
-        """Settle as failed an item that could not be read."""
+        """Settle as failed an item that could not be read; its ``error`` says why."""
         ...
 
 
@@ -69,7 +70,7 @@ class Entrance:
     Args:
         run: The run.
         supervisor: Told of faults.
-        settlement: Keeps the run from ending while observers are told.
+        settlement: Keeps the run from ending while listeners are told.
         listeners: Told of items that continue from an earlier run.
         store: Keeps the items before they enter, or ``None``.
 
@@ -132,7 +133,7 @@ class Entrance:
         return self._put_after(wait, envelopes, stage)
 
     def take_over(self, envelopes: Sequence[Envelope]) -> None:
-        """Continue with items that the books have; listeners are told, and not waited for."""
+        """Let the items in an earlier run's books go on; listeners are told but not waited for."""
         for envelope in envelopes:
             envelope.not_before = now = self._run.timers.now()
             discard(self._listeners.taken_over(envelope, now))
@@ -171,7 +172,7 @@ class Entrance:
         await self._until_unread_have_failed()
 
     def _record(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
-        """Record items and, unless an observer is waited for, put them."""
+        """Record items and, unless a listener is waited for, put them."""
         try:
             wait = apart(self.stages[stage].recorder.admitted, envelopes, self._run.timers.now())
         except BaseException:  # a callback raised KeyboardInterrupt or its like
@@ -263,7 +264,7 @@ class Intake:
         if isinstance(items, AsyncIterable):
             self._feeder = self._supervisor.tasks.create(self._feed_from(items), "feeder")
             return
-        # Not in the context of the worker that asks: that is for items.
+        # Not in the context of the worker that pulls: that one is for its items.
         source = self._source_of(items, self._supervisor.tasks.context.copy())
         if self._first.recorder.may_hold or self.again:
             # Listeners are told of each item before it enters. A separate task waits for that, so
@@ -324,8 +325,8 @@ class Intake:
     ) -> None:
         """Take in items, waiting for room as often as it takes.
 
-        One of this run's own workers does not wait for room before its own or an earlier stage: it
-        might be the very worker that has to make it.
+        A worker of this run does not wait for room before its own or an earlier stage: it might be
+        the very worker that has to make that room.
 
         Raises:
             PipelineError: If intake is, or meanwhile was, closed. What was accepted stays accepted.
@@ -344,6 +345,7 @@ class Intake:
                 await self._settlement.reorder.wait()
                 self._check_open()
             most = self._batch_size(stage) if waits else self._lane_room(stage)
+            # One is taken even where there is no room: a source that is empty is no deadlock.
             if not (raws := self._take_from(source, max(most, 1))):
                 return
             await self._take_back_requests()
@@ -385,7 +387,7 @@ class Intake:
             self._run.intake_ended = self._now()
 
     def close(self) -> None:
-        """No more items but those that the run's own tasks feed; it ends when all are settled.
+        """Take in only what the run's own tasks still feed; the run ends when all is settled.
 
         May be called twice.
         """
@@ -536,7 +538,7 @@ class Intake:
             del raw  # it may be long until the next
 
     async def _take_back_requests(self) -> None:
-        """Take back cancel requests that a source left behind, so they do not hit the feeder."""
+        """Take back cancel requests that a source left behind: they must not hit what follows."""
         feeder = self._feeder
         if feeder is not None and feeder.cancelling() and feeder is asyncio.current_task():
             await awaited_failure(None)

@@ -63,7 +63,7 @@ class Run:
     Args:
         stages: The stages, validated.
         total: How many items there will be, if known.
-        length: Asks the items for that number, where it is not known yet.
+        length: Returns the number of items, where `total` is not given.
         keeps_results: Whether all results, and so all ids and failures, are kept.
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
         owner: Whose run it is; only compared, and not kept.

@@ -2,7 +2,7 @@
 
 They are few: the supervisor; the workers; a *feeder*, where items are not pulled; one that fails
 unreadable items, while there are any; a keeper for those resources that are entered and left
-together, and one more while a thread does that; at the end one that waits for observers of items
+together, and one more while a thread does that; at the end one that waits for listeners of items
 that no worker had; and one for a display. None belongs to an item, but a worker moves to a new one
 if an item left context variables behind.
 """

@@ -79,7 +79,7 @@ class Settlement:
 
     @plainly_around
     def delivery(self) -> Generator[None, None, None]:
-        """Keep the run from ending while it waits for observers and callbacks: they may feed it."""
+        """Keep the run from ending while it waits for listeners and callbacks: they may feed it."""
         self._delivering += 1
         try:
             yield

@@ -171,7 +171,7 @@ class StageRun:
         """Settle as cancelled everything that waits here.
 
         Returns:
-            The observers' waits.
+            What is left to await for the listeners.
         """
         envelopes = self.channel.drain() + self._retries.drain()
         waits = [apart(self._handover.give_up, envelope, None) for envelope in envelopes]

@@ -36,7 +36,7 @@ class Supervised(Protocol):
         ...
 
     def settle_all(self) -> list[Awaitable[None]]:
-        """Settle waiting items as cancelled; return the observers' waits."""
+        """Settle waiting items as cancelled; return what to await for the listeners."""
         ...
 
     def begin_no_more(self) -> None:
@@ -355,7 +355,7 @@ class Supervisor:
             self._stages[envelope.position].put(envelope)
         self._stop_stages()  # once more, for what was put meanwhile
         if self._waits:
-            self.tasks.create(self._hear_observers_out(), "observers")
+            self.tasks.create(self._hear_listeners_out(), "listeners")
             await self.tasks.until_ended(self.cancel)
         for wait in self._waits:  # the run was cancelled meanwhile
             discard(wait)
@@ -377,8 +377,8 @@ class Supervisor:
         for stage in self._stages:
             stage.forget_threads()
 
-    async def _hear_observers_out(self) -> None:
-        """Wait for the observers of items that were settled without a worker."""
+    async def _hear_listeners_out(self) -> None:
+        """Wait for the listeners of items that were settled without a worker."""
         while self._waits and not self._run.is_cancelling:
             await self._waits.pop(0)
 

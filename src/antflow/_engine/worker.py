@@ -1,8 +1,8 @@
 """The worker loop: take, start, try, hand over.
 
-The loop reads like the way of an item. Rare cases (a task failed, an item passes by, a callback
-listens) are calls into the `Endings`. There is no `asyncio.Task`, no timer and no future per
-item: a task that does not suspend costs no turn of the event loop.
+The loop reads like the way of an item. What is rare is a call: into `FailedTries` when a task has
+failed, into `Endings` when an item passes by or a callback listens. There is no `asyncio.Task`, no
+timer and no future per item: a task that does not suspend costs no turn of the event loop.
 
 An item that was taken is in the worker's hands, until one of the recorder's methods that end a
 visit was called and the item was put on. Between the two, whatever is raised here, the item is
