@@ -123,20 +123,22 @@ class RetryAfter(AntFlowError, RuntimeError):
         """Read how long to wait from the headers of an answer: from the first of these it can read.
 
         1. ``Retry-After-Ms`` (also ``X-Ms-Retry-After-Ms``), in milliseconds.
-        2. ``Retry-After``: seconds, or an HTTP date.
+        2. ``Retry-After``: seconds, an HTTP date, or a moment in Unix seconds (from a billion on).
         3. The longest reset of all limits that are used up: headers with "ratelimit" (or
            "rate-limit") and "reset" in their names, such as ``x-ratelimit-reset-tokens``,
            ``anthropic-ratelimit-requests-reset``, ``x-ratelimit-reset`` and ``RateLimit-Reset``.
            A reset counts unless the header with "remaining" instead of "reset" says that something
            is left. A number is seconds to wait; from a billion on it is a moment in Unix seconds,
            from a hundred billion on in milliseconds. Text is a duration or a date. The
-           ``RateLimit`` header of the IETF draft counts too, with its ``r`` and ``t``.
+           ``RateLimit`` header of the IETF draft counts too, with its ``r`` and ``t``, or
+           ``remaining`` and ``reset``.
 
         Headers that cannot be read are skipped.
 
         Args:
             headers: A mapping or a list of pairs, of strings or bytes, as any HTTP client gives
-                them. Upper and lower case are the same.
+                them. A value may also be a list of these, of which the first one counts. Upper and
+                lower case are the same.
             default: How long to wait if the headers do not say; ``None`` = raise `ValueError`, so
                 that the try fails as with any other error.
             message: Why, for people.

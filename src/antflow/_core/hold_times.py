@@ -42,7 +42,7 @@ DURATION = re.compile(f"(?:{PART.pattern})+", re.ASCII)
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 FIRST_MOMENT = 1e9
-"""From this number on a reset is Unix seconds, not a time to wait (it would be 31 years)."""
+"""From this number on a header has Unix seconds, not a time to wait (it would be 31 years)."""
 FIRST_MOMENT_IN_MS = 1e11
 
 
@@ -81,7 +81,9 @@ def header_fields(headers: Headers) -> dict[str, str]:
         items: Any = getattr(headers, "items", None)
         pairs: Any = headers if items is None else items()
         for name, value in pairs:
-            fields.setdefault(_text(name).strip().lower(), _text(value).strip())
+            # Some clients give a list for each name, since a header may come several times.
+            first = next(iter(value), "") if isinstance(value, (list, tuple)) else value
+            fields.setdefault(_text(name).strip().lower(), _text(first).strip())
     except (TypeError, ValueError) as error:
         allowed = "must be the headers of an answer: a mapping or a list of pairs of strings"
         raise refusal(TypeError, "headers", headers, allowed) from error
@@ -95,9 +97,9 @@ def header_seconds(fields: dict[str, str], now: float | None = None) -> float | 
         Seconds; ``None`` if no header gives a time that can be read.
     """
     now = wall_clock() if now is None else now
-    for name, unit in ("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1):
-        if (seconds := _read(fields.get(name, ""), now)) is not None:
-            return seconds * unit
+    for name in "retry-after-ms", "x-ms-retry-after-ms", "retry-after":
+        if (seconds := _wait(name, fields.get(name, ""), now)) is not None:
+            return seconds
     resets = [
         reset
         for name, value in fields.items()
@@ -112,7 +114,7 @@ def _seconds(value: object, now: float | None) -> float | None:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, datetime):
-        if value.tzinfo is None:
+        if value.utcoffset() is None:
             return None  # without a time zone it is not a moment
         return value.timestamp() - (wall_clock() if now is None else now)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -146,36 +148,51 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _read(text: str, now: float) -> float | None:
+def _read(value: object, now: float) -> float | None:
     try:
-        return hold_seconds(ValueError, "", text, now)
+        return hold_seconds(ValueError, "", value, now)
     except ValueError:
         return None
 
 
+def _wait(name: str, value: str, now: float) -> float | None:
+    """The seconds to wait that a header gives, or the seconds until the moment that it gives."""
+    if not NUMBER.fullmatch(value):
+        return _read(value, now)
+    number = float(value)
+    if number >= FIRST_MOMENT_IN_MS or name.endswith("-ms"):
+        number /= 1e3
+    return _read(number - now if number >= FIRST_MOMENT else number, now)
+
+
 def _reset(name: str, value: str, fields: dict[str, str], now: float) -> float | None:
     """Seconds until a used-up limit allows more; ``None``: this header does not say so."""
-    if name == "ratelimit":  # draft-ietf-httpapi-ratelimit-headers: "default";r=0;t=30
+    if name == "ratelimit":
         return _longest_window(value)
     words = name.replace("rate-limit", "ratelimit").split("-")
     if "ratelimit" not in words or "reset" not in words:
         return None
     left = name.replace("reset", "remaining").removesuffix("-ms").removesuffix("-after")
-    if (_read(fields.get(left, ""), now) or 0.0) > 0:
+    if (_read(_bare(fields.get(left, "")), now) or 0.0) > 0:
         return None  # this limit is not used up
-    if not NUMBER.fullmatch(value):
-        return _read(value, now)
-    moment = float(value)
-    if moment >= FIRST_MOMENT_IN_MS or words[-1] == "ms":
-        moment /= 1e3
-    return _read(str(moment - now if moment >= FIRST_MOMENT else moment), now)
+    return _wait(name, _bare(value), now)
+
+
+def _bare(value: str) -> str:
+    """A header's value without parameters: 10 of ``10;w=60``."""
+    return value.partition(";")[0].strip()
 
 
 def _longest_window(value: str) -> float | None:
-    """The longest wait among the limits of a ``RateLimit`` header that have nothing left."""
-    waits = []
+    """The longest wait among the limits of a ``RateLimit`` header that have nothing left.
+
+    Of draft-ietf-httpapi-ratelimit-headers, it reads version 7 (``limit=9, remaining=0, reset=30``)
+    and later ones (``"default";r=0;t=30``).
+    """
+    only = dict(re.findall(r"(?:^|,)\s*(remaining|reset)=(\d{1,15})\b", value, re.ASCII))
+    windows = [(only.get("remaining"), only.get("reset"))]
     for window in value.split(","):
         parameters = dict(re.findall(r";\s*([rt])=(\d{1,15})\b", window, re.ASCII))
-        if "t" in parameters and float(parameters.get("r", 0)) == 0:
-            waits.append(float(parameters["t"]))
+        windows.append((parameters.get("r"), parameters.get("t")))
+    waits = [float(reset) for left, reset in windows if reset and float(left or 0) == 0]
     return max(waits, default=None)
