@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
-from antflow import Drop, Limit, Pipeline, RunResults, Stage, current_item
+from antflow import (
+    Drop,
+    Limit,
+    Pipeline,
+    RunResults,
+    Stage,
+    TaskFailedError,
+    current_item,
+)
 from antflow._core.books import fold
 from antflow._core.transition import Kind, State, next_state
 from antflow.testing import Calls, MemoryStore, cancel_at_every_step, record_events, run_virtual
@@ -528,6 +537,110 @@ def test_coroutine_instead_of_a_value_fails_the_item(as_a_whole: bool) -> None:
     results = run_virtual(lambda: Pipeline([stage]).run([1]))
     assert results.values() == ([] if as_a_whole else [2])
     assert str(results.failed[0].error) == "task task returned a coroutine: is an await missing?"
+
+
+def test_all_forgotten_coroutines_of_a_list_are_closed(recwarn: pytest.WarningsRecorder) -> None:
+    """Python warns about none of them that it was never awaited."""
+
+    async def double(value: int) -> int:
+        return 2 * value
+
+    async def task(value: int) -> Any:
+        return [value, double(1), double(2), value, double(3)]
+
+    stage = Stage("A", 1, [task], expand=True, task_attempts=1)
+    results = run_virtual(lambda: Pipeline([stage]).run([1]))
+    assert (results.values(), len(results.failed)) == ([1], 1)
+    gc.collect()
+    assert not recwarn.list
+
+
+class Closing:
+    """Two values, and a clean-up that fails.
+
+    Args:
+        way: "async", "sync": what `aclose` is; "plain": an ordinary iterator, with ``close``.
+    """
+
+    def __init__(self, way: str) -> None:
+        self.left = [1, 2]
+        if way == "async":
+            self.aclose = self.fail_async
+        elif way == "sync":
+            self.aclose = self.fail
+        else:
+            self.close = self.fail
+
+    def fail(self) -> Any:
+        """Fail at once."""
+        raise OSError("cannot close")
+
+    async def fail_async(self) -> None:
+        """Fail when awaited."""
+        raise OSError("cannot close")
+
+
+class PlainClosing(Closing):
+    """The same as an ordinary iterator."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        if not self.left:
+            raise StopIteration
+        return self.left.pop(0)
+
+
+class AsyncClosing(Closing):
+    """The same as an async iterator."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop(0)
+
+
+@pytest.mark.parametrize("way", ["async", "sync", "plain"])
+def test_clean_up_that_fails_is_logged(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """All values have gone on by then, so it does not cost the item, and nothing is tried again."""
+
+    async def task(value: int) -> Any:
+        return (PlainClosing if way == "plain" else AsyncClosing)(way)
+
+    results = run([Stage("A", 1, [task], expand=True, task_attempts=2)], [0])
+    assert (results.values(), results.failed, results.stats.items_expanded) == ([1, 2], [], 1)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["the clean-up of an expanded iterable failed"]
+    assert "cannot close" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["async", "plain", "group"])
+def test_cancelled_error_of_an_expanded_iterable_is_the_task_s_failure(way: str) -> None:
+    """As if the task had raised it: a `TaskFailedError` with the task's name."""
+
+    def values() -> Iterator[int]:
+        yield 1
+        error = asyncio.CancelledError()
+        raise BaseExceptionGroup("both", [error]) if way == "group" else error
+
+    async def async_values() -> AsyncIterator[int]:
+        for value in values():
+            yield value
+
+    async def task(value: int) -> Any:
+        return async_values() if way == "async" else values()
+
+    results = run([Stage("A", 1, [task], expand=True, task_attempts=1)], [0])
+    error = results.failed[0].error
+    if isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, TaskFailedError)
+    assert (results.values(), error.task_name) == ([1], "task")
+    assert isinstance(error.original_exception, asyncio.CancelledError)
 
 
 def test_iterator_of_an_object_is_closed_with_the_run() -> None:

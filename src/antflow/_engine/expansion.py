@@ -15,7 +15,7 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,8 @@ from antflow._engine.current import seat_here
 from antflow._engine.handover import Handover
 from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
-from antflow._engine.source import IterableSource
+from antflow._engine.source import IterableSource, clean_up
+from antflow._engine.task_failures import failure_of
 from antflow._engine.time_limit import time_limit
 from antflow._engine.worker_thread import take_over
 
@@ -42,6 +43,8 @@ LARGEST_CHUNK = 100
 
 CONTAINERS = (list, tuple, range, set, frozenset, deque)
 """Types whose values exist already. Any other iterable may take its time, like a query."""
+
+CLEAN_UP_FAILED = "the clean-up of an expanded iterable failed"
 
 
 class Expanded:
@@ -105,9 +108,10 @@ class Expansion:
                     step = await anext(steps, None)
                 if step is None:
                     return Expanded(emitted)
-                for child in step:
+                children = iter(step)
+                for child in children:
                     if is_a(child, CoroutineType):
-                        raise forgotten_await(child, worker.task)
+                        raise forgotten_await(child, worker.task, children)
                     if not is_drop(child):
                         emitted += 1
                         if made >= already:
@@ -116,6 +120,7 @@ class Expansion:
                             await self._wait_for_turn(envelope, worker)
                     made += 1
                     child = None
+                del children
                 step = None  # it may be long until the next one
 
     async def _emit(self, parent: Envelope, worker: WorkerBook, value: Any, number: int) -> None:
@@ -178,7 +183,8 @@ class Expansion:
                 # Only this code can close an iterator that it made, and it may have a thread.
                 for each in (values,) if iterator is values else (iterator, values):
                     if (close := attribute(each, "aclose")) is not None:
-                        await close()
+                        with clean_up(CLEAN_UP_FAILED):
+                            await close()
         elif is_a(values, (str, bytes, bytearray, Mapping)) or not is_a(values, Iterable):
             raise TypeError(
                 f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
@@ -188,7 +194,8 @@ class Expansion:
             yield values
         else:
             context = copy_context()  # one for all chunks, wherever each is taken
-            begin = partial(IterableSource, values, self.handover.now, context)
+            failure = partial(failure_of, name=seat_here().worker.task or "")
+            begin = partial(IterableSource, values, self.handover.now, context, failure)
             if self.runner.shares_memory:
                 source = await self.runner.call(seat_here().worker, begin)
             else:
@@ -197,7 +204,7 @@ class Expansion:
                 while chunk := await self._taken(source, context):
                     yield chunk
             finally:
-                with suppress(Exception):
+                with clean_up(CLEAN_UP_FAILED):
                     source.close()
 
     async def _taken(self, source: IterableSource, context: Context) -> list[Any]:
@@ -211,9 +218,19 @@ class Expansion:
         return taken
 
 
-def forgotten_await(answer: CoroutineType[Any, Any, Any], task: str | None) -> TypeError:
-    """Close a coroutine found among a task's answers, and return the error for it."""
-    answer.close()
+def forgotten_await(
+    answer: CoroutineType[Any, Any, Any], task: str | None, others: Iterable[Any] = ()
+) -> TypeError:
+    """Close a coroutine found among a task's answers, and return the error for it.
+
+    Args:
+        answer: The coroutine.
+        task: The task's name.
+        others: Answers that are given up with it; coroutines among them are closed as well.
+    """
+    for each in (answer, *others):
+        if is_a(each, CoroutineType):
+            each.close()
     return TypeError(f"task {task} returned a coroutine: is an await missing?")
 
 

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any
 
 from antflow._core.cancellation import is_failure
 from antflow._core.errors import PipelineError
+from antflow._core.log import warn
 from antflow._core.text import error_type_name
 
 LONGEST_PULL = 0.005
 """Seconds after which one pull ends, so that a slow generator does not hold the event loop."""
 
 CLEAN_UP_FAILED = "the source's clean-up failed"
+
+
+@contextmanager
+def clean_up(failed: str = CLEAN_UP_FAILED) -> Iterator[None]:
+    """Log what the clean-up of an iterable raises: all of its values have been taken by then.
+
+    A ``CancelledError`` passes: it may be meant for the caller.
+
+    Args:
+        failed: The message to log.
+    """
+    try:
+        yield
+    except (Exception, BaseExceptionGroup) as error:
+        if not is_failure(error):
+            raise
+        warn(failed, error=error)
 
 
 def source_failure(error: BaseException) -> PipelineError:
@@ -39,6 +58,8 @@ class IterableSource:
         context: The context in which the iterable runs, and which it may change, wherever it is
             taken from; ``None`` = always the caller's. Needed where the caller varies: a token
             resets a variable only in the context that it was set in.
+        failure_of: Makes the failure that a ``CancelledError``, or a group, of the iterable amounts
+            to; see `source_failure`.
 
     Attributes:
         items: The iterable.
@@ -46,12 +67,17 @@ class IterableSource:
     """
 
     def __init__(
-        self, items: Iterable[Any], now: Callable[[], float], context: Context | None = None
+        self,
+        items: Iterable[Any],
+        now: Callable[[], float],
+        context: Context | None = None,
+        failure_of: Callable[[BaseException], Exception] = source_failure,
     ) -> None:
         self.items = items
         self._context = context
         self._iterator: Iterator[Any] = self._run(iter, items)
         self._now = now
+        self._failure_of = failure_of
         self._error: Exception | None = None
         self._has_ended = False
         self.is_plain: bool = type(items) in (list, tuple, range)
@@ -93,7 +119,7 @@ class IterableSource:
             self._error = error
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
             # The source's own: a call that never awaits cannot be cancelled.
-            self._error = source_failure(error)
+            self._error = self._failure_of(error)
         if self._error is not None and not taken:
             raise self._error
         return taken  # items before the error are taken in first
