@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -909,6 +909,54 @@ def test_async_source_is_closed_when_the_intake_stops() -> None:
 
     virtual(main)
     assert closed == [0]
+
+
+@pytest.mark.parametrize("feeder", ["run.feed", "pipeline.feed", "pipeline.feed_async", "run"])
+@pytest.mark.parametrize("way", ["async", "sync"])
+def test_clean_up_of_an_async_source_that_fails(
+    way: str, feeder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged: the items were accepted, so a caller that feeds them again has them twice."""
+
+    class Numbers:
+        def __init__(self) -> None:
+            self.left = [1, 2]
+            self.aclose = self.fail_async if way == "async" else self.fail
+
+        def fail(self) -> Any:
+            raise OSError("cannot close")
+
+        async def fail_async(self) -> None:
+            raise OSError("cannot close")
+
+        def __aiter__(self) -> Self:
+            return self
+
+        async def __anext__(self) -> int:
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop(0)
+
+    class Source:
+        def __aiter__(self) -> Numbers:
+            return Numbers()
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline([Stage("Work", 1, [same])])
+        if feeder == "run":
+            return (await pipeline.run(Source())).values()
+        if feeder == "run.feed":
+            async with pipeline.open() as run:
+                await run.feed(Source())
+            return run.results.values()
+        await pipeline.start()
+        await getattr(pipeline, feeder.removeprefix("pipeline."))(Source())
+        await pipeline.join()
+        return [result.value for result in pipeline.results]
+
+    assert virtual(main) == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == ["the source's clean-up failed"]
+    assert "cannot close" in caplog.text
 
 
 def closing_badly() -> Any:

@@ -32,7 +32,7 @@ from antflow._engine.listeners import Listeners
 from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run, current_run, stopped_by
 from antflow._engine.settlement import Settlement
-from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, source_failure
+from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, clean_up, source_failure
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.supervisor import Supervisor
 
@@ -375,9 +375,9 @@ class Intake:
             await self._feed_each(source, stage, priority)
         finally:
             # Only this code can close an iterator that it made, and it may have a thread.
-            close = getattr(source.iterator, "aclose", None)
-            if close is not None and source.iterator is not items:
-                await close()
+            if source.iterator is not items:
+                with clean_up():
+                    await self._close_async(source.iterator)
 
     # Ending
 
@@ -548,12 +548,16 @@ class Intake:
         try:
             if isinstance(items, IterableSource):
                 self._sources.step(items.items, items.close)
-            elif self._run.is_left_behind:
-                return
-            elif (close := getattr(items, "aclose", None)) is not None:
-                async with asyncio.timeout(SLOWEST_CLOSE):
-                    await close()
+            else:
+                await self._close_async(items)
         except BaseException as error:  # why: also a group with a CancelledError in it
             if not is_failure(error):
                 raise
             warn(CLEAN_UP_FAILED, error=error)
+
+    async def _close_async(self, items: AsyncIterable[Any]) -> None:
+        if self._run.is_left_behind:
+            return
+        if (close := getattr(items, "aclose", None)) is not None:
+            async with asyncio.timeout(SLOWEST_CLOSE):
+                await close()
