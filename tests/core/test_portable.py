@@ -25,7 +25,7 @@ from antflow import (
 from antflow.testing import run_virtual
 from tests.odd import ERRORS
 
-PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 FRESH = """
 import pickle, sys, traceback
@@ -311,9 +311,11 @@ def test_events_and_summaries_are_pickled_and_copied(name: str) -> None:
             was = event.error if event is not failed else event.metadata["exception"]
             is_same = kept is was
             assert is_same
-    for value in [pipeline.get_error_summary(), pipeline.get_dashboard_snapshot()]:
-        for again in [pickle.loads(pickle.dumps(value)), copy.deepcopy(value)]:
-            assert again == value
+    stats, summary = pipeline.get_stats(), pipeline.get_error_summary()
+    for value in [stats, summary, pipeline.get_dashboard_snapshot()]:
+        pickled = [pickle.loads(pickle.dumps(value, protocol)) for protocol in PROTOCOLS]
+        for again in [*pickled, copy.copy(value), copy.deepcopy(value)]:
+            assert (type(again), again, repr(again)) == (type(value), value, repr(value))
 
 
 @pytest.mark.parametrize(

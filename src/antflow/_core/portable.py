@@ -26,7 +26,9 @@ V = TypeVar("V")
 
 
 class Portable:
-    """Base of dataclasses that hold user objects, made with ``repr=False``.
+    """Base of dataclasses with slots that can be pickled with every protocol.
+
+    Those that hold user objects are made with ``repr=False``.
 
     Attributes:
         FOREIGN: Names of the fields with such objects; the first one is the item's id.

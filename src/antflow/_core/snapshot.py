@@ -60,7 +60,7 @@ class WorkerState(Portable):
 
 
 @dataclass(slots=True)
-class WorkerMetrics:
+class WorkerMetrics(Portable):
     """The work one worker has done so far.
 
     Attributes:
@@ -87,7 +87,7 @@ class WorkerMetrics:
 
 
 @dataclass(slots=True)
-class StageStats:
+class StageStats(Portable):
     """Counts of one stage.
 
     Attributes:
@@ -171,7 +171,7 @@ class StageStats:
 
 
 @dataclass(slots=True)
-class PipelineStats:
+class PipelineStats(Portable):
     """Counts of a whole run.
 
     Accepted items and children are processed, failed, dropped, expanded, cancelled or in flight.
@@ -227,7 +227,7 @@ class FailedItem(Portable):
 
 
 @dataclass(slots=True)
-class ErrorSummary:
+class ErrorSummary(Portable):
     """Failures summed up. ``str()`` gives a short text for people.
 
     Attributes:
@@ -302,7 +302,7 @@ class LoopHealth:
 
 
 @dataclass(slots=True)
-class DashboardSnapshot:
+class DashboardSnapshot(Portable):
     """Everything a dashboard shows, at one moment.
 
     Attributes:

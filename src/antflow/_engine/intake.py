@@ -375,9 +375,9 @@ class Intake:
             await self._feed_each(source, stage, priority)
         finally:
             # Only this code can close an iterator that it made, and it may have a thread.
-            if source.iterator is not items:
+            if source.iterator is not items and not self._run.is_left_behind:
                 with clean_up():
-                    await self._close_async(source.iterator)
+                    await _close_async(source.iterator)
 
     # Ending
 
@@ -548,16 +548,15 @@ class Intake:
         try:
             if isinstance(items, IterableSource):
                 self._sources.step(items.items, items.close)
-            else:
-                await self._close_async(items)
+            elif not self._run.is_left_behind:
+                await _close_async(items)
         except BaseException as error:  # why: also a group with a CancelledError in it
             if not is_failure(error):
                 raise
             warn(CLEAN_UP_FAILED, error=error)
 
-    async def _close_async(self, items: AsyncIterable[Any]) -> None:
-        if self._run.is_left_behind:
-            return
-        if (close := getattr(items, "aclose", None)) is not None:
-            async with asyncio.timeout(SLOWEST_CLOSE):
-                await close()
+
+async def _close_async(items: AsyncIterable[Any]) -> None:
+    if (close := getattr(items, "aclose", None)) is not None:
+        async with asyncio.timeout(SLOWEST_CLOSE):
+            await close()
