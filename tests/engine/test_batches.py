@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import UserString
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -268,6 +269,18 @@ def test_wrong_number_of_answers_is_a_failure_that_says_so(answers: Any) -> None
     results = run([Stage("A", 1, [task], batch=2, task_attempts=1)], range(2))
     assert len(results.failed) == 2
     assert "for 1 value" in str(results.failed[0].error)
+
+
+@pytest.mark.parametrize("kind", [str, bytes, bytearray, UserString])
+def test_string_is_not_a_list_of_answers(kind: Any) -> None:
+    """Even with as many characters as the batch has values."""
+
+    async def task(values: Values) -> Any:
+        return kind(b"ab" if issubclass(kind, (bytes, bytearray)) else "ab")[: len(values)]
+
+    results = run([Stage("A", 1, [task], batch=2, task_attempts=1)], range(2))
+    assert errors(results) == {0: "TypeError", 1: "TypeError"}
+    assert "must be a list with one answer" in str(results.failed[0].error)
 
 
 def test_cancelled_error_among_the_answers_is_a_failure() -> None:

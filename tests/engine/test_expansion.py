@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections import Counter
+from collections import Counter, UserString
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
 
@@ -137,7 +137,9 @@ def test_drop_among_the_values_leaves_that_one_out() -> None:
     assert results.stats.items_children == 2
 
 
-@pytest.mark.parametrize("answer", [7, None, "text", b"bytes", {"a": 1}])
+@pytest.mark.parametrize(
+    "answer", [7, None, "text", b"bytes", bytearray(b"bytes"), UserString("text"), {"a": 1}]
+)
 def test_what_cannot_be_taken_apart_is_a_failure_that_says_so(answer: Any) -> None:
     """No iterable, a string, a mapping: the item fails and the message has the value."""
 

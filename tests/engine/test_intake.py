@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import UserString
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from typing import Any, Self
@@ -146,7 +147,9 @@ def test_total_that_is_told() -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("items", ["abc", "", b"abc", bytearray(b"a"), {"a": 1}, {}], ids=repr)
+@pytest.mark.parametrize(
+    "items", ["abc", "", b"abc", bytearray(b"a"), UserString("a"), {"a": 1}, {}], ids=repr
+)
 @pytest.mark.parametrize("how", ["run", "stream", "feed"])
 def test_refuses_items_that_would_be_taken_apart(how: str, items: Any) -> None:
     """A string or a mapping in place of a list of items is refused, and the way out is told."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import UserString, deque
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
 from typing import Any
 
@@ -10,6 +10,9 @@ from antflow._core.checks import examine, refusal
 
 Items = Iterable[Any] | AsyncIterable[Any]
 """Items as they are handed in: see `antflow.Pipeline.run`."""
+
+STRINGS = (str, bytes, bytearray, UserString)
+"""Types of one value each, although they can be iterated."""
 
 KNOW_THEIR_LENGTH = (list, tuple, range, set, frozenset, deque)
 """Types whose length is at hand. A subclass may count in its own way, so it is not one of them."""
@@ -27,7 +30,7 @@ def check_items(items: object, name: str = "items") -> None:
 
 def _parts_of(items: object) -> str:
     """The parts that would be taken for items, though hardly intended."""
-    if isinstance(items, (str, bytes, bytearray)):
+    if isinstance(items, STRINGS):
         return "characters"
     return "keys" if isinstance(items, Mapping) else ""
 

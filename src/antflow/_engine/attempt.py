@@ -12,6 +12,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
 from antflow._core.foreign import is_a
+from antflow._core.items import STRINGS
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage, retry_policy, task_name
 from antflow._core.text import counted, safe_repr
@@ -297,7 +298,7 @@ async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
     """A task's answers for a batch: a list with one for each value."""
     expected = len(values)
     returned = await call(values)
-    if is_a(returned, (str, bytes)) or not is_a(returned, Sequence):
+    if is_a(returned, STRINGS) or not is_a(returned, Sequence):
         raise TypeError(
             f"task {name} returned {safe_repr(returned)} for a batch: must be a list with one "
             f"answer for each value, {expected:,} in all"

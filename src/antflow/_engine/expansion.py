@@ -25,6 +25,7 @@ from typing import Any
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop
 from antflow._core.foreign import attribute, is_a
+from antflow._core.items import STRINGS
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Runner
 from antflow._core.text import safe_repr, safe_str
@@ -185,7 +186,7 @@ class Expansion:
                     if (close := attribute(each, "aclose")) is not None:
                         with clean_up(CLEAN_UP_FAILED):
                             await close()
-        elif is_a(values, (str, bytes, bytearray, Mapping)) or not is_a(values, Iterable):
+        elif is_a(values, (*STRINGS, Mapping)) or not is_a(values, Iterable):
             raise TypeError(
                 f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
                 "iterable or async iterable of values, and not a string or mapping"
