@@ -136,6 +136,36 @@ def test_results_are_pickled_whatever_errors_they_have(name: str, protocol: int)
     assert (str(twice), str(twice.__cause__)) == (str(error), str(error.__cause__))
 
 
+@pytest.mark.parametrize("where", ["itself", "member", "cause", "context"])
+def test_groups_that_share_their_errors_are_pickled_at_once(where: str) -> None:
+    """However deep, and wherever they are: their tracebacks are not printed once for each path."""
+    group: Exception = ValueError("at the bottom")
+    for _ in range(60):
+        group = ExceptionGroup("again", [group, group])
+    error = group
+    if where == "member":
+        error = ExceptionGroup("outer", [KeyError("k"), group])
+    elif where != "itself":
+        error = KeyError("k")
+        setattr(error, f"__{where}__", group)
+    again = pickle.loads(pickle.dumps(results_with(error))).failed[0].error
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert f"{type(error).__name__}: {error}" in str(again.__cause__)
+
+
+@pytest.mark.parametrize("where", ["itself", "cause"])
+def test_large_group_keeps_its_traceback(where: str) -> None:
+    """A group of thousands of errors is described with its first ones, as Python prints it."""
+    group = ExceptionGroup("large", [ValueError(f"number {number}") for number in range(3000)])
+    error: Exception = group
+    if where == "cause":
+        error = KeyError("k")
+        error.__cause__ = error.__context__ = group
+    again = pickle.loads(pickle.dumps(results_with(error))).failed[0].error
+    assert "number 14" in str(again.__cause__)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_group_of_failures_can_be_pickled(name: str) -> None:
     """So can what `raise_for_failures` raises, and the parts that ``except*`` makes of it."""

@@ -18,9 +18,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from antflow._core.errors import AntFlowError
-from antflow._core.foreign import asked, cause_of, is_a, message_of, set_cause, traceback_of
+from antflow._core.foreign import (
+    asked,
+    cause_of,
+    context_of,
+    is_a,
+    members_of,
+    message_of,
+    set_cause,
+    traceback_of,
+)
 from antflow._core.groups import leaves
 from antflow._core.text import safe_str
+
+MOST_REPEATS = 1_000
+"""How often the errors in a group may be repeated in it, for its traceback to have them."""
 
 _qualified_name_of = type.__dict__["__qualname__"].__get__
 _module_of = type.__dict__["__module__"].__get__
@@ -127,7 +139,9 @@ def in_words(error: BaseException, own_frames: int = 0) -> Failure:
     else:
         for _ in range(own_frames):
             frames = frames and frames.tb_next
-        lines = asked(traceback.format_exception, kind, error, frames, instead=None)
+        lines = None
+        if not _repeats_itself(error):
+            lines = asked(traceback.format_exception, kind, error, frames, instead=None)
         if lines is None:
             head = "Traceback (most recent call last):\n" if frames else ""
             lines = [head, *traceback.format_tb(frames), f"{name}: {safe_str(error)}\n"]
@@ -137,6 +151,29 @@ def in_words(error: BaseException, own_frames: int = 0) -> Failure:
         inside = tuple([packed(leaf) for leaf in leaves(error)])
         failure = failure._replace(message=message_of(error), inside=inside)
     return failure
+
+
+def _repeats_itself(error: BaseException) -> bool:
+    """Whether `traceback` would come by the same errors more than `MOST_REPEATS` times.
+
+    It goes through a group again for each group that has it as a member. So groups that share their
+    members take exponential time, and only the first few are printed.
+    """
+    todo, seen, repeats = [error], {id(error)}, 0
+    while todo:
+        part = todo.pop()
+        for link in (cause_of(part), context_of(part)):
+            if link is not None and id(link) not in seen:
+                todo.append(link)
+                seen.add(id(link))
+        if is_a(part, BaseExceptionGroup):
+            members = members_of(part)
+            todo += members
+            repeats += sum(id(each) in seen for each in members)
+            if repeats > MOST_REPEATS:
+                return True
+            seen.update(map(id, members))
+    return False
 
 
 def in_parts(error: BaseException) -> bytes:
