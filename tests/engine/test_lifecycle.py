@@ -681,6 +681,9 @@ LEFT_BEHIND = """
         "bound": lambda: Pipeline([Stage("Work", 2, [binds])]).run(range(9)),
         "open": lambda: opens(Pipeline([last])),
         "stream": lambda: streams(Pipeline([Stage("Work", 2, [same])])),
+        "callback while it is fed": lambda: opens(
+            Pipeline([last], status_tracker=StatusTracker(hang))
+        ),
     }[os.environ["WAY"]]
 
     loop = asyncio.new_event_loop()
@@ -709,6 +712,7 @@ LEFT_BEHIND = """
             "open",
         ),
         "stream",
+        "callback while it is fed",
     ],
 )
 def test_run_left_behind_goes_quietly(way: str) -> None:
