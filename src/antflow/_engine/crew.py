@@ -13,7 +13,7 @@ from typing import Any
 
 from antflow._core.cancellation import absorb_requests
 from antflow._core.foreign import is_a
-from antflow._core.ledger import StageBook, WorkerBook
+from antflow._core.ledger import StageBook, Waiting, WorkerBook
 from antflow._engine.task_failures import failure_of
 
 
@@ -103,18 +103,22 @@ class Crew:
 
     # Waiting
 
+    async def wait_for(self, worker: WorkerBook, reason: Waiting, wait: Awaitable[Any]) -> None:
+        """Wait on behalf of a worker, whose book says why meanwhile."""
+        worker.wait_begins(reason, self._now())
+        try:
+            await wait
+        finally:
+            worker.wait_ends(self._now())
+
     async def wait_to_begin(self, worker: WorkerBook, wait: Awaitable[Any]) -> None:
         """Wait on behalf of a worker until the next try of its item or batch may begin.
 
         Cancellation: the worker's, or by `begin_no_more`.
         """
-        worker.wait_begins("limited", self._now())
         if self.begins_no_more:
             self._call_off(worker.index)
-        try:
-            await wait
-        finally:
-            worker.wait_ends(self._now())
+        await self.wait_for(worker, "limited", wait)
 
     def begin_no_more(self) -> None:
         """The run is being shut down: cancel the workers that wait for a try to begin.
@@ -132,11 +136,7 @@ class Crew:
     async def outlast_thread(self, worker: WorkerBook) -> None:
         """Wait for a worker's thread that was abandoned, if there is one."""
         if (thread := self.abandoned.get(worker.index)) is not None:
-            worker.wait_begins("thread", self._now())
-            try:
-                await asyncio.wait([thread])
-            finally:
-                worker.wait_ends(self._now())
+            await self.wait_for(worker, "thread", asyncio.wait([thread]))
             self.abandoned.pop(worker.index, None)
 
     def forget_threads(self) -> None:

@@ -42,11 +42,11 @@ class Decision(NamedTuple):
     """How to go on after a failed try.
 
     Attributes:
-    action: The item is tried again after a delay ("retry") or as if it had not been tried, with
-        everyone else held back meanwhile ("hold"); or it ends here ("fail", "drop").
-    about: The error the try failed with.
-    error: The error it counts as: mostly the same; else what `wait` or `hold_on` raised.
-    seconds: Until the next try.
+        action: The item is tried again after a delay ("retry") or as if it had not been tried, with
+            all other tries held back meanwhile ("hold"); or it ends here ("fail", "drop").
+        about: The error the try failed with.
+        error: The error it counts as: mostly the same; else what `wait` or `hold_on` raised.
+        seconds: Until the next try.
     """
 
     action: Action
@@ -257,7 +257,7 @@ class FailedTries:
         finally:
             self.retries.push(envelope, delay)
         if self.retries.is_full:
-            await self.handover.wait_for(worker, "retrying", self.retries.room())
+            await self.handover.crew.wait_for(worker, "retrying", self.retries.room())
 
 
 def _holds(envelope: Envelope) -> int:

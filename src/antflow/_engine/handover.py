@@ -6,14 +6,13 @@ An item whose step was recorded is always put, even if the worker is cancelled i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled
 from antflow._core.foreign import is_a
-from antflow._core.ledger import Waiting, WorkerBook
+from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Guard
 from antflow._core.stage import StageCallback
 from antflow._core.waits import Wait, discard
@@ -23,7 +22,6 @@ from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run
 from antflow._engine.settlement import Settlement
 from antflow._engine.supervisor import Supervisor
-from antflow._engine.task_failures import group_failure
 
 
 @dataclass(eq=False)
@@ -151,15 +149,7 @@ class Handover:
         if worker is None:
             await room
         else:
-            await self.wait_for(worker, "blocked", room)
-
-    async def wait_for(self, worker: WorkerBook, reason: Waiting, wait: Awaitable[Any]) -> None:
-        """Wait on behalf of a worker, whose book says why meanwhile."""
-        worker.wait_begins(reason, self.now())
-        try:
-            await wait
-        finally:
-            worker.wait_ends(self.now())
+            await self.crew.wait_for(worker, "blocked", room)
 
     # Stopped
 
@@ -184,17 +174,14 @@ class Handover:
         Raises:
             asyncio.CancelledError: The run has cancelled the worker; the item is given up.
         """
-        if is_a(error, asyncio.CancelledError):
-            try:
-                return self.crew.failure_of(error, worker, name)
-            except asyncio.CancelledError:
-                self.give_up(envelope, worker)
-                raise
-        if is_a(error, Exception):
-            return error
-        if (grouped := group_failure(error, name or worker.task or "")) is None:
+        try:
+            return self.crew.failure_of(error, worker, name)
+        except asyncio.CancelledError:
+            self.give_up(envelope, worker)
+            raise
+        except BaseException:  # why: it ends the run, in order; see `interrupt`
             self.interrupt(error, envelope, worker)
-        return grouped
+            return None
 
     def interrupt(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> None:
         """User's code raised `KeyboardInterrupt`, `SystemExit` or their like: end the run with it.

@@ -101,8 +101,8 @@ class Entrance:
         """Admit items to a stage.
 
         Raises:
-        PipelineError: The store could not keep them, or the run has ended meanwhile.
-        Exception: A fault of the library; the run ends with it.
+            PipelineError: The store could not keep them, or the run has ended meanwhile.
+            Exception: A fault of the library; the run ends with it.
         """
         if not envelopes:
             return
