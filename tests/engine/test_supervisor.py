@@ -95,10 +95,10 @@ def test_cancel_during_a_shutdown_does_not_wait_for_callbacks() -> None:
 def test_crash_inside_the_library_ends_the_run_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault in the engine is an InternalError with its cause, and never a hang or a silence."""
 
-    def broken(self: Recorder, *args: Any) -> None:
+    def broken(self: Settlement, *args: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(Recorder, "completed", broken)
+    monkeypatch.setattr(Settlement, "settle", broken)
 
     async def main() -> None:
         with pytest.raises(InternalError, match=r"crashed: ZeroDivisionError: a bug") as caught:
@@ -109,16 +109,15 @@ def test_crash_inside_the_library_ends_the_run_loudly(monkeypatch: pytest.Monkey
 
 
 def test_books_that_do_not_balance_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A recorder that forgets an entry is found out at the end of the run, with the numbers."""
-    completed = Recorder.completed
+    """An entry that is missing is found out at the end of the run, with the numbers."""
+    settle = Settlement.settle
 
-    def forgetful(self: Recorder, envelope: Any, worker: Any, value: Any, now: float) -> Any:
-        wait = completed(self, envelope, worker, value, now)
+    def forgetful(self: Settlement, envelope: Any, error: Any) -> Any:
         if envelope.id == 3:
-            worker.completed -= 1
-        return wait
+            self._run.ledger.stages[0].worker(0).completed -= 1
+        return settle(self, envelope, error)
 
-    monkeypatch.setattr(Recorder, "completed", forgetful)
+    monkeypatch.setattr(Settlement, "settle", forgetful)
 
     async def main() -> None:
         with pytest.raises(InternalError, match=r"accepted 5 .* completed 4"):
@@ -134,8 +133,7 @@ async def is_four(value: int) -> bool:
 
 CRASHES: list[tuple[type[Any], str]] = [
     (Recorder, "admitted"),
-    (Recorder, "started"),
-    (Recorder, "completed"),
+    (Recorder, "tell_completed"),
     (Recorder, "failed"),
     (Recorder, "retrying"),
     (Recorder, "task"),

@@ -27,7 +27,7 @@ class Envelope(PipelineResult[Any]):
         sequence_id: Place in the run's intake, from 0.
         id: The item's id, unique in the run.
         value: The value the current stage was given.
-        metadata: The item's own metadata.
+        metadata: The item's own metadata; made when it is first read if it brings none.
         input: The item as it was fed.
         attempts: Tries begun of what is being tried (a task or the stage); 0 while it only waits;
             `UNTRIED` when it was held back on its first and waits for that to be repeated.
@@ -56,7 +56,7 @@ class Envelope(PipelineResult[Any]):
         sequence_id: int,
         id: Any,
         value: Any,
-        metadata: dict[str, Any],
+        metadata: dict[str, Any] | None,
         input: Any,
         priority: int = DEFAULT_PRIORITY,
         position: int = 0,
@@ -65,7 +65,8 @@ class Envelope(PipelineResult[Any]):
         self.sequence_id = sequence_id
         self.id = id
         self.value = value
-        self.metadata = metadata
+        if metadata is not None:
+            self.metadata = metadata
         self.error = None
         self.stage: str = ""
         self.attempts = 0
@@ -99,6 +100,7 @@ class Envelope(PipelineResult[Any]):
         self.stage = stage
         self.error = error
         self.carry = None
+        self.not_before = 0.0  # the float of its own is not needed any more
         self.decision = None
         result: Any = self
         result.__class__ = PipelineResult

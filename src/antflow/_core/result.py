@@ -92,6 +92,27 @@ class PipelineResult(Route, Portable, Generic[T]):
         return "cancelled" if is_a(self.error, ItemCancelled) else "failed"
 
 
+def _made_when_read(slot: Any) -> property:
+    """The attribute of a slot that may be unset: reading it makes a dict.
+
+    Few items bring metadata. A dict for each of the others would double the objects that the
+    garbage collector counts, and the time it takes in a run that keeps its results.
+    """
+
+    def read(result: PipelineResult[Any]) -> dict[str, Any]:
+        try:
+            metadata: dict[str, Any] = slot.__get__(result)
+        except AttributeError:
+            metadata = {}
+            slot.__set__(result, metadata)
+        return metadata
+
+    return property(read, slot.__set__)
+
+
+setattr(PipelineResult, "metadata", _made_when_read(vars(PipelineResult)["metadata"]))  # noqa: B010
+
+
 class ItemsFailed(ExceptionGroup[Exception]):
     """The errors of all items that failed. It can be pickled, whatever errors it holds."""
 

@@ -205,7 +205,7 @@ class Batches:
         try:
             while waiting:
                 begun.append(waiting.pop(0))
-                wait = self._handover.recorder.started_in_batch(begun[-1], worker, now)
+                wait = self._handover.recorder.started(begun[-1], worker, now)
                 if wait is not None:
                     await wait
             pairs = _in_order(group, await self._answers(group, worker))

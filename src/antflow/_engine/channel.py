@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
@@ -94,6 +94,15 @@ class Channel(Generic[T]):
         if self._bell is None:
             self.ring()
         return len(queue) > self._most
+
+    def put_all(self, items: Iterable[T], priority: int = DEFAULT_PRIORITY) -> None:
+        """Append items, at once. For a sender that looks for `has_room` itself."""
+        if self._heap is not None or priority != DEFAULT_PRIORITY or self.is_closed:
+            for item in items:
+                self._put_slowly(item, priority)
+        else:
+            self._queue.extend(items)
+            self.ring()
 
     def put_first(self, item: T, priority: int = DEFAULT_PRIORITY) -> None:
         """Put an item before all others of its priority: one that has been in here before."""

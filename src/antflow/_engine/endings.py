@@ -14,7 +14,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
-from antflow._core.waits import Wait
+from antflow._core.waits import Wait, discard
 from antflow._engine.attempt import Answer
 from antflow._engine.expansion import Expanded, forgotten_await, is_drop
 from antflow._engine.failure import FailedTries
@@ -35,6 +35,19 @@ class Endings:
     stage: Stage
     handover: Handover
     failed_tries: FailedTries
+
+    def through(
+        self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
+    ) -> Wait:
+        """Report that an item is through, then pass it on; the books have it already."""
+        try:
+            wait = self.handover.recorder.tell_completed(envelope, worker, value, began, now)
+        except BaseException:  # a callback raised KeyboardInterrupt or its like
+            discard(self.handover.put_on(envelope, value))
+            raise
+        if wait is None and self.stage.on_success is None:
+            return self.handover.put_on(envelope, value)
+        return self.move_on(envelope, worker, value, wait)
 
     async def move_on(self, envelope: Envelope, worker: WorkerBook, value: Any, wait: Wait) -> None:
         """Report that an item is through, then pass it on."""
@@ -87,7 +100,7 @@ class Endings:
         elif self.stage.batch is not None and is_a(answer, Exception):
             await self.failed_tries.after(answer, envelope, worker)
         else:
-            wait = handover.recorder.completed_in_batch(envelope, worker, answer, handover.now())
+            wait = handover.recorder.completed(envelope, worker, answer, handover.now())
             await self.move_on(envelope, worker, answer, wait)
 
     async def fail_unread(self, envelope: Envelope) -> None:
@@ -99,7 +112,7 @@ class Endings:
     async def _fail_in_skip_if(
         self, envelope: Envelope, worker: WorkerBook, error: Exception
     ) -> None:
-        wait = self.handover.recorder.started_in_batch(envelope, worker, self.handover.now())
+        wait = self.handover.recorder.started(envelope, worker, self.handover.now())
         try:
             if wait is not None:
                 await wait

@@ -29,6 +29,9 @@ MOST_ROWS = 1000
 MOST_NAMES = 1000
 """How many duplicate ids, beyond those in flight, always have their next name remembered."""
 
+NO_NUMBER = -2
+"""No running number, nor the one before the first."""
+
 _REFUSED = object()
 
 
@@ -76,40 +79,36 @@ class Identity:
         envelopes: list[Envelope] = []
         given, next_id, seq = self._given, self._next_id, self.count
         forgets = self._forgets_numbers
-        streak: tuple[int, int] | None = None  # numbers in a row that became ids
+        first = last = NO_NUMBER  # of the numbers in a row that became ids
         for raw in raws:
             number = next_id()
-            value, own_id, error = raw, None, None
-            metadata: dict[Any, Any] = {}
+            value, metadata, own_id, error = raw, None, None, None
             if issubclass(type(raw), dict):
                 value, metadata, own_id, error = _read(raw)
             if own_id is not None:
-                self._note_numbers(streak)
-                streak = None
+                self._note_numbers(first, last)
+                first = last = NO_NUMBER
                 item_id = self._own_id(own_id)
                 if item_id is _REFUSED:
                     if self.refused is not None:
                         break
                     continue
             else:
-                item_id = number
+                item_id = seq if number == seq else number  # one object for both
                 if given and number in given:
                     item_id = self._apart(number)
                 elif forgets:
                     given.add(number)
-                if streak is None:
-                    streak = (number, number)
-                elif number == streak[1] + 1:
-                    streak = (streak[0], number)
-                else:  # another run of the pipeline took some
-                    self._note_numbers(streak)
-                    streak = (number, number)
+                if number != last + 1:  # the first, or another run of the pipeline took some
+                    self._note_numbers(first, last)
+                    first = number
+                last = number
             envelope = Envelope(seq, item_id, value, metadata, raw, priority, stage)
             if error is not None:
                 envelope.error = error
             envelopes.append(envelope)
             seq += 1
-        self._note_numbers(streak)
+        self._note_numbers(first, last)
         self.count = seq
         self._set_deadlines(envelopes)
         return envelopes
@@ -179,13 +178,13 @@ class Identity:
         index = bisect_right(self._numbers, (number, inf)) - 1
         return index >= 0 and number <= self._numbers[index][1] and bool(item_id == number)
 
-    def _note_numbers(self, streak: tuple[int, int] | None) -> None:
+    def _note_numbers(self, first: int, last: int) -> None:
         """Remember which running numbers became ids: mostly one unbroken sequence."""
-        if streak is None or self._forgets_numbers:
+        if last == NO_NUMBER or self._forgets_numbers:
             return
-        if self._numbers and self._numbers[-1][1] + 1 == streak[0]:
-            streak = (self._numbers.pop()[0], streak[1])
-        self._numbers.append(streak)
+        if self._numbers and self._numbers[-1][1] + 1 == first:
+            first, _ = self._numbers.pop()
+        self._numbers.append((first, last))
         if not self._run.keeps_results and len(self._numbers) > MOST_ROWS:
             del self._numbers[0]
 
@@ -227,16 +226,16 @@ class Identity:
         return MOST_NAMES + 2 * len(self._given)  # so that looking through them is rare
 
 
-def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any], Any, Exception | None]:
+def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any] | None, Any, Exception | None]:
     """The value, metadata and id of a dict that was fed, and the error if reading it raised.
 
     Its methods, and those of its keys, may be the user's own.
     """
     try:
         if "id" not in raw:
-            return raw, {}, None, None
+            return raw, None, None, None
         metadata = dict(raw)
         own_id = metadata.pop("id")
         return metadata.pop("value", raw), metadata, own_id, None
     except BaseException as error:  # why: a `CancelledError`, too, is its own where nothing awaits
-        return raw, {}, None, trimmed(failure_of(error, "intake"))
+        return raw, None, None, trimmed(failure_of(error, "intake"))

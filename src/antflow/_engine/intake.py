@@ -24,7 +24,7 @@ from antflow._core.ports import Store
 from antflow._core.result import PipelineResult
 from antflow._core.waits import Wait, discard
 from antflow._engine.channel import Channel
-from antflow._engine.contexts import apart, in_context
+from antflow._engine.contexts import in_context
 from antflow._engine.current import current_seat
 from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
@@ -174,7 +174,7 @@ class Entrance:
     def _record(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items and, unless a listener is waited for, put them."""
         try:
-            wait = apart(self.stages[stage].recorder.admitted, envelopes, self._run.timers.now())
+            wait = self.stages[stage].recorder.admitted(envelopes, self._run.timers.now())
         except BaseException:  # a callback raised KeyboardInterrupt or its like
             self._put(envelopes, stage)
             raise
@@ -195,12 +195,10 @@ class Entrance:
         await self._until_unread_have_failed()
 
     def _put(self, envelopes: Sequence[Envelope], stage: int) -> None:
-        channel = self.stages[stage].channel
-        for envelope in envelopes:
-            if envelope.error is None:
-                channel.put(envelope, envelope.priority)
-            else:
-                self._unread.append(envelope)
+        readable = [envelope for envelope in envelopes if envelope.error is None]
+        self.stages[stage].channel.put_all(readable, envelopes[0].priority)
+        if len(readable) < len(envelopes):
+            self._unread += [envelope for envelope in envelopes if envelope.error is not None]
         if self._unread and (self._failing is None or self._failing.done()):
             # In a separate task: the feeder may be gone before all of them are reported.
             self._failing = self._supervisor.spawn(self._fail_unread(), "unread items")

@@ -50,6 +50,8 @@ class Settlement:
         max_failures: float | None,
     ) -> None:
         self._run = run
+        self._ledger = run.ledger
+        self._stage_names = run.facts.stage_names
         self._supervisor = supervisor
         self._identity = identity
         self._deliver = deliver if reorder is None else reorder.deliver
@@ -59,21 +61,23 @@ class Settlement:
         self._limits_failures = any(
             limit is not None for limit in (max_failures, *self._stages_limits)
         )
+        self._forgets_ids = not run.keeps_results
         self._delivering = 0
         self.wakes: list[Callable[[], None]] = []
 
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""
         position = envelope.position
-        result = envelope.arrive(self._run.facts.stage_names[position], error)
-        wait = self._deliver(result)
-        if not self._run.keeps_results:
+        result = envelope.arrive(self._stage_names[position], error)
+        deliver = self._deliver
+        wait = deliver(result)
+        if self._forgets_ids:
             self._identity.release(result.id)  # ids are compared with those in flight only
         if error is not None and self._limits_failures:
             self._check_failures(position)
         for wake in self.wakes:
             wake()
-        if not self._run.ledger.in_flight:
+        if not self._ledger.in_flight:
             self.check_finished()
         return wait
 

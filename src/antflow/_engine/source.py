@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
+from itertools import islice
 from typing import Any
 
 from antflow._core.cancellation import is_failure
@@ -106,12 +107,16 @@ class IterableSource:
             raise self._error
         if self._has_ended:
             return []  # as in a `for` loop: a growing file would go on
-        taken: list[Any] = []
+        if self.is_plain:
+            taken = list(islice(self._iterator, most))
+            self._has_ended = len(taken) < most
+            return taken
+        taken = []
         deadline = self._now() + LONGEST_PULL
         try:
             for item in self._iterator:
                 taken.append(item)
-                if len(taken) >= most or (not self.is_plain and self._now() >= deadline):
+                if len(taken) >= most or self._now() >= deadline:
                     break
             else:
                 self._has_ended = True

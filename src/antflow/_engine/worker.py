@@ -18,9 +18,12 @@ from __future__ import annotations
 from contextvars import copy_context
 from dataclasses import dataclass
 
+from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT
+from antflow._core.envelope import UNTRIED
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
-from antflow._core.waits import discard
+from antflow._core.step import new_step
+from antflow._core.transition import Kind
 from antflow._engine.attempt import Attempt
 from antflow._engine.endings import Endings
 from antflow._engine.expansion import ENDS_HERE
@@ -66,10 +69,12 @@ class WorkerLoop:
         )
         run, crew, recorder = handover.run, handover.crew, handover.recorder
         settle, next_channel = handover.settlement.settle, handover.next_channel
+        ledger, book, next_book = run.ledger, recorder.book, recorder.book.following
         take, now = workers.channel.take, run.timers.now
         skip_if, on_success = self.stage.skip_if, self.stage.on_success
         isolates, context = self.stage.isolate_context, copy_context()
         cancel_requests = crew.running(worker).cancelling
+        plain: type | None = None  # the type of the last answer, if it was an ordinary one
         time = now()
         while worker.index < workers.active:
             value = None  # the last one may be large, and the next item slow
@@ -84,6 +89,7 @@ class WorkerLoop:
                     return True
             envelope = take()
             if envelope is None:
+                plain = None
                 envelope = await workers.receive(worker)
                 if envelope is None:
                     return False
@@ -95,12 +101,24 @@ class WorkerLoop:
                     if time >= run.turn_ends:
                         time = await workers.give_way(worker)
                     continue
-            try:
-                if (wait := recorder.started(envelope, worker, time)) is not None:
-                    await wait
-            except BaseException:
-                handover.give_up(envelope, worker)
-                raise
+            # From here on `Recorder.started`, written out.
+            if (waited := time - envelope.not_before) >= SHORTEST_WAIT:
+                book.queue_waits.add(waited)
+            worker.item = envelope
+            worker.since = time
+            if envelope.attempts:
+                book.retrying -= 1
+                if envelope.attempts == UNTRIED:
+                    envelope.attempts = 0
+            envelope.attempts += 1
+            if (tell := recorder.on_started) is not None:
+                try:
+                    wait = tell(new_step(Kind.STARTED, envelope, worker, time))
+                    if wait is not None:
+                        await wait
+                except BaseException:
+                    handover.give_up(envelope, worker)
+                    raise
             try:
                 if (direct := attempt.direct) is not None:
                     value = await direct(envelope.value)
@@ -110,27 +128,42 @@ class WorkerLoop:
                 if not await self.failed_tries.after(error, envelope, worker):
                     return False
             else:
-                may_end = issubclass(type(value), ENDS_HERE)
-                if may_end and await endings.ends_here(envelope, worker, value):
-                    time = now()
-                    if time >= run.turn_ends:
-                        time = await workers.give_way(worker)
-                    continue
+                if (kind := type(value)) is not plain:
+                    if not issubclass(kind, ENDS_HERE):
+                        plain = kind
+                    elif await endings.ends_here(envelope, worker, value):
+                        time = now()
+                        if time >= run.turn_ends:
+                            time = await workers.give_way(worker)
+                        continue
                 time = now()
-                try:
-                    wait = recorder.completed(envelope, worker, value, time)
-                except BaseException:  # a callback raised KeyboardInterrupt or its like
-                    discard(handover.put_on(envelope, value))
-                    raise
-                if wait is not None or on_success is not None:
-                    wait = endings.move_on(envelope, worker, value, wait)
-                elif next_channel is None:  # from here on `Handover.put_on`, written out
+                # From here on `Recorder.completed`, written out.
+                if worker.limited_calls:
+                    worker.forget_calls(time)
+                began = worker.since
+                seconds = time - began
+                if seconds >= SHORTEST_RUN:
+                    book.run_times.add(seconds - worker.held_up)
+                worker.item = None
+                worker.completed += 1
+                worker.busy += seconds
+                worker.since = time
+                worker.held_up = 0.0
+                if next_book is None:
+                    ledger.in_flight -= 1
+                else:
+                    next_book.entered += 1
+                    envelope.not_before = time
+                if recorder.on_ended is not None or on_success is not None:
+                    wait = endings.through(envelope, worker, value, began, time)
+                elif next_channel is None:  # from here on `Handover.put_on`
                     envelope.value = value
                     wait = settle(envelope, None)
                 else:
                     envelope.value = value
                     envelope.position += 1
                     envelope.attempts = 0
+                    wait = None
                     if next_channel.put(envelope, envelope.priority):
                         wait = next_channel.room()
                 if wait is not None:
