@@ -93,4 +93,4 @@ def test_durations_as_text_are_short() -> None:
     assert repr(Durations()) == "Durations(count=0)"
     counter = DurationCounter(SHORTEST_RUN)
     counter.add(2.0)
-    assert repr(counter.read(1)) == "Durations(count=1, p50=2.02, p95=2.02)"
+    assert repr(counter.read(1)) == "Durations(count=1, p50=1.96, p95=1.96)"

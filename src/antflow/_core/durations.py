@@ -21,7 +21,7 @@ _GROWTH = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _PER_LOG = 1 / log(_GROWTH)
 _LONGEST = 30 * 86_400.0
 
-SHORTEST_RUN = 50e-6
+SHORTEST_RUN = 100e-6
 """Seconds of a try below which it is not told apart from others as short."""
 
 SHORTEST_WAIT = 1e-3

@@ -6,22 +6,27 @@ groups: ``give_up_on=ExceptionGroup``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from antflow._core.errors import Drop
 from antflow._core.foreign import is_a, members_of
 
 
-def parts(error: BaseException) -> Iterator[BaseException]:
+def parts(error: BaseException) -> Sequence[BaseException]:
     """The error and, if it is a group, all groups and errors in it, each object once."""
-    todo, seen = [error], {id(error)}
+    if not is_a(error, BaseExceptionGroup):
+        return (error,)
+    found: list[BaseException] = []
+    todo: list[BaseException] = [error]
+    seen = {id(error)}
     while todo:
         part = todo.pop()
-        yield part
+        found.append(part)
         if is_a(part, BaseExceptionGroup):
             inside = [each for each in members_of(part) if id(each) not in seen]
             seen.update(map(id, inside))
             todo += reversed(inside)
+    return found
 
 
 def leaves(error: BaseException) -> list[BaseException]:
@@ -33,7 +38,10 @@ def matches(
     error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]
 ) -> bool:
     """Whether the error, or anything in it, is of one of these classes."""
-    return any(is_a(part, kinds) for part in parts(error))
+    for part in parts(error):  # noqa: SIM110 - a loop costs half of what `any` does
+        if is_a(part, kinds):
+            return True
+    return False
 
 
 def consists_of(

@@ -207,7 +207,8 @@ class FailedTries:
             await self._try_again(envelope, worker, error, decision.seconds)
         else:
             await self.fail(envelope, worker, error)
-        await handover.crew.outlast_thread(worker)
+        if worker.index in handover.crew.abandoned:
+            await handover.crew.outlast_thread(worker)
         return True
 
     async def drop(self, envelope: Envelope, worker: WorkerBook) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, FunctionType, GeneratorType, TracebackType
 from typing import Any, TypeVar
 
+from antflow._core.errors import AntFlowError
 from antflow._core.foreign import (
     attribute,
     cause_of,
@@ -32,10 +33,10 @@ from antflow._core.stage import task_name
 E = TypeVar("E", bound=BaseException)
 
 PASSED_THROUGH = (
-    *("antflow._core.value_or_error", "antflow._engine", "antflow.executor"),
-    *("asyncio", "contextlib", "contextvars", "concurrent"),
+    *("antflow._core.value_or_error.", "antflow._engine.", "antflow.executor."),
+    *("asyncio.", "contextlib.", "contextvars.", "concurrent."),
 )
-"""Modules whose frames stand before or between the user's; they are left out."""
+"""Modules and packages whose frames stand before or between the user's; they are left out."""
 
 MOST_OUTLINES = 1000
 """Functions whose outlines are cached: making one costs more than using it."""
@@ -53,7 +54,9 @@ def trimmed(error: E) -> E:
             continue
         seen.add(id(each))
         with_traceback(each, outlined(traceback_of(each)))
-        todo += [cause_of(each), context_of(each), attribute(each, "original_exception")]
+        todo += [cause_of(each), context_of(each)]
+        if is_a(each, AntFlowError):
+            todo.append(attribute(each, "original_exception"))
         if is_a(each, BaseExceptionGroup):
             todo += members_of(each)
     return error
@@ -95,7 +98,7 @@ def _is_passed_through(frame: FrameType) -> bool:
     module = frame.f_globals.get("__name__")
     if type(module) is not str:
         return False
-    return any(module == name or module.startswith(f"{name}.") for name in PASSED_THROUGH)
+    return f"{module}.".startswith(PASSED_THROUGH)
 
 
 def _passes(traceback: TracebackType | None, place: TracebackType) -> bool:

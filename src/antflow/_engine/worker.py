@@ -87,6 +87,8 @@ class WorkerLoop:
                         return True
                 except Exception:  # values that cannot be compared, like arrays of numpy
                     return True
+            if time >= run.turn_ends:
+                time = await workers.give_way(worker)
             envelope = take()
             if envelope is None:
                 plain = None
@@ -98,8 +100,6 @@ class WorkerLoop:
                 passes = await endings.passes_by(envelope, worker)
                 time = now()
                 if passes:
-                    if time >= run.turn_ends:
-                        time = await workers.give_way(worker)
                     continue
             # From here on `Recorder.started`, written out.
             if (waited := time - envelope.not_before) >= SHORTEST_WAIT:
@@ -127,14 +127,13 @@ class WorkerLoop:
             except BaseException as error:  # why: it ends the run, in order; see `interrupt`
                 if not await self.failed_tries.after(error, envelope, worker):
                     return False
+                time = now()
             else:
                 if (kind := type(value)) is not plain:
                     if not issubclass(kind, ENDS_HERE):
                         plain = kind
                     elif await endings.ends_here(envelope, worker, value):
                         time = now()
-                        if time >= run.turn_ends:
-                            time = await workers.give_way(worker)
                         continue
                 time = now()
                 # From here on `Recorder.completed`, written out.
@@ -173,7 +172,4 @@ class WorkerLoop:
                     finally:
                         time = now()
                         worker.wait_ends(time)
-                if time < run.turn_ends:
-                    continue
-            time = await workers.give_way(worker)
         return False
