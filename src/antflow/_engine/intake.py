@@ -35,6 +35,7 @@ from antflow._engine.settlement import Settlement
 from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, clean_up, source_failure
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.supervisor import Supervisor
+from antflow._engine.waiting import in_order
 
 LARGEST_BATCH = 1000
 """The most items taken in at a time for an unbounded channel."""
@@ -203,7 +204,8 @@ class Entrance:
                 self._unread.append(envelope)
         if self._unread and (self._failing is None or self._failing.done()):
             # In a separate task: the feeder may be gone before all of them are reported.
-            self._failing = self._supervisor.spawn(self._fail_unread(), "unread items")
+            failing = in_order(self._fail_unread, self._supervisor.fail)
+            self._failing = self._supervisor.spawn(failing, "unread items")
 
     async def _fail_unread(self) -> None:
         while self._unread:
