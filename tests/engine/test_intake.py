@@ -10,7 +10,15 @@ from typing import Any, Self
 
 import pytest
 
-from antflow import Pipeline, PipelineError, Stage, StatusEvent, StatusTracker, TooManyFailures
+from antflow import (
+    Pipeline,
+    PipelineError,
+    Stage,
+    StatusEvent,
+    StatusTracker,
+    TooManyFailures,
+    in_thread,
+)
 from antflow.testing import Calls, Gate, run_virtual
 from tests.support import (
     assert_balanced,
@@ -21,6 +29,7 @@ from tests.support import (
     now,
     raising,
     same,
+    values,
     virtual,
 )
 
@@ -1033,3 +1042,42 @@ def test_clean_up_of_a_source_does_not_hold_up_a_shutdown() -> None:
         assert_balanced(results.stats)
 
     virtual(main)
+
+
+@pytest.mark.parametrize("error", CANCELLED, ids=["alone", "group"])
+@pytest.mark.parametrize("kind", ["plain", "async", "thread"])
+@pytest.mark.parametrize("place", ["outside", "task"])
+def test_feed_whose_source_raises_cancelled_error_was_not_cancelled(
+    place: str, kind: str, error: BaseException
+) -> None:
+    """It is the source's failure: code that awaits `feed` is not to think it was cancelled."""
+
+    def plain() -> Iterator[int]:
+        yield 1
+        raise error
+
+    async def later() -> AsyncIterator[int]:
+        yield 1
+        raise error
+
+    source: Any = {"plain": plain, "async": later, "thread": lambda: in_thread(plain)}[kind]
+
+    async def feed(value: Any) -> str:
+        if value != "feed":
+            return str(value)
+        with pytest.raises(PipelineError, match=r"the source raised .*CancelledError") as caught:
+            await pipeline.feed(source())
+        assert caught.value.__cause__ is error
+        return "fed"
+
+    pipeline = Pipeline([Stage("A", 1, [feed])])
+
+    async def main() -> list[Any]:
+        if place == "task":
+            return values(await pipeline.run(["feed"]))
+        await pipeline.start()
+        await feed("feed")
+        await pipeline.join()
+        return ["fed", *values(pipeline.results)]
+
+    assert run_virtual(main) == ["fed", "1"]

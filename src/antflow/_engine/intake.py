@@ -16,7 +16,12 @@ from contextvars import Context, copy_context
 from math import inf
 from typing import Any, Protocol
 
-from antflow._core.cancellation import absorb_requests, awaited_failure, is_failure
+from antflow._core.cancellation import (
+    absorb_requests,
+    awaited_failure,
+    is_called_off,
+    is_failure,
+)
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import PipelineError, WouldDeadlockError
 from antflow._core.log import warn
@@ -375,6 +380,12 @@ class Intake:
         source = AsyncSource(items, self._sources)
         try:
             await self._feed_each(source, stage, priority)
+        except Exception:
+            raise
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            if is_called_off():
+                raise
+            raise source_failure(error) from error
         finally:
             # Only this code can close an iterator that it made, and it may have a thread.
             if source.iterator is not items and not self._run.is_left_behind:
