@@ -1081,3 +1081,34 @@ def test_feed_whose_source_raises_cancelled_error_was_not_cancelled(
         return ["fed", *values(pipeline.results)]
 
     assert run_virtual(main) == ["fed", "1"]
+
+
+@pytest.mark.parametrize("way", ["stream", "shutdown"])
+def test_source_that_ends_its_own_run_is_closed(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is closed when its step is over: a generator that runs cannot be closed."""
+    closed: list[float] = []
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [lasting(1)])])
+
+        def source() -> Iterator[int]:
+            try:
+                for number in count():
+                    if number == 3:
+                        end = stream.aclose() if way == "stream" else pipeline.shutdown()
+                        with pytest.raises(StopIteration):  # it returns at once
+                            end.send(None)
+                    yield number
+            finally:
+                closed.append(now())
+
+        stream = pipeline.stream(source())
+        async for _ in stream:
+            pass
+        assert closed == [0]
+        stats = pipeline.get_stats()
+        assert_balanced(stats)
+        assert stats.items_in_flight == 0
+
+    run_virtual(main)
+    assert caplog.messages == []
