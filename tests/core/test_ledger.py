@@ -30,7 +30,7 @@ class LiveBooks:
         self.ledger = Ledger(STAGES)
         self.store = MemoryStore()
         facts = RunFacts("run", tuple("ABC"), 0.0, 0.0)
-        listeners = Listeners(facts, CallbackGuard(), _never, count(1), self.store)
+        listeners = Listeners(facts, CallbackGuard(), _never, _never, count(1), self.store)
         self.recorders = [
             Recorder(stage, self.ledger, FailureBook(), facts, listeners) for stage in range(STAGES)
         ]
@@ -81,7 +81,7 @@ class LiveBooks:
             recorder.cancelled(envelope, holder, ItemCancelled(), now)
 
 
-def _never(error: Exception) -> None:
+def _never(error: BaseException) -> None:
     raise error
 
 

@@ -10,7 +10,15 @@ from typing import Any, Self
 
 import pytest
 
-from antflow import Pipeline, PipelineError, Stage, StatusEvent, StatusTracker, TooManyFailures
+from antflow import (
+    Pipeline,
+    PipelineError,
+    Stage,
+    StatusEvent,
+    StatusTracker,
+    TooManyFailures,
+    in_thread,
+)
 from antflow.testing import Calls, Gate, run_virtual
 from tests.support import (
     assert_balanced,
@@ -21,6 +29,7 @@ from tests.support import (
     now,
     raising,
     same,
+    values,
     virtual,
 )
 
@@ -1033,3 +1042,73 @@ def test_clean_up_of_a_source_does_not_hold_up_a_shutdown() -> None:
         assert_balanced(results.stats)
 
     virtual(main)
+
+
+@pytest.mark.parametrize("error", CANCELLED, ids=["alone", "group"])
+@pytest.mark.parametrize("kind", ["plain", "async", "thread"])
+@pytest.mark.parametrize("place", ["outside", "task"])
+def test_feed_whose_source_raises_cancelled_error_was_not_cancelled(
+    place: str, kind: str, error: BaseException
+) -> None:
+    """It is the source's failure: code that awaits `feed` is not to think it was cancelled."""
+
+    def plain() -> Iterator[int]:
+        yield 1
+        raise error
+
+    async def later() -> AsyncIterator[int]:
+        yield 1
+        raise error
+
+    source: Any = {"plain": plain, "async": later, "thread": lambda: in_thread(plain)}[kind]
+
+    async def feed(value: Any) -> str:
+        if value != "feed":
+            return str(value)
+        with pytest.raises(PipelineError, match=r"the source raised .*CancelledError") as caught:
+            await pipeline.feed(source())
+        assert caught.value.__cause__ is error
+        return "fed"
+
+    pipeline = Pipeline([Stage("A", 1, [feed])])
+
+    async def main() -> list[Any]:
+        if place == "task":
+            return values(await pipeline.run(["feed"]))
+        await pipeline.start()
+        await feed("feed")
+        await pipeline.join()
+        return ["fed", *values(pipeline.results)]
+
+    assert run_virtual(main) == ["fed", "1"]
+
+
+@pytest.mark.parametrize("way", ["stream", "shutdown"])
+def test_source_that_ends_its_own_run_is_closed(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is closed when its step is over: a generator that runs cannot be closed."""
+    closed: list[float] = []
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [lasting(1)])])
+
+        def source() -> Iterator[int]:
+            try:
+                for number in count():
+                    if number == 3:
+                        end = stream.aclose() if way == "stream" else pipeline.shutdown()
+                        with pytest.raises(StopIteration):  # it returns at once
+                            end.send(None)
+                    yield number
+            finally:
+                closed.append(now())
+
+        stream = pipeline.stream(source())
+        async for _ in stream:
+            pass
+        assert closed == [0]
+        stats = pipeline.get_stats()
+        assert_balanced(stats)
+        assert stats.items_in_flight == 0
+
+    run_virtual(main)
+    assert caplog.messages == []

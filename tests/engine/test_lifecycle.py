@@ -643,6 +643,10 @@ LEFT_BEHIND = """
             await asyncio.sleep(0)
             yield number
 
+    async def one_then_hangs(value):
+        yield value
+        await hang()
+
     @contextlib.asynccontextmanager
     async def opened():
         yield 1
@@ -678,6 +682,9 @@ LEFT_BEHIND = """
         "time limit": lambda: Pipeline([Stage("Work", 2, [hang], timeout=9)]).run([1, 2]),
         "hold": lambda: Pipeline([Stage("Work", 2, [held])]).run(range(30)),
         "expand": lambda: Pipeline([Stage("Work", 1, [three], expand=True), last]).run([1, 2]),
+        "expand that waits": lambda: Pipeline(
+            [Stage("Work", 1, [one_then_hangs], expand=True), last]
+        ).run([1, 2]),
         "bound": lambda: Pipeline([Stage("Work", 2, [binds])]).run(range(9)),
         "open": lambda: opens(Pipeline([last])),
         "stream": lambda: streams(Pipeline([Stage("Work", 2, [same])])),
@@ -708,6 +715,7 @@ LEFT_BEHIND = """
             "time limit",
             "hold",
             "expand",
+            "expand that waits",
             "bound",
             "open",
         ),

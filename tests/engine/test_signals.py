@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -418,6 +419,23 @@ def test_run_that_outlives_the_main_task(way: str, graceful_signals: float | Non
             runner.run(first())
             assert runner.run(second()) == "cancelled"
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("graceful_signals", [None, 5.0])
+def test_results_of_asyncio_run_are_not_kept(graceful_signals: float | None) -> None:
+    """`asyncio.run(pipeline.run(…))`: no handler of signals keeps the results."""
+
+    class Value:
+        pass
+
+    def run() -> weakref.ref[Value]:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])])
+        results = asyncio.run(pipeline.run([Value()], graceful_signals=graceful_signals))
+        return weakref.ref(results[0].input)
+
+    value = run()
+    gc.collect()
+    assert value() is None
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

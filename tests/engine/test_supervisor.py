@@ -65,6 +65,94 @@ def test_system_exit_in_a_callback_loses_no_item(status: str) -> None:
     assert stats.items_accepted == len(pipeline.results.outcomes)
 
 
+class Ends:
+    """Ends the program at its ``after``-th call, and at all further ones."""
+
+    def __init__(self, error: type[BaseException], after: int) -> None:
+        self.error = error
+        self.left = after
+
+    def __call__(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            raise self.error(7)
+
+    async def later(self, *_: Any) -> None:
+        await asyncio.sleep(1)
+        self()
+
+
+class Method:
+    """An observer or a display with one method."""
+
+    def __init__(self, name: str, call: Any) -> None:
+        setattr(self, name, call)
+
+
+async def odd_only(value: int) -> int:
+    await asyncio.sleep(1)
+    if value % 2 == 0:
+        raise ValueError(value)
+    return value
+
+
+CALLERS = ["on_success", "on_failure", "on_skip", "happened", "closed", "on_start", "on_update"]
+CALLERS += ["on_finish", "on_status_change", "on_task_complete"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("way", ["run", "stream"])
+@pytest.mark.parametrize("name", CALLERS)
+def test_callback_that_ends_the_program_ends_the_run_in_order(
+    name: str, way: str, is_async: bool, error: type[BaseException]
+) -> None:
+    """It comes out of the run, not of the event loop, and every accepted item has an outcome."""
+    ends = Ends(error, 1 if name in ("closed", "on_start", "on_finish") else 2)
+    call = ends.later if is_async and name != "happened" else ends
+    options: Any = {}
+    shown: Any = {}
+    stage: Any = {"skip_if": lambda value: value == 1} if name == "on_skip" else {}
+    if name in ("happened", "closed"):
+        options = {"observers": [Method(name, call)]}
+    elif name in ("on_start", "on_update", "on_finish"):
+        shown = {"custom_dashboard": Method(name, call)}
+    elif name in ("on_status_change", "on_task_complete"):
+        tracker = StatusTracker()
+        setattr(tracker, name, call)
+        options = {"status_tracker": tracker}
+    else:
+        stage[name] = call
+        ends.left = 1
+
+    async def main() -> None:
+        stages = [
+            Stage("A", 2, [odd_only, same], task_attempts=1, **stage),
+            Stage("B", 1, [same], queue_capacity=1),
+        ]
+        pipeline = Pipeline(stages, **options)
+
+        async def use() -> None:
+            if way == "run":
+                await pipeline.run(range(30), **shown)
+            else:
+                async with pipeline.stream(range(30), **shown) as results:
+                    async for _ in results:
+                        pass
+
+        with pytest.raises(error) as caught:
+            await use()
+        assert caught.value.args == (7,)
+        await asyncio.sleep(1)  # the event loop goes on
+        stats = pipeline.get_stats()
+        assert_balanced(stats)
+        assert stats.items_in_flight == 0
+        if way == "run":
+            assert stats.items_accepted == len(pipeline.results.outcomes)
+
+    run_virtual(main)
+
+
 def test_cancel_during_a_shutdown_does_not_wait_for_callbacks() -> None:
     """Observers of cancelled items are heard out by a shutdown, but not by a cancellation."""
     tracker = StatusTracker()

@@ -446,6 +446,51 @@ def test_stream_may_be_left_at_any_time() -> None:
     assert values(run_virtual(main)) == [5]
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("where", ["task", "source"])
+@pytest.mark.parametrize("way", ["read", "left"])
+def test_what_ends_the_program_comes_out_of_the_stream(
+    error: type[BaseException], where: str, way: str
+) -> None:
+    """It comes out where the stream is read or left; it does not stop the event loop under it."""
+
+    def raise_it(value: int) -> int:
+        if value == 3:
+            raise error(7)
+        return value
+
+    def source() -> Iterator[int]:
+        for value in range(10):
+            yield raise_it(value) if where == "source" else value
+
+    async def work(value: int) -> int:
+        await asyncio.sleep(1)
+        return raise_it(value)
+
+    seen: list[int] = []
+
+    async def read(pipeline: Pipeline) -> None:
+        async with pipeline.stream(source()) as results:
+            async for result in results:
+                seen.append(result.value)
+                if way == "left" and result.value == 1:
+                    await asyncio.sleep(100)
+                    break
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [work], queue_capacity=1)])
+        with pytest.raises(error) as caught:
+            await read(pipeline)
+        assert caught.value.args == (7,)
+        assert seen == [0, 1, 2][: len(seen)]
+        assert len(seen) == 3 or (way, where) != ("read", "task")
+        await asyncio.sleep(1)  # the event loop goes on
+        assert_balanced(pipeline.get_stats())
+
+    run_virtual(main)
+
+
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("buffer_size", [None, 0, 1])
 def test_what_a_stream_that_was_left_did_not_yield_is_known(

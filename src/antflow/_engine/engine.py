@@ -39,7 +39,7 @@ from antflow._engine.settlement import Settlement
 from antflow._engine.source_watch import SourceWatch
 from antflow._engine.stage_run import StageRun
 from antflow._engine.supervisor import Supervisor
-from antflow._engine.waiting import outlast_task
+from antflow._engine.waiting import in_order, outlast_task
 
 
 class Display(Protocol):
@@ -134,6 +134,7 @@ class Engine:
             run.facts,
             guard,
             self.supervisor.stop_intake,
+            self.supervisor.fail,
             count(1 if books is None else books.next_number),
             store,
             listeners,
@@ -219,7 +220,8 @@ class Engine:
         showing: asyncio.Task[None] | None = None
         try:
             if display is not None:
-                showing = self.supervisor.tasks.create_side(display.poll(), "display")
+                polling = in_order(display.poll, self.supervisor.fail)
+                showing = self.supervisor.tasks.create_side(polling, "display")
                 await display.begin()
             self.intake.take_all(items)
             await self.supervisor.wait()

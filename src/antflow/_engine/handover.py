@@ -173,7 +173,11 @@ class Handover:
 
         Raises:
             asyncio.CancelledError: The run has cancelled the worker; the item is given up.
+            GeneratorExit: The event loop was closed; this is only an error in cleaning up.
         """
+        if self.run.is_left_behind:
+            self.give_up(envelope, worker)
+            raise GeneratorExit from error
         try:
             return self.crew.failure_of(error, worker, name)
         except asyncio.CancelledError:

@@ -16,7 +16,12 @@ from contextvars import Context, copy_context
 from math import inf
 from typing import Any, Protocol
 
-from antflow._core.cancellation import absorb_requests, awaited_failure, is_failure
+from antflow._core.cancellation import (
+    absorb_requests,
+    awaited_failure,
+    is_called_off,
+    is_failure,
+)
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import PipelineError, WouldDeadlockError
 from antflow._core.log import warn
@@ -35,6 +40,7 @@ from antflow._engine.settlement import Settlement
 from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, clean_up, source_failure
 from antflow._engine.source_watch import AsyncSource, SourceWatch
 from antflow._engine.supervisor import Supervisor
+from antflow._engine.waiting import in_order
 
 LARGEST_BATCH = 1000
 """The most items taken in at a time for an unbounded channel."""
@@ -201,7 +207,8 @@ class Entrance:
             self._unread += [envelope for envelope in envelopes if envelope.error is not None]
         if self._unread and (self._failing is None or self._failing.done()):
             # In a separate task: the feeder may be gone before all of them are reported.
-            self._failing = self._supervisor.spawn(self._fail_unread(), "unread items")
+            failing = in_order(self._fail_unread, self._supervisor.fail)
+            self._failing = self._supervisor.spawn(failing, "unread items")
 
     async def _fail_unread(self) -> None:
         while self._unread:
@@ -371,6 +378,12 @@ class Intake:
         source = AsyncSource(items, self._sources)
         try:
             await self._feed_each(source, stage, priority)
+        except Exception:
+            raise
+        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            if is_called_off():
+                raise
+            raise source_failure(error) from error
         finally:
             # Only this code can close an iterator that it made, and it may have a thread.
             if source.iterator is not items and not self._run.is_left_behind:

@@ -25,12 +25,14 @@ class Listeners:
     """Tells the store and the listeners of a run. Shared by the recorders of all its stages.
 
     The store comes first: it keeps the truth. Listeners are told in the order of the list, and what
-    one raises stays here: see `Guard.contain`.
+    one raises stays here: see `Guard.contain`. What ends the program ends the run in order, and
+    whatever it is told about goes its way.
 
     Args:
         facts: The run.
         guard: Contains what listeners raise.
         on_broken_store: Called with the exception when the store cannot keep something.
+        interrupt: Ends the run, in order, with what ends the program.
         numbers: Gives each transition its number.
         store: Keeps transitions, or ``None``.
         listeners: Hear of each step.
@@ -53,6 +55,7 @@ class Listeners:
         facts: RunFacts,
         guard: Guard,
         on_broken_store: Callable[[Exception], None],
+        interrupt: Callable[[BaseException], None],
         numbers: Iterator[int],
         store: Store | None = None,
         listeners: Sequence[Listener] = (),
@@ -60,6 +63,7 @@ class Listeners:
         self._facts = facts
         self._guard = guard
         self._on_broken_store = on_broken_store
+        self._interrupt = interrupt
         self._numbers = numbers
         self._store = store
         self._listeners = tuple(listeners)
@@ -121,14 +125,13 @@ class Listeners:
         if len(told) != 1:
             return partial(self._tell, told) if told else None
         [(name, tell)] = told
-        contain = self._guard.contain
 
         def tell_one(step: Any) -> Wait:
             # `_tell`, written out: a run with a tracker calls this for every visit.
             try:
                 return tell(step)
-            except BaseException as error:  # why: `contain` raises what ends the program
-                contain(name, error)
+            except BaseException as error:  # why: it is contained, or ends the run in order
+                self._contain(name, error)
                 return None
 
         return tell_one
@@ -138,9 +141,17 @@ class Listeners:
         for name, tell in told:
             try:
                 wait = both(wait, tell(*what))
-            except BaseException as error:  # why: `contain` raises what ends the program
-                self._guard.contain(name, error)
+            except BaseException as error:  # why: it is contained, or ends the run in order
+                self._contain(name, error)
         return wait
+
+    def _contain(self, name: str, error: BaseException) -> None:
+        try:
+            self._guard.contain(name, error)
+        except GeneratorExit:
+            raise
+        except BaseException as interruption:  # why: it ends the run, in order
+            self._interrupt(interruption)
 
     def _keep(self, step: Step) -> Wait:
         assert self._store is not None

@@ -73,6 +73,7 @@ class Outcomes:
         self._signals = ExitStack()
         self._kept: list[PipelineResult[Any]] = []  # not yielded: no more than were in flight
         self._has_left = False
+        self._interruption: BaseException | None = None
 
     def begin(self) -> None:
         if self._graceful_signals is not None:
@@ -84,7 +85,8 @@ class Outcomes:
         if self._graceful_signals is not None:
             self._signals.enter_context(graceful(self._engine, self._graceful_signals))
         try:
-            self._driver = begin_task(self._drive(handle), f"antflow {handle.run_id[:4]} stream")
+            driving = self._drive_on(handle, self._drive)
+            self._driver = begin_task(driving, f"antflow {handle.run_id[:4]} stream")
         except BaseException:  # the user's task factory raised
             self._signals.close()
             self._engine.supervisor.cancel()
@@ -99,6 +101,7 @@ class Outcomes:
             return NOTHING
         assert self._driver is not None
         self._driver.result()
+        self._raise_interruption()
         self._engine.run.raise_late_error()
         return END
 
@@ -121,6 +124,24 @@ class Outcomes:
         if self._driver is not None:
             await outlast_task(self._driver, self._driver.cancel)
         await self._engine.supervisor.wait_until_over()
+        self._raise_interruption()
+
+    async def _drive_on(self, handle: RunHandle[Any], drive: DriveRun) -> None:
+        """Drive the run; keep for the reader what a task would let out into the event loop."""
+        try:
+            await drive(handle)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if self._has_left:
+                raise
+            self._interruption = error
+
+    def _raise_interruption(self) -> None:
+        interruption, self._interruption = self._interruption, None
+        if interruption is not None:
+            try:
+                raise interruption
+            finally:
+                del interruption  # its traceback has this frame
 
     def _deliver(self, result: PipelineResult[Any]) -> Wait:
         if result.outcome == "cancelled" or (self._has_left and result.outcome in YIELDED):

@@ -241,7 +241,7 @@ class _Apart:
             yield
             return
         handler = signal.getsignal(signal.SIGINT)
-        if handler != self._on_interrupt:
+        if self._handler is None or handler != self._on_interrupt:
             main_task = _main_task_of(handler)
             if main_task is None:
                 yield
@@ -266,18 +266,19 @@ class _Apart:
     def _main_task_ended(self, main_task: asyncio.Task[Any]) -> None:
         if _main_task_of(self._handler) is main_task:  # a run may go on, but has no more say
             self._end()
+            self._handler = None  # it keeps the task, which may have the results
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         loop = asyncio._get_running_loop()
         module = "" if frame is None else str(frame.f_globals.get("__name__"))
         if loop is not None and module.partition(".")[0] in ("asyncio", "selectors"):
-            loop.call_soon_threadsafe(self._pass_on, number)
+            loop.call_soon_threadsafe(self._pass_on, number, self._handler)
         else:
-            self._pass_on(number)
+            self._pass_on(number, self._handler)
 
-    def _pass_on(self, number: int) -> None:
+    def _pass_on(self, number: int, handler: Any) -> None:
         try:
-            self._handler(number, None)
+            (handler or signal.default_int_handler)(number, None)
         except KeyboardInterrupt:
             self._end()  # `asyncio.run` puts its own away itself
             raise

@@ -81,6 +81,7 @@ class IterableSource:
         self._failure_of = failure_of
         self._error: Exception | None = None
         self._has_ended = False
+        self._is_taking = self._closes_later = False
         self.is_plain: bool = type(items) in (list, tuple, range)
 
     def take(self, most: int) -> list[Any]:
@@ -90,11 +91,24 @@ class IterableSource:
             Exception: What the iterable raised. Items it gave before that were returned by an
                 earlier call.
         """
-        taken: list[Any] = self._run(self._take, most)
+        self._is_taking = True
+        try:
+            taken: list[Any] = self._run(self._take, most)
+        finally:
+            self._is_taking = False
+            if self._closes_later:
+                with clean_up():
+                    self.close()
         return taken
 
     def close(self) -> None:
-        """Close a generator, which runs its clean-up; raise what that raises."""
+        """Close a generator, which runs its clean-up; raise what that raises.
+
+        A source that ends its own run is closed when its step is over.
+        """
+        self._closes_later = self._is_taking
+        if self._is_taking:
+            return
         close = getattr(self._iterator, "close", None)
         if close is not None:
             self._run(close)

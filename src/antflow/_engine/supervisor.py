@@ -25,7 +25,7 @@ from antflow._engine.current import current_seat
 from antflow._engine.listeners import Listeners
 from antflow._engine.run import Run
 from antflow._engine.run_tasks import RunTasks
-from antflow._engine.waiting import outlast_task
+from antflow._engine.waiting import in_order, outlast_task
 
 
 class Supervised(Protocol):
@@ -323,6 +323,8 @@ class Supervisor:
         except Exception as error:  # the store's: listeners are contained
             if self._run.error is None:
                 self._run.error = error
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._run.error = error
 
     def _close_books(self) -> None:
         """Mark the run as over. May be called again if an interrupt came half way."""
@@ -355,7 +357,7 @@ class Supervisor:
             self._stages[envelope.position].put(envelope)
         self._stop_stages()  # once more, for what was put meanwhile
         if self._waits:
-            self.tasks.create(self._hear_listeners_out(), "listeners")
+            self.tasks.create(in_order(self._hear_listeners_out, self.fail), "listeners")
             await self.tasks.until_ended(self.cancel)
         for wait in self._waits:  # the run was cancelled meanwhile
             discard(wait)

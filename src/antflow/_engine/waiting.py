@@ -1,9 +1,12 @@
-"""Starting an `asyncio.Task` under any task factory, and waiting for one despite cancellation."""
+"""Starting an `asyncio.Task` under any task factory, and waiting for one despite cancellation.
+
+And what such a task does about an error that ends the program.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -30,6 +33,23 @@ def begin_task(
         raise
     task.set_name(name)
     return task
+
+
+async def in_order(
+    work: Callable[[], Awaitable[None]], fail: Callable[[BaseException], object]
+) -> None:
+    """Do the work of a task of a run; what ends the program ends the run, in order.
+
+    The `asyncio.Task` would let it out into the event loop, in the middle of things.
+
+    Args:
+        work: The work.
+        fail: Ends the run with an error.
+    """
+    try:
+        await work()
+    except (KeyboardInterrupt, SystemExit) as error:
+        fail(error)
 
 
 async def outlast(

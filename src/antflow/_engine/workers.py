@@ -174,16 +174,19 @@ class Workers:
         self._seats[worker.index] = Seat(
             self._run, self._index, self._stage, self._crew, worker, self._outer
         )
-        with self._seated(worker):
-            try:
-                goes_on = await self._work(worker)
-                if goes_on:
-                    for variable in copy_context():
-                        variable.set(None)  # this task must not keep what the item bound
-                while goes_on:
-                    goes_on = await self.in_own_task(worker, self._work(worker))
-            finally:
-                await self._leave(worker)
+        try:
+            with self._seated(worker):
+                try:
+                    goes_on = await self._work(worker)
+                    if goes_on:
+                        for variable in copy_context():
+                            variable.set(None)  # this task must not keep what the item bound
+                    while goes_on:
+                        goes_on = await self.in_own_task(worker, self._work(worker))
+                finally:
+                    await self._leave(worker)
+        except (KeyboardInterrupt, SystemExit) as error:  # as in `in_order`
+            self._supervisor.fail(error)
 
     async def _work(self, worker: WorkerBook) -> bool:
         """Work until the worker is to leave, or to go on in another task."""

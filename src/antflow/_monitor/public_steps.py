@@ -158,11 +158,19 @@ class _Closing:
             self._guard.contain(tasks[task], TimeoutError(text))
         if late:
             await asyncio.wait(late, timeout=SHORTEST_CLOSE)
+        for task in tasks:
+            if task.done() and not task.cancelled() and (error := task.result()) is not None:
+                raise error
 
     def close(self) -> None:
         for wait in self._waits.values():
             discard(wait)
 
 
-async def _until(wait: Awaitable[None]) -> None:
-    await wait
+async def _until(wait: Awaitable[None]) -> BaseException | None:
+    """Return what ends the program: raised in a task, it would end the event loop."""
+    try:
+        await wait
+    except (KeyboardInterrupt, SystemExit) as error:
+        return error
+    return None
