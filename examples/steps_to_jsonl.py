@@ -15,14 +15,14 @@ class StepsToFile(Observer):
     path = Path("steps.jsonl")
 
     def opened(self, run: RunFacts) -> None:
-        self.steps: asyncio.Queue[ItemStep | None] = asyncio.Queue()
+        self.steps: asyncio.Queue[ItemStep | None] = asyncio.Queue(10_000)
         self.writer = asyncio.get_running_loop().create_task(self.write())
 
     def happened(self, step: ItemStep) -> None:
-        self.steps.put_nowait(step)
+        self.steps.put_nowait(step)  # if full: logged once, and the step is dropped
 
     async def closed(self, end: RunEnd) -> None:
-        self.steps.put_nowait(None)
+        await self.steps.put(None)
         await self.writer
 
     async def write(self) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from antflow import Pipeline, RunEnd, RunFacts, Stage
+from tests.support import same, virtual
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "examples"
@@ -142,6 +148,30 @@ def test_example_runs(name: str, started: Started) -> None:
     done = started[name].result()
     assert (done.returncode, done.stderr) == (0, "")
     assert missing_from(done.stdout, PRINTS[name]) == [], done.stdout
+
+
+def test_sink_whose_disk_is_slow_keeps_few_steps() -> None:
+    """Steps that the example's writer does not get round to are dropped; items do not notice."""
+    sink = runpy.run_path(str(FOLDER / "steps_to_jsonl.py"))["StepsToFile"]
+    written: list[Any] = []
+
+    class SlowSink(sink):  # type: ignore[misc, valid-type]
+        def opened(self, run: RunFacts) -> None:
+            self.may_write = asyncio.Event()
+            super().opened(run)
+
+        async def write(self) -> None:
+            await self.may_write.wait()
+            while (step := await self.steps.get()) is not None:
+                written.append(step)
+
+        async def closed(self, end: RunEnd) -> None:
+            self.may_write.set()
+            await super().closed(end)
+
+    pipeline = Pipeline([Stage("Work", 2, [same])], observers=[SlowSink()])
+    assert len(virtual(lambda: pipeline.run(range(5_000)))) == 5_000
+    assert len(written) == 10_000
 
 
 def test_examples_are_all_tested() -> None:

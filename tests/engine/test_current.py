@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Stage, current_item
+from antflow import Observer, Pipeline, Stage, current_item, set_task_status
 from antflow.testing import run_virtual
 
 
@@ -41,6 +42,40 @@ def test_current_item_outside_a_task_is_an_error() -> None:
     """It says where it works."""
     with pytest.raises(RuntimeError, match="only inside a task"):
         current_item()
+
+
+def test_run_inside_a_task_calls_nothing_on_behalf_of_its_item() -> None:
+    """The source, display and observers of a run belong to no item of the run around it."""
+    heard: dict[str, bool] = {}
+
+    def ask(who: str) -> None:
+        heard[who] = heard.get(who, False) or set_task_status(who)
+
+    async def source() -> AsyncIterator[int]:
+        ask("source")
+        yield 1
+
+    class Display:
+        def on_update(self, snapshot: Any) -> None:
+            ask("display")
+
+    class Watcher(Observer):
+        def opened(self, run: Any) -> None:
+            ask("opened")
+
+        def closed(self, end: Any) -> None:
+            ask("closed")
+
+    async def inner(value: int) -> int:
+        return value
+
+    async def outer(value: int) -> None:
+        assert set_task_status("outer")
+        pipeline = Pipeline([Stage("B", 1, [inner])], observers=[Watcher()])
+        await pipeline.run(source(), custom_dashboard=Display())
+
+    run_virtual(lambda: Pipeline([Stage("A", 1, [outer])]).run([1]))
+    assert heard == dict.fromkeys(["opened", "source", "display", "closed"], False)
 
 
 def test_idempotency_key_tells_42_from_its_text() -> None:

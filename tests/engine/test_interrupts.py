@@ -14,6 +14,7 @@ import pytest
 
 import antflow
 from antflow import Pipeline, Stage
+from antflow.exceptions import InternalError
 from antflow.testing import Calls, run_virtual
 
 SOURCE = Path(antflow.__file__).parents[1]
@@ -169,3 +170,22 @@ def test_task_whose_end_was_never_noted_is_not_waited_for() -> None:
         assert run.results.values() == [1, 2, 3]
 
     run_virtual(main, max_steps=10_000)
+
+
+def test_error_of_a_task_whose_end_was_never_noted_is_not_lost() -> None:
+    """A task that broke ends the run loudly, even where an interrupt came instead of the note."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 2, [Calls(seconds=1)])])
+        async with pipeline.open() as run:
+            await run.feed([1, 2, 3])
+
+            async def breaks() -> None:
+                raise ZeroDivisionError
+
+            lost = asyncio.ensure_future(breaks())
+            await asyncio.wait([lost])
+            run._engine.supervisor.tasks._tasks.add(lost)
+
+    with pytest.raises(InternalError, match="ZeroDivisionError"):
+        run_virtual(main, max_steps=10_000)

@@ -10,6 +10,7 @@ import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from types import CoroutineType
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.support import (
     assert_works,
     in_background,
     lasting,
+    never,
     now,
     raising,
     run_program,
@@ -729,6 +731,25 @@ def test_run_left_behind_goes_quietly(way: str) -> None:
     assert (done.stdout, done.returncode) == ("over\n", 0), done.stderr
     assert "Exception ignored" not in done.stderr
     assert "Error" not in done.stderr
+
+
+def test_worker_of_a_run_left_behind_is_closed_quietly() -> None:
+    """The collector may close a worker, with the last item in a callback, before all the rest."""
+    pipeline = Pipeline([Stage("Work", 1, [same], on_success=never)])
+    workers: list[asyncio.Task[Any]] = []
+
+    async def begin() -> None:
+        await pipeline.feed([1])
+        joining = asyncio.create_task(pipeline.join())
+        await asyncio.sleep(0.02)
+        assert not joining.done()
+        workers.extend(task for task in asyncio.all_tasks() if "Work-W0" in task.get_name())
+
+    left_behind(begin)
+    [worker] = workers
+    coroutine = worker.get_coro()
+    assert isinstance(coroutine, CoroutineType)
+    coroutine.close()
 
 
 # What outlives its run

@@ -238,6 +238,32 @@ def test_run_that_is_ended_while_workers_are_held(how: str, after: float) -> Non
     run_virtual(main, max_time=1e5)
 
 
+def test_worker_that_is_held_goes_on_when_the_others_leave() -> None:
+    """The first item waits to be tried again, and the only worker left is the one that is held."""
+    tries: list[int] = []
+
+    async def make(value: int) -> AsyncIterator[Path]:
+        tries.append(value)
+        await asyncio.sleep(1 + value)
+        if value == 0 and tries.count(0) == 1:
+            raise ValueError("not yet")
+        for number in range(500 if value == 2 else 1):
+            yield (value, number)
+
+    async def main() -> list[Path]:
+        stage = Stage("Make", 2, [make], expand=True, task_wait_seconds=100)
+        pipeline = Pipeline([stage])
+        async with pipeline.stream(range(3), ordered=True, buffer_size=0) as results:
+            first = asyncio.ensure_future(anext(results))
+            await asyncio.sleep(50)
+            assert pipeline.get_stats().items_children < 100
+            assert pipeline._runs.latest is not None
+            pipeline._runs.latest.set_workers("Make", 1)
+            return [(await first).value, *[result.value async for result in results]]
+
+    assert run_virtual(main) == [(0, 0), (1, 0), *((2, number) for number in range(500))]
+
+
 def test_feeding_beside_an_ordered_stream_that_ends() -> None:
     """Who waits for the order to feed is refused when the run ends; it does not wait for ever."""
 

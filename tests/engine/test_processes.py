@@ -540,6 +540,20 @@ def test_nothing_is_left_open() -> None:
     with_seat(test)
 
 
+def test_process_that_is_gone_can_still_be_joined() -> None:
+    """At exit `multiprocessing` joins all that were there, while the threads here see them out."""
+
+    async def test(seat: ProcessSeat) -> None:
+        pid = await seat.call(tasks.pid)
+        [process] = [each for each in multiprocessing.active_children() if each.pid == pid]
+        seat.kill()
+        await seat.close()
+        process.join()
+        assert not process.is_alive()
+
+    with_seat(test)
+
+
 # -- resources -----------------------------------------------------------------------------------
 
 

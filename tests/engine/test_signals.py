@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import antflow
-from antflow import Pipeline, Stage
+from antflow import Pipeline, PipelineError, Stage
 from antflow._engine.supervisor import Supervisor
 from antflow.testing import Calls, run_virtual
 
@@ -208,6 +208,27 @@ def test_run_without_a_signal_says_so_and_leaves_the_handlers() -> None:
     results = run_virtual(main)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert (results.stopped_by, len(results)) == (None, 3)
+
+
+def test_signal_ends_a_crawl_that_feeds_itself() -> None:
+    """After the first signal the run takes in nothing more, not even from its own tasks."""
+    refused: list[int] = []
+
+    async def crawl(value: int) -> int:
+        if value == 2:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.1)
+        if value < 50:
+            try:
+                await pipeline.feed([value + 1])
+            except PipelineError:
+                refused.append(value)
+        return value
+
+    pipeline = Pipeline([Stage("A", 1, [crawl])])
+    results = run_virtual(lambda: pipeline.run([0], graceful_signals=3600))
+    assert (results.stopped_by, results.values()) == (signal.SIGTERM, [0, 1, 2])
+    assert refused == [2]
 
 
 def test_run_that_drained_in_time_leaves_no_timer() -> None:

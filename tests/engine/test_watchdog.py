@@ -253,3 +253,52 @@ def test_process_that_is_stopped_has_no_stall() -> None:
             assert process.stdout is not None
             # On a busy machine there may be short blocks, but none of the stops is among them.
             assert float(process.stdout.readline()) < STOP / 2, loop
+
+
+STOPPED_IN_A_BLOCK = """
+import asyncio, sys
+from antflow import Pipeline, Stage
+
+def seconds():
+    stall = pipeline.get_dashboard_snapshot().loop.last_stall
+    return stall.seconds if stall else 0.0
+
+async def blocks(number):
+    print("begun", flush=True)
+    sys.stdin.readline()
+    print(seconds(), flush=True)
+
+pipeline = Pipeline([Stage("A", 1, [blocks])])
+
+async def main():
+    await pipeline.run([1])
+    print(seconds(), flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("before", [0.0, 0.5], ids=["before it is noted", "after it is noted"])
+def test_stop_in_a_block_is_not_part_of_it(before: float) -> None:
+    """A block in which the process is stopped lasts as long as the process ran, not longer."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED_IN_A_BLOCK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        began = time.monotonic()
+        time.sleep(before)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(STOP)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.5)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        during, after = (float(process.stdout.readline()) for _ in range(2))
+        elapsed = time.monotonic() - began
+    for stall in (during, after):
+        assert 0.25 < stall < elapsed - STOP / 2

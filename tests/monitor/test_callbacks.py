@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from traceback import walk_tb
 from typing import Any
 
 import pytest
@@ -419,3 +420,49 @@ def test_callbacks_have_their_time_to_the_second() -> None:
         return now()
 
     assert virtual(main, max_time=ONE_HOUR) == 29
+
+
+class RaisesTheSame:
+    """Callbacks and an observer that raise one and the same error each time."""
+
+    def __init__(self) -> None:
+        self.error = ValueError("always the same")
+        self.called = 0
+
+    def plain(self, *args: Any) -> None:
+        self.called += 1
+        raise self.error
+
+    async def coroutine(self, *args: Any) -> None:
+        self.plain()
+
+    def happened(self, step: Any) -> None:
+        self.plain()
+
+
+def ways_to_raise(same_error: RaisesTheSame, way: str) -> Pipeline[Any, Any]:
+    """A pipeline that calls the user's code once for each item, or more often."""
+    if way == "observer":
+        return Pipeline([Stage("Work", 1, [same])], observers=[same_error])
+    owner, _, kind = way.partition(" ")
+    function = getattr(same_error, kind)
+    if owner == "stage":
+        return Pipeline([Stage("Work", 1, [same], on_success=function)])
+    return Pipeline(
+        [Stage("Work", 1, [same])], status_tracker=StatusTracker(on_task_start=function)
+    )
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["stage plain", "stage coroutine", "tracker plain", "tracker coroutine", "observer"],
+)
+def test_error_that_a_callback_raises_for_each_item_does_not_grow(way: str) -> None:
+    """One object, raised a hundred times: its traceback is as long as after the first."""
+    same_error = RaisesTheSame()
+    lengths = []
+    for count in (1, 100):
+        virtual(lambda: ways_to_raise(same_error, way).run(range(count)))  # noqa: B023
+        lengths.append(len(list(walk_tb(same_error.error.__traceback__))))
+    assert same_error.called > 100
+    assert lengths == [lengths[0]] * 2

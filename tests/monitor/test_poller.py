@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from traceback import walk_tb
 from typing import Any
 
 import pytest
@@ -319,3 +320,18 @@ def test_updates_of_a_slow_display_are_fewer() -> None:
     assert virtual(main) <= 15
     assert most == [1]
     assert running == []
+
+
+@pytest.mark.parametrize("name", ["on_start", "on_update", "on_finish"])
+def test_error_that_a_display_raises_in_each_run_does_not_grow(name: str) -> None:
+    """One object, raised in many runs: its traceback is as long as after the first."""
+    error = ValueError("always the same")
+
+    def fail_alike(*_: Any) -> None:
+        raise error
+
+    lengths = []
+    for _ in range(5):
+        virtual(lambda: twenty(Display(**{name: fail_alike}), interval=1))
+        lengths.append(len(list(walk_tb(error.__traceback__))))
+    assert lengths == lengths[:1] * 5

@@ -62,7 +62,8 @@ class PipelineResult(Route, Portable, Generic[T]):
 
     It can be pickled, whatever the error. If its id, value, metadata or input cannot be pickled,
     pickling raises a `pickle.PicklingError` that names the item. A deep copy shares the error with
-    the original, and every value that cannot be copied.
+    the original, and every value that cannot be copied. `dataclasses.asdict` copies value
+    by value without asking the result, and raises for an error or a value that cannot be copied.
     """
 
     FOREIGN: ClassVar[tuple[str, ...]] = ("id", "value", "metadata", "input")

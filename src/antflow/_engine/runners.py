@@ -20,7 +20,7 @@ from antflow._engine.children.child_main import refuse_unguarded
 from antflow._engine.children.processes import ProcessSeat
 from antflow._engine.crew import Crew
 from antflow._engine.run import Run
-from antflow._engine.tracebacks import call_apart
+from antflow._engine.task_failures import call_apart
 from antflow._engine.worker_thread import WorkerThread, take_over
 
 

@@ -1,12 +1,15 @@
-"""Failures for a ``CancelledError`` or a group of exceptions raised by the user's code."""
+"""Failures for a ``CancelledError``, ``StopIteration`` or group raised by the user's code."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from antflow._core.errors import TaskFailedError
 from antflow._core.foreign import is_a, message_of, set_cause
 from antflow._core.groups import leaves
+from antflow._core.stage import task_name
 
 
 def failure_of(error: BaseException, name: str) -> Exception:
@@ -54,3 +57,15 @@ def group_failure(error: BaseException, name: str) -> Exception | None:
     failure = ExceptionGroup(message_of(error), ordinary)
     set_cause(failure, error)
     return failure
+
+
+def call_apart(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call a user's plain function; ``StopIteration`` becomes `RuntimeError`, as in coroutines."""
+    return next(_apart(function, args, kwargs))
+
+
+def _apart(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[Any]:
+    try:
+        yield function(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError(f"{task_name(function)} raised StopIteration") from error

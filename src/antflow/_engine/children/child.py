@@ -284,12 +284,9 @@ class Child:
         self._connection.close()
         atexit.unregister(self.kill)
         process.join()
-        code = process.exitcode
-        try:
-            process.close()
-        except ValueError:  # `multiprocessing`, which watches it too, was told of its end
-            pass
-        return code
+        # Not closed: at exit `multiprocessing` joins all processes that it knows, perhaps this
+        # one. When nothing refers to it any more, its files are closed.
+        return process.exitcode
 
 
 def _settle(future: asyncio.Future[Any], value: Any) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextvars import Context
 from threading import get_ident
 from time import monotonic, process_time
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from antflow._engine.loop_health import whereabouts
 from antflow._engine.loop_health.whereabouts import Footing, SeenWorker, Sight
@@ -64,6 +64,20 @@ class Listener(Protocol):
         ...
 
 
+class Look(NamedTuple):
+    """The watchdog's looks at a loop.
+
+    Attributes:
+        due: When the next one is due; ``None``: when the loop has answered.
+        computed: What `time.process_time` was at the last one.
+        stood: For how many seconds the process has stood still since the heartbeat was asked for.
+    """
+
+    due: float | None
+    computed: float
+    stood: float
+
+
 class Heartbeat:
     """The heartbeat of one event loop.
 
@@ -90,7 +104,7 @@ class Heartbeat:
     Attributes:
         asked: Which heartbeat was asked for last: the time when the loop was to be asked. Until it
             has come, the heartbeat is awaited.
-        next_look: When to look at the loop again; ``None``: when it has answered.
+        blocked_since: Which heartbeat was so late that what blocks the loop has been noted.
         stopped_since: Which heartbeat did not come because the loop was not running.
 
     Written by the one whose turn it is, the loop while a heartbeat is awaited and the watchdog
@@ -114,18 +128,24 @@ class Heartbeat:
         self.asked: float = monotonic()
         self.answered: float = self.asked
         self.watches: tuple[Listener, ...] = ()
-        self.next_look: float | None = self.asked + self.interval
         self.first_sight: Sight | None = None
+        self.blocked_since: float | None = None
         self.stopped_since: float | None = None
         self.lag: float = 0.0
         self._context = Context()  # none of the user's
         self._handle: asyncio.Handle | None = None
-        self._computed = 0.0
+        # The watchdog's, for all threads: replaced in one step.
+        self._look = Look(self.asked + self.interval, process_time(), 0.0)
 
     @property
     def is_awaited(self) -> bool:
         """Whether the heartbeat that was asked for has not come yet."""
         return self.answered != self.asked
+
+    @property
+    def next_look(self) -> float | None:
+        """When the watchdog looks at the loop again; ``None``: when it has answered."""
+        return self._look.due
 
     @property
     def is_over(self) -> bool:
@@ -153,7 +173,7 @@ class Heartbeat:
         asked, now = self.asked, monotonic()
         if asked == self.answered:
             return
-        late = 0.0 if self._was_stopped(asked, now) else max(now - asked, 0.0)
+        late = 0.0 if self.stopped_since == asked else self.lateness(asked, now)
         if late >= self.usual_delay:
             for watch in self.watches:
                 watch.book(asked, late, now, is_stall=late >= self.patience)
@@ -162,17 +182,44 @@ class Heartbeat:
         if self.next_look is None:
             self._wake()
 
-    def _was_stopped(self, asked: float, now: float) -> bool:
-        """Whether the loop did not run, or nothing ran at all; here it may be known first."""
-        look = self.next_look
-        overdue = 0.0 if look is None else now - look
-        return self.stopped_since == asked or stood_still(overdue, self._computed, self)
+    def lateness(self, asked: float, now: float) -> float:
+        """How late a heartbeat is, in seconds; those in which the process stood still do not count.
+
+        The watchdog may not have noticed them yet.
+        """
+        look = self._look
+        stood = 0.0 if look.due is None else self._stood(look, look.due, now)
+        return max(now - asked - look.stood - stood, 0.0)
+
+    def _stood(self, look: Look, due: float, now: float) -> float:
+        late = now - due
+        if late < self.patience:
+            return 0.0  # not worth asking
+        computed = process_time() - look.computed
+        return late if computed < self.interval + late * LEAST_COMPUTED else 0.0
 
     # For the watchdog
 
+    def look_at(self, due: float | None, stood: float = 0.0) -> None:
+        """Look at the loop again then; ``None``: when it has answered.
+
+        Args:
+            due: When.
+            stood: For how many seconds the process has stood still before this look.
+        """
+        self._look = Look(due, process_time(), self._look.stood + stood)
+
+    def stood(self, due: float, now: float) -> float:
+        """For how many seconds the whole process stood still when a look was due.
+
+        It was stopped (Ctrl-Z), or the machine slept. Then all are late, the watchdog too, and
+        nothing has computed. If one call lets no other thread in, it has computed.
+        """
+        return self._stood(self._look, due, now)
+
     def ask(self, due: float) -> None:
         """Ask the loop for a heartbeat."""
-        self._computed = process_time()
+        self._look = self._look._replace(stood=0.0)
         self.asked = due
         self._handle = self.loop.call_soon_threadsafe(self._beat, context=self._context)
 
@@ -199,22 +246,6 @@ class Heartbeat:
     def _worker_of(self, task: asyncio.Task[Any]) -> SeenWorker | None:
         seen = [watch.worker_of(task) for watch in self.watches]
         return next((worker for worker in seen if worker is not None), None)
-
-
-def stood_still(late: float, computed: float, heartbeat: Heartbeat) -> bool:
-    """Whether the whole process stood still: it was stopped (Ctrl-Z), or the machine slept.
-
-    Then all are late, the watchdog too, and nothing has computed. If one call lets no other thread
-    in, it has computed.
-
-    Args:
-        late: Seconds by which the watchdog is late.
-        computed: What `time.process_time` was when it looked last, an interval earlier.
-        heartbeat: The heartbeat that it looks for.
-    """
-    if late < heartbeat.patience:
-        return False  # not worth asking
-    return process_time() - computed < heartbeat.interval + late * LEAST_COMPUTED
 
 
 def _footing_in(loop: asyncio.AbstractEventLoop) -> Footing:

@@ -66,7 +66,7 @@ class LoopWatch:
         asked, is_awaited, lag = heartbeat.asked, heartbeat.is_awaited, heartbeat.lag
         booked, health = self._booked
         now = monotonic()
-        late = now - asked
+        late = heartbeat.lateness(asked, now)
         is_late = is_awaited and booked != asked and late >= heartbeat.usual_delay
         if is_late and heartbeat.loop.is_running():
             return self._with(health, asked, late, now, late >= heartbeat.patience)

@@ -8,8 +8,9 @@ block that is long enough is always seen, wherever in it the first look falls.
 
 - It starts with the first heartbeat, and is never joined: a daemon, of which there is one in a
   process. A child made by ``fork`` has none, and starts over.
-- With no loop to look after it is parked, without a timer; and so it is while a loop is known to be
-  blocked, or stopped, until that loop answers.
+- With no loop to look after it is parked, without a timer; and so it is while a loop does not run.
+- While a loop is known to be blocked it goes on looking: only if it is late itself, and nothing has
+  computed, the whole process was stopped meanwhile, which is not the fault of what blocks the loop.
 - Nothing waits for it. It holds its lock for a few lines, and never while it looks or tells: what
   it tells may have to wait for the very loop that is blocked, for example in a log handler.
 - A run may end anywhere, in the garbage collector too, which may start on those few lines. So the
@@ -23,10 +24,10 @@ from __future__ import annotations
 import asyncio
 import os
 from threading import Lock, Thread
-from time import monotonic, process_time
+from time import monotonic
 from weakref import WeakSet
 
-from antflow._engine.loop_health.heartbeat import Heartbeat, Listener, stood_still
+from antflow._engine.loop_health.heartbeat import Heartbeat, Listener
 from antflow._engine.loop_health.whereabouts import Sight, agreed
 
 LONG_TELLING = 0.01
@@ -49,7 +50,6 @@ class Watchdog:
         self._sleep = Lock()
         self._sleep.acquire()
         self._told_at = 0.0
-        self._computed = 0.0
 
     def heartbeat_of(self, loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat | None:
         """The heartbeat that a loop has already."""
@@ -106,27 +106,22 @@ class Watchdog:
                     # While it was telling it could not look: that is not this loop's fault.
                     self._look(heartbeat, max(due, self._told_at))
                 except Exception:  # a fault that must not spread
-                    heartbeat.next_look = now + heartbeat.interval
-        self._computed = process_time()
+                    heartbeat.look_at(now + heartbeat.interval)
         looks = [each for each in map(_next_look, heartbeats) if each is not None]
         return min(looks, default=None)
 
     def _look(self, heartbeat: Heartbeat, due: float) -> None:
         now = monotonic()
-        if stood_still(now - due, self._computed, heartbeat):
-            if heartbeat.is_awaited:
-                heartbeat.stopped_since = heartbeat.asked
-                heartbeat.next_look = None
-            else:
-                heartbeat.next_look = now + heartbeat.interval
+        if stood := heartbeat.stood(due, now):
+            heartbeat.look_at(now + heartbeat.interval, stood)
             return
         if heartbeat.is_awaited:
             self._look_again(heartbeat)
             return
-        heartbeat.next_look = due + heartbeat.interval
+        heartbeat.look_at(due + heartbeat.interval)
         if not heartbeat.loop.is_running():
             heartbeat.stopped_since = due
-            heartbeat.next_look = None
+            heartbeat.look_at(None)
             heartbeat.ask(due)
         elif (sight := heartbeat.glance()) is None:
             heartbeat.lag = 0.0
@@ -140,7 +135,7 @@ class Watchdog:
             heartbeat.ask(due)
             return
         # This late, the look itself was held up, by one call that let no other thread in.
-        heartbeat.next_look = None
+        heartbeat.look_at(None)
         heartbeat.see_workers(due)
         heartbeat.see_stall(due, sight, now)
         heartbeat.ask(due)
@@ -149,30 +144,38 @@ class Watchdog:
     def _look_again(self, heartbeat: Heartbeat) -> None:
         """The heartbeat that was asked for has not come yet."""
         asked, now = heartbeat.asked, monotonic()
-        heartbeat.see_workers(asked)
-        if now < asked + heartbeat.patience:
-            heartbeat.next_look = min(now + heartbeat.interval, asked + heartbeat.patience)
-            return
-        heartbeat.next_look = None
         if not heartbeat.loop.is_running():
             heartbeat.stopped_since = asked
+            heartbeat.look_at(None)
             return
+        if heartbeat.blocked_since == asked:
+            heartbeat.look_at(now + heartbeat.interval)
+            return
+        heartbeat.see_workers(asked)
+        late = heartbeat.lateness(asked, now)
+        if late < heartbeat.patience:
+            heartbeat.look_at(now + min(heartbeat.interval, heartbeat.patience - late))
+            return
+        heartbeat.look_at(None)
         sight = agreed(heartbeat.first_sight, heartbeat.glance())
         if heartbeat.is_awaited:  # still: so it was what blocks the loop
             heartbeat.see_stall(asked, sight, now)
             self._tell(heartbeat, asked, sight)
 
     def _tell(self, heartbeat: Heartbeat, asked: float, sight: Sight | None) -> None:
+        """Tell of a block that has been noted; from then on only the process is looked at."""
+        heartbeat.blocked_since = asked
         began = monotonic()
         heartbeat.tell(asked, sight)
         if (now := monotonic()) - began >= LONG_TELLING:
             self._told_at = now
+        heartbeat.look_at(now + heartbeat.interval)
 
 
 def _next_look(heartbeat: Heartbeat) -> float | None:
     """When to look at a loop next; ``None``: not before it answers."""
     if heartbeat.next_look is None and not heartbeat.is_awaited:
-        heartbeat.next_look = monotonic()
+        heartbeat.look_at(monotonic())
     return heartbeat.next_look
 
 

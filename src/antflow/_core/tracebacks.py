@@ -9,12 +9,12 @@ So a kept traceback is made of *outlines*: frames of generators that never run. 
 function, line and columns of the real frames, so they print the same, but no variables and no
 caller.
 
-The engine's own frames, and asyncio's, are left out.
+The library's own frames on the way to the user's code, and asyncio's, are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import CodeType, FrameType, FunctionType, GeneratorType, TracebackType
 from typing import Any, TypeVar
 
@@ -28,12 +28,12 @@ from antflow._core.foreign import (
     traceback_of,
     with_traceback,
 )
-from antflow._core.stage import task_name
 
 E = TypeVar("E", bound=BaseException)
 
 PASSED_THROUGH = (
-    *("antflow._core.value_or_error.", "antflow._engine.", "antflow.executor."),
+    *("antflow._core.cancellation.", "antflow._core.value_or_error."),
+    *("antflow._engine.", "antflow._monitor.", "antflow.executor."),
     *("asyncio.", "contextlib.", "contextvars.", "concurrent."),
 )
 """Modules and packages whose frames stand before or between the user's; they are left out."""
@@ -62,20 +62,8 @@ def trimmed(error: E) -> E:
     return error
 
 
-def call_apart(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call a user's plain function; ``StopIteration`` becomes `RuntimeError`, as in coroutines."""
-    return next(_apart(function, args, kwargs))
-
-
-def _apart(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[Any]:
-    try:
-        yield function(*args, **kwargs)
-    except StopIteration as error:
-        raise RuntimeError(f"{task_name(function)} raised StopIteration") from error
-
-
 def outlined(traceback: TracebackType | None) -> TracebackType | None:
-    """An outline of a traceback, without the engine's frames.
+    """An outline of a traceback, without the library's frames.
 
     An error that was kept before and has been raised again has its earlier outline at the end. The
     earlier outline stays, unless it passes the place where the error was raised now: one object
