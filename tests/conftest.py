@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.real import counted, mark, without_slow
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave the slow tests out, unless the command asks about them."""
+    """Leave the slow tests out, unless asked for; let a loaded machine take its time."""
+    hypothesis.settings.register_profile("any speed", deadline=None)
+    hypothesis.settings.load_profile("any speed")
     config.option.markexpr = without_slow(config.option.markexpr)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import sys
 from collections import UserString
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
@@ -1112,3 +1114,46 @@ def test_source_that_ends_its_own_run_is_closed(way: str, caplog: pytest.LogCapt
 
     run_virtual(main)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("way", ["run", "feed"])
+def test_items_before_the_end_of_the_program_have_an_outcome(way: str) -> None:
+    """What a source gave before it raised SystemExit is accepted, like what came earlier."""
+
+    def numbers() -> Iterator[int]:
+        yield 1
+        yield 2
+        sys.exit(3)
+
+    async def main() -> Any:
+        pipeline = Pipeline([Stage("Work", 1, [same])])
+        if way == "run":
+            with pytest.raises(SystemExit) as caught:
+                await pipeline.run(numbers())
+        else:
+            async with pipeline.open() as run:
+                with pytest.raises(SystemExit) as caught:
+                    await run.feed(numbers())
+        assert caught.value.code == 3
+        return pipeline.results.outcomes
+
+    expected = "cancelled" if way == "run" else "completed"
+    outcomes = [(outcome.input, outcome.outcome) for outcome in virtual(main)]
+    assert outcomes == [(1, expected), (2, expected)]
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["user's", "own"])
+def test_iterator_is_closed_only_if_the_run_made_it(is_own: bool) -> None:
+    """An open file that is given to a run stays open; an iterator that the run made is closed."""
+    text = io.StringIO("1\n2\n")
+
+    class Lines:
+        def __iter__(self) -> io.StringIO:
+            return text
+
+    async def main() -> Any:
+        source: Any = Lines() if is_own else text
+        return (await Pipeline([Stage("Work", 1, [same])]).run(source)).values()
+
+    assert virtual(main) == ["1\n", "2\n"]
+    assert text.closed is is_own

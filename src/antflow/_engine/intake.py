@@ -138,6 +138,12 @@ class Entrance:
             return self._until_unread_have_failed() if self._unread else None
         return self._put_after(wait, envelopes, stage)
 
+    def admit_at_once(self, envelopes: Sequence[Envelope], stage: int) -> None:
+        """Admit items that have left their source and must have an outcome. Never waits."""
+        if not self._is_sealed and (wait := self._record(envelopes, stage)) is not None:
+            discard(wait)
+            self._put(envelopes, stage)
+
     def take_over(self, envelopes: Sequence[Envelope]) -> None:
         """Let the items in an earlier run's books go on; listeners are told but not waited for."""
         for envelope in envelopes:
@@ -163,10 +169,7 @@ class Entrance:
             if (wait := store.admit(envelopes)) is not None:
                 await wait
         except asyncio.CancelledError:
-            # They left the source, and may be in the store: they must have an outcome.
-            if not self._is_sealed and (wait := self._record(envelopes, stage)) is not None:
-                discard(wait)
-                self._put(envelopes, stage)
+            self.admit_at_once(envelopes, stage)  # they may be in the store
             raise
         except Exception as error:
             self._supervisor.stop_intake(error)
@@ -295,7 +298,7 @@ class Intake:
         """Fill the first channel from the source, and close the intake when that has ended."""
         assert self._source is not None
         try:
-            raws = self._take_from(self._source, self._batch_size(0))
+            raws = self._take_from(self._source, self._batch_size(0), 0)
         except Exception as error:
             self._supervisor.stop_intake(error)
             return
@@ -351,7 +354,7 @@ class Intake:
                 self._check_open()
             most = self._batch_size(stage) if waits else self._lane_room(stage)
             # One is taken even where there is no room: a source that is empty is no deadlock.
-            if not (raws := self._take_from(source, max(most, 1))):
+            if not (raws := self._take_from(source, max(most, 1), stage, priority)):
                 return
             await self._take_back_requests()
             self._check_open()
@@ -486,11 +489,19 @@ class Intake:
             return IterableSource(items, self._now, context)
         return self._sources.step(items, IterableSource, items, self._now, context)
 
-    def _take_from(self, source: IterableSource, most: int) -> list[Any]:
+    def _take_from(
+        self, source: IterableSource, most: int, stage: int, priority: int = DEFAULT_PRIORITY
+    ) -> list[Any]:
         """Take up to ``most`` items from a source, and note for how long it holds the loop."""
         if source.is_plain:
             return source.take(most)
-        return self._sources.step(source.items, source.take, most)
+        try:
+            return self._sources.step(source.items, source.take, most)
+        except BaseException:
+            if source.left_over:
+                envelopes = self._identity.envelopes(source.left_over, stage, priority)
+                self._entrance.admit_at_once(envelopes, stage)
+            raise
 
     # The feeder
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from itertools import islice
+from types import GeneratorType
 from typing import Any
 
 from antflow._core.cancellation import is_failure
 from antflow._core.errors import PipelineError
+from antflow._core.foreign import is_a
 from antflow._core.log import warn
 from antflow._core.text import error_type_name
 
@@ -65,6 +67,7 @@ class IterableSource:
     Attributes:
         items: The iterable.
         is_plain: Whether it is a list or its like, whose steps take no time.
+        left_over: Items that it gave before it raised something that ends the program.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class IterableSource:
         self._failure_of = failure_of
         self._error: Exception | None = None
         self._has_ended = False
+        self.left_over: list[Any] = []
         self._is_taking = self._closes_later = False
         self.is_plain: bool = type(items) in (list, tuple, range)
 
@@ -104,8 +108,12 @@ class IterableSource:
     def close(self) -> None:
         """Close a generator, which runs its clean-up; raise what that raises.
 
-        A source that ends its own run is closed when its step is over.
+        An iterator that was made from the source is closed, too. One that the user made, like an
+        open file, stays the user's. A source that ends its own run is closed when its step is over.
         """
+        is_generator = is_a(self._iterator, GeneratorType)
+        if self._iterator is self.items and not is_generator:
+            return
         self._closes_later = self._is_taking
         if self._is_taking:
             return
@@ -139,6 +147,9 @@ class IterableSource:
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
             # The source's own: a call that never awaits cannot be cancelled.
             self._error = self._failure_of(error)
+        except BaseException:
+            self.left_over = taken
+            raise
         if self._error is not None and not taken:
             raise self._error
         return taken  # items before the error are taken in first
