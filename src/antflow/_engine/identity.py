@@ -144,7 +144,8 @@ class Identity:
 
     def release(self, item_id: Any) -> None:
         """An item left the run: its id may be used again."""
-        self._given.discard(key_of(item_id))
+        if self._given:
+            self._given.discard(key_of(item_id))
 
     # Inside
 

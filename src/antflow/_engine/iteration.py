@@ -84,7 +84,8 @@ class Iteration(AsyncIterator[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        self._begin()
+        if self._loop is not asyncio.get_running_loop():
+            self._begin()
         steps = self._steps
         while not self._is_over:
             try:

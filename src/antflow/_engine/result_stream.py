@@ -144,10 +144,11 @@ class Outcomes:
                 del interruption  # its traceback has this frame
 
     def _deliver(self, result: PipelineResult[Any]) -> Wait:
-        if result.outcome == "cancelled" or (self._has_left and result.outcome in YIELDED):
-            self._kept.append(result)
-        elif result.outcome in YIELDED:
+        outcome = result.outcome
+        if outcome in YIELDED and not self._has_left:
             return self._results.room() if self._results.put(result) else None
+        if outcome in YIELDED or outcome == "cancelled":
+            self._kept.append(result)
         return None
 
     def _run_is_over(self, driver: asyncio.Task[None]) -> None:
