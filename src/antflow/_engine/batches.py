@@ -17,13 +17,13 @@ from antflow._core.foreign import is_a
 from antflow._core.groups import is_all_drops
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
+from antflow._core.tracebacks import trimmed
 from antflow._engine.attempt import Answer, Attempt
 from antflow._engine.contexts import in_context
 from antflow._engine.endings import Endings
 from antflow._engine.failure import Judge
 from antflow._engine.handover import Handover
 from antflow._engine.intake import Intake
-from antflow._engine.tracebacks import trimmed
 from antflow._engine.workers import Workers
 
 

@@ -14,12 +14,12 @@ from antflow._core.envelope import Envelope
 from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
+from antflow._core.tracebacks import call_apart, trimmed
 from antflow._core.waits import Wait
 from antflow._engine.attempt import Answer
 from antflow._engine.expansion import Expanded, forgotten_await, is_drop
 from antflow._engine.failure import FailedTries
 from antflow._engine.handover import Handover
-from antflow._engine.tracebacks import call_apart, trimmed
 
 
 @dataclass(eq=False)

@@ -25,12 +25,12 @@ from antflow._core.ledger import WorkerBook
 from antflow._core.log import warn
 from antflow._core.stage import Stage, retry_policy
 from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
+from antflow._core.tracebacks import call_apart, trimmed
 from antflow._core.waits import Wait
 from antflow._engine.handover import Handover
 from antflow._engine.retries import RetryHeap
 from antflow._engine.run import Run
 from antflow._engine.task_failures import failure_of
-from antflow._engine.tracebacks import call_apart, trimmed
 
 LONGEST_ERROR = 1000
 """Characters of an error's text in the log; the item's result has all of it."""

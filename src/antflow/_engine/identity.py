@@ -17,9 +17,9 @@ from antflow._core.log import warn
 from antflow._core.result import PipelineResult
 from antflow._core.run_errors import DuplicateItemError
 from antflow._core.text import clean, safe_repr, safe_str
+from antflow._core.tracebacks import trimmed
 from antflow._engine.run import Run
 from antflow._engine.task_failures import failure_of
-from antflow._engine.tracebacks import trimmed
 
 Duplicates = Literal["number", "error", "skip"]
 

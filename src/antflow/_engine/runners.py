@@ -14,13 +14,13 @@ from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Runner
 from antflow._core.stage import Stage, TaskFunc
+from antflow._core.tracebacks import call_apart
 from antflow._core.value_or_error import ValueOrError, call_for_pair, value_of
 from antflow._engine.children.child import NoChild, ProcessorTime
 from antflow._engine.children.child_main import refuse_unguarded
 from antflow._engine.children.processes import ProcessSeat
 from antflow._engine.crew import Crew
 from antflow._engine.run import Run
-from antflow._engine.tracebacks import call_apart
 from antflow._engine.worker_thread import WorkerThread, take_over
 
 

@@ -30,8 +30,8 @@ from threading import Thread
 from typing import Any, TypeGuard
 
 from antflow._core.foreign import is_awaitable
+from antflow._core.tracebacks import trimmed
 from antflow._core.value_or_error import ValueOrError, call_for_pair, value_of
-from antflow._engine.tracebacks import trimmed
 
 _Request = tuple[Callable[[], Any], "asyncio.Future[ValueOrError]", "asyncio.Future[None]"]
 

@@ -16,6 +16,7 @@ from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.text import clean
+from antflow._core.tracebacks import trimmed
 from antflow._core.waits import Wait, discard
 
 
@@ -73,6 +74,7 @@ class CallbackGuard:
                 clean(name),
                 error=error,
             )
+        trimmed(error)  # it may be raised each time, or be the error of an item
 
 
 class _Told:

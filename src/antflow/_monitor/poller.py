@@ -17,6 +17,7 @@ from antflow._core.held_time import Alarm
 from antflow._core.log import warn
 from antflow._core.ports import SnapshotSource
 from antflow._core.result import RunResults
+from antflow._core.tracebacks import trimmed
 from antflow._core.waits import discard
 
 LONGEST_CALL = 5.0
@@ -92,6 +93,7 @@ class Poller:
         if (error := await awaited_failure(self._made(name, *args))) is not None:
             self._is_broken = True
             warn("the display failed in %s; the run goes on without it", name, error=error)
+            trimmed(error)  # it may be the error of an item
 
     async def _made(self, name: str, *args: Any) -> None:
         method: Callable[..., Any] | None = getattr(self._display, name, None)

@@ -20,10 +20,10 @@ from typing import Any, Generic, TypeVar, cast
 from antflow._core.checks import check_callback, check_choice, refusal
 from antflow._core.foreign import is_a, traceback_of, with_traceback
 from antflow._core.log import warn
+from antflow._core.tracebacks import outlined, trimmed
 from antflow._core.value_or_error import ValueOrError
 from antflow._engine.channel import Channel
 from antflow._engine.iteration import END, NOTHING, Iteration
-from antflow._engine.tracebacks import outlined, trimmed
 
 R = TypeVar("R")
 

@@ -32,7 +32,8 @@ from antflow._core.stage import task_name
 E = TypeVar("E", bound=BaseException)
 
 PASSED_THROUGH = (
-    *("antflow._core.value_or_error", "antflow._engine", "antflow.executor"),
+    *("antflow._core.cancellation", "antflow._core.tracebacks", "antflow._core.value_or_error"),
+    *("antflow._engine", "antflow._monitor.callbacks", "antflow.executor"),
     *("asyncio", "contextlib", "contextvars", "concurrent"),
 )
 """Modules whose frames stand before or between the user's; they are left out."""
