@@ -22,6 +22,7 @@ from antflow import (
     RunResults,
     Stage,
     StatusTracker,
+    TaskFailedError,
     set_task_status,
 )
 from antflow.testing import run_virtual
@@ -470,6 +471,32 @@ def test_item_notices_no_request_to_cancel_the_one_before(
     assert counts == [0] * 9
     ok = 0 if leave is cancel_and_fail else 3
     assert (len(results), len(results.failed)) == (ok, 9 - ok)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_items_of_a_failed_batch_notice_no_request_to_cancel_it(is_late: bool) -> None:
+    """They are tried alone; a request that comes only then makes the item in hand fail."""
+
+    async def work(items: list[int]) -> list[int]:
+        if len(items) > 1:
+            running = asyncio.current_task()
+            assert running is not None
+            if not is_late:
+                running.cancel()
+            else:
+                asyncio.get_running_loop().call_soon(running.cancel)
+            raise ConnectionError
+        await asyncio.sleep(1)
+        return items
+
+    stage = Stage("Work", 1, [work], batch=3, task_attempts=1)
+    results = run_virtual(Pipeline([stage]).run(range(3)))
+    assert not results.cancelled
+    if is_late:
+        assert results.values() == [1, 2]
+        assert isinstance(results.failed[0].error, TaskFailedError)
+    else:
+        assert results.values() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", KINDS)
