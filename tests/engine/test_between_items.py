@@ -473,6 +473,61 @@ def test_item_notices_no_request_to_cancel_the_one_before(
     assert (len(results), len(results.failed)) == (ok, 9 - ok)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_run_survives_a_request_to_cancel_a_worker_between_two_tasks(kind: str) -> None:
+    """An item that has set a context variable leaves a request that comes in the next turn."""
+    running: list[asyncio.Task[Any]] = []
+
+    async def work(item: int) -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        running.append(task)
+        tenant.set(item + 1)
+        for each in running:
+            asyncio.get_running_loop().call_soon(each.cancel)
+        return item
+
+    results = run_kind(kind, work, range(20))
+    assert (len(results), len(results.failed), results.cancelled) == (20, 0, [])
+
+
+@pytest.mark.parametrize("how", ["pause", "set_workers"])
+def test_run_survives_a_request_to_cancel_a_worker_that_leaves(how: str) -> None:
+    """An item leaves a timer that cancels its worker while that leaves its resources."""
+    left: list[float] = []
+
+    @asynccontextmanager
+    async def slow_to_leave() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(3)
+        left.append(asyncio.get_running_loop().time())
+
+    async def work(item: int, **_: Any) -> int:
+        running = asyncio.current_task()
+        assert running is not None
+        asyncio.get_running_loop().call_later(2, running.cancel)
+        await asyncio.sleep(1)
+        return item
+
+    async def main() -> None:
+        resources = {"slow": slow_to_leave}
+        stage = Stage("Work", 2, [work], resources=resources, resource_scope="worker")
+        async with Pipeline([stage]).open() as run:
+            await run.feed(range(2))
+            await asyncio.sleep(0.5)
+            if how == "pause":
+                run.pause()
+            else:
+                run.set_workers("Work", 1)
+            await asyncio.sleep(6)
+            assert left == [4] * (2 if how == "pause" else 1)
+            run.resume()
+            await run.feed(range(2))
+        assert len(run.results) == 4
+
+    run_virtual(main)
+
+
 @pytest.mark.parametrize("is_late", [False, True])
 def test_items_of_a_failed_batch_notice_no_request_to_cancel_it(is_late: bool) -> None:
     """They are tried alone; a request that comes only then makes the item in hand fail."""

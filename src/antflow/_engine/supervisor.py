@@ -222,7 +222,8 @@ class Supervisor:
         try:
             await close()
         except asyncio.CancelledError:
-            self.cancel()
+            if self.has_called_off_caller():  # else an item of the worker that leaves asked late
+                self.cancel()
         except BaseException as error:  # why: `wait` raises it when everything is settled
             self.fail(error)
 

@@ -181,7 +181,7 @@ class Workers:
                     for variable in copy_context():
                         variable.set(None)  # this task must not keep what the item bound
                 while goes_on:
-                    goes_on = await self.in_own_task(worker, self._work(worker))
+                    goes_on = await self._work_in_own_task(worker)
             finally:
                 await self._leave(worker)
 
@@ -194,9 +194,22 @@ class Workers:
                 raise
             return True  # it came from outside, and there was no item in hand to blame
 
+    async def _work_in_own_task(self, worker: WorkerBook) -> bool:
+        try:
+            return await self.in_own_task(worker, self._work(worker))
+        except asyncio.CancelledError:
+            # A late request of an item: to the task it had, or before the first step of the next.
+            if self._crew.is_called_off(worker):
+                raise
+            await self._crew.absorb_cancel(worker)
+            return True
+
     async def _leave(self, worker: WorkerBook) -> None:
         try:
             await self.leave(worker)
+        except asyncio.CancelledError:
+            if self._crew.is_called_off(worker):
+                raise
         finally:
             self._alive.discard(worker.index)
             if worker.index < self.active:
