@@ -528,6 +528,48 @@ def test_run_survives_a_request_to_cancel_a_worker_that_leaves(how: str) -> None
     run_virtual(main)
 
 
+@pytest.mark.parametrize("leave", [cancel_and_return, cancel_and_swallow])
+def test_item_tried_alone_keeps_its_answer_whatever_it_leaves(
+    leave: Callable[[int], Awaitable[int]],
+) -> None:
+    """An item of a failed batch counts as done although it leaves a request to cancel its task."""
+
+    async def work(items: list[int]) -> list[int]:
+        if len(items) > 1:
+            raise ConnectionError
+        return [await leave(items[0])]
+
+    stage = Stage("Work", 1, [work], batch=3, task_attempts=1)
+    assert run_virtual(Pipeline([stage]).run(range(3))).values() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("takes_back", [False, True])
+@pytest.mark.parametrize("batch", [None, 1])
+def test_run_survives_a_request_that_the_last_item_of_a_worker_left(
+    batch: int | None, takes_back: bool
+) -> None:
+    """The item pauses the run, so the worker leaves; before Python 3.13 a request remains then."""
+
+    async def main() -> None:
+        async def work(item: Any) -> Any:
+            run.pause()
+            running = asyncio.current_task()
+            assert running is not None
+            running.cancel()
+            if takes_back:
+                running.uncancel()
+            return item
+
+        async with Pipeline([Stage("Work", 2, [work], batch=batch)]).open() as run:
+            await run.feed(range(4))
+            for _ in range(4):
+                await asyncio.sleep(1)
+                run.resume()
+        assert len(run.results) == 4
+
+    run_virtual(main)
+
+
 @pytest.mark.parametrize("is_late", [False, True])
 def test_items_of_a_failed_batch_notice_no_request_to_cancel_it(is_late: bool) -> None:
     """They are tried alone; a request that comes only then makes the item in hand fail."""

@@ -207,6 +207,10 @@ class Workers:
     async def _leave(self, worker: WorkerBook) -> None:
         try:
             await self.leave(worker)
+            # The task must not end with a request of its last item: it would count as cancelled.
+            if not self._crew.is_called_off(worker):
+                await self._crew.absorb_cancel(worker)
+                await asyncio.sleep(0)
         except asyncio.CancelledError:
             if self._crew.is_called_off(worker):
                 raise
@@ -218,12 +222,16 @@ class Workers:
 
     async def _pair_of(self, worker: WorkerBook, work: Awaitable[Any]) -> ValueOrError:
         with self._seated(worker):
+            pair: ValueOrError
             try:
-                return await work, None
+                pair = await work, None
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # why: raised again by the code that awaits this
-                return None, error
+                pair = None, error
+            if not self._crew.is_called_off(worker):  # else the task would count as cancelled
+                await self._crew.absorb_cancel(worker)
+            return pair
 
     @plainly_around
     def _seated(self, worker: WorkerBook) -> Generator[None, None, None]:
