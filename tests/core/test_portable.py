@@ -318,6 +318,23 @@ def test_deep_copy_keeps_a_value_that_cannot_be_copied() -> None:
     assert deep[0].metadata["note"] is not result.metadata["note"]
 
 
+def test_deep_copy_shares_a_value_that_cannot_be_copied_wherever_it_occurs() -> None:
+    """All of it: not the part that had been copied before it turned out that it cannot be."""
+    page = {"text": ["a"], "lock": threading.Lock(), "links": 3}
+    other = {"text": page["text"]}
+    results = [
+        PipelineResult[Any](0, page, 0, {"page": page}, input=page),
+        PipelineResult[Any](1, page, 1),
+        PipelineResult[Any](2, other, 2, input=other),
+    ]
+    deep = copy.deepcopy(results)
+    assert [deep[0].value, deep[0].input, deep[1].value] == [page] * 3
+    assert deep[0].metadata == {"page": page}
+    assert deep[2].value == other
+    assert deep[2].value is deep[2].input
+    assert deep[2].value["text"] is not page["text"]
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_events_and_summaries_are_pickled_and_copied(name: str) -> None:
     """So are the events of a tracker, the error summary and the last snapshot."""

@@ -518,6 +518,26 @@ def test_timeout_of_a_batch_in_threads_keeps_its_slot() -> None:
     assert max(most) == 1
 
 
+def test_item_tried_alone_in_a_thread_takes_no_time_of_the_next() -> None:
+    """Its function outlives its timeout, and the next item of the batch waits for that first."""
+    over = threading.Event()
+
+    def task(values: Values) -> Values:
+        if len(values) > 1:
+            raise ValueError
+        if values == [0]:
+            over.wait(0.15)
+        return values
+
+    async def main() -> RunResults[Any]:
+        stage = Stage("A", 1, [task], task_attempts=1, timeout=0.05, batch=2, batch_wait=1)
+        return await Pipeline([stage]).run(range(2))
+
+    results = asyncio.run(main())
+    assert results.values() == [1]
+    assert errors(results) == {0: "TimeoutError"}
+
+
 # -- passing by, pausing, leaving -----------------------------------------------------------------
 
 

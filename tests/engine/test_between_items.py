@@ -22,6 +22,7 @@ from antflow import (
     RunResults,
     Stage,
     StatusTracker,
+    TaskFailedError,
     set_task_status,
 )
 from antflow.testing import run_virtual
@@ -470,6 +471,129 @@ def test_item_notices_no_request_to_cancel_the_one_before(
     assert counts == [0] * 9
     ok = 0 if leave is cancel_and_fail else 3
     assert (len(results), len(results.failed)) == (ok, 9 - ok)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_run_survives_a_request_to_cancel_a_worker_between_two_tasks(kind: str) -> None:
+    """An item that has set a context variable leaves a request that comes in the next turn."""
+    running: list[asyncio.Task[Any]] = []
+
+    async def work(item: int) -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        running.append(task)
+        tenant.set(item + 1)
+        for each in running:
+            asyncio.get_running_loop().call_soon(each.cancel)
+        return item
+
+    results = run_kind(kind, work, range(20))
+    assert (len(results), len(results.failed), results.cancelled) == (20, 0, [])
+
+
+@pytest.mark.parametrize("how", ["pause", "set_workers"])
+def test_run_survives_a_request_to_cancel_a_worker_that_leaves(how: str) -> None:
+    """An item leaves a timer that cancels its worker while that leaves its resources."""
+    left: list[float] = []
+
+    @asynccontextmanager
+    async def slow_to_leave() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(3)
+        left.append(asyncio.get_running_loop().time())
+
+    async def work(item: int, **_: Any) -> int:
+        running = asyncio.current_task()
+        assert running is not None
+        asyncio.get_running_loop().call_later(2, running.cancel)
+        await asyncio.sleep(1)
+        return item
+
+    async def main() -> None:
+        resources = {"slow": slow_to_leave}
+        stage = Stage("Work", 2, [work], resources=resources, resource_scope="worker")
+        async with Pipeline([stage]).open() as run:
+            await run.feed(range(2))
+            await asyncio.sleep(0.5)
+            if how == "pause":
+                run.pause()
+            else:
+                run.set_workers("Work", 1)
+            await asyncio.sleep(6)
+            assert left == [4] * (2 if how == "pause" else 1)
+            run.resume()
+            await run.feed(range(2))
+        assert len(run.results) == 4
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("leave", [cancel_and_return, cancel_and_swallow])
+def test_item_tried_alone_keeps_its_answer_whatever_it_leaves(
+    leave: Callable[[int], Awaitable[int]],
+) -> None:
+    """An item of a failed batch counts as done although it leaves a request to cancel its task."""
+
+    async def work(items: list[int]) -> list[int]:
+        if len(items) > 1:
+            raise ConnectionError
+        return [await leave(items[0])]
+
+    stage = Stage("Work", 1, [work], batch=3, task_attempts=1)
+    assert run_virtual(Pipeline([stage]).run(range(3))).values() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("takes_back", [False, True])
+@pytest.mark.parametrize("batch", [None, 1])
+def test_run_survives_a_request_that_the_last_item_of_a_worker_left(
+    batch: int | None, takes_back: bool
+) -> None:
+    """The item pauses the run, so the worker leaves; before Python 3.13 a request remains then."""
+
+    async def main() -> None:
+        async def work(item: Any) -> Any:
+            run.pause()
+            running = asyncio.current_task()
+            assert running is not None
+            running.cancel()
+            if takes_back:
+                running.uncancel()
+            return item
+
+        async with Pipeline([Stage("Work", 2, [work], batch=batch)]).open() as run:
+            await run.feed(range(4))
+            for _ in range(4):
+                await asyncio.sleep(1)
+                run.resume()
+        assert len(run.results) == 4
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_items_of_a_failed_batch_notice_no_request_to_cancel_it(is_late: bool) -> None:
+    """They are tried alone; a request that comes only then makes the item in hand fail."""
+
+    async def work(items: list[int]) -> list[int]:
+        if len(items) > 1:
+            running = asyncio.current_task()
+            assert running is not None
+            if not is_late:
+                running.cancel()
+            else:
+                asyncio.get_running_loop().call_soon(running.cancel)
+            raise ConnectionError
+        await asyncio.sleep(1)
+        return items
+
+    stage = Stage("Work", 1, [work], batch=3, task_attempts=1)
+    results = run_virtual(Pipeline([stage]).run(range(3)))
+    assert not results.cancelled
+    if is_late:
+        assert results.values() == [1, 2]
+        assert isinstance(results.failed[0].error, TaskFailedError)
+    else:
+        assert results.values() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,6 +22,7 @@ from antflow import (
     Drop,
     Pipeline,
     Stage,
+    StatusTracker,
     TooManyFailures,
     in_thread,
     set_task_status,
@@ -644,3 +645,77 @@ def test_error_that_is_raised_each_time_keeps_neither_items_nor_calls(
     asyncio.run(main())
     assert len(seen) >= 6
     assert error.__traceback__ is not None
+
+
+LISTENING = [
+    *("on_success", "on_success, async", "on_status_change", "on_status_change, async"),
+    *("happened", "resource", "on_failure", "on_finish"),
+]
+
+
+@pytest.mark.parametrize("where", LISTENING)
+def test_error_that_a_listener_raises_each_time_keeps_nothing(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One error of all callbacks, observers or resources, or the item's own error raised again."""
+    monkeypatch.setattr(logging.getLogger("antflow"), "disabled", True)  # pytest keeps the records
+    each_time = ValueError("each time")
+    seen: list[weakref.ref[Thing]] = []
+    raised: list[BaseException] = []
+
+    def fail(error: BaseException = each_time) -> None:
+        page = Thing(seen)  # noqa: F841 - its frame has it
+        raised.append(error)
+        raise error
+
+    async def fail_later(*_: Any) -> None:
+        await asyncio.sleep(0)
+        fail()
+
+    class Observer:
+        def happened(self, step: Any) -> None:
+            fail()
+
+    class Resource:
+        async def __aenter__(self) -> None: ...
+        async def __aexit__(self, *_: object) -> None:
+            fail()
+
+    class Display:
+        def on_start(self, *_: Any) -> None: ...
+        def on_update(self, *_: Any) -> None: ...
+        def on_finish(self, results: Any, summary: Any) -> None:
+            fail(results.failed[0].error)
+
+    async def work(value: int, **_: Any) -> int:
+        if where in ("on_failure", "on_finish"):
+            raise KeyError(value)
+        return value
+
+    callback: Any = fail_later if where.endswith("async") else lambda *_: fail()
+    options: dict[str, Any] = {}
+    if where.startswith("on_success"):
+        options = {"on_success": callback}
+    elif where == "on_failure":
+        options = {"on_failure": lambda item_id, error, payload: fail(error)}
+    elif where == "resource":
+        options = {"resources": {"r": Resource}, "resource_scope": "worker"}
+
+    async def main() -> None:
+        tracker = StatusTracker()
+        if where.startswith("on_status_change"):
+            tracker.on_status_change = callback
+        results = await Pipeline(
+            [Stage("A", 2, [work], task_attempts=1, **options)],
+            status_tracker=tracker,
+            observers=[Observer()] if where == "happened" else [],
+        ).run(range(6), custom_dashboard=Display() if where == "on_finish" else None)
+        assert await _dead(seen)
+        assert len(results.outcomes) == 6
+
+    asyncio.run(main())
+    assert raised
+    for error in raised:
+        names = [each.f_code.co_name for each, _ in walk_tb(error.__traceback__)]
+        assert names.count("fail") == 1
+        assert not {"call", "_call_back", "_call", "finish", "_keep", "_leave_all"} & set(names)

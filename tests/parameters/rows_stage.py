@@ -199,11 +199,13 @@ STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [[], (), [Limit(1)], [Limit(1), Limit(1)]],
     ),
     "hold_on": (
-        f"must be a dict|must be an exception class|would retry|{HOLD_TIME}",
+        "must be a dict|must be an exception class|would retry|must be a plain function|"
+        f"cannot be called with one argument|{HOLD_TIME}",
         [
             *[None, 5, "x", [ValueError], {"ValueError": 1}, {BaseException: 1}, Hostile()],
             *[{ValueError: INF}, {ValueError: NAN}, {ValueError: None}, {ValueError: "soon"}],
             *[{asyncio.CancelledError: 1}, {5: 1}],
+            *[{ValueError: work}, {ValueError: lambda: 1}, {ValueError: lambda error, more: 1}],
         ],
         [{}, {ValueError: 1, OSError: lambda error: 2.0}, {ValueError: "1"}, {ValueError: -1}],
     ),

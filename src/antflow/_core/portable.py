@@ -24,6 +24,8 @@ from antflow._core.text import safe_repr, safe_str
 
 V = TypeVar("V")
 
+NOT_COPIED = object()
+
 
 class Portable:
     """Base of dataclasses with slots that can be pickled with every protocol.
@@ -69,10 +71,21 @@ class Portable:
             if name in self.ERRORS:
                 values[name] = _each_error(value, lambda error: error, BaseException)
             elif name in self.FOREIGN:
-                values[name] = asked(deepcopy, value, memo, instead=value)
+                values[name] = _copied(value, memo)
             else:
                 values[name] = deepcopy(value, memo)
         return _filled(copy, values)
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """A deep copy of a value, or the value itself if it cannot be copied."""
+    known = len(memo)
+    copy = asked(deepcopy, value, memo, instead=NOT_COPIED)
+    if copy is not NOT_COPIED:
+        return copy
+    while len(memo) > known:  # unfinished copies, which everything else that has them would get
+        memo.popitem()
+    return value
 
 
 def _values_of(value: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from antflow._core.checks import (
     check_number,
     or_none,
     refusal,
+    takes,
 )
 from antflow._core.hold_times import hold_seconds
 from antflow._core.limit import Limit
@@ -165,8 +166,15 @@ def check_hold_on(refuse: Refuse, name: str, hold_on: object) -> None:
         if not isinstance(error, type):
             raise refusal(refuse, name, error, "each key must be an exception class")
         check_errors(refuse, name, error)
+        which = f"{name}[{error.__name__}]"
         if not callable(seconds):
-            hold_seconds(refuse, f"{name}[{error.__name__}]", seconds)
+            hold_seconds(refuse, which, seconds)
+        elif inspect.iscoroutinefunction(seconds):
+            allowed = "must be a plain function error -> seconds, not async"
+            raise refusal(refuse, which, seconds, allowed)
+        elif not takes(seconds, 1):
+            allowed = "cannot be called with one argument, the error"
+            raise refusal(refuse, which, seconds, allowed)
 
 
 def check_executor(refuse: Refuse, name: str, executor: object) -> None:

@@ -250,14 +250,23 @@ class Batches:
                 decide = self._judge.decide
                 alone = [item for item in rest if not decide(item, error, task).comes_again]
             answers.update(dict.fromkeys(rest, error))
-            if alone:
-                await self._crew.outlast_thread(worker)
             for item in alone:
                 item.attempts += 1  # it has been tried, with the others
                 item.decision = None
-                trying = self._answers([item], worker)
-                [answers[item]] = await self._workers.in_own_task(worker, trying)
+                answers[item] = await self._answer_alone(item, worker)
         return [answers[item] for item in group]
+
+    async def _answer_alone(self, item: Envelope, worker: WorkerBook) -> Answer:
+        """The answer for an item of a batch that has failed."""
+        try:
+            # What the last try left behind must not hit this one.
+            await self._crew.absorb_cancel(worker)
+            await self._crew.outlast_thread(worker)
+            trying = self._answers([item], worker)
+            [answer] = await self._workers.in_own_task(worker, trying)
+        except asyncio.CancelledError as error:
+            return self._crew.failure_of(error, worker)
+        return answer
 
 
 def _in_order(

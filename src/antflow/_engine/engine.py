@@ -233,7 +233,7 @@ class Engine:
         finally:
             if display is not None and showing is not None and not self.run.is_left_behind:
                 display.end(at_once=self.run.is_cancelling)
-                await outlast_task(showing, partial(self.supervisor.tasks.call_off, showing))
+                await outlast_task(showing, partial(self._call_off, showing))
 
     async def feed(
         self,
@@ -277,6 +277,10 @@ class Engine:
             self.stages[stage].workers.set_count(count)
             if self._settlement.reorder is not None:
                 self._settlement.reorder.look_again()
+
+    def _call_off(self, display: asyncio.Task[None]) -> None:
+        if self.supervisor.requests.is_new():
+            self.supervisor.tasks.call_off(display)
 
     def _rewire(self) -> None:
         self._listeners.rewire()

@@ -27,6 +27,7 @@ from antflow._core.ledger import WorkerBook
 from antflow._core.log import warn
 from antflow._core.stage import Stage
 from antflow._core.text import clean, safe_repr
+from antflow._core.tracebacks import trimmed
 from antflow._core.value_or_error import ValueOrError, value_of
 from antflow._engine.waiting import outlast
 
@@ -336,7 +337,9 @@ class Stay:
     def _report(self, name: str, error: BaseException, is_late: bool) -> None:
         what = f"took more than {LEAVE_SECONDS:g} s and was cancelled" if is_late else "failed"
         warn("closing resource %s of %s %s", name, self._name, what, error=error)
-        if not is_failure(error):
+        if is_failure(error):
+            trimmed(error)  # it may be raised each time
+        else:
             self._exit = error
 
     # Threads

@@ -25,7 +25,7 @@ from antflow._engine.current import current_seat
 from antflow._engine.listeners import Listeners
 from antflow._engine.run import Run
 from antflow._engine.run_tasks import RunTasks
-from antflow._engine.waiting import in_order, outlast_task
+from antflow._engine.waiting import CancelRequests, in_order, outlast_task
 
 
 class Supervised(Protocol):
@@ -99,6 +99,7 @@ class Supervisor:
         run: The run.
 
     Attributes:
+        requests: Those to cancel the run.
         tasks: The run's tasks.
         on_over: Called when the run is over, each in turn.
         clean_ups: Awaited when no worker is left, the last one first.
@@ -109,6 +110,7 @@ class Supervisor:
         self._stages: Sequence[Supervised] = ()
         self._inlet: Inlet | None = None
         self._outlet: Outlet | None = None
+        self.requests: CancelRequests = CancelRequests(run.timers.now)
         self.tasks: RunTasks = RunTasks(run.facts.run_id, self._task_ended)
         self.clean_ups: list[Callable[[], Awaitable[None]]] = []
         self.on_over: list[Callable[[], None]] = []
@@ -155,7 +157,10 @@ class Supervisor:
         self._inlet.close()
 
     def cancel(self) -> None:
-        """Stop now: cancel running tasks, settle everything else. May be called twice."""
+        """Stop now: cancel running tasks, settle everything else.
+
+        May be called again: that cancels tasks that linger in a clean-up. See `CancelRequests`.
+        """
         run = self._run
         if run.is_over or run.is_left_behind:
             return
@@ -164,7 +169,9 @@ class Supervisor:
             run.how_stopped = "cancelled"
         try:
             self._begin_to_stop()
-            self.tasks.cancel()
+            # An event loop that ends has asked each task itself.
+            is_new = self.requests.is_new() and not self._supervising.cancelling()
+            self.tasks.cancel(again=is_new)
             self._stop()
         except BaseException as interruption:  # why: `wait` raises it, too
             if run.error is None or isinstance(run.error, Exception):
@@ -215,7 +222,8 @@ class Supervisor:
         try:
             await close()
         except asyncio.CancelledError:
-            self.cancel()
+            if self.has_called_off_caller():  # else an item of the worker that leaves asked late
+                self.cancel()
         except BaseException as error:  # why: `wait` raises it when everything is settled
             self.fail(error)
 

@@ -6,11 +6,37 @@ And what such a task does about an error that ends the program.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextvars import Context
+from math import inf
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+SHOWER_SECONDS = 0.1
+"""Requests to cancel that come within this many seconds of each other are one."""
+
+
+class CancelRequests:
+    """Tells a second request to cancel from the rest of the first one.
+
+    One cause makes many requests: an event loop that ends cancels every task, and a cancel scope of
+    anyio asks in each turn until it is left. Passed on each time, they would cut off the clean-ups
+    that the first one began.
+
+    Args:
+        now: The clock.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._last = -inf
+
+    def is_new(self) -> bool:
+        """Note a request; whether it is not the rest of one before."""
+        last, self._last = self._last, self._now()
+        return self._last - last > SHOWER_SECONDS
 
 
 def begin_task(
@@ -74,6 +100,23 @@ async def outlast(
             if on_cancel is not None:
                 on_cancel()
     return cancelled
+
+
+async def outlast_shower(futures: Collection[asyncio.Future[Any]]) -> None:
+    """Wait until all futures are done; in a clean-up, despite the rest of what cancelled the body.
+
+    Cancellation: ends the wait. If the running task handles a cancellation already, requests that
+    belong to that one do not: see `CancelRequests`.
+    """
+    requests = CancelRequests(asyncio.get_running_loop().time)
+    if isinstance(sys.exception(), asyncio.CancelledError):
+        requests.is_new()
+    while pending := [future for future in futures if not future.done()]:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError:
+            if requests.is_new():
+                raise
 
 
 async def outlast_task(task: asyncio.Future[Any], stop: Callable[[], object]) -> None:

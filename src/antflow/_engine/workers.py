@@ -182,7 +182,7 @@ class Workers:
                         for variable in copy_context():
                             variable.set(None)  # this task must not keep what the item bound
                     while goes_on:
-                        goes_on = await self.in_own_task(worker, self._work(worker))
+                        goes_on = await self._work_in_own_task(worker)
                 finally:
                     await self._leave(worker)
         except (KeyboardInterrupt, SystemExit) as error:  # as in `in_order`
@@ -197,9 +197,26 @@ class Workers:
                 raise
             return True  # it came from outside, and there was no item in hand to blame
 
+    async def _work_in_own_task(self, worker: WorkerBook) -> bool:
+        try:
+            return await self.in_own_task(worker, self._work(worker))
+        except asyncio.CancelledError:
+            # A late request of an item: to the task it had, or before the first step of the next.
+            if self._crew.is_called_off(worker):
+                raise
+            await self._crew.absorb_cancel(worker)
+            return True
+
     async def _leave(self, worker: WorkerBook) -> None:
         try:
             await self.leave(worker)
+            # The task must not end with a request of its last item: it would count as cancelled.
+            if not self._crew.is_called_off(worker):
+                await self._crew.absorb_cancel(worker)
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self._crew.is_called_off(worker):
+                raise
         finally:
             self._alive.discard(worker.index)
             if worker.index < self.active:
@@ -208,12 +225,16 @@ class Workers:
 
     async def _pair_of(self, worker: WorkerBook, work: Awaitable[Any]) -> ValueOrError:
         with self._seated(worker):
+            pair: ValueOrError
             try:
-                return await work, None
+                pair = await work, None
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # why: raised again by the code that awaits this
-                return None, error
+                pair = None, error
+            if not self._crew.is_called_off(worker):  # else the task would count as cancelled
+                await self._crew.absorb_cancel(worker)
+            return pair
 
     @plainly_around
     def _seated(self, worker: WorkerBook) -> Generator[None, None, None]:

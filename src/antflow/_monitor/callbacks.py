@@ -74,7 +74,7 @@ class CallbackGuard:
                 clean(name),
                 error=error,
             )
-        trimmed(error)  # one object may be raised for each event
+        trimmed(error)  # one object may be raised for each event, or be the error of an item
 
 
 class _Told:

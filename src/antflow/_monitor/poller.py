@@ -93,7 +93,7 @@ class Poller:
         if (error := await awaited_failure(self._made(name, *args))) is not None:
             self._is_broken = True
             warn("the display failed in %s; the run goes on without it", name, error=error)
-            trimmed(error)  # one object may be raised in each run
+            trimmed(error)  # it may be the error of an item
 
     async def _made(self, name: str, *args: Any) -> None:
         method: Callable[..., Any] | None = getattr(self._display, name, None)

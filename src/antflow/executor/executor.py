@@ -43,7 +43,7 @@ from antflow._engine.calls import is_async
 from antflow._engine.contexts import around, in_context
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.task_failures import group_failure
-from antflow._engine.waiting import begin_task
+from antflow._engine.waiting import begin_task, outlast_shower
 from antflow._engine.worker_thread import WorkerThread
 from antflow.executor.future import (
     AsyncFuture,
@@ -621,4 +621,4 @@ async def _abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None
             future._cancel(asyncio.CancelledError() if why is None else ExecutorShutdownError(why))
     tasks = {future._task for future in futures if future._task is not None}
     if tasks := tasks - {asyncio.current_task()}:  # a call may abandon itself
-        await asyncio.wait(tasks)
+        await outlast_shower(tasks)
