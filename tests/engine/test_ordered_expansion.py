@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antflow import Drop, Pipeline, PipelineError, Stage
+from antflow import Drop, Pipeline, PipelineError, PipelineResult, Stage
 from antflow._core.envelope import Envelope
 from antflow._engine.reorder import Reorder
 from antflow.testing import Gate, run_virtual
@@ -291,7 +291,7 @@ def test_what_waits_for_an_item_that_never_came_is_passed_on_at_the_end() -> Non
     async def main() -> None:
         reorder = Reorder(lambda result: came.append(result.id), 10)
         for number in (3, 2, 0):
-            reorder.deliver(Envelope(number, number, None, {}, None))
+            reorder.deliver(PipelineResult(number, None, number))
         assert came == [0]
         reorder.flush()
 
@@ -308,7 +308,7 @@ def test_of_the_workers_that_could_be_held_the_one_nearest_to_the_head_goes_on(
 
     async def main() -> None:
         reorder = Reorder(lambda result: None, 1)
-        reorder.deliver(Envelope(3, 3, None, {}, None))  # waits, and that is all that may
+        reorder.deliver(PipelineResult(3, None, 3))  # waits, and that is all that may
 
         async def make_more(place: int) -> None:
             wait = reorder.hold(Envelope(place, place, None, {}, None), lambda: 2)

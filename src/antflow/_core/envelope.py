@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
-from antflow._core.result import Outcome, PipelineResult
+from antflow._core.result import ORDINARY, Fate, PipelineResult
 
 DEFAULT_PRIORITY = 100
 
@@ -16,18 +16,16 @@ UNTRIED = -1
 """`Envelope.attempts` of an item that waits for its next try, none having counted so far."""
 
 
-class Envelope(PipelineResult[Any]):
+class Envelope:
     """One item and what the engine must know to take it further.
 
-    It could be written to a file or sent to another machine at any hand-over between stages. When
-    the item has arrived, the envelope *becomes* its result (`arrive`): that saves one object for
-    every item, and a third of the garbage collector's work.
+    It could be written to a file or sent to another machine at any hand-over between stages. Its
+    result has less: most of an item's fields are for its way, and results may be kept for long.
 
     Attributes:
         sequence_id: Place in the run's intake, from 0.
         id: The item's id, unique in the run.
         value: The value the current stage was given.
-        metadata: The item's own metadata; made when it is first read if it brings none.
         input: The item as it was fed.
         attempts: Tries begun of what is being tried (a task or the stage); 0 while it only waits;
             `UNTRIED` when it was held back on its first and waits for that to be repeated.
@@ -40,8 +38,7 @@ class Envelope(PipelineResult[Any]):
             stage, or when its next try is due.
         branch: ``()`` for an item that was fed; the third one made from it is ``(2,)``, the first
             one made from that ``(2, 0)``. They share their ``sequence_id``.
-
-        ending: How it ends, if not "completed": "dropped" or "expanded".
+        fate: What its result has to say of how it ended.
         children: How many items were made from it in this stage.
         holds: ``(stage index, how often it was held back there)``, see `RetryAfter`.
         decision: How to go on after its last failure, until that is done.
@@ -49,7 +46,26 @@ class Envelope(PipelineResult[Any]):
             less the time sources held it.
     """
 
-    __slots__ = ()
+    __slots__ = (
+        "_metadata",
+        "attempts",
+        "branch",
+        "carry",
+        "children",
+        "deadline",
+        "decision",
+        "error",
+        "fate",
+        "holds",
+        "id",
+        "input",
+        "not_before",
+        "position",
+        "priority",
+        "sequence_id",
+        "task",
+        "value",
+    )
 
     def __init__(
         self,
@@ -65,10 +81,8 @@ class Envelope(PipelineResult[Any]):
         self.sequence_id = sequence_id
         self.id = id
         self.value = value
-        if metadata is not None:
-            self.metadata = metadata
-        self.error = None
-        self.stage: str = ""
+        self._metadata = metadata
+        self.error: Exception | None = None
         self.attempts = 0
         self.input = input
         self.priority = priority
@@ -77,34 +91,41 @@ class Envelope(PipelineResult[Any]):
         self.task = 0
         self.carry: Any = None
         self.not_before: float = 0.0
-        self.ending: Outcome = "completed"
+        self.fate = Fate(branch=branch) if branch else ORDINARY
         self.children = 0
         self.holds: tuple[int, int] = NEVER_HELD
         self.decision: Any = None
         self.deadline = inf
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """The item's own metadata; made when it is first read if it brings none."""
+        if self._metadata is None:
+            self._metadata = {}
+        return self._metadata
+
+    @property
     def key(self) -> tuple[int, tuple[int, ...]]:
         """The item's name in its run: ``(sequence number, branch)``."""
         return self.sequence_id, self.branch
 
-    # Two items with equal values are two items; and values are never compared.
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def arrive(self, stage: str, error: Exception | None) -> PipelineResult[Any]:
-        """Become the item's result: the same object, from now on a plain `PipelineResult`."""
-        self.stage = stage
-        self.error = error
-        self.carry = None
-        self.not_before = 0.0  # the float of its own is not needed any more
-        self.decision = None
-        result: Any = self
-        result.__class__ = PipelineResult
-        return self
+    def result(self, stage: str, error: Exception | None) -> PipelineResult[Any]:
+        """The item's result, when it leaves the run in the stage of this name."""
+        result: Any = object.__new__(PipelineResult)  # half the cost of a call
+        result.id = self.id
+        result.value = self.value
+        result.sequence_id = self.sequence_id
+        result.error = error
+        result.stage = stage
+        result.attempts = self.attempts
+        result.input = self.input
+        if self._metadata is not None:
+            result.metadata = self._metadata
+        result.fate = self.fate
+        if self.children:
+            result.fate = self.fate._replace(children=self.children)
+        made: PipelineResult[Any] = result
+        return made
 
     def __repr__(self) -> str:
         # Short, and without the value: a debugger shows it for every item in a channel.

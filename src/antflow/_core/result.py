@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from signal import Signals
-from typing import Any, ClassVar, Generic, Literal
+from typing import Any, ClassVar, Generic, Literal, NamedTuple
 
 from antflow._core.error_copies import Parcel, packed, unpacked
 from antflow._core.errors import AntFlowError, ItemCancelled
@@ -20,33 +20,34 @@ Outcome = Literal["completed", "failed", "dropped", "expanded", "cancelled"]
 """All the ways an item can end."""
 
 
-class Route:
-    """Fields an item needs only until it has arrived; see `Envelope`."""
+class Fate(NamedTuple):
+    """What else there is to say of an item that came to its end.
 
-    __slots__ = (
-        "branch",
-        "carry",
-        "children",
-        "deadline",
-        "decision",
-        "ending",
-        "holds",
-        "not_before",
-        "position",
-        "priority",
-        "task",
-    )
+    Attributes:
+        ending: How it ended, if it did not fail: "completed", "dropped" or "expanded".
+        children: How many items were made from it in its last stage.
+        branch: Which item made from its input it is; see `Envelope`.
+    """
 
-    branch: tuple[int, ...]
-    children: int
-    deadline: float
-    ending: Outcome
-    holds: tuple[int, int]
-    decision: Any
+    ending: Outcome = "completed"
+    children: int = 0
+    branch: tuple[int, ...] = ()
+
+
+ORDINARY = Fate()
+"""The fate of most items."""
+
+
+class Fated:
+    """Has the slot for a fate, which is not a field and which results made by hand leave unset."""
+
+    __slots__ = ("fate",)
+
+    fate: Fate
 
 
 @dataclass(slots=True, repr=False)
-class PipelineResult(Route, Portable, Generic[T]):
+class PipelineResult(Fated, Portable, Generic[T]):
     """The outcome of one item.
 
     Attributes:
@@ -68,7 +69,7 @@ class PipelineResult(Route, Portable, Generic[T]):
 
     FOREIGN: ClassVar[tuple[str, ...]] = ("id", "value", "metadata", "input")
     ERRORS: ClassVar[tuple[str, ...]] = ("error",)
-    MORE: ClassVar[tuple[str, ...]] = ("branch", "children", "ending")
+    MORE: ClassVar[tuple[str, ...]] = ("fate",)
 
     id: Any
     value: T
@@ -88,8 +89,7 @@ class PipelineResult(Route, Portable, Generic[T]):
     def outcome(self) -> Outcome:
         """How the item ended."""
         if self.error is None:
-            ending: Outcome = getattr(self, "ending", "completed")
-            return ending
+            return fate_of(self).ending
         return "cancelled" if is_a(self.error, ItemCancelled) else "failed"
 
 
@@ -167,9 +167,9 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         self.outcomes: list[PipelineResult[T]] = everything
         # Ask the counts first: most runs have nothing to sort out.
         if stats.items_children:  # those of one sequence number in the order they were made
-            everything.sort(key=lambda outcome: (outcome.sequence_id, _branch(outcome)))
-            self.outcomes = [outcome for outcome in everything if not _branch(outcome)]
-            self._children = [outcome for outcome in everything if _branch(outcome)]
+            everything.sort(key=lambda outcome: (outcome.sequence_id, fate_of(outcome).branch))
+            self.outcomes = [outcome for outcome in everything if not fate_of(outcome).branch]
+            self._children = [outcome for outcome in everything if fate_of(outcome).branch]
         if stats.items_processed != stats.items_accepted or stats.items_children:
             self.failed = [outcome for outcome in everything if outcome.outcome == "failed"]
             self.cancelled = [outcome for outcome in everything if outcome.outcome == "cancelled"]
@@ -213,6 +213,7 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         return f"<RunResults: {', '.join(texts)}>"
 
 
-def _branch(result: PipelineResult[Any]) -> tuple[int, ...]:
-    branch: tuple[int, ...] = getattr(result, "branch", ())  # results made by hand have none
-    return branch
+def fate_of(result: PipelineResult[Any]) -> Fate:
+    """The fate of an item, from its result."""
+    fate: Fate = getattr(result, "fate", ORDINARY)
+    return fate

@@ -94,7 +94,7 @@ class Endings:
         handover = self.handover
         if is_a(answer, Expanded):
             wait = handover.recorder.expanded(envelope, worker, answer.children, handover.now())
-            envelope.ending = "expanded"
+            envelope.fate = envelope.fate._replace(ending="expanded")
             await handover.tell_and_settle(envelope, worker, None, wait)
         elif is_drop(answer):
             await self.failed_tries.drop(envelope, worker)

@@ -214,7 +214,7 @@ class FailedTries:
     async def drop(self, envelope: Envelope, worker: WorkerBook) -> None:
         """Settle an item that ends here successfully without a result."""
         wait = self.handover.recorder.dropped(envelope, worker, self.handover.now())
-        envelope.ending = "dropped"
+        envelope.fate = envelope.fate._replace(ending="dropped")
         await self.handover.tell_and_settle(envelope, worker, None, wait)
 
     async def fail(self, envelope: Envelope, worker: WorkerBook | None, error: Exception) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.foreign import asked, is_hashable, key_of
 from antflow._core.log import warn
-from antflow._core.result import PipelineResult
+from antflow._core.result import PipelineResult, fate_of
 from antflow._core.run_errors import DuplicateItemError
 from antflow._core.text import clean, safe_repr, safe_str
 from antflow._core.tracebacks import trimmed
@@ -123,7 +123,7 @@ class Identity:
             result.input,
             position=stages.index(result.stage),
         )
-        if (children := getattr(result, "children", 0)) > 0:
+        if (children := fate_of(result).children) > 0:
             envelope.children = children  # these were made from it already, and are not made again
         self.count += 1
         self._set_deadlines([envelope])

@@ -417,7 +417,7 @@ class Intake:
             feeder, self._feeder = self._feeder, None
             self._supervisor.tasks.call_off(feeder)
         source, self._source = self._source, None
-        if isinstance(source, IterableSource):
+        if isinstance(source, IterableSource) and not source.is_lent:
             try:
                 self._sources.step(source.items, source.close)
             except BaseException as error:  # why: also a group with a CancelledError in it
@@ -569,7 +569,8 @@ class Intake:
         """Run a source's clean-up; what it raises is logged."""
         try:
             if isinstance(items, IterableSource):
-                self._sources.step(items.items, items.close)
+                if not items.is_lent:
+                    self._sources.step(items.items, items.close)
             elif not self._run.is_left_behind:
                 await _close_async(items)
         except BaseException as error:  # why: also a group with a CancelledError in it

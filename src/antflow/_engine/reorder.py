@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from antflow._core.envelope import Envelope
-from antflow._core.result import PipelineResult
+from antflow._core.result import PipelineResult, fate_of
 from antflow._core.waits import Wait, discard
 
 Deliver = Callable[[PipelineResult[Any]], Wait]
@@ -116,7 +116,7 @@ class Reorder:
 
     def deliver(self, result: PipelineResult[Any]) -> Wait:
         """Note that an item is settled, and pass on the results that are ready now."""
-        place = place_of(result)
+        place = place_of_result(result)
         self._settled[place] = result
         if place != self._path[-1].place:
             return None
@@ -189,6 +189,11 @@ class Reorder:
         self.on_room()
 
 
-def place_of(item: PipelineResult[Any] | Envelope) -> Place:
+def place_of(envelope: Envelope) -> Place:
     """The place of an item in the order."""
-    return (item.sequence_id, *item.branch)
+    return (envelope.sequence_id, *envelope.branch)
+
+
+def place_of_result(result: PipelineResult[Any]) -> Place:
+    """The place of a result: that of its item."""
+    return (result.sequence_id, *fate_of(result).branch)

@@ -68,7 +68,7 @@ class Settlement:
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""
         position = envelope.position
-        result = envelope.arrive(self._stage_names[position], error)
+        result = envelope.result(self._stage_names[position], error)
         deliver = self._deliver
         wait = deliver(result)
         if self._forgets_ids:

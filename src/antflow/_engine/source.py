@@ -105,15 +105,16 @@ class IterableSource:
                     self.close()
         return taken
 
+    @property
+    def is_lent(self) -> bool:
+        """Whether it is an iterator that the user made, like an open file, and not a generator."""
+        return self._iterator is self.items and not is_a(self._iterator, GeneratorType)
+
     def close(self) -> None:
         """Close a generator, which runs its clean-up; raise what that raises.
 
-        An iterator that was made from the source is closed, too. One that the user made, like an
-        open file, stays the user's. A source that ends its own run is closed when its step is over.
+        A source that ends its own run is closed when its step is over.
         """
-        is_generator = is_a(self._iterator, GeneratorType)
-        if self._iterator is self.items and not is_generator:
-            return
         self._closes_later = self._is_taking
         if self._is_taking:
             return

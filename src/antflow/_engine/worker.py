@@ -19,7 +19,6 @@ from contextvars import copy_context
 from dataclasses import dataclass
 
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT
-from antflow._core.envelope import UNTRIED
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
 from antflow._core.step import new_step
@@ -106,11 +105,11 @@ class WorkerLoop:
                 book.queue_waits.add(waited)
             worker.item = envelope
             worker.since = time
-            if envelope.attempts:
+            if envelope.attempts:  # tried before
                 book.retrying -= 1
-                if envelope.attempts == UNTRIED:
-                    envelope.attempts = 0
-            envelope.attempts += 1
+                envelope.attempts = max(envelope.attempts, 0) + 1
+            else:
+                envelope.attempts = 1
             if (tell := recorder.on_started) is not None:
                 try:
                     wait = tell(new_step(Kind.STARTED, envelope, worker, time))
