@@ -181,6 +181,16 @@ def test_pictures_are_fresh() -> None:
     assert stale == [], "draw them again: python docs/pictures/make.py"
 
 
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("docs/pictures/*.svg")), ids=lambda path: path.stem
+)
+def test_picture_stands_alone(path: Path) -> None:
+    """A picture refers to nothing outside itself."""
+    outside = path.read_text("utf-8").replace('xmlns="http://www.w3.org/2000/svg"', "")
+    for word in ("http", "@font-face", "src:", "<script", "<image", "@import", "\x1b"):
+        assert word not in outside
+
+
 # -- the checks can fail ----------------------------------------------------------------------
 
 GOOD = (

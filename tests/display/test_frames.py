@@ -24,7 +24,6 @@ from antflow.display import BaseDashboard, create
 from antflow.display.canvas import Canvas
 from antflow.display.failure_lines import error_table
 from antflow.display.layout import Wish, share
-from antflow.display.picture import svg
 from antflow.display.tables import GAUGE_CELLS
 from tests.display.conftest import LEVELS, make_snapshot
 
@@ -511,21 +510,6 @@ def test_share_order() -> None:
         assert share(rows, asked, later) == dict(
             zip(("bar", "stages", "errors", "log"), shares, strict=True)
         )
-
-
-@pytest.mark.parametrize("level", [*LEVELS, "log"])
-def test_picture_stands_alone(level: str) -> None:
-    """The SVG refers to nothing outside itself, and is the same every time."""
-    snapshot = make_snapshot(message='<&"> [red] \x1b[31m')
-    picture = svg([snapshot], level, 100, 30, title="a <b> & c")
-    assert picture == svg([snapshot], level, 100, 30, title="a <b> & c")
-    assert picture.startswith("<svg")
-    outside = picture.replace('xmlns="http://www.w3.org/2000/svg"', "")
-    for word in ("http", "@font-face", "src:", "<script", "<image", "@import"):
-        assert word not in outside
-    assert "\x1b" not in picture
-    if level != "log":
-        assert "%" in picture
 
 
 def test_advice_is_whole_or_not_there() -> None:
