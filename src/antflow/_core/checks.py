@@ -121,11 +121,6 @@ def or_none(check: Check) -> Check:
     return check_or_none
 
 
-def checked_by(check: Check) -> dict[str, Check]:
-    """Metadata for the field of a dataclass: what its value may be."""
-    return {"check": check}
-
-
 def check_flag(refuse: Refuse, name: str, value: object) -> None:
     """Refuse what is neither ``True`` nor ``False``."""
     if type(value) is not bool:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import KW_ONLY, FrozenInstanceError, dataclass, field, fields
+from dataclasses import KW_ONLY, MISSING, FrozenInstanceError, dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, Unpack, overload
 
 from antflow._core.checks import (
+    Check,
     check_callback,
     check_flag,
     check_max_failures,
     check_seconds,
     check_text,
     check_timeout,
-    checked_by,
     examine,
     or_none,
     refusal,
@@ -133,7 +133,12 @@ if TYPE_CHECKING:
         expand: bool
 
 
-@dataclass(frozen=True, slots=True)
+def option(check: Check, default: Any = MISSING, *, factory: Any = MISSING) -> Any:
+    """A field of `Stage`: its default, and the check of its value."""
+    return field(default=default, default_factory=factory, metadata={"check": check})
+
+
+@dataclass(frozen=True)
 class Stage(Generic[In, Out]):
     """A named step of a pipeline: tasks run one after the other on each item, by a pool of workers.
 
@@ -212,52 +217,44 @@ class Stage(Generic[In, Out]):
     metadata.
     """
 
-    name: str = field(metadata=checked_by(check_name))
-    workers: int = field(metadata=checked_by(check_workers))
-    tasks: Sequence[TaskFunc] = field(metadata=checked_by(check_tasks))
-    retry: Literal["per_task", "per_stage"] | str | Retry = field(
-        default="per_task", metadata=checked_by(check_policy)
-    )
-    task_attempts: int = field(default=3, metadata=checked_by(check_tries))
-    task_wait_seconds: float = field(default=1.0, metadata=checked_by(check_seconds))
-    stage_attempts: int = field(default=3, metadata=checked_by(check_tries))
-    unpack_args: bool = field(default=False, metadata=checked_by(check_flag))
-    task_concurrency_limits: Mapping[str, int] = field(
-        default_factory=dict[str, int], metadata=checked_by(check_task_limits)
-    )
-    on_success: StageCallback | None = field(default=None, metadata=checked_by(check_callback))
-    on_failure: StageCallback | None = field(default=None, metadata=checked_by(check_callback))
-    on_skip: StageCallback | None = field(default=None, metadata=checked_by(check_callback))
-    skip_if: Callable[[Any], bool | Awaitable[bool]] | None = field(
-        default=None, metadata=checked_by(check_skip_if)
-    )
-    queue_capacity: int | None = field(default=None, metadata=checked_by(check_capacity))
-    pull: bool = field(default=False, metadata=checked_by(check_flag))
-    call_concurrency: int | None = field(default=None, metadata=checked_by(check_calls))
-    call_rate: float | None = field(default=None, metadata=checked_by(or_none(check_rate)))
-    call_rate_period: float = field(default=60.0, metadata=checked_by(check_rate))
+    name: str = option(check_name)
+    workers: int = option(check_workers)
+    tasks: Sequence[TaskFunc] = option(check_tasks)
+    retry: Literal["per_task", "per_stage"] | str | Retry = option(check_policy, "per_task")
+    task_attempts: int = option(check_tries, 3)
+    task_wait_seconds: float = option(check_seconds, 1.0)
+    stage_attempts: int = option(check_tries, 3)
+    unpack_args: bool = option(check_flag, False)
+    task_concurrency_limits: Mapping[str, int] = option(check_task_limits, factory=dict[str, int])
+    on_success: StageCallback | None = option(check_callback, None)
+    on_failure: StageCallback | None = option(check_callback, None)
+    on_skip: StageCallback | None = option(check_callback, None)
+    skip_if: Callable[[Any], bool | Awaitable[bool]] | None = option(check_skip_if, None)
+    queue_capacity: int | None = option(check_capacity, None)
+    pull: bool = option(check_flag, False)
+    call_concurrency: int | None = option(check_calls, None)
+    call_rate: float | None = option(or_none(check_rate), None)
+    call_rate_period: float = option(check_rate, 60.0)
     _: KW_ONLY
-    stage_wait_seconds: float = field(default=0.0, metadata=checked_by(check_seconds))
-    limits: Sequence[Limit] = field(default=(), metadata=checked_by(check_limits))
-    hold_on: HoldOn = field(
-        default_factory=dict[type[Exception], HoldTime], metadata=checked_by(check_hold_on)
+    stage_wait_seconds: float = option(check_seconds, 0.0)
+    limits: Sequence[Limit] = option(check_limits, ())
+    hold_on: HoldOn = option(check_hold_on, factory=dict[type[Exception], HoldTime])
+    max_holds: int = option(check_holds, 20)
+    timeout: float | None = option(check_timeout, None)
+    retry_on: Errors = option(check_errors, Exception)
+    give_up_on: Errors = option(check_give_up, ())
+    wait: RetryWait | None = option(or_none(check_wait), None)
+    executor: ExecutorName | Executor = option(check_executor, "auto")
+    batch: int | None = option(check_batch, None)
+    batch_wait: float | None = option(or_none(check_seconds), None)
+    expand: bool = option(check_flag, False)
+    resources: Mapping[str, Callable[..., Any]] = option(
+        check_resources, factory=dict[str, Callable[..., Any]]
     )
-    max_holds: int = field(default=20, metadata=checked_by(check_holds))
-    timeout: float | None = field(default=None, metadata=checked_by(check_timeout))
-    retry_on: Errors = field(default=Exception, metadata=checked_by(check_errors))
-    give_up_on: Errors = field(default=(), metadata=checked_by(check_give_up))
-    wait: RetryWait | None = field(default=None, metadata=checked_by(or_none(check_wait)))
-    executor: ExecutorName | Executor = field(default="auto", metadata=checked_by(check_executor))
-    batch: int | None = field(default=None, metadata=checked_by(check_batch))
-    batch_wait: float | None = field(default=None, metadata=checked_by(or_none(check_seconds)))
-    expand: bool = field(default=False, metadata=checked_by(check_flag))
-    resources: Mapping[str, Callable[..., Any]] = field(
-        default_factory=dict[str, Callable[..., Any]], metadata=checked_by(check_resources)
-    )
-    resource_scope: ResourceScope = field(default="run", metadata=checked_by(check_scope))
-    max_failures: float | None = field(default=None, metadata=checked_by(check_max_failures))
-    version: str = field(default="", metadata=checked_by(check_text))
-    isolate_context: bool = field(default=True, metadata=checked_by(check_flag))
+    resource_scope: ResourceScope = option(check_scope, "run")
+    max_failures: float | None = option(check_max_failures, None)
+    version: str = option(check_text, "")
+    isolate_context: bool = option(check_flag, True)
 
     if TYPE_CHECKING:  # In and Out are worked out from the tasks: see task_types
 
@@ -442,15 +439,7 @@ def _cannot_change(name: str) -> FrozenInstanceError:
     return FrozenInstanceError(f"Stage.{name} cannot be assigned: {ways}")
 
 
-def _restore(stage: Stage, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
-    own, options = state
-    for name, value in ((own or {}) | options).items():
-        object.__setattr__(stage, name, value)
-
-
 if not TYPE_CHECKING:
-    Stage.__getstate__ = object.__getstate__  # those of dataclasses forget a subclass's attributes
-    Stage.__setstate__ = _restore
     Stage.__init__ = explained(Stage.__init__)
     Stage.__setattr__ = _assign
     Stage.__delattr__ = _delete
