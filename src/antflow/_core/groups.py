@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from antflow._core.errors import Drop
 from antflow._core.foreign import is_a, members_of
 
 
@@ -49,8 +48,3 @@ def consists_of(
 ) -> bool:
     """Whether the error, or each error in it if it is a group, is of one of these classes."""
     return all(is_a(leaf, kinds) for leaf in leaves(error))
-
-
-def is_all_drops(error: BaseException) -> bool:
-    """Whether the error is `Drop`, or a group of nothing else."""
-    return consists_of(error, Drop)

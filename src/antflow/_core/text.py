@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from antflow._core.foreign import asked, attribute, is_a, members_of, type_name
+from antflow._core.foreign import asked, attribute, is_a, type_name
+from antflow._core.groups import leaves
 
 ESCAPE_SEQUENCES = re.compile(
     r"""
@@ -82,21 +83,7 @@ def error_type_name(error: BaseException) -> str:
         return type_name(original)
     name = type_name(error)
     if is_a(error, BaseExceptionGroup):
-        leaves = sorted(_leaf_names(error))
-        shown = ", ".join(leaves[:5]) + (", …" if len(leaves) > 5 else "")
+        names = sorted({type_name(leaf) for leaf in leaves(error)})
+        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         return f"{name}[{shown}]"
     return name
-
-
-def _leaf_names(group: BaseExceptionGroup[BaseException]) -> set[str]:
-    # Each object once, and without recursion: groups may be deep, and share what is in them.
-    names: set[str] = set()
-    todo, seen = [group], {id(group)}
-    while todo:
-        for error in members_of(todo.pop()):
-            if not is_a(error, BaseExceptionGroup):
-                names.add(type_name(error))
-            elif id(error) not in seen:
-                seen.add(id(error))
-                todo.append(error)
-    return names

@@ -13,8 +13,9 @@ from contextvars import Context, copy_context
 from itertools import groupby
 
 from antflow._core.envelope import Envelope
+from antflow._core.errors import Drop
 from antflow._core.foreign import is_a
-from antflow._core.groups import is_all_drops
+from antflow._core.groups import consists_of
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
 from antflow._core.tracebacks import trimmed
@@ -233,7 +234,7 @@ class Batches:
     def _begin_holds(self, pairs: Sequence[tuple[Envelope, Answer]], worker: WorkerBook) -> None:
         """Begin the holds that answers ask for, before anything is awaited."""
         for envelope, answer in pairs:
-            if is_a(answer, Exception) and not is_all_drops(answer):
+            if is_a(answer, Exception) and not consists_of(answer, Drop):
                 self._judge.decide(envelope, answer, worker.task or "")
 
     async def _answers(self, group: Sequence[Envelope], worker: WorkerBook) -> list[Answer]:
@@ -246,7 +247,7 @@ class Batches:
             rest = [item for item in group if item not in answers]
             task = worker.task or ""
             alone: list[Envelope] = []
-            if len(rest) > 1 and not is_all_drops(error):
+            if len(rest) > 1 and not consists_of(error, Drop):
                 decide = self._judge.decide
                 alone = [item for item in rest if not decide(item, error, task).comes_again]
             answers.update(dict.fromkeys(rest, error))

@@ -13,13 +13,14 @@ from typing import Literal, NamedTuple
 
 from antflow._core.envelope import UNTRIED, Envelope
 from antflow._core.errors import (
+    Drop,
     ItemCancelled,
     RetryAfter,
     TaskFailedError,
     WorkerLostError,
 )
 from antflow._core.foreign import is_a, set_cause
-from antflow._core.groups import is_all_drops, matches, parts
+from antflow._core.groups import consists_of, matches, parts
 from antflow._core.hold_times import hold_seconds
 from antflow._core.ledger import WorkerBook
 from antflow._core.log import warn
@@ -97,7 +98,7 @@ class Judge:
         return 0 < envelope.attempts == self._policy.attempts - 1
 
     def _decide(self, envelope: Envelope, error: Exception, task: str) -> Decision:
-        if is_all_drops(error):
+        if consists_of(error, Drop):
             return Decision("drop", error, error)
         about = error
         try:
