@@ -5,7 +5,9 @@ Every second of every worker is one `Activity`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from operator import add
+from typing import Any, NamedTuple
 
 from antflow._core.snapshot import DashboardSnapshot, StageStats
 from antflow._monitor.flow import left_items
@@ -32,15 +34,6 @@ class Spent(NamedTuple):
             stage.retry_waiting_seconds,
             stage.stalled_seconds,
         )
-
-    def since(self, earlier: Spent) -> Spent:
-        """The seconds added since then."""
-        pairs = zip(self, earlier, strict=True)
-        return Spent(*[max(now - then, 0.0) for now, then in pairs])
-
-    def plus(self, other: Spent) -> Spent:
-        """Both together."""
-        return Spent(*[one + two for one, two in zip(self, other, strict=True)])
 
     def shares(self) -> Spent:
         """Each as a part of all of them: together 1, or all 0 where no time has passed."""
@@ -91,28 +84,23 @@ class Moment(NamedTuple):
 
     def since(self, earlier: Moment | None) -> Moment:
         """The difference since then; ``None``: since the beginning of the run."""
-        if earlier is None or len(earlier.spent) != len(self.spent):
-            return self
-        return Moment(
-            max(self.elapsed - earlier.elapsed, 0.0),
-            max(self.blocked - earlier.blocked, 0.0),
-            max(self.computed - earlier.computed, 0.0),
-            max(self.intake - earlier.intake, 0.0),
-            tuple(now.since(then) for now, then in zip(self.spent, earlier.spent, strict=True)),
-            tuple(max(now - then, 0) for now, then in zip(self.left, earlier.left, strict=True)),
-            max(self.children_computed - earlier.children_computed, 0.0),
-        )
+        return self._with(earlier, lambda now, then: max(now - then, 0))
 
     def plus(self, other: Moment | None) -> Moment:
         """The sums of two spans of time."""
+        return self._with(other, add)
+
+    def _with(self, other: Moment | None, combine: Callable[[Any, Any], Any]) -> Moment:
         if other is None or len(other.spent) != len(self.spent):
             return self
         return Moment(
-            self.elapsed + other.elapsed,
-            self.blocked + other.blocked,
-            self.computed + other.computed,
-            self.intake + other.intake,
-            tuple(one.plus(two) for one, two in zip(self.spent, other.spent, strict=True)),
-            tuple(one + two for one, two in zip(self.left, other.left, strict=True)),
-            self.children_computed + other.children_computed,
+            combine(self.elapsed, other.elapsed),
+            combine(self.blocked, other.blocked),
+            combine(self.computed, other.computed),
+            combine(self.intake, other.intake),
+            tuple(
+                Spent(*map(combine, *both)) for both in zip(self.spent, other.spent, strict=True)
+            ),
+            tuple(map(combine, self.left, other.left)),
+            combine(self.children_computed, other.children_computed),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from antflow._core.envelope import Envelope
 from antflow._core.foreign import attribute, is_awaitable, type_name
@@ -23,18 +23,7 @@ LONGEST_CLOSE = 10.0
 SHORTEST_CLOSE = 1.0
 """Seconds that late ones then have to end."""
 
-NAMES: dict[Kind, StepKind] = {
-    Kind.ADMITTED: "admitted",
-    Kind.STARTED: "started",
-    Kind.COMPLETED: "completed",
-    Kind.SKIPPED: "skipped",
-    Kind.RETRYING: "retrying",
-    Kind.FAILED: "failed",
-    Kind.DROPPED: "dropped",
-    Kind.EXPANDED: "expanded",
-    Kind.CANCELLED: "cancelled",
-    Kind.EMITTED: "emitted",
-}
+NAMES: dict[Kind, StepKind] = {kind: cast("StepKind", kind.name.lower()) for kind in Kind}
 
 Method = Callable[[Any], Any]
 

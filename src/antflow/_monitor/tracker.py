@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from copy import copy
 from typing import Any, cast
@@ -140,11 +141,10 @@ class StatusTracker:
 
     def get_stats(self, run: str | None = None) -> dict[str, int]:
         """Status → how many items have it now, all six statuses; over all runs, or one."""
-        totals: dict[str, int] = dict.fromkeys(STATUSES, 0)
+        totals: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
         for history in self._chosen(run):
-            for status, count in history.counts().items():
-                totals[status] += count
-        return totals
+            totals.update(history.counts())
+        return dict(totals)
 
     def get_tracked_ids(self, run: str | None = None) -> list[Any]:
         """Ids of all items seen, in the order they were taken in, each once."""
@@ -157,18 +157,15 @@ class StatusTracker:
 
     def get_error_summary(self, run: str | None = None) -> ErrorSummary:
         """Failed and cancelled items summed up, over all runs or one."""
-        total = ErrorSummary(0, {}, {}, [])
+        by_type: Counter[str] = Counter()
+        by_stage: Counter[str] = Counter()
+        items: list[FailedItem] = []
         for history in self._chosen(run):
             part = history.error_summary()
-            total.total_failed += part.total_failed
-            total.failed_items += part.failed_items
-            for counts, added in (
-                (total.errors_by_type, part.errors_by_type),
-                (total.errors_by_stage, part.errors_by_stage),
-            ):
-                for name, count in added.items():
-                    counts[name] = counts.get(name, 0) + count
-        return total
+            by_type.update(part.errors_by_type)
+            by_stage.update(part.errors_by_stage)
+            items += part.failed_items
+        return ErrorSummary(by_type.total(), dict(by_type), dict(by_stage), items)
 
     # For the pipeline
 
