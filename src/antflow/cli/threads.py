@@ -37,28 +37,17 @@ async def in_daemon_thread(function: Callable[[], T]) -> T:
     Cancellation:
         The call goes on, and its outcome is dropped.
     """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-
-    def settle(done: Future[T]) -> None:
-        if answer.done():
-            return
-        if (error := done.exception()) is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(done.result())
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()  # so that it cannot be cancelled any more
 
     def call() -> None:
-        done: Future[T] = Future()
         try:
             done.set_result(function())
         except Exception as error:
             done.set_exception(error)
-        with suppress(RuntimeError):  # the loop is closed: it was forgotten
-            loop.call_soon_threadsafe(settle, done)
 
     threading.Thread(target=call, name="antflow cli", daemon=True).start()
-    return await answer
+    return await asyncio.wrap_future(done)
 
 
 class ThreadsLeftBehind(ThreadPoolExecutor):
