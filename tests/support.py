@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import antflow
 from antflow import Pipeline, PipelineResult, PipelineStats
+from antflow._core.ledger import Ledger
+from antflow._core.transition import Transition
 from antflow.testing import run_virtual
 
 T = TypeVar("T")
@@ -171,3 +173,11 @@ def start_program(text: str, **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def fold(transitions: Iterable[Transition], stage_count: int) -> Ledger:
+    """The ledger that a store's transitions add up to."""
+    ledger = Ledger(stage_count)
+    for transition in transitions:
+        ledger.apply(transition)
+    return ledger

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antflow._core.books import fold
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled
 from antflow._core.failures import FailureBook
@@ -19,6 +18,7 @@ from antflow._engine.listeners import Listeners
 from antflow._engine.recorder import Recorder
 from antflow._monitor.callbacks import CallbackGuard
 from antflow.testing import MemoryStore
+from tests.support import fold
 
 STAGES = 3
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from antflow import Limit, Pipeline, PipelineResult, RunHandle, StatusEvent, StatusTracker
-from antflow._core.books import fold
 from antflow._core.events import STATUSES
 from antflow._core.ledger import Ledger
 from antflow._core.transition import Kind, State, next_state
 from antflow.testing import MemoryStore
 from tests.engine.plans import Fates, Path, Plan
+from tests.support import fold
 
 MOST_STAGES = 3
 COUNTS = ("accepted", "children", "completed", "failed", "dropped", "expanded", "cancelled")

@@ -20,10 +20,9 @@ from antflow import (
     TaskFailedError,
     current_item,
 )
-from antflow._core.books import fold
 from antflow._core.transition import Kind, State, next_state
 from antflow.testing import Calls, MemoryStore, cancel_at_every_step, record_events, run_virtual
-from tests.support import now
+from tests.support import fold, now
 
 
 def run(stages: list[Stage], items: Any, **options: Any) -> RunResults[Any]:

@@ -30,14 +30,6 @@ class Books:
     waiting: list[Envelope] = field(default_factory=list[Envelope])
 
 
-def fold(transitions: Iterable[Transition], stage_count: int) -> Ledger:
-    """The ledger after ``transitions``."""
-    ledger = Ledger(stage_count)
-    for transition in transitions:
-        ledger.apply(transition)
-    return ledger
-
-
 def folded(
     sessions: Iterable[Iterable[Transition]],
     stage_count: int,
