@@ -382,7 +382,7 @@ def test_summary_is_on_the_normal_screen(screen: PtyScreen, tmp_path: Path) -> N
 
 def test_interrupted_demo_says_what_was_done(screen: PtyScreen, tmp_path: Path) -> None:
     """Ctrl-C in the middle leaves the terminal as it was, numbers that add up, and the data."""
-    settings = run_on(screen, "demo", "--slow", "--out", tmp_path)
+    settings = run_on(screen, "demo", "--out", tmp_path)
     done = re.compile(r"^[1-9][\d,]* ok", re.MULTILINE)
     screen.wait_until(lambda: bool(done.search(screen.text)), "a file that is stored")
     screen.signal(signal.SIGINT)

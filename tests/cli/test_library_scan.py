@@ -12,7 +12,7 @@ import sysconfig
 import threading
 import time
 from collections import Counter
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -287,37 +287,6 @@ def test_files_that_cannot_be_stored_are_told(
     assert outcome.not_stored == 3
     assert numbers_of(outcome.summary) == (0, len(BROKEN) + 3)
     assert rows_of(outcome.summary)["definitions"] == "0"
-
-
-def test_slow_keeps_every_stage_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pauses of each stage take as long as the whole is to take, and change no number."""
-
-    class Witness(BaseWitness):
-        def on_start(self, pipeline: Any, total_items: int) -> None:
-            for stage in pipeline.stages:
-                (pause, *others) = stage.tasks
-                assert isinstance(pause, partial)
-                seconds[stage.name] = pause.args[0] * total_items / stage.workers
-                assert len(others) == 1
-
-    seconds: dict[str, float] = {}
-    monkeypatch.setattr(demo, "SLOW_SECONDS", 0.03)
-    outcome = run_demo(tmp_path, Witness(), limit=30, slow=True)
-    assert seconds == pytest.approx({"Read": 0.03, "Parse": 0.03, "Store": 0.03})
-    assert numbers_of(outcome.summary) == (31, len(BROKEN))
-
-
-def test_slow_when_there_are_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few files do not each wait for half a minute."""
-
-    class Witness(BaseWitness):
-        def on_start(self, pipeline: Any, total_items: int) -> None:
-            pauses.update(stage.tasks[0].args[0] for stage in pipeline.stages)
-
-    pauses: set[float] = set()
-    monkeypatch.setattr(demo, "LONGEST_PAUSE", 0.01)
-    run_demo(tmp_path, Witness(), limit=0, slow=True)
-    assert pauses == {0.01}
 
 
 def test_interrupted_run_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_help_names_the_commands() -> None:
     """`antflow --help` lists the commands, and each command its options."""
     assert {"run", "check", "demo", "doctor", "completion"} <= set(antflow("--help").output.split())
     text = antflow("demo", "--help").output
-    assert {"--dashboard", "--workers", "--out", "--limit", "--slow"} <= set(text.split())
+    assert {"--dashboard", "--workers", "--out", "--limit"} <= set(text.split())
 
 
 def test_program_loads_only_what_it_needs() -> None:

@@ -46,10 +46,7 @@ DASHBOARDS: dict[str, str | None] = {
     metavar="N",
     help="Take only the first N files of the standard library. The package's own are always added.",
 )
-@click.option("--slow", is_flag=True, help="Take about half a minute, so that you can watch.")
-def command(
-    dashboard: str, workers: int | None, out: Path | None, limit: int | None, slow: bool
-) -> None:
+def command(dashboard: str, workers: int | None, out: Path | None, limit: int | None) -> None:
     """Read, parse and store every file of Python's standard library.
 
     It reads all .py files of the Python that runs it (including Python's tests, if installed) and a
@@ -62,7 +59,7 @@ def command(
 
     folder = ready_folder(out)
     try:
-        outcome = run_demo(folder, DASHBOARDS[dashboard], workers, limit, slow)
+        outcome = run_demo(folder, DASHBOARDS[dashboard], workers, limit)
     except (OSError, sqlite3.Error) as error:
         raise click.ClickException(f"{click.format_filename(folder)}: {error}") from None
     say(outcome.summary)

@@ -25,7 +25,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -36,7 +35,6 @@ from antflow import (
     Stage,
     StatusTracker,
     TaskEvent,
-    TaskFunc,
     current_item,
 )
 
@@ -51,9 +49,6 @@ LOG_NAME = "antflow-demo.log"
 PARSER = threading.Lock()
 """Before 3.11.8 and 3.12.2, Python's parser may fail if two threads use it (gh-106905)."""
 
-SLOW_SECONDS = 22.0
-"""How long its pauses keep each stage busy when the demo is slowed down."""
-LONGEST_PAUSE = 2.0
 RETRY_SECONDS = 0.2
 """How long a file that could not be read waits for its next attempt."""
 
@@ -141,12 +136,6 @@ def parse(source: bytes) -> list[Definition]:
     ]
 
 
-async def pause(seconds: float, value: Any) -> Any:
-    """Wait, without holding a thread, and hand on what came in."""
-    await asyncio.sleep(seconds)
-    return value
-
-
 class Database:
     """The table of definitions: one connection, used by one thread at a time.
 
@@ -210,7 +199,6 @@ def run_demo(
     dashboard: str | DashboardProtocol | None = None,
     workers: int | None = None,
     limit: int | None = None,
-    slow: bool = False,
 ) -> ScanResult:
     """Run the demo.
 
@@ -220,7 +208,6 @@ def run_demo(
         workers: Workers of every stage; ``None``: 8 read, 4 parse, 1 stores.
         limit: Take only this many of the library's files, and all of the package's own; ``None``:
             all of both.
-        slow: Take about half a minute.
 
     Raises:
         OSError: The log cannot be written.
@@ -242,12 +229,6 @@ def run_demo(
             Stage("Parse", workers or 4, [parse], task_attempts=1),
             Stage("Store", workers or 1, [database.store], task_attempts=1),
         ]
-        if slow:
-            for index, stage in enumerate(stages):
-                seconds = min(SLOW_SECONDS * stage.workers / len(items), LONGEST_PAUSE)
-                tasks: list[TaskFunc] = [partial(pause, seconds), *stage.tasks]
-                stages[index] = replace(stage, tasks=tasks)
-
         note = partial(log_failure, log)
         tracker = StatusTracker(on_task_retry=note, on_task_fail=note)
         pipeline = Pipeline(stages, status_tracker=tracker, name="demo")
