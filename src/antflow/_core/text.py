@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 
 from antflow._core.foreign import asked, attribute, is_a, type_name
 from antflow._core.groups import leaves
@@ -70,6 +71,14 @@ def _stand_in(character: str) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 worker``, ``1,200 workers``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def tally(counts: Mapping[str, int], most: int) -> str:
+    """``TimeoutError 7, ValueError 3, 2 more``: the ``most`` largest counts by name."""
+    ranked = sorted(counts.items(), key=lambda pair: -pair[1])
+    shown = [f"{clean(name)} {count:,}" for name, count in ranked[:most]]
+    more = [f"{len(ranked) - most:,} more"] if len(ranked) > most else []
+    return ", ".join(shown + more)
 
 
 def error_type_name(error: BaseException) -> str:

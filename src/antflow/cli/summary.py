@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from antflow import DashboardSnapshot
-from antflow._core.text import clean, counted
+from antflow._core.text import clean, counted, tally
 from antflow._monitor.progress import counts_of
 from antflow._monitor.view import Viewer
 
@@ -31,16 +31,8 @@ def summary_lines(
         lines.append(f"{counted(bad_lines, 'line')} of the input could not be read")
     if errors.errors_by_type:
         hint = "" if failed_are_kept else " (--failed FILE keeps the failed items)"
-        lines.append(f"failed: {_most(errors.errors_by_type)}{hint}")
+        lines.append(f"failed: {tally(errors.errors_by_type, MOST_KINDS)}{hint}")
     if len(errors.errors_by_stage) > 1:
-        lines.append(f"failed in: {_most(errors.errors_by_stage)}")
+        lines.append(f"failed in: {tally(errors.errors_by_stage, MOST_KINDS)}")
     sentence = "" if has_display else Viewer().see(snapshot).bottleneck.sentence
     return [*lines, clean(sentence)] if sentence else lines
-
-
-def _most(counts: dict[str, int]) -> str:
-    """``TimeoutError 7, ValueError 3, 2 more``."""
-    ranked = sorted(counts.items(), key=lambda pair: -pair[1])
-    shown = [f"{clean(name)} {count:,}" for name, count in ranked[:MOST_KINDS]]
-    more = [f"{len(ranked) - MOST_KINDS:,} more"] if len(ranked) > MOST_KINDS else []
-    return ", ".join(shown + more)

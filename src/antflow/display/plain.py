@@ -6,11 +6,10 @@ and halted, the lines wait for it; the run does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TextIO
 
 from antflow._core.snapshot import ErrorSummary
-from antflow._core.text import clean, safe_str
+from antflow._core.text import clean, safe_str, tally
 from antflow._monitor.view import ErrorRow, View, error_rows
 from antflow.display.bars import STATE_WORDS, stall_text
 from antflow.display.canvas import LONGEST_TEXT
@@ -64,7 +63,7 @@ class PlainLog:
         if len(errors) > MOST_ERROR_LINES:
             self._write(f"{len(errors) - MOST_ERROR_LINES} more types of errors")
         if len(summary.errors_by_stage) > 1:
-            self._write(f"failed by stage: {stages_text(summary.errors_by_stage)}")
+            self._write(f"failed by stage: {tally(summary.errors_by_stage, MOST_STAGES)}")
         if view is not None and view.bottleneck.sentence:
             self._write(view.bottleneck.sentence)
         self._out.write(f"{clean(last_line)}\n")
@@ -105,10 +104,3 @@ def error_text(error: ErrorRow) -> str:
     message = clean(newest.error[:LONGEST_TEXT])
     item_id = clean(safe_str(newest.item_id)[:LONGEST_TEXT])
     return f"{text} (stage {newest.stage}, item {told(item_id, message)})"
-
-
-def stages_text(counts: Mapping[str, int]) -> str:
-    """``Fetch 7, Parse 3``: most first."""
-    most = sorted(counts.items(), key=lambda pair: -pair[1])
-    shown = [f"{name} {count:,}" for name, count in most[:MOST_STAGES]]
-    return ", ".join([*shown, "…"] if len(most) > MOST_STAGES else shown)
