@@ -67,16 +67,9 @@ class WorkerStrip:
         if per_cell == 1:
             return [Cell(each, int(each != "idle"), 1) for (each,) in groups]
         return [
-            Cell(min(group, key=_rank), len(group) - group.count("idle"), len(group))
+            Cell(min(group, key=DOINGS.index), len(group) - group.count("idle"), len(group))
             for group in groups
         ]
-
-
-_RANKS = {doing: rank for rank, doing in enumerate(DOINGS)}
-
-
-def _rank(doing: Doing) -> int:
-    return _RANKS[doing]
 
 
 def worker_strips(snapshot: DashboardSnapshot) -> list[WorkerStrip]:

@@ -11,7 +11,7 @@ from antflow._core.snapshot import LoopStall, RunState
 from antflow._core.text import counted, safe_str
 from antflow._monitor.progress import Progress
 from antflow._monitor.view import UNNAMED, View
-from antflow.display.canvas import Canvas
+from antflow.display.canvas import Canvas, Pieces, joined
 from antflow.display.numbers import clock, duration_text, forecast_text, rate_text
 
 GAP = "  "
@@ -40,7 +40,7 @@ class Part(NamedTuple):
     """
 
     rank: int
-    pieces: list[tuple[str, str]]
+    pieces: Pieces
 
     @property
     def cells(self) -> int:
@@ -86,7 +86,7 @@ def bar_line(
         spare = canvas.width - _width(kept) + bar.cells
         cells = spare if longest_bar is None else min(spare, longest_bar)
         kept[kept.index(bar)] = Part(bar.rank, _bar(canvas, progress, cells))
-    return _joined(canvas, kept)
+    return canvas.line(joined((part.pieces for part in kept), GAP))
 
 
 def header_line(canvas: Canvas, view: View) -> Text:
@@ -104,7 +104,8 @@ def header_line(canvas: Canvas, view: View) -> Text:
         late = view.loop.lag >= 0.05
         text = f"event loop {duration_text(view.loop.lag)} late"
         parts.append(Part(3, [(text, "bold yellow" if late else "dim")]))
-    return _joined(canvas, fitting(parts, canvas.width))
+    kept = fitting(parts, canvas.width)
+    return canvas.line(joined((part.pieces for part in kept), GAP))
 
 
 def bottleneck_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
@@ -140,15 +141,14 @@ def counts_line(canvas: Canvas, progress: Progress) -> Text:
     return canvas.line(counts_pieces(progress))
 
 
-def counts_pieces(progress: Progress) -> list[tuple[str, str]]:
+def counts_pieces(progress: Progress) -> Pieces:
     """The counts, with failures standing out."""
     ok, *others = progress.counts.split(", ")
-    pieces = [(ok, "green" if progress.ok else "")]
+    groups = [[(ok, "green" if progress.ok else "")]]
     for text in others:
         bad = text.endswith("failed") and progress.failed
-        pieces.append((", ", ""))
-        pieces.append((text, "bold red" if bad else ""))
-    return pieces
+        groups.append([(text, "bold red" if bad else "")])
+    return joined(groups, ", ")
 
 
 def fitting(parts: list[Part], width: int) -> list[Part]:
@@ -164,16 +164,7 @@ def _width(parts: list[Part]) -> int:
     return sum(part.cells for part in parts) + len(GAP) * (len(parts) - 1)
 
 
-def _joined(canvas: Canvas, parts: list[Part]) -> Text:
-    pieces: list[tuple[str, str]] = []
-    for part in parts:
-        if pieces:
-            pieces.append((GAP, ""))
-        pieces += part.pieces
-    return canvas.line(pieces)
-
-
-def _bar(canvas: Canvas, progress: Progress, cells: int) -> list[tuple[str, str]]:
+def _bar(canvas: Canvas, progress: Progress, cells: int) -> Pieces:
     """Items ok, failed, left: three glyphs, so no colour is needed."""
     ratio = progress.ratio or 0.0
     filled = int(cells * ratio + 1e-9)

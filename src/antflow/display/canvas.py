@@ -20,6 +20,9 @@ from rich.text import Text
 
 from antflow._core.text import clean, safe_str
 
+Pieces = list[tuple[str, str]]
+"""Parts of a line: text and style of each."""
+
 LONGEST_TEXT = 500
 """Characters of a text from outside that are read; no line shows more."""
 
@@ -45,6 +48,16 @@ class Glyphs(NamedTuple):
 # A glyph for each of `DOINGS` of `_monitor/worker_order.py`; shades and levels rise to all.
 UNICODE = Glyphs("━", "┅", "─", "■▲↻◆□·", "·░▒▓█", " ▁▂▃▄▅▆▇█", "─", "│", "●", "▶", "▲", "–", "…")
 ASCII = Glyphs("=", "x", "-", "#^r%o.", ".:+*#", " .:-=+*%#", "-", "|", "*", ">", "!", "-", "...")
+
+
+def joined(groups: Iterable[Pieces], gap: str, style: str = "") -> Pieces:
+    """All pieces of several groups, with a gap between two groups."""
+    pieces: Pieces = []
+    for group in groups:
+        if pieces:
+            pieces.append((gap, style))
+        pieces += group
+    return pieces
 
 
 @lru_cache

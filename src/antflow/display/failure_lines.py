@@ -9,7 +9,7 @@ from rich.text import Text
 
 from antflow._core.snapshot import FailedItem
 from antflow._monitor.view import ErrorRow, View
-from antflow.display.canvas import Canvas
+from antflow.display.canvas import Canvas, joined
 from antflow.display.numbers import ago_text
 from antflow.display.tables import more_line
 
@@ -74,11 +74,8 @@ def _failure_lines(
 
 def errors_line(canvas: Canvas, errors: Sequence[ErrorRow]) -> Text:
     """``TimeoutError 7, ValueError 3``, and the newest message, on one line."""
-    pieces: list[tuple[str, str]] = []
-    for error in errors:
-        if pieces:
-            pieces.append((", ", "dim"))
-        pieces.append((f"{canvas.text(error.error_type)} {error.count:,}", "red"))
+    counts = [f"{canvas.text(error.error_type)} {error.count:,}" for error in errors]
+    pieces = joined(([(count, "red")] for count in counts), ", ", "dim")
     newest = errors[0].newest if errors else None
     if newest is not None:
         text = told(canvas.text(newest.item_id), canvas.text(newest.error))

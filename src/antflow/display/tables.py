@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from antflow._monitor.view import StageView
-from antflow.display.canvas import Canvas
+from antflow.display.canvas import Canvas, Pieces, joined
 from antflow.display.numbers import count_text, duration_text, rate_text
 
 GAP = 2
@@ -18,8 +18,6 @@ LONGEST_NAME = 32
 SHORTEST_ADVICE = 12
 GAUGE_CELLS = 5
 BUSY_CELLS = 8
-
-Pieces = list[tuple[str, str]]
 
 
 class Column(NamedTuple):
@@ -244,14 +242,14 @@ def chips_line(canvas: Canvas, stages: Sequence[StageView]) -> Text:
     for shortness in range(4):
         chips = [_chip(canvas, *pair, shortness) for pair in zip(names, stages, strict=True)]
         if _chips_width(chips, separator) <= canvas.width:
-            return _chips(canvas, chips, separator)
+            return canvas.line(joined(chips, separator, "dim"))
     for count in range(len(stages) - 1, 0, -1):
         for word in (" more", ""):
             more = [(f"{canvas.glyphs.ellipsis} {len(stages) - count}{word}", "dim")]
             shown = [*chips[:count], more]
             if _chips_width(shown, separator) <= canvas.width:
-                return _chips(canvas, shown, separator)
-    return _chips(canvas, chips[:1], separator)
+                return canvas.line(joined(shown, separator, "dim"))
+    return canvas.line(chips[0])
 
 
 def _chip(canvas: Canvas, name: str, stage: StageView, shortness: int) -> Pieces:
@@ -272,12 +270,3 @@ def _chip(canvas: Canvas, name: str, stage: StageView, shortness: int) -> Pieces
 
 def _chips_width(chips: list[Pieces], separator: str) -> int:
     return sum(map(_width, chips)) + len(separator) * (len(chips) - 1)
-
-
-def _chips(canvas: Canvas, chips: list[Pieces], separator: str) -> Text:
-    pieces: Pieces = []
-    for chip in chips:
-        if pieces:
-            pieces.append((separator, "dim"))
-        pieces += chip
-    return canvas.line(pieces)
