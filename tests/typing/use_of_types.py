@@ -25,6 +25,10 @@ async def even(number: int) -> int | type[Drop]:
     raise NotImplementedError
 
 
+def positive(number: int) -> int | type[Drop]:
+    raise NotImplementedError
+
+
 async def links(page: bytes) -> AsyncIterator[str]:
     yield ""
 
@@ -50,6 +54,9 @@ def untyped(value):  # type: ignore[no-untyped-def]
 assert_type(Stage("A", 1, [fetch]), Stage[str, bytes])
 assert_type(Stage("A", 1, [parse], task_attempts=5), Stage[bytes, int])
 assert_type(Stage("A", 1, [even]), Stage[int, int])
+assert_type(Stage("A", 1, [positive]), Stage[int, int])
+assert_type(Stage("A", 1, [positive, positive]), Stage[int, int])
+assert_type(Stage("A", 1, (positive, str)), Stage[int, str])
 assert_type(Stage("A", 1, [ask], resources={"client": object}), Stage[bytes, float])
 assert_type(Stage("A", 1, [links], expand=True), Stage[bytes, str])
 assert_type(Stage("A", 1, [sizes], batch=10), Stage[bytes, int])
@@ -106,6 +113,7 @@ assert_type(page.add("Both", parse, even).build(), Pipeline[str, int])
 assert_type(page.add("Three", parse, even, even).build(), Pipeline[str, Any])
 assert_type(page.add("Sizes", plain_sizes, batch=5).build(), Pipeline[str, int])
 assert_type(Pipeline.create().add("Any", lambda value: value.name).build(), Pipeline[Any, Any])
+assert_type(page.add("Text", lambda page: page.decode()).build(), Pipeline[str, str])
 page.add("Fetch", fetch)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
 page.add("Sizes", sizes)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
 page.add("Fetch", fetch, parse)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
