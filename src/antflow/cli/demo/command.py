@@ -10,19 +10,15 @@ import click
 
 from antflow.cli.parameters import Count
 from antflow.cli.refusals import INTERRUPTED
+from antflow.cli.run_command import DASHBOARDS, display_named
 
 MOST_WORKERS = 100
-DASHBOARDS: dict[str, str | None] = {
-    "auto": "full",  # which writes plain lines where there is no terminal
-    "none": None,
-    **{name: name for name in ("log", "progress", "compact", "detailed", "full")},
-}
 
 
 @click.command("demo", short_help="Show a pipeline at work, on files that you have.")
 @click.option(
     "--dashboard",
-    type=click.Choice(list(DASHBOARDS)),
+    type=click.Choice(DASHBOARDS),
     default="auto",
     show_default=True,
     help="How to show the run; auto is full. Without a terminal, all of them write plain lines.",
@@ -59,7 +55,8 @@ def command(dashboard: str, workers: int | None, out: Path | None, limit: int | 
 
     folder = ready_folder(out)
     try:
-        outcome = run_demo(folder, DASHBOARDS[dashboard], workers, limit)
+        display = display_named("full" if dashboard == "auto" else dashboard)
+        outcome = run_demo(folder, display, workers, limit)
     except (OSError, sqlite3.Error) as error:
         raise click.ClickException(f"{click.format_filename(folder)}: {error}") from None
     say(outcome.summary)

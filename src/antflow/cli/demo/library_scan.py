@@ -196,7 +196,7 @@ def log_failure(log: TextIO, event: TaskEvent) -> None:
 
 def run_demo(
     folder: Path,
-    dashboard: str | DashboardProtocol | None = None,
+    dashboard: DashboardProtocol | None = None,
     workers: int | None = None,
     limit: int | None = None,
 ) -> ScanResult:
@@ -204,7 +204,7 @@ def run_demo(
 
     Args:
         folder: Where the database and the log go; those of an earlier demo there are replaced.
-        dashboard: As `Pipeline.run` takes it, or "progress".
+        dashboard: As `Pipeline.run` takes it.
         workers: Workers of every stage; ``None``: 8 read, 4 parse, 1 stores.
         limit: Take only this many of the library's files, and all of the package's own; ``None``:
             all of both.
@@ -232,10 +232,9 @@ def run_demo(
         note = partial(log_failure, log)
         tracker = StatusTracker(on_task_retry=note, on_task_fail=note)
         pipeline = Pipeline(stages, status_tracker=tracker, name="demo")
-        shown: Any = {"progress": True} if dashboard == "progress" else {"dashboard": dashboard}
         began, is_interrupted = time.monotonic(), False
         try:
-            asyncio.run(pipeline.run(items, **shown))
+            asyncio.run(pipeline.run(items, dashboard=dashboard))
         except KeyboardInterrupt:
             is_interrupted = True  # the run is over nevertheless, and its books are closed
         duration = time.monotonic() - began
