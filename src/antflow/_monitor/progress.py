@@ -52,10 +52,7 @@ class Progress:
         ratio: Settled share, 0 to 1, never less than it was; ``None`` where the total is not known.
         per_second: Items settled per second: in the last seconds; at the end, in the whole run.
         elapsed: Seconds since the run began.
-        ok: Items that came out at the end.
-        failed: Items that failed for good.
-        dropped: Items that ended successfully without a result.
-        cancelled: Items stopped by a cancellation or shutdown.
+        stats: The counts.
         state: The run's state.
     """
 
@@ -64,10 +61,7 @@ class Progress:
     ratio: float | None
     per_second: float
     elapsed: float
-    ok: int
-    failed: int
-    dropped: int
-    cancelled: int
+    stats: PipelineStats
     state: RunState
 
     @property
@@ -78,7 +72,7 @@ class Progress:
     @property
     def counts(self) -> str:
         """``90 ok, 10 failed``, and what was dropped or cancelled if anything was."""
-        return counts_text(self.ok, self.failed, self.dropped, self.cancelled)
+        return counts_of(self.stats)
 
 
 def progress(
@@ -112,10 +106,7 @@ def progress(
         ratio=ratio,
         per_second=(rate or RecentRate()).see(settled, snapshot),
         elapsed=snapshot.elapsed,
-        ok=stats.items_processed,
-        failed=stats.items_failed,
-        dropped=stats.items_dropped,
-        cancelled=stats.items_cancelled,
+        stats=stats,
         state=snapshot.state,
     )
 

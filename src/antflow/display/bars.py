@@ -144,9 +144,9 @@ def counts_line(canvas: Canvas, progress: Progress) -> Text:
 def counts_pieces(progress: Progress) -> Pieces:
     """The counts, with failures standing out."""
     ok, *others = progress.counts.split(", ")
-    groups = [[(ok, "green" if progress.ok else "")]]
+    groups = [[(ok, "green" if progress.stats.items_processed else "")]]
     for text in others:
-        bad = text.endswith("failed") and progress.failed
+        bad = text.endswith("failed") and progress.stats.items_failed
         groups.append([(text, "bold red" if bad else "")])
     return joined(groups, ", ")
 
@@ -168,9 +168,9 @@ def _bar(canvas: Canvas, progress: Progress, cells: int) -> Pieces:
     """Items ok, failed, left: three glyphs, so no colour is needed."""
     ratio = progress.ratio or 0.0
     filled = int(cells * ratio + 1e-9)
-    bad = 0
-    if progress.failed and progress.settled:
-        bad = min(max(round(filled * progress.failed / progress.settled), 1), filled)
+    bad, failed = 0, progress.stats.items_failed
+    if failed and progress.settled:
+        bad = min(max(round(filled * failed / progress.settled), 1), filled)
     glyphs = canvas.glyphs
     return [
         (glyphs.done * (filled - bad), "green"),

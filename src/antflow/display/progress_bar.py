@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from rich.console import RenderableType
-from rich.text import Text
 
 from antflow._core.checks import check_count
 from antflow._core.snapshot import DashboardSnapshot
 from antflow.display.bars import bar_line
 from antflow.display.base import BaseDashboard
-from antflow.display.canvas import Canvas, Frame
+from antflow.display.canvas import Frame
 
 
 class ProgressDisplay(BaseDashboard):
@@ -38,8 +37,4 @@ class ProgressDisplay(BaseDashboard):
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:
         """The line, as a rich renderable."""
         view = self._see(snapshot)
-
-        def compose(canvas: Canvas) -> list[Text]:
-            return [bar_line(canvas, view, longest_bar=self.width, counts=True)]
-
-        return Frame(compose)
+        return Frame(lambda canvas: [bar_line(canvas, view, self.width, counts=True)])
