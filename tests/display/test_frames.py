@@ -137,7 +137,7 @@ def test_table_says_all_about_a_stage(level: str) -> None:
     ]
     assert lines[heading + 1].split()[4:] == [
         *("21,702", "256", "1,893", "12"),
-        *("8.52s", "24.1s", "176/s", "━━━━━───", "62%", "42.2s", "2.02s", "10%", "28%"),
+        *("8.29s", "25.4s", "176/s", "━━━━━───", "62%", "41.1s", "2.13s", "10%", "28%"),
     ]
     assert [line.split()[0] for line in lines[heading + 1 : heading + 5]] == [
         *("Fetch", "Parse", "Enrich", "Save")
