@@ -37,8 +37,8 @@ from typing import Any, TypeVar, overload
 from antflow._core.cancellation import absorb_requests
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
+from antflow._core.stage_checks import is_async
 from antflow._core.value_or_error import ValueOrError
-from antflow._engine.calls import is_async
 from antflow._engine.contexts import around, in_context
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.task_failures import group_failure
