@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, TypeVar, overload
 from weakref import WeakSet
@@ -137,11 +137,9 @@ class AsyncExecutor:
         _check_call(fn, retries, retry_delay)
         if semaphore is not None and not isinstance(semaphore, AbstractAsyncContextManager):
             raise refusal(TypeError, "semaphore", semaphore, "must be a semaphore or None")
-        guard = nullcontext() if semaphore is None else semaphore
-        self._pool.enter()
-        return self._pool.submit(
-            Submission(self._pool.number(), fn, args, kwargs, guard, retries, float(retry_delay))
-        )
+        pool, delay = self._pool, float(retry_delay)
+        pool.enter()
+        return pool.submit(Submission(pool.number(), fn, args, kwargs, semaphore, retries, delay))
 
     @overload
     async def map(

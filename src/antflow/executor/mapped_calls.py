@@ -21,7 +21,6 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from contextvars import copy_context
 from typing import Any, Final
 
@@ -167,8 +166,11 @@ class MappedCalls:
     async def _work(self) -> None:
         if self._is_direct:
             slots = self._pool.slots
-            async with slots.one():
+            slot = await slots.take()
+            try:
                 await self._pull(slots.queue)
+            finally:
+                slots.pass_on(slot)
         else:
             await self._pull(())
         await absorb_requests()
@@ -217,8 +219,7 @@ class MappedCalls:
 
     def _submission(self, *args: Any) -> Submission:
         number, delay = self._pool.number(), self._retry_delay
-        guard = nullcontext()
-        return Submission(number, self._function, args, {}, guard, self._retries, delay)
+        return Submission(number, self._function, args, {}, None, self._retries, delay)
 
     async def _made(self, call: Submission) -> Any:
         return value_of(await self._pool.run(call, lambda: self._is_left))

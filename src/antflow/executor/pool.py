@@ -47,7 +47,7 @@ class Submission:
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    guard: AbstractAsyncContextManager[Any, Any]
+    guard: AbstractAsyncContextManager[Any, Any] | None
     retries: int
     retry_delay: float
     has_begun: bool = False
@@ -153,7 +153,7 @@ class Pool:
             except Exception as error:
                 # At once, and after each try: other calls may raise the same object.
                 trimmed(error)
-                if not tries_left or is_called_off():
+                if not tries_left or is_called_off() or self._is_dropped(call):
                     return None, error
             except BaseException as error:  # why: it belongs to the code that asks for the result
                 trimmed(error)
@@ -184,25 +184,35 @@ class Pool:
 
     async def _try(self, call: Submission, is_called_off: Callable[[], bool]) -> Any:
         """One try: the one place through which calls with options go."""
-        async with self.slots.one() as slot, call.guard:
-            if self._drops_waiting and not call.has_begun:  # a mapped one, with no future
-                raise ExecutorShutdownError(DROPPED)
-            call.has_begun = True
-            with task_span(slot, call.number):
-                try:
-                    result = await self._call(call, slot)
-                except GeneratorExit:  # the event loop was closed
-                    raise
-                except BaseException:
-                    await _take_back_requests(is_called_off)
-                    raise
-                await _take_back_requests(is_called_off)
-                return result
+        slot = await self.slots.take()
+        try:
+            if call.guard is None:
+                return await self._made(call, slot, is_called_off)
+            async with call.guard:
+                return await self._made(call, slot, is_called_off)
+        finally:
+            self.slots.pass_on(slot)
 
-    async def _call(self, call: Submission, slot: int) -> Any:
-        if is_async(call.function):
-            return await call.function(*call.args, **call.kwargs)
-        return await self._call_in_thread(call, slot)
+    async def _made(self, call: Submission, slot: int, is_called_off: Callable[[], bool]) -> Any:
+        if self._is_dropped(call):  # a mapped one: it has no future
+            raise ExecutorShutdownError(DROPPED)
+        call.has_begun = True
+        with task_span(slot, call.number):
+            try:
+                if is_async(call.function):
+                    result = await call.function(*call.args, **call.kwargs)
+                else:
+                    result = await self._call_in_thread(call, slot)
+            except GeneratorExit:  # the event loop was closed
+                raise
+            except BaseException:
+                await _take_back_requests(is_called_off)
+                raise
+            await _take_back_requests(is_called_off)
+            return result
+
+    def _is_dropped(self, call: Submission) -> bool:
+        return self._drops_waiting and not call.has_begun
 
     async def _call_in_thread(self, call: Submission, slot: int) -> Any:
         thread = self.threads.get(slot)

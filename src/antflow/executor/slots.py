@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
-
-from antflow._engine.contexts import around
 
 
 class Slots:
@@ -28,16 +25,8 @@ class Slots:
         self._kept: dict[int, asyncio.Future[None]] = {}
         self.queue: OrderedDict[asyncio.Future[int], None] = OrderedDict()
 
-    @around
-    async def one(self) -> AsyncGenerator[int, None]:
-        """Wait for a slot and hold it inside the block; gives its number, from 0."""
-        number = await self._take()
-        try:
-            yield number
-        finally:
-            self._pass_on(number)
-
-    async def _take(self) -> int:
+    async def take(self) -> int:
+        """Wait for a slot, to be passed on. Its number, from 0."""
         number = self._free.pop() if self._free else next(self._unused, None)
         if number is not None:
             return number
@@ -49,16 +38,17 @@ class Slots:
             if turn.cancelled():
                 self.queue.pop(turn, None)
             else:  # the slot was handed over just before
-                self._pass_on(turn.result())
+                self.pass_on(turn.result())
             raise
 
     def keep(self, number: int, until: asyncio.Future[None]) -> None:
-        """Free a slot not at the end of its block, but only when ``until`` is done as well."""
+        """Have a slot wait, when it is passed on, until ``until`` is done."""
         self._kept[number] = until
 
-    def _pass_on(self, number: int) -> None:
+    def pass_on(self, number: int) -> None:
+        """Give a slot to the first that waits for one."""
         if (kept := self._kept.pop(number, None)) is not None:
-            kept.add_done_callback(lambda _: self._pass_on(number))
+            kept.add_done_callback(lambda _: self.pass_on(number))
             return
         while self.queue:
             turn, _ = self.queue.popitem(last=False)
