@@ -24,10 +24,8 @@ from antflow._core.observers import OBSERVER_METHODS, AnyObserver
 from antflow._core.ports import Store
 from antflow._core.result import PipelineResult
 from antflow._core.stage import Stage, frozen_copy
-from antflow._core.stage_checks import is_generator
+from antflow._core.stage_checks import is_async, is_generator
 from antflow._core.text import safe_repr
-from antflow._engine.calls import is_async
-from antflow._engine.children.processes import check_picklable
 from antflow._engine.identity import Duplicates
 from antflow._monitor.tracker import StatusTracker
 
@@ -124,6 +122,8 @@ def _check_processes(stage: Stage) -> None:
     """Refuse what cannot be sent to a child process."""
     if stage.executor != "process":
         return
+    from antflow._engine.children.processes import check_picklable  # few have a use for pickle
+
     where = f"Stage {stage.name!r}: executor='process':"
     if stage.resources and stage.resource_scope != "worker":
         raise StageValidationError(f"{where} resources must have resource_scope='worker'")

@@ -322,11 +322,12 @@ def test_error_of_a_map_keeps_neither_arguments_nor_results(how: str) -> None:
 
     async def work(value: Thing | None) -> Thing:
         if value is None:
+            await asyncio.sleep(0.001)  # the next call has its result by then
             raise LookupError("there is none")
         return Thing(seen)
 
     def things() -> list[Thing | None]:
-        return [Thing(seen), Thing(seen), None, Thing(seen)]
+        return [Thing(seen), Thing(seen), None, *(Thing(seen) for _ in range(9))]
 
     async def call(executor: AsyncExecutor) -> None:
         if how == "map":
@@ -340,7 +341,7 @@ def test_error_of_a_map_keeps_neither_arguments_nor_results(how: str) -> None:
 
     async def main() -> None:
         error = None
-        async with AsyncExecutor(1) as executor:
+        async with AsyncExecutor(2) as executor:
             try:
                 await call(executor)
             except LookupError as failure:

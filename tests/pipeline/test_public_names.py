@@ -36,9 +36,23 @@ HOMES = [
 # About the package itself, at home in the package.
 AT_HOME_IN_PACKAGE = {"__version__"}
 
-# What `import antflow` must not load although Python brings it. Of other packages it loads none:
-# neither the ones for drawing and for the command line, nor any extra.
-COSTLY = {"sqlite3"}
+# What an import must not load although Python brings it. Of other packages it loads none: neither
+# the ones for drawing and for the command line, nor any extra.
+COSTLY = {"difflib", "email", "hashlib", "multiprocessing", "pickle", "sqlite3"}
+
+# What of the library waits until it is used, by the statement that must not load it.
+WAITS = {
+    "import antflow": {*HOMES, "asyncio"},
+    "from antflow import Pipeline, Stage": {
+        *("antflow.builder", "antflow.context", "antflow.display", "antflow.executor"),
+        *("antflow.loops", "antflow.observers", "antflow.sources", "antflow.testing"),
+        "antflow._engine.children",
+    },
+    "from antflow import AsyncExecutor": {
+        *("antflow.builder", "antflow.context", "antflow.display", "antflow.pipeline"),
+        *("antflow.tracker", "antflow._engine.engine", "antflow._engine.run", "antflow._monitor"),
+    },
+}
 
 
 def homeless_names(package: str, homes: list[str]) -> list[str]:
@@ -113,11 +127,39 @@ def test_public_modules_are_documented_once() -> None:
     assert undocumented_homes(ROOT / "docs" / "reference", HOMES) == []
 
 
-def test_import_loads_nothing_costly() -> None:
-    """``import antflow`` draws nothing, parses no command line and opens no database."""
-    loaded = modules_loaded_by("import antflow", ROOT / "src")
+@pytest.mark.parametrize("statement", WAITS)
+def test_import_loads_nothing_costly(statement: str) -> None:
+    """An import draws nothing, parses no command line, starts no process and opens no database.
+
+    What it does not need it does not load: neither of the library nor of Python.
+    """
+    loaded = modules_loaded_by(statement, ROOT / "src")
     assert "antflow" in loaded
     assert costly_packages(loaded, "antflow") == set()
+    assert WAITS[statement] & loaded == set()
+
+
+@pytest.mark.parametrize("home", [home for home in HOMES if home.count(".") == 1])
+def test_public_modules_can_be_used_without_the_others(home: str) -> None:
+    """Each public module and its names are found from ``antflow``, whichever is used first."""
+    name = home.partition(".")[2]
+    own = f"[n for n in antflow.{name}.__all__ if n in antflow.__all__]"
+    if home in ("antflow.display", "antflow.testing"):  # of these nothing is found at the top
+        modules_loaded_by(f"import {home}", ROOT / "src")
+    else:
+        modules_loaded_by(
+            f"import antflow; assert {own}; [getattr(antflow, n) for n in {own}]", ROOT / "src"
+        )
+
+
+def test_names_that_do_not_exist_are_not_found() -> None:
+    """A misspelt name is an error, as of any module, and ``dir`` has the right ones."""
+    antflow = importlib.import_module("antflow")
+    with pytest.raises(AttributeError, match="module 'antflow' has no attribute 'Pipelin'"):
+        _ = antflow.Pipelin
+    with pytest.raises(ImportError, match="Stag"):
+        exec("from antflow import Stag")
+    assert {*antflow.__all__, "__name__"} <= {*dir(antflow)}
 
 
 # -- the checks can fail ----------------------------------------------------------------------

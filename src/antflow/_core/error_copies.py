@@ -12,7 +12,6 @@ Each error in a group also travels by itself, so one that cannot be sent does no
 
 from __future__ import annotations
 
-import pickle
 import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -103,6 +102,8 @@ def packed(error: BaseException) -> Parcel:
 
 def unpacked(parcel: Parcel) -> BaseException:
     """The exception that was `packed`, or its stand-in; see `copied`."""
+    import pickle  # here and below only when an error leaves its process
+
     try:
         # From bytes that are being unpickled anyway.
         parts = pickle.loads(parcel.parts)  # noqa: S301
@@ -115,6 +116,8 @@ def unpacked(parcel: Parcel) -> BaseException:
 
 def copy_of(error: BaseException) -> BaseException:
     """A copy of an exception, or its stand-in, that keeps no frame alive; see `copied`."""
+    import pickle
+
     parts = None
     if not is_a(error, BaseExceptionGroup):  # whose errors have frames, too
         reduced = asked(error.__reduce_ex__, pickle.HIGHEST_PROTOCOL, instead=None)
@@ -181,6 +184,8 @@ def in_parts(error: BaseException) -> bytes:
 
     That is all of it, or all but its attributes, or its class and text, or ``None``.
     """
+    import pickle
+
     forms: list[Any] = [(type(error), (safe_str(error),))]
     whole = asked(lambda: error.__reduce_ex__(pickle.HIGHEST_PROTOCOL), instead=None)
     if is_a(whole, tuple):

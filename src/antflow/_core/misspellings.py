@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -55,6 +54,8 @@ def did_you_mean(given: object, names: Iterable[str]) -> str:
     """``"; did you mean 'workers'?"``, or ``""`` where no name is close."""
     if not isinstance(given, str):
         return ""
+    from difflib import get_close_matches  # only when a name is wrong
+
     names = list(names)
     likely = get_close_matches(given, names, 1)
     if not likely and len(given) >= SHORTEST_PART:

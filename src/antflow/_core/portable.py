@@ -10,7 +10,6 @@ copied.
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -116,6 +115,8 @@ def _each_error(value: Any, change: Callable[[Any], Any], kind: type) -> Any:
 def _check(holder: Portable, name: str, value: object, protocol: SupportsIndex) -> None:
     if is_plain(value) or (type(value) is dict and not value):
         return
+    import pickle
+
     try:
         pickle.dumps(value, int(protocol))
     except Exception as error:

@@ -35,7 +35,7 @@ def shares(kind: Any) -> Callable[[Function], Function]:
         own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
         options = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
-            for name, hint in get_type_hints(kind).items()
+            for name, hint in _types_of(kind).items()
         ]
         function.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*own, *options]
@@ -63,6 +63,9 @@ def check_options(function: Callable[..., Any], kind: Any, given: Mapping[str, A
             refuse_unknown(function, name, value)
         for check in checks[name]:
             check(ValueError, name, value)
+
+
+_types_of = cache(get_type_hints)
 
 
 @cache

@@ -100,6 +100,15 @@ def check_call(
         raise refusal(refuse, name, task, f"{call}: {error}; it is f{signature}") from None
 
 
+def is_async(task: Any) -> bool:
+    """Whether calling a task gives a coroutine."""
+    while isinstance(task, partial):
+        task = task.func
+    return inspect.iscoroutinefunction(task) or inspect.iscoroutinefunction(
+        getattr(task, "__call__", None)  # noqa: B004 - the method itself is wanted
+    )
+
+
 def is_generator(task: Any) -> bool:
     """Whether a task is a generator function, sync or async."""
     while isinstance(task, partial):

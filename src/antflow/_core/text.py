@@ -13,14 +13,11 @@ from collections.abc import Mapping
 from antflow._core.foreign import asked, attribute, is_a, type_name
 from antflow._core.groups import leaves
 
-ESCAPE_SEQUENCES = re.compile(
-    r"""
+ESCAPE_SEQUENCES = r"""
       \x1b \[ [0-?]* [ -/]* [@-~]                # CSI … final byte
     | \x1b [\]PX^_] [^\x07\x1b\n]* (?: \x07 | \x1b\\ )   # OSC, DCS, SOS, PM, APC … BEL or ST
     | \x1b [ -/]* [0-~]                          # two-character sequences
-    """,
-    re.VERBOSE,
-)
+    """
 """ECMA-48 §5.3-5.6: what a terminal takes as a command rather than as text.
 
 Their one-character forms (C1) are not matched: in wrongly decoded text those are letters, and the
@@ -59,7 +56,7 @@ def clean(value: object) -> str:
     text = value if type(value) is str else safe_str(value)
     if text.isprintable():  # the usual case, at C speed; bidi and zero-width are not printable
         return text
-    text = ESCAPE_SEQUENCES.sub("", text)
+    text = re.sub(ESCAPE_SEQUENCES, "", text, flags=re.VERBOSE)
     text = text.replace("\r\n", "\n").replace("\n", " ⏎ ").replace("\t", " ")
     return "".join(c if c.isprintable() or c == "\u3000" else _stand_in(c) for c in text)
 

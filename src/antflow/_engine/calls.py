@@ -8,7 +8,6 @@ does with the answer, the time limit, the number of simultaneous calls. An
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from antflow._core.foreign import is_a
 from antflow._core.ports import Runner
 from antflow._core.stage import Stage, TaskFunc, attempt_timeout, task_name
-from antflow._core.stage_checks import is_generator
+from antflow._core.stage_checks import is_async, is_generator
 from antflow._engine.crew import Crew
 from antflow._engine.current import seat_here
 from antflow._engine.expansion import Expansion
@@ -71,15 +70,6 @@ def _in_runner(
     call: Callable[..., Awaitable[Any]], task: TaskFunc, /, *args: Any, **kwargs: Any
 ) -> Awaitable[Any]:
     return call(seat_here().worker, task, *args, **kwargs)
-
-
-def is_async(task: TaskFunc) -> bool:
-    """Whether calling a task gives a coroutine."""
-    while isinstance(task, partial):
-        task = task.func
-    return inspect.iscoroutinefunction(task) or inspect.iscoroutinefunction(
-        getattr(task, "__call__", None)  # noqa: B004 - the method itself is wanted
-    )
 
 
 async def _generator(task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:

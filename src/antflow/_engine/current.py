@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 from weakref import ref
 
@@ -137,6 +136,8 @@ def _items_here(name: str) -> list[CurrentItem]:
 
 
 def _describe(seat: Seat, envelope: Envelope) -> CurrentItem:
+    from hashlib import blake2b  # only where a task asks for its item
+
     run_id = seat.run.facts.run_id
     place = ".".join(map(str, (envelope.sequence_id, *envelope.branch)))
     text = "\0".join((run_id, place, seat.stage.name, seat.stage.version))

@@ -1,4 +1,4 @@
-"""Runs plain functions: in threads, in child processes, on the event loop, or elsewhere."""
+"""Runs plain functions: in threads, on the event loop, or elsewhere."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Runner
 from antflow._core.stage import Stage, TaskFunc
 from antflow._core.value_or_error import ValueOrError, call_for_pair, value_of
-from antflow._engine.children.child import NoChild, ProcessorTime
-from antflow._engine.children.child_main import refuse_unguarded
-from antflow._engine.children.processes import ProcessSeat
 from antflow._engine.crew import Crew
 from antflow._engine.run import Run
 from antflow._engine.task_failures import call_apart
@@ -34,6 +30,8 @@ def runner_for(stage: Stage, run: Run, crew: Crew, fail: Callable[[BaseException
         fail: Ends the run with an error.
     """
     if stage.executor == "process":
+        from antflow._engine.process_runner import Processes  # few have a use for pickle and pipes
+
         return Processes(stage, run, fail)
     if stage.executor == "inline":
         return Inline()
@@ -127,41 +125,3 @@ class Elsewhere:
 
     async def leave(self, worker: WorkerBook) -> None:
         pass
-
-
-class Processes:
-    """Child processes, one per busy worker."""
-
-    takes_async = False
-    shares_memory = False
-
-    def __init__(self, stage: Stage, run: Run, fail: Callable[[BaseException], None]) -> None:
-        refuse_unguarded()
-        self._run = run
-        self._stage = stage
-        self._fail = fail
-        self._seats: dict[int, ProcessSeat] = {}
-        self._processor_time = ProcessorTime()
-
-    @property
-    def child_cpu_seconds(self) -> float:
-        return self._processor_time.seconds
-
-    async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
-        seat = self._seats.get(worker.index)
-        if seat is None:
-            name = f"{self._stage.name}-W{worker.index}"
-            seat = self._seats[worker.index] = ProcessSeat(name, self._processor_time)
-        try:
-            return await seat.call(task, args, kwargs, self._stage.resources)
-        except NoChild as error:  # it will be the same for every item
-            failure = PipelineError(str(error))
-            self._fail(failure)
-            raise failure from error
-
-    async def leave(self, worker: WorkerBook) -> None:
-        if (seat := self._seats.pop(worker.index, None)) is not None:
-            if self._run.is_left_behind:
-                seat.kill()
-            else:
-                await seat.close()

@@ -10,9 +10,10 @@ from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Guard
 from antflow._core.readings import StageGauge
 from antflow._core.stage import Stage, lowest_concurrency, most_retries_waiting
+from antflow._core.stage_checks import is_async
 from antflow._engine.attempt import Attempt
 from antflow._engine.batches import Batches
-from antflow._engine.calls import calls_of, is_async
+from antflow._engine.calls import calls_of
 from antflow._engine.channel import Channel
 from antflow._engine.contexts import apart
 from antflow._engine.crew import Crew

@@ -34,8 +34,8 @@ from antflow._core.checks import examine, refusal, takes
 from antflow._core.foreign import asked, attribute, is_a
 from antflow._core.items import check_items
 from antflow._core.log import warn
+from antflow._core.stage_checks import is_async
 from antflow._core.text import clean
-from antflow._engine.calls import is_async
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.source import CLEAN_UP_FAILED
 from antflow._engine.source_watch import NeverBlocks, name_of

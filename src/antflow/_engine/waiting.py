@@ -111,12 +111,14 @@ async def outlast_shower(futures: Collection[asyncio.Future[Any]]) -> None:
     requests = CancelRequests(asyncio.get_running_loop().time)
     if isinstance(sys.exception(), asyncio.CancelledError):
         requests.is_new()
-    while pending := [future for future in futures if not future.done()]:
+    pending = [*futures]
+    while pending:
         try:
-            await asyncio.wait(pending)
+            await asyncio.wait(pending)  # gives the loop a turn even if all of them are done
         except asyncio.CancelledError:
             if requests.is_new():
                 raise
+        pending = [future for future in pending if not future.done()]
 
 
 async def outlast_task(task: asyncio.Future[Any], stop: Callable[[], object]) -> None:

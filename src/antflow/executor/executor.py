@@ -1,50 +1,17 @@
-"""A pool of workers for single calls, in the form of `concurrent.futures`.
-
-Every call is an `asyncio.Task` from the moment it is submitted, so cancelling all tasks of an event
-loop ends it, and nothing has to be woken or polled. The task waits for one of the executor's slots,
-tries the function as often as allowed, and returns the outcome: errors of the function never leave
-the task, because they would take the event loop down (`SystemExit`) or be reported a second time.
-Only `AsyncExecutor._ended` passes the outcome on to the future.
-
-A future may be done before its task: when it was cancelled and the function is still cleaning up.
-The slot is given back by the task, so there are never more calls at work than workers; and
-cancelling on behalf of a caller (`_abandon`) waits for the tasks, so nothing is left behind. A
-plain function that is cancelled goes on in its thread; its slot is free when the function has
-ended.
-"""
+"""Single calls in the form of `concurrent.futures`: the public face of a `Pool` of slots."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Sequence,
-)
-from contextlib import AbstractAsyncContextManager, nullcontext
-from contextvars import copy_context
-from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, TypeVar, overload
+from weakref import WeakSet
 
-from antflow._core.cancellation import absorb_requests
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
-from antflow._core.tracebacks import trimmed
-from antflow._core.value_or_error import ValueOrError
-from antflow._engine.calls import is_async
-from antflow._engine.contexts import around, in_context
-from antflow._engine.iteration import END, NOTHING, Iteration
-from antflow._engine.task_failures import group_failure
-from antflow._engine.waiting import begin_task, outlast_shower
-from antflow._engine.worker_thread import WorkerThread
+from antflow._engine.iteration import Iteration
 from antflow.executor.future import (
     AsyncFuture,
     WaitStrategy,
@@ -52,81 +19,12 @@ from antflow.executor.future import (
     seconds_of,
     wait,
 )
-from antflow.sinks.opentelemetry import task_span
+from antflow.executor.mapped_calls import AllCalls, CallsAhead, MappedCalls
+from antflow.executor.pool import Pool, Submission, abandon, until_ended
 
 __all__ = ["AsyncExecutor", "AsyncFuture", "Iteration", "WaitStrategy"]
 
 R = TypeVar("R")
-
-LOOK_AHEAD = 2
-"""Calls that `map` and `map_iter` have under way for each worker: one at work, one ready."""
-
-
-@dataclass(slots=True)
-class _Submission:
-    """A function with its arguments and number of tries."""
-
-    number: int
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    guard: AbstractAsyncContextManager[Any, Any]
-    retries: int
-    retry_delay: float
-    has_begun: bool = False
-
-
-class _Slots:
-    """Slots for calls at work, given in the order in which they asked.
-
-    An `asyncio.Semaphore` would do, but cancelling thousands that wait for one takes seconds: each
-    looks at all others.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._unused = iter(range(count))
-        self._free: list[int] = []
-        self._queue: OrderedDict[asyncio.Future[int], None] = OrderedDict()
-        self._kept: dict[int, asyncio.Future[None]] = {}
-
-    @around
-    async def one(self) -> AsyncGenerator[int, None]:
-        """Wait for a slot and hold it inside the block; gives its number, from 0."""
-        number = await self._take()
-        try:
-            yield number
-        finally:
-            self._pass_on(number)
-
-    async def _take(self) -> int:
-        number = self._free.pop() if self._free else next(self._unused, None)
-        if number is not None:
-            return number
-        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._queue[turn] = None
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                self._queue.pop(turn, None)
-            else:  # the slot was handed over just before
-                self._pass_on(turn.result())
-            raise
-
-    def keep(self, number: int, until: asyncio.Future[None]) -> None:
-        """Free a slot not at the end of its block, but only when ``until`` is done as well."""
-        self._kept[number] = until
-
-    def _pass_on(self, number: int) -> None:
-        if (kept := self._kept.pop(number, None)) is not None:
-            kept.add_done_callback(lambda _: self._pass_on(number))
-            return
-        while self._queue:
-            turn, _ = self._queue.popitem(last=False)
-            if not turn.cancelled():
-                turn.set_result(number)
-                return
-        self._free.append(number)
 
 
 class AsyncExecutor:
@@ -162,13 +60,8 @@ class AsyncExecutor:
 
     def __init__(self, max_workers: int = 5) -> None:
         check_count(ValueError, "max_workers", max_workers, 1, "must be a whole number >= 1")
-        self._max_workers = max_workers
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._slots = _Slots(max_workers)
-        self._threads: dict[int, WorkerThread] = {}
-        self._calls: dict[asyncio.Task[ValueOrError], tuple[AsyncFuture[Any], _Submission]] = {}
-        self._submitted = 0
-        self._is_shut_down = False
+        self._pool = Pool(max_workers)
+        self._mapped: WeakSet[MappedCalls] = WeakSet()  # those at work are kept by their workers
 
     async def __aenter__(self) -> AsyncExecutor:
         return self
@@ -182,8 +75,11 @@ class AsyncExecutor:
         try:
             await self.shutdown(wait=error_type is None)
         finally:
-            left = [future for future, _ in self._calls.values()]
-            await _abandon(left, "the executor's block raised or was cancelled")
+            why = "the executor's block raised or was cancelled"
+            for mapped in [*self._mapped]:
+                mapped.break_off(ExecutorShutdownError(why))
+            await abandon(self._pool.futures(), why)
+            await until_ended(self._pool.tasks)
 
     @overload
     def submit(
@@ -236,15 +132,14 @@ class AsyncExecutor:
             TypeError: ``fn`` cannot be called, or ``semaphore`` cannot be entered.
             ValueError: ``retries`` or ``retry_delay`` is not such a number.
         """
-        if self._is_shut_down:
+        if self._pool.is_shut_down:
             raise ExecutorShutdownError("submit(): the executor was shut down")
         _check_call(fn, retries, retry_delay)
         if semaphore is not None and not isinstance(semaphore, AbstractAsyncContextManager):
             raise refusal(TypeError, "semaphore", semaphore, "must be a semaphore or None")
-        guard = nullcontext() if semaphore is None else semaphore
-        return self._begin(
-            _Submission(self._submitted, fn, args, kwargs, guard, retries, float(retry_delay))
-        )
+        pool, delay = self._pool, float(retry_delay)
+        pool.enter()
+        return pool.submit(Submission(pool.number(), fn, args, kwargs, semaphore, retries, delay))
 
     @overload
     async def map(
@@ -298,33 +193,19 @@ class AsyncExecutor:
             BaseException: What a call or an iterable raised; and what `submit` raises.
         """
         _check_call(fn, retries, retry_delay)
-        begin = partial(self.submit, fn, retries=retries, retry_delay=retry_delay)
-        calls = _begun(begin, iterables)
-        del fn, begin, iterables  # a raised error keeps this frame
-        clock = asyncio.get_running_loop().time
-        future: AsyncFuture[Any] | None = None
-        futures: list[AsyncFuture[Any]] = []
-        ended: asyncio.Queue[AsyncFuture[Any]] = asyncio.Queue()
-        under_way = in_order = 0
         seconds = seconds_of(timeout)
-        deadline = None if seconds is None else clock() + seconds
+        request = (self._pool, fn, iterables, retries, float(retry_delay))
+        calls = AllCalls(*request) if seconds is None else CallsAhead(seconds, True, *request)
+        self._mapped.add(calls)
+        del fn, iterables, request  # a raised error keeps this frame
+        if isinstance(calls, CallsAhead):
+            async with Iteration(calls) as results:
+                return [result async for result in results]
         try:
-            while True:
-                for future in islice(calls, LOOK_AHEAD * self._max_workers - under_way):
-                    futures.append(future)
-                    future._watch(ended.put_nowait)
-                    under_way += 1
-                if not under_way:
-                    return [future._outcome() for future in futures]
-                async with asyncio.timeout_at(deadline):
-                    (await ended.get())._outcome()
-                under_way -= 1
-                while in_order < len(futures) and futures[in_order].done():
-                    in_order += 1
-                    deadline = None if seconds is None else clock() + seconds
+            return await calls.results()
         finally:
-            await _abandon(futures)
-            del calls, ended, future, futures
+            calls.leave()
+            await calls.left()
 
     @overload
     def map_iter(
@@ -356,6 +237,8 @@ class AsyncExecutor:
     ) -> Iteration[Any]:
         """Call ``fn`` as `map` does and yield the results, in the order of the input.
 
+        The functions see the context variables of the code that asks for the first result.
+
         At most two calls per worker are begun and not yet yielded, so the iterables may be endless,
         and a slow loop over the results slows the calls. An exception is raised in place of its
         result; that ends the iteration.
@@ -378,9 +261,11 @@ class AsyncExecutor:
             BaseException: What a call or an iterable raised; and what `submit` raises.
         """
         _check_call(fn, retries, retry_delay)
-        begin = partial(self.submit, fn, retries=retries, retry_delay=retry_delay)
-        calls = _begun(begin, iterables)
-        return Iteration(_Ahead(calls, LOOK_AHEAD * self._max_workers, seconds_of(timeout)))
+        seconds = seconds_of(timeout)
+        request = (self._pool, fn, iterables, retries, float(retry_delay))
+        calls = CallsAhead(seconds, False, *request)
+        self._mapped.add(calls)
+        return Iteration(calls)
 
     def as_completed(
         self, futures: Iterable[AsyncFuture[R]], timeout: float | None = None
@@ -434,171 +319,16 @@ class AsyncExecutor:
         """
         check_flag(TypeError, "wait", wait)
         check_flag(TypeError, "cancel_futures", cancel_futures)
-        self._is_shut_down = True
+        pool = self._pool
+        pool.is_shut_down = True
+        for mapped in [*self._mapped]:
+            mapped.cut(0 if cancel_futures else pool.workers)
         if cancel_futures:
-            for future, call in list(self._calls.values()):
-                if not call.has_begun:
-                    future._cancel(ExecutorShutdownError("cancelled by the executor's shutdown"))
-        self._end_threads()
+            pool.cancel_waiting()
+        pool.end_threads()
         # A call that shuts down its own executor does not wait for itself.
-        if wait and (others := self._calls.keys() - {asyncio.current_task()}):
-            await asyncio.wait(others)
-
-    def _begin(self, call: _Submission) -> AsyncFuture[Any]:
-        self._enter_loop()
-        future: AsyncFuture[Any] = AsyncFuture(call.number)
-        self._submitted += 1
-        task = begin_task(self._run(call, future), f"AsyncExecutor call {future.sequence_id}")
-        future._task = task
-        self._calls[task] = (future, call)
-        task.add_done_callback(self._ended)
-        return future
-
-    def _enter_loop(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            text = "submit(): no event loop is running; call it inside an async function"
-            raise RuntimeError(text) from None
-        if loop is not self._loop:
-            if self._calls and self._loop is not None and not self._loop.is_closed():
-                raise RuntimeError("submit(): the executor has calls in another event loop")
-            self._loop = loop
-            self._slots = _Slots(self._max_workers)
-            self._leave_threads()
-            self._calls.clear()
-
-    async def _run(self, call: _Submission, future: AsyncFuture[Any]) -> ValueOrError:
-        """Try a call as often as allowed; its slot is held only during a try.
-
-        Cancellation: passed on to the function, whose outcome is then dropped.
-        """
-        delay = call.retry_delay
-        context = copy_context()
-        for tries_left in range(call.retries, -1, -1):
-            attempt = self._try(call, future)
-            if tries_left < call.retries:  # earlier tries may have bound context variables
-                attempt = in_context(context.copy(), attempt)
-            try:
-                return await attempt, None
-            except asyncio.CancelledError as error:
-                if future.cancelled():
-                    raise
-                return None, trimmed(error)
-            except Exception as error:
-                # At once, and after each try: other calls may raise the same object.
-                trimmed(error)
-                if not tries_left or future.cancelled():
-                    return None, error
-            except BaseException as error:  # why: it belongs to the code that asks for the result
-                trimmed(error)
-                is_failure = group_failure(error, "") is not None
-                if not is_failure or not tries_left or future.cancelled():
-                    return None, error
-            if future.cancelled():
-                raise asyncio.CancelledError
-            await asyncio.sleep(delay)
-            delay *= 2
-        raise AssertionError("the last try returns")
-
-    async def _try(self, call: _Submission, future: AsyncFuture[Any]) -> Any:
-        """One try: the one place through which every call of a function goes."""
-        async with self._slots.one() as worker_id, call.guard:
-            call.has_begun = True
-            with task_span(worker_id, call.number):
-                try:
-                    result = await self._call(call, worker_id)
-                except GeneratorExit:  # the event loop was closed
-                    raise
-                except BaseException:
-                    await _take_back_requests(future)
-                    raise
-                await _take_back_requests(future)
-                return result
-
-    async def _call(self, call: _Submission, worker_id: int) -> Any:
-        if is_async(call.function):
-            return await call.function(*call.args, **call.kwargs)
-        return await self._call_in_thread(call, worker_id)
-
-    async def _call_in_thread(self, call: _Submission, worker_id: int) -> Any:
-        thread = self._threads.get(worker_id)
-        if thread is None:
-            name = f"AsyncExecutor-W{worker_id}"
-            thread = self._threads[worker_id] = WorkerThread(name)
-        try:
-            return await thread.call(partial(call.function, *call.args, **call.kwargs))
-        except asyncio.CancelledError:
-            if thread.at_work is not None and not thread.at_work.done():
-                self._slots.keep(worker_id, thread.at_work)
-            raise
-
-    def _ended(self, task: asyncio.Task[ValueOrError]) -> None:
-        """Pass the outcome of a call on to its future, unless that was cancelled before."""
-        future, _ = self._calls.pop(task)
-        future._task = None
-        self._end_threads()
-        if not future.done():
-            result, error = (None, asyncio.CancelledError()) if task.cancelled() else task.result()
-            future._complete(result, error)
-
-    def _end_threads(self) -> None:
-        if self._is_shut_down and not self._calls:
-            self._leave_threads()
-
-    def _leave_threads(self) -> None:
-        for thread in self._threads.values():
-            thread.end()
-        self._threads.clear()
-
-
-class _Ahead:
-    """Calls begun ahead of the reader, their results in order. See `Steps`."""
-
-    def __init__(
-        self,
-        calls: Iterator[AsyncFuture[Any]],
-        most: int,
-        timeout: float | None,
-    ) -> None:
-        self._calls = calls
-        self._most = most
-        self._timeout = timeout
-        self._ahead: deque[AsyncFuture[Any]] = deque()
-
-    def begin(self) -> None:
-        pass
-
-    def take(self) -> Any:
-        self._ahead.extend(islice(self._calls, self._most - len(self._ahead)))
-        if not self._ahead:
-            return END
-        if not self._ahead[0].done():
-            return NOTHING
-        return self._ahead.popleft()._outcome()
-
-    async def wait(self) -> None:
-        async with asyncio.timeout(self._timeout):
-            await self._ahead[0]._wait()
-
-    def leave(self) -> None:
-        self._calls = iter(())
-        for future in self._ahead:
-            future.cancel()
-
-    async def left(self) -> None:
-        await _abandon(self._ahead)
-        self._ahead.clear()
-
-
-def _begun(
-    begin: Callable[..., AsyncFuture[Any]], iterables: Sequence[Iterable[Any]]
-) -> Iterator[AsyncFuture[Any]]:
-    """The call with the first of each iterable, that with the second, and so on, each begun here.
-
-    It does not keep their arguments: a `zip` would keep the tuple that it made first.
-    """
-    return map(begin, *iterables) if iterables else iter(())
+        while wait and pool.tasks - {asyncio.current_task()}:
+            await until_ended(pool.tasks)
 
 
 def _check_call(fn: object, retries: object, retry_delay: object) -> None:
@@ -606,19 +336,3 @@ def _check_call(fn: object, retries: object, retry_delay: object) -> None:
         raise refusal(TypeError, "fn", fn, "must be a function; its arguments come after it")
     check_count(ValueError, "retries", retries, 0, "must be a whole number >= 0")
     check_seconds(ValueError, "retry_delay", retry_delay)
-
-
-async def _take_back_requests(future: AsyncFuture[Any]) -> None:
-    """Take back cancel requests that a client library left, so they do not hit the next await."""
-    if not future.cancelled():
-        await absorb_requests()
-
-
-async def _abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None) -> None:
-    """Cancel what is not done, and wait until none of the calls is at work."""
-    for future in futures:
-        if not future.done():
-            future._cancel(asyncio.CancelledError() if why is None else ExecutorShutdownError(why))
-    tasks = {future._task for future in futures if future._task is not None}
-    if tasks := tasks - {asyncio.current_task()}:  # a call may abandon itself
-        await outlast_shower(tasks)

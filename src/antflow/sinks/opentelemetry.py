@@ -165,19 +165,30 @@ def task_span(worker_id: int | str, task_id: int | str) -> AbstractContextManage
 
     It is current inside, ends with an error status if the body raises, and changes no outcome.
     """
-    settings = _settings
-    if not (settings.enabled and settings.executor_is_told):
+    tracer = _executor_tracer()
+    if tracer is None:
         return nullcontext()
     attributes = {
         "antflow.executor.worker_id": worker_id,
         "antflow.executor.task_id": task_id,
     }
+    return _ExecutorSpan(tracer, attributes)
+
+
+def tells_of_executors() -> bool:
+    """Whether a `task_span` records something."""
+    return _executor_tracer() is not None
+
+
+def _executor_tracer() -> Tracer | None:
+    settings = _settings
+    if not (settings.enabled and settings.executor_is_told):
+        return None
     try:
-        tracer = _tracer(settings)
-        return nullcontext() if tracer is None else _ExecutorSpan(tracer, attributes)
+        return _tracer(settings)
     except BaseException as error:  # why: see `_complain`
         _stop_telling_of_executors(error)
-        return nullcontext()
+        return None
 
 
 def _tracer(settings: _Settings) -> Tracer | None:

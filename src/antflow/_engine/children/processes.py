@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import pickle
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -76,7 +76,7 @@ class _Names(pickle.Pickler):
 def _has_file(main: ModuleType) -> bool:
     if (spec := getattr(main, "__spec__", None)) is not None:  # `python -m`
         return str(spec.name).rpartition(".")[2] != "__main__"
-    return Path(getattr(main, "__file__", None) or "").is_file()
+    return os.path.isfile(getattr(main, "__file__", None) or "")
 
 
 class ProcessSeat:

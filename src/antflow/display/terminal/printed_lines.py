@@ -13,7 +13,7 @@ from antflow._core.text import ESCAPE_SEQUENCES
 
 PLAIN = "\x1b[0m"
 
-_SEQUENCES = re.compile(f"({ESCAPE_SEQUENCES.pattern})", re.VERBOSE)
+_SEQUENCES = re.compile(f"({ESCAPE_SEQUENCES})", re.VERBOSE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _STYLE = re.compile(r"\x1b\[[0-9;:]*m")  # with "?" or ">" it is not a style, but a mode of xterm
 

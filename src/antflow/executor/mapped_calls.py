@@ -1,0 +1,399 @@
+"""Calls of one function with many arguments: for `map` and `map_iter`.
+
+Workers pull from one iterator. A worker is an `asyncio.Task` that has a slot and makes one call
+after the other, so a call that does not suspend costs no task, no future and no turn of the event
+loop. There is one worker as long as the calls do not suspend, and there are as many as slots soon
+after they do: each that begins has others come.
+
+Nothing that a call leaves behind reaches the next. A worker whose call has bound a context
+variable, or failed, or left a request to cancel, ends, and another one comes. So does a worker
+whose slot is wanted by other calls, which makes the order between them fair.
+
+A call that may be tried again, runs in a thread or is traced takes the way of one that was
+submitted. Its worker has no slot: it is only there to wait.
+
+Results are numbered in the order of the input. `PENDING` stands for one that is still to come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextvars import copy_context
+from typing import Any, Final
+
+from antflow._core.cancellation import absorb_requests
+from antflow._core.errors import ExecutorShutdownError
+from antflow._core.stage_checks import is_async
+from antflow._core.tracebacks import trimmed
+from antflow._core.value_or_error import value_of
+from antflow._core.waits import discard
+from antflow._engine.iteration import END, NOTHING
+from antflow.executor.future import AsyncFuture
+from antflow.executor.pool import Pool, Submission, until_ended
+from antflow.sinks.opentelemetry import tells_of_executors
+
+LOOK_AHEAD = 2
+"""Calls that may be under way for each slot: one at work, and one that waits, for its next try or
+for the reader of its result."""
+
+LONGEST_TURN = 0.005
+"""Seconds after which workers whose calls do not suspend give the event loop a turn."""
+
+CALLS_PER_LOOK = 16
+"""A worker looks at the clock once for this many calls: looking takes a fifth of a call's time."""
+
+PENDING: Final[Any] = object()
+
+
+class Raised(AsyncFuture[Any]):
+    """An error in place of a result."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(-1)
+        self._complete(None, trimmed(error))  # at once: other calls may raise the same object
+
+
+class MappedCalls:
+    """The workers of one `map` or `map_iter`.
+
+    Args:
+        pool: The executor's.
+        function: The function.
+        iterables: Its arguments.
+        retries: Further tries of each call.
+        retry_delay: Seconds before the second try.
+
+    Attributes:
+        error: Raised in place of the results that are still to come.
+    """
+
+    _results: Any  # a list, or a `Window`
+
+    def __init__(
+        self,
+        pool: Pool,
+        function: Callable[..., Any],
+        iterables: Sequence[Iterable[Any]],
+        retries: int,
+        retry_delay: float,
+    ) -> None:
+        self._pool = pool
+        self._function = function
+        self._iterables = iterables
+        self._retries = retries
+        self._retry_delay = retry_delay
+        self._calls: Iterator[Any] = iter(())
+        self._limit = self._most = sys.maxsize  # calls that may begin by now, and ever
+        self._is_exhausted = False
+        self._is_left = False
+        self._workers: dict[asyncio.Task[Any], None] = {}  # in the order in which they came
+        self._most_workers = pool.workers
+        self._coming = 0  # of the workers, those that have not begun
+        self._ending: list[asyncio.Task[Any]] = []
+        self._news = asyncio.Event()
+        self._turn_ends = 0.0
+        self.error: Raised | None = None
+
+    def begin(self) -> None:
+        """Begin with the calls, in the context of the caller.
+
+        Raises:
+            Exception: `Pool.enter` or an iterable raised it.
+        """
+        self._pool.enter()
+        self._context = copy_context()
+        # What the options ask for is decided once: without any, the function is called directly.
+        self._is_direct = is_async(self._function) and not (self._retries or tells_of_executors())
+        if not self._is_direct:
+            self._most_workers *= LOOK_AHEAD
+        if self._iterables:  # `map` keeps no arguments, as `zip` would keep those of its first step
+            call = self._function if self._is_direct else self._submission
+            self._calls = map(call, *self._iterables)
+            self._iterables = ()
+        self._recruit()
+
+    def cut(self, waiting: int) -> None:
+        """The executor is shut down: no more calls begin but ``waiting`` ones."""
+        self._most = min(self._most, len(self._results) + waiting)
+        self._limit = min(self._limit, self._most)
+        self._settle()
+
+    def break_off(self, error: BaseException) -> None:
+        """End it all with an error, unless it is over."""
+        if not (self._is_left or self._is_over()):
+            self._end_with(error)
+
+    def leave(self) -> None:
+        """Cancel what is under way, and wake all that wait. May be called twice."""
+        if self._is_left:
+            return  # a second cancellation would hit what the first one has clean up
+        self._is_left = True
+        self._exhaust()
+        self._ending = [*self._workers]
+        for worker in self._ending:
+            worker.cancel()
+        self._news.set()
+
+    async def left(self) -> None:
+        """After `leave`: wait until nothing is under way."""
+        await until_ended(self._ending)
+
+    # Workers
+
+    def _recruit(self) -> None:
+        """Have as many more workers as are at work, if there are calls for them."""
+        at_work = len(self._workers) - self._coming
+        for _ in range(
+            min(
+                max(at_work, 1) - self._coming,
+                self._limit - len(self._results) - self._coming,
+                self._most_workers - len(self._workers),
+            )
+        ):
+            self._coming += 1
+            name = "AsyncExecutor worker"
+            try:
+                worker = self._pool.start(self._work(), name, self._ended, self._context)
+            except BaseException as error:  # why: of a task factory; raised where results are asked
+                self._end_with(error)
+                return
+            if not worker.done():  # an eager one may be
+                self._workers[worker] = None
+
+    async def _work(self) -> None:
+        if self._is_direct:
+            slots = self._pool.slots
+            slot = await slots.take()
+            try:
+                await self._pull(slots.queue)
+            finally:
+                slots.pass_on(slot)
+        else:
+            await self._pull(())
+        await absorb_requests()
+
+    async def _pull(self, wanted: Collection[Any]) -> None:
+        """Make calls until there are none, or one has failed or left something behind.
+
+        Args:
+            wanted: Those that wait for the worker's slot.
+        """
+        self._coming -= 1
+        running, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert running is not None
+        loop.call_soon(self._recruit)
+        now, cancel_requests, context = loop.time, running.cancelling, copy_context()
+        self._turn_ends = now() + LONGEST_TURN
+        results, is_direct = self._results, self._is_direct
+        if (number := len(results)) >= self._limit:
+            return
+        try:
+            for call in self._calls:
+                number = len(results)
+                results.append(PENDING)
+                try:
+                    results[number] = await (call if is_direct else self._made(call))
+                except BaseException as error:  # why: it belongs to the code that asks for results
+                    self._fail(number, error)
+                    return
+                try:  # where nothing was bound, the two are compared by one pointer
+                    if cancel_requests() or context != (context := copy_context()):
+                        return
+                except Exception:  # values that cannot be compared, like arrays of numpy
+                    return
+                if wanted and len(wanted) > self._coming:  # by others
+                    return
+                if not number % CALLS_PER_LOOK and now() >= self._turn_ends:
+                    await asyncio.sleep(0)
+                    self._turn_ends = now() + LONGEST_TURN
+                if len(results) >= self._limit:
+                    return
+            self._exhaust()
+        except BaseException as error:  # why: the same; an iterable raised, or the loop was closed
+            self._exhaust()
+            results.append(PENDING)
+            self._fail(len(results) - 1, error)
+
+    def _submission(self, *args: Any) -> Submission:
+        number, delay = self._pool.number(), self._retry_delay
+        return Submission(number, self._function, args, {}, None, self._retries, delay)
+
+    async def _made(self, call: Submission) -> Any:
+        return value_of(await self._pool.run(call, lambda: self._is_left))
+
+    def _ended(self, worker: asyncio.Task[Any]) -> None:
+        self._workers.pop(worker, None)
+        if worker.cancelled():  # before its first call, or between two
+            self.break_off(asyncio.CancelledError())
+        self._settle()
+
+    # The end
+
+    def _fail(self, number: int, error: BaseException) -> None:
+        """A call has failed, or an iterable in place of a call."""
+        if not (self._is_left or self._pool.is_left_behind):
+            self._end_with(error)
+
+    def _end_with(self, error: BaseException) -> None:
+        self.error = Raised(error)
+        self.leave()
+
+    def _exhaust(self) -> None:
+        self._is_exhausted = True
+        self._limit = 0
+        self._calls = iter(())
+
+    def _is_over(self) -> bool:
+        return self._is_exhausted and not self._workers
+
+    def _settle(self) -> None:
+        """After something has ended: see what follows."""
+        self._recruit()
+        if self._workers:
+            return
+        if len(self._results) >= self._most and not self._is_exhausted:
+            self._look_for_more()
+        self._news.set()
+
+    def _look_for_more(self) -> None:
+        """The executor was shut down: only if there are more calls is that an error."""
+        try:
+            if (more := next(self._calls, END)) is not END:
+                discard(more)
+                raise ExecutorShutdownError("the executor was shut down")
+        except BaseException as error:  # why: raised where the results are asked for
+            self.error = Raised(error)
+        self._exhaust()
+
+
+class AllCalls(MappedCalls):
+    """The calls of a `map` without a time limit."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._results: list[Any] = []
+
+    async def results(self) -> list[Any]:
+        """Make the calls, and wait for their results."""
+        self.begin()
+        while not (self._is_left or self._is_over()):
+            self._news.clear()
+            await self._news.wait()
+        if self.error is not None:
+            self.error._outcome()
+        return self._results
+
+    async def left(self) -> None:
+        """After `leave`: wait until nothing is under way, and keep nothing."""
+        await super().left()
+        self._results, self.error = [], None
+
+
+class CallsAhead(MappedCalls):
+    """Calls that are ahead of the reader of their results. See `Steps`.
+
+    Args:
+        timeout: The longest to wait for each result, in seconds; ``None`` = any time.
+        is_map: Read for a `map`: as far ahead as there are workers, and the first failure in time
+            ends it all. Otherwise a failure is raised in its place.
+        *args: As for `MappedCalls`.
+    """
+
+    def __init__(self, timeout: float | None, is_map: bool, *args: Any) -> None:
+        super().__init__(*args)
+        self._timeout = timeout
+        self._is_map = is_map
+        self._results: Window = Window(self._news.set)
+
+    def begin(self) -> None:
+        """See `Steps`."""
+        self._look_ahead()
+        super().begin()
+
+    def take(self) -> Any:
+        """See `Steps`."""
+        if not self._is_exhausted:
+            self._look_ahead()
+            if not self._coming:
+                self._recruit()
+        if self._is_left and self.error is not None:
+            self.error._outcome()
+        if (result := self._results.first()) is not PENDING:
+            self._results.drop_first()
+            return result._outcome() if type(result) is Raised else result
+        if not self._has_news():
+            return NOTHING
+        return END if self.error is None else self.error._outcome()
+
+    async def wait(self) -> None:
+        """See `Steps`."""
+        async with asyncio.timeout(self._timeout):
+            while not self._has_news():
+                self._news.clear()
+                await self._news.wait()
+
+    async def left(self) -> None:
+        """See `Steps`."""
+        await super().left()
+        self._results.clear()
+        self.error = None
+
+    def _look_ahead(self) -> None:
+        if not self._is_map:
+            self._limit = min(self._results.taken + LOOK_AHEAD * self._pool.workers, self._most)
+
+    def _has_news(self) -> bool:
+        if self._results.first() is not PENDING or self._is_left:
+            return True
+        return self._is_over() and len(self._results) == self._results.taken
+
+    def _fail(self, number: int, error: BaseException) -> None:
+        if self._is_map:
+            super()._fail(number, error)
+        else:
+            self._results[number] = Raised(error)
+
+
+class Window:
+    """Results of calls that have begun and are not taken yet.
+
+    Args:
+        ready: Called when the next one is there.
+
+    Attributes:
+        taken: How many have been taken.
+    """
+
+    def __init__(self, ready: Callable[[], None]) -> None:
+        self.taken = 0
+        self._ready = ready
+        self._results: deque[Any] = deque()
+
+    def __len__(self) -> int:
+        """How many calls have begun in all."""
+        return self.taken + len(self._results)
+
+    def append(self, result: Any) -> None:
+        """Another call has begun."""
+        self._results.append(result)
+
+    def __setitem__(self, number: int, result: Any) -> None:
+        self._results[number - self.taken] = result
+        if number == self.taken:
+            self._ready()
+
+    def first(self) -> Any:
+        """The next result; `PENDING` if it is not there yet."""
+        return self._results[0] if self._results else PENDING
+
+    def drop_first(self) -> None:
+        """The first has been taken."""
+        self.taken += 1
+        self._results.popleft()
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._results.clear()

@@ -1,0 +1,264 @@
+"""The calls of an executor at work, and those that wait to be.
+
+A call that was submitted is an `asyncio.Task` from that moment, so cancelling all tasks of an event
+loop ends it, and nothing has to be woken or polled. The task waits for one of the slots, tries the
+function as often as allowed, and returns the outcome: errors of the function never leave the task,
+because they would take the event loop down (`SystemExit`) or be reported a second time. Only
+`Pool._settle` passes the outcome on to the future.
+
+A future may be done before its task: when it was cancelled and the function is still cleaning up.
+The slot is given back by the task, so there are never more calls at work than slots; and
+cancelling on behalf of a caller (`abandon`) waits for the tasks, so nothing is left behind. A plain
+function that is cancelled goes on in its thread; its slot is free when the function has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any
+
+from antflow._core.cancellation import absorb_requests
+from antflow._core.errors import ExecutorShutdownError
+from antflow._core.stage_checks import is_async
+from antflow._core.tracebacks import trimmed
+from antflow._core.value_or_error import ValueOrError
+from antflow._engine.contexts import in_context
+from antflow._engine.task_failures import group_failure
+from antflow._engine.waiting import begin_task, outlast_shower
+from antflow._engine.worker_thread import WorkerThread
+from antflow.executor.future import AsyncFuture
+from antflow.executor.slots import Slots
+from antflow.sinks.opentelemetry import task_span
+
+DROPPED = "cancelled by the executor's shutdown"
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Submission:
+    """A function with its arguments, and the tries that it has left."""
+
+    number: int
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    guard: AbstractAsyncContextManager[Any, Any] | None
+    retries: int
+    retry_delay: float
+    has_begun: bool = False
+
+
+class Pool:
+    """What `submit` and `map` of an executor share: slots, threads and the end.
+
+    Args:
+        workers: Calls that may be at work at the same time.
+
+    Attributes:
+        workers: The same.
+        slots: A call needs one to be at work.
+        threads: Those of plain functions, by slot.
+        tasks: Everything that is under way.
+        number: Gives calls their numbers, from 0; those of a map that need none have none.
+        is_shut_down: Whether new calls are refused.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.slots = Slots(workers)
+        self.threads: dict[int, WorkerThread] = {}
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.number: Callable[[], int] = count().__next__
+        self.is_shut_down = False
+        self._drops_waiting = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: dict[asyncio.Task[Any], tuple[AsyncFuture[Any], Submission]] = {}
+
+    def enter(self) -> None:
+        """Make sure that calls may begin in the running event loop.
+
+        Raises:
+            ExecutorShutdownError: The executor was shut down.
+            RuntimeError: No event loop is running, or calls are under way in another one.
+        """
+        if self.is_shut_down:
+            raise ExecutorShutdownError("submit(): the executor was shut down")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            text = "submit(): no event loop is running; call it inside an async function"
+            raise RuntimeError(text) from None
+        if loop is not self._loop:
+            if self.tasks and self._loop is not None and not self._loop.is_closed():
+                raise RuntimeError("submit(): the executor has calls in another event loop")
+            self._loop = loop
+            self.slots = Slots(self.workers)
+            self._leave_threads()
+            self.tasks.clear()
+            self._calls.clear()
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether the event loop was closed under the calls."""
+        return self._loop is not None and self._loop.is_closed()
+
+    def submit(self, call: Submission) -> AsyncFuture[Any]:
+        """Begin a call, in a task of its own, as soon as there is a slot."""
+        future: AsyncFuture[Any] = AsyncFuture(call.number)
+        name = f"AsyncExecutor call {call.number}"
+        task = self.start(self.run(call, future.cancelled), name, self._settle)
+        future._task = task
+        self._calls[task] = (future, call)
+        return future
+
+    def start(
+        self,
+        work: Coroutine[Any, Any, Any],
+        name: str,
+        ended: Callable[[asyncio.Task[Any]], None],
+        context: Context | None = None,
+    ) -> asyncio.Task[Any]:
+        """Start a task that belongs to the pool; ``ended`` is called when it has ended."""
+        task = begin_task(work, name, context)
+        self.tasks.add(task)
+        task.add_done_callback(partial(self._left, ended))
+        return task
+
+    async def run(self, call: Submission, is_called_off: Callable[[], bool]) -> ValueOrError:
+        """Try a call as often as allowed; its slot is held only during a try.
+
+        Cancellation: passed on to the function, whose outcome is then dropped.
+
+        Args:
+            call: The call.
+            is_called_off: Whether it is being cancelled, and not by what it calls.
+        """
+        delay = call.retry_delay
+        context = copy_context()
+        for tries_left in range(call.retries, -1, -1):
+            attempt = self._try(call, is_called_off)
+            if tries_left < call.retries:  # earlier tries may have bound context variables
+                attempt = in_context(context.copy(), attempt)
+            try:
+                return await attempt, None
+            except asyncio.CancelledError as error:
+                if is_called_off():
+                    raise
+                return None, trimmed(error)
+            except Exception as error:
+                # At once, and after each try: other calls may raise the same object.
+                trimmed(error)
+                if not tries_left or is_called_off() or self._is_dropped(call):
+                    return None, error
+            except BaseException as error:  # why: it belongs to the code that asks for the result
+                trimmed(error)
+                is_failure = group_failure(error, "") is not None
+                if not is_failure or not tries_left or is_called_off():
+                    return None, error
+            if is_called_off():
+                raise asyncio.CancelledError
+            await asyncio.sleep(delay)
+            delay *= 2
+        raise AssertionError("the last try returns")
+
+    def futures(self) -> list[AsyncFuture[Any]]:
+        """Those of the calls under way."""
+        return [future for future, _ in self._calls.values()]
+
+    def cancel_waiting(self) -> None:
+        """Cancel the calls that have not begun."""
+        self._drops_waiting = True
+        for future, call in list(self._calls.values()):
+            if not call.has_begun:
+                future._cancel(ExecutorShutdownError(DROPPED))
+
+    def end_threads(self) -> None:
+        """End the threads if they are not needed any more."""
+        if self.is_shut_down and not self.tasks:
+            self._leave_threads()
+
+    async def _try(self, call: Submission, is_called_off: Callable[[], bool]) -> Any:
+        """One try: the one place through which calls with options go."""
+        slot = await self.slots.take()
+        try:
+            if call.guard is None:
+                return await self._made(call, slot, is_called_off)
+            async with call.guard:
+                return await self._made(call, slot, is_called_off)
+        finally:
+            self.slots.pass_on(slot)
+
+    async def _made(self, call: Submission, slot: int, is_called_off: Callable[[], bool]) -> Any:
+        if self._is_dropped(call):  # a mapped one: it has no future
+            raise ExecutorShutdownError(DROPPED)
+        call.has_begun = True
+        with task_span(slot, call.number):
+            try:
+                if is_async(call.function):
+                    result = await call.function(*call.args, **call.kwargs)
+                else:
+                    result = await self._call_in_thread(call, slot)
+            except GeneratorExit:  # the event loop was closed
+                raise
+            except BaseException:
+                await _take_back_requests(is_called_off)
+                raise
+            await _take_back_requests(is_called_off)
+            return result
+
+    def _is_dropped(self, call: Submission) -> bool:
+        return self._drops_waiting and not call.has_begun
+
+    async def _call_in_thread(self, call: Submission, slot: int) -> Any:
+        thread = self.threads.get(slot)
+        if thread is None:
+            thread = self.threads[slot] = WorkerThread(f"AsyncExecutor-W{slot}")
+        try:
+            return await thread.call(partial(call.function, *call.args, **call.kwargs))
+        except asyncio.CancelledError:
+            if thread.at_work is not None and not thread.at_work.done():
+                self.slots.keep(slot, thread.at_work)
+            raise
+
+    def _settle(self, task: asyncio.Task[ValueOrError]) -> None:
+        """Pass the outcome of a call on to its future, unless that was cancelled before."""
+        future, _ = self._calls.pop(task)
+        future._task = None
+        if not future.done():
+            result, error = (None, asyncio.CancelledError()) if task.cancelled() else task.result()
+            future._complete(result, error)
+
+    def _left(self, ended: Callable[[asyncio.Task[Any]], None], task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        ended(task)
+        self.end_threads()
+
+    def _leave_threads(self) -> None:
+        for thread in self.threads.values():
+            thread.end()
+        self.threads.clear()
+
+
+async def _take_back_requests(is_called_off: Callable[[], bool]) -> None:
+    """Take back cancel requests that a client library left, so they do not hit the next await."""
+    if not is_called_off():
+        await absorb_requests()
+
+
+async def abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None) -> None:
+    """Cancel what is not done, and wait until none of the calls is at work."""
+    for future in futures:
+        if not future.done():
+            future._cancel(asyncio.CancelledError() if why is None else ExecutorShutdownError(why))
+    await until_ended({future._task for future in futures if future._task is not None})
+
+
+async def until_ended(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Wait until tasks have ended; without the one that asks, as a call may abandon itself."""
+    if others := {*tasks} - {asyncio.current_task()}:
+        await outlast_shower(others)
