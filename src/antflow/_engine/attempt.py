@@ -142,7 +142,8 @@ class Attempt:
         assert admission is not None
         value = envelope.carry if envelope.task else envelope.value
         permit = admission.permit(value)
-        await self._wait_to_begin(permit, worker)
+        if self._run.pause_is_over is not None or not permit.enter():
+            await self._wait_to_begin(permit, worker)
         try:
             return await self._tasks(envelope, worker)
         finally:
@@ -172,8 +173,8 @@ class Attempt:
                 await wait_to_begin(worker, pause.wait())
             if permit is None:
                 return
-            if (wait := permit.acquire()) is not None:
-                await wait_to_begin(worker, wait)
+            if not permit.enter():
+                await wait_to_begin(worker, permit.wait())
             if self._run.pause_is_over is None:
                 return
             permit.withdraw()

@@ -21,7 +21,7 @@ from antflow._engine.clock import LoopTimers
 from antflow._engine.crew import Crew
 from antflow._engine.current import seat_here
 from antflow._engine.expansion import Expansion
-from antflow._engine.limits.permits import Admission, inside_permit
+from antflow._engine.limits.permits import Admission, held_by_limit
 from antflow._engine.limits.stage_limits import StageLimits
 from antflow._engine.resources import StageResources
 from antflow._engine.time_limit import TimeLimit
@@ -111,6 +111,10 @@ async def _with_resources(
 
 
 async def _a_few_at_once(crew: Crew, call: Call, gate: Admission, value: Any) -> Any:
-    thread = partial(crew.abandoned.get, seat_here().worker.index)
-    async with inside_permit(gate, value, thread):
+    permit = gate.permit(value)
+    if not permit.enter():
+        await held_by_limit(permit)
+    try:
         return await call(value)
+    finally:
+        permit.release(crew.abandoned.get(seat_here().worker.index))
