@@ -497,6 +497,21 @@ def test_limits_of_a_task_say_what_is_missing(limit: Any) -> None:
         run_virtual(use)
 
 
+def test_limit_of_a_task_that_is_entered_twice_is_refused() -> None:
+    """The second block would lose the place of the first; one after the other they may be."""
+
+    async def task(value: int) -> int:
+        limit = concurrency_limit()
+        async with limit:
+            with pytest.raises(RuntimeError, match="entered twice"):
+                async with limit:
+                    pass
+        async with limit:
+            return value
+
+    assert run([Stage("A", 3, [task], call_concurrency=2)], range(5)).values() == [0, 1, 2, 3, 4]
+
+
 def test_task_status_is_shown_while_the_worker_has_the_item() -> None:
     """It is there until the item is through, and not for the next one; too soon is not taken."""
     taken: list[bool] = []

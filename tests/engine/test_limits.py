@@ -39,8 +39,8 @@ class Desk:
         then: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         permit = admission.permit(value)
-        if (wait := permit.acquire()) is not None:
-            await wait
+        if not permit.enter():
+            await permit.wait()
         try:
             self.starts.append((name, self.now()))
             self.running += 1
@@ -262,6 +262,22 @@ def test_limit_that_gets_a_rate_while_it_runs() -> None:
     assert run_virtual(main) == pytest.approx([0, 0, 0, 5, 10])
 
 
+def test_attempt_that_runs_when_its_limit_gets_a_rate_counts_as_charged() -> None:
+    """What it corrects then is its usual cost."""
+
+    async def main() -> None:
+        desk, limit = Desk(), Limit(concurrency=1, cost=3)
+
+        async def settle() -> None:
+            limit.set_rate(10, 1e9)
+            limit.correct(5)
+
+        await desk.attempt(desk.admission(limit), then=settle)
+        assert limit.statistics().available == 8
+
+    run_virtual(main)
+
+
 def test_correct_is_for_the_limits_of_the_running_attempt() -> None:
     """Another limit, one without a rate, and code after the attempt are told so."""
 
@@ -293,8 +309,8 @@ def test_permits_within_an_attempt_end_with_it() -> None:
         limits = Limit(rate=5), Limit(rate=5)
         outer, inner = (desk.admission(limit).permit(None) for limit in limits)
         assert current_permit.get() is None
-        outer.acquire()
-        inner.acquire()
+        outer.enter()
+        inner.enter()
         assert current_permit.get() is inner
         limits[0].correct(3)
         assert [limit.statistics().available for limit in limits] == [2, 4]
@@ -315,10 +331,10 @@ def test_limit_in_the_next_loop_with_the_same_clock() -> None:
 
     async def leave_running() -> None:
         for _ in range(2):
-            assert Admission([limit], time.monotonic).permit(None).acquire() is None
+            assert Admission([limit], time.monotonic).permit(None).enter()
 
     async def go_on() -> None:
-        assert Admission([limit], time.monotonic).permit(None).acquire() is None
+        assert Admission([limit], time.monotonic).permit(None).enter()
 
     asyncio.run(leave_running())
     asyncio.run(go_on())
@@ -396,11 +412,11 @@ def test_correct_from_a_thread_that_outlives_its_loop() -> None:
     async def main() -> None:
         admission = Admission([limit], asyncio.get_running_loop().time)
         permits[:] = [admission.permit(cost) for cost in (90, 100)]
-        assert permits[0].acquire() is None
+        assert permits[0].enter()
 
     loop = VirtualLoop()
     loop.run_until_complete(main())
-    waiting = permits[1].acquire()
+    waiting = permits[1].wait()
     assert inspect.iscoroutine(waiting)
     waiting.send(None)
     loop.close()

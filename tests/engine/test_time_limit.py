@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 
 from antflow import Limit, Pipeline, RetryAfter, RunResults, Stage
+from antflow.context import current_item
 from antflow.testing import Calls, run_virtual
 from tests.support import now
 
@@ -156,3 +157,101 @@ def test_children_have_the_time_of_their_parent() -> None:
     results = run_virtual(main)
     assert [result.id for result in results] == ["0/0", "0/1"]
     assert [result.id for result in results.failed] == ["0/2"]
+
+
+async def _end_of(work: Any) -> float:
+    """When some work was cancelled or through."""
+    with suppress(asyncio.CancelledError):
+        await work
+    return now()
+
+
+def test_each_try_is_cut_off_at_its_own_time() -> None:
+    """Three that began one after the other, and one that was through meanwhile."""
+    ends: list[float] = []
+
+    async def task(seconds: float) -> None:
+        ends.append(await _end_of(asyncio.sleep(seconds)))
+
+    async def main() -> None:
+        stage = Stage("A", 4, [task], timeout=5, task_attempts=1)
+        async with Pipeline([stage]).open() as run:
+            for seconds in (2.5, 100, 100, 100):
+                await run.feed([seconds])
+                await asyncio.sleep(1)
+
+    run_virtual(main)
+    assert ends == [2.5, 6, 7, 8]
+
+
+def test_item_that_began_later_may_be_late_earlier() -> None:
+    """What is watched already has more time than an item that comes back from a retry."""
+    ends: dict[str, float] = {}
+
+    async def task(name: str) -> None:
+        if name == "first" and current_item().attempt == 1:
+            raise ValueError
+        ends[name] = await _end_of(asyncio.sleep(100))
+
+    async def main() -> None:
+        stage = Stage("A", 2, [task], task_attempts=2, task_wait_seconds=2)
+        async with Pipeline([stage]).open(item_timeout=5) as run:
+            for name in ("first", "second"):
+                await run.feed([name])
+                await asyncio.sleep(1)
+
+    run_virtual(main)
+    assert ends == {"first": 5, "second": 6}
+
+
+def test_try_that_is_in_time_leaves_no_timer() -> None:
+    """Neither the time limit of a task nor that of an item, once no task is under way."""
+
+    async def main() -> list[Any]:
+        stage = Stage("A", 2, [Calls(seconds=1)], timeout=3600)
+        await Pipeline([stage]).run(range(4), item_timeout=3600)
+        loop: Any = asyncio.get_running_loop()
+        assert loop.time() == 2
+        return [timer for *_, timer in loop._timers if not timer.cancelled()]
+
+    assert run_virtual(main) == []
+
+
+def test_task_that_does_not_suspend_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is through before any timer could ring, however long it took."""
+    set_timers: list[float] = []
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
+
+        def counted(delay: float, *args: Any) -> asyncio.TimerHandle:
+            set_timers.append(delay)
+            return call_later(delay, *args)
+
+        monkeypatch.setattr(loop, "call_later", counted)
+        stage = Stage("A", 2, [Calls()], timeout=77)
+        return (await Pipeline([stage]).run(range(4), item_timeout=88)).values()
+
+    assert run_virtual(main) == [0, 1, 2, 3]
+    assert not [delay for delay in set_timers if 50 < delay < 100]
+
+
+def test_task_that_swallows_the_end_of_its_time_is_through() -> None:
+    """As under `asyncio.timeout`, and the next task is not cancelled by it."""
+
+    async def stubborn(value: int) -> int:
+        await _end_of(asyncio.sleep(100))
+        return value
+
+    async def next_one(value: int) -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        return value
+
+    async def main() -> tuple[list[int], float]:
+        stage = Stage("A", 1, [stubborn, next_one], timeout=5, task_attempts=1)
+        return (await Pipeline([stage]).run(range(2))).values(), now()
+
+    assert run_virtual(main) == ([0, 1], 10)

@@ -54,7 +54,7 @@ def test_waiting_items_need_a_single_timer() -> None:
     async def wait_for_a_slot() -> None:
         desk = Desk()
         admission = desk.admission(Limit(concurrency=1))
-        admission.permit(None).acquire()
+        admission.permit(None).enter()
         await desk.attempt(admission)
 
     async def leave() -> None:
@@ -117,7 +117,7 @@ def test_limit_that_is_named_twice_counts_once() -> None:
     async def main() -> None:
         limit = Limit(1, 60)
         permit = Desk().admission(limit, limit).permit(None)
-        assert permit.acquire() is None
+        assert permit.enter()
         assert limit.statistics() == LimitStatistics(1, 0, 59.0, 0.0)
         permit.release()
 
@@ -298,7 +298,7 @@ def test_cancelled_when_let_in_an_attempt_passes_its_place_on() -> None:
         limit = Limit(1, 100, period=1e12)
         admission = desk.admission(limit)
         permit = admission.permit(None)
-        assert permit.acquire() is None
+        assert permit.enter()
         first, second = (
             asyncio.create_task(desk.attempt(admission, name)) for name in ("first", "second")
         )

@@ -48,12 +48,13 @@ class Meter:
         """The time from which on ``cost`` may start; for a cost of 0 always."""
         if cost <= 0:
             return -inf
-        lacking = self._used + min(cost, self._rate) - self._rate
-        return self._anchor + lacking * self._period / self._rate
+        rate = self._rate
+        lacking = self._used + (cost if cost < rate else rate) - rate
+        return self._anchor + lacking * self._period / rate
 
     def charge(self, cost: float, now: float) -> None:
         """Take ``cost`` out, or put it back if it is negative: never above the brim."""
-        if self._full_at() <= now:
+        if self._anchor + self._used * self._period / self._rate <= now:  # `_full_at`, written out
             self._anchor = now
             self._used = 0.0
         self._used += cost
@@ -187,7 +188,8 @@ class Limit:
         """Change the rate, now and wherever the limit is shared. May be called from any thread.
 
         The bucket keeps what is in it, up to the new rate, and refills at the new speed. So a
-        higher rate starts no burst. A limit that had no rate starts with a full bucket.
+        higher rate starts no burst. A limit that had no rate starts with a full bucket, and
+        attempts that run by then count as charged.
 
         Args:
             rate: The most cost per period, above 0.

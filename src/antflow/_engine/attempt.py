@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import CoroutineType
 from typing import Any
@@ -18,7 +18,6 @@ from antflow._core.stage import Stage, retry_policy, task_name
 from antflow._core.text import counted, safe_repr
 from antflow._core.waits import Wait
 from antflow._engine.calls import Call
-from antflow._engine.contexts import around
 from antflow._engine.crew import Crew
 from antflow._engine.expansion import forgotten_await, is_drop
 from antflow._engine.failure import Judge
@@ -28,7 +27,10 @@ from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run
 from antflow._engine.supervisor import Supervisor
 from antflow._engine.task_failures import group_failure
-from antflow._engine.time_limit import time_limit
+from antflow._engine.time_limit import TimeLimit
+
+Trying = Callable[[Envelope, WorkerBook], Awaitable[Any]]
+"""One way of trying an item."""
 
 Answer = Any
 """The outcome of one item of a batch: a value, `Drop`, or an exception."""
@@ -68,45 +70,45 @@ class Attempt:
         self._supervisor = supervisor
         self._recorder = recorder
         self._crew = crew
+        self._abandoned = crew.abandoned
         self._limits = limits
         self._judge = judge
         self._calls = calls
         self._takes_batches = stage.batch is not None
         self._starts_over = retry_policy(stage).whole_stage
         self.names: list[str] = [task_name(task) for task in stage.tasks]
+        self._in_time: TimeLimit | None = None
+        if run.item_timeout is not None:
+            late = f"not through after {run.item_timeout:g} s (item_timeout)"
+            self._in_time = TimeLimit(run.timers, late)
         self.direct: Call | None = None
         limits.on_first_hold = self.rewire
         self.rewire()
 
     def rewire(self) -> None:
-        """Find out again whether trying is just calling the task."""
-        is_direct = (
-            len(self._calls) == 1 and not self._is_guarded and not self._recorder.tells_tasks
-        )
+        """Find out again what a try consists of, and what is around it."""
+        is_one_call = len(self._calls) == 1 and not self._recorder.tells_tasks
+        is_limited = self._limits.admission is not None
+        self._tasks: Trying = self._only_call if is_one_call else self._try
+        self._limited_tasks: Trying = self._within_limits if is_limited else self._tasks
+        is_direct = is_one_call and not is_limited and self._in_time is None
         self.direct = self._calls[0] if is_direct else None
 
-    @property
-    def _is_guarded(self) -> bool:
-        """Whether a try has limits, pauses or deadlines around it."""
-        return self._limits.admission is not None or self._run.item_timeout is not None
-
-    async def run(self, envelope: Envelope, worker: WorkerBook) -> Any:
+    def run(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
         """Run the tasks on an item, starting where it left off.
 
         A failed try leaves in the envelope where the next one begins: under "per_task" the failed
         task with what it was given, under "per_stage" the first task.
 
         Returns:
-            The last task's value.
+            The last task's value, to be awaited.
 
         Raises:
             Exception: What a task raised; `Drop` if one returned that.
         """
-        if not self._is_guarded:
-            return await self._try(envelope, worker)
-        value = envelope.carry if envelope.task else envelope.value
-        async with self._guard(value, worker, [envelope]):
-            return await self._try(envelope, worker)
+        if self._in_time is None:
+            return self._limited_tasks(envelope, worker)
+        return self._in_time.call_until(envelope.deadline, self._limited_tasks, envelope, worker)
 
     async def run_batch(
         self, envelopes: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
@@ -121,52 +123,64 @@ class Attempt:
         Raises:
             Exception: What a task raised; it happened to all items that have no answer yet.
         """
+        if worker.limited_calls:  # from an earlier try of the same items
+            worker.forget_calls(self._now())
         values = [item.carry if item.task else item.value for item in envelopes]
+        begin = partial(self._batch_within_limits, envelopes, values, worker, answers)
         try:
-            async with self._guard(values, worker, envelopes):
-                await self._try_batch(envelopes, values, worker, answers)
+            if self._in_time is None:
+                await begin()
+            else:
+                await self._in_time.call_until(min(e.deadline for e in envelopes), begin)
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
             raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
 
     # Inside
 
-    @around
-    async def _guard(
-        self, value: Any, worker: WorkerBook, envelopes: Sequence[Envelope]
-    ) -> AsyncGenerator[None, None]:
-        """Stay within the limits and the items' first deadline, and out of pauses."""
-        if worker.limited_calls:  # from an earlier try of the same items
-            worker.forget_calls(self._now())
-        async with time_limit(*self._time_left(envelopes)):
-            permit = await self._permit(value, worker)
-            if permit is None:
-                yield
-                return
-            try:
-                yield
-            finally:
-                permit.release(self._crew.abandoned.get(worker.index))
+    async def _within_limits(self, envelope: Envelope, worker: WorkerBook) -> Any:
+        admission = self._limits.admission
+        assert admission is not None
+        value = envelope.carry if envelope.task else envelope.value
+        permit = admission.permit(value)
+        if self._run.pause_is_over is not None or not permit.enter():
+            await self._wait_to_begin(permit, worker)
+        try:
+            return await self._tasks(envelope, worker)
+        finally:
+            permit.release(self._abandoned.get(worker.index))
 
-    async def _permit(self, value: Any, worker: WorkerBook) -> Permit | None:
-        """Wait for room in the limits, if there are any, and for the end of a pause."""
+    async def _batch_within_limits(
+        self,
+        envelopes: Sequence[Envelope],
+        values: list[Any],
+        worker: WorkerBook,
+        answers: dict[Envelope, Answer],
+    ) -> None:
+        admission = self._limits.admission
+        permit = None if admission is None else admission.permit(values)
+        await self._wait_to_begin(permit, worker)
+        try:
+            await self._try_batch(envelopes, values, worker, answers)
+        finally:
+            if permit is not None:
+                permit.release(self._abandoned.get(worker.index))
+
+    async def _wait_to_begin(self, permit: Permit | None, worker: WorkerBook) -> None:
+        """Wait until the run is not paused, and then for room in the limits."""
+        wait_to_begin = self._crew.wait_to_begin
         while True:
-            while self._run.is_paused:
-                await self._crew.wait_to_begin(worker, self._run.may_begin.wait())
-            if self._limits.admission is None:
-                return None
-            permit = self._limits.admission.permit(value)
-            if (wait := permit.acquire()) is not None:
-                await self._crew.wait_to_begin(worker, wait)
-            if not self._run.is_paused:
-                return permit
+            while (pause := self._run.pause_is_over) is not None:
+                await wait_to_begin(worker, pause.wait())
+            if permit is None:
+                return
+            if not permit.enter():
+                await wait_to_begin(worker, permit.wait())
+            if self._run.pause_is_over is None:
+                return
             permit.withdraw()
 
-    def _time_left(self, envelopes: Sequence[Envelope]) -> tuple[float | None, str]:
-        seconds = self._run.item_timeout
-        if seconds is None:
-            return None, ""
-        left = min(envelope.deadline for envelope in envelopes) - self._run.timers.unheld()
-        return left, f"not through after {seconds:g} s (item_timeout)"
+    def _only_call(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
+        return self._calls[0](envelope.value)
 
     async def _try(self, envelope: Envelope, worker: WorkerBook) -> Any:
         value = envelope.carry if envelope.task else envelope.value

@@ -16,13 +16,14 @@ from antflow._core.foreign import is_a
 from antflow._core.ports import Runner
 from antflow._core.stage import Stage, TaskFunc, attempt_timeout, task_name
 from antflow._core.stage_checks import is_async, is_generator
+from antflow._engine.clock import LoopTimers
 from antflow._engine.crew import Crew
 from antflow._engine.current import seat_here
 from antflow._engine.expansion import Expansion
-from antflow._engine.limits.permits import Admission, inside_permit
+from antflow._engine.limits.permits import Admission, held_by_limit
 from antflow._engine.limits.stage_limits import StageLimits
 from antflow._engine.resources import StageResources
-from antflow._engine.time_limit import time_limit
+from antflow._engine.time_limit import TimeLimit
 
 Call = Callable[[Any], Awaitable[Any]]
 """A task as the engine calls it: the value in, an awaitable of the next one out."""
@@ -35,8 +36,13 @@ def calls_of(
     resources: StageResources,
     limits: StageLimits,
     expansion: Expansion,
+    timers: LoopTimers,
 ) -> list[Call]:
     """One call for each task of a stage."""
+    seconds = attempt_timeout(stage)
+    in_time = None
+    if seconds is not None:
+        in_time = TimeLimit(timers, f"not done after {seconds:g} s (timeout)", seconds)
 
     def call_of(task: TaskFunc, *, expands: bool) -> Call:
         call: Callable[..., Awaitable[Any]] = task
@@ -49,11 +55,10 @@ def calls_of(
             call = partial(_with_resources, resources, call, stage.unpack_args)
         elif stage.unpack_args:
             call = partial(_unpacked, call)
-        seconds = attempt_timeout(stage)
         if expands:
-            call = partial(expansion.expand, call, seconds)
-        elif seconds is not None:
-            call = partial(_in_time, call, seconds)
+            call = partial(expansion.expand, call, in_time)
+        elif in_time is not None:
+            call = partial(in_time.call, call)
         most = stage.task_concurrency_limits.get(task_name(task))
         if most is not None:
             call = partial(_a_few_at_once, crew, call, limits.gate(most))
@@ -95,12 +100,11 @@ async def _with_resources(
     return await call(value, **values)
 
 
-async def _in_time(call: Call, seconds: float, value: Any) -> Any:
-    async with time_limit(seconds, f"not done after {seconds:g} s (timeout)"):
-        return await call(value)
-
-
 async def _a_few_at_once(crew: Crew, call: Call, gate: Admission, value: Any) -> Any:
-    thread = partial(crew.abandoned.get, seat_here().worker.index)
-    async with inside_permit(gate, value, thread):
+    permit = gate.permit(value)
+    if not permit.enter():
+        await held_by_limit(permit)
+    try:
         return await call(value)
+    finally:
+        permit.release(crew.abandoned.get(seat_here().worker.index))

@@ -21,13 +21,14 @@ class LoopTimers:
         loop: The event loop.
 
     Attributes:
+        loop: The event loop.
         on_crash: Called with what a delayed call raises: the loop itself would only log it.
         has_own_time: Whether the loop brings its own time.
         held: For how long sources have held the loop.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         self.on_crash: Callable[[Exception], object] | None = None
         self.has_own_time: bool = (
             isinstance(loop, asyncio.BaseEventLoop)
@@ -42,7 +43,7 @@ class LoopTimers:
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback()`` after ``delay`` seconds."""
-        return self._loop.call_later(delay, self._call, callback)
+        return self.loop.call_later(delay, self._call, callback)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call ``callback()`` in the event loop; from any thread.
@@ -50,7 +51,7 @@ class LoopTimers:
         Raises:
             RuntimeError: The event loop is closed.
         """
-        self._loop.call_soon_threadsafe(callback)
+        self.loop.call_soon_threadsafe(callback)
 
     def _call(self, callback: Callable[[], None]) -> None:
         try:

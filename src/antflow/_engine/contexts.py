@@ -130,6 +130,24 @@ def in_context(context: Context, work: Coroutine[Any, Any, T]) -> Generator[Any,
         context.run(work.close)
 
 
+def resumed(work: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+    """The rest of ``work``, whose first step was made by hand and gave ``awaited``."""
+    while True:
+        try:
+            yield awaited
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:  # why: it belongs to the awaiting code inside
+            try:
+                awaited = work.throw(error)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+        else:
+            return (yield from work.__await__())
+
+
 def apart(tell: Callable[P, Wait], *args: P.args, **kwargs: P.kwargs) -> Wait:
     """Tell the listeners about an item that no worker has, in a copy of the context.
 

@@ -260,14 +260,15 @@ class Engine:
         An item in hand that waits for a limit, or for the end of a hold, keeps waiting.
         """
         if not (self.run.is_paused or self.run.is_stopping or self.run.is_over):
-            self.run.may_begin.clear()
+            self.run.pause_is_over = asyncio.Event()
             for stage in self.stages:
                 stage.workers.activate(0)
 
     def resume(self) -> None:
         """Go on after `pause`. May be called twice."""
-        if self.run.is_paused and not self.run.is_over:
-            self.run.may_begin.set()
+        if self.run.pause_is_over is not None and not self.run.is_over:
+            self.run.pause_is_over.set()
+            self.run.pause_is_over = None
             for stage in self.stages:
                 stage.workers.activate(stage.workers.count)
 

@@ -36,7 +36,7 @@ from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
 from antflow._engine.source import IterableSource, clean_up
 from antflow._engine.task_failures import failure_of
-from antflow._engine.time_limit import time_limit
+from antflow._engine.time_limit import TimeLimit
 from antflow._engine.worker_thread import take_over
 
 LARGEST_CHUNK = 100
@@ -83,20 +83,18 @@ class Expansion:
     worker_count: Callable[[], int]
 
     async def expand(
-        self, call: Callable[[Any], Awaitable[Any]], timeout: float | None, value: Any
+        self, call: Callable[[Any], Awaitable[Any]], in_time: TimeLimit | None, value: Any
     ) -> Expanded:
         """Call a task and pass each value it returns on as a separate item.
 
         Args:
             call: The task.
-            timeout: Seconds for the call, and for each value; waiting for room does not count.
+            in_time: For the call, and for each value; waiting for room does not count.
             value: What it is called with.
         """
         worker = seat_here().worker
         envelope: Envelope = worker.item
-        too_late = "" if timeout is None else f"not done after {timeout:g} s (timeout)"
-        async with time_limit(timeout, too_late):
-            values = await call(value)
+        values = await (call(value) if in_time is None else in_time.call(call, value))
         if is_drop(values):
             raise Drop
         if is_a(values, CoroutineType):
@@ -105,8 +103,8 @@ class Expansion:
         already = envelope.children
         async with aclosing(self._each(values)) as steps:
             while True:
-                async with time_limit(timeout, too_late):
-                    step = await anext(steps, None)
+                further = partial(anext, steps, None)
+                step = await (further() if in_time is None else in_time.call(further))
                 if step is None:
                     return Expanded(emitted)
                 children = iter(step)

@@ -76,7 +76,7 @@ class Run:
         has_told_error: Whether it was raised.
         how_stopped: "cancelled", "shut down" or "stopped by …".
         stopped_by: The signal that stopped it.
-        may_begin: Set while tries may begin, that is, while it is not paused.
+        pause_is_over: While it is paused, the event that tries wait for before they begin.
         intake_ended: When nothing more came from its source or by hand (loop time).
         is_closed: Whether nothing can feed it any more, not even its own tasks.
         skipped: Items left out because their id was taken.
@@ -132,8 +132,7 @@ class Run:
         self.stopped_by: Signals | None = None
         self.is_cancelling: bool = False
         self.is_stopping: bool = False
-        self.may_begin: asyncio.Event = asyncio.Event()
-        self.may_begin.set()
+        self.pause_is_over: asyncio.Event | None = None
         self.intake_ended: float | None = None
         self.is_closed: bool = False
         self.skipped: int = 0
@@ -204,7 +203,7 @@ class Run:
     @property
     def is_paused(self) -> bool:
         """Whether new work is held back."""
-        return not self.may_begin.is_set()
+        return self.pause_is_over is not None
 
     @property
     def state(self) -> RunState:

@@ -108,7 +108,15 @@ class StageRun:
         self._resources = StageResources(stage, resources, create_task, thread_of)
         workers = self.workers
         expansion = Expansion(self._handover, identity, self._runner, lambda: workers.count)
-        calls = calls_of(stage, self.crew, self._runner, self._resources, self._limits, expansion)
+        calls = calls_of(
+            stage,
+            self.crew,
+            self._runner,
+            self._resources,
+            self._limits,
+            expansion,
+            run.timers,
+        )
         self._attempt = Attempt(
             stage, run, supervisor, recorder, self.crew, self._limits, judge, calls
         )

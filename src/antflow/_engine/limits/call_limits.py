@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 
 from antflow._core.checks import check_number
@@ -10,9 +11,8 @@ from antflow._core.limit import Limit
 from antflow._core.log import warn
 from antflow._core.stage import Stage
 from antflow._core.text import clean
-from antflow._engine.contexts import around
 from antflow._engine.current import current_seat
-from antflow._engine.limits.permits import Admission, inside_permit
+from antflow._engine.limits.permits import Admission, Permit, held_by_limit
 
 ROUNDING = 1e-9
 """How much a full bucket may lack of a whole number."""
@@ -24,26 +24,30 @@ class CallLimits:
     Args:
         stage: The stage.
         now: The run's clock.
+
+    Attributes:
+        stage: The stage.
+        rate: The limit behind ``call_rate``.
+        gates: What admits calls, by the name of the option.
+        used: The options that tasks have made use of.
     """
 
     def __init__(self, stage: Stage, now: Callable[[], float]) -> None:
-        self.stage = stage
+        self.stage: Stage = stage
         self.rate: Limit | None = None
-        self.concurrency_gate: Admission | None = None
-        self.rate_gate: Admission | None = None
-        self.rate_was_entered = False
+        self.gates: dict[str, Admission] = {}
+        self.used: set[str] = set()
         if stage.call_concurrency is not None:
-            self.concurrency_gate = Admission([Limit(stage.call_concurrency)], now)
+            self.gates["call_concurrency"] = Admission([Limit(stage.call_concurrency)], now)
         if stage.call_rate is not None:
             self.rate = Limit(None, stage.call_rate, stage.call_rate_period)
-            self.rate_gate = Admission([self.rate], now)
+            self.gates["call_rate"] = Admission([self.rate], now)
 
     def close(self) -> None:
         """The run is over; a rate that was never used is most likely a mistake."""
-        for gate in (self.concurrency_gate, self.rate_gate):
-            if gate is not None:
-                gate.close()
-        if self.rate is not None and not self.rate_was_entered:
+        for gate in self.gates.values():
+            gate.close()
+        if self.rate is not None and "call_rate" not in self.used:
             warn(
                 "stage %s has call_rate=%s, but its tasks never entered rate_limit()",
                 clean(self.stage.name),
@@ -55,8 +59,42 @@ current_calls: ContextVar[CallLimits | None] = ContextVar("antflow_call_limits",
 """The limits of the stage this code runs in. Set once per worker."""
 
 
-@around
-async def concurrency_limit() -> AsyncGenerator[None, None]:
+class CallLimit(AbstractAsyncContextManager[None]):
+    """Inside, a call of a task has its place under one of the stage's options.
+
+    Args:
+        name: The function that makes these.
+        option: The option.
+    """
+
+    def __init__(self, name: str, option: str) -> None:
+        self._name = name
+        self._option = option
+        self._permit: Permit | None = None
+
+    async def __aenter__(self) -> None:
+        limits = current_calls.get()
+        if not _works_on_item() or limits is None:
+            raise RuntimeError(f"{self._name}() works only inside a task of a running pipeline")
+        gate = limits.gates.get(self._option)
+        if gate is None:
+            stage = clean(limits.stage.name)
+            raise RuntimeError(f"{self._name}(): stage {stage!r} has no {self._option}")
+        if self._permit is not None:
+            raise RuntimeError(f"{self._name}(): entered twice; call it once for each block")
+        limits.used.add(self._option)
+        permit = gate.permit(None)
+        if not permit.enter():
+            await held_by_limit(permit)
+        self._permit = permit
+
+    async def __aexit__(self, *_: object) -> None:
+        permit, self._permit = self._permit, None
+        assert permit is not None
+        permit.release()
+
+
+def concurrency_limit() -> CallLimit:
     """One of the stage's ``call_concurrency`` simultaneous calls: ``async with`` around the call.
 
     While it waits for its place, the worker counts as waiting for a limit.
@@ -66,13 +104,10 @@ async def concurrency_limit() -> AsyncGenerator[None, None]:
     Raises:
         RuntimeError: Outside a task, or the stage has no ``call_concurrency``.
     """
-    limits = _limits_here("concurrency_limit", "call_concurrency")
-    async with inside_permit(limits.concurrency_gate):
-        yield
+    return CallLimit("concurrency_limit", "call_concurrency")
 
 
-@around
-async def rate_limit() -> AsyncGenerator[None, None]:
+def rate_limit() -> CallLimit:
     """One of the stage's ``call_rate`` calls per period: ``async with`` around the call.
 
     While it waits for its turn, the worker counts as waiting for a limit.
@@ -82,10 +117,7 @@ async def rate_limit() -> AsyncGenerator[None, None]:
     Raises:
         RuntimeError: Outside a task, or the stage has no ``call_rate``.
     """
-    limits = _limits_here("rate_limit", "call_rate")
-    limits.rate_was_entered = True
-    async with inside_permit(limits.rate_gate):
-        yield
+    return CallLimit("rate_limit", "call_rate")
 
 
 def call_rate_has_capacity(amount: float = 1) -> bool:
@@ -100,18 +132,9 @@ def call_rate_has_capacity(amount: float = 1) -> bool:
     limits = current_calls.get()
     if not _works_on_item() or limits is None or limits.rate is None:
         return True
-    limits.rate_was_entered = True
+    limits.used.add("call_rate")
     available = limits.rate.statistics().available
     return available is not None and available + ROUNDING >= amount
-
-
-def _limits_here(name: str, option: str) -> CallLimits:
-    limits = current_calls.get()
-    if not _works_on_item() or limits is None:
-        raise RuntimeError(f"{name}() works only inside a task of a running pipeline")
-    if getattr(limits.stage, option) is None:
-        raise RuntimeError(f"{name}(): stage {clean(limits.stage.name)!r} has no {option}")
-    return limits
 
 
 def _works_on_item() -> bool:

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import count
+from math import inf
 from typing import Any
 
 from antflow._core.errors import PipelineError
 from antflow._core.limit import HeldPermit, Limit, current_permit
-from antflow._core.waits import Wait
 from antflow._engine.contexts import around
 from antflow._engine.current import seat_here
-from antflow._engine.limits.turnstile import Clock, Line, Turnstile, call_in_loop, serve
+from antflow._engine.limits.turnstile import Charges, Clock, Line, Turnstile, call_in_loop, serve
 from antflow._engine.run import current_run
 
 _claiming = threading.Lock()
@@ -42,16 +42,20 @@ class Admission:
     """
 
     def __init__(self, limits: Iterable[Limit], now: Clock) -> None:
-        self._limits = tuple(dict.fromkeys(limits))
-        self._turnstiles = _claim(self._limits, asyncio.get_running_loop(), now)
+        limits = tuple(dict.fromkeys(limits))
+        self._turnstiles = _claim(limits, asyncio.get_running_loop(), now)
+        self._same_for_all = _same_for_all(self._turnstiles)
 
     def permit(self, value: Any) -> Permit:
-        """A permit for one attempt on ``value``: to be acquired, then released.
+        """A permit for one attempt on ``value``: to be entered, then released.
 
         Raises:
             Exception: What a cost function raised, or the error that says that it gave no cost.
         """
-        return Permit(self._turnstiles, [limit.cost_of(value) for limit in self._limits])
+        charges = self._same_for_all
+        if charges is None:
+            charges = [(each, each.limit.cost_of(value)) for each in self._turnstiles]
+        return Permit(self._turnstiles, charges)
 
     def hold(self, seconds: float) -> None:
         """Keep attempts that share one of the limits from starting for this many seconds."""
@@ -70,55 +74,66 @@ class Permit:
 
     Args:
         turnstiles: The limits.
-        costs: What the attempt costs in each.
+        charges: What the attempt costs in each. It may be shared with other permits.
 
     Attributes:
         serial: Its number in the order of arrival, if it had to wait.
-        costs: What it was charged, as far as known.
+        charges: What it was charged, as far as known.
     """
 
-    __slots__ = (
-        "_future",
-        "_has_slots",
-        "_is_lent",
-        "_is_released",
-        "_outer",
-        "_suspended",
-        "_turnstiles",
-        "costs",
-        "serial",
-    )
+    # One is made for each try: what most of them never change stands here.
+    serial: int = 0
+    _future: asyncio.Future[None] | None = None
+    _in_use: Sequence[Turnstile] = ()  # where it has a place
+    _outer: HeldPermit | None = None
+    _suspended = 0
+    _is_over = False
 
-    def __init__(self, turnstiles: tuple[Turnstile, ...], costs: list[float]) -> None:
+    def __init__(self, turnstiles: tuple[Turnstile, ...], charges: Charges) -> None:
         self._turnstiles = turnstiles
-        self.costs = costs
-        self.serial = 0
-        self._future: asyncio.Future[None] | None = None
-        self._has_slots = False
-        self._is_lent = False
-        self._is_released = False
-        self._suspended = 0
-        self._outer: HeldPermit | None = None
+        self.charges = charges
 
     @property
-    def _limited(self) -> tuple[Turnstile, ...]:
+    def _with_slots(self) -> tuple[Turnstile, ...]:
         """Those with slots. A rate alone has nothing to lend."""
-        return tuple([each for each in self._turnstiles if each.limit.concurrency is not None])
+        return tuple([each for each in self._turnstiles if each.most < inf])
 
-    def acquire(self) -> Wait:
-        """Start at once if there is room and no attempt waits, or return what to await.
+    def enter(self) -> bool:
+        """Start at once, if there is room and no attempt waits.
 
         From then on until `release` it is the ``current_permit`` of the caller's context.
 
-        Cancellation: while waiting, nothing has been taken, and nothing needs to be released.
+        Returns:
+            Whether it started; if not, `wait`.
         """
-        now = self._turnstiles[0].now()
-        for turnstile, cost in zip(self._turnstiles, self.costs, strict=True):
-            if turnstile.lines or not turnstile.has_slot or turnstile.due(cost) > now:
-                return self._wait()
-        self.start(now)
-        self._enter()
-        return None
+        for turnstile, cost in self.charges:
+            if (
+                turnstile.lines
+                or turnstile.in_use >= turnstile.most
+                or (turnstile.is_timed and turnstile.due(cost) > turnstile.now())
+            ):
+                return False
+        for turnstile, cost in self.charges:  # `start`, written out: most tries come by here
+            turnstile.in_use += 1
+            if turnstile.meter is not None:
+                turnstile.charge(cost)
+        self._in_use = self._turnstiles
+        self._outer = current_permit.get()
+        current_permit.set(self)
+        return True
+
+    async def wait(self) -> None:
+        """Wait for room, behind those that wait already, and start.
+
+        Cancellation: nothing has been taken, and nothing needs to be released.
+        """
+        self.serial = next(_serials)
+        await self._stand_in_line()
+        while self._is_held:  # held after it was let in, before it noticed
+            self._undo()
+            await self._stand_in_line()
+        self._outer = current_permit.get()
+        current_permit.set(self)
 
     def release(self, thread: asyncio.Future[Any] | None = None) -> None:
         """The attempt is over: give back its slots, once. What it cost stays charged.
@@ -126,12 +141,12 @@ class Permit:
         Args:
             thread: A thread that goes on although its time is over: it keeps the slots.
         """
-        self._is_released = True
+        self._is_over = True
         current_permit.set(self._outer)
         if thread is None:
-            self._give_back()
+            self._leave(self._in_use)
         else:
-            thread.add_done_callback(lambda _: self._give_back())
+            thread.add_done_callback(lambda _: self._leave(self._in_use))
 
     def withdraw(self) -> None:
         """The attempt does not begin after all: give back its slots and what it cost."""
@@ -141,12 +156,11 @@ class Permit:
     def suspend(self) -> None:
         """Give the slots back for a while. What it cost stays charged."""
         self._suspended += 1
-        if self._has_slots and not self._is_lent:
-            self._is_lent = True
-            for turnstile in self._limited:
-                turnstile.in_use -= 1
-            if freed := [turnstile for turnstile in self._limited if turnstile.lines]:
-                serve(freed)
+        slots = self._with_slots
+        self._leave(
+            [each for each in self._in_use if each in slots],
+            kept=[each for each in self._in_use if each not in slots],
+        )
 
     async def resume(self) -> None:
         """Wait for the slots again, at no further cost.
@@ -157,16 +171,17 @@ class Permit:
         Cancellation: it has no slots, and only needs to be released.
         """
         self._suspended -= 1
-        if self._suspended or self._is_released or not self._limited:
+        slots = self._with_slots
+        if self._suspended or self._is_over or not slots:
             return
-        again = Permit(self._limited, [0.0] * len(self._limited))
-        if (wait := again.acquire()) is not None:
-            await held_by_limit(wait)
+        again = Permit(slots, [(each, 0.0) for each in slots])
+        if not again.enter():
+            await held_by_limit(again)
         current_permit.set(self)
-        if self._suspended or self._is_released or not self._is_lent:  # meanwhile
-            again._give_back()
+        if self._suspended or self._is_over or slots[0] in self._in_use:  # meanwhile
+            again._leave(slots)
         else:
-            self._is_lent = False
+            self._in_use = self._turnstiles
 
     def correct(self, limit: Limit, actual: float) -> None:
         """Charge or refund the difference between what it cost and what was charged.
@@ -176,31 +191,23 @@ class Permit:
         Raises:
             PipelineError: Neither this permit nor one around it was charged by this limit.
         """
-        for index, turnstile in enumerate(self._turnstiles):
+        for turnstile in self._turnstiles:
             if turnstile.limit is limit and turnstile.meter is not None:
-                call_in_loop(turnstile.loop, self._correct, index, actual)
+                call_in_loop(turnstile.loop, self._correct, turnstile, actual)
                 return
         if self._outer is not None:  # it is a permit within an attempt, for a call of its task
             self._outer.correct(limit, actual)
             return
         raise PipelineError(f"Limit.correct(): {limit!r} is not a rate of the running task's stage")
 
-    def start(self, now: float) -> None:
+    def start(self) -> None:
         """Take a slot and the cost of every limit."""
-        for turnstile, cost in zip(self._turnstiles, self.costs, strict=True):
+        for turnstile, cost in self.charges:
             turnstile.in_use += 1
-            turnstile.charge(cost, now)
-        self._has_slots = True
+            turnstile.charge(cost)
+        self._in_use = self._turnstiles
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
-
-    async def _wait(self) -> None:
-        self.serial = next(_serials)
-        await self._stand_in_line()
-        while self._is_held:  # held after it was let in, before it noticed
-            self._undo()
-            await self._stand_in_line()
-        self._enter()
 
     async def _stand_in_line(self) -> None:
         self._future = self._turnstiles[0].loop.create_future()
@@ -222,38 +229,34 @@ class Permit:
         now = self._turnstiles[0].now()
         return any(turnstile.held_until > now for turnstile in self._turnstiles)
 
-    def _enter(self) -> None:
-        self._outer = current_permit.get()
-        current_permit.set(self)
-
     def _undo(self) -> None:
-        self._has_slots = False
-        now = self._turnstiles[0].now()
-        for turnstile, cost in zip(self._turnstiles, self.costs, strict=True):
-            turnstile.charge(-cost, now)
+        self._in_use = ()
+        for turnstile, cost in self.charges:
+            turnstile.charge(-cost)
             turnstile.in_use -= 1
         serve(self._turnstiles)
 
-    def _give_back(self) -> None:
-        if not self._has_slots:
-            return
-        self._has_slots = False
-        for turnstile in self._turnstiles:
-            if not (self._is_lent and turnstile in self._limited):
-                turnstile.in_use -= 1
+    def _leave(self, left: Sequence[Turnstile], kept: Sequence[Turnstile] = ()) -> None:
+        """Give places back, once: those who wait for a slot may have it."""
+        self._in_use = kept
+        is_awaited = False
+        for turnstile in left:
+            turnstile.in_use -= 1
+            if turnstile.lines:
+                is_awaited = True
         # Attempts waiting for a rate alone are not helped by the end of another.
-        if freed := [t for t in self._turnstiles if t.lines and t.limit.concurrency is not None]:
+        if is_awaited and (freed := [each for each in left if each.lines and each.most < inf]):
             serve(freed)
 
-    def _correct(self, index: int, actual: float) -> None:
-        turnstile = self._turnstiles[index]
-        turnstile.charge(actual - self.costs[index], turnstile.now())
-        self.costs[index] = actual
+    def _correct(self, turnstile: Turnstile, actual: float) -> None:
+        costs = dict(self.charges)
+        turnstile.charge(actual - costs[turnstile])
+        self.charges = list((costs | {turnstile: actual}).items())
         serve((turnstile,))
 
 
-async def held_by_limit(wait: Awaitable[None]) -> None:
-    """Wait for a limit in the middle of a try, while the worker's book says so.
+async def held_by_limit(permit: Permit) -> None:
+    """Wait for a permit in the middle of a try, while the worker's book says so.
 
     The context says whose try it is. In an `asyncio.Task` that has outlived its try, it is the one
     the worker is at when the wait begins.
@@ -262,38 +265,11 @@ async def held_by_limit(wait: Awaitable[None]) -> None:
     """
     seat = seat_here()
     now = seat.run.timers.now
-    seat.worker.call_waits(wait, now())
+    seat.worker.call_waits(permit, now())
     try:
-        await wait
+        await permit.wait()
     finally:
-        seat.worker.call_goes_on(wait, now())
-
-
-@around
-async def inside_permit(
-    admission: Admission | None,
-    value: Any = None,
-    thread: Callable[[], asyncio.Future[Any] | None] = lambda: None,
-) -> AsyncGenerator[None, None]:
-    """Inside, the running try has one more permit; waiting for it is waiting for a limit.
-
-    Args:
-        admission: What admits it; ``None``: nothing has to.
-        value: What the cost depends on.
-        thread: Asked at the end for a thread that goes on; see `Permit.release`.
-
-    Cancellation: while waiting, nothing was taken; inside, the permit is released.
-    """
-    if admission is None:
-        yield
-        return
-    permit = admission.permit(value)
-    if (wait := permit.acquire()) is not None:
-        await held_by_limit(wait)
-    try:
-        yield
-    finally:
-        permit.release(thread())
+        seat.worker.call_goes_on(permit, now())
 
 
 @around
@@ -323,6 +299,17 @@ async def slots_given_back() -> AsyncGenerator[None, None]:
 async def _resume(permits: Sequence[Permit]) -> None:
     for permit in reversed(permits):
         await permit.resume()
+
+
+def _same_for_all(turnstiles: Iterable[Turnstile]) -> Charges | None:
+    """What any attempt costs; ``None`` if that depends on the value."""
+    charges = []
+    for turnstile in turnstiles:
+        cost = turnstile.limit.cost
+        if callable(cost):
+            return None
+        charges.append((turnstile, float(cost)))  # with no rate as well: it may be given one
+    return charges
 
 
 def _claim(

@@ -26,12 +26,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Protocol, TypeVarTuple
+from typing import Protocol, TypeAlias, TypeVarTuple
 
 from antflow._core.limit import Limit, LimitStatistics, Meter
 
 Clock = Callable[[], float]
 Ts = TypeVarTuple("Ts")
+
+Charges: TypeAlias = "Sequence[tuple[Turnstile, float]]"
+"""The limits of an attempt, each with what the attempt costs there."""
 
 
 class Waiter(Protocol):
@@ -43,11 +46,11 @@ class Waiter(Protocol):
         ...
 
     @property
-    def costs(self) -> Sequence[float]:
+    def charges(self) -> Charges:
         """Its cost in each limit of its line."""
         ...
 
-    def start(self, now: float) -> None:
+    def start(self) -> None:
         """Take its places and go."""
         ...
 
@@ -66,8 +69,10 @@ class Turnstile:
         users: Runs that have it, one for each of their stages.
         in_use: Attempts that run under it.
         held_until: The time before which nothing starts.
+        is_timed: Whether it has a rate, or was ever held: else the time does not matter.
         meter: Its bucket; ``None`` without a rate.
         lines: The waiters for it, by the limits that they wait for.
+        most: The most attempts at the same time; infinite without that.
     """
 
     __slots__ = (
@@ -75,10 +80,12 @@ class Turnstile:
         "_timer",
         "held_until",
         "in_use",
+        "is_timed",
         "limit",
         "lines",
         "loop",
         "meter",
+        "most",
         "now",
         "users",
     )
@@ -95,28 +102,28 @@ class Turnstile:
         self.now = now
         self.users = 0
         self.in_use = 0
+        self.most: float = inf if limit.concurrency is None else limit.concurrency
         self.held_until = -inf
         self.meter = None if limit.rate is None else Meter(limit.rate, limit.period)
         if before is not None and before.now == now:
             self.held_until = before.held_until
             self.meter = before.meter
+        self.is_timed: bool = self.meter is not None or self.held_until > -inf
         self.lines: dict[tuple[Turnstile, ...], Line] = {}
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def has_slot(self) -> bool:
-        """Whether one more may run at the same time."""
-        return self.limit.concurrency is None or self.in_use < self.limit.concurrency
-
     def due(self, cost: float) -> float:
         """The time from which on ``cost`` may start, if there is a slot."""
-        return self.held_until if self.meter is None else max(self.meter.due(cost), self.held_until)
+        if self.meter is None:
+            return self.held_until
+        due = self.meter.due(cost)
+        return due if due > self.held_until else self.held_until
 
-    def charge(self, cost: float, now: float) -> None:
+    def charge(self, cost: float) -> None:
         """Charge the rate, or refund it if ``cost`` is negative."""
         if self.meter is not None:
-            self.meter.charge(cost, now)
+            self.meter.charge(cost, self.now())
 
     def wake_at(self, due: float | None) -> None:
         """Look again at this time and at no other; ``None``: at none."""
@@ -150,6 +157,7 @@ class Turnstile:
     def _set_rate(self, rate: float, period: float) -> None:
         if self.meter is None:
             self.meter = Meter(rate, period)
+            self.is_timed = True
         else:
             self.meter = self.meter.retuned(rate, period, self.now())
         serve((self,))
@@ -157,6 +165,7 @@ class Turnstile:
     def _hold_until(self, time: float) -> None:
         # A timer that is set comes too early now: it looks again and sets the next one.
         self.held_until = max(self.held_until, time)
+        self.is_timed = True
 
     def _look_again(self) -> None:
         self._timer = self._due = None
@@ -223,7 +232,7 @@ class Line:
         lacking = self._lacking(head, now, closed)
         if not lacking:
             self.remove(head)
-            head.start(now)
+            head.start()
             return True
         self._unseen.intersection_update(lacking)
         if not self._unseen:  # a missed chance
@@ -239,12 +248,12 @@ class Line:
         self, head: Waiter, now: float, closed: dict[Turnstile, float | None]
     ) -> dict[Turnstile, float | None]:
         lacking: dict[Turnstile, float | None] = {}
-        for turnstile, cost in zip(self.turnstiles, head.costs, strict=True):
+        for turnstile, cost in head.charges:
             if turnstile in closed:
                 lacking[turnstile] = closed[turnstile]
             elif (due := turnstile.due(cost)) > now:
                 lacking[turnstile] = due
-            elif not turnstile.has_slot:
+            elif turnstile.in_use >= turnstile.most:
                 lacking[turnstile] = None
         return lacking
 
