@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from functools import partial
 from types import CoroutineType
 from typing import Any
@@ -80,17 +80,14 @@ class Attempt:
 
     def rewire(self) -> None:
         """Find out again whether trying is just calling the task."""
+        # Whether a try has limits, pauses or deadlines around it.
+        self._is_guarded = self._limits.admission is not None or self._run.item_timeout is not None
         is_direct = (
             len(self._calls) == 1 and not self._is_guarded and not self._recorder.tells_tasks
         )
         self.direct = self._calls[0] if is_direct else None
 
-    @property
-    def _is_guarded(self) -> bool:
-        """Whether a try has limits, pauses or deadlines around it."""
-        return self._limits.admission is not None or self._run.item_timeout is not None
-
-    async def run(self, envelope: Envelope, worker: WorkerBook) -> Any:
+    def run(self, envelope: Envelope, worker: WorkerBook) -> Coroutine[Any, Any, Any]:
         """Run the tasks on an item, starting where it left off.
 
         A failed try leaves in the envelope where the next one begins: under "per_task" the failed
@@ -102,8 +99,9 @@ class Attempt:
         Raises:
             Exception: What a task raised; `Drop` if one returned that.
         """
-        if not self._is_guarded:
-            return await self._try(envelope, worker)
+        return (self._try_guarded if self._is_guarded else self._try)(envelope, worker)
+
+    async def _try_guarded(self, envelope: Envelope, worker: WorkerBook) -> Any:
         value = envelope.carry if envelope.task else envelope.value
         async with self._guard(value, worker, [envelope]):
             return await self._try(envelope, worker)
@@ -222,11 +220,11 @@ class Attempt:
     ) -> Any:
         if not self._recorder.tells_tasks:
             return await call(value)
-        began = self._now()
+        now = self._now
         for envelope in envelopes:
-            if (wait := self._tell("start", envelope, worker, began)) is not None:
+            if (wait := self._tell("start", envelope, worker, now())) is not None:
                 await wait
-        began = self._now()
+        began = now()
         try:
             try:
                 value = await call(value)
@@ -235,7 +233,14 @@ class Attempt:
         except Exception as error:
             await self._tell_end(envelopes, worker, began, error)
             raise
-        await self._tell_end(envelopes, worker, began, None, value)
+        if self._takes_batches:
+            await self._tell_end(envelopes, worker, began, None, value)
+        else:
+            [envelope] = envelopes
+            ended = now()
+            wait = self._tell("complete", envelope, worker, ended, ended - began)
+            if wait is not None:
+                await wait
         return value
 
     async def _tell_end(
@@ -243,11 +248,11 @@ class Attempt:
         envelopes: Sequence[Envelope],
         worker: WorkerBook,
         began: float,
-        error: Exception | None = None,
-        answers: Any = None,
+        error: Exception | None,
+        answers: Sequence[Answer] = (),
     ) -> None:
         failures = [error] * len(envelopes)
-        if answers is not None and self._takes_batches:
+        if error is None:
             failures = [answer if is_a(answer, Exception) else None for answer in answers]
         # Decide for all items before telling of any: a hold begins with the decision.
         kinds: list[TaskEventType] = [
@@ -256,7 +261,9 @@ class Attempt:
         ]
         for envelope, failure, kind in zip(envelopes, failures, kinds, strict=True):
             told = None if kind == "complete" else failure
-            if (wait := self._tell(kind, envelope, worker, began, told)) is not None:
+            now = self._now()
+            wait = self._tell(kind, envelope, worker, now, now - began, told)
+            if wait is not None:
                 await wait
 
     def _kind_of_end(
@@ -275,11 +282,10 @@ class Attempt:
         kind: TaskEventType,
         envelope: Envelope,
         worker: WorkerBook,
-        began: float,
+        now: float,
+        duration: float | None = None,
         error: Exception | None = None,
     ) -> Wait:
-        now = self._now()
-        duration = None if kind == "start" else now - began
         try:
             return self._recorder.task(kind, envelope, worker, now, duration, error)
         except Exception as fault:
