@@ -80,12 +80,6 @@ class CallbackGuard:
                 return self.call(name, function, event)  # a request must not hit the first step
             try:
                 answer = function(event)
-                if (
-                    answer is not None
-                    and type(answer) is not CoroutineType
-                    and not is_awaitable(answer)
-                ):
-                    answer = None
             except BaseException as error:  # why: `contain` raises what ends the program
                 self.contain(name, error)
                 answer = None
@@ -96,6 +90,8 @@ class CallbackGuard:
                 except BaseException as error:  # why: `finish` tells whose it is
                     return _Told(self, name, _raised(error), 0)
                 answer = None if awaited is THROUGH else _Begun(steps, awaited)
+            elif answer is not None and not is_awaitable(answer):
+                answer = None
             if answer is None and not task.cancelling():
                 return None
             return _Told(self, name, answer, 0)
