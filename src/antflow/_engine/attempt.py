@@ -20,7 +20,7 @@ from antflow._core.waits import Wait
 from antflow._engine.calls import Call
 from antflow._engine.contexts import around
 from antflow._engine.crew import Crew
-from antflow._engine.expansion import forgotten_await, is_drop
+from antflow._engine.expansion import ENDS_HERE, forgotten_await, is_drop
 from antflow._engine.failure import Judge
 from antflow._engine.limits.permits import Permit
 from antflow._engine.limits.stage_limits import StageLimits
@@ -71,7 +71,6 @@ class Attempt:
         self._limits = limits
         self._judge = judge
         self._calls = calls
-        self._takes_batches = stage.batch is not None
         self._starts_over = retry_policy(stage).whole_stage
         self.names: list[str] = [task_name(task) for task in stage.tasks]
         self.direct: Call | None = None
@@ -86,6 +85,7 @@ class Attempt:
             len(self._calls) == 1 and not self._is_guarded and not self._recorder.tells_tasks
         )
         self.direct = self._calls[0] if is_direct else None
+        self._is_only_told = len(self._calls) == 1 and not self._is_guarded and not is_direct
 
     def run(self, envelope: Envelope, worker: WorkerBook) -> Coroutine[Any, Any, Any]:
         """Run the tasks on an item, starting where it left off.
@@ -97,8 +97,10 @@ class Attempt:
             The last task's value.
 
         Raises:
-            Exception: What a task raised; `Drop` if one returned that.
+            Exception: What a task raised; `Drop` if one of several returned that.
         """
+        if self._is_only_told:
+            return self._told(self._calls[0], envelope.value, envelope, worker)
         return (self._try_guarded if self._is_guarded else self._try)(envelope, worker)
 
     async def _try_guarded(self, envelope: Envelope, worker: WorkerBook) -> Any:
@@ -172,11 +174,12 @@ class Attempt:
             if index != envelope.task and not self._starts_over:
                 _begin_task(envelope, index, value)
             worker.task = self.names[index]
+            call = self._calls[index]
             if self._recorder.tells_tasks:
-                value = await self._told(self._calls[index], value, [envelope], worker)
+                value = await self._told(call, value, envelope, worker)
             else:
-                value = await self._calls[index](value)
-            if is_drop(value):
+                value = await call(value)
+            if issubclass(type(value), ENDS_HERE) and is_drop(value):
                 raise Drop
         envelope.task = 0
         envelope.carry = None
@@ -199,7 +202,7 @@ class Attempt:
             worker.task = self.names[index]
             worker.given = inside
             call = partial(_checked, self._calls[index], self.names[index])
-            values = await self._told(call, values, inside, worker)
+            values = await self._told_batch(call, values, inside, worker)
             answers |= {
                 envelope: value
                 for envelope, value in zip(inside, values, strict=True)
@@ -215,15 +218,10 @@ class Attempt:
             answers[envelope] = value
         worker.task = self.names[0]
 
-    async def _told(
-        self, call: Call, value: Any, envelopes: Sequence[Envelope], worker: WorkerBook
-    ) -> Any:
-        if not self._recorder.tells_tasks:
-            return await call(value)
+    async def _told(self, call: Call, value: Any, envelope: Envelope, worker: WorkerBook) -> Any:
         now = self._now
-        for envelope in envelopes:
-            if (wait := self._tell("start", envelope, worker, now())) is not None:
-                await wait
+        if (wait := self._tell("start", envelope, worker, now())) is not None:
+            await wait
         began = now()
         try:
             try:
@@ -231,32 +229,46 @@ class Attempt:
             except (asyncio.CancelledError, BaseExceptionGroup) as error:
                 raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
         except Exception as error:
-            await self._tell_end(envelopes, worker, began, error)
+            await self._tell_end([envelope], worker, began, [error])
             raise
-        if self._takes_batches:
-            await self._tell_end(envelopes, worker, began, None, value)
-        else:
-            [envelope] = envelopes
-            ended = now()
-            wait = self._tell("complete", envelope, worker, ended, ended - began)
-            if wait is not None:
-                await wait
+        ended = now()
+        wait = self._tell("complete", envelope, worker, ended, ended - began)
+        if wait is not None:
+            await wait
         return value
+
+    async def _told_batch(
+        self, call: Call, values: list[Any], envelopes: Sequence[Envelope], worker: WorkerBook
+    ) -> Any:
+        if not self._recorder.tells_tasks:
+            return await call(values)
+        for envelope in envelopes:
+            if (wait := self._tell("start", envelope, worker, self._now())) is not None:
+                await wait
+        began = self._now()
+        try:
+            try:
+                answers: list[Answer] = await call(values)
+            except (asyncio.CancelledError, BaseExceptionGroup) as error:
+                raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
+        except Exception as error:
+            await self._tell_end(envelopes, worker, began, [error] * len(envelopes), True)
+            raise
+        failures = [answer if is_a(answer, Exception) else None for answer in answers]
+        await self._tell_end(envelopes, worker, began, failures)
+        return answers
 
     async def _tell_end(
         self,
         envelopes: Sequence[Envelope],
         worker: WorkerBook,
         began: float,
-        error: Exception | None,
-        answers: Sequence[Answer] = (),
+        failures: Sequence[Exception | None],
+        whole_batch: bool = False,
     ) -> None:
-        failures = [error] * len(envelopes)
-        if error is None:
-            failures = [answer if is_a(answer, Exception) else None for answer in answers]
         # Decide for all items before telling of any: a hold begins with the decision.
         kinds: list[TaskEventType] = [
-            self._kind_of_end(envelope, worker, failure, len(envelopes) > 1 and error is not None)
+            self._kind_of_end(envelope, worker, failure, whole_batch and len(envelopes) > 1)
             for envelope, failure in zip(envelopes, failures, strict=True)
         ]
         for envelope, failure, kind in zip(envelopes, failures, kinds, strict=True):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
+from itertools import islice
 from typing import Any
 
 from antflow._core.cancellation import is_failure
@@ -89,6 +90,8 @@ class IterableSource:
             Exception: What the iterable raised. Items it gave before that were returned by an
                 earlier call.
         """
+        if self.is_plain:
+            return list(islice(self._iterator, most))
         taken: list[Any] = self._run(self._take, most)
         return taken
 
@@ -111,7 +114,7 @@ class IterableSource:
         try:
             for item in self._iterator:
                 taken.append(item)
-                if len(taken) >= most or (not self.is_plain and self._now() >= deadline):
+                if len(taken) >= most or self._now() >= deadline:
                     break
             else:
                 self._has_ended = True

@@ -118,20 +118,37 @@ class Admissions:
 
     def _enter(self, envelopes: Sequence[Envelope], now: float, names_before: int) -> None:
         first = envelopes[0].sequence_id
+        if first != self._end:
+            self._enter_elsewhere(envelopes, now, names_before)
+            return
+        self._end = first + len(envelopes)
+        self._at.append(now)
+        self._stage.append(envelopes[0].position)
+        self._names_before.append(names_before)
+        self._first.append(first)
+
+    def _enter_elsewhere(
+        self, envelopes: Sequence[Envelope], now: float, names_before: int
+    ) -> None:
+        """Enter items that come late, or before which others are missing so far."""
+        first = envelopes[0].sequence_id
         end = first + len(envelopes)
-        place = len(self._first)
-        if first > self._end:  # those before are late, or come from another run
+        place = bisect_left(self._first, first)
+        if first > self._end:
             self._insert(place, self._end, nan, 0, NAMED)
             place += 1
-        elif first < self._end:  # they are late
-            place = bisect_left(self._first, first)
-            if self._first[place : place + 1] == array("I", [first]):
+        else:
+            if self._begins(place, first):
                 for column in (self._first, self._at, self._stage, self._names_before):
                     del column[place]
-            if end < self._end and self._first[place : place + 1] != array("I", [end]):
+            if end < self._end and not self._begins(place, end):
                 self._insert(place, end, nan, 0, NAMED)
         self._end = max(self._end, end)
         self._insert(place, first, now, envelopes[0].position, names_before)
+
+    def _begins(self, place: int, first: int) -> bool:
+        """Whether an entry at this place begins with this item."""
+        return place < len(self._first) and self._first[place] == first
 
     def _insert(self, place: int, first: int, at: float, stage: int, names_before: int) -> None:
         self._at.insert(place, at)

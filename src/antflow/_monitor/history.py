@@ -38,6 +38,7 @@ pack = RECORD.pack
 NO_RECORD = NO_WORKER = 0xFFFF_FFFF
 TAKEN_IN = 0xFFFF_FFFE
 """In place of the record before the first one of an item that was taken in."""
+TAKEN_IN_BYTES = array("I", [TAKEN_IN]).tobytes()
 
 COMPLETED = Kind.COMPLETED
 QUIET = 0x100
@@ -103,7 +104,7 @@ class RunHistory:
         self._admissions.add(envelopes, now)
         missing = envelopes[-1].sequence_id + 1 - len(self._last)
         if missing > 0:
-            self._last.extend(array("I", [TAKEN_IN]) * missing)
+            self._last.frombytes(TAKEN_IN_BYTES * missing)
 
     def ended(self, step: Step) -> None:
         """A visit ended, or an item was made from another."""

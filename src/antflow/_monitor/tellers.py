@@ -71,14 +71,12 @@ class StatusTeller:
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
         """Items were taken in."""
         self._history.admitted(envelopes, now)
-        at = self._wall + (now - self._mono)
+        at, run_id = self._wall + (now - self._mono), self._run_id
+        stage = self._stages[envelopes[0].position]
+        if len(envelopes) == 1:
+            return self._call(StatusEvent(envelopes[0].id, stage, "queued", None, at, {}, run_id))
         return self.tell(
-            [
-                StatusEvent(
-                    item.id, self._stages[item.position], "queued", None, at, {}, self._run_id
-                )
-                for item in envelopes
-            ]
+            [StatusEvent(item.id, stage, "queued", None, at, {}, run_id) for item in envelopes]
         )
 
     def started(self, step: Step) -> Wait:
