@@ -260,7 +260,7 @@ class Follower:
             )
             self.admitted, self.started = teller.admitted, teller.started
             self.ended = teller.ended
-        calls = {
+        calls: dict[TaskEventType, Callable[[TaskEvent], Wait]] = {
             kind: guard.caller(f"callback {name}", callback, self._running)
             for name, kind in TASK_CALLBACKS.items()
             if (callback := getattr(self._tracker, name)) is not None
