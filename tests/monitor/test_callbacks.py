@@ -466,3 +466,60 @@ def test_error_that_a_callback_raises_for_each_item_does_not_grow(way: str) -> N
         lengths.append(len(list(walk_tb(same_error.error.__traceback__))))
     assert same_error.called > 100
     assert lengths == [lengths[0]] * 2
+
+
+def test_callback_that_does_not_suspend_sets_no_timer() -> None:
+    """Async callbacks that end at once need no time limit: they set not one timer."""
+
+    async def timers_of(tracker: StatusTracker | None) -> int:
+        set_before, call_at = 0, asyncio.get_running_loop().call_at
+
+        def counted(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+            nonlocal set_before
+            set_before += 1
+            return call_at(*args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "call_at", counted)
+            await Pipeline([Stage("Work", 2, [lasting(1)])], status_tracker=tracker).run(range(9))
+        return set_before
+
+    async def main() -> None:
+        heard: list[Any] = []
+
+        async def note(event: Any) -> None:
+            heard.append(event)
+
+        assert await timers_of(StatusTracker(note, note, note)) == await timers_of(None)
+        assert len(heard) == 9 * (3 + 2)
+
+    virtual(main)
+
+
+async def ends_when_cancelled(value: Any) -> Any:
+    """A task that lasts until it is cancelled, and then succeeds."""
+    try:
+        await never()
+    except asyncio.CancelledError:
+        return value
+
+
+@pytest.mark.parametrize("task", [never, ends_when_cancelled])
+def test_async_callback_is_not_begun_where_nothing_waits_for_it(task: Any) -> None:
+    """While a run is cancelled, its async callbacks are not begun: they could not be finished."""
+    begun: list[str] = []
+
+    async def on_status_change(event: StatusEvent) -> None:
+        begun.append(event.status)
+
+    async def main() -> None:
+        tracker = StatusTracker(on_status_change)
+        stages = [Stage("A", 1, [task]), Stage("B", 1, [same])]
+        running = await in_background(Pipeline(stages, status_tracker=tracker).run(range(3)), 1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert tracker.get_stats()["failed"] == 3
+
+    virtual(main)
+    assert sorted(begun) == ["in_progress", "queued", "queued", "queued"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Stage, StatusTracker
+from antflow import Drop, Pipeline, RetryAfter, Stage, StatusEvent, StatusTracker
 from antflow.testing import FailTimes, run_virtual
 from tests.monitor.test_tracker import Notes
 from tests.support import odd_only, same
@@ -105,6 +107,57 @@ def test_history_equals_what_was_delivered(retry: str) -> None:
         assert tracker.get_history(item_id) == [
             event for event in notes.statuses if event.item_id == item_id
         ]
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+@pytest.mark.parametrize("retry", ["per_task", "per_stage"])
+@pytest.mark.parametrize("seed", range(5))
+def test_history_equals_what_was_delivered_of_any_item(
+    seed: int, retry: str, is_slow: bool
+) -> None:
+    """Skipped, dropped, expanded, held, tried again or failed: the history is what was told."""
+    dice = random.Random(seed)
+    heard: list[StatusEvent] = []
+
+    async def on_status_change(event: StatusEvent) -> None:
+        heard.append(event)
+        if is_slow and dice.random() < 0.5:
+            await asyncio.sleep(0.01)
+
+    async def work(value: Any) -> Any:
+        chance = dice.random()
+        if chance < 0.1:
+            raise RetryAfter(0.5)
+        if chance < 0.3:
+            raise ValueError(value)
+        return Drop if chance < 0.4 else value
+
+    async def split(value: Any) -> list[Any]:
+        await work(value)
+        return [value] * dice.randrange(4)
+
+    def skip(value: Any) -> bool:
+        return dice.random() < 0.2
+
+    options: Any = {"retry": retry, "task_attempts": 3, "stage_attempts": 3, "skip_if": skip}
+    stages = [
+        Stage("A", 2, [work, work], **options),
+        Stage("B", 2, [split], expand=True, **options),
+        Stage("C", 2, [work], **options),
+    ]
+    own_ids: Any = {0: "a", 5: 3.5, 8: None}
+    items = [{"id": own_ids.get(n), "value": n} for n in range(20)]
+    tracker = StatusTracker(on_status_change)
+    run_virtual(lambda: Pipeline(stages, status_tracker=tracker).run(items))
+    assert tracker.callback_errors == 0
+    told = {
+        event.item_id: [each for each in heard if each.item_id == event.item_id] for event in heard
+    }
+    assert tracker.get_tracked_ids() == list(told)
+    assert {item_id: tracker.get_history(item_id) for item_id in told} == told
+    for status in ("queued", "completed", "failed", "skipped"):
+        now = [events[-1] for events in told.values() if events[-1].status == status]
+        assert tracker.get_by_status(status) == now
 
 
 def test_one_tracker_for_two_runs() -> None:

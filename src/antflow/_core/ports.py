@@ -118,7 +118,7 @@ class Listener(Protocol):
         """
         ...
 
-    def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
+    def admitted(self, envelopes: Sequence[Envelope], now: float, /) -> Wait:
         """Items were taken in and are about to be put into their stage's channel."""
         ...
 

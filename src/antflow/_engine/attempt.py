@@ -19,7 +19,7 @@ from antflow._core.text import counted, safe_repr
 from antflow._core.waits import Wait
 from antflow._engine.calls import Call
 from antflow._engine.crew import Crew
-from antflow._engine.expansion import forgotten_await, is_drop
+from antflow._engine.expansion import ENDS_HERE, forgotten_await, is_drop
 from antflow._engine.failure import Judge
 from antflow._engine.limits.permits import Permit
 from antflow._engine.limits.stage_limits import StageLimits
@@ -74,7 +74,6 @@ class Attempt:
         self._limits = limits
         self._judge = judge
         self._calls = calls
-        self._takes_batches = stage.batch is not None
         self._starts_over = retry_policy(stage).whole_stage
         self.names: list[str] = [task_name(task) for task in stage.tasks]
         self._in_time: TimeLimit | None = None
@@ -87,11 +86,14 @@ class Attempt:
 
     def rewire(self) -> None:
         """Find out again what a try consists of, and what is around it."""
-        is_one_call = len(self._calls) == 1 and not self._recorder.tells_tasks
+        is_one_call = len(self._calls) == 1
+        is_told = self._recorder.tells_tasks
         is_limited = self._limits.admission is not None
-        self._tasks: Trying = self._only_call if is_one_call else self._try
+        self._tasks: Trying = self._try
+        if is_one_call:
+            self._tasks = self._only_call_told if is_told else self._only_call
         self._limited_tasks: Trying = self._within_limits if is_limited else self._tasks
-        is_direct = is_one_call and not is_limited and self._in_time is None
+        is_direct = is_one_call and not (is_told or is_limited or self._in_time is not None)
         self.direct = self._calls[0] if is_direct else None
 
     def run(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
@@ -104,7 +106,7 @@ class Attempt:
             The last task's value, to be awaited.
 
         Raises:
-            Exception: What a task raised; `Drop` if one returned that.
+            Exception: What a task raised; `Drop` if one of several returned that.
         """
         if self._in_time is None:
             return self._limited_tasks(envelope, worker)
@@ -182,17 +184,21 @@ class Attempt:
     def _only_call(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
         return self._calls[0](envelope.value)
 
+    def _only_call_told(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
+        return self._told(self._calls[0], envelope.value, envelope, worker)
+
     async def _try(self, envelope: Envelope, worker: WorkerBook) -> Any:
         value = envelope.carry if envelope.task else envelope.value
         for index in range(envelope.task, len(self._calls)):
             if index != envelope.task and not self._starts_over:
                 _begin_task(envelope, index, value)
             worker.task = self.names[index]
+            call = self._calls[index]
             if self._recorder.tells_tasks:
-                value = await self._told(self._calls[index], value, [envelope], worker)
+                value = await self._told(call, value, envelope, worker)
             else:
-                value = await self._calls[index](value)
-            if is_drop(value):
+                value = await call(value)
+            if issubclass(type(value), ENDS_HERE) and is_drop(value):
                 raise Drop
         envelope.task = 0
         envelope.carry = None
@@ -215,7 +221,7 @@ class Attempt:
             worker.task = self.names[index]
             worker.given = inside
             call = partial(_checked, self._calls[index], self.names[index])
-            values = await self._told(call, values, inside, worker)
+            values = await self._told_batch(call, values, inside, worker)
             answers |= {
                 envelope: value
                 for envelope, value in zip(inside, values, strict=True)
@@ -231,46 +237,64 @@ class Attempt:
             answers[envelope] = value
         worker.task = self.names[0]
 
-    async def _told(
-        self, call: Call, value: Any, envelopes: Sequence[Envelope], worker: WorkerBook
-    ) -> Any:
-        if not self._recorder.tells_tasks:
-            return await call(value)
-        began = self._now()
-        for envelope in envelopes:
-            if (wait := self._tell("start", envelope, worker, began)) is not None:
-                await wait
-        began = self._now()
+    async def _told(self, call: Call, value: Any, envelope: Envelope, worker: WorkerBook) -> Any:
+        now = self._now
+        if (wait := self._tell("start", envelope, worker, now())) is not None:
+            await wait
+        began = now()
         try:
             try:
                 value = await call(value)
             except (asyncio.CancelledError, BaseExceptionGroup) as error:
                 raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
         except Exception as error:
-            await self._tell_end(envelopes, worker, began, error)
+            await self._tell_end([envelope], worker, began, [error])
             raise
-        await self._tell_end(envelopes, worker, began, None, value)
+        ended = now()
+        wait = self._tell("complete", envelope, worker, ended, ended - began)
+        if wait is not None:
+            await wait
         return value
+
+    async def _told_batch(
+        self, call: Call, values: list[Any], envelopes: Sequence[Envelope], worker: WorkerBook
+    ) -> Any:
+        if not self._recorder.tells_tasks:
+            return await call(values)
+        for envelope in envelopes:
+            if (wait := self._tell("start", envelope, worker, self._now())) is not None:
+                await wait
+        began = self._now()
+        try:
+            try:
+                answers: list[Answer] = await call(values)
+            except (asyncio.CancelledError, BaseExceptionGroup) as error:
+                raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
+        except Exception as error:
+            await self._tell_end(envelopes, worker, began, [error] * len(envelopes), True)
+            raise
+        failures = [answer if is_a(answer, Exception) else None for answer in answers]
+        await self._tell_end(envelopes, worker, began, failures)
+        return answers
 
     async def _tell_end(
         self,
         envelopes: Sequence[Envelope],
         worker: WorkerBook,
         began: float,
-        error: Exception | None = None,
-        answers: Any = None,
+        failures: Sequence[Exception | None],
+        whole_batch: bool = False,
     ) -> None:
-        failures = [error] * len(envelopes)
-        if answers is not None and self._takes_batches:
-            failures = [answer if is_a(answer, Exception) else None for answer in answers]
         # Decide for all items before telling of any: a hold begins with the decision.
         kinds: list[TaskEventType] = [
-            self._kind_of_end(envelope, worker, failure, len(envelopes) > 1 and error is not None)
+            self._kind_of_end(envelope, worker, failure, whole_batch and len(envelopes) > 1)
             for envelope, failure in zip(envelopes, failures, strict=True)
         ]
         for envelope, failure, kind in zip(envelopes, failures, kinds, strict=True):
             told = None if kind == "complete" else failure
-            if (wait := self._tell(kind, envelope, worker, began, told)) is not None:
+            now = self._now()
+            wait = self._tell(kind, envelope, worker, now, now - began, told)
+            if wait is not None:
                 await wait
 
     def _kind_of_end(
@@ -289,11 +313,10 @@ class Attempt:
         kind: TaskEventType,
         envelope: Envelope,
         worker: WorkerBook,
-        began: float,
+        now: float,
+        duration: float | None = None,
         error: Exception | None = None,
     ) -> Wait:
-        now = self._now()
-        duration = None if kind == "start" else now - began
         try:
             return self._recorder.task(kind, envelope, worker, now, duration, error)
         except Exception as fault:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Coroutine, Iterable, Sequence
-from contextvars import Context, copy_context
+from collections.abc import AsyncIterable, Awaitable, Coroutine, Iterable, Sequence
+from contextvars import Context, Token, copy_context
 from math import inf
 from typing import Any, Protocol
 
@@ -112,7 +112,9 @@ class Entrance:
         """
         if not envelopes:
             return
-        outside = current_run.set(self._run)  # code called meanwhile is inside this run
+        outside: Token[Run | None] | None = None
+        if current_run.get() is not self._run:
+            outside = current_run.set(self._run)  # code called meanwhile is inside this run
         try:
             if (wait := self.begin_to_admit(envelopes, stage)) is not None:
                 await wait
@@ -122,7 +124,8 @@ class Entrance:
             self._supervisor.crash(error)  # it is not the source that failed
             raise
         finally:
-            if not self._run.is_left_behind:  # else this is closed in another context
+            # If the run is left behind, this is closed in another context.
+            if outside is not None and not self._run.is_left_behind:
                 current_run.reset(outside)
 
     def begin_to_admit(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
@@ -356,7 +359,8 @@ class Intake:
             # One is taken even where there is no room: a source that is empty is no deadlock.
             if not (raws := self._take_from(source, max(most, 1), stage, priority)):
                 return
-            await self._take_back_requests()
+            if (requests := self._requests_left()) is not None:
+                await requests
             self._check_open()
             if not most:
                 raise self._no_lane_room(stage)
@@ -555,15 +559,17 @@ class Intake:
                 raw = await source
             except StopAsyncIteration:
                 return
-            await self._take_back_requests()
+            if (requests := self._requests_left()) is not None:
+                await requests
             await self.feed((raw,), stage, priority)
             del raw  # it may be long until the next
 
-    async def _take_back_requests(self) -> None:
-        """Take back cancel requests that a source left behind: they must not hit what follows."""
+    def _requests_left(self) -> Awaitable[object] | None:
+        """Takes back cancel requests that a source left behind: they must not hit what follows."""
         feeder = self._feeder
         if feeder is not None and feeder.cancelling() and feeder is asyncio.current_task():
-            await awaited_failure(None)
+            return awaited_failure(None)
+        return None
 
     async def _close(self, items: AsyncIterable[Any] | IterableSource) -> None:
         """Run a source's clean-up; what it raises is logged."""

@@ -99,10 +99,11 @@ class Listeners:
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
         """Items were taken in."""
+        if self._store is None:
+            return self._tell(self._admissions, envelopes, now)
         wait: Wait = None
-        if self._store is not None:
-            for envelope in envelopes:
-                wait = both(wait, self._keep(new_step(Kind.ADMITTED, envelope, None, now)))
+        for envelope in envelopes:
+            wait = both(wait, self._keep(new_step(Kind.ADMITTED, envelope, None, now)))
         return both(wait, self._tell(self._admissions, envelopes, now))
 
     def taken_over(self, envelope: Envelope, now: float) -> Wait:

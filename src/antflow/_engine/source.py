@@ -95,6 +95,8 @@ class IterableSource:
             Exception: What the iterable raised. Items it gave before that were returned by an
                 earlier call.
         """
+        if self.is_plain:
+            return list(islice(self._iterator, most))
         self._is_taking = True
         try:
             taken: list[Any] = self._run(self._take, most)
@@ -130,11 +132,7 @@ class IterableSource:
             raise self._error
         if self._has_ended:
             return []  # as in a `for` loop: a growing file would go on
-        if self.is_plain:
-            taken = list(islice(self._iterator, most))
-            self._has_ended = len(taken) < most
-            return taken
-        taken = []
+        taken: list[Any] = []
         deadline = self._now() + LONGEST_PULL
         try:
             for item in self._iterator:

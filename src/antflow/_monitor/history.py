@@ -1,8 +1,9 @@
 """Everything that happened to the items of one run, in 28 bytes per item and stage.
 
-One record is packed at the end of each visit of an item to a worker, and one when it is taken in;
-each points back to the item's record before. Events are made from the records only on request. A
-visit that is still going on has no record yet, and is read from the books of the live workers.
+One record is packed at the end of each visit of an item to a worker; it points back to the item's
+record before. When the item was taken in is noted beside (`Admissions`). Events are made from all
+that only on request. A visit that is still going on has no record yet, and is read from the books
+of the live workers.
 
 A failed try that is followed by another is a record too. Under "per_task" it changes no status: the
 item stays "in_progress" until it is through or has failed, and the visits belong together.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from math import isnan, nan
 from typing import Any, Self
@@ -21,23 +22,24 @@ from antflow._core.envelope import Envelope
 from antflow._core.error_copies import packed, unpacked
 from antflow._core.events import STATUSES, StatusEvent, StatusType
 from antflow._core.failures import FailureBook
-from antflow._core.foreign import id_of, key_of
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary
-from antflow._core.step import Step
+from antflow._core.step import Step, new_step
 from antflow._core.text import error_type_name, safe_str
 from antflow._core.transition import Kind
+from antflow._monitor.admissions import Admissions, ItemKey
 
 RECORD = struct.Struct("<ddIHHI")
 """Began (NaN: no worker had it), ended, number of the record before, stage, kind, worker."""
 
 pack = RECORD.pack
 
-ItemKey = int | tuple[int, tuple[int, ...]]
-"""An item's sequence number; with its branch, if it was made from another."""
-
 NO_RECORD = NO_WORKER = 0xFFFF_FFFF
+TAKEN_IN = 0xFFFF_FFFE
+"""In place of the record before the first one of an item that was taken in."""
+TAKEN_IN_BYTES = array("I", [TAKEN_IN]).tobytes()
+
 COMPLETED = Kind.COMPLETED
 QUIET = 0x100
 """Added to RETRYING where the retry is a task event only."""
@@ -58,7 +60,7 @@ class RunHistory:
         self._final_counts: dict[StatusType, int] = {}
         self._records = bytearray()
         self._count = 0
-        self._items: dict[Hashable, ItemKey] = {}
+        self._admissions = Admissions()
         self._last = array("I")
         self._last_of_made: dict[ItemKey, int] = {}
         self._details: dict[int, tuple[Exception | None, int]] = {}
@@ -95,21 +97,14 @@ class RunHistory:
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> None:
         """Items were taken in."""
-        first = self._count
-        self._records += RECORD.pack(
-            nan, now, NO_RECORD, envelopes[0].position, Kind.ADMITTED, NO_WORKER
-        ) * len(envelopes)
-        last, items = self._last, self._items
-        last.extend([NO_RECORD] * (envelopes[-1].sequence_id + 1 - len(last)))
-        for number, envelope in enumerate(envelopes, first):
-            item_id = envelope.id
-            key = item_id if type(item_id) is int else key_of(item_id)
-            items[key] = item = _item_key(envelope)
-            if isinstance(item, int):
-                last[item] = number
-            else:
-                self._last_of_made[item] = number
-        self._count = first + len(envelopes)
+        if envelopes[0].branch:  # made from another in an earlier run
+            for envelope in envelopes:
+                self.ended(new_step(Kind.ADMITTED, envelope, None, now))
+            return
+        self._admissions.add(envelopes, now)
+        missing = envelopes[-1].sequence_id + 1 - len(self._last)
+        if missing > 0:
+            self._last.frombytes(TAKEN_IN_BYTES * missing)
 
     def ended(self, step: Step) -> None:
         """A visit ended, or an item was made from another."""
@@ -122,7 +117,7 @@ class RunHistory:
             before = self._last_of_made.get(key, NO_RECORD)
             self._last_of_made[key] = number
             if before == NO_RECORD:
-                self._items[key_of(envelope.id)] = key
+                self._admissions.name(envelope.id, key)
         else:
             before = self._last[sequence_id]
             self._last[sequence_id] = number
@@ -170,15 +165,16 @@ class RunHistory:
     # Reading
 
     def __contains__(self, item_id: Any) -> bool:
-        return key_of(item_id) in self._items
+        return self._admissions.find(item_id) is not None
 
     def is_in_progress(self, envelope: Envelope) -> bool:
         """Whether the item's last record is a retry that changed no status."""
-        return self._kind(self._last_record(_item_key(envelope))) == Kind.RETRYING | QUIET
+        number = self._last_record(_item_key(envelope))
+        return number < TAKEN_IN and self._kind(number) == Kind.RETRYING | QUIET
 
     def ids(self) -> list[Any]:
         """Ids of all items, in the order they were taken in."""
-        return [id_of(key) for key in tuple(self._items)]
+        return [item_id for item_id, _ in self._admissions.items()]
 
     def counts(self) -> dict[StatusType, int]:
         """Status → how many items have it now. O(stages + workers)."""
@@ -210,15 +206,20 @@ class RunHistory:
 
     def history(self, item_id: Any) -> list[StatusEvent]:
         """The item's events, oldest first."""
-        return self._history(item_id, self._items[key_of(item_id)])
+        item = self._admissions.find(item_id)
+        return [] if item is None else self._history(item_id, item)
 
     def _history(self, item_id: Any, item: ItemKey) -> list[StatusEvent]:
         chain: list[int] = []
         number = self._last_record(item)
-        while number != NO_RECORD:
+        while number < TAKEN_IN:
             chain.append(number)
             number = RECORD.unpack_from(self._records, number * RECORD.size)[2]
         events: list[StatusEvent] = []
+        if number == TAKEN_IN:
+            assert isinstance(item, int)
+            at, stage = self._admissions.of(item)
+            events.append(self._event(item_id, stage, "queued", NO_WORKER, at))
         goes_on = False
         for number in reversed(chain):
             events += self._told_by(item_id, number, goes_on)
@@ -237,9 +238,9 @@ class RunHistory:
     def with_status(self, status: StatusType) -> Iterator[StatusEvent]:
         """The last events of all items that have this status now."""
         held = {_item_key(each) for worker in self._busy() for each in (worker.item, *worker.more)}
-        for key, item in tuple(self._items.items()):
+        for item_id, item in self._admissions.items():
             if item in held or self._status_after(self._last_record(item)) == status:
-                event = self._history(id_of(key), item)[-1]
+                event = self._history(item_id, item)[-1]
                 if event.status == status:
                     yield event
 
@@ -252,6 +253,8 @@ class RunHistory:
         return int(RECORD.unpack_from(self._records, number * RECORD.size)[4])
 
     def _status_after(self, number: int) -> StatusType:
+        if number == TAKEN_IN:
+            return "queued"
         _, _, _, stage, kind, _ = RECORD.unpack_from(self._records, number * RECORD.size)
         if kind in (Kind.FAILED, Kind.CANCELLED):
             return "failed"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
+from antflow._core.cancellation import running_task_finder
 from antflow._core.checks import check_callback, check_choice, check_seconds, refusal
 from antflow._core.envelope import Envelope
-from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent
+from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, TaskEventType
 from antflow._core.foreign import is_hashable, key_of
 from antflow._core.ledger import Ledger
 from antflow._core.observers import RunEnd
@@ -17,15 +19,20 @@ from antflow._core.ports import Listener
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary, FailedItem
 from antflow._core.step import Step, TaskStep
-from antflow._core.transition import Kind
-from antflow._core.waits import Wait, discard
+from antflow._core.waits import Wait
 from antflow._monitor.callbacks import CallbackGuard
-from antflow._monitor.history import NO_WORKER, RunHistory, make_event, status_events
+from antflow._monitor.history import RunHistory
+from antflow._monitor.tellers import StatusTeller, TaskTeller, WorkerNames
 
 StatusCallback = Callable[[StatusEvent], Any]
 TaskCallback = Callable[[TaskEvent], Any]
 
-TASK_CALLBACKS = ("on_task_start", "on_task_complete", "on_task_retry", "on_task_fail")
+TASK_CALLBACKS: dict[str, TaskEventType] = {
+    "on_task_start": "start",
+    "on_task_complete": "complete",
+    "on_task_retry": "retry",
+    "on_task_fail": "fail",
+}
 CALLBACKS = ("on_status_change", *TASK_CALLBACKS)
 
 
@@ -204,16 +211,19 @@ class Follower:
 
     def __init__(self, tracker: StatusTracker, quiet_stages: Sequence[int]) -> None:
         self._tracker = tracker
-        self._guard = tracker._guard
         self._quiet = frozenset(quiet_stages)
-        self.hears_starts = self.may_hold = False
-        self.hears_tasks = False
-        self.ended: Callable[[Step], Wait] = self._end_and_tell
-        self.rewire_run: Callable[[], None] = lambda: None
+        self.hears_starts = self.may_hold = self.hears_tasks = False
+        self.admitted: Callable[[Sequence[Envelope], float], Wait] = _nothing
+        self.started: Callable[[Step], Wait] = _nothing
+        self.ended: Callable[[Step], Wait] = _nothing
+        self.task: Callable[[TaskStep], Wait] = _nothing
+        self.rewire_run: Callable[[], None] = _nothing
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
         self._facts = facts
         self._history = RunHistory(facts, ledger, self._quiet)
+        self._names = WorkerNames(facts)
+        self._running = running_task_finder()
         self._tracker._begin(self, self._history)
         self.rewire_run = rewire
         self._look_who_hears()
@@ -223,111 +233,41 @@ class Follower:
         self._look_who_hears()
         self.rewire_run()
 
-    def _look_who_hears(self) -> None:
-        self.hears_starts = self.may_hold = self._tracker.on_status_change is not None
-        self.ended = self._end_and_tell if self.hears_starts else self._history.ended
-        self.hears_tasks = any(getattr(self._tracker, name) is not None for name in TASK_CALLBACKS)
-
-    def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
-        self._history.admitted(envelopes, now)
-        if not self.hears_starts:
-            return None
-        return self._tell(
-            [
-                make_event(self._facts, item.id, item.position, "queued", NO_WORKER, now)
-                for item in envelopes
-            ]
-        )
-
-    def started(self, step: Step) -> Wait:
-        envelope, worker = step.envelope, step.worker
-        assert worker is not None
-        if worker.stage in self._quiet and self._history.is_in_progress(envelope):
-            return None  # since its first try
-        event = make_event(
-            self._facts, envelope.id, worker.stage, "in_progress", worker.index, step.now
-        )
-        return self._tell([event])
-
-    def _end_and_tell(self, step: Step) -> Wait:
-        self._history.ended(step)
-        envelope, worker, stage = step.envelope, step.worker, step.envelope.position
-        return self._tell(
-            status_events(
-                self._facts,
-                step.kind,
-                envelope.id,
-                stage,
-                NO_WORKER if worker is None else worker.index,
-                step.now,
-                step.error,
-                step.value if step.kind is Kind.EXPANDED else envelope.attempts,
-                quiet=stage in self._quiet,
-            )
-        )
-
-    def task(self, step: TaskStep) -> Wait:
-        callback_name = f"on_task_{step.kind}"
-        callback = cast("TaskCallback | None", getattr(self._tracker, callback_name))
-        if callback is None:
-            return None
-        envelope, worker = step.envelope, step.worker
-        event = TaskEvent(
-            envelope.id,
-            self._facts.stage_names[worker.stage],
-            step.name,
-            self._facts.worker_name(worker.stage, worker.index),
-            step.kind,
-            envelope.attempts,
-            self._facts.timestamp(step.now),
-            step.error,
-            step.duration,
-            self._facts.run_id,
-        )
-        return self._guard.call(f"callback {callback_name}", callback, event)
-
     def closed(self, end: RunEnd) -> None:
         self._history.close()
         self._tracker._end(self._facts.run_id)
-        self.rewire_run = lambda: None
+        self.rewire_run = _nothing
 
-    def _tell(self, events: list[StatusEvent]) -> Wait:
-        """Call ``on_status_change`` for each event, in order; wait only if one of them has to."""
-        callback = self._tracker.on_status_change
-        if callback is None:
-            return None
-        for position, event in enumerate(events):
-            wait = self._guard.call("callback on_status_change", callback, event)
-            if wait is not None:
-                return _Rest(self, wait, events[position + 1 :])
-        return None
+    def _look_who_hears(self) -> None:
+        """Make the tellers once, not for each event."""
+        history, guard = self._history, self._tracker._guard
+        status = self._tracker.on_status_change
+        self.hears_starts = self.may_hold = status is not None
+        if status is None:
+            self.admitted, self.ended = history.admitted, history.ended
+        else:
+            name = "callback on_status_change"
+            teller = StatusTeller(
+                self._facts,
+                history,
+                self._quiet,
+                self._names,
+                guard.caller(name, status, self._running),
+                partial(guard.call, name, status),
+            )
+            self.admitted, self.started = teller.admitted, teller.started
+            self.ended = teller.ended
+        calls: dict[TaskEventType, Callable[[TaskEvent], Wait]] = {
+            kind: guard.caller(f"callback {name}", callback, self._running)
+            for name, kind in TASK_CALLBACKS.items()
+            if (callback := getattr(self._tracker, name)) is not None
+        }
+        self.hears_tasks = bool(calls)
+        self.task = TaskTeller(self._facts, self._names, calls).task
 
 
-class _Rest:
-    """The wait for one event's callback, and the events that come after it."""
-
-    def __init__(self, follower: Follower, wait: Awaitable[None], rest: list[StatusEvent]) -> None:
-        self._follower = follower
-        self._wait = wait
-        self._rest = rest
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        try:
-            yield from self._wait.__await__()
-        except BaseException:
-            self._tell_the_rest()
-            raise
-        following = self._follower._tell(self._rest)
-        if following is not None:
-            yield from following.__await__()
-
-    def close(self) -> None:
-        discard(self._wait)
-        self._tell_the_rest()
-
-    def _tell_the_rest(self) -> None:
-        # The callback was called, but nothing waits for it any more.
-        discard(self._follower._tell(self._rest))
+def _nothing(*_: object) -> None:
+    """Tells no callback: the run has not begun, or is over."""
 
 
 def _refuse(message: str) -> Exception:

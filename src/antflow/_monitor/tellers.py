@@ -1,0 +1,217 @@
+"""Steps to a tracker's callbacks: one teller for each kind, made when a callback is set.
+
+All that can be known before the first event is looked up then. A step that many items take is told
+with as little as possible; the others are told by `status_events`, as the history tells them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+
+from antflow._core.envelope import NEVER_HELD, Envelope
+from antflow._core.events import StatusEvent, TaskEvent, TaskEventType
+from antflow._core.ledger import WorkerBook
+from antflow._core.run_facts import RunFacts
+from antflow._core.step import Step, TaskStep
+from antflow._core.transition import Kind
+from antflow._core.waits import Wait, discard
+from antflow._monitor.history import NO_WORKER, RunHistory, status_events
+
+COMPLETED = Kind.COMPLETED
+
+
+class WorkerNames(dict[WorkerBook, str]):
+    """The name of each worker of one run, made once.
+
+    Args:
+        facts: The run.
+    """
+
+    def __init__(self, facts: RunFacts) -> None:
+        self._facts = facts
+
+    def __missing__(self, worker: WorkerBook) -> str:
+        name = self[worker] = self._facts.worker_name(worker.stage, worker.index)
+        return name
+
+
+class StatusTeller:
+    """Keeps the history, and tells ``on_status_change`` of each change of an item's status.
+
+    Args:
+        facts: The run.
+        history: Its history: always first, so that a callback finds its own event there.
+        quiet: Indices of the stages where a retry changes no status.
+        names: The names of the workers.
+        call: Calls the callback; what it returns is awaited at once.
+        call_unawaited: Calls it, where perhaps nothing waits for it.
+    """
+
+    def __init__(
+        self,
+        facts: RunFacts,
+        history: RunHistory,
+        quiet: frozenset[int],
+        names: WorkerNames,
+        call: Callable[[StatusEvent], Wait],
+        call_unawaited: Callable[[StatusEvent], Wait],
+    ) -> None:
+        self._facts = facts
+        self._run_id = facts.run_id
+        self._stages = facts.stage_names
+        self._last = len(facts.stage_names) - 1
+        self._wall, self._mono = facts.started_wall, facts.started_mono
+        self._history = history
+        self._keep = history.ended
+        self._quiet = quiet
+        self._names = names
+        self._call = call
+        self._call_unawaited = call_unawaited
+
+    def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
+        """Items were taken in."""
+        self._history.admitted(envelopes, now)
+        at, run_id = self._wall + (now - self._mono), self._run_id
+        stage = self._stages[envelopes[0].position]
+        if len(envelopes) == 1:
+            return self._call(StatusEvent(envelopes[0].id, stage, "queued", None, at, {}, run_id))
+        return self.tell(
+            [StatusEvent(item.id, stage, "queued", None, at, {}, run_id) for item in envelopes]
+        )
+
+    def started(self, step: Step) -> Wait:
+        """A worker began with an item."""
+        envelope, worker = step.envelope, step.worker
+        assert worker is not None
+        stage = worker.stage
+        # An item that was not tried before cannot be in progress: most need not be looked up.
+        is_again = envelope.attempts > 1 or envelope.holds is not NEVER_HELD
+        if is_again and stage in self._quiet and self._history.is_in_progress(envelope):
+            return None  # since its first try
+        return self._call(
+            StatusEvent(
+                envelope.id,
+                self._stages[stage],
+                "in_progress",
+                self._names[worker],
+                self._wall + (step.now - self._mono),  # `RunFacts.timestamp`, written out
+                {},
+                self._run_id,
+            )
+        )
+
+    def ended(self, step: Step) -> Wait:
+        """A visit ended, or an item was made from another."""
+        self._keep(step)
+        worker = step.worker
+        if step.kind is not COMPLETED or worker is None:
+            return self._tell_ending(step)
+        # From here on `status_events`, written out; a test holds the two to the same.
+        envelope = step.envelope
+        stage = envelope.position
+        item_id, at = envelope.id, self._wall + (step.now - self._mono)
+        name = self._names[worker]
+        wait = self._call(
+            StatusEvent(item_id, self._stages[stage], "completed", name, at, {}, self._run_id)
+        )
+        if stage == self._last:
+            return wait
+        queued = StatusEvent(item_id, self._stages[stage + 1], "queued", None, at, {}, self._run_id)
+        return self._call(queued) if wait is None else _Rest(self, wait, [queued])
+
+    def tell(self, events: Sequence[StatusEvent]) -> Wait:
+        """Call the callback for each event, in order; wait only if one of them has to."""
+        for position, event in enumerate(events):
+            if (wait := self._call(event)) is not None:
+                rest = events[position + 1 :]
+                return _Rest(self, wait, rest) if rest else wait
+        return None
+
+    def tell_unawaited(self, events: Sequence[StatusEvent]) -> None:
+        """Call the callback for each event, and wait for none."""
+        for event in events:
+            discard(self._call_unawaited(event))
+
+    def _tell_ending(self, step: Step) -> Wait:
+        kind, envelope, worker = step.kind, step.envelope, step.worker
+        events = status_events(
+            self._facts,
+            kind,
+            envelope.id,
+            envelope.position,
+            NO_WORKER if worker is None else worker.index,
+            step.now,
+            step.error,
+            step.value if kind is Kind.EXPANDED else envelope.attempts,
+            quiet=envelope.position in self._quiet,
+        )
+        if kind is Kind.CANCELLED:
+            [event] = events
+            return self._call_unawaited(event)
+        return self.tell(events)
+
+
+class TaskTeller:
+    """Tells the callbacks for tasks.
+
+    Args:
+        facts: The run.
+        names: The names of the workers.
+        calls: For each kind of event that has a callback, calls that.
+    """
+
+    def __init__(
+        self,
+        facts: RunFacts,
+        names: WorkerNames,
+        calls: Mapping[TaskEventType, Callable[[TaskEvent], Wait]],
+    ) -> None:
+        self._facts = facts
+        self._names = names
+        self._calls = calls
+
+    def task(self, step: TaskStep) -> Wait:
+        """A try of a task started or ended."""
+        kind = step.kind
+        if (call := self._calls.get(kind)) is None:
+            return None
+        envelope, worker, facts = step.envelope, step.worker, self._facts
+        return call(
+            TaskEvent(
+                envelope.id,
+                facts.stage_names[worker.stage],
+                step.name,
+                self._names[worker],
+                kind,
+                envelope.attempts,
+                facts.started_wall + (step.now - facts.started_mono),
+                step.error,
+                step.duration,
+                facts.run_id,
+            )
+        )
+
+
+class _Rest:
+    """The wait for one event's callback, and the events that come after it."""
+
+    def __init__(
+        self, teller: StatusTeller, wait: Awaitable[None], rest: Sequence[StatusEvent]
+    ) -> None:
+        self._teller = teller
+        self._wait = wait
+        self._rest = rest
+
+    def __await__(self) -> Generator[None, None, None]:
+        try:
+            yield from self._wait.__await__()
+        except BaseException:
+            self._teller.tell_unawaited(self._rest)
+            raise
+        following = self._teller.tell(self._rest)
+        if following is not None:
+            yield from following.__await__()
+
+    def close(self) -> None:
+        discard(self._wait)
+        self._teller.tell_unawaited(self._rest)
