@@ -57,7 +57,7 @@ async def queue_pool(items: Iterable[int], tasks: Sequence[Task], workers: int) 
                 await outlet.put(value)
             inlet.task_done()
 
-    async with _at_work(work, len(tasks), workers):
+    async with at_work(work, len(tasks), workers):
         for item in items:
             await queues[0].put(item)
         for queue in queues:
@@ -88,7 +88,7 @@ async def retry_pool(items: Iterable[int], tasks: Sequence[Task], workers: int) 
                 await outlet.put(value)
             inlet.task_done()
 
-    async with _at_work(work, len(tasks), workers):
+    async with at_work(work, len(tasks), workers):
         for item in items:
             await queues[0].put(item)
         for queue in queues:
@@ -129,7 +129,7 @@ async def queue_stream(
             await queue.join()
         await results.put(None)
 
-    async with _at_work(work, len(tasks), workers):
+    async with at_work(work, len(tasks), workers):
         feeding = asyncio.create_task(feed())
         while (value := await results.get()) is not None:
             yield value
@@ -137,7 +137,7 @@ async def queue_stream(
 
 
 @asynccontextmanager
-async def _at_work(
+async def at_work(
     work: Callable[[int], Coroutine[Any, Any, None]], stages: int, workers: int
 ) -> AsyncIterator[None]:
     """Workers for each stage, cancelled at the end of the block."""
