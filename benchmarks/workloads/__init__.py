@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.workload import Workload
-from benchmarks.workloads import calls, displays, flows, kinds, limits, small, waits, watching
+from benchmarks.workloads import calls, displays, flows, kinds, limits, requests, small, waits, watching
 
 WORKLOADS: dict[str, Workload] = {
     each.name: each
-    for module in (flows, waits, watching, displays, calls, small, limits, kinds)
+    for module in (requests, flows, waits, watching, displays, calls, small, limits, kinds)
     for each in module.WORKLOADS
 }
