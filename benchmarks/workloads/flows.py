@@ -122,9 +122,7 @@ OVER = [
 
 def figures(targets: dict[str, tuple[float, float]]) -> list[Figure]:
     """How many times faster ours is than each other system."""
-    return [
-        Figure(text, times_faster("ours", name), *targets.get(name, ())) for name, text in OVER
-    ]
+    return [Figure(text, times_faster("ours", name), *targets.get(name, ())) for name, text in OVER]
 
 
 WORKLOADS = [

@@ -109,6 +109,7 @@ def requesting(client: Client, at_once: int) -> Measure:
     async def measure(items: int) -> Sample:
         from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
+        allow_open_files()
         connector = TCPConnector(limit=at_once)
         async with (
             server() as address,
@@ -122,6 +123,15 @@ def requesting(client: Client, at_once: int) -> Measure:
         return watch.sample(items)
 
     return measure
+
+
+def allow_open_files() -> None:
+    """Let this process and its children have as many connections as they may."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 AT_ONCE = (500, 1_000)
@@ -143,7 +153,8 @@ WORKLOADS = [
             Figure(
                 f"% more than a loop by hand, {at_once:,} at once",
                 lambda samples, at_once=at_once: (
-                    100 * samples[f"ours, {at_once:,} at once"].cpu_us
+                    100
+                    * samples[f"ours, {at_once:,} at once"].cpu_us
                     / samples[f"by hand, {at_once:,} at once"].cpu_us
                     - 100
                 ),
