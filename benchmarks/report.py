@@ -1,10 +1,11 @@
-"""The table that is printed, and the JSON that is written."""
+"""The table that is printed, and the JSON that is written and read again."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from benchmarks.runner import Outcome
 from benchmarks.sample import Sample
 from benchmarks.systems import SYSTEMS
+from benchmarks.workload import Figure, Workload
 
 
 def machine() -> str:
@@ -25,68 +27,63 @@ def machine() -> str:
 
 def table(outcome: Outcome) -> Iterator[str]:
     """The lines for one workload: its programs, then its figures."""
-    workload = outcome.workload
-    yield f"{workload.name}: {workload.title}"
-    ran = [name for name in workload.programs if any(name in each for each in outcome.rounds)]
-    if ran:
-        yield f"  {'':28}{'items':>10}{'CPU µs/item':>13}{'min':>9}{'wall µs/item':>14}"
-    for name in ran:
+    yield f"{outcome.workload.name}: {outcome.workload.title}"
+    if outcome.ran:
+        yield f"  {'':36}{'items':>10}{'CPU µs/item':>13}{'least':>12}{'wall µs/item':>14}"
+    for name in outcome.ran:
         samples = [samples[name] for samples in outcome.rounds]
         cpu = [each.cpu_us for each in samples]
         wall = median(each.wall_us for each in samples)
         items = samples[0].items
-        yield f"  {name:28}{items:10,}{median(cpu):13.3f}{min(cpu):9.3f}{wall:14.3f}"
+        yield f"  {name:36}{items:10,}{median(cpu):13.3f}{min(cpu):12.3f}{wall:14.3f}"
     for name, reason in outcome.skipped.items():
         yield f"  {name}: skipped: {reason}"
-    for figure in workload.figures:
-        value = figure.value(outcome.rounds)
-        if value is None:
-            continue
-        targets = ""
-        if figure.reach is not None:
-            sign = "≥" if figure.better == "high" else "≤"
-            stretch = "" if figure.stretch is None else f" | {figure.stretch:g}"
-            targets = f"{sign} {figure.reach:g}{stretch}"
-        yield f"  {figure.name:44}{value:12.3f}  {targets:16}{figure.verdict(value)}".rstrip()
+    for figure, value in outcome.figures:
+        aim = " ".join(filter(None, [aims(figure), figure.verdict(value)]))
+        yield f"  {figure.name:52}{value:12.3f}  {aim}".rstrip()
     yield ""
 
 
-def as_json(outcomes: Sequence[Outcome], about: dict[str, Any]) -> dict[str, Any]:
-    """All that was measured, for files."""
+def aims(figure: Figure) -> str:
+    """The targets of a figure: ``"≥ 80 | 120"``."""
+    if figure.reach is None:
+        return ""
+    sign = "≥" if figure.better == "high" else "≤"
+    stretch = "" if figure.stretch is None else f" | {figure.stretch:g}"
+    return f"{sign} {figure.reach:g}{stretch}"
+
+
+def to_json(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> dict[str, Any]:
+    """All that was measured, for a file."""
     return {
-        "about": about,
+        "about": dict(about),
         "systems": {each.name: each.requirement for each in SYSTEMS.values() if each.requirement},
-        "workloads": {outcome.workload.name: _outcome(outcome) for outcome in outcomes},
-    }
-
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    workload = outcome.workload
-    names = [name for name in workload.programs if any(name in each for each in outcome.rounds)]
-    return {
-        "title": workload.title,
-        "programs": {
-            name: [_sample(samples[name]) for samples in outcome.rounds] for name in names
-        },
-        "skipped": outcome.skipped,
-        "figures": {
-            figure.name: {
-                "value": value,
-                "reach": figure.reach,
-                "stretch": figure.stretch,
-                "better": figure.better,
-                "verdict": figure.verdict(value),
+        "workloads": {
+            outcome.workload.name: {
+                "title": outcome.workload.title,
+                "figures": {figure.name: value for figure, value in outcome.figures},
+                "skipped": outcome.skipped,
+                "rounds": [
+                    {name: asdict(sample) for name, sample in samples.items()}
+                    for samples in outcome.rounds
+                ],
             }
-            for figure in workload.figures
-            if (value := figure.value(outcome.rounds)) is not None
+            for outcome in outcomes
         },
     }
 
 
-def _sample(sample: Sample) -> dict[str, Any]:
-    return {
-        "items": sample.items,
-        "cpu_us": round(sample.cpu_us, 4),
-        "wall_us": round(sample.wall_us, 4),
-        **sample.more,
-    }
+def from_json(content: Mapping[str, Any], workloads: Mapping[str, Workload]) -> list[Outcome]:
+    """The outcomes in a file."""
+    return [
+        Outcome(
+            workloads[name],
+            [
+                {program: Sample(**sample) for program, sample in samples.items()}
+                for samples in found["rounds"]
+            ],
+            found["skipped"],
+        )
+        for name, found in content["workloads"].items()
+        if name in workloads
+    ]

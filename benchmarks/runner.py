@@ -16,7 +16,7 @@ from typing import IO
 from benchmarks.sample import Sample
 from benchmarks.systems import ROOT, Interpreter, Missing, Systems
 from benchmarks.terminal import open_terminal
-from benchmarks.workload import Program, Workload
+from benchmarks.workload import Figure, Program, Workload
 
 TIMEOUT = 600.0
 """Seconds for one measurement."""
@@ -37,18 +37,24 @@ class Outcome:
     skipped: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
-    def failed(self) -> bool:
-        """Whether one of our own programs did not work."""
-        programs = self.workload.programs
-        return any(programs[name].system == "ours" for name in self.skipped)
+    def ran(self) -> list[str]:
+        """Names of the programs that were measured."""
+        return [
+            name for name in self.workload.programs if any(name in each for each in self.rounds)
+        ]
 
     @property
-    def missed(self) -> bool:
-        """Whether a figure missed its target."""
+    def figures(self) -> list[tuple[Figure, float]]:
+        """The figures whose programs were measured."""
         values = [(figure, figure.value(self.rounds)) for figure in self.workload.figures]
-        return any(
-            value is not None and figure.verdict(value) == "MISSED" for figure, value in values
-        )
+        return [(figure, value) for figure, value in values if value is not None]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether our own programs worked, and no figure missed its target."""
+        ours = [name for name, each in self.workload.programs.items() if each.system == "ours"]
+        verdicts = [figure.verdict(value) for figure, value in self.figures]
+        return not self.skipped.keys() & ours and "MISSED" not in verdicts
 
 
 class Failed(Exception):
@@ -70,7 +76,11 @@ class Runner:
         self._quick = quick
 
     def measure(
-        self, workload: Workload, rounds: int, only: Sequence[str] | None = None
+        self,
+        workload: Workload,
+        rounds: int,
+        only: Sequence[str] | None = None,
+        items: int | None = None,
     ) -> Outcome:
         """Let the programs of a workload take turns, A B C A B C, for so many rounds.
 
@@ -78,8 +88,10 @@ class Runner:
             workload: The workload.
             rounds: How often.
             only: Names of the programs to run; ``None`` = all.
+            items: How many items; ``None`` = as many as the workload says.
         """
-        items = workload.quick if self._quick else workload.items
+        if items is None:
+            items = workload.quick if self._quick else workload.items
         names = list(workload.programs if only is None else only)
         outcome = Outcome(workload, [{} for _ in range(rounds)])
         for number, samples in enumerate(outcome.rounds, 1):
@@ -108,7 +120,8 @@ class Runner:
         interpreter = self._systems.find(program.system)
         with TemporaryDirectory() as folder:
             answer = Path(folder) / "answer.json"
-            arguments = [workload.name, name, str(program.items(items)), self._loop, str(answer)]
+            asked = program.twin_of or name
+            arguments = [workload.name, asked, str(program.items(items)), self._loop, str(answer)]
             command = [interpreter.python, "-m", "benchmarks.child", *arguments]
             self._finish(command, interpreter, program)
             return Sample(**json.loads(answer.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""The systems that are compared, and the virtual environments of those that have to be installed."""
+"""The systems that are compared, and virtual environments for those that must be installed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.workload import OTHER_CLONE
 
 ROOT = Path(__file__).parent.parent
 """The clone that this suite is part of."""
@@ -29,6 +31,7 @@ SYSTEMS = {
     each.name: each
     for each in (
         System("ours"),
+        System(OTHER_CLONE),
         System("published", "antflow==0.10.0"),
         System("pool"),
         System("semaphores"),
@@ -70,17 +73,22 @@ class Systems:
         python: The interpreter for what is here, and for what is made.
         venvs: The folder for virtual environments.
         installs: Whether to make those that are missing.
+        other_clone: Another clone of the project.
 
     Attributes:
         version: The interpreter's name and version.
     """
 
-    def __init__(self, python: str, venvs: Path, *, installs: bool) -> None:
+    def __init__(
+        self, python: str, venvs: Path, *, installs: bool, other_clone: Path | None = None
+    ) -> None:
         self._here = Interpreter(python, ROOT / "src")
         self.version = self._version_of(python)
         self._venvs = venvs / self.version.rpartition(".")[0].replace(" ", "-").lower()
         self._installs = installs
         self._found: dict[str, Interpreter | Missing] = {}
+        if other_clone is not None:
+            self._found[OTHER_CLONE] = Interpreter(python, other_clone.resolve() / "src")
 
     def find(self, name: str) -> Interpreter:
         """The interpreter of a system.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
@@ -26,12 +26,14 @@ class Program:
         share: The part of the workload's items that it is given. Slow ones get fewer. Above 1: the
             number of its items, quick or not.
         needs_terminal: Whether its standard output is a terminal.
+        twin_of: Name of the program that this one is a copy of, for another clone.
     """
 
     measure: Measure
     system: str = "ours"
     share: float = 1.0
     needs_terminal: bool = False
+    twin_of: str = ""
 
     def items(self, items: int) -> int:
         """How many it gets of the workload's items."""
@@ -83,7 +85,7 @@ class Workload:
 
     Attributes:
         name: ``"W1"``.
-        title: What is done, in a line.
+        title: The work, in a line.
         items: How many items.
         quick: How many with ``--quick``.
         programs: Name of the program → the program. They take turns in this order.
@@ -98,6 +100,22 @@ class Workload:
     figures: Sequence[Figure]
 
 
+OTHER_CLONE = "other clone"
+
+
+def beside_other_clone(workload: Workload) -> Workload:
+    """A workload in which our programs are held against those of another clone."""
+    programs: dict[str, Program] = {}
+    figures: list[Figure] = []
+    for name, program in workload.programs.items():
+        if program.system == "ours":
+            twin = f"{name}, other clone"
+            programs[name] = program
+            programs[twin] = replace(program, system=OTHER_CLONE, twin_of=name)
+            figures.append(Figure(f"{name}: times the other clone", times_faster(name, twin)))
+    return replace(workload, programs=programs, figures=figures)
+
+
 def times_faster(ours: str, other: str) -> Callable[[Round], float]:
     """How many times the processor time per item of ``ours`` the ``other`` takes."""
     return lambda samples: samples[other].cpu_us / samples[ours].cpu_us
@@ -106,6 +124,16 @@ def times_faster(ours: str, other: str) -> Callable[[Round], float]:
 def extra(program: str, name: str) -> Callable[[Round], float]:
     """A figure that a program worked out itself."""
     return lambda samples: samples[program].more[name]
+
+
+def cpu_us(program: str) -> Callable[[Round], float]:
+    """Microseconds per item."""
+    return lambda samples: samples[program].cpu_us
+
+
+def percent_more(program: str, than: str) -> Callable[[Round], float]:
+    """How much more a program takes than another, in percent."""
+    return lambda samples: 100 * (samples[program].cpu_us / samples[than].cpu_us - 1)
 
 
 def more_us(program: str, than: str, times: float = 1.0) -> Callable[[Round], float]:

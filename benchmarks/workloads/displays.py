@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import ours
 from benchmarks.sample import Sample, Stopwatch, check, check_values
 from benchmarks.tasks import STAGES, WORKERS, no_op
-from benchmarks.workload import Figure, Measure, Program, Workload, extra, times_faster
+from benchmarks.workload import Figure, Measure, Program, Workload, cpu_us, extra, times_faster
 
 if TYPE_CHECKING:
     from antflow import DashboardSnapshot, Pipeline
@@ -31,7 +31,8 @@ def snapshots(workers: int, passed: int = 0) -> Measure:
                 pipeline.get_dashboard_snapshot()
             with Stopwatch() as watch:
                 for _ in range(count):
-                    snapshot = pipeline.get_dashboard_snapshot()
+                    pipeline.get_dashboard_snapshot()
+            snapshot = pipeline.get_dashboard_snapshot()
             states = snapshot.worker_states.values()
             check("workers at work", sum(each.status == "busy" for each in states), workers)
             check("items", snapshot.pipeline_stats.items_processed, passed)
@@ -48,8 +49,8 @@ async def while_busy(
     """Call ``look`` when ``passed`` items are through and all workers of two stages are at work."""
     from antflow import Pipeline, Stage
 
-    arrived = 0
-    all_arrived, ended = asyncio.Event(), asyncio.Event()
+    arrived, half = 0, workers // 2
+    half_arrived, all_arrived, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def first(value: int) -> int:
         return value if value < passed or value % 2 else await wait(value)
@@ -60,22 +61,22 @@ async def while_busy(
     async def wait(value: int) -> int:
         nonlocal arrived
         arrived += 1
+        if arrived == half:
+            half_arrived.set()
         if arrived == workers:
             all_arrived.set()
         await ended.wait()
         return value
 
-    half = workers // 2
     pipeline = Pipeline([Stage("Fetch", half, [first]), Stage("Save", half, [second])])
     async with pipeline.open() as run:
         await run.feed(range(passed))
-        while run.stats().items_processed < passed:
+        while run.stats().items_processed < passed:  # noqa: ASYNC110
             await asyncio.sleep(0)
-        # Odd numbers wait in the second stage, even ones in the first.
-        await run.feed(passed + n for n in range(2 * half) if (passed + n) % 2)
-        while arrived < half:
-            await asyncio.sleep(0)
-        await run.feed(passed + n for n in range(2 * half) if (passed + n) % 2 == 0)
+        # Odd numbers wait in the second stage, even ones in the first: `passed` is even.
+        await run.feed(range(passed + 1, passed + 2 * half, 2))
+        await half_arrived.wait()
+        await run.feed(range(passed, passed + 2 * half, 2))
         await all_arrived.wait()
         sample = look(pipeline)
         ended.set()
@@ -86,7 +87,7 @@ async def while_busy(
 
 
 def frames(level: str, workers: int) -> Measure:
-    """Measure the thread that takes a snapshot and draws it, in frames that differ."""
+    """Measure the thread that takes a snapshot and draws it."""
 
     async def measure(count: int) -> Sample:
         def draw(pipeline: Pipeline[Any, Any]) -> Sample:
@@ -207,7 +208,7 @@ WORKLOADS = [
             *(
                 Figure(
                     f"µs at {workers:,} workers",
-                    lambda samples, name=f"{workers:,} workers": samples[name].cpu_us,
+                    cpu_us(f"{workers:,} workers"),
                     *targets,
                     "low",
                 )
@@ -249,7 +250,7 @@ WORKLOADS = [
         [
             Figure(
                 f"µs of {level} at {workers:,} workers",
-                lambda samples, name=f"{level}, {workers:,} workers": samples[name].cpu_us,
+                cpu_us(f"{level}, {workers:,} workers"),
                 target,
                 None,
                 "low",

@@ -44,22 +44,23 @@ class Pauses:
     def watched(self) -> Iterator[None]:
         """Watch the block."""
         loop = asyncio.get_running_loop()
-        last = time.thread_time()
+        last, is_over = time.thread_time(), False
 
         def turn() -> None:
-            nonlocal last, handle
+            nonlocal last
             now = time.thread_time()
             self.turn = max(self.turn, (now - last) * 1000)
             last = now
-            handle = loop.call_soon(turn)
+            if not is_over:
+                loop.call_soon(turn)
 
-        handle = loop.call_soon(turn)
+        loop.call_soon(turn)
         gc.callbacks.append(self._collects)
         try:
             yield
         finally:
             gc.callbacks.remove(self._collects)
-            handle.cancel()
+            is_over = True
 
     def _collects(self, phase: str, info: dict[str, Any]) -> None:
         if phase == "start":
@@ -70,6 +71,7 @@ class Pauses:
 
 async def pauses(items: int) -> Sample:
     """Measure the longest pause of a run whose results are kept."""
+    await ours.run(range(300), TASKS, WORKERS)
     pauses = Pauses()
     pipeline = ours.pipeline(TASKS, WORKERS)
     with Stopwatch() as watch, pauses.watched():
@@ -81,6 +83,7 @@ async def pauses(items: int) -> Sample:
 
 async def pauses_of_a_run(items: int) -> Sample:
     """Measure the same for `Pipeline.run`, up to its return."""
+    await ours.run(range(300), TASKS, WORKERS)
     pauses = Pauses()
     with Stopwatch() as watch, pauses.watched():
         results = await ours.pipeline(TASKS, WORKERS).run(range(items))

@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -292,7 +291,7 @@ def pair(
 
 PAIRS = {
     **pair("threads", threads, threads_by_hand, 0.1),
-    **pair("processes", processes, processes_by_hand, 0.01),
+    **pair("processes", processes, processes_by_hand, 0.04),
     **pair("batches", batches, batches_by_hand, 0.2),
     **pair("ids", ids, ids_by_hand, 1.0),
     **pair("expand", expand, expand_by_hand, 0.05, expected=all_children),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks import ours
 from benchmarks.sample import Sample, Stopwatch, check_values
 from benchmarks.tasks import STAGES, WORKERS, no_op
-from benchmarks.workload import Figure, Measure, Program, Workload, more_us
+from benchmarks.workload import Figure, Measure, Program, Workload, more_us, times_faster
 
 
 def limited(count: int) -> Measure:
@@ -39,6 +39,8 @@ WORKLOADS = [
         [
             Figure("µs per try for one", more_us("one", "none", STAGES), 1.5, 0.8, "low"),
             Figure("µs per try for two", more_us("two", "none", STAGES), 2.5, 1.4, "low"),
+            Figure("speed with one over speed without", times_faster("one", "none")),
+            Figure("speed with two over speed without", times_faster("two", "none")),
         ],
     ),
 ]

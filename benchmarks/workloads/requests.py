@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from benchmarks import hand
 from benchmarks.sample import Sample, Stopwatch, check_values
 from benchmarks.systems import ROOT
-from benchmarks.workload import Figure, Measure, Program, Workload
+from benchmarks.workload import Figure, Measure, Program, Workload, percent_more
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -33,7 +33,8 @@ async def server() -> AsyncGenerator[str]:
     process = await asyncio.create_subprocess_exec(
         *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     )
-    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdin is not None
     try:
         yield f"http://127.0.0.1:{int(await process.stdout.readline())}/item/"
     finally:
@@ -63,13 +64,12 @@ async def by_hand(session: ClientSession, address: str, numbers: range, at_once:
     async def one(number: int) -> int:
         for attempt in range(1, 4):
             try:
-                page = await fetch(session, address, number)
+                saved.append(parse(await fetch(session, address, number)))
                 break
             except ClientError:
                 if attempt == 3:
                     raise
-        saved.append(parse(page))
-        return saved[-1]
+        return number
 
     await hand.iterator_map(one, numbers, at_once)
     return saved
@@ -152,12 +152,7 @@ WORKLOADS = [
         [
             Figure(
                 f"% more than a loop by hand, {at_once:,} at once",
-                lambda samples, at_once=at_once: (
-                    100
-                    * samples[f"ours, {at_once:,} at once"].cpu_us
-                    / samples[f"by hand, {at_once:,} at once"].cpu_us
-                    - 100
-                ),
+                percent_more(f"ours, {at_once:,} at once", f"by hand, {at_once:,} at once"),
                 15,
                 5,
                 "low",

@@ -26,9 +26,9 @@ def small_runs(run: Run) -> Measure:
         for _ in range(5):
             await run(range(FEW), tasks, WORKERS)
         with Stopwatch() as watch:
-            for _ in range(runs):
-                values = await run(range(FEW), tasks, WORKERS)
-        check_values(values, FEW)
+            found = [await run(range(FEW), tasks, WORKERS) for _ in range(runs)]
+        for values in found:
+            check_values(values, FEW)
         return watch.sample(runs, ms=watch.cpu / runs * 1000)
 
     return measure

@@ -67,8 +67,8 @@ def _check_history(tracker: StatusTracker, ids: list[Any]) -> None:
 
 # -- callbacks --------------------------------------------------------------------------------
 
-CALLBACKS = ("on_status_change", "on_task_start", "on_task_complete", "on_task_retry")
-CALLBACKS = (*CALLBACKS, "on_task_fail")
+TASK_CALLBACKS = ("on_task_start", "on_task_complete", "on_task_retry", "on_task_fail")
+CALLBACKS = ("on_status_change", *TASK_CALLBACKS)
 
 
 class SomeFail:
@@ -123,7 +123,9 @@ async def _run(kind: str, items: int) -> tuple[Stopwatch, Counter[str]]:
     from antflow import StatusTracker
 
     calls: Counter[str] = Counter()
-    callbacks = {} if kind == "none" else {name: counting(kind, name, calls) for name in CALLBACKS}
+    callbacks: dict[str, Any] = {}
+    if kind != "none":
+        callbacks = {name: counting(kind, name, calls) for name in CALLBACKS}
     some_fail = SomeFail()
     pipeline = ours.pipeline(some_fail.tasks(), WORKERS, StatusTracker(**callbacks))
     with Stopwatch() as watch:
