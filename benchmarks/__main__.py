@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for outcome in outcomes:
             print(*table(outcome), sep="\n")
     else:
+        workloads = chosen(options)
         systems = Systems(
             options.python,
             options.venvs,
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "quick": options.quick,
             "date": time.strftime("%Y-%m-%d"),
         }
-        outcomes = measured(runner, chosen(options), options.systems, about)
+        outcomes = measured(runner, workloads, options.systems, about)
     if options.json:
         text = json.dumps(to_json(outcomes, about), indent=1, ensure_ascii=False)
         options.json.write_text(text + "\n", encoding="utf-8")
