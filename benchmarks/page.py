@@ -32,9 +32,10 @@ def write_page(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> None:
 
 def filled(text: str, mark: str, lines: Sequence[str] | Iterator[str]) -> str:
     """The text of a page with new lines between ``<!-- mark -->`` and ``<!-- end -->``."""
-    between = re.compile(rf"(?<=<!-- {mark} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+    begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
     body = "\n".join(["", *lines, "", ""])
-    text, count = between.subn(lambda _: body, text)
+    place = re.compile(f"{begin}.*?{end}", re.DOTALL)
+    text, count = place.subn(lambda _: begin + body + end, text)
     if count != 1:
         raise ValueError(f"{PAGE.name} must have one <!-- {mark} --> with an <!-- end -->")
     return text

@@ -248,5 +248,6 @@ def test_filling_the_page() -> None:
     new = filled(page, "machine", ["new"])
     assert new == "a\n<!-- machine -->\n\nnew\n\n<!-- end -->\nb\n"
     assert filled(new, "machine", ["new"]) == new
+    assert filled(page.replace("old\n", ""), "machine", ["new"]) == new
     with pytest.raises(ValueError, match="must have one <!-- figures -->"):
         filled(page, "figures", [])
