@@ -49,13 +49,14 @@ def described(about: Mapping[str, Any]) -> str:
 
 def figures(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """A table of all figures."""
-    yield "| workload | figure | measured | target |"
-    yield "|---|---|---|---|"
+    yield "| workload | figure | median | best round | target |"
+    yield "|---|---|---|---|---|"
     for outcome in outcomes:
         for position, (figure, value) in enumerate(outcome.figures):
             name = f"{outcome.workload.name}: {outcome.workload.title}" if not position else ""
             aim = aims(figure).replace("|", "\\|")
-            yield f"| {name} | {figure.name} | {number(value)} | {aim} |"
+            best = number(figure.best(outcome.rounds))
+            yield f"| {name} | {figure.name} | {number(value)} | {best} | {aim} |"
 
 
 def number(value: float) -> str:
@@ -70,4 +71,5 @@ def panel(outcome: Outcome) -> Panel:
         for name in outcome.ran
         if name not in NOT_CHARTED
     }
-    return Panel(f"{outcome.workload.name}: {outcome.workload.title}", rates)
+    title = outcome.workload.title.replace("`", "")
+    return Panel(f"{outcome.workload.name}: {title}", rates)

@@ -38,9 +38,12 @@ def table(outcome: Outcome) -> Iterator[str]:
         yield f"  {name:36}{items:10,}{median(cpu):13.3f}{min(cpu):12.3f}{wall:14.3f}"
     for name, reason in outcome.skipped.items():
         yield f"  {name}: skipped: {reason}"
+    if outcome.figures:
+        yield f"  {'':46}{'median':>13}{'best':>12}  target"
     for figure, value in outcome.figures:
-        aim = " ".join(filter(None, [aims(figure), figure.verdict(value)]))
-        yield f"  {figure.name:52}{value:12.3f}  {aim}".rstrip()
+        best = figure.best(outcome.rounds)
+        aim = f"{aims(figure):14}{figure.verdict(value)}"
+        yield f"  {figure.name:46}{value:13.3f}{best:12.3f}  {aim}".rstrip()
     yield ""
 
 
@@ -61,7 +64,10 @@ def to_json(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> dict[str, 
         "workloads": {
             outcome.workload.name: {
                 "title": outcome.workload.title,
-                "figures": {figure.name: value for figure, value in outcome.figures},
+                "figures": {
+                    figure.name: {"median": value, "best": figure.best(outcome.rounds)}
+                    for figure, value in outcome.figures
+                },
                 "skipped": outcome.skipped,
                 "rounds": [
                     {name: asdict(sample) for name, sample in samples.items()}

@@ -58,12 +58,21 @@ class Figure:
     stretch: float | None = None
     better: Literal["high", "low"] = "high"
 
+    def values(self, rounds: Sequence[Round]) -> list[float]:
+        """The number of each round; none if a program is missing."""
+        try:
+            return [self.of(each) for each in rounds]
+        except KeyError:
+            return []
+
     def value(self, rounds: Sequence[Round]) -> float | None:
         """The median over the rounds; ``None`` if a program is missing."""
-        try:
-            return median([self.of(each) for each in rounds])
-        except (KeyError, ValueError):
-            return None
+        values = self.values(rounds)
+        return median(values) if values else None
+
+    def best(self, rounds: Sequence[Round]) -> float:
+        """The best of the rounds. On a busy machine it is nearer to what an idle one does."""
+        return (max if self.better == "high" else min)(self.values(rounds))
 
     def verdict(self, value: float) -> str:
         """How a value stands to the targets."""

@@ -27,7 +27,7 @@ def snapshots(workers: int, passed: int = 0) -> Measure:
 
     async def measure(count: int) -> Sample:
         def snap(pipeline: Pipeline[Any, Any]) -> Sample:
-            for _ in range(min(count, 20)):
+            for _ in range(min(count, 5)):
                 pipeline.get_dashboard_snapshot()
             with Stopwatch() as watch:
                 for _ in range(count):
@@ -198,7 +198,7 @@ WORKLOADS = [
         200,
         {
             **{
-                f"{workers:,} workers": Program(snapshots(workers), share=min(1.0, 1_000 / workers))
+                f"{workers:,} workers": Program(snapshots(workers), share=min(1.0, 200 / workers))
                 for workers in SNAPSHOTS
             },
             "10 workers, 1 k items": Program(snapshots(10, 1_000)),
