@@ -135,7 +135,7 @@ def measured(
 
 
 def read(files: Sequence[Path]) -> tuple[dict[str, Any], list[Outcome]]:
-    """What earlier runs wrote; where two have a workload, the later file counts."""
+    """Read what earlier runs wrote; where two have a workload, the later file counts."""
     contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     found = {
         outcome.workload.name: outcome

@@ -1,4 +1,4 @@
-"""What one writes by hand, with asyncio alone."""
+"""Pools, streams and maps as one writes them by hand, with asyncio alone."""
 
 from __future__ import annotations
 

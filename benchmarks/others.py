@@ -46,7 +46,7 @@ async def streamable(
 
 
 async def aiometer(items: Iterable[int], tasks: Sequence[Task], workers: int) -> AsyncIterator[int]:
-    """It knows no stages: one function that calls all tasks, so many times at once."""
+    """It has no stages: one function calls all tasks, for as many items as all stages hold."""
 
     async def all_tasks(value: int) -> int:
         for task in tasks:

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.runner import Outcome
 from benchmarks.sample import Sample
 from benchmarks.systems import SYSTEMS
-from benchmarks.workload import Figure, Workload
+from benchmarks.workload import Figure, Workload, beside_other_clone
 
 
 def machine() -> str:
@@ -42,7 +42,7 @@ def table(outcome: Outcome) -> Iterator[str]:
         yield f"  {'':46}{'median':>13}{'best':>12}  target"
     for figure, value in outcome.figures:
         best = figure.best(outcome.rounds)
-        aim = f"{aims(figure):14}{figure.verdict(value)}"
+        aim = f"{aims(figure):16}{figure.verdict(value)}"
         yield f"  {figure.name:46}{value:13.3f}{best:12.3f}  {aim}".rstrip()
     yield ""
 
@@ -81,15 +81,15 @@ def to_json(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> dict[str, 
 
 def from_json(content: Mapping[str, Any], workloads: Mapping[str, Workload]) -> list[Outcome]:
     """The outcomes in a file."""
-    return [
-        Outcome(
-            workloads[name],
-            [
+    outcomes: list[Outcome] = []
+    for name, found in content["workloads"].items():
+        if name in workloads:
+            rounds = [
                 {program: Sample(**sample) for program, sample in samples.items()}
                 for samples in found["rounds"]
-            ],
-            found["skipped"],
-        )
-        for name, found in content["workloads"].items()
-        if name in workloads
-    ]
+            ]
+            workload = workloads[name]
+            if any(program not in workload.programs for program in rounds[0]):
+                workload = beside_other_clone(workload)
+            outcomes.append(Outcome(workload, rounds, found["skipped"]))
+    return outcomes

@@ -24,7 +24,7 @@ TIMEOUT = 600.0
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a workload.
+    """The samples of a workload.
 
     Attributes:
         workload: The workload.
@@ -82,7 +82,7 @@ class Runner:
         only: Sequence[str] | None = None,
         items: int | None = None,
     ) -> Outcome:
-        """Let the programs of a workload take turns, A B C A B C, for so many rounds.
+        """Let the programs of a workload take turns: A B C A B C …
 
         Args:
             workload: The workload.

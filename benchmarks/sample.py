@@ -13,7 +13,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one process measured.
+    """The measurement of one process.
 
     Attributes:
         items: How many items it worked on.

@@ -10,7 +10,7 @@ from typing import Literal
 from benchmarks.sample import Sample
 
 Measure = Callable[[int], Coroutine[None, None, Sample]]
-"""Does the work for so many items, checks the answers, and says what it took."""
+"""Does the work for this many items, checks the answers, and returns what it took."""
 
 Round = Mapping[str, Sample]
 """Name of a program → what it measured in this round."""

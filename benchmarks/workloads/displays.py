@@ -1,4 +1,4 @@
-"""What it costs to watch: snapshots, displays, and the watch on the event loop: W6."""
+"""The cost of watching: snapshots, displays, and the watch on the event loop: W6."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INTERVAL = 0.1
 
 
 def snapshots(workers: int, passed: int = 0) -> Measure:
-    """Measure snapshots of a run with so many workers, all at work, after so many items."""
+    """Measure snapshots of a run whose workers are all busy, after ``passed`` items."""
 
     async def measure(count: int) -> Sample:
         def snap(pipeline: Pipeline[Any, Any]) -> Sample:
@@ -114,7 +114,7 @@ def display(level: str, pipeline: Pipeline[Any, Any]) -> Callable[[DashboardSnap
 
 
 def rich_table() -> Callable[[DashboardSnapshot], None]:
-    """What is most often written with rich: a table with a row for each worker, in a `Live`."""
+    """The usual table written with rich: a row for each worker, in a `Live`."""
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table

@@ -27,7 +27,7 @@ Run = Callable[[int], Awaitable[list[int]]]
 
 
 def measuring(run: Run, expected: Callable[[int], list[int]] = lambda n: list(range(n))) -> Measure:
-    """Measure a run of the numbers up to so many; its results may have any order."""
+    """Measure a run of the numbers below ``items``; its results may have any order."""
 
     async def measure(items: int) -> Sample:
         await run(min(items, 300))
@@ -235,7 +235,7 @@ async def expand_by_hand(items: int) -> list[int]:
 
 
 def all_children(items: int) -> list[int]:
-    """What becomes of so many items."""
+    """The results of `expand`."""
     return list(range(items * CHILDREN))
 
 

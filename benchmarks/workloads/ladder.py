@@ -33,7 +33,7 @@ class Rung:
     source: Callable[[int], Iterable[Any]] = range
 
     async def __call__(self, items: int) -> Sequence[Any]:
-        """Bring so many items through."""
+        """Bring the items through."""
         from antflow import Pipeline, Stage
 
         options = self.stage()

@@ -1,4 +1,4 @@
-"""What a program pays once: a small run, W10, and the import, W13."""
+"""Costs that a program pays once: a small run, W10, and the import, W13."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEW = 5
 
 
 def small_runs(run: Run) -> Measure:
-    """Measure so many small runs, each built anew."""
+    """Measure small runs, each with a pipeline of its own."""
 
     async def measure(runs: int) -> Sample:
         tasks = [no_op] * STAGES

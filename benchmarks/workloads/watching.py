@@ -104,7 +104,7 @@ class SomeFail:
 
 
 def expected_calls(items: int) -> dict[str, int]:
-    """How often each callback is called for so many items, a multiple of 100."""
+    """How often each callback is called; ``items`` is a multiple of 100."""
     once, always = items // 10, items // 100
     return {
         "on_status_change": EVENTS * items,
