@@ -9,7 +9,7 @@ from benchmarks.workload import Figure, Measure, Program, Workload, more_us, tim
 
 
 def limited(count: int) -> Measure:
-    """Measure a run whose stages share ``count`` limits: the first of calls, the second of a rate."""
+    """Measure a run whose stages share ``count`` limits: one of calls, then one of a rate."""
 
     async def measure(items: int) -> Sample:
         from antflow import Limit
