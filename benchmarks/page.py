@@ -13,7 +13,7 @@ from benchmarks.runner import Outcome
 from benchmarks.systems import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
-CHART = ROOT / "docs" / "pictures" / "performance.svg"
+CHART = PAGE.with_suffix(".svg")
 CHARTED = ("W1", "W2", "W7", "W8")
 NOT_CHARTED = ("bare loop", "ours, 10 k")
 """The one would make all other bars short, the other is not a system."""
