@@ -29,8 +29,8 @@ def pipeline(
 
 
 async def run(items: Iterable[int], tasks: Sequence[Task], workers: int) -> list[int]:
-    """`Pipeline.run`."""
-    results = await pipeline(tasks, workers).run(list(items))
+    """`Pipeline.run`. The published one asks for the length of the items."""
+    results = await pipeline(tasks, workers).run(items)
     return [result.value for result in results]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import guard
 from benchmarks.chart import Panel, draw
-from benchmarks.page import filled
+from benchmarks.page import PAGE, filled
 from benchmarks.runner import Outcome, Runner
 from benchmarks.sample import Sample, WrongAnswer, check_values
 from benchmarks.systems import ROOT, SYSTEMS, Missing, Systems
@@ -249,3 +249,5 @@ def test_filling_the_page() -> None:
     assert filled(page.replace("old\n", ""), "machine", ["new"]) == new
     with pytest.raises(ValueError, match="must have one <!-- figures -->"):
         filled(page, "figures", [])
+    for mark in ("machine", "figures"):
+        filled(PAGE.read_text("utf-8"), mark, [])

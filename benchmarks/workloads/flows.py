@@ -87,14 +87,12 @@ def streaming(stream: Stream) -> Measure:
     """Measure a stream whose results are looked at and let go."""
 
     async def measure(items: int) -> Sample:
-        async for _ in stream(list(range(WARM_UP)), [no_op] * STAGES, WORKERS):
+        async for _ in stream(range(WARM_UP), [no_op] * STAGES, WORKERS):
             pass
         seen = total = 0
         warm, before = items // 100 or 1, nan
-        # A list: the published one asks for its length. It is here before the memory is measured.
-        source = list(range(items))
         with Stopwatch() as watch:
-            async for value in stream(source, [no_op] * STAGES, WORKERS):
+            async for value in stream(range(items), [no_op] * STAGES, WORKERS):
                 seen += 1
                 total += value
                 if seen == warm:  # caches and the first garbage are there

@@ -29,10 +29,10 @@ def tracked(is_on: bool) -> Measure:
         from antflow import StatusTracker
 
         tasks = [no_op] * STAGES
-        await ours.pipeline(tasks, WORKERS, StatusTracker()).run(list(range(WARM_UP)))
+        await ours.pipeline(tasks, WORKERS, StatusTracker()).run(range(WARM_UP))
         tracker = StatusTracker() if is_on else None
         with Stopwatch() as watch:
-            results = await ours.pipeline(tasks, WORKERS, tracker).run(list(range(items)))
+            results = await ours.pipeline(tasks, WORKERS, tracker).run(range(items))
         check_values([each.value for each in results], items)
         if tracker is not None:
             _check_history(tracker, [each.id for each in results])
@@ -45,11 +45,11 @@ async def bytes_per_event(items: int) -> Sample:
     """The memory that a tracker keeps, in which nothing else is left of the run."""
     from antflow import StatusTracker
 
-    await ours.pipeline([no_op] * STAGES, WORKERS, StatusTracker()).run(list(range(WARM_UP)))
+    await ours.pipeline([no_op] * STAGES, WORKERS, StatusTracker()).run(range(WARM_UP))
     tracker: StatusTracker | None = StatusTracker()
     tracemalloc.start()
     with Stopwatch() as watch:
-        await ours.pipeline([no_op] * STAGES, WORKERS, tracker).run(list(range(items)))
+        await ours.pipeline([no_op] * STAGES, WORKERS, tracker).run(range(items))
     gc.collect()
     with_it = tracemalloc.get_traced_memory()[0]
     assert tracker is not None
@@ -139,7 +139,7 @@ async def _run(kind: str, items: int) -> tuple[Stopwatch, Counter[str]]:
     some_fail = SomeFail()
     pipeline = ours.pipeline(some_fail.tasks(), WORKERS, StatusTracker(**callbacks))
     with Stopwatch() as watch:
-        results = await pipeline.run(list(range(items)))
+        results = await pipeline.run(range(items))
     good = [number for number in range(items) if number % 100 != 7]
     check("values", sorted(each.value for each in results), good)
     return watch, calls
