@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import ours
 from benchmarks.sample import Sample, Stopwatch, check, check_values
 from benchmarks.tasks import STAGES, WORKERS, no_op
-from benchmarks.workload import Figure, Measure, Program, Workload, cpu_us, extra, times_faster
+from benchmarks.workload import (
+    Figure,
+    Measure,
+    Program,
+    Round,
+    Workload,
+    cpu_us,
+    extra,
+    times_faster,
+)
 
 if TYPE_CHECKING:
     from antflow import DashboardSnapshot, Pipeline
@@ -158,6 +167,19 @@ def drawn(level: str | None) -> Measure:
     return measure
 
 
+def speed_with(level: str) -> Callable[[Round], float]:
+    """The part of a core that a display leaves to the run.
+
+    Frames come by the clock on the wall. On an idle machine this is the speed with the display over
+    the speed without; on a busy one, that would count several times as many frames.
+    """
+
+    def of(samples: Round) -> float:
+        return 1 - (samples[level].cpu_us - samples["off"].cpu_us) / samples[level].wall_us
+
+    return of
+
+
 # -- the watch on the event loop --------------------------------------------------------------
 
 
@@ -233,7 +255,7 @@ WORKLOADS = [
             **{level: Program(drawn(level), needs_terminal=True) for level in LEVELS},
         },
         [
-            Figure(f"speed with {level} over speed without", times_faster(level, "off"), 0.97)
+            Figure(f"speed with {level} over speed without", speed_with(level), 0.97)
             for level in LEVELS
         ],
     ),
