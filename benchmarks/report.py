@@ -39,11 +39,11 @@ def table(outcome: Outcome) -> Iterator[str]:
     for name, reason in outcome.skipped.items():
         yield f"  {name}: skipped: {reason}"
     if outcome.figures:
-        yield f"  {'':46}{'median':>13}{'best':>12}  target"
+        yield f"  {'':54}{'median':>13}{'best':>12}  target"
     for figure, value in outcome.figures:
         best = figure.best(outcome.rounds)
         aim = f"{aims(figure):16}{figure.verdict(value)}"
-        yield f"  {figure.name:46}{value:13.3f}{best:12.3f}  {aim}".rstrip()
+        yield f"  {figure.name:54}{value:13.3f}{best:12.3f}  {aim}".rstrip()
     yield ""
 
 
