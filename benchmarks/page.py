@@ -22,7 +22,7 @@ NOT_CHARTED = ("bare loop", "ours, 10 k")
 def write_page(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> None:
     """Fill the page, and draw the chart if its workloads were measured."""
     text = PAGE.read_text(encoding="utf-8")
-    text = filled(text, "machine", [described(about)])
+    text = filled(text, "machine", [described(outcomes, about)])
     text = filled(text, "figures", figures(outcomes))
     PAGE.write_text(text, encoding="utf-8")
     panels = [panel(each) for each in outcomes if each.workload.name in CHARTED]
@@ -41,10 +41,12 @@ def filled(text: str, mark: str, lines: Sequence[str] | Iterator[str]) -> str:
     return text
 
 
-def described(about: Mapping[str, Any]) -> str:
+def described(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> str:
     """Where and when it was measured."""
-    sentence = "{date}: {machine}; {python}, {loop}; medians of {rounds} rounds."
-    return sentence.format_map(about)
+    counts = sorted({len(outcome.rounds) for outcome in outcomes})
+    rounds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
+    where = "{date}: {machine}; {python}, {loop}".format_map(about)
+    return f"{where}; medians of {rounds} rounds."
 
 
 def figures(outcomes: Sequence[Outcome]) -> Iterator[str]:
