@@ -36,7 +36,7 @@ from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.resources import RunResources
 from antflow._engine.run import Run, current_run
 from antflow._engine.settlement import Settlement
-from antflow._engine.source_watch import SourceWatch
+from antflow._engine.source import SourceWatch
 from antflow._engine.stage_run import StageRun
 from antflow._engine.supervisor import Supervisor
 from antflow._engine.waiting import in_order, outlast_task

@@ -37,8 +37,14 @@ from antflow._engine.listeners import Listeners
 from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run, current_run, stopped_by
 from antflow._engine.settlement import Settlement
-from antflow._engine.source import CLEAN_UP_FAILED, IterableSource, clean_up, source_failure
-from antflow._engine.source_watch import AsyncSource, SourceWatch
+from antflow._engine.source import (
+    CLEAN_UP_FAILED,
+    AsyncSource,
+    IterableSource,
+    SourceWatch,
+    clean_up,
+    source_failure,
+)
 from antflow._engine.supervisor import Supervisor
 from antflow._engine.waiting import in_order
 

@@ -37,8 +37,7 @@ from antflow._core.log import warn
 from antflow._core.stage_checks import is_async
 from antflow._core.text import clean
 from antflow._engine.iteration import END, NOTHING, Iteration
-from antflow._engine.source import CLEAN_UP_FAILED
-from antflow._engine.source_watch import NeverBlocks, name_of
+from antflow._engine.source import CLEAN_UP_FAILED, NeverBlocks, name_of
 
 A = TypeVar("A")
 

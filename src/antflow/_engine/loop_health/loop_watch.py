@@ -21,7 +21,7 @@ from antflow._engine.loop_health.heartbeat import Heartbeat
 from antflow._engine.loop_health.watchdog import join_heartbeat
 from antflow._engine.loop_health.whereabouts import SeenWorker, Sight
 from antflow._engine.run import Run
-from antflow._engine.source_watch import SourceWatch, name_of, what_helps
+from antflow._engine.source import SourceWatch, name_of, what_helps
 from antflow._engine.stage_run import StageRun
 
 WHAT_HELPS = "use an async call, or a plain function, which runs in a thread"

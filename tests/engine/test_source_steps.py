@@ -255,7 +255,7 @@ def test_long_step_of_a_generator_is_told_of_once(run_options: dict[str, Any], c
 
     run_virtual(main)
     [message] = long_steps(caplog)
-    assert message.startswith("the source rows (at tests/engine/test_source_watch.py:")
+    assert message.startswith("the source rows (at tests/engine/test_source_steps.py:")
     assert " in pages) blocked the event loop for 10.00 s in one step" in message
     assert message.endswith("wrap it in antflow.in_thread(…)")
 
@@ -271,7 +271,7 @@ def test_long_step_of_an_async_source_is_told_of(caplog: Log) -> None:
     """An async source that blocks is told of, and is not to be put in a thread as it is."""
     run_virtual(lambda: Pipeline([stage()]).run(async_pages()))
     [message] = long_steps(caplog)
-    assert message.startswith("the source async_pages (at tests/engine/test_source_watch.py:")
+    assert message.startswith("the source async_pages (at tests/engine/test_source_steps.py:")
     assert message.endswith("use an async call in it, or asyncio.to_thread(…)")
 
 
