@@ -28,7 +28,7 @@ from antflow._engine.handover import Handover
 from antflow._engine.identity import Identity
 from antflow._engine.intake import Entrance
 from antflow._engine.recorder import Recorder
-from antflow._engine.retries import RetryHeap
+from antflow._engine.retry_heap import RetryHeap
 from antflow._engine.run import Run
 from antflow._engine.settlement import Settlement
 from antflow._engine.workers import Workers

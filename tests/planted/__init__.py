@@ -4,10 +4,10 @@ The tables beside this file hold them, one for each layer:
 
     [retry-timer-is-kept]                      a name
     what = "A retry that is due sooner …"      one sentence
-    file = "_engine/retries.py"                below src/antflow
+    file = "_engine/retry_heap.py"                below src/antflow
     before = '''…'''                           text that stands there exactly once
     after = '''…'''                            what stands there when the fault is planted
-    nets = "tests/engine/test_retries.py -k …"     arguments for pytest: the tests that concern it
+    nets = "tests/engine/test_retry_heap.py -k …"     arguments for pytest: what concerns it
 
 ``python -m tests.planted`` plants each and runs its nets. That each can still be planted is a test
 of every day.

@@ -26,8 +26,8 @@ from antflow._engine.limits.stage_limits import StageLimits
 from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run
 from antflow._engine.supervisor import Supervisor
-from antflow._engine.task_failures import group_failure
 from antflow._engine.time_limit import TimeLimit
+from antflow._engine.user_errors import group_failure
 
 Trying = Callable[[Envelope, WorkerBook], Awaitable[Any]]
 """One way of trying an item."""

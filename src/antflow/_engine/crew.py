@@ -14,7 +14,7 @@ from typing import Any
 from antflow._core.cancellation import absorb_requests
 from antflow._core.foreign import is_a
 from antflow._core.ledger import StageBook, Waiting, WorkerBook
-from antflow._engine.task_failures import failure_of
+from antflow._engine.user_errors import failure_of
 
 
 class Crew:

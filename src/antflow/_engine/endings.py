@@ -20,7 +20,7 @@ from antflow._engine.attempt import Answer
 from antflow._engine.expansion import Expanded, forgotten_await, is_drop
 from antflow._engine.failure import FailedTries
 from antflow._engine.handover import Handover
-from antflow._engine.task_failures import call_apart
+from antflow._engine.user_errors import call_apart
 
 
 @dataclass(eq=False)

@@ -35,8 +35,8 @@ from antflow._engine.handover import Handover
 from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
 from antflow._engine.source import IterableSource, clean_up
-from antflow._engine.task_failures import failure_of
 from antflow._engine.time_limit import TimeLimit
+from antflow._engine.user_errors import failure_of
 from antflow._engine.worker_thread import take_over
 
 LARGEST_CHUNK = 100

@@ -29,9 +29,9 @@ from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import Wait
 from antflow._engine.handover import Handover
-from antflow._engine.retries import RetryHeap
+from antflow._engine.retry_heap import RetryHeap
 from antflow._engine.run import Run
-from antflow._engine.task_failures import call_apart, failure_of
+from antflow._engine.user_errors import call_apart, failure_of
 
 LONGEST_ERROR = 1000
 """Characters of an error's text in the log; the item's result has all of it."""

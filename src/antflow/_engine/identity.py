@@ -19,7 +19,7 @@ from antflow._core.run_errors import DuplicateItemError
 from antflow._core.text import clean, safe_repr, safe_str
 from antflow._core.tracebacks import trimmed
 from antflow._engine.run import Run
-from antflow._engine.task_failures import failure_of
+from antflow._engine.user_errors import failure_of
 
 Duplicates = Literal["number", "error", "skip"]
 

@@ -16,7 +16,7 @@ from antflow._core.stage import Stage, TaskFunc
 from antflow._core.value_or_error import ValueOrError, call_for_pair, value_of
 from antflow._engine.crew import Crew
 from antflow._engine.run import Run
-from antflow._engine.task_failures import call_apart
+from antflow._engine.user_errors import call_apart
 from antflow._engine.worker_thread import WorkerThread, take_over
 
 

@@ -28,7 +28,7 @@ from antflow._engine.limits.call_limits import CallLimits
 from antflow._engine.limits.stage_limits import StageLimits
 from antflow._engine.recorder import Recorder
 from antflow._engine.resources import RunResources, StageResources
-from antflow._engine.retries import RetryHeap
+from antflow._engine.retry_heap import RetryHeap
 from antflow._engine.run import Run
 from antflow._engine.runners import Threads, runner_for
 from antflow._engine.settlement import Settlement

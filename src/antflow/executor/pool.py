@@ -29,7 +29,7 @@ from antflow._core.stage_checks import is_async
 from antflow._core.tracebacks import trimmed
 from antflow._core.value_or_error import ValueOrError
 from antflow._engine.contexts import in_context
-from antflow._engine.task_failures import group_failure
+from antflow._engine.user_errors import group_failure
 from antflow._engine.waiting import begin_task, outlast_shower
 from antflow._engine.worker_thread import WorkerThread
 from antflow.executor.future import AsyncFuture

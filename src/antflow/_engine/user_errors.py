@@ -1,4 +1,4 @@
-"""Failures for a ``CancelledError``, ``StopIteration`` or group raised by the user's code."""
+"""Failures for what the user's code raises: a ``CancelledError``, or a group of exceptions."""
 
 from __future__ import annotations
 

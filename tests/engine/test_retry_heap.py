@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from antflow import Pipeline, Stage, StatusTracker, current_item
-from antflow._engine.retries import RetryHeap
+from antflow._engine.retry_heap import RetryHeap
 from antflow.testing import Calls, FailTimes, run_virtual
 from tests.support import assert_balanced, endless, in_background, now, raising, virtual
 
