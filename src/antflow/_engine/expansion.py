@@ -115,27 +115,32 @@ class Expansion:
                         emitted += 1
                         if made >= already:
                             envelope.children = made + 1
-                            await self._emit(envelope, worker, child, made)
-                            await self._wait_for_turn(envelope, worker)
+                            if (wait := self._emit(envelope, worker, child, made)) is not None:
+                                await wait
+                            if self.handover.settlement.reorder is not None:
+                                await self._wait_for_turn(envelope, worker)
                     made += 1
                     child = None
                 del children
                 step = None  # it may be long until the next one
 
-    async def _emit(self, parent: Envelope, worker: WorkerBook, value: Any, number: int) -> None:
-        """Pass an item made from another on to the next stage, waiting for room there.
+    def _emit(self, parent: Envelope, worker: WorkerBook, value: Any, number: int) -> Wait:
+        """Pass an item made from another on to the next stage.
 
         Args:
             parent: The item it was made from.
             worker: The worker that made it.
             value: Its value.
             number: Which one it is of those made from the parent, from 0.
+
+        Returns:
+            What is left to wait for: listeners, or room in the next stage.
         """
         child = Envelope(
             parent.sequence_id,
             self.identity.free_id(f"{safe_str(parent.id)}/{number}"),
             value,
-            dict(parent.metadata),
+            dict(parent.metadata) or None,
             parent.input,
             parent.priority,
             parent.position,
@@ -145,6 +150,15 @@ class Expansion:
         if self.handover.settlement.reorder is not None:
             self.handover.settlement.reorder.expect(child)
         wait = self.handover.recorder.emitted(child, worker, value, self.handover.now())
+        if wait is not None:
+            return self._put_on_after(wait, child, worker, value)
+        if (room := self.handover.put_on(child, value)) is not None:
+            return self._give_slots_back(worker, room)
+        return None
+
+    async def _put_on_after(
+        self, wait: Wait, child: Envelope, worker: WorkerBook, value: Any
+    ) -> None:
         try:
             await self.handover.hear_out(worker, wait)
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from antflow._core.errors import TaskFailedError
@@ -61,11 +61,7 @@ def group_failure(error: BaseException, name: str) -> Exception | None:
 
 def call_apart(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call a user's plain function; ``StopIteration`` becomes `RuntimeError`, as in coroutines."""
-    return next(_apart(function, args, kwargs))
-
-
-def _apart(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[Any]:
     try:
-        yield function(*args, **kwargs)
+        return function(*args, **kwargs)
     except StopIteration as error:
         raise RuntimeError(f"{task_name(function)} raised StopIteration") from error
