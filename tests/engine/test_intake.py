@@ -1157,3 +1157,26 @@ def test_iterator_is_closed_only_if_the_run_made_it(is_own: bool) -> None:
 
     assert virtual(main) == ["1\n", "2\n"]
     assert text.closed is is_own
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.5])
+def test_late_request_of_a_callback_does_not_stop_the_intake(delay: float) -> None:
+    """A callback that is told of an entering item may leave a timer that cancels its task."""
+    seen: list[Any] = []
+
+    async def on_status_change(event: StatusEvent) -> None:
+        if event.status == "queued" and event.stage == "Work":
+            seen.append(event.item_id)
+            task = asyncio.current_task()
+            assert task is not None
+            if event.item_id == 2:
+                asyncio.get_running_loop().call_later(delay, task.cancel)
+
+    async def main() -> list[Any]:
+        tracker = StatusTracker(on_status_change)
+        stages = [Stage("Work", 1, [lasting(1)], queue_capacity=1)]
+        results = await Pipeline(stages, status_tracker=tracker).run(range(8))
+        return sorted(result.id for result in results.outcomes)
+
+    assert virtual(main) == list(range(8))
+    assert seen == list(range(8))

@@ -521,7 +521,7 @@ class Intake:
         try:
             await self._feed_again()
             if isinstance(items, IterableSource):
-                await self.feed(items)
+                await self._feed_plainly(items)
             else:
                 source = AsyncSource(items, self._sources)
                 items = source.iterator
@@ -550,6 +550,16 @@ class Intake:
             self._supervisor.stop_intake(failure)
         else:
             self.close()
+
+    async def _feed_plainly(self, source: IterableSource) -> None:
+        while True:
+            try:
+                return await self.feed(source)
+            except asyncio.CancelledError:
+                # The source raises none, so a callback has left a request that came late.
+                if self._supervisor.has_called_off_caller():
+                    raise
+                await absorb_requests()
 
     async def _feed_again(self) -> None:
         for result in self.again:
