@@ -44,6 +44,7 @@ class Channel(Generic[T]):
         "_bell",
         "_has_more",
         "_heap",
+        "_is_special",
         "_left_over",
         "_loop",
         "_most",
@@ -76,6 +77,7 @@ class Channel(Generic[T]):
         self._senders: deque[asyncio.Future[None]] = deque()
         self._bell: asyncio.Handle | None = None
         self.is_closed = False
+        self._is_special = False  # closed, or ordered by priority
 
     # Sending
 
@@ -87,9 +89,9 @@ class Channel(Generic[T]):
         Returns:
             Whether the sender must now await `room`.
         """
-        queue = self._queue
-        if self._heap is not None or priority != DEFAULT_PRIORITY or self.is_closed:
+        if self._is_special or priority != DEFAULT_PRIORITY:
             return self._put_slowly(item, priority)
+        queue = self._queue
         queue.append(item)
         if self._bell is None:
             self.ring()
@@ -97,7 +99,7 @@ class Channel(Generic[T]):
 
     def put_all(self, items: Iterable[T], priority: int = DEFAULT_PRIORITY) -> None:
         """Append items, at once. For a sender that looks for `has_room` itself."""
-        if self._heap is not None or priority != DEFAULT_PRIORITY or self.is_closed:
+        if self._is_special or priority != DEFAULT_PRIORITY:
             for item in items:
                 self._put_slowly(item, priority)
         else:
@@ -165,7 +167,7 @@ class Channel(Generic[T]):
 
     def close(self) -> None:
         """No more puts. What is inside can still be taken; sleepers and waiting senders go on."""
-        self.is_closed = True
+        self.is_closed = self._is_special = True
         self.wake_all()
         while self._wake_one(self._senders):
             pass
@@ -211,6 +213,7 @@ class Channel(Generic[T]):
         # Serial numbers are unique, so the heap never compares two items.
         heap = [(DEFAULT_PRIORITY, n, item) for n, item in enumerate(self._queue)]
         self._heap = heap
+        self._is_special = True
         self._serial = len(heap)
         self._queue.clear()
         return heap
