@@ -260,7 +260,8 @@ class StageBook:
     @property
     def in_progress(self) -> int:
         """Items in the hands of workers."""
-        return sum([book.held for book in tuple(self.workers.values())])
+        holding = [book for book in tuple(self.workers.values()) if book.item is not None]
+        return len(holding) + sum([len(book.more) for book in holding if book.more])
 
     @property
     def waiting(self) -> int:

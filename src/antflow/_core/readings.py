@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 
-from antflow._core.ledger import Ledger, StageBook, WorkerBook
+from antflow._core.ledger import Ledger, StageBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import PipelineStats, StageStats, WorkerMetrics, WorkerState
 from antflow._core.worker_time import spent
@@ -110,55 +110,17 @@ def worker_names(facts: RunFacts, gauges: Sequence[StageGauge]) -> dict[str, lis
     }
 
 
-def worker_states(
+def workers(
     ledger: Ledger, facts: RunFacts, gauges: Sequence[StageGauge]
-) -> dict[str, WorkerState]:
-    """Worker name → what it does now; workers that have not been needed yet are idle."""
+) -> tuple[dict[str, WorkerState], dict[str, WorkerMetrics]]:
+    """Worker name → what it does now, and what it has done so far.
+
+    These are the configured workers, those that have not been needed yet included, and those that
+    are yet to retire.
+    """
     states: dict[str, WorkerState] = {}
-    for name, stage, worker in _each_worker(ledger, facts, gauges):
-        item = None if worker is None else worker.item
-        if worker is None:
-            states[name] = WorkerState(name, stage, "idle")
-        elif item is None:
-            states[name] = WorkerState(name, stage, "idle", waits_for=worker.waits_for)
-        else:
-            states[name] = WorkerState(
-                name,
-                stage,
-                "busy",
-                item.id,
-                worker.task,
-                facts.timestamp(worker.since),
-                worker.status[1] if worker.status and worker.status[0] == item.key else "",
-                worker.waits_for,
-                worker.held,
-                item.attempts,
-            )
-    return states
-
-
-def worker_metrics(
-    ledger: Ledger, facts: RunFacts, gauges: Sequence[StageGauge]
-) -> dict[str, WorkerMetrics]:
-    """Worker name → what it has done so far."""
     metrics: dict[str, WorkerMetrics] = {}
-    for name, stage, worker in _each_worker(ledger, facts, gauges):
-        if worker is None:
-            metrics[name] = WorkerMetrics(name, stage)
-        else:
-            last_active = None if isnan(worker.since) else facts.timestamp(worker.since)
-            metrics[name] = WorkerMetrics(
-                name, stage, worker.completed, worker.failed, worker.busy, last_active
-            )
-    return metrics
-
-
-def _each_worker(
-    ledger: Ledger, facts: RunFacts, gauges: Sequence[StageGauge]
-) -> list[tuple[str, str, WorkerBook | None]]:
-    """``(worker name, stage name, book)``: the configured workers, and those yet to retire."""
-    rows: list[tuple[str, str, WorkerBook | None]] = []
-    for stage, (name, book, gauge) in enumerate(
+    for number, (stage, book, gauge) in enumerate(
         zip(facts.stage_names, ledger.stages, gauges, strict=True)
     ):
         books = dict(book.workers)
@@ -166,5 +128,32 @@ def _each_worker(
         if len(books) > most:
             busy = [index for index, worker in books.items() if worker.item is not None]
             most = max([most, *(index + 1 for index in busy)])
-        rows += [(facts.worker_name(stage, index), name, books.get(index)) for index in range(most)]
-    return rows
+        for index in range(most):
+            name = facts.worker_name(number, index)
+            worker = books.get(index)
+            if worker is None:
+                states[name] = WorkerState(name, stage, "idle")
+                metrics[name] = WorkerMetrics(name, stage)
+                continue
+            item, since = worker.item, worker.since
+            last_active = None if isnan(since) else facts.timestamp(since)
+            if item is None:
+                states[name] = WorkerState(name, stage, "idle", waits_for=worker.waits_for)
+            else:
+                status = worker.status
+                states[name] = WorkerState(
+                    name,
+                    stage,
+                    "busy",
+                    item.id,
+                    worker.task,
+                    last_active,
+                    status[1] if status and status[0] == item.key else "",
+                    worker.waits_for,
+                    len(worker.more) + 1,
+                    item.attempts,
+                )
+            metrics[name] = WorkerMetrics(
+                name, stage, worker.completed, worker.failed, worker.busy, last_active
+            )
+    return states, metrics

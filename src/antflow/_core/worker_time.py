@@ -39,8 +39,9 @@ def _booked(book: StageBook, gauge: WorkerGauge, now: float) -> dict[Activity, f
         time["busy"] += worker.busy + worker.gave_way - worker.waited_in_hand
         if worker.item is not None:
             time["busy"] += max(now - worker.since, 0.0)
-        for reason, seconds in worker.waited.items():
-            time[reason] += seconds
+        if worker.waits_since:  # else it has never waited
+            for reason, seconds in worker.waited.items():
+                time[reason] += seconds
         if (reason_now := worker.waits_for) is not None:
             waits = max(now - worker.waits_since, 0.0)
             time[reason_now] += waits

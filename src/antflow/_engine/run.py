@@ -311,11 +311,12 @@ class Run:
     def snapshot(self) -> DashboardSnapshot:
         """Everything a dashboard shows, at this moment; a true copy."""
         gauges = self.gauges()
+        states, metrics = readings.workers(self.ledger, self.facts, gauges)
         until = self.now_or_end()
         intake_ended = until if self.intake_ended is None else self.intake_ended
         return DashboardSnapshot(
-            worker_states=readings.worker_states(self.ledger, self.facts, gauges),
-            worker_metrics=readings.worker_metrics(self.ledger, self.facts, gauges),
+            worker_states=states,
+            worker_metrics=metrics,
             pipeline_stats=readings.pipeline_stats(
                 self.ledger, self.facts, gauges, until, self.skipped
             ),
@@ -364,9 +365,10 @@ class NoRun:
 
     def snapshot(self) -> DashboardSnapshot:
         """A snapshot in which nothing has happened."""
+        states, metrics = readings.workers(self._ledger, self._facts, self._gauges)
         return DashboardSnapshot(
-            worker_states=readings.worker_states(self._ledger, self._facts, self._gauges),
-            worker_metrics=readings.worker_metrics(self._ledger, self._facts, self._gauges),
+            worker_states=states,
+            worker_metrics=metrics,
             pipeline_stats=self.stats(),
             error_summary=self.failures.summary(),
             timestamp=0.0,
