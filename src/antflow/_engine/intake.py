@@ -281,15 +281,16 @@ class Intake:
         if isinstance(items, AsyncIterable):
             self._feeder = self._supervisor.tasks.create(self._feed_from(items), "feeder")
             return
+        first = self._entrance.stages[0]
         # Not in the context of the worker that pulls: that one is for its items.
         source = self._source_of(items, self._supervisor.tasks.context.copy())
-        if self._first.recorder.may_hold or self.again:
+        if first.recorder.may_hold or self.again:
             # Listeners are told of each item before it enters. A separate task waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
             self._feeder = self._supervisor.tasks.create(self._feed_from(source), "feeder")
         else:
             self._source = source
-            self._first.channel.ring()
+            first.channel.ring()
 
     # Pulling, for the workers of the first stage
 
@@ -444,10 +445,6 @@ class Intake:
         self.again = ()
 
     # Inside
-
-    @property
-    def _first(self) -> Entered:
-        return self._entrance.stages[0]
 
     def _window_room(self) -> float:
         """How many more items the order of the results allows; unbounded where it is free."""
