@@ -125,17 +125,19 @@ class Handover:
         """
         try:
             # A cancel request that the try left behind must not hit the callbacks and listeners.
-            if worker is not None:
+            if worker is not None and self.crew.running(worker).cancelling():
                 await self.crew.absorb_cancel(worker)
         except BaseException:
             discard(wait)
             raise
         with self.settlement.delivery():
-            await self.room(worker, wait)
+            if wait is not None:
+                await self.room(worker, wait)
             if callback is not None:
                 label = f"callback {name} of stage {self.name}"
                 told = self.guard.call(label, _call_back, callback, envelope, subject, value)
-                await self.room(worker, told)
+                if told is not None:
+                    await self.room(worker, told)
 
     async def hear_out(self, worker: WorkerBook, wait: Wait) -> None:
         """Wait for the listeners; the run does not end meanwhile."""

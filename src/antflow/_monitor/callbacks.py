@@ -49,7 +49,7 @@ class CallbackGuard:
         answer = None
         try:
             answer = function(*args)
-            if not is_awaitable(answer):
+            if answer is not None and not is_awaitable(answer):
                 answer = None
         except BaseException as error:  # why: `contain` raises what ends the program
             self.contain(name, error)
