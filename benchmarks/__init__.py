@@ -1,1 +1,1 @@
-"""How fast, and how light: `python -m benchmarks` measures it; docs/performance.md explains it."""
+"""Measures speed and memory: `python -m benchmarks`. See docs/performance.md."""

@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; see the description."""
+    """Measure and print; see the description in `parser`."""
     options = parser().parse_args(arguments)
     if options.list:
         for each in WORKLOADS.values():
@@ -135,7 +135,7 @@ def measured(
 
 
 def read(files: Sequence[Path]) -> tuple[dict[str, Any], list[Outcome]]:
-    """Read what earlier runs wrote; where two have a workload, the later file counts."""
+    """Read what earlier runs wrote; if two files have a workload, the later file counts."""
     contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     found = {
         outcome.workload.name: outcome
@@ -146,7 +146,7 @@ def read(files: Sequence[Path]) -> tuple[dict[str, Any], list[Outcome]]:
 
 
 def guarded(runner: Runner, version: str, *, stores: bool) -> int:
-    """Hold the ratios against the stored ones, or store them."""
+    """Compare the ratios with the stored ones, or store them."""
     short = version.split()[-1].rpartition(".")[0]
     try:
         if stores:

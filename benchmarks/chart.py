@@ -1,4 +1,4 @@
-"""A chart of bars, as SVG: for each workload, the items per second of each system."""
+"""A bar chart as SVG: for each workload, the items per second of each system."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Panel:
     """The bars of one workload.
 
     Attributes:
-        title: Stands above them.
+        title: The text above the bars.
         rates: Name of a system → its items per second.
     """
 
@@ -36,7 +36,7 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel]) -> str:
-    """The text of an SVG file. All bars of a panel have one scale, which begins at 0."""
+    """The text of an SVG file. All bars of a panel share one scale, which begins at 0."""
     parts: list[str] = []
     top = float(MARGIN)
     for panel in panels:

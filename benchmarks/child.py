@@ -18,7 +18,7 @@ from benchmarks.workloads import WORKLOADS
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Makes event loops of this kind."""
+    """A function that makes event loops of this kind."""
     if name == "uvloop":
         make: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop
         return make
@@ -26,7 +26,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def main(workload: str, program: str, items: str, loop: str, file: str) -> None:
-    """Measure, and write it down."""
+    """Measure, and write the result to the file."""
     measure = WORKLOADS[workload].programs[program].measure
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         sample = runner.run(measure(int(items)))

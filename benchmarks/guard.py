@@ -1,6 +1,6 @@
-"""The guard: a few ratios, held against those that `guard.toml` has for this version of Python.
+"""The guard: compares a few ratios with those in `guard.toml` for this version of Python.
 
-Ratios of two programs that take turns say the same on a fast and on a slow machine.
+A ratio of two programs that take turns is the same on a fast and on a slow machine.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Guarded:
     Attributes:
         workload: Name of its workload.
         figure: Its name there; higher is better.
-        programs: Those that it compares.
-        items: How many items.
+        programs: The programs that it compares.
+        items: How many items each of them gets.
     """
 
     workload: str
@@ -68,7 +68,7 @@ def stored() -> dict[str, dict[str, float]]:
 
 
 def store(runner: Runner, version: str) -> Iterator[str]:
-    """Measure, and write the ratios down for a version of Python."""
+    """Measure, and write the ratios for a version of Python to the file."""
     ratios = stored()
     ratios[version] = {}
     for each in GUARDED:
@@ -78,7 +78,7 @@ def store(runner: Runner, version: str) -> Iterator[str]:
 
 
 def guard(runner: Runner, version: str) -> Iterator[tuple[str, bool]]:
-    """For each guarded figure a line, and whether it is good enough in one of three tries."""
+    """A line for each guarded figure, and whether it was good enough in one of three tries."""
     floors = stored().get(version)
     if floors is None:
         yield f"{FILE.name} has no ratios for Python {version}; `--guard --store` adds them", False
@@ -95,7 +95,7 @@ def guard(runner: Runner, version: str) -> Iterator[tuple[str, bool]]:
 
 
 def name(guarded: Guarded) -> str:
-    """The name of a figure in the file."""
+    """The name of a figure, in the file."""
     return f"{guarded.workload}, {guarded.figure}"
 
 

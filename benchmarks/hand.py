@@ -1,4 +1,4 @@
-"""Pools, streams and maps as one writes them by hand, with asyncio alone."""
+"""Pools, streams and maps written by hand, with asyncio alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing import Any
 from benchmarks.tasks import Task
 
 CAPACITY = 10
-"""Items that may wait for each worker: as many as in ours."""
+"""How many items may wait for each worker: as many as in ours."""
 
 
 async def bare_loop(items: Iterable[int], tasks: Sequence[Task], workers: int) -> list[int]:
-    """The tasks alone, one item after the other: what none can beat as long as nothing waits."""
+    """The tasks alone, one item after the other: nothing can beat it if no task waits."""
     results: list[int] = []
     for value in items:
         for task in tasks:
@@ -34,7 +34,7 @@ async def bare_loop(items: Iterable[int], tasks: Sequence[Task], workers: int) -
 async def bare_stream(
     items: Iterable[int], tasks: Sequence[Task], workers: int
 ) -> AsyncIterator[int]:
-    """The same, as a stream."""
+    """`bare_loop` as a stream."""
     for value in items:
         for task in tasks:
             value = await task(value)
@@ -66,7 +66,7 @@ async def queue_pool(items: Iterable[int], tasks: Sequence[Task], workers: int) 
 
 
 async def retry_pool(items: Iterable[int], tasks: Sequence[Task], workers: int) -> list[int]:
-    """The same, with up to three tries of each task."""
+    """`queue_pool` with up to three tries of each task."""
     queues: list[asyncio.Queue[int]] = [asyncio.Queue(workers * CAPACITY) for _ in tasks]
     results: list[int] = []
 
@@ -111,7 +111,7 @@ def with_retries(task: Task) -> Task:
 async def queue_stream(
     items: Iterable[int], tasks: Sequence[Task], workers: int
 ) -> AsyncIterator[int]:
-    """The same as a stream: a bounded queue of results, and a mark at its end."""
+    """`queue_pool` as a stream: a bounded queue of results, with an end mark."""
     queues: list[asyncio.Queue[int]] = [asyncio.Queue(workers * CAPACITY) for _ in tasks]
     results: asyncio.Queue[int | None] = asyncio.Queue(workers * CAPACITY)
     outlets: list[asyncio.Queue[Any]] = [*queues[1:], results]
@@ -151,7 +151,7 @@ async def at_work(
 
 
 async def semaphores(items: Iterable[int], tasks: Sequence[Task], workers: int) -> list[int]:
-    """A `TaskGroup` with an `asyncio.Task` for each item, and a `Semaphore` round each task."""
+    """A `TaskGroup` with an `asyncio.Task` for each item, and a `Semaphore` around each task."""
     gates = [asyncio.Semaphore(workers) for _ in tasks]
     results: list[int] = []
 

@@ -1,6 +1,6 @@
-"""Other libraries that send items through several async functions, each used as it suggests.
+"""Other libraries that send items through several async functions, each used as its docs suggest.
 
-They are imported by name, for none of them needs to be there.
+They are imported by name, because none of them has to be installed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""antflow in the form of the other systems. The published version is called in the same way.
+"""antflow with the same interface as the other systems; the published version is called likewise.
 
-The library is imported inside the functions: this file is read where it is missing, too.
+The library is imported inside the functions, because this file is also imported where it is
+missing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def pipeline(
 
 
 async def run(items: Iterable[int], tasks: Sequence[Task], workers: int) -> list[int]:
-    """`Pipeline.run`. The published one asks for the length of the items."""
+    """`Pipeline.run`. The published version needs items that have a length."""
     results = await pipeline(tasks, workers).run(items)
     return [result.value for result in results]
 

@@ -1,4 +1,4 @@
-"""Writes what was measured into docs/performance.md, between its marks, and draws its chart."""
+"""Writes the measurements into docs/performance.md, between its marks, and draws its chart."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PAGE = ROOT / "docs" / "performance.md"
 CHART = PAGE.with_suffix(".svg")
 CHARTED = ("W1", "W2", "W7", "W8")
 NOT_CHARTED = ("bare loop", "ours, 10 k")
-"""The one would make all other bars short, the other is not a system."""
+"""The first would make all other bars too short; the second is not a system."""
 
 
 def write_page(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> None:
-    """Fill the page, and draw the chart if its workloads were measured."""
+    """Fill in the page, and draw the chart if its workloads were measured."""
     text = PAGE.read_text(encoding="utf-8")
     text = filled(text, "machine", [described(outcomes, about)])
     text = filled(text, "figures", figures(outcomes))
@@ -31,7 +31,7 @@ def write_page(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> None:
 
 
 def filled(text: str, mark: str, lines: Sequence[str] | Iterator[str]) -> str:
-    """The text of a page with new lines between ``<!-- mark -->`` and ``<!-- end -->``."""
+    """The text of a page, with new lines between ``<!-- mark -->`` and ``<!-- end -->``."""
     begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
     body = "\n".join(["", *lines, "", ""])
     place = re.compile(f"{begin}.*?{end}", re.DOTALL)
@@ -42,7 +42,7 @@ def filled(text: str, mark: str, lines: Sequence[str] | Iterator[str]) -> str:
 
 
 def described(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> str:
-    """Where and when it was measured."""
+    """Where and when the figures were measured."""
     counts = sorted({len(outcome.rounds) for outcome in outcomes})
     rounds = " to ".join(str(count) for count in dict.fromkeys([counts[0], counts[-1]]))
     where = "{date}: {machine}; {python}, {loop}".format_map(about)
@@ -62,7 +62,7 @@ def figures(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def number(value: float) -> str:
-    """Three digits, or all before the point."""
+    """A number with three digits, or with all digits before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

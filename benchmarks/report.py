@@ -17,7 +17,7 @@ from benchmarks.workload import Figure, Workload, beside_other_clone
 
 
 def machine() -> str:
-    """This machine, in a line."""
+    """A description of this machine, in one line."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text(encoding="utf-8").splitlines() if cpus.exists() else []
     models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
@@ -57,7 +57,7 @@ def aims(figure: Figure) -> str:
 
 
 def to_json(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> dict[str, Any]:
-    """All that was measured, for a file."""
+    """All measurements, for a JSON file."""
     return {
         "about": dict(about),
         "systems": {each.name: each.requirement for each in SYSTEMS.values() if each.requirement},
@@ -80,7 +80,7 @@ def to_json(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> dict[str, 
 
 
 def from_json(content: Mapping[str, Any], workloads: Mapping[str, Workload]) -> list[Outcome]:
-    """The outcomes in a file."""
+    """The outcomes in a JSON file."""
     outcomes: list[Outcome] = []
     for name, found in content["workloads"].items():
         if name in workloads:

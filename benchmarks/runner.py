@@ -19,7 +19,7 @@ from benchmarks.terminal import open_terminal
 from benchmarks.workload import Figure, Program, Workload
 
 TIMEOUT = 600.0
-"""Seconds for one measurement."""
+"""The most seconds that one measurement may take."""
 
 
 @dataclass(slots=True)
@@ -62,12 +62,12 @@ class Failed(Exception):
 
 
 class Runner:
-    """Measures.
+    """Runs the measurements.
 
     Args:
         systems: Where the systems are.
         loop: "asyncio" or "uvloop".
-        quick: Whether to take the small number of items.
+        quick: Whether to use the small number of items.
     """
 
     def __init__(self, systems: Systems, loop: str = "asyncio", *, quick: bool = False) -> None:
@@ -86,7 +86,7 @@ class Runner:
 
         Args:
             workload: The workload.
-            rounds: How often.
+            rounds: How many rounds.
             only: Names of the programs to run; ``None`` = all.
             items: How many items; ``None`` = as many as the workload says.
         """
@@ -110,11 +110,11 @@ class Runner:
         return outcome
 
     def run(self, workload: Workload, name: str, items: int) -> Sample:
-        """One measurement, in a process of its own.
+        """Make one measurement, in a separate process.
 
         Raises:
-            Missing: Its system is not here.
-            Failed: It did not do its work.
+            Missing: The program's system is not installed.
+            Failed: The program did not do its work.
         """
         program = workload.programs[name]
         interpreter = self._systems.find(program.system)
@@ -161,7 +161,7 @@ def _output(program: Program) -> Iterator[IO[str] | int]:
 
 
 def _say(text: str) -> None:
-    """Show what is being done, where a person sees it."""
+    """Show what is being done, if a person is watching."""
     if sys.stderr.isatty():
         width = os.get_terminal_size(sys.stderr.fileno()).columns
         print(f"\r{text:{width - 1}.{width - 1}}\r", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""One measurement: what a program found out about itself."""
+"""One measurement, as a program takes it of itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Sample:
     Attributes:
         items: How many items it worked on.
         cpu: Processor time in seconds, of all threads.
-        wall: Seconds by the clock on the wall.
+        wall: Wall-clock time in seconds.
         more: Other figures of the workload, by name.
     """
 
@@ -34,12 +34,12 @@ class Sample:
 
     @property
     def wall_us(self) -> float:
-        """Time per item, in microseconds."""
+        """Wall-clock time per item, in microseconds."""
         return self.wall / self.items * 1e6
 
 
 class Stopwatch:
-    """Measures the block inside ``with``, which begins without garbage."""
+    """Measures the block inside ``with``, after a garbage collection."""
 
     def __enter__(self) -> Self:
         gc.collect()
@@ -56,7 +56,7 @@ class Stopwatch:
         self.wall = time.perf_counter() - self.wall
 
     def sample(self, items: int, **more: float) -> Sample:
-        """The measurement, once the block is left."""
+        """The measurement; call it after the block."""
         return Sample(items, self.cpu, self.wall, more)
 
 
@@ -65,20 +65,20 @@ class WrongAnswer(Exception):
 
 
 def check(what: str, found: object, expected: object) -> None:
-    """Refuse a measurement whose answers are wrong."""
+    """Reject a measurement with wrong answers."""
     if found != expected:
         raise WrongAnswer(f"{what}: {str(found)[:80]}, not {str(expected)[:80]}")
 
 
 def check_values(values: Iterable[int], items: int) -> None:
-    """Refuse results that are not each of the numbers below ``items`` once, in any order."""
+    """Reject results unless they are the numbers below ``items``, each once, in any order."""
     found = sorted(values)
     check("number of results", len(found), items)
     check("values of the results", found, list(range(items)))
 
 
 def resident_mb() -> float:
-    """The memory of this process in MB; not a number where the system does not say."""
+    """The memory of this process in MB; NaN if the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:

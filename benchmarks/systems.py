@@ -1,4 +1,4 @@
-"""The systems that are compared, and virtual environments for those that must be installed."""
+"""The systems that are compared, and virtual environments for those to be installed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A way to bring items through stages.
+    """A way to run items through stages.
 
     Attributes:
         name: ``"pypeln"``.
-        requirement: What to install, in which version; "" for what is here.
+        requirement: What to install, with its version; "" if nothing has to be.
     """
 
     name: str
@@ -45,7 +45,7 @@ SYSTEMS = {
 
 
 class Missing(Exception):
-    """A system is not here."""
+    """A system is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class Interpreter:
 
     Attributes:
         python: The interpreter.
-        source: The folder that its own antflow is imported from; ``None``: what it has installed.
+        source: The folder to import antflow from; ``None``: use the installed one.
     """
 
     python: str
     source: Path | None = None
 
     def environment(self) -> dict[str, str]:
-        """The environment variables of its processes."""
+        """The environment variables for its processes."""
         inherited = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
         return inherited | ({} if self.source is None else {"PYTHONPATH": str(self.source)})
 
@@ -70,7 +70,7 @@ class Systems:
     """Finds the interpreter of each system.
 
     Args:
-        python: The interpreter for what is here, and for what is made.
+        python: The interpreter of this clone's systems, and of new virtual environments.
         venvs: The folder for virtual environments.
         installs: Whether to make those that are missing.
         other_clone: Another clone of the project.
@@ -94,7 +94,7 @@ class Systems:
         """The interpreter of a system.
 
         Raises:
-            Missing: It is not installed, or cannot be.
+            Missing: It is not installed, or installing it failed.
         """
         if name not in self._found:
             self._found[name] = self._look(SYSTEMS[name])
@@ -135,7 +135,7 @@ class Systems:
 
 
 def default_venvs() -> Path:
-    """The folder for virtual environments, in the cache of the user."""
+    """The folder for virtual environments, in the user's cache folder."""
     if os.name == "nt":
         cache = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local"
     elif sys.platform == "darwin":

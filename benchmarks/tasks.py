@@ -1,4 +1,4 @@
-"""The tasks that the programs give to the systems. They are the same for all."""
+"""The tasks that the programs give to the systems; they are the same for all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORKERS = 10
 
 
 async def no_op(value: int) -> int:
-    """Do nothing: what is left is what the system costs."""
+    """Do nothing: all that remains is the cost of the system."""
     return value
 
 
@@ -27,7 +27,7 @@ async def give_way(value: int) -> int:
 
 
 class FailsOnce:
-    """Tasks for the stages, of which one fails on every tenth item, the first time."""
+    """Tasks for the stages; on every tenth item, one of them fails the first time."""
 
     def __init__(self) -> None:
         self.failed: set[int] = set()
@@ -48,12 +48,12 @@ class FailsOnce:
         return task
 
     def check(self, items: int) -> None:
-        """Refuse a run in which not every tenth item has failed."""
+        """Reject a run unless every tenth item has failed."""
         check("items that failed once", len(self.failed), (items + 9) // 10)
 
 
 class Sleeps:
-    """Tasks for the stages that sleep for durations which are the same in every run.
+    """Tasks that sleep, one for each stage; the durations are the same in every run.
 
     Attributes:
         durations: For each stage, the seconds for each item.
@@ -64,14 +64,14 @@ class Sleeps:
 
     @classmethod
     def even(cls, items: int, stages: int, mean: float, spread: float) -> Sleeps:
-        """Evenly distributed round a mean."""
+        """Durations evenly distributed around a mean."""
         draw = random.Random(7)
         low, high = mean * (1 - spread), mean * (1 + spread)
         return cls([[draw.uniform(low, high) for _ in range(items)] for _ in range(stages)])
 
     @classmethod
     def pareto(cls, items: int, stages: int, least: float, shape: float, most: float) -> Sleeps:
-        """Mostly short, now and then very long, but never above ``most``."""
+        """Durations mostly short, now and then very long, but never above ``most``."""
         draw = random.Random(7)
         return cls(
             [
@@ -92,9 +92,9 @@ class Sleeps:
         return task
 
     def makespan(self, workers: int) -> float:
-        """The seconds that the run takes if handing over takes no time.
+        """How many seconds the run takes if handing over takes no time.
 
-        In each stage, a worker that is free takes the item that has waited longest, and any number
+        In each stage, a free worker takes the item that has waited longest, and any number of items
         may wait.
         """
         ready = [(0.0, item) for item in range(len(self.durations[0]))]

@@ -1,4 +1,4 @@
-"""A pseudo-terminal that is read to nowhere, for programs that draw."""
+"""A pseudo-terminal whose output is discarded, for programs that draw."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROWS, COLUMNS = 40, 120
 
 
 def open_terminal() -> TextIO:
-    """The end to write to; closing it ends the reader."""
+    """The end to write to. Closing it ends the reader."""
     if sys.platform == "win32":
         raise OSError("there are no pseudo-terminals on Windows")
     import fcntl

@@ -10,7 +10,7 @@ from typing import Literal
 from benchmarks.sample import Sample
 
 Measure = Callable[[int], Coroutine[None, None, Sample]]
-"""Does the work for this many items, checks the answers, and returns what it took."""
+"""Does the work for this many items, checks the answers, and returns the measurement."""
 
 Round = Mapping[str, Sample]
 """Name of a program → what it measured in this round."""
@@ -21,9 +21,9 @@ class Program:
     """One way to do the work of a workload.
 
     Attributes:
-        measure: Does it.
+        measure: Does the work.
         system: Name of the system it needs, see `benchmarks.systems`.
-        share: The part of the workload's items that it is given. Slow ones get fewer. Above 1: the
+        share: The share of the workload's items that it gets; slow programs get fewer. Above 1: the
             number of its items, quick or not.
         needs_terminal: Whether its standard output is a terminal.
         twin_of: Name of the program that this one is a copy of, for another clone.
@@ -36,20 +36,20 @@ class Program:
     twin_of: str = ""
 
     def items(self, items: int) -> int:
-        """How many it gets of the workload's items."""
+        """How many of the workload's items it gets."""
         return max(1, int(items * self.share)) if self.share <= 1 else int(self.share)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number that a workload is about, worked out for each round; its median counts.
+    """A number that a workload is about, computed for each round; the median counts.
 
     Attributes:
         name: What it is.
-        of: Works it out for one round. A `KeyError` means: a program is missing.
-        reach: What it should be at least, or at most; ``None``: nothing.
-        stretch: What it should be some day.
-        better: Whether high or low is good.
+        of: Computes it for one round. A `KeyError` means that a program is missing.
+        reach: What it should be at least, or at most; ``None``: no target.
+        stretch: A target for some day.
+        better: Whether high or low is better.
     """
 
     name: str
@@ -71,11 +71,11 @@ class Figure:
         return median(values) if values else None
 
     def best(self, rounds: Sequence[Round]) -> float:
-        """The best of the rounds. On a busy machine it is nearer to what an idle one does."""
+        """The best of the rounds. On a busy machine it is closer to what an idle one achieves."""
         return (max if self.better == "high" else min)(self.values(rounds))
 
     def verdict(self, value: float) -> str:
-        """How a value stands to the targets."""
+        """How a value compares with the targets."""
         if self.reach is None:
             return ""
         if self._meets(value, self.stretch):
@@ -90,15 +90,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Programs and figures.
+    """Programs that do the same work, and figures that compare them.
 
     Attributes:
         name: ``"W1"``.
-        title: The work, in a line.
+        title: The work, in one line.
         items: How many items.
-        quick: How many with ``--quick``.
+        quick: How many items with ``--quick``.
         programs: Name of the program → the program. They take turns in this order.
-        figures: What is worked out from their samples.
+        figures: What is computed from their samples.
     """
 
     name: str
@@ -113,7 +113,7 @@ OTHER_CLONE = "other clone"
 
 
 def beside_other_clone(workload: Workload) -> Workload:
-    """A workload in which our programs are held against those of another clone."""
+    """A workload that compares our programs with those of another clone."""
     programs: dict[str, Program] = {}
     figures: list[Figure] = []
     for name, program in workload.programs.items():
@@ -126,17 +126,17 @@ def beside_other_clone(workload: Workload) -> Workload:
 
 
 def times_faster(ours: str, other: str) -> Callable[[Round], float]:
-    """How many times the processor time per item of ``ours`` the ``other`` takes."""
+    """How many times as much processor time per item ``other`` takes as ``ours``."""
     return lambda samples: samples[other].cpu_us / samples[ours].cpu_us
 
 
 def extra(program: str, name: str) -> Callable[[Round], float]:
-    """A figure that a program worked out itself."""
+    """A figure that a program computed itself."""
     return lambda samples: samples[program].more[name]
 
 
 def cpu_us(program: str) -> Callable[[Round], float]:
-    """Microseconds per item."""
+    """Microseconds of processor time per item."""
     return lambda samples: samples[program].cpu_us
 
 
@@ -146,5 +146,5 @@ def percent_more(program: str, than: str) -> Callable[[Round], float]:
 
 
 def more_us(program: str, than: str, times: float = 1.0) -> Callable[[Round], float]:
-    """Microseconds per item that a program takes more than another, for one of ``times`` things."""
+    """How many more microseconds per item a program takes than another, divided by ``times``."""
     return lambda samples: (samples[program].cpu_us - samples[than].cpu_us) / times

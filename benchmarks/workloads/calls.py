@@ -21,7 +21,7 @@ async def executor_map(function: hand.Function, items: Iterable[int], workers: i
 
 
 def mapping(map_: Map) -> Measure:
-    """Measure a map whose results are in the order of the input."""
+    """Measure a map whose results must be in input order."""
 
     async def measure(items: int) -> Sample:
         await map_(no_op, range(300), WORKERS)

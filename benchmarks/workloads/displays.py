@@ -96,7 +96,7 @@ async def while_busy(
 
 
 def frames(level: str, workers: int) -> Measure:
-    """Measure the thread that takes a snapshot and draws it."""
+    """Measure taking and drawing a snapshot, in the thread that does both."""
 
     async def measure(count: int) -> Sample:
         def draw(pipeline: Pipeline[Any, Any]) -> Sample:
@@ -114,7 +114,7 @@ def frames(level: str, workers: int) -> Measure:
 
 
 def display(level: str, pipeline: Pipeline[Any, Any]) -> Callable[[DashboardSnapshot], Any]:
-    """One of ours, opened."""
+    """One of our displays, opened."""
     from antflow.display import create
 
     display = create(level)
@@ -147,7 +147,7 @@ def drawn(level: str | None) -> Measure:
     """Measure a run whose tasks do nothing, with a display or without."""
 
     async def measure(items: int) -> Sample:
-        # Loaded by the run without a display too: what is measured is not the import.
+        # Import it even for the run without a display, so that the import is not measured.
         from antflow.display import create
 
         create("full")
@@ -168,10 +168,10 @@ def drawn(level: str | None) -> Measure:
 
 
 def speed_with(level: str) -> Callable[[Round], float]:
-    """The part of a core that a display leaves to the run.
+    """The share of a core that a display leaves to the run.
 
-    Frames come by the clock on the wall. On an idle machine this is the speed with the display over
-    the speed without; on a busy one, that would count several times as many frames.
+    Frames are drawn by wall-clock time. On an idle machine this equals the speed with the display
+    over the speed without. On a busy machine that ratio would count several times as many frames.
     """
 
     def of(samples: Round) -> float:
@@ -184,7 +184,7 @@ def speed_with(level: str) -> Callable[[Round], float]:
 
 
 def watched(blocked_loop_after: float | None) -> Measure:
-    """Measure a second of a run in which everything waits, with the event loop watched or not."""
+    """Measure a run in which everything waits, with the event loop watched or not."""
 
     async def measure(milliseconds: int) -> Sample:
         from antflow import Pipeline, Stage

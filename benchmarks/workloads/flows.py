@@ -11,7 +11,7 @@ from benchmarks.tasks import STAGES, WORKERS, FailsOnce, Task, give_way, no_op
 from benchmarks.workload import Figure, Measure, Program, Workload, extra, times_faster
 
 WARM_UP = 300
-"""Items before the measurement: imports, caches, the interpreter's own warming up."""
+"""How many items to run before the measurement, so that imports and caches are warm."""
 
 Run = Callable[[Iterable[int], Sequence[Task], int], Awaitable[list[int]]]
 Stream = Callable[[Iterable[int], Sequence[Task], int], AsyncIterator[int]]
@@ -84,7 +84,7 @@ def failing(run: Run, *, retries_by_hand: bool) -> Measure:
 
 
 def streaming(stream: Stream) -> Measure:
-    """Measure a stream whose results are looked at and let go."""
+    """Measure a stream whose results are looked at and dropped."""
 
     async def measure(items: int) -> Sample:
         async for _ in stream(range(WARM_UP), [no_op] * STAGES, WORKERS):
@@ -95,7 +95,7 @@ def streaming(stream: Stream) -> Measure:
             async for value in stream(range(items), [no_op] * STAGES, WORKERS):
                 seen += 1
                 total += value
-                if seen == warm:  # caches and the first garbage are there
+                if seen == warm:  # caches are filled, and the first garbage exists
                     before = resident_mb()
         growth = resident_mb() - before
         check("number of results", seen, items)
@@ -106,7 +106,7 @@ def streaming(stream: Stream) -> Measure:
 
 
 def programs(measures: dict[str, tuple[Measure, float]]) -> dict[str, Program]:
-    """Programs that are named like the systems they need."""
+    """Programs named after the systems they need."""
     return {name: Program(each, name, share) for name, (each, share) in measures.items()}
 
 
@@ -120,7 +120,7 @@ NAMES = {
 def figures(
     systems: Iterable[str], targets: Mapping[str, tuple[float | None, float | None]]
 ) -> list[Figure]:
-    """How many times faster ours is than each other system, except the bare loop."""
+    """How many times faster ours is than each of the other systems, except the bare loop."""
     return [
         Figure(
             f"times {NAMES.get(name, name)}",

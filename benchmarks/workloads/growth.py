@@ -1,4 +1,4 @@
-"""Long runs: what time and memory do as the number of items grows, and the longest pause."""
+"""Long runs: how time and memory grow with the number of items, and the longest pause."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def kept(items: int) -> Sample:
 class Pauses:
     """The longest time between two turns of the event loop, and the longest garbage collection.
 
-    Both in milliseconds of processor time of this thread: what others do on the machine does not
+    Both are in milliseconds of this thread's processor time, so other load on the machine does not
     count.
     """
 
@@ -93,7 +93,7 @@ async def pauses_of_a_run(items: int) -> Sample:
 
 
 async def pauses_by_hand(items: int) -> Sample:
-    """Measure the same for a pool by hand."""
+    """Measure the same for a pool written by hand."""
     pauses = Pauses()
     with Stopwatch() as watch, pauses.watched():
         values = await hand.queue_pool(range(items), TASKS, WORKERS)

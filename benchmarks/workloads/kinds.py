@@ -1,4 +1,4 @@
-"""Tasks and items of other kinds, each beside a careful version by hand: W12."""
+"""Other kinds of tasks and items, each compared with a careful version written by hand: W12."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROCESSES = 2
 ROWS = 50
 CHILDREN = 10
 LATE = 60.0
-"""Seconds of a timeout that nothing reaches."""
+"""A timeout in seconds that nothing reaches."""
 
 Run = Callable[[int], Awaitable[list[int]]]
 
@@ -43,7 +43,7 @@ def measuring(run: Run, expected: Callable[[int], list[int]] = lambda n: list(ra
 
 
 def plain(value: int) -> int:
-    """Do nothing, in a thread."""
+    """Do nothing; for threads."""
     return value
 
 
@@ -56,14 +56,14 @@ def burn(value: int) -> int:
 
 
 async def threads(items: int) -> list[int]:
-    """A stage of a plain function."""
+    """A stage with a plain function."""
     from antflow import Pipeline, Stage
 
     return (await Pipeline([Stage("Call", WORKERS, [plain])]).run(range(items))).values()
 
 
 async def processes(items: int) -> list[int]:
-    """A stage of a plain function, in child processes."""
+    """A stage with a plain function, in child processes."""
     from antflow import Pipeline, Stage
 
     stage = Stage("Call", PROCESSES, [burn], executor="process")
@@ -71,13 +71,13 @@ async def processes(items: int) -> list[int]:
 
 
 async def threads_by_hand(items: int) -> list[int]:
-    """Workers that share an iterator, and a pool of as many threads."""
+    """Workers that share an iterator, and a pool with one thread per worker."""
     with ThreadPoolExecutor(WORKERS) as pool:
         return await _in_pool(pool, plain, items, WORKERS)
 
 
 async def processes_by_hand(items: int) -> list[int]:
-    """The same with processes. As in ours, they are not forks: threads and forks do not mix."""
+    """The same with processes. As in ours, they are not forked: threads and forks do not mix."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, context) as pool:
         return await _in_pool(pool, burn, items, PROCESSES)
@@ -105,13 +105,13 @@ class Table:
         self.connection.execute("CREATE TABLE rows (number INTEGER)")
 
     def insert(self, rows: list[int]) -> list[int]:
-        """Insert rows in one transaction; they are the answer."""
+        """Insert rows in one transaction, and return them."""
         with self.connection:
             self.connection.executemany("INSERT INTO rows VALUES (?)", [(row,) for row in rows])
         return rows
 
     def close(self, items: int) -> None:
-        """Refuse a table that has not each row once."""
+        """Close the table; reject it unless it has each row once."""
         check_values((row for (row,) in self.connection.execute("SELECT number FROM rows")), items)
         self.connection.close()
 
@@ -132,7 +132,7 @@ async def batches(items: int) -> list[int]:
 
 
 async def batches_by_hand(items: int) -> list[int]:
-    """A queue that is emptied fifty at a time, into a thread."""
+    """A queue whose items are passed to a thread, fifty at a time."""
     with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as thread:
         table = Table(folder)
         loop = asyncio.get_running_loop()
@@ -176,7 +176,7 @@ async def ids(items: int) -> list[int]:
 
 
 async def ids_by_hand(items: int) -> list[int]:
-    """Pairs of id and value in the queues, with ids that were seen before refused."""
+    """Pairs of id and value in the queues; repeated ids are refused."""
     seen: set[str] = set()
     results: dict[str, int] = {}
 
@@ -214,7 +214,7 @@ async def expand(items: int) -> list[int]:
 
 
 async def expand_by_hand(items: int) -> list[int]:
-    """Workers that put ten into the next queue."""
+    """Workers that put ten items into the next queue."""
     results: list[int] = []
     children: asyncio.Queue[int] = asyncio.Queue(WORKERS * hand.CAPACITY)
 
@@ -248,7 +248,7 @@ async def timeout(items: int) -> list[int]:
 
 
 async def timeout_by_hand(items: int) -> list[int]:
-    """`asyncio.timeout` round each task."""
+    """`asyncio.timeout` around each task."""
 
     async def limited(value: int) -> int:
         async with asyncio.timeout(LATE):
@@ -266,7 +266,7 @@ async def item_timeout(items: int) -> list[int]:
 
 
 async def item_timeout_by_hand(items: int) -> list[int]:
-    """Pairs of deadline and value in the queues, and `asyncio.timeout_at` round each task."""
+    """Pairs of deadline and value in the queues, and `asyncio.timeout_at` around each task."""
     clock = asyncio.get_running_loop().time
 
     async def limited(pair: tuple[float, int]) -> tuple[float, int]:
@@ -282,7 +282,7 @@ async def item_timeout_by_hand(items: int) -> list[int]:
 def pair(
     name: str, ours: Run, by_hand: Run, share: float, **expected: Callable[[int], list[int]]
 ) -> dict[str, Program]:
-    """Two programs that do the same."""
+    """Two programs that do the same work: ours, and one written by hand."""
     return {
         name: Program(measuring(ours, **expected), "ours", share),
         f"{name} by hand": Program(measuring(by_hand, **expected), "pool", share),
@@ -290,7 +290,7 @@ def pair(
 
 
 def wall_over(name: str) -> Callable[[Round], float]:
-    """How many times as long the version by hand takes."""
+    """How many times as long as ours the version written by hand takes."""
     return lambda samples: samples[f"{name} by hand"].wall_us / samples[name].wall_us
 
 
@@ -321,7 +321,7 @@ WORKLOADS = [
             for name in PAIRS
             if not name.endswith(" by hand")
         ]
-        # The work of the children is not in the processor time of this process.
+        # This process's processor time does not include its children's work.
         + [Figure("processes: times the wall of that", wall_over("processes"), 0.95)],
     ),
 ]

@@ -19,7 +19,7 @@ class Rung:
     """A run of W1 with something added.
 
     Attributes:
-        stage: Makes the options of the stages.
+        stage: Makes the options of each stage.
         pipeline: Makes those of the pipeline.
         run: Options of `Pipeline.run`.
         task: The task of every stage.
@@ -33,7 +33,7 @@ class Rung:
     source: Callable[[int], Iterable[Any]] = range
 
     async def __call__(self, items: int) -> Sequence[Any]:
-        """Bring the items through."""
+        """Run the items."""
         from antflow import Pipeline, Stage
 
         options = self.stage()
@@ -43,7 +43,7 @@ class Rung:
 
 
 def streamed(**options: Any) -> Callable[[int], Awaitable[Sequence[Any]]]:
-    """The same as a stream."""
+    """A rung that runs as a stream."""
 
     async def go(items: int) -> Sequence[Any]:
         from antflow import Pipeline, Stage
@@ -55,7 +55,7 @@ def streamed(**options: Any) -> Callable[[int], Awaitable[Sequence[Any]]]:
 
 
 def fed(**options: Any) -> Callable[[int], Awaitable[Sequence[Any]]]:
-    """The same, fed by hand."""
+    """A rung that is fed by hand."""
 
     async def go(items: int) -> Sequence[Any]:
         from antflow import Pipeline, Stage
@@ -89,7 +89,7 @@ def _ignore(*arguments: Any) -> None:
 
 
 async def _ignore_async(*arguments: Any) -> None:
-    """An async one."""
+    """An async callback that does nothing."""
 
 
 def _never(value: Any) -> bool:
@@ -115,7 +115,7 @@ async def _client() -> AsyncIterator[object]:
 
 class _Observer:
     def happened(self, step: Any) -> None:
-        """Hear a step."""
+        """Ignore a step."""
 
 
 def _tracker(**callbacks: Any) -> Options:
@@ -170,7 +170,7 @@ RUNGS: dict[str, tuple[Callable[[int], Awaitable[Sequence[Any]]], str]] = {
     FED: (fed(), BARE),
     "priority": (fed(priority=5), FED),
 }
-"""Name → the run, and the one that it is compared with."""
+"""Name → the run, and the run that it is compared with."""
 
 WORKLOADS = [
     Workload(

@@ -1,7 +1,7 @@
-"""The real thing, W0: requests to an HTTP server in another process.
+"""A realistic workload, W0: requests to an HTTP server in another process.
 
-Ours has everything on: three stages, retries, two limits, a tracker with its history, and a
-display. The loop by hand has retries and nothing else.
+Ours uses everything: three stages, retries, two limits, a tracker with its history, and a display.
+The loop written by hand has retries and nothing else.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 Client = Callable[["ClientSession", str, range, int], Awaitable[list[int]]]
-"""Session, address of the server, numbers, how many at once → the numbers it was sent."""
+"""Session, address of the server, numbers, how many at once → the numbers that came back."""
 
 
 @asynccontextmanager
 async def server() -> AsyncGenerator[str]:
-    """The address of a server, which ends with the block."""
+    """The address of a server that runs until the end of the block."""
     command = [sys.executable, "-m", "benchmarks.server"]
     process = await asyncio.create_subprocess_exec(
         *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
@@ -115,7 +115,7 @@ def requesting(client: Client, at_once: int) -> Measure:
             server() as address,
             ClientSession(connector=connector, timeout=ClientTimeout(None)) as session,
         ):
-            # Opens the connections. What the server refuses now, it does not refuse again.
+            # Opens the connections. Requests that the server refuses now, it accepts later.
             await client(session, address, range(min(at_once, items)), at_once)
             with Stopwatch() as watch:
                 values = await client(session, address, range(items), at_once)
@@ -126,7 +126,7 @@ def requesting(client: Client, at_once: int) -> Measure:
 
 
 def allow_open_files() -> None:
-    """Let this process and its children have as many connections as they may."""
+    """Raise this process's limit of open connections as far as allowed; children inherit it."""
     if sys.platform != "win32":
         import resource
 

@@ -1,4 +1,4 @@
-"""Costs that a program pays once: a small run, W10, and the import, W13."""
+"""Costs that a program pays once: a small run (W10) and the import (W13)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEW = 5
 
 
 def small_runs(run: Run) -> Measure:
-    """Measure small runs, each with a pipeline of its own."""
+    """Measure small runs, each with a new pipeline."""
 
     async def measure(runs: int) -> Sample:
         tasks = [no_op] * STAGES
@@ -43,7 +43,7 @@ print(time.process_time() - began)
 
 
 async def imports(times: int) -> Sample:
-    """Measure the import in new processes that have asyncio already, from compiled files."""
+    """Measure the import from compiled files, in new processes that have already loaded asyncio."""
     with TemporaryDirectory() as cache:
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -55,7 +55,7 @@ async def imports(times: int) -> Sample:
             )
             return float(done.stdout)
 
-        await asyncio.to_thread(once)  # compiles
+        await asyncio.to_thread(once)  # compiles the files
         with Stopwatch() as watch:
             seconds = [await asyncio.to_thread(once) for _ in range(times)]
     return watch.sample(times, ms=min(seconds) * 1000)

@@ -1,4 +1,4 @@
-"""Tasks that wait, as real ones do: W3 and W4. What counts is the time on the wall."""
+"""Tasks that wait, as real ones do: W3 and W4. The measure is wall-clock time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.workloads.flows import Run
 
 
 def waiting(run: Run, make: Callable[[int], Sleeps], workers: int) -> Measure:
-    """Measure which part of the time would do if handing over took none."""
+    """Measure what share of the time would suffice if handing over took none."""
 
     async def measure(items: int) -> Sample:
         sleeps = make(items)
@@ -43,7 +43,7 @@ def workload(
     workers: int,
     targets: tuple[float, float],
 ) -> Workload:
-    """Ours beside the pool by hand."""
+    """A workload that compares ours with the pool written by hand."""
     return Workload(
         name,
         title,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WARM_UP = 300
 EVENTS = 3 * STAGES
-"""Of each item: queued, in progress and completed, for each stage."""
+"""Events of one item: queued, in progress and completed, for each stage."""
 
 
 def tracked(is_on: bool) -> Measure:
@@ -42,7 +42,7 @@ def tracked(is_on: bool) -> Measure:
 
 
 async def bytes_per_event(items: int) -> Sample:
-    """The memory that a tracker keeps, in which nothing else is left of the run."""
+    """Measure the memory of a tracker when nothing else is left of the run."""
     from antflow import StatusTracker
 
     await ours.pipeline([no_op] * STAGES, WORKERS, StatusTracker()).run(range(WARM_UP))
@@ -55,7 +55,7 @@ async def bytes_per_event(items: int) -> Sample:
     assert tracker is not None
     ids = tracker.get_tracked_ids()
     _check_history(tracker, ids)
-    # Any answer by id needs a dict of them.
+    # Answering a query by id takes a dict of ids.
     index = dict(zip(ids, range(items), strict=True))
     index_bytes = sys.getsizeof(index) + 2 * sum(map(sys.getsizeof, ids))
     tracker = None
@@ -82,7 +82,7 @@ CALLBACKS = ("on_status_change", *TASK_CALLBACKS)
 
 
 class SomeFail:
-    """Tasks of which the first fails once on every tenth item, the last for good on every 100th."""
+    """The first task fails once on every tenth item, the last for good on every hundredth."""
 
     def __init__(self) -> None:
         self.failed: set[int] = set()
@@ -104,7 +104,7 @@ class SomeFail:
 
 
 def expected_calls(items: int) -> dict[str, int]:
-    """How often each callback is called; ``items`` is a multiple of 100."""
+    """How often each callback must be called; ``items`` is a multiple of 100."""
     once, always = items // 10, items // 100
     return {
         "on_status_change": EVENTS * items,
@@ -158,7 +158,7 @@ def counting(kind: str, name: str, calls: Counter[str]) -> Callable[[Any], Any]:
 
 
 def ns_per_call(kind: str) -> Callable[[Round], float]:
-    """Nanoseconds that a call adds to a run whose tracker calls nothing."""
+    """Nanoseconds that each call adds to a run whose tracker has no callbacks."""
 
     def of(samples: Round) -> float:
         more = samples[kind].cpu_us - samples["no callbacks"].cpu_us

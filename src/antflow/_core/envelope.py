@@ -1,4 +1,4 @@
-"""An item on its way: plain data, no futures, no loop."""
+"""An item on its way through a run: plain data, no futures, no loop."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ NEVER_HELD: tuple[int, int] = (-1, 0)
 """`Envelope.holds` of an item that was never held back."""
 
 UNTRIED = -1
-"""`Envelope.attempts` of an item that waits for its next try, none having counted so far."""
+"""`Envelope.attempts` of an item that waits for a try, if none has counted so far."""
 
 _blank = object.__new__
 
 
 class Envelope:
-    """One item and what the engine must know to take it further.
+    """One item, and what the engine must know to process it further.
 
-    It could be written to a file or sent to another machine at any hand-over between stages. Its
-    result has less: most of an item's fields are for its way, and results may be kept for long.
+    It could be written to a file or sent to another machine whenever it moves between stages. A
+    result has fewer fields: most of those here are only needed on the way, and results may be kept
+    for a long time.
 
     Attributes:
-        sequence_id: Place in the run's intake, from 0.
+        sequence_id: Its place in the run's intake, from 0.
         id: The item's id, unique in the run.
-        value: The value the current stage was given.
+        value: The value that the current stage was given.
         input: The item as it was fed.
-        attempts: Tries begun of what is being tried (a task or the stage); 0 while it only waits;
-            `UNTRIED` when it was held back on its first and waits for that to be repeated.
-        priority: Lower goes first.
-        position: Index of the stage it is in or waits for.
+        attempts: How many tries have begun of what is being tried (a task, or the stage); 0 while
+            it only waits; `UNTRIED` if it was held back on its first try, and waits to repeat that.
+        priority: Lower numbers go first.
+        position: Index of the stage that it is in or waits for.
         task: Index of the task to try next; above 0 only when a later task of the stage is retried.
-        carry: The value that task is given.
-        error: Why it could not be read; such an item fails as it is taken in.
-        not_before: From when on a worker might have it (loop time): when it was announced to its
-            stage, or when its next try is due.
-        branch: ``()`` for an item that was fed; the third one made from it is ``(2,)``, the first
-            one made from that ``(2, 0)``. They share their ``sequence_id``.
-        fate: What its result has to say of how it ended.
+        carry: The value that this task is given.
+        error: Why it could not be read. Such an item fails when it is taken in.
+        not_before: The earliest time at which a worker could take it (loop time): when it was
+            announced to its stage, or when its next try is due.
+        branch: ``()`` for an item that was fed. The third item made from it has ``(2,)``, the first
+            one made from that ``(2, 0)``. All share its ``sequence_id``.
+        fate: What its result says about how it ended.
         children: How many items were made from it in this stage.
         holds: ``(stage index, how often it was held back there)``, see `RetryAfter`.
-        decision: How to go on after its last failure, until that is done.
-        deadline: When it must be through, if the run has an ``item_timeout``; in the loop's time
-            less the time sources held it.
+        decision: What follows its last failed try, until that is done.
+        deadline: When it must have ended, if the run has an ``item_timeout``; in loop time, minus
+            the time for which sources held the loop.
     """
 
     __slots__ = (
@@ -101,19 +102,19 @@ class Envelope:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The item's own metadata; made when it is first read if it brings none."""
+        """The item's own metadata; if it brought none, a dict is made at the first access."""
         if self._metadata is None:
             self._metadata = {}
         return self._metadata
 
     @property
     def key(self) -> tuple[int, tuple[int, ...]]:
-        """The item's name in its run: ``(sequence number, branch)``."""
+        """What identifies the item in its run: ``(sequence number, branch)``."""
         return self.sequence_id, self.branch
 
     def result(self, stage: str, error: Exception | None) -> PipelineResult[Any]:
-        """The item's result, when it leaves the run in the stage of this name."""
-        result: Any = _blank(PipelineResult)  # half the cost of a call
+        """The item's result, as it leaves the run in the stage of this name."""
+        result: Any = _blank(PipelineResult)  # half the cost of calling the class
         result.id = self.id
         result.value = self.value
         result.sequence_id = self.sequence_id

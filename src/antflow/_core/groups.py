@@ -1,4 +1,4 @@
-"""Exception groups: each error in one counts as it would alone.
+"""Exception groups: each error in a group counts as it would alone.
 
 Only the leaves count, however deep they are. A group itself counts if an option names a class of
 groups: ``give_up_on=ExceptionGroup``.

@@ -21,12 +21,12 @@ Outcome = Literal["completed", "failed", "dropped", "expanded", "cancelled"]
 
 
 class Fate(NamedTuple):
-    """What else there is to say of an item that came to its end.
+    """More about how an item ended.
 
     Attributes:
         ending: How it ended, if it did not fail: "completed", "dropped" or "expanded".
         children: How many items were made from it in its last stage.
-        branch: Which item made from its input it is; see `Envelope`.
+        branch: Which of the items made from its input it is; see `Envelope`.
     """
 
     ending: Outcome = "completed"
@@ -35,11 +35,11 @@ class Fate(NamedTuple):
 
 
 ORDINARY = Fate()
-"""The fate of most items."""
+"""The fate of most items: completed."""
 
 
 class Fated:
-    """Has the slot for a fate, which is not a field and which results made by hand leave unset."""
+    """The slot for a fate: not a field, and unset in results that users make themselves."""
 
     __slots__ = ("fate",)
 
@@ -52,19 +52,19 @@ class PipelineResult(Fated, Portable, Generic[T]):
 
     Attributes:
         id: The item's id.
-        value: What the last stage returned; for a failed or cancelled item what entered the stage
-            it ended in.
+        value: What the last stage returned; for a failed or cancelled item, the value that entered
+            the stage it ended in.
         sequence_id: The item's place in the input, from 0 in each run.
         metadata: The other keys of an item that was fed as a dict with an ``"id"``.
         error: ``None``, or why it failed (`ItemCancelled`: why it was not finished).
         stage: Name of the stage it ended in.
-        attempts: Tries that its last task there (under "per_stage": the stage) was given.
+        attempts: How often its last task in that stage was tried (under "per_stage": the stage).
         input: The item as it was fed.
 
     It can be pickled, whatever the error. If its id, value, metadata or input cannot be pickled,
-    pickling raises a `pickle.PicklingError` that names the item. A deep copy shares the error with
-    the original, and every value that cannot be copied. `dataclasses.asdict` copies value
-    by value without asking the result, and raises for an error or a value that cannot be copied.
+    pickling raises a `pickle.PicklingError` that names the item. A deep copy shares the error, and
+    every value that cannot be copied, with the original. `dataclasses.asdict` copies each value
+    without that care, and raises if the error or a value cannot be copied.
     """
 
     FOREIGN: ClassVar[tuple[str, ...]] = ("id", "value", "metadata", "input")
@@ -82,7 +82,7 @@ class PipelineResult(Fated, Portable, Generic[T]):
 
     @property
     def is_success(self) -> bool:
-        """Whether it did not fail and was not cancelled."""
+        """Whether it neither failed nor was cancelled."""
         return self.error is None
 
     @property
@@ -94,10 +94,10 @@ class PipelineResult(Fated, Portable, Generic[T]):
 
 
 def _made_when_read(slot: Any) -> property:
-    """The attribute of a slot that may be unset: reading it makes a dict.
+    """A property for a slot that may be unset: reading it then makes a dict.
 
-    Few items bring metadata. A dict for each of the others would double the objects that the
-    garbage collector counts, and the time it takes in a run that keeps its results.
+    Few items bring metadata. A dict for each of the others would double the number of objects that
+    the garbage collector looks at, and the time that this takes in a run that keeps its results.
     """
 
     def read(result: PipelineResult[Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class ItemsFailed(ExceptionGroup[Exception]):
     """The errors of all items that failed. It can be pickled, whatever errors it holds."""
 
     def derive(self, excs: Sequence[Any], /) -> Any:
-        """A group of some of the errors, as ``except*`` makes it."""
+        """A group of some of the errors; ``except*`` calls this."""
         return ItemsFailed(self.message, excs)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -139,17 +139,18 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
 
     Attributes:
         failed: The results of items that failed for good, in input order.
-        cancelled: The results of items that were not finished, in input order: what to feed again.
-        outcomes: One result per accepted item in input order, however it ended: aligned with the
-            input. Items made from others (``expand=True``) are not among them.
-        summary: Failures summed up.
+        cancelled: The results of items that were not finished, in input order: what to pass to
+            ``retry_failed``.
+        outcomes: One result per accepted item, however it ended, aligned with the input. Items made
+            from others (``expand=True``) are not among them.
+        summary: A summary of the failures.
         stats: The run's final counts.
         run_id: The run.
-        stopped_by: The signal that made the run stop taking items in (``graceful_signals``).
+        stopped_by: The signal that made the run stop taking in items (``graceful_signals``).
 
     With ``collect_results=False`` the lists are empty; ``summary`` and ``stats`` are exact. After
-    `Pipeline.stream`, which keeps nothing it yields, they have the rest: cancelled items and, if
-    the loop was left early, results that had already come out.
+    `Pipeline.stream`, which keeps nothing that it yields, the lists have the rest: cancelled items
+    and, if the loop was left early, results that were finished but not yielded.
     """
 
     def __init__(
@@ -165,8 +166,8 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         self.failed: list[PipelineResult[Any]] = []
         self.cancelled: list[PipelineResult[Any]] = []
         self.outcomes: list[PipelineResult[T]] = everything
-        # Ask the counts first: most runs have nothing to sort out.
-        if stats.items_children:  # those of one sequence number in the order they were made
+        # Look at the counts first: most runs have nothing to separate.
+        if stats.items_children:  # children of one item in the order in which they were made
             everything.sort(key=lambda outcome: (outcome.sequence_id, fate_of(outcome).branch))
             self.outcomes = [outcome for outcome in everything if not fate_of(outcome).branch]
             self._children = [outcome for outcome in everything if fate_of(outcome).branch]

@@ -1,4 +1,4 @@
-"""Tracebacks of kept errors, which keep nothing else alive.
+"""Tracebacks for errors that are kept: they keep nothing else alive.
 
 Results and trackers keep the error of a failed item long after its run is over. Its traceback is
 made of frames, and a frame keeps alive its local variables (pages, connections) and, once it has
@@ -6,8 +6,8 @@ finished, the frame that called it; in Python 3.12 and later that is true of cor
 kept error would keep the whole run.
 
 So a kept traceback is made of *outlines*: frames of generators that never run. They have the file,
-function, line and columns of the real frames, so they print the same, but no variables and no
-caller.
+function, line and columns of the real frames, so they print the same, but they have no variables
+and no caller.
 
 The library's own frames on the way to the user's code, and asyncio's, are left out.
 """
@@ -36,16 +36,16 @@ PASSED_THROUGH = (
     *("antflow._engine.", "antflow._monitor.", "antflow.executor."),
     *("asyncio.", "contextlib.", "contextvars.", "concurrent."),
 )
-"""Modules and packages whose frames stand before or between the user's; they are left out."""
+"""Modules and packages whose frames come before or between the user's; they are left out."""
 
 MOST_OUTLINES = 1000
-"""Functions whose outlines are cached: making one costs more than using it."""
+"""The most functions whose outlines are cached: making one costs more than using it."""
 
 _outlines: dict[int, tuple[CodeType, CodeType]] = {}
 
 
 def trimmed(error: E) -> E:
-    """Replace the tracebacks of an error, and of all errors that led to it, by outlines."""
+    """Replace the tracebacks of an error, and of all errors that led to it, with outlines."""
     todo: list[Any] = [error]
     seen: set[int] = set()
     while todo:
@@ -65,8 +65,8 @@ def trimmed(error: E) -> E:
 def outlined(traceback: TracebackType | None) -> TracebackType | None:
     """An outline of a traceback, without the library's frames.
 
-    An error that was kept before and has been raised again has its earlier outline at the end. The
-    earlier outline stays, unless it passes the place where the error was raised now: one object
+    If an error is raised again after it was kept, its traceback ends with its earlier outline. That
+    outline stays, unless it includes the place where the error was raised this time: an object
     raised for a thousand items must not grow by a frame each time.
     """
     fresh: list[TracebackType] = []
@@ -133,5 +133,5 @@ def _outline_of(frame: FrameType) -> FrameType:
         )
         _outlines[id(code)] = code, outline
     generator: GeneratorType[None, None, None] = FunctionType(outline, frame.f_globals)()
-    assert generator.gi_frame is not None  # only an ended generator has none
+    assert generator.gi_frame is not None  # only a finished generator has none
     return generator.gi_frame

@@ -1,4 +1,4 @@
-"""One try: the tasks of a stage, called one after the other on one item, within its limits."""
+"""One try: the tasks of a stage, called one after the other on one item, within the limits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from antflow._engine.time_limit import TimeLimit
 from antflow._engine.user_errors import group_failure
 
 Trying = Callable[[Envelope, WorkerBook], Awaitable[Any]]
-"""One way of trying an item."""
+"""A way to try an item."""
 
 Answer = Any
 """The outcome of one item of a batch: a value, `Drop`, or an exception."""
@@ -47,10 +47,10 @@ class Attempt:
         crew: The stage's workers.
         limits: The stage's limits.
         judge: Decides what follows a failed try.
-        calls: The stage's tasks, as they are called.
+        calls: How to call each of the stage's tasks.
 
     Attributes:
-        direct: The task itself, where trying is just calling it; else ``None``.
+        direct: The task itself, if a try is nothing more than calling it; else ``None``.
         names: The names of the tasks.
     """
 
@@ -85,7 +85,7 @@ class Attempt:
         self.rewire()
 
     def rewire(self) -> None:
-        """Find out again what a try consists of, and what is around it."""
+        """Find out again what a try consists of, and what must be done around it."""
         is_one_call = len(self._calls) == 1
         is_told = self._recorder.tells_tasks
         is_limited = self._limits.admission is not None
@@ -97,16 +97,16 @@ class Attempt:
         self.direct = self._calls[0] if is_direct else None
 
     def run(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
-        """Run the tasks on an item, starting where it left off.
+        """Run the tasks on an item, starting at the one where the last try failed.
 
-        A failed try leaves in the envelope where the next one begins: under "per_task" the failed
-        task with what it was given, under "per_stage" the first task.
+        A failed try notes in the envelope where the next one begins: under "per_task" at the failed
+        task, with the value it was given; under "per_stage" at the first task.
 
         Returns:
-            The last task's value, to be awaited.
+            An awaitable for the last task's value.
 
         Raises:
-            Exception: What a task raised; `Drop` if one of several returned that.
+            Exception: What a task raised; `Drop` if one of several tasks returned it.
         """
         if self._in_time is None:
             return self._limited_tasks(envelope, worker)
@@ -115,15 +115,15 @@ class Attempt:
     async def run_batch(
         self, envelopes: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
     ) -> None:
-        """Run the tasks on a batch whose items all continue at the same task.
+        """Run the tasks on a batch of items that all continue at the same task.
 
         Args:
             envelopes: The batch.
             worker: The worker that tries it.
-            answers: Where to note what became of each item.
+            answers: Takes what became of each item.
 
         Raises:
-            Exception: What a task raised; it happened to all items that have no answer yet.
+            Exception: What a task raised. It applies to all items that have no answer yet.
         """
         if worker.limited_calls:  # from an earlier try of the same items
             worker.forget_calls(self._now())
@@ -168,7 +168,7 @@ class Attempt:
                 permit.release(self._abandoned.get(worker.index))
 
     async def _wait_to_begin(self, permit: Permit | None, worker: WorkerBook) -> None:
-        """Wait until the run is not paused, and then for room in the limits."""
+        """Wait until the run is not paused, then for room in the limits."""
         wait_to_begin = self._crew.wait_to_begin
         while True:
             while (pause := self._run.pause_is_over) is not None:
@@ -300,7 +300,7 @@ class Attempt:
     def _kind_of_end(
         self, envelope: Envelope, worker: WorkerBook, failure: Exception | None, whole_batch: bool
     ) -> TaskEventType:
-        """How a task's end is reported; after a whole batch failed, each item is tried alone."""
+        """How to report a task's end. After a whole batch has failed, each item is tried alone."""
         if failure is None:
             return "complete"
         decision = self._judge.decide(envelope, failure, worker.task or "")
@@ -320,19 +320,19 @@ class Attempt:
         try:
             return self._recorder.task(kind, envelope, worker, now, duration, error)
         except Exception as fault:
-            self._supervisor.crash(fault)  # it is not the task that failed
+            self._supervisor.crash(fault)  # the task is not what failed
             return None
 
 
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:
-    """The previous task is through: from here on this task's own tries count."""
+    """Begin to count the tries of this task: the one before it has succeeded."""
     envelope.task = index
     envelope.carry = value
     envelope.attempts = 1
 
 
 async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
-    """A task's answers for a batch: a list with one for each value."""
+    """A task's answers to a batch, checked: a list with one for each value."""
     expected = len(values)
     returned = await call(values)
     if is_a(returned, STRINGS) or not is_a(returned, Sequence):

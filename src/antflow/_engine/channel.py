@@ -1,18 +1,18 @@
 """The bounded link between two stages.
 
-It is one ordered queue. A sender *puts* its item, always at once, and then waits for *room* if the
-queue is longer than its capacity; so an item is in the channel or with its sender and never
-between the two, whatever is cancelled and when. At most ``capacity + senders`` items are inside:
-the same that would exist if the waiting senders held theirs. Only what was inside before
-(`put_first`), and what the run's own tasks feed, goes beyond that.
+It is one ordered queue. A sender always *puts* its item at once, and then waits for *room* if the
+queue is longer than its capacity. So an item is in the channel or with its sender and never between
+the two, no matter what is cancelled, or when. At most ``capacity + senders`` items are inside: as
+many as there would be if the waiting senders still held theirs. Only items that were inside before
+(`put_first`), and those that the run's own tasks feed, go beyond that.
 
 A receiver takes an item at once, or parks until the *bell* wakes it. A wake-up carries no item: it
-only says "look again". One burst costs one wake-up: the bell wakes one sleeper, and lets one sender
-go on, and rings again in the next turn of the loop while there is more to do. So nothing is lost
-when a waiter is cancelled just after it was woken. There are no timers and no polling.
+only says "look again". A burst costs one wake-up: the bell wakes one sleeper, lets one sender go
+on, and rings again in the next turn of the loop while there is more to do. So nothing is lost if a
+waiter is cancelled just after it was woken. There are no timers and no polling.
 
-Order: FIFO within a priority, lower priority number first. The heap exists only once an item with
-another than the default priority was put.
+Order: FIFO within a priority, lower priority number first. There is a heap only once an item with a
+non-default priority was put.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Channel(Generic[T]):
         return len(queue) > self._most
 
     def put_all(self, items: Iterable[T], priority: int = DEFAULT_PRIORITY) -> None:
-        """Append items, at once. For a sender that looks for `has_room` itself."""
+        """Append items, at once. For a sender that checks `has_room` itself."""
         if self._is_special or priority != DEFAULT_PRIORITY:
             for item in items:
                 self._put_slowly(item, priority)
@@ -107,7 +107,7 @@ class Channel(Generic[T]):
             self.ring()
 
     def put_first(self, item: T, priority: int = DEFAULT_PRIORITY) -> None:
-        """Put an item before all others of its priority: one that has been in here before."""
+        """Put an item that has been in here before ahead of all others of its priority."""
         if self.is_closed:
             self._left_over.append(item)
             return
@@ -137,7 +137,7 @@ class Channel(Generic[T]):
     # Receiving
 
     def take(self) -> T | None:
-        """The next item; ``None`` when there is none."""
+        """The next item; ``None`` if there is none."""
         queue = self._queue
         if queue:
             item = queue.popleft()
@@ -159,21 +159,21 @@ class Channel(Generic[T]):
             self._bell = self._loop.call_soon(self._ring)
 
     def wake_all(self) -> None:
-        """Wake every sleeper, to look again."""
+        """Wake every sleeper, so that it looks again."""
         while self._wake_one(self._sleepers):
             pass
 
     # Ending
 
     def close(self) -> None:
-        """No more puts. What is inside can still be taken; sleepers and waiting senders go on."""
+        """Accept no more. Items inside can still be taken; sleepers and waiting senders go on."""
         self.is_closed = self._is_special = True
         self.wake_all()
         while self._wake_one(self._senders):
             pass
 
     def drain(self) -> list[T]:
-        """Take out everything at once, in order, what was put after `close` last."""
+        """Take out everything at once, in order; items put after `close` come last."""
         items = [entry[2] for entry in sorted(self._heap or ())] + list(self._queue)
         items += self._left_over
         self._queue.clear()
@@ -183,7 +183,7 @@ class Channel(Generic[T]):
         return items
 
     def __len__(self) -> int:
-        """Items inside, those of waiting senders included."""
+        """How many items are inside, including those of waiting senders."""
         return len(self._queue) if self._heap is None else len(self._heap)
 
     def __bool__(self) -> bool:
@@ -192,7 +192,7 @@ class Channel(Generic[T]):
 
     @property
     def blocked(self) -> int:
-        """Items beyond the capacity whose senders wait for room."""
+        """How many items are beyond the capacity; their senders wait for room."""
         if self.capacity is None:
             return 0
         return min(max(len(self) - self.capacity, 0), len(self._senders))
@@ -232,7 +232,7 @@ class Channel(Generic[T]):
             self._bell = self._loop.call_soon(self._ring)
 
     async def _park(self, waiting: deque[asyncio.Future[None]]) -> None:
-        # A waiter cancelled after it was woken need not pass the wake-up on: the bell rings again.
+        # A waiter cancelled after it was woken need not pass on the wake-up: the bell rings again.
         waiter = self._loop.create_future()
         waiting.append(waiter)
         try:

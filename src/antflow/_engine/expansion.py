@@ -1,7 +1,7 @@
-"""One item becomes many: what the last task of a stage with ``expand=True`` returns, item by item.
+"""Expansion: in a stage with ``expand=True``, each value the last task returns becomes an item.
 
-The items go on while they are made, with backpressure. When a try fails midway, the items made so
-far stay: the next try makes its items again, and skips as many as exist already.
+Items go on to the next stage as they are made, with backpressure. If a try fails midway, the items
+made so far stay: the next try starts over, and skips as many values as there are items already.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from antflow._engine.user_errors import failure_of
 from antflow._engine.worker_thread import take_over
 
 LARGEST_CHUNK = 100
-"""Values taken from a plain generator at a time, each time in a thread."""
+"""How many values to take from a plain generator at a time, in a thread."""
 
 CONTAINERS = (list, tuple, range, set, frozenset, deque)
-"""Types whose values exist already. Any other iterable may take its time, like a query."""
+"""Types whose values exist already. Any other iterable may be slow, like a query."""
 
 CLEAN_UP_FAILED = "the clean-up of an expanded iterable failed"
 
@@ -52,7 +52,7 @@ class Expanded:
     """Marks an item that became others.
 
     Attributes:
-        children: How many others.
+        children: How many items it became.
     """
 
     __slots__ = ("children",)
@@ -62,7 +62,7 @@ class Expanded:
 
 
 ENDS_HERE = (Drop, type, Expanded, CoroutineType)
-"""The types of answers with which an item may end. None of them has a user's metaclass, so
+"""Types of answers with which an item may end. None of them has a user's metaclass, so
 ``issubclass(type(answer), ENDS_HERE)`` runs none of their code."""
 
 
@@ -89,8 +89,8 @@ class Expansion:
 
         Args:
             call: The task.
-            in_time: For the call, and for each value; waiting for room does not count.
-            value: What it is called with.
+            in_time: The time limit of the call, and of each value; waiting for room does not count.
+            value: The task's argument.
         """
         worker = seat_here().worker
         envelope: Envelope = worker.item
@@ -130,8 +130,8 @@ class Expansion:
         Args:
             parent: The item it was made from.
             worker: The worker that made it.
-            value: Its value.
-            number: Which one it is of those made from the parent, from 0.
+            value: The new item's value.
+            number: Its number among the items made from the parent, from 0.
 
         Returns:
             What is left to wait for: listeners, or room in the next stage.
@@ -168,7 +168,7 @@ class Expansion:
             await self._give_slots_back(worker, room)
 
     async def _wait_for_turn(self, envelope: Envelope, worker: WorkerBook) -> None:
-        """With results in order: wait while too many of them wait for earlier ones."""
+        """With ordered results: wait while too many of them wait for earlier ones."""
         reorder = self.handover.settlement.reorder
         if reorder is None:
             return
@@ -176,7 +176,7 @@ class Expansion:
             await self._give_slots_back(worker, turn)
 
     async def _give_slots_back(self, worker: WorkerBook, wait: Wait) -> None:
-        """Wait, giving the try's slots back meanwhile; it goes on afterwards."""
+        """Wait with the try's slots given back, and take them again afterwards."""
         async with slots_given_back():
             await self.handover.room(worker, wait)
 
@@ -226,7 +226,7 @@ class Expansion:
                 seat_here().worker, source.take, LARGEST_CHUNK
             )
         else:
-            taken = source.take(LARGEST_CHUNK)  # elsewhere a copy would be taken from
+            taken = source.take(LARGEST_CHUNK)  # a child process would get a copy
         take_over(context)
         return taken
 
@@ -239,7 +239,7 @@ def forgotten_await(
     Args:
         answer: The coroutine.
         task: The task's name.
-        others: Answers that are given up with it; coroutines among them are closed as well.
+        others: Answers that are discarded with it; coroutines among them are closed, too.
     """
     for each in (answer, *others):
         if is_a(each, CoroutineType):

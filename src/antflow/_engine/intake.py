@@ -1,10 +1,10 @@
 """Takes items in: pulled from an iterable, pushed by a feeder, or fed by hand.
 
-A source is pulled by the workers of the first stage, a few items at a time. Where something must be
-awaited between two items, a task of its own takes them instead: the *feeder*. All ways use the same
-identity and the same entrance: an item is recorded, listeners are told, and it is put into a
-stage's channel, in this order. An item that was recorded is always put, even if the code that waits
-in between is cancelled.
+The workers of the first stage pull from a source, a few items at a time. If something must be
+awaited between two items, a separate task takes them instead: the *feeder*. All of them use the
+same `Identity` and the same `Entrance`: an item is recorded, then listeners are told, then it is
+put into a stage's channel. An item that was recorded is always put, even if the code that waits in
+between is cancelled.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from antflow._engine.supervisor import Supervisor
 from antflow._engine.waiting import in_order
 
 LARGEST_BATCH = 1000
-"""The most items taken in at a time for an unbounded channel."""
+"""The most items taken in at a time if the channel is unbounded."""
 
 SLOWEST_CLOSE = 5.0
-"""Seconds a source's clean-up may take when the run stops taking in."""
+"""Seconds that a source's clean-up may take when intake stops."""
 
 EXTRA_LANE = 10_000
-"""Items beyond its capacity that a stage takes from its own tasks and those of later stages."""
+"""How many items beyond its capacity a stage takes from tasks of its own and of later stages."""
 
 
 class Entered(Protocol):
@@ -72,7 +72,7 @@ class Entered(Protocol):
         ...
 
     def fail_unread(self, envelope: Envelope) -> Coroutine[Any, Any, None]:
-        """Settle as failed an item that could not be read; its ``error`` says why."""
+        """Settle an item that could not be read as failed; its ``error`` says why."""
         ...
 
 
@@ -114,7 +114,7 @@ class Entrance:
 
         Raises:
             PipelineError: The store could not keep them, or the run has ended meanwhile.
-            Exception: A fault of the library; the run ends with it.
+            Exception: A bug in the library; the run ends with it.
         """
         if not envelopes:
             return
@@ -127,10 +127,10 @@ class Entrance:
         except PipelineError:
             raise
         except Exception as error:
-            self._supervisor.crash(error)  # it is not the source that failed
+            self._supervisor.crash(error)  # the source is not what failed
             raise
         finally:
-            # If the run is left behind, this is closed in another context.
+            # If the event loop was closed, this coroutine is closed in another context.
             if outside is not None and not self._run.is_left_behind:
                 current_run.reset(outside)
 
@@ -138,7 +138,7 @@ class Entrance:
         """Record items and put them into their stage's channel.
 
         Returns:
-            ``None`` if they are in, else what must be awaited until they are.
+            ``None`` if they are in; otherwise what must be awaited until they are.
         """
         if self._store is not None:
             return self._admit_slowly(self._store, envelopes, stage)
@@ -148,23 +148,23 @@ class Entrance:
         return self._put_after(wait, envelopes, stage)
 
     def admit_at_once(self, envelopes: Sequence[Envelope], stage: int) -> None:
-        """Admit items that have left their source and must have an outcome. Never waits."""
+        """Admit items that have left their source, so must have an outcome. Never waits."""
         if not self._is_sealed and (wait := self._record(envelopes, stage)) is not None:
             discard(wait)
             self._put(envelopes, stage)
 
     def take_over(self, envelopes: Sequence[Envelope]) -> None:
-        """Let the items in an earlier run's books go on; listeners are told but not waited for."""
+        """Go on with the items in an earlier run's books; listeners are told but not waited for."""
         for envelope in envelopes:
             envelope.not_before = now = self._run.timers.now()
             discard(self._listeners.taken_over(envelope, now))
             self.stages[envelope.position].channel.put(envelope, envelope.priority)
 
     def seal(self) -> list[Envelope]:
-        """Admit nothing more, not even items waiting to be admitted; for the end of a run.
+        """Admit nothing more, not even items that wait to be admitted. For the end of a run.
 
         Returns:
-            The items that were recorded and not put yet, for the run to settle.
+            The items that were recorded but not put yet, for the run to settle.
         """
         self._is_sealed = True
         envelopes = [envelope for batch in self._announced.values() for envelope in batch]
@@ -193,7 +193,7 @@ class Entrance:
         """Record items and, unless a listener is waited for, put them."""
         try:
             wait = self.stages[stage].recorder.admitted(envelopes, self._run.timers.now())
-        except BaseException:  # a callback raised KeyboardInterrupt or its like
+        except BaseException:  # a callback raised KeyboardInterrupt or the like
             self._put(envelopes, stage)
             raise
         if wait is None:
@@ -249,7 +249,7 @@ class Intake:
         sources: Measures the steps of the sources.
 
     Attributes:
-        again: Results of an earlier run: these items continue at the stage they ended in, before
+        again: Results of an earlier run. Their items continue at the stage they ended in, before
             all others.
     """
 
@@ -277,12 +277,12 @@ class Intake:
     # Beginning
 
     def take_all(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
-        """Take the run's items from here."""
+        """Use this source for the run's items."""
         if isinstance(items, AsyncIterable):
             self._feeder = self._supervisor.tasks.create(self._feed_from(items), "feeder")
             return
         first = self._entrance.stages[0]
-        # Not in the context of the worker that pulls: that one is for its items.
+        # Not in the context of the worker that pulls: that one is for the worker's items.
         source = self._source_of(items, self._supervisor.tasks.context.copy())
         if first.recorder.may_hold or self.again:
             # Listeners are told of each item before it enters. A separate task waits for that, so
@@ -296,7 +296,7 @@ class Intake:
 
     @property
     def is_hungry(self) -> bool:
-        """Whether a worker of the first stage that has nothing to do should `pull`."""
+        """Whether an idle worker of the first stage should `pull`."""
         return (
             self._source is not None
             and not self._is_pulling
@@ -305,7 +305,7 @@ class Intake:
         )
 
     async def pull(self) -> None:
-        """Fill the first channel from the source, and close the intake when that has ended."""
+        """Fill the first channel from the source; close the intake when the source has ended."""
         assert self._source is not None
         try:
             raws = self._take_from(self._source, self._batch_size(0), 0)
@@ -341,14 +341,14 @@ class Intake:
         stage: int = 0,
         priority: int = DEFAULT_PRIORITY,
     ) -> None:
-        """Take in items, waiting for room as often as it takes.
+        """Take in items, waiting for room as often as necessary.
 
-        A worker of this run does not wait for room before its own or an earlier stage: it might be
-        the very worker that has to make that room.
+        A worker of this run does not wait for room in its own or an earlier stage: it might be the
+        very worker that has to make that room.
 
         Raises:
             PipelineError: If intake is, or meanwhile was, closed. What was accepted stays accepted.
-            WouldDeadlockError: No more can be put before the worker's own or an earlier stage.
+            WouldDeadlockError: No more can be put into the worker's own or an earlier stage.
             DuplicateItemError: An id is taken, and that is not allowed.
         """
         source = items if isinstance(items, IterableSource) else self._source_of(items)
@@ -363,7 +363,7 @@ class Intake:
                 await self._settlement.reorder.wait()
                 self._check_open()
             most = self._batch_size(stage) if waits else self._lane_room(stage)
-            # One is taken even where there is no room: a source that is empty is no deadlock.
+            # One is taken even if there is no room: an empty source is not a deadlock.
             if not (raws := self._take_from(source, max(most, 1), stage, priority)):
                 return
             if (requests := self._requests_left()) is not None:
@@ -388,7 +388,7 @@ class Intake:
     async def feed_async(
         self, items: AsyncIterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
     ) -> None:
-        """Take in items of an async iterable, each as it comes. See `feed`."""
+        """Take in items of an async iterable, one at a time as they come. See `feed`."""
         source = AsyncSource(items, self._sources)
         try:
             await self._feed_each(source, stage, priority)
@@ -423,7 +423,7 @@ class Intake:
         self._settlement.check_finished()
 
     def close_source(self) -> None:
-        """Dismiss the feeder and close the source. May be called twice."""
+        """Cancel the feeder and close the source. May be called twice."""
         if self._feeder is not None:
             feeder, self._feeder = self._feeder, None
             self._supervisor.tasks.call_off(feeder)
@@ -437,7 +437,7 @@ class Intake:
                 warn(CLEAN_UP_FAILED, error=error)
 
     def seal(self) -> list[Envelope]:
-        """Admit nothing more; return the items recorded and not put yet."""
+        """Admit nothing more; return the items that were recorded but not put yet."""
         return self._entrance.seal()
 
     def forget(self) -> None:
@@ -447,7 +447,7 @@ class Intake:
     # Inside
 
     def _window_room(self) -> float:
-        """How many more items the order of the results allows; unbounded where it is free."""
+        """How many more items ordered results allow to enter; unbounded without order."""
         reorder = self._settlement.reorder
         return inf if reorder is None else max(reorder.room(self._identity.count), 0)
 
@@ -463,7 +463,7 @@ class Intake:
         return int(min(size, max(self._window_room(), 1)))
 
     def _lane_room(self, stage: int) -> int:
-        """How many items this run's own workers may add at once, without waiting for room."""
+        """How many items this run's own workers may add now, without waiting for room."""
         channel = self._entrance.stages[stage].channel
         size = self._batch_size(stage)
         if channel.capacity is None:
@@ -492,14 +492,14 @@ class Intake:
             raise PipelineError(f"this run takes no more items: it was {why}") from run.error
 
     def _source_of(self, items: Iterable[Any], context: Context | None = None) -> IterableSource:
-        if type(items) is tuple:  # most often a single item, of an async source
+        if type(items) is tuple:  # most often a single item from an async source
             return IterableSource(items, self._now, context)
         return self._sources.step(items, IterableSource, items, self._now, context)
 
     def _take_from(
         self, source: IterableSource, most: int, stage: int, priority: int = DEFAULT_PRIORITY
     ) -> list[Any]:
-        """Take up to ``most`` items from a source, and note for how long it holds the loop."""
+        """Take up to ``most`` items from a source, and note how long it holds the loop."""
         if source.is_plain:
             return source.take(most)
         try:
@@ -578,14 +578,14 @@ class Intake:
             del raw  # it may be long until the next
 
     def _requests_left(self) -> Awaitable[object] | None:
-        """Takes back cancel requests that a source left behind: they must not hit what follows."""
+        """Takes back cancel requests that a source left: they must not hit what follows."""
         feeder = self._feeder
         if feeder is not None and feeder.cancelling() and feeder is asyncio.current_task():
             return awaited_failure(None)
         return None
 
     async def _close(self, items: AsyncIterable[Any] | IterableSource) -> None:
-        """Run a source's clean-up; what it raises is logged."""
+        """Run a source's clean-up, and log what it raises."""
         try:
             if isinstance(items, IterableSource):
                 if not items.is_lent:

@@ -1,10 +1,11 @@
-"""The one door: every change of an item's state goes through here.
+"""The one place where the state of an item changes.
 
-A recorder enters the change into the ledger, always, and hands it on only if there are listeners:
-to the store, which may hold the worker back, and to listeners, which have no power. Every method
-returns ``None``, or something the worker must await before it goes on with the item.
+A recorder always enters a change into the ledger. It also passes it on to the store, if there is
+one, which may make the worker wait, and to listeners, if there are any, which cannot influence the
+run. Every method returns ``None``, or something the worker must await before it goes on with the
+item.
 
-The worker loop has the entries of an ordinary visit, `started` and `completed`, written out.
+The worker loop has the two methods of an ordinary visit, `started` and `completed`, inlined.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ class Recorder:
         stage: The stage's index.
         ledger: The run's books.
         failures: The run's failures.
-        facts: The run.
+        facts: What is known of the run.
         listeners: The store and the listeners.
 
     Attributes:
         book: The stage's book.
-        on_started: Tells the listeners that a worker began with an item; ``None`` if none asks.
-        on_ended: Tells them that a visit ended; ``None`` if none asks.
+        on_started: Tells the listeners that a worker began with an item; ``None`` if none wants
+            that.
+        on_ended: Tells them that a visit ended; ``None`` if none wants that.
     """
 
     __slots__ = (
@@ -73,7 +75,7 @@ class Recorder:
         self.rewire()
 
     def rewire(self) -> None:
-        """Find out again what listeners want. Without any, a step costs one comparison."""
+        """Find out again what listeners want. Without listeners, a step costs one comparison."""
         listeners = self._listeners
         self.on_started = listeners.started
         self.on_ended = listeners.ended
@@ -102,7 +104,7 @@ class Recorder:
         return None
 
     def completed(self, envelope: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
-        """An item is through this stage, and entered in the next one's books if there is one."""
+        """An item has completed this stage, and is entered in the next one's book, if any."""
         began = worker.since
         self.book.completed_by(worker, envelope, now)
         envelope.not_before = now
@@ -111,10 +113,10 @@ class Recorder:
     def tell_completed(
         self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
     ) -> Wait:
-        """The same, where the books have it already."""
+        """Tell listeners that an item has completed this stage; the books have it already."""
         if self.on_ended is None:
             return None
-        step = Step()  # `new_step`, written out: with a tracker, each visit comes here
+        step = Step()  # `new_step`, inlined: with a tracker, each visit comes here
         step.kind = COMPLETED
         step.envelope = envelope
         step.worker = worker
@@ -126,7 +128,7 @@ class Recorder:
         return tell(step)
 
     def skipped(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
-        """An item passes this stage by."""
+        """An item skips this stage."""
         self.book.skipped_one()
         envelope.not_before = now
         if self.on_ended is not None:
@@ -174,7 +176,7 @@ class Recorder:
         return None
 
     def emitted(self, child: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
-        """An item was made from the one a worker has, and entered in the next stage's books."""
+        """An item was made from the worker's item, and is entered in the next stage's book."""
         self.book.emitted_one()
         child.not_before = now
         if self.on_ended is not None:
@@ -194,7 +196,7 @@ class Recorder:
     def cancelled(
         self, envelope: Envelope, worker: WorkerBook | None, error: ItemCancelled, now: float
     ) -> Wait:
-        """An item is given up; ``worker`` has it, if any does."""
+        """An item is cancelled; ``worker`` is the worker that has it, if any."""
         holder = worker if worker is not None and worker.holds(envelope) else None
         began = None if holder is None else holder.since
         self.book.cancelled_from(holder, envelope, now, envelope.attempts != 0)

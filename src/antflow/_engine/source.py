@@ -1,4 +1,4 @@
-"""Items from the user's iterables, a few at a time; and how long each step holds the event loop.
+"""Takes items from the user's iterables, and measures how long each step holds the event loop.
 
 Nothing else can run during a step of a source. So the time for which sources hold the loop is added
 up (`antflow._core.held_time`), and no time limit counts it against the tasks that had to wait. A
@@ -53,10 +53,10 @@ def clean_up(failed: str = CLEAN_UP_FAILED) -> Iterator[None]:
 
 
 def source_failure(error: BaseException) -> PipelineError:
-    """The failure that a source's own ``CancelledError``, alone or in a group, amounts to.
+    """The failure to report for a source's own ``CancelledError``, alone or in a group.
 
     Raises:
-        BaseException: A group with something in it that ends a program.
+        BaseException: The error, if it is a group that contains one that ends a program.
     """
     if not is_failure(error):
         raise error
@@ -66,21 +66,21 @@ def source_failure(error: BaseException) -> PipelineError:
 
 
 class IterableSource:
-    """Takes items from any iterable; it is never materialised.
+    """Takes items from any iterable, without ever holding all of them.
 
     Args:
         items: The iterable. Its iterator is made at once, so what cannot be iterated fails here.
         now: A monotonic clock, in seconds.
-        context: The context in which the iterable runs, and which it may change, wherever it is
-            taken from; ``None`` = always the caller's. Needed where the caller varies: a token
-            resets a variable only in the context that it was set in.
-        failure_of: Makes the failure that a ``CancelledError``, or a group, of the iterable amounts
-            to; see `source_failure`.
+        context: The context in which the iterable always runs, and which it may change; ``None`` =
+            the caller's. Needed where the caller varies: a token resets a variable only in the
+            context that it was set in.
+        failure_of: Makes the failure to report if the iterable raises a ``CancelledError`` or a
+            group; see `source_failure`.
 
     Attributes:
         items: The iterable.
-        is_plain: Whether it is a list or its like, whose steps take no time.
-        left_over: Items that it gave before it raised something that ends the program.
+        is_plain: Whether it is a list or something like it, whose steps take no time.
+        left_over: Items that it gave before it raised an error that ends the program.
     """
 
     def __init__(
@@ -122,13 +122,13 @@ class IterableSource:
 
     @property
     def is_lent(self) -> bool:
-        """Whether it is an iterator that the user made, like an open file, and not a generator."""
+        """Whether it is an iterator that the user made (like an open file) and not a generator."""
         return self._iterator is self.items and not is_a(self._iterator, GeneratorType)
 
     def close(self) -> None:
-        """Close a generator, which runs its clean-up; raise what that raises.
+        """Close a generator, which runs its clean-up, and raise what that raises.
 
-        A source that ends its own run is closed when its step is over.
+        A source that ends its own run in one of its steps is closed when that step is over.
         """
         self._closes_later = self._is_taking
         if self._is_taking:
@@ -157,7 +157,7 @@ class IterableSource:
         except Exception as error:
             self._error = error
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
-            # The source's own: a call that never awaits cannot be cancelled.
+            # The source raised it: a call that never awaits cannot be cancelled.
             self._error = self._failure_of(error)
         except BaseException:
             self.left_over = taken
@@ -176,7 +176,7 @@ class SourceWatch:
 
     Args:
         timers: The run's clock.
-        tells: Whether to log a long step.
+        tells: Whether to log the first long step.
 
     Attributes:
         asked: The source that is taking a step right now, as it was fed; otherwise ``None``.
@@ -187,7 +187,7 @@ class SourceWatch:
         self._now = timers.now
         self._held = timers.held
         self._tells = tells
-        self._told = Lock()  # for good, by the first to log: this thread or the watchdog's
+        self._told = Lock()  # taken for good by the first to log: this thread or the watchdog's
 
     def step(self, source: Any, function: Callable[..., T], *args: Any) -> T:
         """Call a function of a source, and note how long it holds the loop.
@@ -283,14 +283,14 @@ async def _next_of(iterator: AsyncIterator[Any]) -> Any:
 
 
 def name_of(source: Any) -> str:
-    """The name of a source: of its function for a generator, otherwise of its type."""
+    """The name of a source: its function's for a generator, otherwise its type's."""
     code = _code(source)
     name = type(source).__qualname__ if code is None else code.co_qualname
     return clean(name.rpartition("<locals>.")[2])
 
 
 def what_helps(source: Any) -> str:
-    """The advice about a source that blocks."""
+    """Advice for a source that blocks."""
     if is_a(source, AsyncIterable):
         return "use an async call in it, or asyncio.to_thread(…)"
     return "wrap it in antflow.in_thread(…)"

@@ -1,10 +1,10 @@
-"""Time limits whose errors say which one it was.
+"""Time limits whose errors say which limit ran out.
 
-Most of what has a time limit is through long before its time is over, and some of it at once:
-while it does not suspend, no timer could ring. So the first step is made by hand, and only work
-that suspends is watched. All of it shares one timer, which is set for the deadline that was the
-next one at the time. When it rings that work is mostly through, and the timer is set again. While
-no work is watched there is none.
+Most work with a time limit ends long before its time is over, and some of it without suspending:
+then no timer could ring. So the first step is taken here, without a timer, and only work that
+suspends is watched. All watched work shares one timer, which is set for the earliest deadline known
+at the time. When it rings, that work has usually ended, and the timer is set again. While no work
+is watched there is no timer.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from antflow._engine.contexts import resumed
 T = TypeVar("T")
 
 ROUNDING = 1e-6
-"""Seconds left for which no timer is set: where they come from rounding, it would ring at once."""
+"""No timer is set for fewer seconds: they may come from rounding, and it would ring at once."""
 
 
 class TimeLimit:
     """Time limits of one kind.
 
-    Seconds for which a source of items holds the event loop do not count: times are those of the
-    clock `LoopTimers.unheld`.
+    Seconds for which a source of items holds the event loop do not count: all times are read from
+    the clock `LoopTimers.unheld`.
 
     Args:
-        timers: The run's.
+        timers: The run's timers.
         message: The text of the `TimeoutError`.
-        seconds: How long each call may take, where it is not given a deadline.
+        seconds: How long a call may take if it is not given a deadline.
     """
 
     def __init__(self, timers: LoopTimers, message: str, seconds: float = 0.0) -> None:
@@ -46,7 +46,7 @@ class TimeLimit:
         self._rings_at = 0.0
 
     def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> Awaitable[T]:
-        """Call an async function, which has its seconds from now on.
+        """Call an async function, with the time limit counted from now.
 
         Raises:
             TimeoutError: When time ran out.
@@ -56,10 +56,10 @@ class TimeLimit:
     def call_until(
         self, deadline: float, function: Callable[..., Awaitable[T]], *args: Any
     ) -> Awaitable[T]:
-        """Call an async function, which has to be through at the deadline.
+        """Call an async function, which must end by the deadline.
 
         Raises:
-            TimeoutError: When time ran out; it is not called if that is so already.
+            TimeoutError: When time ran out. If it has run out already, the function is not called.
         """
         if deadline <= self._timers.unheld():
             raise TimeoutError(self._message)
@@ -95,7 +95,7 @@ class TimeLimit:
             self._set_timer(rest.deadline)
 
     def _is_over(self, rest: _Rest, error: BaseException | None) -> bool:
-        """The work has ended; whether because its time ran out."""
+        """Note that the work has ended; return whether its time had run out."""
         del self._watched[rest]
         if not self._watched and self._timer is not None:
             self._timer.cancel()
@@ -123,7 +123,7 @@ class TimeLimit:
 class _Rest:
     """Work that has suspended, in the running `asyncio.Task`.
 
-    It ends with it as the body of `asyncio.timeout` does.
+    When its time is over, it is cancelled as the body of `asyncio.timeout` is.
     """
 
     __slots__ = ("_requests", "_task", "deadline", "is_late")
@@ -137,16 +137,16 @@ class _Rest:
         self.is_late = False
 
     def cut_off(self) -> None:
-        """Its time is over."""
+        """Cancel it: its time is over."""
         self.is_late = True
         self._task.cancel()
 
     def ended_late(self, error: BaseException | None) -> bool:
-        """Take back the request to cancel it; whether that is what it ended with."""
+        """Take back the request to cancel it; return whether it ended because of that."""
         requests = self._task.uncancel()
         if not is_a(error, asyncio.CancelledError):
             return is_a(error, TimeoutError)
-        # Where a client library has left its own request, their number does not tell.
+        # If a client library has left a request of its own, the number of requests does not tell.
         is_called_off = has_called_off_caller.get()
         return requests <= self._requests or (is_called_off is not None and not is_called_off())
 

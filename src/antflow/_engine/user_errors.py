@@ -1,4 +1,4 @@
-"""Failures for what the user's code raises: a ``CancelledError``, or a group of exceptions."""
+"""Turns what the user's code raises into failures: a ``CancelledError``, or a group of errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from antflow._core.stage import task_name
 
 
 def failure_of(error: BaseException, name: str) -> Exception:
-    """The failure that an error raised by ``name`` amounts to.
+    """The failure to report for an error raised by ``name``.
 
     Returns:
-        The error itself if it is an `Exception`. For a ``CancelledError``, or a group with one in
-        it, a failure caused by it.
+        The error itself if it is an `Exception`. For a ``CancelledError``, or a group that contains
+        one, a failure whose cause it is.
 
     Raises:
-        BaseException: The error, if it ends a program or is a group with something that does.
+        BaseException: The error, if it ends a program or is a group that contains one that does.
     """
     if is_a(error, Exception):
         return error
@@ -34,14 +34,14 @@ def failure_of(error: BaseException, name: str) -> Exception:
 
 
 def group_failure(error: BaseException, name: str) -> Exception | None:
-    """The failure that a group raised by the task called ``name`` amounts to.
+    """The failure to report for a group raised by the task called ``name``.
 
-    A ``CancelledError`` in a group comes from something that the task had started, never from the
-    worker's own cancellation. It counts as a `TaskFailedError`, like one that a task raises alone.
+    A ``CancelledError`` in a group comes from something the task started, never from the worker's
+    own cancellation. It counts as a `TaskFailedError`, like one that a task raises alone.
 
     Returns:
-        The group if it is an ordinary exception, else an `ExceptionGroup` caused by it; ``None``:
-        it is not a group, or has something in it that ends a program.
+        The group if it is an ordinary exception, otherwise an `ExceptionGroup` whose cause it is.
+        ``None`` if the error is not a group, or contains one that ends a program.
     """
     if is_a(error, ExceptionGroup):
         return error

@@ -1,6 +1,6 @@
 """Starting an `asyncio.Task` under any task factory, and waiting for one despite cancellation.
 
-And what such a task does about an error that ends the program.
+Also: what such a task does about an error that ends the program.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 SHOWER_SECONDS = 0.1
-"""Requests to cancel that come within this many seconds of each other are one."""
+"""Cancel requests within this many seconds of each other count as one."""
 
 
 class CancelRequests:
-    """Tells a second request to cancel from the rest of the first one.
+    """Tells a second cancel request from repetitions of the first.
 
     One cause makes many requests: an event loop that ends cancels every task, and a cancel scope of
-    anyio asks in each turn until it is left. Passed on each time, they would cut off the clean-ups
-    that the first one began.
+    anyio asks in each turn until it is exited. If all were passed on, they would cut off the
+    clean-up that the first one began.
 
     Args:
         now: The clock.
@@ -34,7 +34,7 @@ class CancelRequests:
         self._last = -inf
 
     def is_new(self) -> bool:
-        """Note a request; whether it is not the rest of one before."""
+        """Note a request; return whether it is more than a repetition of an earlier one."""
         last, self._last = self._last, self._now()
         return self._last - last > SHOWER_SECONDS
 
@@ -47,7 +47,7 @@ def begin_task(
     The loop's task factory gets only the coroutine, because an old one takes no keyword arguments.
 
     Args:
-        work: The coroutine; closed if the factory raises.
+        work: The coroutine. It is closed if the factory raises.
         name: The task's name.
         context: The context to copy; ``None`` = the current one.
     """
@@ -64,9 +64,9 @@ def begin_task(
 async def in_order(
     work: Callable[[], Awaitable[None]], fail: Callable[[BaseException], object]
 ) -> None:
-    """Do the work of a task of a run; what ends the program ends the run, in order.
+    """Do the work of one of a run's tasks; an error that ends the program ends the run cleanly.
 
-    The `asyncio.Task` would let it out into the event loop, in the middle of things.
+    An `asyncio.Task` would raise such an error into the event loop, whatever the run is doing.
 
     Args:
         work: The work.
@@ -84,14 +84,14 @@ async def outlast(
     """Wait until all futures are done, however often the wait is cancelled.
 
     Args:
-        futures: The futures. Those that are added to the collection meanwhile count, too.
+        futures: The futures. Those added to the collection meanwhile count, too.
         on_cancel: Called at each cancellation.
 
     Returns:
-        The last cancellation, for the caller to raise or to drop; ``None``: there was none.
+        The last cancellation, for the caller to raise or drop; ``None`` if there was none.
     """
     cancelled: asyncio.CancelledError | None = None
-    # A wait for futures that are all done would return without giving the event loop a turn.
+    # Waiting for futures that are all done would return without giving the event loop a turn.
     while pending := [future for future in futures if not future.done()]:
         try:
             await asyncio.wait(pending)
@@ -103,10 +103,10 @@ async def outlast(
 
 
 async def outlast_shower(futures: Collection[asyncio.Future[Any]]) -> None:
-    """Wait until all futures are done; in a clean-up, despite the rest of what cancelled the body.
+    """Wait until all futures are done; in a clean-up, ignore repetitions of the cancellation.
 
-    Cancellation: ends the wait. If the running task handles a cancellation already, requests that
-    belong to that one do not: see `CancelRequests`.
+    Cancellation: ends the wait. If the running task is already handling a cancellation, requests
+        that repeat that one do not end it: see `CancelRequests`.
     """
     requests = CancelRequests(asyncio.get_running_loop().time)
     if isinstance(sys.exception(), asyncio.CancelledError):

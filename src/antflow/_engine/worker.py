@@ -1,16 +1,17 @@
 """The worker loop: take, start, try, hand over.
 
-The loop reads like the way of an item. What is rare is a call: into `FailedTries` when a task has
-failed, into `Endings` when an item passes by or a callback listens. There is no `asyncio.Task`, no
-timer and no future per item: a task that does not suspend costs no turn of the event loop.
+The loop follows the way of an item. Everything rare is a call: into `FailedTries` when a task has
+failed, into `Endings` when an item skips the stage or a callback listens. There is no
+`asyncio.Task`, no timer and no future per item: a task that does not suspend costs no turn of the
+event loop.
 
-An item that was taken is in the worker's hands, until one of the recorder's methods that end a
-visit was called and the item was put on. Between the two, whatever is raised here, the item is
+A worker has an item from the moment it takes it until it has called one of the recorder's methods
+that end a visit and put the item where it goes next. Whatever is raised in between, the item is
 settled.
 
-One `asyncio.Task` serves thousands of items, and none of them may notice another. So nothing an
-item leaves behind reaches the next: not its context variables (then the loop ends, and the worker
-goes on in a new task), not a request to cancel the task, not its value.
+One `asyncio.Task` serves thousands of items, and no item may affect another. So nothing an item
+leaves behind reaches the next: not its value, not a request to cancel the task, and not its context
+variables (if it has set any, the loop ends and the worker goes on in a new task).
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class WorkerLoop:
         Cancellation: the item in hand is settled as cancelled.
 
         Returns:
-            Whether the worker is to go on in another `asyncio.Task`, because the context of this
-            one is no longer what it was.
+            Whether the worker must go on in another `asyncio.Task`, because this one's context has
+            changed.
         """
         workers, attempt, handover, endings = (
             self.workers,
@@ -76,11 +77,11 @@ class WorkerLoop:
         plain: type | None = None  # the type of the last answer, if it was an ordinary one
         time = now()
         while worker.index < workers.active:
-            value = None  # the last one may be large, and the next item slow
+            value = None  # it may be large, and the next item may be long in coming
             if cancel_requests():
                 await crew.absorb_cancel(worker)
             if isolates:
-                # Where nothing was bound, the two are compared by one pointer.
+                # If nothing was bound, this compares one pointer.
                 try:
                     if context != (context := copy_context()):
                         return True
@@ -100,7 +101,7 @@ class WorkerLoop:
                 time = now()
                 if passes:
                     continue
-            # From here on `Recorder.started`, written out.
+            # From here on `Recorder.started`, inlined.
             if (waited := time - envelope.not_before) >= SHORTEST_WAIT:
                 book.queue_waits.add(waited)
             worker.item = envelope
@@ -135,7 +136,7 @@ class WorkerLoop:
                         time = now()
                         continue
                 time = now()
-                # From here on `Recorder.completed`, written out.
+                # From here on `Recorder.completed`, inlined.
                 if worker.limited_calls:
                     worker.forget_calls(time)
                 began = worker.since

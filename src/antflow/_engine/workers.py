@@ -1,8 +1,7 @@
-"""The workers of a stage: recruited when there is work, seated, and let go.
+"""The workers of a stage: how they are recruited, run and released.
 
-A stage has workers only when it had work for them. The channel's bell recruits them, up to the
-number allowed to be at work; `activate` changes that number, for `set_workers` and while the run is
-paused.
+A stage has no workers before it has work for them. The channel's bell recruits them, up to the
+number that may be at work; `activate` changes that number, for `set_workers` and for pauses.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ class Workers:
         index: Its index.
         run: The run.
         supervisor: Starts their tasks.
-        intake: The first stage's workers pull from it.
-        crew: Knows which task is whose.
+        intake: What the first stage's workers pull from.
+        crew: Knows which `asyncio.Task` belongs to which worker.
         calls: The limits that tasks enter themselves.
         outer: The seats in which the run was started.
 
     Attributes:
         channel: Where the stage's items wait.
         count: How many workers the stage has.
-        active: How many of them are at work: all of them, or none while the run is paused.
-        work: Works until the worker is to leave (``False``), or to go on in another task.
+        active: How many of them may be at work: all of them, or none while the run is paused.
+        work: Works until the worker must leave (returns ``False``), or must go on in another task.
         leave: Called for a worker that leaves.
     """
 
@@ -98,10 +97,10 @@ class Workers:
             self.activate(count)
 
     def activate(self, count: int) -> None:
-        """Set how many of the workers are at work."""
+        """Set how many of the workers may be at work."""
         self.active = count
         self._vacant = [index for index in reversed(range(count)) if index not in self._alive]
-        self.channel.wake_all()  # those that are to leave are among them
+        self.channel.wake_all()  # some of them may have to leave
         self.channel.ring()
 
     def seconds(self) -> float:
@@ -112,7 +111,7 @@ class Workers:
     # For the worker's loop
 
     async def receive(self, worker: WorkerBook) -> Envelope | None:
-        """The next item for a worker that found none, or ``None`` when it is to leave."""
+        """Wait for the next item, for a worker that found none; ``None`` if it must leave."""
         while not self.channel.is_closed and worker.index < self.active:
             if (envelope := self.channel.take()) is not None:
                 return envelope
@@ -128,7 +127,7 @@ class Workers:
         return self._index == 0 and self._intake.is_hungry
 
     async def give_way(self, worker: WorkerBook) -> float:
-        """Give everything else on the event loop a turn, for a worker with nothing in hand.
+        """Give everything else on the event loop a turn, for a worker without an item.
 
         Returns:
             When it goes on.
@@ -189,19 +188,20 @@ class Workers:
             self._supervisor.fail(error)
 
     async def _work(self, worker: WorkerBook) -> bool:
-        """Work until the worker is to leave, or to go on in another task."""
+        """Work until the worker must leave, or must go on in another task."""
         try:
             return await self.work(worker)
         except asyncio.CancelledError:
             if self._crew.is_called_off(worker):
                 raise
-            return True  # it came from outside, and there was no item in hand to blame
+            return True  # it came from outside: there was no item to blame
 
     async def _work_in_own_task(self, worker: WorkerBook) -> bool:
         try:
             return await self.in_own_task(worker, self._work(worker))
         except asyncio.CancelledError:
-            # A late request of an item: to the task it had, or before the first step of the next.
+            # A late request that an item left: to its own task, or before the next one's first
+            # step.
             if self._crew.is_called_off(worker):
                 raise
             await self._crew.absorb_cancel(worker)
@@ -210,7 +210,7 @@ class Workers:
     async def _leave(self, worker: WorkerBook) -> None:
         try:
             await self.leave(worker)
-            # The task must not end with a request of its last item: it would count as cancelled.
+            # A request that the last item left would make the task count as cancelled when it ends.
             if not self._crew.is_called_off(worker):
                 await self._crew.absorb_cancel(worker)
                 await asyncio.sleep(0)
@@ -238,7 +238,7 @@ class Workers:
 
     @plainly_around
     def _seated(self, worker: WorkerBook) -> Generator[None, None, None]:
-        """Inside, the running `asyncio.Task` is the worker's."""
+        """Inside, the running `asyncio.Task` belongs to the worker."""
         running = asyncio.current_task()
         assert running is not None
         current_seat.set(self._seats[worker.index])

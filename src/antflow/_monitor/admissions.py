@@ -1,7 +1,7 @@
-"""The items that one run has taken in: the id of each, when, and at which stage.
+"""The items that one run has taken in: their ids, and when and at which stage they entered.
 
-Items that are taken in together share an entry. Their ids are mostly running numbers, as their
-sequence numbers are; then not even the id is kept, only the difference of the two.
+Items that are taken in together share an entry. Like sequence numbers, ids are mostly running
+numbers; then the ids are not kept, only the difference between the two.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from antflow._core.envelope import Envelope
 from antflow._core.foreign import id_of, key_of
 
 ItemKey = int | tuple[int, tuple[int, ...]]
-"""An item's sequence number; with its branch, if it was made from another."""
+"""An item's sequence number, with its branch if it was made from another item."""
 
 NAMED = 0xFFFF_FFFF
-"""In place of a number of names: the ids of these items, if there are any, are names."""
+"""In place of a number of names: if these items have ids, they are names."""
 
 
 class Admissions:
-    """The items of one run by id, and when each was taken in."""
+    """The items of one run by id, and when each of them was taken in."""
 
     def __init__(self) -> None:
-        # Columns of the entries, by sequence number. An entry goes on to where the next begins.
+        # Columns of the entries, sorted by sequence number. An entry ends where the next begins.
         self._first = array("I")
         self._at = array("d")
         self._stage = array("H")
@@ -55,12 +55,12 @@ class Admissions:
         self._named[key_of(item_id)] = item
 
     def find(self, item_id: Any) -> ItemKey | None:
-        """The item with this id: the latest; ``None`` for an unknown id."""
+        """The latest item with this id; ``None`` for an unknown id."""
         key = key_of(item_id)
         item = self._named.get(key)
         if item is not None or self._offset is None:
             return item
-        # Equal objects share a hash, and that of a number is itself: 3.0 finds the item 3.
+        # Equal objects have the same hash, and an integer is its own hash: 3.0 finds the item 3.
         number = item_id if type(item_id) is int else hash(key)
         sequence_id = number - self._offset
         if key != number or not 0 <= sequence_id < self._end:
@@ -73,7 +73,7 @@ class Admissions:
         return self._at[entry], self._stage[entry]
 
     def items(self) -> Iterator[tuple[Any, ItemKey]]:
-        """Ids and items, in the order they were taken in."""
+        """Ids and items, in the order in which they were taken in."""
         named = [(id_of(key), item) for key, item in tuple(self._named.items())]
         told = 0
         bounds = pairwise([*self._first, self._end])
@@ -130,7 +130,7 @@ class Admissions:
     def _enter_elsewhere(
         self, envelopes: Sequence[Envelope], now: float, names_before: int
     ) -> None:
-        """Enter items that come late, or before which others are missing so far."""
+        """Enter items that come late, or before others with lower numbers."""
         first = envelopes[0].sequence_id
         end = first + len(envelopes)
         place = bisect_left(self._first, first)

@@ -1,11 +1,11 @@
-"""Events to the user's callbacks, which see everything and change nothing.
+"""Calls the user's callbacks, which see everything and change nothing.
 
-A callback is called in line and, if it returns an awaitable, awaited in line: at once, and in
-order per item. What it raises is logged once and counted. One that hangs is cancelled after a time
-limit and counted.
+A callback is called in line and, if it returns an awaitable, awaited in line: at once, and in order
+per item. Its first error is logged, and all are counted. A callback that hangs is cancelled after a
+time limit, and counted.
 
-Most coroutines of callbacks end without suspending. So each takes its first step alone, and only
-one that is not through then gets a time limit.
+Most callbacks' coroutines end without suspending. So the first step is taken without a time limit,
+and only a coroutine that has not ended then gets one.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ THROUGH: Any = object()
 
 
 class CallbackGuard:
-    """Calls callbacks so that they have no power.
+    """Calls callbacks so that they cannot influence the run.
 
     Args:
-        timeout: Seconds an awaitable may take; time in which a source holds the event loop does not
-            count.
+        timeout: Seconds that an awaitable may take. Time in which a source holds the event loop
+            does not count.
     """
 
     def __init__(self, timeout: float = 30.0) -> None:
@@ -66,13 +66,13 @@ class CallbackGuard:
     ) -> Callable[[Any], Wait]:
         """`call`, for a function with one argument that is called often.
 
-        A coroutine takes its first step at once. What is returned then must be awaited by the same
-        task, or the callback ends in the middle.
+        A coroutine's first step is taken at once. What is returned must then be awaited by the same
+        task, or the callback stops halfway.
 
         Args:
             name: As for `call`.
             function: As for `call`.
-            running: Tells which task is running.
+            running: Returns the running task.
         """
 
         def call(event: Any) -> Wait:
@@ -87,8 +87,8 @@ class CallbackGuard:
             if type(answer) is CoroutineType:
                 steps = answer.__await__()
                 try:
-                    awaited = next(steps, THROUGH)  # raises no StopIteration, which costs 60 ns
-                except BaseException as error:  # why: `finish` tells whose it is
+                    awaited = next(steps, THROUGH)  # with a default: a StopIteration costs 60 ns
+                except BaseException as error:  # why: `finish` finds out whose it is
                     return _Told(self, name, _raised(error), 0)
                 answer = None if awaited is THROUGH else _Begun(steps, awaited)
             elif answer is not None and not is_awaitable(answer):
@@ -100,9 +100,10 @@ class CallbackGuard:
         return call
 
     async def finish(self, name: str, answer: Awaitable[Any] | None, before: int) -> None:
-        """Await what a callback returned, and take back the cancel requests it leaves behind.
+        """Await what a callback returned, and take back the cancel requests that it leaves.
 
-        Cancellation: the run cancels the worker that waits here; passed on to the callback.
+        Cancellation: passed on to the callback; it is the run that cancels the worker that waits
+            here.
         """
         work = None if answer is None else self._in_time(answer)
         if (error := await awaited_failure(work, before)) is not None:
@@ -119,7 +120,7 @@ class CallbackGuard:
                 await answer
 
     def contain(self, name: str, error: BaseException) -> None:
-        """Log the first failure of ``name``, count all; see `antflow._core.ports.Guard.contain`."""
+        """Log the first failure of ``name``; count all. See `antflow._core.ports.Guard.contain`."""
         if not is_failure(error):
             raise error
         self.errors += 1
@@ -130,11 +131,11 @@ class CallbackGuard:
                 clean(name),
                 error=error,
             )
-        trimmed(error)  # one object may be raised for each event, or be the error of an item
+        trimmed(error)  # one object may be raised for every event, or be an item's error
 
 
 class _Told:
-    """The rest of a callback: awaited, or closed if nothing is going to wait for it."""
+    """The rest of a callback: to be awaited, or closed if nothing will await it."""
 
     __slots__ = ("_answer", "_before", "_guard", "_name")
 
@@ -154,7 +155,7 @@ class _Told:
 
 
 class _Begun(Generator[Any, Any, None]):
-    """A coroutine that has taken its first step, to be awaited to its end."""
+    """A coroutine that has taken its first step; awaiting it runs the rest."""
 
     __slots__ = ("_awaited", "_steps")
 

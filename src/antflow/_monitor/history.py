@@ -1,12 +1,11 @@
 """Everything that happened to the items of one run, in 28 bytes per item and stage.
 
 One record is packed at the end of each visit of an item to a worker; it points back to the item's
-record before. When the item was taken in is noted beside (`Admissions`). Events are made from all
-that only on request. A visit that is still going on has no record yet, and is read from the books
-of the live workers.
+previous record. `Admissions` notes when the item was taken in. Events are made from these only on
+request. A visit in progress has no record yet, and is read from the books of the live workers.
 
 A failed try that is followed by another is a record too. Under "per_task" it changes no status: the
-item stays "in_progress" until it is through or has failed, and the visits belong together.
+item stays "in_progress" until it has completed or failed, and its visits count as one.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from antflow._core.transition import Kind
 from antflow._monitor.admissions import Admissions, ItemKey
 
 RECORD = struct.Struct("<ddIHHI")
-"""Began (NaN: no worker had it), ended, number of the record before, stage, kind, worker."""
+"""Began (NaN: no worker had it), ended, number of the previous record, stage, kind, worker."""
 
 pack = RECORD.pack
 
 NO_RECORD = NO_WORKER = 0xFFFF_FFFF
 TAKEN_IN = 0xFFFF_FFFE
-"""In place of the record before the first one of an item that was taken in."""
+"""In place of the previous record, in the first record of an item that was taken in."""
 TAKEN_IN_BYTES = array("I", [TAKEN_IN]).tobytes()
 
 COMPLETED = Kind.COMPLETED
 QUIET = 0x100
-"""Added to RETRYING where the retry is a task event only."""
+"""Added to RETRYING if the retry is only a task event."""
 
 
 class RunHistory:
@@ -71,7 +70,7 @@ class RunHistory:
             for stage in range(len(facts.stage_names))
         ]
 
-    # Errors go into a pickle as those of results do, and into a deep copy as they are.
+    # Errors are pickled like those of results; a deep copy shares them.
 
     def __getstate__(self) -> dict[str, Any]:
         details = {
@@ -97,7 +96,7 @@ class RunHistory:
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> None:
         """Items were taken in."""
-        if envelopes[0].branch:  # made from another in an earlier run
+        if envelopes[0].branch:  # made from another item, in an earlier run
             for envelope in envelopes:
                 self.ended(new_step(Kind.ADMITTED, envelope, None, now))
             return
@@ -134,7 +133,7 @@ class RunHistory:
         )
 
     def _note_details(self, step: Step, number: int) -> int:
-        """Keep details that do not fit into a record.
+        """Keep the details that do not fit into a record.
 
         Returns:
             The record's kind.
@@ -158,7 +157,7 @@ class RunHistory:
         return kind
 
     def close(self) -> None:
-        """The run is over: keep the counts, release everything live."""
+        """End the history: keep the counts, and release everything live."""
         self._final_counts = self.counts()
         self._ledger = None
 
@@ -173,7 +172,7 @@ class RunHistory:
         return number < TAKEN_IN and self._kind(number) == Kind.RETRYING | QUIET
 
     def ids(self) -> list[Any]:
-        """Ids of all items, in the order they were taken in."""
+        """Ids of all items, in the order in which they were taken in."""
         return [item_id for item_id, _ in self._admissions.items()]
 
     def counts(self) -> dict[StatusType, int]:
@@ -201,7 +200,7 @@ class RunHistory:
         return counts
 
     def error_summary(self) -> ErrorSummary:
-        """Failed and cancelled items summed up."""
+        """A summary of the failed and cancelled items."""
         return self._failures.summary()
 
     def history(self, item_id: Any) -> list[StatusEvent]:
@@ -269,7 +268,7 @@ class RunHistory:
         return "skipped" if kind == Kind.SKIPPED else "completed"
 
     def _told_by(self, item_id: Any, number: int, goes_on: bool) -> list[StatusEvent]:
-        """The events one record stands for; ``goes_on``: its visit began with the one before."""
+        """The events of one record; ``goes_on``: its visit began with the record before."""
         began, ended, _, stage, kind, worker = RECORD.unpack_from(
             self._records, number * RECORD.size
         )
@@ -345,9 +344,9 @@ def status_events(
     *,
     quiet: bool,
 ) -> list[StatusEvent]:
-    """The events that the end of a visit makes, in order; ``quiet``: none for a retry.
+    """The events for the end of a visit, in order; ``quiet``: none for a retry.
 
-    ``attempts`` is the number of the try; for EXPANDED the number of items made.
+    ``attempts`` is the number of the try; for EXPANDED, the number of items made.
     """
     if kind is Kind.ADMITTED:
         return [make_event(facts, item_id, stage, "queued", NO_WORKER, mono)]

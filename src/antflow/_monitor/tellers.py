@@ -1,7 +1,7 @@
-"""Steps to a tracker's callbacks: one teller for each kind, made when a callback is set.
+"""Tells a tracker's callbacks of steps: one teller for each kind, made when a callback is set.
 
-All that can be known before the first event is looked up then. A step that many items take is told
-with as little as possible; the others are told by `status_events`, as the history tells them.
+Everything that is known before the first event is looked up then. Tellers make the events of common
+steps in the cheapest way; for the others they use `status_events`, as the history does.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class StatusTeller:
 
     Args:
         facts: The run.
-        history: Its history: always first, so that a callback finds its own event there.
+        history: Its history. It always comes first, so that a callback finds its own event there.
         quiet: Indices of the stages where a retry changes no status.
         names: The names of the workers.
         call: Calls the callback; what it returns is awaited at once.
-        call_unawaited: Calls it, where perhaps nothing waits for it.
+        call_unawaited: Calls it where perhaps nothing will await what it returns.
     """
 
     def __init__(
@@ -84,17 +84,17 @@ class StatusTeller:
         envelope, worker = step.envelope, step.worker
         assert worker is not None
         stage = worker.stage
-        # An item that was not tried before cannot be in progress: most need not be looked up.
+        # An item that was never tried cannot be in progress, so most need no look-up.
         is_again = envelope.attempts > 1 or envelope.holds is not NEVER_HELD
         if is_again and stage in self._quiet and self._history.is_in_progress(envelope):
-            return None  # since its first try
+            return None  # it has been in progress since its first try
         return self._call(
             StatusEvent(
                 envelope.id,
                 self._stages[stage],
                 "in_progress",
                 self._names[worker],
-                self._wall + (step.now - self._mono),  # `RunFacts.timestamp`, written out
+                self._wall + (step.now - self._mono),  # `RunFacts.timestamp`, inlined
                 {},
                 self._run_id,
             )
@@ -106,7 +106,7 @@ class StatusTeller:
         worker = step.worker
         if step.kind is not COMPLETED or worker is None:
             return self._tell_ending(step)
-        # From here on `status_events`, written out; a test holds the two to the same.
+        # From here on `status_events`, inlined; a test checks that both give the same events.
         envelope = step.envelope
         stage = envelope.position
         item_id, at = envelope.id, self._wall + (step.now - self._mono)
@@ -120,7 +120,7 @@ class StatusTeller:
         return self._call(queued) if wait is None else _Rest(self, wait, [queued])
 
     def tell(self, events: Sequence[StatusEvent]) -> Wait:
-        """Call the callback for each event, in order; wait only if one of them has to."""
+        """Call the callback for each event, in order; wait only if a call needs it."""
         for position, event in enumerate(events):
             if (wait := self._call(event)) is not None:
                 rest = events[position + 1 :]
@@ -128,7 +128,7 @@ class StatusTeller:
         return None
 
     def tell_unawaited(self, events: Sequence[StatusEvent]) -> None:
-        """Call the callback for each event, and wait for none."""
+        """Call the callback for each event, without waiting."""
         for event in events:
             discard(self._call_unawaited(event))
 
@@ -152,12 +152,12 @@ class StatusTeller:
 
 
 class TaskTeller:
-    """Tells the callbacks for tasks.
+    """Tells the task callbacks.
 
     Args:
         facts: The run.
         names: The names of the workers.
-        calls: For each kind of event that has a callback, calls that.
+        calls: Kind of event → calls its callback; only kinds that have one.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class TaskTeller:
 
 
 class _Rest:
-    """The wait for one event's callback, and the events that come after it."""
+    """Waits for one event's callback, then tells the events that come after it."""
 
     def __init__(
         self, teller: StatusTeller, wait: Awaitable[None], rest: Sequence[StatusEvent]

@@ -1,4 +1,4 @@
-"""The event half of the watch: a tracker calls back on every event and keeps the whole history."""
+"""The tracker: it calls back on every event, and keeps the history of every item."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ CALLBACKS = ("on_status_change", *TASK_CALLBACKS)
 
 
 class StatusTracker:
-    """Calls you on every event, and keeps the complete history of every item.
+    """Calls you back on every event, and keeps the complete history of every item.
 
-    Give it to a pipeline with ``Pipeline(..., status_tracker=tracker)``. It may follow several
-    runs and pipelines, one after the other or at once.
+    Give it to a pipeline with ``Pipeline(..., status_tracker=tracker)``. One tracker may follow
+    several runs and pipelines, one after the other or at once.
 
     A callback may be a function, a lambda, a method or any callable, sync or async. It is called in
     line, and awaited in line if it returns an awaitable: events of one item arrive in order, and a
-    slow callback slows the worker it is called from. Whatever a callback does, it changes no
-    outcome: what it raises is logged once and counted in `callback_errors`, and it is called again
-    for the next event. It may query the tracker, feed the pipeline or shut it down.
+    slow callback slows down the worker that calls it. A callback cannot change an outcome: its
+    first error is logged, all are counted in `callback_errors`, and it is called again for the next
+    event. It may query the tracker, feed the pipeline or shut it down.
 
     The order for one item in one stage is: queued, in_progress, then any number of (retrying,
     in_progress), then completed or failed; or queued, skipped. "completed" is per stage. Under
@@ -55,13 +55,13 @@ class StatusTracker:
     Args:
         on_status_change: Called with a `StatusEvent` for every change of an item's status.
         on_task_start: Called with a `TaskEvent` before each try of a task.
-        on_task_complete: … after a try that succeeded.
-        on_task_retry: … after a failed try that will be followed by another.
-        on_task_fail: … after the last one failed.
+        on_task_complete: Called after a try that succeeded.
+        on_task_retry: Called after a failed try that will be followed by another.
+        on_task_fail: Called after the last try has failed.
         callback_timeout: Seconds an async callback may take before it is cancelled and counted.
             Time in which a source blocks the event loop does not count.
 
-    The callbacks are plain attributes and may be set or removed later, even while a run goes on.
+    The callbacks are plain attributes, and may be set or removed later, even during a run.
 
     Raises:
         TypeError: A callback cannot be called, or ``callback_timeout`` is not a number of seconds.
@@ -94,7 +94,7 @@ class StatusTracker:
         self.on_task_fail = on_task_fail
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has the runs that are over. A run under way tells only the original.
+        # A copy has the runs that are over. A run in progress tells only the original.
         ended = {run: each for run, each in self._runs.items() if run not in self._followers}
         guard = copy(self._guard)
         return vars(self) | {"_runs": ended, "_followers": {}, "_guard": guard}
@@ -147,14 +147,14 @@ class StatusTracker:
         return [event for history in self._chosen(run) for event in history.with_status(status)]
 
     def get_stats(self, run: str | None = None) -> dict[str, int]:
-        """Status → how many items have it now, all six statuses; over all runs, or one."""
+        """Status → how many items have it now, for all six; over all runs, or one."""
         totals: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
         for history in self._chosen(run):
             totals.update(history.counts())
         return dict(totals)
 
     def get_tracked_ids(self, run: str | None = None) -> list[Any]:
-        """Ids of all items seen, in the order they were taken in, each once."""
+        """Ids of all items seen, each once, in the order in which they were taken in."""
         ids = (item_id for history in self._chosen(run) for item_id in history.ids())
         return list({key_of(item_id): item_id for item_id in ids}.values())
 
@@ -163,7 +163,7 @@ class StatusTracker:
         return self.get_error_summary(run).failed_items
 
     def get_error_summary(self, run: str | None = None) -> ErrorSummary:
-        """Failed and cancelled items summed up, over all runs or one."""
+        """A summary of the failed and cancelled items, over all runs or one."""
         by_type: Counter[str] = Counter()
         by_stage: Counter[str] = Counter()
         items: list[FailedItem] = []
@@ -177,7 +177,7 @@ class StatusTracker:
     # For the pipeline
 
     def follow(self, quiet_stages: Sequence[int]) -> Listener:
-        """A listener for one run; ``quiet_stages``: indices of those with ``retry="per_task"``."""
+        """A listener for one run; ``quiet_stages``: indices of stages with ``retry="per_task"``."""
         return Follower(self, quiet_stages)
 
     def _begin(self, follower: Follower, history: RunHistory) -> None:
@@ -205,7 +205,7 @@ class StatusTracker:
 
 
 class Follower:
-    """Follows one run for a tracker: first the history, then the callbacks."""
+    """Follows one run for a tracker: tells first the history, then the callbacks."""
 
     name = "the tracker"
 
@@ -229,7 +229,7 @@ class Follower:
         self._look_who_hears()
 
     def rewire(self) -> None:
-        """A callback was set or removed."""
+        """Take note of a callback that was set or removed."""
         self._look_who_hears()
         self.rewire_run()
 
@@ -239,7 +239,7 @@ class Follower:
         self.rewire_run = _nothing
 
     def _look_who_hears(self) -> None:
-        """Make the tellers once, not for each event."""
+        """Make the tellers, once and not for each event."""
         history, guard = self._history, self._tracker._guard
         status = self._tracker.on_status_change
         self.hears_starts = self.may_hold = status is not None
@@ -267,7 +267,7 @@ class Follower:
 
 
 def _nothing(*_: object) -> None:
-    """Tells no callback: the run has not begun, or is over."""
+    """Tell no callback: the run has not begun, or is over."""
 
 
 def _refuse(message: str) -> Exception:

@@ -1,4 +1,4 @@
-"""`AsyncExecutor`: single calls of async and plain functions, with retries, no stages."""
+"""`AsyncExecutor`: single calls of async and plain functions, with retries but no stages."""
 
 from antflow._engine.iteration import Iteration
 from antflow.executor.executor import AsyncExecutor

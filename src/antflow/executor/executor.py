@@ -1,4 +1,4 @@
-"""Single calls in the form of `concurrent.futures`: the public face of a `Pool` of slots."""
+"""`AsyncExecutor`, in the style of `concurrent.futures`: the public face of a `Pool`."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ R = TypeVar("R")
 
 
 class AsyncExecutor:
-    """Runs functions, at most ``max_workers`` at a time, in the order submitted.
+    """Runs functions, at most ``max_workers`` at a time, in the order of submission.
 
-    ``async`` functions run in the event loop, plain ones in threads of the executor, at most one
-    per worker. Both see the context variables of the code that submitted them. The executor belongs
-    to one event loop at a time.
+    ``async`` functions run in the event loop, plain ones in the executor's threads, at most one per
+    worker. Both see the context variables of the code that submitted them. The executor belongs to
+    one event loop at a time.
 
-    As a context manager it ends with its block: submitted calls are finished. If the block raises
-    or is cancelled, all calls are cancelled instead, even those at work.
+    As a context manager, it finishes the submitted calls at the end of its block. If the block
+    raises or is cancelled, all calls are cancelled instead, even running ones.
 
-    A call that waits for another call of the same executor keeps its worker meanwhile; if all
-    workers do so, none is left for what they wait for.
+    A call that waits for another call of the same executor keeps its worker meanwhile. If all
+    workers wait like that, none is left to run the calls they wait for.
 
     Args:
-        max_workers: Calls that may be at work at the same time, 1 or more.
+        max_workers: How many calls may run at the same time, 1 or more.
 
     Raises:
         ValueError: ``max_workers`` is not such a number.
@@ -61,7 +61,7 @@ class AsyncExecutor:
     def __init__(self, max_workers: int = 5) -> None:
         check_count(ValueError, "max_workers", max_workers, 1, "must be a whole number >= 1")
         self._pool = Pool(max_workers)
-        self._mapped: WeakSet[MappedCalls] = WeakSet()  # those at work are kept by their workers
+        self._mapped: WeakSet[MappedCalls] = WeakSet()  # running ones are kept by their workers
 
     async def __aenter__(self) -> AsyncExecutor:
         return self
@@ -118,12 +118,12 @@ class AsyncExecutor:
             fn: An ``async`` function or a plain one. If a plain one returns an awaitable, it is
                 awaited.
             *args: Its positional arguments.
-            retries: Further tries after a first one that raised an `Exception`, 0 or more. A group
-                that contains a ``CancelledError`` counts as an `Exception`.
+            retries: How many more tries there are after a try that raised an `Exception`, 0 or
+                more. A group that contains a ``CancelledError`` counts as an `Exception`.
             retry_delay: Seconds before the second try; doubled before each further one. The worker
-                is free meanwhile.
-            semaphore: Entered around each try, by the worker, to bound some calls more tightly than
-                the others.
+                is free in between.
+            semaphore: Entered by the worker around each try, to limit some calls more tightly than
+                others.
             **kwargs: Its keyword arguments.
 
         Raises:
@@ -169,17 +169,17 @@ class AsyncExecutor:
         retries: int = 0,
         retry_delay: float = 0.1,
     ) -> list[Any]:
-        """Call ``fn`` with the first of each iterable, the second of each, and so on.
+        """Call ``fn`` with the first item of each iterable, the second of each, and so on.
 
-        The first call that fails ends it all: its exception is raised once the other calls are
-        cancelled and have ended.
+        The first call that fails ends the map: its exception is raised once the other calls have
+        been cancelled and have ended.
 
-        Cancellation: the same.
+        Cancellation: cancels all calls, and waits until they have ended.
 
         Args:
             fn: As in `submit`; so are ``retries`` and ``retry_delay``.
-            *iterables: As many as ``fn`` has parameters; the shortest ends it. At most two calls
-                per worker are under way, and nothing is taken before it is needed.
+            *iterables: As many as ``fn`` has parameters; the map ends with the shortest. At most
+                two calls per worker are begun at a time, and items are taken only when needed.
             timeout: The longest to wait for each result, in seconds, counted from when all results
                 before it were ready; ``None`` = any time.
             retries: Further tries of each call.
@@ -237,11 +237,11 @@ class AsyncExecutor:
     ) -> Iteration[Any]:
         """Call ``fn`` as `map` does and yield the results, in the order of the input.
 
-        The functions see the context variables of the code that asks for the first result.
+        The calls see the context variables of the code that asks for the first result.
 
-        At most two calls per worker are begun and not yet yielded, so the iterables may be endless,
-        and a slow loop over the results slows the calls. An exception is raised in place of its
-        result; that ends the iteration.
+        At most two calls per worker are begun but not yet yielded, so the iterables may be endless,
+        and a slow loop over the results slows down the calls. An exception is raised in place of
+        its result; that ends the iteration.
 
         If the iteration is left early (at once with ``async with``), the calls that were not
         yielded are cancelled, and it waits until they have ended.
@@ -270,7 +270,7 @@ class AsyncExecutor:
     def as_completed(
         self, futures: Iterable[AsyncFuture[R]], timeout: float | None = None
     ) -> Iteration[AsyncFuture[R]]:
-        """Yield each future when it is done, even if it failed; first those done already.
+        """Yield each future as it is done, even if it failed; those already done come first.
 
         Args:
             futures: Futures of any executor. Duplicates are yielded once.
@@ -296,7 +296,7 @@ class AsyncExecutor:
             return_when: A `WaitStrategy`, or its value.
 
         Returns:
-            Those that are done, and the others.
+            The futures that are done, and the others.
 
         Raises:
             TimeoutError: All were waited for, and not all were done in time. With the other two
@@ -309,13 +309,13 @@ class AsyncExecutor:
     async def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
         """Accept no more calls. May be called twice.
 
-        Cancellation: the waiting ends, the calls go on.
+        Cancellation: ends the wait; the calls go on.
 
         Args:
             wait: Wait until all submitted calls have ended. ``False``: return at once; the calls go
                 on, even those that wait for a worker.
             cancel_futures: Cancel the calls that have not begun; their futures raise
-                `ExecutorShutdownError`. Those at work go on.
+                `ExecutorShutdownError`. Running calls go on.
         """
         check_flag(TypeError, "wait", wait)
         check_flag(TypeError, "cancel_futures", cancel_futures)

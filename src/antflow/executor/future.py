@@ -1,7 +1,7 @@
-"""Futures of calls, and waiting for several of them.
+"""Futures of calls, and ways to wait for several of them.
 
 The state of a future changes in one place, `AsyncFuture._complete`, which then tells the watchers.
-A watcher is the library's own: it only notes or wakes, and must not raise. The names with an
+Watchers are internal: they only note or wake something, and must not raise. Names with an
 underscore are for the executor.
 """
 
@@ -32,9 +32,9 @@ class WaitStrategy(Enum):
     """When `AsyncExecutor.wait` returns.
 
     Attributes:
-        FIRST_COMPLETED: Any one is done, even if it failed.
-        FIRST_EXCEPTION: Any one has failed (being cancelled does not count), or all are done.
-        ALL_COMPLETED: All are done.
+        FIRST_COMPLETED: When any is done, even if it failed.
+        FIRST_EXCEPTION: When any has failed (being cancelled does not count), or all are done.
+        ALL_COMPLETED: When all are done.
     """
 
     FIRST_COMPLETED = "FIRST_COMPLETED"
@@ -54,7 +54,7 @@ class AsyncFuture(Generic[R]):
         sequence_id: Number of the call in its executor, from 0.
 
     Attributes:
-        sequence_id: The same.
+        sequence_id: The same number.
     """
 
     def __init__(self, sequence_id: int) -> None:
@@ -83,7 +83,7 @@ class AsyncFuture(Generic[R]):
             timeout: The longest to wait, in seconds; ``None`` = any time.
 
         Raises:
-            TimeoutError: It is not done in time. The call goes on, and may be waited for again.
+            TimeoutError: It was not done in time. The call goes on, and may be waited for again.
             BaseException: What the call raised. After `cancel`, `asyncio.CancelledError`; if the
                 executor cancelled the call in its shutdown, `ExecutorShutdownError`.
         """
@@ -105,7 +105,7 @@ class AsyncFuture(Generic[R]):
         return self._is_cancelled
 
     def cancel(self) -> bool:
-        """Stop the call, or never begin it. The future is done at once.
+        """Stop the call, or prevent it from starting. The future is done at once.
 
         A coroutine gets `asyncio.CancelledError` and keeps its worker until it has ended. A plain
         function cannot be stopped: it goes on in its thread, keeps its worker until it ends, and
@@ -128,7 +128,7 @@ class AsyncFuture(Generic[R]):
         """Fail a future that belongs to no executor.
 
         Raises:
-            asyncio.InvalidStateError: It is done.
+            asyncio.InvalidStateError: It is done already.
             TypeError: ``exception`` is not an exception.
         """
         if not isinstance(exception, BaseException):
@@ -139,13 +139,13 @@ class AsyncFuture(Generic[R]):
     def add_done_callback(self, fn: Callable[[AsyncFuture[R]], object]) -> None:
         """Call ``fn(future)`` as soon as the future is done; at once if it already is.
 
-        It is called in the context of this call. If it raises, that is logged and changes nothing.
+        ``fn`` runs in the current context. If it raises, the error is logged and changes nothing.
 
         Args:
             fn: A plain function. It should be quick: the event loop waits for it.
 
         Raises:
-            TypeError: It is not such a function.
+            TypeError: ``fn`` is not such a function.
         """
         if fn is None or inspect.iscoroutinefunction(fn):
             raise refusal(TypeError, "fn", fn, "must be a plain function of the future")
@@ -177,7 +177,7 @@ class AsyncFuture(Generic[R]):
 
     def _outcome(self) -> R:
         if self._error is not None:
-            # Raised again by each caller, its traceback would grow each time.
+            # Each caller raises it again; its traceback would grow each time.
             raise with_traceback(self._error, self._traceback)
         return cast("R", self._result)
 
@@ -197,7 +197,7 @@ class AsyncFuture(Generic[R]):
         self._result = result
         self._error = error
         if error is not None:
-            # Another call may be raising the same error, with its own variables.
+            # Another call may raise the same error, with other variables in its traceback.
             self._traceback = outlined(traceback_of(error))
             self._is_cancelled |= is_a(error, asyncio.CancelledError)
         watchers, self._watchers = self._watchers, {}
@@ -221,7 +221,7 @@ def as_completed(
 
 
 class _AsCompleted(Generic[R]):
-    """Futures in the order they are done. See `Steps`."""
+    """Futures in the order in which they are done. See `Steps`."""
 
     _ended: Channel[AsyncFuture[R]]
 
@@ -286,7 +286,8 @@ async def wait(
 def seconds_of(timeout: object) -> float | None:
     """The seconds of a ``timeout`` option; ``None`` = any time.
 
-    A negative one is late, not wrong: it is the rest of some other limit.
+    A negative number is allowed, and means that time is up: it may be what is left of another
+    limit.
 
     Raises:
         ValueError: It is neither a number nor ``None``.

@@ -1,18 +1,18 @@
-"""Calls of one function with many arguments: for `map` and `map_iter`.
+"""Calls of one function with many arguments, for `map` and `map_iter`.
 
 Workers pull from one iterator. A worker is an `asyncio.Task` that has a slot and makes one call
 after the other, so a call that does not suspend costs no task, no future and no turn of the event
-loop. There is one worker as long as the calls do not suspend, and there are as many as slots soon
-after they do: each that begins has others come.
+loop. As long as calls do not suspend, there is one worker. Soon after they do, there are as many as
+slots: each worker that begins recruits others.
 
-Nothing that a call leaves behind reaches the next. A worker whose call has bound a context
-variable, or failed, or left a request to cancel, ends, and another one comes. So does a worker
-whose slot is wanted by other calls, which makes the order between them fair.
+Nothing that a call leaves behind reaches the next. A worker ends, and another takes its place, if
+its call has bound a context variable, has failed, or has left a request to cancel. It also ends if
+other calls want its slot, so that all get their turn.
 
-A call that may be tried again, runs in a thread or is traced takes the way of one that was
-submitted. Its worker has no slot: it is only there to wait.
+A call that may be tried again, runs in a thread, or is traced is made like a submitted one. Its
+worker has no slot, and only waits.
 
-Results are numbered in the order of the input. `PENDING` stands for one that is still to come.
+Results are numbered in the order of the input. `PENDING` stands for a result that has not come yet.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from antflow.executor.pool import Pool, Submission, until_ended
 from antflow.sinks.opentelemetry import tells_of_executors
 
 LOOK_AHEAD = 2
-"""Calls that may be under way for each slot: one at work, and one that waits, for its next try or
-for the reader of its result."""
+"""How many calls may be begun per slot: one that runs, and one that waits for its next try or for
+the reader of its result."""
 
 LONGEST_TURN = 0.005
 """Seconds after which workers whose calls do not suspend give the event loop a turn."""
 
 CALLS_PER_LOOK = 16
-"""A worker looks at the clock once for this many calls: looking takes a fifth of a call's time."""
+"""A worker looks at the clock once in this many calls: a look takes a fifth of a call's time."""
 
 PENDING: Final[Any] = object()
 
@@ -60,14 +60,14 @@ class MappedCalls:
     """The workers of one `map` or `map_iter`.
 
     Args:
-        pool: The executor's.
+        pool: The executor's pool.
         function: The function.
-        iterables: Its arguments.
-        retries: Further tries of each call.
+        iterables: Iterables of its arguments.
+        retries: How many more tries each call has.
         retry_delay: Seconds before the second try.
 
     Attributes:
-        error: Raised in place of the results that are still to come.
+        error: Raised in place of the results that have not come yet.
     """
 
     _results: Any  # a list, or a `Window`
@@ -86,50 +86,50 @@ class MappedCalls:
         self._retries = retries
         self._retry_delay = retry_delay
         self._calls: Iterator[Any] = iter(())
-        self._limit = self._most = sys.maxsize  # calls that may begin by now, and ever
+        self._limit = self._most = sys.maxsize  # calls that may begin so far, and in all
         self._is_exhausted = False
         self._is_left = False
-        self._workers: dict[asyncio.Task[Any], None] = {}  # in the order in which they came
+        self._workers: dict[asyncio.Task[Any], None] = {}  # in the order of their start
         self._most_workers = pool.workers
-        self._coming = 0  # of the workers, those that have not begun
+        self._coming = 0  # workers that have not begun
         self._ending: list[asyncio.Task[Any]] = []
         self._news = asyncio.Event()
         self._turn_ends = 0.0
         self.error: Raised | None = None
 
     def begin(self) -> None:
-        """Begin with the calls, in the context of the caller.
+        """Begin the calls, in the context of the caller.
 
         Raises:
             Exception: `Pool.enter` or an iterable raised it.
         """
         self._pool.enter()
         self._context = copy_context()
-        # What the options ask for is decided once: without any, the function is called directly.
+        # The options are looked at once: without any, the function is called directly.
         self._is_direct = is_async(self._function) and not (self._retries or tells_of_executors())
         if not self._is_direct:
             self._most_workers *= LOOK_AHEAD
-        if self._iterables:  # `map` keeps no arguments, as `zip` would keep those of its first step
+        if self._iterables:  # `zip` would keep the arguments of its first step alive
             call = self._function if self._is_direct else self._submission
             self._calls = map(call, *self._iterables)
             self._iterables = ()
         self._recruit()
 
     def cut(self, waiting: int) -> None:
-        """The executor is shut down: no more calls begin but ``waiting`` ones."""
+        """After the executor was shut down: begin only ``waiting`` more calls."""
         self._most = min(self._most, len(self._results) + waiting)
         self._limit = min(self._limit, self._most)
         self._settle()
 
     def break_off(self, error: BaseException) -> None:
-        """End it all with an error, unless it is over."""
+        """End everything with an error, unless it is over."""
         if not (self._is_left or self._is_over()):
             self._end_with(error)
 
     def leave(self) -> None:
-        """Cancel what is under way, and wake all that wait. May be called twice."""
+        """Cancel what is in progress, and wake everything that waits. May be called twice."""
         if self._is_left:
-            return  # a second cancellation would hit what the first one has clean up
+            return  # a second cancellation would hit the clean-up that the first one began
         self._is_left = True
         self._exhaust()
         self._ending = [*self._workers]
@@ -138,13 +138,13 @@ class MappedCalls:
         self._news.set()
 
     async def left(self) -> None:
-        """After `leave`: wait until nothing is under way."""
+        """After `leave`: wait until nothing is in progress."""
         await until_ended(self._ending)
 
     # Workers
 
     def _recruit(self) -> None:
-        """Have as many more workers as are at work, if there are calls for them."""
+        """Double the number of workers, if there are calls for them."""
         at_work = len(self._workers) - self._coming
         for _ in range(
             min(
@@ -157,10 +157,10 @@ class MappedCalls:
             name = "AsyncExecutor worker"
             try:
                 worker = self._pool.start(self._work(), name, self._ended, self._context)
-            except BaseException as error:  # why: of a task factory; raised where results are asked
+            except BaseException as error:  # why: from a task factory; raised to the reader
                 self._end_with(error)
                 return
-            if not worker.done():  # an eager one may be
+            if not worker.done():  # an eager task may be
                 self._workers[worker] = None
 
     async def _work(self) -> None:
@@ -176,10 +176,10 @@ class MappedCalls:
         await absorb_requests()
 
     async def _pull(self, wanted: Collection[Any]) -> None:
-        """Make calls until there are none, or one has failed or left something behind.
+        """Make calls until there are no more, or one has failed or left something behind.
 
         Args:
-            wanted: Those that wait for the worker's slot.
+            wanted: What waits for the worker's slot.
         """
         self._coming -= 1
         running, loop = asyncio.current_task(), asyncio.get_running_loop()
@@ -199,12 +199,12 @@ class MappedCalls:
                 except BaseException as error:  # why: it belongs to the code that asks for results
                     self._fail(number, error)
                     return
-                try:  # where nothing was bound, the two are compared by one pointer
+                try:  # if nothing was bound, this compares one pointer
                     if cancel_requests() or context != (context := copy_context()):
                         return
                 except Exception:  # values that cannot be compared, like arrays of numpy
                     return
-                if wanted and len(wanted) > self._coming:  # by others
+                if wanted and len(wanted) > self._coming:  # by other calls
                     return
                 if not number % CALLS_PER_LOOK and now() >= self._turn_ends:
                     await asyncio.sleep(0)
@@ -212,7 +212,7 @@ class MappedCalls:
                 if len(results) >= self._limit:
                     return
             self._exhaust()
-        except BaseException as error:  # why: the same; an iterable raised, or the loop was closed
+        except BaseException as error:  # why: as above; an iterable raised, or the loop was closed
             self._exhaust()
             results.append(PENDING)
             self._fail(len(results) - 1, error)
@@ -233,7 +233,7 @@ class MappedCalls:
     # The end
 
     def _fail(self, number: int, error: BaseException) -> None:
-        """A call has failed, or an iterable in place of a call."""
+        """Note that a call has failed, or an iterable in place of a call."""
         if not (self._is_left or self._pool.is_left_behind):
             self._end_with(error)
 
@@ -250,7 +250,7 @@ class MappedCalls:
         return self._is_exhausted and not self._workers
 
     def _settle(self) -> None:
-        """After something has ended: see what follows."""
+        """After something has ended: do what follows."""
         self._recruit()
         if self._workers:
             return
@@ -259,7 +259,7 @@ class MappedCalls:
         self._news.set()
 
     def _look_for_more(self) -> None:
-        """The executor was shut down: only if there are more calls is that an error."""
+        """After the executor was shut down: that is an error only if there are more calls."""
         try:
             if (more := next(self._calls, END)) is not END:
                 discard(more)
@@ -287,18 +287,19 @@ class AllCalls(MappedCalls):
         return self._results
 
     async def left(self) -> None:
-        """After `leave`: wait until nothing is under way, and keep nothing."""
+        """After `leave`: wait until nothing is in progress, and keep nothing."""
         await super().left()
         self._results, self.error = [], None
 
 
 class CallsAhead(MappedCalls):
-    """Calls that are ahead of the reader of their results. See `Steps`.
+    """Calls that are made ahead of the reader of their results. See `Steps`.
 
     Args:
         timeout: The longest to wait for each result, in seconds; ``None`` = any time.
-        is_map: Read for a `map`: as far ahead as there are workers, and the first failure in time
-            ends it all. Otherwise a failure is raised in its place.
+        is_map: Whether it is read for a `map`: calls are made as far ahead as there are workers,
+            and the first failure to happen ends everything. Otherwise a failure is raised in place
+            of its result.
         *args: As for `MappedCalls`.
     """
 
@@ -358,10 +359,10 @@ class CallsAhead(MappedCalls):
 
 
 class Window:
-    """Results of calls that have begun and are not taken yet.
+    """Results of calls that have begun, until they are taken.
 
     Args:
-        ready: Called when the next one is there.
+        ready: Called when the next result is there.
 
     Attributes:
         taken: How many have been taken.
@@ -373,11 +374,11 @@ class Window:
         self._results: deque[Any] = deque()
 
     def __len__(self) -> int:
-        """How many calls have begun in all."""
+        """How many calls have begun, in all."""
         return self.taken + len(self._results)
 
     def append(self, result: Any) -> None:
-        """Another call has begun."""
+        """Note that another call has begun."""
         self._results.append(result)
 
     def __setitem__(self, number: int, result: Any) -> None:
@@ -390,7 +391,7 @@ class Window:
         return self._results[0] if self._results else PENDING
 
     def drop_first(self) -> None:
-        """The first has been taken."""
+        """Drop the first result: it has been taken."""
         self.taken += 1
         self._results.popleft()
 

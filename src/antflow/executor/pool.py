@@ -1,15 +1,15 @@
-"""The calls of an executor at work, and those that wait to be.
+"""An executor's calls, running and waiting.
 
-A call that was submitted is an `asyncio.Task` from that moment, so cancelling all tasks of an event
-loop ends it, and nothing has to be woken or polled. The task waits for one of the slots, tries the
-function as often as allowed, and returns the outcome: errors of the function never leave the task,
-because they would take the event loop down (`SystemExit`) or be reported a second time. Only
-`Pool._settle` passes the outcome on to the future.
+A submitted call is an `asyncio.Task` from the start, so cancelling all tasks of an event loop ends
+it, and nothing has to be woken or polled. The task waits for one of the slots, tries the function
+as often as allowed, and returns the outcome: errors of the function never leave the task, because
+they would take the event loop down (`SystemExit`) or be reported a second time. Only `Pool._settle`
+passes the outcome on to the future.
 
 A future may be done before its task: when it was cancelled and the function is still cleaning up.
-The slot is given back by the task, so there are never more calls at work than slots; and
-cancelling on behalf of a caller (`abandon`) waits for the tasks, so nothing is left behind. A plain
-function that is cancelled goes on in its thread; its slot is free when the function has ended.
+The task gives the slot back, so there are never more running calls than slots; and `abandon`, which
+cancels for a caller, waits for the tasks, so nothing is left behind. A plain function that is
+cancelled goes on in its thread; its slot is free when it has ended.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DROPPED = "cancelled by the executor's shutdown"
 
 @dataclass(slots=True, eq=False, repr=False)
 class Submission:
-    """A function with its arguments, and the tries that it has left."""
+    """A function with its arguments and retries."""
 
     number: int
     function: Callable[..., Any]
@@ -54,17 +54,17 @@ class Submission:
 
 
 class Pool:
-    """What `submit` and `map` of an executor share: slots, threads and the end.
+    """What an executor's `submit` and `map` share: slots, threads and shutdown.
 
     Args:
-        workers: Calls that may be at work at the same time.
+        workers: How many calls may run at the same time.
 
     Attributes:
-        workers: The same.
-        slots: A call needs one to be at work.
-        threads: Those of plain functions, by slot.
-        tasks: Everything that is under way.
-        number: Gives calls their numbers, from 0; those of a map that need none have none.
+        workers: The same number.
+        slots: A call needs one to run.
+        threads: Slot → the thread that runs its plain functions.
+        tasks: Everything in progress.
+        number: Gives calls their numbers, from 0. Calls of a map get one only if they need it.
         is_shut_down: Whether new calls are refused.
     """
 
@@ -80,7 +80,7 @@ class Pool:
         self._calls: dict[asyncio.Task[Any], tuple[AsyncFuture[Any], Submission]] = {}
 
     def enter(self) -> None:
-        """Make sure that calls may begin in the running event loop.
+        """Check that calls may begin in the running event loop.
 
         Raises:
             ExecutorShutdownError: The executor was shut down.
@@ -104,11 +104,11 @@ class Pool:
 
     @property
     def is_left_behind(self) -> bool:
-        """Whether the event loop was closed under the calls."""
+        """Whether the event loop was closed while calls were in progress."""
         return self._loop is not None and self._loop.is_closed()
 
     def submit(self, call: Submission) -> AsyncFuture[Any]:
-        """Begin a call, in a task of its own, as soon as there is a slot."""
+        """Begin a call, in a separate task, as soon as there is a slot."""
         future: AsyncFuture[Any] = AsyncFuture(call.number)
         name = f"AsyncExecutor call {call.number}"
         task = self.start(self.run(call, future.cancelled), name, self._settle)
@@ -136,7 +136,7 @@ class Pool:
 
         Args:
             call: The call.
-            is_called_off: Whether it is being cancelled, and not by what it calls.
+            is_called_off: Whether the call is being cancelled, and not by the function itself.
         """
         delay = call.retry_delay
         context = copy_context()
@@ -167,7 +167,7 @@ class Pool:
         raise AssertionError("the last try returns")
 
     def futures(self) -> list[AsyncFuture[Any]]:
-        """Those of the calls under way."""
+        """The futures of the calls in progress."""
         return [future for future, _ in self._calls.values()]
 
     def cancel_waiting(self) -> None:
@@ -178,12 +178,12 @@ class Pool:
                 future._cancel(ExecutorShutdownError(DROPPED))
 
     def end_threads(self) -> None:
-        """End the threads if they are not needed any more."""
+        """End the threads if they are no longer needed."""
         if self.is_shut_down and not self.tasks:
             self._leave_threads()
 
     async def _try(self, call: Submission, is_called_off: Callable[[], bool]) -> Any:
-        """One try: the one place through which calls with options go."""
+        """Make one try. All calls with options come through here."""
         slot = await self.slots.take()
         try:
             if call.guard is None:
@@ -194,7 +194,7 @@ class Pool:
             self.slots.pass_on(slot)
 
     async def _made(self, call: Submission, slot: int, is_called_off: Callable[[], bool]) -> Any:
-        if self._is_dropped(call):  # a mapped one: it has no future
+        if self._is_dropped(call):  # only a mapped call: it has no future
             raise ExecutorShutdownError(DROPPED)
         call.has_begun = True
         with task_span(slot, call.number):
@@ -226,7 +226,7 @@ class Pool:
             raise
 
     def _settle(self, task: asyncio.Task[ValueOrError]) -> None:
-        """Pass the outcome of a call on to its future, unless that was cancelled before."""
+        """Pass a call's outcome on to its future, unless the future was cancelled before."""
         future, _ = self._calls.pop(task)
         future._task = None
         if not future.done():
@@ -251,7 +251,7 @@ async def _take_back_requests(is_called_off: Callable[[], bool]) -> None:
 
 
 async def abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None) -> None:
-    """Cancel what is not done, and wait until none of the calls is at work."""
+    """Cancel what is not done, and wait until none of the calls is running."""
     for future in futures:
         if not future.done():
             future._cancel(asyncio.CancelledError() if why is None else ExecutorShutdownError(why))
@@ -259,6 +259,6 @@ async def abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None)
 
 
 async def until_ended(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Wait until tasks have ended; without the one that asks, as a call may abandon itself."""
+    """Wait until tasks have ended, except the current one: a call may abandon itself."""
     if others := {*tasks} - {asyncio.current_task()}:
         await outlast_shower(others)

@@ -1,4 +1,4 @@
-"""The slots of an executor: as many calls as there are workers may be at work."""
+"""The slots of an executor: as many calls may run as there are slots."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections import OrderedDict
 
 
 class Slots:
-    """Slots for calls at work, given in the order in which they asked.
+    """Slots for running calls, given out in the order of the requests.
 
-    An `asyncio.Semaphore` would do, but cancelling thousands that wait for one takes seconds: each
-    looks at all others.
+    An `asyncio.Semaphore` would do, but cancelling thousands of waiters takes seconds, because each
+    looks at all the others.
 
     Args:
         count: How many there are.
 
     Attributes:
-        queue: Those that wait for a slot, the first one first.
+        queue: The waiters for a slot, oldest first.
     """
 
     def __init__(self, count: int) -> None:
@@ -26,7 +26,7 @@ class Slots:
         self.queue: OrderedDict[asyncio.Future[int], None] = OrderedDict()
 
     async def take(self) -> int:
-        """Wait for a slot, to be passed on. Its number, from 0."""
+        """Wait for a slot and return its number, from 0. Give it back with `pass_on`."""
         number = self._free.pop() if self._free else next(self._unused, None)
         if number is not None:
             return number
@@ -37,16 +37,16 @@ class Slots:
         except asyncio.CancelledError:
             if turn.cancelled():
                 self.queue.pop(turn, None)
-            else:  # the slot was handed over just before
+            else:  # the slot had just been handed over
                 self.pass_on(turn.result())
             raise
 
     def keep(self, number: int, until: asyncio.Future[None]) -> None:
-        """Have a slot wait, when it is passed on, until ``until`` is done."""
+        """Hold a slot back, when it is passed on, until ``until`` is done."""
         self._kept[number] = until
 
     def pass_on(self, number: int) -> None:
-        """Give a slot to the first that waits for one."""
+        """Give a slot to its first waiter."""
         if (kept := self._kept.pop(number, None)) is not None:
             kept.add_done_callback(lambda _: self.pass_on(number))
             return

@@ -1,1 +1,1 @@
-"""The limits around a stage's tries, and around single calls of a task."""
+"""The limits on a stage's tries, and on single calls of a task."""

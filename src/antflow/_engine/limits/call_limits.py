@@ -15,7 +15,7 @@ from antflow._engine.current import current_seat
 from antflow._engine.limits.permits import Admission, Permit, held_by_limit
 
 ROUNDING = 1e-9
-"""How much a full bucket may lack of a whole number."""
+"""How far below a whole number a full bucket may be."""
 
 
 class CallLimits:
@@ -28,8 +28,8 @@ class CallLimits:
     Attributes:
         stage: The stage.
         rate: The limit behind ``call_rate``.
-        gates: What admits calls, by the name of the option.
-        used: The options that tasks have made use of.
+        gates: Name of an option → what admits the calls under it.
+        used: The options that tasks have used.
     """
 
     def __init__(self, stage: Stage, now: Callable[[], float]) -> None:
@@ -44,7 +44,7 @@ class CallLimits:
             self.gates["call_rate"] = Admission([self.rate], now)
 
     def close(self) -> None:
-        """The run is over; a rate that was never used is most likely a mistake."""
+        """End the run. Warn about a rate that was never used: most likely a mistake."""
         for gate in self.gates.values():
             gate.close()
         if self.rate is not None and "call_rate" not in self.used:
@@ -56,14 +56,14 @@ class CallLimits:
 
 
 current_calls: ContextVar[CallLimits | None] = ContextVar("antflow_call_limits", default=None)
-"""The limits of the stage this code runs in. Set once per worker."""
+"""The limits of the stage that the code runs in. Set once per worker."""
 
 
 class CallLimit(AbstractAsyncContextManager[None]):
-    """Inside, a call of a task has its place under one of the stage's options.
+    """Inside, a task's call has a place under one of the stage's options.
 
     Args:
-        name: The function that makes these.
+        name: The public function that returns it.
         option: The option.
     """
 

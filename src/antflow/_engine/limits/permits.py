@@ -31,7 +31,7 @@ _serials = count()
 class Admission:
     """The limits of one stage, for one run.
 
-    Make it in the run's event loop: from then on until `close` the limits belong to that loop.
+    Make it in the run's event loop. From then on, until `close`, the limits belong to that loop.
 
     Args:
         limits: At least one; duplicates count once.
@@ -50,7 +50,7 @@ class Admission:
         """A permit for one attempt on ``value``: to be entered, then released.
 
         Raises:
-            Exception: What a cost function raised, or the error that says that it gave no cost.
+            Exception: What a cost function raised, or an error if it did not return a cost.
         """
         charges = self._same_for_all
         if charges is None:
@@ -63,14 +63,14 @@ class Admission:
             turnstile.hold(seconds)
 
     def close(self) -> None:
-        """There will be no more attempts. When all have closed, another loop may use the limits."""
+        """End the use of the limits. Once all users have done so, another loop may use them."""
         with _claiming:
             for turnstile in self._turnstiles:
                 turnstile.users -= 1
 
 
 class Permit:
-    """One attempt's hold on its limits.
+    """One attempt's places in its limits.
 
     Args:
         turnstiles: The limits.
@@ -81,10 +81,10 @@ class Permit:
         charges: What it was charged, as far as known.
     """
 
-    # One is made for each try: what most of them never change stands here.
+    # A permit is made for each try. Class attributes hold what most of them never change.
     serial: int = 0
     _future: asyncio.Future[None] | None = None
-    _in_use: Sequence[Turnstile] = ()  # where it has a place
+    _in_use: Sequence[Turnstile] = ()  # those it has a place in
     _outer: HeldPermit | None = None
     _suspended = 0
     _is_over = False
@@ -95,16 +95,16 @@ class Permit:
 
     @property
     def _with_slots(self) -> tuple[Turnstile, ...]:
-        """Those with slots. A rate alone has nothing to lend."""
+        """The limits that have slots. A rate alone has nothing to give back."""
         return tuple([each for each in self._turnstiles if each.most < inf])
 
     def enter(self) -> bool:
-        """Start at once, if there is room and no attempt waits.
+        """Start at once, if there is room and no attempt is waiting.
 
-        From then on until `release` it is the ``current_permit`` of the caller's context.
+        From then until `release`, it is the ``current_permit`` of the caller's context.
 
         Returns:
-            Whether it started; if not, `wait`.
+            Whether it started. If not, call `wait`.
         """
         for turnstile, cost in self.charges:
             if (
@@ -113,7 +113,7 @@ class Permit:
                 or (turnstile.is_timed and turnstile.due(cost) > turnstile.now())
             ):
                 return False
-        for turnstile, cost in self.charges:  # `start`, written out: most tries come by here
+        for turnstile, cost in self.charges:  # `start`, inlined: most tries pass here
             turnstile.in_use += 1
             if turnstile.meter is not None:
                 turnstile.charge(cost)
@@ -123,13 +123,13 @@ class Permit:
         return True
 
     async def wait(self) -> None:
-        """Wait for room, behind those that wait already, and start.
+        """Wait for room, behind those already waiting, and start.
 
         Cancellation: nothing has been taken, and nothing needs to be released.
         """
         self.serial = next(_serials)
         await self._stand_in_line()
-        while self._is_held:  # held after it was let in, before it noticed
+        while self._is_held:  # a hold came after it was let in, and before it noticed
             self._undo()
             await self._stand_in_line()
         self._outer = current_permit.get()
@@ -139,7 +139,7 @@ class Permit:
         """The attempt is over: give back its slots, once. What it cost stays charged.
 
         Args:
-            thread: A thread that goes on although its time is over: it keeps the slots.
+            thread: A thread that goes on after its timeout: it keeps the slots until it ends.
         """
         self._is_over = True
         current_permit.set(self._outer)
@@ -165,10 +165,10 @@ class Permit:
     async def resume(self) -> None:
         """Wait for the slots again, at no further cost.
 
-        Parts of an attempt may be suspended at the same time: the last one to go on takes them. One
-        that outlives the attempt takes none.
+        Several parts of an attempt may be suspended at the same time: the last one to resume takes
+        the slots. A part that outlives the attempt takes none.
 
-        Cancellation: it has no slots, and only needs to be released.
+        Cancellation: the attempt has no slots, and only needs to be released.
         """
         self._suspended -= 1
         slots = self._with_slots
@@ -186,16 +186,17 @@ class Permit:
     def correct(self, limit: Limit, actual: float) -> None:
         """Charge or refund the difference between what it cost and what was charged.
 
-        From another thread the loop does it, soon and before it hears that the thread has ended.
+        If this is called from another thread, the loop does it: soon, and before it learns that the
+        thread has ended.
 
         Raises:
-            PipelineError: Neither this permit nor one around it was charged by this limit.
+            PipelineError: Neither this permit nor one around it was charged for this limit.
         """
         for turnstile in self._turnstiles:
             if turnstile.limit is limit and turnstile.meter is not None:
                 call_in_loop(turnstile.loop, self._correct, turnstile, actual)
                 return
-        if self._outer is not None:  # it is a permit within an attempt, for a call of its task
+        if self._outer is not None:  # this permit is within an attempt, for a call by its task
             self._outer.correct(limit, actual)
             return
         raise PipelineError(f"Limit.correct(): {limit!r} is not a rate of the running task's stage")
@@ -220,7 +221,7 @@ class Permit:
             if self in line.waiting:
                 line.remove(self)
                 serve(self._turnstiles)
-            else:  # it was let in, and has not noticed yet
+            else:  # it was let in, but has not noticed yet
                 self._undo()
             raise
 
@@ -237,14 +238,14 @@ class Permit:
         serve(self._turnstiles)
 
     def _leave(self, left: Sequence[Turnstile], kept: Sequence[Turnstile] = ()) -> None:
-        """Give places back, once: those who wait for a slot may have it."""
+        """Give places back, once, and serve those that wait for a slot."""
         self._in_use = kept
         is_awaited = False
         for turnstile in left:
             turnstile.in_use -= 1
             if turnstile.lines:
                 is_awaited = True
-        # Attempts waiting for a rate alone are not helped by the end of another.
+        # The end of an attempt does not help those that wait only for a rate.
         if is_awaited and (freed := [each for each in left if each.lines and each.most < inf]):
             serve(freed)
 
@@ -256,12 +257,12 @@ class Permit:
 
 
 async def held_by_limit(permit: Permit) -> None:
-    """Wait for a permit in the middle of a try, while the worker's book says so.
+    """Wait for a permit in the middle of a try; the worker's book shows it as waiting.
 
-    The context says whose try it is. In an `asyncio.Task` that has outlived its try, it is the one
-    the worker is at when the wait begins.
+    The context says which worker it is. In an `asyncio.Task` that has outlived its try, the wait
+    counts for the try that the worker is at when the wait begins.
 
-    Cancellation: of the wait; the book says that it is over.
+    Cancellation: ends the wait; the book shows that it is over.
     """
     seat = seat_here()
     now = seat.run.timers.now
@@ -274,10 +275,10 @@ async def held_by_limit(permit: Permit) -> None:
 
 @around
 async def slots_given_back() -> AsyncGenerator[None, None]:
-    """Inside, the running attempt has no slot of any limit: what it waits for may need one.
+    """Inside, the running attempt has no slots: what it waits for may need one.
 
-    Afterwards it has them again, even if the body raised: the task may go on. Only if the run is
-    being cancelled are they not waited for.
+    Afterwards it has them again, even if the body raised, because the task may go on. It does not
+    wait for them if the run is being cancelled.
     """
     permits: list[Permit] = []
     held = current_permit.get()
@@ -302,13 +303,13 @@ async def _resume(permits: Sequence[Permit]) -> None:
 
 
 def _same_for_all(turnstiles: Iterable[Turnstile]) -> Charges | None:
-    """What any attempt costs; ``None`` if that depends on the value."""
+    """The cost of every attempt; ``None`` if it depends on the value."""
     charges = []
     for turnstile in turnstiles:
         cost = turnstile.limit.cost
         if callable(cost):
             return None
-        charges.append((turnstile, float(cost)))  # with no rate as well: it may be given one
+        charges.append((turnstile, float(cost)))  # even without a rate: it may get one later
     return charges
 
 
@@ -330,8 +331,7 @@ def _claim(
 def _attach(limit: Limit, loop: asyncio.AbstractEventLoop, now: Clock) -> Turnstile:
     there = _turnstile(limit)
     if there is None or there.loop is not loop:
-        # Slots and lines that a loop left behind are not taken over: they would never be given
-        # back.
+        # Do not take over slots and lines that a loop left behind: they would never be freed.
         there = limit.turnstile = Turnstile(limit, loop, now, there)
     there.users += 1
     return there

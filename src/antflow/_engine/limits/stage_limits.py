@@ -10,15 +10,15 @@ from antflow._engine.limits.permits import Admission
 
 
 class StageLimits:
-    """The limits that a try passes, and those that its single tasks pass.
+    """The limits on a whole try, and those on its single tasks.
 
     Args:
         stage: The stage.
         now: The run's clock.
 
     Attributes:
-        admission: The limits of a whole try; ``None`` while there is none.
-        on_first_hold: Called when a stage without limits gets one, with its first hold.
+        admission: The limits of a whole try; ``None`` while there are none.
+        on_first_hold: Called when a stage without limits gets one, at its first hold.
 
     Raises:
         PipelineError: One of the limits is in use by another event loop.
@@ -41,8 +41,8 @@ class StageLimits:
     def hold(self, seconds: float) -> None:
         """Keep tries from beginning for this many seconds, in all stages that share the limits.
 
-        A stage without limits gets one with its first hold: it costs nothing and does nothing but
-        hold. In a running try, a task that waits at its own gate is held too.
+        A stage without limits gets one at its first hold, which costs nothing and only holds. A
+        task of a running try that waits at its own gate is held, too.
         """
         if self.admission is None:
             self.admission = Admission([Limit(rate=1, cost=lambda _: 0)], self._now)
@@ -52,6 +52,6 @@ class StageLimits:
             gate.hold(seconds)
 
     def close(self) -> None:
-        """No more tries: another event loop may use the limits."""
+        """Begin no more tries: another event loop may use the limits."""
         if self.admission is not None:
             self.admission.close()

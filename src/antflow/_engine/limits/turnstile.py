@@ -1,22 +1,23 @@
 """The order in which attempts wait for limits and start.
 
-Attempts that wait for the same limits stand in one *line*, first in, first out. Where lines meet in
-a limit, the heads of the lines are looked at in the order of their arrival, whenever something
-changed: a slot was given back, a bucket has refilled, a hold is over, a waiter left. A head that
-can start does, in all its limits at once. One that cannot *closes* to the younger ones the limits
-that it lacks, so that a stream of small costs cannot overtake a large one for ever. What it does
-not lack stays open: the slots of a shared limit are not kept for a stage that waits a minute for
-its own slow rate.
+Attempts that wait for the same limits stand in one *line*, first in, first out. Where lines share a
+limit, the heads of the lines are examined in the order of their arrival whenever something changes:
+a slot was given back, a bucket has refilled, a hold is over, a waiter has left. A head that can
+start does so, in all its limits at once. One that cannot *closes* the limits that have no room for
+it to younger ones, so that a stream of small costs cannot overtake a large one for ever. Its other
+limits stay open: the slots of a shared limit are not kept for a stage that waits a minute for its
+own slow rate.
 
 That alone could starve a head whose limits are never free at the same moment. So it notes which of
-them it has seen free. Once that is all of them, it has missed a chance: had it kept them, it would
-have started. From then on it *keeps* its rates, which stay closed although they are free: what is
-not spent now is in the bucket later. After a second chance it keeps its slots too, which stand idle
-meanwhile. A head that keeps everything starts when the last thing it lacks is free.
+them it has seen free. Once it has seen each of them free, it has missed a chance: had it kept them,
+it would have started. From then on it *keeps* its rates closed to others even when they are free:
+what is not spent now is in the bucket later. After a second missed chance it keeps its slots, too,
+which stand idle meanwhile. A head that keeps everything starts when the last thing it lacks becomes
+free.
 
-Nothing polls. A limit has one timer, while the oldest head in it lacks time and not only a slot; a
-limit without waiters has none. All of it happens in the thread of the event loop; what comes from
-other threads is handed to it.
+Nothing polls. A limit has one timer while its oldest head waits for time and not only for a slot; a
+limit without waiters has none. All of this happens in the event loop's thread; calls from other
+threads are handed over to it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ Clock = Callable[[], float]
 Ts = TypeVarTuple("Ts")
 
 Charges: TypeAlias = "Sequence[tuple[Turnstile, float]]"
-"""The limits of an attempt, each with what the attempt costs there."""
+"""The limits of an attempt, each with the attempt's cost."""
 
 
 class Waiter(Protocol):
-    """One that stands in a line: a `Permit`."""
+    """Something that stands in a line: a `Permit`."""
 
     @property
     def serial(self) -> int:
@@ -62,17 +63,17 @@ class Turnstile:
         limit: The limit.
         loop: The loop of all its users.
         now: Their clock.
-        before: The turnstile of another loop that stood here. If it went by the same clock, its
-            bucket and its hold go on.
+        before: The limit's turnstile in another loop. If it used the same clock, its bucket and its
+            hold carry over.
 
     Attributes:
-        users: Runs that have it, one for each of their stages.
-        in_use: Attempts that run under it.
-        held_until: The time before which nothing starts.
-        is_timed: Whether it has a rate, or was ever held: else the time does not matter.
+        users: How many stages of runs use it.
+        in_use: How many attempts run under it.
+        held_until: Nothing starts before this time.
+        is_timed: Whether it has a rate, or was ever held: otherwise time does not matter.
         meter: Its bucket; ``None`` without a rate.
-        lines: The waiters for it, by the limits that they wait for.
-        most: The most attempts at the same time; infinite without that.
+        lines: Several limits → the line of those that wait for all of them.
+        most: The most simultaneous attempts; infinite if unlimited.
     """
 
     __slots__ = (
@@ -114,7 +115,7 @@ class Turnstile:
         self._timer: asyncio.TimerHandle | None = None
 
     def due(self, cost: float) -> float:
-        """The time from which on ``cost`` may start, if there is a slot."""
+        """The earliest time at which ``cost`` may start, given a slot."""
         if self.meter is None:
             return self.held_until
         due = self.meter.due(cost)
@@ -126,7 +127,7 @@ class Turnstile:
             self.meter.charge(cost, self.now())
 
     def wake_at(self, due: float | None) -> None:
-        """Look again at this time and at no other; ``None``: at none."""
+        """Set the one timer to look again at this time; ``None``: no timer."""
         if due == self._due:
             return
         if self._timer is not None:
@@ -141,11 +142,11 @@ class Turnstile:
         call_in_loop(self.loop, self._hold_until, self.now() + seconds)
 
     def set_rate(self, rate: float, period: float) -> None:
-        """Go on with another rate, and with what is in the bucket."""
+        """Change the rate; what is in the bucket stays."""
         call_in_loop(self.loop, self._set_rate, rate, period)
 
     def statistics(self) -> LimitStatistics:
-        """How it stands now."""
+        """The current state."""
         now = self.now()
         return LimitStatistics(
             in_use=self.in_use,
@@ -163,7 +164,7 @@ class Turnstile:
         serve((self,))
 
     def _hold_until(self, time: float) -> None:
-        # A timer that is set comes too early now: it looks again and sets the next one.
+        # A timer that is set is too early now: it looks again and sets the next one.
         self.held_until = max(self.held_until, time)
         self.is_timed = True
 
@@ -173,7 +174,7 @@ class Turnstile:
 
 
 class Line:
-    """The waiters for the same limits, in order. It exists while there are any.
+    """Waiters for the same limits, in order. It exists while there are any.
 
     Attributes:
         turnstiles: The limits.
@@ -196,7 +197,7 @@ class Line:
         return next(iter(self.waiting))
 
     def add(self, waiter: Waiter) -> None:
-        """Put a waiter at the end, or where it was before it was let in and held after all."""
+        """Add a waiter at the end, or where it was if it was let in and then held."""
         is_last = not self.waiting or next(reversed(self.waiting)).serial < waiter.serial
         self.waiting[waiter] = None
         if not is_last:
@@ -219,11 +220,11 @@ class Line:
         self._kept = set()
 
     def try_head(self, now: float, closed: dict[Turnstile, float | None]) -> bool:
-        """Start the head, or close limits to younger ones.
+        """Start the head, or close limits to younger heads.
 
         Args:
             now: The time.
-            closed: Limit → the time that opens it; ``None``: something else does. Added to.
+            closed: Limit → the time that opens it; ``None`` if something else does. Extended here.
 
         Returns:
             Whether it started.
@@ -294,7 +295,7 @@ def _connected(turnstiles: Sequence[Turnstile]) -> list[Line]:
 def call_in_loop(
     loop: asyncio.AbstractEventLoop, callback: Callable[[*Ts], None], *args: *Ts
 ) -> None:
-    """Call something in the loop's thread: at once if this is it, else soon."""
+    """Call something in the loop's thread: at once if this is that thread, otherwise soon."""
     try:
         is_here = asyncio.get_running_loop() is loop
     except RuntimeError:

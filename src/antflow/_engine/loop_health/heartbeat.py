@@ -1,13 +1,13 @@
 """The heartbeat of an event loop.
 
-A heartbeat is a call that the watchdog asks an event loop to make, when it sees the loop at work.
-As long as it does not come, the loop does not get its turn: a task, or whatever else runs on the
-loop, does not give way. How late it was is booked when it comes, in the loop's own thread. The
-watchdog sees in its thread what holds the loop up, while it lasts.
+A heartbeat is a call that the watchdog asks an event loop to make when it sees the loop at work.
+Until the heartbeat comes, the loop is stuck in one step: a task, or something else that runs on the
+loop, does not give way. When it comes, the loop's own thread notes how late it was. Before that,
+the watchdog sees from its own thread what holds the loop up.
 
-All runs of a loop (with the same threshold) share one heartbeat, which is there while there are
-any. It belongs to them: nothing else keeps it, and a loop that is given up takes it along. A loop
-with its own time has none, since its time does not pass while something blocks it.
+All runs of a loop (with the same threshold) share one heartbeat, which exists while there are any.
+Only these runs keep it alive, so it vanishes with a loop that is abandoned. A loop with virtual
+time has none, because its time does not pass while something blocks it.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from antflow._engine.loop_health import whereabouts
 from antflow._engine.loop_health.whereabouts import Footing, SeenWorker, Sight
 
 LONGEST_INTERVAL = 0.1
-"""Seconds between two looks at a loop."""
+"""The most seconds between two looks at a loop."""
 
 SHORTER_INTERVAL = 0.4
-"""As a share of the threshold, where that is less."""
+"""The same as a share of the threshold; the smaller of the two counts."""
 
 LEAST_COMPUTED = 0.1
-"""Share of the time a running process computes at least, even beside many others."""
+"""The least share of the time that a running process computes, even beside many others."""
 
 USUAL_DELAY = 0.05
-"""Seconds that a heartbeat may be late without anything being booked, unless it is a stall."""
+"""Seconds that a heartbeat may be late before anything is booked, unless it is a stall."""
 
 
 class Listener(Protocol):
-    """A run that wants to know of its event loop's heartbeat."""
+    """A run that wants to be told of its event loop's heartbeat."""
 
     def book(self, asked: float, late: float, now: float, *, is_stall: bool) -> None:
-        """The loop goes on; the heartbeat asked for was this many seconds late."""
+        """The loop goes on; the heartbeat was ``late`` seconds late."""
         ...
 
     def worker_of(self, task: asyncio.Task[Any]) -> SeenWorker | None:
-        """The worker of this run that an `asyncio.Task` is."""
+        """The worker of this run that runs in an `asyncio.Task`."""
         ...
 
     def owns(self, sight: Sight) -> bool:
-        """Whether one of this run's stages or sources was seen."""
+        """Whether what was seen is one of this run's stages or sources."""
         ...
 
     def see_workers(self, asked: float) -> None:
-        """The loop may be blocked: note what the workers were at when it was."""
+        """The loop may be blocked: note what the workers were doing at ``asked``."""
         ...
 
     def see_stall(self, asked: float, sight: Sight | None, now: float) -> None:
@@ -68,9 +68,9 @@ class Look(NamedTuple):
     """The watchdog's looks at a loop.
 
     Attributes:
-        due: When the next one is due; ``None``: when the loop has answered.
-        computed: What `time.process_time` was at the last one.
-        stood: For how many seconds the process has stood still since the heartbeat was asked for.
+        due: When the next one is due; ``None``: once the loop has answered.
+        computed: `time.process_time` at the last one.
+        stood: How many seconds the process has stood still since the heartbeat was asked for.
     """
 
     due: float | None
@@ -82,37 +82,36 @@ class Heartbeat:
     """The heartbeat of one event loop.
 
     Args:
-        loop: The event loop; this is made while it runs, in its thread.
-        threshold: Seconds from which on a block is always seen.
+        loop: The event loop. It must be running, in this thread.
+        threshold: A block of this many seconds or more is always seen.
         wake: Tells the watchdog that the loop has answered.
 
     Attributes:
         interval: Seconds between two looks.
-        patience: Seconds without the heartbeat after which the loop counts as blocked. A block of
-            the length of the threshold is seen at work after an interval, at the latest.
-        usual_delay: Seconds that it may be late without anything being booked.
+        patience: Seconds without the heartbeat after which the loop counts as blocked. A block as
+            long as the threshold is seen after one interval, at the latest.
+        usual_delay: Seconds that it may be late before anything is booked.
 
     Written in the loop's thread:
 
     Attributes:
-        footing: Where in its thread's stack the loop runs.
-        answered: Which heartbeat came last.
-        watches: The runs it tells; replaced and never changed.
+        footing: Where the loop is in its thread's stack.
+        answered: The last heartbeat that came.
+        watches: The runs it tells. Replaced, never changed in place.
 
     Written in the watchdog's thread:
 
     Attributes:
-        asked: Which heartbeat was asked for last: the time when the loop was to be asked. Until it
-            has come, the heartbeat is awaited.
-        blocked_since: Which heartbeat was so late that what blocks the loop has been noted.
-        stopped_since: Which heartbeat did not come because the loop was not running.
+        asked: The last heartbeat that was asked for. Heartbeats are identified by the time at which
+            the look at the loop was due.
+        blocked_since: The heartbeat that was so late that what blocks the loop was noted.
+        stopped_since: The heartbeat that did not come because the loop was not running.
 
-    Written by the one whose turn it is, the loop while a heartbeat is awaited and the watchdog
-    otherwise:
+    Written by the loop's thread while a heartbeat is awaited, otherwise by the watchdog's:
 
     Attributes:
         lag: How late the last heartbeat was, in seconds.
-        first_sight: What was seen when the heartbeat was asked for, while that may be told.
+        first_sight: What was seen when the heartbeat was asked for, while it may still be reported.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class Heartbeat:
         self.lag: float = 0.0
         self._context = Context()  # none of the user's
         self._handle: asyncio.Handle | None = None
-        # The watchdog's, for all threads: replaced in one step.
+        # Written by the watchdog, read by all threads: replaced in one step.
         self._look = Look(self.asked + self.interval, process_time(), 0.0)
 
     @property
@@ -144,23 +143,23 @@ class Heartbeat:
 
     @property
     def next_look(self) -> float | None:
-        """When the watchdog looks at the loop again; ``None``: when it has answered."""
+        """When the watchdog looks at the loop again; ``None``: once it has answered."""
         return self._look.due
 
     @property
     def is_over(self) -> bool:
-        """Whether there are no listeners any more, or nothing can come."""
+        """Whether there are no more listeners, or no heartbeat can come."""
         return not self.watches or self.loop.is_closed()
 
     def join(self, watch: Listener) -> None:
-        """Tell this run from now on."""
-        self._come()  # delays until now are not for its books
+        """Begin to tell a run."""
+        self._come()  # delays before now do not belong in its books
         self.watches += (watch,)
 
     def leave(self, watch: Listener) -> None:
-        """Tell this run what is known now, and then no more."""
+        """Tell a run what is known now, and nothing more."""
         self._come()
-        self.first_sight = None  # perhaps it shows this very run
+        self.first_sight = None  # it may show this very run
         self.watches = tuple(each for each in self.watches if each is not watch)
         if not self.watches and self._handle is not None:
             self._handle.cancel()
@@ -183,9 +182,9 @@ class Heartbeat:
             self._wake()
 
     def lateness(self, asked: float, now: float) -> float:
-        """How late a heartbeat is, in seconds; those in which the process stood still do not count.
+        """How late a heartbeat is, in seconds, without the time in which the process stood still.
 
-        The watchdog may not have noticed them yet.
+        The watchdog may not have noticed that time yet.
         """
         look = self._look
         stood = 0.0 if look.due is None else self._stood(look, look.due, now)
@@ -201,19 +200,20 @@ class Heartbeat:
     # For the watchdog
 
     def look_at(self, due: float | None, stood: float = 0.0) -> None:
-        """Look at the loop again then; ``None``: when it has answered.
+        """Set when to look at the loop again.
 
         Args:
-            due: When.
-            stood: For how many seconds the process has stood still before this look.
+            due: When; ``None``: once the loop has answered.
+            stood: How many seconds the process has stood still before this look.
         """
         self._look = Look(due, process_time(), self._look.stood + stood)
 
     def stood(self, due: float, now: float) -> float:
-        """For how many seconds the whole process stood still when a look was due.
+        """How many seconds the whole process stood still when a look was due.
 
-        It was stopped (Ctrl-Z), or the machine slept. Then all are late, the watchdog too, and
-        nothing has computed. If one call lets no other thread in, it has computed.
+        It does if it is stopped (Ctrl-Z), or if the machine sleeps. Then everything is late, the
+        watchdog too, and the process has used no processor time. If instead one call lets no other
+        thread run, processor time was used.
         """
         return self._stood(self._look, due, now)
 
@@ -228,7 +228,7 @@ class Heartbeat:
         return whereabouts.glance(self.loop, self.footing, self._worker_of)
 
     def see_workers(self, due: float) -> None:
-        """The loop may be blocked: note what the workers are at."""
+        """The loop may be blocked: note what the workers are doing."""
         for watch in self.watches:
             watch.see_workers(due)
 
@@ -238,7 +238,7 @@ class Heartbeat:
             watch.see_stall(due, sight, now)
 
     def tell(self, due: float, sight: Sight | None) -> None:
-        """Make one run log what blocks the loop: the one whose worker it is, if any."""
+        """Make one run log what blocks the loop: the run whose worker it is, if any."""
         owners = [watch for watch in self.watches if sight and watch.owns(sight)]
         for watch in (owners or self.watches)[:1]:
             watch.tell(due, sight)
@@ -249,7 +249,7 @@ class Heartbeat:
 
 
 def _footing_in(loop: asyncio.AbstractEventLoop) -> Footing:
-    """Where the loop runs, until the first heartbeat tells: below the running `asyncio.Task`."""
+    """Where the loop is in the stack until the first heartbeat: below the running task."""
     task = asyncio.current_task()
     frame = None if task is None else getattr(task.get_coro(), "cr_frame", None)
     return Footing(get_ident()) if frame is None else Footing.below(frame, loop)

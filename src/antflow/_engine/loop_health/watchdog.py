@@ -1,21 +1,22 @@
-"""The watchdog: one thread that looks after all event loops with a run.
+"""The watchdog: one thread that watches all event loops with a run.
 
 Every tenth of a second, or more often where shorter blocks count, it glances at what a loop's
-thread is doing. A loop that sleeps is fine, and is not disturbed. One that is at work is asked for
-a heartbeat; while that does not come, something holds the loop up. If it has not come when the loop
-counts as blocked, the watchdog looks once more, and what it saw both times is the culprit. So a
-block that is long enough is always seen, wherever in it the first look falls.
+thread is doing. It does not disturb a loop that sleeps. It asks one that is at work for a
+heartbeat; until that comes, something holds the loop up. If it has not come by the time the loop
+counts as blocked, the watchdog looks once more, and blames what it saw both times. So a block that
+is long enough is always seen, no matter at which point of it the first look comes.
 
-- It starts with the first heartbeat, and is never joined: a daemon, of which there is one in a
-  process. A child made by ``fork`` has none, and starts over.
-- With no loop to look after it is parked, without a timer; and so it is while a loop does not run.
-- While a loop is known to be blocked it goes on looking: only if it is late itself, and nothing has
-  computed, the whole process was stopped meanwhile, which is not the fault of what blocks the loop.
-- Nothing waits for it. It holds its lock for a few lines, and never while it looks or tells: what
-  it tells may have to wait for the very loop that is blocked, for example in a log handler.
-- A run may end anywhere, in the garbage collector too, which may start on those few lines. So the
-  end of a heartbeat takes no lock: it has no listener left, and the thread drops it.
-- It keeps nothing alive: it knows heartbeats weakly, and their loops and runs only through them.
+- It starts with the first heartbeat, and is never joined: it is a daemon thread, one per process. A
+  child made by ``fork`` does not inherit it, and starts its own.
+- With no loop to watch it is parked, without a timer. Loops that are not running do not count.
+- While a loop is known to be blocked it keeps looking, to find out whether the whole process was
+  stopped meanwhile, for which what blocks the loop is not to blame. That was so if the watchdog is
+  late itself and no processor time was used.
+- Nothing waits for it. It holds its lock for a few lines only, and never while it looks or reports:
+  a report may have to wait for the very loop that is blocked, for example in a log handler.
+- A run may end anywhere, even in the garbage collector, which may start within those few lines. So
+  ending a heartbeat takes no lock: the thread drops a heartbeat that has no listeners left.
+- It keeps nothing alive: it refers to heartbeats weakly, and to loops and runs only through them.
 - Each value has one writer, the loop's thread or this one; `Heartbeat` says which.
 """
 
@@ -31,28 +32,28 @@ from antflow._engine.loop_health.heartbeat import Heartbeat, Listener
 from antflow._engine.loop_health.whereabouts import Sight, agreed
 
 LONG_TELLING = 0.01
-"""Seconds from which on telling is an excuse for looking late at another loop."""
+"""A report that takes this many seconds or more excuses a late look at another loop."""
 
 
 class Watchdog:
-    """See the module's text. What stands above "In the thread" may be called anywhere."""
+    """See the module's docstring. Methods above "In the thread" may be called in any thread."""
 
     def __init__(self) -> None:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Forget all there was: this is another process, with its one thread."""
+        """Forget everything: this is a new process, with only one thread."""
         self._guard = Lock()
         self._heartbeats: WeakSet[Heartbeat] = WeakSet()
         self._thread: Thread | None = None
-        # Held until something wakes the thread, which sleeps by asking for it. A `Condition` would
-        # do the same, at a quarter more processor time.
+        # Held until something wakes the thread, which sleeps by acquiring it. A `Condition` would
+        # do the same for a quarter more processor time.
         self._sleep = Lock()
         self._sleep.acquire()
         self._told_at = 0.0
 
     def heartbeat_of(self, loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat | None:
-        """The heartbeat that a loop has already."""
+        """The heartbeat that a loop already has, if any."""
         with self._guard:
             for heartbeat in self._heartbeats:
                 if heartbeat.loop is loop and heartbeat.threshold == threshold:
@@ -60,24 +61,24 @@ class Watchdog:
         return None
 
     def look_after(self, heartbeat: Heartbeat) -> None:
-        """From now on look after a heartbeat's loop, as long as it has a listener."""
+        """Watch a heartbeat's loop from now on, as long as it has a listener."""
         with self._guard:
             self._heartbeats.add(heartbeat)
             if self._thread is None:
                 thread = Thread(target=self._watch, name="antflow watchdog", daemon=True)
                 try:
                     thread.start()
-                except RuntimeError:  # no room for another, or Python is ending: no watch
+                except RuntimeError:  # too many threads, or Python is ending: go without a watchdog
                     return
                 self._thread = thread
         self.wake()
 
     def wake(self) -> None:
-        """There is something new: a heartbeat, or an answer."""
+        """Wake the thread: there is a new heartbeat, or an answer."""
         try:
             self._sleep.release()
         except RuntimeError:
-            pass  # it is being woken
+            pass  # it is already being woken
 
     # In the thread
 
@@ -93,7 +94,7 @@ class Watchdog:
             self._thread = None  # should it ever end, the next heartbeat starts another
 
     def _look_around(self) -> float | None:
-        """Look at every loop whose time has come; when to do so again."""
+        """Look at every loop that is due; return when to do so again."""
         with self._guard:
             over = [each for each in self._heartbeats if each.is_over]
             self._heartbeats.difference_update(over)
@@ -103,9 +104,9 @@ class Watchdog:
             due = _next_look(heartbeat)
             if due is not None and due <= now:
                 try:
-                    # While it was telling it could not look: that is not this loop's fault.
+                    # It could not look while it was reporting: that is not this loop's fault.
                     self._look(heartbeat, max(due, self._told_at))
-                except Exception:  # a fault that must not spread
+                except Exception:  # a bug here must not affect the others
                     heartbeat.look_at(now + heartbeat.interval)
         looks = [each for each in map(_next_look, heartbeats) if each is not None]
         return min(looks, default=None)
@@ -134,7 +135,7 @@ class Watchdog:
         if (now := monotonic()) - due < heartbeat.patience:
             heartbeat.ask(due)
             return
-        # This late, the look itself was held up, by one call that let no other thread in.
+        # If it is this late, the look itself was held up by a call that let no other thread run.
         heartbeat.look_at(None)
         heartbeat.see_workers(due)
         heartbeat.see_stall(due, sight, now)
@@ -158,12 +159,12 @@ class Watchdog:
             return
         heartbeat.look_at(None)
         sight = agreed(heartbeat.first_sight, heartbeat.glance())
-        if heartbeat.is_awaited:  # still: so it was what blocks the loop
+        if heartbeat.is_awaited:  # still awaited: so what was seen is what blocks the loop
             heartbeat.see_stall(asked, sight, now)
             self._tell(heartbeat, asked, sight)
 
     def _tell(self, heartbeat: Heartbeat, asked: float, sight: Sight | None) -> None:
-        """Tell of a block that has been noted; from then on only the process is looked at."""
+        """Report a block that has been noted; then only watch whether the process stops."""
         heartbeat.blocked_since = asked
         began = monotonic()
         heartbeat.tell(asked, sight)
@@ -173,7 +174,7 @@ class Watchdog:
 
 
 def _next_look(heartbeat: Heartbeat) -> float | None:
-    """When to look at a loop next; ``None``: not before it answers."""
+    """When to look at a loop next; ``None``: not until it answers."""
     if heartbeat.next_look is None and not heartbeat.is_awaited:
         heartbeat.look_at(monotonic())
     return heartbeat.next_look
@@ -184,7 +185,7 @@ watchdog = Watchdog()
 
 
 def join_heartbeat(listener: Listener, threshold: float) -> Heartbeat:
-    """Let a run hear the running loop's heartbeat; runs with the same threshold share one."""
+    """Subscribe a run to the running loop's heartbeat; runs with the same threshold share one."""
     loop = asyncio.get_running_loop()
     heartbeat = watchdog.heartbeat_of(loop, threshold)
     if heartbeat is None:
