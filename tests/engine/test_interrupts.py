@@ -109,6 +109,49 @@ def test_second_interrupt_anywhere(way: str, where: str) -> None:
     assert done.stdout == "through\n", done.stderr[-3000:]
 
 
+@pytest.mark.parametrize("end", ["cancelled", "caught", "returns"])
+def test_interrupt_as_the_main_task_ends(end: str) -> None:
+    """SIGINT in the event loop's own code then: it comes out, and the run left behind has ended."""
+    ended: list[int] = []
+
+    def in_the_loop() -> None:
+        frame = sys._getframe()
+        while frame.f_globals["__name__"] != "asyncio.events":
+            assert frame.f_back is not None
+            frame = frame.f_back
+        handler: Any = signal.getsignal(signal.SIGINT)
+        handler(signal.SIGINT, frame)
+
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        in_the_loop()
+
+    async def work(value: int) -> int:
+        if value and end != "returns":
+            asyncio.get_running_loop().call_soon(twice)
+        try:
+            await asyncio.sleep(value)
+        finally:
+            ended.append(value)
+        return value
+
+    async def main() -> None:
+        results = Pipeline([Stage("A", 1, [work])]).stream([0, 60])
+        try:
+            async for _ in results:
+                if end == "returns":
+                    await asyncio.sleep(0)
+                    in_the_loop()
+                    return
+        except asyncio.CancelledError:
+            if end == "cancelled":
+                raise
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert ended == [0, 60]
+
+
 def test_handler_of_asyncio_is_back_after_the_last_run() -> None:
     """One after the other and side by side: it is replaced as long as there is a run."""
 
