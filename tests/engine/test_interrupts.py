@@ -14,6 +14,7 @@ import pytest
 
 import antflow
 from antflow import Pipeline, Stage
+from antflow._engine.channel import Channel
 from antflow.exceptions import InternalError
 from antflow.testing import Calls, run_virtual
 
@@ -150,6 +151,27 @@ def test_interrupt_as_the_main_task_ends(end: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
     assert ended == [0, 60]
+
+
+def test_interrupt_in_a_worker_that_is_then_cancelled_comes_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run ends with the interrupt, not with an item that it made the worker lose."""
+    put = Channel.put
+
+    async def main() -> None:
+        async with Pipeline([Stage("A", 1, [Calls()]), Stage("B", 1, [Calls()])]).open() as run:
+
+            def interrupted(channel: Channel[Any], item: Any, *priority: int) -> bool:
+                monkeypatch.setattr(Channel, "put", put)
+                asyncio.get_running_loop().call_soon(run._engine.supervisor.cancel)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(Channel, "put", interrupted)
+            await run.feed([1])
+
+    with pytest.raises(KeyboardInterrupt):
+        run_virtual(main)
 
 
 def test_handler_of_asyncio_is_back_after_the_last_run() -> None:
