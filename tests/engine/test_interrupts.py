@@ -14,6 +14,7 @@ import pytest
 
 import antflow
 from antflow import Pipeline, Stage
+from antflow._engine.channel import Channel
 from antflow.exceptions import InternalError
 from antflow.testing import Calls, run_virtual
 
@@ -107,6 +108,70 @@ def test_second_interrupt_anywhere(way: str, where: str) -> None:
         env={"PYTHONPATH": str(SOURCE)},
     )
     assert done.stdout == "through\n", done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("end", ["cancelled", "caught", "returns"])
+def test_interrupt_as_the_main_task_ends(end: str) -> None:
+    """SIGINT in the event loop's own code then: it comes out, and the run left behind has ended."""
+    ended: list[int] = []
+
+    def in_the_loop() -> None:
+        frame = sys._getframe()
+        while frame.f_globals["__name__"] != "asyncio.events":
+            assert frame.f_back is not None
+            frame = frame.f_back
+        handler: Any = signal.getsignal(signal.SIGINT)
+        handler(signal.SIGINT, frame)
+
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        in_the_loop()
+
+    async def work(value: int) -> int:
+        if value and end != "returns":
+            asyncio.get_running_loop().call_soon(twice)
+        try:
+            await asyncio.sleep(value)
+        finally:
+            ended.append(value)
+        return value
+
+    async def main() -> None:
+        results = Pipeline([Stage("A", 1, [work])]).stream([0, 60])
+        try:
+            async for _ in results:
+                if end == "returns":
+                    await asyncio.sleep(0)
+                    in_the_loop()
+                    return
+        except asyncio.CancelledError:
+            if end == "cancelled":
+                raise
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert ended == [0, 60]
+
+
+def test_interrupt_in_a_worker_that_is_then_cancelled_comes_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run ends with the interrupt, not with an item that it made the worker lose."""
+    put = Channel.put
+
+    async def main() -> None:
+        async with Pipeline([Stage("A", 1, [Calls()]), Stage("B", 1, [Calls()])]).open() as run:
+
+            def interrupted(channel: Channel[Any], item: Any, *priority: int) -> bool:
+                monkeypatch.setattr(Channel, "put", put)
+                asyncio.get_running_loop().call_soon(run._engine.supervisor.cancel)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(Channel, "put", interrupted)
+            await run.feed([1])
+
+    with pytest.raises(KeyboardInterrupt):
+        run_virtual(main)
 
 
 def test_handler_of_asyncio_is_back_after_the_last_run() -> None:

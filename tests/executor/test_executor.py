@@ -1933,3 +1933,47 @@ def test_failing_block_cancels_its_calls() -> None:
         return now()
 
     assert run_virtual(main) == 1.0
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("way", ["submit", "map", "map_iter", "retries", "no block"])
+def test_event_loop_closed_under_calls(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is let go of without an error, and a later loop need not wait for what was left."""
+    errors: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: errors.append(raised.exc_value))
+    executors: list[AsyncExecutor] = []
+
+    async def work() -> None:
+        executors.append(AsyncExecutor(2))
+        if way == "no block":
+            await executors[0].map(never, range(3))
+        async with executors[0] as executor:
+            if way == "submit":
+                await executor.submit(never)
+            elif way == "map_iter":
+                async with executor.map_iter(never, range(3)) as results:
+                    await anext(results)
+            else:
+                await executor.map(never, range(3), retries=way == "retries")
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+    working = loop.create_task(work())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    del working, loop
+    gc.collect()
+    assert errors == []
+    asyncio.run(asyncio.wait_for(executors[0].shutdown(), 10))
+
+
+def test_shutdown_in_a_later_event_loop_ends_the_threads() -> None:
+    """Those of plain functions that were called in a loop that is closed now."""
+    executor = AsyncExecutor(2)
+    before = threading.active_count()
+    asyncio.run(executor.map(abs, range(3)))
+    asyncio.run(executor.shutdown())
+    for thread in threading.enumerate():
+        if thread.name.startswith("AsyncExecutor-W"):
+            thread.join(10)
+    assert threading.active_count() <= before

@@ -228,11 +228,17 @@ class _Apart:
     and running it, the step is lost and its task never ends: asyncio itself then hangs when it
     closes the loop. Here such a signal becomes a separate step. Anywhere else, for example in a
     task that blocks the event loop, it is raised at once.
+
+    When the main task has ended, the event loop has a step left that stops it. An interrupt before
+    that step would leave it to the loop's next turn, in which asyncio cancels all other tasks: it
+    would not wait for them. So from then on an interrupt waits for `_main_task_ended`, which comes
+    after that step.
     """
 
     def __init__(self) -> None:
         self._count = 0
         self._handler: Any = None
+        self._unheard: list[int] = []
 
     @plainly_around
     def kept(self) -> Generator[None, None, None]:
@@ -247,6 +253,7 @@ class _Apart:
                 yield
                 return
             self._count, self._handler = 0, handler
+            self._unheard.clear()
             _tell_once(main_task, self._main_task_ended)
             signal.signal(signal.SIGINT, self._on_interrupt)
         self._count += 1
@@ -267,14 +274,23 @@ class _Apart:
         if _main_task_of(self._handler) is main_task:  # a run may go on, but has no more say
             self._end()
             self._handler = None  # it keeps the task, which may have the results
+            if self._unheard:
+                self._unheard.clear()
+                raise KeyboardInterrupt
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         loop = asyncio._get_running_loop()
         module = "" if frame is None else str(frame.f_globals.get("__name__"))
         if loop is not None and module.partition(".")[0] in ("asyncio", "selectors"):
-            loop.call_soon_threadsafe(self._pass_on, number, self._handler)
+            self._unheard.append(number)
+            loop.call_soon_threadsafe(self._hear)
         else:
             self._pass_on(number, self._handler)
+
+    def _hear(self) -> None:
+        main_task = _main_task_of(self._handler)
+        if self._unheard and not (main_task is not None and main_task.done()):
+            self._pass_on(self._unheard.pop(0), self._handler)
 
     def _pass_on(self, number: int, handler: Any) -> None:
         try:

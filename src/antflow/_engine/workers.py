@@ -173,6 +173,7 @@ class Workers:
         self._seats[worker.index] = Seat(
             self._run, self._index, self._stage, self._crew, worker, self._outer
         )
+        interruption: BaseException | None = None
         try:
             with self._seated(worker):
                 try:
@@ -182,10 +183,16 @@ class Workers:
                             variable.set(None)  # this task must not keep what the item bound
                     while goes_on:
                         goes_on = await self._work_in_own_task(worker)
+                except (KeyboardInterrupt, SystemExit) as error:
+                    interruption = error  # if leaving is cancelled, it must not be lost
                 finally:
                     await self._leave(worker)
         except (KeyboardInterrupt, SystemExit) as error:  # as in `in_order`
-            self._supervisor.fail(error)
+            interruption = error
+        finally:
+            if interruption is not None:
+                self._supervisor.fail(interruption)
+                interruption = None  # its traceback has this frame
 
     async def _work(self, worker: WorkerBook) -> bool:
         """Work until the worker must leave, or must go on in another task."""

@@ -75,11 +75,8 @@ class AsyncExecutor:
         try:
             await self.shutdown(wait=error_type is None)
         finally:
-            why = "the executor's block raised or was cancelled"
-            for mapped in [*self._mapped]:
-                mapped.break_off(ExecutorShutdownError(why))
-            await abandon(self._pool.futures(), why)
-            await until_ended(self._pool.tasks)
+            if not self._pool.is_left_behind:
+                await self._abandon_all("the executor's block raised or was cancelled")
 
     @overload
     def submit(
@@ -321,6 +318,9 @@ class AsyncExecutor:
         check_flag(TypeError, "cancel_futures", cancel_futures)
         pool = self._pool
         pool.is_shut_down = True
+        if pool.is_left_behind:
+            pool.end_threads()
+            return  # nothing of it goes on
         for mapped in [*self._mapped]:
             mapped.cut(0 if cancel_futures else pool.workers)
         if cancel_futures:
@@ -329,6 +329,12 @@ class AsyncExecutor:
         # A call that shuts down its own executor does not wait for itself.
         while wait and pool.tasks - {asyncio.current_task()}:
             await until_ended(pool.tasks)
+
+    async def _abandon_all(self, why: str) -> None:
+        for mapped in [*self._mapped]:
+            mapped.break_off(ExecutorShutdownError(why))
+        await abandon(self._pool.futures(), why)
+        await until_ended(self._pool.tasks)
 
 
 def _check_call(fn: object, retries: object, retry_delay: object) -> None:

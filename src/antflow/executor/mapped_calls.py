@@ -132,6 +132,8 @@ class MappedCalls:
             return  # a second cancellation would hit the clean-up that the first one began
         self._is_left = True
         self._exhaust()
+        if self._pool.is_left_behind:
+            return  # a closed event loop cancels no task, and never ends one
         self._ending = [*self._workers]
         for worker in self._ending:
             worker.cancel()

@@ -179,7 +179,7 @@ class Pool:
 
     def end_threads(self) -> None:
         """End the threads if they are no longer needed."""
-        if self.is_shut_down and not self.tasks:
+        if self.is_shut_down and (self.is_left_behind or not self.tasks):
             self._leave_threads()
 
     async def _try(self, call: Submission, is_called_off: Callable[[], bool]) -> Any:
@@ -260,5 +260,5 @@ async def abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None)
 
 async def until_ended(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Wait until tasks have ended, except the current one: a call may abandon itself."""
-    if others := {*tasks} - {asyncio.current_task()}:
+    if tasks and (others := {*tasks} - {asyncio.current_task()}):
         await outlast_shower(others)
