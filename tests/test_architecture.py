@@ -402,7 +402,7 @@ def test_source_is_read_at_all() -> None:
 
 
 def test_folders_have_a_place_in_the_table() -> None:
-    """Every folder is a layer somebody thought about."""
+    """Every folder has a row in the table of layers."""
     assert unplaced_folders(SOURCE) == []
 
 
