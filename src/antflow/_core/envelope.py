@@ -81,24 +81,24 @@ class Envelope:
         position: int = 0,
         branch: tuple[int, ...] = (),
     ) -> None:
-        self.sequence_id = sequence_id
-        self.id = id
-        self.value = value
-        self._metadata = metadata
+        self.sequence_id: int = sequence_id
+        self.id: Any = id
+        self.value: Any = value
+        self._metadata: dict[str, Any] | None = metadata
         self.error: Exception | None = None
-        self.attempts = 0
-        self.input = input
-        self.priority = priority
-        self.position = position
-        self.branch = branch
-        self.task = 0
+        self.attempts: int = 0
+        self.input: Any = input
+        self.priority: int = priority
+        self.position: int = position
+        self.branch: tuple[int, ...] = branch
+        self.task: int = 0
         self.carry: Any = None
         self.not_before: float = 0.0
-        self.fate = Fate(branch=branch) if branch else ORDINARY
-        self.children = 0
+        self.fate: Fate = Fate(branch=branch) if branch else ORDINARY
+        self.children: int = 0
         self.holds: tuple[int, int] = NEVER_HELD
         self.decision: Any = None
-        self.deadline = inf
+        self.deadline: float = inf
 
     @property
     def metadata(self) -> dict[str, Any]:

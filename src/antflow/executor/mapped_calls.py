@@ -143,6 +143,10 @@ class MappedCalls:
         """After `leave`: wait until nothing is in progress."""
         await until_ended(self._ending)
 
+    def forget_error(self) -> None:
+        """Keep no error, which may have the frames that it came out through."""
+        self.error = None
+
     # Workers
 
     def _recruit(self) -> None:
@@ -291,7 +295,8 @@ class AllCalls(MappedCalls):
     async def left(self) -> None:
         """After `leave`: wait until nothing is in progress, and keep nothing."""
         await super().left()
-        self._results, self.error = [], None
+        self._results = []
+        self.forget_error()
 
 
 class CallsAhead(MappedCalls):
@@ -342,7 +347,7 @@ class CallsAhead(MappedCalls):
         """See `Steps`."""
         await super().left()
         self._results.clear()
-        self.error = None
+        self.forget_error()
 
     def _look_ahead(self) -> None:
         if not self._is_map:
@@ -371,7 +376,7 @@ class Window:
     """
 
     def __init__(self, ready: Callable[[], None]) -> None:
-        self.taken = 0
+        self.taken: int = 0
         self._ready = ready
         self._results: deque[Any] = deque()
 

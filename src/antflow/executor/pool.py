@@ -70,7 +70,7 @@ class Pool:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.slots = Slots(workers)
+        self.slots: Slots = Slots(workers)
         self.threads: dict[int, WorkerThread] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
         self.number: Callable[[], int] = count().__next__
