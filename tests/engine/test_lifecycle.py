@@ -861,3 +861,19 @@ def test_what_outlived_its_run_may_begin_one_and_feed_it() -> None:
         assert served == [0, 2]
 
     virtual(main)
+
+
+def test_run_left_behind_cannot_be_cancelled() -> None:
+    """Cancelling a run whose event loop was closed does nothing: nothing of it can end any more."""
+    pipeline = Pipeline([Stage("Work", 1, [never])])
+    blocks: list[Any] = []
+
+    async def begin() -> None:
+        blocks.append(pipeline.open())
+        blocks.append(await blocks[0].__aenter__())
+        await blocks[1].feed([1])
+        await asyncio.sleep(0.02)
+
+    left_behind(begin)
+    blocks[1]._engine.supervisor.cancel()
+    assert pipeline.get_dashboard_snapshot().state == "running"
