@@ -109,7 +109,7 @@ class Envelope:
 
     @property
     def key(self) -> tuple[int, tuple[int, ...]]:
-        """What identifies the item in its run: ``(sequence number, branch)``."""
+        """The key of the item in its run: ``(sequence number, branch)``."""
         return self.sequence_id, self.branch
 
     def result(self, stage: str, error: Exception | None) -> PipelineResult[Any]:
