@@ -43,7 +43,7 @@ class Endings:
         """Report that an item is through, then pass it on; the books have it already."""
         try:
             wait = self.handover.recorder.tell_completed(envelope, worker, value, began, now)
-        except BaseException:  # a callback raised KeyboardInterrupt or its like
+        except BaseException:  # `GeneratorExit`, or a fault: the books have it as through
             discard(self.handover.put_on(envelope, value))
             raise
         if wait is None and self.stage.on_success is None:

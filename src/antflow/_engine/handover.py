@@ -125,6 +125,7 @@ class Handover:
         """
         try:
             # A cancel request that the try left behind must not hit the callbacks and listeners.
+            # Asked here as well, because most have none: that saves a coroutine for each.
             if worker is not None and self.crew.running(worker).cancelling():
                 await self.crew.absorb_cancel(worker)
         except BaseException:

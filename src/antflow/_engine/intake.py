@@ -193,7 +193,7 @@ class Entrance:
         """Record items and, unless a listener is waited for, put them."""
         try:
             wait = self.stages[stage].recorder.admitted(envelopes, self._run.timers.now())
-        except BaseException:  # a callback raised KeyboardInterrupt or the like
+        except BaseException:  # `GeneratorExit`, or a fault: the books have them
             self._put(envelopes, stage)
             raise
         if wait is None:
