@@ -327,3 +327,29 @@ def test_channel_says_how_many_senders_wait() -> None:
         await sender
 
     run_virtual(main)
+
+
+def test_channel_does_not_ring_while_all_receivers_are_at_work() -> None:
+    """New items cost no turn of the event loop until a receiver parks, or may be recruited."""
+
+    async def main() -> None:
+        places = [True]
+        channel: Channel[int] = Channel(None, recruit=lambda: bool(places and places.pop()))
+        channel.put(0)
+        await asyncio.sleep(0)  # the bell recruits the only receiver there can be
+        await asyncio.sleep(0)  # and finds none for what is left
+        for item in range(1, 4):
+            channel.put(item)
+            assert channel.bell is None
+        assert [channel.take() for _ in range(5)] == [0, 1, 2, 3, None]
+        parked = asyncio.ensure_future(channel.wait())
+        await asyncio.sleep(0)
+        channel.put(4)
+        async with asyncio.timeout(1):
+            await parked
+        places.append(True)
+        channel.ring()  # as one who can be recruited again must
+        await asyncio.sleep(0)
+        assert not places
+
+    run_virtual(main)

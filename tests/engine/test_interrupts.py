@@ -168,7 +168,7 @@ def test_interrupt_in_a_worker_that_is_then_cancelled_comes_out(
                 raise KeyboardInterrupt
 
             monkeypatch.setattr(Channel, "put", interrupted)
-            await run.feed([1])
+            await run.feed([1], priority=1)  # of its own: that goes through `put`
 
     with pytest.raises(KeyboardInterrupt):
         run_virtual(main)

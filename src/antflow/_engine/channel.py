@@ -11,6 +11,9 @@ only says "look again". A burst costs one wake-up: the bell wakes one sleeper, l
 on, and rings again in the next turn of the loop while there is more to do. So nothing is lost if a
 waiter is cancelled just after it was woken. There are no timers and no polling.
 
+While all receivers are at work, a new item does not ring: each of them looks again before it parks.
+The worker loop has the ordinary cases of `put` and `take` inlined.
+
 Order: FIFO within a priority, lower priority number first. There is a heap only once an item with a
 non-default priority was put.
 """
@@ -38,23 +41,34 @@ class Channel(Generic[T]):
             ``True``, or return ``False`` if there is none to start.
         has_more: Says whether a receiver that is woken would find work although the queue is empty
             (the first stage pulls from the source).
+
+    Attributes:
+        capacity: The same.
+        most: The same as a number: above it, senders wait.
+        queue: The items, unless they are ordered by priority.
+        senders: Those that wait for room.
+        bell: The wake-up that is under way, if any.
+        may_wake: Whether a receiver may be free; if not, a new item need not ring.
+        is_special: Whether it is closed, or ordered by priority.
+        is_closed: Whether it takes no more items.
     """
 
     __slots__ = (
-        "_bell",
         "_has_more",
         "_heap",
-        "_is_special",
         "_left_over",
         "_loop",
-        "_most",
-        "_queue",
         "_recruit",
-        "_senders",
         "_serial",
         "_sleepers",
+        "bell",
         "capacity",
         "is_closed",
+        "is_special",
+        "may_wake",
+        "most",
+        "queue",
+        "senders",
     )
 
     def __init__(
@@ -66,18 +80,19 @@ class Channel(Generic[T]):
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.capacity = capacity
-        self._most: float = float("inf") if capacity is None else capacity
+        self.most: float = float("inf") if capacity is None else capacity
         self._recruit = recruit
         self._has_more = has_more
-        self._queue: deque[T] = deque()
+        self.queue: deque[T] = deque()
         self._heap: list[tuple[int, int, T]] | None = None
         self._serial = 0
         self._left_over: list[T] = []
         self._sleepers: deque[asyncio.Future[None]] = deque()
-        self._senders: deque[asyncio.Future[None]] = deque()
-        self._bell: asyncio.Handle | None = None
+        self.senders: deque[asyncio.Future[None]] = deque()
+        self.bell: asyncio.Handle | None = None
         self.is_closed = False
-        self._is_special = False  # closed, or ordered by priority
+        self.may_wake = True
+        self.is_special = False
 
     # Sending
 
@@ -89,22 +104,23 @@ class Channel(Generic[T]):
         Returns:
             Whether the sender must now await `room`.
         """
-        if self._is_special or priority != DEFAULT_PRIORITY:
+        if self.is_special or priority != DEFAULT_PRIORITY:
             return self._put_slowly(item, priority)
-        queue = self._queue
+        queue = self.queue
         queue.append(item)
-        if self._bell is None:
+        if self.may_wake and self.bell is None:
             self.ring()
-        return len(queue) > self._most
+        return len(queue) > self.most
 
     def put_all(self, items: Iterable[T], priority: int = DEFAULT_PRIORITY) -> None:
         """Append items, at once. For a sender that checks `has_room` itself."""
-        if self._is_special or priority != DEFAULT_PRIORITY:
+        if self.is_special or priority != DEFAULT_PRIORITY:
             for item in items:
                 self._put_slowly(item, priority)
         else:
-            self._queue.extend(items)
-            self.ring()
+            self.queue.extend(items)
+            if self.may_wake:
+                self.ring()
 
     def put_first(self, item: T, priority: int = DEFAULT_PRIORITY) -> None:
         """Put an item that has been in here before ahead of all others of its priority."""
@@ -114,7 +130,7 @@ class Channel(Generic[T]):
         if self._heap is None and priority != DEFAULT_PRIORITY:
             self._order_by_priority()
         if self._heap is None:
-            self._queue.appendleft(item)
+            self.queue.appendleft(item)
         else:
             self._serial += 1
             heappush(self._heap, (priority, -self._serial, item))
@@ -123,7 +139,7 @@ class Channel(Generic[T]):
     @property
     def has_room(self) -> bool:
         """Whether the queue is within its capacity."""
-        return len(self) <= self._most
+        return len(self) <= self.most
 
     async def room(self) -> None:
         """Wait until the queue is back within its capacity, in the order of the callers.
@@ -132,31 +148,33 @@ class Channel(Generic[T]):
         """
         if self.has_room or self.is_closed:
             return
-        await self._park(self._senders)
+        await self._park(self.senders)
 
     # Receiving
 
     def take(self) -> T | None:
         """The next item; ``None`` if there is none."""
-        queue = self._queue
+        queue = self.queue
         if queue:
             item = queue.popleft()
         elif self._heap:
             item = heappop(self._heap)[2]
         else:
             return None
-        if self._senders and self._bell is None:
+        if self.senders and self.bell is None:
             self.ring()
         return item
 
     async def wait(self) -> None:
         """Park until there may be something to take, or the channel is closed."""
+        self.may_wake = True
         await self._park(self._sleepers)
 
     def ring(self) -> None:
         """Soon wake or recruit a receiver if there is work, and a sender if there is room."""
-        if self._bell is None and not self._loop.is_closed():
-            self._bell = self._loop.call_soon(self._ring)
+        self.may_wake = True
+        if self.bell is None and not self._loop.is_closed():
+            self.bell = self._loop.call_soon(self._ring)
 
     def wake_all(self) -> None:
         """Wake every sleeper, so that it looks again."""
@@ -167,16 +185,16 @@ class Channel(Generic[T]):
 
     def close(self) -> None:
         """Accept no more. Items inside can still be taken; sleepers and waiting senders go on."""
-        self.is_closed = self._is_special = True
+        self.is_closed = self.is_special = True
         self.wake_all()
-        while self._wake_one(self._senders):
+        while self._wake_one(self.senders):
             pass
 
     def drain(self) -> list[T]:
         """Take out everything at once, in order; items put after `close` come last."""
-        items = [entry[2] for entry in sorted(self._heap or ())] + list(self._queue)
+        items = [entry[2] for entry in sorted(self._heap or ())] + list(self.queue)
         items += self._left_over
-        self._queue.clear()
+        self.queue.clear()
         self._left_over.clear()
         if self._heap is not None:
             self._heap.clear()
@@ -184,7 +202,7 @@ class Channel(Generic[T]):
 
     def __len__(self) -> int:
         """How many items are inside, including those of waiting senders."""
-        return len(self._queue) if self._heap is None else len(self._heap)
+        return len(self.queue) if self._heap is None else len(self._heap)
 
     def __bool__(self) -> bool:
         # A channel is never false: `channel or default` must not replace an empty one.
@@ -195,7 +213,7 @@ class Channel(Generic[T]):
         """How many items are beyond the capacity; their senders wait for room."""
         if self.capacity is None:
             return 0
-        return min(max(len(self) - self.capacity, 0), len(self._senders))
+        return min(max(len(self) - self.capacity, 0), len(self.senders))
 
     # Inside
 
@@ -207,29 +225,30 @@ class Channel(Generic[T]):
         self._serial += 1
         heappush(heap, (priority, self._serial, item))
         self.ring()
-        return len(heap) > self._most
+        return len(heap) > self.most
 
     def _order_by_priority(self) -> list[tuple[int, int, T]]:
         # Serial numbers are unique, so the heap never compares two items.
-        heap = [(DEFAULT_PRIORITY, n, item) for n, item in enumerate(self._queue)]
+        heap = [(DEFAULT_PRIORITY, n, item) for n, item in enumerate(self.queue)]
         self._heap = heap
-        self._is_special = True
+        self.is_special = True
         self._serial = len(heap)
-        self._queue.clear()
+        self.queue.clear()
         return heap
 
     def _ring(self) -> None:
-        self._bell = None
+        self.bell = None
         if self.is_closed:
             return
         sender_went_on = False
-        if self._senders and len(self) <= self._most:
-            sender_went_on = self._wake_one(self._senders)
+        if self.senders and len(self) <= self.most:
+            sender_went_on = self._wake_one(self.senders)
         there_is_work = len(self) or (self._has_more is not None and self._has_more())
         if there_is_work and not self._wake_one(self._sleepers):
             there_is_work = self._recruit is not None and self._recruit()
+            self.may_wake = there_is_work
         if there_is_work or sender_went_on:
-            self._bell = self._loop.call_soon(self._ring)
+            self.bell = self._loop.call_soon(self._ring)
 
     async def _park(self, waiting: deque[asyncio.Future[None]]) -> None:
         # A waiter cancelled after it was woken need not pass on the wake-up: the bell rings again.

@@ -20,6 +20,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT
+from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
 from antflow._core.step import new_step
@@ -70,7 +71,8 @@ class WorkerLoop:
         run, crew, recorder = handover.run, handover.crew, handover.recorder
         settle, next_channel = handover.settlement.settle, handover.next_channel
         ledger, book, next_book = run.ledger, recorder.book, recorder.book.following
-        take, now = workers.channel.take, run.timers.now
+        channel, now = workers.channel, run.timers.now
+        queue, senders = channel.queue, channel.senders
         skip_if, on_success = self.stage.skip_if, self.stage.on_success
         isolates, context = self.stage.isolate_context, copy_context()
         cancel_requests = crew.running(worker).cancelling
@@ -89,7 +91,10 @@ class WorkerLoop:
                     return True
             if time >= run.turn_ends:
                 time = await workers.give_way(worker)
-            envelope = take()
+            # `Channel.take`, inlined.
+            envelope: Envelope | None = queue.popleft() if queue else channel.take()
+            if senders and channel.bell is None:
+                channel.ring()
             if envelope is None:
                 plain = None
                 envelope = await workers.receive(worker)
@@ -163,8 +168,15 @@ class WorkerLoop:
                     envelope.position += 1
                     envelope.attempts = 0
                     wait = None
-                    if next_channel.put(envelope, envelope.priority):
-                        wait = next_channel.room()
+                    if next_channel.is_special or envelope.priority != DEFAULT_PRIORITY:
+                        if next_channel.put(envelope, envelope.priority):
+                            wait = next_channel.room()
+                    else:  # `Channel.put`, inlined
+                        next_channel.queue.append(envelope)
+                        if next_channel.may_wake and next_channel.bell is None:
+                            next_channel.ring()
+                        if len(next_channel.queue) > next_channel.most:
+                            wait = next_channel.room()
                 if wait is not None:
                     worker.wait_begins("blocked", time)
                     try:

@@ -49,7 +49,7 @@ class Workers:
         leave: Called for a worker that leaves.
     """
 
-    work: Callable[[WorkerBook], Awaitable[bool]]
+    work: Callable[[WorkerBook], Coroutine[Any, Any, bool]]
     leave: Callable[[WorkerBook], Awaitable[None]]
 
     def __init__(
@@ -177,7 +177,12 @@ class Workers:
         try:
             with self._seated(worker):
                 try:
-                    goes_on = await self._work(worker)
+                    try:
+                        goes_on = await self.work(worker)
+                    except asyncio.CancelledError:
+                        if self._crew.is_called_off(worker):
+                            raise
+                        goes_on = True  # it came from outside: there was no item to blame
                     if goes_on:
                         for variable in copy_context():
                             variable.set(None)  # this task must not keep what the item bound
@@ -194,18 +199,9 @@ class Workers:
                 self._supervisor.fail(interruption)
                 interruption = None  # its traceback has this frame
 
-    async def _work(self, worker: WorkerBook) -> bool:
-        """Work until the worker must leave, or must go on in another task."""
-        try:
-            return await self.work(worker)
-        except asyncio.CancelledError:
-            if self._crew.is_called_off(worker):
-                raise
-            return True  # it came from outside: there was no item to blame
-
     async def _work_in_own_task(self, worker: WorkerBook) -> bool:
         try:
-            return await self.in_own_task(worker, self._work(worker))
+            return await self.in_own_task(worker, self.work(worker))
         except asyncio.CancelledError:
             # A late request that an item left: to its own task, or before the next one's first
             # step.
