@@ -131,7 +131,7 @@ def test_stage_that_never_waits_lets_others_have_a_turn(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tasks that never suspend and items that all end at once: others on the loop go on."""
-    monkeypatch.setattr(engine_run, "LONGEST_TURN", 0.0)
+    monkeypatch.setattr(engine_run, "HALF_TURN", 0.0)
     ticks = 0
 
     async def task(value: int) -> Any:
@@ -147,7 +147,7 @@ def test_stage_that_never_waits_lets_others_have_a_turn(
             ticks += 1
 
     run_virtual(main)
-    assert ticks > 400
+    assert ticks > 200, "every second item, at least"
 
 
 def test_item_after_a_dropped_one_begins_when_it_begins() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from antflow import Drop, Limit, Pipeline, RetryAfter, Stage, StageStats, StatusTracker
+from antflow._engine import run as engine_run
+from antflow._engine.workers import Workers
 from antflow.testing import Calls, FailTimes, run_virtual
 from tests.support import lasting, now, virtual
 
@@ -145,12 +147,24 @@ def test_set_workers_names_the_stages_when_there_is_none_of_that_name() -> None:
     run_virtual(main)
 
 
+def test_workers_whose_tasks_suspend_need_not_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop turns meanwhile, so an item costs no further turn of it."""
+
+    async def give_way(*_: object) -> float:
+        raise AssertionError("the worker gave way")
+
+    monkeypatch.setattr(engine_run, "HALF_TURN", 0.0)
+    monkeypatch.setattr(Workers, "give_way", give_way)
+    stage = Stage("Work", 1, [Calls(seconds=1)])
+    assert len(run_virtual(Pipeline([stage]).run(range(30)))) == 30
+
+
 @pytest.mark.real_time
 def test_worker_that_gives_way_is_not_starved() -> None:
     """Where others keep the event loop busy, nobody says that a worker had nothing to do."""
 
     async def task(number: int) -> None:
-        await asyncio.sleep(0)
+        time.sleep(0.004)  # noqa: ASYNC251 - it must not suspend: then workers give way
 
     async def others() -> None:
         while True:
@@ -160,7 +174,7 @@ def test_worker_that_gives_way_is_not_starved() -> None:
     async def main() -> StageStats:
         pipeline = Pipeline([Stage("Work", 1, [task])])
         keeping = asyncio.create_task(others())
-        await pipeline.run(range(40))
+        await pipeline.run(range(80))
         keeping.cancel()
         return pipeline.get_stats().stage_stats["Work"]
 

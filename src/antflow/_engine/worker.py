@@ -89,7 +89,7 @@ class WorkerLoop:
                         return True
                 except Exception:  # values that cannot be compared, like arrays of numpy
                     return True
-            if time >= run.turn_ends:
+            if time >= run.turn_ends and run.holds_the_loop(time):
                 time = await workers.give_way(worker)
             # `Channel.take`, inlined.
             envelope: Envelope | None = queue.popleft() if queue else channel.take()
