@@ -17,8 +17,7 @@ from antflow import (
     StatusTracker,
     WouldDeadlockError,
 )
-from antflow._engine import intake
-from antflow._engine import run as engine_run
+from antflow._engine import intake, turns
 from antflow.testing import Calls, Gate, cancel_at_every_step, record_events, run_virtual
 from tests.support import now
 
@@ -131,7 +130,7 @@ def test_stage_that_never_waits_lets_others_have_a_turn(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tasks that never suspend and items that all end at once: others on the loop go on."""
-    monkeypatch.setattr(engine_run, "HALF_TURN", 0.0)
+    monkeypatch.setattr(turns, "HALF_TURN", 0.0)
     ticks = 0
 
     async def task(value: int) -> Any:

@@ -29,8 +29,8 @@ from antflow._engine.identity import Identity
 from antflow._engine.intake import Entrance
 from antflow._engine.recorder import Recorder
 from antflow._engine.retry_heap import RetryHeap
-from antflow._engine.run import Run
 from antflow._engine.settlement import Settlement
+from antflow._engine.turns import Turns
 from antflow._engine.workers import Workers
 from antflow.testing import Calls, FailTimes, Gate, run_virtual
 from tests.support import (
@@ -235,7 +235,7 @@ CRASHES: list[tuple[type[Any], str]] = [
     (Identity, "envelopes"),
     (Entrance, "begin_to_admit"),
     (Settlement, "settle"),
-    (Run, "breathe"),
+    (Turns, "give_way"),
     (Workers, "receive"),
     (Handover, "put_on"),
     (Judge, "decide"),

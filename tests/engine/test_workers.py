@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from antflow import Drop, Limit, Pipeline, RetryAfter, Stage, StageStats, StatusTracker
-from antflow._engine import run as engine_run
+from antflow._engine import turns
 from antflow._engine.workers import Workers
 from antflow.testing import Calls, FailTimes, run_virtual
 from tests.support import lasting, now, virtual
@@ -153,7 +153,7 @@ def test_workers_whose_tasks_suspend_need_not_give_way(monkeypatch: pytest.Monke
     async def give_way(*_: object) -> float:
         raise AssertionError("the worker gave way")
 
-    monkeypatch.setattr(engine_run, "HALF_TURN", 0.0)
+    monkeypatch.setattr(turns, "HALF_TURN", 0.0)
     monkeypatch.setattr(Workers, "give_way", give_way)
     stage = Stage("Work", 1, [Calls(seconds=1)])
     assert len(run_virtual(Pipeline([stage]).run(range(30)))) == 30

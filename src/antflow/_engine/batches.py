@@ -167,7 +167,8 @@ class Batches:
             return False
         asked = self._endings.passes_by(envelope, worker)
         passes = await (in_context(copy_context(), asked) if self._isolates else asked)
-        if passes and (now := self._now()) >= self._run.turn_ends and self._run.holds_the_loop(now):
+        turns = self._run.turns
+        if passes and (now := self._now()) >= turns.ends and turns.must_give_way(now):
             await self._workers.give_way(worker)
         return passes
 

@@ -331,7 +331,7 @@ class Intake:
         finally:
             self._is_pulling = False
         # Give others a turn: an endless source and tasks that never wait must not starve them.
-        await self._run.breathe()
+        await self._run.turns.give_way()
 
     # Feeding
 
@@ -382,8 +382,8 @@ class Intake:
                         await channel.room()
                 if channel.is_closed:
                     self._check_open()
-            if self._now() >= self._run.turn_ends:
-                await self._run.breathe()
+            if self._now() >= self._run.turns.ends:
+                await self._run.turns.give_way()
 
     async def feed_async(
         self, items: AsyncIterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY

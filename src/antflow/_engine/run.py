@@ -34,11 +34,7 @@ from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats,
 from antflow._core.stage import Stage, capacity, lowest_concurrency
 from antflow._core.text import safe_str
 from antflow._engine.clock import LoopTimers
-
-LONGEST_TURN = 0.005
-"""Seconds that tasks which never suspend may hold the event loop, all workers together."""
-
-HALF_TURN = LONGEST_TURN / 2
+from antflow._engine.turns import Turns
 
 FAILURES_IN_SNAPSHOT = 100
 
@@ -82,7 +78,7 @@ class Run:
         intake_ended: When nothing more came from its source or by hand (loop time).
         is_closed: Whether nothing can feed it any more, not even its own tasks.
         skipped: Items left out because their id was taken.
-        turn_ends: When its workers ask next whether they must give way (loop time).
+        turns: Says when its workers must give way.
         handle: Returns an object the owner wants to find again.
         loop_watch: Watches the event loop.
     """
@@ -127,8 +123,7 @@ class Run:
         self._length = length
         self.stages: Sequence[Gauged] = ()
         self.loop_watch: Healthy | None = None
-        self.turn_ends: float = self.timers.now() + HALF_TURN
-        self._waits_for_turn = False
+        self.turns: Turns = Turns(self._loop, self.timers.now)
         self.error: BaseException | None = None
         self.has_told_error: bool = False
         self.how_stopped: str = "cancelled"
@@ -139,28 +134,6 @@ class Run:
         self.intake_ended: float | None = None
         self.is_closed: bool = False
         self.skipped: int = 0
-
-    async def breathe(self) -> None:
-        """Give everything else on the event loop a turn."""
-        await asyncio.sleep(0)
-        self._turn_begins()
-
-    def holds_the_loop(self, now: float) -> bool:
-        """Whether a worker must give way, asked once `turn_ends` is past.
-
-        Where tasks suspend, the loop turns without that. So first the loop is asked to tell of its
-        next turn, and only if that does not come for half a turn, all workers must give way.
-        """
-        if self._waits_for_turn:
-            return True
-        self._waits_for_turn = True
-        self.turn_ends = now + HALF_TURN
-        self._loop.call_soon(self._turn_begins)
-        return False
-
-    def _turn_begins(self) -> None:
-        self._waits_for_turn = False
-        self.turn_ends = self.timers.now() + HALF_TURN
 
     def end(self) -> None:
         """The run is over: its clocks stand still."""

@@ -70,7 +70,12 @@ class WorkerLoop:
         )
         run, crew, recorder = handover.run, handover.crew, handover.recorder
         settle, next_channel = handover.settlement.settle, handover.next_channel
-        ledger, book, next_book = run.ledger, recorder.book, recorder.book.following
+        turns, ledger, book, next_book = (
+            run.turns,
+            run.ledger,
+            recorder.book,
+            recorder.book.following,
+        )
         channel, now = workers.channel, run.timers.now
         queue, senders = channel.queue, channel.senders
         skip_if, on_success = self.stage.skip_if, self.stage.on_success
@@ -89,7 +94,7 @@ class WorkerLoop:
                         return True
                 except Exception:  # values that cannot be compared, like arrays of numpy
                     return True
-            if time >= run.turn_ends and run.holds_the_loop(time):
+            if time >= turns.ends and turns.must_give_way(time):
                 time = await workers.give_way(worker)
             # `Channel.take`, inlined.
             envelope: Envelope | None = queue.popleft() if queue else channel.take()

@@ -134,7 +134,7 @@ class Workers:
         """
         now = self._run.timers.now
         began = now()
-        await self._run.breathe()
+        await self._run.turns.give_way()
         goes_on = now()
         worker.gave_way += goes_on - began
         return goes_on
