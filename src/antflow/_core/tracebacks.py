@@ -54,7 +54,7 @@ def trimmed(error: E) -> E:
             continue
         seen.add(id(each))
         with_traceback(each, outlined(traceback_of(each)))
-        todo += [cause_of(each), context_of(each)]
+        todo += [led for led in (cause_of(each), context_of(each)) if led is not None]
         if is_a(each, AntFlowError):
             todo.append(attribute(each, "original_exception"))
         if is_a(each, BaseExceptionGroup):
