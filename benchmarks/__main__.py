@@ -59,6 +59,14 @@ def parser() -> argparse.ArgumentParser:
         help="read samples from such files, and measure none",
     )
     to.add_argument("--page", action="store_true", help="write them into docs/performance.md")
+    to.add_argument(
+        "--elsewhere",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="with --page: samples of other Pythons or event loops, a file for each",
+    )
     ci = parser.add_argument_group("for CI")
     ci.add_argument("--guard", action="store_true", help="hold a few ratios against guard.toml")
     ci.add_argument("--store", action="store_true", help="with --guard: write guard.toml instead")
@@ -101,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = json.dumps(to_json(outcomes, about), indent=1, ensure_ascii=False)
         options.json.write_text(text + "\n", encoding="utf-8")
     if options.page:
-        write_page(outcomes, about)
+        write_page(outcomes, about, [read([file]) for file in options.elsewhere])
     return int(not all(outcome.is_good for outcome in outcomes))
 
 

@@ -19,11 +19,25 @@ NOT_CHARTED = ("bare loop", "ours, 10 k")
 """The first would make all other bars too short; the second is not a system."""
 
 
-def write_page(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> None:
-    """Fill in the page, and draw the chart if its workloads were measured."""
+Measured = tuple[Mapping[str, Any], Sequence[Outcome]]
+"""Where something was measured, and what."""
+
+
+def write_page(
+    outcomes: Sequence[Outcome], about: Mapping[str, Any], elsewhere: Sequence[Measured] = ()
+) -> None:
+    """Fill in the page, and draw the chart if its workloads were measured.
+
+    Args:
+        outcomes: What was measured.
+        about: Where.
+        elsewhere: The same on other Pythons and event loops, for a table that compares them.
+    """
     text = PAGE.read_text(encoding="utf-8")
     text = filled(text, "machine", [described(outcomes, about)])
     text = filled(text, "figures", figures(outcomes))
+    if elsewhere:
+        text = filled(text, "elsewhere", compared([(about, outcomes), *elsewhere]))
     PAGE.write_text(text, encoding="utf-8")
     panels = [panel(each) for each in outcomes if each.workload.name in CHARTED]
     if panels:
@@ -59,6 +73,26 @@ def figures(outcomes: Sequence[Outcome]) -> Iterator[str]:
             aim = aims(figure).replace("|", "\\|")
             best = number(figure.best(outcome.rounds))
             yield f"| {name} | {figure.name} | {number(value)} | {best} | {aim} |"
+
+
+def compared(measured: Sequence[Measured]) -> Iterator[str]:
+    """A table with a column for each place: the figures that have a target everywhere."""
+    places = [f"{about['python']}, {about['loop']}" for about, _ in measured]
+    yield f"| workload | figure | {' | '.join(places)} |"
+    yield "|---|---|" + "---|" * len(places)
+    columns = [
+        {
+            (outcome.workload.name, figure.name): value
+            for outcome in outcomes
+            for figure, value in outcome.figures
+            if figure.reach is not None
+        }
+        for _, outcomes in measured
+    ]
+    for row in columns[0]:
+        if all(row in column for column in columns):
+            values = " | ".join(number(column[row]) for column in columns)
+            yield f"| {row[0]} | {row[1]} | {values} |"
 
 
 def number(value: float) -> str:

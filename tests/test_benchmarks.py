@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import guard
 from benchmarks.chart import Panel, draw
-from benchmarks.page import PAGE, filled
+from benchmarks.page import PAGE, compared, filled
 from benchmarks.runner import Outcome, Runner
 from benchmarks.sample import Sample, WrongAnswer, check_values
 from benchmarks.systems import ROOT, SYSTEMS, Missing, Systems
@@ -249,5 +249,22 @@ def test_filling_the_page() -> None:
     assert filled(page.replace("old\n", ""), "machine", ["new"]) == new
     with pytest.raises(ValueError, match="must have one <!-- figures -->"):
         filled(page, "figures", [])
-    for mark in ("machine", "figures"):
+    for mark in ("machine", "figures", "elsewhere"):
         filled(PAGE.read_text("utf-8"), mark, [])
+
+
+def test_table_of_other_places() -> None:
+    """It has the figures with a target that were measured everywhere, a column for each place."""
+    workload = WORKLOADS["W1"]
+
+    def outcome(*programs: str) -> Outcome:
+        return Outcome(workload, [{name: Sample(10, 1e-3, 1e-3) for name in programs}])
+
+    here = {"python": "CPython 3.11.7", "loop": "asyncio"}
+    there = {"python": "CPython 3.13.0", "loop": "uvloop"}
+    more, fewer = outcome("ours", "pool", "published"), outcome("ours", "pool")
+    assert list(compared([(here, [more]), (there, [fewer])])) == [
+        "| workload | figure | CPython 3.11.7, asyncio | CPython 3.13.0, uvloop |",
+        "|---|---|---|---|",
+        "| W1 | times the pool by hand | 1 | 1 |",
+    ]
