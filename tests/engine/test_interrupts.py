@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,45 @@ def test_handler_of_asyncio_is_back_after_the_last_run() -> None:
             assert handler() is before
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", ["left", "finished", "failed", "cancelled"])
+def test_handler_of_asyncio_is_back_only_when_the_reader_goes_on(end: str) -> None:
+    """A run ends before its reader is woken: an interrupt in between must not lose that step."""
+    seen: list[bool] = []
+
+    async def main() -> None:
+        before = signal.getsignal(signal.SIGINT)
+        reader = asyncio.current_task()
+        assert reader is not None
+
+        def look(frame: Any, event: str, argument: object) -> None:
+            is_asyncio = frame.f_globals["__name__"].partition(".")[0] == "asyncio"
+            if event == "call" and is_asyncio and asyncio.current_task() is not reader:
+                seen.append(signal.getsignal(signal.SIGINT) == before)
+
+        def source() -> Iterator[int]:
+            yield from [1, 2]
+            if end == "failed":
+                raise ZeroDivisionError
+
+        pipeline = Pipeline([Stage("A", 1, [Calls(seconds=0.001)])])
+        try:
+            async with pipeline.stream(source()) as results:
+                sys.setprofile(look)
+                async for _ in results:
+                    if end == "left":
+                        break
+                    if end == "cancelled":
+                        reader.cancel()
+        finally:
+            sys.setprofile(None)
+            assert signal.getsignal(signal.SIGINT) is before
+
+    with suppress(ZeroDivisionError, asyncio.CancelledError):
+        asyncio.run(main())
+    assert seen
+    assert not any(seen)
 
 
 def test_handler_of_the_users_own_stays() -> None:

@@ -15,7 +15,7 @@ from antflow._engine.engine import Engine
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.reorder import Deliver
 from antflow._engine.run_handle import RunHandle
-from antflow._engine.signals import check_main_thread, graceful
+from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._engine.waiting import begin_task, outlast_task
 
 YIELDED = ("completed", "failed")
@@ -73,6 +73,7 @@ class Outcomes:
         self._signals = ExitStack()
         self._kept: list[PipelineResult[Any]] = []  # not yielded: no more than were in flight
         self._has_left = False
+        self._waiting_to_leave = 0
         self._interruption: BaseException | None = None
 
     def begin(self) -> None:
@@ -84,6 +85,8 @@ class Outcomes:
         # Before the driver, which may begin at once, and a display with it that handles them too.
         if self._graceful_signals is not None:
             self._signals.enter_context(graceful(self._engine, self._graceful_signals))
+        # Until the reader goes on: in between, it waits for the event loop and not for the run.
+        self._signals.enter_context(interrupts_apart())
         try:
             driving = self._drive_on(handle, self._drive)
             self._driver = begin_task(driving, f"antflow {handle.run_id[:4]} stream")
@@ -121,9 +124,14 @@ class Outcomes:
     async def left(self) -> None:
         if self._engine.run.contains_caller:  # the run would wait for it
             return
-        if self._driver is not None:
-            await outlast_task(self._driver, self._driver.cancel)
-        await self._engine.supervisor.wait_until_over()
+        self._waiting_to_leave += 1
+        try:
+            if self._driver is not None:
+                await outlast_task(self._driver, self._driver.cancel)
+            await self._engine.supervisor.wait_until_over()
+        finally:
+            self._waiting_to_leave -= 1
+            self._let_go()
         self._raise_interruption()
 
     async def _drive_on(self, handle: RunHandle[Any], drive: DriveRun) -> None:
@@ -158,7 +166,9 @@ class Outcomes:
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._has_left and self._driver is not None and self._driver.done():
+        if not self._has_left or self._waiting_to_leave:
+            return
+        if self._driver is not None and self._driver.done():
             self._signals.close()
             # It has the error that came out, with the frames it came out through.
             self._driver = None
