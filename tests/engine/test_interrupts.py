@@ -17,6 +17,7 @@ import pytest
 import antflow
 from antflow import Pipeline, Stage
 from antflow._engine.channel import Channel
+from antflow._engine.crew import Crew
 from antflow.exceptions import InternalError
 from antflow.testing import Calls, run_virtual
 
@@ -31,7 +32,7 @@ SWEEP = """
     warnings.simplefilter("ignore")
     logging.disable()
     way, where = sys.argv[1:]
-    calls = left = 0
+    given = received = left = 0
 
     def interrupt(frame, event, argument):
         # A second SIGINT, at some call of a function of the library or of asyncio.
@@ -50,14 +51,17 @@ SWEEP = """
         return value
 
     def source():
+        global given
         while True:
+            given += 1
             yield 1
 
     class Display:
         def on_update(self, snapshot):
             pass
 
-    async def main():
+    async def main(pipeline):
+        global received
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda *_: None)
 
@@ -65,7 +69,6 @@ SWEEP = """
             signal.raise_signal(signal.SIGINT)
             sys.setprofile(interrupt)
 
-        pipeline = Pipeline([Stage("A", 5, [work]), Stage("B", 3, [work], executor="inline")])
         loop.call_later(0.006, first)
         if way == "run":
             await pipeline.run(source())
@@ -74,26 +77,33 @@ SWEEP = """
         elif way == "stream":
             async with pipeline.stream(source(), ordered=True) as results:
                 async for _ in results:
-                    pass
+                    received += 1
         else:
             async with pipeline.open() as run:
                 await run.feed(source())
 
-    async def until_over():
+    async def until_over(pipeline):
         try:
-            await main()
+            await main(pipeline)
         finally:
             sys.setprofile(None)  # after that, it is asyncio that is interrupted
 
     for number in range(60):
         left = 1 + number * (1 + number // 6)
+        given = received = 0
+        stages = [Stage("A", 5, [work]), Stage("B", 3, [work], executor="inline")]
+        pipeline = Pipeline(stages)
         faulthandler.dump_traceback_later(8, exit=True)
         try:
-            asyncio.run(until_over())
+            asyncio.run(until_over(pipeline))
         except (KeyboardInterrupt, asyncio.CancelledError):
             pass
         finally:
             sys.setprofile(None)
+        results = pipeline.results
+        assert results.stats.items_in_flight == 0, (number, results)
+        assert results.stats.items_accepted == given, (number, given, results)
+        assert len(results.outcomes) + received == given, (number, given, results)
     print("through")
 """
 
@@ -101,7 +111,10 @@ SWEEP = """
 @pytest.mark.parametrize("where", ["antflow", "asyncio"])
 @pytest.mark.parametrize("way", ["run", "display", "stream", "open"])
 def test_second_interrupt_anywhere(way: str, where: str) -> None:
-    """A second SIGINT at any call of the library, or of asyncio, while a run ends: it ends."""
+    """A second SIGINT at any call of the library, or of asyncio, while a run ends: it ends.
+
+    Each item that its source gave has an outcome.
+    """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SWEEP), way, where],
         capture_output=True,
@@ -110,6 +123,54 @@ def test_second_interrupt_anywhere(way: str, where: str) -> None:
         env={"PYTHONPATH": str(SOURCE)},
     )
     assert done.stdout == "through\n", done.stderr[-3000:]
+
+
+def test_interrupt_in_the_engine_waits_for_the_next_step() -> None:
+    """It could lose an item there. One more is raised at once: perhaps something blocks the loop."""
+    raised: list[int] = []
+
+    def in_the_engine() -> None:
+        frame = sys._getframe()
+        while frame.f_globals["__name__"] != "antflow._engine.worker":
+            assert frame.f_back is not None
+            frame = frame.f_back
+        handler: Any = signal.getsignal(signal.SIGINT)
+        handler(signal.SIGINT, frame)
+
+    async def work(value: int) -> int:
+        signal.raise_signal(signal.SIGINT)
+        in_the_engine()
+        for number in range(2):
+            try:
+                in_the_engine()
+            except KeyboardInterrupt:
+                raised.append(number)
+        await asyncio.sleep(60)
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(Pipeline([Stage("A", 1, [work])]).run([1]))
+    assert raised == [0, 1]
+
+
+@pytest.mark.parametrize("place", ["source", "task"])
+def test_second_interrupt_in_code_that_blocks_is_raised_at_once(place: str) -> None:
+    """Even if that code has no Python frame, like a read from a terminal."""
+    signals = iter([signal.SIGINT] * 9)
+    pipeline = Pipeline([Stage("A", 1, [signal.raise_signal], executor="inline", task_attempts=1)])
+
+    async def main() -> None:
+        if place == "source":
+            await Pipeline([Stage("A", 1, [Calls()])]).run(map(signal.raise_signal, signals))
+        else:
+            await pipeline.run(signals)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    if place == "source":
+        assert len([*signals]) == 7
+    else:
+        assert pipeline.results.stats.items_processed == 1
 
 
 @pytest.mark.parametrize("end", ["cancelled", "caught", "returns"])
@@ -174,6 +235,22 @@ def test_interrupt_in_a_worker_that_is_then_cancelled_comes_out(
 
     with pytest.raises(KeyboardInterrupt):
         run_virtual(main)
+
+
+def test_interrupt_while_an_error_is_looked_at_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends with the interrupt, not with the error of the item."""
+
+    def interrupted(crew: Crew, error: BaseException, *_: Any) -> Exception:
+        raise KeyboardInterrupt
+
+    async def fails(value: int) -> int:
+        raise ValueError
+
+    monkeypatch.setattr(Crew, "failure_of", interrupted)
+    pipeline = Pipeline([Stage("A", 1, [fails], task_attempts=1)])
+    with pytest.raises(KeyboardInterrupt):
+        run_virtual(pipeline.run([1]))
+    assert [outcome.outcome for outcome in pipeline.results.outcomes] == ["cancelled"]
 
 
 def test_handler_of_asyncio_is_back_after_the_last_run() -> None:
