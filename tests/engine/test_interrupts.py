@@ -126,7 +126,7 @@ def test_second_interrupt_anywhere(way: str, where: str) -> None:
 
 
 def test_interrupt_in_the_engine_waits_for_the_next_step() -> None:
-    """It could lose an item there. One more is raised at once: perhaps something blocks the loop."""
+    """It could lose an item there. One more is raised at once: perhaps the loop is blocked."""
     raised: list[int] = []
 
     def in_the_engine() -> None:

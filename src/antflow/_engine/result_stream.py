@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any, Generic
 
+from antflow._core.cancellation import absorb_requests, cancel_requests
 from antflow._core.result import PipelineResult
 from antflow._core.type_variables import T
 from antflow._core.waits import Wait
@@ -74,6 +75,7 @@ class Outcomes:
         self._kept: list[PipelineResult[Any]] = []  # not yielded: no more than were in flight
         self._has_left = False
         self._waiting_to_leave = 0
+        self._requests_before: int | None = None
         self._interruption: BaseException | None = None
 
     def begin(self) -> None:
@@ -118,7 +120,10 @@ class Outcomes:
         self._results.close()
         if self._driver is not None:
             self._driver.cancel()
+        before = cancel_requests()
         self._engine.supervisor.cancel()  # the driver does so too, unless it has not begun
+        if cancel_requests() > before and not self._engine.run.contains_caller:
+            self._requests_before = before
         self._let_go()
 
     async def left(self) -> None:
@@ -126,6 +131,9 @@ class Outcomes:
             return
         self._waiting_to_leave += 1
         try:
+            if (before := self._requests_before) is not None:
+                self._requests_before = None
+                await absorb_requests(before)  # from the callback of an item
             if self._driver is not None:
                 await outlast_task(self._driver, self._driver.cancel)
             await self._engine.supervisor.wait_until_over()
