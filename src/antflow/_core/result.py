@@ -62,9 +62,10 @@ class PipelineResult(Fated, Portable, Generic[T]):
         input: The item as it was fed.
 
     It can be pickled, whatever the error. If its id, value, metadata or input cannot be pickled,
-    pickling raises a `pickle.PicklingError` that names the item. A deep copy shares the error, and
-    every value that cannot be copied, with the original. `dataclasses.asdict` copies each value
-    without that care, and raises if the error or a value cannot be copied.
+    pickling raises a `pickle.PicklingError` that names the item. What one raises when it is
+    unpickled comes out of `pickle.loads` as it is. A deep copy shares the error, and every value
+    that cannot be copied, with the original. `dataclasses.asdict` copies each value without that
+    care, and raises if the error or a value cannot be copied.
 
     `dataclasses.replace` makes one like it with other fields, for example to retry a failed item
     with another value. It is dropped or expanded if the original was, and keeps its place among the
