@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from antflow import (
+    Drop,
     FailedItem,
     Pipeline,
     PipelineResult,
@@ -277,6 +279,66 @@ def test_children_keep_their_place_in_a_pickle() -> None:
         assert [outcome.outcome for outcome in again.outcomes] == ["expanded"] * 2
         assert again == results
         assert again[0] in again._children
+
+
+REPLACES = [dataclasses.replace]
+if sys.version_info >= (3, 13):
+    REPLACES.append(copy.replace)
+
+replaces = pytest.mark.parametrize("replace", REPLACES, ids=lambda each: each.__module__)
+
+
+@replaces
+def test_result_with_other_values_has_the_same_outcome(replace: Any) -> None:
+    """Dropped stays dropped, expanded stays expanded, and a child keeps its place."""
+
+    async def halved(value: int) -> Any:
+        return [value / 2, value / 2] if value else Drop
+
+    results = run_virtual(Pipeline([Stage("A", 1, [halved], expand=True)]).run([0, 4, 8]))
+    others = [replace(outcome, value="other") for outcome in [*results.outcomes, *results]]
+    assert [other.value for other in others] == ["other"] * 7
+    assert [other.outcome for other in others] == [
+        outcome.outcome for outcome in [*results.outcomes, *results]
+    ]
+    again = RunResults(reversed(others), results.summary, results.stats)
+    assert [other.outcome for other in again.outcomes] == ["dropped", "expanded", "expanded"]
+    assert [other.sequence_id for other in again] == [1, 1, 2, 2]
+    for other in others:
+        for copied in [copy.copy(other), copy.deepcopy(other), pickle.loads(pickle.dumps(other))]:
+            assert replace(copied, value=1).outcome == other.outcome
+    failed = replace(results[0], error=ValueError("no good"))
+    assert (failed.outcome, replace(failed, error=None).outcome) == ("failed", "completed")
+
+
+@replaces
+def test_failed_item_is_tried_again_with_another_value(replace: Any) -> None:
+    """Made from the result, it knows its children: those are not made again."""
+
+    async def begin(value: int) -> Any:
+        yield value
+        if value < 2:
+            raise LookupError("no more")
+        yield value
+
+    pipeline = Pipeline(
+        [Stage("A", 1, [begin], task_attempts=1, expand=True), Stage("B", 1, [str])]
+    )
+    results = run_virtual(pipeline.run([1]))
+    (failed,) = results.failed
+    again = run_virtual(pipeline.run([], retry_failed=[replace(failed, value=2)]))
+    assert [result.id for result in results] == ["0/0"]
+    assert [result.id for result in again] == ["0/1"]
+
+
+def test_fate_is_no_field_of_a_result() -> None:
+    """It is neither shown nor compared, and `dataclasses.asdict` leaves it out."""
+    result = PipelineResult[Any](1, 2, 3)
+    names = ["id", "value", "sequence_id", "metadata", "error", "stage", "attempts", "input"]
+    assert [field.name for field in dataclasses.fields(result)] == names
+    assert [*dataclasses.asdict(result)] == names
+    assert "fate" not in repr(result)
+    assert not hasattr(result, "__dict__")
 
 
 @pytest.mark.parametrize("field", ["id", "value", "metadata", "input"])

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 import antflow
 from antflow import Pipeline, Stage
 from antflow._engine.channel import Channel
+from antflow._engine.crew import Crew
 from antflow.exceptions import InternalError
 from antflow.testing import Calls, run_virtual
 
@@ -29,7 +32,7 @@ SWEEP = """
     warnings.simplefilter("ignore")
     logging.disable()
     way, where = sys.argv[1:]
-    calls = left = 0
+    given = received = left = 0
 
     def interrupt(frame, event, argument):
         # A second SIGINT, at some call of a function of the library or of asyncio.
@@ -48,14 +51,17 @@ SWEEP = """
         return value
 
     def source():
+        global given
         while True:
+            given += 1
             yield 1
 
     class Display:
         def on_update(self, snapshot):
             pass
 
-    async def main():
+    async def main(pipeline):
+        global received
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda *_: None)
 
@@ -63,7 +69,6 @@ SWEEP = """
             signal.raise_signal(signal.SIGINT)
             sys.setprofile(interrupt)
 
-        pipeline = Pipeline([Stage("A", 5, [work]), Stage("B", 3, [work], executor="inline")])
         loop.call_later(0.006, first)
         if way == "run":
             await pipeline.run(source())
@@ -72,26 +77,33 @@ SWEEP = """
         elif way == "stream":
             async with pipeline.stream(source(), ordered=True) as results:
                 async for _ in results:
-                    pass
+                    received += 1
         else:
             async with pipeline.open() as run:
                 await run.feed(source())
 
-    async def until_over():
+    async def until_over(pipeline):
         try:
-            await main()
+            await main(pipeline)
         finally:
             sys.setprofile(None)  # after that, it is asyncio that is interrupted
 
     for number in range(60):
         left = 1 + number * (1 + number // 6)
+        given = received = 0
+        stages = [Stage("A", 5, [work]), Stage("B", 3, [work], executor="inline")]
+        pipeline = Pipeline(stages)
         faulthandler.dump_traceback_later(8, exit=True)
         try:
-            asyncio.run(until_over())
+            asyncio.run(until_over(pipeline))
         except (KeyboardInterrupt, asyncio.CancelledError):
             pass
         finally:
             sys.setprofile(None)
+        results = pipeline.results
+        assert results.stats.items_in_flight == 0, (number, results)
+        assert results.stats.items_accepted == given, (number, given, results)
+        assert len(results.outcomes) + received == given, (number, given, results)
     print("through")
 """
 
@@ -99,7 +111,10 @@ SWEEP = """
 @pytest.mark.parametrize("where", ["antflow", "asyncio"])
 @pytest.mark.parametrize("way", ["run", "display", "stream", "open"])
 def test_second_interrupt_anywhere(way: str, where: str) -> None:
-    """A second SIGINT at any call of the library, or of asyncio, while a run ends: it ends."""
+    """A second SIGINT at any call of the library, or of asyncio, while a run ends: it ends.
+
+    Each item that its source gave has an outcome.
+    """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SWEEP), way, where],
         capture_output=True,
@@ -108,6 +123,54 @@ def test_second_interrupt_anywhere(way: str, where: str) -> None:
         env={"PYTHONPATH": str(SOURCE)},
     )
     assert done.stdout == "through\n", done.stderr[-3000:]
+
+
+def test_interrupt_in_the_engine_waits_for_the_next_step() -> None:
+    """It could lose an item there. One more is raised at once: perhaps the loop is blocked."""
+    raised: list[int] = []
+
+    def in_the_engine() -> None:
+        frame = sys._getframe()
+        while frame.f_globals["__name__"] != "antflow._engine.worker":
+            assert frame.f_back is not None
+            frame = frame.f_back
+        handler: Any = signal.getsignal(signal.SIGINT)
+        handler(signal.SIGINT, frame)
+
+    async def work(value: int) -> int:
+        signal.raise_signal(signal.SIGINT)
+        in_the_engine()
+        for number in range(2):
+            try:
+                in_the_engine()
+            except KeyboardInterrupt:
+                raised.append(number)
+        await asyncio.sleep(60)
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(Pipeline([Stage("A", 1, [work])]).run([1]))
+    assert raised == [0, 1]
+
+
+@pytest.mark.parametrize("place", ["source", "task"])
+def test_second_interrupt_in_code_that_blocks_is_raised_at_once(place: str) -> None:
+    """Even if that code has no Python frame, like a read from a terminal."""
+    signals = iter([signal.SIGINT] * 9)
+    pipeline = Pipeline([Stage("A", 1, [signal.raise_signal], executor="inline", task_attempts=1)])
+
+    async def main() -> None:
+        if place == "source":
+            await Pipeline([Stage("A", 1, [Calls()])]).run(map(signal.raise_signal, signals))
+        else:
+            await pipeline.run(signals)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    if place == "source":
+        assert len([*signals]) >= 7  # after the first one the loop may get a turn
+    else:
+        assert pipeline.results.stats.items_processed <= 1
 
 
 @pytest.mark.parametrize("end", ["cancelled", "caught", "returns"])
@@ -174,6 +237,22 @@ def test_interrupt_in_a_worker_that_is_then_cancelled_comes_out(
         run_virtual(main)
 
 
+def test_interrupt_while_an_error_is_looked_at_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run ends with the interrupt, not with the error of the item."""
+
+    def interrupted(crew: Crew, error: BaseException, *_: Any) -> Exception:
+        raise KeyboardInterrupt
+
+    async def fails(value: int) -> int:
+        raise ValueError
+
+    monkeypatch.setattr(Crew, "failure_of", interrupted)
+    pipeline = Pipeline([Stage("A", 1, [fails], task_attempts=1)])
+    with pytest.raises(KeyboardInterrupt):
+        run_virtual(pipeline.run([1]))
+    assert [outcome.outcome for outcome in pipeline.results.outcomes] == ["cancelled"]
+
+
 def test_handler_of_asyncio_is_back_after_the_last_run() -> None:
     """One after the other and side by side: it is replaced as long as there is a run."""
 
@@ -193,6 +272,45 @@ def test_handler_of_asyncio_is_back_after_the_last_run() -> None:
             assert handler() is before
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", ["left", "finished", "failed", "cancelled"])
+def test_handler_of_asyncio_is_back_only_when_the_reader_goes_on(end: str) -> None:
+    """A run ends before its reader is woken: an interrupt in between must not lose that step."""
+    seen: list[bool] = []
+
+    async def main() -> None:
+        before = signal.getsignal(signal.SIGINT)
+        reader = asyncio.current_task()
+        assert reader is not None
+
+        def look(frame: Any, event: str, argument: object) -> None:
+            is_asyncio = frame.f_globals["__name__"].partition(".")[0] == "asyncio"
+            if event == "call" and is_asyncio and asyncio.current_task() is not reader:
+                seen.append(signal.getsignal(signal.SIGINT) == before)
+
+        def source() -> Iterator[int]:
+            yield from [1, 2]
+            if end == "failed":
+                raise ZeroDivisionError
+
+        pipeline = Pipeline([Stage("A", 1, [Calls(seconds=0.001)])])
+        try:
+            async with pipeline.stream(source()) as results:
+                sys.setprofile(look)
+                async for _ in results:
+                    if end == "left":
+                        break
+                    if end == "cancelled":
+                        reader.cancel()
+        finally:
+            sys.setprofile(None)
+            assert signal.getsignal(signal.SIGINT) is before
+
+    with suppress(ZeroDivisionError, asyncio.CancelledError):
+        asyncio.run(main())
+    assert seen
+    assert not any(seen)
 
 
 def test_handler_of_the_users_own_stays() -> None:

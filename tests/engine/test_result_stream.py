@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Stage
+from antflow import Pipeline, Stage, StatusEvent, StatusTracker
+from antflow.testing import Calls, run_virtual
 from tests.support import (
     assert_balanced,
     assert_works,
@@ -151,3 +152,35 @@ def test_stream_left_after_its_source_failed_reports_nothing() -> None:
             await asyncio.sleep(10)
 
     virtual(main)
+
+
+@pytest.mark.parametrize("way", ["block", "aclose"])
+def test_callback_that_cancels_its_task_while_a_stream_is_left(way: str) -> None:
+    """Waiting items are settled in the reader's own task, which is not cancelled by that."""
+    asked: list[int] = []
+
+    async def main() -> None:
+        reader = asyncio.current_task()
+        assert reader is not None
+
+        def cancel(event: StatusEvent) -> None:
+            if asyncio.current_task() is reader:
+                asked.append(event.item_id)
+                reader.cancel()
+
+        tracker = StatusTracker(on_status_change=cancel)
+        stage = Stage("A", 1, [Calls(seconds=1)])
+        pipeline = Pipeline([stage], status_tracker=tracker)
+        if way == "block":
+            async with pipeline.stream(range(5)) as results:
+                await anext(results)
+        else:
+            results = pipeline.stream(range(5))
+            await anext(results)
+            await results.aclose()
+        assert reader.cancelling() == 0
+        await asyncio.sleep(1)
+        assert pipeline.get_stats().items_in_flight == 0
+
+    run_virtual(main)
+    assert asked

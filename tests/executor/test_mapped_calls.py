@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
@@ -320,5 +321,147 @@ def test_map_iter_begins_no_call_while_its_reader_rests() -> None:
             assert await anext(results) == 1
             await asyncio.sleep(50)
             assert len(work.made) == 5
+
+    run_virtual(main)
+
+
+@ways
+@pytest.mark.parametrize("function", [Calls(), str], ids=["async", "plain"])
+def test_map_of_nothing_waits_for_no_worker(way: Map, function: Any) -> None:
+    """Even while other calls have all of them."""
+
+    async def main() -> None:
+        async with AsyncExecutor(max_workers=1) as executor:
+            other = executor.submit(asyncio.sleep, 10)
+            assert await way(executor, function, []) == []
+            assert now() == 0
+            await other
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 3])
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_map_of_nothing_is_never_late(timeout: float, is_busy: bool) -> None:
+    """There is no result to wait for, so no time limit applies."""
+
+    async def main() -> None:
+        async with AsyncExecutor(max_workers=1) as executor:
+            if is_busy:
+                executor.submit(asyncio.sleep, 10)
+            for function in (Calls(), str):
+                assert await executor.map(function, [], timeout=timeout) == []
+                results = executor.map_iter(function, [], timeout=timeout)
+                assert [result async for result in results] == []
+
+    run_virtual(main)
+
+
+def test_result_that_comes_just_as_time_is_up_is_a_result() -> None:
+    """A call that does not suspend is done in the turn of the event loop in which time is up."""
+
+    async def main() -> None:
+        async with AsyncExecutor(max_workers=2) as executor:
+            work = Calls()
+            assert await executor.submit(work, 1).result(timeout=0) == 1
+            assert await executor.map(work, [1, 2, 3], timeout=0) == [1, 2, 3]
+            results = executor.map_iter(work, [1, 2, 3], timeout=0)
+            assert [result async for result in results] == [1, 2, 3]
+            futures = [executor.submit(work, number) for number in range(3)]
+            ended = executor.as_completed(futures, timeout=0)
+            assert [await future async for future in ended] == [0, 1, 2]
+            futures = [executor.submit(work, number) for number in range(3)]
+            assert await executor.wait(futures, timeout=0) == ({*futures}, set())
+
+    run_virtual(main)
+
+
+@ways
+def test_end_of_a_map_waits_for_no_worker(way: Map) -> None:
+    """If another call gets the worker after the last call, the map is over all the same."""
+
+    async def main() -> None:
+        async with AsyncExecutor(max_workers=1) as executor:
+
+            async def work(number: int) -> int:
+                if number == 2:
+                    executor.submit(asyncio.sleep, 10)
+                await asyncio.sleep(1)
+                return number
+
+            assert await way(executor, work, [1, 2]) == [1, 2]
+            assert now() == 2
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("way", [all_at_once, in_time, one_by_one])
+def test_end_of_a_map_that_has_asked_for_another_worker(way: Map) -> None:
+    """It does not wait for a worker that was to help, and that other calls have got instead."""
+
+    async def main() -> None:
+        async with AsyncExecutor(max_workers=2) as executor:
+            executor.submit(asyncio.sleep, 10)
+
+            async def work(number: int) -> int:
+                if number == 1:
+                    await asyncio.sleep(0.5)
+                    executor.submit(asyncio.sleep, 10)
+                await asyncio.sleep(0.5)
+                return number
+
+            assert await way(executor, work, [1, 2]) == [1, 2]
+            assert now() == 1.5
+
+    run_virtual(main)
+
+
+@ways
+def test_map_that_is_cancelled_while_it_waits_for_a_worker(way: Map) -> None:
+    """The call that would have been made next is closed, not left to the garbage collector."""
+
+    async def main() -> None:
+        async with AsyncExecutor(max_workers=1) as executor:
+            executor.submit(asyncio.sleep, 10)
+            work = Calls()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await way(executor, work, [1, 2])
+            gc.collect()
+            assert not work.made
+
+    run_virtual(main)
+
+
+@ways
+def test_iterable_that_raises_first_of_all(way: Map) -> None:
+    """Its error comes out at once, even while other calls have all the workers."""
+
+    def broken() -> Iterator[int]:
+        raise ZeroDivisionError
+        yield
+
+    async def main() -> None:
+        async with AsyncExecutor(max_workers=1) as executor:
+            other = executor.submit(asyncio.sleep, 10)
+            with pytest.raises(ZeroDivisionError):
+                await way(executor, Calls(), broken())
+            assert now() == 0
+            await other
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_executor_is_shut_down_before_a_map_begins(wait: bool) -> None:
+    """The map is refused, and nothing of it was begun."""
+
+    async def main() -> None:
+        executor = AsyncExecutor(max_workers=1)
+        results = executor.map_iter(Calls(), [1])
+        await executor.shutdown(wait=wait, cancel_futures=not wait)
+        gc.collect()
+        with pytest.raises(ExecutorShutdownError):
+            await anext(results)
 
     run_virtual(main)

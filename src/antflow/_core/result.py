@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from operator import attrgetter
 from signal import Signals
 from typing import Any, ClassVar, Generic, Literal, NamedTuple
@@ -39,7 +39,7 @@ ORDINARY = Fate()
 
 
 class Fated:
-    """The slot for a fate: not a field, and unset in results that users make themselves."""
+    """The slot for a fate, which is not a field."""
 
     __slots__ = ("fate",)
 
@@ -62,9 +62,14 @@ class PipelineResult(Fated, Portable, Generic[T]):
         input: The item as it was fed.
 
     It can be pickled, whatever the error. If its id, value, metadata or input cannot be pickled,
-    pickling raises a `pickle.PicklingError` that names the item. A deep copy shares the error, and
-    every value that cannot be copied, with the original. `dataclasses.asdict` copies each value
-    without that care, and raises if the error or a value cannot be copied.
+    pickling raises a `pickle.PicklingError` that names the item. What one raises when it is
+    unpickled comes out of `pickle.loads` as it is. A deep copy shares the error, and every value
+    that cannot be copied, with the original. `dataclasses.asdict` copies each value without that
+    care, and raises if the error or a value cannot be copied.
+
+    `dataclasses.replace` makes one like it with other fields, for example to retry a failed item
+    with another value. It is dropped or expanded if the original was, and keeps its place among the
+    children of an item.
     """
 
     FOREIGN: ClassVar[tuple[str, ...]] = ("id", "value", "metadata", "input")
@@ -79,6 +84,11 @@ class PipelineResult(Fated, Portable, Generic[T]):
     stage: str = ""
     attempts: int = 0
     input: Any = None
+    # Not a field: but `dataclasses.replace` passes it on.
+    fate: InitVar[Fate] = field(default=ORDINARY, kw_only=True)
+
+    def __post_init__(self, fate: Fate) -> None:
+        object.__setattr__(self, "fate", fate)  # for type checkers there is no such attribute
 
     @property
     def is_success(self) -> bool:
@@ -111,6 +121,7 @@ def _made_when_read(slot: Any) -> property:
     return property(read, slot.__set__)
 
 
+delattr(PipelineResult, "fate")  # the default of the argument: it hides the slot
 setattr(PipelineResult, "metadata", _made_when_read(vars(PipelineResult)["metadata"]))  # noqa: B010
 
 

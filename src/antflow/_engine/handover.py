@@ -186,8 +186,8 @@ class Handover:
         except asyncio.CancelledError:
             self.give_up(envelope, worker)
             raise
-        except BaseException:  # why: it ends the run, in order; see `interrupt`
-            self.interrupt(error, envelope, worker)
+        except BaseException as ending:  # why: it ends the run, in order; see `interrupt`
+            self.interrupt(ending, envelope, worker)
             return None
 
     def interrupt(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any, Generic
 
+from antflow._core.cancellation import absorb_requests, cancel_requests
 from antflow._core.result import PipelineResult
 from antflow._core.type_variables import T
 from antflow._core.waits import Wait
@@ -15,7 +16,7 @@ from antflow._engine.engine import Engine
 from antflow._engine.iteration import END, NOTHING, Iteration
 from antflow._engine.reorder import Deliver
 from antflow._engine.run_handle import RunHandle
-from antflow._engine.signals import check_main_thread, graceful
+from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._engine.waiting import begin_task, outlast_task
 
 YIELDED = ("completed", "failed")
@@ -73,6 +74,8 @@ class Outcomes:
         self._signals = ExitStack()
         self._kept: list[PipelineResult[Any]] = []  # not yielded: no more than were in flight
         self._has_left = False
+        self._waiting_to_leave = 0
+        self._requests_before: int | None = None
         self._interruption: BaseException | None = None
 
     def begin(self) -> None:
@@ -84,6 +87,8 @@ class Outcomes:
         # Before the driver, which may begin at once, and a display with it that handles them too.
         if self._graceful_signals is not None:
             self._signals.enter_context(graceful(self._engine, self._graceful_signals))
+        # Until the reader goes on: in between, it waits for the event loop and not for the run.
+        self._signals.enter_context(interrupts_apart())
         try:
             driving = self._drive_on(handle, self._drive)
             self._driver = begin_task(driving, f"antflow {handle.run_id[:4]} stream")
@@ -115,15 +120,26 @@ class Outcomes:
         self._results.close()
         if self._driver is not None:
             self._driver.cancel()
+        before = cancel_requests()
         self._engine.supervisor.cancel()  # the driver does so too, unless it has not begun
+        if cancel_requests() > before and not self._engine.run.contains_caller:
+            self._requests_before = before
         self._let_go()
 
     async def left(self) -> None:
         if self._engine.run.contains_caller:  # the run would wait for it
             return
-        if self._driver is not None:
-            await outlast_task(self._driver, self._driver.cancel)
-        await self._engine.supervisor.wait_until_over()
+        self._waiting_to_leave += 1
+        try:
+            if (before := self._requests_before) is not None:
+                self._requests_before = None
+                await absorb_requests(before)  # from the callback of an item
+            if self._driver is not None:
+                await outlast_task(self._driver, self._driver.cancel)
+            await self._engine.supervisor.wait_until_over()
+        finally:
+            self._waiting_to_leave -= 1
+            self._let_go()
         self._raise_interruption()
 
     async def _drive_on(self, handle: RunHandle[Any], drive: DriveRun) -> None:
@@ -158,7 +174,9 @@ class Outcomes:
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._has_left and self._driver is not None and self._driver.done():
+        if not self._has_left or self._waiting_to_leave:
+            return
+        if self._driver is not None and self._driver.done():
             self._signals.close()
             # It has the error that came out, with the frames it came out through.
             self._driver = None

@@ -26,6 +26,21 @@ MOST_UNHEARD = 2
 TIME_TO_CANCEL = 2.0
 """Seconds for which a run that was cancelled may go on, whatever signals come meanwhile."""
 
+LOOP = ("asyncio.", "selectors.")
+"""Where the event loop has a step in hand."""
+
+ENGINE = ("antflow._core.", "antflow._engine.", "antflow._monitor.")
+"""Where the engine may have an item in hand."""
+
+CALLERS = (
+    "antflow._engine.source.",
+    "antflow._engine.user_errors.call_apart",
+    "antflow._engine.handover._call_back",
+    "antflow._monitor.callbacks.CallbackGuard.call",
+)
+"""Where it calls the user's code. That may block without a frame of its own, like a read from a
+terminal; and what it raises is handled."""
+
 
 def check_main_thread() -> None:
     """Signals are delivered to the main thread only.
@@ -226,8 +241,9 @@ class _Apart:
     `asyncio.run` cancels the main task at the first SIGINT and raises `KeyboardInterrupt` at the
     second, wherever the program is. If that comes between taking a step from the event loop's queue
     and running it, the step is lost and its task never ends: asyncio itself then hangs when it
-    closes the loop. Here such a signal becomes a separate step. Anywhere else, for example in a
-    task that blocks the event loop, it is raised at once.
+    closes the loop. In the engine it could lose an item that has left one place and is not in the
+    next. Here such a signal becomes a separate step. Anywhere else, for example in a task that
+    blocks the event loop, it is raised at once.
 
     When the main task has ended, the event loop has a step left that stops it. An interrupt before
     that step would leave it to the loop's next turn, in which asyncio cancels all other tasks: it
@@ -280,12 +296,16 @@ class _Apart:
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         loop = asyncio._get_running_loop()
-        module = "" if frame is None else str(frame.f_globals.get("__name__"))
-        if loop is not None and module.partition(".")[0] in ("asyncio", "selectors"):
+        where = "" if frame is None else _place_of(frame)
+        if loop is not None and (where.startswith(LOOP) or self._may_lose_an_item(where)):
             self._unheard.append(number)
             loop.call_soon_threadsafe(self._hear)
         else:
             self._pass_on(number, self._handler)
+
+    def _may_lose_an_item(self, where: str) -> bool:
+        # If the event loop has not heard the last one, perhaps something blocks it.
+        return where.startswith(ENGINE) and not where.startswith(CALLERS) and not self._unheard
 
     def _hear(self) -> None:
         main_task = _main_task_of(self._handler)
@@ -298,6 +318,10 @@ class _Apart:
         except KeyboardInterrupt:
             self._end()  # `asyncio.run` puts its own away itself
             raise
+
+
+def _place_of(frame: FrameType) -> str:
+    return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
 
 
 interrupts_apart = _Apart().kept

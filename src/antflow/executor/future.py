@@ -87,9 +87,14 @@ class AsyncFuture(Generic[R]):
             BaseException: What the call raised. After `cancel`, `asyncio.CancelledError`; if the
                 executor cancelled the call in its shutdown, `ExecutorShutdownError`.
         """
+        seconds = seconds_of(timeout)
         if not self._is_done:
-            async with asyncio.timeout(seconds_of(timeout)):
-                await self._wait()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wait()
+            except TimeoutError:
+                if not self._is_done:  # else it was done just as time was up
+                    raise
         return self._outcome()
 
     def done(self) -> bool:
@@ -247,8 +252,12 @@ class _AsCompleted(Generic[R]):
         return future
 
     async def wait(self) -> None:
-        async with asyncio.timeout_at(self._deadline):
-            await self._ended.wait()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await self._ended.wait()
+        except TimeoutError:
+            if not len(self._ended):  # else one was done just as time was up
+                raise
 
     def leave(self) -> None:
         for future in self._wanted:

@@ -21,7 +21,8 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from itertools import chain
 from typing import Any, Final
 
 from antflow._core.cancellation import absorb_requests
@@ -85,8 +86,11 @@ class MappedCalls:
         self._iterables = iterables
         self._retries = retries
         self._retry_delay = retry_delay
-        self._calls: Iterator[Any] = iter(())
+        self._source: Iterator[Any] = iter(())  # where they come from
+        self._calls = self._source
+        self._seen = -1  # the number of a call that was taken from the iterables ahead of time
         self._limit = self._most = sys.maxsize  # calls that may begin so far, and in all
+        self._context: Context | None = None
         self._is_exhausted = False
         self._is_left = False
         self._workers: dict[asyncio.Task[Any], None] = {}  # in the order of their start
@@ -111,12 +115,14 @@ class MappedCalls:
             self._most_workers *= LOOK_AHEAD
         if self._iterables:  # `zip` would keep the arguments of its first step alive
             call = self._function if self._is_direct else self._submission
-            self._calls = map(call, *self._iterables)
+            self._source = self._calls = map(call, *self._iterables)
             self._iterables = ()
         self._recruit()
 
     def cut(self, waiting: int) -> None:
         """After the executor was shut down: begin only ``waiting`` more calls."""
+        if self._context is None:  # `begin` will be refused
+            return
         self._most = min(self._most, len(self._results) + waiting)
         self._limit = min(self._limit, self._most)
         self._settle()
@@ -152,6 +158,8 @@ class MappedCalls:
     def _recruit(self) -> None:
         """Double the number of workers, if there are calls for them."""
         at_work = len(self._workers) - self._coming
+        if not at_work and self._limit > len(self._results):
+            self._look_for_a_call()
         for _ in range(
             min(
                 max(at_work, 1) - self._coming,
@@ -168,6 +176,24 @@ class MappedCalls:
                 return
             if not worker.done():  # an eager task may be
                 self._workers[worker] = None
+
+    def _look_for_a_call(self) -> None:
+        """See whether there is another call, before a worker waits for a slot to make it."""
+        number = len(self._results)
+        if number == self._seen:
+            return
+        assert self._context is not None
+        try:
+            call = self._context.copy().run(next, self._source, END)
+        except BaseException as error:  # why: it belongs to the code that asks for results
+            self._fail_in_iterable(error)
+        else:
+            if call is END:
+                self._exhaust()
+            else:
+                # Not around `_calls`: they would become one around the other.
+                self._calls = chain(_released([call]), self._source)
+                self._seen = number
 
     async def _work(self) -> None:
         if self._is_direct:
@@ -219,9 +245,7 @@ class MappedCalls:
                     return
             self._exhaust()
         except BaseException as error:  # why: as above; an iterable raised, or the loop was closed
-            self._exhaust()
-            results.append(PENDING)
-            self._fail(len(results) - 1, error)
+            self._fail_in_iterable(error)
 
     def _submission(self, *args: Any) -> Submission:
         number, delay = self._pool.number(), self._retry_delay
@@ -238,6 +262,11 @@ class MappedCalls:
 
     # The end
 
+    def _fail_in_iterable(self, error: BaseException) -> None:
+        self._exhaust()
+        self._results.append(PENDING)
+        self._fail(len(self._results) - 1, error)
+
     def _fail(self, number: int, error: BaseException) -> None:
         """Note that a call has failed, or an iterable in place of a call."""
         if not (self._is_left or self._pool.is_left_behind):
@@ -250,15 +279,21 @@ class MappedCalls:
     def _exhaust(self) -> None:
         self._is_exhausted = True
         self._limit = 0
-        self._calls = iter(())
+        if self._seen == len(self._results):
+            discard(next(self._calls, None))
+        self._source = self._calls = iter(())
+
+    def _is_at_work(self) -> bool:
+        """Whether a worker makes calls: others wait for a slot, or have not begun."""
+        return len(self._workers) > self._coming
 
     def _is_over(self) -> bool:
-        return self._is_exhausted and not self._workers
+        return self._is_exhausted and not self._is_at_work()
 
     def _settle(self) -> None:
         """After something has ended: do what follows."""
         self._recruit()
-        if self._workers:
+        if self._is_at_work():
             return
         if len(self._results) >= self._most and not self._is_exhausted:
             self._look_for_more()
@@ -266,13 +301,16 @@ class MappedCalls:
 
     def _look_for_more(self) -> None:
         """After the executor was shut down: that is an error only if there are more calls."""
-        try:
-            if (more := next(self._calls, END)) is not END:
-                discard(more)
-                raise ExecutorShutdownError("the executor was shut down")
-        except BaseException as error:  # why: raised where the results are asked for
-            self.error = Raised(error)
-        self._exhaust()
+        self._look_for_a_call()
+        if not self._is_exhausted:
+            self.error = Raised(ExecutorShutdownError("the executor was shut down"))
+            self._exhaust()
+
+
+def _released(calls: list[Any]) -> Iterator[Any]:
+    """Calls of which none is kept when it has been taken."""
+    while calls:
+        yield calls.pop(0)
 
 
 class AllCalls(MappedCalls):
@@ -338,10 +376,14 @@ class CallsAhead(MappedCalls):
 
     async def wait(self) -> None:
         """See `Steps`."""
-        async with asyncio.timeout(self._timeout):
-            while not self._has_news():
-                self._news.clear()
-                await self._news.wait()
+        try:
+            async with asyncio.timeout(self._timeout):
+                while not self._has_news():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            if not self._has_news():  # else it came just as time was up
+                raise
 
     async def left(self) -> None:
         """See `Steps`."""
