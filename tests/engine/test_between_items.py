@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import traceback
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -440,6 +441,14 @@ async def cancel_and_fail(item: int) -> int:
     raise TimeoutError("the client's own")
 
 
+async def cancel_and_take_back(*args: Any) -> Any:
+    running = asyncio.current_task()
+    assert running is not None
+    running.cancel()
+    running.uncancel()
+    return args[0] if args else None
+
+
 LEFT_BEHIND = [cancel_and_return, cancel_and_swallow, cancel_twice, cancel_and_fail]
 
 
@@ -471,6 +480,46 @@ def test_item_notices_no_request_to_cancel_the_one_before(
     assert counts == [0] * 9
     ok = 0 if leave is cancel_and_fail else 3
     assert (len(results), len(results.failed)) == (ok, 9 - ok)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_item_notices_no_request_that_the_one_before_took_back(kind: str, fails: bool) -> None:
+    """Before Python 3.13 it still arrives, and a `TaskGroup` with eager tasks leaves one."""
+
+    async def work(item: int) -> int:
+        if item % 2:
+            await asyncio.sleep(1)
+            return item
+        await cancel_and_take_back()
+        if fails:
+            raise LookupError
+        return item
+
+    results = run_kind(kind, work)
+    assert [failure.sequence_id for failure in results.failed] == ([0, 2, 4] if fails else [])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
+def test_item_notices_no_failed_task_group_of_eager_tasks() -> None:
+    """Of the one before, on the same worker."""
+
+    async def fail() -> None:
+        raise LookupError
+
+    async def work(item: int) -> int:
+        if item == 0:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+        await asyncio.sleep(1)
+        return item
+
+    async def main() -> RunResults[int]:
+        factory = asyncio.eager_task_factory  # type: ignore[attr-defined,unused-ignore]
+        asyncio.get_running_loop().set_task_factory(factory)
+        return await Pipeline([Stage("Work", 1, [work], task_attempts=1)]).run(range(3))
+
+    assert run_virtual(main).values() == [1, 2]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -690,6 +739,7 @@ async def be_cancelled_by_a_timer(*_: Any) -> None:
     [
         cancel_at_once,
         cancel_and_return,
+        cancel_and_take_back,
         cancel_itself,
         leave_a_request,
         raise_cancelled_after_a_request,
@@ -706,6 +756,7 @@ def test_callback_that_cancels_its_task_changes_nothing(
         running = asyncio.current_task()
         assert running is not None
         counts.append(running.cancelling())
+        await asyncio.sleep(1)
         return item
 
     tracker = StatusTracker(
@@ -743,7 +794,9 @@ def test_source_that_cancels_its_task_ends_the_intake_alone(
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("is_told", [True, False])
 @pytest.mark.parametrize("is_async", [True, False])
-@pytest.mark.parametrize("leave", [cancel_and_return, cancel_and_swallow, cancel_twice])
+@pytest.mark.parametrize(
+    "leave", [cancel_and_return, cancel_and_swallow, cancel_twice, cancel_and_take_back]
+)
 def test_source_may_leave_a_request_to_cancel(
     leave: Callable[[int], Awaitable[int]], is_async: bool, is_told: bool, ordered: bool
 ) -> None:

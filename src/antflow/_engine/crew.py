@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from antflow._core.cancellation import absorb_requests
+from antflow._core.cancellation import absorb_requests, requests_of
 from antflow._core.foreign import is_a
 from antflow._core.ledger import StageBook, Waiting, WorkerBook
 from antflow._engine.user_errors import failure_of
@@ -94,7 +94,7 @@ class Crew:
         Raises:
             asyncio.CancelledError: The run has asked as well.
         """
-        if not self._serving[worker.index].cancelling():
+        if not requests_of(self._serving[worker.index]):
             return
         if not self.is_called_off(worker):
             await absorb_requests()

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from antflow._core.cancellation import (
     absorb_requests,
     awaited_failure,
+    cancel_requests,
     is_called_off,
     is_failure,
 )
@@ -580,7 +581,7 @@ class Intake:
     def _requests_left(self) -> Awaitable[object] | None:
         """Takes back cancel requests that a source left: they must not hit what follows."""
         feeder = self._feeder
-        if feeder is not None and feeder.cancelling() and feeder is asyncio.current_task():
+        if feeder is not None and feeder is asyncio.current_task() and cancel_requests():
             return awaited_failure(None)
         return None
 

@@ -19,6 +19,7 @@ from antflow._core.cancellation import (
     awaited_failure,
     cancel_requests,
     is_failure,
+    requests_of,
 )
 from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
@@ -77,7 +78,7 @@ class CallbackGuard:
 
         def call(event: Any) -> Wait:
             task = running()
-            if task is None or task.cancelling():
+            if task is None or requests_of(task):
                 return self.call(name, function, event)  # a request must not hit the first step
             try:
                 answer = function(event)
@@ -93,7 +94,7 @@ class CallbackGuard:
                 answer = None if awaited is THROUGH else _Begun(steps, awaited)
             elif answer is not None and not is_awaitable(answer):
                 answer = None
-            if answer is None and not task.cancelling():
+            if answer is None and not requests_of(task):
                 return None
             return _Told(self, name, answer, 0)
 

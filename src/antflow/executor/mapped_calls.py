@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextvars import copy_context
 from typing import Any, Final
 
-from antflow._core.cancellation import absorb_requests
+from antflow._core.cancellation import absorb_requests, uncounted_of
 from antflow._core.errors import ExecutorShutdownError
 from antflow._core.stage_checks import is_async
 from antflow._core.tracebacks import trimmed
@@ -192,6 +192,7 @@ class MappedCalls:
         assert running is not None
         loop.call_soon(self._recruit)
         now, cancel_requests, context = loop.time, running.cancelling, copy_context()
+        uncounted = uncounted_of(running)
         self._turn_ends = now() + LONGEST_TURN
         results, is_direct = self._results, self._is_direct
         if (number := len(results)) >= self._limit:
@@ -206,7 +207,9 @@ class MappedCalls:
                     self._fail(number, error)
                     return
                 try:  # if nothing was bound, this compares one pointer
-                    if cancel_requests() or context != (context := copy_context()):
+                    if cancel_requests() or uncounted._must_cancel:
+                        return
+                    if context != (context := copy_context()):
                         return
                 except Exception:  # values that cannot be compared, like arrays of numpy
                     return
