@@ -279,19 +279,22 @@ class Intake:
 
     def take_all(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
         """Use this source for the run's items."""
+        source: AsyncIterable[Any] | IterableSource
         if isinstance(items, AsyncIterable):
-            self._feeder = self._supervisor.tasks.create(self._feed_from(items), "feeder")
-            return
-        first = self._entrance.stages[0]
-        # Not in the context of the worker that pulls: that one is for the worker's items.
-        source = self._source_of(items, self._supervisor.tasks.context.copy())
-        if first.recorder.may_hold or self.again:
+            source = items
+        else:
+            first = self._entrance.stages[0]
+            # Not in the context of the worker that pulls: that one is for the worker's items.
+            source = self._source_of(items, self._supervisor.tasks.context.copy())
+            if not (first.recorder.may_hold or self.again):
+                self._source = source
+                first.channel.ring()
+                return
             # Listeners are told of each item before it enters. A separate task waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
-            self._feeder = self._supervisor.tasks.create(self._feed_from(source), "feeder")
-        else:
-            self._source = source
-            first.channel.ring()
+        feeder = self._supervisor.tasks.create(self._feed_from(source), "feeder")
+        if not feeder.done():  # an eager task may be
+            self._feeder = feeder
 
     # Pulling, for the workers of the first stage
 
@@ -514,6 +517,7 @@ class Intake:
     # The feeder
 
     async def _feed_from(self, items: AsyncIterable[Any] | IterableSource) -> None:
+        self._feeder = asyncio.current_task()  # an eager one begins before it is known
         is_called_off = self._supervisor.has_called_off_caller
         failure: Exception | None = None
         try:
