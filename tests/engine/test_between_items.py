@@ -645,6 +645,79 @@ def test_items_of_a_failed_batch_notice_no_request_to_cancel_it(is_late: bool) -
         assert results.values() == [0, 1, 2]
 
 
+def test_group_of_a_batch_notices_no_request_to_cancel_the_one_before() -> None:
+    """An item with one try left is tried alone, right after the others that came with it."""
+    calls: list[list[str]] = []
+
+    async def work(items: list[str]) -> list[str]:
+        calls.append(items)
+        if len(items) > 1:
+            running = asyncio.current_task()
+            assert running is not None
+            running.cancel()
+            raise ConnectionError
+        await asyncio.sleep(1)
+        return items
+
+    async def main() -> list[str]:
+        options: dict[str, Any] = {"batch": 4, "batch_wait": 2, "task_wait_seconds": 1}
+        async with Pipeline([Stage("Work", 1, [work], task_attempts=2, **options)]).open() as run:
+            await run.feed(["a", "b"])
+            await asyncio.sleep(2.5)
+            await run.feed(["c", "d"])
+        return run.results.values()
+
+    assert run_virtual(main) == ["a", "b", "c", "d"]
+    assert calls == [["a", "b"], ["c", "d"], ["a"], ["b"], ["c"], ["d"]]
+
+
+@pytest.mark.parametrize("leave", [cancel_and_return, cancel_and_take_back])
+@pytest.mark.parametrize("kind", KINDS)
+def test_request_to_cancel_that_items_leave_lifts_no_bound_of_a_queue(
+    kind: str, leave: Callable[[int], Awaitable[int]]
+) -> None:
+    """The worker waits for room in the next stage nevertheless."""
+    lengths: list[int] = []
+
+    async def slow(item: int) -> int:
+        lengths.append(pipeline.get_stats().queue_sizes["Slow"])
+        await asyncio.sleep(1)
+        return item
+
+    work = as_task(kind, leave)
+    stages = [
+        Stage("Work", 1, [work], **KINDS[kind]),
+        Stage("Slow", 1, [slow], queue_capacity=2),
+    ]
+    pipeline = Pipeline(stages)
+    assert run_virtual(lambda: pipeline.run(range(20))).values() == [*range(20)]
+    assert max(lengths) <= 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_request_to_cancel_that_items_leave_lifts_no_bound_of_the_retries(kind: str) -> None:
+    """A worker whose failed item finds no place to wait takes nothing new."""
+    begun: list[int] = []
+
+    async def fail(item: int) -> int:
+        begun.append(item)
+        running = asyncio.current_task()
+        assert running is not None
+        running.cancel()
+        raise ConnectionError
+
+    async def main() -> None:
+        options = {**KINDS[kind], "queue_capacity": 4, "wait": 60}
+        async with Pipeline([Stage("Work", 1, [as_task(kind, fail)], **options)]).open() as run:
+            feeding = asyncio.create_task(run.feed(range(20)))
+            await asyncio.sleep(30)
+            assert len(begun) <= 5
+            feeding.cancel()
+            run.cancel()
+
+    run_virtual(main)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_try_notices_no_request_to_cancel_the_one_before(kind: str) -> None:
     """A try that fails and leaves one behind changes nothing for the next try."""

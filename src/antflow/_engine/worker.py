@@ -170,7 +170,9 @@ class WorkerLoop:
                 if wait is not None:
                     worker.wait_begins("blocked", time)
                     try:
-                        await wait
+                        if cancel_requests() or uncounted._must_cancel:
+                            await crew.absorb_cancel_before(worker)
+                        await wait  # in any case: it may put the item
                     finally:
                         time = now()
                         worker.wait_ends(time)
