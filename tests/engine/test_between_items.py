@@ -23,6 +23,7 @@ from antflow import (
     RunResults,
     Stage,
     StatusTracker,
+    TaskEvent,
     TaskFailedError,
     set_task_status,
 )
@@ -776,6 +777,54 @@ def test_callbacks_hear_of_an_item_that_left_a_request_to_cancel(
     for item in (0, 1):
         history = [f"{e.item_id} {e.status} {e.stage}" for e in tracker.get_history(item)]
         assert [line for line in told if line.startswith(f"{item} ")] == history
+
+
+@pytest.mark.parametrize("leave", LEFT_BEHIND)
+@pytest.mark.parametrize("kind", KINDS)
+def test_callbacks_of_tasks_hear_of_one_that_left_a_request_to_cancel(
+    kind: str, leave: Callable[[int], Awaitable[int]]
+) -> None:
+    """None of them is cut off."""
+    begun: list[str] = []
+    told: list[str] = []
+
+    async def tell(event: TaskEvent) -> None:
+        begun.append(f"{event.item_id} {event.event_type}")
+        await asyncio.sleep(1)
+        told.append(f"{event.item_id} {event.event_type}")
+
+    tracker = StatusTracker(
+        on_task_start=tell, on_task_complete=tell, on_task_retry=tell, on_task_fail=tell
+    )
+    options = {"task_wait_seconds": 0, "stage_attempts": 3, **KINDS[kind]}
+    stage = Stage("Work", 1, [as_task(kind, leave)], **options)
+    run_virtual(lambda: Pipeline([stage], status_tracker=tracker).run([0, 1]))
+    assert told == begun
+    ends = ["start", "complete"]
+    if leave is cancel_and_fail:
+        ends = ["start", "retry", "start", "retry", "start", "fail"]
+    assert [line for line in told if line[0] == "0"] == [f"0 {end}" for end in ends]
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_callbacks_hear_of_an_item_whose_skip_if_left_a_request_to_cancel(
+    batch: int | None,
+) -> None:
+    """And failed."""
+    told: list[str] = []
+
+    def skip_if(item: int) -> bool:
+        cancel_at_once()
+        raise LookupError(item)
+
+    async def tell(event: Any) -> None:
+        await asyncio.sleep(1)
+        told.append(event.status)
+
+    stage = Stage("Work", 1, [cancel_and_return], skip_if=skip_if, batch=batch)
+    tracker = StatusTracker(on_status_change=tell)
+    run_virtual(lambda: Pipeline([stage], status_tracker=tracker).run([0]))
+    assert told == ["queued", "in_progress", "failed"]
 
 
 async def cancel_itself(*_: Any) -> None:

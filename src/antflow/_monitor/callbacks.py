@@ -16,8 +16,10 @@ from types import CoroutineType
 from typing import Any
 
 from antflow._core.cancellation import (
+    absorb_requests,
     awaited_failure,
     cancel_requests,
+    is_called_off,
     is_failure,
     requests_of,
 )
@@ -106,6 +108,12 @@ class CallbackGuard:
         Cancellation: passed on to the callback; it is the run that cancels the worker that waits
             here.
         """
+        if before and not is_called_off():
+            await absorb_requests()  # left by the code before: they must not hit the callback
+            before = 0
+            if is_called_off():
+                discard(answer)
+                raise asyncio.CancelledError
         work = None if answer is None else self._in_time(answer)
         if (error := await awaited_failure(work, before)) is not None:
             self.contain(name, error)
