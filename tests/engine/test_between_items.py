@@ -779,6 +779,29 @@ def test_callbacks_hear_of_an_item_that_left_a_request_to_cancel(
         assert [line for line in told if line.startswith(f"{item} ")] == history
 
 
+@pytest.mark.parametrize("mode", ["per_task", "per_stage"])
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("leave", LEFT_BEHIND[:3])
+def test_task_notices_no_request_to_cancel_the_one_before(
+    leave: Callable[[int], Awaitable[int]], batch: int | None, mode: Any
+) -> None:
+    """The tasks of a stage run in one `asyncio.Task`."""
+    counts: list[int] = []
+
+    async def work(item: Any) -> Any:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+        await asyncio.sleep(1)
+        return item
+
+    tasks = [as_task("batch" if batch else "plain", leave), work, lambda item: item]
+    options: dict[str, Any] = {"task_attempts": 1, "stage_attempts": 1, "retry": mode}
+    results = run_virtual(Pipeline([Stage("Work", 1, tasks, batch=batch, **options)]).run(range(4)))
+    assert results.values() == [0, 1, 2, 3]
+    assert set(counts) == {0}
+
+
 @pytest.mark.parametrize("leave", LEFT_BEHIND)
 @pytest.mark.parametrize("kind", KINDS)
 def test_callbacks_of_tasks_hear_of_one_that_left_a_request_to_cancel(
