@@ -672,6 +672,27 @@ def test_group_of_a_batch_notices_no_request_to_cancel_the_one_before() -> None:
     assert calls == [["a", "b"], ["c", "d"], ["a"], ["b"], ["c"], ["d"]]
 
 
+def test_skip_if_notices_no_request_to_cancel_the_batch_before() -> None:
+    """It is asked before the next batch is tried."""
+    counts: list[int] = []
+
+    async def work(items: list[int]) -> list[int]:
+        if len(items) > 1:
+            await cancel_and_swallow(0)
+            raise ConnectionError
+        return items
+
+    async def skip_if(item: int) -> bool:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+        return False
+
+    stage = Stage("Work", 1, [work], batch=2, skip_if=skip_if, task_attempts=2)
+    assert run_virtual(Pipeline([stage]).run(range(6))).values() == [*range(6)]
+    assert counts == [0] * 6
+
+
 @pytest.mark.parametrize("leave", [cancel_and_return, cancel_and_take_back])
 @pytest.mark.parametrize("kind", KINDS)
 def test_request_to_cancel_that_items_leave_lifts_no_bound_of_a_queue(
