@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import traceback
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from antflow import (
     RunResults,
     Stage,
     StatusTracker,
+    TaskEvent,
     TaskFailedError,
     set_task_status,
 )
@@ -440,6 +442,14 @@ async def cancel_and_fail(item: int) -> int:
     raise TimeoutError("the client's own")
 
 
+async def cancel_and_take_back(*args: Any) -> Any:
+    running = asyncio.current_task()
+    assert running is not None
+    running.cancel()
+    running.uncancel()
+    return args[0] if args else None
+
+
 LEFT_BEHIND = [cancel_and_return, cancel_and_swallow, cancel_twice, cancel_and_fail]
 
 
@@ -471,6 +481,46 @@ def test_item_notices_no_request_to_cancel_the_one_before(
     assert counts == [0] * 9
     ok = 0 if leave is cancel_and_fail else 3
     assert (len(results), len(results.failed)) == (ok, 9 - ok)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_item_notices_no_request_that_the_one_before_took_back(kind: str, fails: bool) -> None:
+    """Before Python 3.13 it still arrives, and a `TaskGroup` with eager tasks leaves one."""
+
+    async def work(item: int) -> int:
+        if item % 2:
+            await asyncio.sleep(1)
+            return item
+        await cancel_and_take_back()
+        if fails:
+            raise LookupError
+        return item
+
+    results = run_kind(kind, work)
+    assert [failure.sequence_id for failure in results.failed] == ([0, 2, 4] if fails else [])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
+def test_item_notices_no_failed_task_group_of_eager_tasks() -> None:
+    """Of the one before, on the same worker."""
+
+    async def fail() -> None:
+        raise LookupError
+
+    async def work(item: int) -> int:
+        if item == 0:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+        await asyncio.sleep(1)
+        return item
+
+    async def main() -> RunResults[int]:
+        factory = asyncio.eager_task_factory  # type: ignore[attr-defined,unused-ignore]
+        asyncio.get_running_loop().set_task_factory(factory)
+        return await Pipeline([Stage("Work", 1, [work], task_attempts=1)]).run(range(3))
+
+    assert run_virtual(main).values() == [1, 2]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -596,6 +646,100 @@ def test_items_of_a_failed_batch_notice_no_request_to_cancel_it(is_late: bool) -
         assert results.values() == [0, 1, 2]
 
 
+def test_group_of_a_batch_notices_no_request_to_cancel_the_one_before() -> None:
+    """An item with one try left is tried alone, right after the others that came with it."""
+    calls: list[list[str]] = []
+
+    async def work(items: list[str]) -> list[str]:
+        calls.append(items)
+        if len(items) > 1:
+            running = asyncio.current_task()
+            assert running is not None
+            running.cancel()
+            raise ConnectionError
+        await asyncio.sleep(1)
+        return items
+
+    async def main() -> list[str]:
+        options: dict[str, Any] = {"batch": 4, "batch_wait": 2, "task_wait_seconds": 1}
+        async with Pipeline([Stage("Work", 1, [work], task_attempts=2, **options)]).open() as run:
+            await run.feed(["a", "b"])
+            await asyncio.sleep(2.5)
+            await run.feed(["c", "d"])
+        return run.results.values()
+
+    assert run_virtual(main) == ["a", "b", "c", "d"]
+    assert calls == [["a", "b"], ["c", "d"], ["a"], ["b"], ["c"], ["d"]]
+
+
+def test_skip_if_notices_no_request_to_cancel_the_batch_before() -> None:
+    """It is asked before the next batch is tried."""
+    counts: list[int] = []
+
+    async def work(items: list[int]) -> list[int]:
+        if len(items) > 1:
+            await cancel_and_swallow(0)
+            raise ConnectionError
+        return items
+
+    async def skip_if(item: int) -> bool:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+        return False
+
+    stage = Stage("Work", 1, [work], batch=2, skip_if=skip_if, task_attempts=2)
+    assert run_virtual(Pipeline([stage]).run(range(6))).values() == [*range(6)]
+    assert counts == [0] * 6
+
+
+@pytest.mark.parametrize("leave", [cancel_and_return, cancel_and_take_back])
+@pytest.mark.parametrize("kind", KINDS)
+def test_request_to_cancel_that_items_leave_lifts_no_bound_of_a_queue(
+    kind: str, leave: Callable[[int], Awaitable[int]]
+) -> None:
+    """The worker waits for room in the next stage nevertheless."""
+    lengths: list[int] = []
+
+    async def slow(item: int) -> int:
+        lengths.append(pipeline.get_stats().queue_sizes["Slow"])
+        await asyncio.sleep(1)
+        return item
+
+    work = as_task(kind, leave)
+    stages = [
+        Stage("Work", 1, [work], **KINDS[kind]),
+        Stage("Slow", 1, [slow], queue_capacity=2),
+    ]
+    pipeline = Pipeline(stages)
+    assert run_virtual(lambda: pipeline.run(range(20))).values() == [*range(20)]
+    assert max(lengths) <= 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_request_to_cancel_that_items_leave_lifts_no_bound_of_the_retries(kind: str) -> None:
+    """A worker whose failed item finds no place to wait takes nothing new."""
+    begun: list[int] = []
+
+    async def fail(item: int) -> int:
+        begun.append(item)
+        running = asyncio.current_task()
+        assert running is not None
+        running.cancel()
+        raise ConnectionError
+
+    async def main() -> None:
+        options = {**KINDS[kind], "queue_capacity": 4, "wait": 60}
+        async with Pipeline([Stage("Work", 1, [as_task(kind, fail)], **options)]).open() as run:
+            feeding = asyncio.create_task(run.feed(range(20)))
+            await asyncio.sleep(30)
+            assert len(begun) <= 5
+            feeding.cancel()
+            run.cancel()
+
+    run_virtual(main)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_try_notices_no_request_to_cancel_the_one_before(kind: str) -> None:
     """A try that fails and leaves one behind changes nothing for the next try."""
@@ -656,6 +800,77 @@ def test_callbacks_hear_of_an_item_that_left_a_request_to_cancel(
         assert [line for line in told if line.startswith(f"{item} ")] == history
 
 
+@pytest.mark.parametrize("mode", ["per_task", "per_stage"])
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("leave", LEFT_BEHIND[:3])
+def test_task_notices_no_request_to_cancel_the_one_before(
+    leave: Callable[[int], Awaitable[int]], batch: int | None, mode: Any
+) -> None:
+    """The tasks of a stage run in one `asyncio.Task`."""
+    counts: list[int] = []
+
+    async def work(item: Any) -> Any:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+        await asyncio.sleep(1)
+        return item
+
+    tasks = [as_task("batch" if batch else "plain", leave), work, lambda item: item]
+    options: dict[str, Any] = {"task_attempts": 1, "stage_attempts": 1, "retry": mode}
+    results = run_virtual(Pipeline([Stage("Work", 1, tasks, batch=batch, **options)]).run(range(4)))
+    assert results.values() == [0, 1, 2, 3]
+    assert set(counts) == {0}
+
+
+@pytest.mark.parametrize("leave", LEFT_BEHIND)
+@pytest.mark.parametrize("kind", KINDS)
+def test_callbacks_of_tasks_hear_of_one_that_left_a_request_to_cancel(
+    kind: str, leave: Callable[[int], Awaitable[int]]
+) -> None:
+    """None of them is cut off."""
+    begun: list[str] = []
+    told: list[str] = []
+
+    async def tell(event: TaskEvent) -> None:
+        begun.append(f"{event.item_id} {event.event_type}")
+        await asyncio.sleep(1)
+        told.append(f"{event.item_id} {event.event_type}")
+
+    tracker = StatusTracker(
+        on_task_start=tell, on_task_complete=tell, on_task_retry=tell, on_task_fail=tell
+    )
+    options = {"task_wait_seconds": 0, "stage_attempts": 3, **KINDS[kind]}
+    stage = Stage("Work", 1, [as_task(kind, leave)], **options)
+    run_virtual(lambda: Pipeline([stage], status_tracker=tracker).run([0, 1]))
+    assert told == begun
+    ends = ["start", "complete"]
+    if leave is cancel_and_fail:
+        ends = ["start", "retry", "start", "retry", "start", "fail"]
+    assert [line for line in told if line[0] == "0"] == [f"0 {end}" for end in ends]
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_callbacks_hear_of_an_item_whose_skip_if_left_a_request_to_cancel(
+    batch: int | None,
+) -> None:
+    """And failed."""
+    told: list[str] = []
+
+    def skip_if(item: int) -> bool:
+        cancel_at_once()
+        raise LookupError(item)
+
+    async def tell(event: Any) -> None:
+        await asyncio.sleep(1)
+        told.append(event.status)
+
+    stage = Stage("Work", 1, [cancel_and_return], skip_if=skip_if, batch=batch)
+    tracker = StatusTracker(on_status_change=tell)
+    run_virtual(lambda: Pipeline([stage], status_tracker=tracker).run([0]))
+    assert told == ["queued", "in_progress", "failed"]
+
+
 async def cancel_itself(*_: Any) -> None:
     await cancel_and_swallow(0)
     await cancel_and_return(0)
@@ -690,6 +905,7 @@ async def be_cancelled_by_a_timer(*_: Any) -> None:
     [
         cancel_at_once,
         cancel_and_return,
+        cancel_and_take_back,
         cancel_itself,
         leave_a_request,
         raise_cancelled_after_a_request,
@@ -706,6 +922,7 @@ def test_callback_that_cancels_its_task_changes_nothing(
         running = asyncio.current_task()
         assert running is not None
         counts.append(running.cancelling())
+        await asyncio.sleep(1)
         return item
 
     tracker = StatusTracker(
@@ -743,7 +960,9 @@ def test_source_that_cancels_its_task_ends_the_intake_alone(
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("is_told", [True, False])
 @pytest.mark.parametrize("is_async", [True, False])
-@pytest.mark.parametrize("leave", [cancel_and_return, cancel_and_swallow, cancel_twice])
+@pytest.mark.parametrize(
+    "leave", [cancel_and_return, cancel_and_swallow, cancel_twice, cancel_and_take_back]
+)
 def test_source_may_leave_a_request_to_cancel(
     leave: Callable[[int], Awaitable[int]], is_async: bool, is_told: bool, ordered: bool
 ) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from itertools import count
 from typing import Any
 
 import pytest
 
-from antflow import AsyncExecutor, InternalError, Limit, Pipeline, Stage
+from antflow import AsyncExecutor, InternalError, Limit, Pipeline, Stage, StatusTracker
 from antflow.display.terminal import stop_signals
 from antflow.testing import Calls, FailTimes, run_virtual
 
@@ -187,3 +187,63 @@ def test_display_and_graceful_signals_under_a_task_factory(factory: str) -> None
         with_factory(factory, main)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def leave_a_request(*_: Any) -> None:
+    """Does what a client library does that cancels the running task and never takes it back."""
+    running = asyncio.current_task()
+    assert running is not None
+    running.cancel()
+
+
+class Unreadable(dict[str, Any]):
+    """An item that raises when it is read."""
+
+    def __contains__(self, key: object) -> bool:
+        raise LookupError(key)
+
+
+class LeavesRequests:
+    """A display that leaves requests to cancel its task."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def on_start(self, pipeline: Any, total: int) -> None:
+        """The first step of its task."""
+        self.calls.append("start")
+        leave_a_request()
+
+    def on_update(self, snapshot: Any) -> None:
+        """Another one."""
+        self.calls.append("update")
+        leave_a_request()
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_request_to_cancel_left_in_the_first_step_of_a_task(
+    is_async: bool, is_told: bool, factory: str
+) -> None:
+    """By a source, a callback or a display: it changes nothing, even if the task began early."""
+    display = LeavesRequests()
+
+    def items() -> Iterator[Any]:
+        for number in range(6):
+            leave_a_request()
+            yield number if number % 3 else Unreadable()
+
+    async def coming() -> AsyncIterator[Any]:
+        for item in items():
+            yield item
+
+    async def main() -> None:
+        tracker = StatusTracker(on_status_change=leave_a_request if is_told else None)
+        pipeline = Pipeline([Stage("A", 2, [Calls(seconds=1)])], status_tracker=tracker)
+        source: Any = coming() if is_async else items()
+        results = await pipeline.run(source, custom_dashboard=display)
+        assert (results.values(), len(results.failed)) == ([1, 2, 4, 5], 2)
+        assert display.calls[:2] == ["start", "update"]
+
+    with_factory(factory, main)

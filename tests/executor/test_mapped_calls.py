@@ -83,6 +83,27 @@ def test_mapped_calls_have_context_variables_of_their_own(
 
 
 @ways
+def test_mapped_call_notices_no_request_that_the_one_before_took_back(way: Map) -> None:
+    """Before Python 3.13 such a request still arrives."""
+
+    async def work(number: int) -> int:
+        if number % 2:
+            await asyncio.sleep(1)
+            return number
+        running = asyncio.current_task()
+        assert running is not None
+        running.cancel()
+        running.uncancel()
+        return number
+
+    async def main() -> list[int]:
+        async with AsyncExecutor(2) as executor:
+            return await way(executor, work, range(9))
+
+    assert run_virtual(main) == [*range(9)]
+
+
+@ways
 @pytest.mark.parametrize("suspends", [False, True])
 def test_mapped_call_that_leaves_a_request_to_cancel(way: Map, suspends: bool) -> None:
     """It has its result, and the next one is not cancelled."""

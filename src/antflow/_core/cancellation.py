@@ -12,6 +12,7 @@ The one file of `_core` that knows asyncio: the engine, the watch and telemetry 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -45,9 +46,34 @@ def is_called_off() -> bool:
 
 
 def cancel_requests() -> int:
-    """How many requests to cancel the running task counts."""
+    """How many requests to cancel the running task has; see `requests_of`."""
     running = _running()
-    return 0 if running is None else running.cancelling()
+    return 0 if running is None else requests_of(running)
+
+
+def requests_of(task: asyncio.Task[Any]) -> int:
+    """How many requests to cancel a task has.
+
+    Before Python 3.13, a request that was taken back before it arrived still arrives, although the
+    task no longer counts it: a failing `asyncio.TaskGroup` with eager tasks leaves such a request.
+    """
+    count = task.cancelling()
+    if sys.version_info < (3, 13) and not count:
+        return int(getattr(task, "_must_cancel", False))
+    return count
+
+
+class _AllCounted:
+    _must_cancel = False
+
+
+def uncounted_of(task: asyncio.Task[Any]) -> Any:
+    """An object whose ``_must_cancel`` says whether a task has a request that it does not count.
+
+    With the task's `cancelling` it says as much as `requests_of`, for code that asks often.
+    """
+    is_complete = sys.version_info >= (3, 13) or not hasattr(task, "_must_cancel")
+    return _AllCounted if is_complete else task
 
 
 def running_task_finder() -> Callable[[], asyncio.Task[Any] | None]:
@@ -72,7 +98,7 @@ async def absorb_requests(before: int = 0) -> None:
         before: How many are left: those that came earlier.
     """
     running = _running()
-    if running is None or running.cancelling() <= before:
+    if running is None or requests_of(running) <= before:
         return
     while running.uncancel() > before:
         pass

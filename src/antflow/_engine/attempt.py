@@ -8,6 +8,7 @@ from functools import partial
 from types import CoroutineType
 from typing import Any
 
+from antflow._core.cancellation import requests_of
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
@@ -190,8 +191,11 @@ class Attempt:
     async def _try(self, envelope: Envelope, worker: WorkerBook) -> Any:
         value = envelope.carry if envelope.task else envelope.value
         for index in range(envelope.task, len(self._calls)):
-            if index != envelope.task and not self._starts_over:
-                _begin_task(envelope, index, value)
+            if index != envelope.task:
+                if not self._starts_over:
+                    _begin_task(envelope, index, value)
+                if requests_of(self._crew.running(worker)):  # left by the task before
+                    await self._crew.absorb_cancel(worker)
             worker.task = self.names[index]
             call = self._calls[index]
             if self._recorder.tells_tasks:
@@ -215,9 +219,11 @@ class Attempt:
         first = envelopes[0].task
         inside = list(envelopes)
         for index in range(first, len(self._calls)):
-            if index != first and not self._starts_over:
-                for envelope, value in zip(inside, values, strict=True):
-                    _begin_task(envelope, index, value)
+            if index != first:
+                if not self._starts_over:
+                    for envelope, value in zip(inside, values, strict=True):
+                        _begin_task(envelope, index, value)
+                await self._crew.absorb_cancel(worker)
             worker.task = self.names[index]
             worker.given = inside
             call = partial(_checked, self._calls[index], self.names[index])

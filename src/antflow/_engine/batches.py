@@ -102,6 +102,8 @@ class Batches:
         workers = self._workers
         try:
             for group in self._groups(gathered):
+                # What one group left behind must not hit the next.
+                await self._crew.absorb_cancel(worker)
                 if worker.index >= workers.active or workers.has_left_context(context):
                     break
                 del gathered[: len(group)]

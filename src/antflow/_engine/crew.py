@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from antflow._core.cancellation import absorb_requests
+from antflow._core.cancellation import absorb_requests, requests_of
 from antflow._core.foreign import is_a
 from antflow._core.ledger import StageBook, Waiting, WorkerBook
+from antflow._core.waits import discard
 from antflow._engine.user_errors import failure_of
 
 
@@ -94,19 +95,37 @@ class Crew:
         Raises:
             asyncio.CancelledError: The run has asked as well.
         """
-        if not self._serving[worker.index].cancelling():
+        if not requests_of(self._serving[worker.index]):
             return
         if not self.is_called_off(worker):
             await absorb_requests()
         if self.is_called_off(worker):
             raise asyncio.CancelledError
 
+    async def absorb_cancel_before(self, worker: WorkerBook) -> None:
+        """Like `absorb_cancel`, for code that has to await something next.
+
+        If the run has asked as well, that hits what is awaited.
+        """
+        try:
+            await self.absorb_cancel(worker)
+        except asyncio.CancelledError:
+            self._serving[worker.index].cancel()
+
     # Waiting
 
     async def wait_for(self, worker: WorkerBook, reason: Waiting, wait: Awaitable[Any]) -> None:
-        """Wait on behalf of a worker, whose book says why meanwhile."""
+        """Wait on behalf of a worker, whose book says why meanwhile.
+
+        A cancel request that the user's code has left does not cut the wait short.
+        """
         worker.wait_begins(reason, self._now())
         try:
+            try:
+                await self.absorb_cancel(worker)
+            except BaseException:
+                discard(wait)
+                raise
             await wait
         finally:
             worker.wait_ends(self._now())

@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+from antflow._core.cancellation import requests_of
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled
 from antflow._core.foreign import is_a
@@ -126,7 +127,7 @@ class Handover:
         try:
             # A cancel request that the try left behind must not hit the callbacks and listeners.
             # Asked here as well, because most have none: that saves a coroutine for each.
-            if worker is not None and self.crew.running(worker).cancelling():
+            if worker is not None and requests_of(self.crew.running(worker)):
                 await self.crew.absorb_cancel(worker)
         except BaseException:
             discard(wait)

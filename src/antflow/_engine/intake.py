@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from antflow._core.cancellation import (
     absorb_requests,
     awaited_failure,
+    cancel_requests,
     is_called_off,
     is_failure,
 )
@@ -278,19 +279,22 @@ class Intake:
 
     def take_all(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
         """Use this source for the run's items."""
+        source: AsyncIterable[Any] | IterableSource
         if isinstance(items, AsyncIterable):
-            self._feeder = self._supervisor.tasks.create(self._feed_from(items), "feeder")
-            return
-        first = self._entrance.stages[0]
-        # Not in the context of the worker that pulls: that one is for the worker's items.
-        source = self._source_of(items, self._supervisor.tasks.context.copy())
-        if first.recorder.may_hold or self.again:
+            source = items
+        else:
+            first = self._entrance.stages[0]
+            # Not in the context of the worker that pulls: that one is for the worker's items.
+            source = self._source_of(items, self._supervisor.tasks.context.copy())
+            if not (first.recorder.may_hold or self.again):
+                self._source = source
+                first.channel.ring()
+                return
             # Listeners are told of each item before it enters. A separate task waits for that, so
             # that the queue fills up, and shows how slow the stage is, while the workers work.
-            self._feeder = self._supervisor.tasks.create(self._feed_from(source), "feeder")
-        else:
-            self._source = source
-            first.channel.ring()
+        feeder = self._supervisor.tasks.create(self._feed_from(source), "feeder")
+        if not feeder.done():  # an eager task may be
+            self._feeder = feeder
 
     # Pulling, for the workers of the first stage
 
@@ -513,6 +517,7 @@ class Intake:
     # The feeder
 
     async def _feed_from(self, items: AsyncIterable[Any] | IterableSource) -> None:
+        self._feeder = asyncio.current_task()  # an eager one begins before it is known
         is_called_off = self._supervisor.has_called_off_caller
         failure: Exception | None = None
         try:
@@ -580,7 +585,7 @@ class Intake:
     def _requests_left(self) -> Awaitable[object] | None:
         """Takes back cancel requests that a source left: they must not hit what follows."""
         feeder = self._feeder
-        if feeder is not None and feeder.cancelling() and feeder is asyncio.current_task():
+        if feeder is not None and feeder is asyncio.current_task() and cancel_requests():
             return awaited_failure(None)
         return None
 

@@ -36,6 +36,7 @@ class RunTasks:
         self._on_end = on_end
         self._tasks: set[asyncio.Task[None]] = set()
         self._own: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._works: WeakSet[Coroutine[Any, Any, Any]] = WeakSet()
         self._called_off: set[asyncio.Task[Any]] = set()
         self.context: Context = copy_context()
 
@@ -48,6 +49,7 @@ class RunTasks:
 
     def create_side(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start a task in the run's context that its creator looks after."""
+        self._works.add(work)  # first: an eager task takes its first step before it is known
         task = begin_task(work, f"{self._prefix} {name}", self.context)
         self._own.add(task)
         return task
@@ -62,7 +64,7 @@ class RunTasks:
         return task in self._called_off
 
     def __contains__(self, task: asyncio.Task[Any]) -> bool:
-        return task in self._own
+        return task in self._own or task.get_coro() in self._works
 
     def cancel(self, *, again: bool = True) -> None:
         """Cancel them all, or only those that have not been asked yet."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 from contextvars import copy_context
 from dataclasses import dataclass
 
+from antflow._core.cancellation import uncounted_of
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.ledger import WorkerBook
@@ -80,12 +81,13 @@ class WorkerLoop:
         queue, senders = channel.queue, channel.senders
         skip_if, on_success = self.stage.skip_if, self.stage.on_success
         isolates, context = self.stage.isolate_context, copy_context()
-        cancel_requests = crew.running(worker).cancelling
+        running = crew.running(worker)
+        cancel_requests, uncounted = running.cancelling, uncounted_of(running)
         plain: type | None = None  # the type of the last answer, if it was an ordinary one
         time = now()
         while worker.index < workers.active:
             value = None  # it may be large, and the next item may be long in coming
-            if cancel_requests():
+            if cancel_requests() or uncounted._must_cancel:
                 await crew.absorb_cancel(worker)
             if isolates:
                 # If nothing was bound, this compares one pointer.
@@ -185,7 +187,9 @@ class WorkerLoop:
                 if wait is not None:
                     worker.wait_begins("blocked", time)
                     try:
-                        await wait
+                        if cancel_requests() or uncounted._must_cancel:
+                            await crew.absorb_cancel_before(worker)
+                        await wait  # in any case: it may put the item
                     finally:
                         time = now()
                         worker.wait_ends(time)

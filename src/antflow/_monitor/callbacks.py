@@ -16,9 +16,12 @@ from types import CoroutineType
 from typing import Any
 
 from antflow._core.cancellation import (
+    absorb_requests,
     awaited_failure,
     cancel_requests,
+    is_called_off,
     is_failure,
+    requests_of,
 )
 from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
@@ -77,7 +80,7 @@ class CallbackGuard:
 
         def call(event: Any) -> Wait:
             task = running()
-            if task is None or task.cancelling():
+            if task is None or requests_of(task):
                 return self.call(name, function, event)  # a request must not hit the first step
             try:
                 answer = function(event)
@@ -93,7 +96,7 @@ class CallbackGuard:
                 answer = None if awaited is THROUGH else _Begun(steps, awaited)
             elif answer is not None and not is_awaitable(answer):
                 answer = None
-            if answer is None and not task.cancelling():
+            if answer is None and not requests_of(task):
                 return None
             return _Told(self, name, answer, 0)
 
@@ -105,6 +108,12 @@ class CallbackGuard:
         Cancellation: passed on to the callback; it is the run that cancels the worker that waits
             here.
         """
+        if before and not is_called_off():
+            await absorb_requests()  # left by the code before: they must not hit the callback
+            before = 0
+            if is_called_off():
+                discard(answer)
+                raise asyncio.CancelledError
         work = None if answer is None else self._in_time(answer)
         if (error := await awaited_failure(work, before)) is not None:
             self.contain(name, error)
