@@ -108,6 +108,15 @@ async def in_background(awaitable: Awaitable[T], seconds: float = 0.0) -> asynci
     return begun
 
 
+def set_task_factory() -> None:
+    """Give the running event loop a task factory, one that makes ordinary tasks."""
+
+    def make(loop: Any, work: Any, **options: Any) -> asyncio.Task[Any]:
+        return asyncio.Task(work, loop=loop, **options)
+
+    asyncio.get_running_loop().set_task_factory(make)
+
+
 def assert_balanced(stats: PipelineStats) -> None:
     """Every item that was accepted has its outcome, and only one."""
     outcomes = (

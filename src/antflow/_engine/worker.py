@@ -19,7 +19,7 @@ from __future__ import annotations
 from contextvars import copy_context
 from dataclasses import dataclass
 
-from antflow._core.cancellation import uncounted_of
+from antflow._core.cancellation import request_counter, requests_of
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.ledger import WorkerBook
@@ -82,12 +82,12 @@ class WorkerLoop:
         skip_if, on_success = self.stage.skip_if, self.stage.on_success
         isolates, context = self.stage.isolate_context, copy_context()
         running = crew.running(worker)
-        cancel_requests, uncounted = running.cancelling, uncounted_of(running)
+        cancel_requests = request_counter(running)
         plain: type | None = None  # the type of the last answer, if it was an ordinary one
         time = now()
         while worker.index < workers.active:
             value = None  # it may be large, and the next item may be long in coming
-            if cancel_requests() or uncounted._must_cancel:
+            if cancel_requests():
                 await crew.absorb_cancel(worker)
             if isolates:
                 # If nothing was bound, this compares one pointer.
@@ -187,7 +187,7 @@ class WorkerLoop:
                 if wait is not None:
                     worker.wait_begins("blocked", time)
                     try:
-                        if cancel_requests() or uncounted._must_cancel:
+                        if requests_of(running):
                             await crew.absorb_cancel_before(worker)
                         await wait  # in any case: it may put the item
                     finally:

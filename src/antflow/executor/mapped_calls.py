@@ -25,7 +25,7 @@ from contextvars import Context, copy_context
 from itertools import chain
 from typing import Any, Final
 
-from antflow._core.cancellation import absorb_requests, uncounted_of
+from antflow._core.cancellation import absorb_requests, request_counter
 from antflow._core.errors import ExecutorShutdownError
 from antflow._core.stage_checks import is_async
 from antflow._core.tracebacks import trimmed
@@ -217,8 +217,7 @@ class MappedCalls:
         running, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert running is not None
         loop.call_soon(self._recruit)
-        now, cancel_requests, context = loop.time, running.cancelling, copy_context()
-        uncounted = uncounted_of(running)
+        now, cancel_requests, context = loop.time, request_counter(running), copy_context()
         self._turn_ends = now() + LONGEST_TURN
         results, is_direct = self._results, self._is_direct
         if (number := len(results)) >= self._limit:
@@ -233,9 +232,7 @@ class MappedCalls:
                     self._fail(number, error)
                     return
                 try:  # if nothing was bound, this compares one pointer
-                    if cancel_requests() or uncounted._must_cancel:
-                        return
-                    if context != (context := copy_context()):
+                    if cancel_requests() or context != (context := copy_context()):
                         return
                 except Exception:  # values that cannot be compared, like arrays of numpy
                     return
