@@ -88,7 +88,7 @@ class WorkerLoop:
                 except Exception:  # values that cannot be compared, like arrays of numpy
                     return True
             if time >= run.turn_ends:
-                time = await workers.give_way(worker)
+                time = await workers.give_way()
             envelope = take()
             if envelope is None:
                 plain = None
