@@ -185,4 +185,4 @@ def test_short_tries_leave_nothing_of_their_limits_to_later_ones() -> None:
         worker.wait_ends(now + 30e-6)
         now += seconds
         recorder.completed(envelope, worker, "new", now)
-    assert book.run_times.read(book.tries).quantile(1.0) == pytest.approx(1.0, rel=0.05)
+    assert book.run_times.read(20_001).quantile(1.0) == pytest.approx(1.0, rel=0.05)

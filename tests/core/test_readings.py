@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
+import gc
+import pickle
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
+from weakref import ref
 
 import pytest
 
-from antflow import DashboardSnapshot, Pipeline, Stage, StatusTracker
+from antflow import DashboardSnapshot, Pipeline, Stage, StatusTracker, set_task_status
 from antflow.testing import FailTimes
 from tests.support import lasting, raising, same, virtual
 
@@ -18,8 +23,13 @@ pytestmark = pytest.mark.fault
 
 
 def test_snapshot_that_was_taken_earlier_stays_as_it_was() -> None:
-    """A snapshot does not change afterwards."""
+    """A snapshot does not change afterwards, not even if it is only read at the end."""
     taken: list[tuple[DashboardSnapshot, DashboardSnapshot]] = []
+
+    async def together(values: list[int]) -> list[int]:
+        set_task_status(f"{len(values)} of them")
+        await asyncio.sleep(0.2)
+        return values
 
     async def main() -> None:
         tracker = StatusTracker()
@@ -27,19 +37,122 @@ def test_snapshot_that_was_taken_earlier_stays_as_it_was() -> None:
             Stage("A", 2, [FailTimes(1)], "per_stage"),
             Stage("B", 2, [raising(ValueError("no"), 3, 5)], task_wait_seconds=0.3),
             Stage("C", 1, [lasting(0.1)]),
+            Stage("D", 2, [together], batch=3, batch_wait=0.2),
         ]
         pipeline = Pipeline(stages, status_tracker=tracker)
         run = asyncio.ensure_future(pipeline.run(range(30)))
         while not run.done():
-            snapshot = pipeline.get_dashboard_snapshot()
-            taken.append((snapshot, copy.deepcopy(snapshot)))
+            unread, read = pipeline.get_dashboard_snapshot(), pipeline.get_dashboard_snapshot()
+            read.cpu_seconds = unread.cpu_seconds
+            taken.append((unread, copy.deepcopy(read)))
             await asyncio.sleep(0.07)
         await pipeline.run(range(3))
 
     virtual(main)
     assert len(taken) > 20
-    for snapshot, copied in taken:
-        assert snapshot == copied
+    states = [state for _, read in taken for state in read.worker_states.values()]
+    assert {state.batch_size for state in states} >= {0, 1, 2}
+    assert {state.waits_for for state in states} >= {None, "blocked"}
+    assert {state.task_status for state in states} >= {"", "2 of them"}
+    for unread, read in taken:
+        assert unread == read
+
+
+def test_snapshot_makes_no_value_for_each_worker_before_they_are_read() -> None:
+    """A snapshot of 500 busy workers makes as few objects as one of 5, until it is read."""
+
+    def objects_made(workers: int) -> tuple[int, int]:
+        counts: list[int] = []
+
+        async def main() -> None:
+            pipeline = Pipeline([Stage("Work", workers, [lasting(1)])])
+            run = asyncio.ensure_future(pipeline.run(range(workers)))
+            await asyncio.sleep(0.5)
+            gc.collect()
+            gc.disable()
+            try:
+                before = len(gc.get_objects())
+                snapshot = pipeline.get_dashboard_snapshot()
+                counts.append(len(gc.get_objects()) - before)
+                assert len(snapshot.worker_states) == workers
+                counts.append(len(gc.get_objects()) - before)
+            finally:
+                gc.enable()
+            await run
+
+        virtual(main)
+        return counts[0], counts[1]
+
+    objects_made(5)  # what is only made once
+    (few, _), (many, read) = objects_made(5), objects_made(500)
+    assert abs(many - few) < 10
+    assert read >= 500
+
+
+def test_snapshot_keeps_no_item() -> None:
+    """A snapshot that is kept, read or not, keeps neither the items nor their values."""
+
+    class Value:
+        pass
+
+    values: list[ref[Value]] = []
+    kept: list[DashboardSnapshot] = []
+
+    def source() -> Iterator[Value]:
+        for _ in range(2):
+            value = Value()
+            values.append(ref(value))
+            yield value
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 2, [lasting(1)])], collect_results=False)
+        run = asyncio.ensure_future(pipeline.run(source()))
+        await asyncio.sleep(0.5)
+        kept.extend(pipeline.get_dashboard_snapshot() for _ in range(2))
+        assert all(value() is not None for value in values)
+        assert kept[0].worker_states["Work-W1"].current_item_id == 1
+        await run
+        gc.collect()
+        assert [value() for value in values] == [None, None]
+
+    virtual(main)
+    assert kept[1].worker_states == kept[0].worker_states
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        copy.copy,
+        copy.deepcopy,
+        dataclasses.replace,
+        lambda snapshot: pickle.loads(pickle.dumps(snapshot)),
+        lambda snapshot: DashboardSnapshot(
+            **{each.name: getattr(snapshot, each.name) for each in dataclasses.fields(snapshot)}
+        ),
+    ],
+    ids=["copy", "deepcopy", "replace", "pickle", "made by hand"],
+)
+def test_snapshot_that_was_not_read_yet_is_an_ordinary_value(changed: Any) -> None:
+    """It can be copied, pickled, compared and printed before its workers are read."""
+    snapshots: list[DashboardSnapshot] = []
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 2, [lasting(1)])])
+        run = asyncio.ensure_future(pipeline.run(range(2)))
+        await asyncio.sleep(0.5)
+        snapshots.extend(pipeline.get_dashboard_snapshot() for _ in range(4))
+        await run
+
+    virtual(main)
+    for snapshot in snapshots:
+        snapshot.cpu_seconds = 0.0
+    unread, read, shown, turned = snapshots
+    assert {type(read.worker_states), type(read.worker_metrics)} == {dict}
+    assert read.worker_states["Work-W0"].status == "busy"
+    assert repr(shown) == repr(read)
+    assert dataclasses.asdict(turned) == dataclasses.asdict(read)
+    assert changed(unread) == read
+    assert unread == read
 
 
 def test_writing_into_a_snapshot_changes_nothing_else() -> None:
@@ -94,7 +207,9 @@ def test_counts_of_snapshots_from_another_thread_never_go_back() -> None:
     def look() -> None:
         while not over.is_set():
             try:
-                stats = pipeline.get_dashboard_snapshot().pipeline_stats
+                snapshot = pipeline.get_dashboard_snapshot()
+                stats = snapshot.pipeline_stats
+                assert len(snapshot.worker_states) == len(snapshot.worker_metrics) > 5
                 pipeline.get_worker_names()
                 pipeline.get_error_summary()
             except BaseException as error:

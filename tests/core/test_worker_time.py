@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from antflow._core.ledger import ACTIVITIES, WAITS, Activity, Ledger, StageBook
+from antflow._core.ledger import ACTIVITIES, WAITS, Activity, Ledger, StageBook, Waiting
 from antflow._core.readings import StageGauge, pipeline_stats
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import StageStats
+from antflow._core.tally import Tally
 from antflow._core.worker_time import book_stall, standing
 
 FACTS = RunFacts("run", ("Work",), 0.0, 0.0)
@@ -65,7 +66,7 @@ class Stage:
         self.gauge.worker_seconds += self.gauge.workers * seconds
 
     def read(self) -> StageStats:
-        stats = pipeline_stats(self.ledger, FACTS, [self.gauge], self.now)
+        stats = pipeline_stats(self.ledger, [Tally(self.book)], FACTS, [self.gauge], self.now)
         return stats.stage_stats["Work"]
 
 
@@ -113,6 +114,22 @@ def test_all_parts_add_up_to_the_workers_seconds(steps: Steps) -> None:
         workers = standing(stage.book, stage.gauge.workers)
         book_stall(stage.book, stage.gauge, stage.now, seconds, workers)
         assert sum(_parts(stage.read())) == stage.gauge.worker_seconds
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0, 1, 2, 6, 7]), st.integers(0, 1), st.integers(0, 3)),
+        max_size=40,
+    )
+)
+def test_worker_waits_for_its_own_reason_and_else_for_the_limit_of_its_calls(steps: Steps) -> None:
+    """Whatever begins and ends in which order, its own wait comes first, then those of calls."""
+    stage = Stage(is_blocked_at_times=False)
+    for step in steps:
+        stage.step(*step)
+        for worker in stage.book.workers.values():
+            calls: Waiting | None = "limited" if worker.limited_calls else None
+            assert worker.waits_for == (worker.own_wait or calls)
 
 
 def test_stall_is_taken_out_of_what_each_worker_was_at() -> None:

@@ -763,7 +763,7 @@ def test_try_notices_no_request_to_cancel_the_one_before(kind: str) -> None:
         counts.append(running.cancelling())
         return await cancel_and_fail(item) if len(counts) < 3 else item
 
-    options = {"task_attempts": 3, "stage_attempts": 3, "task_wait_seconds": 0}
+    options: dict[str, Any] = {"task_attempts": 3, "stage_attempts": 3, "task_wait_seconds": 0}
     assert len(run_kind(kind, work, [1], **options)) == 1
     assert counts == [0] * 3
 

@@ -67,7 +67,7 @@ def _module(path: Path) -> ModuleType:
 
 ONE, SAME, TWO = Place("a.py", 1, "f"), Place("a.py", 2, "f"), Place("a.py", 9, "g")
 STAGE, OTHER_STAGE, ITEM = object(), object(), object()
-WORKERS = WorkerBook(0, 0), WorkerBook(0, 1)
+WORKERS = WorkerBook(0, 0, {}), WorkerBook(0, 1, {})
 
 
 def a_sight(place: Place | None, task: int = 0, number: int = 0, item: Any = ITEM) -> Any:

@@ -34,6 +34,7 @@ from antflow._monitor import processor
 from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
 from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.view import View
+from antflow._monitor.worker_order import worker_strips
 from antflow.testing import run_virtual
 from tests.engine import process_tasks
 from tests.monitor.watching import Watching, watch
@@ -180,7 +181,7 @@ def test_limit_inside_a_task(workers: int, options: Any, task: Task) -> None:
         assert (view.bottleneck.cause, view.bottleneck.stage) == ("limit", "Fetch")
         assert "more workers would not" in view.bottleneck.sentence
         assert sum(view.stages[0].shares) == pytest.approx(1)
-    strip = watching.at(20).workers[0]
+    strip = worker_strips(watching.at(20).snapshot)[0]
     assert strip.doing.count("limited") >= strip.doing.count("running")
 
 

@@ -89,15 +89,18 @@ class Durations:
 class DurationCounter:
     """Counts durations of at least ``shortest`` seconds, up to 30 days.
 
+    It has the buckets up to the longest one yet: mostly a third of those that there may be.
+
     Args:
         shortest: Below this, `add` must not be called: those durations are not counted.
     """
 
-    __slots__ = ("_buckets", "_shortest")
+    __slots__ = ("_buckets", "_most", "_shortest")
 
     def __init__(self, shortest: float) -> None:
         self._shortest = shortest
-        self._buckets = [0] * (int(log(_LONGEST / shortest) * _PER_LOG) + 1)
+        self._buckets: list[int] = []
+        self._most = int(log(_LONGEST / shortest) * _PER_LOG) + 1
 
     def add(self, seconds: float) -> None:
         """Count one."""
@@ -106,7 +109,9 @@ class DurationCounter:
         try:
             self._buckets[index] += 1
         except IndexError:
-            self._buckets[-1] += 1
+            index = min(index, self._most - 1)
+            self._buckets += [0] * (index + 1 - len(self._buckets))
+            self._buckets[index] += 1
 
     def read(self, count: int) -> Durations:
         """A copy of what was counted, out of ``count`` durations in all."""

@@ -63,13 +63,13 @@ class WorkerBook:
         completed: Items brought through.
         failed: Items failed for good.
         busy: Seconds spent on items.
-        gave_way: Seconds between two items, while the event loop served others.
         own_wait: What it waits for itself although it has, or could have, an item; ``None``:
             nothing.
         limited_calls: The calls of the running try that wait for a limit, as keys.
+        waits_for: Why the worker or its item in hand waits; ``None``: it does not.
         waits_since: When it last began to wait, or the reason last changed.
-        waited: Reason → seconds spent on waits that are over.
-        waited_in_hand: Of all these, the seconds in which it had an item.
+        waited: Where waits that are over are added up, for all workers of its stage: see
+            `StageBook`.
         held_up: Seconds that a limit has held what it has in hand now.
     """
 
@@ -77,7 +77,6 @@ class WorkerBook:
         "busy",
         "completed",
         "failed",
-        "gave_way",
         "given",
         "held_up",
         "index",
@@ -90,15 +89,15 @@ class WorkerBook:
         "status",
         "task",
         "waited",
-        "waited_in_hand",
+        "waits_for",
         "waits_since",
     )
 
-    def __init__(self, stage: int, index: int) -> None:
+    def __init__(self, stage: int, index: int, waited: dict[Activity, float]) -> None:
         self.stage: int = stage
         self.index: int = index
         self.item: Any = None
-        self.more: list[Any] = []
+        self.more: list[Any] | tuple[()] = ()
         self.given: Sequence[Any] = ()
         self.since: float = nan
         self.task: str | None = None
@@ -106,23 +105,17 @@ class WorkerBook:
         self.completed: int = 0
         self.failed: int = 0
         self.busy: float = 0.0
-        self.gave_way: float = 0.0
         self.own_wait: Waiting | None = None
         self.limited_calls: dict[object, None] = {}
+        self.waits_for: Waiting | None = None
         self.waits_since: float = 0.0
-        self.waited: dict[Waiting, float] = dict.fromkeys(WAITS, 0.0)
-        self.waited_in_hand: float = 0.0
+        self.waited = waited
         self.held_up: float = 0.0
 
     @property
     def held(self) -> int:
         """How many items it has."""
         return len(self.more) + 1 if self.item is not None else 0
-
-    @property
-    def waits_for(self) -> Waiting | None:
-        """Why the worker or its item in hand waits; ``None``: it does not."""
-        return self.own_wait or ("limited" if self.limited_calls else None)
 
     def holds(self, item: Any) -> bool:
         """Whether it has this item."""
@@ -133,8 +126,10 @@ class WorkerBook:
         if self.item is None:
             self.item = item
             self.since = now
-        else:
+        elif self.more:
             self.more.append(item)
+        else:
+            self.more = [item]
 
     def release(self, item: Any, now: float) -> None:
         """The worker gives an item away. Its time is added up once for all items of a batch."""
@@ -154,28 +149,33 @@ class WorkerBook:
     def wait_begins(self, reason: Waiting, now: float) -> None:
         """From now on the worker waits, for ``reason`` and nothing else."""
         self._book_wait(now)
-        self.own_wait = reason
+        self.own_wait = self.waits_for = reason
 
     def wait_ends(self, now: float) -> None:
         """The worker goes on."""
         self._book_wait(now)
         self.own_wait = None
+        self.waits_for = "limited" if self.limited_calls else None
 
     def call_waits(self, call: object, now: float) -> None:
         """A call of the running try waits for a limit, perhaps one of several that do."""
         self._book_wait(now)
         self.limited_calls[call] = None
+        self.waits_for = self.own_wait or "limited"
 
     def call_goes_on(self, call: object, now: float) -> None:
         """A call no longer waits; if it was forgotten, this does nothing."""
         if call in self.limited_calls:
             self._book_wait(now)
             del self.limited_calls[call]
+            if not self.limited_calls:
+                self.waits_for = self.own_wait
 
     def forget_calls(self, now: float) -> None:
         """The try is over: calls that still wait no longer hold the worker up."""
         self._book_wait(now)
         self.limited_calls.clear()
+        self.waits_for = self.own_wait
 
     def _book_wait(self, now: float) -> None:
         """Add up what it has waited until now."""
@@ -183,7 +183,7 @@ class WorkerBook:
             seconds = now - self.waits_since
             self.waited[reason] += seconds
             if self.item is not None:
-                self.waited_in_hand += seconds
+                self.waited["busy"] -= seconds
                 if reason == "limited":
                     self.held_up += seconds
         self.waits_since = now
@@ -204,6 +204,9 @@ class StageBook:
         emitted: Items made here from others.
         run_times: How long its tries took, less the time a limit held them up.
         queue_waits: How long items waited for a worker, each time from when one might have begun.
+        waited: Activity → worker-seconds of waits that are over. Under "busy", the seconds for
+            which workers gave way between two items, less those of waits with an item in hand,
+            which the workers' books count as busy.
         stalled: Activity → worker-seconds that the books count as such, and in which the event loop
             was blocked (see `worker_time`).
     """
@@ -224,6 +227,7 @@ class StageBook:
         "run_times",
         "skipped",
         "stalled",
+        "waited",
         "workers",
     )
 
@@ -243,13 +247,14 @@ class StageBook:
         self.cancelled = 0
         self.run_times = DurationCounter(SHORTEST_RUN)
         self.queue_waits = DurationCounter(SHORTEST_WAIT)
+        self.waited: dict[Activity, float] = dict.fromkeys(ACTIVITIES, 0.0)
         self.stalled: dict[Activity, float] = dict.fromkeys(ACTIVITIES, 0.0)
 
     def worker(self, index: int) -> WorkerBook:
         """The book of worker ``index``, opened if there is none yet."""
         book = self.workers.get(index)
         if book is None:
-            book = self.workers[index] = WorkerBook(self.index, index)
+            book = self.workers[index] = WorkerBook(self.index, index, self.waited)
         return book
 
     @property
@@ -266,19 +271,20 @@ class StageBook:
     @property
     def waiting(self) -> int:
         """Items announced to this stage that no worker has taken yet."""
-        return self.entered - self.left - self.in_progress - self.retrying
+        return self.waiting_besides(self.completed + self.in_progress)
+
+    def waiting_besides(self, known: int) -> int:
+        """`waiting`, where this many items are known to be completed or in the hands of workers."""
+        return self.entered - self._left_otherwise - self.retrying - known
 
     @property
     def left(self) -> int:
         """Items that have left this stage, in whatever way."""
-        through = self.completed + self.skipped + self.expanded
-        return through + self.failed + self.dropped + self.cancelled
+        return self.completed + self._left_otherwise
 
     @property
-    def tries(self) -> int:
-        """Tries that ended by themselves."""
-        ended = self.completed + self.failed + self.retried
-        return ended + self.dropped + self.expanded
+    def _left_otherwise(self) -> int:
+        return self.skipped + self.expanded + self.failed + self.dropped + self.cancelled
 
     # One method per kind of transition. Each is one double entry.
 
@@ -393,8 +399,12 @@ class Ledger:
     @property
     def completed(self) -> int:
         """Items that came out at the end."""
+        return self.came_out(self.stages[-1].completed)
+
+    def came_out(self, completed: int) -> int:
+        """`completed`, where this many items are known to be through the last stage."""
         last = self.stages[-1]
-        return last.completed + last.skipped + last.emitted
+        return completed + last.skipped + last.emitted
 
     @property
     def children(self) -> int:
@@ -473,7 +483,7 @@ class Ledger:
         for stage in self.stages:
             stage.retrying = 0
             for worker in stage.workers.values():
-                worker.item, worker.more, worker.since = None, [], nan
+                worker.item, worker.more, worker.since = None, (), nan
         self._retrying.clear()
 
     def discrepancy(self) -> str | None:

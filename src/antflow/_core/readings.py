@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan
 
-from antflow._core.ledger import Ledger, StageBook
+from antflow._core.ledger import Ledger
 from antflow._core.run_facts import RunFacts
-from antflow._core.snapshot import PipelineStats, StageStats, WorkerMetrics, WorkerState
+from antflow._core.snapshot import PipelineStats, StageStats
+from antflow._core.tally import Tally
 from antflow._core.worker_time import spent
 
 
@@ -41,6 +41,7 @@ class StageGauge:
 
 def pipeline_stats(
     ledger: Ledger,
+    tallies: Sequence[Tally],
     facts: RunFacts,
     gauges: Sequence[StageGauge],
     now: float,
@@ -48,11 +49,11 @@ def pipeline_stats(
 ) -> PipelineStats:
     """The counts of the run and of each stage."""
     stages = {
-        name: _stage_stats(name, book, gauge, now)
-        for name, book, gauge in zip(facts.stage_names, ledger.stages, gauges, strict=True)
+        name: _stage_stats(name, tally, gauge, now)
+        for name, tally, gauge in zip(facts.stage_names, tallies, gauges, strict=True)
     }
     return PipelineStats(
-        items_processed=ledger.completed,
+        items_processed=ledger.came_out(tallies[-1].completed),
         items_failed=ledger.failed,
         items_in_flight=ledger.in_flight,
         queue_sizes={name: stats.pending_items for name, stats in stages.items()},
@@ -66,17 +67,18 @@ def pipeline_stats(
     )
 
 
-def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> StageStats:
+def _stage_stats(name: str, tally: Tally, gauge: StageGauge, now: float) -> StageStats:
+    book, completed, in_progress = tally.book, tally.completed, tally.in_progress
     # Read from another thread, two counters may be one transition apart.
-    waiting = max(book.waiting, 0)
+    waiting = max(book.waiting_besides(completed + in_progress), 0)
     blocked = min(gauge.blocked, waiting)
-    limited = [each.held for each in tuple(book.workers.values()) if each.waits_for == "limited"]
-    time = spent(book, gauge, now)
+    tries = completed + book.failed + book.retried + book.dropped + book.expanded
+    time = spent(tally, gauge, now)
     return StageStats(
         stage_name=name,
         pending_items=waiting - blocked,
-        in_progress_items=book.in_progress,
-        completed_items=book.completed,
+        in_progress_items=in_progress,
+        completed_items=completed,
         failed_items=book.failed,
         retried_items=book.retried,
         skipped_items=book.skipped,
@@ -85,7 +87,7 @@ def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> S
         cancelled_items=book.cancelled,
         retrying_items=book.retrying,
         blocked_items=blocked,
-        limited_items=sum(limited),
+        limited_items=tally.limited,
         abandoned_threads=gauge.abandoned_threads,
         workers=gauge.workers,
         capacity=gauge.capacity,
@@ -97,8 +99,8 @@ def _stage_stats(name: str, book: StageBook, gauge: StageGauge, now: float) -> S
         starved_seconds=time["starved"],
         stalled_seconds=time["stalled"],
         child_cpu_seconds=gauge.child_cpu_seconds,
-        run_times=book.run_times.read(book.tries),
-        queue_waits=book.queue_waits.read(book.tries + book.in_progress),
+        run_times=book.run_times.read(tries),
+        queue_waits=book.queue_waits.read(tries + in_progress),
     )
 
 
@@ -108,52 +110,3 @@ def worker_names(facts: RunFacts, gauges: Sequence[StageGauge]) -> dict[str, lis
         name: [facts.worker_name(stage, index) for index in range(gauge.workers)]
         for stage, (name, gauge) in enumerate(zip(facts.stage_names, gauges, strict=True))
     }
-
-
-def workers(
-    ledger: Ledger, facts: RunFacts, gauges: Sequence[StageGauge]
-) -> tuple[dict[str, WorkerState], dict[str, WorkerMetrics]]:
-    """Worker name → what it does now, and what it has done so far.
-
-    These are the configured workers, those that have not been needed yet included, and those that
-    are yet to retire.
-    """
-    states: dict[str, WorkerState] = {}
-    metrics: dict[str, WorkerMetrics] = {}
-    for number, (stage, book, gauge) in enumerate(
-        zip(facts.stage_names, ledger.stages, gauges, strict=True)
-    ):
-        books = dict(book.workers)
-        most = gauge.workers
-        if len(books) > most:
-            busy = [index for index, worker in books.items() if worker.item is not None]
-            most = max([most, *(index + 1 for index in busy)])
-        for index in range(most):
-            name = facts.worker_name(number, index)
-            worker = books.get(index)
-            if worker is None:
-                states[name] = WorkerState(name, stage, "idle")
-                metrics[name] = WorkerMetrics(name, stage)
-                continue
-            item, since = worker.item, worker.since
-            last_active = None if isnan(since) else facts.timestamp(since)
-            if item is None:
-                states[name] = WorkerState(name, stage, "idle", waits_for=worker.waits_for)
-            else:
-                status = worker.status
-                states[name] = WorkerState(
-                    name,
-                    stage,
-                    "busy",
-                    item.id,
-                    worker.task,
-                    last_active,
-                    status[1] if status and status[0] == item.key else "",
-                    worker.waits_for,
-                    len(worker.more) + 1,
-                    item.attempts,
-                )
-            metrics[name] = WorkerMetrics(
-                name, stage, worker.completed, worker.failed, worker.busy, last_active
-            )
-    return states, metrics

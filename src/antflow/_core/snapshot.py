@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from antflow._core.deferred import Deferred
 from antflow._core.durations import Durations
 from antflow._core.ledger import Waiting
 from antflow._core.portable import Portable
@@ -302,8 +303,10 @@ class LoopHealth:
 
 
 @dataclass(slots=True)
-class DashboardSnapshot(Portable):
+class DashboardSnapshot(Deferred):
     """Everything a dashboard shows, at one moment.
+
+    The values of single workers are made when they are first read, from what was noted then.
 
     Attributes:
         worker_states: Worker name → what it does now, in pipeline order.

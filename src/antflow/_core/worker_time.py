@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from antflow._core.ledger import ACTIVITIES, Activity, StageBook
+from antflow._core.tally import Tally
 
 
 class WorkerGauge(Protocol):
@@ -22,31 +23,27 @@ class WorkerGauge(Protocol):
     def worker_seconds(self) -> float: ...
 
 
-def spent(book: StageBook, gauge: WorkerGauge, now: float) -> dict[Activity, float]:
+def spent(tally: Tally, gauge: WorkerGauge, now: float) -> dict[Activity, float]:
     """Activity → worker-seconds up to now."""
-    time = _booked(book, gauge, now)
-    for activity, seconds in book.stalled.items():
-        lost = min(seconds, time[activity])
-        time[activity] -= lost
-        time["stalled"] += lost
+    time = _booked(tally, gauge, now)
+    for activity, seconds in tally.book.stalled.items():
+        if seconds:
+            lost = min(seconds, time[activity])
+            time[activity] -= lost
+            time["stalled"] += lost
     return time
 
 
-def _booked(book: StageBook, gauge: WorkerGauge, now: float) -> dict[Activity, float]:
+def _booked(tally: Tally, gauge: WorkerGauge, now: float) -> dict[Activity, float]:
     """The same with nothing under "stalled": blocked seconds count as what they were booked as."""
-    time: dict[Activity, float] = dict.fromkeys(ACTIVITIES, 0.0)
-    for worker in tuple(book.workers.values()):
-        time["busy"] += worker.busy + worker.gave_way - worker.waited_in_hand
+    time = tally.book.waited.copy()
+    time["busy"] += tally.busy_seconds(now)
+    for number, reason in tally.waits.items():
+        worker = tally.book.workers[number]
+        waits = max(now - worker.waits_since, 0.0)
+        time[reason] += waits
         if worker.item is not None:
-            time["busy"] += max(now - worker.since, 0.0)
-        if worker.waits_since:  # else it has never waited
-            for reason, seconds in worker.waited.items():
-                time[reason] += seconds
-        if (reason_now := worker.waits_for) is not None:
-            waits = max(now - worker.waits_since, 0.0)
-            time[reason_now] += waits
-            if worker.item is not None:
-                time["busy"] -= waits
+            time["busy"] -= waits
     time["starved"] = max(gauge.worker_seconds - sum(time.values()), 0.0)
     time["busy"] = max(time["busy"], 0.0)
     return time
@@ -81,7 +78,7 @@ def book_stall(
         workers: What its workers were doing meanwhile, as `standing` has it. The look at them may
             have come late: no activity loses more time than was spent on it.
     """
-    time = _booked(book, gauge, now)
+    time = _booked(Tally(book), gauge, now)
     for activity, count in workers.items():
         left = max(time[activity] - book.stalled[activity], 0.0)
         book.stalled[activity] += min(count * seconds, left)

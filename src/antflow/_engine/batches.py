@@ -92,7 +92,7 @@ class Batches:
                 return False
             await self._try_all(gathered, worker, context)
             del gathered  # the next items may take long to come
-            await workers.give_way(worker)
+            await workers.give_way()
         return False
 
     async def _try_all(
@@ -171,7 +171,7 @@ class Batches:
         passes = await (in_context(copy_context(), asked) if self._isolates else asked)
         turns = self._run.turns
         if passes and (now := self._now()) >= turns.ends and turns.must_give_way(now):
-            await self._workers.give_way(worker)
+            await self._workers.give_way()
         return passes
 
     async def _more_before(self, closes_at: float, gathered: int) -> bool:

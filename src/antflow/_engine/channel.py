@@ -211,7 +211,7 @@ class Channel(Generic[T]):
     @property
     def blocked(self) -> int:
         """How many items are beyond the capacity; their senders wait for room."""
-        if self.capacity is None:
+        if self.capacity is None or not self.senders:
             return 0
         return min(max(len(self) - self.capacity, 0), len(self.senders))
 

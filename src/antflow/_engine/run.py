@@ -32,7 +32,9 @@ from antflow._core.observers import RunEnd, RunEnding
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage, capacity, lowest_concurrency
+from antflow._core.tally import Tally
 from antflow._core.text import safe_str
+from antflow._core.worker_rows import WorkerRows
 from antflow._engine.clock import LoopTimers
 from antflow._engine.turns import Turns
 
@@ -297,21 +299,23 @@ class Run:
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""
+        tallies = list(map(Tally, self.ledger.stages))
         return readings.pipeline_stats(
-            self.ledger, self.facts, self.gauges(), self.now_or_end(), self.skipped
+            self.ledger, tallies, self.facts, self.gauges(), self.now_or_end(), self.skipped
         )
 
     def snapshot(self) -> DashboardSnapshot:
         """Everything a dashboard shows, at this moment; a true copy."""
         gauges = self.gauges()
-        states, metrics = readings.workers(self.ledger, self.facts, gauges)
+        tallies = list(map(Tally, self.ledger.stages))
+        workers = WorkerRows(self.facts, gauges, tallies)
         until = self.now_or_end()
         intake_ended = until if self.intake_ended is None else self.intake_ended
-        return DashboardSnapshot(
-            worker_states=states,
-            worker_metrics=metrics,
+        snapshot = DashboardSnapshot(
+            worker_states={},
+            worker_metrics={},
             pipeline_stats=readings.pipeline_stats(
-                self.ledger, self.facts, gauges, until, self.skipped
+                self.ledger, tallies, self.facts, gauges, until, self.skipped
             ),
             error_summary=self.failures.summary(FAILURES_IN_SNAPSHOT),
             timestamp=self.facts.timestamp(self.timers.now()),
@@ -323,6 +327,8 @@ class Run:
             cpu_seconds=self._cpu_seconds() + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_seconds=intake_ended - self.facts.started_mono,
         )
+        snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics)
+        return snapshot
 
     def _cpu_seconds(self) -> float:
         """Seconds of processor time that this process took since the run began."""
@@ -354,14 +360,15 @@ class NoRun:
 
     def stats(self) -> PipelineStats:
         """Counts that are all zero."""
-        return readings.pipeline_stats(self._ledger, self._facts, self._gauges, 0.0, 0)
+        tallies = list(map(Tally, self._ledger.stages))
+        return readings.pipeline_stats(self._ledger, tallies, self._facts, self._gauges, 0.0)
 
     def snapshot(self) -> DashboardSnapshot:
         """A snapshot in which nothing has happened."""
-        states, metrics = readings.workers(self._ledger, self._facts, self._gauges)
+        workers = WorkerRows(self._facts, self._gauges, list(map(Tally, self._ledger.stages)))
         return DashboardSnapshot(
-            worker_states=states,
-            worker_metrics=metrics,
+            worker_states=workers.states(),
+            worker_metrics=workers.metrics(),
             pipeline_stats=self.stats(),
             error_summary=self.failures.summary(),
             timestamp=0.0,

@@ -97,7 +97,7 @@ class WorkerLoop:
                 except Exception:  # values that cannot be compared, like arrays of numpy
                     return True
             if time >= turns.ends and turns.must_give_way(time):
-                time = await workers.give_way(worker)
+                time = await workers.give_way()
             # `Channel.take`, inlined.
             envelope: Envelope | None = queue.popleft() if queue else channel.take()
             if senders and channel.bell is None:

@@ -126,7 +126,7 @@ class Workers:
         """Whether the source may have more right now."""
         return self._index == 0 and self._intake.is_hungry
 
-    async def give_way(self, worker: WorkerBook) -> float:
+    async def give_way(self) -> float:
         """Give everything else on the event loop a turn, for a worker without an item.
 
         Returns:
@@ -136,7 +136,7 @@ class Workers:
         began = now()
         await self._run.turns.give_way()
         goes_on = now()
-        worker.gave_way += goes_on - began
+        self._book.waited["busy"] += goes_on - began
         return goes_on
 
     async def in_own_task(self, worker: WorkerBook, work: Coroutine[Any, Any, T]) -> T:

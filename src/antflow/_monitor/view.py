@@ -26,7 +26,6 @@ from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.pace import Forecast, Pace
 from antflow._monitor.progress import Progress, RecentRate, progress
 from antflow._monitor.throughput import Throughput
-from antflow._monitor.worker_order import WorkerStrip, worker_strips
 
 UNNAMED = "pipeline"
 """The name of a pipeline without a name."""
@@ -88,7 +87,6 @@ class View:
         rates: Items settled per second over the time of the run, oldest first.
         rates_span: Seconds that each of them covers.
         stages: The stages, in pipeline order.
-        workers: Their workers.
         errors: Failures by type, latest first.
         bottleneck: What holds the run back, or at the end, what held it back.
     """
@@ -100,7 +98,6 @@ class View:
     rates: list[float]
     rates_span: float
     stages: list[StageView]
-    workers: list[WorkerStrip]
     errors: list[ErrorRow]
     bottleneck: Bottleneck
 
@@ -158,7 +155,6 @@ class Viewer:
             rates=self._throughput.rates(),
             rates_span=self._throughput.span,
             stages=self._stages(snapshot, stages, span, bottleneck),
-            workers=worker_strips(snapshot),
             errors=error_rows(snapshot.error_summary),
             bottleneck=bottleneck,
         )

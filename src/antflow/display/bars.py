@@ -89,12 +89,11 @@ def bar_line(
     return canvas.line(joined((part.pieces for part in kept), GAP))
 
 
-def header_line(canvas: Canvas, view: View) -> Text:
-    """State, name of the pipeline, workers, and whether the event loop gets its turns."""
+def header_line(canvas: Canvas, view: View, workers: int) -> Text:
+    """State, name of the pipeline, number of workers, and whether the event loop gets its turns."""
     state = view.progress.state
     word = STATE_WORDS.get(state, state)
     style = "bold green" if word in ("running", "finished") else "bold yellow"
-    workers = sum(len(strip.doing) for strip in view.workers)
     parts = [
         Part(0, [(f"{canvas.glyphs.dot} {word}", style)]),
         Part(1, [(canvas.crop(canvas.text(view.name), max(canvas.width // 2, 1)), "bold")]),

@@ -11,7 +11,7 @@ from rich.text import Text
 from antflow._core.checks import check_count
 from antflow._core.snapshot import DashboardSnapshot
 from antflow._monitor.view import View
-from antflow._monitor.worker_order import longest_running
+from antflow._monitor.worker_order import longest_running, worker_strips
 from antflow.display.bars import (
     bar_line,
     bottleneck_lines,
@@ -71,8 +71,9 @@ class FullDashboard(BaseDashboard):
     def _compose(self, canvas: Canvas, view: View, log: Sequence[str]) -> list[Text]:
         if canvas.height < 2:
             return [bar_line(canvas, view, counts=True)]
-        workers = WorkerMap(canvas, view.workers)
-        busy = sum(strip.busy for strip in view.workers)
+        strips = worker_strips(view.snapshot)
+        workers = WorkerMap(canvas, strips)
+        busy = sum(strip.busy for strip in strips)
         items = min(busy, self.max_items_shown)
         if 0 < items < busy:
             items += 1  # the line that counts the others
@@ -87,9 +88,7 @@ class FullDashboard(BaseDashboard):
             "stalls": one_of(len(stalls)),
             "errors": _list(len(view.errors), GOOD_ERRORS, MOST_ERRORS),
             "why": one_of(len(why)),
-            "workers": (
-                Wish(2, len(view.workers) + 1, workers.rows() + 1) if view.workers else NOTHING
-            ),
+            "workers": Wish(2, len(strips) + 1, workers.rows() + 1) if strips else NOTHING,
             "header": ONE,
             "curve": CURVE if len(view.rates) > 1 else NOTHING,
         }
@@ -98,7 +97,7 @@ class FullDashboard(BaseDashboard):
             "items": _list(items, GOOD_ITEMS, items, least=LEAST_ITEMS),
         }
         rows = share(canvas.height, wishes, more)
-        lines = [header_line(canvas, view)] if rows["header"] else []
+        lines = [header_line(canvas, view, workers.workers)] if rows["header"] else []
         lines.append(bar_line(canvas, view, named=not rows["header"]))
         lines += stage_lines(canvas, view.stages, rows["stages"])
         lines += bottleneck_lines(canvas, view, rows["why"])

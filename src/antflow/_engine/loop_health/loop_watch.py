@@ -70,7 +70,7 @@ class LoopWatch:
         is_late = is_awaited and booked != asked and late >= heartbeat.usual_delay
         if is_late and heartbeat.loop.is_running():
             return self._with(health, asked, late, now, late >= heartbeat.patience)
-        return replace(health, lag=lag)
+        return LoopHealth(lag, health.stalls, health.stalled_seconds, health.last_stall)
 
     def book(self, asked: float, late: float, now: float, *, is_stall: bool) -> None:
         """The loop goes on; the heartbeat asked for was this many seconds late."""
