@@ -21,6 +21,9 @@ from typing import Any
 from antflow._core.foreign import is_a
 from antflow._core.groups import consists_of
 
+FindTask = Callable[[], asyncio.Task[Any] | None]
+"""Returns the running task, or ``None``."""
+
 FAILURES = (Exception, asyncio.CancelledError)
 """Errors of the user's code that do not end the program."""
 
@@ -50,7 +53,7 @@ def cancel_requests() -> int:
     return 0 if running is None else running.cancelling()
 
 
-def running_task_finder() -> Callable[[], asyncio.Task[Any] | None]:
+def running_task_finder() -> FindTask:
     """`asyncio.current_task`, for the event loop that runs now: it does not look for one.
 
     On Python 3.11 that is most of what the question costs.

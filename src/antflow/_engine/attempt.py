@@ -25,7 +25,6 @@ from antflow._engine.limits.permits import Permit
 from antflow._engine.limits.stage_limits import StageLimits
 from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run
-from antflow._engine.supervisor import Supervisor
 from antflow._engine.time_limit import TimeLimit
 from antflow._engine.user_errors import group_failure
 
@@ -42,7 +41,6 @@ class Attempt:
     Args:
         stage: The stage.
         run: The run.
-        supervisor: Told of faults.
         recorder: The stage's recorder.
         crew: The stage's workers.
         limits: The stage's limits.
@@ -58,7 +56,6 @@ class Attempt:
         self,
         stage: Stage,
         run: Run,
-        supervisor: Supervisor,
         recorder: Recorder,
         crew: Crew,
         limits: StageLimits,
@@ -67,7 +64,6 @@ class Attempt:
     ) -> None:
         self._run = run
         self._now = run.timers.now
-        self._supervisor = supervisor
         self._recorder = recorder
         self._crew = crew
         self._abandoned = crew.abandoned
@@ -87,7 +83,7 @@ class Attempt:
     def rewire(self) -> None:
         """Find out again what a try consists of, and what must be done around it."""
         is_one_call = len(self._calls) == 1
-        is_told = self._recorder.tells_tasks
+        is_told = bool(self._recorder.on_tasks)
         is_limited = self._limits.admission is not None
         self._tasks: Trying = self._try
         if is_one_call:
@@ -194,7 +190,7 @@ class Attempt:
                 _begin_task(envelope, index, value)
             worker.task = self.names[index]
             call = self._calls[index]
-            if self._recorder.tells_tasks:
+            if self._recorder.on_tasks:
                 value = await self._told(call, value, envelope, worker)
             else:
                 value = await call(value)
@@ -239,9 +235,11 @@ class Attempt:
 
     async def _told(self, call: Call, value: Any, envelope: Envelope, worker: WorkerBook) -> Any:
         now = self._now
-        if (wait := self._tell("start", envelope, worker, now())) is not None:
-            await wait
         began = now()
+        if (tell := self._recorder.on_tasks.get("start")) is not None:
+            if (wait := tell(envelope, worker, began, None, None)) is not None:
+                await wait
+            began = now()
         try:
             try:
                 value = await call(value)
@@ -250,16 +248,16 @@ class Attempt:
         except Exception as error:
             await self._tell_end([envelope], worker, began, [error])
             raise
-        ended = now()
-        wait = self._tell("complete", envelope, worker, ended, ended - began)
-        if wait is not None:
-            await wait
+        if (tell := self._recorder.on_tasks.get("complete")) is not None:
+            ended = now()
+            if (wait := tell(envelope, worker, ended, ended - began, None)) is not None:
+                await wait
         return value
 
     async def _told_batch(
         self, call: Call, values: list[Any], envelopes: Sequence[Envelope], worker: WorkerBook
     ) -> Any:
-        if not self._recorder.tells_tasks:
+        if not self._recorder.on_tasks:
             return await call(values)
         for envelope in envelopes:
             if (wait := self._tell("start", envelope, worker, self._now())) is not None:
@@ -317,11 +315,8 @@ class Attempt:
         duration: float | None = None,
         error: Exception | None = None,
     ) -> Wait:
-        try:
-            return self._recorder.task(kind, envelope, worker, now, duration, error)
-        except Exception as fault:
-            self._supervisor.crash(fault)  # the task is not what failed
-            return None
+        tell = self._recorder.on_tasks.get(kind)
+        return None if tell is None else tell(envelope, worker, now, duration, error)
 
 
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:

@@ -41,8 +41,10 @@ class Endings:
         self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
     ) -> Wait:
         """Report that an item is through, then pass it on; the books have it already."""
+        wait: Wait = None
         try:
-            wait = self.handover.recorder.tell_completed(envelope, worker, value, began, now)
+            if (tell := self.handover.recorder.on_completed) is not None:
+                wait = tell(envelope, worker, value, began, now)
         except BaseException:  # `GeneratorExit`, or a fault: the books have it as through
             discard(self.handover.put_on(envelope, value))
             raise

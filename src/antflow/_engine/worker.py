@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
-from antflow._core.step import new_step
-from antflow._core.transition import Kind
 from antflow._engine.attempt import Attempt
 from antflow._engine.endings import Endings
 from antflow._engine.expansion import ENDS_HERE
@@ -113,7 +111,7 @@ class WorkerLoop:
                 envelope.attempts = 1
             if (tell := recorder.on_started) is not None:
                 try:
-                    wait = tell(new_step(Kind.STARTED, envelope, worker, time))
+                    wait = tell(envelope, worker, time)
                     if wait is not None:
                         await wait
                 except BaseException:

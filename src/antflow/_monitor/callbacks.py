@@ -16,6 +16,7 @@ from types import CoroutineType
 from typing import Any
 
 from antflow._core.cancellation import (
+    FindTask,
     awaited_failure,
     cancel_requests,
     is_failure,
@@ -59,21 +60,9 @@ class CallbackGuard:
         return _Told(self, name, answer, before)
 
     def caller(
-        self,
-        name: str,
-        function: Callable[[Any], Any],
-        running: Callable[[], asyncio.Task[Any] | None],
+        self, name: str, function: Callable[[Any], Any], running: FindTask
     ) -> Callable[[Any], Wait]:
-        """`call`, for a function with one argument that is called often.
-
-        A coroutine's first step is taken at once. What is returned must then be awaited by the same
-        task, or the callback stops halfway.
-
-        Args:
-            name: As for `call`.
-            function: As for `call`.
-            running: Returns the running task.
-        """
+        """`call`, for a function that is called often; see `antflow._core.ports.Guard.caller`."""
 
         def call(event: Any) -> Wait:
             task = running()

@@ -6,18 +6,18 @@ steps in the cheapest way; for the others they use `status_events`, as the histo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any
 
 from antflow._core.envelope import NEVER_HELD, Envelope
 from antflow._core.events import StatusEvent, TaskEvent, TaskEventType
 from antflow._core.ledger import WorkerBook
+from antflow._core.ports import TellTask
 from antflow._core.run_facts import RunFacts
-from antflow._core.step import Step, TaskStep
+from antflow._core.step import Step
 from antflow._core.transition import Kind
 from antflow._core.waits import Wait, discard
 from antflow._monitor.history import NO_WORKER, RunHistory, status_events
-
-COMPLETED = Kind.COMPLETED
 
 
 class WorkerNames(dict[WorkerBook, str]):
@@ -62,7 +62,7 @@ class StatusTeller:
         self._last = len(facts.stage_names) - 1
         self._wall, self._mono = facts.started_wall, facts.started_mono
         self._history = history
-        self._keep = history.ended
+        self._keep_completed = history.completed
         self._quiet = quiet
         self._names = names
         self._call = call
@@ -79,10 +79,8 @@ class StatusTeller:
             [StatusEvent(item.id, stage, "queued", None, at, {}, run_id) for item in envelopes]
         )
 
-    def started(self, step: Step) -> Wait:
+    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
         """A worker began with an item."""
-        envelope, worker = step.envelope, step.worker
-        assert worker is not None
         stage = worker.stage
         # An item that was never tried cannot be in progress, so most need no look-up.
         is_again = envelope.attempts > 1 or envelope.holds is not NEVER_HELD
@@ -94,22 +92,20 @@ class StatusTeller:
                 self._stages[stage],
                 "in_progress",
                 self._names[worker],
-                self._wall + (step.now - self._mono),  # `RunFacts.timestamp`, inlined
+                self._wall + (now - self._mono),  # `RunFacts.timestamp`, inlined
                 {},
                 self._run_id,
             )
         )
 
-    def ended(self, step: Step) -> Wait:
-        """A visit ended, or an item was made from another."""
-        self._keep(step)
-        worker = step.worker
-        if step.kind is not COMPLETED or worker is None:
-            return self._tell_ending(step)
+    def completed(
+        self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
+    ) -> Wait:
+        """An item has completed a stage."""
+        self._keep_completed(envelope, worker, value, began, now)
         # From here on `status_events`, inlined; a test checks that both give the same events.
-        envelope = step.envelope
-        stage = envelope.position
-        item_id, at = envelope.id, self._wall + (step.now - self._mono)
+        stage = worker.stage
+        item_id, at = envelope.id, self._wall + (now - self._mono)
         name = self._names[worker]
         wait = self._call(
             StatusEvent(item_id, self._stages[stage], "completed", name, at, {}, self._run_id)
@@ -119,20 +115,9 @@ class StatusTeller:
         queued = StatusEvent(item_id, self._stages[stage + 1], "queued", None, at, {}, self._run_id)
         return self._call(queued) if wait is None else _Rest(self, wait, [queued])
 
-    def tell(self, events: Sequence[StatusEvent]) -> Wait:
-        """Call the callback for each event, in order; wait only if a call needs it."""
-        for position, event in enumerate(events):
-            if (wait := self._call(event)) is not None:
-                rest = events[position + 1 :]
-                return _Rest(self, wait, rest) if rest else wait
-        return None
-
-    def tell_unawaited(self, events: Sequence[StatusEvent]) -> None:
-        """Call the callback for each event, without waiting."""
-        for event in events:
-            discard(self._call_unawaited(event))
-
-    def _tell_ending(self, step: Step) -> Wait:
+    def ended(self, step: Step) -> Wait:
+        """A visit ended in another way, or an item was made from another."""
+        self._history.ended(step)
         kind, envelope, worker = step.kind, step.envelope, step.worker
         events = status_events(
             self._facts,
@@ -150,46 +135,57 @@ class StatusTeller:
             return self._call_unawaited(event)
         return self.tell(events)
 
+    def tell(self, events: Sequence[StatusEvent]) -> Wait:
+        """Call the callback for each event, in order; wait only if a call needs it."""
+        for position, event in enumerate(events):
+            if (wait := self._call(event)) is not None:
+                rest = events[position + 1 :]
+                return _Rest(self, wait, rest) if rest else wait
+        return None
 
-class TaskTeller:
-    """Tells the task callbacks.
+    def tell_unawaited(self, events: Sequence[StatusEvent]) -> None:
+        """Call the callback for each event, without waiting."""
+        for event in events:
+            discard(self._call_unawaited(event))
+
+
+def task_teller(
+    facts: RunFacts, names: WorkerNames, kind: TaskEventType, call: Callable[[TaskEvent], Wait]
+) -> TellTask:
+    """Tells a task callback.
 
     Args:
         facts: The run.
         names: The names of the workers.
-        calls: Kind of event → calls its callback; only kinds that have one.
+        kind: What the callback is told of.
+        call: Calls it.
     """
+    stages, run_id = facts.stage_names, facts.run_id
+    wall, mono = facts.started_wall, facts.started_mono
 
-    def __init__(
-        self,
-        facts: RunFacts,
-        names: WorkerNames,
-        calls: Mapping[TaskEventType, Callable[[TaskEvent], Wait]],
-    ) -> None:
-        self._facts = facts
-        self._names = names
-        self._calls = calls
-
-    def task(self, step: TaskStep) -> Wait:
-        """A try of a task started or ended."""
-        kind = step.kind
-        if (call := self._calls.get(kind)) is None:
-            return None
-        envelope, worker, facts = step.envelope, step.worker, self._facts
+    def tell(
+        envelope: Envelope,
+        worker: WorkerBook,
+        now: float,
+        duration: float | None,
+        error: Exception | None,
+    ) -> Wait:
         return call(
             TaskEvent(
                 envelope.id,
-                facts.stage_names[worker.stage],
-                step.name,
-                self._names[worker],
+                stages[worker.stage],
+                worker.task or "",
+                names[worker],
                 kind,
                 envelope.attempts,
-                facts.started_wall + (step.now - facts.started_mono),
-                step.error,
-                step.duration,
-                facts.run_id,
+                wall + (now - mono),  # `RunFacts.timestamp`, inlined
+                error,
+                duration,
+                run_id,
             )
         )
+
+    return tell
 
 
 class _Rest:

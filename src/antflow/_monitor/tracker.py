@@ -13,16 +13,16 @@ from antflow._core.checks import check_callback, check_choice, check_seconds, re
 from antflow._core.envelope import Envelope
 from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, TaskEventType
 from antflow._core.foreign import is_hashable, key_of
-from antflow._core.ledger import Ledger
+from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
-from antflow._core.ports import Listener
+from antflow._core.ports import Listener, TellTask
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary, FailedItem
-from antflow._core.step import Step, TaskStep
+from antflow._core.step import Step
 from antflow._core.waits import Wait
 from antflow._monitor.callbacks import CallbackGuard
 from antflow._monitor.history import RunHistory
-from antflow._monitor.tellers import StatusTeller, TaskTeller, WorkerNames
+from antflow._monitor.tellers import StatusTeller, WorkerNames, task_teller
 
 StatusCallback = Callable[[StatusEvent], Any]
 TaskCallback = Callable[[TaskEvent], Any]
@@ -212,11 +212,12 @@ class Follower:
     def __init__(self, tracker: StatusTracker, quiet_stages: Sequence[int]) -> None:
         self._tracker = tracker
         self._quiet = frozenset(quiet_stages)
-        self.hears_starts = self.may_hold = self.hears_tasks = False
+        self.hears_starts = self.may_hold = False
         self.admitted: Callable[[Sequence[Envelope], float], Wait] = _nothing
-        self.started: Callable[[Step], Wait] = _nothing
+        self.started: Callable[[Envelope, WorkerBook, float], Wait] = _nothing
+        self.completed: Callable[[Envelope, WorkerBook, Any, float, float], Wait] = _nothing
         self.ended: Callable[[Step], Wait] = _nothing
-        self.task: Callable[[TaskStep], Wait] = _nothing
+        self.tasks: dict[TaskEventType, TellTask] = {}
         self.rewire_run: Callable[[], None] = _nothing
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
@@ -244,7 +245,8 @@ class Follower:
         status = self._tracker.on_status_change
         self.hears_starts = self.may_hold = status is not None
         if status is None:
-            self.admitted, self.ended = history.admitted, history.ended
+            self.admitted = history.admitted
+            self.completed, self.ended = history.completed, history.ended
         else:
             name = "callback on_status_change"
             teller = StatusTeller(
@@ -256,14 +258,12 @@ class Follower:
                 partial(guard.call, name, status),
             )
             self.admitted, self.started = teller.admitted, teller.started
-            self.ended = teller.ended
-        calls: dict[TaskEventType, Callable[[TaskEvent], Wait]] = {
-            kind: guard.caller(f"callback {name}", callback, self._running)
-            for name, kind in TASK_CALLBACKS.items()
-            if (callback := getattr(self._tracker, name)) is not None
-        }
-        self.hears_tasks = bool(calls)
-        self.task = TaskTeller(self._facts, self._names, calls).task
+            self.completed, self.ended = teller.completed, teller.ended
+        self.tasks = {}
+        for name, kind in TASK_CALLBACKS.items():
+            if (callback := getattr(self._tracker, name)) is not None:
+                call = guard.caller(f"callback {name}", callback, self._running)
+                self.tasks[kind] = task_teller(self._facts, self._names, kind, call)
 
 
 def _nothing(*_: object) -> None:
