@@ -88,6 +88,8 @@ class Entrance:
 
     Attributes:
         stages: The stages, once they are made.
+        at_once: How many items to take in at a time where each may be held by listeners: one if
+            they have just held one, twice as many each time they have not.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Entrance:
         self._listeners = listeners
         self._store = store
         self.stages: Sequence[Entered] = ()
+        self.at_once: int = 1
         self._announced: dict[int, Sequence[Envelope]] = {}
         self._unread: deque[Envelope] = deque()
         self._failing: asyncio.Task[None] | None = None
@@ -142,10 +145,7 @@ class Entrance:
         """
         if self._store is not None:
             return self._admit_slowly(self._store, envelopes, stage)
-        wait = self._record(envelopes, stage)
-        if wait is None:
-            return self._until_unread_have_failed() if self._unread else None
-        return self._put_after(wait, envelopes, stage)
+        return self._enter(envelopes, stage)
 
     def admit_at_once(self, envelopes: Sequence[Envelope], stage: int) -> None:
         """Admit items that have left their source, so must have an outcome. Never waits."""
@@ -185,9 +185,50 @@ class Entrance:
             raise PipelineError("the store could not keep the items") from error
         if self._is_sealed:
             raise PipelineError("the run ended before the items were admitted")
-        if (wait := self._record(envelopes, stage)) is not None:
-            await self._put_after(wait, envelopes, stage)
-        await self._until_unread_have_failed()
+        if (wait := self._enter(envelopes, stage)) is not None:
+            await wait
+
+    def _enter(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
+        if self.stages[stage].recorder.may_hold:
+            return self._enter_one_by_one(envelopes, stage)
+        wait = self._record(envelopes, stage)
+        if wait is None:
+            return self._until_unread_have_failed() if self._unread else None
+        return self._put_after(wait, envelopes, stage)
+
+    def _enter_one_by_one(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
+        """`_enter`, so that each item is put as soon as its own event is delivered."""
+        left = deque(envelopes)
+        run = self._run
+        while left:
+            envelope = left.popleft()
+            wait = self._record([envelope], stage)
+            if wait is not None:
+                self.at_once = 1
+            if wait is not None or (left and run.timers.now() >= run.turn_ends):
+                return self._enter_rest(wait, envelope, left, stage)
+        self.at_once = min(2 * self.at_once, LARGEST_BATCH)
+        return self._until_unread_have_failed() if self._unread else None
+
+    async def _enter_rest(
+        self, wait: Wait, first: Envelope, left: deque[Envelope], stage: int
+    ) -> None:
+        """Wait for the listeners of the first item, if they hold it; then let the others enter."""
+        run = self._run
+        try:
+            if wait is not None:
+                await self._put_after(wait, [first], stage)
+            while left:
+                if run.timers.now() >= run.turn_ends:
+                    await run.breathe()
+                if self._is_sealed:
+                    raise PipelineError("the run ended before the items were admitted")
+                if (wait := self._enter([left.popleft()], stage)) is not None:
+                    await wait
+        except BaseException:
+            if left and not run.is_left_behind:
+                self.admit_at_once(left, stage)  # they have left their source
+            raise
 
     def _record(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items and, unless a listener is waited for, put them."""
@@ -454,12 +495,10 @@ class Intake:
     def _batch_size(self, stage: int) -> int:
         """How many items to take in at a time."""
         entered = self._entrance.stages[stage]
-        if entered.recorder.may_hold:
-            return 1  # each item enters as soon as its own event is delivered
         channel = entered.channel
-        size = LARGEST_BATCH
+        size = self._entrance.at_once if entered.recorder.may_hold else LARGEST_BATCH
         if channel.capacity is not None:
-            size = max(channel.capacity - len(channel), 1)
+            size = min(size, max(channel.capacity - len(channel), 1))
         return int(min(size, max(self._window_room(), 1)))
 
     def _lane_room(self, stage: int) -> int:
