@@ -6,7 +6,7 @@ import asyncio
 import io
 import sys
 from collections import UserString
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from typing import Any, Self
 
@@ -1208,9 +1208,9 @@ def test_item_enters_although_the_next_one_is_held(by_hand: bool) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("ends", ["feed", "run", "by itself"])
+@pytest.mark.parametrize("ends", ["feed", "run of a feed", "run", "by itself"])
 def test_items_taken_together_with_one_that_is_held(ends: str) -> None:
-    """All items that left the source have an outcome, even if feeding is cancelled meanwhile."""
+    """All items that left the source are told of and have an outcome, however feeding ends."""
     told: list[Any] = []
     taken: list[int] = []
 
@@ -1221,20 +1221,24 @@ def test_items_taken_together_with_one_that_is_held(ends: str) -> None:
             taken.append(number)
             yield number
 
-    async def on_status_change(event: StatusEvent) -> None:
-        if event.status == "queued":
-            told.append(event.item_id)
-            if event.item_id == 9:
-                await asyncio.sleep(5)
+    def on_status_change(event: StatusEvent) -> Awaitable[None] | None:
+        if event.status != "queued":
+            return None
+        told.append(event.item_id)
+        return asyncio.sleep(5) if event.item_id == 9 else None
 
     async def main() -> None:
         tracker = StatusTracker(on_status_change)
         pipeline = Pipeline([Stage("Work", 2, [lasting(1)])], status_tracker=tracker)
-        if ends == "feed":
+        if "feed" in ends:
             async with pipeline.open() as run:
                 feeding = await in_background(run.feed(source()), 1.5)
-                feeding.cancel()
+                if ends == "feed":
+                    feeding.cancel()
+                else:
+                    await run.shutdown()
                 await asyncio.wait([feeding])
+                assert feeding.cancelled() or isinstance(feeding.exception(), PipelineError)
             results = run.results
         else:
             running = await in_background(pipeline.run(source()), 1.5)
@@ -1243,8 +1247,8 @@ def test_items_taken_together_with_one_that_is_held(ends: str) -> None:
             if ends == "run":
                 await pipeline.shutdown()
             results = await running
-        assert sorted(each.id for each in results.outcomes) == taken
-        assert (len(results) == len(taken)) == (ends != "run")
+        assert sorted(each.id for each in results.outcomes) == taken == told
+        assert (len(results) == len(taken)) == (ends in ("feed", "by itself"))
         assert_balanced(results.stats)
 
     virtual(main)
@@ -1283,7 +1287,7 @@ def test_callback_that_takes_its_time_lets_others_have_a_turn() -> None:
         def take_time(event: StatusEvent) -> None:
             nonlocal pause
             pause = max(pause, now() - turns[-1])
-            if event.status == "queued":
+            if event.status == "queued" and event.item_id > 200:
                 loop._now += 0.002
 
         async def turn() -> None:

@@ -50,6 +50,9 @@ class Ear:
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> None:
         self.hear("admitted", Kind.ADMITTED)
 
+    def entering(self, envelope: Envelope) -> None:
+        self.hear("entering", "entering")
+
     def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> None:
         self.hear("started", Kind.STARTED)
 

@@ -15,14 +15,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 
 from antflow._core.foreign import is_a
 from antflow._core.groups import consists_of
-
-FindTask = Callable[[], asyncio.Task[Any] | None]
-"""Returns the running task, or ``None``."""
 
 FAILURES = (Exception, asyncio.CancelledError)
 """Errors of the user's code that do not end the program."""
@@ -51,14 +47,6 @@ def cancel_requests() -> int:
     """How many requests to cancel the running task counts."""
     running = _running()
     return 0 if running is None else running.cancelling()
-
-
-def running_task_finder() -> FindTask:
-    """`asyncio.current_task`, for the event loop that runs now: it does not look for one.
-
-    On Python 3.11 that is most of what the question costs.
-    """
-    return partial(asyncio.current_task, asyncio.get_running_loop())
 
 
 def _running() -> asyncio.Task[Any] | None:

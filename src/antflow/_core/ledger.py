@@ -40,6 +40,11 @@ ItemKey = tuple[int, tuple[int, ...]]
 """``(sequence number, branch)``: an item's name in its run."""
 
 
+def no_requests() -> int:
+    """`WorkerBook.cancel_requests` of a worker that has no `asyncio.Task`."""
+    return 0
+
+
 class WorkerBook:
     """The items one worker holds, and what it has done.
 
@@ -58,6 +63,8 @@ class WorkerBook:
         given: In a batch, the items whose values the running task was called with.
         since: When it last began or ended an item; NaN before the first.
         task: Name of the task that runs.
+        cancel_requests: Says how many requests to cancel the `asyncio.Task` counts in which it
+            works; 0 where it has none.
         status: What a task said it does (`set_task_status`): ``(the item's key, text, when)``. It
             holds as long as the worker has that item.
         completed: Items brought through.
@@ -75,6 +82,7 @@ class WorkerBook:
 
     __slots__ = (
         "busy",
+        "cancel_requests",
         "completed",
         "failed",
         "gave_way",
@@ -102,6 +110,7 @@ class WorkerBook:
         self.given: Sequence[Any] = ()
         self.since: float = nan
         self.task: str | None = None
+        self.cancel_requests: Callable[[], int] = no_requests
         self.status: tuple[ItemKey, str, float] | None = None
         self.completed: int = 0
         self.failed: int = 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from antflow._core.cancellation import FindTask
 from antflow._core.envelope import Envelope
 from antflow._core.events import TaskEventType
 from antflow._core.ledger import Ledger, WorkerBook
@@ -117,7 +116,7 @@ class Listener(Protocol):
 
     @property
     def may_hold(self) -> bool:
-        """Whether an item may have to wait for the listener: then items enter one by one."""
+        """Whether an item may have to wait for the listener: then `entering` is called."""
         ...
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
@@ -130,6 +129,13 @@ class Listener(Protocol):
 
     def admitted(self, envelopes: Sequence[Envelope], now: float, /) -> Wait:
         """Items were taken in and are about to be put into their stage's channel."""
+        ...
+
+    def entering(self, envelope: Envelope, /) -> Wait:
+        """One of these items is about to be put; it is put before this is called for the next.
+
+        Its ``not_before`` is still when it was taken in.
+        """
         ...
 
     def started(self, envelope: Envelope, worker: WorkerBook, now: float, /) -> Wait:
@@ -154,6 +160,10 @@ class Listener(Protocol):
         ...
 
 
+Caller = Callable[[Any, Callable[[], int]], Wait]
+"""Calls a user's function: see `Guard.caller`."""
+
+
 class Guard(Protocol):
     """Keeps the user's functions and the listeners from changing an outcome."""
 
@@ -165,18 +175,15 @@ class Guard(Protocol):
         """
         ...
 
-    def caller(
-        self, name: str, function: Callable[[Any], Any], running: FindTask
-    ) -> Callable[[Any], Wait]:
+    def caller(self, name: str, function: Callable[[Any], Any]) -> Caller:
         """`call`, for a function with one argument that is called often.
 
         The first step of a coroutine is taken at once. What is returned must then be awaited by the
         same `asyncio.Task`, or the function stops halfway.
 
-        Args:
-            name: As for `call`.
-            function: As for `call`.
-            running: Returns the running task.
+        Returns:
+            A function of the argument and of another one, which says how many requests to cancel
+            the running `asyncio.Task` counts.
         """
         ...
 

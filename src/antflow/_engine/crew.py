@@ -13,7 +13,7 @@ from typing import Any
 
 from antflow._core.cancellation import absorb_requests
 from antflow._core.foreign import is_a
-from antflow._core.ledger import StageBook, Waiting, WorkerBook
+from antflow._core.ledger import StageBook, Waiting, WorkerBook, no_requests
 from antflow._engine.user_errors import failure_of
 
 
@@ -52,6 +52,7 @@ class Crew:
         before = self._serving.pop(worker.index, None)
         if task is not None:
             self._serving[worker.index] = task
+        worker.cancel_requests = no_requests if task is None else task.cancelling
         return before
 
     def running(self, worker: WorkerBook) -> asyncio.Task[Any]:

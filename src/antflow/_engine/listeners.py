@@ -44,14 +44,15 @@ class Listeners:
         completed: Reports that an item has completed a stage.
         ended: Reports that a visit ended in another way, or that an item was made from another.
         tasks: Report that a try of a task started or ended; only kinds that a listener wants.
-        may_hold: Whether a listener may make items wait while it is told.
+        entering: Reports that an item that was taken in is about to be put; ``None`` while no
+            listener may make it wait.
     """
 
     started: Callable[[Envelope, WorkerBook, float], Wait] | None
     completed: Callable[[Envelope, WorkerBook, Any, float, float], Wait] | None
     ended: Callable[[Step], Wait] | None
     tasks: dict[TaskEventType, TellTask]
-    may_hold: bool
+    entering: Callable[[Envelope], Wait] | None
 
     def __init__(
         self,
@@ -90,7 +91,9 @@ class Listeners:
             told: Told = [(each.name, each.tasks[kind]) for each in heard if kind in each.tasks]
             if (tell := self._telling(told)) is not None:
                 self.tasks[kind] = tell
-        self.may_hold = any(each.may_hold for each in heard)
+        self.entering = self._telling(
+            [(each.name, each.entering) for each in heard if each.may_hold]
+        )
 
     def opened(self, stages: Sequence[Stage], ledger: Ledger, rewire: Callable[[], None]) -> None:
         """The run begins. A listener that raises here hears nothing more.
@@ -118,7 +121,8 @@ class Listeners:
 
     def taken_over(self, envelope: Envelope, now: float) -> Wait:
         """An item of an earlier run, which the store has, continues in this one."""
-        return self._tell(self._admissions, [envelope], now)
+        wait = self._tell(self._admissions, [envelope], now)
+        return wait if self.entering is None else both(wait, self.entering(envelope))
 
     def closed(self, end: Callable[[], RunEnd]) -> Wait:
         """The run is over; ``end()`` says how. Further calls do nothing."""

@@ -38,6 +38,8 @@ class Recorder:
 
     Attributes:
         book: The stage's book.
+        on_entering: Tells the listeners that an item that was taken in is about to be put; ``None``
+            if none may make it wait.
         on_started: Tells the listeners that a worker began with an item; ``None`` if none wants
             that.
         on_completed: Tells them that an item has completed the stage; likewise.
@@ -51,9 +53,9 @@ class Recorder:
         "_listeners",
         "_stage",
         "book",
-        "may_hold",
         "on_completed",
         "on_ended",
+        "on_entering",
         "on_started",
         "on_tasks",
     )
@@ -80,7 +82,7 @@ class Recorder:
         self.on_completed = listeners.completed
         self.on_ended = listeners.ended
         self.on_tasks = listeners.tasks
-        self.may_hold = listeners.may_hold
+        self.on_entering = listeners.entering
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
         """Items are taken in at this stage."""

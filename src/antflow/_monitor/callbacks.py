@@ -16,7 +16,6 @@ from types import CoroutineType
 from typing import Any
 
 from antflow._core.cancellation import (
-    FindTask,
     awaited_failure,
     cancel_requests,
     is_failure,
@@ -24,6 +23,7 @@ from antflow._core.cancellation import (
 from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
+from antflow._core.ports import Caller
 from antflow._core.text import clean
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import Wait, discard
@@ -59,14 +59,11 @@ class CallbackGuard:
             return None
         return _Told(self, name, answer, before)
 
-    def caller(
-        self, name: str, function: Callable[[Any], Any], running: FindTask
-    ) -> Callable[[Any], Wait]:
+    def caller(self, name: str, function: Callable[[Any], Any]) -> Caller:
         """`call`, for a function that is called often; see `antflow._core.ports.Guard.caller`."""
 
-        def call(event: Any) -> Wait:
-            task = running()
-            if task is None or task.cancelling():
+        def call(event: Any, requests: Callable[[], int]) -> Wait:
+            if requests():
                 return self.call(name, function, event)  # a request must not hit the first step
             try:
                 answer = function(event)
@@ -82,7 +79,7 @@ class CallbackGuard:
                 answer = None if awaited is THROUGH else _Begun(steps, awaited)
             elif answer is not None and not is_awaitable(answer):
                 answer = None
-            if answer is None and not task.cancelling():
+            if answer is None and not requests():
                 return None
             return _Told(self, name, answer, 0)
 

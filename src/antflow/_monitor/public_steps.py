@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
-from antflow._core.cancellation import running_task_finder
+from antflow._core.cancellation import cancel_requests
 from antflow._core.envelope import Envelope
 from antflow._core.events import TaskEventType
 from antflow._core.foreign import attribute, is_awaitable, type_name
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import ItemStep, RunEnd, StepKind, UnfrozenStep
-from antflow._core.ports import Guard, TellTask
+from antflow._core.ports import Caller, Guard, TellTask
 from antflow._core.run_facts import RunFacts
 from antflow._core.step import Step
 from antflow._core.transition import Kind
@@ -49,7 +49,7 @@ class Observers:
         self._opened: list[tuple[str, Method]] = []
         self._closed: list[tuple[str, Method]] = []
         self._happened: list[tuple[str, Method, bool]] = []
-        self._tells: list[tuple[Callable[[ItemStep], Wait], bool]] = []
+        self._tells: list[tuple[Caller, bool]] = []
         self._gives_values = False
         for index, observer in enumerate(observers):
             name = f"observers[{index}] ({type_name(observer)})"
@@ -64,9 +64,8 @@ class Observers:
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
         self._facts = facts
         self._names = WorkerNames(facts)
-        running = running_task_finder()
         for name, method, wants_values in self._happened:
-            tell = self._guard.caller(name, partial(_in_line, method), running)
+            tell = self._guard.caller(name, partial(_in_line, method))
             self._tells.append((tell, wants_values))
             self._gives_values |= wants_values
         for name, method in self._opened:
@@ -77,6 +76,9 @@ class Observers:
         for envelope in envelopes:
             wait = both(wait, self._tell("admitted", envelope, None, now, value=envelope.value))
         return wait
+
+    def entering(self, envelope: Envelope) -> None:
+        pass
 
     def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
         return self._tell("started", envelope, worker, now)
@@ -117,9 +119,10 @@ class Observers:
         step = valued = self._step(kind, envelope, worker, now, duration, error, None)
         if value is not None and self._gives_values:
             valued = self._step(kind, envelope, worker, now, duration, error, value)
+        requests = cancel_requests if worker is None else worker.cancel_requests
         wait: Wait = None
         for tell, wants_values in self._tells:
-            told = tell(valued if wants_values else step)
+            told = tell(valued if wants_values else step, requests)
             if told is not None:
                 wait = both(wait, told)
         return wait

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any
 
+from antflow._core.cancellation import cancel_requests
 from antflow._core.envelope import NEVER_HELD, Envelope
 from antflow._core.events import StatusEvent, TaskEvent, TaskEventType
 from antflow._core.ledger import WorkerBook
-from antflow._core.ports import TellTask
+from antflow._core.ports import Caller, TellTask
 from antflow._core.run_facts import RunFacts
 from antflow._core.step import Step
 from antflow._core.transition import Kind
@@ -43,7 +44,7 @@ class StatusTeller:
         history: Its history. It always comes first, so that a callback finds its own event there.
         quiet: Indices of the stages where a retry changes no status.
         names: The names of the workers.
-        call: Calls the callback; what it returns is awaited at once.
+        call: Calls the callback; what it returns is awaited at once. See `Guard.caller`.
         call_unawaited: Calls it where perhaps nothing will await what it returns.
     """
 
@@ -53,7 +54,7 @@ class StatusTeller:
         history: RunHistory,
         quiet: frozenset[int],
         names: WorkerNames,
-        call: Callable[[StatusEvent], Wait],
+        call: Caller,
         call_unawaited: Callable[[StatusEvent], Wait],
     ) -> None:
         self._facts = facts
@@ -68,15 +69,12 @@ class StatusTeller:
         self._call = call
         self._call_unawaited = call_unawaited
 
-    def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
-        """Items were taken in."""
-        self._history.admitted(envelopes, now)
-        at, run_id = self._wall + (now - self._mono), self._run_id
-        stage = self._stages[envelopes[0].position]
-        if len(envelopes) == 1:
-            return self._call(StatusEvent(envelopes[0].id, stage, "queued", None, at, {}, run_id))
-        return self.tell(
-            [StatusEvent(item.id, stage, "queued", None, at, {}, run_id) for item in envelopes]
+    def entering(self, envelope: Envelope) -> Wait:
+        """An item that was taken in is about to be put into its stage's channel."""
+        at = self._wall + (envelope.not_before - self._mono)  # since then it waits
+        stage = self._stages[envelope.position]
+        return self._call(
+            StatusEvent(envelope.id, stage, "queued", None, at, {}, self._run_id), cancel_requests
         )
 
     def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
@@ -95,7 +93,8 @@ class StatusTeller:
                 self._wall + (now - self._mono),  # `RunFacts.timestamp`, inlined
                 {},
                 self._run_id,
-            )
+            ),
+            worker.cancel_requests,
         )
 
     def completed(
@@ -106,14 +105,17 @@ class StatusTeller:
         # From here on `status_events`, inlined; a test checks that both give the same events.
         stage = worker.stage
         item_id, at = envelope.id, self._wall + (now - self._mono)
-        name = self._names[worker]
+        name, requests = self._names[worker], worker.cancel_requests
         wait = self._call(
-            StatusEvent(item_id, self._stages[stage], "completed", name, at, {}, self._run_id)
+            StatusEvent(item_id, self._stages[stage], "completed", name, at, {}, self._run_id),
+            requests,
         )
         if stage == self._last:
             return wait
         queued = StatusEvent(item_id, self._stages[stage + 1], "queued", None, at, {}, self._run_id)
-        return self._call(queued) if wait is None else _Rest(self, wait, [queued])
+        if wait is None:
+            return self._call(queued, requests)
+        return _Rest(self, wait, [queued], requests)
 
     def ended(self, step: Step) -> Wait:
         """A visit ended in another way, or an item was made from another."""
@@ -133,14 +135,14 @@ class StatusTeller:
         if kind is Kind.CANCELLED:
             [event] = events
             return self._call_unawaited(event)
-        return self.tell(events)
+        return self.tell(events, cancel_requests if worker is None else worker.cancel_requests)
 
-    def tell(self, events: Sequence[StatusEvent]) -> Wait:
+    def tell(self, events: Sequence[StatusEvent], requests: Callable[[], int]) -> Wait:
         """Call the callback for each event, in order; wait only if a call needs it."""
         for position, event in enumerate(events):
-            if (wait := self._call(event)) is not None:
+            if (wait := self._call(event, requests)) is not None:
                 rest = events[position + 1 :]
-                return _Rest(self, wait, rest) if rest else wait
+                return _Rest(self, wait, rest, requests) if rest else wait
         return None
 
     def tell_unawaited(self, events: Sequence[StatusEvent]) -> None:
@@ -149,9 +151,7 @@ class StatusTeller:
             discard(self._call_unawaited(event))
 
 
-def task_teller(
-    facts: RunFacts, names: WorkerNames, kind: TaskEventType, call: Callable[[TaskEvent], Wait]
-) -> TellTask:
+def task_teller(facts: RunFacts, names: WorkerNames, kind: TaskEventType, call: Caller) -> TellTask:
     """Tells a task callback.
 
     Args:
@@ -182,7 +182,8 @@ def task_teller(
                 error,
                 duration,
                 run_id,
-            )
+            ),
+            worker.cancel_requests,
         )
 
     return tell
@@ -192,11 +193,16 @@ class _Rest:
     """Waits for one event's callback, then tells the events that come after it."""
 
     def __init__(
-        self, teller: StatusTeller, wait: Awaitable[None], rest: Sequence[StatusEvent]
+        self,
+        teller: StatusTeller,
+        wait: Awaitable[None],
+        rest: Sequence[StatusEvent],
+        requests: Callable[[], int],
     ) -> None:
         self._teller = teller
         self._wait = wait
         self._rest = rest
+        self._requests = requests
 
     def __await__(self) -> Generator[None, None, None]:
         try:
@@ -204,7 +210,7 @@ class _Rest:
         except BaseException:
             self._teller.tell_unawaited(self._rest)
             raise
-        following = self._teller.tell(self._rest)
+        following = self._teller.tell(self._rest, self._requests)
         if following is not None:
             yield from following.__await__()
 

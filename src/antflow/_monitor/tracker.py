@@ -8,7 +8,6 @@ from copy import copy
 from functools import partial
 from typing import Any
 
-from antflow._core.cancellation import running_task_finder
 from antflow._core.checks import check_callback, check_choice, check_seconds, refusal
 from antflow._core.envelope import Envelope
 from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, TaskEventType
@@ -213,7 +212,7 @@ class Follower:
         self._tracker = tracker
         self._quiet = frozenset(quiet_stages)
         self.hears_starts = self.may_hold = False
-        self.admitted: Callable[[Sequence[Envelope], float], Wait] = _nothing
+        self.entering: Callable[[Envelope], Wait] = _nothing
         self.started: Callable[[Envelope, WorkerBook, float], Wait] = _nothing
         self.completed: Callable[[Envelope, WorkerBook, Any, float, float], Wait] = _nothing
         self.ended: Callable[[Step], Wait] = _nothing
@@ -224,10 +223,12 @@ class Follower:
         self._facts = facts
         self._history = RunHistory(facts, ledger, self._quiet)
         self._names = WorkerNames(facts)
-        self._running = running_task_finder()
         self._tracker._begin(self, self._history)
         self.rewire_run = rewire
         self._look_who_hears()
+
+    def admitted(self, envelopes: Sequence[Envelope], now: float) -> None:
+        self._history.admitted(envelopes, now)
 
     def rewire(self) -> None:
         """Take note of a callback that was set or removed."""
@@ -245,7 +246,6 @@ class Follower:
         status = self._tracker.on_status_change
         self.hears_starts = self.may_hold = status is not None
         if status is None:
-            self.admitted = history.admitted
             self.completed, self.ended = history.completed, history.ended
         else:
             name = "callback on_status_change"
@@ -254,15 +254,15 @@ class Follower:
                 history,
                 self._quiet,
                 self._names,
-                guard.caller(name, status, self._running),
+                guard.caller(name, status),
                 partial(guard.call, name, status),
             )
-            self.admitted, self.started = teller.admitted, teller.started
+            self.entering, self.started = teller.entering, teller.started
             self.completed, self.ended = teller.completed, teller.ended
         self.tasks = {}
         for name, kind in TASK_CALLBACKS.items():
             if (callback := getattr(self._tracker, name)) is not None:
-                call = guard.caller(f"callback {name}", callback, self._running)
+                call = guard.caller(f"callback {name}", callback)
                 self.tasks[kind] = task_teller(self._facts, self._names, kind, call)
 
 

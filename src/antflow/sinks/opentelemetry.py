@@ -542,6 +542,9 @@ class _Follower:
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> None:
         pass
 
+    def entering(self, envelope: Envelope) -> None:
+        pass
+
     def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> None:
         if self._visits is not None:
             self._visits.started(envelope, worker)
