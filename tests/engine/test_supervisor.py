@@ -240,7 +240,7 @@ CRASHES: list[tuple[type[Any], str]] = [
     (FailedTries, "fail"),
     (FailedTries, "after"),
     (Endings, "through"),
-    (Endings, "move_on"),
+    (Handover, "tell_and_put_on"),
     (Endings, "passes_by"),
     (Ledger, "discrepancy"),
 ]

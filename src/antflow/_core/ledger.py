@@ -57,6 +57,7 @@ class WorkerBook:
     Attributes:
         stage: Index of its stage.
         index: Its number within the stage.
+        name: ``"Fetch-W0"``, once it has begun.
         item: What it works on: an envelope (in a running pipeline) or an item's key (in a ledger
             folded from transitions); ``None`` when it has nothing.
         more: The other items of its batch.
@@ -92,6 +93,7 @@ class WorkerBook:
         "item",
         "limited_calls",
         "more",
+        "name",
         "own_wait",
         "since",
         "stage",
@@ -105,6 +107,7 @@ class WorkerBook:
     def __init__(self, stage: int, index: int) -> None:
         self.stage: int = stage
         self.index: int = index
+        self.name: str = ""
         self.item: Any = None
         self.more: list[Any] = []
         self.given: Sequence[Any] = ()

@@ -49,8 +49,15 @@ class Attempt:
 
     Attributes:
         direct: The task itself, if a try is nothing more than calling it; else ``None``.
+        run: Runs the tasks on an item, starting at the one where the last try failed, and returns
+            an awaitable for the last task's value. It raises what a task raised, and `Drop` if one
+            of several tasks returned that. A failed try notes in the envelope where the next one
+            begins: under "per_task" at the failed task, with the value it was given; under
+            "per_stage" at the first task.
         names: The names of the tasks.
     """
+
+    run: Trying
 
     def __init__(
         self,
@@ -89,23 +96,12 @@ class Attempt:
         if is_one_call:
             self._tasks = self._only_call_told if is_told else self._only_call
         self._limited_tasks: Trying = self._within_limits if is_limited else self._tasks
+        self.run = self._limited_tasks if self._in_time is None else self._until_deadline
         is_direct = is_one_call and not (is_told or is_limited or self._in_time is not None)
         self.direct = self._calls[0] if is_direct else None
 
-    def run(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
-        """Run the tasks on an item, starting at the one where the last try failed.
-
-        A failed try notes in the envelope where the next one begins: under "per_task" at the failed
-        task, with the value it was given; under "per_stage" at the first task.
-
-        Returns:
-            An awaitable for the last task's value.
-
-        Raises:
-            Exception: What a task raised; `Drop` if one of several tasks returned it.
-        """
-        if self._in_time is None:
-            return self._limited_tasks(envelope, worker)
+    def _until_deadline(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
+        assert self._in_time is not None
         return self._in_time.call_until(envelope.deadline, self._limited_tasks, envelope, worker)
 
     async def run_batch(

@@ -18,7 +18,6 @@ from antflow._core.run_facts import RunFacts
 from antflow._core.step import Step
 from antflow._core.transition import Kind
 from antflow._core.waits import Wait, both, discard
-from antflow._monitor.tellers import WorkerNames
 
 LONGEST_CLOSE = 10.0
 """Seconds that observers have in all to write out what they hold when a run is over."""
@@ -63,7 +62,6 @@ class Observers:
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
         self._facts = facts
-        self._names = WorkerNames(facts)
         for name, method, wants_values in self._happened:
             tell = self._guard.caller(name, partial(_in_line, method))
             self._tells.append((tell, wants_values))
@@ -146,7 +144,7 @@ class Observers:
         step.sequence_id = envelope.sequence_id
         step.branch = envelope.branch
         step.stage = facts.stage_names[envelope.position]
-        step.worker = None if worker is None else self._names[worker]
+        step.worker = None if worker is None else worker.name
         step.attempt = attempts if attempts > 0 else 0
         step.timestamp = facts.started_wall + (now - facts.started_mono)
         step.mono = now

@@ -21,7 +21,7 @@ from antflow._core.step import Step
 from antflow._core.waits import Wait
 from antflow._monitor.callbacks import CallbackGuard
 from antflow._monitor.history import RunHistory
-from antflow._monitor.tellers import StatusTeller, WorkerNames, task_teller
+from antflow._monitor.tellers import StatusTeller, task_teller
 
 StatusCallback = Callable[[StatusEvent], Any]
 TaskCallback = Callable[[TaskEvent], Any]
@@ -222,7 +222,6 @@ class Follower:
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
         self._facts = facts
         self._history = RunHistory(facts, ledger, self._quiet)
-        self._names = WorkerNames(facts)
         self._tracker._begin(self, self._history)
         self.rewire_run = rewire
         self._look_who_hears()
@@ -253,7 +252,6 @@ class Follower:
                 self._facts,
                 history,
                 self._quiet,
-                self._names,
                 guard.caller(name, status),
                 partial(guard.call, name, status),
             )
@@ -263,7 +261,7 @@ class Follower:
         for name, kind in TASK_CALLBACKS.items():
             if (callback := getattr(self._tracker, name)) is not None:
                 call = guard.caller(f"callback {name}", callback)
-                self.tasks[kind] = task_teller(self._facts, self._names, kind, call)
+                self.tasks[kind] = task_teller(self._facts, kind, call)
 
 
 def _nothing(*_: object) -> None:
