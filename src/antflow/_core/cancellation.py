@@ -56,6 +56,12 @@ def _running() -> asyncio.Task[Any] | None:
         return None
 
 
+def request_counter() -> Callable[[], int]:
+    """`cancel_requests`, for several calls by one task: it looks for the task only once."""
+    running = _running()
+    return cancel_requests if running is None else running.cancelling
+
+
 async def absorb_requests(before: int = 0) -> None:
     """Take back requests to cancel the running task, one that has not arrived included.
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
-from antflow._core.cancellation import cancel_requests
+from antflow._core.cancellation import request_counter
 from antflow._core.envelope import Envelope
 from antflow._core.events import TaskEventType
 from antflow._core.foreign import attribute, is_awaitable, type_name
@@ -117,7 +117,7 @@ class Observers:
         step = valued = self._step(kind, envelope, worker, now, duration, error, None)
         if value is not None and self._gives_values:
             valued = self._step(kind, envelope, worker, now, duration, error, value)
-        requests = cancel_requests if worker is None else worker.cancel_requests
+        requests = request_counter() if worker is None else worker.cancel_requests
         wait: Wait = None
         for tell, wants_values in self._tells:
             told = tell(valued if wants_values else step, requests)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any
 
-from antflow._core.cancellation import cancel_requests
+from antflow._core.cancellation import request_counter
 from antflow._core.envelope import NEVER_HELD, Envelope
 from antflow._core.events import StatusEvent, TaskEvent, TaskEventType
 from antflow._core.ledger import WorkerBook
@@ -58,7 +58,7 @@ class StatusTeller:
         at = self._wall + (envelope.not_before - self._mono)  # since then it waits
         stage = self._stages[envelope.position]
         return self._call(
-            StatusEvent(envelope.id, stage, "queued", None, at, {}, self._run_id), cancel_requests
+            StatusEvent(envelope.id, stage, "queued", None, at, {}, self._run_id), request_counter()
         )
 
     def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
@@ -128,7 +128,7 @@ class StatusTeller:
         if kind is Kind.CANCELLED:
             [event] = events
             return self._call_unawaited(event)
-        return self.tell(events, cancel_requests if worker is None else worker.cancel_requests)
+        return self.tell(events, request_counter() if worker is None else worker.cancel_requests)
 
     def tell(self, events: Sequence[StatusEvent], requests: Callable[[], int]) -> Wait:
         """Call the callback for each event, in order; wait only if a call needs it."""
