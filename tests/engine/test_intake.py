@@ -6,7 +6,7 @@ import asyncio
 import io
 import sys
 from collections import UserString
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from typing import Any, Self
 
@@ -1180,3 +1180,127 @@ def test_late_request_of_a_callback_does_not_stop_the_intake(delay: float) -> No
 
     assert virtual(main) == list(range(8))
     assert seen == list(range(8))
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_item_enters_although_the_next_one_is_held(by_hand: bool) -> None:
+    """A callback may hold an item until those before it are through."""
+    places = asyncio.Semaphore(1)
+
+    async def on_status_change(event: StatusEvent) -> None:
+        if event.status == "queued":
+            await places.acquire()
+        elif event.status == "completed":
+            places.release()
+
+    async def main() -> None:
+        tracker = StatusTracker(on_status_change)
+        pipeline = Pipeline([Stage("Work", 5, [lasting(1)])], status_tracker=tracker)
+        if by_hand:
+            async with pipeline.open() as run:
+                await run.feed(range(12))
+        else:
+            await pipeline.run(range(12))
+        assert now() == pytest.approx(12)
+        assert tracker.callback_errors == 0
+
+    virtual(main)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("ends", ["feed", "run of a feed", "run", "by itself"])
+def test_items_taken_together_with_one_that_is_held(ends: str) -> None:
+    """All items that left the source are told of and have an outcome, however feeding ends."""
+    told: list[Any] = []
+    taken: list[int] = []
+
+    def source() -> Iterator[int]:
+        for number in range(1000):
+            if now() > 0:
+                return
+            taken.append(number)
+            yield number
+
+    def on_status_change(event: StatusEvent) -> Awaitable[None] | None:
+        if event.status != "queued":
+            return None
+        told.append(event.item_id)
+        return asyncio.sleep(5) if event.item_id == 9 else None
+
+    async def main() -> None:
+        tracker = StatusTracker(on_status_change)
+        pipeline = Pipeline([Stage("Work", 2, [lasting(1)])], status_tracker=tracker)
+        if "feed" in ends:
+            async with pipeline.open() as run:
+                feeding = await in_background(run.feed(source()), 1.5)
+                if ends == "feed":
+                    feeding.cancel()
+                else:
+                    await run.shutdown()
+                await asyncio.wait([feeding])
+                assert feeding.cancelled() or isinstance(feeding.exception(), PipelineError)
+            results = run.results
+        else:
+            running = await in_background(pipeline.run(source()), 1.5)
+            assert told == list(range(10))
+            assert len(taken) > 10
+            if ends == "run":
+                await pipeline.shutdown()
+            results = await running
+        assert sorted(each.id for each in results.outcomes) == taken == told
+        assert (len(results) == len(taken)) == (ends in ("feed", "by itself"))
+        assert_balanced(results.stats)
+
+    virtual(main)
+
+
+def test_source_is_ahead_by_one_item_while_each_is_held() -> None:
+    """A callback that holds items, if only some time after the start, holds the source as well."""
+    taken: list[int] = []
+
+    def source() -> Iterator[int]:
+        for number in range(60):
+            taken.append(number)
+            yield number
+
+    async def on_status_change(event: StatusEvent) -> None:
+        if event.status == "queued" and event.item_id >= 20:
+            await asyncio.sleep(1)
+            assert event.item_id < 40 or len(taken) == event.item_id + 1
+
+    async def main() -> None:
+        tracker = StatusTracker(on_status_change)
+        await Pipeline([Stage("Work", 2, [same])], status_tracker=tracker).run(source())
+        assert tracker.callback_errors == 0
+
+    virtual(main)
+
+
+def test_callback_that_takes_its_time_lets_others_have_a_turn() -> None:
+    """The event loop turns every few milliseconds while a plain callback is told of new items."""
+    turns: list[float] = []
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        pause = 0.0
+
+        def take_time(event: StatusEvent) -> None:
+            nonlocal pause
+            pause = max(pause, now() - turns[-1])
+            if event.status == "queued" and event.item_id > 200:
+                loop._now += 0.002
+
+        async def turn() -> None:
+            while True:
+                turns.append(now())
+                await asyncio.sleep(0)
+
+        turning = asyncio.ensure_future(turn())
+        await asyncio.sleep(0)
+        tracker = StatusTracker(take_time)
+        stages = [Stage("Work", 2, [same], queue_capacity=1000)]
+        await Pipeline(stages, status_tracker=tracker).run(range(500))
+        turning.cancel()
+        assert pause < 0.01
+
+    virtual(main)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from antflow import Stage
 from antflow._core.envelope import Envelope
-from antflow._core.ledger import Ledger
+from antflow._core.events import TaskEventType
+from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
-from antflow._core.ports import Listener
+from antflow._core.ports import Listener, TellTask
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
-from antflow._core.step import Step, TaskStep
+from antflow._core.step import Step
 from antflow._core.transition import Kind
 from antflow._engine.engine import Engine
 from antflow._monitor.callbacks import CallbackGuard
@@ -30,7 +32,10 @@ class Ear:
         self.name = name
         self.raises = raises
         self.error = OSError("deaf") if error is None else error
-        self.hears_starts = self.hears_tasks = True
+        self.hears_starts = True
+        self.tasks: dict[TaskEventType, TellTask] = {
+            kind: partial(self.task, kind) for kind in get_args(TaskEventType)
+        }
         self.may_hold = False
         self.heard: list[Any] = []
 
@@ -45,14 +50,22 @@ class Ear:
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> None:
         self.hear("admitted", Kind.ADMITTED)
 
-    def started(self, step: Step) -> None:
-        self.hear("started", step.kind)
+    def entering(self, envelope: Envelope) -> None:
+        self.hear("entering", "entering")
+
+    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> None:
+        self.hear("started", Kind.STARTED)
+
+    def completed(
+        self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
+    ) -> None:
+        self.hear("completed", Kind.COMPLETED)
 
     def ended(self, step: Step) -> None:
         self.hear("ended", step.kind)
 
-    def task(self, step: TaskStep) -> None:
-        self.hear("task", step.kind)
+    def task(self, kind: TaskEventType, *what: object) -> None:
+        self.hear("task", kind)
 
     def closed(self, end: RunEnd) -> None:
         self.hear("closed", "closed")
@@ -105,7 +118,7 @@ def test_every_listener_hears_every_step_in_order() -> None:
     [OSError("deaf"), asyncio.CancelledError(), ExceptionGroup("two", [OSError()])],
     ids=repr,
 )
-@pytest.mark.parametrize("method", ["admitted", "started", "ended", "task", "closed"])
+@pytest.mark.parametrize("method", ["admitted", "started", "completed", "task", "closed"])
 def test_listener_that_raises_is_contained(
     method: str, error: BaseException, beside: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -122,7 +135,7 @@ def test_listener_that_raises_is_contained(
 
 def test_listener_that_raises_each_time_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """The first failure of a listener is logged, the others are only counted."""
-    results_with(Ear("broken", raises="admitted started ended task closed"))
+    results_with(Ear("broken", raises="admitted started completed task closed"))
     assert len(caplog.messages) == 1
 
 
@@ -137,4 +150,4 @@ def test_listener_that_cannot_open_is_told_nothing_more() -> None:
 def test_listener_that_interrupts_ends_the_run() -> None:
     """`KeyboardInterrupt` is not a failure of the listener: it comes out of the run."""
     with pytest.raises(KeyboardInterrupt):
-        results_with(Ear("interrupted", raises="ended", error=KeyboardInterrupt()))
+        results_with(Ear("interrupted", raises="completed", error=KeyboardInterrupt()))

@@ -221,10 +221,8 @@ async def is_four(value: int) -> bool:
 
 CRASHES: list[tuple[type[Any], str]] = [
     (Recorder, "admitted"),
-    (Recorder, "tell_completed"),
     (Recorder, "failed"),
     (Recorder, "retrying"),
-    (Recorder, "task"),
     (RetryHeap, "push"),
     (RetryHeap, "room"),
     (Channel, "put"),
@@ -241,7 +239,8 @@ CRASHES: list[tuple[type[Any], str]] = [
     (Judge, "decide"),
     (FailedTries, "fail"),
     (FailedTries, "after"),
-    (Endings, "move_on"),
+    (Endings, "through"),
+    (Handover, "tell_and_put_on"),
     (Endings, "passes_by"),
     (Ledger, "discrepancy"),
 ]

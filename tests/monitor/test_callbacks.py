@@ -200,6 +200,16 @@ def test_awaitable_of_a_stage_callback_is_awaited(name: str, kind: str) -> None:
     assert callbacks.awaited == callbacks.called > 0
 
 
+@pytest.mark.parametrize("tracked", [None, "plain", "coroutine"])
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"with_too_few_parameters"}))
+def test_on_success_is_called_once_for_each_item(kind: str, tracked: str | None) -> None:
+    """Whatever it returns, and whether or not a tracker's callback holds the item before."""
+    callbacks = Callbacks()
+    tracker = None if tracked is None else StatusTracker(getattr(Callbacks(), tracked))
+    run_flaky("per_task", tracker, on_success=getattr(callbacks, kind))
+    assert callbacks.called == 2
+
+
 @pytest.mark.parametrize("kind", FAILING)
 @pytest.mark.parametrize("name", TRACKER_CALLBACKS)
 def test_tracker_callback_that_fails_is_logged_once(

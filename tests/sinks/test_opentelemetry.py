@@ -31,8 +31,6 @@ from antflow._core.envelope import Envelope
 from antflow._core.ledger import Ledger
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow._core.step import TaskStep, new_step
-from antflow._core.transition import Kind
 from antflow.sinks.opentelemetry import follow_run, task_span
 from antflow.telemetry import configure_telemetry, telemetry_enabled
 from antflow.testing import (
@@ -783,8 +781,9 @@ def test_crashed_run_leaves_no_span_open(told: Told) -> None:
     envelope, worker = Envelope(0, 0, "value", {}, "value"), ledger.stages[0].worker(0)
     context = copy_context()
     context.run(listener.opened, RunFacts("f0", ("A",), 0.0, 0.0), ledger, lambda: None)
-    context.run(listener.started, new_step(Kind.STARTED, envelope, worker, 0.0))
-    context.run(listener.task, TaskStep("start", envelope, worker, "fetch", 0.0))
+    worker.task = "fetch"
+    context.run(listener.started, envelope, worker, 0.0)
+    context.run(listener.tasks["start"], envelope, worker, 0.0, None, None)
     listener.closed(RunEnd("f0", "failed", None, PipelineStats(0, 0, 0, {}), 0.0, 0.0))
     assert told.outline() == ["pipeline.run", "  stage.A 0", "    task.fetch 0"]
 

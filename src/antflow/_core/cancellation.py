@@ -63,22 +63,16 @@ def requests_of(task: asyncio.Task[Any]) -> int:
     return count
 
 
-def request_counter(task: asyncio.Task[Any]) -> Callable[[], int]:
-    """`requests_of` one task, for code that asks often.
+def request_counter(task: asyncio.Task[Any] | None = None) -> Callable[[], int]:
+    """`requests_of` a task, by default the running one, for code that asks often.
 
     Without a task factory no task is eager. Then no library leaves a request that the task does not
     count, and the task's own method, which costs a tenth, is enough.
     """
+    if task is None and (task := _running()) is None:
+        return cancel_requests
     is_enough = sys.version_info >= (3, 13) or task.get_loop().get_task_factory() is None
     return task.cancelling if is_enough else partial(requests_of, task)
-
-
-def running_task_finder() -> Callable[[], asyncio.Task[Any] | None]:
-    """`asyncio.current_task`, for the event loop that runs now: it does not look for one.
-
-    On Python 3.11 that is most of what the question costs.
-    """
-    return partial(asyncio.current_task, asyncio.get_running_loop())
 
 
 def _running() -> asyncio.Task[Any] | None:

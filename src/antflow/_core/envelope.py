@@ -108,6 +108,11 @@ class Envelope:
         return self._metadata
 
     @property
+    def has_metadata(self) -> bool:
+        """Whether there is a dict of metadata: without one, none needs to be made."""
+        return self._metadata is not None
+
+    @property
     def key(self) -> tuple[int, tuple[int, ...]]:
         """The key of the item in its run: ``(sequence number, branch)``."""
         return self.sequence_id, self.branch

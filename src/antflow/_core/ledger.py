@@ -40,6 +40,11 @@ ItemKey = tuple[int, tuple[int, ...]]
 """``(sequence number, branch)``: an item's name in its run."""
 
 
+def no_requests() -> int:
+    """`WorkerBook.cancel_requests` of a worker that has no `asyncio.Task`."""
+    return 0
+
+
 class WorkerBook:
     """The items one worker holds, and what it has done.
 
@@ -52,12 +57,15 @@ class WorkerBook:
     Attributes:
         stage: Index of its stage.
         index: Its number within the stage.
+        name: ``"Fetch-W0"``, once it has begun.
         item: What it works on: an envelope (in a running pipeline) or an item's key (in a ledger
             folded from transitions); ``None`` when it has nothing.
         more: The other items of its batch.
         given: In a batch, the items whose values the running task was called with.
         since: When it last began or ended an item; NaN before the first.
         task: Name of the task that runs.
+        cancel_requests: Says how many requests to cancel the `asyncio.Task` counts in which it
+            works; 0 where it has none.
         status: What a task said it does (`set_task_status`): ``(the item's key, text, when)``. It
             holds as long as the worker has that item.
         completed: Items brought through.
@@ -75,6 +83,7 @@ class WorkerBook:
 
     __slots__ = (
         "busy",
+        "cancel_requests",
         "completed",
         "failed",
         "given",
@@ -83,6 +92,7 @@ class WorkerBook:
         "item",
         "limited_calls",
         "more",
+        "name",
         "own_wait",
         "since",
         "stage",
@@ -96,11 +106,13 @@ class WorkerBook:
     def __init__(self, stage: int, index: int, waited: dict[Activity, float]) -> None:
         self.stage: int = stage
         self.index: int = index
+        self.name: str = ""
         self.item: Any = None
         self.more: list[Any] | tuple[()] = ()
         self.given: Sequence[Any] = ()
         self.since: float = nan
         self.task: str | None = None
+        self.cancel_requests: Callable[[], int] = no_requests
         self.status: tuple[ItemKey, str, float] | None = None
         self.completed: int = 0
         self.failed: int = 0

@@ -74,6 +74,15 @@ class ItemStep(Portable):
     value: Any = None
 
 
+class UnfrozenStep(Portable):
+    """An `ItemStep` while it is being made: it becomes one when it is given that class.
+
+    A frozen dataclass sets its own fields through a function, which makes it six times as slow.
+    """
+
+    __slots__ = ItemStep.__slots__
+
+
 @dataclass(frozen=True, slots=True)
 class RunEnd:
     """How a run ended.

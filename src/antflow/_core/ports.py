@@ -6,17 +6,18 @@ one of these shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from antflow._core.envelope import Envelope
+from antflow._core.events import TaskEventType
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary
 from antflow._core.stage import Stage, TaskFunc
-from antflow._core.step import Step, TaskStep
+from antflow._core.step import Step
 from antflow._core.transition import Transition
 from antflow._core.waits import Wait
 
@@ -82,6 +83,14 @@ class Store(Protocol):
         ...
 
 
+TellTask = Callable[[Envelope, WorkerBook, float, float | None, Exception | None], Wait]
+"""Told of a try of a task: ``(item, worker, now, duration, error)``.
+
+``worker.task`` is the task's name. ``duration``: seconds the try took, ``None`` for "start".
+``error``: why, for "retry" and "fail". In a batch, it is called once for each item.
+"""
+
+
 class Listener(Protocol):
     """Hears of every step of one run, and has no power over it.
 
@@ -101,13 +110,13 @@ class Listener(Protocol):
         ...
 
     @property
-    def hears_tasks(self) -> bool:
-        """Whether `task` is to be called."""
+    def tasks(self) -> Mapping[TaskEventType, TellTask]:
+        """What is to be called when a try of a task starts or ends; only kinds it wants to hear."""
         ...
 
     @property
     def may_hold(self) -> bool:
-        """Whether an item may have to wait for the listener: then items enter one by one."""
+        """Whether an item may have to wait for the listener: then `entering` is called."""
         ...
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
@@ -122,21 +131,37 @@ class Listener(Protocol):
         """Items were taken in and are about to be put into their stage's channel."""
         ...
 
-    def started(self, step: Step, /) -> Wait:
+    def entering(self, envelope: Envelope, /) -> Wait:
+        """One of these items is about to be put; it is put before this is called for the next.
+
+        Its ``not_before`` is still when it was taken in.
+        """
+        ...
+
+    def started(self, envelope: Envelope, worker: WorkerBook, now: float, /) -> Wait:
         """A worker began with an item (again, when ``envelope.attempts`` is above 1)."""
         ...
 
-    def ended(self, step: Step, /) -> Wait:
-        """A visit ended; or, EMITTED, an item was made from another and entered."""
+    def completed(
+        self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float, /
+    ) -> Wait:
+        """An item has completed a stage with this value, in a visit that began then.
+
+        The envelope is still as it was in the stage. Nearly every visit ends so: no `Step` is made.
+        """
         ...
 
-    def task(self, step: TaskStep, /) -> Wait:
-        """A try of a task started or ended."""
+    def ended(self, step: Step, /) -> Wait:
+        """A visit ended in another way; or, EMITTED, an item was made from another and entered."""
         ...
 
     def closed(self, end: RunEnd) -> Wait:
         """The run is over; keep nothing of it alive. It ends when this has been awaited."""
         ...
+
+
+Caller = Callable[[Any, Callable[[], int]], Wait]
+"""Calls a user's function: see `Guard.caller`."""
 
 
 class Guard(Protocol):
@@ -147,6 +172,18 @@ class Guard(Protocol):
 
         Returns:
             ``None``, or what must be awaited because ``function`` returned an awaitable.
+        """
+        ...
+
+    def caller(self, name: str, function: Callable[[Any], Any]) -> Caller:
+        """`call`, for a function with one argument that is called often.
+
+        The first step of a coroutine is taken at once. What is returned must then be awaited by the
+        same `asyncio.Task`, or the function stops halfway.
+
+        Returns:
+            A function of the argument and of another one, which says how many requests to cancel
+            the running `asyncio.Task` counts.
         """
         ...
 

@@ -26,7 +26,6 @@ from antflow._engine.limits.permits import Permit
 from antflow._engine.limits.stage_limits import StageLimits
 from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run
-from antflow._engine.supervisor import Supervisor
 from antflow._engine.time_limit import TimeLimit
 from antflow._engine.user_errors import group_failure
 
@@ -43,7 +42,6 @@ class Attempt:
     Args:
         stage: The stage.
         run: The run.
-        supervisor: Told of faults.
         recorder: The stage's recorder.
         crew: The stage's workers.
         limits: The stage's limits.
@@ -52,14 +50,20 @@ class Attempt:
 
     Attributes:
         direct: The task itself, if a try is nothing more than calling it; else ``None``.
+        run: Runs the tasks on an item, starting at the one where the last try failed, and returns
+            an awaitable for the last task's value. It raises what a task raised, and `Drop` if one
+            of several tasks returned that. A failed try notes in the envelope where the next one
+            begins: under "per_task" at the failed task, with the value it was given; under
+            "per_stage" at the first task.
         names: The names of the tasks.
     """
+
+    run: Trying
 
     def __init__(
         self,
         stage: Stage,
         run: Run,
-        supervisor: Supervisor,
         recorder: Recorder,
         crew: Crew,
         limits: StageLimits,
@@ -68,7 +72,6 @@ class Attempt:
     ) -> None:
         self._run = run
         self._now = run.timers.now
-        self._supervisor = supervisor
         self._recorder = recorder
         self._crew = crew
         self._abandoned = crew.abandoned
@@ -88,29 +91,18 @@ class Attempt:
     def rewire(self) -> None:
         """Find out again what a try consists of, and what must be done around it."""
         is_one_call = len(self._calls) == 1
-        is_told = self._recorder.tells_tasks
+        is_told = bool(self._recorder.on_tasks)
         is_limited = self._limits.admission is not None
         self._tasks: Trying = self._try
         if is_one_call:
             self._tasks = self._only_call_told if is_told else self._only_call
         self._limited_tasks: Trying = self._within_limits if is_limited else self._tasks
+        self.run = self._limited_tasks if self._in_time is None else self._until_deadline
         is_direct = is_one_call and not (is_told or is_limited or self._in_time is not None)
         self.direct = self._calls[0] if is_direct else None
 
-    def run(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
-        """Run the tasks on an item, starting at the one where the last try failed.
-
-        A failed try notes in the envelope where the next one begins: under "per_task" at the failed
-        task, with the value it was given; under "per_stage" at the first task.
-
-        Returns:
-            An awaitable for the last task's value.
-
-        Raises:
-            Exception: What a task raised; `Drop` if one of several tasks returned it.
-        """
-        if self._in_time is None:
-            return self._limited_tasks(envelope, worker)
+    def _until_deadline(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
+        assert self._in_time is not None
         return self._in_time.call_until(envelope.deadline, self._limited_tasks, envelope, worker)
 
     async def run_batch(
@@ -198,7 +190,7 @@ class Attempt:
                     await self._crew.absorb_cancel(worker)
             worker.task = self.names[index]
             call = self._calls[index]
-            if self._recorder.tells_tasks:
+            if self._recorder.on_tasks:
                 value = await self._told(call, value, envelope, worker)
             else:
                 value = await call(value)
@@ -245,9 +237,11 @@ class Attempt:
 
     async def _told(self, call: Call, value: Any, envelope: Envelope, worker: WorkerBook) -> Any:
         now = self._now
-        if (wait := self._tell("start", envelope, worker, now())) is not None:
-            await wait
         began = now()
+        if (tell := self._recorder.on_tasks.get("start")) is not None:
+            if (wait := tell(envelope, worker, began, None, None)) is not None:
+                await wait
+            began = now()
         try:
             try:
                 value = await call(value)
@@ -256,16 +250,16 @@ class Attempt:
         except Exception as error:
             await self._tell_end([envelope], worker, began, [error])
             raise
-        ended = now()
-        wait = self._tell("complete", envelope, worker, ended, ended - began)
-        if wait is not None:
-            await wait
+        if (tell := self._recorder.on_tasks.get("complete")) is not None:
+            ended = now()
+            if (wait := tell(envelope, worker, ended, ended - began, None)) is not None:
+                await wait
         return value
 
     async def _told_batch(
         self, call: Call, values: list[Any], envelopes: Sequence[Envelope], worker: WorkerBook
     ) -> Any:
-        if not self._recorder.tells_tasks:
+        if not self._recorder.on_tasks:
             return await call(values)
         for envelope in envelopes:
             if (wait := self._tell("start", envelope, worker, self._now())) is not None:
@@ -323,11 +317,8 @@ class Attempt:
         duration: float | None = None,
         error: Exception | None = None,
     ) -> Wait:
-        try:
-            return self._recorder.task(kind, envelope, worker, now, duration, error)
-        except Exception as fault:
-            self._supervisor.crash(fault)  # the task is not what failed
-            return None
+        tell = self._recorder.on_tasks.get(kind)
+        return None if tell is None else tell(envelope, worker, now, duration, error)
 
 
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from antflow._core.cancellation import absorb_requests, requests_of
+from antflow._core.cancellation import absorb_requests, request_counter, requests_of
 from antflow._core.foreign import is_a
-from antflow._core.ledger import StageBook, Waiting, WorkerBook
+from antflow._core.ledger import StageBook, Waiting, WorkerBook, no_requests
 from antflow._core.waits import discard
 from antflow._engine.user_errors import failure_of
 
@@ -53,6 +53,7 @@ class Crew:
         before = self._serving.pop(worker.index, None)
         if task is not None:
             self._serving[worker.index] = task
+        worker.cancel_requests = no_requests if task is None else request_counter(task)
         return before
 
     def running(self, worker: WorkerBook) -> asyncio.Task[Any]:

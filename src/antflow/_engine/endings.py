@@ -13,6 +13,7 @@ from typing import Any
 from antflow._core.envelope import Envelope
 from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.ledger import WorkerBook
+from antflow._core.ports import Caller
 from antflow._core.stage import Stage
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import Wait, discard
@@ -37,17 +38,30 @@ class Endings:
     handover: Handover
     failed_tries: FailedTries
 
+    def __post_init__(self) -> None:
+        self._tell_success: Caller | None = None
+        if (callback := self.stage.on_success) is not None:
+            self._tell_success = self.handover.caller("on_success", callback)
+
     def through(
         self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
     ) -> Wait:
         """Report that an item is through, then pass it on; the books have it already."""
+        tell_success, wait = self._tell_success, None
         try:
-            wait = self.handover.recorder.tell_completed(envelope, worker, value, began, now)
-        except BaseException:  # `GeneratorExit`, or a fault: the books have it as through
+            if (tell := self.handover.recorder.on_completed) is not None:
+                wait = tell(envelope, worker, value, began, now)
+            if wait is None and tell_success is not None:
+                # Most callbacks have nothing to wait for: that saves a coroutine for each.
+                wait = tell_success((envelope, value, value), worker.cancel_requests)
+                tell_success = None
+        except BaseException:  # what ends the program, or a fault: the books have it as through
             discard(self.handover.put_on(envelope, value))
             raise
-        if wait is None and self.stage.on_success is None:
+        if wait is None:
             return self.handover.put_on(envelope, value)
+        if tell_success is None:
+            return self.handover.tell_and_put_on(envelope, worker, value, wait)
         return self.move_on(envelope, worker, value, wait)
 
     async def move_on(self, envelope: Envelope, worker: WorkerBook, value: Any, wait: Wait) -> None:

@@ -14,7 +14,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled
 from antflow._core.foreign import is_a
 from antflow._core.ledger import WorkerBook
-from antflow._core.ports import Guard
+from antflow._core.ports import Caller, Guard
 from antflow._core.stage import StageCallback
 from antflow._core.waits import Wait, discard
 from antflow._engine.channel import Channel
@@ -141,6 +141,14 @@ class Handover:
                 if told is not None:
                     await self.room(worker, told)
 
+    def caller(self, name: str, callback: StageCallback) -> Caller:
+        """Calls one of the stage's callbacks, given an item, a value or an error, and a value."""
+
+        def call(told: tuple[Envelope, Any, Any]) -> Any:
+            return _call_back(callback, *told)
+
+        return self.guard.caller(f"callback {name} of stage {self.name}", call)
+
     async def hear_out(self, worker: WorkerBook, wait: Wait) -> None:
         """Wait for the listeners; the run does not end meanwhile."""
         with self.settlement.delivery():
@@ -219,5 +227,7 @@ class Handover:
 
 
 def _call_back(callback: StageCallback, envelope: Envelope, subject: Any, value: Any) -> Any:
-    own = {"id": envelope.id, "value": value, "_sequence_id": envelope.sequence_id}
-    return callback(envelope.id, subject, {**own, **envelope.metadata})
+    payload = {"id": envelope.id, "value": value, "_sequence_id": envelope.sequence_id}
+    if envelope.has_metadata:
+        payload |= envelope.metadata
+    return callback(envelope.id, subject, payload)

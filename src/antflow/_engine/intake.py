@@ -30,7 +30,7 @@ from antflow._core.ports import Store
 from antflow._core.result import PipelineResult
 from antflow._core.waits import Wait, discard
 from antflow._engine.channel import Channel
-from antflow._engine.contexts import in_context
+from antflow._engine.contexts import apart, in_context
 from antflow._engine.current import current_seat
 from antflow._engine.identity import Identity
 from antflow._engine.limits.permits import slots_given_back
@@ -89,6 +89,8 @@ class Entrance:
 
     Attributes:
         stages: The stages, once they are made.
+        at_once: How many items to take in at a time where each may be held by listeners: one if
+            they have just held one, twice as many each time they have not.
     """
 
     def __init__(
@@ -105,7 +107,8 @@ class Entrance:
         self._listeners = listeners
         self._store = store
         self.stages: Sequence[Entered] = ()
-        self._announced: dict[int, Sequence[Envelope]] = {}
+        self.at_once: int = 1
+        self._announced: dict[int, tuple[Sequence[Envelope], deque[Envelope], int]] = {}
         self._unread: deque[Envelope] = deque()
         self._failing: asyncio.Task[None] | None = None
         self._is_sealed = False
@@ -143,15 +146,16 @@ class Entrance:
         """
         if self._store is not None:
             return self._admit_slowly(self._store, envelopes, stage)
-        wait = self._record(envelopes, stage)
-        if wait is None:
-            return self._until_unread_have_failed() if self._unread else None
-        return self._put_after(wait, envelopes, stage)
+        return self._enter(envelopes, stage)
 
     def admit_at_once(self, envelopes: Sequence[Envelope], stage: int) -> None:
         """Admit items that have left their source, so must have an outcome. Never waits."""
-        if not self._is_sealed and (wait := self._record(envelopes, stage)) is not None:
-            discard(wait)
+        if self._is_sealed:
+            return
+        try:
+            discard(self.stages[stage].recorder.admitted(envelopes, self._run.timers.now()))
+            self._tell_unawaited(envelopes, stage)
+        finally:
             self._put(envelopes, stage)
 
     def take_over(self, envelopes: Sequence[Envelope]) -> None:
@@ -168,9 +172,13 @@ class Entrance:
             The items that were recorded but not put yet, for the run to settle.
         """
         self._is_sealed = True
-        envelopes = [envelope for batch in self._announced.values() for envelope in batch]
-        envelopes += self._unread
+        envelopes: list[Envelope] = []
+        announced = list(self._announced.values())
         self._announced.clear()
+        for told, untold, stage in announced:
+            self._tell_unawaited(untold, stage)
+            envelopes += [*told, *untold]
+        envelopes += self._unread
         self._unread.clear()
         return envelopes
 
@@ -186,34 +194,83 @@ class Entrance:
             raise PipelineError("the store could not keep the items") from error
         if self._is_sealed:
             raise PipelineError("the run ended before the items were admitted")
-        if (wait := self._record(envelopes, stage)) is not None:
-            await self._put_after(wait, envelopes, stage)
-        await self._until_unread_have_failed()
+        if (wait := self._enter(envelopes, stage)) is not None:
+            await wait
 
-    def _record(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
-        """Record items and, unless a listener is waited for, put them."""
+    def _enter(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
+        """Record items, tell the listeners, and put them: at once, unless something must wait."""
+        recorder = self.stages[stage].recorder
         try:
-            wait = self.stages[stage].recorder.admitted(envelopes, self._run.timers.now())
+            wait = recorder.admitted(envelopes, self._run.timers.now())
+            if recorder.on_entering is not None:
+                if wait is None:
+                    return self._enter_one_by_one(envelopes, stage)
+                return self._enter_slowly(wait, [], deque(envelopes), stage)
         except BaseException:  # `GeneratorExit`, or a fault: the books have them
             self._put(envelopes, stage)
             raise
-        if wait is None:
-            self._put(envelopes, stage)
-        return wait
+        if wait is not None:
+            return self._enter_slowly(wait, envelopes, deque(), stage)
+        self._put(envelopes, stage)
+        return self._until_unread_have_failed() if self._unread else None
 
-    async def _put_after(self, wait: Wait, envelopes: Sequence[Envelope], stage: int) -> None:
-        key = envelopes[0].sequence_id
-        self._announced[key] = envelopes
+    def _enter_one_by_one(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
+        """Put each item as soon as its own event is delivered."""
+        run = self._run
+        for number, envelope in enumerate(envelopes, 1):
+            if (wait := self._tell(envelope, stage)) is not None:
+                self.at_once = 1
+                self._put(envelopes[: number - 1], stage)
+                return self._enter_slowly(wait, [envelope], deque(envelopes[number:]), stage)
+            if run.timers.now() >= run.turns.ends and number < len(envelopes):
+                self._put(envelopes[:number], stage)
+                return self._enter_slowly(None, [], deque(envelopes[number:]), stage)
+        self.at_once = min(2 * self.at_once, LARGEST_BATCH)
+        self._put(envelopes, stage)
+        return self._until_unread_have_failed() if self._unread else None
+
+    async def _enter_slowly(
+        self, wait: Wait, told: Sequence[Envelope], untold: deque[Envelope], stage: int
+    ) -> None:
+        """Wait for the listeners of some recorded items; tell of each of the others, and put it."""
+        run = self._run
+        key = (told or untold)[0].sequence_id
+        self._announced[key] = told, untold, stage
         try:
             with self._settlement.delivery():
-                if wait is not None:
-                    await wait
+                while True:
+                    if wait is not None:
+                        await wait
+                    elif run.timers.now() >= run.turns.ends:
+                        await run.turns.give_way()
+                    if key not in self._announced:
+                        return  # the run is over
+                    self._put(told, stage)
+                    told = []
+                    if not untold:
+                        break
+                    told = [untold.popleft()]
+                    self._announced[key] = told, untold, stage
+                    wait = self._tell(told[0], stage)
         finally:  # even if cancelled meanwhile: they were recorded, so they must be put
             if self._announced.pop(key, None) is not None:
-                self._put(envelopes, stage)
+                self._tell_unawaited(untold, stage)
+                self._put([*told, *untold], stage)
         await self._until_unread_have_failed()
 
+    def _tell(self, envelope: Envelope, stage: int) -> Wait:
+        """Tell listeners that may make an item wait that it is about to be put."""
+        tell = self.stages[stage].recorder.on_entering
+        return None if tell is None else apart(tell, envelope)
+
+    def _tell_unawaited(self, envelopes: Iterable[Envelope], stage: int) -> None:
+        if not self._run.is_left_behind:
+            for envelope in envelopes:
+                discard(self._tell(envelope, stage))
+
     def _put(self, envelopes: Sequence[Envelope], stage: int) -> None:
+        if not envelopes:
+            return
         readable = [envelope for envelope in envelopes if envelope.error is None]
         self.stages[stage].channel.put_all(readable, envelopes[0].priority)
         if len(readable) < len(envelopes):
@@ -286,7 +343,7 @@ class Intake:
             first = self._entrance.stages[0]
             # Not in the context of the worker that pulls: that one is for the worker's items.
             source = self._source_of(items, self._supervisor.tasks.context.copy())
-            if not (first.recorder.may_hold or self.again):
+            if not (first.recorder.on_entering is not None or self.again):
                 self._source = source
                 first.channel.ring()
                 return
@@ -458,12 +515,10 @@ class Intake:
     def _batch_size(self, stage: int) -> int:
         """How many items to take in at a time."""
         entered = self._entrance.stages[stage]
-        if entered.recorder.may_hold:
-            return 1  # each item enters as soon as its own event is delivered
         channel = entered.channel
-        size = LARGEST_BATCH
+        size = LARGEST_BATCH if entered.recorder.on_entering is None else self._entrance.at_once
         if channel.capacity is not None:
-            size = max(channel.capacity - len(channel), 1)
+            size = min(size, max(channel.capacity - len(channel), 1))
         return int(min(size, max(self._window_room(), 1)))
 
     def _lane_room(self, stage: int) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from antflow._core.envelope import Envelope
-from antflow._core.ledger import Ledger
+from antflow._core.events import TaskEventType
+from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
-from antflow._core.ports import Guard, Listener, Store
+from antflow._core.ports import Guard, Listener, Store, TellTask
 from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
-from antflow._core.step import Step, TaskStep, new_step
+from antflow._core.step import Step
 from antflow._core.transition import Kind, Transition
 from antflow._core.waits import Wait, both
 
@@ -38,17 +39,20 @@ class Listeners:
         listeners: Hear of each step.
 
     Attributes:
-        started: Reports that a worker began with an item, given the `Step`. This and the next two
-            are ``None`` while no listener wants them.
-        ended: Reports that a visit ended, or that an item was made from another.
-        task: Reports that a try of a task started or ended, given the `TaskStep`.
-        may_hold: Whether a listener may make items wait while it is told.
+        started: Reports that a worker began with an item. This and the next two take what the
+            methods of `Listener` take, and are ``None`` while no listener wants them.
+        completed: Reports that an item has completed a stage.
+        ended: Reports that a visit ended in another way, or that an item was made from another.
+        tasks: Report that a try of a task started or ended; only kinds that a listener wants.
+        entering: Reports that an item that was taken in is about to be put; ``None`` while no
+            listener may make it wait.
     """
 
-    started: Callable[[Step], Wait] | None
+    started: Callable[[Envelope, WorkerBook, float], Wait] | None
+    completed: Callable[[Envelope, WorkerBook, Any, float, float], Wait] | None
     ended: Callable[[Step], Wait] | None
-    task: Callable[[TaskStep], Wait] | None
-    may_hold: bool
+    tasks: dict[TaskEventType, TellTask]
+    entering: Callable[[Envelope], Wait] | None
 
     def __init__(
         self,
@@ -72,15 +76,24 @@ class Listeners:
 
     def rewire(self) -> None:
         """Find out again what each listener wants to hear."""
-        keep = None if self._store is None else self._keep
         heard = self._listeners
         self._admissions: Told = [(each.name, each.admitted) for each in heard]
         self.started = self._telling(
-            [(each.name, each.started) for each in heard if each.hears_starts], keep
+            [(each.name, each.started) for each in heard if each.hears_starts], self._keep_started
         )
-        self.ended = self._telling([(each.name, each.ended) for each in heard], keep)
-        self.task = self._telling([(each.name, each.task) for each in heard if each.hears_tasks])
-        self.may_hold = any(each.may_hold for each in heard)
+        self.completed = self._telling(
+            [(each.name, each.completed) for each in heard], self._keep_completed
+        )
+        self.ended = self._telling([(each.name, each.ended) for each in heard], self._keep)
+        self.tasks = {}
+        kinds: tuple[TaskEventType, ...] = get_args(TaskEventType)
+        for kind in kinds:
+            told: Told = [(each.name, each.tasks[kind]) for each in heard if kind in each.tasks]
+            if (tell := self._telling(told)) is not None:
+                self.tasks[kind] = tell
+        self.entering = self._telling(
+            [(each.name, each.entering) for each in heard if each.may_hold]
+        )
 
     def opened(self, stages: Sequence[Stage], ledger: Ledger, rewire: Callable[[], None]) -> None:
         """The run begins. A listener that raises here hears nothing more.
@@ -103,12 +116,13 @@ class Listeners:
             return self._tell(self._admissions, envelopes, now)
         wait: Wait = None
         for envelope in envelopes:
-            wait = both(wait, self._keep(new_step(Kind.ADMITTED, envelope, None, now)))
+            wait = both(wait, self._keep(Step(Kind.ADMITTED, envelope, None, now)))
         return both(wait, self._tell(self._admissions, envelopes, now))
 
     def taken_over(self, envelope: Envelope, now: float) -> Wait:
         """An item of an earlier run, which the store has, continues in this one."""
-        return self._tell(self._admissions, [envelope], now)
+        wait = self._tell(self._admissions, [envelope], now)
+        return wait if self.entering is None else both(wait, self.entering(envelope))
 
     def closed(self, end: Callable[[], RunEnd]) -> Wait:
         """The run is over; ``end()`` says how. Further calls do nothing."""
@@ -120,17 +134,17 @@ class Listeners:
         return both(wait, self._tell([(each.name, each.closed) for each in self._listeners], how))
 
     def _telling(self, told: Told, keep: Tell | None = None) -> Tell | None:
-        """One function that tells all of these; ``None`` without any."""
-        if keep is not None:
-            return lambda step: both(keep(step), self._tell(told, step))
+        """One function that tells the store and all of these; ``None`` without any."""
+        if keep is not None and self._store is not None:
+            return lambda *what: both(keep(*what), self._tell(told, *what))
         if len(told) != 1:
             return partial(self._tell, told) if told else None
         [(name, tell)] = told
 
-        def tell_one(step: Any) -> Wait:
+        def tell_one(*what: Any) -> Wait:
             # `_tell`, written out: a run with a tracker calls this for every visit.
             try:
-                return tell(step)
+                return tell(*what)
             except BaseException as error:  # why: it is contained, or ends the run in order
                 self._contain(name, error)
                 return None
@@ -153,6 +167,14 @@ class Listeners:
             raise
         except BaseException as interruption:  # why: it ends the run, in order
             self._interrupt(interruption)
+
+    def _keep_started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
+        return self._keep(Step(Kind.STARTED, envelope, worker, now))
+
+    def _keep_completed(
+        self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
+    ) -> Wait:
+        return self._keep(Step(Kind.COMPLETED, envelope, worker, now, began=began, value=value))
 
     def _keep(self, step: Step) -> Wait:
         assert self._store is not None

@@ -16,17 +16,14 @@ from typing import Any
 from antflow._core.durations import SHORTEST_WAIT
 from antflow._core.envelope import Envelope
 from antflow._core.errors import ItemCancelled
-from antflow._core.events import TaskEventType
 from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger, StageBook, WorkerBook
 from antflow._core.run_facts import RunFacts
-from antflow._core.step import Step, TaskStep, new_step
+from antflow._core.step import Step
 from antflow._core.transition import Kind
 from antflow._core.waits import Wait
 from antflow._engine.contexts import apart
 from antflow._engine.listeners import Listeners
-
-COMPLETED = Kind.COMPLETED
 
 
 class Recorder:
@@ -41,9 +38,13 @@ class Recorder:
 
     Attributes:
         book: The stage's book.
+        on_entering: Tells the listeners that an item that was taken in is about to be put; ``None``
+            if none may make it wait.
         on_started: Tells the listeners that a worker began with an item; ``None`` if none wants
             that.
-        on_ended: Tells them that a visit ended; ``None`` if none wants that.
+        on_completed: Tells them that an item has completed the stage; likewise.
+        on_ended: Tells them that a visit ended in another way; likewise.
+        on_tasks: Tell them of tries of tasks; only the kinds that one wants.
     """
 
     __slots__ = (
@@ -51,12 +52,12 @@ class Recorder:
         "_failures",
         "_listeners",
         "_stage",
-        "_task",
         "book",
-        "may_hold",
+        "on_completed",
         "on_ended",
+        "on_entering",
         "on_started",
-        "tells_tasks",
+        "on_tasks",
     )
 
     def __init__(
@@ -78,10 +79,10 @@ class Recorder:
         """Find out again what listeners want. Without listeners, a step costs one comparison."""
         listeners = self._listeners
         self.on_started = listeners.started
+        self.on_completed = listeners.completed
         self.on_ended = listeners.ended
-        self.may_hold = listeners.may_hold
-        self._task = listeners.task
-        self.tells_tasks = listeners.task is not None
+        self.on_tasks = listeners.tasks
+        self.on_entering = listeners.entering
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
         """Items are taken in at this stage."""
@@ -100,7 +101,7 @@ class Recorder:
         book.started(worker, envelope, now, again=envelope.attempts != 0)
         envelope.attempts = max(envelope.attempts, 0) + 1
         if self.on_started is not None:
-            return self.on_started(new_step(Kind.STARTED, envelope, worker, now))
+            return self.on_started(envelope, worker, now)
         return None
 
     def completed(self, envelope: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
@@ -108,31 +109,16 @@ class Recorder:
         began = worker.since
         self.book.completed_by(worker, envelope, now)
         envelope.not_before = now
-        return self.tell_completed(envelope, worker, value, began, now)
-
-    def tell_completed(
-        self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
-    ) -> Wait:
-        """Tell listeners that an item has completed this stage; the books have it already."""
-        if self.on_ended is None:
-            return None
-        step = Step()  # `new_step`, inlined: with a tracker, each visit comes here
-        step.kind = COMPLETED
-        step.envelope = envelope
-        step.worker = worker
-        step.began = began
-        step.now = now
-        step.error = None
-        step.value = value
-        tell = self.on_ended
-        return tell(step)
+        if self.on_completed is not None:
+            return self.on_completed(envelope, worker, value, began, now)
+        return None
 
     def skipped(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
         """An item skips this stage."""
         self.book.skipped_one()
         envelope.not_before = now
         if self.on_ended is not None:
-            return self.on_ended(new_step(Kind.SKIPPED, envelope, worker, now))
+            return self.on_ended(Step(Kind.SKIPPED, envelope, worker, now))
         return None
 
     def retrying(
@@ -144,7 +130,7 @@ class Recorder:
         envelope.not_before = now  # unless it is put off: see `RetryHeap`
         if self.on_ended is not None:
             return self.on_ended(
-                new_step(Kind.RETRYING, envelope, worker, now, began=began, error=error)
+                Step(Kind.RETRYING, envelope, worker, now, began=began, error=error)
             )
         return None
 
@@ -162,9 +148,7 @@ class Recorder:
             self._facts.timestamp(now),
         )
         if self.on_ended is not None:
-            return self.on_ended(
-                new_step(Kind.FAILED, envelope, worker, now, began=began, error=error)
-            )
+            return self.on_ended(Step(Kind.FAILED, envelope, worker, now, began=began, error=error))
         return None
 
     def dropped(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
@@ -172,7 +156,7 @@ class Recorder:
         began = worker.since
         self.book.dropped_by(worker, envelope, now)
         if self.on_ended is not None:
-            return self.on_ended(new_step(Kind.DROPPED, envelope, worker, now, began=began))
+            return self.on_ended(Step(Kind.DROPPED, envelope, worker, now, began=began))
         return None
 
     def emitted(self, child: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
@@ -180,7 +164,7 @@ class Recorder:
         self.book.emitted_one()
         child.not_before = now
         if self.on_ended is not None:
-            return self.on_ended(new_step(Kind.EMITTED, child, worker, now, value=value))
+            return self.on_ended(Step(Kind.EMITTED, child, worker, now, value=value))
         return None
 
     def expanded(self, envelope: Envelope, worker: WorkerBook, children: int, now: float) -> Wait:
@@ -189,7 +173,7 @@ class Recorder:
         self.book.expanded_by(worker, envelope, now)
         if self.on_ended is not None:
             return self.on_ended(
-                new_step(Kind.EXPANDED, envelope, worker, now, began=began, value=children)
+                Step(Kind.EXPANDED, envelope, worker, now, began=began, value=children)
             )
         return None
 
@@ -203,21 +187,6 @@ class Recorder:
         envelope.attempts = max(envelope.attempts, 0)
         if self.on_ended is not None:
             return self.on_ended(
-                new_step(Kind.CANCELLED, envelope, holder, now, began=began, error=error)
+                Step(Kind.CANCELLED, envelope, holder, now, began=began, error=error)
             )
         return None
-
-    def task(
-        self,
-        kind: TaskEventType,
-        envelope: Envelope,
-        worker: WorkerBook,
-        now: float,
-        duration: float | None = None,
-        error: Exception | None = None,
-    ) -> Wait:
-        """A try of the worker's current task started or ended."""
-        if self._task is None:
-            return None
-        name = worker.task or ""
-        return self._task(TaskStep(kind, envelope, worker, name, now, duration, error))

@@ -117,9 +117,7 @@ class StageRun:
             expansion,
             run.timers,
         )
-        self._attempt = Attempt(
-            stage, run, supervisor, recorder, self.crew, self._limits, judge, calls
-        )
+        self._attempt = Attempt(stage, run, recorder, self.crew, self._limits, judge, calls)
 
         self.workers.work = (
             WorkerLoop(

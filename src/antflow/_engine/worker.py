@@ -19,13 +19,11 @@ from __future__ import annotations
 from contextvars import copy_context
 from dataclasses import dataclass
 
-from antflow._core.cancellation import request_counter, requests_of
+from antflow._core.cancellation import requests_of
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
-from antflow._core.step import new_step
-from antflow._core.transition import Kind
 from antflow._engine.attempt import Attempt
 from antflow._engine.endings import Endings
 from antflow._engine.expansion import ENDS_HERE
@@ -81,8 +79,7 @@ class WorkerLoop:
         queue, senders = channel.queue, channel.senders
         skip_if, on_success = self.stage.skip_if, self.stage.on_success
         isolates, context = self.stage.isolate_context, copy_context()
-        running = crew.running(worker)
-        cancel_requests = request_counter(running)
+        cancel_requests = worker.cancel_requests
         plain: type | None = None  # the type of the last answer, if it was an ordinary one
         time = now()
         while worker.index < workers.active:
@@ -125,7 +122,7 @@ class WorkerLoop:
                 envelope.attempts = 1
             if (tell := recorder.on_started) is not None:
                 try:
-                    wait = tell(new_step(Kind.STARTED, envelope, worker, time))
+                    wait = tell(envelope, worker, time)
                     if wait is not None:
                         await wait
                 except BaseException:
@@ -187,7 +184,7 @@ class WorkerLoop:
                 if wait is not None:
                     worker.wait_begins("blocked", time)
                     try:
-                        if requests_of(running):
+                        if requests_of(crew.running(worker)):
                             await crew.absorb_cancel_before(worker)
                         await wait  # in any case: it may put the item
                     finally:

@@ -141,9 +141,7 @@ class Workers:
 
     async def in_own_task(self, worker: WorkerBook, work: Coroutine[Any, Any, T]) -> T:
         """Run a worker's work in an `asyncio.Task` with the context of the run."""
-        task = self._supervisor.tasks.create_side(
-            self._pair_of(worker, work), f"{self._stage.name}-W{worker.index}"
-        )
+        task = self._supervisor.tasks.create_side(self._pair_of(worker, work), worker.name)
         try:
             pair = await task
         finally:
@@ -165,8 +163,9 @@ class Workers:
         index = self._vacant.pop()
         self._alive.add(index)
         worker = self._book.worker(index)
+        worker.name = self._run.facts.worker_name(self._index, index)
         worker.task = self._first_task
-        self._supervisor.spawn(self._serve(worker), f"{self._stage.name}-W{index}")
+        self._supervisor.spawn(self._serve(worker), worker.name)
         return True
 
     async def _serve(self, worker: WorkerBook) -> None:

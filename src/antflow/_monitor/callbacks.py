@@ -21,11 +21,11 @@ from antflow._core.cancellation import (
     cancel_requests,
     is_called_off,
     is_failure,
-    requests_of,
 )
 from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
+from antflow._core.ports import Caller
 from antflow._core.text import clean
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import Wait, discard
@@ -61,26 +61,11 @@ class CallbackGuard:
             return None
         return _Told(self, name, answer, before)
 
-    def caller(
-        self,
-        name: str,
-        function: Callable[[Any], Any],
-        running: Callable[[], asyncio.Task[Any] | None],
-    ) -> Callable[[Any], Wait]:
-        """`call`, for a function with one argument that is called often.
+    def caller(self, name: str, function: Callable[[Any], Any]) -> Caller:
+        """`call`, for a function that is called often; see `antflow._core.ports.Guard.caller`."""
 
-        A coroutine's first step is taken at once. What is returned must then be awaited by the same
-        task, or the callback stops halfway.
-
-        Args:
-            name: As for `call`.
-            function: As for `call`.
-            running: Returns the running task.
-        """
-
-        def call(event: Any) -> Wait:
-            task = running()
-            if task is None or requests_of(task):
+        def call(event: Any, requests: Callable[[], int]) -> Wait:
+            if requests():
                 return self.call(name, function, event)  # a request must not hit the first step
             try:
                 answer = function(event)
@@ -96,7 +81,7 @@ class CallbackGuard:
                 answer = None if awaited is THROUGH else _Begun(steps, awaited)
             elif answer is not None and not is_awaitable(answer):
                 answer = None
-            if answer is None and not requests_of(task):
+            if answer is None and not requests():
                 return None
             return _Told(self, name, answer, 0)
 

@@ -24,7 +24,7 @@ from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary
-from antflow._core.step import Step, new_step
+from antflow._core.step import Step
 from antflow._core.text import error_type_name, safe_str
 from antflow._core.transition import Kind
 from antflow._monitor.admissions import Admissions, ItemKey
@@ -39,7 +39,7 @@ TAKEN_IN = 0xFFFF_FFFE
 """In place of the previous record, in the first record of an item that was taken in."""
 TAKEN_IN_BYTES = array("I", [TAKEN_IN]).tobytes()
 
-COMPLETED = Kind.COMPLETED
+COMPLETED = int(Kind.COMPLETED)
 QUIET = 0x100
 """Added to RETRYING if the retry is only a task event."""
 
@@ -98,31 +98,44 @@ class RunHistory:
         """Items were taken in."""
         if envelopes[0].branch:  # made from another item, in an earlier run
             for envelope in envelopes:
-                self.ended(new_step(Kind.ADMITTED, envelope, None, now))
+                self.ended(Step(Kind.ADMITTED, envelope, None, now))
             return
         self._admissions.add(envelopes, now)
         missing = envelopes[-1].sequence_id + 1 - len(self._last)
         if missing > 0:
             self._last.frombytes(TAKEN_IN_BYTES * missing)
 
+    def completed(
+        self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
+    ) -> None:
+        """An item has completed a stage."""
+        if envelope.branch:
+            self.ended(Step(Kind.COMPLETED, envelope, worker, now, began=began))
+            return
+        # From here on `ended`, inlined.
+        number = self._count
+        self._count = number + 1
+        last, sequence_id = self._last, envelope.sequence_id
+        self._records += pack(
+            began, now, last[sequence_id], envelope.position, COMPLETED, worker.index
+        )
+        last[sequence_id] = number
+
     def ended(self, step: Step) -> None:
-        """A visit ended, or an item was made from another."""
+        """A visit ended in another way, or an item was made from another."""
         number = self._count
         self._count = number + 1
         envelope, worker, began = step.envelope, step.worker, step.began
-        sequence_id, kind = envelope.sequence_id, step.kind
         if envelope.branch:
-            key = (sequence_id, envelope.branch)
+            key = (envelope.sequence_id, envelope.branch)
             before = self._last_of_made.get(key, NO_RECORD)
             self._last_of_made[key] = number
             if before == NO_RECORD:
                 self._admissions.name(envelope.id, key)
         else:
-            before = self._last[sequence_id]
-            self._last[sequence_id] = number
-        code: int = kind
-        if kind is not COMPLETED:
-            code = self._note_details(step, number)
+            before = self._last[envelope.sequence_id]
+            self._last[envelope.sequence_id] = number
+        code = self._note_details(step, number)
         self._records += pack(
             nan if began is None else began,
             step.now,

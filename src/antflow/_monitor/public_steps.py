@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
+from antflow._core.cancellation import request_counter
 from antflow._core.envelope import Envelope
+from antflow._core.events import TaskEventType
 from antflow._core.foreign import attribute, is_awaitable, type_name
-from antflow._core.ledger import Ledger
-from antflow._core.observers import ItemStep, RunEnd, StepKind
-from antflow._core.ports import Guard
+from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.observers import ItemStep, RunEnd, StepKind, UnfrozenStep
+from antflow._core.ports import Caller, Guard, TellTask
 from antflow._core.run_facts import RunFacts
-from antflow._core.step import Step, TaskStep, new_step
+from antflow._core.step import Step
 from antflow._core.transition import Kind
 from antflow._core.waits import Wait, both, discard
 
@@ -38,7 +40,7 @@ class Observers:
 
     name = "the observers"
     hears_starts = True
-    hears_tasks = False
+    tasks: Mapping[TaskEventType, TellTask] = {}
     may_hold = False
 
     def __init__(self, observers: Sequence[Any], guard: Guard) -> None:
@@ -46,6 +48,8 @@ class Observers:
         self._opened: list[tuple[str, Method]] = []
         self._closed: list[tuple[str, Method]] = []
         self._happened: list[tuple[str, Method, bool]] = []
+        self._tells: list[tuple[Caller, bool]] = []
+        self._gives_values = False
         for index, observer in enumerate(observers):
             name = f"observers[{index}] ({type_name(observer)})"
             wants_values = attribute(observer, "wants_values") is True
@@ -58,65 +62,104 @@ class Observers:
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
         self._facts = facts
+        for name, method, wants_values in self._happened:
+            tell = self._guard.caller(name, partial(_in_line, method))
+            self._tells.append((tell, wants_values))
+            self._gives_values |= wants_values
         for name, method in self._opened:
             discard(self._guard.call(name, _in_line, method, facts))
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
         wait: Wait = None
         for envelope in envelopes:
-            step = new_step(Kind.ADMITTED, envelope, None, now, value=envelope.value)
-            wait = both(wait, self._tell(step))
+            wait = both(wait, self._tell("admitted", envelope, None, now, value=envelope.value))
         return wait
 
-    def started(self, step: Step) -> Wait:
-        return self._tell(step)
+    def entering(self, envelope: Envelope) -> None:
+        pass
+
+    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> Wait:
+        return self._tell("started", envelope, worker, now)
+
+    def completed(
+        self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
+    ) -> Wait:
+        return self._tell("completed", envelope, worker, now, now - began, None, value)
 
     def ended(self, step: Step) -> Wait:
-        return self._tell(step)
-
-    def task(self, step: TaskStep) -> Wait:
-        return None
+        return self._tell(
+            NAMES[step.kind],
+            step.envelope,
+            step.worker,
+            step.now,
+            0.0 if step.began is None else step.now - step.began,
+            step.error,
+            step.value,
+        )
 
     def closed(self, end: RunEnd) -> Wait:
         told = [(name, self._guard.call(name, method, end)) for name, method in self._closed]
         waits = {name: wait for name, wait in told if wait is not None}
         return _Closing(self._guard, waits) if waits else None
 
-    def _tell(self, step: Step) -> Wait:
+    def _tell(
+        self,
+        kind: StepKind,
+        envelope: Envelope,
+        worker: WorkerBook | None,
+        now: float,
+        duration: float = 0.0,
+        error: Exception | None = None,
+        value: Any = None,
+    ) -> Wait:
+        if not self._tells:
+            return None
+        step = valued = self._step(kind, envelope, worker, now, duration, error, None)
+        if value is not None and self._gives_values:
+            valued = self._step(kind, envelope, worker, now, duration, error, value)
+        requests = request_counter() if worker is None else worker.cancel_requests
         wait: Wait = None
-        if self._happened:
-            shown = _shown(step, self._facts)
-            valued: ItemStep | None = None
-            for name, method, wants_values in self._happened:
-                if wants_values and valued is None:
-                    valued = shown if step.value is None else replace(shown, value=step.value)
-                given = valued if wants_values else shown
-                wait = both(wait, self._guard.call(name, _in_line, method, given))
+        for tell, wants_values in self._tells:
+            told = tell(valued if wants_values else step, requests)
+            if told is not None:
+                wait = both(wait, told)
         return wait
 
-
-def _shown(step: Step, facts: RunFacts) -> ItemStep:
-    """A step as observers see it, without the value."""
-    envelope, worker = step.envelope, step.worker
-    return ItemStep(
-        facts.run_id,
-        NAMES[step.kind],
-        envelope.id,
-        envelope.sequence_id,
-        envelope.branch,
-        facts.stage_names[envelope.position],
-        None if worker is None else facts.worker_name(worker.stage, worker.index),
-        max(envelope.attempts, 0),
-        facts.timestamp(step.now),
-        step.now,
-        0.0 if step.began is None else step.now - step.began,
-        step.error,
-    )
+    def _step(
+        self,
+        kind: StepKind,
+        envelope: Envelope,
+        worker: WorkerBook | None,
+        now: float,
+        duration: float,
+        error: Exception | None,
+        value: Any,
+    ) -> ItemStep:
+        """A step as observers see it."""
+        facts, attempts = self._facts, envelope.attempts
+        step: Any = UnfrozenStep()
+        step.run_id = facts.run_id
+        step.kind = kind
+        step.item_id = envelope.id
+        step.sequence_id = envelope.sequence_id
+        step.branch = envelope.branch
+        step.stage = facts.stage_names[envelope.position]
+        step.worker = None if worker is None else worker.name
+        step.attempt = attempts if attempts > 0 else 0
+        step.timestamp = facts.started_wall + (now - facts.started_mono)
+        step.mono = now
+        step.duration = duration
+        step.error = error
+        step.value = value
+        step.__class__ = ItemStep
+        made: ItemStep = step
+        return made
 
 
 def _in_line(method: Method, what: Any) -> None:
     """Call a method that is not waited for."""
-    if is_awaitable(answer := method(what)):
+    answer = method(what)
+    if answer is not None and is_awaitable(answer):
         discard(answer)
         raise TypeError(
             "opened() and happened() must be plain functions: what they return is not awaited; "

@@ -8,21 +8,20 @@ from copy import copy
 from functools import partial
 from typing import Any
 
-from antflow._core.cancellation import running_task_finder
 from antflow._core.checks import check_callback, check_choice, check_seconds, refusal
 from antflow._core.envelope import Envelope
 from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, TaskEventType
 from antflow._core.foreign import is_hashable, key_of
-from antflow._core.ledger import Ledger
+from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
-from antflow._core.ports import Listener
+from antflow._core.ports import Listener, TellTask
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary, FailedItem
-from antflow._core.step import Step, TaskStep
+from antflow._core.step import Step
 from antflow._core.waits import Wait
 from antflow._monitor.callbacks import CallbackGuard
 from antflow._monitor.history import RunHistory
-from antflow._monitor.tellers import StatusTeller, TaskTeller, WorkerNames
+from antflow._monitor.tellers import StatusTeller, task_teller
 
 StatusCallback = Callable[[StatusEvent], Any]
 TaskCallback = Callable[[TaskEvent], Any]
@@ -212,21 +211,23 @@ class Follower:
     def __init__(self, tracker: StatusTracker, quiet_stages: Sequence[int]) -> None:
         self._tracker = tracker
         self._quiet = frozenset(quiet_stages)
-        self.hears_starts = self.may_hold = self.hears_tasks = False
-        self.admitted: Callable[[Sequence[Envelope], float], Wait] = _nothing
-        self.started: Callable[[Step], Wait] = _nothing
+        self.hears_starts = self.may_hold = False
+        self.entering: Callable[[Envelope], Wait] = _nothing
+        self.started: Callable[[Envelope, WorkerBook, float], Wait] = _nothing
+        self.completed: Callable[[Envelope, WorkerBook, Any, float, float], Wait] = _nothing
         self.ended: Callable[[Step], Wait] = _nothing
-        self.task: Callable[[TaskStep], Wait] = _nothing
+        self.tasks: dict[TaskEventType, TellTask] = {}
         self.rewire_run: Callable[[], None] = _nothing
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
         self._facts = facts
         self._history = RunHistory(facts, ledger, self._quiet)
-        self._names = WorkerNames(facts)
-        self._running = running_task_finder()
         self._tracker._begin(self, self._history)
         self.rewire_run = rewire
         self._look_who_hears()
+
+    def admitted(self, envelopes: Sequence[Envelope], now: float) -> None:
+        self._history.admitted(envelopes, now)
 
     def rewire(self) -> None:
         """Take note of a callback that was set or removed."""
@@ -244,26 +245,23 @@ class Follower:
         status = self._tracker.on_status_change
         self.hears_starts = self.may_hold = status is not None
         if status is None:
-            self.admitted, self.ended = history.admitted, history.ended
+            self.completed, self.ended = history.completed, history.ended
         else:
             name = "callback on_status_change"
             teller = StatusTeller(
                 self._facts,
                 history,
                 self._quiet,
-                self._names,
-                guard.caller(name, status, self._running),
+                guard.caller(name, status),
                 partial(guard.call, name, status),
             )
-            self.admitted, self.started = teller.admitted, teller.started
-            self.ended = teller.ended
-        calls: dict[TaskEventType, Callable[[TaskEvent], Wait]] = {
-            kind: guard.caller(f"callback {name}", callback, self._running)
-            for name, kind in TASK_CALLBACKS.items()
-            if (callback := getattr(self._tracker, name)) is not None
-        }
-        self.hears_tasks = bool(calls)
-        self.task = TaskTeller(self._facts, self._names, calls).task
+            self.entering, self.started = teller.entering, teller.started
+            self.completed, self.ended = teller.completed, teller.ended
+        self.tasks = {}
+        for name, kind in TASK_CALLBACKS.items():
+            if (callback := getattr(self._tracker, name)) is not None:
+                call = guard.caller(f"callback {name}", callback)
+                self.tasks[kind] = task_teller(self._facts, kind, call)
 
 
 def _nothing(*_: object) -> None:

@@ -33,12 +33,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from antflow._core.cancellation import is_failure
 from antflow._core.checks import check_flag, refusal
 from antflow._core.envelope import Envelope
+from antflow._core.events import TaskEventType
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.log import warn
 from antflow._core.observers import RunEnd
-from antflow._core.ports import Listener
+from antflow._core.ports import Listener, TellTask
 from antflow._core.run_facts import RunFacts
-from antflow._core.step import Step, TaskStep
+from antflow._core.step import Step
 from antflow._core.text import clean, error_type_name, safe_str
 from antflow._core.transition import MOVES_ON, Kind
 from antflow._core.version import __version__
@@ -522,7 +523,7 @@ class _Follower:
         self._pipeline = {"antflow.pipeline.name": clean(pipeline_name)}
         self._first_of_call: dict[WorkerBook, Envelope] = {}
         self.hears_starts = False
-        self.hears_tasks = False
+        self.tasks: dict[TaskEventType, TellTask] = {}
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
         self._facts = facts
@@ -530,40 +531,76 @@ class _Follower:
         if self._trace is not None and self._trace.open(facts):
             self._visits = self._trace
         self.hears_starts = self._visits is not None
-        self.hears_tasks = self.hears_starts or self._meters is not None
+        if self.hears_starts or self._meters is not None:
+            self.tasks = {
+                "start": self._task_started,
+                "complete": self._task_ended,
+                "retry": self._task_ended,
+                "fail": self._task_ended,
+            }
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> None:
         pass
 
-    def started(self, step: Step) -> None:
-        if self._visits is not None and step.worker is not None:
-            self._visits.started(step.envelope, step.worker)
+    def entering(self, envelope: Envelope) -> None:
+        pass
+
+    def started(self, envelope: Envelope, worker: WorkerBook, now: float) -> None:
+        if self._visits is not None:
+            self._visits.started(envelope, worker)
+
+    def completed(
+        self, envelope: Envelope, worker: WorkerBook, value: Any, began: float, now: float
+    ) -> None:
+        self._end(Kind.COMPLETED, envelope, worker, None)
 
     def ended(self, step: Step) -> None:
-        envelope, worker = step.envelope, step.worker
+        self._end(step.kind, step.envelope, step.worker, step.error)
+
+    def _end(
+        self,
+        kind: Kind,
+        envelope: Envelope,
+        worker: WorkerBook | None,
+        error: Exception | None,
+    ) -> None:
         if worker is not None and self._first_of_call.get(worker) is envelope:
             del self._first_of_call[worker]  # a worker that was cancelled in a task
         if self._meters is not None:
-            self._count(self._meters, step.kind, envelope.position)
+            self._count(self._meters, kind, envelope.position)
         if self._visits is not None:
-            self._visits.ended(step.kind, envelope, step.error)
+            self._visits.ended(kind, envelope, error)
 
-    def task(self, step: TaskStep) -> None:
-        envelope, worker = step.envelope, step.worker
-        visits, stage = self._visits, self._facts.stage_names[worker.stage]
-        if step.kind == "start":
-            first = self._first_of_call.setdefault(worker, envelope)
-            if visits is not None:
-                visits.task_started(envelope, stage, step.name, first)
-            return
+    def _task_started(
+        self,
+        envelope: Envelope,
+        worker: WorkerBook,
+        now: float,
+        duration: float | None,
+        error: Exception | None,
+    ) -> None:
+        first = self._first_of_call.setdefault(worker, envelope)
+        if self._visits is not None:
+            stage = self._facts.stage_names[worker.stage]
+            self._visits.task_started(envelope, stage, worker.task or "", first)
+
+    def _task_ended(
+        self,
+        envelope: Envelope,
+        worker: WorkerBook,
+        now: float,
+        duration: float | None,
+        error: Exception | None,
+    ) -> None:
         if self._first_of_call.get(worker) is envelope:
             del self._first_of_call[worker]
-            if self._meters is not None and step.duration is not None:
+            if self._meters is not None and duration is not None:
                 # While its span is current: the measurement then points to it (an exemplar).
-                labels = {"antflow.stage.name": stage, "antflow.task.name": step.name}
-                self._meters.duration.record(step.duration, self._pipeline | labels)
-        if visits is not None:
-            visits.task_ended(envelope, step.error)
+                stage = self._facts.stage_names[worker.stage]
+                labels = {"antflow.stage.name": stage, "antflow.task.name": worker.task or ""}
+                self._meters.duration.record(duration, self._pipeline | labels)
+        if self._visits is not None:
+            self._visits.task_ended(envelope, error)
 
     def closed(self, end: RunEnd) -> None:
         self._first_of_call.clear()
