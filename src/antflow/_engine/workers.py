@@ -77,6 +77,7 @@ class Workers:
         self._counted_until = run.timers.now()
         self._seconds = 0.0
         self._alive: set[int] = set()
+        self._rested: set[int] = set()
         self._seats: dict[int, Seat] = {}
         self._vacant = list(reversed(range(stage.workers)))
         self._first_task = task_name(stage.tasks[0])
@@ -112,13 +113,17 @@ class Workers:
 
     async def receive(self, worker: WorkerBook) -> Envelope | None:
         """Wait for the next item, for a worker that found none; ``None`` if it must leave."""
+        has_rested = False
         while not self.channel.is_closed and worker.index < self.active:
             if (envelope := self.channel.take()) is not None:
                 return envelope
-            if self.pulls:
-                await self._intake.pull()
-            else:
+            has_rested = not self.pulls
+            if has_rested:
                 await self.channel.wait()
+            else:
+                await self._intake.pull()
+        if has_rested:
+            self._rested.add(worker.index)
         return None
 
     @property
@@ -218,7 +223,8 @@ class Workers:
         try:
             await self.leave(worker)
             # A request that the last item left would make the task count as cancelled when it ends.
-            if not self._crew.is_called_off(worker):
+            # It has arrived where the worker has waited since.
+            if worker.index not in self._rested and not self._crew.is_called_off(worker):
                 await self._crew.absorb_cancel(worker)
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
@@ -226,7 +232,8 @@ class Workers:
                 raise
         finally:
             self._alive.discard(worker.index)
-            if worker.index < self.active:
+            self._rested.discard(worker.index)
+            if worker.index < self.active and not self.channel.is_closed:
                 self._vacant.append(worker.index)
                 self.channel.ring()
 
