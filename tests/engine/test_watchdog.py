@@ -165,7 +165,12 @@ def test_small_runs_do_not_each_wake_the_watchdog(
     monkeypatch.setattr(watchdogs, "watchdog", own)
     wakes: list[float] = []
     wake = own.wake
-    monkeypatch.setattr(own, "wake", lambda: wakes.append(time.monotonic()) or wake())
+
+    def noted() -> None:
+        wakes.append(time.monotonic())
+        wake()
+
+    monkeypatch.setattr(own, "wake", noted)
     pipeline = Pipeline([Stage("Work", 1, [sleeps])])
 
     async def small_runs() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ def test_all_workers_work_at_the_same_time(seed: int | None) -> None:
 
 def test_small_run_takes_few_tasks_and_steps() -> None:
     """Items that wait for nothing need one worker in each stage, and some turns of the loop."""
-    tasks: list[Coroutine[Any, Any, Any]] = []
+    tasks: list[Any] = []
 
     async def plain(item: int) -> int:
         return item

@@ -7,7 +7,7 @@ number that may be at work; `activate` changes that number, for `set_workers` an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, TypeVar, cast
 from weakref import ref
@@ -17,7 +17,6 @@ from antflow._core.ledger import StageBook, WorkerBook
 from antflow._core.stage import Stage, capacity, task_name
 from antflow._core.value_or_error import ValueOrError, value_of
 from antflow._engine.channel import Channel
-from antflow._engine.contexts import plainly_around
 from antflow._engine.crew import Crew
 from antflow._engine.current import Seat, current_seat
 from antflow._engine.intake import Intake
@@ -250,15 +249,26 @@ class Workers:
                 await self._crew.absorb_cancel(worker)
             return pair
 
-    @plainly_around
-    def _seated(self, worker: WorkerBook) -> Generator[None, None, None]:
+    def _seated(self, worker: WorkerBook) -> _Seated:
         """Inside, the running `asyncio.Task` belongs to the worker."""
-        running = asyncio.current_task()
-        assert running is not None
         current_seat.set(self._seats[worker.index])
         current_calls.set(self._calls)
-        before = self._crew.seat(worker, running)
-        try:
-            yield
-        finally:
-            self._crew.seat(worker, before)
+        return _Seated(self._crew, worker)
+
+
+class _Seated:
+    """The running `asyncio.Task` belongs to a worker. A generator would cost four times as much."""
+
+    __slots__ = ("_before", "_crew", "_worker")
+
+    def __init__(self, crew: Crew, worker: WorkerBook) -> None:
+        self._crew = crew
+        self._worker = worker
+
+    def __enter__(self) -> None:
+        running = asyncio.current_task()
+        assert running is not None
+        self._before = self._crew.seat(self._worker, running)
+
+    def __exit__(self, *_: object) -> None:
+        self._crew.seat(self._worker, self._before)
