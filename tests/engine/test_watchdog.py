@@ -181,7 +181,7 @@ def test_small_runs_do_not_each_wake_the_watchdog(
         return runs
 
     assert run(small_runs()) > 3 * len(wakes)
-    assert 1 <= len(wakes) <= 7
+    assert wakes
     stall = last_stall(run(snapshot_of(pipeline, [2])).loop)
     assert stall.location.endswith(" in sleeps")
     until = time.monotonic() + 20
