@@ -116,8 +116,6 @@ def __getattr__(name: str) -> Any:
 
 SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
-SMALL_RUN = 0.003
-"""Seconds that a run may take without the care that Ctrl-C needs; see `interrupts_apart`."""
 
 
 class Pipeline(Generic[Taken, Out]):
@@ -734,7 +732,7 @@ async def _drive(
     run, poller = handle._run, None
     if display is not None:
         poller = Poller(display, pipeline, run.total or 0, interval, lambda: handle.results)
-    with interrupts_apart(after=SMALL_RUN):
+    with interrupts_apart():
         try:
             await handle._engine.drive(items, poller)
         except BaseException as error:

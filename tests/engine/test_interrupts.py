@@ -16,7 +16,6 @@ import antflow
 from antflow import Pipeline, Stage
 from antflow._engine.channel import Channel
 from antflow.exceptions import InternalError
-from antflow.pipeline import SMALL_RUN
 from antflow.testing import Calls, run_virtual
 
 SOURCE = Path(antflow.__file__).parents[1]
@@ -60,12 +59,7 @@ SWEEP = """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda *_: None)
 
-        asyncios = signal.getsignal(signal.SIGINT)
-
         def first():
-            if signal.getsignal(signal.SIGINT) is asyncios:  # the run is too young
-                loop.call_later(0.001, first)
-                return
             signal.raise_signal(signal.SIGINT)
             sys.setprofile(interrupt)
 
@@ -194,36 +188,11 @@ def test_handler_of_asyncio_is_back_after_the_last_run() -> None:
                 await run.feed([1, 2, 3])
                 inside = handler()
                 assert inside != before
-                async with Pipeline([Stage("B", 1, [Calls()])]).open() as other:
-                    await other.feed([1])
+                await Pipeline([Stage("B", 1, [Calls()])]).run([1])
                 assert handler() == inside
             assert handler() is before
 
     asyncio.run(main())
-
-
-@pytest.mark.real_time
-def test_handler_is_not_replaced_in_a_small_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of a few milliseconds leaves the handler alone; in a longer one it is replaced."""
-    handlers: list[Any] = []
-
-    async def look(seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        handlers.append(signal.getsignal(signal.SIGINT))
-
-    async def main() -> None:
-        pipeline = Pipeline([Stage("A", 1, [look])])
-        handlers.append(signal.getsignal(signal.SIGINT))
-        await pipeline.run([10 * SMALL_RUN])
-        await look(0)
-        monkeypatch.setattr("antflow.pipeline.SMALL_RUN", 0.1)
-        await pipeline.run([0])
-        await look(0.2)
-
-    asyncio.run(main())
-    before, longer, after, small, later = handlers
-    assert longer != before
-    assert before is after is small is later
 
 
 def test_handler_of_the_users_own_stays() -> None:
@@ -241,9 +210,7 @@ def test_handler_of_the_users_own_stays() -> None:
     async def main() -> list[int]:
         before = signal.signal(signal.SIGINT, handle)
         try:
-            async with Pipeline([Stage("A", 1, [interrupt])]).open() as run:
-                await run.feed([1, 2])
-            return run.results.values()
+            return (await Pipeline([Stage("A", 1, [interrupt])]).run([1, 2])).values()
         finally:
             signal.signal(signal.SIGINT, before)
 

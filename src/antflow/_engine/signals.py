@@ -241,52 +241,30 @@ class _Apart:
         self._unheard: list[int] = []
 
     @plainly_around
-    def kept(self, after: float = 0.0) -> Generator[None, None, None]:
-        """While a run is under way. Several may be at the same time.
-
-        Args:
-            after: Seconds until it begins. A run that takes no longer need not pay for it: with
-                every question about a handler, Python 3.11 and 3.12 make the text of it, here with
-                that of the main task, which costs more than the items of a small run.
-        """
+    def kept(self) -> Generator[None, None, None]:
+        """While a run is under way. Several may be at the same time."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        counted_for: Any = None
-
-        def begin() -> None:
-            nonlocal counted_for
-            counted_for = self._begin()
-
-        timer: asyncio.TimerHandle | None = None
-        if after:
-            timer = asyncio.get_running_loop().call_later(after, begin)
-        else:
-            begin()
-        try:
-            yield
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if counted_for is not None:
-                self._count -= counted_for is self._handler
-                if not self._count:
-                    with suppress(ValueError):  # the garbage collector came here in another thread
-                        self._end()
-
-    def _begin(self) -> Any:
-        """Take the place of `asyncio.run`'s handler; return it, or ``None`` if there is another."""
         handler = signal.getsignal(signal.SIGINT)
         if self._handler is None or handler != self._on_interrupt:
             main_task = _main_task_of(handler)
             if main_task is None:
-                return None
+                yield
+                return
             self._count, self._handler = 0, handler
             self._unheard.clear()
             _tell_once(main_task, self._main_task_ended)
             signal.signal(signal.SIGINT, self._on_interrupt)
         self._count += 1
-        return self._handler
+        counted_for = self._handler
+        try:
+            yield
+        finally:
+            self._count -= counted_for is self._handler
+            if not self._count:
+                with suppress(ValueError):  # the garbage collector came here in another thread
+                    self._end()
 
     def _end(self) -> None:
         if signal.getsignal(signal.SIGINT) == self._on_interrupt:
