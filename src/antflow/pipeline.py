@@ -693,9 +693,8 @@ class Pipeline(Generic[Taken, Out]):
                 "this pipeline cannot be run from inside its own run; feed() adds items to it"
             )
         tracker = self._tracker
-        quiet = [n for n, stage in enumerate(self._stages) if not retry_policy(stage).whole_stage]
         listeners = [
-            None if tracker is None else tracker.follow(quiet),
+            None if tracker is None else tracker.follow(_per_task(self._stages)),
             follow_run(self.name),
             Observers(self._observers, self._runs.guard) if self._observers else None,
         ]
@@ -742,6 +741,11 @@ async def _drive(
                 run.forget_error()
             raise
         run.raise_late_error()
+
+
+def _per_task(stages: Sequence[Stage]) -> list[int]:
+    """The indexes of the stages in which only the failed task is tried again."""
+    return [n for n, stage in enumerate(stages) if not retry_policy(stage).whole_stage]
 
 
 def _held_at_most(stages: Sequence[Stage]) -> int:

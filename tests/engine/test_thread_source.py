@@ -565,7 +565,7 @@ def test_step_that_ends_soon_is_waited_for(run: Run, caplog: Log) -> None:
 
     def slow() -> Iterator[int]:
         yield 1
-        time.sleep(0.2)
+        time.sleep(0.15)
         yield 2
 
     async def main() -> None:

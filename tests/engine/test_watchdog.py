@@ -156,6 +156,40 @@ def _is_parked(thread: threading.Thread) -> bool:
     return frame.f_code.co_name == "_watch" and frame.f_locals.get("look", 0) is None
 
 
+@pytest.mark.real_time
+def test_small_runs_do_not_each_wake_the_watchdog(
+    run: Run, caplog: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wakes ten times a second, not once for each run; a block is seen in any of them."""
+    own = Watchdog()
+    monkeypatch.setattr(watchdogs, "watchdog", own)
+    wakes: list[float] = []
+    wake = own.wake
+
+    def noted() -> None:
+        wakes.append(time.monotonic())
+        wake()
+
+    monkeypatch.setattr(own, "wake", noted)
+    pipeline = Pipeline([Stage("Work", 1, [sleeps])])
+
+    async def small_runs() -> int:
+        began, runs = time.monotonic(), 0
+        while time.monotonic() < began + 0.5:
+            await pipeline.run([1])
+            runs += 1
+        return runs
+
+    assert run(small_runs()) > 3 * len(wakes)
+    assert wakes
+    stall = last_stall(run(snapshot_of(pipeline, [2])).loop)
+    assert stall.location.endswith(" in sleeps")
+    until = time.monotonic() + 20
+    while own._sleeps_until < float("inf") and time.monotonic() < until:
+        time.sleep(0.01)
+    assert last_stall(run(snapshot_of(pipeline, [2])).loop).location == stall.location
+
+
 def test_run_goes_on_unwatched_when_no_thread_can_be_started(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,30 @@ def test_all_workers_work_at_the_same_time(seed: int | None) -> None:
     assert calls.most_at_once == 10
 
 
+def test_small_run_takes_few_tasks_and_steps() -> None:
+    """Items that wait for nothing need one worker in each stage, and some turns of the loop."""
+    tasks: list[Any] = []
+
+    async def plain(item: int) -> int:
+        return item
+
+    async def main() -> int:
+        loop: Any = asyncio.get_running_loop()
+
+        def make(loop: Any, work: Any, **options: Any) -> Any:
+            tasks.append(work)
+            return asyncio.Task(work, loop=loop, **options)
+
+        loop.set_task_factory(make)
+        before = int(loop.steps)
+        pipeline = Pipeline([Stage(name, 10, [plain]) for name in "ABC"])
+        assert (await pipeline.run(range(5))).values() == [0, 1, 2, 3, 4]
+        return int(loop.steps) - before
+
+    assert run_virtual(main) <= 24
+    assert [task.__name__ for task in tasks[:5]].count("_serve") == 3
+
+
 def test_idle_workers_cost_no_step_of_the_event_loop() -> None:
     """400 workers, nothing to do for an hour: the loop runs a handful of steps, not thousands."""
 

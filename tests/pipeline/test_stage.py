@@ -9,13 +9,15 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
+from dataclasses import MISSING, Field, dataclass, fields
+from functools import partial, wraps
 from typing import Any
 
 import pytest
 
 import antflow
 from antflow import Pipeline, Stage, StageValidationError, StatusTracker
+from antflow._core.stage_checks import check_call, is_ordinary
 from antflow.testing import Calls, FailTimes, Gate, Scripted, run_virtual
 from tests.support import REQUIRED, defaults, double, now, odd_only, positional, same, slow, values
 
@@ -111,6 +113,67 @@ def test_stage_never_raises_and_validate_does(make: Callable[[], Stage]) -> None
 def test_validate_accepts_a_good_stage() -> None:
     """``validate()`` is public and silent when all is well."""
     Stage("A", 1, [same], "per_stage", 2, 0.5, 2).validate()
+
+
+@pytest.mark.parametrize("option", fields(Stage), ids=lambda option: option.name)
+def test_default_of_each_option_is_allowed(option: Field[Any]) -> None:
+    """The default of an option is not checked in each stage, so its check is asked here."""
+    if option.default is not MISSING:
+        option.metadata["check"](ValueError, option.name, option.default)
+
+
+def test_default_of_a_subclass_is_checked() -> None:
+    """A subclass may have another default, which is checked like any other value."""
+
+    @dataclass(frozen=True)
+    class Idle(Stage[Any, Any]):
+        max_holds: int = -1
+
+    with pytest.raises(StageValidationError, match="max_holds=-1"):
+        Pipeline([Idle("A", 1, [same])])
+
+
+def _with_signature(function: Callable[..., Any]) -> Callable[..., Any]:
+    function.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+    return function
+
+
+ORDINARY: list[Callable[..., Any]] = [
+    lambda value: value,
+    lambda value, more=1: value,
+    lambda value=1: value,
+    lambda value, /: value,
+]
+PECULIAR: list[Callable[..., Any]] = [
+    lambda: 1,
+    lambda one, two: one,
+    lambda *, value: value,
+    lambda *, value=1: value,
+    lambda value, *, more: value,
+    lambda value: (yield value),
+    _with_signature(lambda value: value),
+    wraps(lambda: 1)(lambda value: value),
+]
+
+
+@pytest.mark.parametrize("task", ORDINARY, ids=["one", "more", "default", "by position"])
+def test_ordinary_task_is_taken(task: Callable[..., Any]) -> None:
+    """A function of one value, others optional, fits a stage; its code alone tells so."""
+    assert is_ordinary(task)
+    check_call(ValueError, "task", task, {})
+    Pipeline([Stage("A", 1, [task])])
+
+
+@pytest.mark.parametrize(
+    "task",
+    PECULIAR,
+    ids=["none", "two", "keyword", "optional", "more", "generator", "signature", "wrapper"],
+)
+def test_task_that_is_not_ordinary_is_refused(task: Callable[..., Any]) -> None:
+    """A function that may not be called with one value, or makes several, gets a closer look."""
+    assert not is_ordinary(task)
+    with pytest.raises(StageValidationError):
+        Pipeline([Stage("A", 1, [task])])
 
 
 @pytest.mark.parametrize("name", ["Fe[/tch]", "a/b", "x" * 100, "naïve – 名"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import KW_ONLY, MISSING, FrozenInstanceError, dataclass, field, fields
 from functools import partial
@@ -48,6 +48,7 @@ from antflow._core.stage_checks import (
     check_tries,
     check_workers,
     is_generator,
+    is_ordinary,
 )
 from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import In, Out
@@ -375,17 +376,17 @@ class Stage(Generic[In, Out]):
         Raises:
             StageValidationError: Naming the stage, the option, its value and what is allowed.
         """
-        for each in fields(self):
-            check = partial(each.metadata["check"], self._refuse, each.name)
-            self._examine(each.name, partial(check, getattr(self, each.name)))
+        for name, value, check in _given(self):
+            self._examine(name, check, self._refuse, name, value)
         for index, task in enumerate(self.tasks):
-            name = f"tasks[{index}]"
-            check = partial(self._check_task, name, task, index == len(self.tasks) - 1)
-            self._examine(f"{name}={safe_repr(task)}", check)
+            if self.resources or not is_ordinary(task):
+                name, is_last = f"tasks[{index}]", index == len(self.tasks) - 1
+                label = f"{name}={safe_repr(task)}"
+                self._examine(label, self._check_task, name, task, is_last)
         self._examine("an option", self._check_together)
 
-    def _examine(self, name: str, check: Callable[[], None]) -> None:
-        examine(self._refuse, name, check, passes=(StageValidationError,))
+    def _examine(self, name: str, check: Callable[..., None], *args: Any) -> None:
+        examine(self._refuse, name, check, *args, passes=(StageValidationError,))
 
     def _check_task(self, name: str, task: TaskFunc, is_last: bool) -> None:
         if is_generator(task) and not (self.expand and is_last):
@@ -417,6 +418,22 @@ class Stage(Generic[In, Out]):
 
     def _refuse(self, message: str) -> StageValidationError:
         return StageValidationError(f"Stage {clean(safe_repr(self.name))}: {message}")
+
+
+_CHECKS: Sequence[tuple[str, Check, Any]] = [
+    (each.name, each.metadata["check"], each.default) for each in fields(Stage)
+]
+"""Each option's name, check and default."""
+
+
+def _given(stage: Stage) -> Iterator[tuple[str, Any, Check]]:
+    """The name, value and check of each option that does not have its default.
+
+    Most have, and a default need be neither checked nor copied.
+    """
+    for name, check, default in _CHECKS:
+        if (value := getattr(stage, name)) is not default:
+            yield name, value, check
 
 
 def _assign(stage: Stage, name: str, value: object) -> None:
@@ -503,10 +520,9 @@ def changed(stage: Stage, **options: Any) -> Stage:
 def frozen_copy(stage: Stage) -> Stage:
     """A copy that later changes to the lists and dicts of the stage do not reach."""
     options: dict[str, Any] = {}
-    for each in fields(stage):
-        value = getattr(stage, each.name)
+    for name, value, _ in _given(stage):
         if is_a(value, Mapping):
-            options[each.name] = dict(value)
+            options[name] = dict(value)
         elif is_a(value, Sequence) and not is_a(value, str):
-            options[each.name] = tuple(value)
+            options[name] = tuple(value)
     return changed(stage, **options)

@@ -15,7 +15,7 @@ from antflow._core.events import TaskEventType
 from antflow._core.foreign import is_a
 from antflow._core.items import STRINGS
 from antflow._core.ledger import WorkerBook
-from antflow._core.stage import Stage, retry_policy, task_name
+from antflow._core.stage import Stage, task_name
 from antflow._core.text import counted, safe_repr
 from antflow._core.waits import Wait
 from antflow._engine.calls import Call
@@ -78,7 +78,7 @@ class Attempt:
         self._limits = limits
         self._judge = judge
         self._calls = calls
-        self._starts_over = retry_policy(stage).whole_stage
+        self._starts_over = judge.starts_over
         self.names: list[str] = [task_name(task) for task in stage.tasks]
         self._in_time: TimeLimit | None = None
         if run.item_timeout is not None:

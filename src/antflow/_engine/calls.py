@@ -59,8 +59,8 @@ def calls_of(
             call = partial(expansion.expand, call, in_time)
         elif in_time is not None:
             call = partial(in_time.call, call)
-        most = stage.task_concurrency_limits.get(task_name(task))
-        if most is not None:
+        limits_of_tasks = stage.task_concurrency_limits
+        if limits_of_tasks and (most := limits_of_tasks.get(task_name(task))) is not None:
             call = partial(_a_few_at_once, crew, call, limits.gate(most))
         return call
 

@@ -328,7 +328,7 @@ class Intake:
         self._entrance = entrance
         self._sources = sources
         self._source: IterableSource | None = None
-        self._is_pulling = False
+        self._is_pulling = self._has_pulled = False
         self._feeder: asyncio.Task[None] | None = None
         self.again: Sequence[PipelineResult[Any]] = ()
 
@@ -391,8 +391,11 @@ class Intake:
             return  # the store failed, or the run has ended meanwhile; either is noted
         finally:
             self._is_pulling = False
-        # Give others a turn: an endless source and tasks that never wait must not starve them.
-        await self._run.turns.give_way()
+        # Give others a turn: an endless source and tasks that never wait must not starve them. All
+        # items of a small run come with the first pull, and then no second worker is needed.
+        if self._has_pulled:
+            await self._run.turns.give_way()
+        self._has_pulled = True
 
     # Feeding
 

@@ -292,6 +292,8 @@ class Supervisor:
         """Stop anything from starting, and settle everything that waits as cancelled."""
         for stage in self._stages:
             stage.stop()
+        if not self._run.ledger.in_flight:
+            return
         for stage in self._stages:
             try:
                 self._waits += self.tasks.context.copy().run(stage.settle_all)
@@ -351,7 +353,7 @@ class Supervisor:
         assert self._outlet is not None
         run = self._run
         try:
-            await asyncio.wait([self._finishing])
+            await self._finishing
         except asyncio.CancelledError:
             self.cancel()
         run.is_closed = True

@@ -7,7 +7,7 @@ number that may be at work; `activate` changes that number, for `set_workers` an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, TypeVar, cast
 from weakref import ref
@@ -17,7 +17,6 @@ from antflow._core.ledger import StageBook, WorkerBook
 from antflow._core.stage import Stage, capacity, task_name
 from antflow._core.value_or_error import ValueOrError, value_of
 from antflow._engine.channel import Channel
-from antflow._engine.contexts import plainly_around
 from antflow._engine.crew import Crew
 from antflow._engine.current import Seat, current_seat
 from antflow._engine.intake import Intake
@@ -77,6 +76,7 @@ class Workers:
         self._counted_until = run.timers.now()
         self._seconds = 0.0
         self._alive: set[int] = set()
+        self._rested: set[int] = set()
         self._seats: dict[int, Seat] = {}
         self._vacant = list(reversed(range(stage.workers)))
         self._first_task = task_name(stage.tasks[0])
@@ -112,13 +112,17 @@ class Workers:
 
     async def receive(self, worker: WorkerBook) -> Envelope | None:
         """Wait for the next item, for a worker that found none; ``None`` if it must leave."""
+        has_rested = False
         while not self.channel.is_closed and worker.index < self.active:
             if (envelope := self.channel.take()) is not None:
                 return envelope
-            if self.pulls:
-                await self._intake.pull()
-            else:
+            has_rested = not self.pulls
+            if has_rested:
                 await self.channel.wait()
+            else:
+                await self._intake.pull()
+        if has_rested:
+            self._rested.add(worker.index)
         return None
 
     @property
@@ -213,7 +217,8 @@ class Workers:
         try:
             await self.leave(worker)
             # A request that the last item left would make the task count as cancelled when it ends.
-            if not self._crew.is_called_off(worker):
+            # It has arrived where the worker has waited since.
+            if worker.index not in self._rested and not self._crew.is_called_off(worker):
                 await self._crew.absorb_cancel(worker)
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
@@ -221,7 +226,8 @@ class Workers:
                 raise
         finally:
             self._alive.discard(worker.index)
-            if worker.index < self.active:
+            self._rested.discard(worker.index)
+            if worker.index < self.active and not self.channel.is_closed:
                 self._vacant.append(worker.index)
                 self.channel.ring()
 
@@ -238,15 +244,26 @@ class Workers:
                 await self._crew.absorb_cancel(worker)
             return pair
 
-    @plainly_around
-    def _seated(self, worker: WorkerBook) -> Generator[None, None, None]:
+    def _seated(self, worker: WorkerBook) -> _Seated:
         """Inside, the running `asyncio.Task` belongs to the worker."""
-        running = asyncio.current_task()
-        assert running is not None
         current_seat.set(self._seats[worker.index])
         current_calls.set(self._calls)
-        before = self._crew.seat(worker, running)
-        try:
-            yield
-        finally:
-            self._crew.seat(worker, before)
+        return _Seated(self._crew, worker)
+
+
+class _Seated:
+    """The running `asyncio.Task` belongs to a worker. A generator would cost four times as much."""
+
+    __slots__ = ("_before", "_crew", "_worker")
+
+    def __init__(self, crew: Crew, worker: WorkerBook) -> None:
+        self._crew = crew
+        self._worker = worker
+
+    def __enter__(self) -> None:
+        running = asyncio.current_task()
+        assert running is not None
+        self._before = self._crew.seat(self._worker, running)
+
+    def __exit__(self, *_: object) -> None:
+        self._crew.seat(self._worker, self._before)

@@ -24,6 +24,9 @@ from antflow._engine.run import Run
 from antflow._engine.source import SourceWatch, name_of, what_helps
 from antflow._engine.stage_run import StageRun
 
+HEALTHY = LoopHealth()
+NO_STALL = LoopStall(0.0, 0.0)
+
 WHAT_HELPS = "use an async call, or a plain function, which runs in a thread"
 
 
@@ -45,9 +48,9 @@ class LoopWatch:
         self._sources = sources
         self._heartbeat: Heartbeat | None = None
         # Each with the heartbeat that it is about.
-        self._booked: tuple[float, LoopHealth] = (0.0, LoopHealth())
+        self._booked: tuple[float, LoopHealth] = (0.0, HEALTHY)
         self._workers: tuple[float, list[dict[Activity, int]]] = (0.0, [])
-        self._seen: tuple[float, LoopStall] = (0.0, LoopStall(0.0, 0.0))
+        self._seen: tuple[float, LoopStall] = (0.0, NO_STALL)
         self._told: set[tuple[str, str]] = set()
         self._heartbeat = join_heartbeat(self, threshold)
 
@@ -56,7 +59,10 @@ class LoopWatch:
         heartbeat, self._heartbeat = self._heartbeat, None
         if heartbeat is not None:
             heartbeat.leave(self)
-            self._booked = (heartbeat.asked, replace(self._booked[1], lag=heartbeat.lag))
+            health = self._booked[1]
+            if health.lag != heartbeat.lag:
+                health = replace(health, lag=heartbeat.lag)
+            self._booked = (heartbeat.asked, health)
 
     def health(self) -> LoopHealth:
         """The health of the loop, including a block that goes on."""

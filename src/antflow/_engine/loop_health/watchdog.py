@@ -9,6 +9,8 @@ is long enough is always seen, no matter at which point of it the first look com
 - It starts with the first heartbeat, and is never joined: it is a daemon thread, one per process. A
   child made by ``fork`` does not inherit it, and starts its own.
 - With no loop to watch it is parked, without a timer. Loops that are not running do not count.
+- It is not woken for a new heartbeat if it wakes in time by itself. So of many short runs, one in
+  a tenth of a second pays for that, not each.
 - While a loop is known to be blocked it keeps looking, to find out whether the whole process was
   stopped meanwhile, for which what blocks the loop is not to blame. That was so if the watchdog is
   late itself and no processor time was used.
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from math import inf
 from threading import Lock, Thread
 from time import monotonic
 from weakref import WeakSet
@@ -50,6 +53,7 @@ class Watchdog:
         # do the same for a quarter more processor time.
         self._sleep = Lock()
         self._sleep.acquire()
+        self._sleeps_until = inf  # also while it is awake
         self._told_at = 0.0
 
     def heartbeat_of(self, loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat | None:
@@ -71,7 +75,9 @@ class Watchdog:
                 except RuntimeError:  # too many threads, or Python is ending: go without a watchdog
                     return
                 self._thread = thread
-        self.wake()
+            is_in_time = self._sleeps_until <= (heartbeat.next_look or 0.0)
+        if not is_in_time:
+            self.wake()
 
     def wake(self) -> None:
         """Wake the thread: there is a new heartbeat, or an answer."""
@@ -89,6 +95,7 @@ class Watchdog:
                 if look is None:
                     self._sleep.acquire()
                 elif (seconds := look - monotonic()) > 0:
+                    self._sleeps_until = look
                     self._sleep.acquire(timeout=seconds)
         finally:
             self._thread = None  # should it ever end, the next heartbeat starts another
@@ -96,6 +103,7 @@ class Watchdog:
     def _look_around(self) -> float | None:
         """Look at every loop that is due; return when to do so again."""
         with self._guard:
+            self._sleeps_until = inf  # from here on, a new heartbeat must wake it
             over = [each for each in self._heartbeats if each.is_over]
             self._heartbeats.difference_update(over)
             heartbeats = list(self._heartbeats)
