@@ -331,12 +331,12 @@ class StageBook:
         self.dropped += 1
         self._ledger.in_flight -= 1
 
-    def emitted_one(self) -> None:
-        """An item was made from another; it enters the next stage, or is settled after the last."""
-        self.emitted += 1
+    def emitted_some(self, count: int) -> None:
+        """``count`` items were made from another; they enter the next stage, or are settled."""
+        self.emitted += count
         if self.following is not None:
-            self._ledger.in_flight += 1
-            self.following.entered += 1
+            self._ledger.in_flight += count
+            self.following.entered += count
 
     def expanded_by(self, worker: WorkerBook, item: Any, now: float) -> None:
         """An item ends here, because it became others."""
@@ -445,7 +445,7 @@ class Ledger:
         if kind is Kind.ADMITTED:
             stage.admitted(1)
         elif kind is Kind.EMITTED:
-            stage.emitted_one()
+            stage.emitted_some(1)
         elif kind is Kind.SKIPPED:
             stage.skipped_one()
         elif kind is Kind.CANCELLED:

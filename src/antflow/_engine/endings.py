@@ -13,6 +13,7 @@ from typing import Any
 from antflow._core.envelope import Envelope
 from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.ledger import WorkerBook
+from antflow._core.result import Fate
 from antflow._core.stage import Stage
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import Wait, discard
@@ -94,7 +95,7 @@ class Endings:
         handover = self.handover
         if is_a(answer, Expanded):
             wait = handover.recorder.expanded(envelope, worker, answer.children, handover.now())
-            envelope.fate = envelope.fate._replace(ending="expanded")
+            envelope.fate = Fate("expanded")
             await handover.tell_and_settle(envelope, worker, None, wait)
         elif is_drop(answer):
             await self.failed_tries.drop(envelope, worker)

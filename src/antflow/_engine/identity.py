@@ -142,6 +142,20 @@ class Identity:
         self._given.add(key_of(item_id))
         return item_id
 
+    def child_id(self, parent: str, number: int) -> str:
+        """The id of an item made from another.
+
+        Args:
+            parent: The other's id, as text.
+            number: The item's number among those made from it.
+        """
+        # As `free_id`: text can be hashed, and is equal to no running number.
+        item_id = f"{parent}/{number}"
+        if item_id in self._given:
+            return self._apart(item_id)
+        self._given.add(item_id)
+        return item_id
+
     def release(self, item_id: Any) -> None:
         """An item left the run: its id may be used again."""
         if self._given:
