@@ -141,7 +141,8 @@ class WorkerBook:
         if self.limited_calls:
             self.forget_calls(now)
         if self.more:
-            if item in self.more:
+            # Mostly the first: a batch ends in its order.
+            if item is not self.item and item in self.more:
                 self.more.remove(item)
             else:
                 self.item = self.more.pop(0)

@@ -51,6 +51,13 @@ class Endings:
             return self.handover.put_on(envelope, value)
         return self.move_on(envelope, worker, value, wait)
 
+    def batch_item_through(self, envelope: Envelope, worker: WorkerBook, value: Any) -> Wait:
+        """Record that an item of a batch is through, report it, and pass it on."""
+        wait = self.handover.recorder.completed(envelope, worker, value, self.handover.now())
+        if wait is None and self.stage.on_success is None:
+            return self.handover.put_on(envelope, value)
+        return self.move_on(envelope, worker, value, wait)
+
     async def move_on(self, envelope: Envelope, worker: WorkerBook, value: Any, wait: Wait) -> None:
         """Report that an item is through, then pass it on."""
         await self.handover.tell_and_put_on(
@@ -101,9 +108,8 @@ class Endings:
             await self.failed_tries.drop(envelope, worker)
         elif self.stage.batch is not None and is_a(answer, Exception):
             await self.failed_tries.after(answer, envelope, worker)
-        else:
-            wait = handover.recorder.completed(envelope, worker, answer, handover.now())
-            await self.move_on(envelope, worker, answer, wait)
+        elif (wait := self.batch_item_through(envelope, worker, answer)) is not None:
+            await handover.room(worker, wait)
 
     async def fail_unread(self, envelope: Envelope) -> None:
         """Settle as failed an item that was taken in and could not be read."""

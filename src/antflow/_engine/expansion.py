@@ -65,6 +65,9 @@ ENDS_HERE = (Drop, type, Expanded, CoroutineType)
 """Types of answers with which an item may end. None of them has a user's metaclass, so
 ``issubclass(type(answer), ENDS_HERE)`` runs none of their code."""
 
+NO_VALUE = (BaseException, *ENDS_HERE)
+"""Types of answers of a batch task that may be other than values. The same is true of them."""
+
 
 class Family:
     """The items that one try makes from an item.
