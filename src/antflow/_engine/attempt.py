@@ -222,7 +222,7 @@ class Attempt:
             worker.given = inside
             call = partial(_checked, self._calls[index], self.names[index])
             values = await self._told_batch(call, values, inside, worker)
-            if any([issubclass(type(value), NO_VALUE) for value in values]):
+            if any(issubclass(type(value), NO_VALUE) for value in values):
                 answers |= {
                     envelope: value
                     for envelope, value in zip(inside, values, strict=True)

@@ -220,7 +220,7 @@ class Batches:
                     await wait
             answers = await self._answers(group, worker)
             pairs = list(zip(group, answers, strict=True))
-            if any([issubclass(type(answer), NO_VALUE) for answer in answers]):
+            if any(issubclass(type(answer), NO_VALUE) for answer in answers):
                 pairs = _in_order(pairs)
                 self._begin_holds(pairs, worker)
             for envelope, answer in pairs:
@@ -289,7 +289,7 @@ class Batches:
 
 def _was_tried(envelopes: Sequence[Envelope]) -> bool:
     """Whether some of the items have been tried here before."""
-    return any([envelope.attempts for envelope in envelopes])
+    return any(envelope.attempts for envelope in envelopes)
 
 
 def _in_order(pairs: Sequence[tuple[Envelope, Answer]]) -> list[tuple[Envelope, Answer]]:
