@@ -86,8 +86,9 @@ class Identity:
             if issubclass(type(raw), dict):
                 value, metadata, own_id, error = _read(raw)
             if own_id is not None:
-                self._note_numbers(first, last)
-                first = last = NO_NUMBER
+                if last != NO_NUMBER:
+                    self._note_numbers(first, last)
+                    first = last = NO_NUMBER
                 item_id = self._own_id(own_id)
                 if item_id is _REFUSED:
                     if self.refused is not None:
@@ -164,6 +165,9 @@ class Identity:
     # Inside
 
     def _own_id(self, given: Any) -> Any:
+        if type(given) is str and given not in self._given:  # most ids: equal to no running number
+            self._given.add(given)
+            return given
         item_id = self._hashable(given)
         if self._duplicates != "number" and self._is_taken(item_id):
             if self._duplicates == "error":
@@ -249,6 +253,8 @@ def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any] | None, Any, Excepti
     try:
         if "id" not in raw:
             return raw, None, None, None
+        if type(raw) is dict and len(raw) == 2 and "value" in raw:  # most of those with an id
+            return raw["value"], None, raw["id"], None
         metadata = dict(raw)
         own_id = metadata.pop("id")
         return metadata.pop("value", raw), metadata, own_id, None
