@@ -103,7 +103,10 @@ class Endings:
         if is_a(answer, Expanded):
             wait = handover.recorder.expanded(envelope, worker, answer.children, handover.now())
             envelope.fate = Fate("expanded")
-            await handover.tell_and_settle(envelope, worker, None, wait)
+            if wait is not None:
+                await handover.tell_and_settle(envelope, worker, None, wait)
+            elif (room := handover.settlement.settle(envelope, None)) is not None:
+                await handover.room(worker, room)
         elif is_drop(answer):
             await self.failed_tries.drop(envelope, worker)
         elif self.stage.batch is not None and is_a(answer, Exception):
