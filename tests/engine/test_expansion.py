@@ -173,6 +173,25 @@ def test_name_that_is_taken_is_given_with_a_number() -> None:
     assert len({outcome.id for outcome in (*results, *results.outcomes)}) == len(results) + 2
 
 
+@pytest.mark.parametrize("own_id", ["0/1", UserString("0/1")])
+def test_id_that_was_made_from_a_running_number_is_taken(own_id: Any) -> None:
+    """An item that comes later with such an id of its own, or an equal one, is renamed."""
+
+    async def main() -> list[Any]:
+        stages = [Stage("Split", 1, [a_list], expand=True), Stage("Next", 1, [Calls()])]
+        async with Pipeline(stages).open() as handle:
+            await handle.feed([7])
+            await asyncio.sleep(1)
+            await handle.feed([{"id": own_id, "value": 8}])
+            await handle.feed([9])
+        results = handle.results
+        assert [outcome.id for outcome in results.outcomes] == [0, "0/1#2", 2]
+        return [result.id for result in results]
+
+    made = [f"{parent}/{number}" for parent in ("0", "0/1#2", "2") for number in range(3)]
+    assert run_virtual(main) == made
+
+
 def test_idempotency_keys_of_siblings_differ() -> None:
     """Items made from one item share its place in the input, not their keys."""
     keys: list[str] = []

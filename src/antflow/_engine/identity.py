@@ -62,6 +62,7 @@ class Identity:
         self.count: int = first
         self.refused: DuplicateItemError | None = None
         self._given: set[Any] = set()
+        self._made: list[str] = []
         self._numbers: list[tuple[int, int]] = []
         self._next_names: dict[Any, int] = {}
         self._has_warned = False
@@ -137,6 +138,8 @@ class Identity:
 
     def free_id(self, wanted: Any) -> Any:
         """``wanted``, or a name like it if that is taken."""
+        if self._made:
+            self._note_made()
         item_id = self._hashable(wanted)
         if self._is_taken(item_id):
             return self._apart(item_id)
@@ -152,6 +155,10 @@ class Identity:
         """
         # As `free_id`: text can be hashed, and is equal to no running number.
         item_id = f"{parent}/{number}"
+        if not self._given and self._run.keeps_results:
+            # All ids so far are running numbers, or were made from them: they are all different.
+            self._made.append(item_id)
+            return item_id
         if item_id in self._given:
             return self._apart(item_id)
         self._given.add(item_id)
@@ -164,7 +171,14 @@ class Identity:
 
     # Inside
 
+    def _note_made(self) -> None:
+        """Note the ids made from running numbers: an item brings an id that may equal one."""
+        self._given.update(self._made)
+        self._made.clear()
+
     def _own_id(self, given: Any) -> Any:
+        if self._made:
+            self._note_made()
         if type(given) is str and given not in self._given:  # most ids: equal to no running number
             self._given.add(given)
             return given
