@@ -13,6 +13,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.tasks import Task
@@ -165,6 +166,75 @@ async def semaphores(items: Iterable[int], tasks: Sequence[Task], workers: int) 
         for item in items:
             group.create_task(through(item))
     return results
+
+
+# -- with an outcome for each item -------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a careful program keeps of each item: its id, and its value or its error."""
+
+    id: Any
+    value: Any
+    error: Exception | None = None
+
+
+async def outcome_pool(
+    items: Iterable[tuple[Any, Any]], tasks: Sequence[Callable[[Any], Awaitable[Any]]], workers: int
+) -> list[Outcome]:
+    """`queue_pool` for pairs of id and value; an item that fails leaves, and the others go on."""
+    queues: list[asyncio.Queue[Outcome]] = [asyncio.Queue(workers * CAPACITY) for _ in tasks]
+    outcomes: list[Outcome] = []
+
+    async def work(stage: int) -> None:
+        task, inlet = tasks[stage], queues[stage]
+        outlet = queues[stage + 1] if stage + 1 < len(tasks) else None
+        while True:
+            outcome = await inlet.get()
+            try:
+                outcome.value = await task(outcome.value)
+            except Exception as error:
+                outcome.error = error
+            else:
+                if outlet is not None:
+                    await outlet.put(outcome)
+            inlet.task_done()
+
+    async with at_work(work, len(tasks), workers):
+        for item_id, value in items:
+            outcome = Outcome(item_id, value)
+            outcomes.append(outcome)
+            await queues[0].put(outcome)
+        for queue in queues:
+            await queue.join()
+    return outcomes
+
+
+async def outcome_map(
+    function: Callable[[Any], Awaitable[Any]], items: Iterable[Any], workers: int
+) -> list[Outcome]:
+    """`iterator_map` with an outcome for each value; its id is its number."""
+    outcomes: dict[int, Outcome] = {}
+
+    async def work(numbered: Iterator[tuple[int, Any]]) -> None:
+        for number, value in numbered:
+            outcomes[number] = outcome = Outcome(number, value)
+            try:
+                outcome.value = await function(value)
+            except Exception as error:
+                outcome.error = error
+
+    numbered = enumerate(items)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(workers):
+            group.create_task(work(numbered))
+    return list(outcomes.values())  # they were taken from the iterator in their order
+
+
+def values_of(outcomes: Iterable[Outcome]) -> list[Any]:
+    """The values of the items that did not fail."""
+    return [outcome.value for outcome in outcomes if outcome.error is None]
 
 
 # -- one function over many values ------------------------------------------------------------

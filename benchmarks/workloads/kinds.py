@@ -20,6 +20,9 @@ from benchmarks.workload import Figure, Measure, Program, Round, Workload, times
 PROCESSES = 2
 ROWS = 50
 CHILDREN = 10
+ROOM = WORKERS * hand.CAPACITY
+"""How many rows may wait to be written."""
+
 LATE = 60.0
 """A timeout in seconds that nothing reaches."""
 
@@ -91,7 +94,7 @@ async def _in_pool(
     async def call(value: int) -> int:
         return await loop.run_in_executor(pool, function, value)
 
-    return await hand.iterator_map(call, range(items), workers)
+    return hand.values_of(await hand.outcome_map(call, range(items), workers))
 
 
 # -- batches into SQLite ----------------------------------------------------------------------
@@ -124,7 +127,7 @@ async def batches(items: int) -> list[int]:
         table = Table(folder)
         stages = [
             Stage("Read", WORKERS, [no_op]),
-            Stage("Write", 1, [table.insert], batch=ROWS, batch_wait=1.0),
+            Stage("Write", 1, [table.insert], batch=ROWS, batch_wait=1.0, queue_capacity=ROOM),
         ]
         values = (await Pipeline(stages).run(range(items))).values()
         table.close(items)
@@ -136,30 +139,39 @@ async def batches_by_hand(items: int) -> list[int]:
     with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as thread:
         table = Table(folder)
         loop = asyncio.get_running_loop()
-        rows: asyncio.Queue[int | None] = asyncio.Queue(WORKERS * hand.CAPACITY)
-        written: list[int] = []
+        rows: asyncio.Queue[hand.Outcome | None] = asyncio.Queue(ROOM)
+
+        async def insert(batch: list[hand.Outcome]) -> None:
+            values = [row.value for row in batch]
+            try:
+                answers = await loop.run_in_executor(thread, table.insert, values)
+                for row, answer in zip(batch, answers, strict=True):
+                    row.value = answer
+            except Exception as error:
+                for row in batch:
+                    row.error = error
 
         async def write() -> None:
-            batch: list[int] = []
+            batch: list[hand.Outcome] = []
             while (row := await rows.get()) is not None:
                 batch.append(row)
                 if len(batch) == ROWS:
-                    written.extend(await loop.run_in_executor(thread, table.insert, batch))
+                    await insert(batch)
                     batch = []
             if batch:
-                written.extend(await loop.run_in_executor(thread, table.insert, batch))
+                await insert(batch)
 
-        async def read(value: int) -> int:
-            value = await no_op(value)
-            await rows.put(value)
-            return value
+        async def read(value: int) -> hand.Outcome:
+            row = hand.Outcome(value, await no_op(value))
+            await rows.put(row)
+            return row
 
         writing = asyncio.create_task(write())
-        await hand.queue_pool(range(items), [read], WORKERS)
+        read_rows = await hand.outcome_map(read, range(items), WORKERS)
         await rows.put(None)
         await writing
         table.close(items)
-    return written
+    return hand.values_of(hand.values_of(read_rows))
 
 
 # -- ids, expansion, timeouts -----------------------------------------------------------------
@@ -176,17 +188,8 @@ async def ids(items: int) -> list[int]:
 
 
 async def ids_by_hand(items: int) -> list[int]:
-    """Pairs of id and value in the queues; repeated ids are refused."""
+    """A pool with ids; repeated ones are refused."""
     seen: set[str] = set()
-    results: dict[str, int] = {}
-
-    async def keyed(pair: tuple[str, int]) -> tuple[str, int]:
-        return pair[0], await no_op(pair[1])
-
-    async def last(pair: tuple[str, int]) -> tuple[str, int]:
-        item_id, value = await keyed(pair)
-        results[item_id] = value
-        return item_id, value
 
     def source() -> Iterator[Any]:
         for number in range(items):
@@ -197,9 +200,9 @@ async def ids_by_hand(items: int) -> list[int]:
             seen.add(item_id)
             yield item_id, item["value"]
 
-    tasks: list[Any] = [*[keyed] * (STAGES - 1), last]
-    await hand.queue_pool(source(), tasks, WORKERS)
-    return [results[f"item-{number}"] for number in range(items)]
+    outcomes = await hand.outcome_pool(source(), [no_op] * STAGES, WORKERS)
+    check("last id", outcomes[-1].id, f"item-{items - 1}")
+    return hand.values_of(outcomes)
 
 
 async def expand(items: int) -> list[int]:
@@ -215,23 +218,29 @@ async def expand(items: int) -> list[int]:
 
 async def expand_by_hand(items: int) -> list[int]:
     """Workers that put ten items into the next queue."""
-    results: list[int] = []
-    children: asyncio.Queue[int] = asyncio.Queue(WORKERS * hand.CAPACITY)
+    results: list[hand.Outcome] = []
+    children: asyncio.Queue[hand.Outcome] = asyncio.Queue(WORKERS * hand.CAPACITY)
 
     async def ten(value: int) -> int:
-        for child in [value * CHILDREN + n for n in range(CHILDREN)]:
-            await children.put(child)
-        return value
+        for number, child in enumerate([value * CHILDREN + n for n in range(CHILDREN)]):
+            await children.put(hand.Outcome((value, number), child))
+        return CHILDREN
 
     async def use() -> None:
         while True:
-            results.append(await no_op(await children.get()))
+            outcome = await children.get()
+            try:
+                outcome.value = await no_op(outcome.value)
+            except Exception as error:
+                outcome.error = error
+            results.append(outcome)
             children.task_done()
 
     async with hand.at_work(lambda _: use(), 1, WORKERS):
-        await hand.queue_pool(range(items), [ten], WORKERS)
+        await hand.outcome_map(ten, range(items), WORKERS)
         await children.join()
-    return results
+    results.sort(key=lambda outcome: outcome.id)
+    return hand.values_of(results)
 
 
 def all_children(items: int) -> list[int]:
@@ -254,7 +263,8 @@ async def timeout_by_hand(items: int) -> list[int]:
         async with asyncio.timeout(LATE):
             return await no_op(value)
 
-    return await hand.queue_pool(range(items), [limited] * STAGES, WORKERS)
+    source = ((number, number) for number in range(items))
+    return hand.values_of(await hand.outcome_pool(source, [limited] * STAGES, WORKERS))
 
 
 async def item_timeout(items: int) -> list[int]:
@@ -273,9 +283,8 @@ async def item_timeout_by_hand(items: int) -> list[int]:
         async with asyncio.timeout_at(pair[0]):
             return pair[0], await no_op(pair[1])
 
-    source: Any = ((clock() + LATE, number) for number in range(items))
-    tasks: list[Any] = [limited] * STAGES
-    results: list[Any] = await hand.queue_pool(source, tasks, WORKERS)
+    source = ((number, (clock() + LATE, number)) for number in range(items))
+    results = hand.values_of(await hand.outcome_pool(source, [limited] * STAGES, WORKERS))
     return [value for _, value in results]
 
 

@@ -17,6 +17,8 @@ from antflow import (
     Pipeline,
     RunResults,
     Stage,
+    StatusEvent,
+    StatusTracker,
     TaskFailedError,
     current_item,
 )
@@ -171,6 +173,25 @@ def test_name_that_is_taken_is_given_with_a_number() -> None:
     assert len({outcome.id for outcome in (*results, *results.outcomes)}) == len(results) + 2
 
 
+@pytest.mark.parametrize("own_id", ["0/1", UserString("0/1")])
+def test_id_that_was_made_from_a_running_number_is_taken(own_id: Any) -> None:
+    """An item that comes later with such an id of its own, or an equal one, is renamed."""
+
+    async def main() -> list[Any]:
+        stages = [Stage("Split", 1, [a_list], expand=True), Stage("Next", 1, [Calls()])]
+        async with Pipeline(stages).open() as handle:
+            await handle.feed([7])
+            await asyncio.sleep(1)
+            await handle.feed([{"id": own_id, "value": 8}])
+            await handle.feed([9])
+        results = handle.results
+        assert [outcome.id for outcome in results.outcomes] == [0, "0/1#2", 2]
+        return [result.id for result in results]
+
+    made = [f"{parent}/{number}" for parent in ("0", "0/1#2", "2") for number in range(3)]
+    assert run_virtual(main) == made
+
+
 def test_idempotency_keys_of_siblings_differ() -> None:
     """Items made from one item share its place in the input, not their keys."""
     keys: list[str] = []
@@ -246,6 +267,45 @@ def test_time_spent_waiting_for_room_is_not_time_of_the_task() -> None:
     ]
     results = run(stages, range(3))
     assert len(results) == 9
+
+
+def test_values_of_a_list_wait_for_room() -> None:
+    """Values that exist already go on together, but never more than there is room for."""
+    waiting: list[int] = []
+
+    async def thirty(value: int) -> list[int]:
+        return list(range(30))
+
+    async def slow(value: int) -> int:
+        waiting.append(pipeline.get_stats().stage_stats["Slow"].pending_items)
+        await asyncio.sleep(1)
+        return value
+
+    split = Stage("Split", 1, [thirty], expand=True)
+    pipeline = Pipeline([split, Stage("Slow", 1, [slow], queue_capacity=4)])
+    results = run_virtual(lambda: pipeline.run(range(2)))
+    assert results.values() == [*range(30)] * 2
+    assert max(waiting) == 4
+
+
+def test_each_value_of_a_list_is_told_of_before_it_goes_on() -> None:
+    """A callback that takes its time holds back the one value that it is told of."""
+    told: list[tuple[Any, float]] = []
+    begun: list[tuple[Any, float]] = []
+
+    async def hear(event: StatusEvent) -> None:
+        if event.status == "queued" and event.stage == "Next":
+            await asyncio.sleep(1)
+            told.append((event.item_id, now()))
+
+    async def following(value: int) -> int:
+        begun.append((current_item().id, now()))
+        return value
+
+    tracker = StatusTracker(on_status_change=hear)
+    stages = [Stage("Split", 1, [a_list], expand=True), Stage("Next", 1, [following])]
+    run_virtual(lambda: Pipeline(stages, status_tracker=tracker).run([7]))
+    assert told == begun == [("0/0", 1), ("0/1", 2), ("0/2", 3)]
 
 
 def test_slow_value_is_late() -> None:

@@ -25,7 +25,7 @@ import pytest
 
 from antflow._core.errors import PipelineError
 from antflow._engine.resources import Resources
-from antflow._engine.worker_thread import WorkerThread
+from antflow._engine.worker_thread import Answers, WorkerThread
 from antflow.testing import cancel_at_every_step, run_virtual
 
 
@@ -588,7 +588,7 @@ def test_a_task_group_that_fails_is_left_and_entered_again() -> None:
 @contextmanager
 def one_thread() -> Iterator[WorkerThread]:
     """A thread, as a worker with its own resources has one."""
-    thread = WorkerThread("one thread")
+    thread = WorkerThread("one thread", Answers())
     yield thread
     thread.end()
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from antflow._engine.worker_thread import WorkerThread
+from antflow._engine.worker_thread import Answers, WorkerThread
 from antflow.testing import run_virtual
 
 Threads = Callable[[], set[threading.Thread]]
@@ -46,7 +46,7 @@ def test_functions_run_one_after_the_other_in_one_thread(threads: Threads) -> No
         return threading.get_ident()
 
     async def main() -> None:
-        thread = WorkerThread("mine")
+        thread = WorkerThread("mine", Answers())
         assert not threads()
         asked = [thread.run(lambda number=number: work(number)) for number in range(3)]
         answers = [await each for each in asked]
@@ -69,7 +69,7 @@ def test_what_a_function_raises_is_raised_as_it_is(error: BaseException, threads
         raise error
 
     async def main() -> None:
-        thread = WorkerThread("mine")
+        thread = WorkerThread("mine", Answers())
         with pytest.raises(type(error)) as caught:
             await thread.call(fail)
         assert caught.value is error
@@ -89,7 +89,7 @@ def test_cancelled_call_goes_on_and_its_end_is_known(threads: Threads) -> None:
         return "dropped"
 
     async def main() -> None:
-        thread = WorkerThread("mine")
+        thread = WorkerThread("mine", Answers())
         call = asyncio.create_task(thread.call(block))
         while not begun.is_set():
             await asyncio.sleep(0)
@@ -109,7 +109,7 @@ def test_virtual_time_stands_still_while_a_cancelled_function_is_at_work(threads
     """A loop with a time of its own knows of the thread, whether or not its answer is wanted."""
 
     async def main() -> None:
-        thread = WorkerThread("mine")
+        thread = WorkerThread("mine", Answers())
         call = asyncio.create_task(thread.call(lambda: time.sleep(0.1)))
         await asyncio.sleep(0)
         call.cancel()
@@ -128,7 +128,7 @@ def test_ends_when_its_owner_is_collected(threads: Threads) -> None:
     """A thread holds nothing that would keep its owner."""
 
     async def main() -> None:
-        thread = WorkerThread("mine")
+        thread = WorkerThread("mine", Answers())
         await thread.call(lambda: None)
         assert threads()
 
@@ -140,7 +140,7 @@ def test_starts_again_when_asked_after_its_end(threads: Threads) -> None:
     """`end` is for the thread that is there; a function that is asked for later has another one."""
 
     async def main() -> None:
-        thread = WorkerThread("mine")
+        thread = WorkerThread("mine", Answers())
         assert await thread.call(lambda: 1) == 1
         thread.end()
         thread.end()
@@ -154,7 +154,7 @@ def test_function_that_is_asked_for_as_python_ends(threads: Threads) -> None:
     """A thread that was told to leave by Python's end is followed by one that calls it."""
 
     async def main() -> None:
-        thread = WorkerThread("mine")
+        thread = WorkerThread("mine", Answers())
         before = await thread.call(threading.current_thread)
         before.leave()
         after = await asyncio.wait_for(thread.call(threading.current_thread), 10)
@@ -177,7 +177,7 @@ def test_loop_that_is_closed_meanwhile(
         end.wait(10)
 
     async def main() -> WorkerThread:
-        thread = WorkerThread("mine")
+        thread = WorkerThread("mine", Answers())
         thread.run(block)
         return thread
 
@@ -190,6 +190,62 @@ def test_loop_that_is_closed_meanwhile(
     assert not raised
     assert not threads()
     assert capfd.readouterr() == ("", "")
+
+
+def test_loop_that_is_closed_before_it_took_an_answer(threads: Threads) -> None:
+    """The loop was called for the answer before; the thread finds out all the same."""
+    begun, end = threading.Event(), threading.Event()
+    kept: list[WorkerThread] = []
+    loop = asyncio.new_event_loop()
+
+    def block() -> None:
+        begun.set()
+        end.wait(10)
+
+    def begin() -> None:
+        kept.append(WorkerThread("mine", Answers()))
+        kept[0].run(lambda: None)
+        kept[0].run(block)
+        begun.wait(10)
+        loop.stop()
+
+    loop.call_soon(begin)
+    loop.run_forever()
+    loop.close()
+    end.set()
+    for thread in threads():
+        thread.join(5)
+    assert not threads()
+
+
+def test_answers_that_come_together_wake_the_loop_once(threads: Threads) -> None:
+    """Several threads share one call of the loop, and each caller gets its own answer."""
+
+    async def main() -> None:
+        loop, answers = asyncio.get_running_loop(), Answers()
+        calls: list[Any] = []
+        call_soon_threadsafe = loop.call_soon_threadsafe
+
+        def count(callback: Callable[..., Any], *args: Any) -> Any:
+            calls.append(callback)
+            return call_soon_threadsafe(callback, *args)
+
+        setattr(loop, "call_soon_threadsafe", count)  # noqa: B010 - types know it as a method
+        workers = [WorkerThread(f"T{number}", answers) for number in range(3)]
+        asked = [each.run(lambda number=number: number) for number, each in enumerate(workers)]
+        through = [threading.Event() for _ in workers]
+        following = [
+            each.run(event.set) for each, event in zip(workers, through, strict=True)
+        ]  # each begins when the answer before it is on its way
+        for event in through:
+            assert event.wait(10)
+        assert len(calls) == 1
+        assert await asyncio.gather(*asked) == [(0, None), (1, None), (2, None)]
+        await asyncio.gather(*following)
+        for each in workers:
+            each.end()
+
+    asyncio.run(main())
 
 
 class Thing:
@@ -216,7 +272,7 @@ def test_idle_thread_holds_nothing(fails: bool, threads: Threads) -> None:
         return function
 
     async def main() -> None:
-        thread = WorkerThread("mine")
+        thread = WorkerThread("mine", Answers())
         if fails:
             with pytest.raises(Failure):
                 await thread.call(make_function())
@@ -256,7 +312,7 @@ def test_context_variables_go_there_and_come_back(fails: bool, threads: Threads)
             raise OSError
 
     async def main() -> None:
-        thread = WorkerThread("mine")
+        thread = WorkerThread("mine", Answers())
         colour.set("red")
         other.set(Unequal())
         try:

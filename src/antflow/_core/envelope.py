@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -14,6 +15,9 @@ NEVER_HELD: tuple[int, int] = (-1, 0)
 
 UNTRIED = -1
 """`Envelope.attempts` of an item that waits for a try, if none has counted so far."""
+
+FIRST_LEVEL: Sequence[tuple[int, ...]] = [(number,) for number in range(100)]
+"""Branches. Results keep them, and most items have few children, so those share these."""
 
 _blank = object.__new__
 
@@ -94,11 +98,28 @@ class Envelope:
         self.task: int = 0
         self.carry: Any = None
         self.not_before: float = 0.0
-        self.fate: Fate = Fate(branch=branch) if branch else ORDINARY
+        self.fate: Fate = ORDINARY
         self.children: int = 0
         self.holds: tuple[int, int] = NEVER_HELD
         self.decision: Any = None
         self.deadline: float = inf
+
+    def child(self, number: int, id: Any, value: Any) -> Envelope:
+        """The item with this number of those made from it, from 0, in the stage that it is in."""
+        metadata = self._metadata
+        is_first_level = not self.branch and number < len(FIRST_LEVEL)
+        child = Envelope(
+            self.sequence_id,
+            id,
+            value,
+            metadata.copy() if metadata else None,
+            self.input,
+            self.priority,
+            self.position,
+            FIRST_LEVEL[number] if is_first_level else (*self.branch, number),
+        )
+        child.deadline = self.deadline
+        return child
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -130,8 +151,9 @@ class Envelope:
         if self._metadata is not None:
             result.metadata = self._metadata
         result.fate = self.fate
+        result.branch = self.branch
         if self.children:
-            result.fate = self.fate._replace(children=self.children)
+            result.fate = Fate(self.fate.ending, self.children)
         made: PipelineResult[Any] = result
         return made
 

@@ -148,7 +148,8 @@ class WorkerBook:
         if self.limited_calls:
             self.forget_calls(now)
         if self.more:
-            if item in self.more:
+            # Mostly the first: a batch ends in its order.
+            if item is not self.item and item in self.more:
                 self.more.remove(item)
             else:
                 self.item = self.more.pop(0)
@@ -349,12 +350,12 @@ class StageBook:
         self.dropped += 1
         self._ledger.in_flight -= 1
 
-    def emitted_one(self) -> None:
-        """An item was made from another; it enters the next stage, or is settled after the last."""
-        self.emitted += 1
+    def emitted_some(self, count: int) -> None:
+        """``count`` items were made from another; they enter the next stage, or are settled."""
+        self.emitted += count
         if self.following is not None:
-            self._ledger.in_flight += 1
-            self.following.entered += 1
+            self._ledger.in_flight += count
+            self.following.entered += count
 
     def expanded_by(self, worker: WorkerBook, item: Any, now: float) -> None:
         """An item ends here, because it became others."""
@@ -467,7 +468,7 @@ class Ledger:
         if kind is Kind.ADMITTED:
             stage.admitted(1)
         elif kind is Kind.EMITTED:
-            stage.emitted_one()
+            stage.emitted_some(1)
         elif kind is Kind.SKIPPED:
             stage.skipped_one()
         elif kind is Kind.CANCELLED:

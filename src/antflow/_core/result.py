@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
+from itertools import groupby
 from operator import attrgetter
 from signal import Signals
 from typing import Any, ClassVar, Generic, Literal, NamedTuple
@@ -26,12 +28,10 @@ class Fate(NamedTuple):
     Attributes:
         ending: How it ended, if it did not fail: "completed", "dropped" or "expanded".
         children: How many items were made from it in its last stage.
-        branch: Which of the items made from its input it is; see `Envelope`.
     """
 
     ending: Outcome = "completed"
     children: int = 0
-    branch: tuple[int, ...] = ()
 
 
 ORDINARY = Fate()
@@ -39,10 +39,16 @@ ORDINARY = Fate()
 
 
 class Fated:
-    """The slot for a fate, which is not a field."""
+    """Slots that are not fields.
 
-    __slots__ = ("fate",)
+    Attributes:
+        fate: More about how the item ended.
+        branch: Which of the items made from its input it is, see `Envelope`.
+    """
 
+    __slots__ = ("branch", "fate")
+
+    branch: tuple[int, ...]
     fate: Fate
 
 
@@ -74,7 +80,7 @@ class PipelineResult(Fated, Portable, Generic[T]):
 
     FOREIGN: ClassVar[tuple[str, ...]] = ("id", "value", "metadata", "input")
     ERRORS: ClassVar[tuple[str, ...]] = ("error",)
-    MORE: ClassVar[tuple[str, ...]] = ("fate",)
+    MORE: ClassVar[tuple[str, ...]] = ("branch", "fate")
 
     id: Any
     value: T
@@ -84,11 +90,13 @@ class PipelineResult(Fated, Portable, Generic[T]):
     stage: str = ""
     attempts: int = 0
     input: Any = None
-    # Not a field: but `dataclasses.replace` passes it on.
+    # Not fields: but `dataclasses.replace` passes them on.
     fate: InitVar[Fate] = field(default=ORDINARY, kw_only=True)
+    branch: InitVar[tuple[int, ...]] = field(default=(), kw_only=True)
 
-    def __post_init__(self, fate: Fate) -> None:
+    def __post_init__(self, fate: Fate, branch: tuple[int, ...]) -> None:
         object.__setattr__(self, "fate", fate)  # for type checkers there is no such attribute
+        object.__setattr__(self, "branch", branch)
 
     @property
     def is_success(self) -> bool:
@@ -99,7 +107,8 @@ class PipelineResult(Fated, Portable, Generic[T]):
     def outcome(self) -> Outcome:
         """How the item ended."""
         if self.error is None:
-            return fate_of(self).ending
+            ending: Outcome = getattr(self, "fate", ORDINARY).ending
+            return ending
         return "cancelled" if is_a(self.error, ItemCancelled) else "failed"
 
 
@@ -121,7 +130,8 @@ def _made_when_read(slot: Any) -> property:
     return property(read, slot.__set__)
 
 
-delattr(PipelineResult, "fate")  # the default of the argument: it hides the slot
+for _name in PipelineResult.MORE:
+    delattr(PipelineResult, _name)  # the default of the argument: it hides the slot
 setattr(PipelineResult, "metadata", _made_when_read(vars(PipelineResult)["metadata"]))  # noqa: B010
 
 
@@ -178,14 +188,22 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         self.cancelled: list[PipelineResult[Any]] = []
         self.outcomes: list[PipelineResult[T]] = everything
         # Look at the counts first: most runs have nothing to separate.
-        if stats.items_children:  # children of one item in the order in which they were made
-            everything.sort(key=lambda outcome: (outcome.sequence_id, fate_of(outcome).branch))
-            self.outcomes = [outcome for outcome in everything if not fate_of(outcome).branch]
-            self._children = [outcome for outcome in everything if fate_of(outcome).branch]
+        if stats.items_children:
+            families = groupby(everything, key=attrgetter("sequence_id"))
+            everything, self.outcomes = [], []
+            for _, members in families:  # an item, and its children in the order they were made
+                family = sorted(members, key=branch_of)
+                everything += family
+                if not branch_of(family[0]):
+                    self.outcomes.append(family.pop(0))
+                self._children += family
         if stats.items_processed != stats.items_accepted or stats.items_children:
-            self.failed = [outcome for outcome in everything if outcome.outcome == "failed"]
-            self.cancelled = [outcome for outcome in everything if outcome.outcome == "cancelled"]
-            everything = [outcome for outcome in everything if outcome.outcome == "completed"]
+            by_outcome = defaultdict[Outcome, list[PipelineResult[Any]]](list)
+            for outcome in everything:
+                by_outcome[outcome.outcome].append(outcome)
+            self.failed = by_outcome["failed"]
+            self.cancelled = by_outcome["cancelled"]
+            everything = by_outcome["completed"]
         super().__init__(everything)
         self.summary = summary
         self.stats = stats
@@ -229,3 +247,9 @@ def fate_of(result: PipelineResult[Any]) -> Fate:
     """The fate of an item, from its result."""
     fate: Fate = getattr(result, "fate", ORDINARY)
     return fate
+
+
+def branch_of(result: PipelineResult[Any]) -> tuple[int, ...]:
+    """Which of the items made from its input an item is, from its result; ``()``: the input."""
+    branch: tuple[int, ...] = getattr(result, "branch", ())
+    return branch

@@ -20,7 +20,7 @@ from antflow._core.text import counted, safe_repr
 from antflow._core.waits import Wait
 from antflow._engine.calls import Call
 from antflow._engine.crew import Crew
-from antflow._engine.expansion import ENDS_HERE, forgotten_await, is_drop
+from antflow._engine.expansion import ENDS_HERE, NO_VALUE, forgotten_await, is_drop
 from antflow._engine.failure import Judge
 from antflow._engine.limits.permits import Permit
 from antflow._engine.limits.stage_limits import StageLimits
@@ -220,15 +220,16 @@ class Attempt:
             worker.given = inside
             call = partial(_checked, self._calls[index], self.names[index])
             values = await self._told_batch(call, values, inside, worker)
-            answers |= {
-                envelope: value
-                for envelope, value in zip(inside, values, strict=True)
-                if is_a(value, Exception) or is_drop(value)
-            }
-            values = [v for e, v in zip(inside, values, strict=True) if e not in answers]
-            inside = [envelope for envelope in inside if envelope not in answers]
-            if not inside:
-                break
+            if any(issubclass(type(value), NO_VALUE) for value in values):
+                answers |= {
+                    envelope: value
+                    for envelope, value in zip(inside, values, strict=True)
+                    if is_a(value, Exception) or is_drop(value)
+                }
+                values = [v for e, v in zip(inside, values, strict=True) if e not in answers]
+                inside = [envelope for envelope in inside if envelope not in answers]
+                if not inside:
+                    break
         for envelope, value in zip(inside, values, strict=True):
             envelope.task = 0
             envelope.carry = None
@@ -337,7 +338,10 @@ async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
             f"task {name} returned {safe_repr(returned)} for a batch: must be a list with one "
             f"answer for each value, {expected:,} in all"
         )
-    answers = [_answer(answer, name) for answer in returned]
+    answers = [
+        _answer(answer, name) if issubclass(type(answer), NO_VALUE) else answer
+        for answer in returned
+    ]
     if len(answers) != expected:
         few = f"{counted(len(answers), 'answer')} for {counted(expected, 'value')}"
         raise ValueError(f"task {name} returned {few}")

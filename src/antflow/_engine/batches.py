@@ -22,6 +22,7 @@ from antflow._core.tracebacks import trimmed
 from antflow._engine.attempt import Answer, Attempt
 from antflow._engine.contexts import in_context
 from antflow._engine.endings import Endings
+from antflow._engine.expansion import NO_VALUE
 from antflow._engine.failure import Judge
 from antflow._engine.handover import Handover
 from antflow._engine.intake import Intake
@@ -139,8 +140,9 @@ class Batches:
         except BaseException:
             self._put_back(gathered)
             raise
-        # Items tried together stand together; otherwise they stay in order of arrival.
-        gathered.sort(key=self._group_key)
+        if _was_tried(gathered):
+            # Items tried together stand together; otherwise they stay in order of arrival.
+            gathered.sort(key=self._group_key)
         return gathered
 
     def _groups(self, gathered: Sequence[Envelope]) -> list[list[Envelope]]:
@@ -149,6 +151,8 @@ class Batches:
         An item that has failed in a batch and has one try left is tried alone, so it can take no
         other down.
         """
+        if not _was_tried(gathered):
+            return [list(gathered)]
         groups: list[list[Envelope]] = []
         for (alone, _), members in groupby(gathered, key=self._group_key):
             items = list(members)
@@ -182,11 +186,15 @@ class Batches:
         if self._workers.pulls:
             await self._intake.pull()
             return True
+        wakes = self._handover.settlement.wakes  # each item that leaves is one less to wait for
+        wakes.append(self._channel.wake_all)
         try:
             async with asyncio.timeout(left):
                 await self._channel.wait()
         except TimeoutError:
             return False
+        finally:
+            wakes.remove(self._channel.wake_all)
         return True
 
     def _may_get_more(self, gathered: int) -> bool:
@@ -204,26 +212,35 @@ class Batches:
             self._channel.put_first(envelope, envelope.priority)
 
     async def _try(self, group: list[Envelope], worker: WorkerBook) -> None:
-        waiting, begun = list(group), []
+        waiting: list[Envelope] = group[::-1]
+        begun: list[Envelope] = []
         now = self._now()  # they begin together, whatever is waited for in between
+        started, through = self._handover.recorder.started, self._endings.batch_item_through
         try:
             while waiting:
-                begun.append(waiting.pop(0))
-                wait = self._handover.recorder.started(begun[-1], worker, now)
-                if wait is not None:
+                begun.append(waiting.pop())
+                if (wait := started(begun[-1], worker, now)) is not None:
                     await wait
-            pairs = _in_order(group, await self._answers(group, worker))
-            self._begin_holds(pairs, worker)
+            answers = await self._answers(group, worker)
+            pairs = list(zip(group, answers, strict=True))
+            if any(issubclass(type(answer), NO_VALUE) for answer in answers):
+                pairs = _in_order(pairs)
+                self._begin_holds(pairs, worker)
             for envelope, answer in pairs:
                 begun.remove(envelope)
                 try:
-                    await self._endings.answered(envelope, worker, answer)
+                    if issubclass(type(answer), NO_VALUE):
+                        await self._endings.answered(envelope, worker, answer)
+                    elif (wait := through(envelope, worker, answer)) is not None:
+                        await self._crew.wait_for(worker, "blocked", wait)
                 except asyncio.CancelledError:
                     if self._crew.is_called_off(worker):
                         raise
                     # It came from outside; that item was put, and the others have their answers.
+            if self._crew.running(worker).cancelling():  # what the try left must not go on
+                await self._crew.absorb_cancel(worker)
         except BaseException as error:
-            self._put_back(waiting)
+            self._put_back(waiting[::-1])
             for envelope in begun:
                 self._handover.give_up(envelope, worker)
             if is_a(error, (Exception, asyncio.CancelledError, GeneratorExit)):
@@ -273,13 +290,15 @@ class Batches:
         return answer
 
 
-def _in_order(
-    group: Sequence[Envelope], answers: Sequence[Answer]
-) -> list[tuple[Envelope, Answer]]:
+def _was_tried(envelopes: Sequence[Envelope]) -> bool:
+    """Whether some of the items have been tried here before."""
+    return any(envelope.attempts for envelope in envelopes)
+
+
+def _in_order(pairs: Sequence[tuple[Envelope, Answer]]) -> list[tuple[Envelope, Answer]]:
     """Completed items in their order; then failed ones, last one first.
 
     Each item to be retried at once goes before those put back earlier.
     """
-    pairs = list(zip(group, answers, strict=True))
     failed = [pair for pair in pairs if is_a(pair[1], Exception)]
     return [pair for pair in pairs if not is_a(pair[1], Exception)] + failed[::-1]

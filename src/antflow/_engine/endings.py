@@ -14,6 +14,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Caller
+from antflow._core.result import Fate
 from antflow._core.stage import Stage
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import Wait, discard
@@ -64,6 +65,13 @@ class Endings:
             return self.handover.tell_and_put_on(envelope, worker, value, wait)
         return self.move_on(envelope, worker, value, wait)
 
+    def batch_item_through(self, envelope: Envelope, worker: WorkerBook, value: Any) -> Wait:
+        """Record that an item of a batch is through, report it, and pass it on."""
+        wait = self.handover.recorder.completed(envelope, worker, value, self.handover.now())
+        if wait is None and self.stage.on_success is None:
+            return self.handover.put_on(envelope, value)
+        return self.move_on(envelope, worker, value, wait)
+
     async def move_on(self, envelope: Envelope, worker: WorkerBook, value: Any, wait: Wait) -> None:
         """Report that an item is through, then pass it on."""
         await self.handover.tell_and_put_on(
@@ -108,15 +116,17 @@ class Endings:
         handover = self.handover
         if is_a(answer, Expanded):
             wait = handover.recorder.expanded(envelope, worker, answer.children, handover.now())
-            envelope.fate = envelope.fate._replace(ending="expanded")
-            await handover.tell_and_settle(envelope, worker, None, wait)
+            envelope.fate = Fate("expanded")
+            if wait is not None:
+                await handover.tell_and_settle(envelope, worker, None, wait)
+            elif (room := handover.settlement.settle(envelope, None)) is not None:
+                await handover.room(worker, room)
         elif is_drop(answer):
             await self.failed_tries.drop(envelope, worker)
         elif self.stage.batch is not None and is_a(answer, Exception):
             await self.failed_tries.after(answer, envelope, worker)
-        else:
-            wait = handover.recorder.completed(envelope, worker, answer, handover.now())
-            await self.move_on(envelope, worker, answer, wait)
+        elif (wait := self.batch_item_through(envelope, worker, answer)) is not None:
+            await handover.room(worker, wait)
 
     async def fail_unread(self, envelope: Envelope) -> None:
         """Settle as failed an item that was taken in and could not be read."""

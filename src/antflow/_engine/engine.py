@@ -168,11 +168,6 @@ class Engine:
             for before, following in zip(self.stages, self.stages[1:], strict=False):
                 before.goes_on_in(following)
             run.stages = entrance.stages = self.stages
-            self._settlement.wakes += [
-                each.channel.wake_all
-                for each in self.stages
-                if stages[each.index].batch is not None
-            ]
             if reorder is not None:
                 reorder.on_room = self.stages[0].channel.ring
             self._begin(stages, timeout)

@@ -65,6 +65,35 @@ ENDS_HERE = (Drop, type, Expanded, CoroutineType)
 """Types of answers with which an item may end. None of them has a user's metaclass, so
 ``issubclass(type(answer), ENDS_HERE)`` runs none of their code."""
 
+NO_VALUE = (BaseException, *ENDS_HERE)
+"""Types of answers of a batch task that may be other than values. The same is true of them."""
+
+
+class Family:
+    """The items that one try makes from an item.
+
+    Args:
+        worker: The worker that has the item.
+
+    Attributes:
+        worker: The same.
+        parent: The item.
+        name: Its id, as text.
+        already: How many values earlier tries have passed on.
+        made: How many values this try has come by, those of earlier tries included.
+        emitted: How many of them are items.
+    """
+
+    __slots__ = ("already", "emitted", "made", "name", "parent", "worker")
+
+    def __init__(self, worker: WorkerBook) -> None:
+        self.worker = worker
+        self.parent: Envelope = worker.item
+        self.name: str = safe_str(self.parent.id)
+        self.already: int = self.parent.children
+        self.made: int = 0
+        self.emitted: int = 0
+
 
 @dataclass(eq=False)
 class Expansion:
@@ -93,66 +122,111 @@ class Expansion:
             value: The task's argument.
         """
         worker = seat_here().worker
-        envelope: Envelope = worker.item
         values = await (call(value) if in_time is None else in_time.call(call, value))
-        if is_drop(values):
-            raise Drop
-        if is_a(values, CoroutineType):
-            raise forgotten_await(values, worker.task)
-        made, emitted = 0, 0
-        already = envelope.children
+        if issubclass(type(values), ENDS_HERE):
+            if is_drop(values):
+                raise Drop
+            if is_a(values, CoroutineType):
+                raise forgotten_await(values, worker.task)
+        family = Family(worker)
+        if type(values) is list:  # as from most tasks: that needs no generator
+            await self._pass_on(values, family)
+            return Expanded(family.emitted)
         async with aclosing(self._each(values)) as steps:
+            further = partial(anext, steps, None)
             while True:
-                further = partial(anext, steps, None)
                 step = await (further() if in_time is None else in_time.call(further))
                 if step is None:
-                    return Expanded(emitted)
-                children = iter(step)
-                for child in children:
-                    if is_a(child, CoroutineType):
-                        raise forgotten_await(child, worker.task, children)
-                    if not is_drop(child):
-                        emitted += 1
-                        if made >= already:
-                            envelope.children = made + 1
-                            if (wait := self._emit(envelope, worker, child, made)) is not None:
-                                await wait
-                            if self.handover.settlement.reorder is not None:
-                                await self._wait_for_turn(envelope, worker)
-                    made += 1
-                    child = None
-                del children
+                    return Expanded(family.emitted)
+                await self._pass_on(step, family)
                 step = None  # it may be long until the next one
 
-    def _emit(self, parent: Envelope, worker: WorkerBook, value: Any, number: int) -> Wait:
-        """Pass an item made from another on to the next stage.
+    async def _pass_on(self, values: Iterable[Any], family: Family) -> None:
+        """Pass values on as items, one after the other."""
+        parent, already, name = family.parent, family.already, family.name
+        id_of, number = self.identity.child_id, family.made
+        together: list[Envelope] = []
+        most = self._most_together()
+        others = iter(values)
+        try:
+            for value in others:
+                if issubclass(type(value), ENDS_HERE):
+                    if is_a(value, CoroutineType):
+                        raise forgotten_await(value, family.worker.task, others)
+                    if is_drop(value):
+                        number += 1
+                        continue
+                family.emitted += 1
+                if number >= already:
+                    child = parent.child(number, id_of(name, number), value)
+                    if most:
+                        together.append(child)
+                        if len(together) == most:
+                            parent.children = number + 1
+                            if (room := self._emit_together(together, family.worker)) is not None:
+                                await self._give_slots_back(family.worker, room)
+                            most = self._most_together()
+                    else:
+                        parent.children = number + 1
+                        if (wait := self._emit(child, family.worker)) is not None:
+                            await wait
+                        if self.handover.settlement.reorder is not None:
+                            await self._wait_for_turn(parent, family.worker)
+                    del child
+                number += 1
+                value = None  # it may be long until the next one
+        finally:
+            family.made = number
+            if together:
+                parent.children = number
+                self._emit_together(together, family.worker)
 
-        Args:
-            parent: The item it was made from.
-            worker: The worker that made it.
-            value: The new item's value.
-            number: Its number among the items made from the parent, from 0.
+    def _most_together(self) -> int:
+        """How many children may be put into the next stage in one go; 0: one by one.
+
+        Together they cost half. But listeners are told of each before it is put, and ordered
+        results, and those of a last stage, may make the worker wait after each.
+        """
+        handover = self.handover
+        channel = handover.next_channel
+        if (
+            channel is None
+            or handover.recorder.on_ended is not None
+            or handover.settlement.reorder is not None
+        ):
+            return 0
+        if channel.capacity is None:
+            return LARGEST_CHUNK
+        return min(max(channel.capacity - len(channel), 1), LARGEST_CHUNK)
+
+    def _emit_together(self, children: list[Envelope], worker: WorkerBook) -> Wait:
+        """Pass items on to the next stage, for which there is room, and forget them here.
+
+        Returns:
+            What is left to wait for: room in the next stage.
+        """
+        channel = self.handover.next_channel
+        assert channel is not None
+        self.handover.recorder.emitted(children, worker, self.handover.now())
+        for child in children:
+            child.position += 1
+        channel.put_all(children, children[0].priority)
+        children.clear()
+        return None if channel.has_room else channel.room()
+
+    def _emit(self, child: Envelope, worker: WorkerBook) -> Wait:
+        """Pass an item on to the next stage.
 
         Returns:
             What is left to wait for: listeners, or room in the next stage.
         """
-        child = Envelope(
-            parent.sequence_id,
-            self.identity.free_id(f"{safe_str(parent.id)}/{number}"),
-            value,
-            dict(parent.metadata) or None,
-            parent.input,
-            parent.priority,
-            parent.position,
-            (*parent.branch, number),
-        )
-        child.deadline = parent.deadline
-        if self.handover.settlement.reorder is not None:
-            self.handover.settlement.reorder.expect(child)
-        wait = self.handover.recorder.emitted(child, worker, value, self.handover.now())
+        handover, value = self.handover, child.value
+        if handover.settlement.reorder is not None:
+            handover.settlement.reorder.expect(child)
+        wait = handover.recorder.emitted([child], worker, handover.now())
         if wait is not None:
             return self._put_on_after(wait, child, worker, value)
-        if (room := self.handover.put_on(child, value)) is not None:
+        if (room := handover.put_on(child, value)) is not None:
             return self._give_slots_back(worker, room)
         return None
 

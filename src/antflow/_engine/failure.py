@@ -24,6 +24,7 @@ from antflow._core.groups import consists_of, matches, parts
 from antflow._core.hold_times import hold_seconds
 from antflow._core.ledger import WorkerBook
 from antflow._core.log import warn
+from antflow._core.result import Fate
 from antflow._core.stage import Stage, retry_policy
 from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
 from antflow._core.tracebacks import trimmed
@@ -215,7 +216,7 @@ class FailedTries:
     async def drop(self, envelope: Envelope, worker: WorkerBook) -> None:
         """Settle an item that ends here successfully without a result."""
         wait = self.handover.recorder.dropped(envelope, worker, self.handover.now())
-        envelope.fate = envelope.fate._replace(ending="dropped")
+        envelope.fate = Fate("dropped")
         await self.handover.tell_and_settle(envelope, worker, None, wait)
 
     async def fail(self, envelope: Envelope, worker: WorkerBook | None, error: Exception) -> None:

@@ -62,6 +62,7 @@ class Identity:
         self.count: int = first
         self.refused: DuplicateItemError | None = None
         self._given: set[Any] = set()
+        self._made: list[str] = []
         self._numbers: list[tuple[int, int]] = []
         self._next_names: dict[Any, int] = {}
         self._has_warned = False
@@ -86,8 +87,9 @@ class Identity:
             if issubclass(type(raw), dict):
                 value, metadata, own_id, error = _read(raw)
             if own_id is not None:
-                self._note_numbers(first, last)
-                first = last = NO_NUMBER
+                if last != NO_NUMBER:
+                    self._note_numbers(first, last)
+                    first = last = NO_NUMBER
                 item_id = self._own_id(own_id)
                 if item_id is _REFUSED:
                     if self.refused is not None:
@@ -136,10 +138,30 @@ class Identity:
 
     def free_id(self, wanted: Any) -> Any:
         """``wanted``, or a name like it if that is taken."""
+        if self._made:
+            self._note_made()
         item_id = self._hashable(wanted)
         if self._is_taken(item_id):
             return self._apart(item_id)
         self._given.add(key_of(item_id))
+        return item_id
+
+    def child_id(self, parent: str, number: int) -> str:
+        """The id of an item made from another.
+
+        Args:
+            parent: The other's id, as text.
+            number: The item's number among those made from it.
+        """
+        # As `free_id`: text can be hashed, and is equal to no running number.
+        item_id = f"{parent}/{number}"
+        if not self._given and self._run.keeps_results:
+            # All ids so far are running numbers, or were made from them: they are all different.
+            self._made.append(item_id)
+            return item_id
+        if item_id in self._given:
+            return self._apart(item_id)
+        self._given.add(item_id)
         return item_id
 
     def release(self, item_id: Any) -> None:
@@ -149,7 +171,17 @@ class Identity:
 
     # Inside
 
+    def _note_made(self) -> None:
+        """Note the ids made from running numbers: an item brings an id that may equal one."""
+        self._given.update(self._made)
+        self._made.clear()
+
     def _own_id(self, given: Any) -> Any:
+        if self._made:
+            self._note_made()
+        if type(given) is str and given not in self._given:  # most ids: equal to no running number
+            self._given.add(given)
+            return given
         item_id = self._hashable(given)
         if self._duplicates != "number" and self._is_taken(item_id):
             if self._duplicates == "error":
@@ -235,6 +267,8 @@ def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any] | None, Any, Excepti
     try:
         if "id" not in raw:
             return raw, None, None, None
+        if type(raw) is dict and len(raw) == 2 and "value" in raw:  # most of those with an id
+            return raw["value"], None, raw["id"], None
         metadata = dict(raw)
         own_id = metadata.pop("id")
         return metadata.pop("value", raw), metadata, own_id, None

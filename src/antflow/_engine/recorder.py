@@ -21,7 +21,7 @@ from antflow._core.ledger import Ledger, StageBook, WorkerBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.step import Step
 from antflow._core.transition import Kind
-from antflow._core.waits import Wait
+from antflow._core.waits import Wait, both
 from antflow._engine.contexts import apart
 from antflow._engine.listeners import Listeners
 
@@ -159,13 +159,17 @@ class Recorder:
             return self.on_ended(Step(Kind.DROPPED, envelope, worker, now, began=began))
         return None
 
-    def emitted(self, child: Envelope, worker: WorkerBook, value: Any, now: float) -> Wait:
-        """An item was made from the worker's item, and is entered in the next stage's book."""
-        self.book.emitted_one()
-        child.not_before = now
-        if self.on_ended is not None:
-            return self.on_ended(Step(Kind.EMITTED, child, worker, now, value=value))
-        return None
+    def emitted(self, children: Sequence[Envelope], worker: WorkerBook, now: float) -> Wait:
+        """Items were made from the worker's item, and are entered in the next stage's book."""
+        self.book.emitted_some(len(children))
+        for child in children:
+            child.not_before = now
+        wait: Wait = None
+        if (tell := self.on_ended) is not None:
+            for child in children:
+                step = Step(Kind.EMITTED, child, worker, now, value=child.value)
+                wait = both(wait, tell(step))
+        return wait
 
     def expanded(self, envelope: Envelope, worker: WorkerBook, children: int, now: float) -> Wait:
         """An item ends here, because it became others."""

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from antflow._core.envelope import Envelope
-from antflow._core.result import PipelineResult, fate_of
+from antflow._core.result import PipelineResult, branch_of
 from antflow._core.waits import Wait, discard
 
 Deliver = Callable[[PipelineResult[Any]], Wait]
@@ -196,4 +196,4 @@ def place_of(envelope: Envelope) -> Place:
 
 def place_of_result(result: PipelineResult[Any]) -> Place:
     """The place of a result: that of its item."""
-    return (result.sequence_id, *fate_of(result).branch)
+    return (result.sequence_id, *branch_of(result))

@@ -17,7 +17,7 @@ from antflow._core.value_or_error import ValueOrError, call_for_pair, value_of
 from antflow._engine.crew import Crew
 from antflow._engine.run import Run
 from antflow._engine.user_errors import call_apart
-from antflow._engine.worker_thread import WorkerThread, take_over
+from antflow._engine.worker_thread import Answers, WorkerThread, take_over
 
 
 def runner_for(stage: Stage, run: Run, crew: Crew, fail: Callable[[BaseException], None]) -> Runner:
@@ -73,6 +73,7 @@ class Threads:
         self._name = name
         self._crew = crew
         self._threads: dict[int, WorkerThread] = {}
+        self._answers = Answers()
 
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         thread = self.thread_of(worker)
@@ -89,7 +90,7 @@ class Threads:
         thread = self._threads.get(worker.index)
         if thread is None:
             name = f"antflow-{self._name}-W{worker.index}"
-            thread = self._threads[worker.index] = WorkerThread(name)
+            thread = self._threads[worker.index] = WorkerThread(name, self._answers)
         return thread
 
     def in_thread_of(self, worker: WorkerBook) -> Callable[..., asyncio.Future[ValueOrError]]:

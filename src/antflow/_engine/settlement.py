@@ -36,7 +36,8 @@ class Settlement:
 
     Attributes:
         reorder: The same.
-        wakes: Called whenever an item leaves: batches check whether they can still be filled.
+        wakes: Called whenever an item leaves: batches that wait for more check whether they can
+            still be filled.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The thread in which one worker's plain functions run, one at a time.
 
     run ──▶ calls ──▶ thread ──▶ function
-      ◀── future ◀── event loop ◀──┘
+      ◀── future ◀── answers ◀─────┘
 
 The thread starts with the first function and then waits for more, keeping nothing of the last one.
 It ends when its owner says so, when its owner is collected, or when the event loop that it answers
@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -35,9 +36,40 @@ from antflow._core.value_or_error import ValueOrError, call_for_pair, value_of
 
 _Request = tuple[Callable[[], Any], "asyncio.Future[ValueOrError]", "asyncio.Future[None]"]
 
+_Answer = tuple["asyncio.Future[ValueOrError]", "asyncio.Future[None]", ValueOrError]
+
 _UNSET = object()
 
 _is_exiting = False
+
+
+class Answers:
+    """The answers of several threads, on their way to the running event loop.
+
+    Waking the loop takes a system call, during which other threads go on: that costs more than all
+    the rest of a short function. So one wake-up is for all answers that have come by then.
+    """
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self._waiting: deque[_Answer] = deque()
+        self._is_called = False
+
+    def put(self, answer: _Answer) -> None:
+        """Pass on an answer; called by a thread.
+
+        Raises:
+            RuntimeError: The event loop is closed.
+        """
+        self._waiting.append(answer)
+        if not self._is_called or self.loop.is_closed():
+            self._is_called = True
+            self.loop.call_soon_threadsafe(self._take)
+
+    def _take(self) -> None:
+        self._is_called = False  # first: what is put from here on calls again, perhaps in vain
+        while self._waiting:
+            _settle(*self._waiting.popleft())
 
 
 class WorkerThread(Executor):
@@ -45,16 +77,18 @@ class WorkerThread(Executor):
 
     Args:
         name: The thread's name.
+        answers: Shared with other threads of this event loop.
 
     Attributes:
         at_work: Done when the last function has ended, even if its answer is no longer wanted;
             ``None`` before the first function.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, answers: Answers) -> None:
         self._thread: _Thread | None = None
         self._name = name
-        self._loop = asyncio.get_running_loop()
+        self._answers = answers
+        self._loop = answers.loop
         self.at_work: asyncio.Future[None] | None = None
 
     async def call(self, function: Callable[[], Any]) -> Any:
@@ -85,7 +119,7 @@ class WorkerThread(Executor):
         ended: asyncio.Future[None] = self._loop.create_future()
         thread = self._thread
         if thread is None or thread.is_leaving:
-            thread = _Thread(self._name, self._loop)
+            thread = _Thread(self._name, self._answers)
             thread.start()
             self._thread = thread
         thread.calls.put((function, answer, ended))
@@ -103,12 +137,13 @@ class WorkerThread(Executor):
 class _Thread(Thread):
     """The thread itself. It does not refer to its owner, so that the owner can be collected."""
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, name: str, answers: Answers) -> None:
         self.served = threading.current_thread()  # where the event loop runs
         # When Python exits, an event loop in a daemon thread must not hold it up with new threads.
         super().__init__(name=name, daemon=_is_exiting and self.served.daemon)
         self.calls: SimpleQueue[_Request | None] = SimpleQueue()
-        self.loop = loop
+        self.answers = answers
+        self.loop = answers.loop
         self.is_leaving = False
 
     def leave(self) -> None:
@@ -124,7 +159,7 @@ class _Thread(Thread):
             if pair[1] is not None:
                 trimmed(pair[1])  # here, since perhaps nothing waits for it
             try:
-                self.loop.call_soon_threadsafe(_settle, answer, ended, pair)
+                self.answers.put((answer, ended, pair))
             except RuntimeError:  # the loop is closed: no more calls will come
                 return
             del call, function, answer, ended, pair  # the next one may take long to come

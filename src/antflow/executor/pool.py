@@ -31,7 +31,7 @@ from antflow._core.value_or_error import ValueOrError
 from antflow._engine.contexts import in_context
 from antflow._engine.user_errors import group_failure
 from antflow._engine.waiting import begin_task, outlast_shower
-from antflow._engine.worker_thread import WorkerThread
+from antflow._engine.worker_thread import Answers, WorkerThread
 from antflow.executor.future import AsyncFuture
 from antflow.executor.slots import Slots
 from antflow.sinks.opentelemetry import task_span
@@ -68,6 +68,8 @@ class Pool:
         is_shut_down: Whether new calls are refused.
     """
 
+    _answers: Answers
+
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.slots: Slots = Slots(workers)
@@ -97,6 +99,7 @@ class Pool:
             if self.tasks and self._loop is not None and not self._loop.is_closed():
                 raise RuntimeError("submit(): the executor has calls in another event loop")
             self._loop = loop
+            self._answers = Answers()
             self.slots = Slots(self.workers)
             self._leave_threads()
             self.tasks.clear()
@@ -217,7 +220,8 @@ class Pool:
     async def _call_in_thread(self, call: Submission, slot: int) -> Any:
         thread = self.threads.get(slot)
         if thread is None:
-            thread = self.threads[slot] = WorkerThread(f"AsyncExecutor-W{slot}")
+            name = f"AsyncExecutor-W{slot}"
+            thread = self.threads[slot] = WorkerThread(name, self._answers)
         try:
             return await thread.call(partial(call.function, *call.args, **call.kwargs))
         except asyncio.CancelledError:
