@@ -72,6 +72,8 @@ class Tally:
     @property
     def limited(self) -> int:
         """Items in the hands of workers that wait for a limit."""
+        if not self.waits:
+            return 0
         books = self.book.workers
         return sum([books[each].held for each, reason in self.waits.items() if reason == "limited"])
 

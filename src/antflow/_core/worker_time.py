@@ -26,11 +26,13 @@ class WorkerGauge(Protocol):
 def spent(tally: Tally, gauge: WorkerGauge, now: float) -> dict[Activity, float]:
     """Activity → worker-seconds up to now."""
     time = _booked(tally, gauge, now)
-    for activity, seconds in tally.book.stalled.items():
-        if seconds:
-            lost = min(seconds, time[activity])
-            time[activity] -= lost
-            time["stalled"] += lost
+    stalled = tally.book.stalled
+    if not any(stalled.values()):  # the loop is seldom blocked
+        return time
+    for activity, seconds in stalled.items():
+        lost = min(seconds, time[activity])
+        time[activity] -= lost
+        time["stalled"] += lost
     return time
 
 

@@ -76,6 +76,8 @@ class LoopWatch:
         is_late = is_awaited and booked != asked and late >= heartbeat.usual_delay
         if is_late and heartbeat.loop.is_running():
             return self._with(health, asked, late, now, late >= heartbeat.patience)
+        if lag == health.lag:
+            return health
         return LoopHealth(lag, health.stalls, health.stalled_seconds, health.last_stall)
 
     def book(self, asked: float, late: float, now: float, *, is_stall: bool) -> None:
