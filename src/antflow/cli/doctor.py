@@ -130,7 +130,10 @@ def surroundings() -> str:
 
 def automatic() -> str:
     """The display that ``dashboard="auto"`` would be here, and why."""
-    return f"{drawn_on('stdout')} (in a program); {drawn_on('stderr')} (antflow run)"
+    # Here and not above: drawing is imported only when it is asked about.
+    from antflow.display.environment import display_stream
+
+    return drawn_on("stderr" if display_stream() is sys.stderr else "stdout")
 
 
 def drawn_on(name: str) -> str:
