@@ -116,10 +116,10 @@ def bars(file: Any) -> str:
 
 def surroundings() -> str:
     """Whether this is a notebook, a build server, or neither."""
-    from antflow.display.environment import is_build_server
+    from antflow.display.environment import display_stream, is_build_server
     from antflow.display.notebook import kernel_display
 
-    if kernel_display(sys.stdout) is not None:
+    if kernel_display(display_stream()) is not None:
         return "in the kernel of a notebook"
     if "JPY_PARENT_PID" in os.environ:
         return "started by the kernel of a notebook; in its cells other displays may be drawn"

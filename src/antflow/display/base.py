@@ -6,7 +6,6 @@ whether that is drawn on a terminal, or a few plain lines are written because th
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from typing import Any, ClassVar, Protocol
 
@@ -111,12 +110,13 @@ class BaseDashboard(DashboardProtocol):
         self.start_time = None
         self._viewer = self._view = None
         self._name = getattr(pipeline, "name", self._name)
-        if self._draws and (display := kernel_display(sys.stdout)) is not None:
+        stream = display_stream()
+        if self._draws and (display := kernel_display(stream)) is not None:
             self._place = NotebookCell(display)
         elif self._draws:
-            self._place = open_pane(display_stream(), fills_screen=self._fills_screen)
+            self._place = open_pane(stream, fills_screen=self._fills_screen)
         if self._place is None:
-            self._log = PlainLog(stream_above(display_stream()), self._name)
+            self._log = PlainLog(stream_above(stream), self._name)
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Show a snapshot."""

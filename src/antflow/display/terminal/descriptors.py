@@ -220,24 +220,29 @@ class DescriptorCapture(Capture):
         source = self._pieces
         while not self._is_over:
             if data := os.read(source, PIECE_BYTES):
-                self._take(data)
+                reached = self._take(data)
                 self._pieces_taken += 1
                 self._order(relay.TAKEN)
+                for done in reached:  # the program may end now: the relay must not have it as well
+                    done.set()
             else:  # the relay could not be started, or was killed
                 source = self._master
         self._opened.close()
         self._then()
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> list[Event]:
+        """Hand text on; returns the events of those who wait for marks that are reached."""
+        reached: list[Event] = []
         *parts, rest = self._marks.split(self._unread + data)
         for text, number in zip(parts[::2], parts[1::2], strict=True):
             self._show(text)
             action, done = self._awaited.pop(int(number))
             action()
-            done.set()
+            reached.append(done)
         end = self._end_of_text(rest)
         self._unread = rest[end:]
         self._show(rest[:end])
+        return reached
 
     def _end_of_text(self, data: bytes) -> int:
         """Where a mark begins of which there is only a part."""
