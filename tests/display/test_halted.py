@@ -495,6 +495,7 @@ def test_live_of_the_user(terminal: MakeTerminal) -> None:
     begin(display)
     screen.halt("unread")
     print("printed 1")
+    settle()
     threading.Timer(0.2, screen.go_on).start()
     with Live("theirs", auto_refresh=False):
         update(display)
