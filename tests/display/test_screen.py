@@ -82,6 +82,7 @@ def assert_nothing_is_left(screen: PtyScreen) -> None:
     assert not screen.is_alternate
     assert screen.raw.endswith(b"\x1b[0m\x1b[?25h")
     assert sys.stdout is sys.stderr is screen.stream
+    assert os.path.samestat(os.fstat(screen.stream.fileno()), os.fstat(screen._slave))
     assert _screens == {}
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
