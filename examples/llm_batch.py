@@ -127,7 +127,7 @@ def pipeline_for(job: Job, path: Path) -> Pipeline:
 
 async def run(service: "Service", path: Path) -> None:
     pipeline = pipeline_for(Job(service.address), path)
-    dashboard: Any = "full" if sys.stdout.isatty() else "log"
+    dashboard: Any = "full" if sys.stderr.isatty() else "log"
     try:
         await pipeline.run(TEXTS, dashboard=dashboard, max_failures=0.05)
     except TooManyFailures as error:

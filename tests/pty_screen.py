@@ -61,10 +61,15 @@ class _HistoryScreen(_AsReal, pyte.HistoryScreen):
 
 
 class PtyScreen:
-    """A terminal of so many columns and rows."""
+    """A terminal of so many columns and rows.
+
+    Attributes:
+        settle: Called before it is looked at: a program in this process writes what it holds back.
+    """
 
     def __init__(self, columns: int = 80, rows: int = 24, encoding: str = "utf-8") -> None:
         self._master, self._slave = os.openpty()
+        self.settle: Callable[[], None] = lambda: None
         self._raw = b""
         self._unread = b""
         self._marks = count(1)
@@ -170,6 +175,10 @@ class PtyScreen:
             start_new_session=True,
         )
 
+    def scribble(self, text: bytes) -> None:
+        """Another program writes on it."""
+        os.write(self._slave, text)
+
     def type(self, keys: bytes) -> None:
         """Somebody types."""
         os.write(self._master, keys)
@@ -247,6 +256,7 @@ class PtyScreen:
 
     def sync(self) -> None:
         """Wait until everything that was written has been read."""
+        self.settle()
         deadline = time.monotonic() + PATIENCE
         mark = next(self._marks)
         while time.monotonic() < deadline:

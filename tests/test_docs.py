@@ -17,7 +17,7 @@ import inspect
 import io
 import re
 import runpy
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,7 +85,7 @@ def run_block(block: Block, name: str, namespace: dict[str, Any], runner: asynci
     if not block.runs:
         return
     printed = io.StringIO()
-    with redirect_stdout(printed):
+    with redirect_stdout(printed), redirect_stderr(printed):
         if code.co_flags & inspect.CO_COROUTINE:
             runner.run(eval(code, namespace))
         else:

@@ -103,10 +103,11 @@ PRINTS = {
 def run_example(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run an example in an empty folder, as a reader would; warnings are errors."""
     return subprocess.run(
-        [sys.executable, "-W", "error", str(FOLDER / f"{name}.py")],
+        [sys.executable, "-u", "-W", "error", str(FOLDER / f"{name}.py")],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # for the order of what displays and the example print
         encoding="utf-8",
         timeout=60,
         check=False,
@@ -144,9 +145,10 @@ def started(
 
 @pytest.mark.parametrize("name", PRINTS)
 def test_example_runs(name: str, started: Started) -> None:
-    """The example ends well, prints what it promises, and nothing on standard error."""
+    """The example ends well, prints what it promises, and has no warnings and no tracebacks."""
     done = started[name].result()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stdout
+    assert not re.search(r"Traceback|\w+Warning:", done.stdout), done.stdout
     assert missing_from(done.stdout, PRINTS[name]) == [], done.stdout
 
 

@@ -105,16 +105,13 @@ def test_doctor_tells() -> None:
 def test_doctor_tells_where_it_runs(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, runs: str, why: str
 ) -> None:
-    """Whether it is a notebook or a build server, and what "auto" would draw on each stream."""
+    """Whether it is a notebook or a build server, and what "auto" would draw."""
     for known in ("CI", "JPY_PARENT_PID"):
         monkeypatch.delenv(known, raising=False)
     monkeypatch.setenv(name, value)
     rows = rows_of(antflow("doctor").output)
     assert rows["runs"].startswith(runs)
-    assert rows["auto"] == (
-        f"plain lines, because stdout {why} (in a program); "
-        f"plain lines, because stderr {why} (antflow run)"
-    )
+    assert rows["auto"] == f"plain lines, because stderr {why}"
 
 
 def test_doctor_and_check_for_programs(folder: Path) -> None:
@@ -197,7 +194,7 @@ def screen() -> Iterator[PtyScreen]:
         (
             {"COLORTERM": "truecolor"},
             "terminal of 230 x 40, colors: truecolor, utf-8, Unicode bars",
-            "CompactDashboard, because stdout is a terminal",
+            "CompactDashboard, because stderr is a terminal",
         ),
         (
             {"NO_COLOR": "1", "CI": "1"},
@@ -207,7 +204,7 @@ def screen() -> Iterator[PtyScreen]:
         (
             {"PYTHONIOENCODING": "ascii", "CI": "0"},
             "colors: 256, ascii, ASCII bars",
-            "CompactDashboard, because stdout is a terminal",
+            "CompactDashboard, because stderr is a terminal",
         ),
     ],
 )

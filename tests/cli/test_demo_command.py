@@ -298,7 +298,8 @@ def test_output_that_is_not_read_ends_the_demo_quietly(tmp_path: Path, dashboard
         )
     finally:
         os.close(writing)
-    assert (done.returncode, done.stderr) == (141, "")
+    assert done.returncode == 141
+    assert done.stderr == "" or done.stderr.splitlines()[-1].endswith(" failed")  # of the display
     assert count_definitions(tmp_path) > 0
 
 
@@ -324,7 +325,7 @@ def test_output_of_which_the_first_line_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-@pytest.mark.parametrize("args", [["--help"], ["demo", "--limit", "0"]])
+@pytest.mark.parametrize("args", [["--help"], ["demo", "--limit", "0", "--dashboard", "none"]])
 def test_output_without_room_is_one_line_of_error(tmp_path: Path, args: list[str]) -> None:
     """An output that takes no more is one line of error."""
     with open("/dev/full", "w") as full:

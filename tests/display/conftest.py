@@ -43,6 +43,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, moment: float) -> Iterator[MakeTer
 
     def make(columns: int = 80, rows: int = 24, encoding: str = "utf-8") -> PtyScreen:
         screen = PtyScreen(columns, rows, encoding)
+        screen.settle = settle
         opened.append(screen)
         monkeypatch.setattr(sys, "stdout", screen.stream)
         monkeypatch.setattr(sys, "stderr", screen.stream)
@@ -60,6 +61,12 @@ def terminal(monkeypatch: pytest.MonkeyPatch, moment: float) -> Iterator[MakeTer
     monkeypatch.undo()
     for screen in opened:
         screen.close()
+
+
+def settle() -> None:
+    """Wait until what this process has printed is above its displays."""
+    for screen in tuple(_screens.values()):
+        screen._capture.catch_up()
 
 
 @pytest.fixture

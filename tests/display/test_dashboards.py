@@ -157,7 +157,7 @@ def test_dashboards_by_name(name: Any, capsys: pytest.CaptureFixture[str]) -> No
     """``dashboard="compact" | "detailed" | "full"`` show something and change no result."""
     results = run_virtual(lambda: one_stage().run(range(10), dashboard=name))
     assert values(results) == [1, 3, 5, 7, 9]
-    assert capsys.readouterr().out
+    assert capsys.readouterr().err
 
 
 @pytest.mark.contract
@@ -165,7 +165,7 @@ def test_progress(capsys: pytest.CaptureFixture[str]) -> None:
     """``progress=True`` shows how far it is and changes no result."""
     results = run_virtual(lambda: one_stage().run(range(10), progress=True))
     assert values(results) == [1, 3, 5, 7, 9]
-    assert "10" in capsys.readouterr().out
+    assert "10" in capsys.readouterr().err
 
 
 @pytest.mark.contract
@@ -176,7 +176,7 @@ def test_progress_of_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
         return len([r async for r in one_stage().stream(range(10), progress=True)])
 
     assert run_virtual(main) == 10
-    assert capsys.readouterr().out
+    assert capsys.readouterr().err
 
 
 @pytest.mark.contract
@@ -400,7 +400,7 @@ def test_last_line_says_ok_and_failed(name: Any, capsys: pytest.CaptureFixture[s
     """The last line of every display says how many are ok and how many failed."""
     options: Any = {"progress": True} if name == "progress" else {"dashboard": name}
     run_virtual(lambda: one_stage().run([*range(1, 181, 2), *range(0, 20, 2)], **options))
-    assert "90 ok, 10 failed" in capsys.readouterr().out.rstrip().splitlines()[-1]
+    assert "90 ok, 10 failed" in capsys.readouterr().err.rstrip().splitlines()[-1]
 
 
 @pytest.mark.contract

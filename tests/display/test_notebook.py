@@ -226,8 +226,8 @@ def test_log_is_plain_lines(notebook: Notebook) -> None:
     """``dashboard="log"`` prints, here as elsewhere."""
     cell = notebook.run("await pipeline().run(range(100), dashboard='log'); None")
     assert cell.displays == []
-    assert cell.printed.startswith("pipeline: 0% 0/100, ")
-    assert cell.printed.endswith("\n90 ok, 10 failed\n")
+    assert cell.stream("stderr").startswith("pipeline: 0% 0/100, ")
+    assert cell.stream("stderr").endswith("\n90 ok, 10 failed\n")
 
 
 def test_total_that_is_not_known(notebook: Notebook) -> None:
@@ -356,19 +356,19 @@ import contextlib, io, multiprocessing, warnings
 from IPython.utils.capture import capture_output
 from antflow.display.notebook import kernel_display
 
-with contextlib.redirect_stdout(io.StringIO()) as file:
+with contextlib.redirect_stderr(io.StringIO()) as file:
     await pipeline().run(range(100), dashboard="full")
 with capture_output() as captured:
     await pipeline().run(range(100), dashboard="full")
-for text in (file.getvalue(), captured.stdout):
+for text in (file.getvalue(), captured.stderr):
     assert text.endswith("\\n90 ok, 10 failed\\n")
 assert captured.outputs == []
 
 def in_child():
-    assert kernel_display(sys.stdout) is None
+    assert kernel_display(sys.stderr) is None
     assert len(asyncio.run(pipeline().run(range(100), dashboard="full"))) == 90
 
-assert kernel_display(sys.stdout) is not None
+assert kernel_display(sys.stderr) is not None
 with warnings.catch_warnings(action="ignore"):
     child = multiprocessing.get_context("fork").Process(target=in_child)
     child.start()
@@ -389,7 +389,7 @@ for level in {levels!r}:
     options = dict(progress=True) if level == "progress" else dict(dashboard=level)
     asyncio.run(Pipeline([Stage("S", 2, [nothing])]).run(range(10), **options))
 loaded = sorted({{name.split(".")[0] for name in sys.modules}} & {{"IPython", "ipykernel"}})
-print(loaded, file=sys.stderr)
+print(loaded)
 """
 
 
@@ -405,8 +405,8 @@ def test_program_without_a_kernel_does_not_import_ipython() -> None:
             timeout=PATIENCE,
             check=True,
         )
-        assert done.stderr.strip() == (loaded or "['IPython', 'ipykernel']")
-        assert done.stdout.count("\n10 ok, 0 failed\n") == len(LEVELS)
+        assert done.stdout.strip() == (loaded or "['IPython', 'ipykernel']")
+        assert done.stderr.count("\n10 ok, 0 failed\n") == len(LEVELS)
     screen = PtyScreen(80, 24)
     try:
         screen.spawn(SCRIPT.format(first="", levels=LEVELS))

@@ -35,10 +35,10 @@ def run(name: str, items: Any = range(100), **options: Any) -> RunResults[Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_plain_lines_when_stdout_is_a_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_lines_when_stderr_is_a_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any display writes lines, no escape codes, no carriage returns; the last says how it went."""
     file = StringIO()
-    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setattr(sys, "stderr", file)
     assert len(run(name)) == 90
     text = file.getvalue()
     assert "\x1b" not in text
@@ -47,7 +47,7 @@ def test_plain_lines_when_stdout_is_a_file(name: str, monkeypatch: pytest.Monkey
     assert first.startswith("pipeline: 0% 0/100, ")
     assert last == "90 ok, 10 failed"
     assert "10 x ValueError (stage Fetch [/x], item 90: no [red]90 ⏎ please)" in text
-    assert sys.stdout is file
+    assert sys.stderr is file
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,7 +92,7 @@ def lines_of(file: StringIO) -> list[str]:
 def test_lines_come_every_5_percent_or_30_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over an hour: a line per 5 %, and one wherever 30 s would have gone by in silence."""
     file = StringIO()
-    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setattr(sys, "stderr", file)
     display = create("detailed")
     display.on_start(None, 1000)
     for second in range(3600):
@@ -116,7 +116,7 @@ def test_lines_come_every_5_percent_or_30_seconds(monkeypatch: pytest.MonkeyPatc
 def test_lines_when_the_total_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """A count instead of a percent."""
     file = StringIO()
-    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setattr(sys, "stderr", file)
     run("compact", (n for n in range(30)))
     assert lines_of(file)[0].startswith("pipeline: 0 done, ")
     assert "%" not in file.getvalue()
@@ -126,7 +126,7 @@ def test_lines_when_the_total_is_unknown(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_lines_tell_of_a_blocked_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line more when something has blocked the event loop, and none until something else does."""
     file = StringIO()
-    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setattr(sys, "stderr", file)
     display = create("log")
     display.on_start(None, 1000)
     for second in range(0, 100, 10):
@@ -146,7 +146,7 @@ def test_lines_tell_of_a_blocked_loop_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_lines_sum_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors by type and by stage, what held the run back, and the counts."""
     file = StringIO()
-    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setattr(sys, "stderr", file)
     display = create("log")
     display.on_start(None, 100)
     snapshot = make_snapshot(4, ("A", "B"), total=100, settled=100, failed=9, state="finished")
@@ -168,7 +168,7 @@ def test_lines_sum_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lines_when_there_are_many_types_of_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end is short, however many ways there were to fail."""
     file = StringIO()
-    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setattr(sys, "stderr", file)
     display = create("log")
     display.on_start(None, 10)
     summary = ErrorSummary(30, {f"Error{n}": 1 for n in range(30)}, {}, [])

@@ -240,7 +240,7 @@ def test_redraws_when_it_is_updated_and_at_no_other_time(
     """One write per update, no thread, and next to nothing when nothing has changed."""
     terminal()
     stream = CountingStream()
-    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
     threads = threading.active_count()
     display = create(level)
     display.on_start(None, 50_000)
@@ -279,8 +279,7 @@ def test_frame_is_repaired(terminal: MakeTerminal) -> None:
     display.on_start(None, 50_000)
     display.on_update(make_snapshot())
     whole = screen.text
-    screen.stream.write("\x1b[3;1Hgarbage from elsewhere")
-    screen.stream.flush()
+    screen.scribble(b"\x1b[3;1Hgarbage from elsewhere")
     assert "garbage" in screen.text
     for _ in range(20):
         display.on_update(make_snapshot())
@@ -637,13 +636,13 @@ def test_stream_that_fails(
             raise error
 
     terminal()
-    monkeypatch.setattr(sys, "stdout", Failing())
+    monkeypatch.setattr(sys, "stderr", Failing())
     display = create(level)
     display.on_start(None, 1)
     display.on_update(make_snapshot())
     display.on_update(make_snapshot(seed=2))
     display.on_finish([], NO_ERRORS)
-    assert isinstance(sys.stdout, Failing)
+    assert isinstance(sys.stderr, Failing)
 
 
 def test_compact_needs_no_arguments() -> None:

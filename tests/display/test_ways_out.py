@@ -33,7 +33,7 @@ def run(level):
     )
 
 for level in {levels!r}:
-    sys.stderr.write(f"{{len(run(level))}} results\\n")
+    print(len(run(level)), "results")
 """
 
 
@@ -78,12 +78,12 @@ def test_end_of_the_program_without_an_end_of_the_run(screen: PtyScreen) -> None
 
 
 def run_piped(script: str, read: int | None, **environment: str | None) -> tuple[int, bytes, bytes]:
-    """Run a program with its output in a pipe that is closed after so many bytes.
+    """Run a program with its standard error in a pipe that is closed after so many bytes.
 
     Then its standard input ends.
 
     Returns:
-        Its exit code, what was read, and its standard error.
+        Its exit code, its standard output, and what was read.
     """
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-c", script],
@@ -92,25 +92,25 @@ def run_piped(script: str, read: int | None, **environment: str | None) -> tuple
         stderr=subprocess.PIPE,
         env=clean_environment(**environment),
     ) as process:
-        assert process.stdout is not None
         assert process.stderr is not None
-        head = os.read(process.stdout.fileno(), read) if read is not None else b""
+        assert process.stdout is not None
+        head = os.read(process.stderr.fileno(), read) if read is not None else b""
         if read is None:
-            head = process.stdout.read()
-        process.stdout.close()
+            head = process.stderr.read()
+        process.stderr.close()
         assert process.stdin is not None
         process.stdin.close()
-        errors = process.stderr.read()
+        output = process.stdout.read()
         code = process.wait(PATIENCE)
-    return code, head, errors
+    return code, output, head
 
 
 @pytest.mark.parametrize("level", [*LEVELS, "log"])
 def test_closed_pipe(level: str) -> None:
-    """``| head -1``: all results, exit code 0, not a word about it."""
-    code, head, errors = run_piped(program(level, waits_at=5), 10)
+    """``2>&1 >results | head -1``: all results, exit code 0, not a word about it."""
+    code, output, head = run_piped(program(level, waits_at=5), 10)
     assert head == b"pipeline: "
-    assert errors == b"90 results\n"
+    assert output == b"90 results\n"
     assert code == 0
 
 
@@ -118,17 +118,17 @@ def test_closed_pipe_before_anything_is_written() -> None:
     """The reader is gone from the start, and the stream is still the program's own afterwards."""
     read, write = os.pipe()
     os.close(read)
-    script = program(*LEVELS) + "import os, stat\nassert stat.S_ISFIFO(os.fstat(1).st_mode)\n"
+    script = program(*LEVELS) + "import os, stat\nassert stat.S_ISFIFO(os.fstat(2).st_mode)\n"
     with os.fdopen(write, "wb") as pipe:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", script],
-            stdout=pipe,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=pipe,
             env=clean_environment(),
             timeout=PATIENCE,
             check=False,
         )
-    assert done.stderr == b"90 results\n" * 4
+    assert done.stdout == b"90 results\n" * 4
     assert done.returncode == 0
 
 
@@ -143,9 +143,9 @@ def test_closed_pipe_before_anything_is_written() -> None:
 )
 def test_locale_that_has_no_bars(environment: dict[str, str], screen: PtyScreen) -> None:
     """Into a pipe and on a terminal: all results, and nothing that cannot be written."""
-    code, output, errors = run_piped(program(*LEVELS, "log"), None, **environment)
-    assert (code, errors) == (0, b"90 results\n" * 5)
-    assert output.splitlines()[-1] == b"90 ok, 10 failed"
+    code, output, progress = run_piped(program(*LEVELS, "log"), None, **environment)
+    assert (code, output) == (0, b"90 results\n" * 5)
+    assert progress.splitlines()[-1] == b"90 ok, 10 failed"
     screen.spawn(program(*LEVELS), **environment)
     assert screen.wait() == 0
     assert screen.paper.count("90 ok, 10 failed") == 4
@@ -153,16 +153,16 @@ def test_locale_that_has_no_bars(environment: dict[str, str], screen: PtyScreen)
     assert "====" in screen.paper
 
 
-def test_closed_standard_output() -> None:
-    """``>&-``: there is no standard output at all."""
+def test_closed_standard_error() -> None:
+    """``2>&-``: there is no standard error at all."""
     done = subprocess.run(
-        ["sh", "-c", 'exec "$0" -W error -c "$1" >&-', sys.executable, program(*LEVELS)],
-        stderr=subprocess.PIPE,
+        ["sh", "-c", 'exec "$0" -W error -c "$1" 2>&-', sys.executable, program(*LEVELS)],
+        stdout=subprocess.PIPE,
         env=clean_environment(),
         timeout=PATIENCE,
         check=False,
     )
-    assert done.stderr == b"90 results\n" * 4
+    assert done.stdout == b"90 results\n" * 4
     assert done.returncode == 0
 
 
@@ -177,5 +177,5 @@ def test_drawing_is_imported_only_for_a_display() -> None:
         "asyncio.run(p.run([0], dashboard='compact'))\n"
         "assert 'rich' in sys.modules\n"
     )
-    code, _, errors = run_piped(script, None)
-    assert (code, errors) == (0, b"")
+    code, _, progress = run_piped(script, None)
+    assert (code, progress.splitlines()[-1]) == (0, b"1 ok, 0 failed")

@@ -36,8 +36,8 @@ class Window(io.StringIO):
         return self.frames[-1] if self.frames else []
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run a program in virtual time that has this window as its standard output."""
-        with contextlib.redirect_stdout(self):
+        """Run a program in virtual time that has this window as its standard streams."""
+        with contextlib.redirect_stdout(self), contextlib.redirect_stderr(self):
             return run_virtual(main)
 
     def isatty(self) -> bool:

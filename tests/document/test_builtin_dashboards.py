@@ -74,7 +74,7 @@ def test_block_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     """The whole block runs: four times the same items, each time with another display."""
     names = run_virtual(run_block(BLOCK, items=range(20)))
     assert names["pipeline"].results.values() == [2 * item for item in range(20)]
-    assert capsys.readouterr().out.splitlines().count("20 ok, 0 failed") == 4
+    assert capsys.readouterr().err.splitlines().count("20 ok, 0 failed") == 4
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option).partition(" ")[2][:8])
@@ -83,8 +83,8 @@ def test_option_ends_with_two_numbers(option: str, capsys: pytest.CaptureFixture
     names = run_virtual(run_block(BEGINNING + "# Option " + option, items=range(20)))
     assert names["pipeline"].results.values() == [2 * item for item in range(20)]
     captured = capsys.readouterr()
-    assert captured.out.splitlines()[-1].endswith("20 ok, 0 failed")
-    assert captured.err == ""
+    assert captured.err.splitlines()[-1].endswith("20 ok, 0 failed")
+    assert captured.out == ""
 
 
 @pytest.mark.parametrize("options", DISPLAYS.values(), ids=DISPLAYS)
@@ -100,14 +100,14 @@ def test_display_does_not_change_the_results(
     assert [(result.id, repr(result.error)) for result in shown.failed] == [
         (result.id, repr(result.error)) for result in plain.failed
     ]
-    assert capsys.readouterr().out.splitlines()[-1].endswith("24 ok, 6 failed")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("24 ok, 6 failed")
 
 
 @pytest.mark.parametrize("options", DISPLAYS.values(), ids=DISPLAYS)
 def test_display_of_nothing(options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     """A run without items is displayed like any other."""
     assert run_virtual(failing_pipeline().run([], **options)) == []
-    assert capsys.readouterr().out.splitlines()[-1].endswith("0 ok, 0 failed")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("0 ok, 0 failed")
 
 
 @pytest.mark.parametrize("options", DISPLAYS.values(), ids=DISPLAYS)
@@ -117,7 +117,7 @@ def test_display_of_items_without_a_count(
     """Items from a generator can be displayed although nobody knows how many will come."""
     results = run_virtual(failing_pipeline().run((item for item in range(5)), **options))
     assert results.values() == [0, 1, 2, 4]
-    assert capsys.readouterr().out.splitlines()[-1].endswith("4 ok, 1 failed")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("4 ok, 1 failed")
 
 
 def frames_of(window: Window, **options: Any) -> list[list[str]]:
@@ -216,4 +216,4 @@ def test_display_may_be_an_object(kind: Any, capsys: pytest.CaptureFixture[str])
     assert isinstance(dashboard, BaseDashboard)
     results = run_virtual(failing_pipeline().run(range(10), custom_dashboard=dashboard))
     assert len(results) == 8
-    assert capsys.readouterr().out.splitlines()[-1].endswith("8 ok, 2 failed")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("8 ok, 2 failed")

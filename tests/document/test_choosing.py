@@ -131,7 +131,7 @@ def test_both_show_progress_and_log_internally(
         tracker = StatusTracker(on_status_change=write)
         run_virtual(Pipeline(stages(), status_tracker=tracker).run(range(12), dashboard="detailed"))
     captured = capsys.readouterr()
-    assert captured.out.splitlines()[-1].endswith("11 ok, 1 failed")
+    assert captured.err.splitlines()[-1].endswith("11 ok, 1 failed")
     assert "secret" not in captured.out + captured.err
     lines = path.read_text("utf-8").splitlines()
     assert len(lines) == 11 * 9 + 6

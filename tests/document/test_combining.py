@@ -91,7 +91,7 @@ def test_block_where_there_is_no_terminal(
     with database(path) as db:
         names = run_virtual(run_block(BLOCK, db=db, stages=stages(), items=range(8)))
     assert names["pipeline"].results.values() == [0, 1, 2, 4, 5, 6, 7]
-    assert capsys.readouterr().out.splitlines()[-1] == "7 ok, 1 failed"
+    assert capsys.readouterr().err.splitlines()[-1] == "7 ok, 1 failed"
     expect_every_event(path, names["tracker"])
 
 

@@ -72,7 +72,7 @@ def test_dashboard_needs_one_word(name: Any, capsys: pytest.CaptureFixture[str])
     pipeline = Pipeline([Stage("Work", 2, [lasting(1)])])
     results = run_virtual(pipeline.run(range(3), dashboard=name))
     assert results.values() == [0, 1, 2]
-    assert "3 ok, 0 failed" in capsys.readouterr().out
+    assert "3 ok, 0 failed" in capsys.readouterr().err
 
 
 class _Heard:

@@ -46,7 +46,7 @@ def test_block_polls_as_often_as_it_says(capsys: pytest.CaptureFixture[str]) -> 
     fast, slow = every(0.1), every(1.0)
     assert (len(fast), len(slow)) == (103, 12)
     assert pipeline.poll_times == pytest.approx([*fast, *(DURATION + time for time in slow)])
-    assert capsys.readouterr().out.splitlines().count("43 ok, 0 failed") == 2
+    assert capsys.readouterr().err.splitlines().count("43 ok, 0 failed") == 2
 
 
 @pytest.mark.parametrize("interval", [0.01, 0.1, 0.2, 0.5, 0.7, 1.0, 5, 1000.0])

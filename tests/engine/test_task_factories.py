@@ -168,6 +168,9 @@ class Display:
     def resume(self) -> None:
         """Nothing is drawn."""
 
+    def fit(self) -> None:
+        """Nothing is drawn."""
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 @pytest.mark.parametrize("factory", FACTORIES)

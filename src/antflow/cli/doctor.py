@@ -116,10 +116,10 @@ def bars(file: Any) -> str:
 
 def surroundings() -> str:
     """Whether this is a notebook, a build server, or neither."""
-    from antflow.display.environment import is_build_server
+    from antflow.display.environment import display_stream, is_build_server
     from antflow.display.notebook import kernel_display
 
-    if kernel_display(sys.stdout) is not None:
+    if kernel_display(display_stream()) is not None:
         return "in the kernel of a notebook"
     if "JPY_PARENT_PID" in os.environ:
         return "started by the kernel of a notebook; in its cells other displays may be drawn"
@@ -130,7 +130,10 @@ def surroundings() -> str:
 
 def automatic() -> str:
     """The display that ``dashboard="auto"`` would be here, and why."""
-    return f"{drawn_on('stdout')} (in a program); {drawn_on('stderr')} (antflow run)"
+    # Here and not above: drawing is imported only when it is asked about.
+    from antflow.display.environment import display_stream
+
+    return drawn_on("stderr" if display_stream() is sys.stderr else "stdout")
 
 
 def drawn_on(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import select
 import sys
@@ -146,8 +145,8 @@ def kept_for_results() -> Iterator[JsonLines]:
     """
     stdout: Any = sys.stdout
     with _exchanged_descriptors() as target, redirect_stdout(sys.stderr):
-        # On its terminal a dashboard may be drawn, and taken down, by the event loop: in a thread
-        # it would be hard to know at each moment whether the lines go above it.
+        # On its terminal a dashboard may be drawn. The event loop takes it down, so the loop writes
+        # the lines, too: a thread might write the last ones below it.
         is_shared = target is not None and _is_terminal_of_stderr(target)
         in_thread = target is not None and not is_shared
         yield JsonLines(partial(_write_results, stdout, target, is_shared), STDOUT, in_thread)
@@ -180,8 +179,9 @@ def _is_terminal_of_stderr(target: int) -> bool:
 
 def _write_results(stdout: Any, target: int | None, is_shared: bool, data: bytes) -> None:
     """Above a display if one is drawn on the same terminal, else to where they belong."""
-    if is_shared and not isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr.write(data.decode())  # a display has replaced it, and knows where there is room
+    if is_shared:
+        sys.stderr.write(data.decode())
+        sys.stderr.flush()
     elif target is not None:
         _write_fully(target, data)
     else:

@@ -113,8 +113,8 @@ class Job:
     type=click.Choice(DASHBOARDS),
     default="auto",
     show_default=True,
-    help="How to show the run, on standard error; auto is compact. If that is not a terminal, all "
-    "of them write plain lines.",
+    help="How to show the run, on standard error; auto is compact. Without a terminal all of them "
+    "write plain lines.",
 )
 @click.option(
     "--workers",
@@ -236,16 +236,13 @@ def says_why(dashboard: str) -> bool:
     if dashboard != "progress":
         return dashboard != "none"
     # Here and not above: drawing is imported only when something is drawn.
-    from antflow.display.environment import can_draw_on
+    from antflow.display.environment import can_draw_on, display_stream
 
-    return not can_draw_on(sys.stderr)
+    return not can_draw_on(display_stream())
 
 
 def display_named(name: str) -> Any:
-    """A display; ``None`` for "none".
-
-    It draws on standard output as it is when the run begins, by then standard error.
-    """
+    """A display; ``None`` for "none"."""
     if name == "none":
         return None
     # Here and not above: drawing is imported only when something is drawn.

@@ -6,7 +6,6 @@ whether that is drawn on a terminal, or a few plain lines are written because th
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from typing import Any, ClassVar, Protocol
 
@@ -17,6 +16,7 @@ from antflow._core.result import PipelineResult
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
 from antflow._monitor.progress import counts_of, counts_text
 from antflow._monitor.view import UNNAMED, View, Viewer
+from antflow.display.environment import display_stream
 from antflow.display.notebook import NotebookCell, kernel_display
 from antflow.display.plain import PlainLog
 from antflow.display.rich_live import stream_above
@@ -48,10 +48,11 @@ class BaseDashboard(DashboardProtocol):
 
     It redraws in `on_update` and at no other time. What tasks print meanwhile appears above it.
     Displays that draw at the same time stand one below the other, each with its share of the rows.
-    In a notebook it is one output of the cell, redrawn at most twice a second. Where standard
-    output is not a terminal (a file, a pipe, a build server), and while another `rich.live.Live` is
-    drawn there, plain lines are written instead, at every 5 % or 30 seconds. Nothing that happens
-    to the terminal reaches the run. The last line says how many items are ok and how many
+    In a notebook it is one output of the cell, redrawn at most twice a second. Elsewhere it draws
+    on standard error, or on standard output if only that is a terminal. If neither is one (a file,
+    a pipe, a build server), and while another `rich.live.Live` is drawn there, plain lines are
+    written to standard error instead, at every 5 % or 30 seconds. Nothing that happens to the
+    terminal reaches the run. The last line says how many items are ok and how many
     failed: ``90 ok, 10 failed``.
 
     Example:
@@ -109,12 +110,13 @@ class BaseDashboard(DashboardProtocol):
         self.start_time = None
         self._viewer = self._view = None
         self._name = getattr(pipeline, "name", self._name)
-        if self._draws and (display := kernel_display(sys.stdout)) is not None:
+        stream = display_stream()
+        if self._draws and (display := kernel_display(stream)) is not None:
             self._place = NotebookCell(display)
         elif self._draws:
-            self._place = open_pane(sys.stdout, fills_screen=self._fills_screen)
+            self._place = open_pane(stream, fills_screen=self._fills_screen)
         if self._place is None:
-            self._log = PlainLog(stream_above(), self._name)
+            self._log = PlainLog(stream_above(stream), self._name)
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Show a snapshot."""
@@ -178,7 +180,7 @@ class BaseDashboard(DashboardProtocol):
         """Go on with plain lines if something else has begun to draw on the terminal."""
         if self._place is not None and not self._place.hold():
             self._place = None
-            self._log = PlainLog(stream_above(), self._name)
+            self._log = PlainLog(stream_above(display_stream()), self._name)
 
     def _close(self) -> None:
         log, self._log = self._log, None

@@ -1,8 +1,9 @@
-"""Whether a stream is a terminal that can be drawn on, and with which colors."""
+"""Which stream displays use, whether it is a terminal to draw on, and with which colors."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TextIO, TypeGuard
 
 from rich.console import Console
@@ -14,6 +15,13 @@ def is_terminal(stream: TextIO | None) -> bool:
         return stream is not None and stream.isatty()
     except Exception:
         return False  # closed, or a stand-in that is not really a stream
+
+
+def display_stream() -> TextIO | None:
+    """Where displays draw: standard error, or standard output if only that is a terminal."""
+    if is_terminal(sys.stdout) and not is_terminal(sys.stderr):
+        return sys.stdout
+    return sys.stderr
 
 
 def is_build_server() -> bool:

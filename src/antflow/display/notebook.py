@@ -182,8 +182,8 @@ class NotebookCell:
 def kernel_display(stream: Any) -> Callable[..., Any] | None:
     """IPython's ``display``, if a stream's text appears in the cells of a notebook.
 
-    It does not where there is no kernel, in a process forked from one, and where standard output
-    leads elsewhere (``%%capture``, ``redirect_stdout``): then lines of text are wanted.
+    It does not where there is no kernel, in a process forked from one, and where the stream leads
+    elsewhere (``%%capture``, ``redirect_stderr``): then lines of text are wanted.
     """
     streams: Any = sys.modules.get("ipykernel.iostream")
     displays: Any = sys.modules.get("IPython.display")

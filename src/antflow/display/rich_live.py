@@ -16,11 +16,10 @@ def is_live_up() -> bool:
     return proxies or _live_console() is not None
 
 
-def stream_above() -> TextIO | None:
-    """Standard output, wrapped so that text appears above a `Live`."""
-    stream: TextIO | None = sys.stdout
+def stream_above(stream: TextIO | None) -> TextIO | None:
+    """A standard stream, wrapped so that text appears above a `Live`."""
     console = _live_console()
-    if console is None or stream is None or isinstance(sys.stdout, FileProxy):
+    if console is None or stream is None or isinstance(stream, FileProxy):
         return stream
     return cast(TextIO, FileProxy(console, stream))
 

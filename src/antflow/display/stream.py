@@ -52,10 +52,18 @@ class SafeStream:
 
     Args:
         stream: Where to write, ``None`` for nowhere.
+
+    Attributes:
+        has_own_descriptor: Whether it writes to a descriptor of its own, wherever those of the
+            program lead.
+        pieces_written: How much a terminal has taken so far.
     """
+
+    has_own_descriptor = False
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
+        self.pieces_written = 0
         self.encoding: str = known_encoding(getattr(stream, "encoding", None) or "utf-8")
 
     @property
@@ -72,6 +80,16 @@ class SafeStream:
     def is_full(self) -> bool:
         """Whether too much is waiting for a terminal."""
         return False
+
+    def fileno(self) -> int:
+        """The descriptor.
+
+        Raises:
+            Exception: There is none.
+        """
+        if self._stream is None:
+            raise OSError("it is closed")
+        return self._stream.fileno()
 
     def write(self, text: str) -> bool:
         """Write and flush; characters the encoding lacks become ``?``.
@@ -124,12 +142,13 @@ class _Terminal(SafeStream):
         RuntimeError: No thread can be started: the program ends, or there are too many.
     """
 
+    has_own_descriptor = True
+
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._queue: SimpleQueue[_Text] = SimpleQueue()
         self._newest = Event()
         self._newest.set()
-        self._pieces = 0
         self._has_failed = False
         self._thread = threading.Thread(target=self._run, name="antflow-terminal", daemon=True)
         stream.flush()  # an unfinished line comes first
@@ -153,6 +172,9 @@ class _Terminal(SafeStream):
     def is_full(self) -> bool:
         return self._queue.qsize() > MOST_WAITING
 
+    def fileno(self) -> int:
+        return self._descriptor
+
     def write(self, text: str) -> bool:
         if self.is_lost:
             return False
@@ -164,8 +186,8 @@ class _Terminal(SafeStream):
 
     def finish(self) -> None:
         is_out = self._put(b"")
-        pieces = self._pieces
-        while not self._wait(is_out, PATIENCE) and pieces != (pieces := self._pieces):
+        pieces = self.pieces_written
+        while not self._wait(is_out, PATIENCE) and pieces != (pieces := self.pieces_written):
             pass
 
     def close(self) -> None:
@@ -195,7 +217,7 @@ class _Terminal(SafeStream):
             try:
                 for piece in () if self._has_failed else _pieces(data):
                     _write_all(self._descriptor, piece)
-                    self._pieces += 1
+                    self.pieces_written += 1
             except OSError:
                 self._has_failed = True
             is_out.set()

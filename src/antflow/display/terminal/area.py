@@ -29,7 +29,13 @@ MOST_LINES_KEPT = 10_000
 
 
 class Area(ABC):
-    """A way of drawing on a terminal. Each method returns text to be written."""
+    """A way of drawing on a terminal. Each method returns text to be written.
+
+    Attributes:
+        last_words: Gives the terminal back when the program has ended without a word.
+    """
+
+    last_words: str
 
     def __init__(self) -> None:
         self._drawn: list[Row] = []
@@ -58,9 +64,20 @@ class Area(ABC):
     def switching(self) -> str:
         """Make room for another kind of area, which is going to draw the same rows."""
 
+    @abstractmethod
+    def yielding(self) -> str:
+        """Make room for a question on the first screen. `opening` is the way back."""
+
+    def leave_as_it_is(self) -> str:
+        """Make room for what is being asked already, where the cursor is. As in `yielding`."""
+        self._drawn = []
+        return ERASE_LINE_END
+
 
 class LiveArea(Area):
     """The last lines of the screen."""
+
+    last_words = f"{PLAIN}\r\n{ERASE_BELOW}"
 
     def opening(self) -> str:
         """Hide the cursor."""
@@ -96,7 +113,7 @@ class LiveArea(Area):
     def pause(self) -> str:
         """Leave the rows, and go below them."""
         # If this comes in the middle of a frame, the rows below are from the frame before.
-        text = f"{PLAIN}\r\n{ERASE_BELOW}" if self._drawn else ""
+        text = self.last_words if self._drawn else ""
         self._drawn = []
         return text
 
@@ -106,12 +123,18 @@ class LiveArea(Area):
         self._drawn = []
         return text
 
+    def yielding(self) -> str:
+        """Take the rows away."""
+        return self.switching()
+
     def _to_top(self) -> str:
         return "\r" + (f"\x1b[{len(self._drawn) - 1}A" if len(self._drawn) > 1 else "")
 
 
 class AlternateScreen(Area):
     """The whole of a second screen."""
+
+    last_words = PLAIN + LEAVE_SCREEN
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +171,7 @@ class AlternateScreen(Area):
 
     def pause(self) -> str:
         """Leave the second screen; kept lines stay kept."""
-        text = PLAIN + LEAVE_SCREEN if self._is_up else ""
+        text = self.last_words if self._is_up else ""
         self._is_up = False
         return text
 
@@ -163,6 +186,10 @@ class AlternateScreen(Area):
     def switching(self) -> str:
         """Leave the second screen, and print what was kept."""
         return self.closing()
+
+    def yielding(self) -> str:
+        """Leave the second screen; kept lines stay kept."""
+        return self.pause()
 
 
 def _printed(lines: Sequence[str]) -> str:

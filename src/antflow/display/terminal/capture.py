@@ -1,236 +1,70 @@
-"""Prints, warnings and log records, captured while a display is up.
-
-Standard output and standard error are replaced by a `CapturedStream` each, and log handlers that
-hold the old ones are given the new ones; whole lines go to the screen. Afterwards all is as before.
-A captured stream that is still used then writes to the stream it stood for, or to the capture that
-has begun there since.
-
-If the user starts a `rich.live.Live` meanwhile, it writes to a captured stream too, with cursor
-movements. They are held back unchanged until the display steps aside (`Capture.hand_over`), and
-then reach the terminal whole.
-"""
+"""Captures what is printed on a terminal while a display is up."""
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Iterable
-from threading import RLock
-from typing import Any, TextIO, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
 
-from antflow.display.environment import is_terminal
-from antflow.display.rich_live import is_live_up
-from antflow.display.terminal.device import device_of
-from antflow.display.terminal.printed_lines import shown
-
-LONGEST_LINE = 65536
-"""Characters of an unfinished line that are held back; then it counts as a line."""
-
-MOST_HELD_BACK = 1_000_000
-"""Characters of a `Live` that are held back; then they count as lines."""
+Action = Callable[[], object]
+Write = Callable[[str], object]
 
 
-class CapturedStream:
-    """Stands for a stream, and hands text to ``emit`` in whole lines.
+class Capture(ABC):
+    """Takes text on its way to a terminal, and hands it on in whole lines.
 
-    Args:
-        stream: The stream it stands for; answers all other questions.
-        emit: Called with text that ends in a newline.
+    Attributes:
+        questions: How many functions of this process wait for something to be typed.
     """
 
-    def __init__(self, stream: TextIO, emit: Callable[[str], None]) -> None:
-        self._stream = stream
-        self._emit: Callable[[str], None] | None = emit
-        self._pending: list[str] = []
-        self._pending_length = 0
-        self._lock = RLock()
+    questions = 0
 
-    @property
-    def is_active(self) -> bool:
-        """Whether it captures, rather than passing on."""
-        return self._emit is not None
-
-    @property
-    def origin(self) -> TextIO:
-        """The stream it stands for."""
-        return self._stream
-
-    def write(self, text: str) -> int:
-        """Take some text. Lines are handed on when they are complete."""
-        if self._emit is None:
-            return _target(self._stream).write(text)
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        with self._lock:
-            emit = self._emit
-            lines = self._take_lines(text)
-        if emit is None:
-            _target(self._stream).write(lines)  # it was released just now
-        elif lines:
-            emit(lines)
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Take several texts."""
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        """Do nothing: only an unfinished line is held back, which has no place to go yet."""
-        if self._emit is None:
-            _target(self._stream).flush()
-
-    def end_line(self, *, is_last: bool = False) -> None:
-        """Hand on the rest as a line; after the last one, pass everything on."""
-        with self._lock:
-            emit = self._emit
-            rest = self._take_pending()
-            if is_last:
-                self._emit = None
-        if emit is not None and rest:
-            emit(rest + "\n")
-
-    def hand_over(self, write: Callable[[str], object]) -> None:
-        """Write the rest unchanged, and pass everything on from now on."""
-        with self._lock:  # nothing may be written in between
-            self._emit = None
-            write(self._take_pending())
-
-    def forget(self) -> None:
-        """In a child process after a fork: pass everything on; the rest is the parent's."""
-        self._lock = RLock()
-        self._emit = None
-        self._pending.clear()
-
-    def _take_lines(self, text: str) -> str:
-        if self._emit is None:
-            return text
-        if self._pending_length < MOST_HELD_BACK and is_live_up():
-            self._hold_back(text)
-            return ""
-        lines, newline, rest = text.rpartition("\n")
-        if newline:
-            lines = self._take_pending() + lines + newline
-        self._hold_back(rest)
-        if self._pending_length > LONGEST_LINE:
-            lines += self._take_what_is_long()
-        return lines
-
-    def _take_what_is_long(self) -> str:
-        text = self._take_pending()
-        last = text.rpartition("\n")[2]
-        if "\r" in last and len(visible := shown(last)) <= LONGEST_LINE // 2:
-            self._hold_back(visible)  # a bar that is drawn in one line, over and over
-            return text[: len(text) - len(last)]
-        return text + "\n"
-
-    def _hold_back(self, text: str) -> None:
-        if text:
-            self._pending.append(text)
-            self._pending_length += len(text)
-
-    def _take_pending(self) -> str:
-        text = "".join(self._pending)
-        self._pending.clear()
-        self._pending_length = 0
-        return text
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-class Capture:
-    """Captures standard output, standard error, and the log handlers that write to them.
-
-    Args:
-        stream: The terminal. Streams that lead elsewhere are left alone.
-        emit: Called with text that ends in a newline, from any thread.
-    """
-
-    def __init__(self, stream: TextIO, emit: Callable[[str], None]) -> None:
-        self._device = device_of(stream)
-        self._emit = emit
-        self._replaced: list[tuple[str, TextIO, CapturedStream]] = []
-        self._handlers: list[tuple[logging.StreamHandler[Any], TextIO, CapturedStream]] = []
-
+    @abstractmethod
     def start(self) -> None:
-        """Begin; or capture streams that are not captured yet."""
-        for name in ("stdout", "stderr"):
-            stream: TextIO | None = getattr(sys, name)
-            if stream is None or is_captured(stream) or not is_terminal(stream):
-                continue
-            stream = origin_of(stream)
-            if device_of(stream) != self._device:
-                continue
-            captured = CapturedStream(stream, self._emit)
-            setattr(sys, name, cast(TextIO, captured))
-            self._replaced.append((name, stream, captured))
-            _capturing[id(stream)] = captured
-            for handler in _stream_handlers():
-                if origin_of(handler.stream) is stream:
-                    handler.setStream(cast(TextIO, captured))
-                    self._handlers.append((handler, stream, captured))
+        """Begin; or capture what is not captured yet."""
 
+    @abstractmethod
     def end_lines(self) -> None:
-        """Hand on text that has no newline yet."""
-        for _, _, captured in self._replaced:
-            captured.end_line()
+        """Hand on all that was written, even text that has no newline yet."""
 
-    def stop(self) -> None:
-        """Put everything back. Streams that other code has replaced in the meantime stay."""
-        self._put_back(lambda captured: captured.end_line(is_last=True))
+    @abstractmethod
+    def stop(self, then: Action) -> None:
+        """Put everything back, unless other code has replaced it in the meantime.
 
-    def hand_over(self, write: Callable[[str], object]) -> None:
-        """Put everything back, and leave the terminal to a `Live`, with its text so far."""
-        self._put_back(lambda captured: captured.hand_over(write))
+        Args:
+            then: Called when all has been handed on. If the terminal takes nothing now, that is
+                later, in another thread.
+        """
 
+    @abstractmethod
+    def hand_over(self, write: Write, then: Action) -> None:
+        """Put everything back, and leave the terminal to a `Live`, with its text so far.
+
+        Args:
+            write: Writes that to the terminal.
+            then: As in `stop`.
+        """
+
+    @abstractmethod
     def forget(self) -> None:
-        """Put nothing back and write nothing: this is a child process, after a fork."""
-        for _, stream, captured in self._replaced:
-            _capturing.pop(id(stream), None)
-            captured.forget()
+        """In a child process after a fork: hand on nothing; the terminal is the parent's."""
 
-    def _put_back(self, release: Callable[[CapturedStream], None]) -> None:
-        for handler, stream, captured in self._handlers:
-            if handler.stream is captured:
-                handler.setStream(stream)
-        for name, stream, captured in reversed(self._replaced):
-            if getattr(sys, name) is captured:
-                setattr(sys, name, stream)
-            if _capturing.get(id(stream)) is captured:
-                del _capturing[id(stream)]
-            release(captured)
-        self._handlers.clear()
-        self._replaced.clear()
+    def catch_up(self) -> None:  # noqa: B027 - text is handed on when it is written
+        """Wait until all that was written has been handed on."""
 
+    def stands_for(self, device: Hashable) -> bool:
+        """Whether a device stands for the terminal."""
+        return False
 
-_capturing: dict[int, CapturedStream] = {}
-"""The captured stream that stands for a stream now, by the identity of the stream."""
+    def fit(self) -> None:  # noqa: B027
+        """Tell programs of a new size of the terminal."""
 
+    def prepare(self, last_words: str) -> None:  # noqa: B027
+        """Say what gives the terminal back if this program ends without a word."""
 
-def _target(stream: TextIO) -> TextIO | CapturedStream:
-    """Where to write text meant for a stream."""
-    return _capturing.get(id(stream), stream)
+    def is_keyboard_read(self, *, unfinished: bool) -> bool:
+        """Whether something reads from the terminal.
 
-
-def origin_of(stream: TextIO) -> TextIO:
-    """The stream behind a captured one; any other is its own origin."""
-    while isinstance(stream, CapturedStream):
-        stream = stream.origin
-    return stream
-
-
-def is_captured(stream: object) -> bool:
-    """Whether a display captures a stream."""
-    return isinstance(stream, CapturedStream) and stream.is_active
-
-
-def _stream_handlers() -> list[logging.StreamHandler[Any]]:
-    loggers = [logging.getLogger(), *list(logging.root.manager.loggerDict.values())]
-    return [
-        handler
-        for logger in loggers
-        if isinstance(logger, logging.Logger)
-        for handler in list(logger.handlers)
-        if isinstance(handler, logging.StreamHandler)
-    ]
+        Args:
+            unfinished: Whether there is text without a newline.
+        """
+        return self.questions > 0

@@ -7,12 +7,17 @@ has to be written, in the order of the calls.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TextIO
 
 from antflow.display.layout import fair_shares
 from antflow.display.rows import Row, is_said
-from antflow.display.terminal.area import SHOW_CURSOR, AlternateScreen, Area, LiveArea
-from antflow.display.terminal.device import Size, size_of
+from antflow.display.terminal.area import (
+    ERASE_LINE_END,
+    SHOW_CURSOR,
+    AlternateScreen,
+    Area,
+    LiveArea,
+)
+from antflow.display.terminal.device import File, Size, size_of
 from antflow.display.terminal.pane import Pane
 from antflow.display.terminal.printed_lines import PLAIN
 
@@ -28,31 +33,39 @@ class Composition:
     """The panes of one terminal as one picture.
 
     Args:
-        stream: Where the terminal is.
+        terminal: Where the terminal is.
 
     Attributes:
         panes: From the top to the bottom.
-        is_paused: Whether the terminal was given back while the program is stopped or behind.
+        is_paused: Whether the terminal was given back for a while: the program is stopped, or in
+            the background, or something asks a question.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, terminal: File) -> None:
+        self._terminal = terminal
         self._area: Area = LiveArea()
         self._frames = 0
         self._size = Size(0, 0)
         self.panes: list[Pane] = []
         self.is_paused: bool = False
+        self._has_yielded = False
+        self._is_given_back = True
+
+    @property
+    def last_words(self) -> str:
+        """What gives the terminal back if the program ends now without a word."""
+        return "" if self._is_given_back else self._area.last_words + SHOW_CURSOR
 
     def room_for(self, pane: Pane) -> Size:
         """The size that the next frame of a pane may have."""
-        columns, rows = size_of(self._stream)
+        columns, rows = size_of(self._terminal)
         wishes = [rows if other is pane else len(other.rows) for other in self.panes]
         shares = dict(zip(self.panes, fair_shares(wishes, rows), strict=True))
         return Size(columns, shares.get(pane, 0))
 
     def add(self, pane: Pane) -> str:
         """Add a pane below the others."""
-        opening = "" if self.panes else self._area.opening()
+        opening = "" if self.panes else self._opening()
         self.panes.append(pane)
         changed = self._change_over()
         return opening + changed + (self.whole() if changed else "")
@@ -73,7 +86,7 @@ class Composition:
             lines.append(last_line)
         if lines:
             lines[0] = PLAIN + lines[0]  # what was printed before may have left a colour
-        text = self._area.say(lines)
+        text = self._new_line() + self._area.say(lines)
         if self.panes:
             return _as_update(text + self._change_over() + self.whole())
         text += self.closing()
@@ -82,7 +95,7 @@ class Composition:
 
     def frame(self) -> str:
         """Draw the changes; now and then, and in a window of another size, all of it."""
-        size = size_of(self._stream)
+        size = size_of(self._terminal)
         whole = size != self._size or self._frames % FRAMES_UNTIL_REPAIR == 0
         self._frames += 1
         self._size = size
@@ -92,7 +105,7 @@ class Composition:
         """Draw all of it."""
         if self.is_paused:
             return ""
-        self._size = size_of(self._stream)
+        self._size = size_of(self._terminal)
         return self._area.paint(self._rows(self._size), self._size, whole=True)
 
     def repair(self) -> None:
@@ -111,17 +124,44 @@ class Composition:
 
     def pause(self) -> str:
         """Give the terminal back while the program is stopped."""
-        self.is_paused = True
+        self.is_paused = self._is_given_back = True
         return self._area.pause() + PLAIN + SHOW_CURSOR
+
+    def make_room(self, *, asked_already: bool) -> str:
+        """Give the terminal back while something reads what is typed.
+
+        Args:
+            asked_already: The question was written at the cursor, past this program.
+        """
+        if self.is_paused:
+            return ""
+        self.is_paused = self._is_given_back = self._has_yielded = True
+        text = self._area.leave_as_it_is() if asked_already else self._area.yielding()
+        return text + PLAIN + SHOW_CURSOR
 
     def resume(self) -> str:
         """Draw again."""
         self.is_paused = False
-        return self._area.opening() + self.whole()
+        return self._new_line() + self._opening() + self.whole()
 
     def closing(self) -> str:
         """Give the terminal back for good."""
+        self._is_given_back = True
         return self._area.closing() + PLAIN + SHOW_CURSOR
+
+    def _opening(self) -> str:
+        self._is_given_back = False
+        return self._area.opening()
+
+    def _new_line(self) -> str:
+        """After a question: go to the start of a line, be the cursor in the middle of one or not.
+
+        In the middle of a line these spaces end in the next one, else in the same.
+        """
+        if not self._has_yielded:
+            return ""
+        self._has_yielded = False
+        return f"{' ' * (size_of(self._terminal).columns - 1)}\r{ERASE_LINE_END}"
 
     def _rows(self, size: Size) -> list[Row]:
         shares = fair_shares([len(pane.rows) for pane in self.panes], size.rows)
@@ -138,7 +178,7 @@ class Composition:
             return ""
         text = self._area.switching()
         self._area = wanted()
-        return text if self.is_paused else text + self._area.opening()
+        return text if self.is_paused else text + self._opening()
 
 
 def _as_update(text: str) -> str:

@@ -1,11 +1,11 @@
-"""The device behind a stream: which terminal, its size, and whether this process may use it."""
+"""The device behind a stream or a descriptor: which terminal, its size, and who may use it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Hashable
 from contextlib import suppress
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, Protocol
 
 
 class Size(NamedTuple):
@@ -15,7 +15,15 @@ class Size(NamedTuple):
     rows: int
 
 
-def size_of(stream: TextIO) -> Size:
+class File(Protocol):
+    """Anything with a descriptor."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+
+def size_of(stream: File) -> Size:
     """The size of a terminal now; 80 × 24 if it does not tell."""
     columns = rows = 0
     with suppress(OSError, ValueError, AttributeError):
@@ -23,17 +31,17 @@ def size_of(stream: TextIO) -> Size:
     return Size(columns or 80, rows or 24)
 
 
-def device_of(stream: TextIO) -> Hashable:
-    """The same for all streams that lead to one terminal."""
+def device_of(stream: File | int) -> Hashable:
+    """The same for all streams and descriptors that lead to one terminal."""
     with suppress(OSError, ValueError, AttributeError):
-        descriptor = stream.fileno()
+        descriptor = stream if isinstance(stream, int) else stream.fileno()
         if os.name == "nt":
             return "console"  # a process has one, and it has no number
         return os.fstat(descriptor).st_rdev
     return id(stream)  # not a file, but it says it is a terminal
 
 
-def is_in_front(stream: TextIO) -> bool:
+def is_in_front(stream: File) -> bool:
     """Whether this process may use its terminal now: it is not in the background (``&``).
 
     True as well where that cannot be known.

@@ -1,4 +1,4 @@
-"""Reduces a printed line to what can stand above a display.
+"""Printed text as lines that can stand above a display.
 
 A program may print progress bars that go back to the start of the line, switch screens, set the
 title, ask the terminal something. Above a display there is room for text only: its colours stay,
@@ -10,8 +10,15 @@ from __future__ import annotations
 import re
 
 from antflow._core.text import ESCAPE_SEQUENCES
+from antflow.display.rich_live import is_live_up
 
 PLAIN = "\x1b[0m"
+
+LONGEST_LINE = 65536
+"""Characters of an unfinished line that are held back; then it counts as a line."""
+
+MOST_HELD_BACK = 1_000_000
+"""Characters of a `Live` that are held back; then they count as lines."""
 
 _SEQUENCES = re.compile(f"({ESCAPE_SEQUENCES})", re.VERBOSE)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -31,3 +38,48 @@ def shown(line: str) -> str:
     pieces[0::2] = [_CONTROL.sub("", text) for text in pieces[0::2]]
     pieces[1::2] = [found if _STYLE.fullmatch(found) else "" for found in pieces[1::2]]
     return "".join(pieces)
+
+
+class Lines:
+    """Cuts text into whole lines, and holds back the unfinished one.
+
+    If the user starts a `rich.live.Live` meanwhile, its text has cursor movements. It is held back
+    unchanged until the display steps aside (`take_rest`), and then reaches the terminal whole.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[str] = []
+        self._pending_length = 0
+
+    def add(self, text: str) -> str:
+        """Add text; returns the lines that are complete now, each with its newline."""
+        if self._pending_length < MOST_HELD_BACK and is_live_up():
+            self._hold_back(text)
+            return ""
+        lines, newline, rest = text.rpartition("\n")
+        if newline:
+            lines = self.take_rest() + lines + newline
+        self._hold_back(rest)
+        if self._pending_length > LONGEST_LINE:
+            lines += self._take_what_is_long()
+        return lines
+
+    def take_rest(self) -> str:
+        """Take the unfinished line, unchanged."""
+        text = "".join(self._pending)
+        self._pending.clear()
+        self._pending_length = 0
+        return text
+
+    def _take_what_is_long(self) -> str:
+        text = self.take_rest()
+        last = text.rpartition("\n")[2]
+        if "\r" in last and len(visible := shown(last)) <= LONGEST_LINE // 2:
+            self._hold_back(visible)  # a bar that is drawn in one line, over and over
+            return text[: len(text) - len(last)]
+        return text + "\n"
+
+    def _hold_back(self, text: str) -> None:
+        if text:
+            self._pending.append(text)
+            self._pending_length += len(text)

@@ -27,7 +27,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import TextIO
 
@@ -36,13 +36,14 @@ from antflow.display.canvas import LONGEST_TEXT
 from antflow.display.environment import can_draw_on, terminal_console
 from antflow.display.rich_live import is_live_up
 from antflow.display.rows import Row
-from antflow.display.stream import open_stream
-from antflow.display.terminal import stop_signals
-from antflow.display.terminal.capture import Capture, origin_of
+from antflow.display.stream import SafeStream, open_stream
+from antflow.display.terminal import questions, stop_signals
+from antflow.display.terminal.capture import Action, Capture, Write
 from antflow.display.terminal.composition import Composition
 from antflow.display.terminal.device import Size, device_of, is_in_front, size_of
 from antflow.display.terminal.pane import Pane
 from antflow.display.terminal.printed_lines import shown
+from antflow.display.terminal.stream_capture import StreamCapture, origin_of
 
 NEWEST_LINES = 200
 """Printed lines kept for displays to show."""
@@ -55,7 +56,7 @@ def open_pane(stream: TextIO | None, *, fills_screen: bool) -> Pane | None:
     """Begin to draw on a terminal, together with displays that draw there already.
 
     Args:
-        stream: Where the terminal is: standard output, or the stream that captures it.
+        stream: Where the terminal is: standard error or output, or the stream that captures it.
         fills_screen: Whether the whole screen is wanted.
 
     Returns:
@@ -69,7 +70,7 @@ def open_pane(stream: TextIO | None, *, fills_screen: bool) -> Pane | None:
         return None
     with _opening:
         device = device_of(stream)
-        screen = _screens.get(device)
+        screen = next((each for each in _screens.values() if each.is_on(device)), None)
         if screen is None or screen.is_lost:
             screen = _screens[device] = Screen(stream)
         pane = Pane(screen, console, fills_screen)
@@ -85,11 +86,10 @@ class Screen:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
         self._device = device_of(stream)
         self._out = open_stream(stream)
-        self._capture = Capture(stream, self._print)
-        self._picture = Composition(stream)
+        self._capture = _capture_for(stream, self._out, self._print, self._echo)
+        self._picture = Composition(self._out)
         self._lock = RLock()
         self._drawing_thread: int | None = None
         self._printed_meanwhile: deque[str] = deque()
@@ -97,25 +97,30 @@ class Screen:
         self._is_over = False
         atexit.register(self.close)
         stop_signals.watch(self)
+        questions.watch(self)
 
     @property
     def size(self) -> Size:
         """The size of the terminal now."""
-        return size_of(self._stream)
+        return size_of(self._out)
 
     @property
     def is_lost(self) -> bool:
         """Whether nothing can be written any more."""
         return self._out.is_lost
 
+    def is_on(self, device: Hashable) -> bool:
+        """Whether a device is this terminal, or stands for it."""
+        return device == self._device or self._capture.stands_for(device)
+
     def printed(self, count: int) -> list[str]:
         """The newest lines that were printed, as plain text, the newest last."""
-        with self._lock:
+        with self._drawing():
             return list(self._newest)[max(len(self._newest) - count, 0) :]
 
     def room_for(self, pane: Pane) -> Size:
         """The size that the next frame of a pane may have."""
-        with self._lock:
+        with self._drawing():
             return self._picture.room_for(pane)
 
     def join(self, pane: Pane) -> None:
@@ -131,8 +136,11 @@ class Screen:
             if not pane.is_open:
                 return
             pane.rows = rows
-            if self._picture.is_paused:
-                if is_in_front(self._stream):
+            self._capture.fit()
+            if self._capture.is_keyboard_read(unfinished=False):
+                self._out.write(self._picture.make_room(asked_already=True))
+            elif self._picture.is_paused:
+                if is_in_front(self._out):
                     self._out.write(self._picture.resume())
             elif not self._out.is_halted and not self._out.write(self._picture.frame()):
                 self._picture.repair()
@@ -149,12 +157,14 @@ class Screen:
             try:
                 if self._picture.panes == [pane]:
                     self._capture.end_lines()
+                else:
+                    self._capture.catch_up()
             finally:
                 self._take_out(pane, rows, last_line)
 
     def step_aside(self) -> None:
         """Leave the frames that can stay, and the terminal to a `Live`."""
-        with self._leaving(lambda: self._capture.hand_over(self._out.write)):
+        with self._leaving(lambda then: self._capture.hand_over(self._out.write, then)):
             for pane in tuple(self._picture.panes):
                 self._take_out(pane, None, "")
 
@@ -173,6 +183,19 @@ class Screen:
         self._out.forget()
         atexit.unregister(self.close)
 
+    @contextmanager
+    def question(self) -> Iterator[None]:
+        """Make room for a question in here."""
+        self._capture.catch_up()
+        with self._drawing():
+            self._capture.questions += 1
+            self._out.write(self._picture.make_room(asked_already=False))
+        try:
+            yield
+        finally:
+            self._capture.catch_up()  # the question is not an unfinished line of the next print
+            self._capture.questions -= 1
+
     # What a signal handler calls
 
     @property
@@ -188,19 +211,26 @@ class Screen:
         """Give the terminal back: the program stops."""
         self._write_hastily(self._picture.pause)
 
+    def fit(self) -> None:
+        """The window has another size; the next frame has it as well."""
+        self._capture.fit()
+
     def resume(self) -> None:
         """The program goes on. If it is in the background now, nothing is drawn."""
         self._picture.repair()
         if not self._picture.is_paused or not self._picture.panes or self.is_interrupted:
             return
-        if is_in_front(self._stream):
+        if is_in_front(self._out):
             self._write_hastily(self._picture.resume)
 
     def _write_hastily(self, text: Callable[[], str]) -> None:
+        if not self.is_interrupted:
+            self._capture.catch_up()
         has_it = self._lock.acquire(timeout=LONGEST_HANDLER_WAIT)
         try:
             self._out.write(text())
             self._out.finish()
+            self._capture.prepare(self._picture.last_words)
         finally:
             if has_it:
                 self._lock.release()
@@ -219,6 +249,7 @@ class Screen:
                 yield
                 while self._printed_meanwhile:
                     self._print_now(self._printed_meanwhile.popleft())
+                self._capture.prepare(self._picture.last_words)
             finally:
                 self._drawing_thread = None
         stop_signals.catch_up()
@@ -230,11 +261,11 @@ class Screen:
                 self._out.write(self._picture.remove(pane, rows, last_line))
 
     @contextmanager
-    def _leaving(self, release: Callable[[], None]) -> Iterator[None]:
+    def _leaving(self, release: Callable[[Action], None]) -> Iterator[None]:
         """Panes leave in here; the screen ends with the last one, even if a Ctrl-C comes.
 
         Args:
-            release: Releases the captured streams.
+            release: Releases what is captured, and then calls what it is given.
         """
         with _opening:
             try:
@@ -242,20 +273,31 @@ class Screen:
             finally:
                 if not self._picture.panes and not self._is_over:
                     self._is_over = True
-                    self._end(release)
+                    # Prints are released when the terminal has taken all, so that they come in
+                    # order. A Ctrl-C ends that wait, as does a terminal that takes nothing; what is
+                    # left may still come.
+                    try:
+                        self._out.finish()
+                    finally:
+                        release(self._out.close)
+                        stop_signals.unwatch(self)
+                        questions.unwatch(self)
+                        atexit.unregister(self.close)
+                        if _screens.get(self._device) is self:  # a lost one may have been replaced
+                            del _screens[self._device]
 
-    def _end(self, release: Callable[[], None]) -> None:
-        # Prints are released when the terminal has taken all, so that they come in order. A Ctrl-C
-        # ends that wait, as does a terminal that takes nothing; what is left may still come.
-        try:
-            self._out.finish()
-        finally:
-            release()
-            self._out.close()
-            stop_signals.unwatch(self)
-            atexit.unregister(self.close)
-            if _screens.get(self._device) is self:  # a lost one may have been replaced
-                del _screens[self._device]
+    def _echo(self, text: str, rest: Callable[[], str]) -> bool:
+        """Write text as it is if it belongs to a question.
+
+        Args:
+            text: The text.
+            rest: Takes the unfinished line before it.
+        """
+        with self._drawing():
+            is_asked = self._capture.is_keyboard_read(unfinished=not text.endswith("\n"))
+            if is_asked:
+                self._out.write(self._picture.make_room(asked_already=False) + rest() + text)
+        return is_asked
 
     def _print(self, text: str) -> None:
         """Show printed text that ends in a newline, from any thread."""
@@ -275,6 +317,20 @@ class Screen:
             self._out.write(text)
 
 
+def _capture_for(
+    stream: TextIO, out: SafeStream, emit: Write, claim: Callable[[str, Callable[[], str]], bool]
+) -> Capture:
+    if out.has_own_descriptor:
+        # Here and not above: Windows has no such descriptors.
+        import termios
+
+        from antflow.display.terminal.descriptors import DescriptorCapture
+
+        with suppress(OSError, RuntimeError, termios.error):
+            return DescriptorCapture(out, emit, claim)
+    return StreamCapture(stream, emit)
+
+
 _screens: dict[Hashable, Screen] = {}
 _opening = RLock()
 
@@ -286,6 +342,7 @@ def _forget_all() -> None:
         screen.forget()
     _screens.clear()
     stop_signals.forget()
+    questions.forget()
 
 
 if hasattr(os, "register_at_fork"):

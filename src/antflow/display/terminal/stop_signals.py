@@ -2,12 +2,13 @@
 
 While anything is drawn, the signals that would end or stop the program without a word (SIGTERM,
 SIGHUP, SIGQUIT, Ctrl-Z) are handled here: the terminal is given back, and then the signal does what
-it always does, so that the exit code is right. Only the default handler is replaced: another one,
-for example that of `graceful_signals`, stays. Python lets only the main thread set handlers; a
-screen that is opened in another thread does without.
+it always does, so that the exit code is right. A new size of the window (SIGWINCH) is passed on.
+Only the default handler is replaced: another one, for example that of `graceful_signals`, stays.
+Python lets only the main thread set handlers; a screen that is opened in another thread does
+without.
 
-A handler runs between any two steps of the main thread, even in the middle of a frame. For an end
-that does not matter. For a stop it does: it waits until the frame is drawn, see `catch_up`.
+A handler runs between any two steps of the main thread, even in the middle of a frame. Then the
+signal waits until the frame is drawn, see `catch_up`; if it comes again, it does not wait.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ class Restorable(Protocol):
     def resume(self) -> None:
         """Draw again; also called when nothing was paused."""
 
+    def fit(self) -> None:
+        """The window has another size."""
+
 
 _watched: list[Restorable] = []
-_stop_is_due = False
+_due: list[int] = []
 _has_stopped = False
 
 
@@ -65,11 +69,9 @@ def forget() -> None:
 
 
 def catch_up() -> None:
-    """Called after each frame: a stop that came in the middle of it happens now."""
-    global _stop_is_due
-    if _stop_is_due and threading.current_thread() is threading.main_thread():
-        _stop_is_due = False
-        signal.raise_signal(signal.SIGTSTP)
+    """Called after each frame: a signal that came in the middle of it does its work now."""
+    if _due and threading.current_thread() is threading.main_thread():
+        signal.raise_signal(_due.pop(0))
 
 
 def _restore_handlers() -> None:
@@ -80,7 +82,16 @@ def _restore_handlers() -> None:
                 signal.signal(number, signal.SIG_DFL)
 
 
+def _has_to_wait(number: int) -> bool:
+    if number in _due or not any(screen.is_interrupted for screen in _watched):
+        return False
+    _due.append(number)
+    return True
+
+
 def _on_end(number: int, _: FrameType | None) -> None:
+    if _has_to_wait(number):
+        return
     for screen in tuple(_watched):
         with suppress(Exception):  # whatever happens here, the program ends
             screen.end()
@@ -89,9 +100,8 @@ def _on_end(number: int, _: FrameType | None) -> None:
 
 
 def _on_stop(number: int, _: FrameType | None) -> None:
-    global _stop_is_due, _has_stopped
-    if any(screen.is_interrupted for screen in _watched):
-        _stop_is_due = True
+    global _has_stopped
+    if _has_to_wait(number):
         return
     for screen in tuple(_watched):
         screen.pause()
@@ -110,6 +120,11 @@ def _on_continue(_: int, __: FrameType | None) -> None:
         screen.resume()
 
 
+def _on_resize(_: int, __: FrameType | None) -> None:
+    for screen in tuple(_watched):
+        screen.fit()
+
+
 _HANDLERS = {
     getattr(signal, name): handler
     for name, handler in (
@@ -119,6 +134,7 @@ _HANDLERS = {
         ("SIGQUIT", _on_end),
         ("SIGTSTP", _on_stop),
         ("SIGCONT", _on_continue),
+        ("SIGWINCH", _on_resize),
     )
     if hasattr(signal, name)
 }

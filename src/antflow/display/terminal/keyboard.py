@@ -1,0 +1,46 @@
+"""Whether something else reads from the terminal, so that the cursor is where it wants it."""
+
+from __future__ import annotations
+
+import termios
+from contextlib import suppress
+
+from antflow.display.terminal.device import File
+
+
+class Keyboard:
+    """The keyboard of a terminal, as its settings tell.
+
+    A password is read without echo. An editor, a pager, or a prompt that can be edited reads
+    single keys, and so may a program that listens to keys and prints nothing: only with an
+    unfinished line they are an editor.
+
+    Args:
+        terminal: The terminal, as it was found.
+    """
+
+    def __init__(self, terminal: File) -> None:
+        self._terminal = terminal
+        self._before = self._settings()
+        self._is_read = False
+
+    def is_read(self, *, unfinished: bool) -> bool:
+        """Whether something reads from it.
+
+        Args:
+            unfinished: Whether there is text without a newline.
+        """
+        settings = self._settings()
+        echoes, edits = settings
+        if settings == self._before:
+            self._is_read = False
+        elif (edits and not echoes) or (unfinished and not edits):
+            self._is_read = True
+        return self._is_read
+
+    def _settings(self) -> tuple[bool, bool]:
+        """Whether what is typed is shown, and edited in whole lines."""
+        with suppress(OSError, ValueError, termios.error):
+            flags = termios.tcgetattr(self._terminal.fileno())[3]
+            return bool(flags & termios.ECHO), bool(flags & termios.ICANON)
+        return True, True

@@ -1,0 +1,85 @@
+"""A small process that passes on what is printed, from a pseudo terminal to the program that draws.
+
+`descriptors` starts this file as a script of its own, so it imports nothing of the library. A
+thread could not do its work:
+
+- C code may print a lot while it holds Python's global lock. A pseudo terminal holds some 20 kB;
+  then that code waits, and a thread that should read never gets the lock.
+- A program that crashes or is killed has no threads. Here what it printed last still comes out,
+  and the terminal is given back.
+- Children may outlive the program that started them, and go on printing.
+
+The program takes text in pieces, and says so for each. When its end of `orders` is closed, all that
+is left and all that still comes goes straight to the terminal, until nothing has the pseudo
+terminal open any more.
+"""
+
+import os
+import select
+import sys
+import time
+
+PIECE_BYTES = 16_384
+"""Fits into an empty pipe, so writing it never waits."""
+
+TAKEN = b"+"
+LAST_WORDS = b"="
+END = b"\0"
+"""An order is `TAKEN`, or `LAST_WORDS` with text that gives the terminal back; then `END`."""
+
+
+def relay(master: int, terminal: int, orders: int, pieces: int, most_bytes: int) -> None:
+    """Pass text on until the program has ended or needs it no more, and then to the terminal.
+
+    Args:
+        master: The pseudo terminal, to read from.
+        terminal: The real one.
+        orders: A pipe from the program.
+        pieces: A pipe to the program.
+        most_bytes: How much text may wait for the program.
+    """
+    waiting = bytearray()
+    piece = last_words = unread = b""
+    while True:
+        if waiting and not piece:
+            piece = bytes(waiting[:PIECE_BYTES])
+            del waiting[:PIECE_BYTES]
+            try:
+                os.write(pieces, piece)
+            except OSError:
+                break
+        sources = [orders, master] if len(waiting) < most_bytes else [orders]
+        ready = select.select(sources, [], [])[0]
+        if orders in ready:
+            order = os.read(orders, PIECE_BYTES)
+            if not order:
+                break
+            *complete, unread = (unread + order).split(END)
+            for order in complete:
+                if order == TAKEN:
+                    piece = b""
+                else:
+                    last_words = order.removeprefix(LAST_WORDS)
+        if master in ready:
+            waiting += os.read(master, PIECE_BYTES)
+    write_all(terminal, last_words + piece + waiting)
+    while data := os.read(master, PIECE_BYTES):
+        write_all(terminal, data)
+
+
+def write_all(descriptor: int, data: bytes | bytearray) -> None:
+    """Write all of it, also to a terminal that another program has made non-blocking."""
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    if os.fork():  # the program need not wait for it, and is not told when it ends
+        os._exit(0)
+    try:
+        relay(0, 1, *map(int, sys.argv[1:]))
+    except OSError:  # nothing has the pseudo terminal open any more, or the real one is gone
+        pass

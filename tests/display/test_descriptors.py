@@ -1,0 +1,324 @@
+"""Whoever writes to the terminal while a display is up: its lines stand above, whole, and once."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from antflow.display import create
+from antflow.display.terminal import descriptors, relay
+from tests.display.conftest import NO_ERRORS, MakeTerminal
+from tests.display.test_screen import Lines, assert_nothing_is_left, begin, finish, letters, update
+from tests.pty_screen import PtyScreen
+
+PROGRAM = """
+import asyncio, ctypes, os, subprocess, sys, time
+held = sys.stderr, sys.stdout
+from antflow import Pipeline, Stage
+
+library = ctypes.CDLL(None)
+holding = ctypes.PyDLL(None)  # it keeps the global lock while it writes
+
+def by_old_stream(number):
+    print("line", number, file=held[number % 2])
+
+def by_descriptor(number):
+    os.write(1 + number % 2, b"line %d\\n" % number)
+
+def by_c(number):
+    library.printf(b"line %d\\n", number)
+    library.fflush(None)
+
+def by_c_that_prints_much(number):
+    holding.puts(b"line %d\\n" % number + (b"x" * 78 + b"\\n") * 1000)
+    holding.fflush(None)
+
+def by_child(number):
+    subprocess.run([sys.executable, "-c", f"import sys; print('line', {number}, file=sys.stderr)"])
+
+def by_shell(number):
+    os.system(f"echo line {number}")
+
+def by_fork(number):
+    child = os.fork()
+    if not child:
+        print("line", number, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+async def run(task, level, items=6, **options):
+    options |= dict(progress=True) if level == "progress" else dict(dashboard=level)
+    await Pipeline([Stage("Work", 1, [task])]).run(
+        range(items), dashboard_update_interval=0.02, **options
+    )
+"""
+
+WAYS = re.findall(r"def (by_\w+)", PROGRAM)
+
+
+def lines_of(screen: PtyScreen) -> list[str]:
+    return [line for line in screen.paper.splitlines() if line.startswith("line ")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_lines_of_all_that_can_write(way: str, level: str, screen: PtyScreen) -> None:
+    """An old stream, a descriptor, C code, a child: each line once and in order, one last frame."""
+    wrapper = f"""
+import warnings; warnings.simplefilter("ignore")  # for a fork beside threads
+async def work(number):
+    {way}(number)
+    await asyncio.sleep(0.01)
+asyncio.run(run(work, {level!r}))
+print("terminal", os.isatty(1), os.isatty(2), os.get_terminal_size(2), sys.stderr is held[0])
+"""
+    screen.spawn(PROGRAM + wrapper)
+    assert screen.wait() == 0, screen.paper
+    assert lines_of(screen) == [f"line {number}" for number in range(6)]
+    assert screen.paper.count("6/6") == 1
+    last = screen.paper.splitlines()[-2:]
+    assert last == [
+        "6 ok, 0 failed",
+        "terminal True True os.terminal_size(columns=80, lines=24) True",
+    ]
+    assert not screen.is_cursor_hidden
+    assert not screen.is_alternate
+
+
+def test_terminal_is_true_to_programs(screen: PtyScreen, tmp_path: Path) -> None:
+    """A child sees a terminal of the same size and settings, even when the window is dragged."""
+    file = tmp_path / "seen"
+    ask = (
+        "import os, sys, termios; print(*os.get_terminal_size(1), termios.tcgetattr(1)[:4],"
+        f" file=open({str(file)!r}, 'a'))"
+    )
+    script = f"""
+async def work(number):
+    while os.get_terminal_size(1).columns != (80, 60)[number]:
+        await asyncio.sleep(0.005)
+    subprocess.run([sys.executable, "-c", {ask!r}])
+asyncio.run(run(work, "compact", items=2))
+"""
+    settings = screen.settings[:4]
+    screen.spawn(PROGRAM + script)
+    screen.wait_until(file.exists, "the first answer")
+    screen.resize(60, 20)
+    assert screen.wait() == 0
+    assert file.read_text().splitlines() == [f"80 24 {settings}", f"60 20 {settings}"]
+
+
+@pytest.mark.parametrize("redirected", ["stdout", "stderr"])
+def test_redirected_stream_is_left_alone(
+    redirected: str, screen: PtyScreen, tmp_path: Path
+) -> None:
+    """A file gets all that is written to it, and nothing of the display."""
+    number = 1 if redirected == "stdout" else 2
+    script = f"""
+file = os.open({str(tmp_path / "file")!r}, os.O_CREAT | os.O_WRONLY)
+os.dup2(file, {number})
+async def work(number):
+    os.write({number}, b"to the file\\n")
+    os.write({3 - number}, b"line %d\\n" % number)
+    print("by print", file=sys.{redirected})
+asyncio.run(run(work, "compact"))
+"""
+    screen.spawn(PROGRAM + script)
+    assert screen.wait() == 0
+    assert (tmp_path / "file").read_text() == "to the file\nby print\n" * 6
+    assert lines_of(screen) == [f"line {number}" for number in range(6)]
+    assert screen.paper.splitlines()[-1] == "6 ok, 0 failed"
+
+
+@pytest.mark.parametrize("program_goes_on", [True, False])
+def test_child_that_outlives_the_display(program_goes_on: bool, screen: PtyScreen) -> None:
+    """It goes on printing, whether the program goes on or not: no signal and no error ends it."""
+    script = f"""
+child = '''
+import sys, time
+for number in range(40):
+    print("line", number, flush=True)
+    time.sleep(0.02)
+print("line over")
+'''
+async def work(number):
+    if number == 0:
+        subprocess.Popen([sys.executable, "-c", child]).returncode = 0
+    await asyncio.sleep(0.02)
+asyncio.run(run(work, "compact"))
+print("after")
+if {program_goes_on}:
+    sys.stdin.readline()
+"""
+    screen.spawn(PROGRAM + script)
+    screen.wait_until(lambda: "line over" in screen.paper, "the end of the child")
+    if program_goes_on:
+        screen.type(b"\n")
+    assert screen.wait() == 0
+    assert lines_of(screen) == [*(f"line {number}" for number in range(40)), "line over"]
+    assert "after" in screen.paper
+    assert not screen.is_cursor_hidden
+
+
+@pytest.mark.parametrize("level", ["compact", "full"])
+@pytest.mark.parametrize(
+    ("crash", "code", "told"),
+    [
+        ("faulthandler._sigsegv()", -signal.SIGSEGV, "Fatal Python error: Segmentation fault"),
+        ("os.abort()", -signal.SIGABRT, "Fatal Python error: Aborted"),
+        ("os._exit(3)", 3, "line 5"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, "line 5"),
+    ],
+)
+def test_crash(level: str, crash: str, code: int, told: str, screen: PtyScreen) -> None:
+    """What was written last comes out, and the terminal is given back."""
+    script = f"""
+import faulthandler, resource, signal
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+faulthandler.enable()
+async def work(number):
+    os.write(2, b"line %d\\n" % number)
+    await asyncio.sleep(0.05)
+    if number == 5:
+        {crash}
+        await asyncio.sleep(3600)
+asyncio.run(run(work, {level!r}))
+"""
+    screen.spawn(PROGRAM + script)
+    assert screen.wait() == code
+    if level != "full" or told != "line 5":  # lines that are kept are gone with the program
+        screen.wait_until(lambda: told in screen.paper, told)
+    screen.wait_until(lambda: not screen.is_cursor_hidden, "the cursor")
+    assert not screen.is_alternate
+
+
+# -- questions --------------------------------------------------------------------------------
+
+QUESTIONS = {
+    "input": 'answer = input("Name? ")',
+    "input with readline": 'import readline; answer = input("Name? ")',
+    "input in a thread": 'answer = await asyncio.to_thread(input, "Name? ")',
+    "getpass": 'from getpass import getpass; answer = getpass("Name? ")',
+    "a child": """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "import readline; print('got', input('Name? '))")
+    await child.wait(); answer = "it" """,
+}
+
+
+def on_its_terminal(script: str) -> str:
+    """The script as the leader of a session of its own, so that it can open ``/dev/tty``."""
+    return "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" + script
+
+
+@pytest.mark.parametrize("how", QUESTIONS)
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_question_during_a_display(how: str, level: str, screen: PtyScreen) -> None:
+    """The question is seen at once, alone, with the cursor behind it; then the display is back."""
+    script = f"""
+async def work(number):
+    print("line", number)
+    await asyncio.sleep(0.1)
+    if number == 2:
+        {QUESTIONS[how].strip()}
+        print("got", answer)
+        await asyncio.to_thread(sys.stdin.readline)
+asyncio.run(run(work, {level!r}))
+"""
+    script = script.replace("\n    child", "\n        child").replace(
+        "\n    await c", "\n        await c"
+    )
+    screen.spawn(on_its_terminal(PROGRAM + script))
+    screen.wait_until(lambda: screen.text.endswith("Name?"), "the question")
+    row = next(n for n, text in enumerate(screen.rows) if text == "Name?")
+    assert (screen._screen.cursor.y, screen._screen.cursor.x) == (row, 6)
+    assert not screen.is_cursor_hidden
+    assert not screen.is_alternate
+    assert "0%" not in screen.text
+    time.sleep(0.2)  # for several frames that are not drawn
+    screen.type(b"Ann")
+    typed = "Name?" if how == "getpass" else "Name? Ann"
+    screen.wait_until(lambda: screen.rows[row] == typed, "what is typed")
+    assert "0%" not in screen.text
+    screen.type(b"\n")
+    screen.wait_until(lambda: "2/6" in screen.text, "the display again")
+    assert screen.is_cursor_hidden
+    assert screen.is_alternate == (level == "full")
+    screen.type(b"\n")
+    assert screen.wait() == 0
+    lines = screen.paper.splitlines()
+    assert sum(line.startswith(("got Ann", "got it")) for line in lines) >= 1
+    assert lines.count(typed) == 1
+    assert screen.paper.count("6/6") == 1
+    assert lines_of(screen) == [f"line {number}" for number in range(6)]
+
+
+def test_breakpoint_during_a_display(screen: PtyScreen) -> None:
+    """The debugger can be used, and the display is back when it is left."""
+    script = """
+async def work(number):
+    await asyncio.sleep(0.05)
+    if number == 2:
+        breakpoint()
+asyncio.run(run(work, "compact"))
+"""
+    screen.spawn(PROGRAM + script)
+    screen.wait_until(lambda: screen.text.endswith("(Pdb)"), "the prompt")
+    assert not screen.is_cursor_hidden
+    screen.type(b"p number * 21\n")
+    screen.wait_until(lambda: screen.text.endswith("42\n(Pdb)"), "the answer")
+    screen.type(b"c\n")
+    assert screen.wait() == 0
+    assert screen.paper.splitlines()[-1] == "6 ok, 0 failed"
+    assert screen.paper.count("6/6") == 1
+
+
+# -- in this process --------------------------------------------------------------------------
+
+
+def test_functions_that_ask_are_put_back(terminal: MakeTerminal) -> None:
+    """`input` is Python's own before and after."""
+    terminal()
+    before = input
+    display = create("compact")
+    display.on_start(None, 1)
+    assert input is not before
+    display.on_finish([], NO_ERRORS)
+    assert input is before
+
+
+def test_second_display_begins_while_all_is_captured(terminal: MakeTerminal) -> None:
+    """It shares the screen of the first, though standard error leads to the pseudo terminal."""
+    screen = terminal(40, 10)
+    one, two = Lines("a", 1), Lines("b", 1)
+    begin(one, two)
+    os.write(screen.stream.fileno(), b"printed\n")
+    assert letters(screen) == "pab"
+    finish(one, two)
+    assert_nothing_is_left(screen)
+
+
+def test_relay_that_is_killed(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that reads does its work as well as it can."""
+    screen = terminal(40, 10)
+    pids: list[int] = []
+    start = descriptors._start_relay
+
+    def start_and_kill(*args: int) -> None:
+        monkeypatch.setattr(relay, "__file__", "/nowhere")
+        start(*args)
+        pids.append(1)
+
+    monkeypatch.setattr(descriptors, "_start_relay", start_and_kill)
+    display = Lines("a", 1)
+    begin(display)
+    print("printed")  # noqa: T201
+    update(display)
+    assert letters(screen) == "pa"
+    finish(display)
+    assert pids
+    assert_nothing_is_left(screen)
