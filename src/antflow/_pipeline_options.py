@@ -31,6 +31,10 @@ from antflow._monitor.tracker import StatusTracker
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = get_args(DashboardName)
+
+OnFailures = Literal["warn", "raise", "ignore"]
+"""What a run does at its end if items failed; see `Pipeline.run`."""
+
 SHORTEST_INTERVAL = 0.01
 DISPLAY_METHODS = ("on_start", "on_update", "on_finish")
 
@@ -137,6 +141,15 @@ def _check_processes(stage: Stage) -> None:
     for function in (*plain, *stage.resources.values()):
         if (reason := check_picklable(function)) is not None:
             raise StageValidationError(f"{where} {safe_repr(function)} {reason}")
+
+
+def check_on_failures(on_failures: object) -> None:
+    """Refuse what is not one of `OnFailures`.
+
+    Raises:
+        ValueError: It is not.
+    """
+    check_choice(ValueError, "on_failures", on_failures, get_args(OnFailures))
 
 
 def checked_observers(observers: object) -> tuple[AnyObserver, ...]:

@@ -36,6 +36,7 @@ NO_ROW = {
     "Durations": "a value, received",
     "ErrorSummary": "a value, received",
     "FailedItem": "a value, received",
+    "FailureGroup": "a value, received",
     "FullDashboard.refresh_rate": "not used",
     "FullDashboard.render": "called by the run",
     "Iteration": "made by AsyncExecutor.map_iter and as_completed",

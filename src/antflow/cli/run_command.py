@@ -356,7 +356,10 @@ def tell(job: Job) -> None:
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Show the library's warnings, the first few of each kind, unless the user's own code does."""
+    """Show failed items and the library's warnings, unless the user's own code has set up logging.
+
+    Of each kind, the first few are shown.
+    """
     if logging.root.handlers:
         yield
         return
@@ -370,9 +373,11 @@ def warnings_shown() -> Iterator[None]:
 
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(is_one_of_few)
-    logger = logging.getLogger("antflow")
     logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(level or logging.INFO)
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)
