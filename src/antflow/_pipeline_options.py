@@ -69,9 +69,9 @@ class RunOptions(TypedDict, total=False):
     Attributes:
         total: How many items there will be, for displays and snapshots. Without it they call
             ``len(items)``; if that raises, the number is unknown.
-        max_failures: Stop taking items in when this many have failed (int, 1 or more), or this
-            share of those settled (float, above 0 and up to 1, from 20 settled items on). Then the
-            run ends with `TooManyFailures`.
+        max_failures: Stop when this many items have failed (int, 1 or more), or this share of those
+            settled (float, above 0 and up to 1, from 20 settled items on): the run takes in no more
+            and begins no more, and ends with `TooManyFailures`.
         timeout: Seconds for the whole run, all time included; then it is cancelled,
             with `TimeoutError`.
         item_timeout: Seconds for each item from its intake to its end; an item that is late

@@ -66,9 +66,9 @@ def test_results_go_to_standard_output(items: Path) -> None:
     assert "fetching 3" in lines
     assert "16 ok, 4 failed" in lines
     assert any(line.startswith("16 ok, 4 failed in ") for line in lines)
-    assert (
-        "failed: LookupError 2, ConnectionError 2 (--failed FILE keeps the failed items)" in lines
-    )
+    assert any(line.startswith("failed: 2 × LookupError at app.py:") for line in lines)
+    assert any(line.startswith("failed: 2 × ConnectionError at app.py:") for line in lines)
+    assert "--failed FILE keeps the failed items" in lines
     assert "failed in: Fetch 2, Store 2" in lines
 
 

@@ -72,6 +72,7 @@ NO_ROW = {
     "StatusTracker.follow": "called by the pipeline",
     "TaskEvent": "a value, received",
     "TaskFailedError": "an error, received",
+    "TooManyFailures": "an error, received",
     "VirtualLoop.call_at": "asyncio's own interface",
     "VirtualLoop.default_exception_handler": "asyncio's own interface",
     "VirtualLoop.run_in_executor": "asyncio's own interface",

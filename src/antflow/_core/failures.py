@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from antflow._core.places import Place, location_of, place_of
 from antflow._core.snapshot import ErrorSummary, FailedItem, FailureGroup
-from antflow._core.text import brief_repr, counted, error_text, error_type_name, tally
+from antflow._core.text import brief_repr, clean, counted, error_text, error_type_name
 
 MOST_GROUPS = 100
 """Groups, by line of code, that a run distinguishes; other failures are grouped without a line."""
@@ -74,6 +76,33 @@ class FailureBook:
         """`failures_text` of what was entered so far."""
         return failures_text(self.summary(MOST_GROUPS), total)
 
+    def kinds_told(self, stage: str | None = None) -> str:
+        """`kinds_text` of what was entered so far, in all stages or one."""
+        groups = self.summary(MOST_GROUPS).groups
+        return kinds_text([_told(each) for each in groups if stage in (None, each.stage)])
+
+
+def merged(summaries: Iterable[ErrorSummary]) -> ErrorSummary:
+    """One summary of several runs."""
+    by_type: Counter[str] = Counter()
+    by_stage: Counter[str] = Counter()
+    items: list[FailedItem] = []
+    groups: dict[tuple[str, str, str], FailureGroup] = {}
+    for summary in summaries:
+        by_type.update(summary.errors_by_type)
+        by_stage.update(summary.errors_by_stage)
+        items += summary.failed_items
+        for group in summary.groups:
+            known = groups.setdefault(kind_of(group.first), FailureGroup(0, group.first))
+            known.count += group.count
+    ordered = sorted(groups.values(), key=lambda group: -group.count)
+    return ErrorSummary(by_type.total(), dict(by_type), dict(by_stage), items, ordered)
+
+
+def kind_of(item: FailedItem) -> tuple[str, str, str]:
+    """What failures have in common that are told together: type, stage and line of code."""
+    return item.error_type, item.stage, item.location
+
 
 def failed_item(
     item_id: Any, error: BaseException, stage: str, attempts: int, value: Any
@@ -92,11 +121,61 @@ def failures_text(summary: ErrorSummary, total: int) -> str:
         total: How many items there were.
     """
     text = f"{summary.total_failed:,} of {counted(total, 'item')} failed"
-    if not summary.groups:
-        types = tally(summary.errors_by_type, MOST_TOLD)
-        return f"{text}: {types}" if types else text
-    told = [str(group) for group in summary.groups[:MOST_TOLD]]
-    told[0] += f", e.g. {summary.groups[0].example}"
-    if (more := len(summary.groups) - MOST_TOLD) > 0:
-        told.append(f"{counted(more, 'more kind')}")
-    return f"{text}: {'; '.join(told)}"
+    kinds = kinds_text(_kinds(summary))
+    return f"{text}: {kinds}" if kinds else text
+
+
+def failure_lines(summary: ErrorSummary, most: int) -> list[str]:
+    """A line for each kind of failure, the most frequent first, with an example.
+
+    Args:
+        summary: The failures.
+        most: How many of them; one more line counts the others.
+    """
+    kinds = _kinds(summary)
+    lines = [f"{kind.text}, e.g. {kind.example}" if kind.example else kind.text for kind in kinds]
+    more = len(kinds) - most
+    return [*lines[:most], counted(more, "more kind")] if more > 0 else lines
+
+
+class Told(NamedTuple):
+    """Failures of one type from one line; or of one type, if no more is known.
+
+    Attributes:
+        number: How many.
+        text: ``3 × KeyError at app.py:3 in f``.
+        example: The first of them, or "".
+    """
+
+    number: int
+    text: str
+    example: str = ""
+
+
+def kinds_text(kinds: Sequence[Told]) -> str:
+    """``3 × KeyError at app.py:3 in f, e.g. input 'x' …; 2 × ValueError …``, in one line."""
+    told = [kind.text for kind in kinds[:MOST_TOLD]]
+    if kinds and kinds[0].example:
+        told[0] += f", e.g. {kinds[0].example}"
+    if (more := len(kinds) - MOST_TOLD) > 0:
+        told.append(counted(more, "more kind"))
+    return "; ".join(told)
+
+
+def _told(group: FailureGroup) -> Told:
+    return Told(group.count, str(group), group.example)
+
+
+def _kinds(summary: ErrorSummary) -> list[Told]:
+    kinds = [_told(group) for group in summary.groups]
+    left = ungrouped(summary)
+    kinds += [Told(count, f"{count:,} × {clean(kind)}") for kind, count in left.items()]
+    return sorted(kinds, key=lambda kind: -kind.number)
+
+
+def ungrouped(summary: ErrorSummary) -> dict[str, int]:
+    """Failures by type that are in no group: all of those in a summary that was made by hand."""
+    left = dict(summary.errors_by_type)
+    for group in summary.groups:
+        left[group.error_type] = left.get(group.error_type, 0) - group.count
+    return {kind: count for kind, count in left.items() if count > 0}

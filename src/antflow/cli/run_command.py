@@ -282,7 +282,7 @@ def run_job(job: Job) -> int:
         raise Refusal(str(error)) from error
     except TooManyFailures as error:
         tell(job)
-        raise RunFailed(str(error)) from error
+        raise RunFailed(f"{error.reason}; {how_to_go_on(job)}") from error
     except Exception as error:
         tell(job)
         raise RunFailed(f"the run failed: {reason_of(error)}") from error
@@ -291,6 +291,13 @@ def run_job(job: Job) -> int:
     if stopped_by is not None:
         return 128 + stopped_by
     return SOME_FAILED if job.bad_lines or job.pipeline.get_stats().items_failed else 0
+
+
+def how_to_go_on(job: Job) -> str:
+    """How to go on after too many failures."""
+    if job.failed is None:
+        return "with --failed FILE, failed and cancelled items are kept, to go on with later"
+    return "failed and cancelled items are in the --failed file, to go on with --items"
 
 
 async def stream(job: Job) -> None:
