@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from itertools import pairwise
 from typing import Any
 
@@ -177,6 +177,19 @@ def test_lines_sum_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
         "1 more worker would have lifted the rate by about 44%.",
         "91 ok, 9 failed",
     ]
+
+
+@pytest.mark.parametrize(("encoding", "times"), [("utf-8", "×"), ("ascii", "x")])
+def test_lines_about_failures_in_any_encoding(
+    encoding: str, times: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no multiplication sign, an x stands for it."""
+    raw = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(raw, encoding))
+    display = create("log")
+    display.on_start(None, 10)
+    display.on_finish([], ErrorSummary(1_000, {"KeyError": 1_000}, {}, []))
+    assert f"pipeline: failed: 1,000 {times} KeyError\n" in raw.getvalue().decode(encoding)
 
 
 def test_lines_when_there_are_many_types_of_errors(monkeypatch: pytest.MonkeyPatch) -> None:
