@@ -62,7 +62,7 @@ async def main() -> None:
                 ),
             ]
         )
-        results = await pipeline.run(range(1_000))
+        results = await pipeline.run(range(1_000), on_failures="ignore")
         for failure in results.failed:
             print(f"row {failure.id}: {failure.error}")
         for rows, times in transactions.most_common():

@@ -134,11 +134,11 @@ async def run(service: "Service", path: Path) -> None:
         print(f"\nStopped: {error}")
 
     begun = pipeline.results
+    again, rest = [*begun.failed, *begun.cancelled], TEXTS[len(begun.outcomes) :]
     print(f"{begun}; {len(begun.outcomes)} of {len(TEXTS)} texts were begun")
     service.is_well = True
     print("\nThe service is well again. Failed items go on at the stage where they failed:")
-    rest = TEXTS[len(begun.outcomes) :]
-    results = await pipeline.run(rest, dashboard=dashboard, retry_failed=begun.failed)
+    results = await pipeline.run(rest, dashboard=dashboard, retry_failed=again)
     held = sum(each.stats.stage_stats["Upload"].retried_items for each in (begun, results))
     print(f"\n{results}; {service.refused} times it was too fast, and {held} texts waited")
 

@@ -65,11 +65,11 @@ async def main() -> None:
             Stage("Save", 2, [save], resources=own, resource_scope="worker", task_attempts=1),
         ]
     )
-    print(await pipeline.run(range(20)))
+    print(await pipeline.run(range(20), on_failures="ignore"))
 
     print("\nAnd a run that is cancelled in the middle:")
     try:
-        await pipeline.run(range(1_000_000), timeout=0.3)
+        await pipeline.run(range(1_000_000), timeout=0.3, on_failures="ignore")
     except TimeoutError as error:
         print(error)
 

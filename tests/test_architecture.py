@@ -100,6 +100,7 @@ BANNED: dict[str, str] = {
     "asyncio.to_thread": "takes a thread of the loop's default executor, which is the user's",
     "datetime.datetime.now": "the wall clock jumps; durations come from a monotonic clock",
     "asyncio.wait_for": "a Task per call, and in 3.11 it can lose a result: asyncio.timeout",
+    "logging.getLogger": "Python prints its warnings where nothing is set up: `_core/log.py`",
     "eval": "runs text as code",
     "exec": "runs text as code",
     "os.popen": "runs text as a command",
@@ -112,10 +113,16 @@ BANNED: dict[str, str] = {
 }
 
 # The places that read the wall clock: a run does once, and counts its timestamps from there; and a
-# service may say as a date how long to wait. And the one that unpickles.
+# service may say as a date how long to wait. Those that log, and the one that unpickles.
 ALLOWED: dict[str, list[str]] = {
     "datetime.datetime.now": ["_core/hold_times.py"],
     "time.time": ["_engine/run.py"],
+    # The logger itself, all loggers there are, and the command, which prints warnings.
+    "logging.getLogger": [
+        "_core/log.py",
+        "cli/run_command.py",
+        "display/terminal/stream_capture.py",
+    ],
     # Of bytes within those that are being unpickled anyway.
     "pickle.loads": ["_core/error_copies.py"],
 }
@@ -147,6 +154,7 @@ MEETS_FOREIGN = {
         "_core/retry.py",
         "_core/text.py",
         "_core/failures.py",
+        "_core/places.py",
         "_core/portable.py",
     ),
     *("_core/error_copies.py", "_engine/attempt.py", "_engine/batches.py", "_engine/calls.py"),
@@ -668,6 +676,7 @@ def test_page_when_a_path_is_wrong(tmp_path: Path) -> None:
         ("import time\nstarted = time.time()", "time.time"),
         ("import time\ndef f(clock=time.time): ...", "time.time"),
         ("from time import time\ntime()", "time.time"),
+        ("import logging\nlogging.getLogger('antflow').warning('x')", "logging.getLogger"),
         ("subprocess.run('ls', shell=True)", "shell"),
         ("isinstance(value, dict)", "believes __class__"),
         ("import inspect\ninspect.isawaitable(x)", "inspect.isawaitable"),

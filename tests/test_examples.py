@@ -60,8 +60,8 @@ PRINTS = {
         r"\d\d lines left",
     ],
     "llm_batch": [
-        r"Stopped: \d+ items failed \(max_failures=0\.05\)",
-        r"<RunResults: \d+ ok, [1-9]\d* failed>; 1\d\d of 220 texts were begun",
+        r"Stopped: \d+ of \d+ items failed \(max_failures=0\.05\): \d+ × \w+ at ",
+        r"<RunResults: \d+ ok, [1-9]\d* failed.*>; 1\d\d of 220 texts were begun",
         r"<RunResults: \d+ ok, 0 failed>; [3-9] times it was too fast, and [3-9] texts waited",
         "\n220 answers stored",
     ],

@@ -4,7 +4,6 @@ Each public module is loaded with the first use of a name from it. So a program 
 calls with `AsyncExecutor` does not wait for pipelines, nor does a child process.
 """
 
-import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
         Durations,
         ErrorSummary,
         FailedItem,
+        FailureGroup,
         LoopHealth,
         LoopStall,
         PipelineResult,
@@ -126,6 +126,7 @@ else:
             "Durations",
             "ErrorSummary",
             "FailedItem",
+            "FailureGroup",
             "LoopHealth",
             "LoopStall",
             "PipelineResult",
@@ -157,8 +158,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-logging.getLogger("antflow").addHandler(logging.NullHandler())
-
 __all__ = [
     "AntFlowError",
     "AsyncExecutor",
@@ -172,6 +171,7 @@ __all__ = [
     "ErrorSummary",
     "ExecutorShutdownError",
     "FailedItem",
+    "FailureGroup",
     "InternalError",
     "ItemCancelled",
     "ItemStep",

@@ -31,6 +31,10 @@ from antflow._monitor.tracker import StatusTracker
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = get_args(DashboardName)
+
+OnFailures = Literal["warn", "raise", "ignore"]
+"""What a run does at its end if items failed; see `Pipeline.run`."""
+
 SHORTEST_INTERVAL = 0.01
 DISPLAY_METHODS = ("on_start", "on_update", "on_finish")
 
@@ -65,9 +69,9 @@ class RunOptions(TypedDict, total=False):
     Attributes:
         total: How many items there will be, for displays and snapshots. Without it they call
             ``len(items)``; if that raises, the number is unknown.
-        max_failures: Stop taking items in when this many have failed (int, 1 or more), or this
-            share of those settled (float, above 0 and up to 1, from 20 settled items on). Then the
-            run ends with `TooManyFailures`.
+        max_failures: Stop when this many items have failed (int, 1 or more), or this share of those
+            settled (float, above 0 and up to 1, from 20 settled items on): the run takes in no more
+            and begins no more, and ends with `TooManyFailures`.
         timeout: Seconds for the whole run, all time included; then it is cancelled,
             with `TimeoutError`.
         item_timeout: Seconds for each item from its intake to its end; an item that is late
@@ -137,6 +141,15 @@ def _check_processes(stage: Stage) -> None:
     for function in (*plain, *stage.resources.values()):
         if (reason := check_picklable(function)) is not None:
             raise StageValidationError(f"{where} {safe_repr(function)} {reason}")
+
+
+def check_on_failures(on_failures: object) -> None:
+    """Refuse what is not one of `OnFailures`.
+
+    Raises:
+        ValueError: It is not.
+    """
+    check_choice(ValueError, "on_failures", on_failures, get_args(OnFailures))
 
 
 def checked_observers(observers: object) -> tuple[AnyObserver, ...]:

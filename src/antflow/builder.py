@@ -19,7 +19,7 @@ from antflow._core.stage_checks import LONGEST_NAME
 from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import Out, Taken
 from antflow._monitor.tracker import StatusTracker
-from antflow._pipeline_options import DashboardName, PipelineOptions, RunOptions
+from antflow._pipeline_options import DashboardName, OnFailures, PipelineOptions, RunOptions
 from antflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -273,6 +273,7 @@ class PipelineBuilder(Generic[Taken, Out]):
         *,
         retry_failed: Iterable[PipelineResult[Any]] = (),
         graceful_signals: float | None = None,
+        on_failures: OnFailures = "warn",
         **options: Unpack[RunOptions],
     ) -> RunResults[Out]:
         """Build the pipeline and run it: `Pipeline.run`, with all its options."""
@@ -284,6 +285,7 @@ class PipelineBuilder(Generic[Taken, Out]):
             dashboard_update_interval,
             retry_failed=retry_failed,
             graceful_signals=graceful_signals,
+            on_failures=on_failures,
             **options,
         )
 

@@ -43,11 +43,13 @@ from antflow._core.errors import PipelineError
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Items, check_items, expected_count
 from antflow._core.limit import Limit, LimitStatistics
+from antflow._core.log import alert
 from antflow._core.misspellings import explained
 from antflow._core.observers import AnyObserver
 from antflow._core.ports import AnyDashboard, Store
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.retry import Retry, backoff
+from antflow._core.run_errors import TooManyFailures
 from antflow._core.shared_options import check_options, shares
 from antflow._core.snapshot import (
     DashboardSnapshot,
@@ -69,6 +71,7 @@ from antflow._engine.engine import Engine
 from antflow._engine.identity import Duplicates
 from antflow._engine.reorder import Deliver
 from antflow._engine.result_stream import Outcomes, ResultStream
+from antflow._engine.run import Run
 from antflow._engine.run_handle import RunHandle, attach_results, stage_index
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._monitor.poller import Poller
@@ -76,9 +79,11 @@ from antflow._monitor.public_steps import Observers
 from antflow._monitor.tracker import StatusTracker
 from antflow._pipeline_options import (
     DashboardName,
+    OnFailures,
     OtherOptions,
     PipelineOptions,
     RunOptions,
+    check_on_failures,
     checked_observers,
     checked_results,
     checked_stages,
@@ -367,6 +372,7 @@ class Pipeline(Generic[Taken, Out]):
         *,
         retry_failed: Iterable[PipelineResult[Any]] = (),
         graceful_signals: float | None = None,
+        on_failures: OnFailures = "warn",
         **options: Unpack[RunOptions],
     ) -> RunResults[Out]:
         """Run all items through all stages.
@@ -387,6 +393,10 @@ class Pipeline(Generic[Taken, Out]):
             graceful_signals: The first SIGINT or SIGTERM stops the intake and gives items in flight
                 this many seconds, then `run` returns, and ``results.stopped_by`` says why. A second
                 one, or the end of that time, cancels. For the main thread.
+            on_failures: If items failed, at the end of the run: "warn" logs one line that says how
+                many, which errors and where, unless the run had a display or a tracker. It is
+                printed to standard error if the program has not set up logging. "raise" raises what
+                `RunResults.raise_for_failures` raises, in every case. "ignore" does nothing.
             **options: Those that `stream` and `open` have too; see `RunOptions`.
 
         Returns:
@@ -394,6 +404,7 @@ class Pipeline(Generic[Taken, Out]):
 
         Raises:
             TooManyFailures: ``max_failures`` was reached; ``error.results`` has the results.
+            ExceptionGroup: Items failed, with ``on_failures="raise"``; likewise.
             DuplicateItemError: A duplicate id, with ``duplicates="error"``; likewise.
             TimeoutError: ``timeout`` has passed; likewise.
             Exception: What ``items`` or the store raised, once everything taken in before is
@@ -416,18 +427,24 @@ class Pipeline(Generic[Taken, Out]):
         """
         display = choose_display(progress, dashboard, custom_dashboard, dashboard_update_interval)
         check_items(items)
+        check_on_failures(on_failures)
         again = checked_results(retry_failed, self._stages)
         if graceful_signals is not None:
             check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
         check_options(Pipeline.run, RunOptions, options)
         options["total"], length = expected_count(items, options.get("total"), len(again))
-        handle = self._open(options=options, length=length)
+        handle = self._open(
+            options=options, length=length, on_failures=on_failures, is_shown=display is not None
+        )
         engine = handle._engine
         engine.intake.again = again
         with nullcontext() if graceful_signals is None else graceful(engine, graceful_signals):
             await _drive(self, handle, items, display, dashboard_update_interval)
-        return handle.results
+        results = handle.results
+        if on_failures == "raise":
+            results.raise_for_failures()
+        return results
 
     @shares(RunOptions)
     def stream(
@@ -444,6 +461,8 @@ class Pipeline(Generic[Taken, Out]):
         **options: Unpack[RunOptions],
     ) -> ResultStream[Out]:
         """Yield each result as soon as it is ready, failed items included (with ``.error``).
+
+        So there is no warning at the end if items failed, and no ``on_failures``.
 
         Items are taken in as results are taken out: a slow consumer slows the source. The run
         begins when the first result is asked for, or with ``async with``.
@@ -512,8 +531,9 @@ class Pipeline(Generic[Taken, Out]):
     async def start(self) -> None:
         """Begin a run that is fed by hand. Does nothing if one is under way.
 
-        End it with `join` or `shutdown`. It is cancelled soon after the pipeline is dropped; if its
-        own tasks refer to the pipeline, it lasts until its event loop ends.
+        If items fail, it ends with a warning, as `run` does by default. End it with `join` or
+        `shutdown`. It is cancelled soon after the pipeline is dropped; if its own tasks refer to
+        the pipeline, it lasts until its event loop ends.
         """
         if self._started is None or not self._started._run.is_under_way:
             self._started = self._open(options={})
@@ -580,7 +600,9 @@ class Pipeline(Generic[Taken, Out]):
 
     @shares(RunOptions)
     @around
-    async def open(self, **options: Unpack[RunOptions]) -> AsyncGenerator[RunHandle[Out], None]:
+    async def open(
+        self, *, on_failures: OnFailures = "warn", **options: Unpack[RunOptions]
+    ) -> AsyncGenerator[RunHandle[Out], None]:
         """Open a run and hand it out; on exit it is joined, or cancelled if the body raised.
 
         A paused run is resumed then.
@@ -592,6 +614,8 @@ class Pipeline(Generic[Taken, Out]):
         ```
 
         Args:
+            on_failures: As in `run`; "raise" raises on leaving, and from `RunHandle.join` and
+                `RunHandle.shutdown`.
             **options: Those that `run` and `stream` have too; see `RunOptions`.
 
         Raises:
@@ -604,8 +628,9 @@ class Pipeline(Generic[Taken, Out]):
         Cancellation:
             In the body or while it is joined: the run is cancelled, and over when this is left.
         """
+        check_on_failures(on_failures)
         check_options(Pipeline.open, RunOptions, options)
-        handle = self._open(options=options)
+        handle = self._open(options=options, on_failures=on_failures)
         with interrupts_apart():
             try:
                 yield handle
@@ -681,9 +706,13 @@ class Pipeline(Generic[Taken, Out]):
         options: RunOptions,
         length: Callable[[], int] | None = None,
         window: int | None = None,
+        on_failures: OnFailures = "warn",
+        is_shown: bool = False,
     ) -> RunHandle[Any]:
         """Open a run; its results are collected unless there is a function that takes them."""
         keeps_results = self._collects and deliver is None
+        # A stream hands failed items to its reader; a display and a tracker show them.
+        keeps_silent = deliver is None and self._tracker is None and not is_shown
         collected = [] if collected is None else collected
         if deliver is None:
             deliver = collected.append if self._collects else _forget
@@ -714,7 +743,10 @@ class Pipeline(Generic[Taken, Out]):
             name=self.name,
             **options,
         )
-        self._runs.latest = handle = RunHandle(engine, collected)
+        raises = on_failures == "raise"
+        if keeps_silent and on_failures != "ignore":
+            engine.supervisor.on_over.append(partial(_alert, engine.run, raises))
+        self._runs.latest = handle = RunHandle(engine, collected, raises)
         # Code that outlives the run keeps it, but not its results.
         kept = ref(handle)
         engine.run.handle = lambda: kept() or RunHandle(engine, [])
@@ -746,6 +778,15 @@ async def _drive(
 def _per_task(stages: Sequence[Stage]) -> list[int]:
     """The indexes of the stages in which only the failed task is tried again."""
     return [n for n, stage in enumerate(stages) if not retry_policy(stage).whole_stage]
+
+
+def _alert(run: Run, raises: bool) -> None:
+    """Log that items failed in a run that is over, unless an error that comes out of it says so."""
+    if not run.ledger.failed or run.is_left_behind or is_a(run.error, TooManyFailures):
+        return
+    if raises and run.error is None and not run.is_cancelling:
+        return
+    alert("%s", run.failures.told(run.ledger.accepted + run.ledger.children))
 
 
 def _held_at_most(stages: Sequence[Stage]) -> int:

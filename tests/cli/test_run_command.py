@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -66,9 +67,9 @@ def test_results_go_to_standard_output(items: Path) -> None:
     assert "fetching 3" in lines
     assert "16 ok, 4 failed" in lines
     assert any(line.startswith("16 ok, 4 failed in ") for line in lines)
-    assert (
-        "failed: LookupError 2, ConnectionError 2 (--failed FILE keeps the failed items)" in lines
-    )
+    assert any(line.startswith("failed: 2 × LookupError at app.py:") for line in lines)
+    assert any(line.startswith("failed: 2 × ConnectionError at app.py:") for line in lines)
+    assert "--failed FILE keeps the failed items" in lines
     assert "failed in: Fetch 2, Store 2" in lines
 
 
@@ -335,6 +336,32 @@ def test_option_max_failures_ends_the_run(items: Path, limit: str, settled: int)
     (error,) = errors_of(result)
     assert "max_failures" in error or "failed" in error
     assert "1000 failed" not in result.stderr
+
+
+def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
+    """The error says how; ``--failed`` has failed and cancelled items; those did not run."""
+    items.write_text("".join(f"{number}7\n" for number in range(30)))
+    arguments = ("run", "app:pipeline", "--items", items, "--max-failures", "2", *QUIET)
+    result = antflow(*arguments)
+    assert result.exit_code == 3
+    assert errors_of(result) == [
+        "Error: 2 of 2 items failed (max_failures=2); with --failed FILE, failed and cancelled "
+        "items are kept, to go on with later"
+    ]
+    assert re.search(
+        r"^failed: \d × LookupError at app\.py:\d+ in fetch, "
+        r"e\.g\. input \S.* in stage Fetch after 1 attempt: no page 07$",
+        result.stderr,
+        re.M,
+    )
+    result = antflow(*arguments, "--failed", items.with_name("failed.jsonl"))
+    (error,) = errors_of(result)
+    assert error.endswith(
+        "; failed and cancelled items are in the --failed file, to go on with --items"
+    )
+    letters = objects_of(items.with_name("failed.jsonl").read_text())
+    assert len(letters) > 6
+    assert result.stderr.count("fetching") <= 6
 
 
 @pytest.mark.parametrize("name", ["auto", "log", "progress", "compact", "detailed", "full"])

@@ -17,7 +17,7 @@ def test_counts_stay_exact_where_the_last_items_alone_are_kept() -> None:
     for number in range(1000):
         name = Name()
         seen.append(weakref.ref(name))
-        book.add(name, ValueError(str(number)), "AB"[number % 2], 1, 0.0)
+        book.add(name, ValueError(str(number)), "AB"[number % 2], 1, 0.0, number)
         del name
     summary = book.summary()
     assert (summary.total_failed, summary.errors_by_type) == (1000, {"ValueError": 1000})

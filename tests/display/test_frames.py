@@ -409,7 +409,7 @@ def test_types_of_errors_that_are_not_shown_are_counted(rows: int) -> None:
     if rows == 2:
         assert len(texts) == 2
         return
-    more = [int(text.split()[1]) for text in texts if "more types" in text]
+    more = [int(text.split()[1]) for text in texts if "more kinds" in text]
     assert len(texts) == min(rows, 1 + 6)
     assert len(texts) - 1 - len(more) + sum(more) == 6
 

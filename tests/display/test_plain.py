@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from antflow import ErrorSummary, FailedItem, LoopHealth, LoopStall, Pipeline, RunResults, Stage
+from antflow import (
+    ErrorSummary,
+    FailedItem,
+    FailureGroup,
+    LoopHealth,
+    LoopStall,
+    Pipeline,
+    RunResults,
+    Stage,
+)
 from antflow.display import CompactDashboard, create
 from tests.display.conftest import MakeTerminal, make_snapshot
 
@@ -46,7 +55,11 @@ def test_plain_lines_when_stderr_is_a_file(name: str, monkeypatch: pytest.Monkey
     first, *_, last = text.splitlines()
     assert first.startswith("pipeline: 0% 0/100, ")
     assert last == "90 ok, 10 failed"
-    assert "10 x ValueError (stage Fetch [/x], item 90: no [red]90 ⏎ please)" in text
+    assert re.search(
+        r"failed: 10 × ValueError at \S+:\d+ in \w+, "
+        r"e.g. input \d+ in stage Fetch \[/x\] after 1 attempt: no \[red\]\d+ ⏎ please\n",
+        text,
+    )
     assert sys.stderr is file
 
 
@@ -144,7 +157,7 @@ def test_lines_tell_of_a_blocked_loop_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_lines_sum_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Errors by type and by stage, what held the run back, and the counts."""
+    """The kinds of failures, the stages, what held the run back, and the counts."""
     file = StringIO()
     monkeypatch.setattr(sys, "stderr", file)
     display = create("log")
@@ -154,15 +167,29 @@ def test_lines_sum_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     stats.busy_seconds, stats.blocked_seconds, stats.starved_seconds = 198.0, 2.0, 0.0
     display.on_update(snapshot)
     mute = FailedItem(7, "", "TimeoutError", "A", 1, 0.0)
-    summary = ErrorSummary(9, {"TimeoutError": 9}, {"B": 2, "A": 7}, [mute])
+    groups = [FailureGroup(9, mute)]
+    summary = ErrorSummary(9, {"TimeoutError": 9}, {"B": 2, "A": 7}, [mute], groups)
     display.on_finish([], summary)
     assert lines_of(file)[-4:] == [
-        "pipeline: 9 x TimeoutError (stage A, item 7)",
+        "pipeline: failed: 9 × TimeoutError in stage A, e.g. item 7 after 1 attempt",
         "pipeline: failed by stage: A 7, B 2",
         "pipeline: Bottleneck: A. Its 2 workers were busy 99% of the time; "
         "1 more worker would have lifted the rate by about 44%.",
         "91 ok, 9 failed",
     ]
+
+
+@pytest.mark.parametrize(("encoding", "times"), [("utf-8", "×"), ("ascii", "x")])
+def test_lines_about_failures_in_any_encoding(
+    encoding: str, times: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no multiplication sign, an x stands for it."""
+    raw = BytesIO()
+    monkeypatch.setattr(sys, "stderr", TextIOWrapper(raw, encoding))
+    display = create("log")
+    display.on_start(None, 10)
+    display.on_finish([], ErrorSummary(1_000, {"KeyError": 1_000}, {}, []))
+    assert f"pipeline: failed: 1,000 {times} KeyError\n" in raw.getvalue().decode(encoding)
 
 
 def test_lines_when_there_are_many_types_of_errors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +200,7 @@ def test_lines_when_there_are_many_types_of_errors(monkeypatch: pytest.MonkeyPat
     display.on_start(None, 10)
     summary = ErrorSummary(30, {f"Error{n}": 1 for n in range(30)}, {}, [])
     display.on_finish([], summary)
-    assert lines_of(file)[-2:] == ["pipeline: 25 more types of errors", "0 ok, 30 failed"]
+    assert lines_of(file)[-2:] == ["pipeline: failed: 25 more kinds", "0 ok, 30 failed"]
     assert len(lines_of(file)) == 7
 
 

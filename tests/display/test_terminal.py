@@ -334,11 +334,14 @@ def test_log_records_of_the_library(level: str, terminal: MakeTerminal) -> None:
     """A record per failed item appears above the display, and leaves it whole."""
     screen = terminal(200, 24)
     handler = logging.StreamHandler()
-    logging.getLogger("antflow").addHandler(handler)
+    logger = logging.getLogger("antflow")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
         run(level)
     finally:
-        logging.getLogger("antflow").removeHandler(handler)
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
     lines = screen.paper.splitlines()
     assert sum(line.startswith("item ") and "failed in stage Fetch" in line for line in lines) == 10
     assert all(line.startswith("item ") for line in lines[:10])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import pickle
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from antflow import ItemCancelled, Pipeline, RunResults, Stage, TooManyFailures
+from antflow import ItemCancelled, Pipeline, Retry, RunResults, Stage, TooManyFailures
 from antflow.testing import Calls, FailTimes, cancel_at_every_step, run_virtual
 
 
@@ -19,7 +23,7 @@ async def refuse_thirds(value: int) -> int:
 
 
 def test_failures_of_one_stage_stop_the_intake() -> None:
-    """``max_failures`` of a stage: failures elsewhere do not count, what was accepted finishes."""
+    """``max_failures`` of a stage: failures elsewhere do not count, and all items are outcomes."""
 
     async def main() -> Any:
         stages = [
@@ -49,6 +53,72 @@ def test_ratio_of_failures_of_one_stage_counts_from_twenty_on() -> None:
         return caught.value.results
 
     assert 20 <= len(run_virtual(main).outcomes) <= 24
+
+
+def test_items_that_wait_are_not_run_after_too_many_failures() -> None:
+    """Tries that had begun end; items in queues, waiting for a retry or unread are cancelled."""
+    begun: list[tuple[str, int]] = []
+
+    async def first(value: int) -> int:
+        begun.append(("first", value))
+        await asyncio.sleep(1)
+        return value
+
+    async def second(value: int) -> int:
+        begun.append(("second", value))
+        await asyncio.sleep(5 if value else 1.5)
+        if value == 0:
+            raise ValueError("no")
+        if value == 1:
+            raise ConnectionError("once more")
+        return value
+
+    async def main() -> TooManyFailures:
+        retry = Retry(9, 60, give_up=ValueError)
+        stages = [Stage("A", 2, [first]), Stage("B", 2, [second], retry=retry)]
+        with pytest.raises(TooManyFailures) as caught:
+            await Pipeline(stages).run(range(100), max_failures=1)
+        assert asyncio.get_running_loop().time() == 6  # 1 began at 1 and ends
+        return caught.value
+
+    error = run_virtual(main)
+    results = error.results
+    assert results is not None
+    assert (results.values(), [each.id for each in results.failed]) == ([], [0])
+    # At 2.5, 1 is in B and two are in A; of those that wait before B, none begins.
+    assert sorted(begun) == [*(("first", n) for n in range(6)), ("second", 0), ("second", 1)]
+    assert {str(each.error) for each in results.cancelled} == {
+        "the run was stopped by max_failures before the item was through"
+    }
+    assert [each.id for each in results.cancelled] == list(range(1, len(results.outcomes)))
+    assert error.__notes__[0].startswith("To go on, ")
+
+
+def test_too_many_failures_tells_what_failed_and_can_be_copied() -> None:
+    """How many of how many, the kinds in the stage whose limit it was, and the first of them."""
+
+    async def refuse(value: int) -> int:
+        if value % 2:
+            raise LookupError(f"no {value}")
+        return value
+
+    async def main() -> TooManyFailures:
+        stages = [
+            Stage("A", 1, [refuse_thirds], task_attempts=1),
+            Stage("B", 1, [refuse], task_attempts=1, max_failures=2),
+        ]
+        with pytest.raises(TooManyFailures) as caught:
+            await Pipeline(stages).run(range(100))
+        return caught.value
+
+    error = run_virtual(main)
+    assert re.fullmatch(
+        r"2 of \d items failed in stage 'B' \(max_failures=2\): 2 × LookupError at "
+        r"\S+test_settlement\.py:\d+ in refuse, e\.g\. input 1 in stage B after 1 attempt: no 1",
+        str(error),
+    )
+    for copied in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (str(copied), copied.reason) == (str(error), error.reason)
 
 
 def test_failed_items_go_on_where_they_failed() -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from antflow import Pipeline, Stage
 from antflow._core.ledger import WorkerBook
-from antflow._engine.loop_health.whereabouts import Place, Sight, agreed
+from antflow._core.places import Place
+from antflow._engine.loop_health.whereabouts import Sight, agreed
 from tests.engine.blocking import (
     BLOCK,
     Run,

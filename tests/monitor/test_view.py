@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from antflow import DashboardSnapshot, ErrorSummary, FailedItem, PipelineStats, StageStats
+from antflow import (
+    DashboardSnapshot,
+    ErrorSummary,
+    FailedItem,
+    FailureGroup,
+    PipelineStats,
+    StageStats,
+)
 from antflow._monitor.view import Viewer, error_rows
 
 
@@ -41,7 +50,7 @@ def test_advice_says_what_workers_mostly_wait_for(kind: str, first: str, last: s
 
 
 def test_errors_by_type_newest_first() -> None:
-    """Types come in the order they were last seen; those not kept any more come last."""
+    """Without groups, types come in the order they were last seen; those not kept come last."""
     failures = [
         FailedItem(n, f"text {n}", kind, "Fetch", 1, float(n))
         for n, kind in enumerate(["A", "B", "A", "C"])
@@ -54,4 +63,23 @@ def test_errors_by_type_newest_first() -> None:
         ("B", 1),
         ("Old", 5),
     ]
-    assert [row.newest and row.newest.error for row in rows] == ["text 3", "text 2", "text 1", None]
+    assert [row.shown and row.shown.error for row in rows] == ["text 3", "text 2", "text 1", None]
+
+
+def test_errors_by_place_newest_first() -> None:
+    """Each line of code has a row, with its newest failure that is kept, else its first."""
+    places = [("A", "app.py:1 in f"), ("A", "app.py:2 in f"), ("B", "app.py:2 in f")]
+    firsts = [
+        FailedItem(n, "first", kind, "Fetch", 1, float(n), place)
+        for n, (kind, place) in enumerate(places)
+    ]
+    newest = replace(firsts[1], error="newest")
+    groups = [FailureGroup(count, first) for count, first in zip((5, 2, 1), firsts, strict=True)]
+    summary = ErrorSummary(9, {"A": 8, "B": 1}, {}, [firsts[2], newest], groups)
+    rows = error_rows(summary)
+    assert [(row.error_type, row.count, row.shown and row.shown.error) for row in rows] == [
+        ("A", 2, "newest"),
+        ("B", 1, "first"),
+        ("A", 5, "first"),
+        ("A", 1, None),
+    ]

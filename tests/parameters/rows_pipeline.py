@@ -166,6 +166,12 @@ LIMITS = {
     "timeout": TIMEOUT,
     "item_timeout": TIMEOUT,
 }
+ON_FAILURES = Row(
+    ValueError,
+    "must be one of 'warn', 'raise', 'ignore'",
+    [*NO_WORDS, "log"],
+    ["warn", "raise", "ignore"],
+)
 RUN_ROWS = LIMITS | {
     "items": ITEMS,
     "progress": PROGRESS,
@@ -194,8 +200,10 @@ RUN_ROWS = LIMITS | {
         [[], ()],
     ),
     "graceful_signals": Row(ValueError, SECONDS, but(NO_SECONDS, None), [None, 0, 5]),
+    "on_failures": ON_FAILURES,
 }
-STREAM_ROWS = {name: row for name, row in RUN_ROWS.items() if name != "retry_failed"} | {
+NOT_OF_STREAM = ("retry_failed", "on_failures")
+STREAM_ROWS = {name: row for name, row in RUN_ROWS.items() if name not in NOT_OF_STREAM} | {
     "buffer_size": Row(
         ValueError, f"{COUNT} >= 0", [-1, 1.5, "5", True, NAN, [1], Hostile()], [None, 0, 5]
     ),
@@ -339,6 +347,7 @@ for name, row in STREAM_ROWS.items():
     ROWS[f"Pipeline.stream.{name}"] = row
 for name, row in LIMITS.items():
     ROWS[f"Pipeline.open.{name}"] = row
+ROWS["Pipeline.open.on_failures"] = ON_FAILURES
 for name, row in FEED_ROWS.items():
     for call in ("Pipeline.feed", "Pipeline.feed_async", "RunHandle.feed"):
         ROWS[f"{call}.{name}"] = row

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +14,13 @@ from tests.support import raising, run_program, same, virtual
 
 pytestmark = pytest.mark.fault
 
+LINES, FIRST = inspect.getsourcelines(raising)
+LINE = FIRST + next(n for n, line in enumerate(LINES) if "raise error" in line)
+"""Where `raising` raises."""
+
 
 def test_stderr_when_everything_goes_wrong() -> None:
-    """Failing tasks, callbacks, displays and sources print nothing where nothing was set up."""
+    """Failing tasks, callbacks, displays and sources print nothing where all of it is followed."""
     done = run_program(
         """
         import asyncio
@@ -47,13 +53,13 @@ def test_stderr_when_everything_goes_wrong() -> None:
 
 
 def test_failed_items_are_one_log_line_each() -> None:
-    """With logging set up by the program, each failed item is one line, whatever is in its text."""
+    """With logging at level INFO, each failed item is one line, whatever is in its text."""
     done = run_program(
         r"""
         import asyncio, logging
         from antflow import Pipeline, Stage
 
-        logging.basicConfig(format="%(levelname)s %(name)s")
+        logging.basicConfig(format="%(levelname)s %(name)s", level=logging.INFO)
 
         async def fail(value):
             raise ValueError("two\nlines \x1b[2J")
@@ -62,7 +68,7 @@ def test_failed_items_are_one_log_line_each() -> None:
         asyncio.run(Pipeline([stage]).run([{"id": "a\nb"}, 2]))
         """
     )
-    assert done.stderr.splitlines() == ["WARNING antflow", "WARNING antflow"]
+    assert done.stderr.splitlines() == ["INFO antflow", "INFO antflow", "WARNING antflow"]
 
 
 def test_log_records_are_one_printable_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -70,24 +76,29 @@ def test_log_records_are_one_printable_line(caplog: pytest.LogCaptureFixture) ->
     items = [{"id": "id\n\x1b[31m", "value": 1}]
     error = ValueError("fake\nWARNING antflow: all is well\x1b]0;title\x07")
     stage = Stage("Work", 1, [raising(error)], task_attempts=1)
+    caplog.set_level(logging.INFO)
     virtual(lambda: Pipeline([stage]).run(items))
-    [record] = caplog.records
-    assert record.getMessage().isprintable()
+    assert len(caplog.records) == 2
+    assert all(record.getMessage().isprintable() for record in caplog.records)
 
 
 def test_log_record_of_a_failed_item(caplog: pytest.LogCaptureFixture) -> None:
-    """It says who failed, where, after how many tries and why; no error floods the log."""
+    """It says what failed where, with what, after how many tries and why; no text floods it."""
+    caplog.set_level(logging.INFO)
     for error, tries in ((ValueError("a bad page"), 1), (ValueError("page " * 9999), 2)):
         stage = Stage("Work", 1, [raising(error)], task_attempts=tries, task_wait_seconds=0)
-        virtual(lambda stage=stage: Pipeline([stage]).run(["x"]))  # type: ignore[misc]
+        pipeline = Pipeline([stage])
+        virtual(lambda pipeline=pipeline: pipeline.run(["x"], on_failures="ignore"))  # type: ignore[misc]
     short, long = (record.getMessage() for record in caplog.records)
-    assert short == "item 0 failed in stage Work after 1 attempt: ValueError: a bad page"
-    assert long.startswith("item 0 failed in stage Work after 2 attempts: ValueError: page page")
+    place = f"at {inspect.getsourcefile(raising)}:{LINE} in work".replace(f"{Path.cwd()}/", "")
+    where = f"item 0 (input 'x') failed in stage Work {place} after"
+    assert short == f"{where} 1 attempt: ValueError: a bad page"
+    assert long.startswith(f"{where} 2 attempts: ValueError: page page")
     assert long.endswith("…")
-    assert len(long) < 1100
+    assert len(long) < 1200
 
 
-def test_logger_has_no_handler_but_the_null_one() -> None:
+def test_logger_has_no_handler() -> None:
     """Importing adds no handler, no level and no filter; records go to whoever listens."""
     done = run_program(
         """
@@ -100,7 +111,7 @@ def test_logger_has_no_handler_but_the_null_one() -> None:
         print([name for name in logging.root.manager.loggerDict if name.startswith("antflow.")])
         """
     )
-    assert done.stdout.splitlines() == ["['NullHandler']", "0 True False []", "[] True", "[]"]
+    assert done.stdout.splitlines() == ["[]", "0 True False []", "[] True", "[]"]
 
 
 def test_import_changes_nothing() -> None:
@@ -143,6 +154,27 @@ def test_import_is_light() -> None:
         """
     )
     assert done.stdout == "[]\n"
+
+
+def test_warnings_are_not_printed_unasked() -> None:
+    """Without logging, nothing but that items failed is printed: no callback, no duplicate id."""
+    done = run_program(
+        """
+        import asyncio
+        from antflow import Pipeline, Stage
+
+        def broken(*_):
+            raise RuntimeError("callback")
+
+        async def main():
+            stage = Stage("Work", 1, [str], on_success=broken)
+            results = await Pipeline([stage]).run([{"id": 1}, {"id": 1}])
+            print(len(results))
+
+        asyncio.run(main())
+        """
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
 def test_run_without_a_display_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

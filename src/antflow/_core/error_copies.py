@@ -28,6 +28,7 @@ from antflow._core.foreign import (
     traceback_of,
 )
 from antflow._core.groups import leaves
+from antflow._core.places import Place, place_of
 from antflow._core.text import safe_str
 
 MOST_REPEATS = 1_000
@@ -47,6 +48,7 @@ class Failure(NamedTuple):
         traceback: Its traceback, as printed.
         message: The message of a group.
         inside: The errors in a group, however deep, each `packed`.
+        place: The line of the user's own code that it comes from, if known.
     """
 
     module: str
@@ -55,10 +57,20 @@ class Failure(NamedTuple):
     traceback: str
     message: str = ""
     inside: tuple[Parcel, ...] = ()
+    place: Place | None = None
 
 
 class OriginalTraceback(Exception):
-    """The cause of a copied exception: the traceback of the original, as text."""
+    """The cause of a copied exception: the traceback of the original, as text.
+
+    Args:
+        text: The text.
+        place: The line of the user's own code that the original comes from, if known.
+    """
+
+    def __init__(self, text: str, place: Place | None = None) -> None:
+        super().__init__(text)
+        self.place = place
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
@@ -149,7 +161,7 @@ def in_words(error: BaseException, own_frames: int = 0) -> Failure:
             head = "Traceback (most recent call last):\n" if frames else ""
             lines = [head, *traceback.format_tb(frames), f"{name}: {safe_str(error)}\n"]
         text = "".join(lines)
-    failure = Failure(safe_str(module), name, safe_str(error), text)
+    failure = Failure(safe_str(module), name, safe_str(error), text, place=place_of(error))
     if is_a(error, BaseExceptionGroup):
         inside = tuple([packed(leaf) for leaf in leaves(error)])
         failure = failure._replace(message=message_of(error), inside=inside)
@@ -211,7 +223,7 @@ def copied(parts: Any, failure: Failure) -> BaseException:
     copies = [copy for copy in built if copy is not None]
     alike = [copy for copy in copies if safe_str(copy) == failure.text]
     error = (alike or copies or [_grouped(failure) if failure.inside else stand_in(failure)])[0]
-    set_cause(error, OriginalTraceback(failure.traceback))
+    set_cause(error, OriginalTraceback(failure.traceback, failure.place))
     return error
 
 

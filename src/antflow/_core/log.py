@@ -2,6 +2,9 @@
 
 Handlers, filters and the errors in a record belong to the user. If they raise, that record is lost
 and nothing else happens.
+
+The logger has no handler of its own. Python would print warnings without any handler to standard
+error; the library's are not made then, except for one: that items failed (`alert`).
 """
 
 from __future__ import annotations
@@ -15,14 +18,30 @@ _logger = logging.getLogger("antflow")
 
 
 def warn(message: str, *args: object, error: BaseException | None = None) -> None:
-    """Log a warning.
+    """Log a warning, if the program has set up logging.
 
     Args:
         message: The message, with ``%s`` for each of ``args``.
         args: Texts, already safe.
         error: The error whose traceback is logged with it.
     """
-    _log(logging.WARNING, message, args, error)
+    if asked(_logger.hasHandlers, instead=True):
+        _log(logging.WARNING, message, args, error)
+
+
+def alert(message: str, *args: object) -> None:
+    """Log a warning that is printed to standard error if the program has not set up logging."""
+    _log(logging.WARNING, message, args, None)
+
+
+def hears_info() -> bool:
+    """Whether `info` does anything."""
+    return asked(_logger.isEnabledFor, logging.INFO, instead=False)
+
+
+def info(message: str, *args: object) -> None:
+    """Log at level INFO; see `warn`."""
+    _log(logging.INFO, message, args, None)
 
 
 def debug(message: str, *args: object, error: BaseException | None = None) -> None:

@@ -12,10 +12,12 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple
 
 from antflow._core.error_copies import Parcel, packed, unpacked
 from antflow._core.errors import AntFlowError, ItemCancelled
+from antflow._core.failures import failed_item, failures_text
 from antflow._core.foreign import is_a
+from antflow._core.places import location_of
 from antflow._core.portable import Portable
 from antflow._core.snapshot import ErrorSummary, PipelineStats
-from antflow._core.text import counted, safe_str
+from antflow._core.text import safe_str
 from antflow._core.type_variables import T
 
 Outcome = Literal["completed", "failed", "dropped", "expanded", "cancelled"]
@@ -67,6 +69,8 @@ class PipelineResult(Fated, Portable, Generic[T]):
         attempts: How often its last task in that stage was tried (under "per_stage": the stage).
         input: The item as it was fed.
 
+    ``str()`` of a failed one says in one line what failed where, and with what.
+
     It can be pickled, whatever the error. If its id, value, metadata or input cannot be pickled,
     pickling raises a `pickle.PicklingError` that names the item. What one raises when it is
     unpickled comes out of `pickle.loads` as it is. A deep copy shares the error, and every value
@@ -111,6 +115,20 @@ class PipelineResult(Fated, Portable, Generic[T]):
             return ending
         return "cancelled" if is_a(self.error, ItemCancelled) else "failed"
 
+    @property
+    def location(self) -> str:
+        """The line of your own code that its error comes from: ``"app.py:12 in parse"``.
+
+        The innermost one that is neither in a package nor in the standard library; "" if no line is
+        known, or there is no error.
+        """
+        return "" if self.error is None else location_of(self.error)
+
+    def __str__(self) -> str:
+        if self.error is None or self.outcome != "failed":
+            return repr(self)
+        return str(failed_item(self.id, self.error, self.stage, self.attempts, self.input))
+
 
 def _made_when_read(slot: Any) -> property:
     """A property for a slot that may be unset: reading it then makes a dict.
@@ -136,11 +154,19 @@ setattr(PipelineResult, "metadata", _made_when_read(vars(PipelineResult)["metada
 
 
 class ItemsFailed(ExceptionGroup[Exception]):
-    """The errors of all items that failed. It can be pickled, whatever errors it holds."""
+    """The errors of all items that failed. It can be pickled, whatever errors it holds.
+
+    Attributes:
+        results: The results of the run; not pickled.
+    """
+
+    results: RunResults[Any] | None = None
 
     def derive(self, excs: Sequence[Any], /) -> Any:
         """A group of some of the errors; ``except*`` calls this."""
-        return ItemsFailed(self.message, excs)
+        part = ItemsFailed(self.message, excs)
+        part.results = self.results
+        return part
 
     def __reduce__(self) -> tuple[Any, ...]:
         notes: list[Any] = getattr(self, "__notes__", [])
@@ -218,17 +244,11 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         """Raise the errors of all failed items together.
 
         Raises:
-            ExceptionGroup: If an item failed; one exception per item kept in `failed`. The group
-                can be pickled.
+            ExceptionGroup: If an item failed; one exception per item kept in `failed`. It has the
+                results as ``error.results``, and can be pickled (without them).
         """
-        errors = [result.error for result in self.failed if result.error is not None]
-        if self.stats.items_failed and not errors:  # failures were counted, not collected
-            raise ItemsFailed(
-                f"{counted(self.stats.items_failed, 'item')} failed",
-                [AntFlowError(str(self.summary))],
-            )
-        if errors:
-            raise ItemsFailed(f"{counted(len(errors), 'item')} failed", errors)
+        if (error := failure_of(self)) is not None:
+            raise error
 
     def __repr__(self) -> str:
         stats = self.stats
@@ -253,3 +273,16 @@ def branch_of(result: PipelineResult[Any]) -> tuple[int, ...]:
     """Which of the items made from its input an item is, from its result; ``()``: the input."""
     branch: tuple[int, ...] = getattr(result, "branch", ())
     return branch
+
+
+def failure_of(results: RunResults[Any]) -> ItemsFailed | None:
+    """The error that `RunResults.raise_for_failures` raises; ``None`` if no item failed."""
+    errors = [result.error for result in results.failed if result.error is not None]
+    stats = results.stats
+    if not (errors or stats.items_failed):
+        return None
+    message = failures_text(results.summary, stats.items_accepted + stats.items_children)
+    # Failures may have been counted and not collected.
+    failure = ItemsFailed(message, errors or [AntFlowError(str(results.summary))])
+    failure.results = results
+    return failure

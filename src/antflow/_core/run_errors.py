@@ -19,13 +19,28 @@ class DuplicateItemError(PipelineError, ValueError):
 
 
 class TooManyFailures(PipelineError):
-    """Too many items failed, and the run stopped taking in more (``max_failures``).
+    """Too many items failed, and the run was stopped (``max_failures``).
+
+    Its text says how many had failed by then, with which errors, where, and an example.
+
+    Args:
+        reason: How many of how many, and the limit.
+        failures: What failed, where, and an example, in one line.
 
     Attributes:
-        results: The run's results: what was accepted before the limit was reached has finished.
+        reason: The same.
+        results: The run's results. Tries that had begun have ended; the items that still waited are
+            cancelled. To go on later, pass ``retry_failed=[*results.failed, *results.cancelled]``.
     """
 
     results: RunResults[Any] | None = None
+
+    def __init__(self, reason: str, failures: str = "") -> None:
+        super().__init__(reason, failures)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in self.args if part)
 
 
 class InternalError(PipelineError):

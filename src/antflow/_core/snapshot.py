@@ -13,7 +13,13 @@ from antflow._core.deferred import Deferred
 from antflow._core.durations import Durations
 from antflow._core.ledger import Waiting
 from antflow._core.portable import Portable
-from antflow._core.text import counted
+from antflow._core.text import clean, counted, cut, safe_repr
+
+LONGEST_ERROR = 1000
+"""Characters of an error's text in the line about an item; the item's result has all of it."""
+
+LONGEST_EXAMPLE = 200
+"""The same for the example of a group."""
 
 WorkerStatus = Literal["idle", "busy"]
 """Whether a worker has an item."""
@@ -215,6 +221,14 @@ class FailedItem(Portable):
         stage: Name of the stage it failed in.
         attempts: How many tries the task (or stage) was given.
         timestamp: When, in Unix seconds.
+        location: The line of your own code that the error comes from, ``"app.py:12 in parse"``:
+            the innermost one that is neither in a package nor in the standard library. "" if no
+            line is known, as for a task that is not written in Python.
+        input: The item as it was fed, in at most 80 characters. Objects of your own classes are
+            shown by their class (``<Order>``), except in the first item of a `FailureGroup`: its
+            input is shown by its ``repr()``.
+
+    ``str()`` says all of this in one line.
     """
 
     FOREIGN: ClassVar[tuple[str, ...]] = ("item_id",)
@@ -225,6 +239,67 @@ class FailedItem(Portable):
     stage: str
     attempts: int
     timestamp: float
+    location: str = ""
+    input: str = ""
+
+    def __str__(self) -> str:
+        given = f" (input {clean(self.input)})" if self.input else ""
+        message = clean(cut(self.error, LONGEST_ERROR))
+        return (
+            f"item {clean(safe_repr(self.item_id))}{given} failed in stage {clean(self.stage)}"
+            f"{_at(self.location)} {_tries(self.attempts)}: {clean(self.error_type)}"
+            f"{': ' if message else ''}{message}"
+        )
+
+
+@dataclass(slots=True)
+class FailureGroup(Portable):
+    """Failures of one type that come from one line of code. ``str()`` tells how many, and where.
+
+    Attributes:
+        count: How many items failed like this.
+        first: The first of them.
+    """
+
+    count: int
+    first: FailedItem
+
+    @property
+    def error_type(self) -> str:
+        """The class name of their errors."""
+        return self.first.error_type
+
+    @property
+    def location(self) -> str:
+        """Where they come from: ``"app.py:12 in parse"``, or "" if no line is known."""
+        return self.first.location
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage they failed in."""
+        return self.first.stage
+
+    @property
+    def example(self) -> str:
+        """The first of them: ``input 'x' in stage Parse after 3 attempts: no such page``."""
+        first = self.first
+        text = f"input {first.input}" if first.input else f"item {safe_repr(first.item_id)}"
+        stage = f" in stage {first.stage}" if first.location else ""
+        message = cut(first.error, LONGEST_EXAMPLE)
+        colon = ": " if message else ""
+        return clean(f"{text}{stage} {_tries(first.attempts)}{colon}{message}")
+
+    def __str__(self) -> str:
+        where = _at(self.location) or f" in stage {clean(self.stage)}"
+        return f"{self.count:,} × {clean(self.error_type)}{where}"
+
+
+def _at(location: str) -> str:
+    return f" at {clean(location)}" if location else ""
+
+
+def _tries(attempts: int) -> str:
+    return f"after {counted(attempts, 'attempt')}" if attempts else "before its first attempt"
 
 
 @dataclass(slots=True)
@@ -237,12 +312,16 @@ class ErrorSummary(Portable):
         errors_by_stage: Stage name → count.
         failed_items: The failed items, oldest first. In a snapshot, and where results are not
             collected, only the last ones.
+        groups: The failures by type, stage and line of code, the largest group first. A run
+            distinguishes at most 100 groups; failures in others have no `location` here. Two
+            summaries may be equal with different groups.
     """
 
     total_failed: int
     errors_by_type: dict[str, int]
     errors_by_stage: dict[str, int]
     failed_items: list[FailedItem]
+    groups: list[FailureGroup] = field(default_factory=list[FailureGroup], compare=False)
 
     def __str__(self) -> str:
         if not self.total_failed:
@@ -251,6 +330,10 @@ class ErrorSummary(Portable):
         for heading, counts in (("type", self.errors_by_type), ("stage", self.errors_by_stage)):
             lines += ["", f"By {heading}:"]
             lines += [f"  {name}: {count:,}" for name, count in counts.items()]
+        if self.groups:
+            lines += ["", "By place:"]
+            for group in self.groups:
+                lines += [f"  {group}", f"    e.g. {group.example}"]
         return "\n".join(lines)
 
 

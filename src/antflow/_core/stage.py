@@ -206,8 +206,8 @@ class Stage(Generic[In, Out]):
             first use, its value is passed to every task by that keyword, and it is left at the end.
         resource_scope: What shares an entered resource: each "worker" has its own, or all workers
             of the "stage" or of the "run" share one (all stages that name the same function).
-        max_failures: Failed items of this stage at which the run stops taking items in: a count
-            (int), or a share of those settled here (float, above 0 and up to 1, from 20 on).
+        max_failures: Failed items of this stage at which the run stops, as with that of `run`: a
+            count (int), or a share of those settled here (float, above 0 and up to 1, from 20 on).
         version: A label of the stage's code. Part of `current_item().idempotency_key`.
         isolate_context: Each try begins with the context variables that the caller of `run` had.
             Only later tasks of the same try and the item's callbacks see what a task sets.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from typing import Any
 
-from antflow._core.foreign import asked, attribute, is_a, type_name
+from antflow._core.foreign import asked, attribute, is_a, is_plain, type_name
 from antflow._core.groups import leaves
 
 ESCAPE_SEQUENCES = r"""
@@ -24,6 +25,16 @@ Their one-character forms (C1) are not matched: in wrongly decoded text those ar
 text after them must stay. An unterminated sequence swallows nothing either. Control characters are
 removed in any case.
 """
+
+
+COLLECTIONS: tuple[tuple[type, str, str, str], ...] = (
+    (dict, "{}", "{", "}"),
+    (list, "[]", "[", "]"),
+    (tuple, "()", "(", ")"),
+    (set, "set()", "{", "}"),
+    (frozenset, "frozenset()", "frozenset({", "})"),
+)
+"""Each class, an empty one, and what is around the parts of another."""
 
 
 def safe_str(value: object) -> str:
@@ -40,6 +51,41 @@ def safe_repr(value: object, limit: int = 80) -> str:
     if text is None:
         text = f"<{type_name(value)}: repr() failed>"
     return cut(str.__str__(text), limit)
+
+
+def brief_repr(value: Any, limit: int = 80, *, asks: bool = True) -> str:
+    """`safe_repr` at a bounded cost: of texts and collections, only what is shown is read.
+
+    Args:
+        value: The value.
+        limit: The most characters.
+        asks: Whether objects of other classes are asked for their ``repr()``: that is the user's
+            code, and may take long. Otherwise they are shown by their class: ``<Order>``.
+    """
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return cut(repr(value[:limit]), limit)
+    for collection, empty, opening, closing in COLLECTIONS:
+        if kind is collection:
+            shown = asked(_brief_parts, value, limit, asks, instead="…")
+            return cut(f"{opening}{shown}{closing}" if shown else empty, limit)
+    if is_a(value, BaseExceptionGroup):  # its repr() has all errors in it, each as often as it is
+        return cut(f"<{type_name(value)}>", limit)
+    if asks or is_plain(value):
+        return safe_repr(value, limit)
+    return cut(f"<{type_name(value)}>", limit)
+
+
+def _brief_parts(collection: Any, limit: int, asks: bool) -> str:
+    """As many parts of a collection as are shown."""
+    is_dict = type(collection) is dict
+    text = ""
+    for part in collection.items() if is_dict else collection:
+        if (left := limit - len(text)) <= 0:
+            break
+        texts = [brief_repr(each, left, asks=asks) for each in (part if is_dict else (part,))]
+        text += f"{', ' if text else ''}{': '.join(texts)}"
+    return f"{text}," if type(collection) is tuple and len(collection) == 1 else text
 
 
 def cut(text: str, limit: int) -> str:
@@ -76,6 +122,15 @@ def tally(counts: Mapping[str, int], most: int) -> str:
     shown = [f"{clean(name)} {count:,}" for name, count in ranked[:most]]
     more = [f"{len(ranked) - most:,} more"] if len(ranked) > most else []
     return ", ".join(shown + more)
+
+
+def error_text(error: BaseException) -> str:
+    """The error's text; for an exception group, also the first error in it."""
+    text = safe_str(error)
+    if is_a(error, BaseExceptionGroup) and (inside := leaves(error)):
+        first = safe_str(inside[0])
+        text += f": {type_name(inside[0])}{': ' if first else ''}{first}"
+    return text
 
 
 def error_type_name(error: BaseException) -> str:

@@ -68,8 +68,8 @@ class Engine:
         next_id: Gives running ids to items that bring none.
         store: Keeps transitions, or ``None``.
         listeners: Hear of them, in this order.
-        max_failures: Failed items at which intake stops: a count (int), or a ratio (float, once 20
-            items are settled); ``None`` = no limit.
+        max_failures: Failed items at which the run is stopped: a count (int), or a ratio (float,
+            once 20 items are settled); ``None`` = no limit.
         total: How many items there will be, if known.
         length: Returns the number of items, where `total` is not given.
         keeps_results: Whether all results, and so all ids and failures, are kept.

@@ -19,23 +19,20 @@ from antflow._core.errors import (
     TaskFailedError,
     WorkerLostError,
 )
+from antflow._core.failures import failed_item
 from antflow._core.foreign import is_a, set_cause
 from antflow._core.groups import consists_of, matches, parts
 from antflow._core.hold_times import hold_seconds
 from antflow._core.ledger import WorkerBook
-from antflow._core.log import warn
+from antflow._core.log import hears_info, info
 from antflow._core.result import Fate
 from antflow._core.stage import Stage, retry_policy
-from antflow._core.text import clean, cut, error_type_name, safe_repr, safe_str
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import Wait
 from antflow._engine.handover import Handover
 from antflow._engine.retry_heap import RetryHeap
 from antflow._engine.run import Run
 from antflow._engine.user_errors import call_apart, failure_of
-
-LONGEST_ERROR = 1000
-"""Characters of an error's text in the log; the item's result has all of it."""
 
 Action = Literal["retry", "hold", "fail", "drop"]
 
@@ -229,15 +226,9 @@ class FailedTries:
         self, envelope: Envelope, worker: WorkerBook | None, error: Exception
     ) -> Wait:
         wait = self.handover.recorder.failed(envelope, worker, error, self.handover.now())
-        warn(
-            "item %s failed in stage %s after %d %s: %s: %s",
-            clean(safe_repr(envelope.id)),
-            clean(self.stage.name),
-            envelope.attempts,
-            "attempt" if envelope.attempts == 1 else "attempts",
-            error_type_name(error),
-            clean(cut(safe_str(error), LONGEST_ERROR)),
-        )
+        if hears_info():
+            name, tries = self.stage.name, envelope.attempts
+            info("%s", failed_item(envelope.id, error, name, tries, envelope.input))
         return wait
 
     async def _wait_untried(

@@ -146,6 +146,7 @@ class Recorder:
             self._facts.stage_names[self._stage],
             envelope.attempts,
             self._facts.timestamp(now),
+            envelope.input,
         )
         if self.on_ended is not None:
             return self.on_ended(Step(Kind.FAILED, envelope, worker, now, began=began, error=error))

@@ -13,7 +13,7 @@ from antflow._core.foreign import asked, is_a
 from antflow._core.items import Items, check_items
 from antflow._core.log import warn
 from antflow._core.misspellings import did_you_mean
-from antflow._core.result import PipelineResult, RunResults
+from antflow._core.result import PipelineResult, RunResults, failure_of
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 from antflow._core.stage_checks import MOST_WORKERS
 from antflow._core.text import safe_repr
@@ -28,10 +28,16 @@ class RunHandle(Generic[Out]):
     another one, or from a thread, those that change the run raise `PipelineError`.
     """
 
-    def __init__(self, engine: Engine, collected: list[PipelineResult[Any]]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        collected: list[PipelineResult[Any]],
+        raises_failures: bool = False,
+    ) -> None:
         self._engine = engine
         self._run = engine.run
         self._collected = collected
+        self._raises_failures = raises_failures
 
     def __del__(self) -> None:
         # The pipeline has it, and so does all code that feeds the run or waits for it: without it,
@@ -92,6 +98,8 @@ class RunHandle(Generic[Out]):
 
         Raises:
             Exception: The error that ended the run, with ``.results``; later calls raise a copy.
+            ExceptionGroup: Items failed, and the run was opened with ``on_failures="raise"``; see
+                `RunResults.raise_for_failures`.
 
         Cancellation: cancels the run, and waits until it is over.
         """
@@ -148,8 +156,12 @@ class RunHandle(Generic[Out]):
         if self._run.contains_caller:
             return
         await self._engine.supervisor.wait_until_over()
-        if (error := self._run.take_error()) is not None:
+        error = self._run.take_error()
+        if error is not None:
             attach_results(error, self.results)
+        elif self._raises_failures:
+            error = failure_of(self.results)
+        if error is not None:
             try:
                 raise error
             finally:

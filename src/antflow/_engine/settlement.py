@@ -20,6 +20,11 @@ from antflow._engine.supervisor import Supervisor
 FEWEST_FOR_A_RATIO = 20
 """A ratio of failures is judged once this many items are settled."""
 
+HOW_TO_GO_ON = (
+    "To go on, run the items that were not begun with retry_failed=[*error.results.failed, "
+    "*error.results.cancelled]; or raise max_failures."
+)
+
 
 class Settlement:
     """Delivers results, and sees when no more can come.
@@ -31,8 +36,8 @@ class Settlement:
         stages: The stages, as the user described them.
         deliver: Where results go.
         reorder: Puts the results in the order of the items, or ``None``.
-        max_failures: Failed items at which intake stops: a count (int), or a ratio (float, once 20
-            items are settled); ``None`` = no limit.
+        max_failures: Failed items at which the run is stopped: a count (int), or a ratio (float,
+            once 20 items are settled); ``None`` = no limit.
 
     Attributes:
         reorder: The same.
@@ -120,14 +125,17 @@ class Settlement:
             return
         book = run.ledger.stages[position]
         settled = run.ledger.accepted + run.ledger.children - run.ledger.in_flight
-        where = f" in stage {run.facts.stage_names[position]!r}"
-        for limit, failed, of, place in (
-            (self._max_failures, run.ledger.failed, settled, ""),
-            (self._stages_limits[position], book.failed, book.left, where),
+        for limit, failed, of, stage in (
+            (self._max_failures, run.ledger.failed, settled, None),
+            (self._stages_limits[position], book.failed, book.left, self._stage_names[position]),
         ):
             if limit is not None and _too_many(failed, of, limit):
-                text = f"{counted(failed, 'item')} failed{place} (max_failures={limit})"
-                self._supervisor.stop_intake(TooManyFailures(f"{text}; intake was stopped"))
+                where = "" if stage is None else f" in stage {stage!r}"
+                reason = f"{failed:,} of {counted(of, 'item')} failed{where} (max_failures={limit})"
+                error = TooManyFailures(reason, run.failures.kinds_told(stage))
+                error.add_note(HOW_TO_GO_ON)
+                self._supervisor.stop_intake(error)
+                self._supervisor.shut_down("stopped by max_failures")
                 return
 
 

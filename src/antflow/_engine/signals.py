@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -13,10 +12,9 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
+from antflow._core.log import warn
 from antflow._engine.contexts import plainly_around
 from antflow._engine.engine import Engine
-
-logger = logging.getLogger("antflow")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -201,13 +199,13 @@ class _GracefulEnd:
             return
         self._run.stopped_by = number
         if self._run.is_over:
-            logger.warning(
+            warn(
                 "%s: the run is over, and its results are still being read or shown; a second "
                 "signal ends that too",
                 number.name,
             )
             return
-        logger.warning(
+        warn(
             "%s: no more items are taken in; what is in flight has %g s, a second signal cancels",
             number.name,
             self._seconds,

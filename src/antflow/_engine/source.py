@@ -20,9 +20,9 @@ from antflow._core.cancellation import is_failure
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_a
 from antflow._core.log import warn
+from antflow._core.places import Place, function_name
 from antflow._core.text import clean, error_type_name
 from antflow._engine.clock import LoopTimers
-from antflow._engine.loop_health.whereabouts import Place
 
 T = TypeVar("T")
 
@@ -305,8 +305,8 @@ def _where(source: Any) -> str:
         source, code = inner, inner.gi_code
     frame: FrameType | None = getattr(source, "gi_frame", None) or getattr(source, "ag_frame", None)
     line = code.co_firstlineno if frame is None else frame.f_lineno
-    function = code.co_qualname.rpartition("<locals>.")[2]
-    return f" (at {clean(Place(code.co_filename, line, function).location)})"
+    place = Place(code.co_filename, line, function_name(code.co_qualname))
+    return f" (at {clean(place.location)})"
 
 
 def _code(source: Any) -> CodeType | None:

@@ -178,10 +178,14 @@ class Supervisor:
                 run.error = interruption
             raise
 
-    def shut_down(self) -> None:
-        """Finish running attempts, settle everything that waits. May be called twice."""
+    def shut_down(self, how_stopped: str = "shut down") -> None:
+        """Finish running attempts, settle everything that waits. May be called twice.
+
+        Args:
+            how_stopped: For the items that are cancelled.
+        """
         if not self._run.is_stopping:
-            self._run.how_stopped = "shut down"
+            self._run.how_stopped = how_stopped
         self._stop()
         for stage in self._stages:
             stage.begin_no_more()

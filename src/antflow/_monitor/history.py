@@ -166,6 +166,7 @@ class RunHistory:
             self.facts.stage_names[stage],
             envelope.attempts,
             self.facts.timestamp(step.now),
+            envelope.input,
         )
         return kind
 

@@ -11,6 +11,7 @@ from typing import Any
 from antflow._core.checks import check_callback, check_choice, check_seconds, refusal
 from antflow._core.envelope import Envelope
 from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, TaskEventType
+from antflow._core.failures import merged
 from antflow._core.foreign import is_hashable, key_of
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
@@ -163,15 +164,7 @@ class StatusTracker:
 
     def get_error_summary(self, run: str | None = None) -> ErrorSummary:
         """A summary of the failed and cancelled items, over all runs or one."""
-        by_type: Counter[str] = Counter()
-        by_stage: Counter[str] = Counter()
-        items: list[FailedItem] = []
-        for history in self._chosen(run):
-            part = history.error_summary()
-            by_type.update(part.errors_by_type)
-            by_stage.update(part.errors_by_stage)
-            items += part.failed_items
-        return ErrorSummary(by_type.total(), dict(by_type), dict(by_stage), items)
+        return merged([history.error_summary() for history in self._chosen(run)])
 
     # For the pipeline
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
+from antflow._core.failures import kind_of, ungrouped
 from antflow._core.snapshot import (
     DashboardSnapshot,
     ErrorSummary,
@@ -62,17 +63,17 @@ class StageView:
 
 @dataclass(frozen=True, slots=True)
 class ErrorRow:
-    """Failures of one type.
+    """Failures of one type from one line of code; or of one type, where no more is known.
 
     Attributes:
         error_type: Class name of the error.
         count: How many items failed with it.
-        newest: The newest of them, ``None`` if it is no longer kept.
+        shown: The newest of them that is kept, else the first; ``None`` if none is known.
     """
 
     error_type: str
     count: int
-    newest: FailedItem | None
+    shown: FailedItem | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class View:
         rates: Items settled per second over the time of the run, oldest first.
         rates_span: Seconds that each of them covers.
         stages: The stages, in pipeline order.
-        errors: Failures by type, latest first.
+        errors: The kinds of failures, latest first.
         bottleneck: What holds the run back, or at the end, what held it back.
     """
 
@@ -211,10 +212,18 @@ def _advice(shares: Spent, following: Sequence[str]) -> str:
 
 
 def error_rows(summary: ErrorSummary) -> list[ErrorRow]:
-    """Failures by type: the latest first, then the others by number."""
-    newest: dict[str, FailedItem] = {}
+    """The kinds of failures: those with the latest ones first, then the others by number."""
+    rows: dict[tuple[str, str, str], ErrorRow] = {}
+    for group in summary.groups:
+        rows[kind_of(group.first)] = ErrorRow(group.error_type, group.count, group.first)
+    for error_type, count in ungrouped(summary).items():
+        rows[error_type, "", ""] = ErrorRow(error_type, count, None)
+    latest: dict[tuple[str, str, str], ErrorRow] = {}
     for item in islice(reversed(summary.failed_items), MOST_FAILURES_READ):
-        newest.setdefault(item.error_type, item)
-    counts = summary.errors_by_type
-    rest = sorted(counts.keys() - newest.keys(), key=lambda name: (-counts[name], name))
-    return [ErrorRow(name, counts.get(name, 1), newest.get(name)) for name in [*newest, *rest]]
+        kind = kind_of(item)
+        if kind not in rows and kind not in latest:
+            kind = (item.error_type, "", "")
+        if (row := rows.pop(kind, None)) is not None:
+            latest[kind] = replace(row, shown=item)
+    rest = sorted(rows.values(), key=lambda row: (-row.count, row.error_type))
+    return [*latest.values(), *rest]

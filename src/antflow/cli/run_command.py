@@ -279,7 +279,7 @@ def run_job(job: Job) -> int:
         raise Refusal(str(error)) from error
     except TooManyFailures as error:
         tell(job)
-        raise RunFailed(str(error)) from error
+        raise RunFailed(f"{error.reason}; {how_to_go_on(job)}") from error
     except Exception as error:
         tell(job)
         raise RunFailed(f"the run failed: {reason_of(error)}") from error
@@ -288,6 +288,13 @@ def run_job(job: Job) -> int:
     if stopped_by is not None:
         return 128 + stopped_by
     return SOME_FAILED if job.bad_lines or job.pipeline.get_stats().items_failed else 0
+
+
+def how_to_go_on(job: Job) -> str:
+    """How to go on after too many failures."""
+    if job.failed is None:
+        return "with --failed FILE, failed and cancelled items are kept, to go on with later"
+    return "failed and cancelled items are in the --failed file, to go on with --items"
 
 
 async def stream(job: Job) -> None:
@@ -353,7 +360,10 @@ def tell(job: Job) -> None:
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Show the library's warnings, the first few of each kind, unless the user's own code does."""
+    """Show failed items and the library's warnings, unless the user's own code has set up logging.
+
+    Of each kind, the first few are shown.
+    """
     if logging.root.handlers:
         yield
         return
@@ -367,9 +377,11 @@ def warnings_shown() -> Iterator[None]:
 
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(is_one_of_few)
-    logger = logging.getLogger("antflow")
     logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(level or logging.INFO)
     try:
         yield
     finally:
+        logger.setLevel(level)
         logger.removeHandler(handler)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from antflow import DashboardSnapshot
+from antflow._core.failures import failure_lines
 from antflow._core.text import clean, counted, tally
 from antflow._monitor.progress import counts_of
 from antflow._monitor.view import Viewer
 
 MOST_KINDS = 5
-"""How many types of errors, and stages, are named."""
+"""How many kinds of failures, and stages, are named."""
 
 
 def summary_lines(
@@ -29,9 +30,9 @@ def summary_lines(
     lines = [f"{counts_of(stats)} in {snapshot.elapsed:.1f} s"]
     if bad_lines:
         lines.append(f"{counted(bad_lines, 'line')} of the input could not be read")
-    if errors.errors_by_type:
-        hint = "" if failed_are_kept else " (--failed FILE keeps the failed items)"
-        lines.append(f"failed: {tally(errors.errors_by_type, MOST_KINDS)}{hint}")
+    lines += [f"failed: {line}" for line in failure_lines(errors, MOST_KINDS)]
+    if errors.total_failed and not failed_are_kept:
+        lines.append("--failed FILE keeps the failed items")
     if len(errors.errors_by_stage) > 1:
         lines.append(f"failed in: {tally(errors.errors_by_stage, MOST_KINDS)}")
     sentence = "" if has_display else Viewer().see(snapshot).bottleneck.sentence

@@ -43,11 +43,16 @@ class Glyphs(NamedTuple):
     warning: str
     dash: str
     ellipsis: str
+    times: str
 
 
 # A glyph for each of `DOINGS` of `_monitor/worker_order.py`; shades and levels rise to all.
-UNICODE = Glyphs("━", "┅", "─", "■▲↻◆□·", "·░▒▓█", " ▁▂▃▄▅▆▇█", "─", "│", "●", "▶", "▲", "–", "…")
-ASCII = Glyphs("=", "x", "-", "#^r%o.", ".:+*#", " .:-=+*%#", "-", "|", "*", ">", "!", "-", "...")
+UNICODE = Glyphs(
+    *("━", "┅", "─", "■▲↻◆□·", "·░▒▓█", " ▁▂▃▄▅▆▇█"), *("─", "│", "●", "▶", "▲", "–", "…", "×")
+)
+ASCII = Glyphs(
+    *("=", "x", "-", "#^r%o.", ".:+*#", " .:-=+*%#"), *("-", "|", "*", ">", "!", "-", "...", "x")
+)
 
 
 def joined(groups: Iterable[Pieces], gap: str, style: str = "") -> Pieces:

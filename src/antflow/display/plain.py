@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TextIO
 
+from antflow._core.failures import failure_lines
 from antflow._core.snapshot import ErrorSummary
-from antflow._core.text import clean, safe_str, tally
-from antflow._monitor.view import ErrorRow, View, error_rows
+from antflow._core.text import clean, tally
+from antflow._monitor.view import View
 from antflow.display.bars import STATE_WORDS, stall_text
-from antflow.display.canvas import LONGEST_TEXT
-from antflow.display.failure_lines import told
+from antflow.display.canvas import UNICODE, glyphs_for
 from antflow.display.numbers import clock, forecast_text, rate_text
 from antflow.display.stream import open_stream
 
@@ -38,6 +38,7 @@ class PlainLog:
     def __init__(self, stream: TextIO | None, name: str) -> None:
         self._out = open_stream(stream)
         self._name = clean(name)
+        self._times = glyphs_for(self._out.encoding).times
         self._step = -1
         self._last = 0.0
         self._blocked_at = ""
@@ -56,12 +57,9 @@ class PlainLog:
                 self._write(stall_text(stall))
 
     def finish(self, view: View | None, summary: ErrorSummary, last_line: str) -> None:
-        """Write what failed, by type and stage, what held the run back, and the last line."""
-        errors = error_rows(summary)
-        for error in errors[:MOST_ERROR_LINES]:
-            self._write(error_text(error))
-        if len(errors) > MOST_ERROR_LINES:
-            self._write(f"{len(errors) - MOST_ERROR_LINES} more types of errors")
+        """Write what failed, where, what held the run back, and the last line."""
+        for line in failure_lines(summary, MOST_ERROR_LINES):
+            self._write(f"failed: {line.replace(UNICODE.times, self._times)}")
         if len(summary.errors_by_stage) > 1:
             self._write(f"failed by stage: {tally(summary.errors_by_stage, MOST_STAGES)}")
         if view is not None and view.bottleneck.sentence:
@@ -93,14 +91,3 @@ def progress_text(view: View) -> str:
     parts.append(progress.counts)
     word = STATE_WORDS.get(progress.state, "running")
     return ", ".join(parts if word in ("running", "finished") else [*parts, word])
-
-
-def error_text(error: ErrorRow) -> str:
-    """``3 x TimeoutError (stage Fetch, item 7: no answer)``: the newest one in brackets."""
-    text = f"{error.count:,} x {error.error_type}"
-    if error.newest is None:
-        return text
-    newest = error.newest
-    message = clean(newest.error[:LONGEST_TEXT])
-    item_id = clean(safe_str(newest.item_id)[:LONGEST_TEXT])
-    return f"{text} (stage {newest.stage}, item {told(item_id, message)})"

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import logging
 import pickle
 import signal
 import sys
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from antflow._core.error_copies import Failure, copied
 from antflow._core.errors import PipelineError
+from antflow._core.log import warn
 from antflow._core.stage import task_name
 from antflow._core.text import clean, safe_str
 from antflow._core.value_or_error import ValueOrError
@@ -47,8 +47,6 @@ from antflow._engine.children.child_main import (
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
-
-logger = logging.getLogger("antflow")
 
 LEAVE_SECONDS = 30.0
 """How long a child may take to leave its resources, and then to end, before it is killed."""
@@ -261,7 +259,7 @@ class Child:
             send(connection, NOTHING, None)
             if connection.poll(LEAVE_SECONDS):
                 if (failure := self._hear(connection)[2]) is not None:
-                    logger.warning(
+                    warn(
                         "%s: closing its resources: %s: %s",
                         self._name,
                         clean(failure.name),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import linecache
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from antflow._core.ledger import WorkerBook
+from antflow._core.places import Place, function_name, is_pythons, telling
 from antflow._engine.run import Run
 
 
@@ -35,11 +35,6 @@ class SeenStage(Protocol):
 SeenWorker = tuple[SeenStage, WorkerBook]
 """A worker, and the stage it works in."""
 
-LIBRARY = os.path.dirname(os.__file__) + os.sep
-OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
-INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-LONGEST_LINE = 120
-
 COLLECTS_ANYWHERE = sys.version_info < (3, 12)
 """Whether a garbage collection may start inside Python's own functions, not just between two lines.
 
@@ -47,43 +42,6 @@ Where that is so, one that starts while another thread's stack is read may let o
 the middle of it. Then the process can hang for good (python/cpython#106883), or a frame is read
 that no longer exists.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A line of code that runs.
-
-    Attributes:
-        filename: The file, as Python has it.
-        number: The line's number, from 1.
-        function: Name of the function, with its class if it has one.
-    """
-
-    filename: str
-    number: int
-    function: str
-
-    @property
-    def location(self) -> str:
-        """``"app.py:41 in parse"``; the file relative to the current folder if it is in there."""
-        return f"{_short(self.filename)}:{self.number} in {self.function}"
-
-    @property
-    def line(self) -> str:
-        """The line of source; "" if it cannot be read."""
-        try:
-            return linecache.getline(self.filename, self.number).strip()[:LONGEST_LINE]
-        except Exception:
-            return ""
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is in this library."""
-        return self.filename.startswith(OURS)
-
-    def is_in_function_of(self, other: Place) -> bool:
-        """Whether both are in the same function."""
-        return self.filename == other.filename and self.function == other.function
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +117,11 @@ def glance(
     task = _current_task(loop)
     stack = stack_of(footing.thread)
     running = footing.running(stack)
-    if running is not None and task is None and all(map(_is_library, running)):
+    if (
+        running is not None
+        and task is None
+        and all(is_pythons(each.f_code.co_filename) for each in running)
+    ):
         return None  # it waits, or runs itself
     place = None if running is None else _place(running)
     seen = None if task is None else worker_of(task)
@@ -217,46 +179,11 @@ def _with_callers(frame: FrameType | None) -> list[FrameType]:
 
 
 def _place(running: Sequence[FrameType]) -> Place | None:
-    """Where to look for the cause.
-
-    The innermost line of the user's own code. If everything is installed, the user's program too:
-    the outermost one that is not the engine's, which is the function given to it. Else the
-    innermost one.
-    """
-    candidates = [frame for frame in running if _is_users_own(frame)]
-    if not candidates:
-        candidates = [f for f in reversed(running) if not (_is_library(f) or _is_ours(f))]
-    frame = next(iter(candidates or running), None)
-    if frame is None:
+    """Where to look for the cause: see `telling`."""
+    if not running:
         return None
+    frame = running[telling([each.f_code.co_filename for each in running])]
     code = frame.f_code
     linecache.lazycache(code.co_filename, frame.f_globals)  # for files in an archive
-    function = code.co_qualname.rpartition("<locals>.")[2]
-    return Place(code.co_filename, frame.f_lineno or code.co_firstlineno, function)
-
-
-def _is_users_own(frame: FrameType) -> bool:
-    filename = frame.f_code.co_filename
-    is_installed = any(part in filename for part in INSTALLED)
-    return not (is_installed or _is_library(frame) or _is_ours(frame))
-
-
-def _is_library(frame: FrameType) -> bool:
-    filename = frame.f_code.co_filename
-    if filename.startswith("<frozen "):
-        return True
-    return filename.startswith(LIBRARY) and not any(part in filename for part in INSTALLED)
-
-
-def _is_ours(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(OURS)
-
-
-def _short(filename: str) -> str:
-    try:
-        here = os.getcwd() + os.sep
-    except OSError:  # the folder is gone
-        here = os.sep
-    if len(here) > 1 and filename.startswith(here):
-        return filename[len(here) :]
-    return os.path.basename(filename) or filename
+    number = frame.f_lineno or code.co_firstlineno
+    return Place(code.co_filename, number, function_name(code.co_qualname))

@@ -1,0 +1,176 @@
+"""Lines of code, and which of them are the user's own.
+
+An error, like a block of the event loop, is best reported at a line of the user's own code, even if
+it happened deep inside a library which that line called.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from types import TracebackType
+from typing import Literal, NamedTuple
+
+from antflow._core.foreign import (
+    attribute,
+    cause_of,
+    context_of,
+    is_a,
+    traceback_of,
+)
+from antflow._core.groups import leaves
+
+LIBRARY = os.path.dirname(os.__file__) + os.sep
+OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+LONGEST_LINE = 120
+
+MOST_LINKS = 20
+"""How many causes of an error are searched for a line of the user's own."""
+
+Origin = Literal["own", "installed", "library"]
+
+
+class Place(NamedTuple):
+    """A line of code.
+
+    Attributes:
+        filename: The file, as Python has it.
+        number: The line's number, from 1.
+        function: Name of the function, with its class if it has one.
+    """
+
+    filename: str
+    number: int
+    function: str
+
+    @property
+    def location(self) -> str:
+        """``"app.py:41 in parse"``; the file relative to the current folder if it is in there."""
+        return f"{_short(self.filename)}:{self.number} in {self.function}"
+
+    @property
+    def line(self) -> str:
+        """The line of source; "" if it cannot be read."""
+        try:
+            return linecache.getline(self.filename, self.number).strip()[:LONGEST_LINE]
+        except Exception:
+            return ""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is in the private part of this library."""
+        return _is_private(self.filename)
+
+    def is_in_function_of(self, other: Place) -> bool:
+        """Whether both are in the same function."""
+        return self.filename == other.filename and self.function == other.function
+
+
+@lru_cache(maxsize=10_000)
+def origin_of(filename: str) -> Origin:
+    """Whose code a file has.
+
+    "library" is Python's own and the inside of this library; "installed" is every other package,
+    and the parts of this library that have tasks of their own.
+    """
+    if _is_private(filename) or is_pythons(filename):
+        return "library"
+    if filename.startswith(OURS) or any(part in filename for part in INSTALLED):
+        return "installed"
+    return "own"
+
+
+def is_pythons(filename: str) -> bool:
+    """Whether a file belongs to Python's standard library."""
+    if filename.startswith("<frozen "):
+        return True
+    return filename.startswith(LIBRARY) and not any(part in filename for part in INSTALLED)
+
+
+def telling(filenames: Sequence[str]) -> int:
+    """The index of the frame to report.
+
+    The innermost of the user's own code. If everything is installed, the user's program too: the
+    outermost one that is installed, which is the function given to the engine. Else the innermost.
+
+    Args:
+        filenames: The file of each frame, the innermost first; at least one.
+    """
+    origins = [origin_of(filename) for filename in filenames]
+    if "own" in origins:
+        return origins.index("own")
+    if "installed" in origins:
+        return len(origins) - 1 - origins[::-1].index("installed")
+    return 0
+
+
+def function_name(qualified: str) -> str:
+    """A function's name, with its class if it has one, without the functions around it."""
+    return qualified.rpartition("<locals>.")[2]
+
+
+def place_of(error: BaseException) -> Place | None:
+    """The line of the user's own code that an error comes from; ``None`` if no line is known.
+
+    For a group, that of the first error in it. If an error passed no line of the user's own, like a
+    timeout, that of the error it was caused by or came up in.
+    """
+    place = _own_place(error) if not is_a(error, BaseExceptionGroup) else None
+    if place is not None and origin_of(place.filename) == "own":
+        return place
+    for each in _related(error):
+        other = _own_place(each)
+        if other is not None and origin_of(other.filename) == "own":
+            return other
+        place = place or other
+    return place
+
+
+def location_of(error: BaseException) -> str:
+    """``"app.py:41 in parse"``: see `place_of`; "" if no line is known."""
+    place = place_of(error)
+    return "" if place is None else place.location
+
+
+def _own_place(error: BaseException) -> Place | None:
+    traceback = traceback_of(error)
+    if traceback is None:  # it may have been copied: from a child process, or out of a pickle
+        known = attribute(cause_of(error), "place")
+        return known if type(known) is Place else None
+    frames: list[TracebackType] = []
+    while traceback is not None:
+        frames.append(traceback)
+        traceback = traceback.tb_next
+    frames.reverse()
+    told = frames[telling([each.tb_frame.f_code.co_filename for each in frames])]
+    code = told.tb_frame.f_code
+    return Place(code.co_filename, told.tb_lineno, function_name(code.co_qualname))
+
+
+def _related(error: BaseException) -> list[BaseException]:
+    """The errors in a group, then the group, then what led to each of these."""
+    found = [*leaves(error)[:MOST_LINKS], error] if is_a(error, BaseExceptionGroup) else [error]
+    for each in found:
+        for link in (cause_of(each), context_of(each)):
+            if link is not None and not any(link is known for known in found):
+                found.append(link)
+        if len(found) > MOST_LINKS:
+            break
+    return found
+
+
+def _is_private(filename: str) -> bool:
+    return filename.startswith(OURS + "_")
+
+
+def _short(filename: str) -> str:
+    try:
+        here = os.getcwd() + os.sep
+    except OSError:  # the folder is gone
+        here = os.sep
+    if len(here) > 1 and filename.startswith(here):
+        return filename[len(here) :]
+    return os.path.basename(filename) or filename

@@ -1,0 +1,133 @@
+"""Tasks that fail, each in its own way, and what every face of a run has to say of them.
+
+Child processes import them from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import linecache
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from antflow import Pipeline, Stage
+
+# The line of each task that has to be named ends with `# here`.
+
+
+def plain(value: Any) -> None:
+    raise LookupError("no such page")  # here
+
+
+async def awaited(value: Any) -> None:
+    await asyncio.sleep(0)
+    raise LookupError("no such page")  # here
+
+
+def chained(value: Any) -> None:
+    try:
+        int("a")
+    except ValueError as error:
+        raise RuntimeError("no number") from error  # here
+
+
+def in_a_library(value: Any) -> None:
+    json.loads("{")  # here
+
+
+async def together(value: Any) -> None:
+    async def part() -> None:
+        raise ValueError("a part is missing")  # here
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(part())
+        group.create_task(part())
+
+
+async def endless(value: Any) -> None:
+    await asyncio.Event().wait()  # here
+
+
+def mute(value: Any) -> None:
+    raise LookupError  # here
+
+
+def talkative(value: Any) -> None:
+    raise LookupError("no page\n\x1b[31m" + "no page\n" * 100_000)  # here
+
+
+def of_a_batch(values: list[Any]) -> None:
+    raise LookupError("no such page")  # here
+
+
+class Unprintable:
+    """Its `repr()` raises."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+class Talkative:
+    """Its `repr()` is long."""
+
+    def __repr__(self) -> str:
+        return "<" + "page " * 1_000_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to fail.
+
+    Attributes:
+        task: The task.
+        error: The type it is counted under.
+        message: What the error says, or its beginning.
+        options: More options of the stage.
+        items: What is fed.
+        given: A pattern of the input, as it is shown.
+        function: The function that has to be named, if not the task.
+    """
+
+    task: Callable[..., Any]
+    error: str = "LookupError"
+    message: str = "no such page"
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    items: tuple[Any, ...] = (1, 2, 3)
+    given: str = "'?[123]'?"
+    function: str = ""
+
+    @property
+    def location(self) -> str:
+        """``failing_tasks.py:12 in plain``."""
+        number = self.task.__code__.co_firstlineno
+        while not linecache.getline(__file__, number).rstrip().endswith("# here"):
+            number += 1
+        return f"failing_tasks.py:{number} in {self.function or self.task.__name__}"
+
+    def pipeline(self, **options: Any) -> Pipeline[Any, Any]:
+        """A pipeline in which all items fail like this."""
+        stage = Stage("Fetch", 1, [self.task], task_attempts=1, **self.options)
+        return Pipeline([stage], **options)
+
+
+KINDS = {
+    "plain": Kind(plain),
+    "awaited": Kind(awaited),
+    "chained": Kind(chained, "RuntimeError", "no number"),
+    "in a library": Kind(in_a_library, "JSONDecodeError", "Expecting property name"),
+    "group": Kind(together, "ExceptionGroup[ValueError]", "unhandled errors", function="part"),
+    "timeout": Kind(endless, "TimeoutError", "not done after 0.05 s", {"timeout": 0.05}),
+    "no message": Kind(mute, message=""),
+    "huge message": Kind(talkative, message="no page ⏎ no page"),
+    "batch": Kind(of_a_batch, options={"batch": 2}),
+    "child process": Kind(plain, options={"executor": "process"}),
+    "library in a child": Kind(
+        in_a_library, "JSONDecodeError", "Expecting property name", {"executor": "process"}
+    ),
+    "mute in a child": Kind(mute, message="", options={"executor": "process"}),
+    "unprintable input": Kind(plain, items=(Unprintable(),), given="<Unprintable: repr.. failed>"),
+    "huge input": Kind(plain, items=(Talkative(),), given="<page page .{60,70}…"),
+    "huge text": Kind(plain, items=({"page": "x" * 10_000_000},), given="{'page': 'x{60,70}…"),
+}
