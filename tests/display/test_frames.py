@@ -156,6 +156,17 @@ def test_queue_that_is_fuller_than_full_fills_its_gauge() -> None:
 
 
 @pytest.mark.parametrize("level", ["detailed", "full"])
+def test_room_in_queues_is_told_until_the_run_is_over(level: str) -> None:
+    """Afterwards nothing waits for it."""
+    room = f"/{make_snapshot(stages=('Only',)).pipeline_stats.stage_stats['Only'].capacity}"
+    states: dict[RunState, bool] = {"running": True, "finished": False}
+    for state, is_told in states.items():
+        snapshot = make_snapshot(stages=("Only",), state=state)
+        (row,) = [line for line in lines_of(level, snapshot, 160) if "Only  " in line][:1]
+        assert (room in row) == is_told
+
+
+@pytest.mark.parametrize("level", ["detailed", "full"])
 def test_table_keeps_names_readable(level: str) -> None:
     """At 80 columns a long name is whole, and numbers give way to it in a narrow terminal."""
     name = "Download the attachments"

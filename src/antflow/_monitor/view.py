@@ -52,6 +52,7 @@ class StageView:
         shares: Where its workers' time goes, as parts of 1: recently, and at the end in all.
         is_bottleneck: Whether it holds the run back.
         advice: A few words on that, or on what its workers wait for; "" if they do not.
+        is_over: Whether the run is over.
     """
 
     stats: StageStats
@@ -59,6 +60,7 @@ class StageView:
     shares: Spent
     is_bottleneck: bool
     advice: str
+    is_over: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +191,13 @@ class Viewer:
     ) -> list[StageView]:
         names = [stage.stage_name for stage in stages]
         views: list[StageView] = []
+        is_over = snapshot.state == "finished"
         for index, (stage, spent) in enumerate(zip(stages, span.spent, strict=True)):
             shares = spent.shares()
             per_second = self._stage_rates[stage.stage_name].see(done_items(stage), snapshot)
             is_bottleneck = bottleneck.stage == stage.stage_name and bottleneck.is_its_own
             advice = bottleneck.advice if is_bottleneck else _advice(shares, names[index + 1 :])
-            views.append(StageView(stage, per_second, shares, is_bottleneck, advice))
+            views.append(StageView(stage, per_second, shares, is_bottleneck, advice, is_over))
         return views
 
 

@@ -41,7 +41,7 @@ class Column(NamedTuple):
 def _queue(canvas: Canvas, stage: StageView) -> Pieces:
     stats = stage.stats
     text = count_text(stats.pending_items)
-    if stats.capacity:
+    if stats.capacity and not stage.is_over:  # then nothing waits for room
         text += f"/{count_text(stats.capacity)}"
     return [(text, "" if stats.pending_items else "dim")]
 
