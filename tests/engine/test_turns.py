@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
 
@@ -49,15 +50,52 @@ def test_workers_together_hold_the_loop_no_longer_than_one(
     assert max(after - before for before, after in pairwise(seen)) <= 4
 
 
-def test_all_workers_get_their_turns() -> None:
-    """Where tasks never suspend, each worker has about as many items as any other."""
+async def as_async(values: range) -> AsyncIterator[int]:
+    """The values, as an async generator that never suspends."""
+    for value in values:
+        yield value
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+@pytest.mark.parametrize("kind", [list, iter, as_async])
+def test_item_that_becomes_a_great_many_lets_others_have_a_turn(
+    kind: Callable[[range], Any], stages: int
+) -> None:
+    """Where nothing makes an expansion wait, it does not hold the event loop to its end."""
+
+    async def task(number: int) -> Any:
+        return kind(range(50_000))
+
+    async def keep(value: int) -> int:
+        return value
 
     async def main() -> list[int]:
-        pipeline = Pipeline([Stage("Work", 5, [Block()])])
-        await pipeline.run(range(200))
-        return [each.items_processed for each in pipeline.get_worker_metrics().values()]
+        last = [Stage("Keep", 1, [keep], queue_capacity=None)][: stages - 1]
+        pipeline = Pipeline([Stage("Expand", 1, [task], expand=True), *last])
+        running = asyncio.create_task(pipeline.run([0]))
+        seen = []
+        while not running.done():
+            await asyncio.sleep(0)
+            seen.append(pipeline.get_stats().items_children)
+        return seen
 
-    assert min(asyncio.run(main())) >= 20
+    seen = asyncio.run(main())
+    assert seen[-1] == 50_000
+    assert max(after - before for before, after in pairwise(seen)) < 25_000
+
+
+def test_runs_in_one_loop_take_turns() -> None:
+    """Where tasks never suspend, no run waits until another one is through."""
+    tasks = [Block(), Block()]
+
+    async def main() -> None:
+        runs = [Pipeline([Stage("Work", 5, [task])]).run(range(150)) for task in tasks]
+        running = [asyncio.create_task(run) for run in runs]
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        assert min(task.calls for task in tasks) > 50
+        await asyncio.wait(running)
+
+    asyncio.run(main())
 
 
 def test_no_worker_that_gave_way_begins_during_a_pause() -> None:
