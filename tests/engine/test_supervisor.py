@@ -233,7 +233,7 @@ CRASHES: list[tuple[type[Any], str]] = [
     (Identity, "envelopes"),
     (Entrance, "begin_to_admit"),
     (Settlement, "settle"),
-    (Turns, "give_way"),
+    (Turns, "is_over"),
     (Workers, "receive"),
     (Handover, "put_on"),
     (Judge, "decide"),

@@ -177,7 +177,7 @@ def test_workers_whose_tasks_suspend_need_not_give_way(monkeypatch: pytest.Monke
     async def give_way(*_: object) -> float:
         raise AssertionError("the worker gave way")
 
-    monkeypatch.setattr(turns, "HALF_TURN", 0.0)
+    monkeypatch.setattr(turns, "HALF_TURN", 0.5)
     monkeypatch.setattr(Workers, "give_way", give_way)
     stage = Stage("Work", 1, [Calls(seconds=1)])
     assert len(run_virtual(Pipeline([stage]).run(range(30)))) == 30

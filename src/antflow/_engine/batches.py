@@ -117,6 +117,8 @@ class Batches:
         gathered: list[Envelope] = []
         closes_at: float | None = None
         try:
+            while self._run.turns.is_over():
+                await self._workers.give_way()
             while len(gathered) < self._size:
                 if worker.index >= self._workers.active:
                     self._put_back(gathered)
@@ -173,8 +175,7 @@ class Batches:
             return False
         asked = self._endings.passes_by(envelope, worker)
         passes = await (in_context(copy_context(), asked) if self._isolates else asked)
-        turns = self._run.turns
-        if passes and (now := self._now()) >= turns.ends and turns.must_give_way(now):
+        if passes and self._run.turns.is_over():
             await self._workers.give_way()
         return passes
 

@@ -6,6 +6,7 @@ made so far stay: the next try starts over, and skips as many values as there ar
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -129,6 +130,7 @@ class Expansion:
             if is_a(values, CoroutineType):
                 raise forgotten_await(values, worker.task)
         family = Family(worker)
+        turns = self.handover.run.turns
         if type(values) is list:  # as from most tasks: that needs no generator
             await self._pass_on(values, family)
             return Expanded(family.emitted)
@@ -140,6 +142,8 @@ class Expansion:
                     return Expanded(family.emitted)
                 await self._pass_on(step, family)
                 step = None  # it may be long until the next one
+                if turns.is_over():
+                    await asyncio.sleep(0)
 
     async def _pass_on(self, values: Iterable[Any], family: Family) -> None:
         """Pass values on as items, one after the other."""
@@ -148,6 +152,7 @@ class Expansion:
         together: list[Envelope] = []
         most = self._most_together()
         others = iter(values)
+        turns = self.handover.run.turns
         try:
             for value in others:
                 if issubclass(type(value), ENDS_HERE):
@@ -175,6 +180,8 @@ class Expansion:
                     del child
                 number += 1
                 value = None  # it may be long until the next one
+                if number % LARGEST_CHUNK == 0 and turns.is_over():
+                    await asyncio.sleep(0)
         finally:
             family.made = number
             if together:

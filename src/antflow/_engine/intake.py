@@ -222,7 +222,7 @@ class Entrance:
                 self.at_once = 1
                 self._put(envelopes[: number - 1], stage)
                 return self._enter_slowly(wait, [envelope], deque(envelopes[number:]), stage)
-            if run.timers.now() >= run.turns.ends and number < len(envelopes):
+            if number < len(envelopes) and run.turns.is_over():
                 self._put(envelopes[:number], stage)
                 return self._enter_slowly(None, [], deque(envelopes[number:]), stage)
         self.at_once = min(2 * self.at_once, LARGEST_BATCH)
@@ -241,8 +241,8 @@ class Entrance:
                 while True:
                     if wait is not None:
                         await wait
-                    elif run.timers.now() >= run.turns.ends:
-                        await run.turns.give_way()
+                    elif run.turns.is_over():
+                        await asyncio.sleep(0)
                     if key not in self._announced:
                         return  # the run is over
                     self._put(told, stage)
@@ -394,7 +394,7 @@ class Intake:
         # Give others a turn: an endless source and tasks that never wait must not starve them. All
         # items of a small run come with the first pull, and then no second worker is needed.
         if self._has_pulled:
-            await self._run.turns.give_way()
+            await asyncio.sleep(0)
         self._has_pulled = True
 
     # Feeding
@@ -446,8 +446,8 @@ class Intake:
                         await channel.room()
                 if channel.is_closed:
                     self._check_open()
-            if self._now() >= self._run.turns.ends:
-                await self._run.turns.give_way()
+            if self._run.turns.is_over():
+                await asyncio.sleep(0)
 
     async def feed_async(
         self, items: AsyncIterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY

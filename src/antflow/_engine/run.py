@@ -36,7 +36,7 @@ from antflow._core.tally import Tally
 from antflow._core.text import safe_str
 from antflow._core.worker_rows import WorkerRows
 from antflow._engine.clock import LoopTimers
-from antflow._engine.turns import Turns
+from antflow._engine.turns import Turns, turns_of
 
 FAILURES_IN_SNAPSHOT = 100
 
@@ -125,7 +125,7 @@ class Run:
         self._length = length
         self.stages: Sequence[Gauged] = ()
         self.loop_watch: Healthy | None = None
-        self.turns: Turns = Turns(self._loop, self.timers.now)
+        self.turns: Turns = turns_of(self._loop, self.timers.now)
         self.error: BaseException | None = None
         self.has_told_error: bool = False
         self.how_stopped: str = "cancelled"

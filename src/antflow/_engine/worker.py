@@ -95,6 +95,7 @@ class WorkerLoop:
                     return True
             if time >= turns.ends and turns.must_give_way(time):
                 time = await workers.give_way()
+                continue  # meanwhile it may have to leave, or this turn is over as well
             # `Channel.take`, inlined.
             envelope: Envelope | None = queue.popleft() if queue else channel.take()
             if senders and channel.bell is None:

@@ -114,6 +114,9 @@ class Workers:
         """Wait for the next item, for a worker that found none; ``None`` if it must leave."""
         has_rested = False
         while not self.channel.is_closed and worker.index < self.active:
+            if self._run.turns.is_over():
+                await self.give_way()
+                continue
             if (envelope := self.channel.take()) is not None:
                 return envelope
             has_rested = not self.pulls
