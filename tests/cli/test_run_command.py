@@ -633,3 +633,57 @@ def test_prints_of_the_module_are_not_among_the_results(folder: Path) -> None:
         assert "hello" in errors.splitlines()
         assert "hello" not in output
     assert process.returncode == 0
+
+
+READS_STDIN = """
+import os, subprocess, sys
+at_import = sys.stdin.read() if sys.argv[1:] else ""
+
+def read(line):
+    done = subprocess.run(["cat"], capture_output=True, text=True, close_fds=False)
+    try: asked = input()
+    except EOFError: asked = ""
+    return [at_import, done.stdout, asked, sys.stdin.readline(), os.read(0, 100).decode()]
+
+pipeline = one("Read", read)
+"""
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_items_on_standard_input_are_read_by_the_command_alone(folder: Path, name: str) -> None:
+    """Whatever reads standard input, a program that a task starts or the module, finds it empty."""
+    process = start(folder, "run", module(folder, READS_STDIN), "--items", name, *QUIET)
+    output, _ = process.communicate("".join(f"{n} {'x' * 500}\n" for n in range(300)))
+    found = objects_of(output)
+    assert len(found) == 300
+    assert {text for each in found for text in each["value"]} == {""}
+
+
+def test_standard_input_stays_what_it_was_beside_a_file_of_items(folder: Path) -> None:
+    """With ``--items FILE``, a task may ask for something on standard input."""
+    (folder / "items").write_text("1\n")
+    target = module(folder, "def ask(x): return input()\npipeline = one('Ask', ask)\n")
+    process = start(folder, "run", target, "--items", "items", *QUIET)
+    output, _ = process.communicate("the answer\n")
+    assert [each["value"] for each in objects_of(output)] == ["the answer"]
+
+
+def test_standard_input_after_the_command(folder: Path) -> None:
+    """A program that calls the command has its standard input back afterwards."""
+    code = (
+        "import sys\nfrom antflow.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(sys.stdin.fileno(), __import__('os').read(0, 3), file=sys.stderr)\n"
+    )
+    args = ("run", "app:pipeline", "--items", "-", "--limit", "1", *QUIET)
+    with open(folder / "items", "w+") as items:
+        items.write("1\n" * 100_000)
+        items.seek(0)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *args],
+            stdin=items,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+    assert done.stderr.endswith("0 b'1\\n1'\n")

@@ -16,6 +16,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from antflow._core.text import safe_str
@@ -77,6 +78,7 @@ class InputFile:
 
     def __init__(self, path: str) -> None:
         self.name: str = "<stdin>" if path == STDIN else path
+        self._path = path
         self.has_more: bool = False
         self._number = 0
         try:
@@ -91,6 +93,16 @@ class InputFile:
         try:
             mine = os.fstat(self._file.fileno())
             return stat.S_ISREG(mine.st_mode) and os.path.samestat(mine, os.stat(path))
+        except (OSError, ValueError):
+            return False
+
+    @property
+    def is_stdin(self) -> bool:
+        """Whether it is standard input, by whatever name: ``-``, ``/dev/stdin``."""
+        if self._path == STDIN:
+            return True
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.fstat(0))
         except (OSError, ValueError):
             return False
 
@@ -165,6 +177,31 @@ class InputFile:
         return TextLine(self._number, text, f"longer than {LONGEST_LINE:,} bytes", LONGEST_LINE)
 
 
+@contextmanager
+def nothing_on_stdin() -> Iterator[None]:
+    """Leave nothing to read on standard input, for tasks and for the programs that they start.
+
+    An `InputFile` that was opened before still reads what was there: it has its own descriptor,
+    which programs do not inherit.
+    """
+    stdin: Any = sys.stdin
+    with open(os.devnull, encoding="utf-8") as nothing:
+        try:
+            kept = os.dup(0) if stdin.fileno() == 0 else None
+        except (OSError, ValueError, AttributeError):  # a stand-in, or closed
+            kept = None
+        try:
+            sys.stdin = nothing
+            if kept is not None:
+                os.dup2(nothing.fileno(), 0)
+            yield
+        finally:
+            sys.stdin = stdin
+            if kept is not None:
+                os.dup2(kept, 0)
+                os.close(kept)
+
+
 def _is_long(line: bytes) -> bool:
     return len(line) > LONGEST_LINE
 
@@ -183,6 +220,6 @@ def _open_stdin() -> Any:
     if sys.stdin is None:
         raise OSError(0, "there is no standard input")
     try:
-        return io.FileIO(sys.stdin.fileno(), closefd=False)
+        return io.FileIO(os.dup(sys.stdin.fileno()))
     except (OSError, ValueError):  # a stand-in without a file; also one that is closed
         return getattr(sys.stdin, "buffer", None) or io.BytesIO()

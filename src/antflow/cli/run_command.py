@@ -18,7 +18,7 @@ from antflow import Pipeline, PipelineResult, TooManyFailures
 from antflow._core.text import clean
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, letter_line, result_line
-from antflow.cli.lines import BadLine, InputFile
+from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
 from antflow.cli.output import PATIENCE, STDOUT, JsonLines, end_all, kept_for_results, opened
 from antflow.cli.parameters import (
     Count,
@@ -174,6 +174,8 @@ def command(
             refuse("standard output is closed; --out FILE takes the results")
         file = InputFile(items)
         stack.callback(file.close)
+        if file.is_stdin:
+            stack.enter_context(nothing_on_stdin())
         check_files(file, out, failed)
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
