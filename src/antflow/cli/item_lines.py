@@ -64,6 +64,7 @@ class ItemSource:
 
     Attributes:
         on_bad_line: Given each line that is not an item; ``None``: the first one is raised.
+        on_first_item: Called before the first item is taken in.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class ItemSource:
         self._pipeline = pipeline
         self._limit = limit
         self.on_bad_line: Callable[[BadLine], Awaitable[None]] | None = None
+        self.on_first_item: Callable[[], Awaitable[None]] | None = None
         self._entries = self._read(format)
         self._error: Exception | None = None
 
@@ -93,7 +95,11 @@ class ItemSource:
                     if self.on_bad_line is None:
                         raise entry
                     await self.on_bad_line(entry)
-                elif entry.stage:
+                    continue
+                if self.on_first_item is not None:
+                    begin, self.on_first_item = self.on_first_item, None
+                    await begin()
+                if entry.stage:
                     await self._pipeline.feed([entry], target_stage=entry.stage)
                 else:
                     yield entry

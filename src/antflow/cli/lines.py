@@ -88,13 +88,13 @@ class InputFile:
         # Only what is available: `read` of a packed file would wait for the full size.
         self._read_some: Callable[[int], bytes] = getattr(self._file, "read1", self._file.read)
 
-    def same_file(self, path: str) -> bool:
-        """Whether another path leads to this very file."""
+    def is_same(self, other: os.stat_result) -> bool:
+        """Whether another open or named file is this very file."""
         try:
             mine = os.fstat(self._file.fileno())
-            return stat.S_ISREG(mine.st_mode) and os.path.samestat(mine, os.stat(path))
         except (OSError, ValueError):
             return False
+        return stat.S_ISREG(mine.st_mode) and os.path.samestat(mine, other)
 
     @property
     def is_stdin(self) -> bool:

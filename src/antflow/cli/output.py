@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import select
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from typing import Any
 
-from antflow.cli.refusals import RunFailed, refuse
+from antflow.cli.output_file import STDOUT, write_fully
+from antflow.cli.refusals import RunFailed
 from antflow.cli.threads import in_daemon_thread
 
-STDOUT = "-"
 MOST_WAITING = 1000
 """Lines that wait to be written before the run has to wait for them."""
 
@@ -46,6 +45,15 @@ class JsonLines:
         self._waiting: deque[str] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
+
+    async def open(self) -> None:
+        """Open what is written to, if that is still to be done.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        if self._in_thread:
+            await in_daemon_thread(self._write_waiting)
 
     async def put(self, line: str) -> None:
         """Write a line soon. Waits while too many wait already.
@@ -124,21 +132,6 @@ async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> Non
 
 
 @contextmanager
-def opened(path: str, option: str) -> Iterator[JsonLines]:
-    """A file to write to; its old content is lost.
-
-    Raises:
-        Refusal: It cannot be written.
-    """
-    try:
-        file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed below
-    except OSError as error:
-        refuse(f"{option} {path!r}: {error.strerror}", error)
-    with file:
-        yield JsonLines(partial(_write_fully, file.fileno()), path)
-
-
-@contextmanager
 def kept_for_results() -> Iterator[JsonLines]:
     """Standard output for the results alone; other prints go to standard error.
 
@@ -183,17 +176,7 @@ def _write_results(stdout: Any, target: int | None, is_shared: bool, data: bytes
     if is_shared and not isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.write(data.decode())  # a display has replaced it, and knows where there is room
     elif target is not None:
-        _write_fully(target, data)
+        write_fully(target, data)
     else:
         stdout.write(data.decode())
         stdout.flush()
-
-
-def _write_fully(target: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(target, rest) :]
-        except BlockingIOError:  # another process made the pipe non-blocking
-            with suppress(OSError):
-                select.select([], [target], [])

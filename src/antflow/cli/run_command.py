@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +18,16 @@ from antflow._core.text import clean
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, letter_line, result_line
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
-from antflow.cli.output import PATIENCE, STDOUT, JsonLines, end_all, kept_for_results, opened
+from antflow.cli.output import PATIENCE, JsonLines, end_all, kept_for_results
+from antflow.cli.output_file import (
+    NAMES_OF_STDOUT,
+    STDOUT,
+    Old,
+    OutputFile,
+    kept_open,
+    refuse_shared,
+    status_of,
+)
 from antflow.cli.parameters import (
     Count,
     FailureLimit,
@@ -108,6 +116,13 @@ class Job:
     help="File for failed and cancelled items, which --items can read back.",
     shell_complete=complete_file,
 )
+@click.option("--append", is_flag=True, help="Add to the files of --out and --failed.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace the files of --out and --failed, when the run has ended. Without one of the two, "
+    "files that are not empty are refused.",
+)
 @click.option(
     "--dashboard",
     type=click.Choice(DASHBOARDS),
@@ -140,6 +155,8 @@ def command(
     on_bad_line: str,
     out: str | None,
     failed: str | None,
+    append: bool,
+    force: bool,
     dashboard: str,
     workers: tuple[tuple[str, int], ...],
     limit: int | None,
@@ -163,11 +180,14 @@ def command(
       3         the run failed, or --max-failures was reached
       130, 143  ended by Ctrl-C, by SIGTERM
     """  # noqa: D301 - the backspace tells click to keep the lines
+    stdout = status_of(sys.stdout)
     has_stdout = sys.stdout is not None
     with ExitStack() as stack:
         stack.enter_context(traced(debug))
         results = stack.enter_context(kept_for_results())  # from here on: modules print, too
-        out = STDOUT if out is None else out
+        out = STDOUT if out is None or out in NAMES_OF_STDOUT else out
+        failed = STDOUT if failed in NAMES_OF_STDOUT else failed
+        old = old_content(force, append)
         if on_bad_line == "dead-letter" and failed is None:
             refuse("--on-bad-line dead-letter: needs --failed FILE")
         if STDOUT in (out, failed) and not has_stdout:
@@ -176,17 +196,20 @@ def command(
         stack.callback(file.close)
         if file.is_stdin:
             stack.enter_context(nothing_on_stdin())
-        check_files(file, out, failed)
+        refuse_shared(file, out, failed, stdout)
+        named = {"--out": out, "--failed": failed}
+        files = [
+            OutputFile(path, option, old)
+            for option, path in named.items()
+            if path not in (None, STDOUT)
+        ]
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
         pipeline = with_workers(pipeline, workers)
-        letters = None
-        if failed is not None:
-            letters = (
-                results if failed == STDOUT else stack.enter_context(opened(failed, "--failed"))
-            )
-        if out != STDOUT:
-            results = stack.enter_context(opened(out, "--out"))
+        outputs = {STDOUT: results}
+        for each in files:
+            stack.enter_context(kept_open(each))
+            outputs[each.path] = JsonLines(each.write, each.path)
         source = ItemSource(file, form or format_of(items), pipeline, limit)
         options = {
             "total": limit,
@@ -194,7 +217,9 @@ def command(
             "dashboard": display_named(dashboard),
             "graceful_signals": DRAINING_SECONDS,
         }
-        job = Job(pipeline, source, options, results, letters, says_why(dashboard))
+        letters = None if failed is None else outputs[failed]
+        job = Job(pipeline, source, options, outputs[out], letters, says_why(dashboard))
+        source.on_first_item = lambda: open_all(files, outputs)
         if on_bad_line == "dead-letter":
             source.on_bad_line = lambda bad: put_aside(job, bad)
         code = run_job(job)
@@ -218,19 +243,28 @@ def with_workers(pipeline: Pipeline, workers: tuple[tuple[str, int], ...]) -> Pi
     return pipeline
 
 
-def check_files(file: InputFile, out: str, failed: str | None) -> None:
-    """Refuse to write over what is being read, or to write two things to one file.
+def old_content(force: bool, append: bool) -> Old:
+    """What happens to the old content of files.
 
     Raises:
-        Refusal: Two of them are one file.
+        Refusal: Both were asked for.
     """
-    for option, path in (("--out", out), ("--failed", failed)):
-        if path not in (None, STDOUT) and file.same_file(path):
-            refuse(f"{option} {path!r}: is the file that --items reads")
-    if failed == out == STDOUT:
-        refuse("--failed '-': standard output has the results; --out FILE takes them elsewhere")
-    if failed is not None and os.path.realpath(out) == os.path.realpath(failed):
-        refuse(f"--failed {failed!r}: is the file that --out writes")
+    if force and append:
+        refuse("--force replaces files, --append adds to them: choose one")
+    return "replace" if force else "append" if append else "refuse"
+
+
+async def open_all(files: list[OutputFile], outputs: dict[str, JsonLines]) -> None:
+    """Open the files, now that there is an item.
+
+    Raises:
+        Refusal: One cannot be opened.
+    """
+    for file in files:
+        try:
+            await outputs[file.path].open()
+        except OSError as error:
+            refuse(f"{file.option} {file.path!r}: {error.strerror}", error)
 
 
 def says_why(dashboard: str) -> bool:
