@@ -121,8 +121,8 @@ RESULTS_IN_ORDER = 1000
 class Pipeline(Generic[Taken, Out]):
     """Stages, one after another, each with its own workers.
 
-    ``async with pipeline:`` begins a run that is fed by hand, and ends it with `shutdown`: items
-    that still wait then are cancelled, so `join` first to finish them all. `open` joins by itself.
+    ``async with pipeline:`` begins a run that is fed by hand. At the end of the block it is joined:
+    everything accepted is finished. If the block raises, it is shut down instead (`open` cancels).
 
     Example:
         ```python
@@ -627,7 +627,7 @@ class Pipeline(Generic[Taken, Out]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.shutdown()
+        await (self.join() if exc_type is None else self.shutdown())
 
     # Queries: inside a run for that run, else for the latest
 
