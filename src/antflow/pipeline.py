@@ -703,7 +703,6 @@ class Pipeline(Generic[Taken, Out]):
             self._stages,
             deliver=deliver,
             guard=self._runs.guard,
-            next_id=self._runs.next_id,
             store=self._store,
             listeners=[each for each in listeners if each is not None],
             length=length,

@@ -14,6 +14,7 @@ import pytest
 
 from antflow import Pipeline, Stage
 from antflow._monitor import bottleneck
+from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.refusals import Refusal
 from antflow.cli.run_command import with_workers
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
@@ -284,6 +285,49 @@ def test_failed_items_of_every_kind_come_back(
     result = antflow("run", target, "--items", files[-1], *QUIET)
     assert result.exit_code == 0
     assert {item["id"]: item["value"] for item in objects_of(result.stdout)} == expected
+
+
+PAID = """
+import os
+from antflow import current_item
+def pay(x):
+    with open("paid", "a") as log: print(x, current_item().idempotency_key, file=log)
+    if not os.path.exists(current_item().stage): raise ConnectionError("no answer")
+    return x
+def odd(x): return [{x}] if "b" in x else [x, x.upper()]
+def check(x): return pay(next(iter(x)))
+pipeline = Pipeline([
+    Stage("Pay", 1, [pay], task_attempts=1), Stage("Split", 1, [odd], expand=True),
+    Stage("Check", 1, [check], task_attempts=1)])
+"""
+
+
+def test_failed_items_repeat_their_idempotency_keys(folder: Path) -> None:
+    """Fed back, dead letters send the keys that they sent before; other runs send others."""
+    target = module(folder, PAID)
+    (folder / "a.txt").write_text("a\nb\n")
+    antflow("run", target, "--items", "a.txt", *QUIET)
+    others = (folder / "paid").read_text().split()[1::2]
+    (folder / "paid").unlink()
+    for number, is_up in enumerate(["down", "Pay", "Check"]):
+        (folder / is_up).touch()
+        items = f"{number}.jsonl" if number else "a.txt"
+        antflow("run", target, "--items", items, "--failed", f"{number + 1}.jsonl", *QUIET)
+    sent = [line.split() for line in (folder / "paid").read_text().splitlines()]
+    # The set that enters Check is not JSON: b begins with Pay again.
+    assert sorted(order for order, _ in sent) == [*"AA", *"aaaa", *"bbbbb"]
+    assert len({key for _, key in sent}) == 5
+    assert not {key for _, key in sent} & set(others)
+
+
+@pytest.mark.parametrize("accepted", ["3F:1", "f:", "f:1.", ":1", "f", 5])
+def test_dead_letter_that_was_damaged(folder: Path, accepted: object) -> None:
+    """Where it is not known which key was sent, the item is not sent with another one."""
+    letter = dict.fromkeys(LETTER_KEYS) | {"stage": "Fetch", "accepted": accepted}
+    (folder / "in.jsonl").write_text(json.dumps(letter))
+    result = antflow("run", "app:pipeline", "--items", "in.jsonl", *QUIET)
+    (error,) = errors_of(result)
+    assert f'"accepted": {accepted!r}: must be' in error
 
 
 def test_results_that_json_has_no_form_for(items: Path) -> None:

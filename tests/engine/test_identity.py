@@ -455,3 +455,72 @@ def test_dict_with_an_id_has_its_value_and_metadata() -> None:
         assert items[0] == {"id": "a", "value": 1, "kind": "k"}
 
     virtual(main)
+
+
+@pytest.mark.parametrize("ids", [[0, 1, 3], [0.0, Decimal(2), True], ["0", [1], 10**30]])
+def test_running_numbers_are_none_of_retried_ids(ids: list[Any]) -> None:
+    """Items that go on from an earlier run keep their ids, and new items get other numbers."""
+    stage = Stage("Work", 1, [same], task_attempts=1)
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline([stage])
+        earlier = (await pipeline.run({"id": each} for each in ids)).outcomes
+        results = await pipeline.run(["new"] * 5, retry_failed=earlier)
+        assert [result.id for result in results[: len(ids)]] == [each.id for each in earlier]
+        return [result.id for result in results]
+
+    found = virtual(main)
+    assert all(type(each) is int for each in found[len(ids) :])
+    assert len(set(found)) == len(ids) + 5
+
+
+def test_running_number_is_none_that_was_brought() -> None:
+    """Where an item brought a number, the items without ids get the next ones, and no name."""
+
+    async def main() -> list[Any]:
+        results = await Pipeline([Stage("Work", 1, [same])]).run(own(2, ..., 4, ..., ...))
+        return [result.id for result in results]
+
+    assert virtual(main) == [2, 1, 4, 3, 5]
+
+
+def test_running_number_is_none_of_an_id_that_has_yet_to_enter() -> None:
+    """An item that a task feeds early takes no number of an item of ``retry_failed``."""
+
+    async def main() -> None:
+        async def work(value: Any) -> Any:
+            if value == 0 and not failed:
+                await pipeline.feed(["new"])
+            await asyncio.sleep(1)
+            if not failed:
+                return value
+            raise LookupError
+
+        stage = Stage("Work", 1, [work], queue_capacity=1, task_attempts=1)
+        pipeline = Pipeline([stage])
+        failed = [True]
+        retried = (await pipeline.run(range(6))).failed
+        failed.clear()
+        results = await pipeline.run([], retry_failed=retried)
+        assert sorted(result.id for result in results) == [0, 1, 2, 3, 4, 5, 6]
+
+    virtual(main)
+
+
+def test_children_of_retried_items_keep_their_ids() -> None:
+    """The children of a new item have other names, so that no child is renamed."""
+
+    async def main() -> list[Any]:
+        def work(text: str) -> str:
+            if is_down:
+                raise LookupError
+            return text
+
+        is_down = True
+        stages = [Stage("Split", 1, [list], expand=True), Stage("Work", 1, [work])]
+        pipeline = Pipeline(stages)
+        failed = (await pipeline.run(["ab"])).failed
+        is_down = False
+        return [result.id for result in await pipeline.run(["cd"], retry_failed=failed)]
+
+    assert virtual(main) == ["0/0", "0/1", "1/0", "1/1"]

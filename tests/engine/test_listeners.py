@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import Any
 
 import pytest
@@ -82,7 +81,6 @@ def results_with(*listeners: Listener) -> list[Any]:
             [Stage("A", 1, [double])],
             deliver=results.append,
             guard=CallbackGuard(),
-            next_id=count().__next__,
             listeners=listeners,
         )
         run.intake.take_all([21])

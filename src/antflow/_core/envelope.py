@@ -112,8 +112,14 @@ class Envelope:
         """The key of the item in its run: ``(sequence number, branch)``."""
         return self.sequence_id, self.branch
 
-    def result(self, stage: str, error: Exception | None) -> PipelineResult[Any]:
-        """The item's result, as it leaves the run in the stage of this name."""
+    def result(self, stage: str, error: Exception | None, ordinary: Fate) -> PipelineResult[Any]:
+        """The item's result, as it leaves the run in the stage of this name.
+
+        Args:
+            stage: The stage.
+            error: Why it failed, or ``None``.
+            ordinary: The fate of most items of the run; it names the run.
+        """
         result: Any = _blank(PipelineResult)  # half the cost of calling the class
         result.id = self.id
         result.value = self.value
@@ -124,9 +130,10 @@ class Envelope:
         result.input = self.input
         if self._metadata is not None:
             result.metadata = self._metadata
-        result.fate = self.fate
+        fate = ordinary if self.fate is ORDINARY else self.fate
         if self.children:
-            result.fate = self.fate._replace(children=self.children)
+            fate = fate._replace(children=self.children)
+        result.fate = fate if fate.scope else fate._replace(scope=ordinary.scope)
         made: PipelineResult[Any] = result
         return made
 

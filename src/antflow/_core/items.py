@@ -7,9 +7,24 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
 from typing import Any
 
 from antflow._core.checks import examine, refusal
+from antflow._core.result import ORDINARY, Fate
 
 Items = Iterable[Any] | AsyncIterable[Any]
 """Items as they are handed in: see `antflow.Pipeline.run`."""
+
+
+class Returned(dict[str, Any]):
+    """An item, with ``id`` and ``value``, that an earlier run had accepted.
+
+    Args:
+        fields: Its keys.
+        fate: The run and the place at which it was accepted.
+    """
+
+    def __init__(self, fields: dict[str, Any], fate: Fate = ORDINARY) -> None:
+        super().__init__(fields)
+        self.fate: Fate = fate
+
 
 STRINGS = (str, bytes, bytearray, UserString)
 """Types of one value each, although they can be iterated."""

@@ -65,7 +65,6 @@ class Engine:
         stages: The stages, validated.
         deliver: Where results go.
         guard: Calls stage callbacks.
-        next_id: Gives running ids to items that bring none.
         store: Keeps transitions, or ``None``.
         listeners: Hear of them, in this order.
         max_failures: Failed items at which intake stops: a count (int), or a ratio (float, once 20
@@ -96,7 +95,6 @@ class Engine:
         *,
         deliver: Deliver,
         guard: Guard,
-        next_id: Callable[[], int],
         store: Store | None = None,
         listeners: Sequence[Listener] = (),
         max_failures: float | None = None,
@@ -125,7 +123,7 @@ class Engine:
         run = self.run
         self.supervisor: Supervisor = Supervisor(run)
         first = 0 if books is None else books.next_sequence_id
-        identity = Identity(run, next_id, duplicates, first)
+        identity = Identity(run, duplicates, first)
         reorder = None if window is None else Reorder(deliver, window)
         self._settlement = Settlement(
             run, self.supervisor, identity, stages, deliver, reorder, max_failures

@@ -147,6 +147,9 @@ class Expansion:
             (*parent.branch, number),
         )
         child.deadline = parent.deadline
+        if (place := parent.fate.place) is not None:
+            scope = parent.fate.scope
+            child.fate = child.fate._replace(scope=scope, place=(*place, number))
         if self.handover.settlement.reorder is not None:
             self.handover.settlement.reorder.expect(child)
         wait = self.handover.recorder.emitted(child, worker, value, self.handover.now())

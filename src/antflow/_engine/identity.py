@@ -6,15 +6,18 @@ results are not kept, with those in flight only, so a run may go on for ever.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import count
 from math import inf
 from typing import Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.foreign import asked, is_hashable, key_of
+from antflow._core.items import Returned
 from antflow._core.log import warn
-from antflow._core.result import PipelineResult, fate_of
+from antflow._core.result import PipelineResult, fate_of, first_accepted
 from antflow._core.run_errors import DuplicateItemError
 from antflow._core.text import clean, safe_repr, safe_str
 from antflow._core.tracebacks import trimmed
@@ -32,6 +35,8 @@ MOST_NAMES = 1000
 NO_NUMBER = -2
 """No running number, nor the one before the first."""
 
+NUMBER = re.compile("[0-9]{1,18}")
+
 _REFUSED = object()
 
 
@@ -40,7 +45,6 @@ class Identity:
 
     Args:
         run: The run.
-        next_id: Gives running integer ids to items that bring none.
         duplicates: What to do with an item whose id is taken: rename, refuse, or leave it out.
         first: Sequence number of the first item.
 
@@ -52,16 +56,16 @@ class Identity:
     def __init__(
         self,
         run: Run,
-        next_id: Callable[[], int],
         duplicates: Duplicates = "number",
         first: int = 0,
     ) -> None:
         self._run = run
-        self._next_id = next_id
+        self._next_id = count(first).__next__
         self._duplicates = duplicates
         self.count: int = first
         self.refused: DuplicateItemError | None = None
         self._given: set[Any] = set()
+        self._reserved: set[Any] = set()
         self._numbers: list[tuple[int, int]] = []
         self._next_names: dict[Any, int] = {}
         self._has_warned = False
@@ -73,11 +77,12 @@ class Identity:
 
         A dict with an ``"id"`` brings its own; its value is its ``"value"`` or the whole dict, and
         its other keys are its metadata. All others, and those whose id is ``None``, get a running
-        number; every item counts. A dict that raises when it is read gets one too, with what it
-        raised as its ``error``.
+        number that no item has yet; every item counts. A dict that raises when it is read gets one
+        too, with what it raised as its ``error``.
         """
         envelopes: list[Envelope] = []
-        given, next_id, seq = self._given, self._next_id, self.count
+        given, reserved = self._given, self._reserved
+        next_id, seq = self._next_id, self.count
         forgets = self._forgets_numbers
         first = last = NO_NUMBER  # of the numbers in a row that became ids
         for raw in raws:
@@ -94,18 +99,20 @@ class Identity:
                         break
                     continue
             else:
+                while (given and number in given) or number in reserved:
+                    number = next_id()
                 item_id = seq if number == seq else number  # one object for both
-                if given and number in given:
-                    item_id = self._apart(number)
-                elif forgets:
+                if forgets:
                     given.add(number)
-                if number != last + 1:  # the first, or another run of the pipeline took some
+                if number != last + 1:
                     self._note_numbers(first, last)
                     first = number
                 last = number
             envelope = Envelope(seq, item_id, value, metadata, raw, priority, stage)
             if error is not None:
                 envelope.error = error
+            elif metadata is not None and issubclass(type(raw), Returned):
+                envelope.fate = raw.fate
             envelopes.append(envelope)
             seq += 1
         self._note_numbers(first, last)
@@ -123,11 +130,20 @@ class Identity:
             result.input,
             position=stages.index(result.stage),
         )
+        envelope.fate = first_accepted(result)
         if (children := fate_of(result).children) > 0:
             envelope.children = children  # these were made from it already, and are not made again
         self.count += 1
         self._set_deadlines([envelope])
         return envelope
+
+    def reserve(self, ids: Iterable[Any]) -> None:
+        """Give no running number that is one of these ids, or begins one, as 7 begins "7/0"."""
+        for each in ids:
+            self._reserved.add(key_of(self._hashable(each)))
+            number = safe_str(each).partition("/")[0]
+            if NUMBER.fullmatch(number):
+                self._reserved.add(int(number))
 
     def take_over(self, envelopes: Sequence[Envelope]) -> None:
         """Note items whose identity comes from a run that continues in this one."""

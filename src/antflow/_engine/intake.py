@@ -278,6 +278,7 @@ class Intake:
 
     def take_all(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
         """Use this source for the run's items."""
+        self._identity.reserve(result.id for result in self.again)
         if isinstance(items, AsyncIterable):
             self._feeder = self._supervisor.tasks.create(self._feed_from(items), "feeder")
             return

@@ -14,7 +14,9 @@ from math import isinf
 from typing import Any, Literal
 
 from antflow import Pipeline
+from antflow._core.items import Returned
 from antflow._core.misspellings import did_you_mean
+from antflow._core.result import ORDINARY, Fate
 from antflow._core.text import counted, safe_repr, safe_str
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
@@ -24,23 +26,28 @@ Format = Literal["lines", "jsonl", "csv"]
 FORMATS: tuple[Format, ...] = ("lines", "jsonl", "csv")
 SUFFIXES: dict[str, Format] = {"jsonl": "jsonl", "ndjson": "jsonl", "csv": "csv"}
 
+ACCEPTED = re.compile(r"(?P<run>[0-9a-f]{1,64}):(?P<place>[0-9]{1,18}(\.[0-9]{1,18})*)")
+
 MOST_AT_A_TIME = 1000
 """Items that are read ahead, at most."""
 
 CONSTANTS = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 
 
-class Item(dict[str, Any]):
+class Item(Returned):
     """An item as `Pipeline.run` takes it: ``id``, ``value``, and metadata.
 
     Args:
         fields: Its keys.
         origin: The value in the file, without changes of an earlier run.
         stage: The stage to begin with; "" = the first.
+        fate: The run and the place at which it was first accepted.
     """
 
-    def __init__(self, fields: dict[str, Any], origin: Any, stage: str = "") -> None:
-        super().__init__(fields)
+    def __init__(
+        self, fields: dict[str, Any], origin: Any, stage: str = "", fate: Fate = ORDINARY
+    ) -> None:
+        super().__init__(fields, fate)
         self.origin = origin
         self.stage = stage
 
@@ -167,9 +174,18 @@ class ItemSource:
             reason = f"stage {safe_repr(stage)} not found; the stages are {known}"
             return self._bad(line, reason, is_letter=True)
         fields = _fields(origin, line.number) | {"id": letter["id"]}
+        fate = ORDINARY
+        if (text := letter.get("accepted")) is not None:
+            if (accepted := ACCEPTED.fullmatch(safe_str(text))) is None:
+                reason = f'"accepted": {safe_repr(text)}: must be a run and a place, as in "3f:6"'
+                return self._bad(line, reason, is_letter=True)
+            place = tuple(map(int, accepted["place"].split(".")))
+            # An item made from another starts again as that one did.
+            place = place[:1] if letter["restart"] else place
+            fate = Fate(scope=accepted["run"], place=place)
         if letter["restart"]:
-            return Item(fields, origin)
-        return Item(fields | {"value": letter["value"]}, origin, stage)
+            return Item(fields, origin, fate=fate)
+        return Item(fields | {"value": letter["value"]}, origin, stage, fate)
 
     def _read_csv(self) -> Iterator[Entry]:
         csv.field_size_limit(LONGEST_LINE)
