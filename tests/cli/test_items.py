@@ -258,7 +258,7 @@ def test_file_that_cannot_be_read_further(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_json_lines(tmp_path: Path) -> None:
-    """An object with an id brings it, with value and metadata; all else gets its line's number."""
+    """An object with an id brings it, and is passed whole; all else gets its line's number."""
     given = [
         5,
         {"id": "a", "value": 1, "lang": "de"},
@@ -271,8 +271,8 @@ def test_json_lines(tmp_path: Path) -> None:
     assert bad == []
     assert items == [
         {"id": 1, "value": 5},
-        {"id": "a", "value": 1, "lang": "de"},
-        {"id": 0, "value": {"id": 0, "x": 1}, "x": 1},
+        {"id": "a", "value": {"id": "a", "value": 1, "lang": "de"}},
+        {"id": 0, "value": {"id": 0, "x": 1}},
         {"id": 4, "value": {"x": 2}},
         {"id": 5, "value": None},
         {"id": 6, "value": {"id": None}},
@@ -321,15 +321,16 @@ def test_csv_rows(tmp_path: Path) -> None:
 
 
 def test_csv_with_an_id_column(tmp_path: Path) -> None:
-    """A column "id" gives the ids."""
+    """A column "id" gives the ids, and a column "value" is one like the others."""
     items, _ = read(written(tmp_path, "id,value,lang\na,1,de\n"), "csv")
-    assert items == [{"id": "a", "value": "1", "lang": "de"}]
+    assert items == [{"id": "a", "value": {"id": "a", "value": "1", "lang": "de"}}]
 
 
 def test_csv_rows_whose_id_is_empty(tmp_path: Path) -> None:
-    """An empty cell is no id: the row has that of its line, and its value all the same."""
+    """An empty cell is no id: the row has that of its line."""
     items, _ = read(written(tmp_path, "id,value\na,1\n,2\n,3\n"), "csv")
-    assert [(item["id"], item["value"]) for item in items] == [("a", "1"), (3, "2"), (4, "3")]
+    found = [(item["id"], item["value"]["value"]) for item in items]
+    assert found == [("a", "1"), (3, "2"), (4, "3")]
 
 
 def test_csv_rows_that_do_not_fit(tmp_path: Path) -> None:

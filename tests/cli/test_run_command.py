@@ -199,7 +199,7 @@ def test_failed_items_that_json_cannot_hold_begin_again(items: Path) -> None:
     """What entered the failing stage is not JSON: fed back, the item begins with what was read."""
     target = module(
         items.parent,
-        "async def encode(text): print('encode', text); return text['x'].encode()\n"
+        "async def encode(text): print('encode', text); return text['value']['x'].encode()\n"
         "async def send(data):\n"
         "    if not __import__('os').path.exists('up'): raise ConnectionError\n"
         "    return len(data)\n"
@@ -217,7 +217,7 @@ def test_failed_items_that_json_cannot_hold_begin_again(items: Path) -> None:
     items.with_name("up").touch()
     result = antflow("run", target, "--items", failed, *QUIET)
     assert objects_of(result.stdout) == [{"id": "a", "value": 2}]
-    assert "encode {'x': 'ä'}" in result.stderr
+    assert "encode {'id': 'a', 'value': {'x': 'ä'}, 'lang': 'de'}" in result.stderr
 
 
 def test_failed_items_of_a_stage_that_is_gone(items: Path) -> None:
@@ -261,7 +261,13 @@ pipeline = Pipeline([Stage(name, 2, [task], task_attempts=1) for name, task in p
             "in.jsonl",
             '{"id": "a", "value": [1.5], "lang": "de"}\n{"id": 7, "odd": null}\n5\n'
             '{"no": "id"}\n"\\ud800"\n',
-            {"a": [1.5], 7: {"id": 7, "odd": None}, 3: 5, 4: {"no": "id"}, 5: "\ud800"},
+            {
+                "a": {"id": "a", "value": [1.5], "lang": "de"},
+                7: {"id": 7, "odd": None},
+                3: 5,
+                4: {"no": "id"},
+                5: "\ud800",
+            },
         ),
         (
             "in.csv",
@@ -395,7 +401,10 @@ def test_items_from_standard_input(folder: Path) -> None:
         *("run", "app:pipeline", "--items", "-", "--format", "csv", *QUIET),
         stdin="value,id\n1,a\n2,b\n",
     )
-    assert objects_of(result.stdout) == [{"id": "a", "value": "1"}, {"id": "b", "value": "2"}]
+    assert objects_of(result.stdout) == [
+        {"id": "a", "value": {"value": "1", "id": "a"}},
+        {"id": "b", "value": {"value": "2", "id": "b"}},
+    ]
 
 
 @pytest.mark.parametrize(

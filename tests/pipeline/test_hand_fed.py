@@ -36,7 +36,7 @@ def test_feed_keeps_its_parameters(name: str) -> None:
     """``feed(items, target_stage=None, priority=100)`` and ``feed_async`` likewise, by place."""
     method = getattr(Pipeline, name)
     assert positional(method) == ["items", "target_stage", "priority"]
-    assert list(defaults(method).values()) == [REQUIRED, None, 100]
+    assert list(defaults(method).values()) == [REQUIRED, None, 100, None]
 
 
 @pytest.mark.parametrize("name", ["start", "join", "shutdown"])

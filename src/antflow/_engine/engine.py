@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from antflow._core.books import Books
 from antflow._core.cancellation import has_called_off_caller
 from antflow._core.envelope import DEFAULT_PRIORITY
+from antflow._core.items import Key
 from antflow._core.limit import current_permit
 from antflow._core.ports import Guard, Listener, Store
 from antflow._core.stage import Stage
@@ -75,6 +76,7 @@ class Engine:
         duplicates: What to do with an item whose id is taken.
         timeout: Seconds after which the run is cancelled, with `TimeoutError`.
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
+        key: What gives an item's id.
         window: Items that may be taken in beyond the first unsettled one, for results in order;
             ``None`` = results as they are ready.
         owner: Whose run it is; only compared, and not kept.
@@ -104,6 +106,7 @@ class Engine:
         duplicates: Duplicates = "number",
         timeout: float | None = None,
         item_timeout: float | None = None,
+        key: Key | None = None,
         window: int | None = None,
         owner: object = None,
         blocked_loop_after: float | None = None,
@@ -123,7 +126,7 @@ class Engine:
         run = self.run
         self.supervisor: Supervisor = Supervisor(run)
         first = 0 if books is None else books.next_sequence_id
-        identity = Identity(run, duplicates, first)
+        identity = Identity(run, duplicates, first, key)
         reorder = None if window is None else Reorder(deliver, window)
         self._settlement = Settlement(
             run, self.supervisor, identity, stages, deliver, reorder, max_failures
@@ -238,12 +241,13 @@ class Engine:
         items: AsyncIterable[Any] | Iterable[Any],
         stage: int = 0,
         priority: int = DEFAULT_PRIORITY,
+        key: Key | None = None,
     ) -> None:
         """Take in items by hand: see `Intake.feed`."""
         if isinstance(items, AsyncIterable):
-            await self.intake.feed_async(items, stage, priority)
+            await self.intake.feed_async(items, stage, priority, key)
         else:
-            await self.intake.feed(items, stage, priority)
+            await self.intake.feed(items, stage, priority, key)
 
     def drain(self) -> None:
         """Take in nothing more, not even from the run's own tasks, and let the rest finish."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from math import inf
 from typing import Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.foreign import asked, is_hashable, key_of
-from antflow._core.items import Returned
+from antflow._core.items import Key, Returned, field_reader
 from antflow._core.log import warn
 from antflow._core.result import PipelineResult, fate_of, first_accepted
 from antflow._core.run_errors import DuplicateItemError
@@ -47,6 +47,7 @@ class Identity:
         run: The run.
         duplicates: What to do with an item whose id is taken: rename, refuse, or leave it out.
         first: Sequence number of the first item.
+        key: What gives an item's id, where it was not fed with a key of its own.
 
     Attributes:
         count: Sequence number of the next item.
@@ -58,7 +59,9 @@ class Identity:
         run: Run,
         duplicates: Duplicates = "number",
         first: int = 0,
+        key: Key | None = None,
     ) -> None:
+        self._key = key
         self._run = run
         self._next_id = count(first).__next__
         self._duplicates = duplicates
@@ -71,24 +74,33 @@ class Identity:
         self._has_warned = False
 
     def envelopes(
-        self, raws: Iterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
+        self,
+        raws: Iterable[Any],
+        stage: int = 0,
+        priority: int = DEFAULT_PRIORITY,
+        key: Key | None = None,
     ) -> list[Envelope]:
         """Give items their identity.
 
-        A dict with an ``"id"`` brings its own; its value is its ``"value"`` or the whole dict, and
-        its other keys are its metadata. All others, and those whose id is ``None``, get a running
-        number that no item has yet; every item counts. A dict that raises when it is read gets one
-        too, with what it raised as its ``error``.
+        A key gives the id, and the item is the value. Without a key, a dict with an ``"id"`` brings
+        its own; its value is its ``"value"`` or the whole dict, and its other keys are its
+        metadata. All others, and those whose id is ``None``, get a running number that no item has
+        yet; every item counts. An item that raises when it is read gets one too, with what it
+        raised as its ``error``.
         """
         envelopes: list[Envelope] = []
         given, reserved = self._given, self._reserved
         next_id, seq = self._next_id, self.count
         forgets = self._forgets_numbers
+        key = self._key if key is None else key
+        read = field_reader(key) if isinstance(key, str) else key
         first = last = NO_NUMBER  # of the numbers in a row that became ids
         for raw in raws:
             number = next_id()
             value, metadata, own_id, error = raw, None, None, None
-            if issubclass(type(raw), dict):
+            if read is not None:
+                own_id, error = _asked(read, raw)
+            elif issubclass(type(raw), dict):
                 value, metadata, own_id, error = _read(raw)
             if own_id is not None:
                 self._note_numbers(first, last)
@@ -241,6 +253,14 @@ class Identity:
 
     def _most_names(self) -> int:
         return MOST_NAMES + 2 * len(self._given)  # so that looking through them is rare
+
+
+def _asked(read: Callable[[Any], Any], raw: Any) -> tuple[Any, Exception | None]:
+    """An item's id as a function of the user gives it, and the error if that raised."""
+    try:
+        return read(raw), None
+    except BaseException as error:  # why: as in `_read`
+        return None, trimmed(failure_of(error, "intake"))
 
 
 def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any] | None, Any, Exception | None]:

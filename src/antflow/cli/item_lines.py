@@ -274,7 +274,7 @@ class _NotFinite(ValueError):
 def _fields(origin: Any, number: int) -> dict[str, Any]:
     """The keys of an item for a value in a file; see `Pipeline.run`."""
     if isinstance(origin, dict) and origin.get("id") is not None:
-        return {"value": origin, **origin}
+        return {"id": origin["id"], "value": origin}
     return {"id": number, "value": origin}
 
 
