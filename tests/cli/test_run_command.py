@@ -395,6 +395,45 @@ def test_option_dashboard(items: Path, name: str) -> None:
     assert len(objects_of(result.stdout)) == 16
 
 
+def test_bad_line_deep_in_a_file_goes_to_the_dead_letters(folder: Path) -> None:
+    """With --failed, one line that is not text costs no other; without it, its number is told."""
+    target = module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")
+    (folder / "in.txt").write_bytes(b"1\n" * 2999 + b"Stra\xdfe\n" + b"1\n" * 2000)
+    run = ("run", target, "--items", "in.txt", "--out", "out.jsonl", *QUIET)
+    result = antflow(*run, "--failed", "failed.jsonl")
+    assert result.exit_code == 1
+    assert len(objects_of((folder / "out.jsonl").read_text())) == 4999
+    (letter,) = objects_of((folder / "failed.jsonl").read_text())
+    assert (letter["id"], letter["value"]) == (3000, "Stra\udcdfe")
+    result = antflow(*run, "--force")
+    assert result.exit_code == 2
+    assert "in.txt:3000:5: not UTF-8 text" in errors_of(result)[0]
+    assert len(objects_of((folder / "out.jsonl").read_text())) == 2999
+    result = antflow(*run, "--force", "--encoding", "latin-1")
+    assert result.exit_code == 0
+    assert "Straße" in (folder / "out.jsonl").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options"),
+    [
+        ("in.tsv", "id\tname, first\na\tb,c;d;e", ()),
+        ("in.csv", "id;name, first\na;b,c", ()),
+        ("in.txt", "id:name, first\na:b,c", ("--format", "csv", "--delimiter", ":")),
+        ("in.csv", "id\tname, first, last\na\tb,c,d", ("--delimiter", "tab")),
+    ],
+)
+def test_rows_with_other_delimiters(
+    folder: Path, name: str, text: str, options: tuple[str, ...]
+) -> None:
+    """The suffix .tsv, the header or --delimiter says what stands between the columns."""
+    target = module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")
+    (folder / name).write_text(text)
+    (found,) = objects_of(antflow("run", target, "--items", name, *options, *QUIET).stdout)
+    assert found["id"] == "a"
+    assert len(found["value"]) == 2
+
+
 def test_items_from_standard_input(folder: Path) -> None:
     """``-`` reads standard input, in the format that is said."""
     result = antflow(
@@ -443,6 +482,10 @@ def test_files_that_cannot_be_used(items: Path, wrong: list[str], reason: str) -
     [
         ["--dashboard", "nice"],
         ["--format", "xml"],
+        ["--delimiter", "ab"],
+        ["--delimiter", '"'],
+        ["--delimiter", ";"],
+        ["--encoding", "utf-9"],
         ["--limit", "1e3"],
         ["--workers", "Fetch=+5"],
         ["--max-failures", "101%"],

@@ -30,6 +30,7 @@ from antflow.cli.output_file import (
 )
 from antflow.cli.parameters import (
     Count,
+    Delimiter,
     FailureLimit,
     StageWorkers,
     complete_file,
@@ -95,14 +96,23 @@ class Job:
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    help="Format of the items.  [default: by the suffix .jsonl, .ndjson or .csv, else lines]",
+    help="Format of the items.  [default: by the suffix .jsonl, .ndjson, .json, .csv or .tsv, "
+    "else lines]",
+)
+@click.option(
+    "--delimiter",
+    type=Delimiter(),
+    metavar="CHAR",
+    help="What stands between the columns of CSV; tab is a tab.  [default: by the header]",
+)
+@click.option(
+    "--encoding", default="utf-8", metavar="NAME", show_default=True, help="Encoding of the items."
 )
 @click.option(
     "--on-bad-line",
     type=click.Choice(["error", "dead-letter"]),
-    default="error",
-    show_default=True,
-    help="Whether a bad line ends the intake (error) or goes to --failed (dead-letter).",
+    help="Whether a bad line ends the intake (error) or goes to --failed (dead-letter).  "
+    "[default: dead-letter if there is --failed]",
 )
 @click.option(
     "--out",
@@ -152,7 +162,9 @@ def command(
     debug: bool,
     items: str,
     form: Format | None,
-    on_bad_line: str,
+    delimiter: str | None,
+    encoding: str,
+    on_bad_line: str | None,
     out: str | None,
     failed: str | None,
     append: bool,
@@ -192,7 +204,14 @@ def command(
             refuse("--on-bad-line dead-letter: needs --failed FILE")
         if STDOUT in (out, failed) and not has_stdout:
             refuse("standard output is closed; --out FILE takes the results")
-        file = InputFile(items)
+        if on_bad_line is None and failed is not None:
+            on_bad_line = "dead-letter"
+        form = form or format_of(items)
+        if delimiter is None and items.removesuffix(".gz").lower().endswith((".tsv", ".tab")):
+            delimiter = "\t"
+        elif delimiter is not None and form != "csv":
+            refuse(f"--delimiter {delimiter!r}: only --format csv has one")
+        file = InputFile(items, encoding)
         stack.callback(file.close)
         if file.is_stdin:
             stack.enter_context(nothing_on_stdin())
@@ -210,7 +229,7 @@ def command(
         for each in files:
             stack.enter_context(kept_open(each))
             outputs[each.path] = JsonLines(each.write, each.path)
-        source = ItemSource(file, form or format_of(items), pipeline, limit)
+        source = ItemSource(file, form, pipeline, limit, delimiter)
         options = {
             "total": limit,
             "max_failures": max_failures,
