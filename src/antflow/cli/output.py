@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import select
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from typing import Any
 
@@ -135,10 +136,13 @@ async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> Non
 def kept_for_results() -> Iterator[JsonLines]:
     """Standard output for the results alone; other prints go to standard error.
 
-    Those of child processes too, if the file descriptors can be exchanged.
+    Those of child processes too, if the file descriptors can be exchanged. What standard error
+    cannot take, because the disk is full or its reader is gone, is dropped: a task does not fail
+    for a line that it prints.
     """
     stdout: Any = sys.stdout
-    with _exchanged_descriptors() as target, redirect_stdout(sys.stderr):
+    errors = _lossy(sys.stderr)
+    with _exchanged_descriptors() as target, redirect_stderr(errors), redirect_stdout(errors):
         # On its terminal a dashboard may be drawn, and taken down, by the event loop: in a thread
         # it would be hard to know at each moment whether the lines go above it.
         is_shared = target is not None and _is_terminal_of_stderr(target)
@@ -163,6 +167,32 @@ def _exchanged_descriptors() -> Iterator[int | None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+class _LossyFile(io.FileIO):
+    """A file that drops what it cannot take; one that is only slow is waited for."""
+
+    def write(self, data: Any) -> int:
+        try:
+            while (written := super().write(data)) is None:  # another process made it non-blocking
+                select.select([], [self], [])
+        except OSError:
+            return memoryview(data).nbytes
+        return written
+
+
+def _lossy(stderr: Any) -> Any:
+    """A stream to the same place as a text stream of a file, and never an error for its writers."""
+    try:
+        stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass  # it is full or closed, or there is none
+    try:
+        file = _LossyFile(stderr.fileno(), "w", closefd=False)
+    except (OSError, ValueError, AttributeError):  # a stand-in, or closed
+        return stderr
+    buffer = io.BufferedWriter(file)
+    return io.TextIOWrapper(buffer, stderr.encoding, stderr.errors, line_buffering=True)
 
 
 def _is_terminal_of_stderr(target: int) -> bool:
