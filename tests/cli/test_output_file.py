@@ -219,6 +219,7 @@ def test_file_that_may_not_be_written_is_refused_early(tmp_path: Path) -> None:
     for path, reason in (
         ("no/out", "No such file or directory"),
         ("", "No such file or directory"),
+        (str(tmp_path / "out.jsonl.gz"), "packed files can be read, but not written"),
         (str(tmp_path), "Is a directory"),
         (str(tmp_path / "file" / "x"), "Not a directory"),
     ):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +45,7 @@ from antflow.cli.refusals import (
     refuse,
     traced,
 )
+from antflow.cli.result_rows import rows_for
 from antflow.cli.summary import summary_lines
 from antflow.cli.target import find_pipeline
 from antflow.cli.threads import ThreadsLeftBehind, end_at_next_signal
@@ -72,6 +73,7 @@ class Job:
         has_display: Whether a display says at the end what held the run back.
         bad_lines: How many lines were put aside as dead letters.
         lost: Types of results that could only be written in part.
+        line: Makes the line of a result.
     """
 
     pipeline: Pipeline
@@ -82,6 +84,7 @@ class Job:
     has_display: bool = False
     bad_lines: int = 0
     lost: set[str] = field(default_factory=set)
+    line: Callable[[PipelineResult[Any], set[str]], str] = result_line
 
 
 @click.command("run", short_help="Run a pipeline on the lines of a file.")
@@ -117,7 +120,8 @@ class Job:
 @click.option(
     "--out",
     metavar="FILE|-",
-    help="File for the results, as JSON lines.  [default: -, standard output]",
+    help="File for the results, as JSON lines; as CSV with the suffix .csv or .tsv.  "
+    "[default: -, standard output]",
     shell_complete=complete_file,
 )
 @click.option(
@@ -222,6 +226,9 @@ def command(
             for option, path in named.items()
             if path not in (None, STDOUT)
         ]
+        rows = rows_for(out, append)
+        if failed is not None and rows_for(failed, False) is not None:
+            refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
         pipeline = with_workers(pipeline, workers)
@@ -238,6 +245,8 @@ def command(
         }
         letters = None if failed is None else outputs[failed]
         job = Job(pipeline, source, options, outputs[out], letters, says_why(dashboard))
+        if rows is not None:
+            job.line = rows.line
         source.on_first_item = lambda: open_all(files, outputs)
         if on_bad_line == "dead-letter":
             source.on_bad_line = lambda bad: put_aside(job, bad)
@@ -373,7 +382,7 @@ async def stream(job: Job) -> None:
 async def put_result(job: Job, result: PipelineResult[Any]) -> None:
     """Write a result, and warn once for each type that could only be written in part."""
     lost: set[str] = set()
-    await job.results.put(result_line(result, lost))
+    await job.results.put(job.line(result, lost))
     for name in sorted(lost - job.lost):
         logger.warning(
             "a result of type %s cannot be written as JSON; part of it is lost", clean(name)
