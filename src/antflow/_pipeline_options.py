@@ -20,6 +20,7 @@ from antflow._core.checks import (
 )
 from antflow._core.errors import PipelineError, StageValidationError
 from antflow._core.foreign import attribute, is_a
+from antflow._core.items import Key, check_key
 from antflow._core.observers import OBSERVER_METHODS, AnyObserver
 from antflow._core.ports import Store
 from antflow._core.result import PipelineResult
@@ -77,12 +78,17 @@ class RunOptions(TypedDict, total=False):
         item_timeout: Seconds for each item from its intake to its end; an item that is late
             fails with `TimeoutError` when a worker has it, or would begin with it. Time in
             which a source blocks the event loop does not count.
+        key: What gives each item's id, for items fed to the run too: the name of a field (of a
+            dict by key, else an attribute), or a function of the item. A dict then is passed on
+            whole. ``None`` as id = a running number. An item without the field fails, and so does
+            one for which the function raises.
     """
 
     total: Annotated[int | None, _check_total]
     max_failures: Annotated[float | None, check_max_failures]
     timeout: Annotated[float | None, check_timeout]
     item_timeout: Annotated[float | None, check_timeout]
+    key: Annotated[Key | None, check_key]
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:

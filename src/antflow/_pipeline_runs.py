@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Sequence
 from typing import Any
 
 from antflow._core.stage import Stage
@@ -24,14 +23,12 @@ class PipelineRuns:
 
     Attributes:
         owner: Compared by its runs.
-        next_id: Gives running ids to items that bring none.
         guard: Calls the callbacks of its stages and the observers.
         latest: The one that began last.
     """
 
     def __init__(self, owner: Owner | None = None) -> None:
         self.owner: Owner = Owner() if owner is None else owner
-        self.next_id: Callable[[], int] = count().__next__
         self.guard: CallbackGuard = CallbackGuard()
         self.latest: RunHandle[Any] | None = None
 

@@ -41,7 +41,7 @@ from antflow._core.checks import (
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import attribute, is_a
-from antflow._core.items import Items, check_items, expected_count
+from antflow._core.items import Items, Key, check_items, expected_count
 from antflow._core.limit import Limit, LimitStatistics
 from antflow._core.log import alert
 from antflow._core.misspellings import explained
@@ -126,8 +126,8 @@ RESULTS_IN_ORDER = 1000
 class Pipeline(Generic[Taken, Out]):
     """Stages, one after another, each with its own workers.
 
-    ``async with pipeline:`` begins a run that is fed by hand, and ends it with `shutdown`: items
-    that still wait then are cancelled, so `join` first to finish them all. `open` joins by itself.
+    ``async with pipeline:`` begins a run that is fed by hand. At the end of the block it is joined:
+    everything accepted is finished. If the block raises, it is shut down instead (`open` cancels).
 
     Example:
         ```python
@@ -380,8 +380,9 @@ class Pipeline(Generic[Taken, Out]):
         Args:
             items: Any iterable or async iterable, even an endless one; taken in as there is room. A
                 dict with a key ``"id"`` brings its own id: its value is its ``"value"`` or the
-                whole dict, its other keys become `PipelineResult.metadata`. All others get a
-                running integer. Wrap a blocking source in `antflow.in_thread`.
+                whole dict, its other keys become `PipelineResult.metadata`; with ``key`` it is
+                passed on whole. All others get a running integer. Wrap a blocking source in
+                `antflow.in_thread`.
             progress: Show one line with a progress bar.
             dashboard: "compact", "detailed", "full", "log" (plain lines), "auto", or an object.
             custom_dashboard: Your own object, see `DashboardProtocol`.
@@ -539,7 +540,12 @@ class Pipeline(Generic[Taken, Out]):
             self._started = self._open(options={})
 
     async def feed(
-        self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
+        self,
+        items: Items,
+        target_stage: str | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        *,
+        key: Key | None = None,
     ) -> None:
         """Take in items, waiting for room as often as it takes.
 
@@ -552,27 +558,30 @@ class Pipeline(Generic[Taken, Out]):
             items: As in `run`.
             target_stage: The stage to begin with; ``None`` = the first.
             priority: Lower goes first; items of one priority keep their order.
+            key: What gives these items' ids, see `RunOptions`; ``None`` = the run's ``key``.
 
         Raises:
             PipelineError: The run was joined or shut down, perhaps while this was waiting for room;
                 or its event loop was closed.
-            ValueError: There is no such stage.
+            ValueError: There is no such stage, or ``key`` is not allowed.
         """
         handle = self._runs.under_way(self._started)
         if handle is None:
             await self.start()
             handle = self._started
         assert handle is not None
-        await handle.feed(items, target_stage, priority)
+        await handle.feed(items, target_stage, priority, key=key)
 
     async def feed_async(
         self,
         items: AsyncIterable[Any],
         target_stage: str | None = None,
         priority: int = DEFAULT_PRIORITY,
+        *,
+        key: Key | None = None,
     ) -> None:
         """`feed` from an async iterable, each item as it comes."""
-        await self.feed(items, target_stage, priority)
+        await self.feed(items, target_stage, priority, key=key)
 
     async def join(self) -> None:
         """Take in nothing more, and wait until everything accepted is settled. May be called twice.
@@ -652,7 +661,7 @@ class Pipeline(Generic[Taken, Out]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.shutdown()
+        await (self.join() if exc_type is None else self.shutdown())
 
     # Queries: inside a run for that run, else for the latest
 
@@ -731,7 +740,6 @@ class Pipeline(Generic[Taken, Out]):
             self._stages,
             deliver=deliver,
             guard=self._runs.guard,
-            next_id=self._runs.next_id,
             store=self._store,
             listeners=[each for each in listeners if each is not None],
             length=length,

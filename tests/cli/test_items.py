@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import gzip
 import io
 import json
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from antflow import Pipeline, Stage
+from antflow.cli import item_lines as item_lines_module
 from antflow.cli import lines as lines_module
 from antflow.cli.item_lines import Format, ItemSource, format_of
 from antflow.cli.lines import CHUNK_BYTES, BadLine, InputFile
@@ -25,11 +27,15 @@ async def keep(value: Any) -> Any:
 
 
 def read(
-    path: Path, format: Format = "lines", limit: int | None = None
+    path: Path,
+    format: Format = "lines",
+    limit: int | None = None,
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The items of a file, and what is said about the lines that are none."""
-    file = InputFile(str(path))
-    source = ItemSource(file, format, Pipeline([Stage("Keep", 1, [keep])]), limit)
+    file = InputFile(str(path), encoding)
+    source = ItemSource(file, format, Pipeline([Stage("Keep", 1, [keep])]), limit, delimiter)
     bad: list[str] = []
 
     async def put_aside(line: BadLine) -> None:
@@ -90,10 +96,10 @@ def test_items_of_an_empty_file(tmp_path: Path, format: Format) -> None:
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (b"ok\nab\xff\n", "2:3: not UTF-8 text"),
-        (b"ok\n\xc3\xa4\xff", "2:2: not UTF-8 text"),
+        (b"ok\nab\xff\n", "2:3: not UTF-8 text; --encoding names another encoding"),
+        (b"ok\n\xc3\xa4\xff", "2:2: not UTF-8 text; --encoding names another encoding"),
         (b"ok\nab\0c\n", "2:3: a null character: not text"),
-        ("ä".encode("utf-16"), "1:1: this is UTF-16; must be UTF-8"),
+        ("ä".encode("utf-16"), "1:1: this is UTF-16; --encoding utf-16 reads it"),
     ],
 )
 @pytest.mark.parametrize("format", ["lines", "jsonl", "csv"])
@@ -258,7 +264,7 @@ def test_file_that_cannot_be_read_further(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_json_lines(tmp_path: Path) -> None:
-    """An object with an id brings it, with value and metadata; all else gets its line's number."""
+    """An object with an id brings it, and is passed whole; all else gets its line's number."""
     given = [
         5,
         {"id": "a", "value": 1, "lang": "de"},
@@ -271,8 +277,8 @@ def test_json_lines(tmp_path: Path) -> None:
     assert bad == []
     assert items == [
         {"id": 1, "value": 5},
-        {"id": "a", "value": 1, "lang": "de"},
-        {"id": 0, "value": {"id": 0, "x": 1}, "x": 1},
+        {"id": "a", "value": {"id": "a", "value": 1, "lang": "de"}},
+        {"id": 0, "value": {"id": 0, "x": 1}},
         {"id": 4, "value": {"x": 2}},
         {"id": 5, "value": None},
         {"id": 6, "value": {"id": None}},
@@ -321,15 +327,16 @@ def test_csv_rows(tmp_path: Path) -> None:
 
 
 def test_csv_with_an_id_column(tmp_path: Path) -> None:
-    """A column "id" gives the ids."""
+    """A column "id" gives the ids, and a column "value" is one like the others."""
     items, _ = read(written(tmp_path, "id,value,lang\na,1,de\n"), "csv")
-    assert items == [{"id": "a", "value": "1", "lang": "de"}]
+    assert items == [{"id": "a", "value": {"id": "a", "value": "1", "lang": "de"}}]
 
 
 def test_csv_rows_whose_id_is_empty(tmp_path: Path) -> None:
-    """An empty cell is no id: the row has that of its line, and its value all the same."""
+    """An empty cell is no id: the row has that of its line."""
     items, _ = read(written(tmp_path, "id,value\na,1\n,2\n,3\n"), "csv")
-    assert [(item["id"], item["value"]) for item in items] == [("a", "1"), (3, "2"), (4, "3")]
+    found = [(item["id"], item["value"]["value"]) for item in items]
+    assert found == [("a", "1"), (3, "2"), (4, "3")]
 
 
 def test_csv_rows_that_do_not_fit(tmp_path: Path) -> None:
@@ -413,3 +420,115 @@ def test_items_are_there_as_soon_as_they_were_written(monkeypatch: pytest.Monkey
 
     asyncio.run(main())
     assert told == ["read", "a", "b", "read", "read", "c", "read"]
+
+
+# -- text as it is ----------------------------------------------------------------------------
+
+CELLS = ["a", " b ", "", "two\nlines", "\r\nWindows\r\n", 'say ""', "a,b;c\td|e", "ä\ufeff"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_csv_cells_come_through_as_they_are(
+    tmp_path: Path, delimiter: str, end: str, encoding: str
+) -> None:
+    """Line ends, quotes, spaces and delimiters in a cell are those that were written."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=end)
+    header = [f"column {number}" for number in range(len(CELLS))]
+    writer.writerows([header, CELLS, CELLS[::-1]])
+    path = written(tmp_path, text.getvalue().encode(encoding))
+    items, bad = read(path, "csv", encoding=encoding)
+    assert bad == []
+    assert [list(value) for value in values(items)] == [header, header]
+    assert [list(value.values()) for value in values(items)] == [CELLS, CELLS[::-1]]
+
+
+@pytest.mark.parametrize(
+    ("header", "delimiter", "columns"),
+    [
+        ("a;b", None, ["a", "b"]),
+        ('a;"b;,,c"', None, ["a", "b;,,c"]),
+        ("a;b,c", None, ["a", "b,c"]),
+        ("a,b,c;d", None, ["a", "b", "c;d"]),
+        ("a b", "\t", ["a b"]),
+        ("a b", None, ["a b"]),
+        ("a;b", ",", ["a;b"]),
+        ("a:b", ":", ["a", "b"]),
+    ],
+)
+def test_delimiter_of_csv(
+    tmp_path: Path, header: str, delimiter: str | None, columns: list[str]
+) -> None:
+    """The header shows it, outside of quotes, unless it is given."""
+    text = f"{header}\n{header}\n"
+    items, bad = read(written(tmp_path, text), "csv", delimiter=delimiter)
+    assert bad == []
+    assert [list(value) for value in values(items)] == [columns]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data", "expected", "faults"),
+    [
+        ("latin-1", b"\xe4\n\xff\xfe\n", ["ä", "ÿþ"], []),
+        ("cp1252", b"\x80\na\x81\nb\n", ["€", "b"], ["2:2: not CP1252 text"]),
+        ("utf-16", "ä\n\u0a0a\n😀".encode("utf-16"), ["ä", "\u0a0a", "😀"], []),
+        ("shift_jis", "日本\n語".encode("shift_jis"), ["日本", "語"], []),
+    ],
+)
+def test_encoding(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encoding: str,
+    data: bytes,
+    expected: list[str],
+    faults: list[str],
+) -> None:
+    """A text in another encoding is read, however its bytes come; a bad line is one of its own."""
+    for size in (1, 3, 65_536):
+        monkeypatch.setattr(lines_module, "CHUNK_BYTES", size)
+        items, bad = read(written(tmp_path, data), encoding=encoding)
+        assert (values(items), bad) == (expected, faults)
+
+
+@pytest.mark.parametrize("encoding", ["utf-9", "rot13", "hex", ""])
+def test_encoding_that_there_is_not(tmp_path: Path, encoding: str) -> None:
+    """Names of nothing, and of what makes no text, are refused."""
+    with pytest.raises(Refusal, match=f"--encoding '{encoding}'"):
+        InputFile(str(written(tmp_path, "a")), encoding)
+
+
+# -- JSON arrays ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_json_array(tmp_path: Path, indent: int | None) -> None:
+    """Its elements are the items, however they are laid out; those without an id are numbered."""
+    given = [{"id": "a", "value": [1]}, "two\nlines", {"x": None}]
+    path = written(tmp_path, f"\ufeff{json.dumps(given, indent=indent)}\n")
+    items, bad = read(path, "json")
+    assert (values(items), bad) == (given, [])
+    assert [item["id"] for item in items] == ["a", 2, 3]
+    assert read(written(tmp_path, "\n"), "json") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b'{"a": 1}', "1:1: must be an array of items; --format jsonl reads JSON lines"),
+        (b'{"a": 1}\n{"a": 2}\n', "2:1: not JSON: Extra data; --format jsonl reads JSON lines"),
+        (b"[1,\n2,\n", "3:1: not JSON: Expecting value"),
+        (b"[1,\nNaN]", "1:1: not JSON: NaN"),
+        (b"[1,\n\xff]", "2:1: not UTF-8 text; --encoding names another encoding"),
+        (b"[" + b" " * 100, "1:1: longer than 99 bytes; JSON lines may be"),
+    ],
+)
+def test_json_file_that_is_not_an_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, fault: str
+) -> None:
+    """It is refused with a reason, and none of its lines is taken for an item."""
+    monkeypatch.setattr(item_lines_module, "LONGEST_JSON", 99)
+    with pytest.raises(BadLine) as caught:
+        read(written(tmp_path, data), "json")
+    assert str(caught.value) == f"{tmp_path / 'items'}:{fault}"

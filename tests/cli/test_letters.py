@@ -235,8 +235,9 @@ def test_letter_line_says_everything() -> None:
         "attempts": 3,
         "input": {"url": 1},
         "restart": False,
+        "accepted": None,
     }
-    assert tuple(json.loads(line)) == LETTER_KEYS
+    assert tuple(json.loads(line)) == (*LETTER_KEYS, "accepted")
     assert json.loads(letter_line(result(error=KeyError(), value=b"x")))["restart"] is True
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from antflow.cli.output import JsonLines, end_all
 from antflow.cli.refusals import RunFailed
 from antflow.cli.run_command import Job, stream
 from antflow.cli.threads import in_daemon_thread
+from tests.cli.running import command, environment
 
 
 class SlowFile:
@@ -166,3 +170,30 @@ def test_results_of_a_cancelled_run_are_written() -> None:
         assert file.text.startswith('{"id": 0, "value": 0}\n')
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("way", ["full", "gone", "closed"])
+@pytest.mark.parametrize("dashboard", ["none", "log", "auto"])
+def test_standard_error_that_takes_nothing_fails_no_item(
+    folder: Path, way: str, dashboard: str
+) -> None:
+    """Tasks that print, warnings and the summary: dropped, with the results and the exit code 0."""
+    (folder / "mine.py").write_text(
+        "import sys\nfrom app import *\n"
+        "async def shout(x):\n"
+        "    print(x * 9000, flush=True); print(x, file=sys.stderr); return (y for y in x)\n"
+        "pipeline = one('Shout', shout)\n"
+    )
+    (folder / "items").write_text("1\n" * 20)
+    options = ("--items", "items", "--out", "out", "--dashboard", dashboard)
+    run = command("run", "mine:pipeline", *options)
+    if way == "closed":
+        run = ["sh", "-c", 'exec "$@" 2>&-', "sh", *run]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "w") as full, open(writer, "w") as gone:
+        stderr = full if way == "full" else gone
+        done = subprocess.run(run, env=environment(), stdout=subprocess.PIPE, stderr=stderr)
+    assert done.returncode == 0
+    assert len((folder / "out").read_text().splitlines()) == 20

@@ -76,7 +76,7 @@ def test_completion_in_a_real_bash(tmp_path: Path) -> None:
         ("ru", "run"),
         ("run app:p --dash", "--dashboard"),
         ("run app:p --dashboard d", "detailed"),
-        ("run app : p --fo", "--format"),  # as bash divides it
+        ("run app : p --form", "--format"),  # as bash divides it
         ("run --items ", "<default>"),
         ("run app", "<default>"),
         ("check --app-dir ", "<dirnames>"),

@@ -15,6 +15,7 @@ import pytest
 
 from antflow import Pipeline, Stage
 from antflow._monitor import bottleneck
+from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.refusals import Refusal
 from antflow.cli.run_command import with_workers
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
@@ -86,9 +87,8 @@ def test_bottleneck_is_named_once(
 
 
 def test_results_go_to_a_file(items: Path) -> None:
-    """With --out standard output stays empty, and what the file held is gone."""
+    """With --out standard output stays empty."""
     out = items.with_name("out.jsonl")
-    out.write_text("old\n" * 1000)
     result = antflow("run", "app:pipeline", "--items", items, "--out", out, *QUIET)
     assert (result.exit_code, result.stdout) == (1, "")
     assert {item["id"] for item in objects_of(out.read_text())} == GOOD
@@ -200,7 +200,7 @@ def test_failed_items_that_json_cannot_hold_begin_again(items: Path) -> None:
     """What entered the failing stage is not JSON: fed back, the item begins with what was read."""
     target = module(
         items.parent,
-        "async def encode(text): print('encode', text); return text['x'].encode()\n"
+        "async def encode(text): print('encode', text); return text['value']['x'].encode()\n"
         "async def send(data):\n"
         "    if not __import__('os').path.exists('up'): raise ConnectionError\n"
         "    return len(data)\n"
@@ -218,7 +218,7 @@ def test_failed_items_that_json_cannot_hold_begin_again(items: Path) -> None:
     items.with_name("up").touch()
     result = antflow("run", target, "--items", failed, *QUIET)
     assert objects_of(result.stdout) == [{"id": "a", "value": 2}]
-    assert "encode {'x': 'ä'}" in result.stderr
+    assert "encode {'id': 'a', 'value': {'x': 'ä'}, 'lang': 'de'}" in result.stderr
 
 
 def test_failed_items_of_a_stage_that_is_gone(items: Path) -> None:
@@ -262,7 +262,13 @@ pipeline = Pipeline([Stage(name, 2, [task], task_attempts=1) for name, task in p
             "in.jsonl",
             '{"id": "a", "value": [1.5], "lang": "de"}\n{"id": 7, "odd": null}\n5\n'
             '{"no": "id"}\n"\\ud800"\n',
-            {"a": [1.5], 7: {"id": 7, "odd": None}, 3: 5, 4: {"no": "id"}, 5: "\ud800"},
+            {
+                "a": {"id": "a", "value": [1.5], "lang": "de"},
+                7: {"id": 7, "odd": None},
+                3: 5,
+                4: {"no": "id"},
+                5: "\ud800",
+            },
         ),
         (
             "in.csv",
@@ -286,6 +292,49 @@ def test_failed_items_of_every_kind_come_back(
     result = antflow("run", target, "--items", files[-1], *QUIET)
     assert result.exit_code == 0
     assert {item["id"]: item["value"] for item in objects_of(result.stdout)} == expected
+
+
+PAID = """
+import os
+from antflow import current_item
+def pay(x):
+    with open("paid", "a") as log: print(x, current_item().idempotency_key, file=log)
+    if not os.path.exists(current_item().stage): raise ConnectionError("no answer")
+    return x
+def odd(x): return [{x}] if "b" in x else [x, x.upper()]
+def check(x): return pay(next(iter(x)))
+pipeline = Pipeline([
+    Stage("Pay", 1, [pay], task_attempts=1), Stage("Split", 1, [odd], expand=True),
+    Stage("Check", 1, [check], task_attempts=1)])
+"""
+
+
+def test_failed_items_repeat_their_idempotency_keys(folder: Path) -> None:
+    """Fed back, dead letters send the keys that they sent before; other runs send others."""
+    target = module(folder, PAID)
+    (folder / "a.txt").write_text("a\nb\n")
+    antflow("run", target, "--items", "a.txt", *QUIET)
+    others = (folder / "paid").read_text().split()[1::2]
+    (folder / "paid").unlink()
+    for number, is_up in enumerate(["down", "Pay", "Check"]):
+        (folder / is_up).touch()
+        items = f"{number}.jsonl" if number else "a.txt"
+        antflow("run", target, "--items", items, "--failed", f"{number + 1}.jsonl", *QUIET)
+    sent = [line.split() for line in (folder / "paid").read_text().splitlines()]
+    # The set that enters Check is not JSON: b begins with Pay again.
+    assert sorted(order for order, _ in sent) == [*"AA", *"aaaa", *"bbbbb"]
+    assert len({key for _, key in sent}) == 5
+    assert not {key for _, key in sent} & set(others)
+
+
+@pytest.mark.parametrize("accepted", ["3F:1", "f:", "f:1.", ":1", "f", 5])
+def test_dead_letter_that_was_damaged(folder: Path, accepted: object) -> None:
+    """Where it is not known which key was sent, the item is not sent with another one."""
+    letter = dict.fromkeys(LETTER_KEYS) | {"stage": "Fetch", "accepted": accepted}
+    (folder / "in.jsonl").write_text(json.dumps(letter))
+    result = antflow("run", "app:pipeline", "--items", "in.jsonl", *QUIET)
+    (error,) = errors_of(result)
+    assert f'"accepted": {accepted!r}: must be' in error
 
 
 def test_results_that_json_has_no_form_for(items: Path) -> None:
@@ -373,13 +422,55 @@ def test_option_dashboard(items: Path, name: str) -> None:
     assert len(objects_of(result.stdout)) == 16
 
 
+def test_bad_line_deep_in_a_file_goes_to_the_dead_letters(folder: Path) -> None:
+    """With --failed, one line that is not text costs no other; without it, its number is told."""
+    target = module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")
+    (folder / "in.txt").write_bytes(b"1\n" * 2999 + b"Stra\xdfe\n" + b"1\n" * 2000)
+    run = ("run", target, "--items", "in.txt", "--out", "out.jsonl", *QUIET)
+    result = antflow(*run, "--failed", "failed.jsonl")
+    assert result.exit_code == 1
+    assert len(objects_of((folder / "out.jsonl").read_text())) == 4999
+    (letter,) = objects_of((folder / "failed.jsonl").read_text())
+    assert (letter["id"], letter["value"]) == (3000, "Stra\udcdfe")
+    result = antflow(*run, "--force")
+    assert result.exit_code == 2
+    assert "in.txt:3000:5: not UTF-8 text" in errors_of(result)[0]
+    assert len(objects_of((folder / "out.jsonl").read_text())) == 2999
+    result = antflow(*run, "--force", "--encoding", "latin-1")
+    assert result.exit_code == 0
+    assert "Straße" in (folder / "out.jsonl").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options"),
+    [
+        ("in.tsv", "id\tname, first\na\tb,c;d;e", ()),
+        ("in.csv", "id;name, first\na;b,c", ()),
+        ("in.txt", "id:name, first\na:b,c", ("--format", "csv", "--delimiter", ":")),
+        ("in.csv", "id\tname, first, last\na\tb,c,d", ("--delimiter", "tab")),
+    ],
+)
+def test_rows_with_other_delimiters(
+    folder: Path, name: str, text: str, options: tuple[str, ...]
+) -> None:
+    """The suffix .tsv, the header or --delimiter says what stands between the columns."""
+    target = module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")
+    (folder / name).write_text(text)
+    (found,) = objects_of(antflow("run", target, "--items", name, *options, *QUIET).stdout)
+    assert found["id"] == "a"
+    assert len(found["value"]) == 2
+
+
 def test_items_from_standard_input(folder: Path) -> None:
     """``-`` reads standard input, in the format that is said."""
     result = antflow(
         *("run", "app:pipeline", "--items", "-", "--format", "csv", *QUIET),
         stdin="value,id\n1,a\n2,b\n",
     )
-    assert objects_of(result.stdout) == [{"id": "a", "value": "1"}, {"id": "b", "value": "2"}]
+    assert objects_of(result.stdout) == [
+        {"id": "a", "value": {"value": "1", "id": "a"}},
+        {"id": "b", "value": {"value": "2", "id": "b"}},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -418,6 +509,10 @@ def test_files_that_cannot_be_used(items: Path, wrong: list[str], reason: str) -
     [
         ["--dashboard", "nice"],
         ["--format", "xml"],
+        ["--delimiter", "ab"],
+        ["--delimiter", '"'],
+        ["--delimiter", ";"],
+        ["--encoding", "utf-9"],
         ["--limit", "1e3"],
         ["--workers", "Fetch=+5"],
         ["--max-failures", "101%"],
@@ -594,7 +689,7 @@ def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
     peaks = []
     for count in (5_000, 50_000):
         (folder / "many.txt").write_text(("x" * 1000 + "\n") * count)
-        args = ("run", target, "--items", "many.txt", "--out", "out.jsonl", *QUIET)
+        args = ("run", target, "--items", "many.txt", "--out", "out.jsonl", "--force", *QUIET)
         done = subprocess.run(
             [sys.executable, "-c", code, *args],
             env=environment(),
@@ -660,3 +755,57 @@ def test_prints_of_the_module_are_not_among_the_results(folder: Path) -> None:
         assert "hello" in errors.splitlines()
         assert "hello" not in output
     assert process.returncode == 0
+
+
+READS_STDIN = """
+import os, subprocess, sys
+at_import = sys.stdin.read() if sys.argv[1:] else ""
+
+def read(line):
+    done = subprocess.run(["cat"], capture_output=True, text=True, close_fds=False)
+    try: asked = input()
+    except EOFError: asked = ""
+    return [at_import, done.stdout, asked, sys.stdin.readline(), os.read(0, 100).decode()]
+
+pipeline = one("Read", read)
+"""
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_items_on_standard_input_are_read_by_the_command_alone(folder: Path, name: str) -> None:
+    """Whatever reads standard input, a program that a task starts or the module, finds it empty."""
+    process = start(folder, "run", module(folder, READS_STDIN), "--items", name, *QUIET)
+    output, _ = process.communicate("".join(f"{n} {'x' * 500}\n" for n in range(300)))
+    found = objects_of(output)
+    assert len(found) == 300
+    assert {text for each in found for text in each["value"]} == {""}
+
+
+def test_standard_input_stays_what_it_was_beside_a_file_of_items(folder: Path) -> None:
+    """With ``--items FILE``, a task may ask for something on standard input."""
+    (folder / "items").write_text("1\n")
+    target = module(folder, "def ask(x): return input()\npipeline = one('Ask', ask)\n")
+    process = start(folder, "run", target, "--items", "items", *QUIET)
+    output, _ = process.communicate("the answer\n")
+    assert [each["value"] for each in objects_of(output)] == ["the answer"]
+
+
+def test_standard_input_after_the_command(folder: Path) -> None:
+    """A program that calls the command has its standard input back afterwards."""
+    code = (
+        "import sys\nfrom antflow.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(sys.stdin.fileno(), __import__('os').read(0, 3), file=sys.stderr)\n"
+    )
+    args = ("run", "app:pipeline", "--items", "-", "--limit", "1", *QUIET)
+    with open(folder / "items", "w+") as items:
+        items.write("1\n" * 100_000)
+        items.seek(0)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *args],
+            stdin=items,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+    assert done.stderr.endswith("0 b'1\\n1'\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from itertools import count, islice
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -115,7 +115,6 @@ def run(journal: Journal, books: Books | None, paid: Paid, tracker: StatusTracke
             stages(paid),
             deliver=results.append,
             guard=CallbackGuard(),
-            next_id=count(first).__next__,
             store=journal,
             listeners=[tracker.follow([])],
             books=books,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from antflow import Observer, Pipeline, Stage, current_item, set_task_status
+from antflow import Observer, Pipeline, RunResults, Stage, current_item, set_task_status
 from antflow.testing import run_virtual
 
 
@@ -90,3 +92,98 @@ def test_idempotency_key_tells_42_from_its_text() -> None:
 
     run_virtual(main)
     assert len(set(keys)) == 2
+
+
+class Shop:
+    """A service that notes the idempotency keys it is sent, and is down at first."""
+
+    def __init__(self) -> None:
+        self.keys: defaultdict[str, list[str]] = defaultdict(list)
+        self.is_down = True
+
+    def pay(self, order: Any) -> Any:
+        self.keys[f"{current_item().stage} {order}"].append(current_item().idempotency_key)
+        if self.is_down:
+            raise ConnectionError
+        return order
+
+    def split(self, order: str) -> list[str]:
+        self.pay(order)
+        return [f"{order}{part}" for part in "abc"]
+
+
+def pipeline_of(shop: Shop, **options: Any) -> Pipeline[Any, Any]:
+    return Pipeline([Stage("Pay", 2, [shop.pay], task_attempts=2, task_wait_seconds=0, **options)])
+
+
+def test_idempotency_key_is_repeated_when_an_item_goes_on() -> None:
+    """All tries of an item, in its run and in later ones, send one key that no other item has."""
+    shop = Shop()
+
+    async def main() -> None:
+        results: RunResults[Any] = await pipeline_of(shop).run(["x", "y", "z"])
+        for _ in range(2):  # a third run, too, with a copy of the results, in another order
+            copies = pickle.loads(pickle.dumps(results.failed))[::-1]
+            results = await pipeline_of(shop).run(["new", "new"], retry_failed=copies)
+            results.failed = [each for each in results.failed if each.value != "new"]
+
+    run_virtual(main)
+    new = shop.keys.pop("Pay new")
+    assert [len(keys) for keys in shop.keys.values()] == [6, 6, 6]
+    assert [len(set(keys)) for keys in shop.keys.values()] == [1, 1, 1]
+    assert len(set(new)) == 4
+    assert len({key for keys in shop.keys.values() for key in keys} | set(new)) == 7
+
+
+def test_idempotency_key_of_children_is_repeated() -> None:
+    """Items made from one that goes on keep their keys, through several runs and expansions."""
+    first, second, third = Shop(), Shop(), Shop()
+    first.is_down = False
+
+    async def main() -> None:
+        stages = [
+            Stage("Split", 1, [first.split], expand=True),
+            Stage("Again", 1, [second.split], expand=True, task_attempts=1),
+            Stage("Pay", 1, [third.pay], task_attempts=1),
+        ]
+        begun = (await Pipeline(stages).run(["x"])).failed
+        second.is_down = False
+        await Pipeline(stages).run(["new"], retry_failed=begun)  # and its results are lost
+        results = await Pipeline(stages).run([], retry_failed=begun)
+        await Pipeline(stages).run([], retry_failed=results.failed)
+
+    run_virtual(main)
+    sent = [*first.keys.items(), *second.keys.items(), *third.keys.items()]
+    keys = [each for order, each in sent if "new" not in order]
+    assert [len(each) for each in keys] == [1, *[3] * 12]
+    assert [len(set(each)) for each in keys] == [1] * 13
+    assert len({key for each in keys for key in each}) == 13
+
+
+def test_idempotency_key_of_unrelated_runs_differs() -> None:
+    """The same items fed once more are new items: their keys were never sent before."""
+    shop = Shop()
+
+    async def main() -> None:
+        for _ in range(2):
+            await pipeline_of(shop).run([{"id": "order-1", "value": "x"}])
+
+    run_virtual(main)
+    (keys,) = shop.keys.values()
+    assert (len(keys), len(set(keys))) == (4, 2)
+
+
+def test_idempotency_key_names_the_version_of_the_stage() -> None:
+    """Another version of the code asks for something else; the order of a dict does not matter."""
+    shop = Shop()
+    versions: list[Any] = ["", "2", 2, {"model": "m", "t": 1}, {"t": 1, "model": "m"}]
+
+    async def main() -> None:
+        failed = (await pipeline_of(shop, version=versions[0]).run(["x"])).failed
+        for version in versions[1:]:
+            await pipeline_of(shop, version=version).run([], retry_failed=failed)
+
+    run_virtual(main)
+    (keys,) = shop.keys.values()
+    assert len(set(keys)) == 4
+    assert keys[-1] == keys[-3]

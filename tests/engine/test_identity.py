@@ -455,3 +455,176 @@ def test_dict_with_an_id_has_its_value_and_metadata() -> None:
         assert items[0] == {"id": "a", "value": 1, "kind": "k"}
 
     virtual(main)
+
+
+@pytest.mark.parametrize("ids", [[0, 1, 3], [0.0, Decimal(2), True], ["0", [1], 10**30]])
+def test_running_numbers_are_none_of_retried_ids(ids: list[Any]) -> None:
+    """Items that go on from an earlier run keep their ids, and new items get other numbers."""
+    stage = Stage("Work", 1, [same], task_attempts=1)
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline([stage])
+        earlier = (await pipeline.run({"id": each} for each in ids)).outcomes
+        results = await pipeline.run(["new"] * 5, retry_failed=earlier)
+        assert [result.id for result in results[: len(ids)]] == [each.id for each in earlier]
+        return [result.id for result in results]
+
+    found = virtual(main)
+    assert all(type(each) is int for each in found[len(ids) :])
+    assert len(set(found)) == len(ids) + 5
+
+
+def test_running_number_is_none_that_was_brought() -> None:
+    """Where an item brought a number, the items without ids get the next ones, and no name."""
+
+    async def main() -> list[Any]:
+        results = await Pipeline([Stage("Work", 1, [same])]).run(own(2, ..., 4, ..., ...))
+        return [result.id for result in results]
+
+    assert virtual(main) == [2, 1, 4, 3, 5]
+
+
+def test_running_number_is_none_of_an_id_that_has_yet_to_enter() -> None:
+    """An item that a task feeds early takes no number of an item of ``retry_failed``."""
+
+    async def main() -> None:
+        async def work(value: Any) -> Any:
+            if value == 0 and not failed:
+                await pipeline.feed(["new"])
+            await asyncio.sleep(1)
+            if not failed:
+                return value
+            raise LookupError
+
+        stage = Stage("Work", 1, [work], queue_capacity=1, task_attempts=1)
+        pipeline = Pipeline([stage])
+        failed = [True]
+        retried = (await pipeline.run(range(6))).failed
+        failed.clear()
+        results = await pipeline.run([], retry_failed=retried)
+        assert sorted(result.id for result in results) == [0, 1, 2, 3, 4, 5, 6]
+
+    virtual(main)
+
+
+def test_children_of_retried_items_keep_their_ids() -> None:
+    """The children of a new item have other names, so that no child is renamed."""
+
+    async def main() -> list[Any]:
+        def work(text: str) -> str:
+            if is_down:
+                raise LookupError
+            return text
+
+        is_down = True
+        stages = [Stage("Split", 1, [list], expand=True), Stage("Work", 1, [work])]
+        pipeline = Pipeline(stages)
+        failed = (await pipeline.run(["ab"])).failed
+        is_down = False
+        return [result.id for result in await pipeline.run(["cd"], retry_failed=failed)]
+
+    assert virtual(main) == ["0/0", "0/1", "1/0", "1/1"]
+
+
+ROWS: list[Any] = [{"id": 1, "value": "a", "price": 2}, {"id": 2, "value": "b", "price": 3}]
+
+WITH_KEY: dict[str, Callable[[Pipeline[Any, Any], Any, Any], Coroutine[Any, Any, Any]]] = {}
+
+
+def way(call: Callable[[Pipeline[Any, Any], Any, Any], Coroutine[Any, Any, Any]]) -> Any:
+    WITH_KEY[call.__name__] = call
+    return call
+
+
+@way
+async def run_with_key(pipeline: Pipeline[Any, Any], items: Any, key: Any) -> Any:
+    return (await pipeline.run(items, key=key)).outcomes
+
+
+@way
+async def streamed_with_key(pipeline: Pipeline[Any, Any], items: Any, key: Any) -> Any:
+    return [result async for result in pipeline.stream(items, key=key)]
+
+
+@way
+async def built_with_key(pipeline: Pipeline[Any, Any], items: Any, key: Any) -> Any:
+    builder = Pipeline.create().add("Work", same, workers=1)
+    return (await builder.run(items, key=key)).outcomes
+
+
+@way
+async def opened_with_key(pipeline: Pipeline[Any, Any], items: Any, key: Any) -> Any:
+    async with pipeline.open(key=key) as run:
+        await run.feed(items)
+    return run.results.outcomes
+
+
+@way
+async def fed_with_key(pipeline: Pipeline[Any, Any], items: Any, key: Any) -> Any:
+    async with pipeline.open(key="unused") as run:
+        await run.feed(items, key=key)
+    return run.results.outcomes
+
+
+@way
+async def fed_to_the_pipeline_with_key(pipeline: Pipeline[Any, Any], items: Any, key: Any) -> Any:
+    async with pipeline:
+        await pipeline.feed(items, key=key)
+    return pipeline.results.outcomes
+
+
+@way
+async def fed_async_with_key(pipeline: Pipeline[Any, Any], items: Any, key: Any) -> Any:
+    async def each() -> AsyncIterator[Any]:
+        for item in items:
+            yield item
+
+    async with pipeline:
+        await pipeline.feed_async(each(), key=key)
+    return pipeline.results.outcomes
+
+
+@pytest.mark.parametrize("name", WITH_KEY)
+@pytest.mark.parametrize("key", ["id", lambda row: row["id"]])
+def test_key_gives_the_id_and_the_row_is_passed_whole(name: str, key: Any) -> None:
+    """With ``key``, a dict that has an id and a value loses none of its columns."""
+    pipeline = Pipeline([Stage("Work", 1, [same])])
+    outcomes = virtual(lambda: WITH_KEY[name](pipeline, ROWS, key))
+    assert [result.id for result in outcomes] == [1, 2]
+    assert [result.value for result in outcomes] == ROWS
+    assert [result.metadata for result in outcomes] == [{}, {}]
+
+
+def test_key_of_items_that_are_not_dicts() -> None:
+    """A name stands for an attribute of other objects; an id that is None is a running number."""
+
+    class Row:
+        def __init__(self, sku: Any) -> None:
+            self.sku = sku
+
+    async def main() -> list[Any]:
+        pipeline = Pipeline([Stage("Work", 1, [same])])
+        results = await pipeline.run([Row("a"), {"sku": "b"}, Row(None), Row("a")], key="sku")
+        return [result.id for result in results]
+
+    assert virtual(main) == ["a", "b", 2, "a#2"]
+
+
+def test_item_whose_key_cannot_be_read_fails() -> None:
+    """It fails with an error that says why, and the others go on."""
+
+    def odd(item: Any) -> Any:
+        return 10 // item
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [same])])
+        results = await pipeline.run([{"sku": "a"}, {"id": 1}, 5], key="sku")
+        assert [result.id for result in results] == ["a"]
+        assert [result.id for result in results.failed] == [1, 2]
+        text = "key='sku': the item has no such field: {'id': 1}"
+        assert str(results.failed[0].error) == text
+        results = await pipeline.run([2, 0], key=odd)
+        assert [result.id for result in results] == [5]
+        assert isinstance(results.failed[0].error, ZeroDivisionError)
+
+    virtual(main)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
 from typing import Any, get_args
 
 import pytest
@@ -95,7 +94,6 @@ def results_with(*listeners: Listener) -> list[Any]:
             [Stage("A", 1, [double])],
             deliver=results.append,
             guard=CallbackGuard(),
-            next_id=count().__next__,
             listeners=listeners,
         )
         run.intake.take_all([21])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from antflow import (
@@ -611,6 +611,7 @@ seconds = st.floats(0, 1e6)
 
 
 @given(st.lists(st.builds(Spent, *[seconds] * 6), min_size=1, max_size=6), *[seconds] * 3)
+@example([Spent(0.0, 0.9, 0.0, 0.0, 0.0, 0.0)], 0.0, 0.0, 0.0)
 def test_shares_add_up(
     spent: list[Spent], blocked: float, computed: float, children: float
 ) -> None:

@@ -160,11 +160,18 @@ TOTAL = Row(ValueError, f"{COUNT} >= 0", NO_TOTALS, [None, 0, 10**9])
 MAX_FAILURES = Row(ValueError, "must be a whole number >= 1, or a ratio", NO_RATIOS, [None, 1, 0.5])
 TIMEOUT = Row(ValueError, "seconds >= 0|at most 292 years", NO_TIMEOUTS, [None, 5, 9e9])
 PROGRESS = Row(TypeError, FLAG, NO_FLAGS, [True, False])
+KEY = Row(
+    ValueError,
+    "must be the name of a field, or a plain function",
+    ["", 5, b"id", ["id"], lambda: 1, use_run, Hostile()],
+    [None, "sku", lambda _: None],
+)
 LIMITS = {
     "total": TOTAL,
     "max_failures": MAX_FAILURES,
     "timeout": TIMEOUT,
     "item_timeout": TIMEOUT,
+    "key": KEY,
 }
 ON_FAILURES = Row(
     ValueError,
@@ -213,6 +220,7 @@ STAGE_NAME = Row(
     ValueError, "not found; the stages are 'Work'", ["work", "Wrk", "", 5, b"W", [], Hostile()], []
 )
 FEED_ROWS = {
+    "key": KEY,
     "items": ITEMS,
     "target_stage": Row(ValueError, STAGE_NAME.allowed, STAGE_NAME.bad, [None, "Work"]),
     "priority": Row(

@@ -241,7 +241,11 @@ STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
         ["worker", "stage", "run"],
     ),
     "max_failures": ("must be a whole number >= 1, or a ratio", NO_RATIOS, [None, 1, 0.5, 1.0]),
-    "version": ("must be a string", NO_STRINGS, ["", "2"]),
+    "version": (
+        "must be a JSON value",
+        [{1: 2}, {"a": {1}}, [b"x"], float("nan"), print, Hostile()],
+        ["", "2", None, 3, {"model": "m", "temperature": 0.5, "stop": ["a", None]}],
+    ),
     "isolate_context": (FLAG, NO_FLAGS, [True, False]),
 }
 

@@ -36,7 +36,7 @@ def test_feed_keeps_its_parameters(name: str) -> None:
     """``feed(items, target_stage=None, priority=100)`` and ``feed_async`` likewise, by place."""
     method = getattr(Pipeline, name)
     assert positional(method) == ["items", "target_stage", "priority"]
-    assert list(defaults(method).values()) == [REQUIRED, None, 100]
+    assert list(defaults(method).values()) == [REQUIRED, None, 100, None]
 
 
 @pytest.mark.parametrize("name", ["start", "join", "shutdown"])
@@ -257,15 +257,35 @@ def test_shutdown_frees_a_blocked_feed() -> None:
     assert_balanced(pipeline.get_stats())
 
 
-def test_async_with_starts_and_shuts_down() -> None:
-    """``async with pipeline`` starts, and shuts down at the end: what waits is cancelled."""
-    pipeline = Pipeline([Stage("A", 1, [slow])])
+def test_async_with_starts_and_joins() -> None:
+    """``async with pipeline`` starts, and at the end everything that was fed is finished."""
+    pipeline = Pipeline([Stage("A", 1, [slow]), Stage("B", 1, [slow])])
 
     async def main() -> None:
         async with pipeline:
             assert pipeline.get_dashboard_snapshot().state == "running"
             await pipeline.feed(range(5))
+        await pipeline.join()  # once more: nothing happens
+
+    run_virtual(main)
+    assert values(pipeline.results) == [0, 1, 2, 3, 4]
+    assert pipeline.get_stats().items_cancelled == 0
+
+
+@pytest.mark.parametrize("error", [KeyError, asyncio.CancelledError])
+def test_async_with_shuts_down_after_an_error(error: type[BaseException]) -> None:
+    """If the block raises, items being tried are finished, and what waits is cancelled."""
+    pipeline = Pipeline([Stage("A", 1, [slow])])
+
+    async def body() -> None:
+        async with pipeline:
+            await pipeline.feed(range(5))
             await asyncio.sleep(0.5)
+            raise error
+
+    async def main() -> None:
+        with pytest.raises(error):
+            await body()
 
     run_virtual(main)
     stats = pipeline.get_stats()

@@ -236,15 +236,15 @@ def test_pipeline_new_options_come_by_keyword(name: str, default: Any) -> None:
     assert defaults(Pipeline)[name] == default
 
 
-def test_ids_go_on_over_the_runs() -> None:
-    """Automatic ids go on counting over the runs; ``sequence_id`` and counts start anew."""
+def test_each_run_counts_anew() -> None:
+    """Automatic ids, ``sequence_id`` and counts start anew with each run."""
     pipeline = Pipeline([Stage("A", 1, [same])])
 
     async def main() -> Any:
         return await pipeline.run(["ab"]), await pipeline.run(["x", "y"])
 
     _, second = run_virtual(main)
-    assert [(r.id, r.sequence_id, r.value) for r in second] == [(1, 0, "x"), (2, 1, "y")]
+    assert [(r.id, r.sequence_id, r.value) for r in second] == [(0, 0, "x"), (1, 1, "y")]
     assert pipeline.get_stats().items_processed == 2
 
 

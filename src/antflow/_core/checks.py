@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from math import isfinite
 from types import CoroutineType
 from typing import Any, TypeVar, cast
 
@@ -131,6 +132,28 @@ def check_text(refuse: Refuse, name: str, value: object) -> None:
     """Refuse what is not a string."""
     if not isinstance(value, str):
         raise refusal(refuse, name, value, "must be a string")
+
+
+def check_json(refuse: Refuse, name: str, value: object) -> None:
+    """Refuse what is not made of plain dicts, lists, tuples, strings, numbers, bools and None."""
+    try:
+        is_json = _is_json(value)
+    except RecursionError:  # too deep, or part of itself
+        is_json = False
+    if not is_json:
+        allowed = "must be a JSON value: a string, a number, or a list or dict of such values"
+        raise refusal(refuse, name, value, allowed)
+
+
+def _is_json(value: Any) -> bool:
+    kind = type(value)
+    if kind is dict:
+        return all(type(key) is str and _is_json(part) for key, part in value.items())
+    if kind is list or kind is tuple:
+        return all(map(_is_json, value))
+    if kind is float:
+        return isfinite(value)
+    return value is None or is_a(value, (str, int))
 
 
 def check_callback(refuse: Refuse, name: str, value: Any, *arguments: str) -> None:

@@ -119,6 +119,8 @@ class Envelope:
             FIRST_LEVEL[number] if is_first_level else (*self.branch, number),
         )
         child.deadline = self.deadline
+        if (place := self.fate.place) is not None:
+            child.fate = Fate(scope=self.fate.scope, place=(*place, number))
         return child
 
     @property
@@ -138,8 +140,14 @@ class Envelope:
         """The key of the item in its run: ``(sequence number, branch)``."""
         return self.sequence_id, self.branch
 
-    def result(self, stage: str, error: Exception | None) -> PipelineResult[Any]:
-        """The item's result, as it leaves the run in the stage of this name."""
+    def result(self, stage: str, error: Exception | None, ordinary: Fate) -> PipelineResult[Any]:
+        """The item's result, as it leaves the run in the stage of this name.
+
+        Args:
+            stage: The stage.
+            error: Why it failed, or ``None``.
+            ordinary: The fate of most items of the run; it names the run.
+        """
         result: Any = _blank(PipelineResult)  # half the cost of calling the class
         result.id = self.id
         result.value = self.value
@@ -150,12 +158,15 @@ class Envelope:
         result.input = self.input
         if self._metadata is not None:
             result.metadata = self._metadata
-        result.fate = self.fate
+        is_ordinary = self.fate is ORDINARY and not self.children
+        result.fate = ordinary if is_ordinary else self._fate_of_result(ordinary)
         result.branch = self.branch
-        if self.children:
-            result.fate = Fate(self.fate.ending, self.children)
         made: PipelineResult[Any] = result
         return made
+
+    def _fate_of_result(self, ordinary: Fate) -> Fate:
+        fate = self.fate._replace(children=self.children) if self.children else self.fate
+        return fate if fate.scope else fate._replace(scope=ordinary.scope)
 
     def __repr__(self) -> str:
         # Short, and without the value: a debugger shows it for every item in a channel.

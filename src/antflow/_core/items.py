@@ -4,12 +4,60 @@ from __future__ import annotations
 
 from collections import UserString, deque
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
+from inspect import iscoroutinefunction
 from typing import Any
 
-from antflow._core.checks import examine, refusal
+from antflow._core.checks import Refuse, examine, refusal, takes
+from antflow._core.foreign import is_a
+from antflow._core.result import ORDINARY, Fate
+from antflow._core.text import safe_repr
 
 Items = Iterable[Any] | AsyncIterable[Any]
 """Items as they are handed in: see `antflow.Pipeline.run`."""
+
+
+Key = str | Callable[[Any], Any]
+"""What gives an item's id: the name of a field, or a function of the item."""
+
+
+def check_key(refuse: Refuse, name: str, value: Any) -> None:
+    """Refuse what is neither ``None``, nor a name, nor a function of one argument."""
+    if value is None or (is_a(value, str) and value):
+        return
+    if not callable(value) or not examine(refuse, name, _is_plain_function, value):
+        allowed = "must be the name of a field, or a plain function that is called with an item"
+        raise refusal(refuse, name, value, allowed)
+
+
+def _is_plain_function(function: Callable[..., Any]) -> bool:
+    return takes(function, 1) and not iscoroutinefunction(function)
+
+
+def field_reader(name: str) -> Callable[[Any], Any]:
+    """A function that reads a field of an item: of a mapping or a row by key, else an attribute."""
+
+    def read(item: Any) -> Any:
+        try:
+            return item[name] if hasattr(type(item), "keys") else getattr(item, name)
+        except (LookupError, AttributeError) as error:
+            text = f"key={name!r}: the item has no such field: {safe_repr(item)}"
+            raise ValueError(text) from error
+
+    return read
+
+
+class Returned(dict[str, Any]):
+    """An item, with ``id`` and ``value``, that an earlier run had accepted.
+
+    Args:
+        fields: Its keys.
+        fate: The run and the place at which it was accepted.
+    """
+
+    def __init__(self, fields: dict[str, Any], fate: Fate = ORDINARY) -> None:
+        super().__init__(fields)
+        self.fate: Fate = fate
+
 
 STRINGS = (str, bytes, bytearray, UserString)
 """Types of one value each, although they can be iterated."""

@@ -30,10 +30,14 @@ class Fate(NamedTuple):
     Attributes:
         ending: How it ended, if it did not fail: "completed", "dropped" or "expanded".
         children: How many items were made from it in its last stage.
+        scope: The run that first accepted it; "" = this one.
+        place: Sequence number and branch that it had there; ``None`` = the same as here.
     """
 
     ending: Outcome = "completed"
     children: int = 0
+    scope: str = ""
+    place: tuple[int, ...] | None = None
 
 
 ORDINARY = Fate()
@@ -261,6 +265,14 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         counts += [(name, count) for name, count in rarer.items() if count]
         texts = [f"{count:,} {name}" for name, count in counts]
         return f"<RunResults: {', '.join(texts)}>"
+
+
+def first_accepted(result: PipelineResult[Any]) -> Fate:
+    """The fate of an item that goes on in a later run: the run and place it was accepted at."""
+    fate = fate_of(result)
+    if not fate.scope or fate.place is not None:
+        return Fate(scope=fate.scope, place=fate.place)
+    return Fate(scope=fate.scope, place=(result.sequence_id, *branch_of(result)))
 
 
 def fate_of(result: PipelineResult[Any]) -> Fate:

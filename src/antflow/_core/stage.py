@@ -13,9 +13,9 @@ from antflow._core.checks import (
     Check,
     check_callback,
     check_flag,
+    check_json,
     check_max_failures,
     check_seconds,
-    check_text,
     check_timeout,
     examine,
     or_none,
@@ -101,7 +101,7 @@ if TYPE_CHECKING:
         batch_wait: float | None
         resource_scope: ResourceScope
         max_failures: float | None
-        version: str
+        version: Any
         isolate_context: bool
 
     class Options(KeywordOptions, total=False):
@@ -208,7 +208,8 @@ class Stage(Generic[In, Out]):
             of the "stage" or of the "run" share one (all stages that name the same function).
         max_failures: Failed items of this stage at which the run stops, as with that of `run`: a
             count (int), or a share of those settled here (float, above 0 and up to 1, from 20 on).
-        version: A label of the stage's code. Part of `current_item().idempotency_key`.
+        version: Any JSON value that names the stage's code, like a model and its prompt. Part of
+            `current_item().idempotency_key`.
         isolate_context: Each try begins with the context variables that the caller of `run` had.
             Only later tasks of the same try and the item's callbacks see what a task sets.
             ``False``: later items of the same worker see it too.
@@ -254,7 +255,7 @@ class Stage(Generic[In, Out]):
     )
     resource_scope: ResourceScope = option(check_scope, "run")
     max_failures: float | None = option(check_max_failures, None)
-    version: str = option(check_text, "")
+    version: Any = option(check_json, "")
     isolate_context: bool = option(check_flag, True)
 
     if TYPE_CHECKING:  # In and Out are worked out from the tasks: see task_types

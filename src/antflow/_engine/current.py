@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,9 @@ class CurrentItem:
         attempt: Number of this try, from 1.
         stage: Name of the stage.
         run_id: The run.
-        idempotency_key: 32 hexadecimal digits, the same on every try of this item in this stage of
-            this run, and different for any other: for APIs that take an idempotency key.
+        idempotency_key: 32 hexadecimal digits for APIs that take an idempotency key: the same on
+            every try of this item in this stage and `Stage.version`, also when the item goes on in
+            a later run (``retry_failed``), and different for any other.
     """
 
     id: Any
@@ -139,7 +141,9 @@ def _describe(seat: Seat, envelope: Envelope) -> CurrentItem:
     from hashlib import blake2b  # only where a task asks for its item
 
     run_id = seat.run.facts.run_id
-    place = ".".join(map(str, (envelope.sequence_id, *envelope.branch)))
-    text = "\0".join((run_id, place, seat.stage.name, seat.stage.version))
-    key = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    fate, stage = envelope.fate, seat.stage
+    place = fate.place or (envelope.sequence_id, *envelope.branch)
+    parts = (fate.scope or run_id, place, stage.name, stage.version)
+    text = json.dumps(parts, sort_keys=True)
+    key = blake2b(text.encode(), digest_size=16).hexdigest()
     return CurrentItem(envelope.id, envelope.attempts, seat.stage.name, run_id, key)

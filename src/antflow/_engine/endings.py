@@ -14,7 +14,6 @@ from antflow._core.envelope import Envelope
 from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Caller
-from antflow._core.result import Fate
 from antflow._core.stage import Stage
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import Wait, discard
@@ -116,7 +115,7 @@ class Endings:
         handover = self.handover
         if is_a(answer, Expanded):
             wait = handover.recorder.expanded(envelope, worker, answer.children, handover.now())
-            envelope.fate = Fate("expanded")
+            envelope.fate = envelope.fate._replace(ending="expanded")
             if wait is not None:
                 await handover.tell_and_settle(envelope, worker, None, wait)
             elif (room := handover.settlement.settle(envelope, None)) is not None:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from antflow._core.books import Books
 from antflow._core.cancellation import has_called_off_caller
 from antflow._core.envelope import DEFAULT_PRIORITY
+from antflow._core.items import Key
 from antflow._core.limit import current_permit
 from antflow._core.ports import Guard, Listener, Store
 from antflow._core.stage import Stage
@@ -65,7 +66,6 @@ class Engine:
         stages: The stages, validated.
         deliver: Where results go.
         guard: Calls stage callbacks.
-        next_id: Gives running ids to items that bring none.
         store: Keeps transitions, or ``None``.
         listeners: Hear of them, in this order.
         max_failures: Failed items at which the run is stopped: a count (int), or a ratio (float,
@@ -76,6 +76,7 @@ class Engine:
         duplicates: What to do with an item whose id is taken.
         timeout: Seconds after which the run is cancelled, with `TimeoutError`.
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
+        key: What gives an item's id.
         window: Items that may be taken in beyond the first unsettled one, for results in order;
             ``None`` = results as they are ready.
         owner: Whose run it is; only compared, and not kept.
@@ -96,7 +97,6 @@ class Engine:
         *,
         deliver: Deliver,
         guard: Guard,
-        next_id: Callable[[], int],
         store: Store | None = None,
         listeners: Sequence[Listener] = (),
         max_failures: float | None = None,
@@ -106,6 +106,7 @@ class Engine:
         duplicates: Duplicates = "number",
         timeout: float | None = None,
         item_timeout: float | None = None,
+        key: Key | None = None,
         window: int | None = None,
         owner: object = None,
         blocked_loop_after: float | None = None,
@@ -125,7 +126,7 @@ class Engine:
         run = self.run
         self.supervisor: Supervisor = Supervisor(run)
         first = 0 if books is None else books.next_sequence_id
-        identity = Identity(run, next_id, duplicates, first)
+        identity = Identity(run, duplicates, first, key)
         reorder = None if window is None else Reorder(deliver, window)
         self._settlement = Settlement(
             run, self.supervisor, identity, stages, deliver, reorder, max_failures
@@ -235,12 +236,13 @@ class Engine:
         items: AsyncIterable[Any] | Iterable[Any],
         stage: int = 0,
         priority: int = DEFAULT_PRIORITY,
+        key: Key | None = None,
     ) -> None:
         """Take in items by hand: see `Intake.feed`."""
         if isinstance(items, AsyncIterable):
-            await self.intake.feed_async(items, stage, priority)
+            await self.intake.feed_async(items, stage, priority, key)
         else:
-            await self.intake.feed(items, stage, priority)
+            await self.intake.feed(items, stage, priority, key)
 
     def drain(self) -> None:
         """Take in nothing more, not even from the run's own tasks, and let the rest finish."""

@@ -25,7 +25,6 @@ from antflow._core.groups import consists_of, matches, parts
 from antflow._core.hold_times import hold_seconds
 from antflow._core.ledger import WorkerBook
 from antflow._core.log import hears_info, info
-from antflow._core.result import Fate
 from antflow._core.stage import Stage, retry_policy
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import Wait
@@ -213,7 +212,7 @@ class FailedTries:
     async def drop(self, envelope: Envelope, worker: WorkerBook) -> None:
         """Settle an item that ends here successfully without a result."""
         wait = self.handover.recorder.dropped(envelope, worker, self.handover.now())
-        envelope.fate = Fate("dropped")
+        envelope.fate = envelope.fate._replace(ending="dropped")
         await self.handover.tell_and_settle(envelope, worker, None, wait)
 
     async def fail(self, envelope: Envelope, worker: WorkerBook | None, error: Exception) -> None:

@@ -6,15 +6,18 @@ results are not kept, with those in flight only, so a run may go on for ever.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from math import inf
 from typing import Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.foreign import asked, is_hashable, key_of
+from antflow._core.items import Key, Returned, field_reader
 from antflow._core.log import warn
-from antflow._core.result import PipelineResult, fate_of
+from antflow._core.result import PipelineResult, fate_of, first_accepted
 from antflow._core.run_errors import DuplicateItemError
 from antflow._core.text import clean, safe_repr, safe_str
 from antflow._core.tracebacks import trimmed
@@ -32,6 +35,8 @@ MOST_NAMES = 1000
 NO_NUMBER = -2
 """No running number, nor the one before the first."""
 
+NUMBER = re.compile("[0-9]{1,18}")
+
 _REFUSED = object()
 
 
@@ -40,9 +45,9 @@ class Identity:
 
     Args:
         run: The run.
-        next_id: Gives running integer ids to items that bring none.
         duplicates: What to do with an item whose id is taken: rename, refuse, or leave it out.
         first: Sequence number of the first item.
+        key: What gives an item's id, where it was not fed with a key of its own.
 
     Attributes:
         count: Sequence number of the next item.
@@ -52,39 +57,51 @@ class Identity:
     def __init__(
         self,
         run: Run,
-        next_id: Callable[[], int],
         duplicates: Duplicates = "number",
         first: int = 0,
+        key: Key | None = None,
     ) -> None:
+        self._key = key
         self._run = run
-        self._next_id = next_id
+        self._next_id = count(first).__next__
         self._duplicates = duplicates
         self.count: int = first
         self.refused: DuplicateItemError | None = None
         self._given: set[Any] = set()
         self._made: list[str] = []
+        self._reserved: set[Any] = set()
         self._numbers: list[tuple[int, int]] = []
         self._next_names: dict[Any, int] = {}
         self._has_warned = False
 
     def envelopes(
-        self, raws: Iterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
+        self,
+        raws: Iterable[Any],
+        stage: int = 0,
+        priority: int = DEFAULT_PRIORITY,
+        key: Key | None = None,
     ) -> list[Envelope]:
         """Give items their identity.
 
-        A dict with an ``"id"`` brings its own; its value is its ``"value"`` or the whole dict, and
-        its other keys are its metadata. All others, and those whose id is ``None``, get a running
-        number; every item counts. A dict that raises when it is read gets one too, with what it
+        A key gives the id, and the item is the value. Without a key, a dict with an ``"id"`` brings
+        its own; its value is its ``"value"`` or the whole dict, and its other keys are its
+        metadata. All others, and those whose id is ``None``, get a running number that no item has
+        yet; every item counts. An item that raises when it is read gets one too, with what it
         raised as its ``error``.
         """
         envelopes: list[Envelope] = []
-        given, next_id, seq = self._given, self._next_id, self.count
+        given, reserved = self._given, self._reserved
+        next_id, seq = self._next_id, self.count
         forgets = self._forgets_numbers
+        key = self._key if key is None else key
+        read = field_reader(key) if isinstance(key, str) else key
         first = last = NO_NUMBER  # of the numbers in a row that became ids
         for raw in raws:
             number = next_id()
             value, metadata, own_id, error = raw, None, None, None
-            if issubclass(type(raw), dict):
+            if read is not None:
+                own_id, error = _asked(read, raw)
+            elif issubclass(type(raw), dict):
                 value, metadata, own_id, error = _read(raw)
             if own_id is not None:
                 if last != NO_NUMBER:
@@ -96,18 +113,20 @@ class Identity:
                         break
                     continue
             else:
+                while (given and number in given) or number in reserved:
+                    number = next_id()
                 item_id = seq if number == seq else number  # one object for both
-                if given and number in given:
-                    item_id = self._apart(number)
-                elif forgets:
+                if forgets:
                     given.add(number)
-                if number != last + 1:  # the first, or another run of the pipeline took some
+                if number != last + 1:
                     self._note_numbers(first, last)
                     first = number
                 last = number
             envelope = Envelope(seq, item_id, value, metadata, raw, priority, stage)
             if error is not None:
                 envelope.error = error
+            elif metadata is not None and issubclass(type(raw), Returned):
+                envelope.fate = raw.fate
             envelopes.append(envelope)
             seq += 1
         self._note_numbers(first, last)
@@ -125,11 +144,20 @@ class Identity:
             result.input,
             position=stages.index(result.stage),
         )
+        envelope.fate = first_accepted(result)
         if (children := fate_of(result).children) > 0:
             envelope.children = children  # these were made from it already, and are not made again
         self.count += 1
         self._set_deadlines([envelope])
         return envelope
+
+    def reserve(self, ids: Iterable[Any]) -> None:
+        """Give no running number that is one of these ids, or begins one, as 7 begins "7/0"."""
+        for each in ids:
+            self._reserved.add(key_of(self._hashable(each)))
+            number = safe_str(each).partition("/")[0]
+            if NUMBER.fullmatch(number):
+                self._reserved.add(int(number))
 
     def take_over(self, envelopes: Sequence[Envelope]) -> None:
         """Note items whose identity comes from a run that continues in this one."""
@@ -257,6 +285,14 @@ class Identity:
 
     def _most_names(self) -> int:
         return MOST_NAMES + 2 * len(self._given)  # so that looking through them is rare
+
+
+def _asked(read: Callable[[Any], Any], raw: Any) -> tuple[Any, Exception | None]:
+    """An item's id as a function of the user gives it, and the error if that raised."""
+    try:
+        return read(raw), None
+    except BaseException as error:  # why: as in `_read`
+        return None, trimmed(failure_of(error, "intake"))
 
 
 def _read(raw: dict[Any, Any]) -> tuple[Any, dict[Any, Any] | None, Any, Exception | None]:

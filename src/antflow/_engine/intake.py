@@ -25,6 +25,7 @@ from antflow._core.cancellation import (
 )
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import PipelineError, WouldDeadlockError
+from antflow._core.items import Key
 from antflow._core.log import warn
 from antflow._core.ports import Store
 from antflow._core.result import PipelineResult
@@ -337,6 +338,7 @@ class Intake:
     def take_all(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
         """Use this source for the run's items."""
         source: AsyncIterable[Any] | IterableSource
+        self._identity.reserve(result.id for result in self.again)
         if isinstance(items, AsyncIterable):
             source = items
         else:
@@ -404,6 +406,7 @@ class Intake:
         items: Iterable[Any] | IterableSource,
         stage: int = 0,
         priority: int = DEFAULT_PRIORITY,
+        key: Key | None = None,
     ) -> None:
         """Take in items, waiting for room as often as necessary.
 
@@ -428,14 +431,14 @@ class Intake:
                 self._check_open()
             most = self._batch_size(stage) if waits else self._lane_room(stage)
             # One is taken even if there is no room: an empty source is not a deadlock.
-            if not (raws := self._take_from(source, max(most, 1), stage, priority)):
+            if not (raws := self._take_from(source, max(most, 1), stage, priority, key)):
                 return
             if (requests := self._requests_left()) is not None:
                 await requests
             self._check_open()
             if not most:
                 raise self._no_lane_room(stage)
-            envelopes = self._identity.envelopes(raws, stage, priority)
+            envelopes = self._identity.envelopes(raws, stage, priority, key)
             refused, self._identity.refused = self._identity.refused, None
             await self._entrance.admit(envelopes, stage)
             if refused is not None:
@@ -450,12 +453,16 @@ class Intake:
                 await asyncio.sleep(0)
 
     async def feed_async(
-        self, items: AsyncIterable[Any], stage: int = 0, priority: int = DEFAULT_PRIORITY
+        self,
+        items: AsyncIterable[Any],
+        stage: int = 0,
+        priority: int = DEFAULT_PRIORITY,
+        key: Key | None = None,
     ) -> None:
         """Take in items of an async iterable, one at a time as they come. See `feed`."""
         source = AsyncSource(items, self._sources)
         try:
-            await self._feed_each(source, stage, priority)
+            await self._feed_each(source, stage, priority, key)
         except Exception:
             raise
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
@@ -559,7 +566,12 @@ class Intake:
         return self._sources.step(items, IterableSource, items, self._now, context)
 
     def _take_from(
-        self, source: IterableSource, most: int, stage: int, priority: int = DEFAULT_PRIORITY
+        self,
+        source: IterableSource,
+        most: int,
+        stage: int,
+        priority: int = DEFAULT_PRIORITY,
+        key: Key | None = None,
     ) -> list[Any]:
         """Take up to ``most`` items from a source, and note how long it holds the loop."""
         if source.is_plain:
@@ -568,7 +580,7 @@ class Intake:
             return self._sources.step(source.items, source.take, most)
         except BaseException:
             if source.left_over:
-                envelopes = self._identity.envelopes(source.left_over, stage, priority)
+                envelopes = self._identity.envelopes(source.left_over, stage, priority, key)
                 self._entrance.admit_at_once(envelopes, stage)
             raise
 
@@ -628,7 +640,11 @@ class Intake:
             await self._entrance.stages[envelope.position].channel.room()
 
     async def _feed_each(
-        self, source: AsyncSource, stage: int = 0, priority: int = DEFAULT_PRIORITY
+        self,
+        source: AsyncSource,
+        stage: int = 0,
+        priority: int = DEFAULT_PRIORITY,
+        key: Key | None = None,
     ) -> None:
         while True:
             try:
@@ -637,7 +653,7 @@ class Intake:
                 return
             if (requests := self._requests_left()) is not None:
                 await requests
-            await self.feed((raw,), stage, priority)
+            await self.feed((raw,), stage, priority, key)
             del raw  # it may be long until the next
 
     def _requests_left(self) -> Awaitable[object] | None:

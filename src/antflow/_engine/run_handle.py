@@ -10,7 +10,7 @@ from typing import Any, Generic, NoReturn
 from antflow._core.checks import check_count, refusal
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.foreign import asked, is_a
-from antflow._core.items import Items, check_items
+from antflow._core.items import Items, Key, check_items, check_key
 from antflow._core.log import warn
 from antflow._core.misspellings import did_you_mean
 from antflow._core.result import PipelineResult, RunResults, failure_of
@@ -66,7 +66,12 @@ class RunHandle(Generic[Out]):
         )
 
     async def feed(
-        self, items: Items, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
+        self,
+        items: Items,
+        target_stage: str | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        *,
+        key: Key | None = None,
     ) -> None:
         """Take in items, waiting for room as often as it takes.
 
@@ -74,10 +79,11 @@ class RunHandle(Generic[Out]):
             items: As in `Pipeline.run`.
             target_stage: The stage to begin with; ``None`` = the first.
             priority: Lower goes first; items of one priority keep their order.
+            key: What gives these items' ids, see `RunOptions`; ``None`` = the run's ``key``.
 
         Raises:
             PipelineError: The run was joined or shut down, perhaps while this was waiting for room.
-            ValueError: There is no such stage.
+            ValueError: There is no such stage, or ``key`` is not allowed.
             TypeError: ``items`` cannot be iterated, or would be taken apart; or ``priority`` is not
                 a whole number.
 
@@ -88,8 +94,9 @@ class RunHandle(Generic[Out]):
         check_items(items)
         if type(priority) is not int:
             raise refusal(TypeError, "priority", priority, "must be a whole number")
+        check_key(ValueError, "key", key)
         self._run.check_caller("feed()")
-        await self._engine.feed(items, stage, priority)
+        await self._engine.feed(items, stage, priority, key)
 
     async def join(self) -> None:
         """Take in nothing more, and wait until everything accepted is settled.

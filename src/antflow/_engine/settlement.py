@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from antflow._core.envelope import Envelope
-from antflow._core.result import PipelineResult
+from antflow._core.result import Fate, PipelineResult
 from antflow._core.run_errors import TooManyFailures
 from antflow._core.stage import Stage
 from antflow._core.text import counted
@@ -67,6 +67,7 @@ class Settlement:
         self._limits_failures = any(
             limit is not None for limit in (max_failures, *self._stages_limits)
         )
+        self._ordinary = Fate(scope=run.facts.run_id)
         self._forgets_ids = not run.keeps_results
         self._delivering = 0
         self.wakes: list[Callable[[], None]] = []
@@ -74,7 +75,7 @@ class Settlement:
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""
         position = envelope.position
-        result = envelope.result(self._stage_names[position], error)
+        result = envelope.result(self._stage_names[position], error, self._ordinary)
         deliver = self._deliver
         wait = deliver(result)
         if self._forgets_ids:

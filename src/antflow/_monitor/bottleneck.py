@@ -222,7 +222,8 @@ def _starved_by_source(span: Moment) -> float:
     each_second = sum(first) / span.elapsed  # of its workers, in all
     without_source = each_second * (span.elapsed - span.intake)
     possible = each_second * span.intake
-    return max(first.starved - without_source, 0.0) / possible if possible else 0.0
+    share = max(first.starved - without_source, 0.0) / possible if possible else 0.0
+    return min(share, 1.0)  # it may be rounded up
 
 
 def _occupied(

@@ -10,19 +10,37 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from itertools import chain
 from math import isinf
 from typing import Any, Literal
 
 from antflow import Pipeline
+from antflow._core.items import Returned
 from antflow._core.misspellings import did_you_mean
+from antflow._core.result import ORDINARY, Fate
 from antflow._core.text import counted, safe_repr, safe_str
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
 from antflow.cli.threads import in_daemon_thread
 
-Format = Literal["lines", "jsonl", "csv"]
-FORMATS: tuple[Format, ...] = ("lines", "jsonl", "csv")
-SUFFIXES: dict[str, Format] = {"jsonl": "jsonl", "ndjson": "jsonl", "csv": "csv"}
+Format = Literal["lines", "jsonl", "json", "csv"]
+FORMATS: tuple[Format, ...] = ("lines", "jsonl", "json", "csv")
+SUFFIXES: dict[str, Format] = {
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+    "json": "json",
+    "csv": "csv",
+    "tsv": "csv",
+    "tab": "csv",
+}
+
+DELIMITERS = "\t;|,"
+"""Characters that divide columns: the one that a header has most often does, the earlier if two."""
+
+LONGEST_JSON = 256 * 1024 * 1024
+"""Bytes of the longest file that is read as a whole."""
+
+ACCEPTED = re.compile(r"(?P<run>[0-9a-f]{1,64}):(?P<place>[0-9]{1,18}(\.[0-9]{1,18})*)")
 
 MOST_AT_A_TIME = 1000
 """Items that are read ahead, at most."""
@@ -30,17 +48,20 @@ MOST_AT_A_TIME = 1000
 CONSTANTS = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 
 
-class Item(dict[str, Any]):
+class Item(Returned):
     """An item as `Pipeline.run` takes it: ``id``, ``value``, and metadata.
 
     Args:
         fields: Its keys.
         origin: The value in the file, without changes of an earlier run.
         stage: The stage to begin with; "" = the first.
+        fate: The run and the place at which it was first accepted.
     """
 
-    def __init__(self, fields: dict[str, Any], origin: Any, stage: str = "") -> None:
-        super().__init__(fields)
+    def __init__(
+        self, fields: dict[str, Any], origin: Any, stage: str = "", fate: Fate = ORDINARY
+    ) -> None:
+        super().__init__(fields, fate)
         self.origin = origin
         self.stage = stage
 
@@ -61,9 +82,11 @@ class ItemSource:
         format: The format of its lines.
         pipeline: Where the items go: dead letters continue at one of its stages.
         limit: How many items are taken; ``None`` = all.
+        delimiter: What stands between the columns of CSV; ``None`` = what the header says.
 
     Attributes:
         on_bad_line: Given each line that is not an item; ``None``: the first one is raised.
+        on_first_item: Called before the first item is taken in.
     """
 
     def __init__(
@@ -72,11 +95,14 @@ class ItemSource:
         format: Format,
         pipeline: Pipeline,
         limit: int | None = None,
+        delimiter: str | None = None,
     ) -> None:
         self._file = file
+        self._delimiter = delimiter
         self._pipeline = pipeline
         self._limit = limit
         self.on_bad_line: Callable[[BadLine], Awaitable[None]] | None = None
+        self.on_first_item: Callable[[], Awaitable[None]] | None = None
         self._entries = self._read(format)
         self._error: Exception | None = None
 
@@ -93,7 +119,11 @@ class ItemSource:
                     if self.on_bad_line is None:
                         raise entry
                     await self.on_bad_line(entry)
-                elif entry.stage:
+                    continue
+                if self.on_first_item is not None:
+                    begin, self.on_first_item = self.on_first_item, None
+                    await begin()
+                if entry.stage:
                     await self._pipeline.feed([entry], target_stage=entry.stage)
                 else:
                     yield entry
@@ -124,6 +154,8 @@ class ItemSource:
     def _read(self, format: Format) -> Iterator[Entry]:
         if format == "csv":
             return self._read_csv()
+        if format == "json":
+            return self._read_json()
         return self._read_lines(self._from_json if format == "jsonl" else self._from_text)
 
     def _read_lines(self, parse: Callable[[TextLine], Entry]) -> Iterator[Entry]:
@@ -145,6 +177,28 @@ class ItemSource:
             return self._bad(line, f"{error} is not a JSON number", _column_of_constant(line.text))
         except (ValueError, RecursionError) as error:  # also a number of too many digits
             return self._bad(line, safe_str(error))
+        return self._from_value(line, value)
+
+    def _read_json(self) -> Iterator[Entry]:
+        """The elements of one array, numbered from 1."""
+        text = self._file.rest(LONGEST_JSON)
+        if not text.strip():
+            return
+        try:
+            values = parse_json(text)
+        except json.JSONDecodeError as error:
+            hint = "; --format jsonl reads JSON lines" if error.msg == "Extra data" else ""
+            where = self._file.where(error.lineno, error.colno)
+            raise BadLine(where, f"not JSON: {error.msg}{hint}") from error
+        except (ValueError, RecursionError) as error:
+            raise BadLine(self._file.where(1), f"not JSON: {safe_str(error)}") from error
+        if not isinstance(values, list):
+            hint = "must be an array of items; --format jsonl reads JSON lines"
+            raise BadLine(self._file.where(1), hint)
+        for number, value in enumerate(values, 1):
+            yield self._from_value(TextLine(number, json.dumps(value)), value)
+
+    def _from_value(self, line: TextLine, value: Any) -> Entry:
         if isinstance(value, dict) and value.keys() >= set(LETTER_KEYS):
             return self._from_letter(line, value)
         return Item(_fields(value, line.number), value)
@@ -161,14 +215,23 @@ class ItemSource:
             reason = f"stage {safe_repr(stage)} not found; the stages are {known}"
             return self._bad(line, reason, is_letter=True)
         fields = _fields(origin, line.number) | {"id": letter["id"]}
+        fate = ORDINARY
+        if (text := letter.get("accepted")) is not None:
+            if (accepted := ACCEPTED.fullmatch(safe_str(text))) is None:
+                reason = f'"accepted": {safe_repr(text)}: must be a run and a place, as in "3f:6"'
+                return self._bad(line, reason, is_letter=True)
+            place = tuple(map(int, accepted["place"].split(".")))
+            # An item made from another starts again as that one did.
+            place = place[:1] if letter["restart"] else place
+            fate = Fate(scope=accepted["run"], place=place)
         if letter["restart"]:
-            return Item(fields, origin)
-        return Item(fields | {"value": letter["value"]}, origin, stage)
+            return Item(fields, origin, fate=fate)
+        return Item(fields | {"value": letter["value"]}, origin, stage, fate)
 
     def _read_csv(self) -> Iterator[Entry]:
         csv.field_size_limit(LONGEST_LINE)
         lines = _CsvLines(self._file.lines())
-        rows = csv.reader(lines, strict=True)
+        rows = csv.reader(lines, strict=True, delimiter=self._delimiter or lines.delimiter())
         header: list[str] = []
         while True:
             number = lines.number + 1
@@ -229,14 +292,25 @@ class _CsvLines:
 
     def __next__(self) -> str:
         self.line = next(self._lines)
-        self._row.append(self.line.text)
+        text = self.line.text + self.line.end
+        self._row.append(text)
         if self.line.fault:
             raise _NoText
-        return self.line.text + "\n"
+        return text
+
+    def delimiter(self) -> str:
+        """What stands between the columns, judged by the first line, which is still to be read."""
+        first = next(self._lines, None)
+        if first is None:
+            return ","
+        self._lines = chain([first], self._lines)
+        unquoted = re.sub('"[^"]*"?', "", first.text)
+        found = max(DELIMITERS, key=unquoted.count)
+        return found if found in unquoted else ","
 
     def taken(self, number: int) -> TextLine:
         """The lines since the last call, a row that began at line ``number``, as one."""
-        text = "\n".join(self._row)
+        text = "".join(self._row).removesuffix("\n").removesuffix("\r")
         self._row.clear()
         return TextLine(number, text)
 
@@ -252,7 +326,7 @@ class _NotFinite(ValueError):
 def _fields(origin: Any, number: int) -> dict[str, Any]:
     """The keys of an item for a value in a file; see `Pipeline.run`."""
     if isinstance(origin, dict) and origin.get("id") is not None:
-        return {"value": origin, **origin}
+        return {"id": origin["id"], "value": origin}
     return {"id": number, "value": origin}
 
 

@@ -31,6 +31,7 @@ from uuid import UUID
 
 from antflow import PipelineResult
 from antflow._core.foreign import ENDS_THE_PROGRAM
+from antflow._core.result import first_accepted
 from antflow._core.text import error_type_name, safe_repr, safe_str
 
 LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input", "restart")
@@ -55,8 +56,14 @@ def result_line(result: PipelineResult[Any], lost: set[str] | None = None) -> st
 
 
 def letter_line(result: PipelineResult[Any]) -> str:
-    """An item that failed, or was cancelled, as one line: the keys are `LETTER_KEYS`."""
+    """An item that failed, or was cancelled, as one line.
+
+    Its keys are `LETTER_KEYS`, and ``"accepted"``: the run that first accepted it, and its place
+    there. So its idempotency keys are repeated when it goes on.
+    """
     origin = getattr(result.input, "origin", result.input)
+    accepted = first_accepted(result)
+    place = ".".join(map(str, accepted.place or ()))
     error = result.error
     letter = {
         "id": result.id,
@@ -67,6 +74,7 @@ def letter_line(result: PipelineResult[Any]) -> str:
         "attempts": result.attempts,
         "input": origin,
         "restart": not survives_json(result.value),
+        "accepted": f"{accepted.scope}:{place}" if accepted.scope else None,
     }
     return _line(letter)
 

@@ -16,6 +16,7 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from antflow._core.text import safe_str
@@ -29,6 +30,8 @@ LONGEST_LINE = 16 * 1024 * 1024
 KEPT_OF_A_LONG_LINE = 1000
 """How many bytes of a too long line its dead letter keeps; other lines are kept whole."""
 
+UTF8 = "utf-8"
+SURROGATES = "surrogateescape"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -53,12 +56,13 @@ class BadLine(ValueError):
 
 
 class TextLine(NamedTuple):
-    """One line without its end; `fault` and `column` say why it is not text, if so."""
+    """One line; `end` is its end, and `fault` and `column` say why it is not text, if so."""
 
     number: int
     text: str
     fault: str = ""
     column: int = 1
+    end: str = "\n"
 
 
 class InputFile:
@@ -66,19 +70,27 @@ class InputFile:
 
     Args:
         path: Where it is; ``-`` for standard input. A name in ``.gz`` is unpacked.
+        encoding: Its encoding.
 
     Attributes:
         name: Its name in messages.
         has_more: Whether the next line is available without waiting.
 
     Raises:
-        Refusal: It does not exist, is a folder or cannot be read.
+        Refusal: It does not exist, is a folder or cannot be read; or there is no such encoding.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, encoding: str = UTF8) -> None:
         self.name: str = "<stdin>" if path == STDIN else path
+        self._path = path
         self.has_more: bool = False
         self._number = 0
+        try:
+            self._encoding = codecs.lookup(encoding).name
+            self._decoder = codecs.getincrementaldecoder(encoding)(SURROGATES)
+            self._decoder.decode(b"")
+        except Exception as error:  # why: a codec that is not for texts raises what it likes
+            refuse(f"--encoding {encoding!r}: Python does not know this encoding of texts", error)
         try:
             self._file = _open(path)
         except OSError as error:
@@ -86,11 +98,21 @@ class InputFile:
         # Only what is available: `read` of a packed file would wait for the full size.
         self._read_some: Callable[[int], bytes] = getattr(self._file, "read1", self._file.read)
 
-    def same_file(self, path: str) -> bool:
-        """Whether another path leads to this very file."""
+    def is_same(self, other: os.stat_result) -> bool:
+        """Whether another open or named file is this very file."""
         try:
             mine = os.fstat(self._file.fileno())
-            return stat.S_ISREG(mine.st_mode) and os.path.samestat(mine, os.stat(path))
+        except (OSError, ValueError):
+            return False
+        return stat.S_ISREG(mine.st_mode) and os.path.samestat(mine, other)
+
+    @property
+    def is_stdin(self) -> bool:
+        """Whether it is standard input, by whatever name: ``-``, ``/dev/stdin``."""
+        if self._path == STDIN:
+            return True
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.fstat(0))
         except (OSError, ValueError):
             return False
 
@@ -129,9 +151,41 @@ class InputFile:
                 pending = b""
         if pending:
             self._number += 1
-            yield self._decode(pending)
+            yield self._decode(pending, "")
+
+    def rest(self, most: int) -> str:
+        """All of a file that cannot be read line by line, as text.
+
+        Args:
+            most: Bytes that are read.
+
+        Raises:
+            BadLine: It is longer, not text, or cannot be read.
+        """
+        data = bytearray()
+        while chunk := self._read():
+            data += chunk
+            if len(data) > most:
+                raise BadLine(self.where(1), f"longer than {most:,} bytes; JSON lines may be")
+        lines = bytes(data).removeprefix(codecs.BOM_UTF8)
+        for number, line in enumerate(lines.split(b"\n"), 1):
+            self._number = number
+            if (text := self._decode(line)).fault:
+                raise BadLine(self.where(number, text.column), text.fault)
+        self.has_more = True
+        return lines.decode()
 
     def _read(self) -> bytes:
+        """The next bytes, as UTF-8; those that cannot be decoded stay what they are."""
+        while True:
+            data = self._read_bytes()
+            if self._encoding == UTF8:
+                return data
+            text = self._decoder.decode(data, final=not data)
+            if text or not data:  # else only a part of a character was there
+                return text.encode(errors=SURROGATES)
+
+    def _read_bytes(self) -> bytes:
         self.has_more = False
         try:
             data: bytes = self._read_some(CHUNK_BYTES)
@@ -143,26 +197,55 @@ class InputFile:
             raise BadLine(where, f"cannot be read: {error.strerror or safe_str(error)}") from error
         return data
 
-    def _decode(self, line: bytes) -> TextLine:
+    def _decode(self, line: bytes, end: str = "\n") -> TextLine:
         if self._number == 1:
             if line.startswith(UTF16):
                 text = line.decode(errors="surrogateescape")
-                return TextLine(1, text, "this is UTF-16; must be UTF-8")
+                return TextLine(1, text, "this is UTF-16; --encoding utf-16 reads it")
             line = line.removeprefix(codecs.BOM_UTF8)
-        line = line.removesuffix(b"\r")
+        if line.endswith(b"\r"):
+            line, end = line[:-1], f"\r{end}"
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
             column = len(line[: error.start].decode()) + 1
             text = line.decode(errors="surrogateescape")
-            return TextLine(self._number, text, "not UTF-8 text", column)
+            fault = f"not {self._encoding.upper()} text"
+            if self._encoding == UTF8:
+                fault += "; --encoding names another encoding"
+            return TextLine(self._number, text, fault, column, end)
         if (column := text.find("\0") + 1) > 0:
-            return TextLine(self._number, text, "a null character: not text", column)
-        return TextLine(self._number, text)
+            return TextLine(self._number, text, "a null character: not text", column, end)
+        return TextLine(self._number, text, end=end)
 
     def _too_long(self, line: bytes) -> TextLine:
         text = line[:KEPT_OF_A_LONG_LINE].decode(errors="surrogateescape")
         return TextLine(self._number, text, f"longer than {LONGEST_LINE:,} bytes", LONGEST_LINE)
+
+
+@contextmanager
+def nothing_on_stdin() -> Iterator[None]:
+    """Leave nothing to read on standard input, for tasks and for the programs that they start.
+
+    An `InputFile` that was opened before still reads what was there: it has its own descriptor,
+    which programs do not inherit.
+    """
+    stdin: Any = sys.stdin
+    with open(os.devnull, encoding="utf-8") as nothing:
+        try:
+            kept = os.dup(0) if stdin.fileno() == 0 else None
+        except (OSError, ValueError, AttributeError):  # a stand-in, or closed
+            kept = None
+        try:
+            sys.stdin = nothing
+            if kept is not None:
+                os.dup2(nothing.fileno(), 0)
+            yield
+        finally:
+            sys.stdin = stdin
+            if kept is not None:
+                os.dup2(kept, 0)
+                os.close(kept)
 
 
 def _is_long(line: bytes) -> bool:
@@ -183,6 +266,6 @@ def _open_stdin() -> Any:
     if sys.stdin is None:
         raise OSError(0, "there is no standard input")
     try:
-        return io.FileIO(sys.stdin.fileno(), closefd=False)
+        return io.FileIO(os.dup(sys.stdin.fileno()))
     except (OSError, ValueError):  # a stand-in without a file; also one that is closed
         return getattr(sys.stdin, "buffer", None) or io.BytesIO()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import select
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from typing import Any
 
-from antflow.cli.refusals import RunFailed, refuse
+from antflow.cli.output_file import STDOUT, write_fully
+from antflow.cli.refusals import RunFailed
 from antflow.cli.threads import in_daemon_thread
 
-STDOUT = "-"
 MOST_WAITING = 1000
 """Lines that wait to be written before the run has to wait for them."""
 
@@ -45,6 +46,15 @@ class JsonLines:
         self._waiting: deque[str] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
+
+    async def open(self) -> None:
+        """Open what is written to, if that is still to be done.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        if self._in_thread:
+            await in_daemon_thread(self._write_waiting)
 
     async def put(self, line: str) -> None:
         """Write a line soon. Waits while too many wait already.
@@ -123,28 +133,16 @@ async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> Non
 
 
 @contextmanager
-def opened(path: str, option: str) -> Iterator[JsonLines]:
-    """A file to write to; its old content is lost.
-
-    Raises:
-        Refusal: It cannot be written.
-    """
-    try:
-        file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed below
-    except OSError as error:
-        refuse(f"{option} {path!r}: {error.strerror}", error)
-    with file:
-        yield JsonLines(partial(_write_fully, file.fileno()), path)
-
-
-@contextmanager
 def kept_for_results() -> Iterator[JsonLines]:
     """Standard output for the results alone; other prints go to standard error.
 
-    Those of child processes too, if the file descriptors can be exchanged.
+    Those of child processes too, if the file descriptors can be exchanged. What standard error
+    cannot take, because the disk is full or its reader is gone, is dropped: a task does not fail
+    for a line that it prints.
     """
     stdout: Any = sys.stdout
-    with _exchanged_descriptors() as target, redirect_stdout(sys.stderr):
+    errors = _lossy(sys.stderr)
+    with _exchanged_descriptors() as target, redirect_stderr(errors), redirect_stdout(errors):
         # On its terminal a dashboard may be drawn. The event loop takes it down, so the loop writes
         # the lines, too: a thread might write the last ones below it.
         is_shared = target is not None and _is_terminal_of_stderr(target)
@@ -171,6 +169,32 @@ def _exchanged_descriptors() -> Iterator[int | None]:
         os.close(kept)
 
 
+class _LossyFile(io.FileIO):
+    """A file that drops what it cannot take; one that is only slow is waited for."""
+
+    def write(self, data: Any) -> int:
+        try:
+            while (written := super().write(data)) is None:  # another process made it non-blocking
+                select.select([], [self], [])
+        except OSError:
+            return memoryview(data).nbytes
+        return written
+
+
+def _lossy(stderr: Any) -> Any:
+    """A stream to the same place as a text stream of a file, and never an error for its writers."""
+    try:
+        stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass  # it is full or closed, or there is none
+    try:
+        file = _LossyFile(stderr.fileno(), "w", closefd=False)
+    except (OSError, ValueError, AttributeError):  # a stand-in, or closed
+        return stderr
+    buffer = io.BufferedWriter(file)
+    return io.TextIOWrapper(buffer, stderr.encoding, stderr.errors, line_buffering=True)
+
+
 def _is_terminal_of_stderr(target: int) -> bool:
     """Whether a descriptor leads to the terminal that standard error leads to."""
     both = os.isatty(target) and os.isatty(2)
@@ -183,17 +207,7 @@ def _write_results(stdout: Any, target: int | None, is_shared: bool, data: bytes
         sys.stderr.write(data.decode())
         sys.stderr.flush()
     elif target is not None:
-        _write_fully(target, data)
+        write_fully(target, data)
     else:
         stdout.write(data.decode())
         stdout.flush()
-
-
-def _write_fully(target: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        try:
-            rest = rest[os.write(target, rest) :]
-        except BlockingIOError:  # another process made the pipe non-blocking
-            with suppress(OSError):
-                select.select([], [target], [])

@@ -56,6 +56,20 @@ class Count(ParamType):
         return f"a whole number from {self.minimum} to {self.maximum}, in plain digits"
 
 
+class Delimiter(ParamType):
+    """One character that may stand between columns; ``tab`` is a tab."""
+
+    name = "delimiter"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The character."""
+        if value in ("tab", "\\t"):
+            return "\t"
+        if len(value) != 1 or value in '"\r\n\0 ':
+            self.fail(f"{value!r}: must be one character, or tab", param, ctx)
+        return str(value)
+
+
 class StageWorkers(ParamType):
     """``Stage=N``: a stage and its workers, as a pair."""
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,10 +17,20 @@ from antflow import Pipeline, PipelineResult, TooManyFailures
 from antflow._core.text import clean
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, letter_line, result_line
-from antflow.cli.lines import BadLine, InputFile
-from antflow.cli.output import PATIENCE, STDOUT, JsonLines, end_all, kept_for_results, opened
+from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
+from antflow.cli.output import PATIENCE, JsonLines, end_all, kept_for_results
+from antflow.cli.output_file import (
+    NAMES_OF_STDOUT,
+    STDOUT,
+    Old,
+    OutputFile,
+    kept_open,
+    refuse_shared,
+    status_of,
+)
 from antflow.cli.parameters import (
     Count,
+    Delimiter,
     FailureLimit,
     StageWorkers,
     complete_file,
@@ -36,6 +45,7 @@ from antflow.cli.refusals import (
     refuse,
     traced,
 )
+from antflow.cli.result_rows import rows_for
 from antflow.cli.summary import summary_lines
 from antflow.cli.target import find_pipeline
 from antflow.cli.threads import ThreadsLeftBehind, end_at_next_signal
@@ -63,6 +73,7 @@ class Job:
         has_display: Whether a display says at the end what held the run back.
         bad_lines: How many lines were put aside as dead letters.
         lost: Types of results that could only be written in part.
+        line: Makes the line of a result.
     """
 
     pipeline: Pipeline
@@ -73,6 +84,7 @@ class Job:
     has_display: bool = False
     bad_lines: int = 0
     lost: set[str] = field(default_factory=set)
+    line: Callable[[PipelineResult[Any], set[str]], str] = result_line
 
 
 @click.command("run", short_help="Run a pipeline on the lines of a file.")
@@ -87,19 +99,29 @@ class Job:
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    help="Format of the items.  [default: by the suffix .jsonl, .ndjson or .csv, else lines]",
+    help="Format of the items.  [default: by the suffix .jsonl, .ndjson, .json, .csv or .tsv, "
+    "else lines]",
+)
+@click.option(
+    "--delimiter",
+    type=Delimiter(),
+    metavar="CHAR",
+    help="What stands between the columns of CSV; tab is a tab.  [default: by the header]",
+)
+@click.option(
+    "--encoding", default="utf-8", metavar="NAME", show_default=True, help="Encoding of the items."
 )
 @click.option(
     "--on-bad-line",
     type=click.Choice(["error", "dead-letter"]),
-    default="error",
-    show_default=True,
-    help="Whether a bad line ends the intake (error) or goes to --failed (dead-letter).",
+    help="Whether a bad line ends the intake (error) or goes to --failed (dead-letter).  "
+    "[default: dead-letter if there is --failed]",
 )
 @click.option(
     "--out",
     metavar="FILE|-",
-    help="File for the results, as JSON lines.  [default: -, standard output]",
+    help="File for the results, as JSON lines; as CSV with the suffix .csv or .tsv.  "
+    "[default: -, standard output]",
     shell_complete=complete_file,
 )
 @click.option(
@@ -107,6 +129,13 @@ class Job:
     metavar="FILE|-",
     help="File for failed and cancelled items, which --items can read back.",
     shell_complete=complete_file,
+)
+@click.option("--append", is_flag=True, help="Add to the files of --out and --failed.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace the files of --out and --failed, when the run has ended. Without one of the two, "
+    "files that are not empty are refused.",
 )
 @click.option(
     "--dashboard",
@@ -137,9 +166,13 @@ def command(
     debug: bool,
     items: str,
     form: Format | None,
-    on_bad_line: str,
+    delimiter: str | None,
+    encoding: str,
+    on_bad_line: str | None,
     out: str | None,
     failed: str | None,
+    append: bool,
+    force: bool,
     dashboard: str,
     workers: tuple[tuple[str, int], ...],
     limit: int | None,
@@ -163,36 +196,58 @@ def command(
       3         the run failed, or --max-failures was reached
       130, 143  ended by Ctrl-C, by SIGTERM
     """  # noqa: D301 - the backspace tells click to keep the lines
+    stdout = status_of(sys.stdout)
     has_stdout = sys.stdout is not None
     with ExitStack() as stack:
         stack.enter_context(traced(debug))
         results = stack.enter_context(kept_for_results())  # from here on: modules print, too
-        out = STDOUT if out is None else out
+        out = STDOUT if out is None or out in NAMES_OF_STDOUT else out
+        failed = STDOUT if failed in NAMES_OF_STDOUT else failed
+        old = old_content(force, append)
         if on_bad_line == "dead-letter" and failed is None:
             refuse("--on-bad-line dead-letter: needs --failed FILE")
         if STDOUT in (out, failed) and not has_stdout:
             refuse("standard output is closed; --out FILE takes the results")
-        file = InputFile(items)
+        if on_bad_line is None and failed is not None:
+            on_bad_line = "dead-letter"
+        form = form or format_of(items)
+        if delimiter is None and items.removesuffix(".gz").lower().endswith((".tsv", ".tab")):
+            delimiter = "\t"
+        elif delimiter is not None and form != "csv":
+            refuse(f"--delimiter {delimiter!r}: only --format csv has one")
+        file = InputFile(items, encoding)
         stack.callback(file.close)
-        check_files(file, out, failed)
+        if file.is_stdin:
+            stack.enter_context(nothing_on_stdin())
+        refuse_shared(file, out, failed, stdout)
+        named = {"--out": out, "--failed": failed}
+        files = [
+            OutputFile(path, option, old)
+            for option, path in named.items()
+            if path not in (None, STDOUT)
+        ]
+        rows = rows_for(out, append)
+        if failed is not None and rows_for(failed, False) is not None:
+            refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
         pipeline = with_workers(pipeline, workers)
-        letters = None
-        if failed is not None:
-            letters = (
-                results if failed == STDOUT else stack.enter_context(opened(failed, "--failed"))
-            )
-        if out != STDOUT:
-            results = stack.enter_context(opened(out, "--out"))
-        source = ItemSource(file, form or format_of(items), pipeline, limit)
+        outputs = {STDOUT: results}
+        for each in files:
+            stack.enter_context(kept_open(each))
+            outputs[each.path] = JsonLines(each.write, each.path)
+        source = ItemSource(file, form, pipeline, limit, delimiter)
         options = {
             "total": limit,
             "max_failures": max_failures,
             "dashboard": display_named(dashboard),
             "graceful_signals": DRAINING_SECONDS,
         }
-        job = Job(pipeline, source, options, results, letters, says_why(dashboard))
+        letters = None if failed is None else outputs[failed]
+        job = Job(pipeline, source, options, outputs[out], letters, says_why(dashboard))
+        if rows is not None:
+            job.line = rows.line
+        source.on_first_item = lambda: open_all(files, outputs)
         if on_bad_line == "dead-letter":
             source.on_bad_line = lambda bad: put_aside(job, bad)
         code = run_job(job)
@@ -216,19 +271,28 @@ def with_workers(pipeline: Pipeline, workers: tuple[tuple[str, int], ...]) -> Pi
     return pipeline
 
 
-def check_files(file: InputFile, out: str, failed: str | None) -> None:
-    """Refuse to write over what is being read, or to write two things to one file.
+def old_content(force: bool, append: bool) -> Old:
+    """What happens to the old content of files.
 
     Raises:
-        Refusal: Two of them are one file.
+        Refusal: Both were asked for.
     """
-    for option, path in (("--out", out), ("--failed", failed)):
-        if path not in (None, STDOUT) and file.same_file(path):
-            refuse(f"{option} {path!r}: is the file that --items reads")
-    if failed == out == STDOUT:
-        refuse("--failed '-': standard output has the results; --out FILE takes them elsewhere")
-    if failed is not None and os.path.realpath(out) == os.path.realpath(failed):
-        refuse(f"--failed {failed!r}: is the file that --out writes")
+    if force and append:
+        refuse("--force replaces files, --append adds to them: choose one")
+    return "replace" if force else "append" if append else "refuse"
+
+
+async def open_all(files: list[OutputFile], outputs: dict[str, JsonLines]) -> None:
+    """Open the files, now that there is an item.
+
+    Raises:
+        Refusal: One cannot be opened.
+    """
+    for file in files:
+        try:
+            await outputs[file.path].open()
+        except OSError as error:
+            refuse(f"{file.option} {file.path!r}: {error.strerror}", error)
 
 
 def says_why(dashboard: str) -> bool:
@@ -322,7 +386,7 @@ async def stream(job: Job) -> None:
 async def put_result(job: Job, result: PipelineResult[Any]) -> None:
     """Write a result, and warn once for each type that could only be written in part."""
     lost: set[str] = set()
-    await job.results.put(result_line(result, lost))
+    await job.results.put(job.line(result, lost))
     for name in sorted(lost - job.lost):
         logger.warning(
             "a result of type %s cannot be written as JSON; part of it is lost", clean(name)

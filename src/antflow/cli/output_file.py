@@ -1,0 +1,225 @@
+"""Files for results and dead letters, which lose nothing that was in them.
+
+A file is opened when there is something for it: a mistake that shows in the first line of the input
+changes no file. Lines are written to the file itself, so that a program that is killed leaves what
+it had. Only a file that is to be replaced gets its successor written beside it, under a name in
+``.part``, until the run has ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal, NoReturn
+
+from antflow.cli.lines import InputFile
+from antflow.cli.refusals import RunFailed, refuse
+
+STDOUT = "-"
+NAMES_OF_STDOUT = (STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+Old = Literal["refuse", "append", "replace"]
+"""What happens to a file that is not empty."""
+
+
+class OutputFile:
+    """A file to write to, opened with the first `write`.
+
+    Args:
+        path: Where it is.
+        option: The option that names it, for messages.
+        old: What happens to its old content.
+
+    Attributes:
+        path: Where it is.
+        option: The option.
+
+    Raises:
+        Refusal: It cannot be written, or is not empty and may not be changed.
+    """
+
+    def __init__(self, path: str, option: str, old: Old) -> None:
+        self.path: str = path
+        self.option: str = option
+        self._old: Old = old
+        self._descriptor: int | None = None
+        self._part = ""
+        self._is_closed = False
+        self._refuse_early()
+
+    def write(self, data: bytes) -> None:
+        """Write all of it; may block. Even of no bytes: opens the file.
+
+        Raises:
+            OSError: It cannot be opened or written.
+        """
+        if self._is_closed:
+            raise ValueError("the file is closed")
+        if self._descriptor is None:
+            self._descriptor = self._open()
+        write_fully(self._descriptor, data)
+
+    def close(self, makes: bool) -> None:
+        """Put it in its place.
+
+        Args:
+            makes: Whether to make an empty file if there is none, and nothing was written.
+
+        Raises:
+            RunFailed: That failed.
+        """
+        try:
+            if makes and self._descriptor is None and not os.path.exists(self.path):
+                self.write(b"")
+            self._is_closed = True
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                os.close(descriptor)
+            if self._part:
+                os.replace(self._part, os.path.realpath(self.path))
+        except OSError as error:
+            kept = f"; the new lines are in {self._part!r}" if self._part else ""
+            raise RunFailed(f"{self.option} {self.path!r}: {error.strerror}{kept}") from error
+
+    def _refuse_early(self) -> None:
+        """Refuse what is known to be wrong, before anything is done."""
+        if self.path.endswith(".gz"):  # `--items` would take it for packed
+            refuse(f"{self.option} {self.path!r}: packed files can be read, but not written")
+        where = os.path.dirname(os.path.realpath(self.path))
+        status = None
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError as error:
+            if not self.path or not os.path.isdir(where):
+                self._refuse(error)
+        except OSError as error:
+            self._refuse(error)
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            self._refuse(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        if not os.access(where if status is None else self.path, os.W_OK):
+            self._refuse(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        if self._old == "refuse" and _has_content(status):
+            refuse(
+                f"{self.option} {self.path!r}: is not empty; --append adds to it, "
+                "--force replaces it"
+            )
+
+    def _refuse(self, error: OSError) -> NoReturn:
+        refuse(f"{self.option} {self.path!r}: {error.strerror}", error)
+
+    def _open(self) -> int:
+        """Open it where the lines go.
+
+        Raises:
+            OSError: It cannot be opened, or is not empty any more.
+        """
+        if self._old == "replace":
+            with suppress(FileNotFoundError):
+                if _has_content(status := os.stat(self.path)):
+                    return self._open_part(status)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        if _has_content(os.fstat(descriptor)):
+            if self._old != "append":
+                os.close(descriptor)
+                raise FileExistsError(errno.EEXIST, "another program has written to it meanwhile")
+            if not _ends_in_newline(self.path):  # a program was killed while it wrote
+                write_fully(descriptor, b"\n")
+        return descriptor
+
+    def _open_part(self, old: os.stat_result) -> int:
+        folder, name = os.path.split(os.path.realpath(self.path))
+        descriptor, self._part = tempfile.mkstemp(".part", f"{name}.", folder)
+        with suppress(OSError):
+            os.chmod(self._part, stat.S_IMODE(old.st_mode))
+        return descriptor
+
+
+@contextmanager
+def kept_open(file: OutputFile) -> Iterator[OutputFile]:
+    """Close a file at the end; if all went well it exists then, even if it is empty."""
+    try:
+        yield file
+    except BaseException:
+        file.close(makes=False)
+        raise
+    file.close(makes=True)
+
+
+def write_fully(target: int, data: bytes) -> None:
+    """Write all of it, however often that takes."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(target, rest) :]
+        except BlockingIOError:  # another process made the pipe non-blocking
+            with suppress(OSError):
+                select.select([], [target], [])
+
+
+def _has_content(status: os.stat_result | None) -> bool:
+    return status is not None and stat.S_ISREG(status.st_mode) and status.st_size > 0
+
+
+def _ends_in_newline(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+    except OSError:  # it may be written, but not read
+        return True
+
+
+# Two names for one file
+
+
+def refuse_shared(
+    file: InputFile, out: str, failed: str | None, stdout: os.stat_result | None
+) -> None:
+    """Refuse to write over what is being read, or to write two things to one file.
+
+    Terminals, pipes and devices may be shared.
+
+    Args:
+        file: The items.
+        out: Where results go.
+        failed: Where dead letters go; ``None`` = nowhere.
+        stdout: The status of standard output.
+
+    Raises:
+        Refusal: Two of them are one file, whatever their names.
+    """
+    if failed == out == STDOUT:
+        refuse("--failed '-': standard output has the results; --out FILE takes them elsewhere")
+    errors = status_of(sys.stderr)
+    places = [("--out", out), ("--failed", failed)]
+    found = [stdout if path == STDOUT else status_of(path) for _, path in places]
+    for (option, path), status in zip(places, found, strict=True):
+        if status is not None and file.is_same(status):
+            refuse(f"{option} {path!r}: is the file that --items reads")
+        if path != STDOUT and _are_one(status, errors):
+            refuse(f"{option} {path!r}: is the file that standard error is written to")
+    is_one = _are_one(*found)
+    if failed is not None and found == [None, None]:
+        is_one = os.path.realpath(out) == os.path.realpath(failed)
+    if is_one:
+        refuse(f"--failed {failed!r}: is the file that --out writes")
+
+
+def status_of(place: Any) -> os.stat_result | None:
+    """The status of a path, or of an open stream; ``None`` if there is nothing."""
+    try:
+        return os.stat(place if isinstance(place, str) else place.fileno())
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _are_one(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    if one is None or other is None or not stat.S_ISREG(one.st_mode):
+        return False
+    return os.path.samestat(one, other)

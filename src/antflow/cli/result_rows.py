@@ -1,0 +1,84 @@
+"""Results as rows of CSV.
+
+The columns are ``id``, the keys of the first value (``value`` if that is not an object), and
+``rest``: what later values have beside them, as JSON. So no part of a result is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from antflow import PipelineResult
+from antflow.cli.letters import json_text
+from antflow.cli.refusals import refuse
+
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+"""Suffix → what stands between the columns."""
+
+
+class ResultRows:
+    """Turns results into lines of CSV; text is written as it is, all else as JSON.
+
+    Args:
+        delimiter: What stands between the columns.
+        columns: Those that the file has already; ``[]`` = it is new.
+    """
+
+    def __init__(self, delimiter: str, columns: list[str]) -> None:
+        self._columns = columns
+        self._text = io.StringIO()
+        self._writer = csv.writer(self._text, delimiter=delimiter, lineterminator="\r\n")
+
+    def line(self, result: PipelineResult[Any], lost: set[str] | None = None) -> str:
+        """The line of a result, after the header if it is the first.
+
+        Args:
+            result: The result.
+            lost: Given the types of which something could not be written.
+        """
+        fields = {"value": result.value}
+        if type(result.value) is dict and all(type(key) is str for key in result.value):
+            fields = dict(result.value)
+        if fields.get("id") == result.id:
+            del fields["id"]
+        self._text.seek(0)
+        self._text.truncate()
+        if not self._columns:
+            names = [name for name in fields if name not in ("id", "rest")]
+            self._columns = ["id", *names, "rest"]
+            self._writer.writerow(self._columns)
+        cells = [_cell(fields.pop(name, ""), lost) for name in self._columns[1:-1]]
+        rest = json_text(fields, lost) if fields else ""
+        self._writer.writerow([_cell(result.id, lost), *cells, rest])
+        return self._text.getvalue()
+
+
+def rows_for(path: str, appends: bool) -> ResultRows | None:
+    """Rows for a file, if its suffix asks for CSV.
+
+    Raises:
+        Refusal: Lines are to be added to a file that has other columns.
+    """
+    delimiter = next((DELIMITERS[each] for each in DELIMITERS if path.lower().endswith(each)), None)
+    if delimiter is None:
+        return None
+    columns: list[str] = []
+    if appends:
+        try:
+            with open(path, encoding="utf-8", newline="") as file:
+                columns = next(csv.reader(file, delimiter=delimiter), [])
+        except OSError:
+            pass  # there is none yet
+        except (ValueError, csv.Error) as error:
+            refuse(f"--out {path!r}: is not CSV in UTF-8", error)
+    if columns and (columns[0], columns[-1]) != ("id", "rest"):
+        refuse(f"--out {path!r}: has other columns than this command writes: id … rest")
+    return ResultRows(delimiter, columns)
+
+
+def _cell(value: Any, lost: set[str] | None) -> str:
+    if type(value) is not str:
+        return json_text(value, lost)
+    return value.encode(errors="backslashreplace").decode()  # UTF-8 has no lone surrogates

@@ -1,0 +1,227 @@
+"""Files that results are written to: nothing that is in them is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from antflow.cli.output_file import OutputFile, kept_open
+from antflow.cli.refusals import Refusal, RunFailed
+from tests.cli.running import antflow, errors_of, objects_of, start
+
+QUIET = ("--dashboard", "none")
+RUN = ("run", "app:pipeline", "--items", "items", *QUIET)
+OLD = '{"id": "old", "value": 1}\n'
+
+
+@pytest.fixture
+def ten(folder: Path) -> Path:
+    """A folder with ten items, one of which fails."""
+    (folder / "items").write_text("".join(f"{n}\n" for n in range(10)))
+    return folder
+
+
+def ids(path: Path) -> list[object]:
+    return [each["id"] for each in objects_of(path.read_text())]
+
+
+@pytest.mark.parametrize("option", ["--out", "--failed"])
+def test_file_that_is_not_empty_is_refused(ten: Path, option: str) -> None:
+    """Before anything is done: the module is not even imported."""
+    (ten / "old").write_text(OLD)
+    (ten / "app.py").write_text("print('imported')")
+    result = antflow(*RUN, option, "old")
+    assert errors_of(result) == [
+        f"Error: {option} 'old': is not empty; --append adds to it, --force replaces it"
+    ]
+    assert result.exit_code == 2
+    assert "imported" not in result.output
+    assert (ten / "old").read_text() == OLD
+
+
+def test_same_command_again_changes_nothing(ten: Path) -> None:
+    """The second run is refused, and the results of the first stay."""
+    for code in (1, 2):
+        result = antflow(*RUN, "--out", "out", "--failed", "failed")
+        assert result.exit_code == code
+        assert len(ids(ten / "out")) == 8
+        assert sorted(map(str, ids(ten / "failed"))) == ["6", "8"]
+
+
+def test_append_adds_lines(ten: Path) -> None:
+    """The old lines stay, also one that a killed program left unfinished, on a line of its own."""
+    (ten / "out").write_text(OLD + '{"id": 7, "val')
+    (ten / "failed").write_text("")
+    antflow(*RUN, "--out", "out", "--failed", "failed", "--append")
+    old, cut, *new = (ten / "out").read_text().splitlines(keepends=True)
+    assert (old, cut) == (OLD, '{"id": 7, "val\n')
+    assert len(objects_of("".join(new))) == 8
+    before = (ten / "out").read_text()
+    antflow(*RUN, "--out", "out", "--append")
+    assert (ten / "out").read_text().startswith(before)
+    assert len((ten / "out").read_text().splitlines()) == 18
+
+
+def test_force_replaces_at_the_end(ten: Path) -> None:
+    """The file behind a link is replaced and keeps its permissions; no other file is left."""
+    (ten / "real").write_text(OLD)
+    (ten / "real").chmod(0o640)
+    (ten / "link").symlink_to("real")
+    before = set(os.listdir(ten))
+    assert antflow(*RUN, "--out", "link", "--force").exit_code == 1
+    assert (ten / "link").is_symlink()
+    assert len(ids(ten / "real")) == 8
+    assert stat.S_IMODE((ten / "real").stat().st_mode) == 0o640
+    assert set(os.listdir(ten)) == before
+
+
+def test_force_and_append_exclude_each_other(ten: Path) -> None:
+    """Which of the two is meant is not guessed."""
+    (error,) = errors_of(antflow(*RUN, "--out", "out", "--force", "--append"))
+    assert "choose one" in error
+
+
+@pytest.mark.parametrize("first", [b"\xff\xfe wrong file\n", b""])
+@pytest.mark.parametrize("flags", [("--force",), ("--force", "--on-bad-line", "dead-letter")])
+def test_input_without_items_changes_no_results(
+    ten: Path, first: bytes, flags: tuple[str, ...]
+) -> None:
+    """With --force, too: results are replaced only by a run that has taken an item in."""
+    (ten / "items").write_bytes(first)
+    (ten / "out").write_text(OLD)
+    antflow(*RUN, "--out", "out", "--failed", "failed", *flags)
+    assert (ten / "out").read_text() == OLD
+
+
+def test_files_are_there_after_a_run_without_lines_for_them(ten: Path) -> None:
+    """What comes next in a script finds an empty file, unless the run was refused."""
+    (ten / "items").write_text("")
+    assert antflow(*RUN, "--out", "out", "--failed", "failed").exit_code == 0
+    assert (ten / "out").read_text() == (ten / "failed").read_text() == ""
+    (ten / "items").write_bytes(b"\xff\n")
+    assert antflow(*RUN, "--out", "out2").exit_code == 2
+    assert not (ten / "out2").exists()
+
+
+def test_file_that_cannot_be_opened_ends_the_run_before_its_first_item(ten: Path) -> None:
+    """It is told of with exit code 2, and no task is called."""
+    with (ten / "app.py").open("a") as app:
+        app.write("\nimport os\nos.mkdir('out')\n")
+    result = antflow(*RUN, "--out", "out")
+    assert result.exit_code == 2
+    assert errors_of(result) == ["Error: --out 'out': Is a directory"]
+    assert "fetching" not in result.output
+
+
+def test_run_that_is_killed_leaves_the_results_it_had(ten: Path) -> None:
+    """New files have each line as soon as it is ready; a file to be replaced is still the old."""
+    (ten / "app.py").write_text(
+        "import time\nfrom antflow import Pipeline, Stage\n"
+        "def wait(x):\n    if int(x) > 4: time.sleep(60)\n    return x\n"
+        "pipeline = Pipeline([Stage('Wait', 1, [wait])])\n"
+    )
+    (ten / "failed").write_text(OLD)
+    for flags, out in (((), "out"), (("--force",), "failed")):
+        process = start(ten, *RUN, "--out", out, *flags)
+        parts = [ten / out] if out == "out" else []
+        deadline = time.monotonic() + 20
+        while sum(len(each.read_bytes().splitlines()) for each in parts if each.exists()) < 5:
+            parts = parts or list(ten.glob("failed.*.part"))
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert [each["value"] for each in objects_of(parts[0].read_text())] == list("01234")
+    assert (ten / "failed").read_text() == OLD
+
+
+@pytest.mark.parametrize("way", ["symlink", "hard link", "path", "not there yet"])
+@pytest.mark.parametrize("pair", [("--out", "--failed"), ("--items", "--out")])
+def test_two_names_of_one_file_are_refused(ten: Path, way: str, pair: tuple[str, str]) -> None:
+    """Whatever the two names are, and whether or not the file is there yet."""
+    first = "items" if pair[0] == "--items" else "one"
+    if way == "not there yet" and first == "one":
+        (ten / "other").symlink_to("one")
+    elif first == "one":
+        (ten / "one").touch()
+    if way == "symlink":
+        (ten / "other").symlink_to(first)
+    elif way == "hard link":
+        (ten / "other").hardlink_to(ten / first)
+    other = "other" if (ten / "other").exists() or (ten / "other").is_symlink() else f"./{first}"
+    options = {"--items": "items", pair[0]: first, pair[1]: other}
+    args = [each for option in options.items() for each in option]
+    result = antflow("run", "app:pipeline", *args, "--force", *QUIET)
+    (error,) = errors_of(result)
+    assert f"{pair[1]} {other!r}: is the file that {pair[0]} " in error
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_file_of_a_standard_stream_is_refused(ten: Path, stream: str) -> None:
+    """Dead letters are not written among the results, nor among what the run prints."""
+    with open(ten / "log", "w") as log:
+        process = start(ten, *RUN, "--failed", "log", **{stream: log})
+        _, errors = process.communicate()
+    told = errors if stream == "stdout" else (ten / "log").read_text()
+    assert told.startswith("Error: --failed 'log': is the file that ")
+    assert process.returncode == 2
+
+
+def test_items_are_not_read_from_the_file_that_has_the_results(ten: Path) -> None:
+    """``--items FILE >> FILE`` would never end."""
+    with open(ten / "items", "a") as out:
+        process = start(ten, *RUN, stdout=out)
+        _, errors = process.communicate(timeout=30)
+    assert errors == "Error: --out '-': is the file that --items reads\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="there is no /dev/stdout")
+def test_standard_output_by_its_path(ten: Path) -> None:
+    """``/dev/stdout`` is standard output, and not where tasks print; devices may be shared."""
+    process = start(ten, *RUN, "--out", "/dev/stdout", "--failed", "/dev/null")
+    output, _ = process.communicate()
+    assert len(objects_of(output)) == 8
+    assert antflow(*RUN, "--out", "/dev/null", "--failed", "/dev/null").exit_code == 1
+
+
+def test_file_that_another_program_fills_meanwhile(tmp_path: Path) -> None:
+    """A file that was empty and is not any more is not written to."""
+    file = OutputFile(str(tmp_path / "out"), "--out", "refuse")
+    (tmp_path / "out").write_text(OLD)
+    with pytest.raises(FileExistsError), kept_open(file):
+        file.write(b"new\n")
+    assert (tmp_path / "out").read_text() == OLD
+
+
+def test_file_that_cannot_be_put_in_its_place(tmp_path: Path) -> None:
+    """The error says where the new lines are, and they are there."""
+    (tmp_path / "out").write_text(OLD)
+    file = OutputFile(str(tmp_path / "out"), "--out", "replace")
+    file.write(b"new\n")
+    (tmp_path / "out").unlink()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RunFailed, match="the new lines are in") as caught:
+        file.close(makes=True)
+    (part,) = tmp_path.glob("out.*.part")
+    assert str(part) in str(caught.value)
+    assert part.read_text() == "new\n"
+
+
+def test_file_that_may_not_be_written_is_refused_early(tmp_path: Path) -> None:
+    """A missing folder, a folder, and a path below a file are told of by `OutputFile` itself."""
+    (tmp_path / "file").touch()
+    for path, reason in (
+        ("no/out", "No such file or directory"),
+        ("", "No such file or directory"),
+        (str(tmp_path / "out.jsonl.gz"), "packed files can be read, but not written"),
+        (str(tmp_path), "Is a directory"),
+        (str(tmp_path / "file" / "x"), "Not a directory"),
+    ):
+        with pytest.raises(Refusal, match=reason):
+            OutputFile(path, "--out", "append")

@@ -1,0 +1,81 @@
+"""Results as rows of CSV, in which no part of them is left out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import antflow, errors_of
+
+RUN = ("run", "mine:pipeline", "--items", "in.jsonl", "--dashboard", "none")
+
+
+@pytest.fixture
+def made(folder: Path) -> Path:
+    """A folder with a pipeline that returns what it is given."""
+    (folder / "mine.py").write_text(
+        "from app import *\nasync def keep(x): return x\n"
+        "pipeline = Pipeline([Stage('Keep', 1, [keep])])\n"
+    )
+    return folder
+
+
+def rows_of(path: Path, delimiter: str = ",") -> list[list[str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file, delimiter=delimiter))
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("out.csv", ","), ("out.tsv", "\t")])
+def test_results_as_csv(made: Path, name: str, delimiter: str) -> None:
+    """A column for each key of the first value, one for the rest of later ones; text as it is."""
+    values = [
+        {"id": "a", "name": " x,y\t", "size": 1},
+        {"id": "b", "name": 'say "hi"\r\n', "size": None, "more": [1]},
+        "text",
+        {"id": "c", "size": {"w": 1}},
+        {"name": "\ud800"},
+    ]
+    (made / "in.jsonl").write_text("\n".join(map(json.dumps, values)))
+    assert antflow(*RUN, "--out", name).exit_code == 0
+    assert rows_of(made / name, delimiter) == [
+        ["id", "name", "size", "rest"],
+        ["a", " x,y\t", "1", ""],
+        ["b", 'say "hi"\r\n', "null", '{"more": [1]}'],
+        ["3", "", "", '{"value": "text"}'],
+        ["c", "", '{"w": 1}', ""],
+        ["5", "\\ud800", "", ""],
+    ]
+
+
+def test_results_are_appended_to_csv(made: Path) -> None:
+    """The header stays the only one, and its columns those of the new rows."""
+    for value in ({"b": 1, "c": 2}, {"c": 3, "b": 4}, 5):
+        (made / "in.jsonl").write_text(json.dumps(value))
+        assert antflow(*RUN, "--out", "out.csv", "--append").exit_code == 0
+    assert rows_of(made / "out.csv") == [
+        ["id", "b", "c", "rest"],
+        ["1", "1", "2", ""],
+        ["1", "4", "3", ""],
+        ["1", "", "", '{"value": 5}'],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--out", "other.csv", "--append"), "--out 'other.csv': has other columns"),
+        (("--failed", "failed.csv"), "--failed 'failed.csv': has JSON lines; name it .jsonl"),
+    ],
+)
+def test_csv_that_would_be_mixed_up_is_refused(
+    made: Path, options: tuple[str, ...], reason: str
+) -> None:
+    """Rows are not added to another table, and dead letters are not read back as rows."""
+    (made / "in.jsonl").write_text("1")
+    (made / "other.csv").write_text("name,size\nx,1\n")
+    (error,) = errors_of(antflow(*RUN, *options))
+    assert reason in error
+    assert (made / "other.csv").read_text() == "name,size\nx,1\n"
