@@ -495,7 +495,8 @@ class Pipeline(Generic[Taken, Out]):
         check_options(Pipeline.stream, RunOptions, options)
         options["total"], length = expected_count(items, options.get("total"))
         if buffer_size is not None:
-            check_count(ValueError, "buffer_size", buffer_size, 0, "must be a whole number >= 0")
+            allowed = "must be a whole number >= 0"
+            buffer_size = check_count(ValueError, "buffer_size", buffer_size, 0, allowed)
         window = None
         if ordered:
             results_waiting = RESULTS_IN_ORDER if buffer_size is None else buffer_size

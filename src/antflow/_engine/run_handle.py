@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NoReturn
 
-from antflow._core.checks import check_count, refusal
+from antflow._core.checks import check_count, refusal, whole
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.foreign import asked, is_a
 from antflow._core.items import Items, check_items
@@ -80,10 +80,10 @@ class RunHandle(Generic[Out]):
         names = self._run.facts.stage_names
         stage = 0 if target_stage is None else stage_index("target_stage", target_stage, names)
         check_items(items)
-        if type(priority) is not int:
+        if (plain := whole(priority)) is None:
             raise refusal(TypeError, "priority", priority, "must be a whole number")
         self._run.check_caller("feed()")
-        await self._engine.feed(items, stage, priority)
+        await self._engine.feed(items, stage, plain)
 
     async def join(self) -> None:
         """Take in nothing more, and wait until everything accepted is settled.
@@ -139,7 +139,7 @@ class RunHandle(Generic[Out]):
             ValueError: There is no such stage, or ``count`` is not from 1 to 100,000.
         """
         allowed = f"must be a whole number from 1 to {MOST_WORKERS:,}"
-        check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
+        count = check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
         self._run.check_caller("set_workers()")
         index = stage_index("stage", stage, self._run.facts.stage_names)
         self._engine.set_workers(index, count)
