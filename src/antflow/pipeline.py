@@ -152,6 +152,10 @@ class Pipeline(Generic[Taken, Out]):
             never watched.
         observers: Objects that hear of every step of every run, see `antflow.observers.Observer`.
 
+    Attributes:
+        name: As given.
+        collect_results: As given; read when a run begins.
+
     Raises:
         PipelineError: No stages.
         StageValidationError: An option of a stage is not allowed, or two have the same name.
@@ -215,7 +219,7 @@ class Pipeline(Generic[Taken, Out]):
             check_seconds(ValueError, "blocked_loop_after", blocked_loop_after, SHORTEST_BLOCK)
         self.name = name
         self._blocked_loop_after = blocked_loop_after
-        self._collects = collect_results
+        self.collect_results = collect_results
         self._tracker = status_tracker
         self._store = store
         self._observers = checked_observers(observers)
@@ -684,10 +688,10 @@ class Pipeline(Generic[Taken, Out]):
         window: int | None = None,
     ) -> RunHandle[Any]:
         """Open a run; its results are collected unless there is a function that takes them."""
-        keeps_results = self._collects and deliver is None
+        keeps_results = self.collect_results and deliver is None
         collected = [] if collected is None else collected
         if deliver is None:
-            deliver = collected.append if self._collects else _forget
+            deliver = collected.append if self.collect_results else _forget
         here = self._runs.here()
         if here is not None and here._run.is_under_way:
             raise PipelineError(

@@ -7,6 +7,7 @@ whether that is drawn on a terminal, or a few plain lines are written because th
 from __future__ import annotations
 
 import sys
+import time
 from abc import abstractmethod
 from typing import Any, ClassVar, Protocol
 
@@ -106,7 +107,7 @@ class BaseDashboard(DashboardProtocol):
         """
         self._close()
         self.total = total_items or self._expected
-        self.start_time = None
+        self.start_time = time.time()  # the first snapshot says it exactly
         self._viewer = self._view = None
         self._name = getattr(pipeline, "name", self._name)
         if self._draws and (display := kernel_display(sys.stdout)) is not None:
@@ -152,7 +153,6 @@ class BaseDashboard(DashboardProtocol):
         """The view of a snapshot, as far as this display has seen the run."""
         if self._viewer is None:
             self._viewer = Viewer(self.total or None, self._name)
-        if self.start_time is None:
             self.start_time = snapshot.timestamp - snapshot.elapsed
         self._view = self._viewer.see(snapshot)
         return self._view
