@@ -113,6 +113,24 @@ def test_lines_come_every_5_percent_or_30_seconds(monkeypatch: pytest.MonkeyPatc
     assert lines_of(file)[-1] == "500 ok, 0 failed"
 
 
+def test_line_when_a_run_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line at once says what is left to do; then one every 30 s, with the time it takes."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    display = create("log")
+    display.on_start(None, 1000)
+    for second in range(0, 100, 2):
+        stopping = second >= 10
+        snapshot = make_snapshot(
+            4, total=1000, elapsed=float(second), state="stopping" if stopping else "running"
+        )
+        snapshot.intake_seconds = float(min(second, 10))
+        snapshot.pipeline_stats.items_in_flight = 3
+        display.on_update(snapshot)
+    told = [line.partition("draining")[2] for line in lines_of(file)]
+    assert told == ["", *(f": 3 in flight, {time}" for time in ("0:00", "0:30", "1:00"))]
+
+
 def test_lines_when_the_total_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """A count instead of a percent."""
     file = StringIO()

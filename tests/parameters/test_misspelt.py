@@ -164,8 +164,9 @@ def test_functions_stay_what_they_are() -> None:
 @pytest.mark.parametrize(("given", "meant"), [("batch_size", "batch"), ("concurrency", "workers")])
 def test_option_of_a_builders_stage_as_it_is_called_elsewhere(given: str, meant: str) -> None:
     """So does the builder: names of other libraries are translated."""
+    unknown: Any = {given: 5}
     with pytest.raises(TypeError, match=rf"^add\({given}=5\): .* did you mean '{meant}'\?$"):
-        Pipeline.create().add("A", work, **{given: 5})
+        Pipeline.create().add("A", work, **unknown)
 
 
 def test_synonyms_are_of_options_there_are() -> None:

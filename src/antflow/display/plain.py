@@ -11,7 +11,7 @@ from typing import TextIO
 from antflow._core.snapshot import ErrorSummary
 from antflow._core.text import clean, safe_str, tally
 from antflow._monitor.view import ErrorRow, View, error_rows
-from antflow.display.bars import STATE_WORDS, stall_text
+from antflow.display.bars import stall_text, state_text
 from antflow.display.canvas import LONGEST_TEXT
 from antflow.display.failure_lines import told
 from antflow.display.numbers import clock, forecast_text, rate_text
@@ -28,7 +28,7 @@ MOST_STAGES = 10
 
 
 class PlainLog:
-    """Writes a line at the start, at every 5 % or after 30 s, and some at the end.
+    """Writes a line at the start, at every 5 % or after 30 s, when a run is stopped, and at the end.
 
     Args:
         stream: Where to write.
@@ -40,13 +40,17 @@ class PlainLog:
         self._name = clean(name)
         self._step = -1
         self._last = 0.0
+        self._stops = False
         self._blocked_at = ""
 
     def update(self, view: View) -> None:
         """Write a line if it is time for one."""
         progress = view.progress
         step = int((progress.ratio or 0.0) * STEPS + 1e-9)
-        if step > self._step or progress.elapsed - self._last >= LONGEST_SILENCE:
+        stops = progress.state == "stopping"
+        is_due = step > self._step or progress.elapsed - self._last >= LONGEST_SILENCE
+        if is_due or stops > self._stops:
+            self._stops = stops
             self._step = max(step, self._step)
             self._last = progress.elapsed
             self._write(progress_text(view))
@@ -91,7 +95,7 @@ def progress_text(view: View) -> str:
     if view.forecast is not None:
         parts.append(f"ETA {forecast_text(view.forecast, dash='-')}")
     parts.append(progress.counts)
-    word = STATE_WORDS.get(progress.state, "running")
+    word = state_text(progress)
     return ", ".join(parts if word in ("running", "finished") else [*parts, word])
 
 
