@@ -558,7 +558,7 @@ def test_blocked_loop_is_told_once() -> None:
 def test_run_that_is_being_stopped_says_so(
     level: str, state: RunState, width: int, said: str
 ) -> None:
-    """After the first Ctrl-C every display tells how much is left to do, and for how long by now."""
+    """After the first Ctrl-C every display says how much is left, and for how long by now."""
     snapshot = make_snapshot(state=state)
     snapshot.intake_seconds = snapshot.elapsed - 12
     snapshot.pipeline_stats.items_in_flight = 1_234

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,7 @@ from antflow._core.stage_checks import MOST_WORKERS
 from antflow._core.text import safe_repr
 from antflow._core.type_variables import Out
 from antflow._engine.engine import Engine
+from antflow._engine.submission import begin_submission
 
 
 class RunHandle(Generic[Out]):
@@ -77,13 +79,45 @@ class RunHandle(Generic[Out]):
 
         Cancellation: accepted items go on, and no more are taken in.
         """
-        names = self._run.facts.stage_names
-        stage = 0 if target_stage is None else stage_index("target_stage", target_stage, names)
         check_items(items)
-        if (plain := whole(priority)) is None:
-            raise refusal(TypeError, "priority", priority, "must be a whole number")
-        self._run.check_caller("feed()")
+        stage, plain = self._place("feed()", target_stage, priority)
         await self._engine.feed(items, stage, plain)
+
+    def submit(
+        self, item: Any, target_stage: str | None = None, priority: int = DEFAULT_PRIORITY
+    ) -> asyncio.Future[PipelineResult[Out]]:
+        """Take in one item, and return a future with its result.
+
+        ```python
+        result = await run.submit(request)
+        ```
+
+        The item waits for room if there is none, and so does the future; `join` waits for both.
+        Failed and cancelled items have a result too, with their ``error``; so have dropped ones. Of
+        an item that becomes others (``expand=True``) it is its own, which comes when the last of
+        them was made. `results` has all of these results as well.
+
+        A task that awaits an item of its own stage or an earlier one keeps its worker meanwhile.
+        If all workers wait like that, none is left for those items.
+
+        Args:
+            item: As in `Pipeline.run`.
+            target_stage: As in `feed`.
+            priority: As in `feed`.
+
+        Raises:
+            PipelineError: At the call: the run was joined or shut down. From the future: it was
+                shut down or cancelled, or its intake was stopped, before there was room.
+            DuplicateItemError: From the future: the item's id is taken, with ``duplicates="error"``
+                or ``"skip"``.
+            ValueError: At the call: there is no such stage.
+            TypeError: At the call: ``priority`` is not a whole number.
+
+        Cancellation: of the future, while the item waits for room: it is not taken in. After that,
+            the item goes on.
+        """
+        stage, plain = self._place("submit()", target_stage, priority)
+        return begin_submission(self._engine, item, stage, plain)
 
     async def join(self) -> None:
         """Take in nothing more, and wait until everything accepted is settled.
@@ -143,6 +177,15 @@ class RunHandle(Generic[Out]):
         self._run.check_caller("set_workers()")
         index = stage_index("stage", stage, self._run.facts.stage_names)
         self._engine.set_workers(index, count)
+
+    def _place(self, call: str, target_stage: str | None, priority: int) -> tuple[int, int]:
+        """Where items go that are taken in by a call: the stage's index, and the priority."""
+        names = self._run.facts.stage_names
+        stage = 0 if target_stage is None else stage_index("target_stage", target_stage, names)
+        if (plain := whole(priority)) is None:
+            raise refusal(TypeError, "priority", priority, "must be a whole number")
+        self._run.check_caller(call)
+        return stage, plain
 
     async def _end(self) -> None:
         if self._run.contains_caller:

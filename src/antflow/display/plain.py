@@ -28,7 +28,7 @@ MOST_STAGES = 10
 
 
 class PlainLog:
-    """Writes a line at the start, at every 5 % or after 30 s, when a run is stopped, and at the end.
+    """Writes a line at the start, at every 5 %, after 30 s, at a stop, and some at the end.
 
     Args:
         stream: Where to write.
