@@ -51,6 +51,31 @@ def test_plain_lines_when_stdout_is_a_file(name: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_stages_in_a_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detailed and full say how each stage is doing, meanwhile and in the end; others do not."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    run(name)
+    lines = lines_of(file)
+    meanwhile = [
+        line for line in lines if re.search(r"Fetch \[/x\] \d/3 busy, .*; Save \d/2 busy", line)
+    ]
+    in_the_end = [line for line in lines if line.startswith("pipeline: stage ")]
+    if name not in ("detailed", "full"):
+        assert meanwhile == in_the_end == []
+        return
+    assert len(meanwhile) == len([line for line in lines if re.search(r"\d% \d+/100", line)])
+    assert re.search(
+        r": Fetch .* 90 done, 10 failed; Save 0/2 busy, 0 queued, 90 done$", meanwhile[-1]
+    )
+    figures = r"p50 \S+, p95 \S+, \d+% busy$"
+    assert re.search(
+        rf"^pipeline: stage Fetch \[/x\]: 90 done, 10 failed, {figures}", in_the_end[0]
+    )
+    assert re.search(rf"^pipeline: stage Save: 90 done, 0 failed, {figures}", in_the_end[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb"), ("CI", "true"), ("TERM", None)])
 def test_plain_lines_when_the_terminal_is_none_to_draw_on(
     name: str,
@@ -93,7 +118,7 @@ def test_lines_come_every_5_percent_or_30_seconds(monkeypatch: pytest.MonkeyPatc
     """Over an hour: a line per 5 %, and one wherever 30 s would have gone by in silence."""
     file = StringIO()
     monkeypatch.setattr(sys, "stdout", file)
-    display = create("detailed")
+    display = create("compact")
     display.on_start(None, 1000)
     for second in range(3600):
         done = second * 1000 // 3600 if second < 1800 else 500

@@ -82,6 +82,7 @@ class BaseDashboard(DashboardProtocol):
 
     _draws: ClassVar[bool] = True
     _fills_screen: ClassVar[bool] = False
+    _logs_stages: ClassVar[bool] = False
 
     # Class attributes, so that a subclass need not call __init__.
     _expected: int = 0
@@ -115,7 +116,7 @@ class BaseDashboard(DashboardProtocol):
         elif self._draws:
             self._place = open_pane(sys.stdout, fills_screen=self._fills_screen)
         if self._place is None:
-            self._log = PlainLog(stream_above(), self._name)
+            self._log = PlainLog(stream_above(), self._name, self._logs_stages)
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Show a snapshot."""
@@ -178,7 +179,7 @@ class BaseDashboard(DashboardProtocol):
         """Go on with plain lines if something else has begun to draw on the terminal."""
         if self._place is not None and not self._place.hold():
             self._place = None
-            self._log = PlainLog(stream_above(), self._name)
+            self._log = PlainLog(stream_above(), self._name, self._logs_stages)
 
     def _close(self) -> None:
         log, self._log = self._log, None

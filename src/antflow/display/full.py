@@ -54,6 +54,7 @@ class FullDashboard(BaseDashboard):
     """
 
     _fills_screen: ClassVar[bool] = True
+    _logs_stages: ClassVar[bool] = True
 
     def __init__(self, refresh_rate: float = 4.0, max_items_shown: int = 20) -> None:
         super().__init__(refresh_rate)
