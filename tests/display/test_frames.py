@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import pytest
@@ -566,3 +567,11 @@ def test_run_that_is_being_stopped_says_so(
     assert said in text
     for word in ("draining", "paused", "in flight"):
         assert (word in text) == (word in said)
+
+
+@pytest.mark.parametrize("level", ["compact", "detailed", "full"])
+def test_counts_have_one_form(level: str) -> None:
+    """Counts of four digits and more have commas, wherever a display has them."""
+    text = "\n".join(lines_of(level, make_snapshot(workers=20_000, item_id="i"), 120, 40))
+    assert re.search(r"\d,\d{3}/5,000", text)
+    assert re.findall(r"(?<![\w,./-])\d{4,}", text) == []

@@ -103,7 +103,7 @@ def check_number(
     plain = number(value)
     # Compared, not converted: an int may be too large for a float.
     if plain is None or not minimum <= plain <= sys.float_info.max:
-        raise refusal(refuse, name, value, f"must be a finite {what} >= {minimum:g}")
+        raise refusal(refuse, name, value, f"must be a finite {what} >= {minimum:,g}")
 
 
 def check_seconds(refuse: Refuse, name: str, value: object, minimum: float = 0.0) -> None:

@@ -212,9 +212,9 @@ def _stop(engine: Engine) -> None:
     run = engine.run
     if run.ledger.in_flight and not run.is_stopping:
         warn(
-            "a run was cancelled with %d items in flight, because its pipeline and its handle were "
+            "a run was cancelled with %s items in flight, because its pipeline and its handle were "
             "dropped; keep one of them, and use `await pipeline.join()`",
-            run.ledger.in_flight,
+            f"{run.ledger.in_flight:,}",
         )
     engine.supervisor.cancel()
 

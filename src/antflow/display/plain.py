@@ -70,7 +70,7 @@ class PlainLog:
         for error in errors[:MOST_ERROR_LINES]:
             self._write(error_text(error))
         if len(errors) > MOST_ERROR_LINES:
-            self._write(f"{len(errors) - MOST_ERROR_LINES} more types of errors")
+            self._write(f"{len(errors) - MOST_ERROR_LINES:,} more types of errors")
         if len(summary.errors_by_stage) > 1:
             self._write(f"failed by stage: {tally(summary.errors_by_stage, MOST_STAGES)}")
         if view is not None and self._with_stages:
