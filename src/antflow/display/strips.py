@@ -127,7 +127,7 @@ def item_lines(
         shown = shown[: room - 1]
     if not shown:
         return []
-    title = [("in progress ", "bold"), (f"{busy}  longest first", "dim")]
+    title = [("in progress ", "bold"), (f"{busy:,}  longest first", "dim")]
     names = [canvas.text(worker.worker_name) for worker in shown]
     times = [_busy_for(worker, now) for worker in shown]
     tasks = [canvas.text(_doing(worker)) for worker in shown]
