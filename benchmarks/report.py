@@ -52,8 +52,8 @@ def aims(figure: Figure) -> str:
     if figure.reach is None:
         return ""
     sign = "≥" if figure.better == "high" else "≤"
-    stretch = "" if figure.stretch is None else f" | {figure.stretch:g}"
-    return f"{sign} {figure.reach:g}{stretch}"
+    stretch = "" if figure.stretch is None else f" | {figure.stretch:,g}"
+    return f"{sign} {figure.reach:,g}{stretch}"
 
 
 def to_json(outcomes: Sequence[Outcome], about: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 python examples/batches_into_sqlite.py
 
 If the database refuses a row, the whole batch is rolled back and tried again, and for the last try
-each row is alone. So a bad row does not take any other down with it.
+each row is alone. So a bad row does not take any other down with it. A row that is written again,
+by a later try or when the program runs again, replaces itself.
 """
 
 import asyncio
@@ -17,8 +18,8 @@ from antflow import Pipeline, Stage
 Row = tuple[int, int]
 
 FILE = "measured.sqlite"
-CREATE = "CREATE TABLE measured (number PRIMARY KEY, degrees CHECK (degrees > -274))"
-INSERT = "INSERT INTO measured VALUES (?, ?)"
+CREATE = "CREATE TABLE IF NOT EXISTS measured (number PRIMARY KEY, degrees CHECK (degrees > -274))"
+INSERT = "INSERT OR REPLACE INTO measured VALUES (?, ?)"
 
 transactions = Counter[int]()
 

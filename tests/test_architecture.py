@@ -112,11 +112,12 @@ BANNED: dict[str, str] = {
     "time.time_ns": "the wall clock jumps; durations come from a monotonic clock",
 }
 
-# The places that read the wall clock: a run does once, and counts its timestamps from there; and a
-# service may say as a date how long to wait. Those that log, and the one that unpickles.
+# The places that read the wall clock: a run does once, and counts its timestamps from there; a
+# service may say as a date how long to wait; and a display says when it started, before it has seen
+# a snapshot. Those that log, and the one that unpickles.
 ALLOWED: dict[str, list[str]] = {
     "datetime.datetime.now": ["_core/hold_times.py"],
-    "time.time": ["_engine/run.py"],
+    "time.time": ["_engine/run.py", "display/base.py"],
     # The logger itself, all loggers there are, and the command, which prints warnings.
     "logging.getLogger": [
         "_core/log.py",

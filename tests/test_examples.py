@@ -152,6 +152,14 @@ def test_example_runs(name: str, started: Started) -> None:
     assert missing_from(done.stdout, PRINTS[name]) == [], done.stdout
 
 
+def test_example_with_a_database_runs_twice(tmp_path: Path) -> None:
+    """The database that the first run left does not disturb the second."""
+    for _ in range(2):
+        done = run_example("batches_into_sqlite", tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert missing_from(done.stdout, PRINTS["batches_into_sqlite"]) == [], done.stdout
+
+
 def test_sink_whose_disk_is_slow_keeps_few_steps() -> None:
     """Steps that the example's writer does not get round to are dropped; items do not notice."""
     sink = runpy.run_path(str(FOLDER / "steps_to_jsonl.py"))["StepsToFile"]

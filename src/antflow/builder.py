@@ -465,7 +465,7 @@ def _add_retries(
     if attempts is not None and retries != DEFAULT_TRIES:
         raise refuse(f"retries={retries!r}, attempts={attempts!r}: {TWICE}")
     name, tries = ("retries", retries) if attempts is None else ("attempts", attempts)
-    check_count(refuse, name, tries, 1, "must be a whole number of tries >= 1")
+    tries = check_count(refuse, name, tries, 1, "must be a whole number of tries >= 1")
     if "retry" in options and not (isinstance(policy, str) and policy == "per_task"):
         raise refuse(f"retry_policy={policy!r}, retry={safe_repr(options['retry'])}: {TWICE}")
     if isinstance(policy, Retry):  # would be right as retry=

@@ -157,6 +157,10 @@ class Pipeline(Generic[Taken, Out]):
             never watched.
         observers: Objects that hear of every step of every run, see `antflow.observers.Observer`.
 
+    Attributes:
+        name: As given.
+        collect_results: As given; read when a run begins.
+
     Raises:
         PipelineError: No stages.
         StageValidationError: An option of a stage is not allowed, or two have the same name.
@@ -220,7 +224,7 @@ class Pipeline(Generic[Taken, Out]):
             check_seconds(ValueError, "blocked_loop_after", blocked_loop_after, SHORTEST_BLOCK)
         self.name = name
         self._blocked_loop_after = blocked_loop_after
-        self._collects = collect_results
+        self.collect_results = collect_results
         self._tracker = status_tracker
         self._store = store
         self._observers = checked_observers(observers)
@@ -515,7 +519,8 @@ class Pipeline(Generic[Taken, Out]):
         check_options(Pipeline.stream, RunOptions, options)
         options["total"], length = expected_count(items, options.get("total"))
         if buffer_size is not None:
-            check_count(ValueError, "buffer_size", buffer_size, 0, "must be a whole number >= 0")
+            allowed = "must be a whole number >= 0"
+            buffer_size = check_count(ValueError, "buffer_size", buffer_size, 0, allowed)
         window = None
         if ordered:
             results_waiting = RESULTS_IN_ORDER if buffer_size is None else buffer_size
@@ -719,12 +724,12 @@ class Pipeline(Generic[Taken, Out]):
         is_shown: bool = False,
     ) -> RunHandle[Any]:
         """Open a run; its results are collected unless there is a function that takes them."""
-        keeps_results = self._collects and deliver is None
+        keeps_results = self.collect_results and deliver is None
         # A stream hands failed items to its reader; a display and a tracker show them.
         keeps_silent = deliver is None and self._tracker is None and not is_shown
         collected = [] if collected is None else collected
         if deliver is None:
-            deliver = collected.append if self._collects else _forget
+            deliver = collected.append if self.collect_results else _forget
         here = self._runs.here()
         if here is not None and here._run.is_under_way:
             raise PipelineError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import time
 from typing import Any
 
 import pytest
 
-from antflow import DashboardProtocol, Pipeline, Stage
+from antflow import DashboardProtocol, ErrorSummary, Pipeline, Stage
 from antflow.display import (
     BaseDashboard,
     CompactDashboard,
@@ -97,9 +98,33 @@ def test_progress_display_keeps_its_parameters() -> None:
 )
 def test_displays_have_total_and_start_time(make: Any) -> None:
     """Every built-in display has ``.total`` and ``.start_time``."""
-    display = make()
+    display: BaseDashboard = make()
     assert display.total in (0, 7)
-    assert hasattr(display, "start_time")
+    assert display.start_time is None
+    display.on_start(None, 7)
+    assert display.total == 7
+    started = getattr(display, "start_time", None)
+    assert started is not None
+    assert abs(started - time.time()) < 60
+    display.on_finish([], ErrorSummary(0, {}, {}, []))
+
+
+@pytest.mark.contract
+def test_isinstance_of_a_dashboard() -> None:
+    """`DashboardProtocol` in ``isinstance``: an object with all three methods is one."""
+
+    class Complete:
+        def on_start(self, pipeline: Any, total_items: int) -> None: ...
+        def on_update(self, snapshot: Any) -> None: ...
+        def on_finish(self, results: Any, summary: Any) -> None: ...
+
+    class Partial:
+        def on_start(self, pipeline: Any, total_items: int) -> None: ...
+
+    for display in (Complete(), Watcher(), ProgressDisplay(), FullDashboard()):
+        assert isinstance(display, DashboardProtocol)
+    for other in (Partial(), object(), None, "full"):
+        assert not isinstance(other, DashboardProtocol)
 
 
 @pytest.mark.contract

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import pytest
@@ -557,9 +558,31 @@ def test_blocked_loop_is_told_once() -> None:
 
 @pytest.mark.parametrize("level", ["progress", "compact", "detailed", "full"])
 @pytest.mark.parametrize(
-    ("state", "word"), [("running", ""), ("stopping", "stopping"), ("paused", "paused")]
+    ("state", "width", "said"),
+    [
+        ("running", 80, ""),
+        ("draining", 80, ""),
+        ("stopping", 80, "draining: 1,234 in flight, 0:12"),
+        ("stopping", 40, "draining"),
+        ("paused", 80, "paused"),
+    ],
 )
-def test_run_that_is_being_stopped_says_so(level: str, state: RunState, word: str) -> None:
-    """After the first Ctrl-C every display says that the run is about to end, and no other time."""
-    text = "\n".join(lines_of(level, make_snapshot(state=state)))
-    assert ("stopping" in text, "paused" in text) == (word == "stopping", word == "paused")
+def test_run_that_is_being_stopped_says_so(
+    level: str, state: RunState, width: int, said: str
+) -> None:
+    """After the first Ctrl-C every display says how much is left, and for how long by now."""
+    snapshot = make_snapshot(state=state)
+    snapshot.intake_seconds = snapshot.elapsed - 12
+    snapshot.pipeline_stats.items_in_flight = 1_234
+    text = "\n".join(lines_of(level, snapshot, width))
+    assert said in text
+    for word in ("draining", "paused", "in flight"):
+        assert (word in text) == (word in said)
+
+
+@pytest.mark.parametrize("level", ["compact", "detailed", "full"])
+def test_counts_have_one_form(level: str) -> None:
+    """Counts of four digits and more have commas, wherever a display has them."""
+    text = "\n".join(lines_of(level, make_snapshot(workers=20_000, item_id="i"), 120, 40))
+    assert re.search(r"\d,\d{3}/5,000", text)
+    assert re.findall(r"(?<![\w,./-])\d{4,}", text) == []

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antflow import RetryAfter
 from antflow._monitor.pace import Forecast
 from antflow.display import numbers
 
@@ -20,7 +21,7 @@ from antflow.display import numbers
         (1_234_567, "1.23M"),
         (45_600_000, "45.6M"),
         (7_000_000_000, "7G"),
-        (12 * 10**15, "12000T"),
+        (12 * 10**15, "12,000T"),
     ],
 )
 def test_counts(count: int, text: str) -> None:
@@ -92,3 +93,8 @@ def test_ages(seconds: float, text: str) -> None:
 def test_rates(rate: float, text: str) -> None:
     """As many digits as are worth reading."""
     assert numbers.rate_text(rate) == text
+
+
+def test_seconds_in_messages() -> None:
+    """Errors and warnings have commas in their seconds, too."""
+    assert "try again in 3,600 s" in str(RetryAfter(3600))

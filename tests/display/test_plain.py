@@ -64,6 +64,31 @@ def test_plain_lines_when_stderr_is_a_file(name: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_stages_in_a_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detailed and full say how each stage is doing, meanwhile and in the end; others do not."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stderr", file)
+    run(name)
+    lines = lines_of(file)
+    meanwhile = [
+        line for line in lines if re.search(r"Fetch \[/x\] \d/3 busy, .*; Save \d/2 busy", line)
+    ]
+    in_the_end = [line for line in lines if line.startswith("pipeline: stage ")]
+    if name not in ("detailed", "full"):
+        assert meanwhile == in_the_end == []
+        return
+    assert len(meanwhile) == len([line for line in lines if re.search(r"\d% \d+/100", line)])
+    assert re.search(
+        r": Fetch .* 90 done, 10 failed; Save 0/2 busy, 0 queued, 90 done$", meanwhile[-1]
+    )
+    figures = r"p50 \S+, p95 \S+, \d+% busy$"
+    assert re.search(
+        rf"^pipeline: stage Fetch \[/x\]: 90 done, 10 failed, {figures}", in_the_end[0]
+    )
+    assert re.search(rf"^pipeline: stage Save: 90 done, 0 failed, {figures}", in_the_end[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb"), ("CI", "true"), ("TERM", None)])
 def test_plain_lines_when_the_terminal_is_none_to_draw_on(
     name: str,
@@ -106,7 +131,7 @@ def test_lines_come_every_5_percent_or_30_seconds(monkeypatch: pytest.MonkeyPatc
     """Over an hour: a line per 5 %, and one wherever 30 s would have gone by in silence."""
     file = StringIO()
     monkeypatch.setattr(sys, "stderr", file)
-    display = create("detailed")
+    display = create("compact")
     display.on_start(None, 1000)
     for second in range(3600):
         done = second * 1000 // 3600 if second < 1800 else 500
@@ -124,6 +149,24 @@ def test_lines_come_every_5_percent_or_30_seconds(monkeypatch: pytest.MonkeyPatc
     assert sum(" 50% " in line for line in lines) == 60
     display.on_finish([], ErrorSummary(0, {}, {}, []))
     assert lines_of(file)[-1] == "500 ok, 0 failed"
+
+
+def test_line_when_a_run_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line at once says what is left to do; then one every 30 s, with the time it takes."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stderr", file)
+    display = create("log")
+    display.on_start(None, 1000)
+    for second in range(0, 100, 2):
+        stopping = second >= 10
+        snapshot = make_snapshot(
+            4, total=1000, elapsed=float(second), state="stopping" if stopping else "running"
+        )
+        snapshot.intake_seconds = float(min(second, 10))
+        snapshot.pipeline_stats.items_in_flight = 3
+        display.on_update(snapshot)
+    told = [line.partition("draining")[2] for line in lines_of(file)]
+    assert told == ["", *(f": 3 in flight, {time}" for time in ("0:00", "0:30", "1:00"))]
 
 
 def test_lines_when_the_total_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,7 @@ NO_ROW = {
     "RunFacts.timestamp": "a reading of the run's clock",
     "RunFacts.worker_name": "the numbers of a stage and a worker",
     "RunHandle": "made by Pipeline.open",
+    "RunHandle.submit.item": "anything can be an item",
     "RunResults": "a value, received",
     "Scripted.outcomes": "anything can be returned",
     "StageStats": "a value, received",

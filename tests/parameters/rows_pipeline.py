@@ -111,6 +111,10 @@ async def use_feed_of_run(**options: Any) -> None:
     await in_open_run(lambda run: run.feed(**dict[str, Any](items=[1]) | options))
 
 
+async def use_submit(**options: Any) -> None:
+    await in_open_run(lambda run: run.submit(1, **options))
+
+
 async def use_set_workers(**options: Any) -> None:
     async def set_workers(run: RunHandle) -> None:
         run.set_workers(**dict[str, Any](stage="Work", count=1) | options)
@@ -359,6 +363,8 @@ ROWS["Pipeline.open.on_failures"] = ON_FAILURES
 for name, row in FEED_ROWS.items():
     for call in ("Pipeline.feed", "Pipeline.feed_async", "RunHandle.feed"):
         ROWS[f"{call}.{name}"] = row
+    if name != "items":
+        ROWS[f"RunHandle.submit.{name}"] = row
 for name in ("status_change", "task_start", "task_complete", "task_retry", "task_fail"):
     ROWS[f"StatusTracker.on_{name}"] = CALLBACK
 QUERIES = ("by_status", "error_summary", "failed_items", "history", "stats", "status")
@@ -378,6 +384,7 @@ USES: dict[str, Callable[..., Any]] = {
     "Pipeline.with_workers": use_with_workers,
     "ProgressDisplay": ProgressDisplay,
     "RunHandle.feed": use_feed_of_run,
+    "RunHandle.submit": use_submit,
     "Durations.quantile": Durations(1).quantile,
     "RunHandle.set_workers": use_set_workers,
     "StatusTracker": StatusTracker,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from antflow import Pipeline, Stage
-from antflow._core.misspellings import explained
+from antflow._core.misspellings import SYNONYMS, explained
 from antflow.testing import run_virtual
 
 from .public import parameters_of, public_callables
@@ -80,6 +81,19 @@ def test_option_with_a_letter_too_many(name: str, option: str) -> None:
         ("Pipeline.stream", "buffer", "buffer_size"),
         ("Pipeline.open", "time_out", "timeout"),
         ("Pipeline.quick", "worker", "workers"),
+        # As they are called elsewhere.
+        ("Stage", "batch_size", "batch"),
+        ("Stage", "retries", "task_attempts"),
+        ("Stage", "max_retries", "task_attempts"),
+        ("Stage", "attempts", "task_attempts"),
+        ("Stage", "concurrency", "workers"),
+        ("Stage", "max_workers", "workers"),
+        ("Stage", "queue_size", "queue_capacity"),
+        ("Stage", "on_error", "on_failure"),
+        ("Pipeline.stream", "queue_size", "buffer_size"),
+        ("Pipeline.quick", "concurrency", "workers"),
+        ("Pipeline.quick", "max_retries", "attempts"),
+        ("Pipeline.run", "max_errors", "max_failures"),
     ],
 )
 def test_option_as_people_misspell_it(name: str, given: str, meant: str) -> None:
@@ -145,3 +159,21 @@ def test_functions_stay_what_they_are() -> None:
     assert list(inspect.signature(Stage).parameters)[:3] == ["name", "workers", "tasks"]
     stage = Stage("A", 1, [work])
     assert stage == copy.copy(stage) == Stage(name="A", workers=1, tasks=[work])
+
+
+@pytest.mark.parametrize(("given", "meant"), [("batch_size", "batch"), ("concurrency", "workers")])
+def test_option_of_a_builders_stage_as_it_is_called_elsewhere(given: str, meant: str) -> None:
+    """So does the builder: names of other libraries are translated."""
+    unknown: Any = {given: 5}
+    with pytest.raises(TypeError, match=rf"^add\({given}=5\): .* did you mean '{meant}'\?$"):
+        Pipeline.create().add("A", work, **unknown)
+
+
+def test_synonyms_are_of_options_there_are() -> None:
+    """Each name is that of no option, or not everywhere, and stands for one."""
+    known = {
+        parameter
+        for call in public_callables().values()
+        for parameter in inspect.signature(call).parameters
+    } | {field.name for field in fields(Stage)}
+    assert {name for names in SYNONYMS.values() for name in names} <= known

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from antflow import AntFlowError
+from antflow import AntFlowError, Limit, Pipeline, Retry, Stage, TooManyFailures
 from antflow.testing import run_virtual
 
 from . import rows_builder, rows_executor, rows_pipeline, rows_stage
 from .public import NO_ROW, has_no_row, public_callables, public_parameters
-from .values import Row, shown
+from .rows_stage import work
+from .values import Row, Whole, shown
 
 TABLES = (rows_stage, rows_pipeline, rows_builder, rows_executor)
 ROWS: dict[str, Row] = {name: row for table in TABLES for name, row in table.ROWS.items()}
@@ -85,3 +86,52 @@ def test_value_that_is_refused(name: str, value: Any) -> None:
 def test_value_that_is_taken(name: str, value: Any) -> None:
     """An allowed value raises nothing."""
     give(name, value)
+
+
+def whole_numbers() -> list[Any]:
+    """One parameter set for each number that a parameter takes which must be whole."""
+    return [
+        pytest.param(name, value, id=f"{name}-{number}")
+        for name, row in ROWS.items()
+        if re.search(r"whole|at least 1 worker", row.allowed)
+        for number, value in enumerate(row.good)
+        if type(value) is int
+    ]
+
+
+@pytest.mark.parametrize(("name", "value"), whole_numbers())
+def test_whole_number_of_another_class(name: str, value: int) -> None:
+    """Where a whole number is asked for, anything with ``__index__`` is one."""
+    give(name, Whole(value))
+
+
+def test_whole_numbers_become_int() -> None:
+    """No number of another class gets into a pipeline, its results, or its messages."""
+    numbers: list[Any] = [Whole(number) for number in range(1, 7)]
+    stage = Stage(
+        "Work",
+        numbers[1],
+        [work],
+        retry=Retry(attempts=numbers[3]),
+        queue_capacity=numbers[2],
+        task_concurrency_limits={"work": numbers[0]},
+        max_failures=numbers[4],
+    )
+    (kept,) = Pipeline([stage]).stages
+    assert isinstance(kept.retry, Retry)
+    kept_numbers = (kept.workers, kept.retry.attempts, kept.queue_capacity, kept.max_failures)
+    assert kept_numbers == (2, 4, 3, 5)
+    assert kept.task_concurrency_limits == {"work": 1}
+    assert Limit(numbers[5]).concurrency == 6
+
+
+@pytest.mark.parametrize("limit", [Whole(2), 2])
+def test_max_failures_of_another_class_is_a_count(limit: Any) -> None:
+    """A count of another class is a count, not a share."""
+
+    async def fail(_: int) -> None:
+        raise ValueError
+
+    pipeline = Pipeline([Stage("Fail", 1, [fail], task_attempts=1)])
+    with pytest.raises(TooManyFailures, match=r"max_failures=2\)"):
+        run_virtual(lambda: pipeline.run(range(100), max_failures=limit))

@@ -35,6 +35,16 @@ class Hostile:
         raise RuntimeError("str")
 
 
+class Whole:
+    """A whole number of another class than ``int``, like one of numpy."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __index__(self) -> int:
+        return self._number
+
+
 @dataclass(frozen=True)
 class Row:
     """What is said about one parameter.

@@ -125,6 +125,20 @@ def test_has_capacity_without_a_rate() -> None:
     assert values(run(work)) == [True]
 
 
+@pytest.mark.parametrize(
+    ("limit", "option"), [(concurrency_limit, "call_concurrency"), (rate_limit, "call_rate")]
+)
+def test_limit_outside_of_a_task(limit: Any, option: str) -> None:
+    """The error names the option of a stage that the limit is about."""
+
+    async def enter() -> None:
+        async with limit():
+            pass
+
+    with pytest.raises(RuntimeError, match=rf"only inside a task.* in a stage with {option}$"):
+        run_virtual(enter())
+
+
 def test_has_capacity_outside_of_a_task() -> None:
     """Outside of a task there is always room too."""
     assert call_rate_has_capacity() is True

@@ -416,3 +416,11 @@ def test_queries_in_a_run_are_about_that_run() -> None:
 
     run_virtual(main)
     assert asked == {True}
+
+
+@pytest.mark.contract
+def test_collect_results_is_readable() -> None:
+    """A pipeline says whether it keeps results."""
+    stages = [Stage("A", 1, [same])]
+    assert Pipeline(stages).collect_results
+    assert not Pipeline(stages, collect_results=False).collect_results

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import re
 import threading
 from typing import Any, get_args
 
@@ -268,3 +269,52 @@ def test_stage_stats_account_for_the_workers_seconds() -> None:
     stats = run_virtual(lambda: Pipeline(stages).run(range(3))).stats.stage_stats
     assert stats["A"].busy_seconds == pytest.approx(3.0)
     assert stats["B"].starved_seconds == pytest.approx(3.0)
+
+
+def test_results_are_a_small_table_in_a_notebook() -> None:
+    """A few rows and the counts; what items bring is text in it, and no markup."""
+
+    async def work(number: int) -> str:
+        if number % 4 == 0:
+            raise ValueError(f"<script>{number}</script>")
+        return f"<b>{number}</b> & more"
+
+    pipeline = Pipeline([Stage("<i>Work</i>", 5, [work], task_attempts=1)])
+    results = run_virtual(lambda: pipeline.run(range(2000)))
+    html = results._repr_html_()
+    assert "<caption>RunResults: 1,500 ok, 500 failed</caption>" in html
+    assert html.count("<tr>") == 1 + 10 + 1 + 5 + 1
+    assert "1,490 more completed" in html
+    assert "495 more failed" in html
+    assert "ValueError: &lt;script&gt;0&lt;/script&gt;" in html
+    assert "&#x27;&lt;b&gt;1&lt;/b&gt; &amp; more&#x27;" in html
+    tags = set(re.findall(r"</?(\w+)", html))
+    assert tags == {"table", "caption", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_results_in_a_notebook_whatever_is_in_them() -> None:
+    """Values that cannot be shown cost their own cell; without items there are the counts."""
+    pipeline = Pipeline([Stage("Work", 1, [same])])
+    odd = run_virtual(lambda: pipeline.run([Unshown(), "x" * 1000, "\x1b[31mred"]))
+    html = odd._repr_html_()
+    assert "repr() failed" in html
+    assert "x" * 100 not in html
+    assert "\x1b" not in html
+    empty = run_virtual(lambda: pipeline.run([]))._repr_html_()
+    assert empty == "<table><caption>RunResults: 0 ok, 0 failed</caption></table>"
+
+
+class Unshown:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def test_completion_offers_public_names_only() -> None:
+    """``dir`` has what users read, of results, snapshots and events alike."""
+    results = run_virtual(lambda: Pipeline([Stage("Work", 1, [same])]).run([1]))
+    names = "id value sequence_id metadata error stage attempts input is_success outcome location"
+    assert sorted(dir(results[0])) == sorted(names.split())
+    for value in (results, results.stats, results.summary, *results.stats.stage_stats.values()):
+        assert [name for name in dir(value) if name.startswith("_") or name.isupper()] == []
+        assert dir(value)
+    assert {"failed", "outcomes", "values", "stats", "append"} <= set(dir(results))

@@ -9,10 +9,11 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from math import isfinite
+from operator import index
 from types import CoroutineType
 from typing import Any, TypeVar, cast
 
-from antflow._core.foreign import ENDS_THE_PROGRAM, is_a, number
+from antflow._core.foreign import ENDS_THE_PROGRAM, asked, is_a, number
 from antflow._core.misspellings import did_you_mean
 from antflow._core.text import error_type_name, safe_repr, safe_str
 
@@ -21,8 +22,11 @@ Answer = TypeVar("Answer")
 Refuse = Callable[[str], Exception]
 """Makes the exception to raise from the end of the message: ``"workers=0: must be …"``."""
 
-Check = Callable[[Refuse, str, Any], None]
-"""Refuses the value of an option that is not allowed: ``check(refuse, name, value)``."""
+Check = Callable[[Refuse, str, Any], Any]
+"""Refuses the value of an option that is not allowed: ``check(refuse, name, value)``.
+
+Returns the value to use instead, a plain ``int`` for a count; ``None``: the value as it is.
+"""
 
 LONGEST_SECONDS = 292 * 365 * 86_400.0
 """A timer of more than 292 years counts more nanoseconds than 64 bits hold."""
@@ -75,10 +79,22 @@ def check_count(
     minimum: int,
     allowed: str,
     maximum: int | None = None,
-) -> None:
-    """Refuse what is not a whole number of at least ``minimum`` (``True`` is not a number)."""
-    if type(value) is not int or value < minimum or (maximum is not None and value > maximum):
+) -> int:
+    """Return a whole number of at least ``minimum`` as an ``int``; refuse anything else."""
+    count = whole(value)
+    if count is None or count < minimum or (maximum is not None and count > maximum):
         raise refusal(refuse, name, value, allowed)
+    return count
+
+
+def whole(value: object) -> int | None:
+    """A whole number as a plain ``int``, by its ``__index__`` (an integer of numpy has one).
+
+    ``None`` for ``bool`` and anything else: a ``float`` is not a count, even if it is 3.0.
+    """
+    if type(value) is int:
+        return value
+    return None if type(value) is bool else asked(index, value, instead=None)
 
 
 def check_number(
@@ -88,7 +104,7 @@ def check_number(
     plain = number(value)
     # Compared, not converted: an int may be too large for a float.
     if plain is None or not minimum <= plain <= sys.float_info.max:
-        raise refusal(refuse, name, value, f"must be a finite {what} >= {minimum:g}")
+        raise refusal(refuse, name, value, f"must be a finite {what} >= {minimum:,g}")
 
 
 def check_seconds(refuse: Refuse, name: str, value: object, minimum: float = 0.0) -> None:
@@ -115,9 +131,8 @@ def check_timeout(refuse: Refuse, name: str, value: object) -> None:
 def or_none(check: Check) -> Check:
     """The same check, with ``None`` allowed too."""
 
-    def check_or_none(refuse: Refuse, name: str, value: object) -> None:
-        if value is not None:
-            check(refuse, name, value)
+    def check_or_none(refuse: Refuse, name: str, value: object) -> Any:
+        return None if value is None else check(refuse, name, value)
 
     return check_or_none
 
@@ -187,10 +202,17 @@ def check_choice(
         raise refusal(refuse, name, value, allowed + did_you_mean(value, choices))
 
 
-def check_max_failures(refuse: Refuse, name: str, limit: object) -> None:
+def check_max_failures(refuse: Refuse, name: str, limit: object) -> int | float | None:
     """Refuse what is neither ``None``, nor a count, nor a share of failures."""
-    count_fits = type(limit) is int and limit >= 1
-    ratio_fits = type(limit) is float and 0 < limit <= 1
-    if limit is not None and not (count_fits or ratio_fits):
+    if limit is None:
+        return None
+    most: int | float | None = whole(limit)
+    if most is None:
+        most = number(limit)
+        fits = most is not None and 0 < most <= 1
+    else:
+        fits = most >= 1
+    if not fits:
         allowed = "must be a whole number >= 1, or a ratio above 0.0 and up to 1.0"
         raise refusal(refuse, name, limit, allowed)
+    return most

@@ -162,7 +162,7 @@ class RetryAfter(AntFlowError, RuntimeError):
         return cls(seconds, message)
 
     def __str__(self) -> str:
-        return f"{self.message or 'too fast'}: try again in {self.seconds:g} s"
+        return f"{self.message or 'too fast'}: try again in {self.seconds:,g} s"
 
 
 def _check_now(now: object) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
-from antflow._core.checks import check_count, check_seconds, examine, refusal
+from antflow._core.checks import check_count, check_seconds, examine, refusal, whole
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import number
 from antflow._core.text import safe_repr
@@ -159,8 +159,9 @@ class Limit:
         if concurrency is None and rate is None:
             raise _value_error("concurrency=None, rate=None: at least one of them must be given")
         if concurrency is not None:
-            refuse = _value_error if type(concurrency) is int else _type_error
-            check_count(refuse, "concurrency", concurrency, 1, "must be a whole number >= 1")
+            refuse = _type_error if whole(concurrency) is None else _value_error
+            allowed = "must be a whole number >= 1"
+            concurrency = check_count(refuse, "concurrency", concurrency, 1, allowed)
         if rate is not None:
             _check_number("rate", rate, above_zero=True)
         _check_number("period", period, above_zero=True)

@@ -15,6 +15,32 @@ R = TypeVar("R")
 SHORTEST_PART = 4
 """Letters that a part of a name must have to stand for it, as "stage" for "target_stage"."""
 
+_WORKERS = ("workers",)
+_ATTEMPTS = ("attempts", "task_attempts")
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "batch_size": ("batch",),
+    "capacity": ("queue_capacity",),
+    "chunk_size": ("batch",),
+    "concurrency": _WORKERS,
+    "max_attempts": _ATTEMPTS,
+    "max_concurrency": _WORKERS,
+    "max_errors": ("max_failures",),
+    "max_retries": _ATTEMPTS,
+    "max_workers": _WORKERS,
+    "maxsize": ("queue_capacity", "buffer_size"),
+    "num_workers": _WORKERS,
+    "on_error": ("on_failure",),
+    "parallelism": _WORKERS,
+    "queue_size": ("queue_capacity", "buffer_size"),
+    "rate_limit": ("limits",),
+    "retries": _ATTEMPTS,
+    "retry_delay": ("task_wait_seconds",),
+    "tries": _ATTEMPTS,
+}
+"""Names that options have elsewhere → what they are called here. The letters would suggest others:
+"batch_wait" for "batch_size", "retry" for "retries"."""
+
 
 def explained(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function: its `TypeError` for an unknown option suggests a known one.
@@ -57,7 +83,8 @@ def did_you_mean(given: object, names: Iterable[str]) -> str:
     from difflib import get_close_matches  # only when a name is wrong
 
     names = list(names)
-    likely = get_close_matches(given, names, 1)
+    likely = [name for name in SYNONYMS.get(given, ()) if name in names]
+    likely = likely or get_close_matches(given, names, 1)
     if not likely and len(given) >= SHORTEST_PART:
         likely = [name for name in names if given in name]
     return f"; did you mean {likely[0]!r}?" if likely else ""

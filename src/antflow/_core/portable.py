@@ -43,6 +43,9 @@ class Portable:
     ERRORS: ClassVar[tuple[str, ...]] = ()
     MORE: ClassVar[tuple[str, ...]] = ()
 
+    def __dir__(self) -> list[str]:
+        return public_names(self)
+
     @recursive_repr()
     def __repr__(self) -> str:
         # As dataclasses have it, but what cannot be shown costs its own field.
@@ -74,6 +77,16 @@ class Portable:
             else:
                 values[name] = deepcopy(value, memo)
         return _filled(copy, values)
+
+
+def public_names(value: Any) -> list[str]:
+    """The names that completion offers: what users read, and none of the machinery."""
+    hidden = {*_MACHINERY, *getattr(value, "MORE", ())}
+    names = object.__dir__(value)
+    return [name for name in names if not name.startswith("_") and name not in hidden]
+
+
+_MACHINERY = ("FOREIGN", "ERRORS", "MORE")
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:

@@ -7,7 +7,7 @@ one of these shapes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from antflow._core.envelope import Envelope
 from antflow._core.events import TaskEventType
@@ -229,10 +229,12 @@ class SnapshotSource(Protocol):
     def get_dashboard_snapshot(self) -> DashboardSnapshot: ...
 
 
+@runtime_checkable
 class DashboardProtocol(Protocol):
     """A dashboard: an object with these methods, each sync or async; a missing one does nothing.
 
-    Subclassing it is optional: only the names count.
+    Subclassing it is optional: only the names count. ``isinstance(x, DashboardProtocol)`` says
+    whether an object has all three.
     """
 
     def on_start(self, pipeline: Any, total_items: int) -> Any:

@@ -15,7 +15,7 @@ from antflow._core.errors import AntFlowError, ItemCancelled
 from antflow._core.failures import failed_item, failures_text
 from antflow._core.foreign import is_a
 from antflow._core.places import location_of
-from antflow._core.portable import Portable
+from antflow._core.portable import Portable, public_names
 from antflow._core.snapshot import ErrorSummary, PipelineStats
 from antflow._core.text import safe_str
 from antflow._core.type_variables import T
@@ -254,7 +254,18 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         if (error := failure_of(self)) is not None:
             raise error
 
+    def __dir__(self) -> list[str]:
+        return public_names(self)
+
+    def _repr_html_(self) -> str:  # a notebook calls it
+        from antflow._core.result_table import results_table  # only where there is a notebook
+
+        return results_table(self._counts(), self, self.failed)
+
     def __repr__(self) -> str:
+        return f"<{self._counts()}>"
+
+    def _counts(self) -> str:
         stats = self.stats
         counts = [("ok", stats.items_processed), ("failed", stats.items_failed)]
         rarer = {
@@ -264,7 +275,7 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         }
         counts += [(name, count) for name, count in rarer.items() if count]
         texts = [f"{count:,} {name}" for name, count in counts]
-        return f"<RunResults: {', '.join(texts)}>"
+        return f"RunResults: {', '.join(texts)}"
 
 
 def first_accepted(result: PipelineResult[Any]) -> Fate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from antflow._core.checks import (
@@ -226,14 +226,15 @@ class RetryPolicy:
         return self.wait
 
 
-def check_retry(refuse: Refuse, name: str, retry: Retry) -> None:
+def check_retry(refuse: Refuse, name: str, retry: Retry) -> Retry:
     """Refuse a `Retry` with a field that is not allowed."""
     allowed = "must be a whole number of tries >= 1"
-    check_count(refuse, f"{name}.attempts", retry.attempts, 1, allowed)
+    attempts = check_count(refuse, f"{name}.attempts", retry.attempts, 1, allowed)
     check_wait(refuse, f"{name}.wait", retry.wait)
     check_errors(refuse, f"{name}.on", retry.on)
     check_errors(refuse, f"{name}.give_up", retry.give_up, may_be_empty=True)
     check_timeout(refuse, f"{name}.timeout", retry.timeout)
+    return retry if attempts is retry.attempts else replace(retry, attempts=attempts)
 
 
 def check_wait(refuse: Refuse, name: str, wait: Any) -> None:

@@ -14,7 +14,7 @@ in the signature, where `help` and notebooks look.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
@@ -45,13 +45,15 @@ def shares(kind: Any) -> Callable[[Function], Function]:
     return decorate
 
 
-def check_options(function: Callable[..., Any], kind: Any, given: Mapping[str, Any]) -> None:
+def check_options(function: Callable[..., Any], kind: Any, given: Any) -> None:
     """Refuse the first option that does not exist or has a value that is not allowed.
+
+    A count of another class than ``int`` is replaced by an ``int``.
 
     Args:
         function: The function that was called.
         kind: The `TypedDict`. The metadata of each annotation are its checks.
-        given: The options.
+        given: The options, a dict of this kind.
 
     Raises:
         TypeError: There is no such option.
@@ -62,7 +64,8 @@ def check_options(function: Callable[..., Any], kind: Any, given: Mapping[str, A
         if name not in checks:
             refuse_unknown(function, name, value)
         for check in checks[name]:
-            check(ValueError, name, value)
+            if (plain := check(ValueError, name, value)) is not None:
+                given[name] = plain
 
 
 _types_of = cache(get_type_hints)

@@ -22,7 +22,7 @@ from antflow._core.checks import (
     refusal,
 )
 from antflow._core.errors import RetryAfter, StageValidationError
-from antflow._core.foreign import attribute, is_a, type_name
+from antflow._core.foreign import attribute, is_a, is_plain, type_name
 from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
 from antflow._core.misspellings import did_you_mean, explained
@@ -519,9 +519,15 @@ def changed(stage: Stage, **options: Any) -> Stage:
 
 
 def frozen_copy(stage: Stage) -> Stage:
-    """A copy that later changes to the lists and dicts of the stage do not reach."""
+    """A copy that later changes to the lists and dicts of the stage do not reach.
+
+    Its counts are plain numbers. The stage was checked before.
+    """
     options: dict[str, Any] = {}
-    for name, value, _ in _given(stage):
+    for name, given, check in _given(stage):
+        value = given
+        if not is_plain(given) and (plain := check(stage._refuse, name, given)) is not None:
+            options[name] = value = plain
         if is_a(value, Mapping):
             options[name] = dict(value)
         elif is_a(value, Sequence) and not is_a(value, str):

@@ -138,28 +138,30 @@ def is_generator(task: Any) -> bool:
     )
 
 
-def check_policy(refuse: Refuse, name: str, retry: object) -> None:
+def check_policy(refuse: Refuse, name: str, retry: object) -> Retry | None:
     """Refuse what is neither one of the two policies nor a `Retry` that is allowed."""
     if isinstance(retry, Retry):
-        check_retry(refuse, name, retry)
-    else:
-        policies = ("per_task", "per_stage")
-        check_choice(
-            lambda message: refuse(f"Invalid retry policy: {message}"),
-            name,
-            retry,
-            policies,
-            " or a Retry",
-        )
+        return check_retry(refuse, name, retry)
+    policies = ("per_task", "per_stage")
+    check_choice(
+        lambda message: refuse(f"Invalid retry policy: {message}"),
+        name,
+        retry,
+        policies,
+        " or a Retry",
+    )
+    return None
 
 
-def check_task_limits(refuse: Refuse, name: str, limits: object) -> None:
+def check_task_limits(refuse: Refuse, name: str, limits: object) -> dict[str, int]:
     """Refuse what is not a dict of counts."""
     if not isinstance(limits, Mapping):
         raise refusal(refuse, name, limits, "must be a dict: task name → calls at once")
-    for task, most in limits.items():
-        label = f"{name}[{safe_repr(task)}]"
-        check_count(refuse, label, most, 1, "must be a whole number of calls >= 1")
+    allowed = "must be a whole number of calls >= 1"
+    return {
+        task: check_count(refuse, f"{name}[{safe_repr(task)}]", most, 1, allowed)
+        for task, most in limits.items()
+    }
 
 
 def check_skip_if(refuse: Refuse, name: str, value: object) -> None:

@@ -82,7 +82,7 @@ class Attempt:
         self.names: list[str] = [task_name(task) for task in stage.tasks]
         self._in_time: TimeLimit | None = None
         if run.item_timeout is not None:
-            late = f"not through after {run.item_timeout:g} s (item_timeout)"
+            late = f"not through after {run.item_timeout:,g} s (item_timeout)"
             self._in_time = TimeLimit(run.timers, late)
         self.direct: Call | None = None
         limits.on_first_hold = self.rewire

@@ -42,7 +42,7 @@ def calls_of(
     seconds = attempt_timeout(stage)
     in_time = None
     if seconds is not None:
-        in_time = TimeLimit(timers, f"not done after {seconds:g} s (timeout)", seconds)
+        in_time = TimeLimit(timers, f"not done after {seconds:,g} s (timeout)", seconds)
 
     def call_of(task: TaskFunc, *, expands: bool) -> Call:
         call: Callable[..., Awaitable[Any]] = task

@@ -87,6 +87,7 @@ class Engine:
     Attributes:
         run: Its state, and the answers to questions about it.
         supervisor: Stops and ends it.
+        settlement: Lets them out.
         intake: Takes items in.
         stages: Its stages.
     """
@@ -128,7 +129,7 @@ class Engine:
         first = 0 if books is None else books.next_sequence_id
         identity = Identity(run, duplicates, first, key)
         reorder = None if window is None else Reorder(deliver, window)
-        self._settlement = Settlement(
+        self.settlement: Settlement = Settlement(
             run, self.supervisor, identity, stages, deliver, reorder, max_failures
         )
         self._listeners = Listeners(
@@ -140,10 +141,10 @@ class Engine:
             store,
             listeners,
         )
-        entrance = Entrance(run, self.supervisor, self._settlement, self._listeners, store)
+        entrance = Entrance(run, self.supervisor, self.settlement, self._listeners, store)
         sources = SourceWatch(run.timers, tells=blocked_loop_after is not None)
         self.intake: Intake = Intake(
-            run, self.supervisor, self._settlement, identity, entrance, sources
+            run, self.supervisor, self.settlement, identity, entrance, sources
         )
         resources = RunResources(self.supervisor.tasks.create_side, self.supervisor.clean_ups)
         outer = outer_seats()
@@ -157,7 +158,7 @@ class Engine:
                         index,
                         run,
                         self.supervisor,
-                        self._settlement,
+                        self.settlement,
                         identity,
                         self.intake,
                         recorder,
@@ -192,12 +193,12 @@ class Engine:
         context.run(current_permit.set, None)  # one that is held around this run is not its own
         # Timers and tasks that were begun inside the run may keep it for as long as they live, but
         # not its items and results.
-        supervisor.on_over += [self._settlement.close, self.intake.forget]
+        supervisor.on_over += [self.settlement.close, self.intake.forget]
         # A context variable that a listener sets, like the current span, is set in all of the run.
         context.run(self._listeners.opened, stages, self.run.ledger, self._rewire)
         self._rewire()
         try:
-            supervisor.begin(self.stages, self.intake, self._settlement, self._listeners, timeout)
+            supervisor.begin(self.stages, self.intake, self.settlement, self._listeners, timeout)
         except BaseException as error:  # the user's task factory raised
             self.run.error = error
             discard(self._listeners.closed(self.run.how_it_ended))
@@ -273,8 +274,8 @@ class Engine:
         """Set a stage's number of workers; those that leave finish their item first."""
         if not self.run.is_over:
             self.stages[stage].workers.set_count(count)
-            if self._settlement.reorder is not None:
-                self._settlement.reorder.look_again()
+            if self.settlement.reorder is not None:
+                self.settlement.reorder.look_again()
 
     def _call_off(self, display: asyncio.Task[None]) -> None:
         if self.supervisor.requests.is_new():

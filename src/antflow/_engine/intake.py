@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextvars import Context, Token, copy_context
 from math import inf
 from typing import Any, Protocol
@@ -407,11 +407,20 @@ class Intake:
         stage: int = 0,
         priority: int = DEFAULT_PRIORITY,
         key: Key | None = None,
+        on_entering: Callable[[Sequence[Envelope]], None] | None = None,
     ) -> None:
         """Take in items, waiting for room as often as necessary.
 
         A worker of this run does not wait for room in its own or an earlier stage: it might be the
         very worker that has to make that room.
+
+        Args:
+            items: The items.
+            stage: Index of the stage they enter.
+            priority: Theirs.
+            key: What gives their ids; ``None`` = the run's key.
+            on_entering: Called with the items just before they enter; for a single item. Room is
+                then waited for before it enters: of many callers, each would bring one too many.
 
         Raises:
             PipelineError: If intake is, or meanwhile was, closed. What was accepted stays accepted.
@@ -423,32 +432,38 @@ class Intake:
         waits = not self._sits_at_or_after(stage)
         # A worker's item may be the very one that all results wait for.
         keeps_order = self._settlement.reorder is not None and not self._sits_at_or_after(0)
-        self._check_open()
+        self.check_open()
+        while waits and on_entering is not None and not channel.has_room:
+            async with slots_given_back():
+                await channel.room()
+            self.check_open()
         while True:
             while keeps_order and not self._window_room():
                 assert self._settlement.reorder is not None
                 await self._settlement.reorder.wait()
-                self._check_open()
+                self.check_open()
             most = self._batch_size(stage) if waits else self._lane_room(stage)
             # One is taken even if there is no room: an empty source is not a deadlock.
             if not (raws := self._take_from(source, max(most, 1), stage, priority, key)):
                 return
             if (requests := self._requests_left()) is not None:
                 await requests
-            self._check_open()
+            self.check_open()
             if not most:
                 raise self._no_lane_room(stage)
             envelopes = self._identity.envelopes(raws, stage, priority, key)
             refused, self._identity.refused = self._identity.refused, None
+            if on_entering is not None:
+                on_entering(envelopes)
             await self._entrance.admit(envelopes, stage)
             if refused is not None:
                 raise refused
-            if waits:
+            if waits and on_entering is None:
                 if not channel.has_room:
                     async with slots_given_back():
                         await channel.room()
                 if channel.is_closed:
-                    self._check_open()
+                    self.check_open()
             if self._run.turns.is_over():
                 await asyncio.sleep(0)
 
@@ -552,7 +567,12 @@ class Intake:
         seats = [] if seat is None else seat.with_outer()
         return next((each.index for each in seats if each.run is self._run), -1) >= stage
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuse to take in more if the caller may not feed the run (any more).
+
+        Raises:
+            PipelineError: It may not.
+        """
         run = self._run
         if run.is_closed or (run.has_all_items and not run.contains_caller):
             why = run.how_stopped if run.is_stopping else "joined, or its input has ended"

@@ -335,7 +335,7 @@ class Stay:
         value_of(thread.result())
 
     def _report(self, name: str, error: BaseException, is_late: bool) -> None:
-        what = f"took more than {LEAVE_SECONDS:g} s and was cancelled" if is_late else "failed"
+        what = f"took more than {LEAVE_SECONDS:,g} s and was cancelled" if is_late else "failed"
         warn("closing resource %s of %s %s", name, self._name, what, error=error)
         if is_failure(error):
             trimmed(error)  # it may be raised each time

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NoReturn
 
-from antflow._core.checks import check_count, refusal
+from antflow._core.checks import check_count, refusal, whole
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.foreign import asked, is_a
 from antflow._core.items import Items, Key, check_items, check_key
@@ -19,6 +20,7 @@ from antflow._core.stage_checks import MOST_WORKERS
 from antflow._core.text import safe_repr
 from antflow._core.type_variables import Out
 from antflow._engine.engine import Engine
+from antflow._engine.submission import begin_submission
 
 
 class RunHandle(Generic[Out]):
@@ -89,14 +91,53 @@ class RunHandle(Generic[Out]):
 
         Cancellation: accepted items go on, and no more are taken in.
         """
-        names = self._run.facts.stage_names
-        stage = 0 if target_stage is None else stage_index("target_stage", target_stage, names)
         check_items(items)
-        if type(priority) is not int:
-            raise refusal(TypeError, "priority", priority, "must be a whole number")
+        stage, plain = self._place("feed()", target_stage, priority)
         check_key(ValueError, "key", key)
-        self._run.check_caller("feed()")
-        await self._engine.feed(items, stage, priority, key)
+        await self._engine.feed(items, stage, plain, key)
+
+    def submit(
+        self,
+        item: Any,
+        target_stage: str | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        *,
+        key: Key | None = None,
+    ) -> asyncio.Future[PipelineResult[Out]]:
+        """Take in one item, and return a future with its result.
+
+        ```python
+        result = await run.submit(request)
+        ```
+
+        The item waits for room if there is none, and so does the future; `join` waits for both.
+        Failed and cancelled items have a result too, with their ``error``; so have dropped ones. Of
+        an item that becomes others (``expand=True``) it is its own, which comes when the last of
+        them was made. `results` has all of these results as well.
+
+        A task that awaits an item of its own stage or an earlier one keeps its worker meanwhile.
+        If all workers wait like that, none is left for those items.
+
+        Args:
+            item: As in `Pipeline.run`.
+            target_stage: As in `feed`.
+            priority: As in `feed`.
+            key: As in `feed`.
+
+        Raises:
+            PipelineError: At the call: the run was joined or shut down. From the future: it was
+                shut down or cancelled, or its intake was stopped, before there was room.
+            DuplicateItemError: From the future: the item's id is taken, with ``duplicates="error"``
+                or ``"skip"``.
+            ValueError: At the call: there is no such stage, or ``key`` is not allowed.
+            TypeError: At the call: ``priority`` is not a whole number.
+
+        Cancellation: of the future, while the item waits for room: it is not taken in. After that,
+            the item goes on.
+        """
+        stage, plain = self._place("submit()", target_stage, priority)
+        check_key(ValueError, "key", key)
+        return begin_submission(self._engine, item, stage, plain, key)
 
     async def join(self) -> None:
         """Take in nothing more, and wait until everything accepted is settled.
@@ -154,10 +195,19 @@ class RunHandle(Generic[Out]):
             ValueError: There is no such stage, or ``count`` is not from 1 to 100,000.
         """
         allowed = f"must be a whole number from 1 to {MOST_WORKERS:,}"
-        check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
+        count = check_count(ValueError, "count", count, 1, allowed, MOST_WORKERS)
         self._run.check_caller("set_workers()")
         index = stage_index("stage", stage, self._run.facts.stage_names)
         self._engine.set_workers(index, count)
+
+    def _place(self, call: str, target_stage: str | None, priority: int) -> tuple[int, int]:
+        """Where items go that are taken in by a call: the stage's index, and the priority."""
+        names = self._run.facts.stage_names
+        stage = 0 if target_stage is None else stage_index("target_stage", target_stage, names)
+        if (plain := whole(priority)) is None:
+            raise refusal(TypeError, "priority", priority, "must be a whole number")
+        self._run.check_caller(call)
+        return stage, plain
 
     async def _end(self) -> None:
         if self._run.contains_caller:
@@ -188,9 +238,9 @@ def _stop(engine: Engine) -> None:
     run = engine.run
     if run.ledger.in_flight and not run.is_stopping:
         warn(
-            "a run was cancelled with %d items in flight, because its pipeline and its handle were "
+            "a run was cancelled with %s items in flight, because its pipeline and its handle were "
             "dropped; keep one of them, and use `await pipeline.join()`",
-            run.ledger.in_flight,
+            f"{run.ledger.in_flight:,}",
         )
     engine.supervisor.cancel()
 

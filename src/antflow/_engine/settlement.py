@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 from antflow._core.envelope import Envelope
-from antflow._core.result import Fate, PipelineResult
+from antflow._core.result import Fate, PipelineResult, branch_of
 from antflow._core.run_errors import TooManyFailures
 from antflow._core.stage import Stage
 from antflow._core.text import counted
@@ -71,6 +73,17 @@ class Settlement:
         self._forgets_ids = not run.keeps_results
         self._delivering = 0
         self.wakes: list[Callable[[], None]] = []
+        self._hears_results = False
+        self._awaited: dict[int, asyncio.Future[PipelineResult[Any]]] = {}
+
+    def result_of(self, envelope: Envelope) -> asyncio.Future[PipelineResult[Any]]:
+        """A future with the result of an item that is about to enter."""
+        if not self._hears_results:  # runs in which this is not used pay nothing for it
+            self._hears_results = True
+            self._deliver = partial(self._tell_and_deliver, self._deliver)
+        future = asyncio.get_running_loop().create_future()
+        self._awaited[envelope.sequence_id] = future
+        return future
 
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""
@@ -119,6 +132,13 @@ class Settlement:
         """Forget what was delivered: tasks that outlive the run may keep this."""
         self._deliver = _nowhere
         self.reorder = None
+
+    def _tell_and_deliver(self, deliver: Deliver, result: PipelineResult[Any]) -> Wait:
+        is_own = not branch_of(result)  # of the item itself, and not of one made from it
+        future = self._awaited.pop(result.sequence_id, None) if is_own else None
+        if future is not None and not (future.done() or self._run.is_left_behind):
+            future.set_result(result)
+        return deliver(result)
 
     def _check_failures(self, position: int) -> None:
         run = self._run

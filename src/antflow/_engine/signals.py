@@ -206,9 +206,9 @@ class _GracefulEnd:
             )
             return
         warn(
-            "%s: no more items are taken in; what is in flight has %g s, a second signal cancels",
+            "%s: no more items are taken in; what is in flight has %s s, a second signal cancels",
             number.name,
-            self._seconds,
+            f"{self._seconds:,g}",
         )
         self._timer = self._run.timers.call_later(self._seconds, self._time_is_up)
         self._engine.drain()

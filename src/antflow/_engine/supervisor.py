@@ -143,7 +143,7 @@ class Supervisor:
         # It is set even if it never rings: the event loop refers to tasks weakly, to timers not. So
         # a run that waits for its user, and that the user drops, is still there to be stopped.
         seconds = inf if timeout is None else timeout
-        late = TimeoutError(f"the run was not over after {seconds:g} s")
+        late = TimeoutError(f"the run was not over after {seconds:,g} s")
         self._alarm = self._run.timers.call_later(seconds, partial(self.fail, late))
 
     # Stopping

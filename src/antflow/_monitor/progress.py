@@ -52,6 +52,7 @@ class Progress:
         ratio: Settled share, 0 to 1, never less than it was; ``None`` where the total is not known.
         per_second: Items settled per second: in the last seconds; at the end, in the whole run.
         elapsed: Seconds since the run began.
+        draining: Seconds since no more items come.
         stats: The counts.
         state: The run's state.
     """
@@ -61,6 +62,7 @@ class Progress:
     ratio: float | None
     per_second: float
     elapsed: float
+    draining: float
     stats: PipelineStats
     state: RunState
 
@@ -106,6 +108,7 @@ def progress(
         ratio=ratio,
         per_second=(rate or RecentRate()).see(settled, snapshot),
         elapsed=snapshot.elapsed,
+        draining=snapshot.elapsed - snapshot.intake_seconds,
         stats=stats,
         state=snapshot.state,
     )

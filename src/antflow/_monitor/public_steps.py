@@ -186,7 +186,7 @@ class _Closing:
             for task in late:
                 task.cancel()
         for task in late:
-            text = f"closed() took more than {LONGEST_CLOSE:g} s and was cancelled"
+            text = f"closed() took more than {LONGEST_CLOSE:,g} s and was cancelled"
             self._guard.contain(tasks[task], TimeoutError(text))
         if late:
             await asyncio.wait(late, timeout=SHORTEST_CLOSE)

@@ -56,7 +56,7 @@ def description(pipeline: Pipeline) -> Iterator[str]:
         yield f"   tasks: {', '.join(map(task_name, stage.tasks))}"
         policy = retry_policy(stage)
         whole = "the whole stage" if policy.whole_stage else "each task"
-        pause = task_name(policy.wait) if callable(policy.wait) else f"{policy.wait:g} s"
+        pause = task_name(policy.wait) if callable(policy.wait) else f"{policy.wait:,g} s"
         tries = "1 try" if policy.attempts == 1 else f"{policy.attempts:,} tries, {pause} between"
         yield f"   retries: {tries}, for {whole}"
         for name, value in unusual_options(stage).items():

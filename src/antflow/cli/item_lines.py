@@ -251,7 +251,7 @@ class ItemSource:
             if not header:
                 header = self._checked_header(line, row)
             elif row and len(row) != len(header):
-                reason = f"has {counted(len(row), 'field')}; the header has {len(header)}"
+                reason = f"has {counted(len(row), 'field')}; the header has {len(header):,}"
                 yield self._bad(line, reason)
             elif row:
                 record = dict(zip(header, row, strict=True))

@@ -27,7 +27,7 @@ def summary_lines(
         has_display: Whether a display has just said what held the run back.
     """
     stats, errors = snapshot.pipeline_stats, snapshot.error_summary
-    lines = [f"{counts_of(stats)} in {snapshot.elapsed:.1f} s"]
+    lines = [f"{counts_of(stats)} in {snapshot.elapsed:,.1f} s"]
     if bad_lines:
         lines.append(f"{counted(bad_lines, 'line')} of the input could not be read")
     lines += [f"failed: {line}" for line in failure_lines(errors, MOST_KINDS)]

@@ -17,6 +17,9 @@ from antflow.display.numbers import clock, duration_text, forecast_text, rate_te
 GAP = "  "
 SHORTEST_BAR = 8
 LONGEST_ID = 80
+ROOM_TO_COUNT = 60
+"""Cells of a line in which there is room for the number of items in flight."""
+
 STALL_SHOWN = 30.0
 """Seconds for which a block of the event loop is shown."""
 
@@ -25,7 +28,7 @@ STATE_WORDS: dict[RunState, str] = {
     "running": "running",
     "paused": "paused",
     "draining": "running",
-    "stopping": "stopping",
+    "stopping": "draining",
     "cancelling": "cancelling",
     "finished": "finished",
 }
@@ -77,7 +80,7 @@ def bar_line(
     if counts:
         parts.append(Part(-1, counts_pieces(progress)))
     if named and progress.state in ("paused", "stopping", "cancelling"):
-        parts.insert(0, Part(1, [(STATE_WORDS[progress.state], "bold yellow")]))
+        parts.insert(0, Part(1, [(state_text(progress, canvas.width), "bold yellow")]))
     if named and view.name != UNNAMED:
         shown = canvas.crop(canvas.text(view.name), max(canvas.width // 4, 1))
         parts.insert(0, Part(6, [(shown, "bold")]))
@@ -91,8 +94,7 @@ def bar_line(
 
 def header_line(canvas: Canvas, view: View, workers: int) -> Text:
     """State, name of the pipeline, number of workers, and whether the event loop gets its turns."""
-    state = view.progress.state
-    word = STATE_WORDS.get(state, state)
+    word = state_text(view.progress, canvas.width)
     style = "bold green" if word in ("running", "finished") else "bold yellow"
     parts = [
         Part(0, [(f"{canvas.glyphs.dot} {word}", style)]),
@@ -105,6 +107,19 @@ def header_line(canvas: Canvas, view: View, workers: int) -> Text:
         parts.append(Part(3, [(text, "bold yellow" if late else "dim")]))
     kept = fitting(parts, canvas.width)
     return canvas.line(joined((part.pieces for part in kept), GAP))
+
+
+def state_text(progress: Progress, width: int | None = None) -> str:
+    """The run's state; while it is being stopped ``draining: 3 in flight, 0:12``.
+
+    Args:
+        progress: How far the run is.
+        width: Cells of the line: of a narrow one, the word alone is enough.
+    """
+    word = STATE_WORDS.get(progress.state, "running")
+    if progress.state != "stopping" or (width is not None and width < ROOM_TO_COUNT):
+        return word
+    return f"{word}: {progress.stats.items_in_flight:,} in flight, {clock(progress.draining)}"
 
 
 def bottleneck_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:

@@ -6,6 +6,7 @@ whether that is drawn on a terminal, or a few plain lines are written because th
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from typing import Any, ClassVar, Protocol
 
@@ -82,6 +83,7 @@ class BaseDashboard(DashboardProtocol):
 
     _draws: ClassVar[bool] = True
     _fills_screen: ClassVar[bool] = False
+    _logs_stages: ClassVar[bool] = False
 
     # Class attributes, so that a subclass need not call __init__.
     _expected: int = 0
@@ -107,7 +109,7 @@ class BaseDashboard(DashboardProtocol):
         """
         self._close()
         self.total = total_items or self._expected
-        self.start_time = None
+        self.start_time = time.time()  # the first snapshot says it exactly
         self._viewer = self._view = None
         self._name = getattr(pipeline, "name", self._name)
         stream = display_stream()
@@ -116,7 +118,7 @@ class BaseDashboard(DashboardProtocol):
         elif self._draws:
             self._place = open_pane(stream, fills_screen=self._fills_screen)
         if self._place is None:
-            self._log = PlainLog(stream_above(stream), self._name)
+            self._log = PlainLog(stream_above(stream), self._name, self._logs_stages)
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Show a snapshot."""
@@ -154,7 +156,6 @@ class BaseDashboard(DashboardProtocol):
         """The view of a snapshot, as far as this display has seen the run."""
         if self._viewer is None:
             self._viewer = Viewer(self.total or None, self._name)
-        if self.start_time is None:
             self.start_time = snapshot.timestamp - snapshot.elapsed
         self._view = self._viewer.see(snapshot)
         return self._view
@@ -180,7 +181,7 @@ class BaseDashboard(DashboardProtocol):
         """Go on with plain lines if something else has begun to draw on the terminal."""
         if self._place is not None and not self._place.hold():
             self._place = None
-            self._log = PlainLog(stream_above(display_stream()), self._name)
+            self._log = PlainLog(stream_above(display_stream()), self._name, self._logs_stages)
 
     def _close(self) -> None:
         log, self._log = self._log, None

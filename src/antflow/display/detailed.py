@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -30,6 +32,8 @@ class DetailedDashboard(BaseDashboard):
     % do not exceed), and how many items come through per second. If there is room, also where the
     time goes.
     """
+
+    _logs_stages: ClassVar[bool] = True
 
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:
         """The lines, as a rich renderable."""

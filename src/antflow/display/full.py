@@ -54,13 +54,14 @@ class FullDashboard(BaseDashboard):
     """
 
     _fills_screen: ClassVar[bool] = True
+    _logs_stages: ClassVar[bool] = True
 
     def __init__(self, refresh_rate: float = 4.0, max_items_shown: int = 20) -> None:
         super().__init__(refresh_rate)
-        check_count(
-            ValueError, "max_items_shown", max_items_shown, 0, "must be a whole number >= 0"
+        allowed = "must be a whole number >= 0"
+        self.max_items_shown: int = check_count(
+            ValueError, "max_items_shown", max_items_shown, 0, allowed
         )
-        self.max_items_shown = max_items_shown
 
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:
         """The lines, as a rich renderable."""

@@ -61,7 +61,7 @@ def forecast_text(forecast: Forecast, dash: str = "–") -> str:
     elif longest < 48 * 3600:
         ends, unit = [_hours(shortest), _hours(longest)], " h"
     else:
-        ends, unit = [f"{shortest / 86_400:.0f}", f"{longest / 86_400:.0f}"], " days"
+        ends, unit = [f"{shortest / 86_400:,.0f}", f"{longest / 86_400:,.0f}"], " days"
     return (ends[0] if ends[0] == ends[1] else dash.join(ends)) + unit
 
 
@@ -72,5 +72,5 @@ def _hours(seconds: float) -> str:
 
 def _three_digits(number: float) -> str:
     if number >= 99.95:
-        return f"{number:.0f}"
+        return f"{number:,.0f}"
     return f"{number:.1f}" if number >= 9.995 else f"{number:.2f}".rstrip("0").rstrip(".")

@@ -6,15 +6,16 @@ and halted, the lines wait for it; the run does not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TextIO
 
 from antflow._core.failures import failure_lines
 from antflow._core.snapshot import ErrorSummary
 from antflow._core.text import clean, tally
-from antflow._monitor.view import View
-from antflow.display.bars import STATE_WORDS, stall_text
+from antflow._monitor.view import StageView, View
+from antflow.display.bars import stall_text, state_text
 from antflow.display.canvas import UNICODE, glyphs_for
-from antflow.display.numbers import clock, forecast_text, rate_text
+from antflow.display.numbers import clock, duration_text, forecast_text, rate_text
 from antflow.display.stream import open_stream
 
 LONGEST_SILENCE = 30.0
@@ -28,29 +29,37 @@ MOST_STAGES = 10
 
 
 class PlainLog:
-    """Writes a line at the start, at every 5 % or after 30 s, and some at the end.
+    """Writes a line at the start, at every 5 %, after 30 s, at a stop, and some at the end.
 
     Args:
         stream: Where to write.
         name: The pipeline's name.
+        with_stages: Say how each stage is doing, too.
     """
 
-    def __init__(self, stream: TextIO | None, name: str) -> None:
+    def __init__(self, stream: TextIO | None, name: str, with_stages: bool = False) -> None:
         self._out = open_stream(stream)
+        self._with_stages = with_stages
         self._name = clean(name)
         self._times = glyphs_for(self._out.encoding).times
         self._step = -1
         self._last = 0.0
+        self._stops = False
         self._blocked_at = ""
 
     def update(self, view: View) -> None:
         """Write a line if it is time for one."""
         progress = view.progress
         step = int((progress.ratio or 0.0) * STEPS + 1e-9)
-        if step > self._step or progress.elapsed - self._last >= LONGEST_SILENCE:
+        stops = progress.state == "stopping"
+        is_due = step > self._step or progress.elapsed - self._last >= LONGEST_SILENCE
+        if is_due or stops > self._stops:
+            self._stops = stops
             self._step = max(step, self._step)
             self._last = progress.elapsed
             self._write(progress_text(view))
+            if self._with_stages:
+                self._write(stages_text(view.stages))
             stall = view.loop.last_stall
             if stall is not None and stall.location != self._blocked_at:
                 self._blocked_at = stall.location
@@ -62,6 +71,9 @@ class PlainLog:
             self._write(f"failed: {line.replace(UNICODE.times, self._times)}")
         if len(summary.errors_by_stage) > 1:
             self._write(f"failed by stage: {tally(summary.errors_by_stage, MOST_STAGES)}")
+        if view is not None and self._with_stages:
+            for stage in view.stages:
+                self._write(f"stage {stage_summary(stage)}")
         if view is not None and view.bottleneck.sentence:
             self._write(view.bottleneck.sentence)
         self._out.write(f"{clean(last_line)}\n")
@@ -89,5 +101,35 @@ def progress_text(view: View) -> str:
     if view.forecast is not None:
         parts.append(f"ETA {forecast_text(view.forecast, dash='-')}")
     parts.append(progress.counts)
-    word = STATE_WORDS.get(progress.state, "running")
+    word = state_text(progress)
     return ", ".join(parts if word in ("running", "finished") else [*parts, word])
+
+
+def stages_text(stages: Sequence[StageView]) -> str:
+    """``Fetch 3/10 busy, 12 queued, 400 done, 2 failed; Parse …``, as far as there is room."""
+    texts: list[str] = []
+    for stage in stages[:MOST_STAGES]:
+        stats = stage.stats
+        text = f"{stats.stage_name} {stats.in_progress_items:,}/{stats.workers:,} busy, "
+        text += f"{stats.pending_items:,} queued, {stats.completed_items:,} done"
+        texts.append(f"{text}, {stats.failed_items:,} failed" if stats.failed_items else text)
+    if len(stages) > MOST_STAGES:
+        texts.append(f"{len(stages) - MOST_STAGES:,} more stages")
+    return "; ".join(texts)
+
+
+def stage_summary(stage: StageView) -> str:
+    """``Fetch: 400 done, 2 failed, 7 retried, p50 0.12s, p95 0.31s, 83% busy``."""
+    stats = stage.stats
+    counts = [
+        ("done", stats.completed_items),
+        ("failed", stats.failed_items),
+        ("retried", stats.retried_items),
+        ("skipped", stats.skipped_items),
+        ("dropped", stats.dropped_items),
+    ]
+    parts = [f"{count:,} {name}" for name, count in counts if count or name in ("done", "failed")]
+    quantiles = (("p50", stats.run_times.p50), ("p95", stats.run_times.p95))
+    parts += [f"{name} {duration_text(time)}" for name, time in quantiles if time is not None]
+    parts.append(f"{stage.shares.busy:.0%} busy")
+    return f"{stats.stage_name}: {', '.join(parts)}"

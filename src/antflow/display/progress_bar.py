@@ -28,8 +28,9 @@ class ProgressDisplay(BaseDashboard):
     def __init__(self, total: int | None = None, width: int = 30) -> None:
         super().__init__()
         if total is not None:
-            check_count(ValueError, "total", total, 0, "must be a whole number >= 0, or None")
-        check_count(ValueError, "width", width, 1, "must be a whole number >= 1")
+            allowed = "must be a whole number >= 0, or None"
+            total = check_count(ValueError, "total", total, 0, allowed)
+        width = check_count(ValueError, "width", width, 1, "must be a whole number >= 1")
         self.total: int = total or 0
         self._expected = self.total
         self.width = width

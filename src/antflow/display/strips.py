@@ -41,7 +41,7 @@ class WorkerMap:
         self._strips = strips
         self.workers: int = sum(len(strip.doing) for strip in strips)
         self._names = [canvas.text(strip.stage) for strip in strips]
-        self._counts = [f"{strip.busy}/{len(strip.doing)}" for strip in strips]
+        self._counts = [f"{strip.busy:,}/{len(strip.doing):,}" for strip in strips]
         longest = min(max(map(cell_len, self._names), default=0), LONGEST_NAME)
         count_width = max(map(len, self._counts), default=0)
         self._name_width = min(longest, max(canvas.width // 3, 1))
@@ -72,13 +72,13 @@ class WorkerMap:
         return lines
 
     def _heading(self, per_cell: int) -> Text:
-        title = [("workers ", "bold"), (f"{self.workers}", "dim")]
+        title = [("workers ", "bold"), (f"{self.workers:,}", "dim")]
         if per_cell > 1:
             title.append((f"  {per_cell} to a sign", "dim"))
         for doing in DOINGS:
             if count := sum(strip.doing.count(doing) for strip in self._strips):
                 glyph = self._glyph(Cell(doing, 1, 1), per_cell)
-                title += [(f"  {glyph} ", STYLES[doing]), (f"{count} {doing}", "dim")]
+                title += [(f"  {glyph} ", STYLES[doing]), (f"{count:,} {doing}", "dim")]
         return self._canvas.rule(title)
 
     def _strip(self, index: int, per_cell: int) -> list[Text]:
@@ -127,7 +127,7 @@ def item_lines(
         shown = shown[: room - 1]
     if not shown:
         return []
-    title = [("in progress ", "bold"), (f"{busy}  longest first", "dim")]
+    title = [("in progress ", "bold"), (f"{busy:,}  longest first", "dim")]
     names = [canvas.text(worker.worker_name) for worker in shown]
     times = [_busy_for(worker, now) for worker in shown]
     tasks = [canvas.text(_doing(worker)) for worker in shown]

@@ -67,7 +67,7 @@ def _fullness(items: int, capacity: int) -> tuple[float, str]:
 
 def _running(canvas: Canvas, stage: StageView) -> Pieces:
     stats = stage.stats
-    text = f"{stats.in_progress_items}/{stats.workers}"
+    text = f"{stats.in_progress_items:,}/{stats.workers:,}"
     return [(text, "bold" if stats.in_progress_items else "dim")]
 
 
@@ -245,7 +245,7 @@ def chips_line(canvas: Canvas, stages: Sequence[StageView]) -> Text:
             return canvas.line(joined(chips, separator, "dim"))
     for count in range(len(stages) - 1, 0, -1):
         for word in (" more", ""):
-            more = [(f"{canvas.glyphs.ellipsis} {len(stages) - count}{word}", "dim")]
+            more = [(f"{canvas.glyphs.ellipsis} {len(stages) - count:,}{word}", "dim")]
             shown = [*chips[:count], more]
             if _chips_width(shown, separator) <= canvas.width:
                 return canvas.line(joined(shown, separator, "dim"))
@@ -256,7 +256,7 @@ def _chip(canvas: Canvas, name: str, stage: StageView, shortness: int) -> Pieces
     stats = stage.stats
     busy = "bold" if stats.in_progress_items else "dim"
     marker, style = (canvas.glyphs.marker, "bold yellow") if stage.is_bottleneck else ("", "cyan")
-    chip = [(f"{marker}{name}", style), (f" {stats.in_progress_items}/{stats.workers}", busy)]
+    chip = [(f"{marker}{name}", style), (f" {stats.in_progress_items:,}/{stats.workers:,}", busy)]
     if shortness == 0:
         chip += [(" busy", busy), (f", {count_text(stats.pending_items)} queued", "dim")]
     elif shortness == 1:

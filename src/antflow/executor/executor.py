@@ -59,8 +59,9 @@ class AsyncExecutor:
     """
 
     def __init__(self, max_workers: int = 5) -> None:
-        check_count(ValueError, "max_workers", max_workers, 1, "must be a whole number >= 1")
-        self._pool = Pool(max_workers)
+        # Code written for version 0.10.0 looks for the words up to the 1.
+        allowed = "max_workers must be at least 1 and must be a whole number"
+        self._pool = Pool(check_count(ValueError, "max_workers", max_workers, 1, allowed))
         self._mapped: WeakSet[MappedCalls] = WeakSet()  # running ones are kept by their workers
 
     async def __aenter__(self) -> AsyncExecutor:
@@ -131,7 +132,7 @@ class AsyncExecutor:
         """
         if self._pool.is_shut_down:
             raise ExecutorShutdownError("submit(): the executor was shut down")
-        _check_call(fn, retries, retry_delay)
+        retries = _check_call(fn, retries, retry_delay)
         if semaphore is not None and not isinstance(semaphore, AbstractAsyncContextManager):
             raise refusal(TypeError, "semaphore", semaphore, "must be a semaphore or None")
         pool, delay = self._pool, float(retry_delay)
@@ -189,7 +190,7 @@ class AsyncExecutor:
             TimeoutError: A result did not come in time; handled as if a call had failed.
             BaseException: What a call or an iterable raised; and what `submit` raises.
         """
-        _check_call(fn, retries, retry_delay)
+        retries = _check_call(fn, retries, retry_delay)
         seconds = seconds_of(timeout)
         request = (self._pool, fn, iterables, retries, float(retry_delay))
         calls = AllCalls(*request) if seconds is None else CallsAhead(seconds, True, *request)
@@ -257,7 +258,7 @@ class AsyncExecutor:
             TimeoutError: A result did not come in time; that ends the iteration.
             BaseException: What a call or an iterable raised; and what `submit` raises.
         """
-        _check_call(fn, retries, retry_delay)
+        retries = _check_call(fn, retries, retry_delay)
         seconds = seconds_of(timeout)
         request = (self._pool, fn, iterables, retries, float(retry_delay))
         calls = CallsAhead(seconds, False, *request)
@@ -337,8 +338,9 @@ class AsyncExecutor:
         await until_ended(self._pool.tasks)
 
 
-def _check_call(fn: object, retries: object, retry_delay: object) -> None:
+def _check_call(fn: object, retries: object, retry_delay: object) -> int:
+    """Refuse what is not allowed; return the number of retries."""
     if not callable(fn):
         raise refusal(TypeError, "fn", fn, "must be a function; its arguments come after it")
-    check_count(ValueError, "retries", retries, 0, "must be a whole number >= 0")
     check_seconds(ValueError, "retry_delay", retry_delay)
+    return check_count(ValueError, "retries", retries, 0, "must be a whole number >= 0")

@@ -28,7 +28,7 @@ from pathlib import PurePath
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, TypeVar, TypeVarTuple
 
-from antflow._core.checks import check_callback, check_count, refusal
+from antflow._core.checks import check_callback, check_count, refusal, whole
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -89,8 +89,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         max_steps: int | None = None,
         thread_patience: float = 10.0,
     ) -> None:
-        check_schedule(seed, on_step)
-        check_limits(max_time, max_steps, thread_patience)
+        seed = check_schedule(seed, on_step)
+        max_steps = check_limits(max_time, max_steps, thread_patience)
         super().__init__()
         self.seed = seed
         self.on_step = on_step
@@ -245,22 +245,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return Stalled(f"{why} (step {self.steps}, {self._now} s, seed {self.seed}); {tasks}")
 
 
-def check_schedule(seed: object, on_step: object) -> None:
-    """Refuse a seed that is not one, and a hook that cannot be called with a step."""
-    if seed is not None and type(seed) is not int:
+def check_schedule(seed: object, on_step: object) -> int | None:
+    """Return the seed; refuse one that is not, and a hook that cannot be called with a step."""
+    plain = whole(seed)
+    if seed is not None and plain is None:
         raise refusal(TypeError, "seed", seed, "must be a whole number, or None")
     check_callback(TypeError, "on_step", on_step, "step")
+    return plain
 
 
-def check_limits(max_time: object, max_steps: object, thread_patience: object) -> None:
-    """Refuse limits that are not numbers above 0."""
+def check_limits(max_time: object, max_steps: object, thread_patience: object) -> int | None:
+    """Return ``max_steps``; refuse limits that are not numbers above 0."""
     for name, seconds in (("max_time", max_time), ("thread_patience", thread_patience)):
         fits = isinstance(seconds, (int, float)) and seconds > 0
         if not fits or isinstance(seconds, bool):
             raise refusal(ValueError, name, seconds, "must be a number of seconds above 0")
-    if max_steps is not None:
-        allowed = "must be a whole number >= 1, or None"
-        check_count(ValueError, "max_steps", max_steps, 1, allowed)
+    if max_steps is None:
+        return None
+    allowed = "must be a whole number >= 1, or None"
+    return check_count(ValueError, "max_steps", max_steps, 1, allowed)
 
 
 STEP_NAMES = (None, "task_wakeup", "__step", "__wakeup")  # Tasks written in C: 2, in Python: 2.

@@ -175,8 +175,9 @@ def cancel_at_every_step(
     """
     _check_main("make_main", make_main)
     check_callback(TypeError, "check", check, "k")
-    for name, count in (("limit", limit), ("stride", stride)):
-        check_count(ValueError, name, count, 1, "must be a whole number >= 1")
+    allowed = "must be a whole number >= 1"
+    limit = check_count(ValueError, "limit", limit, 1, allowed)
+    stride = check_count(ValueError, "stride", stride, 1, allowed)
     check_schedule(seed, None)
     cancelled = 0
     for k in range(1, limit + 1, stride):

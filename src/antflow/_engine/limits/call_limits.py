@@ -75,7 +75,8 @@ class CallLimit(AbstractAsyncContextManager[None]):
     async def __aenter__(self) -> None:
         limits = current_calls.get()
         if not _works_on_item() or limits is None:
-            raise RuntimeError(f"{self._name}() works only inside a task of a running pipeline")
+            where = f"inside a task of a running pipeline, in a stage with {self._option}"
+            raise RuntimeError(f"{self._name}() works only {where}")
         gate = limits.gates.get(self._option)
         if gate is None:
             stage = clean(limits.stage.name)
