@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from antflow import Limit, Pipeline, Stage, StageValidationError, StatusTracker
+from antflow import Limit, Pipeline, Retry, Stage, StageValidationError, StatusTracker
 from antflow.testing import Calls, run_virtual
 
 from .rows_stage import a_stage, work
@@ -30,6 +30,28 @@ def test_option_of_a_stage_cannot_be_assigned(name: str) -> None:
     with pytest.raises(FrozenInstanceError, match=way):
         delattr(stage, name)
     assert getattr(stage, name) is before
+
+
+def test_misspelt_option_of_a_stage_cannot_be_assigned() -> None:
+    """A stage takes no other attributes either: assigning one would change nothing."""
+    stage: Any = Stage[Any, Any]("Work", 1, [work])
+    with pytest.raises(
+        AttributeError, match=r"^Stage has no attribute 'worker'; did you mean 'wor"
+    ):
+        stage.worker = 5
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Retry)])
+def test_field_of_a_retry_cannot_be_assigned(name: str) -> None:
+    """The error names the way; copies are made as ever."""
+    retry = Retry(attempts=5)
+    way = rf"^Retry\.{name} cannot be assigned: .*replace\(retry, {name}="
+    with pytest.raises(FrozenInstanceError, match=way):
+        setattr(retry, name, 7)
+    with pytest.raises(FrozenInstanceError, match=way):
+        delattr(retry, name)
+    assert retry == copy.deepcopy(retry) == pickle.loads(pickle.dumps(retry)) == Retry(attempts=5)
+    assert replace(retry, attempts=2).attempts == 2
 
 
 def test_callback_of_a_stage_cannot_be_assigned_during_a_run() -> None:

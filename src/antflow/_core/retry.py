@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from dataclasses import FrozenInstanceError, dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from antflow._core.checks import (
     Refuse,
@@ -184,6 +184,15 @@ class AttemptNumber(int):
         number.attempt_number = attempt
         number.outcome = FailedTry(attempt, error)
         return number
+
+
+def _refuse_to_change(retry: Retry, name: str, value: object = None) -> NoReturn:
+    way = f"dataclasses.replace(retry, {name}=...) makes another Retry, for another Stage"
+    raise FrozenInstanceError(f"Retry.{name} cannot be assigned: {way}")
+
+
+if not TYPE_CHECKING:
+    Retry.__setattr__ = Retry.__delattr__ = _refuse_to_change
 
 
 @dataclass(frozen=True, slots=True)

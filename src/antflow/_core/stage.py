@@ -440,6 +440,9 @@ def _given(stage: Stage) -> Iterator[tuple[str, Any, Check]]:
 def _assign(stage: Stage, name: str, value: object) -> None:
     if name in Stage.__dataclass_fields__:
         raise _cannot_change(name)
+    if type(stage) is Stage and not name.startswith("__"):  # typing sets __orig_class__
+        meant = did_you_mean(name, Stage.__dataclass_fields__)
+        raise FrozenInstanceError(f"Stage has no attribute {name!r}{meant}")
     object.__setattr__(stage, name, value)  # a subclass may have its own attributes
 
 
