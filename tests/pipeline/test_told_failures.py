@@ -98,7 +98,7 @@ def as_plain_lines(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
     """The lines of a display that has no terminal."""
     file = StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", file)
+        patch.setattr(sys, "stderr", file)
         run(kind, lambda: kind.pipeline().run(kind.items, dashboard="log"))
     assert not [each for each in logged.records if each.levelname == "WARNING"]
     return file.getvalue()

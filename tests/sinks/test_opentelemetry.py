@@ -494,7 +494,7 @@ def test_sample_ratio_chooses_items(told: Told) -> None:
     run([Stage("A", 3, [fetch]), Stage("B", 3, [trace_it])], range(100))
     by_stage = [{item_of(span) for span in told.spans(f"antflow.stage.{s}")} for s in "AB"]
     assert by_stage[0] == by_stage[1]
-    assert 9 <= len(by_stage[0]) <= 11
+    assert 8 <= len(by_stage[0]) <= 12, "spread evenly over the items"
     assert Counter(told.parent_of(span) for span in told.spans("user")) == {
         "antflow.task.trace_it": len(by_stage[0])
     }
