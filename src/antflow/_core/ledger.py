@@ -121,7 +121,7 @@ class WorkerBook:
         self.limited_calls: dict[object, None] = {}
         self.waits_for: Waiting | None = None
         self.waits_since: float = 0.0
-        self.waited = waited
+        self.waited: dict[Activity, float] = waited
         self.held_up: float = 0.0
 
     @property

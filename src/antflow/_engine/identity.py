@@ -113,7 +113,7 @@ class Identity:
                         break
                     continue
             else:
-                while (given and number in given) or number in reserved:
+                while (given and number in given) or (reserved and number in reserved):
                     number = next_id()
                 item_id = seq if number == seq else number  # one object for both
                 if forgets:
