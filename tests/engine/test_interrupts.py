@@ -125,24 +125,26 @@ def test_second_interrupt_anywhere(way: str, where: str) -> None:
     assert done.stdout == "through\n", done.stderr[-3000:]
 
 
+def interrupt_in(module: str) -> None:
+    """SIGINT, as if it came while the innermost frame of this module was at work."""
+    frame = sys._getframe()
+    while frame.f_globals["__name__"] != module:
+        assert frame.f_back is not None
+        frame = frame.f_back
+    handler: Any = signal.getsignal(signal.SIGINT)
+    handler(signal.SIGINT, frame)
+
+
 def test_interrupt_in_the_engine_waits_for_the_next_step() -> None:
     """It could lose an item there. One more is raised at once: perhaps the loop is blocked."""
     raised: list[int] = []
 
-    def in_the_engine() -> None:
-        frame = sys._getframe()
-        while frame.f_globals["__name__"] != "antflow._engine.worker":
-            assert frame.f_back is not None
-            frame = frame.f_back
-        handler: Any = signal.getsignal(signal.SIGINT)
-        handler(signal.SIGINT, frame)
-
     async def work(value: int) -> int:
         signal.raise_signal(signal.SIGINT)
-        in_the_engine()
+        interrupt_in("antflow._engine.worker")
         for number in range(2):
             try:
-                in_the_engine()
+                interrupt_in("antflow._engine.worker")
             except KeyboardInterrupt:
                 raised.append(number)
         await asyncio.sleep(60)
@@ -178,17 +180,9 @@ def test_interrupt_as_the_main_task_ends(end: str) -> None:
     """SIGINT in the event loop's own code then: it comes out, and the run left behind has ended."""
     ended: list[int] = []
 
-    def in_the_loop() -> None:
-        frame = sys._getframe()
-        while frame.f_globals["__name__"] != "asyncio.events":
-            assert frame.f_back is not None
-            frame = frame.f_back
-        handler: Any = signal.getsignal(signal.SIGINT)
-        handler(signal.SIGINT, frame)
-
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)
-        in_the_loop()
+        interrupt_in("asyncio.events")
 
     async def work(value: int) -> int:
         if value and end != "returns":
@@ -205,7 +199,7 @@ def test_interrupt_as_the_main_task_ends(end: str) -> None:
             async for _ in results:
                 if end == "returns":
                     await asyncio.sleep(0)
-                    in_the_loop()
+                    interrupt_in("asyncio.events")
                     return
         except asyncio.CancelledError:
             if end == "cancelled":

@@ -115,8 +115,7 @@ class PipelineResult(Fated, Portable, Generic[T]):
     def outcome(self) -> Outcome:
         """How the item ended."""
         if self.error is None:
-            ending: Outcome = getattr(self, "fate", ORDINARY).ending
-            return ending
+            return fate_of(self).ending
         return "cancelled" if is_a(self.error, ItemCancelled) else "failed"
 
     @property
