@@ -94,10 +94,11 @@ class SmtpHandler(StreamRequestHandler):
         self.say("220 ready")
         for line in self.rfile:
             word, _, rest = line.decode().strip().partition(" ")
+            word = word.lower()
             address = rest.partition("<")[2]
             if word == "ehlo":
                 self.say("250-stand-in\r\n250 AUTH PLAIN")
-            elif word == "AUTH":
+            elif word == "auth":
                 self.say("235 welcome")
             elif word == "data":
                 self.say("354 go on")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import gzip
 import hashlib
@@ -27,8 +26,8 @@ from tests.test_docs import ROOT, blocks_of
 
 FOLDER = ROOT / "docs" / "cookbook"
 PAGES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "index")
-LONGEST = 36
-"""Statements of a program, besides imports."""
+LONGEST = 30
+"""Lines of a program, besides imports, comments and blank ones."""
 
 OK = Reply(b"fine")
 SOON = {"Retry-After-Ms": "50"}
@@ -213,7 +212,7 @@ def scraping(kitchen: Kitchen) -> None:
     urls = [f"{site.url}{path}" for path in paths] + [f"{free.url}/x", f"{down.url}/y"]
     kitchen.write("urls.txt", "\n".join(urls))
     changes = {
-        "PAUSE = 1.0": "PAUSE = 0.1",
+        "crawl_delay(AGENT) or 1": "crawl_delay(AGENT) or 0.1",
         "backoff(2)": "0.01",
         "unpack_args=True": "unpack_args=True, task_wait_seconds=0.01",
     }
@@ -290,7 +289,7 @@ def thumbnails(kitchen: Kitchen) -> None:
 
 
 def enrich_csv(kitchen: Kitchen) -> None:
-    """Good rows are in order in one file, and failed ones in the other, with the reason."""
+    """All rows are in order, good ones with a title and failed ones with the reason."""
     first = Once()
 
     def answer(call: Call) -> Reply:
@@ -307,11 +306,16 @@ def enrich_csv(kitchen: Kitchen) -> None:
     kitchen.run(
         {"https://openlibrary.org": service.url, "rate=3": "rate=100", "backoff(1)": "0.05"}
     )
-    assert kitchen.rows("enriched.csv") == [
-        {"isbn": n, "shelf": f"A{n}", "title": f"Book {n}", "pages": "99" if n == "1" else ""}
-        for n in "1345"
-    ]
-    assert kitchen.rows("failed.csv") == [{"isbn": "2", "shelf": "A2", "error": "unknown ISBN"}]
+    rows = kitchen.rows("enriched.csv")
+    found = [tuple(row.values()) for row in rows if row["isbn"] != "2"]
+    assert found == [(n, f"A{n}", f"Book {n}", "99" if n == "1" else "", "") for n in "1345"]
+    assert rows[1] == {
+        "isbn": "2",
+        "shelf": "A2",
+        "title": "",
+        "pages": "",
+        "error": "unknown ISBN",
+    }
     assert [service.times_asked(f"/isbn/{n}.json") for n in "12345"] == [1, 1, 2, 2, 1]
 
 
@@ -364,14 +368,13 @@ def mail(kitchen: Kitchen) -> None:
     printed = kitchen.run(changes)
 
     assert "refused@example.org: " in printed
-    assert "no such user" in printed
-    assert server.connections <= 4
+    assert "no such user" in printed, printed
+    assert server.connections == 5
     assert len(server.mails) == 4
 
     kitchen.write("recipients.csv", f"{rows}unlucky,unlucky@example.org\n")
-    server.connections = 0
-    assert "refused@example.org: " in kitchen.run({**changes, "workers=4": "workers=1"})
-    assert server.connections == 2
+    assert "refused@example.org: " in kitchen.run(changes)
+    assert server.connections == 8  # "unlucky" needed two
     expected = [f"{name}@example.org" for name in ("ada", "bob", "eve", "unlucky", "zoe")]
     assert sorted(mail["To"] for mail in server.mails) == expected
     assert sorted(kitchen.lines("sent.txt")) == expected
@@ -404,7 +407,7 @@ def embeddings(kitchen: Kitchen) -> None:
         printed = kitchen.run(changes)
 
         assert "document 40: too long\n" in printed
-        assert printed.endswith("249 embedded, 1 failed\n")
+        assert "249 ok, 1 failed" in printed
         assert sorted(sizes) == [1] * 99 + [50, 100]
         vectors = dict(database.execute("SELECT id, vector FROM vectors"))
         assert vectors == {
@@ -413,7 +416,7 @@ def embeddings(kitchen: Kitchen) -> None:
 
         database.execute("UPDATE documents SET text = '40' WHERE id = 40")
         database.commit()
-        assert kitchen.run(changes).endswith("1 embedded, 0 failed\n")
+        assert "1 ok, 0 failed" in kitchen.run(changes)
 
 
 RECIPES: dict[str, Callable[[Kitchen], None]] = {
@@ -459,7 +462,5 @@ def test_each_page_has_its_stand_in() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_program_of_a_page_is_short(page: str) -> None:
     """A program is read at one go."""
-    nodes = ast.walk(ast.parse(program_of(page)))
-    statements = [node for node in nodes if isinstance(node, ast.stmt)]
-    imports = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert len(statements) - len(imports) <= LONGEST
+    lines = program_of(page).splitlines()
+    assert sum(not re.match(r"import |from | *#|$", line) for line in lines) <= LONGEST
