@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from antflow.telemetry import configure_telemetry, telemetry_enabled
     from antflow.tracker import StatusTracker
     from antflow.types import (
+        Advice,
         DashboardProtocol,
         DashboardSnapshot,
         Durations,
@@ -121,6 +122,7 @@ else:
         "telemetry": {"configure_telemetry", "telemetry_enabled"},
         "tracker": {"StatusTracker"},
         "types": {
+            "Advice",
             "DashboardProtocol",
             "DashboardSnapshot",
             "Durations",
@@ -159,6 +161,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Advice",
     "AntFlowError",
     "AsyncExecutor",
     "AsyncFuture",

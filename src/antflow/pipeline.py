@@ -74,6 +74,7 @@ from antflow._engine.result_stream import Outcomes, ResultStream
 from antflow._engine.run import Run
 from antflow._engine.run_handle import RunHandle, attach_results, stage_index
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
+from antflow._monitor.outlook import Outlook
 from antflow._monitor.poller import Poller
 from antflow._monitor.public_steps import Observers
 from antflow._monitor.tracker import StatusTracker
@@ -756,6 +757,7 @@ class Pipeline(Generic[Taken, Out]):
             name=self.name,
             **options,
         )
+        engine.run.outlook = Outlook()
         raises = on_failures == "raise"
         if keeps_silent and on_failures != "ignore":
             engine.supervisor.on_over.append(partial(_alert, engine.run, raises))

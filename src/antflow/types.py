@@ -2,6 +2,7 @@
 
 from antflow._core.durations import Durations
 from antflow._core.events import StatusEvent, StatusType, TaskEvent, TaskEventType
+from antflow._core.levers import Advice
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.snapshot import (
@@ -20,6 +21,7 @@ from antflow._core.snapshot import (
 from antflow._core.stage import TaskFunc
 
 __all__ = [
+    "Advice",
     "DashboardProtocol",
     "DashboardSnapshot",
     "Durations",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from antflow import Pipeline, Stage
-from antflow._monitor import bottleneck
+from antflow._monitor import advice
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.refusals import Refusal
 from antflow.cli.run_command import with_workers
@@ -32,7 +32,7 @@ def items(folder: Path) -> Path:
 @pytest.fixture
 def asked_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """What holds a run back may be asked of one that is over in a moment."""
-    monkeypatch.setattr(bottleneck, "EARLIEST_ANSWER", 0.1)
+    monkeypatch.setattr(advice, "EARLIEST_ANSWER", 0.1)
 
 
 def module(folder: Path, source: str, name: str = "mine") -> str:

@@ -302,8 +302,8 @@ def test_bottleneck_is_named_once_on_a_terminal(
     (folder / "slow.py").write_text(
         "import asyncio\n"
         "from antflow import Pipeline, Stage\n"
-        "from antflow._monitor import bottleneck\n\n"
-        "bottleneck.EARLIEST_ANSWER = 0.1\n\n"
+        "from antflow._monitor import advice\n\n"
+        "advice.EARLIEST_ANSWER = 0.1\n\n"
         "async def crawl(text):\n"
         "    await asyncio.sleep(0.04)\n\n"
         "pipeline = Pipeline([Stage('Slow', 2, [crawl])])\n"

@@ -20,6 +20,7 @@ from antflow import (
     PipelineStats,
 )
 from antflow._core.snapshot import RunState
+from antflow._monitor.outlook import Outlook
 from antflow._monitor.view import Viewer
 from antflow.display import BaseDashboard, create
 from antflow.display.canvas import Canvas
@@ -45,7 +46,8 @@ def lines_of(
     rows: int = 24,
     last: bool = False,
 ) -> list[str]:
-    """A frame as text."""
+    """A frame as text, of a snapshot that has the advice that a run would give it."""
+    snapshot.advice = Outlook().see(snapshot)["advice"]()
     display = create(display) if isinstance(display, str) else display
     console = Console(file=StringIO(), width=columns, height=rows, force_terminal=True)
     frame = display._last_frame(snapshot) if last else display.render(snapshot)

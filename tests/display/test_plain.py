@@ -21,6 +21,7 @@ from antflow import (
     RunResults,
     Stage,
 )
+from antflow._monitor.outlook import Outlook
 from antflow.display import CompactDashboard, create
 from tests.display.conftest import MakeTerminal, make_snapshot
 
@@ -208,6 +209,7 @@ def test_lines_sum_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = make_snapshot(4, ("A", "B"), total=100, settled=100, failed=9, state="finished")
     stats = snapshot.pipeline_stats.stage_stats["A"]
     stats.busy_seconds, stats.blocked_seconds, stats.starved_seconds = 198.0, 2.0, 0.0
+    snapshot.advice = Outlook().see(snapshot)["advice"]()
     display.on_update(snapshot)
     mute = FailedItem(7, "", "TimeoutError", "A", 1, 0.0)
     groups = [FailureGroup(9, mute)]

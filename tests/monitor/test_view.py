@@ -46,7 +46,7 @@ def test_advice_says_what_workers_mostly_wait_for(kind: str, first: str, last: s
         snapshot = DashboardSnapshot(
             {}, {}, PipelineStats(0, 0, 0, {}, stats), ErrorSummary(0, {}, {}, []), 0.0
         )
-        assert tuple(stage.advice for stage in Viewer().see(snapshot).stages) == expected
+        assert tuple(stage.hint for stage in Viewer().see(snapshot).stages) == expected
 
 
 def test_errors_by_type_newest_first() -> None:

@@ -223,6 +223,18 @@ class Runner(Protocol):
         ...
 
 
+class Outlook(Protocol):
+    """The memory of one run that its snapshots' advice is made from."""
+
+    def see(self, snapshot: DashboardSnapshot) -> Mapping[str, Callable[[], Any]]:
+        """Take in the next snapshot, in whatever thread.
+
+        Returns:
+            Name of a field of the snapshot → makes it when it is first read.
+        """
+        ...
+
+
 class SnapshotSource(Protocol):
     """The object a display is given in ``on_start``: mostly a `Pipeline`."""
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from antflow._core.deferred import Deferred
 from antflow._core.durations import Durations
 from antflow._core.ledger import Waiting
+from antflow._core.levers import Advice
 from antflow._core.portable import Portable
 from antflow._core.text import clean, counted, cut, safe_repr
 
@@ -409,6 +410,7 @@ class DashboardSnapshot(Deferred):
             `StageStats.child_cpu_seconds`). The time of processes of your own executor is not
             known.
         intake_seconds: Seconds for which items could come: ``elapsed`` while they still can.
+        advice: What holds the run back, and what would help; at the end, over the whole run.
     """
 
     worker_states: dict[str, WorkerState]
@@ -423,3 +425,4 @@ class DashboardSnapshot(Deferred):
     loop: LoopHealth = LoopHealth()
     cpu_seconds: float = 0.0
     intake_seconds: float = 0.0
+    advice: Advice = field(default_factory=Advice)

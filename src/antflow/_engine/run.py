@@ -29,6 +29,7 @@ from antflow._core.foreign import type_name
 from antflow._core.ledger import Ledger
 from antflow._core.log import debug
 from antflow._core.observers import RunEnd, RunEnding
+from antflow._core.ports import Outlook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage, capacity, lowest_concurrency
@@ -83,6 +84,7 @@ class Run:
         turns: Says when its workers must give way.
         handle: Returns an object the owner wants to find again.
         loop_watch: Watches the event loop.
+        outlook: Tells what the snapshots say about the future.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Run:
         self._length = length
         self.stages: Sequence[Gauged] = ()
         self.loop_watch: Healthy | None = None
+        self.outlook: Outlook | None = None
         self.turns: Turns = turns_of(self._loop, self.timers.now)
         self.error: BaseException | None = None
         self.has_told_error: bool = False
@@ -327,7 +330,8 @@ class Run:
             cpu_seconds=self._cpu_seconds() + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_seconds=intake_ended - self.facts.started_mono,
         )
-        snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics)
+        makers = {} if self.outlook is None else self.outlook.see(snapshot)
+        snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics, **makers)
         return snapshot
 
     def _cpu_seconds(self) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from operator import add
 from typing import Any, NamedTuple
 
-from antflow._core.snapshot import DashboardSnapshot, StageStats
+from antflow._core.snapshot import DashboardSnapshot, LoopHealth, RunState, StageStats
 from antflow._monitor.flow import left_items
 
 
@@ -46,6 +46,29 @@ class Spent(NamedTuple):
         return self.busy + self.limited + self.retrying
 
 
+class Figures(NamedTuple):
+    """The figures of a snapshot that the rules need; the fields are those of the snapshot."""
+
+    state: RunState
+    elapsed: float
+    cpu_seconds: float
+    intake_seconds: float
+    loop: LoopHealth
+    stages: tuple[StageStats, ...]
+
+    @classmethod
+    def of(cls, snapshot: DashboardSnapshot) -> Figures:
+        """Those of a snapshot."""
+        return cls(
+            snapshot.state,
+            snapshot.elapsed,
+            snapshot.cpu_seconds,
+            snapshot.intake_seconds,
+            snapshot.loop,
+            tuple(snapshot.pipeline_stats.stage_stats.values()),
+        )
+
+
 class Moment(NamedTuple):
     """The sums of a run at one moment, of which the rule needs the differences.
 
@@ -68,15 +91,15 @@ class Moment(NamedTuple):
     children_computed: float = 0.0
 
     @classmethod
-    def of(cls, snapshot: DashboardSnapshot) -> Moment:
+    def of(cls, figures: Figures) -> Moment:
         """The moment at which a snapshot was taken."""
-        stages = tuple(snapshot.pipeline_stats.stage_stats.values())
+        stages = figures.stages
         by_children = sum([stage.child_cpu_seconds for stage in stages])
         return cls(
-            snapshot.elapsed,
-            snapshot.loop.stalled_seconds,
-            snapshot.cpu_seconds - by_children,
-            snapshot.intake_seconds,
+            figures.elapsed,
+            figures.loop.stalled_seconds,
+            figures.cpu_seconds - by_children,
+            figures.intake_seconds,
             tuple(map(Spent.of, stages)),
             tuple(map(left_items, stages)),
             by_children,

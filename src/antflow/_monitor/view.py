@@ -7,34 +7,30 @@ the time went. Its memory has a fixed size, however long the run is.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from antflow._core.failures import kind_of, ungrouped
+from antflow._core.levers import Advice
 from antflow._core.snapshot import (
     DashboardSnapshot,
     ErrorSummary,
     FailedItem,
     LoopHealth,
-    RunState,
     StageStats,
 )
-from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
 from antflow._monitor.flow import done_items
-from antflow._monitor.moment import Moment, Spent
+from antflow._monitor.moment import Figures, Spent
 from antflow._monitor.pace import Forecast, Pace
 from antflow._monitor.progress import Progress, RecentRate, progress
+from antflow._monitor.spans import Spans
 from antflow._monitor.throughput import Throughput
 
 UNNAMED = "pipeline"
 """The name of a pipeline without a name."""
 
-RECENT = 10.0
-"""Seconds over which the use of time is judged while a run goes on."""
-
-BETWEEN_MOMENTS = 0.25
 WORTH_SAYING = 0.3
 """Share of their time that workers must wait before the reason is shown."""
 
@@ -51,7 +47,7 @@ class StageView:
         per_second: Items that leave it per second: recently, and at the end over the whole run.
         shares: Where its workers' time goes, as parts of 1: recently, and at the end in all.
         is_bottleneck: Whether it holds the run back.
-        advice: A few words on that, or on what its workers wait for; "" if they do not.
+        hint: A few words on that, or on what its workers wait for; "" if they do not.
         is_over: Whether the run is over.
     """
 
@@ -59,7 +55,7 @@ class StageView:
     per_second: float
     shares: Spent
     is_bottleneck: bool
-    advice: str
+    hint: str
     is_over: bool
 
 
@@ -91,7 +87,7 @@ class View:
         rates_span: Seconds that each of them covers.
         stages: The stages, in pipeline order.
         errors: The kinds of failures, latest first.
-        bottleneck: What holds the run back, or at the end, what held it back.
+        advice: What holds the run back, or at the end, what held it back.
     """
 
     name: str
@@ -102,7 +98,7 @@ class View:
     rates_span: float
     stages: list[StageView]
     errors: list[ErrorRow]
-    bottleneck: Bottleneck
+    advice: Advice
 
     @property
     def loop(self) -> LoopHealth:
@@ -131,8 +127,7 @@ class Viewer:
         self._stage_rates: defaultdict[str, RecentRate] = defaultdict(RecentRate)
         self._pace = Pace()
         self._throughput = Throughput()
-        self._moments: deque[Moment] = deque()
-        self._pauses: Moment | None = None
+        self._spans = Spans()
 
     def see(self, snapshot: DashboardSnapshot) -> View:
         """The view of a snapshot. Pass snapshots in order; the last one may be repeated."""
@@ -146,10 +141,7 @@ class Viewer:
         self._throughput.add(shown.settled - (earlier.settled if earlier else 0), shown.elapsed)
         self._pace.see(snapshot, shown.settled, shown.total)
         stages = list(snapshot.pipeline_stats.stage_stats.values())
-        whole = self._at_work(snapshot)
-        span = self._span(whole, snapshot.state)
-        stall = snapshot.loop.last_stall
-        bottleneck = find_bottleneck(stages, whole, span, snapshot.state, stall)
+        _, lately = self._spans.see(Figures.of(snapshot)).sums()
         return View(
             name=self._name,
             snapshot=snapshot,
@@ -157,51 +149,30 @@ class Viewer:
             forecast=self._pace.forecast,
             rates=self._throughput.rates(),
             rates_span=self._throughput.span,
-            stages=self._stages(snapshot, stages, span, bottleneck),
+            stages=self._stages(snapshot, stages, lately.spent),
             errors=error_rows(snapshot.error_summary),
-            bottleneck=bottleneck,
+            advice=snapshot.advice,
         )
-
-    def _at_work(self, snapshot: DashboardSnapshot) -> Moment:
-        """The sums of the run without its pauses: nothing holds back a paused run."""
-        now = Moment.of(snapshot)
-        before = None if self._view is None else self._view.snapshot
-        if before is not None and before.state == snapshot.state == "paused":
-            self._pauses = now.since(Moment.of(before)).plus(self._pauses)
-        return now.since(self._pauses)
-
-    def _span(self, now: Moment, state: RunState) -> Moment:
-        """The last seconds; at the end, the whole run."""
-        if state == "finished":
-            return now
-        while len(self._moments) > 1 and self._moments[1].elapsed <= now.elapsed - RECENT:
-            self._moments.popleft()
-        begin = self._moments[0] if self._moments else None
-        if not self._moments or now.elapsed - self._moments[-1].elapsed >= BETWEEN_MOMENTS:
-            self._moments.append(now)
-        # The first snapshot comes after the beginning: what came before it counts, too.
-        return now.since(begin if now.elapsed > RECENT else None)
 
     def _stages(
         self,
         snapshot: DashboardSnapshot,
         stages: Sequence[StageStats],
-        span: Moment,
-        bottleneck: Bottleneck,
+        lately: Sequence[Spent],
     ) -> list[StageView]:
         names = [stage.stage_name for stage in stages]
         views: list[StageView] = []
-        is_over = snapshot.state == "finished"
-        for index, (stage, spent) in enumerate(zip(stages, span.spent, strict=True)):
+        advice, is_over = snapshot.advice, snapshot.state == "finished"
+        for index, (stage, spent) in enumerate(zip(stages, lately, strict=True)):
             shares = spent.shares()
             per_second = self._stage_rates[stage.stage_name].see(done_items(stage), snapshot)
-            is_bottleneck = bottleneck.stage == stage.stage_name and bottleneck.is_its_own
-            advice = bottleneck.advice if is_bottleneck else _advice(shares, names[index + 1 :])
-            views.append(StageView(stage, per_second, shares, is_bottleneck, advice, is_over))
+            is_bottleneck = advice.stage == stage.stage_name and advice.is_its_own
+            hint = advice.hint if is_bottleneck else _hint(shares, names[index + 1 :])
+            views.append(StageView(stage, per_second, shares, is_bottleneck, hint, is_over))
         return views
 
 
-def _advice(shares: Spent, following: Sequence[str]) -> str:
+def _hint(shares: Spent, following: Sequence[str]) -> str:
     """A few words on what the workers of a stage mostly wait for."""
     waits = {
         "waits for items": shares.starved,

@@ -6,7 +6,6 @@ from antflow import DashboardSnapshot
 from antflow._core.failures import failure_lines
 from antflow._core.text import clean, counted, tally
 from antflow._monitor.progress import counts_of
-from antflow._monitor.view import Viewer
 
 MOST_KINDS = 5
 """How many kinds of failures, and stages, are named."""
@@ -35,5 +34,5 @@ def summary_lines(
         lines.append("--failed FILE keeps the failed items")
     if len(errors.errors_by_stage) > 1:
         lines.append(f"failed in: {tally(errors.errors_by_stage, MOST_KINDS)}")
-    sentence = "" if has_display else Viewer().see(snapshot).bottleneck.sentence
+    sentence = "" if has_display else snapshot.advice.sentence
     return [*lines, clean(sentence)] if sentence else lines

@@ -124,7 +124,7 @@ def state_text(progress: Progress, width: int | None = None) -> str:
 
 def bottleneck_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
     """The bottleneck, in a sentence on up to ``rows`` lines."""
-    sentence = view.bottleneck.sentence
+    sentence = view.advice.sentence
     if not sentence:
         return []
     return canvas.wrapped(f"{canvas.glyphs.marker} {sentence}", rows, "yellow")
@@ -133,7 +133,7 @@ def bottleneck_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
 def stall_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
     """A line about a recent block of the event loop, and its cause."""
     stall = view.loop.last_stall
-    if stall is None or view.is_over or view.bottleneck.cause == "loop":
+    if stall is None or view.is_over or view.advice.lever == "loop":
         return []  # or the sentence about the bottleneck says it
     if view.snapshot.timestamp - stall.timestamp > STALL_SHOWN:
         return []

@@ -74,8 +74,8 @@ class PlainLog:
         if view is not None and self._with_stages:
             for stage in view.stages:
                 self._write(f"stage {stage_summary(stage)}")
-        if view is not None and view.bottleneck.sentence:
-            self._write(view.bottleneck.sentence)
+        if view is not None and view.advice.sentence:
+            self._write(view.advice.sentence)
         self._out.write(f"{clean(last_line)}\n")
         self.close()
 

@@ -167,7 +167,7 @@ def _table(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]
         pieces = _name(canvas, stage, name, width)
         for each in columns:
             pieces += each.cell(index)
-        words = canvas.text(stage.advice)
+        words = canvas.text(stage.hint)
         if words and cell_len(words) <= room:  # cut off they say nothing
             style = "bold yellow" if stage.is_bottleneck else "dim"
             pieces.append((" " * GAP + words, style))
@@ -202,7 +202,7 @@ def _columns_that_fit(canvas: Canvas, stages: Sequence[StageView], name: int) ->
     """The columns beside a name of this many cells: the least important give way first."""
     wanted = [column for column in COLUMNS if any(map(column.is_wanted, stages))]
     columns = [_Filled(canvas, column, stages) for column in wanted]
-    longest = max(cell_len(canvas.text(stage.advice)) for stage in stages)
+    longest = max(cell_len(canvas.text(stage.hint)) for stage in stages)
     advice = GAP + min(max(longest, SHORTEST_ADVICE), LONGEST_NAME)
     while columns:
         least = max(columns, key=lambda each: each.column.rank)

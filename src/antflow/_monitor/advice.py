@@ -12,26 +12,15 @@ on, all of it at its end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, inf, prod
-from typing import Literal
 
+from antflow._core.levers import Advice
 from antflow._core.snapshot import LoopStall, RunState, StageStats
 from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER
 from antflow._core.text import counted
 from antflow._monitor.flow import entered_items, going_on
 from antflow._monitor.moment import Moment, Spent
 from antflow._monitor.processor import Processor
-
-Cause = Literal[
-    "stage", "processor", "limit", "retries", "callbacks", "consumer", "source", "loop", "nothing"
-]
-"""The cause that holds a run back.
-
-The workers of a stage · the processor, which they compute on · a limit · too many retries ·
-callbacks at the end of a stage's visits · the consumer of the results · the source of the items ·
-something that blocks the event loop · nothing that stands out.
-"""
 
 OCCUPIED = 0.85
 """Busy share of its workers' time from which a stage has none to spare."""
@@ -64,41 +53,16 @@ MOST_GAIN = 2.0
 LEAST_GAIN = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Bottleneck:
-    """The bottleneck of a run.
-
-    Attributes:
-        cause: What kind of thing it is.
-        stage: Name of the stage it is about, or shows at; ``None`` where it is none.
-        share: The share of the time, 0 to 1.
-        sentence: What it is and what would help, for people; "" if there is nothing to say. It
-            contains names that come from outside.
-        advice: The same in two or three words, for a table; "" for none.
-    """
-
-    cause: Cause
-    stage: str | None = None
-    share: float = 0.0
-    sentence: str = ""
-    advice: str = ""
-
-    @property
-    def is_its_own(self) -> bool:
-        """Whether the stage itself holds the run back, and not its neighbours."""
-        return self.cause not in ("source", "consumer")
+NOTHING = Advice()
 
 
-NOTHING = Bottleneck("nothing")
-
-
-def find_bottleneck(
+def advise(
     stages: Sequence[StageStats],
     whole: Moment,
     span: Moment,
     state: RunState = "running",
     last_stall: LoopStall | None = None,
-) -> Bottleneck:
+) -> Advice:
     """Find what held a run back in a span of time.
 
     Args:
@@ -140,12 +104,12 @@ def find_bottleneck(
 # Causes
 
 
-def _loop(share: float, stall: LoopStall | None) -> Bottleneck:
+def _loop(share: float, stall: LoopStall | None) -> Advice:
     by = ""
     if stall is not None and stall.location:
         where = f"at {stall.location}" + (f": {stall.line}" if stall.line else "")
         by = f", last by stage {stall.stage} {where}" if stall.stage else f", last {where}"
-    return Bottleneck(
+    return Advice(
         "loop",
         (stall and stall.stage) or None,
         share,
@@ -155,7 +119,7 @@ def _loop(share: float, stall: LoopStall | None) -> Bottleneck:
     )
 
 
-def _processor(stages: Sequence[StageStats], processor: Processor) -> Bottleneck:
+def _processor(stages: Sequence[StageStats], processor: Processor) -> Advice:
     who = processor.who_computed
     start = f"Bottleneck: the processor. {who[0].upper()}{who[1:]}, and the workers waited"
     if processor.is_all_used_up:
@@ -165,7 +129,7 @@ def _processor(stages: Sequence[StageStats], processor: Processor) -> Bottleneck
     else:
         helps = 'Plain functions with executor="process" would take work off it.'
         sentence = f"{start} for their turn. {helps}"
-    return Bottleneck("processor", None, processor.share, sentence)
+    return Advice("processor", None, processor.share, sentence)
 
 
 def _has_processes(stage: StageStats) -> bool:
@@ -175,7 +139,7 @@ def _has_processes(stage: StageStats) -> bool:
 
 def _waits_outside(
     stages: Sequence[StageStats], shares: Sequence[Spent], span: Moment
-) -> Bottleneck | None:
+) -> Advice | None:
     """The source, the consumer of the results, or callbacks, if one of them is the cause."""
     last = len(stages) - 1
     for index in reversed(range(len(stages))):
@@ -183,7 +147,7 @@ def _waits_outside(
         if blocked < MOSTLY:
             continue
         if index == last:
-            return Bottleneck(
+            return Advice(
                 "consumer",
                 name,
                 blocked,
@@ -193,7 +157,7 @@ def _waits_outside(
                 "waits for the consumer",
             )
         if shares[index + 1].starved >= MOSTLY:
-            return Bottleneck(
+            return Advice(
                 "callbacks",
                 name,
                 blocked,
@@ -206,7 +170,7 @@ def _waits_outside(
     # Fewer than two items per worker leave most workers idle, whatever the source.
     if starved < MOSTLY or entered_items(first) < 2 * first.workers:
         return None
-    return Bottleneck(
+    return Advice(
         "source",
         first.stage_name,
         starved,
@@ -228,7 +192,7 @@ def _starved_by_source(span: Moment) -> float:
 
 def _occupied(
     stages: Sequence[StageStats], index: int, whole: Moment, span: Moment, is_over: bool
-) -> Bottleneck:
+) -> Advice:
     """The workers of a stage have no time left: why, and what would help."""
     stage, own = stages[index], span.spent[index].shares()
     name = stage.stage_name
@@ -238,13 +202,13 @@ def _occupied(
             f"{start} Its limit held its workers {own.limited:.0%} of the time; a higher one would "
             "lift the rate, more workers would not."
         )
-        return Bottleneck("limit", name, own.limited, sentence, "held by its limit")
+        return Advice("limit", name, own.limited, sentence, "held by its limit")
     if own.retrying >= HELD_BY_RETRIES:
         sentence = (
             f"{start} Too many of its items waited for their next try, so that its workers took "
             f"nothing new {own.retrying:.0%} of the time."
         )
-        return Bottleneck("retries", name, own.retrying, sentence, "waits for retries")
+        return Advice("retries", name, own.retrying, sentence, "waits for retries")
     start = f"{start} {_how_busy(stage, own, is_over)}{_queue(stage, index, is_over)}"
     processor = Processor.of(span)
     if processor.is_used_up:
@@ -255,20 +219,20 @@ def _occupied(
         elif not _has_processes(stage):
             helps = '; CPU-bound tasks would be better off with executor="process"'
             advice = "needs processes"
-        return Bottleneck("processor", name, own.busy, f"{start}; {why}{helps}.", advice)
+        return Advice("processor", name, own.busy, f"{start}; {why}{helps}.", advice)
     if is_over and own.occupied < OCCUPIED:
         most = ", more than those of any other stage" if len(stages) > 1 else ""
-        return Bottleneck("stage", name, own.busy, f"{start}{most}.", "bottleneck")
+        return Advice("workers", name, own.busy, f"{start}{most}.", "bottleneck")
     more, gain, other = _gain(stages, index, whole, processor.left)
     reason = _what_is_near(stage, own, span, is_over)
     if not reason and gain < LEAST_GAIN:
         reason = f"{other} is hardly less busy, so more workers alone would help little"
     if reason:
-        return Bottleneck("stage", name, own.busy, f"{start}; {reason}.", "bottleneck")
+        return Advice("workers", name, own.busy, f"{start}; {reason}.", "bottleneck")
     noun = "worker" if more == 1 else "workers"
     lift = "would have lifted" if is_over else "would lift"
     sentence = f"{start}; {more} more {noun} {lift} the rate by about {gain:.0%}."
-    return Bottleneck("stage", name, own.busy, sentence, f"+{more} {noun}: +{gain:.0%}")
+    return Advice("workers", name, own.busy, sentence, f"+{more} {noun}: +{gain:.0%}")
 
 
 def _what_is_near(stage: StageStats, own: Spent, span: Moment, is_over: bool) -> str:

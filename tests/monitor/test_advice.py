@@ -29,10 +29,11 @@ from antflow import (
     rate_limit,
 )
 from antflow._core.ledger import ACTIVITIES
+from antflow._core.levers import Advice
 from antflow._core.snapshot import RunState
 from antflow._monitor import processor
-from antflow._monitor.bottleneck import Bottleneck, find_bottleneck
-from antflow._monitor.moment import Moment, Spent
+from antflow._monitor.advice import advise
+from antflow._monitor.moment import Figures, Moment, Spent
 from antflow._monitor.view import View
 from antflow._monitor.worker_order import worker_strips
 from antflow.testing import run_virtual
@@ -77,14 +78,14 @@ def test_slow_stage() -> None:
     ]
     watching = run_virtual(lambda: watch(stages, range(1000)))
     for view in both(watching, 100):
-        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
+        assert (view.advice.lever, view.advice.stage) == ("workers", "Parse")
         assert [stage.is_bottleneck for stage in view.stages] == [False, True, False]
-    sentence = watching.at(100).bottleneck.sentence
+    sentence = watching.at(100).advice.sentence
     assert sentence.startswith("Bottleneck: Parse. 10 of 10 workers busy, its queue is full; ")
     assert "would lift the rate by about" in sentence
-    assert watching.at(100).stages[0].advice == "waits for Parse"
-    assert watching.at(100).stages[2].advice == ""
-    assert "Its 10 workers were busy 99% of the time" in watching.last.bottleneck.sentence
+    assert watching.at(100).stages[0].hint == "waits for Parse"
+    assert watching.at(100).stages[2].hint == ""
+    assert "Its 10 workers were busy 99% of the time" in watching.last.advice.sentence
 
 
 def test_slow_stage_at_the_beginning() -> None:
@@ -96,8 +97,8 @@ def test_slow_stage_at_the_beginning() -> None:
     ]
     watching = run_virtual(lambda: watch(stages, range(600)))
     for second in range(4, 20):
-        found = watching.at(second).bottleneck
-        assert (found.cause, found.stage) == ("stage", "Enrich"), (second, found.sentence)
+        found = watching.at(second).advice
+        assert (found.lever, found.stage) == ("workers", "Enrich"), (second, found.sentence)
 
 
 def test_slow_stage_when_the_queue_before_it_is_unbounded() -> None:
@@ -108,7 +109,7 @@ def test_slow_stage_when_the_queue_before_it_is_unbounded() -> None:
     ]
     watching = run_virtual(lambda: watch(stages, range(400)))
     for view in both(watching, 100):
-        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
+        assert (view.advice.lever, view.advice.stage) == ("workers", "Parse")
 
 
 def test_slow_source() -> None:
@@ -122,10 +123,10 @@ def test_slow_source() -> None:
     stages = [Stage("Fetch", 5, [taking(1)]), Stage("Parse", 5, [taking(0.5)])]
     watching = run_virtual(lambda: watch(stages, items()))
     for view in both(watching, 100):
-        assert (view.bottleneck.cause, view.bottleneck.stage) == ("source", "Fetch")
-        assert view.bottleneck.sentence.startswith("Bottleneck: the source. ")
+        assert (view.advice.lever, view.advice.stage) == ("source", "Fetch")
+        assert view.advice.sentence.startswith("Bottleneck: the source. ")
         assert not view.stages[0].is_bottleneck  # it only shows there
-        assert view.stages[0].advice == "waits for items"
+        assert view.stages[0].hint == "waits for items"
 
 
 def test_limit() -> None:
@@ -134,8 +135,8 @@ def test_limit() -> None:
     stages = [Stage("Fetch", 10, [taking(0.3)], limits=[limit]), Stage("Parse", 5, [taking(0.5)])]
     watching = run_virtual(lambda: watch(stages, range(300)))
     for view in both(watching, 150):
-        assert (view.bottleneck.cause, view.bottleneck.stage) == ("limit", "Fetch")
-        assert "more workers would not" in view.bottleneck.sentence
+        assert (view.advice.lever, view.advice.stage) == ("limit", "Fetch")
+        assert "more workers would not" in view.advice.sentence
 
 
 async def one_call(number: int) -> int:
@@ -178,8 +179,8 @@ def test_limit_inside_a_task(workers: int, options: Any, task: Task) -> None:
     stages = [Stage("Fetch", workers, [task], **options), Stage("Parse", 5, [taking(0.5)])]
     watching = run_virtual(lambda: watch(stages, range(60)))
     for view in both(watching, 20):
-        assert (view.bottleneck.cause, view.bottleneck.stage) == ("limit", "Fetch")
-        assert "more workers would not" in view.bottleneck.sentence
+        assert (view.advice.lever, view.advice.stage) == ("limit", "Fetch")
+        assert "more workers would not" in view.advice.sentence
         assert sum(view.stages[0].shares) == pytest.approx(1)
     strip = worker_strips(watching.at(20).snapshot)[0]
     assert strip.doing.count("limited") >= strip.doing.count("running")
@@ -193,8 +194,8 @@ def test_no_gain_is_promised_where_a_limit_is_near() -> None:
     ]
     watching = run_virtual(lambda: watch(stages, range(600)))
     for view in both(watching, 30):
-        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
-        assert "its limit held them 10% of the time, so more" in view.bottleneck.sentence
+        assert (view.advice.lever, view.advice.stage) == ("workers", "Parse")
+        assert "its limit held them 10% of the time, so more" in view.advice.sentence
 
 
 @pytest.mark.parametrize(
@@ -210,8 +211,8 @@ def test_no_gain_is_promised_where_a_limit_lets_in_as_many_as_there_are(options:
     stages = [Stage("Fetch", 5, [taking(0.1)]), Stage("Parse", 10, [taking(1)], **options)]
     watching = run_virtual(lambda: watch(stages, range(600)))
     for view in both(watching, 30):
-        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
-        assert "its limit lets 10 in at once, so more workers alone" in view.bottleneck.sentence
+        assert (view.advice.lever, view.advice.stage) == ("workers", "Parse")
+        assert "its limit lets 10 in at once, so more workers alone" in view.advice.sentence
 
 
 def test_gain_is_no_more_than_a_limit_lets_in() -> None:
@@ -222,7 +223,7 @@ def test_gain_is_no_more_than_a_limit_lets_in() -> None:
     ]
     watching = run_virtual(lambda: watch(stages, range(600)))
     for view in both(watching, 30):
-        assert view.stages[1].advice == "+5 workers: +50%"
+        assert view.stages[1].hint == "+5 workers: +50%"
 
 
 def test_limit_that_is_asked_to_hold() -> None:
@@ -238,7 +239,7 @@ def test_limit_that_is_asked_to_hold() -> None:
 
     stages = [Stage("Fetch", 4, [task], limits=[Limit(concurrency=100)])]
     watching = run_virtual(lambda: watch(stages, range(200)))
-    assert watching.at(100).bottleneck.cause == "limit"
+    assert watching.at(100).advice.lever == "limit"
 
 
 def test_slow_consumer() -> None:
@@ -254,9 +255,9 @@ def test_slow_consumer() -> None:
 
     watching = run_virtual(consume)
     for view in both(watching, 150):
-        assert (view.bottleneck.cause, view.bottleneck.stage) == ("consumer", "Parse")
-        assert view.stages[0].advice == "waits for Parse"
-        assert view.stages[1].advice == "waits for the consumer"
+        assert (view.advice.lever, view.advice.stage) == ("consumer", "Parse")
+        assert view.stages[0].hint == "waits for Parse"
+        assert view.stages[1].hint == "waits for the consumer"
 
 
 def test_slow_callback_of_a_tracker() -> None:
@@ -275,7 +276,7 @@ def test_slow_callback_of_a_tracker() -> None:
 
     watching = run_virtual(program)
     for view in both(watching, 100):
-        assert (view.bottleneck.cause, view.bottleneck.stage) == ("callbacks", "Fetch")
+        assert (view.advice.lever, view.advice.stage) == ("callbacks", "Fetch")
 
 
 def test_retries_that_wait() -> None:
@@ -287,7 +288,7 @@ def test_retries_that_wait() -> None:
 
     stages = [Stage("Fetch", 2, [task], task_attempts=5, task_wait_seconds=60)]
     watching = run_virtual(lambda: watch(stages, range(200)))
-    assert watching.at(200).bottleneck.cause == "retries"
+    assert watching.at(200).advice.lever == "retries"
 
 
 def test_pause_is_not_blamed_on_a_stage() -> None:
@@ -310,13 +311,13 @@ def test_pause_is_not_blamed_on_a_stage() -> None:
         return watching
 
     watching = run_virtual(program)
-    assert watching.at(40).bottleneck.stage == "Parse"
+    assert watching.at(40).advice.stage == "Parse"
     for moment in (51, 60, 200, 449):
-        assert watching.at(moment).bottleneck.cause == "nothing"
+        assert watching.at(moment).advice.lever == "none"
     for view in (watching.at(452), watching.last):
-        assert (view.bottleneck.cause, view.bottleneck.stage) == ("stage", "Parse")
+        assert (view.advice.lever, view.advice.stage) == ("workers", "Parse")
         assert sum(view.stages[0].shares) == pytest.approx(1)
-    assert "Its 2 workers were busy 99% of the time" in watching.last.bottleneck.sentence
+    assert "Its 2 workers were busy 99% of the time" in watching.last.advice.sentence
 
 
 def test_workers_that_were_added_meanwhile() -> None:
@@ -336,8 +337,8 @@ def test_workers_that_were_added_meanwhile() -> None:
         return watching
 
     watching = run_virtual(program)
-    assert "2 more workers would lift the rate by about 100%" in watching.at(29).bottleneck.sentence
-    assert "Fetch is hardly less busy, so more workers" in watching.at(42).bottleneck.sentence
+    assert "2 more workers would lift the rate by about 100%" in watching.at(29).advice.sentence
+    assert "Fetch is hardly less busy, so more workers" in watching.at(42).advice.sentence
 
 
 @pytest.mark.parametrize("before", [[], [Stage("List", 2, [taking(0.1)])]])
@@ -351,20 +352,20 @@ def test_no_gain_is_promised_where_the_source_is_hardly_faster(before: list[Stag
 
     stages = [*before, Stage("Fetch", 1, [taking(0.8)])]
     watching = run_virtual(lambda: watch(stages, items()))
-    told = {view.bottleneck for view in watching.views if view.bottleneck.cause == "stage"}
+    told = {view.advice for view in watching.views if view.advice.lever == "workers"}
     assert any(
         "hardly any faster, so more workers alone would help little" in b.sentence for b in told
     )
     assert not any("would lift" in b.sentence for b in told if b.share < 0.95)
-    assert "would have lifted" not in watching.last.bottleneck.sentence
+    assert "would have lifted" not in watching.last.advice.sentence
 
 
 def test_nothing_stands_out() -> None:
     """Ten items for ten workers: nobody holds anybody back, and nothing is claimed."""
     stages = [Stage("Fetch", 10, [taking(1)]), Stage("Parse", 10, [taking(1)])]
     watching = run_virtual(lambda: watch(stages, range(10)))
-    assert watching.last.bottleneck.cause == "nothing"
-    assert watching.last.bottleneck.sentence == ""
+    assert watching.last.advice.lever == "none"
+    assert watching.last.advice.sentence == ""
 
 
 @pytest.mark.parametrize("next_slowest", [0.9, 0.75, 0.5, 0.2])
@@ -378,7 +379,7 @@ def test_promised_gain_is_what_comes(next_slowest: float) -> None:
         ]
 
     watching = run_virtual(lambda: watch(stages(0), range(3000)))
-    advice = watching.at(500).stages[1].advice  # "+5 workers: +50%"
+    advice = watching.at(500).stages[1].hint  # "+5 workers: +50%"
     more, gain = advice.partition(" ")[0], advice.rpartition("+")[2].removesuffix("%")
     after = run_virtual(lambda: watch(stages(int(more)), range(3000)))
     possible = min(1 / next_slowest, 2) - 1
@@ -411,15 +412,15 @@ def found_in(
     seen: Moment,
     state: RunState = "running",
     stall: LoopStall | None = None,
-) -> Bottleneck:
-    return find_bottleneck(stages, seen, seen, state, stall)
+) -> Advice:
+    return advise(stages, seen, seen, state, stall)
 
 
 def test_blocked_loop_comes_first() -> None:
     """Where something blocks the loop it is named with its place, whatever the workers say."""
     stall = LoopStall(0.4, 0.0, "Parse", "Parse-W0", 7, "app.py:41 in parse", "time.sleep(0.4)")
     found = found_in([stage("Parse")], span(Spent(busy=10, stalled=30), blocked=7.5), stall=stall)
-    assert (found.cause, found.stage) == ("loop", "Parse")
+    assert (found.lever, found.stage) == ("loop", "Parse")
     assert "blocked it at least 75% of the time, last by stage Parse" in found.sentence
     assert "at app.py:41 in parse: time.sleep(0.4)" in found.sentence
 
@@ -427,21 +428,21 @@ def test_blocked_loop_comes_first() -> None:
 def test_blocked_loop_is_told_without_a_place_if_none_was_seen() -> None:
     """Without a place there is none in the sentence."""
     found = found_in([stage()], span(Spent(stalled=40), blocked=10.0))
-    assert (found.cause, found.stage) == ("loop", None)
+    assert (found.lever, found.stage) == ("loop", None)
     assert "100% of the time. An async call" in found.sentence
 
 
 def test_computing_workers() -> None:
     """Workers that compute have the processor for a limit: more of them would not help."""
     found = found_in([stage()], span(Spent(busy=40), computed=9.9))
-    assert (found.cause, found.stage) == ("processor", "Only")
+    assert (found.lever, found.stage) == ("processor", "Only")
     assert 'executor="process"' in found.sentence
 
 
 def test_processor_that_has_no_time_left() -> None:
     """Where no stage stands out and the process computes all the time, no stage is blamed."""
     found = found_in([stage()], span(Spent(busy=20, starved=20), computed=9.9))
-    assert (found.cause, found.stage) == ("processor", None)
+    assert (found.lever, found.stage) == ("processor", None)
 
 
 @pytest.mark.parametrize(
@@ -449,14 +450,14 @@ def test_processor_that_has_no_time_left() -> None:
 )
 def test_gain_is_no_more_than_the_processor_allows(computed: float, advice: str) -> None:
     """Python computes on one core: what is used of it already cannot be had for more workers."""
-    assert found_in([stage()], span(Spent(busy=40), computed=computed)).advice == advice
+    assert found_in([stage()], span(Spent(busy=40), computed=computed)).hint == advice
 
 
 def test_processes_that_use_all_cores() -> None:
     """Where child processes leave nothing of the machine, no more workers are promised."""
     seen = span(Spent(busy=40), computed=0.5, children=78.5)
     found = found_in([stage(children=78.5)], seen)
-    assert (found.cause, found.stage, found.advice) == ("processor", "Only", "no processor left")
+    assert (found.lever, found.stage, found.hint) == ("processor", "Only", "no processor left")
     assert found.sentence == (
         "Bottleneck: Only. 4 of 4 workers busy; this process and its children computed on 7.9 "
         "cores meanwhile, so more workers would help little on this machine."
@@ -470,7 +471,7 @@ def test_processes_that_use_all_cores() -> None:
 def test_gain_is_no_more_than_the_cores_allow(children: float, advice: str) -> None:
     """Child processes have one core each, and what they leave can be had for more workers."""
     seen = span(Spent(busy=40), children=children)
-    assert found_in([stage(children=children)], seen).advice == advice
+    assert found_in([stage(children=children)], seen).hint == advice
 
 
 def test_processes_behind_a_process_that_is_busy_itself() -> None:
@@ -481,12 +482,12 @@ def test_processes_behind_a_process_that_is_busy_itself() -> None:
     spent = Spent(busy=40), Spent(busy=20, starved=20)
     seen = span(*spent, computed=9.9, children=20)
     found = found_in([stage(children=20), stage("Other")], seen)
-    assert (found.cause, found.advice) == ("processor", "no processor left")
+    assert (found.lever, found.hint) == ("processor", "no processor left")
     assert found.sentence.endswith(
         "this process computed on 1.0 cores meanwhile, so more workers would help little."
     )
     found = found_in([stage(), stage("Other", children=20)], seen)
-    assert found.advice == "needs processes"
+    assert found.hint == "needs processes"
     assert found.sentence.endswith(
         'help little; CPU-bound tasks would be better off with executor="process".'
     )
@@ -497,7 +498,7 @@ def test_no_processes_where_there_is_no_core_for_them(monkeypatch: pytest.Monkey
     monkeypatch.setattr(processor, "CORES", 1)
     for spent in (Spent(busy=40), Spent(busy=20, starved=20)):
         found = found_in([stage()], span(spent, computed=9.9))
-        assert found.cause == "processor"
+        assert found.lever == "processor"
         assert "process" in found.sentence
         assert "executor" not in found.sentence
 
@@ -519,7 +520,7 @@ def test_processor_where_no_stage_stands_out(
     stages = [stage("A", children=children[0]), stage("B", children=children[1])]
     spent = Spent(busy=20, starved=20), Spent(busy=20, starved=20)
     found = found_in(stages, span(*spent, computed=computed, children=sum(children)))
-    assert (found.cause, found.stage) == ("processor", None)
+    assert (found.lever, found.stage) == ("processor", None)
     assert re.search(says, found.sentence)
     assert ("executor" in found.sentence) == ("executor" in says)
     assert 0 < found.share <= 1
@@ -529,8 +530,8 @@ def test_last_items_of_a_run_are_not_a_bottleneck() -> None:
     """When nothing comes any more and a worker has nothing to do, more workers would not help."""
     straggling = StageStats("Only", 0, 1, 100, 0, workers=4, capacity=40)
     seen = span(Spent(busy=36, starved=4))
-    assert found_in([straggling], seen, "draining").cause == "nothing"
-    assert found_in([straggling], seen, "running").cause == "stage"
+    assert found_in([straggling], seen, "draining").lever == "none"
+    assert found_in([straggling], seen, "running").lever == "workers"
 
 
 def test_nothing_is_promised_for_a_stage_that_was_busy_half_of_the_time() -> None:
@@ -549,14 +550,14 @@ def test_source_is_not_blamed_for_what_comes_after_its_end() -> None:
     spent = Spent(busy=4, starved=36), Spent(busy=26, starved=14)
     seen = Moment(10.0, 0.0, 0.0, 1.0, spent, (100, 100))
     found = found_in([stage("Fetch"), stage("Parse")], seen, "finished")
-    assert (found.cause, found.stage) == ("stage", "Parse")
+    assert (found.lever, found.stage) == ("workers", "Parse")
 
 
 def test_source_is_not_blamed_where_there_are_few_items() -> None:
     """With fewer items than two for each worker most of them idle, whoever gives the items."""
     spent = Spent(busy=4, starved=36)
-    assert found_in([stage(workers=101)], span(spent)).cause == "nothing"
-    assert found_in([stage(workers=100)], span(spent)).cause == "source"
+    assert found_in([stage(workers=101)], span(spent)).lever == "none"
+    assert found_in([stage(workers=100)], span(spent)).lever == "source"
 
 
 def test_moments_add_up() -> None:
@@ -573,7 +574,7 @@ def test_moment_keeps_the_processes_apart() -> None:
     snapshot = DashboardSnapshot(
         {}, {}, PipelineStats(0, 0, 0, {}, stages), ErrorSummary(0, {}, {}, []), 0.0, cpu_seconds=10
     )
-    moment = Moment.of(snapshot)
+    moment = Moment.of(Figures.of(snapshot))
     assert (moment.computed, moment.children_computed) == (6.0, 4.0)
 
 
@@ -583,7 +584,7 @@ def test_gain_counts_what_does_not_come_that_far() -> None:
     second = StageStats("B", 0, 0, 100, 0, workers=4, capacity=40)
     spent = Spent(busy=40), Spent(busy=30, starved=10)
     seen = Moment(10.0, 0.0, 0.0, 10.0, spent, (200, 100))
-    assert found_in([first, second], seen).advice == "+2 workers: +33%"
+    assert found_in([first, second], seen).hint == "+2 workers: +33%"
 
 
 def test_two_stages_that_are_equally_slow() -> None:
@@ -631,8 +632,8 @@ def test_shares_add_up(
 
 def test_no_stages_and_no_time() -> None:
     """Before anything has happened there is nothing to say."""
-    assert found_in([], span()).cause == "nothing"
-    assert found_in([stage()], Moment(0, 0, 0, 0, (Spent(),), (0,))).cause == "nothing"
+    assert found_in([], span()).lever == "none"
+    assert found_in([stage()], Moment(0, 0, 0, 0, (Spent(),), (0,))).lever == "none"
 
 
 # Planted, in real time: a loop with virtual time cannot be blocked
@@ -652,8 +653,8 @@ def test_blocking_call() -> None:
 
     stages = [Stage("Fetch", 4, [polite]), Stage("Parse", 4, [rude]), Stage("Save", 4, [polite])]
     last = asyncio.run(watch(stages, range(4))).last
-    assert (last.bottleneck.cause, last.bottleneck.stage) == ("loop", "Parse")
-    assert "in rude: time.sleep(0.3)" in last.bottleneck.sentence
+    assert (last.advice.lever, last.advice.stage) == ("loop", "Parse")
+    assert "in rude: time.sleep(0.3)" in last.advice.sentence
     assert [each.is_bottleneck for each in last.stages] == [False, True, False]
     for each in last.stages:
         assert sum(each.shares) == pytest.approx(1)
@@ -673,8 +674,8 @@ def test_blocking_source() -> None:
         return number
 
     last = asyncio.run(watch([Stage("Fetch", 4, [quick])], items())).last
-    assert (last.bottleneck.cause, last.bottleneck.stage) == ("loop", None)
-    assert "in items: time.sleep(0.35)" in last.bottleneck.sentence
+    assert (last.advice.lever, last.advice.stage) == ("loop", None)
+    assert "in items: time.sleep(0.35)" in last.advice.sentence
 
 
 # Planted, with real processes; how many cores there are is said, how many they get is not
@@ -694,8 +695,8 @@ def test_processes_that_compute_on_all_cores(monkeypatch: pytest.MonkeyPatch) ->
     stages = [Stage("Measure", 4, [process_tasks.compute], executor="process")]
     last = asyncio.run(watch(stages, [0.1] * 24)).last
     assert last.snapshot.cpu_seconds > 24 * 0.1
-    found = last.bottleneck
-    assert (found.cause, found.stage, found.advice) == ("processor", "Measure", "no processor left")
+    found = last.advice
+    assert (found.lever, found.stage, found.hint) == ("processor", "Measure", "no processor left")
     assert "this process and its children computed on " in found.sentence
     assert found.sentence.endswith("so more workers would help little on this machine.")
 
@@ -708,5 +709,5 @@ def test_process_that_computes_beside_idle_cores(monkeypatch: pytest.MonkeyPatch
     stages = [Stage("Measure", 1, [process_tasks.compute], executor="process")]
     last = asyncio.run(watch(stages, [0.1] * 15)).last
     assert last.snapshot.cpu_seconds > 15 * 0.1
-    found = last.bottleneck
-    assert (found.cause, found.stage, found.advice) == ("stage", "Measure", "+1 worker: +100%")
+    found = last.advice
+    assert (found.lever, found.stage, found.hint) == ("workers", "Measure", "+1 worker: +100%")
