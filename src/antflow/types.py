@@ -2,6 +2,7 @@
 
 from antflow._core.durations import Durations
 from antflow._core.events import StatusEvent, StatusType, TaskEvent, TaskEventType
+from antflow._core.first_tries import FirstTries
 from antflow._core.levers import Advice
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult, RunResults
@@ -10,6 +11,7 @@ from antflow._core.snapshot import (
     ErrorSummary,
     FailedItem,
     FailureGroup,
+    HotSpot,
     LoopHealth,
     LoopStall,
     PipelineStats,
@@ -28,6 +30,8 @@ __all__ = [
     "ErrorSummary",
     "FailedItem",
     "FailureGroup",
+    "FirstTries",
+    "HotSpot",
     "LoopHealth",
     "LoopStall",
     "PipelineResult",

@@ -141,7 +141,7 @@ def test_snapshot_is_the_current_state_and_no_more() -> None:
     assert held.pipeline_stats.queue_sizes == {"Hold": 1}
     assert last.worker_states["Hold-W0"].current_item_id is None
     assert last.pipeline_stats.queue_sizes == {"Hold": 0}
-    assert "first" not in repr(last)
+    assert "'first'" not in repr(last)
     assert frames.snapshots == copies
 
 

@@ -18,6 +18,7 @@ class FarAway:
 
     shares_memory = True
     child_cpu_seconds = 0.0
+    thread_cpu_seconds = 0.0
 
     def __init__(self, *, takes_async: bool) -> None:
         self.takes_async = takes_async

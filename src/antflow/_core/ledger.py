@@ -16,6 +16,7 @@ from math import nan
 from typing import Any, Literal, get_args
 
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, DurationCounter
+from antflow._core.first_tries import FirstTriesCounter
 from antflow._core.transition import Kind, Transition
 
 Waiting = Literal["limited", "blocked", "retrying", "thread"]
@@ -216,6 +217,8 @@ class StageBook:
         retried, failed, skipped, dropped, expanded, cancelled: What happened here, counted.
         emitted: Items made here from others.
         run_times: How long its tries took, less the time a limit held them up.
+        first_tries: How long the first try of each worker took.
+        failed_seconds: Worker-seconds of tries that failed.
         queue_waits: How long items waited for a worker, each time from when one might have begun.
         waited: Activity → worker-seconds of waits that are over. Under "busy", the seconds for
             which workers gave way between two items, less those of waits with an item in hand,
@@ -232,6 +235,8 @@ class StageBook:
         "entered",
         "expanded",
         "failed",
+        "failed_seconds",
+        "first_tries",
         "following",
         "index",
         "queue_waits",
@@ -259,6 +264,8 @@ class StageBook:
         self.emitted = 0
         self.cancelled = 0
         self.run_times = DurationCounter(SHORTEST_RUN)
+        self.first_tries = FirstTriesCounter()
+        self.failed_seconds = 0.0
         self.queue_waits = DurationCounter(SHORTEST_WAIT)
         self.waited: dict[Activity, float] = dict.fromkeys(ACTIVITIES, 0.0)
         self.stalled: dict[Activity, float] = dict.fromkeys(ACTIVITIES, 0.0)
@@ -332,6 +339,7 @@ class StageBook:
 
     def retrying_from(self, worker: WorkerBook, item: Any, now: float) -> None:
         """A try failed and another will follow."""
+        self._fail_try(worker, now)
         self._end_try(worker, item, now)
         self.retried += 1
         self.retrying += 1
@@ -340,6 +348,7 @@ class StageBook:
         """An item failed for good: in a worker's hands, or as it was taken in."""
         if worker is not None:
             worker.failed += 1
+            self._fail_try(worker, now)
             self._end_try(worker, item, now)
         self.failed += 1
         self._ledger.in_flight -= 1
@@ -377,6 +386,13 @@ class StageBook:
     def ran(self, worker: WorkerBook, seconds: float) -> None:
         """A try of at least `SHORTEST_RUN` is over; ``seconds`` include time held up by a limit."""
         self.run_times.add(seconds - worker.held_up)
+        if not worker.busy and not worker.more:
+            self.first_tries.add(worker.since, seconds - worker.held_up)
+
+    def _fail_try(self, worker: WorkerBook, now: float) -> None:
+        """The time of a failed try was in vain; that of a batch counts once, with its last item."""
+        if not worker.more:
+            self.failed_seconds += now - worker.since
 
     def _end_try(self, worker: WorkerBook, item: Any, now: float) -> None:
         if worker.limited_calls:

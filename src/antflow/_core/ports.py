@@ -214,6 +214,11 @@ class Runner(Protocol):
         """Seconds of processor time that functions took in its own processes."""
         ...
 
+    @property
+    def thread_cpu_seconds(self) -> float:
+        """Seconds of processor time that functions took in its own threads."""
+        ...
+
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         """Call ``task`` for a worker, and await its answer if necessary."""
         ...

@@ -28,6 +28,9 @@ class StageGauge:
         worker_seconds: Seconds the stage has had workers, all of them together.
         child_cpu_seconds: Seconds of processor time that its child processes have taken.
         concurrency: See `antflow._core.stage.lowest_concurrency`.
+        thread_cpu_seconds: Seconds of processor time that its threads have taken.
+        held_seconds: Seconds for which `RetryAfter` let no try begin.
+        holds: How often `RetryAfter` was raised.
     """
 
     workers: int
@@ -37,6 +40,9 @@ class StageGauge:
     worker_seconds: float = 0.0
     child_cpu_seconds: float = 0.0
     concurrency: int | None = None
+    thread_cpu_seconds: float = 0.0
+    held_seconds: float = 0.0
+    holds: int = 0
 
 
 def pipeline_stats(
@@ -99,6 +105,11 @@ def _stage_stats(name: str, tally: Tally, gauge: StageGauge, now: float) -> Stag
         starved_seconds=time["starved"],
         stalled_seconds=time["stalled"],
         child_cpu_seconds=gauge.child_cpu_seconds,
+        thread_cpu_seconds=gauge.thread_cpu_seconds,
+        held_seconds=gauge.held_seconds,
+        holds=gauge.holds,
+        failed_seconds=book.failed_seconds,
+        first_tries=book.first_tries.read(),
         run_times=book.run_times.read(tries),
         queue_waits=book.queue_waits.read(tries + in_progress),
     )

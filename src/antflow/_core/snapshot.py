@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from antflow._core.deferred import Deferred
 from antflow._core.durations import Durations
+from antflow._core.first_tries import FirstTries
 from antflow._core.ledger import Waiting
 from antflow._core.levers import Advice
 from antflow._core.portable import Portable
@@ -146,8 +147,14 @@ class StageStats(Portable):
         child_cpu_seconds: Processor time that its child processes took (``executor="process"``),
             including ended ones, in seconds. For a killed one it is its last report: from half a
             second before, or longer if its task did not release Python's lock. The time of programs
-            it started is not known. 0.0 for a stage without child processes: its share of this
-            process's time cannot be told from others'.
+            it started is not known. 0.0 for a stage without child processes.
+        thread_cpu_seconds: Processor time that its threads took (plain functions), in seconds. For
+            tasks on the event loop it is 0.0: their share of its time cannot be told from others'.
+        held_seconds: Seconds of the run for which a service's `RetryAfter` let no try begin. The
+            time for which workers waited meanwhile is among ``limited_seconds``.
+        holds: How often `RetryAfter` was raised.
+        failed_seconds: Seconds of ``busy_seconds`` spent on tries that failed.
+        first_tries: How long the first try of each worker took.
     """
 
     stage_name: str
@@ -174,6 +181,11 @@ class StageStats(Portable):
     starved_seconds: float = 0.0
     stalled_seconds: float = 0.0
     child_cpu_seconds: float = 0.0
+    thread_cpu_seconds: float = 0.0
+    held_seconds: float = 0.0
+    holds: int = 0
+    failed_seconds: float = 0.0
+    first_tries: FirstTries = field(default_factory=FirstTries)
     run_times: Durations = field(default_factory=Durations)
     queue_waits: Durations = field(default_factory=Durations)
 
@@ -367,6 +379,23 @@ class LoopStall(Portable):
 
 
 @dataclass(frozen=True, slots=True)
+class HotSpot:
+    """A line of code at which the event loop was seen at work.
+
+    Attributes:
+        share: How many of the last looks at the loop that found it at work found it there, 0 to 1.
+        stage: Name of the stage whose worker it was; "" if none of this run was.
+        location: Where: ``"app.py:41 in parse"``; see `LoopStall`.
+        line: The line of source there; "" if it could not be read.
+    """
+
+    share: float
+    stage: str
+    location: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoopHealth:
     """Whether the event loop of a run gets its turns.
 
@@ -378,12 +407,22 @@ class LoopHealth:
             of a second). Blocks up to 0.1 s shorter may be included.
         stalled_seconds: Seconds it has been late in total, without delays below 0.05 s.
         last_stall: The latest block, which may still go on.
+        busy_seconds: Seconds of the run for which the loop was at work, or blocked; it waited for
+            the rest. Where the loop is not one of asyncio's own (uvloop), the processor time of
+            its thread.
+        gil_share: The share of the last seconds for which a thread of this process held Python's
+            lock (the GIL), 0 to 1, by samples: near 1, threads that run Python code wait for each
+            other. Code that releases the lock, like compression, does not count.
+        hot_spot: Where the loop was mostly seen at work in the last seconds, if that was one place.
     """
 
     lag: float = 0.0
     stalls: int = 0
     stalled_seconds: float = 0.0
     last_stall: LoopStall | None = None
+    busy_seconds: float = 0.0
+    gil_share: float = 0.0
+    hot_spot: HotSpot | None = None
 
 
 @dataclass(slots=True)

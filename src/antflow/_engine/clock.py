@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 
@@ -60,3 +61,19 @@ class LoopTimers:
             if self.on_crash is None:
                 raise
             self.on_crash(error)
+
+
+def processor_clock() -> int | None:
+    """The clock of the processor time of the thread that asks; ``None``: there is no such clock."""
+    try:
+        return time.pthread_getcpuclockid(threading.get_ident())
+    except (AttributeError, OSError):  # not on Windows
+        return None
+
+
+def clock_seconds(clock: int) -> float:
+    """What such a clock shows; 0.0 once its thread has ended."""
+    try:
+        return time.clock_gettime(clock)
+    except OSError:
+        return 0.0

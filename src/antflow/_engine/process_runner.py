@@ -28,6 +28,8 @@ class Processes:
         self._seats: dict[int, ProcessSeat] = {}
         self._processor_time = ProcessorTime()
 
+    thread_cpu_seconds = 0.0
+
     @property
     def child_cpu_seconds(self) -> float:
         return self._processor_time.seconds

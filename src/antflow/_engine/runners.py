@@ -46,6 +46,7 @@ class Inline:
     takes_async = False
     shares_memory = True
     child_cpu_seconds = 0.0
+    thread_cpu_seconds = 0.0
 
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         answer = call_apart(task, *args, **kwargs)
@@ -74,6 +75,12 @@ class Threads:
         self._crew = crew
         self._threads: dict[int, WorkerThread] = {}
         self._answers = Answers()
+        self._ended = 0.0
+
+    @property
+    def thread_cpu_seconds(self) -> float:
+        """See `antflow._core.ports.Runner`."""
+        return self._ended + sum([each.cpu_seconds for each in tuple(self._threads.values())])
 
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:
         thread = self.thread_of(worker)
@@ -99,6 +106,7 @@ class Threads:
 
     async def leave(self, worker: WorkerBook) -> None:
         if (thread := self._threads.pop(worker.index, None)) is not None:
+            self._ended += thread.cpu_seconds
             thread.end()
 
 
@@ -107,6 +115,7 @@ class Elsewhere:
 
     takes_async = False
     child_cpu_seconds = 0.0  # unknown, if it has processes
+    thread_cpu_seconds = 0.0
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor

@@ -156,6 +156,9 @@ class StageRun:
             self.workers.seconds(),
             self._runner.child_cpu_seconds,
             self._concurrency,
+            self._runner.thread_cpu_seconds,
+            self._limits.held_seconds(),
+            self._limits.holds,
         )
 
     async def fail_unread(self, envelope: Envelope) -> None:

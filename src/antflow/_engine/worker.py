@@ -153,6 +153,8 @@ class WorkerLoop:
                 seconds = time - began
                 if seconds >= SHORTEST_RUN:
                     book.run_times.add(seconds - worker.held_up)
+                    if not worker.busy:
+                        book.first_tries.add(began, seconds - worker.held_up)
                 worker.item = None
                 worker.completed += 1
                 worker.busy += seconds

@@ -33,6 +33,7 @@ from typing import Any, TypeGuard
 from antflow._core.foreign import is_awaitable
 from antflow._core.tracebacks import trimmed
 from antflow._core.value_or_error import ValueOrError, call_for_pair, value_of
+from antflow._engine.clock import clock_seconds, processor_clock
 
 _Request = tuple[Callable[[], Any], "asyncio.Future[ValueOrError]", "asyncio.Future[None]"]
 
@@ -125,6 +126,12 @@ class WorkerThread(Executor):
         thread.calls.put((function, answer, ended))
         return ended
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds of processor time that the thread has taken."""
+        thread = self._thread
+        return 0.0 if thread is None or thread.clock is None else clock_seconds(thread.clock)
+
     def end(self) -> None:
         """End the thread after the function at work."""
         thread, self._thread = self._thread, None
@@ -145,6 +152,7 @@ class _Thread(Thread):
         self.answers = answers
         self.loop = answers.loop
         self.is_leaving = False
+        self.clock: int | None = None
 
     def leave(self) -> None:
         """End after the calls so far."""
@@ -153,6 +161,7 @@ class _Thread(Thread):
 
     def run(self) -> None:
         """Call functions until told to leave."""
+        self.clock = processor_clock()
         while (call := self.calls.get()) is not None:
             function, answer, ended = call
             pair = call_for_pair(function)

@@ -19,6 +19,7 @@ class StageLimits:
     Attributes:
         admission: The limits of a whole try; ``None`` while there are none.
         on_first_hold: Called when a stage without limits gets one, at its first hold.
+        holds: How often it was told to hold.
 
     Raises:
         PipelineError: One of the limits is in use by another event loop.
@@ -29,6 +30,9 @@ class StageLimits:
         self._gates: list[Admission] = []
         self.admission: Admission | None = None
         self.on_first_hold: Callable[[], None] = lambda: None
+        self.holds: int = 0
+        self._held = 0.0
+        self._held_until = 0.0
         if stage.limits:
             self.admission = Admission(stage.limits, now)
 
@@ -47,9 +51,18 @@ class StageLimits:
         if self.admission is None:
             self.admission = Admission([Limit(rate=1, cost=lambda _: 0)], self._now)
             self.on_first_hold()
+        now = self._now()
+        self.holds += 1
+        until = max(self._held_until, now + seconds)
+        self._held += until - max(self._held_until, now)
+        self._held_until = until
         self.admission.hold(seconds)
         for gate in self._gates:
             gate.hold(seconds)
+
+    def held_seconds(self) -> float:
+        """How many seconds holds have let no try begin, until now."""
+        return self._held - max(self._held_until - self._now(), 0.0) if self.holds else 0.0
 
     def close(self) -> None:
         """Begin no more tries: another event loop may use the limits."""

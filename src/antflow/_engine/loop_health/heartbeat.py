@@ -55,6 +55,10 @@ class Listener(Protocol):
         """The loop may be blocked: note what the workers were doing at ``asked``."""
         ...
 
+    def note(self, sight: Sight) -> None:
+        """The loop was seen at work."""
+        ...
+
     def see_stall(self, asked: float, sight: Sight | None, now: float) -> None:
         """The loop is blocked: note by what."""
         ...
@@ -231,6 +235,11 @@ class Heartbeat:
         """The loop may be blocked: note what the workers are doing."""
         for watch in self.watches:
             watch.see_workers(due)
+
+    def note(self, sight: Sight) -> None:
+        """The loop was seen at work."""
+        for watch in self.watches:
+            watch.note(sight)
 
     def see_stall(self, due: float, sight: Sight | None, now: float) -> None:
         """The loop is blocked: note by what."""

@@ -7,6 +7,7 @@ Each value that both use is a pair with the heartbeat that it is about, replaced
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
@@ -14,11 +15,13 @@ from typing import Any
 
 from antflow._core.ledger import Activity
 from antflow._core.log import warn
-from antflow._core.snapshot import LoopHealth, LoopStall
+from antflow._core.places import Place
+from antflow._core.snapshot import HotSpot, LoopHealth, LoopStall
 from antflow._core.text import clean, safe_repr
 from antflow._core.worker_time import book_stall, standing
 from antflow._engine.loop_health.heartbeat import Heartbeat
-from antflow._engine.loop_health.watchdog import join_heartbeat
+from antflow._engine.loop_health.loop_use import use_of
+from antflow._engine.loop_health.watchdog import join_heartbeat, watchdog
 from antflow._engine.loop_health.whereabouts import SeenWorker, Sight
 from antflow._engine.run import Run
 from antflow._engine.source import SourceWatch, name_of, what_helps
@@ -26,6 +29,11 @@ from antflow._engine.stage_run import StageRun
 
 HEALTHY = LoopHealth()
 NO_STALL = LoopStall(0.0, 0.0)
+
+SIGHTS_REMEMBERED = 100
+FEWEST_SIGHTS = 10
+MOSTLY = 0.5
+"""The share of the sights from which one place stands out."""
 
 WHAT_HELPS = "use an async call, or a plain function, which runs in a thread"
 
@@ -52,6 +60,12 @@ class LoopWatch:
         self._workers: tuple[float, list[dict[Activity, int]]] = (0.0, [])
         self._seen: tuple[float, LoopStall] = (0.0, NO_STALL)
         self._told: set[tuple[str, str]] = set()
+        self._sights: deque[tuple[Place | None, str]] = deque(maxlen=SIGHTS_REMEMBERED)
+        self._hot_spot: HotSpot | None = None
+        self._ended: LoopHealth | None = None
+        self._use = use_of(asyncio.get_running_loop())
+        self._use.begin()
+        self._worked_before = self._use.seconds()
         self._heartbeat = join_heartbeat(self, threshold)
 
     def end(self) -> None:
@@ -63,9 +77,27 @@ class LoopWatch:
             if health.lag != heartbeat.lag:
                 health = replace(health, lag=heartbeat.lag)
             self._booked = (heartbeat.asked, health)
+            self._ended = self._with_use(health)
+            self._use.end()
 
     def health(self) -> LoopHealth:
         """The health of the loop, including a block that goes on."""
+        return self._with_use(self._lateness()) if self._ended is None else self._ended
+
+    def _with_use(self, health: LoopHealth) -> LoopHealth:
+        """The health, and what the loop's time goes to."""
+        return LoopHealth(
+            health.lag,
+            health.stalls,
+            health.stalled_seconds,
+            health.last_stall,
+            self._use.seconds() - self._worked_before,
+            watchdog.lock_held,
+            self._hot_spot,
+        )
+
+    def _lateness(self) -> LoopHealth:
+        """The part of the health that is about late heartbeats."""
         heartbeat = self._heartbeat
         if heartbeat is None:
             return self._booked[1]
@@ -107,6 +139,17 @@ class LoopWatch:
         """The loop may be blocked: note what the workers were at when it was."""
         if self._workers[0] != asked:
             self._workers = (asked, self._standing())
+
+    def note(self, sight: Sight) -> None:
+        """The loop was seen at work."""
+        stage = sight.stage
+        name = stage.name if stage is not None and stage.run is self._run else ""
+        self._sights.append((sight.place, name))
+        (place, stage_name), count = Counter(self._sights).most_common(1)[0]
+        self._hot_spot = None
+        if place is not None and count >= max(MOSTLY * len(self._sights), FEWEST_SIGHTS):
+            share = count / len(self._sights)
+            self._hot_spot = HotSpot(share, stage_name, place.location, place.line)
 
     def see_stall(self, asked: float, sight: Sight | None, now: float) -> None:
         """The loop is blocked: note by what."""

@@ -34,6 +34,12 @@ from weakref import WeakSet
 from antflow._engine.loop_health.heartbeat import Heartbeat, Listener
 from antflow._engine.loop_health.whereabouts import Sight, agreed
 
+LOOKS_REMEMBERED = 20
+"""Looks, ten a second, over which a mean is formed that forgets (exponential smoothing)."""
+
+PROMPT = 0.0003
+"""Seconds in which it has Python's lock when no thread holds it, also on a busy machine."""
+
 LONG_TELLING = 0.01
 """A report that takes this many seconds or more excuses a late look at another loop."""
 
@@ -55,6 +61,8 @@ class Watchdog:
         self._sleep.acquire()
         self._sleeps_until = inf  # also while it is awake
         self._told_at = 0.0
+        # How often another thread has Python's lock when it wakes, 0 to 1.
+        self.lock_held = 0.0
 
     def heartbeat_of(self, loop: asyncio.AbstractEventLoop, threshold: float) -> Heartbeat | None:
         """The heartbeat that a loop already has, if any."""
@@ -96,7 +104,10 @@ class Watchdog:
                     self._sleep.acquire()
                 elif (seconds := look - monotonic()) > 0:
                     self._sleeps_until = look
-                    self._sleep.acquire(timeout=seconds)
+                    if not self._sleep.acquire(timeout=seconds):
+                        # It woke by itself, and went on once it had Python's lock.
+                        is_held = monotonic() - look > PROMPT
+                        self.lock_held += (is_held - self.lock_held) / LOOKS_REMEMBERED
         finally:
             self._thread = None  # should it ever end, the next heartbeat starts another
 
@@ -140,6 +151,7 @@ class Watchdog:
     def _see(self, heartbeat: Heartbeat, due: float, sight: Sight) -> None:
         """The loop is at work: ask it for its heartbeat."""
         heartbeat.first_sight = sight
+        heartbeat.note(sight)
         if (now := monotonic()) - due < heartbeat.patience:
             heartbeat.ask(due)
             return
