@@ -116,7 +116,7 @@ def set_task_status(status: str, min_interval: float = 0.0) -> bool:
     Raises:
         ValueError: ``min_interval`` is not a finite number of seconds >= 0.
     """
-    check_seconds(ValueError, "min_interval", min_interval)
+    min_interval = check_seconds(ValueError, "min_interval", min_interval)
     seat = current_seat.get()
     if seat is None or seat.worker.item is None:
         return False
