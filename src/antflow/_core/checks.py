@@ -33,14 +33,20 @@ LONGEST_SECONDS = 292 * 365 * 86_400.0
 """A timer of more than 292 years counts more nanoseconds than 64 bits hold."""
 
 
-def refusal(refuse: Refuse, name: str, value: object, allowed: str) -> Exception:
+def refusal(
+    refuse: Refuse,
+    name: str,
+    value: object,
+    allowed: str,
+    advice: str = "write function, not function()",
+) -> Exception:
     """The error that says that ``name=value`` is not ``allowed``.
 
-    A coroutine is closed: a warning that it was never awaited would mislead.
+    A coroutine is closed: a warning that it was never awaited would mislead. ``advice`` is for it.
     """
     if is_a(value, CoroutineType):
         value.close()
-        allowed += " (this is a coroutine: write function, not function())"
+        allowed += f" (this is a coroutine: {advice})"
     return refuse(f"{name}={safe_repr(value)}: {allowed}")
 
 
