@@ -342,7 +342,7 @@ class Pipeline(Generic[Taken, Out]):
 
         Inside its runs, calls of this pipeline's methods by a task or a callback are about that
         run: ``feed`` feeds it, for example. `RunHandle.set_workers` changes the workers of a run
-            under way.
+        under way.
 
         Args:
             workers: Stage name → number of workers.
