@@ -146,6 +146,16 @@ def values(results: Iterable[PipelineResult[Any]]) -> list[Any]:
     return [result.value for result in results]
 
 
+class Frame:
+    """A data frame, as far as it differs from other iterables: it iterates over its columns."""
+
+    columns = ("id", "value")
+    shape = (2, 2)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
     """The parameters of a function in their order, with their defaults or `REQUIRED`."""
     return {

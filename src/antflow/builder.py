@@ -235,13 +235,13 @@ class PipelineBuilder(Generic[Taken, Out]):
         """
         return self.with_options(status_tracker=tracker)
 
-    def collect_results(self, collect: bool = True) -> Self:
+    def collect_results(self, enabled: bool = True) -> Self:
         """Keep results for `run` and `Pipeline.results`, or only count them.
 
         Raises:
             TypeError: It is neither ``True`` nor ``False``.
         """
-        return self.with_options(collect_results=collect)
+        return self.with_options(collect_results=enabled)
 
     def with_options(self, **options: Unpack[PipelineOptions]) -> Self:
         """Set options of `Pipeline`, like ``name`` and ``duplicates``; what was set before stays.

@@ -222,7 +222,9 @@ class Pipeline(Generic[Taken, Out]):
                     allowed = "must be an object with the methods opened, admit, record and closed"
                     raise refusal(TypeError, "store", store, allowed)
         if blocked_loop_after is not None:
-            check_seconds(ValueError, "blocked_loop_after", blocked_loop_after, SHORTEST_BLOCK)
+            blocked_loop_after = check_seconds(
+                ValueError, "blocked_loop_after", blocked_loop_after, SHORTEST_BLOCK
+            )
         self.name = name
         self._blocked_loop_after = blocked_loop_after
         self.collect_results = collect_results
@@ -341,7 +343,7 @@ class Pipeline(Generic[Taken, Out]):
 
         Inside its runs, calls of this pipeline's methods by a task or a callback are about that
         run: ``feed`` feeds it, for example. `RunHandle.set_workers` changes the workers of a run
-            under way.
+        under way.
 
         Args:
             workers: Stage name → number of workers.
@@ -436,7 +438,7 @@ class Pipeline(Generic[Taken, Out]):
         check_on_failures(on_failures)
         again = checked_results(retry_failed, self._stages)
         if graceful_signals is not None:
-            check_seconds(ValueError, "graceful_signals", graceful_signals)
+            graceful_signals = check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
         check_options(Pipeline.run, RunOptions, options)
         options["total"], length = expected_count(items, options.get("total"), len(again))
@@ -514,7 +516,7 @@ class Pipeline(Generic[Taken, Out]):
         display = choose_display(progress, dashboard, custom_dashboard, dashboard_update_interval)
         check_items(items)
         if graceful_signals is not None:
-            check_seconds(ValueError, "graceful_signals", graceful_signals)
+            graceful_signals = check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
         check_flag(TypeError, "ordered", ordered)
         check_options(Pipeline.stream, RunOptions, options)
@@ -778,7 +780,7 @@ async def _drive(
     """Feed a run from ``items``, with its display, until both are over."""
     run, poller = handle._run, None
     if display is not None:
-        poller = Poller(display, pipeline, run.total or 0, interval, lambda: handle.results)
+        poller = Poller(display, pipeline, run.total or 0, float(interval), lambda: handle.results)
     with interrupts_apart():
         try:
             await handle._engine.drive(items, poller)

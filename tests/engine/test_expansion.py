@@ -24,7 +24,7 @@ from antflow import (
 )
 from antflow._core.transition import Kind, State, next_state
 from antflow.testing import Calls, MemoryStore, cancel_at_every_step, record_events, run_virtual
-from tests.support import fold, now
+from tests.support import Frame, fold, now
 
 
 def run(stages: list[Stage], items: Any, **options: Any) -> RunResults[Any]:
@@ -139,10 +139,11 @@ def test_drop_among_the_values_leaves_that_one_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [7, None, "text", b"bytes", bytearray(b"bytes"), UserString("text"), {"a": 1}]
+    "answer",
+    [7, None, "text", b"bytes", bytearray(b"bytes"), UserString("text"), {"a": 1}, Frame()],
 )
 def test_what_cannot_be_taken_apart_is_a_failure_that_says_so(answer: Any) -> None:
-    """No iterable, a string, a mapping: the item fails and the message has the value."""
+    """No iterable, a string, mapping or table: the item fails; the message has the value."""
 
     async def task(_: int) -> Any:
         return answer

@@ -83,7 +83,7 @@ NO_ROW = {
     "VirtualLoop.shutdown_default_executor": "asyncio's own interface",
     "WorkerMetrics": "a value, received",
     "WorkerState": "a value, received",
-    "set_task_status.text": "anything that has a text; see test_catalogue.py",
+    "set_task_status.status": "anything that has a text; see test_catalogue.py",
 }
 """What has no row in the tables, and why: a parameter, or all of a callable."""
 

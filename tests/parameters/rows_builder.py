@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from antflow import Pipeline, StageValidationError
@@ -66,7 +67,9 @@ ROWS: dict[str, Row] = {
         ["per_task", "per_stage"],
         "retry",
     ),
-    "PipelineBuilder.collect_results.collect": OF_PIPELINE["Pipeline.collect_results"],
+    "PipelineBuilder.collect_results.enabled": replace(
+        OF_PIPELINE["Pipeline.collect_results"], shown_as="collect_results"
+    ),
     "PipelineBuilder.with_tracker.tracker": OF_PIPELINE["Pipeline.status_tracker"],
     "Pipeline.quick.items": ITEMS,
     "Pipeline.quick.tasks": TASKS,

@@ -117,7 +117,7 @@ async def use_capacity(**options: Any) -> None:
 
 
 async def use_status(**options: Any) -> None:
-    await in_task(lambda _: set_task_status(**dict[str, Any](text="x") | options))()
+    await in_task(lambda _: set_task_status(**dict[str, Any](status="x") | options))()
 
 
 COUNT = "must be a whole number"

@@ -68,6 +68,13 @@ def test_coroutine_in_place_of_a_function(where: str) -> None:
     gc.collect()  # what was never awaited would be a warning now
 
 
+def test_coroutine_in_place_of_items() -> None:
+    """A coroutine that would return the items is refused with the advice to await it."""
+    with pytest.raises(TypeError, match=r"items=<coroutine .*coroutine: await it, or write"):
+        Pipeline([a_stage()]).stream(called())
+    gc.collect()
+
+
 def test_generator_as_a_task_is_named() -> None:
     """A generator function among the tasks is refused by name, with what to do."""
     with pytest.raises(StageValidationError, match=r"tasks\[1\]=<function numbers.*expand=True"):

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from antflow import AntFlowError, Limit, Pipeline, Retry, Stage, TooManyFailures
+from antflow import AntFlowError, Limit, Pipeline, Retry, RetryAfter, Stage, TooManyFailures
 from antflow.testing import run_virtual
 
 from . import rows_builder, rows_executor, rows_pipeline, rows_stage
 from .public import NO_ROW, has_no_row, public_callables, public_parameters
 from .rows_stage import work
-from .values import Row, Whole, shown
+from .values import Measured, Row, Whole, shown
 
 TABLES = (rows_stage, rows_pipeline, rows_builder, rows_executor)
 ROWS: dict[str, Row] = {name: row for table in TABLES for name, row in table.ROWS.items()}
@@ -103,6 +103,43 @@ def whole_numbers() -> list[Any]:
 def test_whole_number_of_another_class(name: str, value: int) -> None:
     """Where a whole number is asked for, anything with ``__index__`` is one."""
     give(name, Whole(value))
+
+
+def real_numbers() -> list[Any]:
+    """One parameter set for each number that a parameter takes which need not be whole."""
+    return [
+        pytest.param(name, value, id=f"{name}-{number}")
+        for name, row in ROWS.items()
+        if re.search(
+            r"finite number|from 0|ratio above|292 years|number of seconds, or None", row.allowed
+        )
+        for number, value in enumerate(row.good)
+        if type(value) is float
+    ]
+
+
+@pytest.mark.parametrize(("name", "value"), real_numbers())
+def test_number_of_another_class(name: str, value: float) -> None:
+    """Where a number is asked for, any `numbers.Real` is one."""
+    give(name, Measured(value))
+
+
+def test_numbers_become_plain() -> None:
+    """No number of another class gets into the arithmetic of the library."""
+    second: Any = Measured(1.0)
+    cost = Limit(rate=5, cost=lambda _: second).cost_of("a prompt")
+    retry = Retry(wait=second, timeout=second)
+    stages = [
+        Stage("First", 1, [work], timeout=second, task_wait_seconds=second, wait=second),
+        Stage("Other", 1, [work], retry=retry, call_rate=second, call_rate_period=second),
+    ]
+    first, other = Pipeline(stages).stages
+    assert isinstance(other.retry, Retry)
+    limit = Limit(rate=second, period=second, cost=second)
+    kept = [first.timeout, first.task_wait_seconds, first.wait, other.call_rate, cost]
+    kept += [other.call_rate_period, other.retry.wait, other.retry.timeout]
+    kept += [limit.rate, limit.period, limit.cost, RetryAfter(second).seconds]
+    assert {type(number) for number in kept} == {float}
 
 
 def test_whole_numbers_become_int() -> None:

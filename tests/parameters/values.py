@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 NAN, INF, HUGE = float("nan"), float("inf"), 10**400
@@ -43,6 +44,20 @@ class Whole:
 
     def __index__(self) -> int:
         return self._number
+
+
+@Real.register
+class Measured:
+    """A real number of another class than ``float``, like one of numpy."""
+
+    def __init__(self, number: float) -> None:
+        self._number = number
+
+    def __float__(self) -> float:
+        return float(self._number)
+
+    def __repr__(self) -> str:
+        return f"Measured({self._number})"
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ def run(task: Any, items: Any = (1,), **options: Any) -> Any:
 
 
 def test_set_task_status_keeps_its_parameters() -> None:
-    """``set_task_status(text, min_interval=0.0)``, by place."""
-    assert len(positional(set_task_status)) == 2
+    """``set_task_status(status, min_interval=0.0)``, by place or by name."""
+    assert positional(set_task_status) == ["status", "min_interval"]
     assert defaults(set_task_status)["min_interval"] == 0.0
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,35 @@ HOMES = {
     "antflow.telemetry": ["configure_telemetry"],
 }
 
+OLD_PARAMETERS = {
+    "AsyncExecutor": "max_workers",
+    "AsyncExecutor.as_completed": "futures timeout",
+    "AsyncExecutor.map": "fn timeout retries retry_delay",
+    "AsyncExecutor.map_iter": "fn timeout retries retry_delay",
+    "AsyncExecutor.shutdown": "wait cancel_futures",
+    "AsyncExecutor.submit": "fn retries retry_delay semaphore",
+    "AsyncExecutor.wait": "futures timeout return_when",
+    "AsyncFuture.result": "timeout",
+    "Pipeline": "stages collect_results status_tracker",
+    "Pipeline.feed": "items target_stage priority",
+    "Pipeline.feed_async": "items target_stage priority",
+    "Pipeline.quick": "items tasks workers retries progress dashboard",
+    "Pipeline.run": "items progress dashboard custom_dashboard dashboard_update_interval",
+    "Pipeline.stream": "items progress buffer_size",
+    "PipelineBuilder.add": "name workers retries retry_policy",
+    "PipelineBuilder.collect_results": "enabled",
+    "PipelineBuilder.run": "items progress dashboard",
+    "PipelineBuilder.with_tracker": "tracker",
+    "StatusTracker": """on_status_change on_task_start on_task_complete on_task_retry
+        on_task_fail""",
+    "StatusTracker.get_by_status": "status",
+    "StatusTracker.get_history": "item_id",
+    "StatusTracker.get_status": "item_id",
+    "call_rate_has_capacity": "amount",
+    "configure_telemetry": "enabled",
+    "set_task_status": "status min_interval",
+}
+
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a new Python that finds the library where this one does."""
@@ -104,6 +135,13 @@ def test_name_is_importable_from_its_module(module: str, name: str) -> None:
     """The import paths of 0.10.0 stay valid, module by module."""
     found = getattr(importlib.import_module(module), name)
     assert getattr(antflow, name, found) is found
+
+
+@pytest.mark.parametrize("function", OLD_PARAMETERS)
+def test_parameters_have_their_old_names(function: str) -> None:
+    """What a program of 0.10.0 passes by name has that name still."""
+    names = inspect.signature(attrgetter(function)(antflow)).parameters
+    assert [name for name in words(OLD_PARAMETERS[function]) if name not in names] == []
 
 
 def test_star_import_brings_the_names() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from math import isfinite
 from operator import index
 from types import CoroutineType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from antflow._core.foreign import ENDS_THE_PROGRAM, asked, is_a, number
 from antflow._core.misspellings import did_you_mean
@@ -25,21 +25,28 @@ Refuse = Callable[[str], Exception]
 Check = Callable[[Refuse, str, Any], Any]
 """Refuses the value of an option that is not allowed: ``check(refuse, name, value)``.
 
-Returns the value to use instead, a plain ``int`` for a count; ``None``: the value as it is.
+Returns the value to use instead, a plain ``int`` or ``float`` for a number; ``None``: the value as
+it is.
 """
 
 LONGEST_SECONDS = 292 * 365 * 86_400.0
 """A timer of more than 292 years counts more nanoseconds than 64 bits hold."""
 
 
-def refusal(refuse: Refuse, name: str, value: object, allowed: str) -> Exception:
+def refusal(
+    refuse: Refuse,
+    name: str,
+    value: object,
+    allowed: str,
+    advice: str = "write function, not function()",
+) -> Exception:
     """The error that says that ``name=value`` is not ``allowed``.
 
-    A coroutine is closed: a warning that it was never awaited would mislead.
+    A coroutine is closed: a warning that it was never awaited would mislead. ``advice`` is for it.
     """
     if is_a(value, CoroutineType):
         value.close()
-        allowed += " (this is a coroutine: write function, not function())"
+        allowed += f" (this is a coroutine: {advice})"
     return refuse(f"{name}={safe_repr(value)}: {allowed}")
 
 
@@ -99,33 +106,37 @@ def whole(value: object) -> int | None:
 
 def check_number(
     refuse: Refuse, name: str, value: object, minimum: float = 0.0, what: str = "number"
-) -> None:
-    """Refuse what is not a finite number of at least ``minimum``."""
+) -> int | float:
+    """Return a finite number of at least ``minimum`` as a plain one; refuse anything else."""
     plain = number(value)
     # Compared, not converted: an int may be too large for a float.
     if plain is None or not minimum <= plain <= sys.float_info.max:
         raise refusal(refuse, name, value, f"must be a finite {what} >= {minimum:,g}")
+    return plain
 
 
-def check_seconds(refuse: Refuse, name: str, value: object, minimum: float = 0.0) -> None:
-    """Refuse what is not a finite number of seconds of at least ``minimum``."""
-    check_number(refuse, name, value, minimum, "number of seconds")
+def check_seconds(refuse: Refuse, name: str, value: object, minimum: float = 0.0) -> int | float:
+    """Return a finite number of seconds of at least ``minimum``; refuse anything else."""
+    return check_number(refuse, name, value, minimum, "number of seconds")
 
 
-def check_share(refuse: Refuse, name: str, value: object) -> None:
-    """Refuse what is not a number from 0 to 1."""
+def check_share(refuse: Refuse, name: str, value: object) -> int | float:
+    """Return a number from 0 to 1; refuse anything else."""
     share = number(value)
     if share is None or not 0 <= share <= 1:
         raise refusal(refuse, name, value, "must be a number from 0 to 1")
+    return share
 
 
-def check_timeout(refuse: Refuse, name: str, value: object) -> None:
-    """Refuse what is neither ``None`` nor a time that can pass."""
-    if value is not None:
-        check_seconds(refuse, name, value)
-        if not 0 < cast("float", value) <= LONGEST_SECONDS:
-            allowed = "must be above 0 and at most 292 years, in seconds; None = no limit"
-            raise refusal(refuse, name, value, allowed)
+def check_timeout(refuse: Refuse, name: str, value: object) -> int | float | None:
+    """Return ``None``, or a time that can pass; refuse anything else."""
+    if value is None:
+        return None
+    seconds = check_seconds(refuse, name, value)
+    if not 0 < seconds <= LONGEST_SECONDS:
+        allowed = "must be above 0 and at most 292 years, in seconds; None = no limit"
+        raise refusal(refuse, name, value, allowed)
+    return seconds
 
 
 def or_none(check: Check) -> Check:

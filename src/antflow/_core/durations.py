@@ -56,7 +56,7 @@ class Durations:
         Raises:
             ValueError: It is not.
         """
-        check_share(ValueError, "share", share)
+        share = check_share(ValueError, "share", share)
         if self.count <= 0:
             return None
         rank = max(ceil(share * self.count), 1)

@@ -104,7 +104,7 @@ class RetryAfter(AntFlowError, RuntimeError):
     """
 
     def __init__(self, seconds: HoldTime, message: str = "", *, now: float | None = None) -> None:
-        _check_now(now)
+        now = _checked_now(now)
         self.seconds: float = hold_seconds(ValueError, "seconds", seconds, now)
         if not isinstance(message, str):
             raise refusal(TypeError, "message", message, "must be a string")
@@ -149,7 +149,7 @@ class RetryAfter(AntFlowError, RuntimeError):
             ValueError: The headers give no time and there is no ``default``, or ``default`` is not
                 a time to wait.
         """
-        _check_now(now)
+        now = _checked_now(now)
         fields = header_fields(headers)
         seconds: HoldTime | None = header_seconds(fields, now)
         if default is not None:
@@ -165,9 +165,8 @@ class RetryAfter(AntFlowError, RuntimeError):
         return f"{self.message or 'too fast'}: try again in {self.seconds:,g} s"
 
 
-def _check_now(now: object) -> None:
-    if now is not None:
-        check_seconds(_refuse_now, "now", now)
+def _checked_now(now: object) -> float | None:
+    return None if now is None else check_seconds(_refuse_now, "now", now)
 
 
 def _refuse_now(message: str) -> ValueError:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
 from inspect import CO_ITERABLE_COROUTINE
+from numbers import Real
+from operator import index
 from types import GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -90,12 +92,21 @@ def type_name(value: object) -> str:
 
 
 def number(value: Any) -> int | float | None:
-    """A number as a plain ``int`` or ``float``; ``None`` for ``bool`` and anything else."""
+    """A number as a plain ``int`` or ``float``; ``None`` for ``bool`` and anything else.
+
+    It may be of a class that only behaves like one of these: numpy's integers have ``__index__``,
+    and its floats are a `numbers.Real`.
+    """
     if issubclass(type(value), bool):
         return None
     if issubclass(type(value), int):
         return int.__int__(value)
-    return float.__float__(value) if issubclass(type(value), float) else None
+    if issubclass(type(value), float):
+        return float.__float__(value)
+    whole: int | None = asked(index, value, instead=None)
+    if whole is not None or not is_a(value, Real):
+        return whole
+    return asked(float, value, instead=None)
 
 
 # Errors

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from antflow._core.checks import Refuse, refusal
+from antflow._core.foreign import number
 
 HoldTime = float | str | timedelta | datetime
 """Seconds, text as in a ``Retry-After`` header, a time span, or a moment; see `RetryAfter`."""
@@ -116,16 +117,14 @@ def _seconds(value: object, now: float | None) -> float | None:
         if value.utcoffset() is None:
             return None  # without a time zone it is not a moment
         return value.timestamp() - (wall_clock() if now is None else now)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value
-    return None
+    return number(value)
 
 
 def _text_seconds(text: str, now: float | None) -> float | None:
     if re.fullmatch(NUMBER, text, re.ASCII):
         return float(text)
     if re.fullmatch(DURATION, text, re.ASCII):
-        return sum(float(number) * UNITS[unit] for number, unit in re.findall(PART, text, re.ASCII))
+        return sum(float(count) * UNITS[unit] for count, unit in re.findall(PART, text, re.ASCII))
     for read in (datetime.fromisoformat, _http_date):
         try:
             moment = read(text)
@@ -160,10 +159,10 @@ def _wait(name: str, value: str, now: float) -> float | None:
     """The seconds to wait that a header gives, or the seconds until the moment that it gives."""
     if not re.fullmatch(NUMBER, value, re.ASCII):
         return _read(value, now)
-    number = float(value)
-    if number >= FIRST_MOMENT_IN_MS or name.endswith("-ms"):
-        number /= 1e3
-    return _read(number - now if number >= FIRST_MOMENT else number, now)
+    seconds = float(value)
+    if seconds >= FIRST_MOMENT_IN_MS or name.endswith("-ms"):
+        seconds /= 1e3
+    return _read(seconds - now if seconds >= FIRST_MOMENT else seconds, now)
 
 
 def _reset(name: str, value: str, fields: dict[str, str], now: float) -> float | None:

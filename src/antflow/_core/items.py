@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from antflow._core.checks import Refuse, examine, refusal, takes
-from antflow._core.foreign import is_a
+from antflow._core.foreign import attribute, is_a
 from antflow._core.result import ORDINARY, Fate
 from antflow._core.text import safe_repr
 
@@ -72,8 +72,18 @@ def check_items(items: object, name: str = "items") -> None:
         raise refusal(
             TypeError, name, items, f"would be taken apart into its {what}; wrap it in a list"
         )
+    if is_table(items):
+        allowed = "would be taken apart into its columns; pass its rows, such as frame.itertuples()"
+        raise refusal(TypeError, name, items, f"{allowed} or frame.iter_rows()")
     if not examine(TypeError, name, _gives_items, items):
-        raise refusal(TypeError, name, items, "must be an iterable or an async iterable")
+        allowed = "must be an iterable or an async iterable"
+        raise refusal(TypeError, name, items, allowed, "await it, or write an async generator")
+
+
+def is_table(value: object) -> bool:
+    """Whether an object is a data frame (pandas, Polars, Arrow): it iterates over its columns."""
+    kind = type(value)
+    return attribute(kind, "columns") is not None and attribute(kind, "shape") is not None
 
 
 def _parts_of(items: object) -> str:

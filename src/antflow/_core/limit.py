@@ -163,12 +163,12 @@ class Limit:
             allowed = "must be a whole number >= 1"
             concurrency = check_count(refuse, "concurrency", concurrency, 1, allowed)
         if rate is not None:
-            _check_number("rate", rate, above_zero=True)
-        _check_number("period", period, above_zero=True)
+            rate = _check_number("rate", rate, above_zero=True)
+        period = _check_number("period", period, above_zero=True)
         if examine(_type_error, "cost", inspect.iscoroutinefunction, cost):
             raise refusal(_type_error, "cost", cost, "must be a number or a plain function")
         if not callable(cost):
-            _check_number("cost", cost, above_zero=True)
+            cost = _check_number("cost", cost, above_zero=True)
         self.concurrency: Final = concurrency
         self.cost: Final = cost
         self._rate = rate
@@ -200,10 +200,9 @@ class Limit:
             TypeError: An argument is not a number.
             ValueError: It is a number that is not allowed.
         """
-        _check_number("rate", rate, above_zero=True)
+        rate = _check_number("rate", rate, above_zero=True)
         if period is not None:
-            _check_number("period", period, above_zero=True)
-            self._period = period
+            self._period = _check_number("period", period, above_zero=True)
         self._rate = rate
         if self.turnstile is not None:
             self.turnstile.set_rate(rate, self._period)
@@ -231,7 +230,7 @@ class Limit:
             ValueError: It is a number that is not allowed.
             PipelineError: No task of a stage that has this limit runs here.
         """
-        _check_number("actual", actual, above_zero=False)
+        actual = _check_number("actual", actual, above_zero=False)
         permit = current_permit.get()
         if permit is None:
             raise PipelineError("Limit.correct() works only inside a task of a stage with limits")
@@ -249,7 +248,7 @@ class Limit:
             ValueError: ``seconds`` is not such a number.
             PipelineError: No run has used this limit yet, so it has no clock.
         """
-        check_seconds(_value_error, "seconds", seconds)
+        seconds = check_seconds(_value_error, "seconds", seconds)
         if self.turnstile is None:
             raise PipelineError("Limit.hold() works only once a pipeline that has the limit ran")
         self.turnstile.hold(seconds)
@@ -273,10 +272,7 @@ class Limit:
         if not callable(self.cost):
             return float(self.cost)
         answer: object = self.cost(value)
-        cost = number(answer)
-        _check_number("cost(value)", answer if cost is None else cost, above_zero=False)
-        assert cost is not None
-        return float(cost)
+        return float(_check_number("cost(value)", answer, above_zero=False))
 
     def __repr__(self) -> str:
         return (
@@ -296,7 +292,7 @@ class Limit:
         raise TypeError("a Limit cannot be pickled: it bounds one process")
 
 
-def _check_number(name: str, value: object, *, above_zero: bool) -> None:
+def _check_number(name: str, value: object, *, above_zero: bool) -> int | float:
     allowed = f"must be a finite number {'> 0' if above_zero else '>= 0'}"
     plain = number(value)
     if plain is None:
@@ -304,6 +300,7 @@ def _check_number(name: str, value: object, *, above_zero: bool) -> None:
     # Compared, not converted: an int may be too large for a float.
     if not 0 <= plain <= sys.float_info.max or (above_zero and plain == 0):
         raise refusal(_value_error, name, value, allowed)
+    return plain
 
 
 def _value_error(message: str) -> Exception:

@@ -89,7 +89,8 @@ class Backoff:
     def __call__(self, attempt: int) -> float:
         """Seconds until the try after try number ``attempt``."""
         try:
-            longest = min(self.initial * float(self.factor) ** (attempt - 1), float(self.maximum))
+            growth = float(self.factor) ** (attempt - 1)
+            longest = min(float(self.initial) * growth, float(self.maximum))
         except OverflowError:
             longest = float(self.maximum) if self.initial else 0.0
         if not self.jitter:
@@ -238,28 +239,32 @@ class RetryPolicy:
 def check_retry(refuse: Refuse, name: str, retry: Retry) -> Retry:
     """Refuse a `Retry` with a field that is not allowed."""
     allowed = "must be a whole number of tries >= 1"
-    attempts = check_count(refuse, f"{name}.attempts", retry.attempts, 1, allowed)
-    check_wait(refuse, f"{name}.wait", retry.wait)
+    plain = {
+        "attempts": check_count(refuse, f"{name}.attempts", retry.attempts, 1, allowed),
+        "wait": check_wait(refuse, f"{name}.wait", retry.wait),
+        "timeout": check_timeout(refuse, f"{name}.timeout", retry.timeout),
+    }
     check_errors(refuse, f"{name}.on", retry.on)
     check_errors(refuse, f"{name}.give_up", retry.give_up, may_be_empty=True)
-    check_timeout(refuse, f"{name}.timeout", retry.timeout)
-    return retry if attempts is retry.attempts else replace(retry, attempts=attempts)
+    is_plain = all(value is getattr(retry, option) for option, value in plain.items())
+    return retry if is_plain else replace(retry, **plain)
 
 
-def check_wait(refuse: Refuse, name: str, wait: Any) -> None:
-    """Refuse what is neither finite seconds >= 0 nor a function ``attempt -> seconds``."""
-    if isinstance(wait, (int, float)):
-        check_seconds(refuse, name, wait)
-    elif not callable(wait):
+def check_wait(refuse: Refuse, name: str, wait: Any) -> Any:
+    """Return finite seconds >= 0, or a function ``attempt -> seconds``; refuse anything else."""
+    if number(wait) is not None:
+        return check_seconds(refuse, name, wait)
+    if not callable(wait):
         allowed = "must be a finite number of seconds >= 0, or a function attempt -> seconds"
         raise refusal(refuse, name, wait, allowed)
-    elif wait is backoff or isinstance(wait, type):
+    if wait is backoff or isinstance(wait, type):
         allowed = f"makes a function attempt -> seconds: write {wait.__name__}(...)"
         raise refusal(refuse, name, wait, allowed)
-    elif inspect.iscoroutinefunction(wait):
+    if inspect.iscoroutinefunction(wait):
         raise refusal(refuse, name, wait, "must be a plain function attempt -> seconds, not async")
-    elif not takes(wait, 1):
+    if not takes(wait, 1):
         raise refusal(refuse, name, wait, "cannot be called with one argument, the attempt")
+    return wait
 
 
 def check_errors(refuse: Refuse, name: str, errors: object, *, may_be_empty: bool = False) -> None:

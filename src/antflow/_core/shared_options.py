@@ -48,7 +48,7 @@ def shares(kind: Any) -> Callable[[Function], Function]:
 def check_options(function: Callable[..., Any], kind: Any, given: Any) -> None:
     """Refuse the first option that does not exist or has a value that is not allowed.
 
-    A count of another class than ``int`` is replaced by an ``int``.
+    A number of another class is replaced by a plain one.
 
     Args:
         function: The function that was called.

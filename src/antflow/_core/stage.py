@@ -524,7 +524,7 @@ def changed(stage: Stage, **options: Any) -> Stage:
 def frozen_copy(stage: Stage) -> Stage:
     """A copy that later changes to the lists and dicts of the stage do not reach.
 
-    Its counts are plain numbers. The stage was checked before.
+    Its numbers are plain ones. The stage was checked before.
     """
     options: dict[str, Any] = {}
     for name, given, check in _given(stage):

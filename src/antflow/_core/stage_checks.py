@@ -169,11 +169,12 @@ def check_skip_if(refuse: Refuse, name: str, value: object) -> None:
     check_callback(refuse, name, value, "value")
 
 
-def check_rate(refuse: Refuse, name: str, value: object) -> None:
-    """Refuse what is not a finite number above 0."""
-    check_number(refuse, name, value)
-    if not value:
+def check_rate(refuse: Refuse, name: str, value: object) -> int | float:
+    """Return a finite number above 0; refuse anything else."""
+    rate = check_number(refuse, name, value)
+    if not rate:
         raise refusal(refuse, name, value, "must be above 0")
+    return rate
 
 
 def check_limits(refuse: Refuse, name: str, limits: object) -> None:

@@ -102,11 +102,11 @@ def current_batch() -> list[CurrentItem]:
     return _items_here("current_batch()")
 
 
-def set_task_status(text: str, min_interval: float = 0.0) -> bool:
+def set_task_status(status: str, min_interval: float = 0.0) -> bool:
     """Say what the calling task does right now; dashboards show it beside the worker.
 
     Args:
-        text: What it does. It is drawn as plain text, cut to fit.
+        status: What it does. It is drawn as plain text, cut to fit.
         min_interval: Seconds after a change during which further ones are ignored: cheap enough for
             a tight loop.
 
@@ -116,7 +116,7 @@ def set_task_status(text: str, min_interval: float = 0.0) -> bool:
     Raises:
         ValueError: ``min_interval`` is not a finite number of seconds >= 0.
     """
-    check_seconds(ValueError, "min_interval", min_interval)
+    min_interval = check_seconds(ValueError, "min_interval", min_interval)
     seat = current_seat.get()
     if seat is None or seat.worker.item is None:
         return False
@@ -126,7 +126,7 @@ def set_task_status(text: str, min_interval: float = 0.0) -> bool:
         item, _, when = worker.status
         if item == key and now - when < min_interval:
             return False
-    worker.status = (key, safe_str(text), now)
+    worker.status = (key, safe_str(status), now)
     return True
 
 

@@ -83,7 +83,7 @@ class StatusTracker:
         *,
         callback_timeout: float = 30.0,
     ) -> None:
-        check_seconds(_refuse, "callback_timeout", callback_timeout, 0.001)
+        callback_timeout = check_seconds(_refuse, "callback_timeout", callback_timeout, 0.001)
         self._runs: dict[str, RunHistory] = {}
         self._followers: dict[str, Follower] = {}
         self._guard = CallbackGuard(callback_timeout)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from antflow._core.checks import check_callback, check_choice, refusal
-from antflow._core.foreign import is_a, traceback_of, with_traceback
+from antflow._core.foreign import is_a, number, traceback_of, with_traceback
 from antflow._core.log import warn
 from antflow._core.tracebacks import outlined, trimmed
 from antflow._core.value_or_error import ValueOrError
@@ -303,9 +303,10 @@ def seconds_of(timeout: object) -> float | None:
     """
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout):
+    seconds = number(timeout)
+    if seconds is None or math.isnan(seconds):
         raise refusal(ValueError, "timeout", timeout, "must be a number of seconds, or None")
-    return timeout
+    return seconds
 
 
 def _strategy(return_when: WaitStrategy | str) -> WaitStrategy:

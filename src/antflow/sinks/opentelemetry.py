@@ -34,6 +34,7 @@ from antflow._core.cancellation import is_failure
 from antflow._core.checks import check_flag, refusal
 from antflow._core.envelope import Envelope
 from antflow._core.events import TaskEventType
+from antflow._core.foreign import number
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.log import warn
 from antflow._core.observers import RunEnd
@@ -112,7 +113,8 @@ def configure_telemetry(
     if not isinstance(spans, str) or spans not in SPAN_FORMS:
         allowed = f"must be one of {', '.join(map(repr, SPAN_FORMS))}"
         raise refusal(ValueError, "spans", spans, allowed)
-    if type(sample_ratio) not in (int, float) or not 0 <= sample_ratio <= 1:
+    ratio = number(sample_ratio)
+    if ratio is None or not 0 <= ratio <= 1:
         raise refusal(ValueError, "sample_ratio", sample_ratio, "must be a number from 0.0 to 1.0")
     for name, provider, method in (
         ("tracer_provider", tracer_provider, "get_tracer"),
@@ -120,7 +122,7 @@ def configure_telemetry(
     ):
         if provider is not None and not callable(getattr(provider, method, None)):
             raise refusal(TypeError, name, provider, f"must have a method {method}(), or be None")
-    _settings = _Settings(enabled, spans, sample_ratio, tracer_provider, meter_provider)
+    _settings = _Settings(enabled, spans, ratio, tracer_provider, meter_provider)
 
 
 def telemetry_enabled() -> bool:

@@ -50,6 +50,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ``run_forever`` and ``run_until_complete`` raise `Stalled` when nothing is ready, no timer is
     set and no thread is at work; when a limit is reached; and when a thread takes too long.
 
+    It has no sockets, pipes, signals or child processes: a stage with ``executor="process"``, or a
+    real client, needs a real event loop.
+
     Args:
         seed: Deals the *task steps* that are ready in one iteration over the places they have in
             it; plain callbacks stay where they are. The same seed gives the same order in every

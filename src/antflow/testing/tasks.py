@@ -76,7 +76,7 @@ class Scripted:
         for outcome in self._outcomes:
             if not isinstance(outcome, Sleep):
                 break
-            seconds += outcome.seconds
+            seconds += float(outcome.seconds)
         else:
             outcome = value
         if seconds:
@@ -156,7 +156,7 @@ class Calls:
         self, task: Callable[[Any], Awaitable[Any]] | None = None, *, seconds: float = 0.0
     ) -> None:
         check_callback(TypeError, "task", task, "value")
-        check_seconds(ValueError, "seconds", seconds)
+        seconds = check_seconds(ValueError, "seconds", seconds)
         self.task = task
         self.seconds = seconds
         self.made: list[Call] = []

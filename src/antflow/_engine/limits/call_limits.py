@@ -129,7 +129,7 @@ def call_rate_has_capacity(amount: float = 1) -> bool:
     Raises:
         ValueError: ``amount`` is not a finite number >= 0.
     """
-    check_number(ValueError, "amount", amount)
+    amount = check_number(ValueError, "amount", amount)
     limits = current_calls.get()
     if not _works_on_item() or limits is None or limits.rate is None:
         return True
