@@ -274,6 +274,8 @@ os._exit(0)
 
 QUESTIONS = {
     "input": 'answer = input("Name? ")',
+    "input under another name": 'answer = ask("Name? ")',
+    "print, then input": 'print("Name? ", end="", flush=True); answer = input()',
     "input with readline": 'import readline; answer = input("Name? ")',
     "input in a thread": 'answer = await asyncio.to_thread(input, "Name? ")',
     "getpass": 'from getpass import getpass; answer = getpass("Name? ")',
@@ -294,6 +296,7 @@ def on_its_terminal(script: str) -> str:
 def test_question_during_a_display(how: str, level: str, screen: PtyScreen) -> None:
     """The question is seen at once, alone, with the cursor behind it; then the display is back."""
     script = f"""
+ask = input
 async def work(number):
     print("line", number)
     await asyncio.sleep(0.1)
@@ -331,17 +334,40 @@ asyncio.run(run(work, {level!r}))
     assert lines_of(screen) == [f"line {number}" for number in range(6)]
 
 
-def test_breakpoint_during_a_display(screen: PtyScreen) -> None:
-    """The debugger can be used, and the display is back when it is left."""
-    script = """
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_question_before_the_settings_tell(level: str, screen: PtyScreen) -> None:
+    """A prompt is seen, though it is an unfinished line until its program turns the echo off."""
+    child = 'printf "Secret? "; sleep 0.2; stty -echo; read x; stty echo; echo; echo "got $x"'
+    script = f"""
 async def work(number):
     await asyncio.sleep(0.05)
     if number == 2:
+        await (await asyncio.create_subprocess_shell({child!r})).wait()
+asyncio.run(run(work, {level!r}))
+"""
+    screen.spawn(PROGRAM + script)
+    screen.wait_until(lambda: screen.text.endswith("Secret?"), "the question")
+    assert not screen.is_cursor_hidden
+    screen.type(b"Ann\n")
+    assert screen.wait() == 0
+    assert "got Ann" in screen.paper.splitlines()
+
+
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_breakpoint_during_a_display(level: str, screen: PtyScreen) -> None:
+    """The debugger can be used, and the display is back when it is left."""
+    script = f"""
+async def work(number):
+    await asyncio.sleep(0.05)
+    if number == 2:
+        print("look")
         breakpoint()
-asyncio.run(run(work, "compact"))
+asyncio.run(run(work, {level!r}))
 """
     screen.spawn(PROGRAM + script)
     screen.wait_until(lambda: screen.text.endswith("(Pdb)"), "the prompt")
+    assert screen.text.startswith("look\n")
+    assert "work()" in screen.text
     assert not screen.is_cursor_hidden
     screen.type(b"p number * 21\n")
     screen.wait_until(lambda: screen.text.endswith("42\n(Pdb)"), "the answer")
@@ -349,6 +375,7 @@ asyncio.run(run(work, "compact"))
     assert screen.wait() == 0
     assert screen.paper.splitlines()[-1] == "6 ok, 0 failed"
     assert screen.paper.count("6/6") == 1
+    assert screen.paper.count("look") == 1
 
 
 # -- in this process --------------------------------------------------------------------------

@@ -139,12 +139,14 @@ class AlternateScreen(Area):
     def __init__(self) -> None:
         super().__init__()
         self._is_up = False
+        self._yields = False
         self._kept: deque[str] = deque(maxlen=MOST_LINES_KEPT)
         self._lines_said = 0
 
     def opening(self) -> str:
         """Enter the second screen."""
         self._is_up = True
+        self._yields = False
         self._drawn = []
         return f"{ENTER_SCREEN}{HIDE_CURSOR}\x1b[H{ERASE_BELOW}"
 
@@ -164,7 +166,9 @@ class AlternateScreen(Area):
         return "".join(pieces)
 
     def say(self, lines: Sequence[str]) -> str:
-        """Keep them for the first screen."""
+        """Keep them for the first screen, unless that is up for a question."""
+        if self._yields:
+            return _printed(lines)
         self._kept.extend(lines)
         self._lines_said += len(lines)
         return ""
@@ -178,8 +182,10 @@ class AlternateScreen(Area):
     def closing(self) -> str:
         """Leave the second screen, and print what was kept."""
         lines = list(self._kept)
+        self._kept.clear()
         if lost := max(self._lines_said - len(lines), 0):
             lines.insert(0, f"({lost:,} earlier lines were not kept)")
+        self._lines_said = 0
         # First restore the screen and the cursor, in case the pipe breaks now.
         return f"{self.pause()}{SHOW_CURSOR}{_printed(lines)}{PLAIN}"
 
@@ -188,8 +194,9 @@ class AlternateScreen(Area):
         return self.closing()
 
     def yielding(self) -> str:
-        """Leave the second screen; kept lines stay kept."""
-        return self.pause()
+        """Leave the second screen, and print what was kept: the question may be about that."""
+        self._yields = True
+        return self.closing()
 
 
 def _printed(lines: Sequence[str]) -> str:

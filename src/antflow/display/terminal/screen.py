@@ -137,8 +137,10 @@ class Screen:
                 return
             pane.rows = rows
             self._capture.fit()
-            if self._capture.is_keyboard_read(unfinished=False):
-                self._out.write(self._picture.make_room(asked_already=True))
+            if self._capture.is_keyboard_read():
+                # An unfinished line is the question; it would wait for its end.
+                room = self._picture.make_room(asked_already=True)
+                self._out.write(room + self._capture.take_rest())
             elif self._picture.is_paused:
                 if is_in_front(self._out):
                     self._out.write(self._picture.resume())
@@ -189,7 +191,8 @@ class Screen:
         self._capture.catch_up()
         with self._drawing():
             self._capture.questions += 1
-            self._out.write(self._picture.make_room(asked_already=False))
+            room = self._picture.make_room(asked_already=False)
+            self._out.write(room + self._capture.take_rest())
         try:
             yield
         finally:
@@ -294,7 +297,7 @@ class Screen:
             rest: Takes the unfinished line before it.
         """
         with self._drawing():
-            is_asked = self._capture.is_keyboard_read(unfinished=not text.endswith("\n"))
+            is_asked = self._capture.is_keyboard_read(text)
             if is_asked:
                 self._out.write(self._picture.make_room(asked_already=False) + rest() + text)
         return is_asked
