@@ -219,11 +219,11 @@ class Screen:
         self._capture.fit()
 
     def resume(self) -> None:
-        """The program goes on. If it is in the background now, nothing is drawn."""
+        """The program goes on. Nothing is drawn in the background, or while a question is asked."""
         self._picture.repair()
         if not self._picture.is_paused or not self._picture.panes or self.is_interrupted:
             return
-        if is_in_front(self._out):
+        if is_in_front(self._out) and not self._capture.is_keyboard_read():
             self._write_hastily(self._picture.resume)
 
     def _write_hastily(self, text: Callable[[], str]) -> None:
