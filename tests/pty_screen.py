@@ -57,7 +57,14 @@ class _AsReal(pyte.Screen):
 
 
 class _HistoryScreen(_AsReal, pyte.HistoryScreen):
-    pass
+    """Keeps what is erased from the top of the screen, as tmux does: that clears the screen."""
+
+    def erase_in_display(self, how: int = 0, *rest: Any, **more: Any) -> None:
+        if how == 0 and self.cursor.x == self.cursor.y == 0:
+            used = [y for y, line in enumerate(self.display) if line.strip()]
+            for y in range(max(used, default=-1) + 1):
+                self.history.top.append(self.buffer.pop(y))
+        super().erase_in_display(how, *rest, **more)
 
 
 class PtyScreen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import time
 from pathlib import Path
@@ -196,10 +197,85 @@ asyncio.run(run(work, {level!r}))
     assert not screen.is_alternate
 
 
+@pytest.mark.parametrize("level", ["progress", "compact", "full"])
+def test_line_that_was_begun_before(level: str, screen: PtyScreen) -> None:
+    """It stays, and the display begins below."""
+    script = f"""
+async def work(number):
+    await asyncio.sleep(0.02)
+print("Working... ", end="", flush=True)
+asyncio.run(run(work, {level!r}))
+"""
+    screen.spawn(PROGRAM + script)
+    assert screen.wait() == 0
+    assert screen.paper.splitlines()[0] == "Working..."
+
+
+def test_many_open_files(screen: PtyScreen) -> None:
+    """All that is printed appears, and the program ends, however high its descriptors are."""
+    if 0 <= resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 1200:
+        pytest.skip("so many files cannot be opened")
+    script = """
+import resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (1200, hard))
+files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+async def work(number):
+    await asyncio.sleep(0.02)
+    print("line", number)
+for _ in range(2):
+    asyncio.run(run(work, "compact"))
+"""
+    screen.spawn(PROGRAM + script)
+    assert screen.wait() == 0
+    assert lines_of(screen) == [f"line {number}" for number in range(6)] * 2
+    assert not screen.is_cursor_hidden
+
+
+def test_other_name_of_the_terminal(screen: PtyScreen) -> None:
+    """With standard error in ``/dev/tty``, prints appear above the display all the same."""
+    script = """
+os.dup2(os.open("/dev/tty", os.O_RDWR), 2)
+async def work(number):
+    await asyncio.sleep(0.1)
+    print("line", number)
+asyncio.run(run(work, "compact"))
+"""
+    screen.spawn(on_its_terminal(PROGRAM + script))
+    assert screen.wait() == 0
+    assert lines_of(screen) == [f"line {number}" for number in range(6)]
+    assert screen.paper.count("6/6") == 1
+
+
+def test_results_through_a_pipe_to_the_terminal(screen: PtyScreen) -> None:
+    """``| cat`` prints them below the last frame: the display does not flush the pipe."""
+    script = """
+cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+os.dup2(cat.stdin.fileno(), 1)
+sys.stdout.reconfigure(line_buffering=False)
+async def work(number):
+    await asyncio.sleep(0.02)
+    print("line", number)
+asyncio.run(run(work, "compact"))
+sys.stdout.flush()
+cat.stdin.close()
+os.close(1)
+cat.wait()
+os._exit(0)
+"""
+    screen.spawn(PROGRAM + script)
+    assert screen.wait() == 0
+    lines = screen.paper.splitlines()
+    assert screen.paper.count("6/6") == 1
+    assert lines[-7:] == ["6 ok, 0 failed", *(f"line {number}" for number in range(6))]
+
+
 # -- questions --------------------------------------------------------------------------------
 
 QUESTIONS = {
     "input": 'answer = input("Name? ")',
+    "input under another name": 'answer = ask("Name? ")',
+    "print, then input": 'print("Name? ", end="", flush=True); answer = input()',
     "input with readline": 'import readline; answer = input("Name? ")',
     "input in a thread": 'answer = await asyncio.to_thread(input, "Name? ")',
     "getpass": 'from getpass import getpass; answer = getpass("Name? ")',
@@ -220,6 +296,7 @@ def on_its_terminal(script: str) -> str:
 def test_question_during_a_display(how: str, level: str, screen: PtyScreen) -> None:
     """The question is seen at once, alone, with the cursor behind it; then the display is back."""
     script = f"""
+ask = input
 async def work(number):
     print("line", number)
     await asyncio.sleep(0.1)
@@ -257,17 +334,40 @@ asyncio.run(run(work, {level!r}))
     assert lines_of(screen) == [f"line {number}" for number in range(6)]
 
 
-def test_breakpoint_during_a_display(screen: PtyScreen) -> None:
-    """The debugger can be used, and the display is back when it is left."""
-    script = """
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_question_before_the_settings_tell(level: str, screen: PtyScreen) -> None:
+    """A prompt is seen, though it is an unfinished line until its program turns the echo off."""
+    child = 'printf "Secret? "; sleep 0.2; stty -echo; read x; stty echo; echo; echo "got $x"'
+    script = f"""
 async def work(number):
     await asyncio.sleep(0.05)
     if number == 2:
+        await (await asyncio.create_subprocess_shell({child!r})).wait()
+asyncio.run(run(work, {level!r}))
+"""
+    screen.spawn(PROGRAM + script)
+    screen.wait_until(lambda: screen.text.endswith("Secret?"), "the question")
+    assert not screen.is_cursor_hidden
+    screen.type(b"Ann\n")
+    assert screen.wait() == 0
+    assert "got Ann" in screen.paper.splitlines()
+
+
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_breakpoint_during_a_display(level: str, screen: PtyScreen) -> None:
+    """The debugger can be used, and the display is back when it is left."""
+    script = f"""
+async def work(number):
+    await asyncio.sleep(0.05)
+    if number == 2:
+        print("look")
         breakpoint()
-asyncio.run(run(work, "compact"))
+asyncio.run(run(work, {level!r}))
 """
     screen.spawn(PROGRAM + script)
     screen.wait_until(lambda: screen.text.endswith("(Pdb)"), "the prompt")
+    assert screen.text.startswith("look\n")
+    assert "work()" in screen.text
     assert not screen.is_cursor_hidden
     screen.type(b"p number * 21\n")
     screen.wait_until(lambda: screen.text.endswith("42\n(Pdb)"), "the answer")
@@ -275,6 +375,7 @@ asyncio.run(run(work, "compact"))
     assert screen.wait() == 0
     assert screen.paper.splitlines()[-1] == "6 ok, 0 failed"
     assert screen.paper.count("6/6") == 1
+    assert screen.paper.count("look") == 1
 
 
 # -- in this process --------------------------------------------------------------------------

@@ -109,6 +109,26 @@ def test_plain_lines_when_the_terminal_is_none_to_draw_on(
     assert screen.paper.splitlines()[-1] == "90 ok, 10 failed"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_lines_in_idle(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its streams say that they are terminals, but know no escape sequences."""
+    idle = pytest.importorskip("idlelib.run", reason="Python was installed without IDLE")
+    written: list[str] = []
+
+    class Window:
+        def write(self, text: str, tags: object) -> int:
+            written.append(text)
+            return len(text)
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("CI", raising=False)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, idle.StdOutputFile(Window(), stream))
+    run(name)
+    assert "\x1b" not in "".join(written)
+    assert "".join(written).splitlines()[-1] == "90 ok, 10 failed"
+
+
 def test_log_writes_plain_lines_to_a_terminal_too(terminal: MakeTerminal) -> None:
     """``dashboard="log"`` draws nothing, anywhere."""
     screen = terminal()

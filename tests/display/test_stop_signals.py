@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -282,6 +283,34 @@ def test_ctrl_z_and_bg(level: str, screen: PtyScreen) -> None:
     screen.wait_until(lambda: "[ended] -2" in screen.paper, "the end")
     assert not screen.is_cursor_hidden
     assert not screen.is_alternate
+
+
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_ctrl_z_during_a_question(level: str, screen: PtyScreen) -> None:
+    """When the program goes on, the question is still open: nothing is drawn before the answer."""
+    script = f"""
+import asyncio
+from antflow import Pipeline, Stage
+
+async def work(number):
+    print("got", await asyncio.to_thread(input, "Name? "))
+
+pipeline = Pipeline([Stage("Work", 1, [work])])
+asyncio.run(pipeline.run(range(1), dashboard={level!r}, dashboard_update_interval=0.01))
+"""
+    screen.spawn(SHELL.format(script=script))
+    screen.wait_until(lambda: screen.text.endswith("Name?"), "the question")
+    begin = len(screen.raw)
+    screen.type(b"\x1a")
+    wait_for_shell(screen, 1)
+    screen.type(b"fg\n")
+    time.sleep(0.2)  # for several frames that are not drawn
+    screen.type(b"Ann\n")
+    screen.wait_until(lambda: "[ended] 0" in screen.paper, "the end")
+    assert "got Ann" in screen.paper.splitlines()
+    meanwhile = screen.raw[begin : screen.raw.index(b"Ann", begin)]
+    assert b"Work" not in meanwhile
+    assert b"?1049h" not in meanwhile
 
 
 def test_stops_in_the_middle_of_frames(screen: PtyScreen) -> None:

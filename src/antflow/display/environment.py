@@ -11,6 +11,8 @@ from rich.console import Console
 
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether a stream leads to a terminal, as far as it can tell."""
+    if type(stream).__module__.startswith("idlelib"):
+        return False  # the window of IDLE says it is one, and knows no escape sequences
     try:
         return stream is not None and stream.isatty()
     except Exception:

@@ -88,9 +88,7 @@ class LiveArea(Area):
         drawn = self._drawn
         if rows == drawn and not whole:
             return ""
-        pieces = [self._to_top()]
-        if whole and drawn:
-            pieces.append(ERASE_BELOW)
+        pieces = [self._erased() if drawn and (whole or not rows) else self._to_top()]
         for index, row in enumerate(rows):
             if index:
                 pieces.append("\r\n")
@@ -98,9 +96,7 @@ class LiveArea(Area):
                 pieces.append(row.text)
                 if row.cells < size.columns:  # in the last column it would erase what it stands on
                     pieces.append(ERASE_LINE_END)
-        if not rows:
-            pieces.append(ERASE_BELOW)
-        elif len(drawn) > len(rows) and not whole:  # then there is a line below
+        if len(drawn) > len(rows) > 0 and not whole:  # then there is a line below
             pieces.append(f"\r\n{ERASE_BELOW}\x1b[A")
         pieces.append("\r")
         self._drawn = rows
@@ -119,13 +115,23 @@ class LiveArea(Area):
 
     def switching(self) -> str:
         """Take the rows away."""
-        text = self._to_top() + ERASE_BELOW if self._drawn else ""
+        text = self._erased() if self._drawn else ""
         self._drawn = []
         return text
 
     def yielding(self) -> str:
         """Take the rows away."""
         return self.switching()
+
+    def _erased(self) -> str:
+        """Erase the rows, from the last to the first.
+
+        If the first row is that of the screen, to erase all below it would be to clear the screen,
+        and tmux keeps in its history what is cleared.
+        """
+        above = len(self._drawn) - 1
+        last = ERASE_BELOW if above else ERASE_LINE_END
+        return f"\r{last}" + f"\x1b[A{ERASE_LINE_END}" * above
 
     def _to_top(self) -> str:
         return "\r" + (f"\x1b[{len(self._drawn) - 1}A" if len(self._drawn) > 1 else "")
@@ -139,12 +145,14 @@ class AlternateScreen(Area):
     def __init__(self) -> None:
         super().__init__()
         self._is_up = False
+        self._yields = False
         self._kept: deque[str] = deque(maxlen=MOST_LINES_KEPT)
         self._lines_said = 0
 
     def opening(self) -> str:
         """Enter the second screen."""
         self._is_up = True
+        self._yields = False
         self._drawn = []
         return f"{ENTER_SCREEN}{HIDE_CURSOR}\x1b[H{ERASE_BELOW}"
 
@@ -164,7 +172,9 @@ class AlternateScreen(Area):
         return "".join(pieces)
 
     def say(self, lines: Sequence[str]) -> str:
-        """Keep them for the first screen."""
+        """Keep them for the first screen, unless that is up for a question."""
+        if self._yields:
+            return _printed(lines)
         self._kept.extend(lines)
         self._lines_said += len(lines)
         return ""
@@ -178,8 +188,10 @@ class AlternateScreen(Area):
     def closing(self) -> str:
         """Leave the second screen, and print what was kept."""
         lines = list(self._kept)
+        self._kept.clear()
         if lost := max(self._lines_said - len(lines), 0):
             lines.insert(0, f"({lost:,} earlier lines were not kept)")
+        self._lines_said = 0
         # First restore the screen and the cursor, in case the pipe breaks now.
         return f"{self.pause()}{SHOW_CURSOR}{_printed(lines)}{PLAIN}"
 
@@ -188,8 +200,9 @@ class AlternateScreen(Area):
         return self.closing()
 
     def yielding(self) -> str:
-        """Leave the second screen; kept lines stay kept."""
-        return self.pause()
+        """Leave the second screen, and print what was kept: the question may be about that."""
+        self._yields = True
+        return self.closing()
 
 
 def _printed(lines: Sequence[str]) -> str:

@@ -48,6 +48,10 @@ class Capture(ABC):
     def forget(self) -> None:
         """In a child process after a fork: hand on nothing; the terminal is the parent's."""
 
+    @abstractmethod
+    def take_rest(self) -> str:
+        """Take the unfinished line that is held back, unchanged."""
+
     def catch_up(self) -> None:  # noqa: B027 - text is handed on when it is written
         """Wait until all that was written has been handed on."""
 
@@ -61,10 +65,11 @@ class Capture(ABC):
     def prepare(self, last_words: str) -> None:  # noqa: B027
         """Say what gives the terminal back if this program ends without a word."""
 
-    def is_keyboard_read(self, *, unfinished: bool) -> bool:
+    def is_keyboard_read(self, text: str = "") -> bool:
         """Whether something reads from the terminal.
 
         Args:
-            unfinished: Whether there is text without a newline.
+            text: Text that has come just now. Whether the last line is unfinished is part of the
+                answer.
         """
         return self.questions > 0

@@ -48,7 +48,7 @@ class Composition:
         self._size = Size(0, 0)
         self.panes: list[Pane] = []
         self.is_paused: bool = False
-        self._has_yielded = False
+        self._may_be_in_a_line = True
         self._is_given_back = True
 
     @property
@@ -65,7 +65,7 @@ class Composition:
 
     def add(self, pane: Pane) -> str:
         """Add a pane below the others."""
-        opening = "" if self.panes else self._opening()
+        opening = "" if self.panes else _as_update(self._new_line()) + self._opening()
         self.panes.append(pane)
         changed = self._change_over()
         return opening + changed + (self.whole() if changed else "")
@@ -135,7 +135,7 @@ class Composition:
         """
         if self.is_paused:
             return ""
-        self.is_paused = self._is_given_back = self._has_yielded = True
+        self.is_paused = self._is_given_back = self._may_be_in_a_line = True
         text = self._area.leave_as_it_is() if asked_already else self._area.yielding()
         return text + PLAIN + SHOW_CURSOR
 
@@ -154,13 +154,13 @@ class Composition:
         return self._area.opening()
 
     def _new_line(self) -> str:
-        """After a question: go to the start of a line, be the cursor in the middle of one or not.
+        """After what others wrote: go to the start of a line, unless the cursor is there.
 
         In the middle of a line these spaces end in the next one, else in the same.
         """
-        if not self._has_yielded:
+        if not self._may_be_in_a_line:
             return ""
-        self._has_yielded = False
+        self._may_be_in_a_line = False
         return f"{' ' * (size_of(self._terminal).columns - 1)}\r{ERASE_LINE_END}"
 
     def _rows(self, size: Size) -> list[Row]:

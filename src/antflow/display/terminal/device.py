@@ -37,6 +37,9 @@ def device_of(stream: File | int) -> Hashable:
         descriptor = stream if isinstance(stream, int) else stream.fileno()
         if os.name == "nt":
             return "console"  # a process has one, and it has no number
+        with suppress(OSError):
+            os.tcgetpgrp(descriptor)
+            return "terminal of the session"  # ``/dev/tty`` leads there too, with another number
         return os.fstat(descriptor).st_rdev
     return id(stream)  # not a file, but it says it is a terminal
 

@@ -8,6 +8,7 @@ but nothing that moves the cursor or talks to the terminal.
 from __future__ import annotations
 
 import re
+from threading import RLock
 
 from antflow._core.text import ESCAPE_SEQUENCES
 from antflow.display.rich_live import is_live_up
@@ -45,31 +46,41 @@ class Lines:
 
     If the user starts a `rich.live.Live` meanwhile, its text has cursor movements. It is held back
     unchanged until the display steps aside (`take_rest`), and then reaches the terminal whole.
+
+    Any thread may call the methods.
     """
 
     def __init__(self) -> None:
+        self._lock = RLock()  # a finalizer may come in the middle
         self._pending: list[str] = []
         self._pending_length = 0
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether text is held back."""
+        return self._pending_length > 0
+
     def add(self, text: str) -> str:
         """Add text; returns the lines that are complete now, each with its newline."""
-        if self._pending_length < MOST_HELD_BACK and is_live_up():
-            self._hold_back(text)
-            return ""
-        lines, newline, rest = text.rpartition("\n")
-        if newline:
-            lines = self.take_rest() + lines + newline
-        self._hold_back(rest)
-        if self._pending_length > LONGEST_LINE:
-            lines += self._take_what_is_long()
-        return lines
+        with self._lock:
+            if self._pending_length < MOST_HELD_BACK and is_live_up():
+                self._hold_back(text)
+                return ""
+            lines, newline, rest = text.rpartition("\n")
+            if newline:
+                lines = self.take_rest() + lines + newline
+            self._hold_back(rest)
+            if self._pending_length > LONGEST_LINE:
+                lines += self._take_what_is_long()
+            return lines
 
     def take_rest(self) -> str:
         """Take the unfinished line, unchanged."""
-        text = "".join(self._pending)
-        self._pending.clear()
-        self._pending_length = 0
-        return text
+        with self._lock:
+            text = "".join(self._pending)
+            self._pending.clear()
+            self._pending_length = 0
+            return text
 
     def _take_what_is_long(self) -> str:
         text = self.take_rest()

@@ -1,8 +1,8 @@
 """`input` and `getpass` while a display is up: it makes room for the question and the answer.
 
 What is typed appears where the cursor is, so the display goes away while they read. `breakpoint()`
-and other debuggers ask by `input`. Only the functions that are looked up meanwhile are known here;
-`Keyboard` notices most of the others.
+and other debuggers ask by `input`. Modules may have the functions under names of their own, as
+`click` does. Those that a function or an object holds are not known here; `Keyboard` notices most.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import wraps
+from types import ModuleType
 from typing import Any, Protocol
 
 from antflow.display.environment import is_terminal
@@ -27,18 +28,18 @@ class Yielding(Protocol):
 
 
 _watched: list[Yielding] = []
-_replaced: list[tuple[Any, str, Any, Any]] = []
+_replaced: list[tuple[dict[str, Any], str, Any, Any]] = []
 
 
 def watch(screen: Yielding) -> None:
     """Make a screen yield to questions from now on."""
     _watched.append(screen)
     if not _replaced:
-        for module, name in ((builtins, "input"), (getpass, "getpass")):
-            function = getattr(module, name)
+        for function in (builtins.input, getpass.getpass):
             asking = _asking(function)
-            setattr(module, name, asking)
-            _replaced.append((module, name, function, asking))
+            for module_names, name in _all_names_of(function):
+                module_names[name] = asking
+                _replaced.append((module_names, name, function, asking))
 
 
 def unwatch(screen: Yielding) -> None:
@@ -55,10 +56,23 @@ def forget() -> None:
 
 
 def _restore() -> None:
-    for module, name, function, asking in _replaced:
-        if getattr(module, name) is asking:
-            setattr(module, name, function)
+    for module_names, name, function, asking in _replaced:
+        if module_names.get(name) is asking:
+            module_names[name] = function
     _replaced.clear()
+
+
+def _all_names_of(function: Any) -> list[tuple[dict[str, Any], str]]:
+    """Where the modules have a function: the names of a module, and one of them."""
+    return [
+        (names, name)
+        for module in list(sys.modules.values())
+        if isinstance(module, ModuleType)
+        # Not `vars`: that would load a module that is going to be loaded when it is used.
+        for names in [ModuleType.__getattribute__(module, "__dict__")]
+        for name, value in list(names.items())
+        if value is function
+    ]
 
 
 def _asking(function: Callable[..., str]) -> Callable[..., str]:

@@ -80,6 +80,8 @@ if __name__ == "__main__":
     if os.fork():  # the program need not wait for it, and is not told when it ends
         os._exit(0)
     try:
-        relay(0, 1, *map(int, sys.argv[1:]))
+        from_program, to_program, most_bytes = map(int, sys.argv[1:])
+        # Their numbers may be too high for `select`.
+        relay(0, 1, os.dup(from_program), os.dup(to_program), most_bytes)
     except OSError:  # nothing has the pseudo terminal open any more, or the real one is gone
         pass

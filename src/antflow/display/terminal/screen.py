@@ -137,8 +137,10 @@ class Screen:
                 return
             pane.rows = rows
             self._capture.fit()
-            if self._capture.is_keyboard_read(unfinished=False):
-                self._out.write(self._picture.make_room(asked_already=True))
+            if self._capture.is_keyboard_read():
+                # An unfinished line is the question; it would wait for its end.
+                room = self._picture.make_room(asked_already=True)
+                self._out.write(room + self._capture.take_rest())
             elif self._picture.is_paused:
                 if is_in_front(self._out):
                     self._out.write(self._picture.resume())
@@ -189,7 +191,8 @@ class Screen:
         self._capture.catch_up()
         with self._drawing():
             self._capture.questions += 1
-            self._out.write(self._picture.make_room(asked_already=False))
+            room = self._picture.make_room(asked_already=False)
+            self._out.write(room + self._capture.take_rest())
         try:
             yield
         finally:
@@ -216,11 +219,11 @@ class Screen:
         self._capture.fit()
 
     def resume(self) -> None:
-        """The program goes on. If it is in the background now, nothing is drawn."""
+        """The program goes on. Nothing is drawn in the background, or while a question is asked."""
         self._picture.repair()
         if not self._picture.is_paused or not self._picture.panes or self.is_interrupted:
             return
-        if is_in_front(self._out):
+        if is_in_front(self._out) and not self._capture.is_keyboard_read():
             self._write_hastily(self._picture.resume)
 
     def _write_hastily(self, text: Callable[[], str]) -> None:
@@ -294,7 +297,7 @@ class Screen:
             rest: Takes the unfinished line before it.
         """
         with self._drawing():
-            is_asked = self._capture.is_keyboard_read(unfinished=not text.endswith("\n"))
+            is_asked = self._capture.is_keyboard_read(text)
             if is_asked:
                 self._out.write(self._picture.make_room(asked_already=False) + rest() + text)
         return is_asked

@@ -84,6 +84,11 @@ class CapturedStream:
         if emit is not None and rest:
             emit(rest + "\n")
 
+    def take_rest(self) -> str:
+        """Take the unfinished line."""
+        with self._lock:
+            return self._lines.take_rest()
+
     def hand_over(self, write: Write) -> None:
         """Write the rest unchanged, and pass everything on from now on."""
         with self._lock:  # nothing may be written in between
@@ -151,6 +156,10 @@ class StreamCapture(Capture):
         for _, stream, captured in self._replaced:
             _capturing.pop(id(stream), None)
             captured.forget()
+
+    def take_rest(self) -> str:
+        """Take the unfinished lines of all streams."""
+        return "".join(captured.take_rest() for _, _, captured in self._replaced)
 
     def _put_back(self, release: Callable[[CapturedStream], None]) -> None:
         for handler, stream, captured in self._handlers:
