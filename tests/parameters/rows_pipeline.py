@@ -244,7 +244,12 @@ class Waits:
     async def happened(self, step: ItemStep) -> None: ...
 
 
-CALLBACK = Row(TypeError, "must be a function or None", NO_CALLABLES, [None, print])
+CALLBACK = Row(
+    TypeError,
+    r"must be a function or None|called as f\(event\)",
+    [*NO_CALLABLES, lambda: None, lambda item_id, status: None],
+    [None, print],
+)
 OF_RUN = Row(TypeError, "must be the id of a run", [5, b"x", [], True, Hostile()], [None, "x"])
 ITEM_ID = Row(TypeError, "must be hashable", [[1], {}, ([],), Hostile()], [1, "x", None, NAN])
 

@@ -64,7 +64,8 @@ class StatusTracker:
     The callbacks are plain attributes, and may be set or removed later, even during a run.
 
     Raises:
-        TypeError: A callback cannot be called, or ``callback_timeout`` is not a number of seconds.
+        TypeError: A callback cannot be called with one argument, or ``callback_timeout`` is not a
+            number of seconds.
     """
 
     on_status_change: StatusCallback | None
@@ -101,7 +102,7 @@ class StatusTracker:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in CALLBACKS:
-            check_callback(_refuse, name, value)
+            check_callback(_refuse, name, value, "event")
         super().__setattr__(name, value)
         if name in CALLBACKS:
             for follower in tuple(self._followers.values()):
