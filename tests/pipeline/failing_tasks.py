@@ -98,6 +98,11 @@ def of_a_batch(values: list[Any]) -> None:
     raise LookupError("no such page")  # here
 
 
+def unsendable(value: Any) -> Any:
+    """Return what a child process cannot send."""
+    return lambda: value
+
+
 class Unprintable:
     """Its `repr()` raises."""
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from antflow import Pipeline, RunResults, Stage, StatusTracker, TooManyFailures
+from antflow import Limit, Pipeline, RunResults, Stage, StatusTracker, TooManyFailures
 from antflow.display import create
 from antflow.testing import FailTimes, run_virtual
 from tests.cli.running import antflow
-from tests.pipeline.failing_tasks import KINDS, Kind
+from tests.pipeline.failing_tasks import KINDS, Kind, unsendable
 from tests.support import raising, run_program
 
 LONGEST_LINE = 1_400
@@ -172,6 +172,25 @@ def test_displays_show_where_items_failed(name: str, kind: Kind) -> None:
     text = file.getvalue()
     assert kind.error in text
     assert kind.location in text
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("fault", ["key", "cost", "answer of a child"])
+def test_no_line_of_the_library_is_told(fault: str) -> None:
+    """If it refuses what the user's code returned, the message says so, and no line is named."""
+    options: dict[str, Any] = {}
+    run_options: dict[str, Any] = {}
+    if fault == "key":
+        run_options["key"] = "id"
+    elif fault == "cost":
+        much: Any = "much"
+        options["limits"] = [Limit(rate=1, cost=lambda value: much)]
+    else:
+        options["executor"] = "process"
+    stage = Stage("Check", 1, [unsendable], task_attempts=1, **options)
+    results = asyncio.run(Pipeline([stage]).run([1], on_failures="ignore", **run_options))
+    assert results.failed[0].location == ""
+    assert re.search("no such field|must be a finite number|cannot be sent", str(results.failed[0]))
 
 
 def test_failures_from_two_lines_are_two_groups(caplog: pytest.LogCaptureFixture) -> None:

@@ -165,7 +165,8 @@ def _own_place(error: BaseException) -> Place | None:
     frames.reverse()
     told = frames[telling([each.tb_frame.f_code.co_filename for each in frames])]
     code = told.tb_frame.f_code
-    return Place(code.co_filename, told.tb_lineno, function_name(code.co_qualname))
+    place = Place(code.co_filename, told.tb_lineno, function_name(code.co_qualname))
+    return None if place.is_ours else place  # raised here, about something that returned
 
 
 def _related(error: BaseException) -> list[BaseException]:
