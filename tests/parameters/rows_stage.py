@@ -217,7 +217,7 @@ STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
     ),
     "max_holds": (f"{COUNT} >= 0", but(NO_COUNTS, 0), [0, 20]),
     "timeout": (
-        "seconds >= 0|above 0 and at most 292 years",
+        "seconds above 0 and at most 292 years",
         NO_TIMEOUTS,
         [None, 0.001, 9e9],
     ),
@@ -267,7 +267,7 @@ ROWS: dict[str, Row] = {
     "Retry.on": Row(StageValidationError, ERRORS, [*NO_ERRORS, ()], SOME_ERRORS),
     "Retry.give_up": Row(StageValidationError, ERRORS, NO_ERRORS, [*SOME_ERRORS, ()]),
     "Retry.timeout": Row(
-        StageValidationError, "seconds >= 0|at most 292 years", NO_TIMEOUTS, [None, 0.5]
+        StageValidationError, "seconds above 0 and at most 292 years", NO_TIMEOUTS, [None, 0.5]
     ),
     "backoff.initial": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
     "backoff.factor": Row(ValueError, f"{NUMBER} >= 1", [0, 0.9, *NO_SECONDS], [1, 2.5]),

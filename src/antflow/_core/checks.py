@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from math import isfinite
 from operator import index
 from types import CoroutineType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from antflow._core.foreign import ENDS_THE_PROGRAM, asked, is_a, number
 from antflow._core.misspellings import did_you_mean
@@ -121,11 +121,12 @@ def check_share(refuse: Refuse, name: str, value: object) -> None:
 
 def check_timeout(refuse: Refuse, name: str, value: object) -> None:
     """Refuse what is neither ``None`` nor a time that can pass."""
-    if value is not None:
-        check_seconds(refuse, name, value)
-        if not 0 < cast("float", value) <= LONGEST_SECONDS:
-            allowed = "must be above 0 and at most 292 years, in seconds; None = no limit"
-            raise refusal(refuse, name, value, allowed)
+    if value is None:
+        return
+    seconds = number(value)
+    if seconds is None or not 0 < seconds <= LONGEST_SECONDS:
+        allowed = "must be a number of seconds above 0 and at most 292 years; None = no limit"
+        raise refusal(refuse, name, value, allowed)
 
 
 def or_none(check: Check) -> Check:

@@ -14,6 +14,7 @@ from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, T
 from antflow._core.failures import merged
 from antflow._core.foreign import is_hashable, key_of
 from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.misspellings import explained
 from antflow._core.observers import RunEnd
 from antflow._core.ports import Listener, TellTask
 from antflow._core.run_facts import RunFacts
@@ -74,6 +75,7 @@ class StatusTracker:
     on_task_retry: TaskCallback | None
     on_task_fail: TaskCallback | None
 
+    @explained
     def __init__(
         self,
         on_status_change: StatusCallback | None = None,
