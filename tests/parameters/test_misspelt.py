@@ -216,6 +216,15 @@ def test_option_of_a_builders_stage_as_it_is_called_elsewhere(given: str, meant:
         Pipeline.create().add("A", work, **unknown)
 
 
+def test_option_of_a_run_given_to_a_builders_stage() -> None:
+    """The builder's stage says where an option belongs, as the others do."""
+    unknown: Any = {"dashboard": "full"}
+    with pytest.raises(
+        TypeError, match=r"no such option; Pipeline\.run and Pipeline\.stream have it$"
+    ):
+        Pipeline.create().add("A", work, **unknown)
+
+
 def test_synonyms_are_of_options_there_are() -> None:
     """Each name is that of no option, or not everywhere, and stands for one."""
     known = {

@@ -48,6 +48,10 @@ def generated(value: Any) -> None:
     Page(1).number = 2  # type: ignore[misc] # here
 
 
+def in_a_comprehension(value: Any) -> int:
+    return sum(int(digit) for digits in ["a"] for digit in digits)  # here
+
+
 def built_as(filename: str) -> Callable[[Any], None]:
     """A function whose code says that it is from this file, where the package was built."""
     names: dict[str, Any] = {}
@@ -159,6 +163,7 @@ KINDS = {
     "chained": Kind(chained, "RuntimeError", "no number"),
     "in a library": Kind(in_a_library, "JSONDecodeError", "Expecting property name"),
     "generated method": Kind(generated, "FrozenInstanceError", "cannot assign"),
+    "comprehension": Kind(in_a_comprehension, "ValueError", "invalid literal"),
     "Cython": Kind(in_cython),
     "mypyc": Kind(in_mypyc),
     "attrs": Kind(in_attrs),

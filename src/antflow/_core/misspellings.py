@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -92,19 +92,20 @@ def refuse_unknown(function: Callable[..., Any], name: str, value: object) -> No
         TypeError: Always. It names the call, the option with its value, and a likely other one.
     """
     known = _names_of(function)
-    meant = _owned_elsewhere(name, known) or did_you_mean(name, known)
-    meant = meant or f"; the options are {', '.join(known)}"
+    meant = likely_meant(name, known) or f"; the options are {', '.join(known)}"
     call = f"{_shown(function)}({name}={safe_repr(value)})"
     raise TypeError(f"{call}: there is no such option{meant}") from None
 
 
-def _owned_elsewhere(name: str, known: Iterable[str]) -> str:
-    """``"; Pipeline.run and Pipeline.open have it"``, or ``""``."""
+def likely_meant(name: str, known: Sequence[str]) -> str:
+    """``"; Pipeline.run and Pipeline.open have it"``, or the answer of `did_you_mean`."""
     if any(each in known for each in SYNONYMS.get(name, ())):
-        return ""
+        return did_you_mean(name, known)
     owners = [call for call in OWNERS if call in _calls and name in _names_of(_calls[call])]
     listed = " and ".join(filter(None, [", ".join(owners[:-1]), *owners[-1:]]))
-    return f"; {listed} {'has' if len(owners) == 1 else 'have'} it" if owners else ""
+    if not owners:
+        return did_you_mean(name, known)
+    return f"; {listed} {'has' if len(owners) == 1 else 'have'} it"
 
 
 def did_you_mean(given: object, names: Iterable[str]) -> str:

@@ -36,6 +36,10 @@ Other names in brackets are the user's: ``<stdin>``, a cell of a notebook.
 TEXT = "<string>"
 """A program of ``python -c``, or generated code: the methods of a dataclass."""
 
+COMPREHENSIONS = tuple(
+    f".<locals>.<{kind}>" for kind in ("genexpr", "listcomp", "setcomp", "dictcomp")
+)
+
 CYTHON = (".pyx", ".pxi", ".pxd")
 
 MOST_LINKS = 20
@@ -126,7 +130,12 @@ def telling(filenames: Sequence[str]) -> int:
 
 
 def function_name(qualified: str) -> str:
-    """A function's name, with its class if it has one, without the functions around it."""
+    """A function's name, with its class if it has one, without the functions around it.
+
+    A comprehension is a part of the function that it stands in.
+    """
+    while qualified.endswith(COMPREHENSIONS):
+        qualified = qualified.rpartition(".<locals>.")[0]
     return qualified.rpartition("<locals>.")[2]
 
 
