@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Coroutine
+from html import unescape
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,12 @@ def as_plain_lines(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
     return file.getvalue()
 
 
+def as_a_table_in_a_notebook(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
+    """The rows of a table."""
+    rows = results_of(kind)._repr_html_().replace("</tr>", "\n")
+    return unescape(re.sub("<.*?>", " ", rows))
+
+
 def as_the_command_says(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
     """Standard error of the command."""
     if kind.items != (1, 2, 3):
@@ -120,7 +127,7 @@ def as_the_command_says(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
 
 SAYING = [
     *(as_a_warning, as_records, as_an_error, as_too_many, as_a_result, as_a_summary),
-    *(as_a_tracker_has_it, as_plain_lines, as_the_command_says),
+    *(as_a_tracker_has_it, as_plain_lines, as_a_table_in_a_notebook, as_the_command_says),
 ]
 
 
