@@ -169,7 +169,9 @@ KINDS = {
     "attrs": Kind(in_attrs),
     "Cython in a child": Kind(in_cython, options={"executor": "process"}),
     "group": Kind(together, "ExceptionGroup[ValueError]", "unhandled errors", function="part"),
-    "timeout": Kind(endless, "TimeoutError", "not done after 0.05 s", {"timeout": 0.05}),
+    "timeout": Kind(
+        endless, "TimeoutError", "task endless not done after 0.05 s", {"timeout": 0.05}
+    ),
     "no message": Kind(mute, message=""),
     "huge message": Kind(talkative, message="no page ⏎ no page"),
     "batch": Kind(of_a_batch, options={"batch": 2}),
