@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Unpack, cast, ove
 
 from antflow._core.checks import Refuse, check_count
 from antflow._core.errors import StageValidationError
-from antflow._core.misspellings import did_you_mean
+from antflow._core.misspellings import likely_meant
 from antflow._core.ports import AnyDashboard
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.retry import Retry
@@ -453,7 +453,7 @@ def _check_names(options: dict[str, Any]) -> None:
     names = [field.name for field in fields(Stage) if field.name != "tasks"]
     for name in options:
         if name not in names:
-            meant = did_you_mean(name, [*names, "retries", "retry_policy", "attempts"])
+            meant = likely_meant(name, [*names, "retries", "retry_policy", "attempts"])
             given = f"add({name}={safe_repr(options[name])})"
             raise TypeError(f"{given}: there is no such option{meant}")
 

@@ -19,6 +19,7 @@ from antflow import (
     Stage,
     StatusEvent,
     StatusTracker,
+    TooManyFailures,
     current_batch,
 )
 from antflow.exceptions import TaskFailedError
@@ -617,6 +618,34 @@ def test_rest_of_a_failed_batch_does_not_begin_while_paused() -> None:
 
     run_virtual(main)
     assert made == [0, 1, 11.5, 12.5]
+
+
+@pytest.mark.parametrize("ending", ["max_failures", "shutdown"])
+def test_items_that_are_to_be_tried_alone_do_not_begin_in_a_stopped_run(ending: str) -> None:
+    """One worker has several items for their last try, one by one: the others are cancelled."""
+    made: list[Values] = []
+
+    async def task(values: Values) -> Values:
+        made.append(values)
+        await asyncio.sleep(1)
+        raise ValueError
+
+    async def main() -> RunResults[Any]:
+        stage = Stage("A", 1, [task], "per_task", 2, 0.0, batch=3, batch_wait=1)
+        pipeline = Pipeline([stage])
+        if ending == "max_failures":
+            with pytest.raises(TooManyFailures):
+                await pipeline.run(range(3), max_failures=1)
+        else:
+            async with pipeline.open() as run:
+                await run.feed(range(3))
+                await asyncio.sleep(1.5)
+                await run.shutdown()
+        return pipeline.results
+
+    results = run_virtual(main)
+    assert made == [[0, 1, 2], [0]]
+    assert (len(results.failed), len(results.cancelled)) == (1, 2)
 
 
 def test_worker_that_leaves_puts_back_what_it_gathered() -> None:

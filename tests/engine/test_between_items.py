@@ -424,7 +424,7 @@ def test_worker_keeps_its_place_and_resources_when_an_item_bound_something() -> 
 # Requests to cancel
 
 
-async def cancel_and_return(item: int) -> int:
+async def cancel_and_return(item: Any, *_: Any) -> Any:
     running = asyncio.current_task()
     assert running is not None
     running.cancel()

@@ -91,7 +91,7 @@ def test_items_that_wait_are_not_run_after_too_many_failures() -> None:
         "the run was stopped by max_failures before the item was through"
     }
     assert [each.id for each in results.cancelled] == list(range(1, len(results.outcomes)))
-    assert error.__notes__[0].startswith("To go on, ")
+    assert error.__notes__[0].startswith("To go on, run the items that were not taken in yet, ")
 
 
 def test_too_many_failures_tells_what_failed_and_can_be_copied() -> None:

@@ -157,14 +157,16 @@ NO_STAGES: list[Any] = [
     *[None, 5, "stages", a_stage(), {"Work": a_stage()}, [print], [a_stage(), None]],
     *[[[a_stage()]], [Stage], (a_stage() for _ in range(2)), Hostile()],
 ]
-NO_ITEMS: list[Any] = [None, 5, print, "abc", b"abc", bytearray(b"abc"), {"a": 1}, True, Frame()]
+NO_ITEMS: list[Any] = [
+    *(None, 5, print, list, range, "abc", b"abc", bytearray(b"abc"), {"a": 1}, True, Frame()),
+]
 NO_TOTALS = [-1, 1.5, "5", True, NAN, INF, [1], Hostile()]
 
 NO_ITERABLE = "must be an iterable|wrap it in a list|into its columns; pass its rows"
 ITEMS = Row(TypeError, NO_ITERABLE, NO_ITEMS, [[1], (1,), range(1)])
 TOTAL = Row(ValueError, f"{COUNT} >= 0", NO_TOTALS, [None, 0, 10**9])
 MAX_FAILURES = Row(ValueError, "must be a whole number >= 1, or a ratio", NO_RATIOS, [None, 1, 0.5])
-TIMEOUT = Row(ValueError, "seconds >= 0|at most 292 years", NO_TIMEOUTS, [None, 5, 9e9])
+TIMEOUT = Row(ValueError, "seconds above 0 and at most 292 years", NO_TIMEOUTS, [None, 5, 9e9])
 PROGRESS = Row(TypeError, FLAG, NO_FLAGS, [True, False])
 KEY = Row(
     ValueError,
@@ -246,7 +248,12 @@ class Waits:
     async def happened(self, step: ItemStep) -> None: ...
 
 
-CALLBACK = Row(TypeError, "must be a function or None", NO_CALLABLES, [None, print])
+CALLBACK = Row(
+    TypeError,
+    r"must be a function or None|called as f\(event\)",
+    [*NO_CALLABLES, lambda: None, lambda item_id, status: None],
+    [None, print],
+)
 OF_RUN = Row(TypeError, "must be the id of a run", [5, b"x", [], True, Hostile()], [None, "x"])
 ITEM_ID = Row(TypeError, "must be hashable", [[1], {}, ([],), Hostile()], [1, "x", None, NAN])
 
@@ -334,7 +341,7 @@ ROWS: dict[str, Row] = {
     "in_thread.source": Row(
         TypeError,
         f"{NO_ITERABLE}|needs no thread",
-        [*but(NO_ITEMS, print), some_numbers, some_numbers(), lambda needed: [needed]],
+        [*but(NO_ITEMS, print, list, range), some_numbers, some_numbers(), lambda needed: [needed]],
         [[1], range(1), list],
         shown_as="(source|items)",
     ),

@@ -139,6 +139,12 @@ NO_PAUSES: list[Any] = [
 ]
 NO_RATIOS = [0, -1, 0.0, -0.5, 1.5, NAN, INF, "5", True, [1], {}, Hostile()]
 
+LISTENER: tuple[str, list[Any], list[Any]] = (
+    r"must be a function or None|called as f\(item_id, (value|error), payload\)",
+    [*NO_CALLABLES, lambda: None, lambda result: None, lambda item_id, value: None],
+    [None, print, lambda *arguments: None],
+)
+
 STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "name": (
         "must be a string of 1 to 100 characters, no control characters",
@@ -179,9 +185,9 @@ STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
         ],
         [{}, {"work": 2}],
     ),
-    "on_success": ("must be a function or None", NO_CALLABLES, [None, print]),
-    "on_failure": ("must be a function or None", NO_CALLABLES, [None, print]),
-    "on_skip": ("must be a function or None", NO_CALLABLES, [None, print]),
+    "on_success": LISTENER,
+    "on_failure": LISTENER,
+    "on_skip": LISTENER,
     "skip_if": (
         "must be a function",
         [*NO_CALLABLES, lambda: True, lambda value, more: True],
@@ -211,7 +217,7 @@ STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
     ),
     "max_holds": (f"{COUNT} >= 0", but(NO_COUNTS, 0), [0, 20]),
     "timeout": (
-        "seconds >= 0|above 0 and at most 292 years",
+        "seconds above 0 and at most 292 years",
         NO_TIMEOUTS,
         [None, 0.001, 9e9],
     ),
@@ -261,7 +267,7 @@ ROWS: dict[str, Row] = {
     "Retry.on": Row(StageValidationError, ERRORS, [*NO_ERRORS, ()], SOME_ERRORS),
     "Retry.give_up": Row(StageValidationError, ERRORS, NO_ERRORS, [*SOME_ERRORS, ()]),
     "Retry.timeout": Row(
-        StageValidationError, "seconds >= 0|at most 292 years", NO_TIMEOUTS, [None, 0.5]
+        StageValidationError, "seconds above 0 and at most 292 years", NO_TIMEOUTS, [None, 0.5]
     ),
     "backoff.initial": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
     "backoff.factor": Row(ValueError, f"{NUMBER} >= 1", [0, 0.9, *NO_SECONDS], [1, 2.5]),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Stage
+from antflow import AsyncExecutor, Limit, Pipeline, Retry, Stage, StatusTracker, backoff
 from antflow._core.misspellings import SYNONYMS, explained
 from antflow.testing import run_virtual
 
@@ -19,9 +19,20 @@ from .rows_stage import a_stage, work
 
 BEGINNINGS = (
     *("Stage", "Pipeline", "Pipeline.run", "Pipeline.stream", "Pipeline.open", "Pipeline.quick"),
-    "PipelineBuilder.run",
+    *("PipelineBuilder.run", "Limit", "Retry", "backoff", "StatusTracker", "AsyncExecutor"),
 )
 """The calls that promise it: where a pipeline is described, and where a run begins."""
+
+MADE = {"Stage": Stage, "Retry": Retry}
+"""Dataclasses, whose ``__init__`` is not written out."""
+
+CALLED: dict[str, Any] = {
+    "Limit": Limit,
+    "Retry": Retry,
+    "backoff": backoff,
+    "StatusTracker": StatusTracker,
+    "AsyncExecutor": AsyncExecutor,
+}
 
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -36,6 +47,8 @@ def call_it(name: str, **options: Any) -> None:
     pipeline = Pipeline([a_stage()])
     if name == "Stage":
         a_stage(**options)
+    elif name in CALLED:
+        CALLED[name](**options)
     elif name == "Pipeline":
         Pipeline([a_stage()], **options)
     elif name == "Pipeline.open":
@@ -54,7 +67,7 @@ def misspellings() -> list[Any]:
     return [
         pytest.param(name, parameter.name, id=f"{name}-{parameter.name}")
         for name in BEGINNINGS
-        for parameter in parameters_of(public_callables().get(name, Stage)).values()
+        for parameter in parameters_of(MADE.get(name) or public_callables()[name]).values()
         if parameter.kind in BY_NAME
     ]
 
@@ -94,11 +107,45 @@ def test_option_with_a_letter_too_many(name: str, option: str) -> None:
         ("Pipeline.quick", "concurrency", "workers"),
         ("Pipeline.quick", "max_retries", "attempts"),
         ("Pipeline.run", "max_errors", "max_failures"),
+        ("Stage", "batch_timeout", "batch_wait"),
+        ("Stage", "rate", "limits"),
+        ("Stage", "max_concurrent", "workers"),
+        ("Limit", "max_concurrent", "concurrency"),
+        ("Limit", "requests", "rate"),
+        ("Limit", "per", "period"),
+        ("Retry", "tries", "attempts"),
+        ("Retry", "retry_delay", "wait"),
+        ("backoff", "max", "maximum"),
+        ("StatusTracker", "on_change", "on_status_change"),
+        ("AsyncExecutor", "workers", "max_workers"),
     ],
 )
 def test_option_as_people_misspell_it(name: str, given: str, meant: str) -> None:
     """The likely mistakes are told what was meant."""
     with pytest.raises(TypeError, match=rf"\({given}=5\): .* did you mean '{meant}'\?$"):
+        call_it(name, **{given: 5})
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("Pipeline", "workers", "Stage has it"),
+        (
+            "Pipeline",
+            "max_failures",
+            "Stage, Pipeline.run, Pipeline.stream and Pipeline.open have it",
+        ),
+        ("Pipeline", "dashboard", "Pipeline.run and Pipeline.stream have it"),
+        ("Pipeline.run", "workers", "Stage has it"),
+        ("Pipeline.run", "ordered", "Pipeline.stream has it"),
+        ("Pipeline.run", "status_tracker", "Pipeline has it"),
+        ("Pipeline.stream", "on_failures", "Pipeline.run and Pipeline.open have it"),
+        ("Stage", "collect_results", "Pipeline has it"),
+    ],
+)
+def test_option_of_another_call(name: str, given: str, said: str) -> None:
+    """An option that another of these calls has is not answered with one that looks like it."""
+    with pytest.raises(TypeError, match=rf"\({given}=5\): there is no such option; {said}$"):
         call_it(name, **{given: 5})
 
 
@@ -166,6 +213,15 @@ def test_option_of_a_builders_stage_as_it_is_called_elsewhere(given: str, meant:
     """So does the builder: names of other libraries are translated."""
     unknown: Any = {given: 5}
     with pytest.raises(TypeError, match=rf"^add\({given}=5\): .* did you mean '{meant}'\?$"):
+        Pipeline.create().add("A", work, **unknown)
+
+
+def test_option_of_a_run_given_to_a_builders_stage() -> None:
+    """The builder's stage says where an option belongs, as the others do."""
+    unknown: Any = {"dashboard": "full"}
+    with pytest.raises(
+        TypeError, match=r"no such option; Pipeline\.run and Pipeline\.stream have it$"
+    ):
         Pipeline.create().add("A", work, **unknown)
 
 

@@ -37,6 +37,46 @@ def in_a_library(value: Any) -> None:
     json.loads("{")  # here
 
 
+@dataclass(frozen=True)
+class Page:
+    """Its methods are made from a text, called ``<string>``."""
+
+    number: int
+
+
+def generated(value: Any) -> None:
+    Page(1).number = 2  # type: ignore[misc] # here
+
+
+def in_a_comprehension(value: Any) -> int:
+    return sum(int(digit) for digits in ["a"] for digit in digits)  # here
+
+
+def built_as(filename: str) -> Callable[[Any], None]:
+    """A function whose code says that it is from this file, where the package was built."""
+    names: dict[str, Any] = {}
+    exec(compile("def parse(value): raise LookupError('no such page')", filename, "exec"), names)
+    function: Callable[[Any], None] = names["parse"]
+    return function
+
+
+parse_in_cython = built_as("src/lxml/parser.pxi")
+parse_in_mypyc = built_as("src/tomli/_parser.py")
+parse_of_attrs = built_as("<attrs generated methods app.Page>")
+
+
+def in_cython(value: Any) -> None:
+    parse_in_cython(value)  # here
+
+
+def in_mypyc(value: Any) -> None:
+    parse_in_mypyc(value)  # here
+
+
+def in_attrs(value: Any) -> None:
+    parse_of_attrs(value)  # here
+
+
 async def together(value: Any) -> None:
     async def part() -> None:
         raise ValueError("a part is missing")  # here
@@ -60,6 +100,11 @@ def talkative(value: Any) -> None:
 
 def of_a_batch(values: list[Any]) -> None:
     raise LookupError("no such page")  # here
+
+
+def unsendable(value: Any) -> Any:
+    """Return what a child process cannot send."""
+    return lambda: value
 
 
 class Unprintable:
@@ -117,8 +162,16 @@ KINDS = {
     "awaited": Kind(awaited),
     "chained": Kind(chained, "RuntimeError", "no number"),
     "in a library": Kind(in_a_library, "JSONDecodeError", "Expecting property name"),
+    "generated method": Kind(generated, "FrozenInstanceError", "cannot assign"),
+    "comprehension": Kind(in_a_comprehension, "ValueError", "invalid literal"),
+    "Cython": Kind(in_cython),
+    "mypyc": Kind(in_mypyc),
+    "attrs": Kind(in_attrs),
+    "Cython in a child": Kind(in_cython, options={"executor": "process"}),
     "group": Kind(together, "ExceptionGroup[ValueError]", "unhandled errors", function="part"),
-    "timeout": Kind(endless, "TimeoutError", "not done after 0.05 s", {"timeout": 0.05}),
+    "timeout": Kind(
+        endless, "TimeoutError", "task endless not done after 0.05 s", {"timeout": 0.05}
+    ),
     "no message": Kind(mute, message=""),
     "huge message": Kind(talkative, message="no page ⏎ no page"),
     "batch": Kind(of_a_batch, options={"batch": 2}),

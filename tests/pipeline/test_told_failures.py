@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Coroutine
+from html import unescape
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from antflow import Pipeline, RunResults, Stage, StatusTracker, TooManyFailures
+from antflow import Limit, Pipeline, RunResults, Stage, StatusTracker, TooManyFailures
 from antflow.display import create
 from antflow.testing import FailTimes, run_virtual
 from tests.cli.running import antflow
-from tests.pipeline.failing_tasks import KINDS, Kind
+from tests.pipeline.failing_tasks import KINDS, Kind, unsendable
 from tests.support import raising, run_program
 
 LONGEST_LINE = 1_400
@@ -104,6 +105,12 @@ def as_plain_lines(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
     return file.getvalue()
 
 
+def as_a_table_in_a_notebook(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
+    """The rows of a table."""
+    rows = results_of(kind)._repr_html_().replace("</tr>", "\n")
+    return unescape(re.sub("<.*?>", " ", rows))
+
+
 def as_the_command_says(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
     """Standard error of the command."""
     if kind.items != (1, 2, 3):
@@ -120,7 +127,7 @@ def as_the_command_says(kind: Kind, logged: pytest.LogCaptureFixture) -> str:
 
 SAYING = [
     *(as_a_warning, as_records, as_an_error, as_too_many, as_a_result, as_a_summary),
-    *(as_a_tracker_has_it, as_plain_lines, as_the_command_says),
+    *(as_a_tracker_has_it, as_plain_lines, as_a_table_in_a_notebook, as_the_command_says),
 ]
 
 
@@ -172,6 +179,25 @@ def test_displays_show_where_items_failed(name: str, kind: Kind) -> None:
     text = file.getvalue()
     assert kind.error in text
     assert kind.location in text
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("fault", ["key", "cost", "answer of a child"])
+def test_no_line_of_the_library_is_told(fault: str) -> None:
+    """If it refuses what the user's code returned, the message says so, and no line is named."""
+    options: dict[str, Any] = {}
+    run_options: dict[str, Any] = {}
+    if fault == "key":
+        run_options["key"] = "id"
+    elif fault == "cost":
+        much: Any = "much"
+        options["limits"] = [Limit(rate=1, cost=lambda value: much)]
+    else:
+        options["executor"] = "process"
+    stage = Stage("Check", 1, [unsendable], task_attempts=1, **options)
+    results = asyncio.run(Pipeline([stage]).run([1], on_failures="ignore", **run_options))
+    assert results.failed[0].location == ""
+    assert re.search("no such field|must be a finite number|cannot be sent", str(results.failed[0]))
 
 
 def test_failures_from_two_lines_are_two_groups(caplog: pytest.LogCaptureFixture) -> None:

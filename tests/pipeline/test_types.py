@@ -286,7 +286,7 @@ def test_results_are_a_small_table_in_a_notebook() -> None:
     assert html.count("<tr>") == 1 + 10 + 1 + 5 + 1
     assert "1,490 more completed" in html
     assert "495 more failed" in html
-    assert "ValueError: &lt;script&gt;0&lt;/script&gt;" in html
+    assert "input 0 in stage &lt;i&gt;Work&lt;/i&gt; after 1 attempt: &lt;script&gt;0" in html
     assert "&#x27;&lt;b&gt;1&lt;/b&gt; &amp; more&#x27;" in html
     tags = set(re.findall(r"</?(\w+)", html))
     assert tags == {"table", "caption", "thead", "tbody", "tr", "th", "td"}

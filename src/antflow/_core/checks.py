@@ -132,9 +132,9 @@ def check_timeout(refuse: Refuse, name: str, value: object) -> int | float | Non
     """Return ``None``, or a time that can pass; refuse anything else."""
     if value is None:
         return None
-    seconds = check_seconds(refuse, name, value)
-    if not 0 < seconds <= LONGEST_SECONDS:
-        allowed = "must be above 0 and at most 292 years, in seconds; None = no limit"
+    seconds = number(value)
+    if seconds is None or not 0 < seconds <= LONGEST_SECONDS:
+        allowed = "must be a number of seconds above 0 and at most 292 years; None = no limit"
         raise refusal(refuse, name, value, allowed)
     return seconds
 

@@ -113,6 +113,12 @@ def failed_item(
     return FailedItem(item_id, text, kind, stage, attempts, 0.0, location, given)
 
 
+def told_alone(item: FailedItem) -> str:
+    """``KeyError at app.py:3 in f, input 'x' in stage Parse after 3 attempts: 'id'``."""
+    place = f" at {item.location}" if item.location else ""
+    return f"{item.error_type}{place}, {FailureGroup(1, item).example}"
+
+
 def failures_text(summary: ErrorSummary, total: int) -> str:
     """``3 of 9 items failed: 3 × KeyError at app.py:3 in f, e.g. input 'x' …``.
 

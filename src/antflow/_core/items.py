@@ -94,7 +94,7 @@ def _parts_of(items: object) -> str:
 
 
 def _gives_items(items: object) -> bool:
-    return isinstance(items, (Iterable, AsyncIterable)) or hasattr(items, "__getitem__")
+    return isinstance(items, (Iterable, AsyncIterable)) or hasattr(type(items), "__getitem__")
 
 
 def expected_count(

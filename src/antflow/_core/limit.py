@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 from antflow._core.checks import check_count, check_seconds, examine, refusal, whole
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import number
+from antflow._core.misspellings import explained
 from antflow._core.text import safe_repr
 
 
@@ -149,6 +150,7 @@ class Limit:
 
     __slots__ = ("_period", "_rate", "concurrency", "cost", "turnstile")
 
+    @explained
     def __init__(
         self,
         concurrency: int | None = None,

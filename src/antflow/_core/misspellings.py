@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -15,31 +15,51 @@ R = TypeVar("R")
 SHORTEST_PART = 4
 """Letters that a part of a name must have to stand for it, as "stage" for "target_stage"."""
 
-_WORKERS = ("workers",)
+_WORKERS = ("workers", "max_workers")
+_CONCURRENCY = ("workers", "max_workers", "concurrency")
 _ATTEMPTS = ("attempts", "task_attempts")
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "batch_size": ("batch",),
+    "batch_timeout": ("batch_wait",),
+    "calls": ("rate",),
     "capacity": ("queue_capacity",),
     "chunk_size": ("batch",),
     "concurrency": _WORKERS,
     "max_attempts": _ATTEMPTS,
-    "max_concurrency": _WORKERS,
+    "max_concurrency": _CONCURRENCY,
+    "max_concurrent": _CONCURRENCY,
     "max_errors": ("max_failures",),
     "max_retries": _ATTEMPTS,
     "max_workers": _WORKERS,
     "maxsize": ("queue_capacity", "buffer_size"),
     "num_workers": _WORKERS,
     "on_error": ("on_failure",),
-    "parallelism": _WORKERS,
+    "parallelism": _CONCURRENCY,
+    "per": ("period",),
     "queue_size": ("queue_capacity", "buffer_size"),
+    "rate": ("limits",),
     "rate_limit": ("limits",),
+    "requests": ("rate",),
     "retries": _ATTEMPTS,
-    "retry_delay": ("task_wait_seconds",),
+    "retry_delay": ("task_wait_seconds", "wait"),
     "tries": _ATTEMPTS,
+    "workers": ("max_workers",),
 }
 """Names that options have elsewhere → what they are called here. The letters would suggest others:
-"batch_wait" for "batch_size", "retry" for "retries"."""
+"batch_wait" for "batch_size", "retry" for "retries", "call_rate" for "rate"."""
+
+
+OWNERS = ("Stage", "Pipeline", "Pipeline.run", "Pipeline.stream", "Pipeline.open")
+"""Calls whose options are looked for in one of the others."""
+
+_calls: dict[str, Callable[..., Any]] = {}
+
+
+def has_options(function: Callable[..., Any]) -> None:
+    """Note a function whose options users may give to another one of `OWNERS`."""
+    if (name := _shown(function)) in OWNERS:
+        _calls[name] = function
 
 
 def explained(function: Callable[P, R]) -> Callable[P, R]:
@@ -47,8 +67,9 @@ def explained(function: Callable[P, R]) -> Callable[P, R]:
 
     ``Stage(worker=3)`` then reads ``Stage(worker=3): there is no such option; did you mean
     'workers'?``. Python says something like it from 3.13 on, without the value and the known names.
-    It is for the few functions that begin everything, since a call costs one frame more.
+    It is for functions that are called once for many items, since a call costs one frame more.
     """
+    has_options(function)
 
     @wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> R:
@@ -70,10 +91,21 @@ def refuse_unknown(function: Callable[..., Any], name: str, value: object) -> No
     Raises:
         TypeError: Always. It names the call, the option with its value, and a likely other one.
     """
-    where = function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
     known = _names_of(function)
-    meant = did_you_mean(name, known) or f"; the options are {', '.join(known)}"
-    raise TypeError(f"{where}({name}={safe_repr(value)}): there is no such option{meant}") from None
+    meant = likely_meant(name, known) or f"; the options are {', '.join(known)}"
+    call = f"{_shown(function)}({name}={safe_repr(value)})"
+    raise TypeError(f"{call}: there is no such option{meant}") from None
+
+
+def likely_meant(name: str, known: Sequence[str]) -> str:
+    """``"; Pipeline.run and Pipeline.open have it"``, or the answer of `did_you_mean`."""
+    if any(each in known for each in SYNONYMS.get(name, ())):
+        return did_you_mean(name, known)
+    owners = [call for call in OWNERS if call in _calls and name in _names_of(_calls[call])]
+    listed = " and ".join(filter(None, [", ".join(owners[:-1]), *owners[-1:]]))
+    if not owners:
+        return did_you_mean(name, known)
+    return f"; {listed} {'has' if len(owners) == 1 else 'have'} it"
 
 
 def did_you_mean(given: object, names: Iterable[str]) -> str:
@@ -88,6 +120,11 @@ def did_you_mean(given: object, names: Iterable[str]) -> str:
     if not likely and len(given) >= SHORTEST_PART:
         likely = [name for name in names if given in name]
     return f"; did you mean {likely[0]!r}?" if likely else ""
+
+
+def _shown(function: Callable[..., Any]) -> str:
+    """``Stage``, ``Pipeline.run``."""
+    return function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
 
 
 def _names_of(function: Callable[..., Any]) -> list[str]:

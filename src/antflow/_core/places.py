@@ -27,10 +27,28 @@ OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 LONGEST_LINE = 120
 
+GENERATED = ("<attrs generated", "<decorator-gen", "<makefun-gen", "<lambdifygenerated")
+"""How packages name code that they generate: the methods of a class, or the wrapper of a function.
+
+Other names in brackets are the user's: ``<stdin>``, a cell of a notebook.
+"""
+
+TEXT = "<string>"
+"""A program of ``python -c``, or generated code: the methods of a dataclass."""
+
+COMPREHENSIONS = tuple(
+    f".<locals>.<{kind}>" for kind in ("genexpr", "listcomp", "setcomp", "dictcomp")
+)
+
+CYTHON = (".pyx", ".pxi", ".pxd")
+
 MOST_LINKS = 20
 """How many causes of an error are searched for a line of the user's own."""
 
-Origin = Literal["own", "installed", "library"]
+Origin = Literal["own", "text", "installed", "library"]
+
+USERS: tuple[Origin, ...] = ("own", "text")
+"""The user's own code, the surest first."""
 
 
 class Place(NamedTuple):
@@ -74,13 +92,15 @@ def origin_of(filename: str) -> Origin:
     """Whose code a file has.
 
     "library" is Python's own and the inside of this library; "installed" is every other package,
-    and the parts of this library that have tasks of their own.
+    and the parts of this library that have tasks of their own; "text" may be the user's.
     """
     if _is_private(filename) or is_pythons(filename):
         return "library"
+    if filename == TEXT:
+        return "text"
     if filename.startswith(OURS) or any(part in filename for part in INSTALLED):
         return "installed"
-    return "own"
+    return "installed" if _is_built(filename) else "own"
 
 
 def is_pythons(filename: str) -> bool:
@@ -93,22 +113,29 @@ def is_pythons(filename: str) -> bool:
 def telling(filenames: Sequence[str]) -> int:
     """The index of the frame to report.
 
-    The innermost of the user's own code. If everything is installed, the user's program too: the
-    outermost one that is installed, which is the function given to the engine. Else the innermost.
+    The innermost of the user's own code, rather of a file than of a text. If everything is
+    installed, the user's program too: the outermost one that is installed, which is the function
+    given to the engine. Else the innermost.
 
     Args:
         filenames: The file of each frame, the innermost first; at least one.
     """
     origins = [origin_of(filename) for filename in filenames]
-    if "own" in origins:
-        return origins.index("own")
+    for origin in USERS:
+        if origin in origins:
+            return origins.index(origin)
     if "installed" in origins:
         return len(origins) - 1 - origins[::-1].index("installed")
     return 0
 
 
 def function_name(qualified: str) -> str:
-    """A function's name, with its class if it has one, without the functions around it."""
+    """A function's name, with its class if it has one, without the functions around it.
+
+    A comprehension is a part of the function that it stands in.
+    """
+    while qualified.endswith(COMPREHENSIONS):
+        qualified = qualified.rpartition(".<locals>.")[0]
     return qualified.rpartition("<locals>.")[2]
 
 
@@ -119,11 +146,11 @@ def place_of(error: BaseException) -> Place | None:
     timeout, that of the error it was caused by or came up in.
     """
     place = _own_place(error) if not is_a(error, BaseExceptionGroup) else None
-    if place is not None and origin_of(place.filename) == "own":
+    if place is not None and origin_of(place.filename) in USERS:
         return place
     for each in _related(error):
         other = _own_place(each)
-        if other is not None and origin_of(other.filename) == "own":
+        if other is not None and origin_of(other.filename) in USERS:
             return other
         place = place or other
     return place
@@ -147,7 +174,8 @@ def _own_place(error: BaseException) -> Place | None:
     frames.reverse()
     told = frames[telling([each.tb_frame.f_code.co_filename for each in frames])]
     code = told.tb_frame.f_code
-    return Place(code.co_filename, told.tb_lineno, function_name(code.co_qualname))
+    place = Place(code.co_filename, told.tb_lineno, function_name(code.co_qualname))
+    return None if place.is_ours else place  # raised here, about something that returned
 
 
 def _related(error: BaseException) -> list[BaseException]:
@@ -164,6 +192,18 @@ def _related(error: BaseException) -> list[BaseException]:
 
 def _is_private(filename: str) -> bool:
     return filename.startswith(OURS + "_")
+
+
+def _is_built(filename: str) -> bool:
+    """Whether it is code of a package that is not where its name says.
+
+    That is generated code, and compiled modules: Cython and mypyc keep the paths that the files had
+    where the package was built, like ``src/lxml/parser.pxi``.
+    """
+    if filename.startswith("<"):
+        return filename.startswith(GENERATED)
+    is_relative = filename.endswith(".py") and not os.path.isabs(filename)
+    return (is_relative or filename.endswith(CYTHON)) and not os.path.isfile(filename)
 
 
 def _short(filename: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from antflow._core.text import clean, error_type_name, safe_repr, safe_str
+from antflow._core.failures import failed_item, told_alone
+from antflow._core.text import clean, safe_repr
 
 MOST_OK = 10
 MOST_FAILED = 5
@@ -36,7 +37,9 @@ def _texts(result: Any) -> tuple[str, str, str, str]:
     if result.error is None:
         shown = safe_repr(result.value)
     else:
-        shown = f"{error_type_name(result.error)}: {safe_str(result.error)[:80]}"
+        shown = told_alone(
+            failed_item(result.id, result.error, result.stage, result.attempts, result.input)
+        )
     return safe_repr(result.id), result.outcome, result.stage, shown
 
 

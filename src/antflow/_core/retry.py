@@ -20,6 +20,7 @@ from antflow._core.checks import (
 )
 from antflow._core.foreign import number
 from antflow._core.groups import matches
+from antflow._core.misspellings import explained
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 """An exception class, or a tuple of them."""
@@ -100,6 +101,7 @@ class Backoff:
         return uniform(0.0, longest)
 
 
+@explained
 def backoff(
     initial: float = 1.0,
     factor: float = 2.0,
@@ -193,6 +195,7 @@ def _refuse_to_change(retry: Retry, name: str, value: object = None) -> NoReturn
 
 
 if not TYPE_CHECKING:
+    Retry.__init__ = explained(Retry.__init__)
     Retry.__setattr__ = Retry.__delattr__ = _refuse_to_change
 
 
@@ -275,7 +278,7 @@ def check_errors(refuse: Refuse, name: str, errors: object, *, may_be_empty: boo
     """
     kinds = errors if isinstance(errors, tuple) else (errors,)
     if not kinds and not may_be_empty:
-        allowed = "names no exception class; attempts=1 is how to try only once"
+        allowed = "names no exception class; one attempt is how to try only once"
         raise refusal(refuse, name, errors, allowed)
     for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):

@@ -19,7 +19,7 @@ from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from antflow._core.checks import Check
-from antflow._core.misspellings import refuse_unknown
+from antflow._core.misspellings import has_options, refuse_unknown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -40,6 +40,7 @@ def shares(kind: Any) -> Callable[[Function], Function]:
         function.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*own, *options]
         )
+        has_options(function)
         return function
 
     return decorate

@@ -342,7 +342,7 @@ class ErrorSummary(Portable):
         lines = [counted(self.total_failed, "failed item")]
         for heading, counts in (("type", self.errors_by_type), ("stage", self.errors_by_stage)):
             lines += ["", f"By {heading}:"]
-            lines += [f"  {name}: {count:,}" for name, count in counts.items()]
+            lines += [f"  {clean(name)}: {count:,}" for name, count in counts.items()]
         if self.groups:
             lines += ["", "By place:"]
             for group in self.groups:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, Unpack, over
 
 from antflow._core.checks import (
     Check,
-    check_callback,
     check_flag,
     check_json,
     check_max_failures,
@@ -33,10 +32,12 @@ from antflow._core.stage_checks import (
     check_calls,
     check_capacity,
     check_executor,
+    check_failure_listener,
     check_give_up,
     check_hold_on,
     check_holds,
     check_limits,
+    check_listener,
     check_name,
     check_policy,
     check_rate,
@@ -228,9 +229,9 @@ class Stage(Generic[In, Out]):
     stage_attempts: int = option(check_tries, 3)
     unpack_args: bool = option(check_flag, False)
     task_concurrency_limits: Mapping[str, int] = option(check_task_limits, factory=dict[str, int])
-    on_success: StageCallback | None = option(check_callback, None)
-    on_failure: StageCallback | None = option(check_callback, None)
-    on_skip: StageCallback | None = option(check_callback, None)
+    on_success: StageCallback | None = option(check_listener, None)
+    on_failure: StageCallback | None = option(check_failure_listener, None)
+    on_skip: StageCallback | None = option(check_listener, None)
     skip_if: Callable[[Any], bool | Awaitable[bool]] | None = option(check_skip_if, None)
     queue_capacity: int | None = option(check_capacity, None)
     pull: bool = option(check_flag, False)

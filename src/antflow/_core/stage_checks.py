@@ -169,6 +169,16 @@ def check_skip_if(refuse: Refuse, name: str, value: object) -> None:
     check_callback(refuse, name, value, "value")
 
 
+def check_listener(refuse: Refuse, name: str, value: object) -> None:
+    """Refuse what cannot be called as a stage's callback is, except ``None``."""
+    check_callback(refuse, name, value, "item_id", "value", "payload")
+
+
+def check_failure_listener(refuse: Refuse, name: str, value: object) -> None:
+    """The same, for the one that is given an error."""
+    check_callback(refuse, name, value, "item_id", "error", "payload")
+
+
 def check_rate(refuse: Refuse, name: str, value: object) -> int | float:
     """Return a finite number above 0; refuse anything else."""
     rate = check_number(refuse, name, value)

@@ -107,6 +107,8 @@ class Batches:
                 await self._crew.absorb_cancel(worker)
                 if worker.index >= workers.active or workers.has_left_context(context):
                     break
+                if self._channel.is_closed:  # the run is being stopped: these items wait
+                    break
                 del gathered[: len(group)]
                 await self._try(group, worker)
         finally:

@@ -40,11 +40,14 @@ def calls_of(
 ) -> list[Call]:
     """One call for each task of a stage."""
     seconds = attempt_timeout(stage)
-    in_time = None
-    if seconds is not None:
-        in_time = TimeLimit(timers, f"not done after {seconds:,g} s (timeout)", seconds)
 
     def call_of(task: TaskFunc, *, expands: bool) -> Call:
+        in_time = None
+        if (
+            seconds is not None
+        ):  # of a thread or a process, the message alone says which task it was
+            text = f"task {task_name(task)} not done after {seconds:,g} s (timeout)"
+            in_time = TimeLimit(timers, text, seconds)
         call: Callable[..., Awaitable[Any]] = task
         in_runner = runner.takes_async or not is_async(task)
         if in_runner and not (expands and is_generator(task)):

@@ -23,8 +23,8 @@ FEWEST_FOR_A_RATIO = 20
 """A ratio of failures is judged once this many items are settled."""
 
 HOW_TO_GO_ON = (
-    "To go on, run the items that were not begun with retry_failed=[*error.results.failed, "
-    "*error.results.cancelled]; or raise max_failures."
+    "To go on, run the items that were not taken in yet, with retry_failed="
+    "[*error.results.failed, *error.results.cancelled]; or allow more with max_failures."
 )
 
 

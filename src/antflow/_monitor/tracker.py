@@ -14,6 +14,7 @@ from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, T
 from antflow._core.failures import merged
 from antflow._core.foreign import is_hashable, key_of
 from antflow._core.ledger import Ledger, WorkerBook
+from antflow._core.misspellings import explained
 from antflow._core.observers import RunEnd
 from antflow._core.ports import Listener, TellTask
 from antflow._core.run_facts import RunFacts
@@ -64,7 +65,8 @@ class StatusTracker:
     The callbacks are plain attributes, and may be set or removed later, even during a run.
 
     Raises:
-        TypeError: A callback cannot be called, or ``callback_timeout`` is not a number of seconds.
+        TypeError: A callback cannot be called with one argument, or ``callback_timeout`` is not a
+            number of seconds.
     """
 
     on_status_change: StatusCallback | None
@@ -73,6 +75,7 @@ class StatusTracker:
     on_task_retry: TaskCallback | None
     on_task_fail: TaskCallback | None
 
+    @explained
     def __init__(
         self,
         on_status_change: StatusCallback | None = None,
@@ -101,7 +104,7 @@ class StatusTracker:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in CALLBACKS:
-            check_callback(_refuse, name, value)
+            check_callback(_refuse, name, value, "event")
         super().__setattr__(name, value)
         if name in CALLBACKS:
             for follower in tuple(self._followers.values()):

@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
+from antflow._core.misspellings import explained
 from antflow._engine.iteration import Iteration
 from antflow.executor.future import (
     AsyncFuture,
@@ -58,6 +59,7 @@ class AsyncExecutor:
         (42, [0, 2, 4, 6, 8])
     """
 
+    @explained
     def __init__(self, max_workers: int = 5) -> None:
         # Code written for version 0.10.0 looks for the words up to the 1.
         allowed = "max_workers must be at least 1 and must be a whole number"
