@@ -25,6 +25,10 @@ from antflow._core.groups import consists_of
 FAILURES = (Exception, asyncio.CancelledError)
 """Errors of the user's code that do not end the program."""
 
+FAILURES_IN_GROUPS = (*FAILURES, GeneratorExit)
+"""The same, inside a group. A generator that yields inside a task group is closed by a
+``GeneratorExit``, and the group passes that on as one of its errors."""
+
 has_called_off_caller: ContextVar[Callable[[], bool] | None] = ContextVar(
     "antflow_has_called_off_caller", default=None
 )
@@ -33,7 +37,9 @@ has_called_off_caller: ContextVar[Callable[[], bool] | None] = ContextVar(
 
 def is_failure(error: BaseException) -> bool:
     """Whether an error of the user's code, alone or a group, does not end the program."""
-    return consists_of(error, FAILURES)
+    if is_a(error, BaseExceptionGroup):
+        return consists_of(error, FAILURES_IN_GROUPS)
+    return is_a(error, FAILURES)
 
 
 def is_called_off() -> bool:

@@ -135,12 +135,18 @@ class Expansion:
             await self._pass_on(values, family)
             return Expanded(family.emitted)
         async with aclosing(self._each(values)) as steps:
-            further = partial(anext, steps, None)
+            take = further = partial(anext, steps, None)
             while True:
-                step = await (further() if in_time is None else in_time.call(further))
+                step = await (take() if in_time is None else in_time.call(take))
+                take = further
                 if step is None:
                     return Expanded(family.emitted)
-                await self._pass_on(step, family)
+                try:
+                    await self._pass_on(step, family)
+                except asyncio.CancelledError as error:
+                    if self.handover.crew.is_called_off(worker):
+                        raise
+                    take = partial(steps.athrow, error)  # it may be the iterable's own
                 step = None  # it may be long until the next one
                 if turns.is_over():
                     await asyncio.sleep(0)
@@ -162,23 +168,23 @@ class Expansion:
                         number += 1
                         continue
                 family.emitted += 1
-                if number >= already:
-                    child = parent.child(number, id_of(name, number), value)
+                number += 1  # first: what follows may be cancelled, and the iterable go on
+                if number > already:
+                    child = parent.child(number - 1, id_of(name, number - 1), value)
                     if most:
                         together.append(child)
                         if len(together) == most:
-                            parent.children = number + 1
+                            parent.children = number
                             if (room := self._emit_together(together, family.worker)) is not None:
                                 await self._give_slots_back(family.worker, room)
                             most = self._most_together()
                     else:
-                        parent.children = number + 1
+                        parent.children = number
                         if (wait := self._emit(child, family.worker)) is not None:
                             await wait
                         if self.handover.settlement.reorder is not None:
                             await self._wait_for_turn(parent, family.worker)
                     del child
-                number += 1
                 value = None  # it may be long until the next one
                 if number % LARGEST_CHUNK == 0 and turns.is_over():
                     await asyncio.sleep(0)
@@ -265,13 +271,20 @@ class Expansion:
         """The values, a few at a time, as an async generator of lists."""
         if is_a(values, AsyncIterable):
             iterator = aiter(values)
+            take = further = partial(anext, iterator)
             try:
                 while True:
                     try:
-                        value = await anext(iterator)
+                        value = await take()
                     except StopAsyncIteration:
                         break
-                    yield [value]
+                    take = further
+                    try:
+                        yield [value]
+                    except asyncio.CancelledError as error:  # see `AsyncSource.interrupt`
+                        if (throw := attribute(iterator, "athrow")) is None:
+                            raise
+                        take = partial(throw, error)
                     value = None  # it may be long until the next one
             finally:
                 # Only this code can close an iterator that it made, and it may have a thread.

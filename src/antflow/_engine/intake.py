@@ -21,12 +21,10 @@ from antflow._core.cancellation import (
     awaited_failure,
     cancel_requests,
     is_called_off,
-    is_failure,
 )
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import PipelineError, WouldDeadlockError
 from antflow._core.items import Key
-from antflow._core.log import warn
 from antflow._core.ports import Store
 from antflow._core.result import PipelineResult
 from antflow._core.waits import Wait, discard
@@ -40,12 +38,12 @@ from antflow._engine.recorder import Recorder
 from antflow._engine.run import Run, current_run, stopped_by
 from antflow._engine.settlement import Settlement
 from antflow._engine.source import (
-    CLEAN_UP_FAILED,
     AsyncSource,
     IterableSource,
     SourceWatch,
     clean_up,
     source_failure,
+    tell_clean_up_failed,
 )
 from antflow._engine.supervisor import Supervisor
 from antflow._engine.waiting import in_order
@@ -518,9 +516,7 @@ class Intake:
             try:
                 self._sources.step(source.items, source.close)
             except BaseException as error:  # why: also a group with a CancelledError in it
-                if not is_failure(error):
-                    raise
-                warn(CLEAN_UP_FAILED, error=error)
+                tell_clean_up_failed(error)
 
     def seal(self) -> list[Envelope]:
         """Admit nothing more; return the items that were recorded but not put yet."""
@@ -673,7 +669,11 @@ class Intake:
                 return
             if (requests := self._requests_left()) is not None:
                 await requests
-            await self.feed((raw,), stage, priority, key)
+            try:
+                await self.feed((raw,), stage, priority, key)
+            except asyncio.CancelledError as error:
+                if self._supervisor.has_called_off_caller() or not source.interrupt(error):
+                    raise
             del raw  # it may be long until the next
 
     def _requests_left(self) -> Awaitable[object] | None:
@@ -692,9 +692,7 @@ class Intake:
             elif not self._run.is_left_behind:
                 await _close_async(items)
         except BaseException as error:  # why: also a group with a CancelledError in it
-            if not is_failure(error):
-                raise
-            warn(CLEAN_UP_FAILED, error=error)
+            tell_clean_up_failed(error)
 
 
 async def _close_async(items: AsyncIterable[Any]) -> None:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from antflow._core.cancellation import is_failure
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import is_a
+from antflow._core.groups import consists_of
 from antflow._core.log import warn
 from antflow._core.places import Place, function_name
 from antflow._core.text import clean, error_type_name
@@ -47,8 +48,25 @@ def clean_up(failed: str = CLEAN_UP_FAILED) -> Iterator[None]:
     try:
         yield
     except (Exception, BaseExceptionGroup) as error:
-        if not is_failure(error):
-            raise
+        tell_clean_up_failed(error, failed)
+
+
+def tell_clean_up_failed(error: BaseException, failed: str = CLEAN_UP_FAILED) -> None:
+    """Log what the clean-up of an iterable raised.
+
+    A generator that yields inside a task group hands back, in a group, the ``GeneratorExit`` that
+    closed it. That is no failure.
+
+    Args:
+        error: The error.
+        failed: The message to log.
+
+    Raises:
+        BaseException: The error, if it ends the program.
+    """
+    if not is_failure(error):
+        raise error
+    if not consists_of(error, GeneratorExit):
         warn(failed, error=error)
 
 
@@ -235,17 +253,34 @@ class AsyncSource:
         StopAsyncIteration: From ``await``, when there are no more items.
     """
 
-    __slots__ = ("_coroutine", "_items", "_watch", "iterator")
+    __slots__ = ("_coroutine", "_interruption", "_items", "_watch", "iterator")
 
     def __init__(self, items: AsyncIterable[Any], watch: SourceWatch) -> None:
         self._items = items
         self._watch = watch
         self.iterator: AsyncIterator[Any] = watch.step(items, _iterator_of, items)
         self._coroutine: Any = None
+        self._interruption: asyncio.CancelledError | None = None
+
+    def interrupt(self, error: asyncio.CancelledError) -> bool:
+        """Let the next step raise a cancellation where the source has given its last item.
+
+        If a time limit or a task group is around its ``yield``, the source cancels the code that
+        reads it, whatever that is doing, and alone knows the failure that this stands for.
+
+        Returns:
+            Whether that is possible.
+        """
+        self._interruption = error if hasattr(self.iterator, "athrow") else None
+        return self._interruption is not None
 
     def __await__(self) -> Any:
         # One object for all items, and its own iterator: that cuts the cost to a third.
-        self._coroutine = _next_of(self.iterator)
+        if self._interruption is None:
+            self._coroutine = _next_of(self.iterator)
+        else:
+            self._coroutine = _next_after(self._interruption, self.iterator)
+            self._interruption = None
         return self
 
     def __iter__(self) -> Any:
@@ -280,6 +315,10 @@ def _iterator_of(source: AsyncIterable[Any]) -> AsyncIterator[Any]:
 
 async def _next_of(iterator: AsyncIterator[Any]) -> Any:
     return await anext(iterator)
+
+
+async def _next_after(error: BaseException, generator: Any) -> Any:
+    return await generator.athrow(error)
 
 
 def name_of(source: Any) -> str:

@@ -11,6 +11,9 @@ from antflow._core.foreign import is_a, message_of, set_cause
 from antflow._core.groups import leaves
 from antflow._core.stage import task_name
 
+INSIDE = (asyncio.CancelledError, GeneratorExit)
+"""In a group, these end no more than the part of the program that the group is about."""
+
 
 def failure_of(error: BaseException, name: str) -> Exception:
     """The failure to report for an error raised by ``name``.
@@ -37,7 +40,8 @@ def group_failure(error: BaseException, name: str) -> Exception | None:
     """The failure to report for a group raised by the task called ``name``.
 
     A ``CancelledError`` in a group comes from something the task started, never from the worker's
-    own cancellation. It counts as a `TaskFailedError`, like one that a task raises alone.
+    own cancellation; a ``GeneratorExit`` from a generator that was closed inside a task group. Each
+    counts as a `TaskFailedError`, like a ``CancelledError`` that a task raises alone.
 
     Returns:
         The group if it is an ordinary exception, otherwise an `ExceptionGroup` whose cause it is.
@@ -48,8 +52,7 @@ def group_failure(error: BaseException, name: str) -> Exception | None:
     if not is_a(error, BaseExceptionGroup):
         return None
     failures = [
-        TaskFailedError(name, leaf) if is_a(leaf, asyncio.CancelledError) else leaf
-        for leaf in leaves(error)
+        TaskFailedError(name, leaf) if is_a(leaf, INSIDE) else leaf for leaf in leaves(error)
     ]
     ordinary = [failure for failure in failures if is_a(failure, Exception)]
     if len(ordinary) < len(failures):
