@@ -757,6 +757,30 @@ def test_prints_of_the_module_are_not_among_the_results(folder: Path) -> None:
     assert process.returncode == 0
 
 
+LATE = """
+import atexit, ctypes, subprocess, sys, time, threading
+def thread(x):
+    threading.Timer(0.5, lambda: (print("late"), subprocess.run(["echo", "late"]))).start()
+def hook(x): atexit.register(print, "late")
+def buffer(x): sys.__stdout__.write("late\\n")
+def library(x): ctypes.CDLL(None).puts(b"late")
+def task(x): HOW(x); return x
+pipeline = one("Task", task)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such library")
+@pytest.mark.parametrize("how", ["thread", "hook", "buffer", "library"])
+def test_late_prints_are_not_among_the_results(folder: Path, how: str) -> None:
+    """What is printed when the run is over goes to standard error, like all else but results."""
+    target = module(folder, LATE.replace("HOW", how))
+    (folder / "items").write_text("1\n")
+    process = start(folder, "run", target, "--items", "items", *QUIET)
+    output, errors = process.communicate()
+    assert objects_of(output) == [{"id": 1, "value": "1"}]
+    assert "late" in errors.splitlines()
+
+
 READS_STDIN = """
 import os, subprocess, sys
 at_import = sys.stdin.read() if sys.argv[1:] else ""
@@ -788,6 +812,22 @@ def test_standard_input_stays_what_it_was_beside_a_file_of_items(folder: Path) -
     process = start(folder, "run", target, "--items", "items", *QUIET)
     output, _ = process.communicate("the answer\n")
     assert [each["value"] for each in objects_of(output)] == ["the answer"]
+
+
+def test_late_reads_find_no_items(folder: Path) -> None:
+    """A thread that outlives the run finds standard input empty, too, whatever is left there."""
+    target = module(
+        folder,
+        "import os, threading\n"
+        "def late(x):\n"
+        "    threading.Timer(0.5, lambda: print('late', os.read(0, 9))).start(); return x\n"
+        "pipeline = one('Late', late)\n",
+    )
+    (folder / "items").write_text("1\n" * 100_000)
+    with open(folder / "items") as items:
+        args = ("run", target, "--items", "-", "--limit", "1", *QUIET)
+        _, errors = start(folder, *args, stdin=items).communicate()
+    assert "late b''" in errors.splitlines()
 
 
 def test_standard_input_after_the_command(folder: Path) -> None:

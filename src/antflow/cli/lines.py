@@ -224,11 +224,15 @@ class InputFile:
 
 
 @contextmanager
-def nothing_on_stdin() -> Iterator[None]:
+def nothing_on_stdin(to_the_end: bool = False) -> Iterator[None]:
     """Leave nothing to read on standard input, for tasks and for the programs that they start.
 
     An `InputFile` that was opened before still reads what was there: it has its own descriptor,
     which programs do not inherit.
+
+    Args:
+        to_the_end: Whether it stays so until the program is over: a thread that was left behind
+            may start others.
     """
     stdin: Any = sys.stdin
     with open(os.devnull, encoding="utf-8") as nothing:
@@ -244,7 +248,8 @@ def nothing_on_stdin() -> Iterator[None]:
         finally:
             sys.stdin = stdin
             if kept is not None:
-                os.dup2(kept, 0)
+                if not to_the_end:
+                    os.dup2(kept, 0)
                 os.close(kept)
 
 
