@@ -294,6 +294,72 @@ def test_failed_items_of_every_kind_come_back(
     assert {item["id"]: item["value"] for item in objects_of(result.stdout)} == expected
 
 
+CHANGED = """
+def change(x):
+    x.pop("secret", None); x["new"] = {1}
+    raise ConnectionError
+def hand_on(x): return x
+pipeline = Pipeline([Stage(f.__name__, 1, [f], task_attempts=1) for f in STAGES])
+"""
+
+
+@pytest.mark.parametrize("stages", ["[change]", "[hand_on, change]"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("in.jsonl", '{"id": "a", "secret": [1.0]}\n'),
+        ("in.json", '[{"id": "a", "secret": [1.0]}]'),
+        ("in.csv", "id,secret\na,1\n"),
+    ],
+)
+def test_failed_items_are_kept_as_they_were_read(
+    folder: Path, stages: str, name: str, text: str
+) -> None:
+    """A task that changes the value it is given does not change its dead letter."""
+    target = module(folder, CHANGED.replace("STAGES", stages))
+    (folder / name).write_text(text)
+    files = [name, "failed1.jsonl", "failed2.jsonl"]
+    for items, failed in pairwise(files):
+        antflow("run", target, "--items", items, "--failed", failed, *QUIET)
+    (first,), (second,) = (objects_of((folder / failed).read_text()) for failed in files[1:])
+    read = {"id": "a", "secret": "1" if name == "in.csv" else [1.0]}
+    assert first["input"] == read
+    assert first["restart"] or first["value"] == read
+    assert second == first
+
+
+SPLIT = """
+import os
+class Part:
+    def __init__(self, text): self.text = text
+def split(x): return [Part(x + letter) for letter in "abc"]
+def send(part):
+    if part.text[-1] != "a" and not os.path.exists("up"): raise ConnectionError
+    return part.text
+pipeline = Pipeline([
+    Stage("Split", 1, [split], expand=True), Stage("Send", 1, [send], task_attempts=1)])
+"""
+
+
+@pytest.mark.parametrize("name", ["1.jsonl", "1.json"])
+def test_item_starts_over_once_for_all_that_was_made_from_it(folder: Path, name: str) -> None:
+    """However many of them failed, and however often: with its own id, and so do theirs."""
+    target = module(folder, SPLIT)
+    (folder / "0.txt").write_text("x\ny\n")
+    for items, failed in pairwise(["0.txt", "1.jsonl", "2.jsonl"]):
+        antflow("run", target, "--items", items, "--failed", failed, *QUIET)
+        assert len(objects_of((folder / failed).read_text())) == 4
+    (folder / "1.json").write_text(json.dumps(objects_of((folder / "1.jsonl").read_text())))
+    (folder / "up").touch()
+    result = antflow("run", target, "--items", name, *QUIET)
+    assert {each["id"]: each["value"] for each in objects_of(result.stdout)} == {
+        f"{number + 1}/{part}": text + letter
+        for number, text in enumerate("xy")
+        for part, letter in enumerate("abc")
+    }
+    assert "6 ok" in result.stderr
+
+
 PAID = """
 import os
 from antflow import current_item

@@ -33,6 +33,7 @@ from antflow import PipelineResult
 from antflow._core.foreign import ENDS_THE_PROGRAM
 from antflow._core.result import first_accepted
 from antflow._core.text import error_type_name, safe_repr, safe_str
+from antflow.cli.item import Item
 
 LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input", "restart")
 """The keys of a dead letter; a line that has all of them is one."""
@@ -61,20 +62,26 @@ def letter_line(result: PipelineResult[Any]) -> str:
     Its keys are `LETTER_KEYS`, and ``"accepted"``: the run that first accepted it, and its place
     there. So its idempotency keys are repeated when it goes on.
     """
-    origin = getattr(result.input, "origin", result.input)
-    accepted = first_accepted(result)
-    place = ".".join(map(str, accepted.place or ()))
-    error = result.error
+    item_id, value, origin = result.id, result.value, result.input
+    accepted, error = first_accepted(result), result.error
+    places = accepted.place or ()
+    item = origin if isinstance(origin, Item) else None
+    if item is not None:
+        entered, origin = item.as_read()
+        value = entered if result.stage == item.stage else value
+    restarts = not survives_json(value)
+    if restarts and item is not None and len(places) > 1:
+        item_id = item["id"]  # of the one that it was made from, which starts over
     letter = {
-        "id": result.id,
-        "value": result.value,
+        "id": item_id,
+        "value": value,
         "stage": result.stage,
         "error_type": None if error is None else error_type_name(error),
         "error": safe_str(error)[:LONGEST_ERROR],
         "attempts": result.attempts,
         "input": origin,
-        "restart": not survives_json(result.value),
-        "accepted": f"{accepted.scope}:{place}" if accepted.scope else None,
+        "restart": restarts,
+        "accepted": f"{accepted.scope}:{'.'.join(map(str, places))}" if accepted.scope else None,
     }
     return _line(letter)
 
