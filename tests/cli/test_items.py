@@ -459,6 +459,7 @@ def test_csv_cells_come_through_as_they_are(
         ("a b", None, ["a b"]),
         ("a;b", ",", ["a;b"]),
         ("a:b", ":", ["a", "b"]),
+        ("\n\r\na;b", None, ["a", "b"]),
     ],
 )
 def test_delimiter_of_csv(

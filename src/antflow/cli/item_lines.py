@@ -296,11 +296,16 @@ class _CsvLines:
         return text
 
     def delimiter(self) -> str:
-        """What stands between the columns, judged by the first line, which is still to be read."""
-        first = next(self._lines, None)
-        if first is None:
+        """What stands between the columns, judged by the header, which is still to be read."""
+        begin: list[TextLine] = []
+        for line in self._lines:
+            begin.append(line)
+            if line.text:
+                break
+        self._lines = chain(begin, self._lines)
+        if not begin:
             return ","
-        self._lines = chain([first], self._lines)
+        first = begin[-1]
         unquoted = re.sub('"[^"]*"?', "", first.text)
         found = max(DELIMITERS, key=unquoted.count)
         return found if found in unquoted else ","
