@@ -104,8 +104,8 @@ def survives_json(value: Any) -> bool:
     """Whether a value is the same, including types, after it was written as JSON and read again."""
     try:
         return _survives(value)
-    except RecursionError:  # too deep, or part of itself
-        return False
+    except RecursionError:
+        return _survives_deep(value)
 
 
 def json_text(value: Any, lost: set[str] | None = None) -> str:
@@ -138,6 +138,27 @@ def _survives(value: Any) -> bool:
     if kind is int:
         return bool(value.bit_length() <= MOST_BITS)
     return value is None or kind is bool or kind is str
+
+
+def _survives_deep(value: Any) -> bool:
+    """The same for a value of more levels than `_survives` can go down, or one inside itself."""
+    waiting, seen = [value], {id(value)}
+    while waiting:
+        part = waiting.pop()
+        if type(part) is dict and any(type(key) is not str for key in part):
+            return False
+        if type(part) is dict or type(part) is list:
+            inside = part.values() if type(part) is dict else part
+            new = [each for each in inside if id(each) not in seen]
+            seen.update(map(id, new))
+            waiting += new
+        elif not _survives(part):
+            return False
+    try:
+        json.loads(json.dumps(value))
+    except (ValueError, RecursionError):  # inside itself, or too deep for `json`
+        return False
+    return True
 
 
 # From values that JSON can express to those it cannot
