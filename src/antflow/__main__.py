@@ -1,6 +1,6 @@
 """`python -m antflow`, the same as `antflow`."""
 
-from antflow.cli import main
+from antflow.cli import program
 
 if __name__ == "__main__":
-    main()
+    program()

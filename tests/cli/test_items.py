@@ -205,9 +205,9 @@ def test_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         InputFile("-")
 
 
-def bad_lines(path: Path, format: Format) -> list[BadLine]:
+def bad_lines(path: Path, format: Format, encoding: str = "utf-8") -> list[BadLine]:
     """The lines that are no items."""
-    file = InputFile(str(path))
+    file = InputFile(str(path), encoding)
     source = ItemSource(file, format, Pipeline([Stage("Keep", 1, [keep])]))
     bad: list[BadLine] = []
 
@@ -231,6 +231,9 @@ def test_bad_lines_are_kept_whole(tmp_path: Path) -> None:
     (bad,) = bad_lines(written(tmp_path, data), "lines")
     assert bad.text.encode(errors="surrogateescape") == data[3:-1]
     text = 'a,b\n1,2\n"x\ny"\n3,4\n"open\n,5\n'
+    text16 = "ä".encode("utf-16-le") + b"\x01\xd8"
+    (bad,) = bad_lines(written(tmp_path, text16), "lines", "utf-16-le")
+    assert bad.text == "ä\udc01\udcd8"
     first, second = bad_lines(written(tmp_path, text), "csv")
     assert (first.number, first.text) == (3, '"x\ny"')
     assert (second.number, second.text) == (6, '"open\n,5')
@@ -456,6 +459,7 @@ def test_csv_cells_come_through_as_they_are(
         ("a b", None, ["a b"]),
         ("a;b", ",", ["a;b"]),
         ("a:b", ":", ["a", "b"]),
+        ("\n\r\na;b", None, ["a", "b"]),
     ],
 )
 def test_delimiter_of_csv(
@@ -475,6 +479,17 @@ def test_delimiter_of_csv(
         ("cp1252", b"\x80\na\x81\nb\n", ["€", "b"], ["2:2: not CP1252 text"]),
         ("utf-16", "ä\n\u0a0a\n😀".encode("utf-16"), ["ä", "\u0a0a", "😀"], []),
         ("shift_jis", "日本\n語".encode("shift_jis"), ["日本", "語"], []),
+        (
+            "shift_jis",
+            b"a\x81\n\x81\xad\nb\x81",
+            [],
+            [f"{n}: not SHIFT_JIS text" for n in ("1:2", "2:1", "3:2")],
+        ),
+        ("ascii", "a\nä\nb".encode(), ["a", "b"], ["2:1: not ASCII text"]),
+        ("utf-7", b"a\n+2AA-\nb", ["a", "b"], ["2:1: not UTF-7 text"]),
+        ("utf-16-le", b"a\0\n\0b\0\0\xd8\n\0c\0", ["a", "c"], ["2:2: not UTF-16-LE text"]),
+        ("utf-16-le", b"a\0\n\0b\0c", ["a"], ["2:2: not UTF-16-LE text"]),
+        ("utf-32", "a\n".encode("utf-32") + b"\xff" * 4, ["a"], ["2:1: not UTF-32 text"]),
     ],
 )
 def test_encoding(

@@ -168,6 +168,18 @@ def test_json_of_what_is_very_deep() -> None:
     assert not survives_json(value)
 
 
+@pytest.mark.parametrize("core", [5, {1}, LOOP])
+def test_plain_json_of_many_levels_is_kept_whole(core: Any) -> None:
+    """As deep as `json` goes, what is plain is written as it is; what is not, is told as lost."""
+    value = core
+    for _ in range(300):
+        value = [{"a": value}]
+    lost: set[str] = set()
+    assert (json.loads(json_text(value, lost)) == value) is (core == 5)
+    assert bool(lost) is (core != 5)
+    assert survives_json(value) is (core == 5)
+
+
 @pytest.mark.parametrize(
     "value",
     ["x" * 10**6, b"x" * 10**6, ("x" * 10**6,), KeyError("x" * 10**6)],

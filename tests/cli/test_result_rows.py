@@ -63,6 +63,38 @@ def test_results_are_appended_to_csv(made: Path) -> None:
     ]
 
 
+def test_rows_are_added_to_a_file_that_a_spreadsheet_saved(made: Path) -> None:
+    """Its byte order mark is no part of the first column's name."""
+    (made / "in.jsonl").write_text('{"b": 1}')
+    (made / "out.csv").write_bytes(b"\xef\xbb\xbfid,b,rest\r\n")
+    assert antflow(*RUN, "--out", "out.csv", "--append").exit_code == 0
+    assert rows_of(made / "out.csv")[1:] == [["1", "1", ""]]
+
+
+@pytest.mark.parametrize(
+    ("value", "rows"),
+    [
+        ('{"id": True}', [["id", "rest"], ["1", '{"id": true}']]),
+        ('{"id": NA()}', [["id", "rest"], ["1", '{"id": {"type": "NA", "repr": "<NA>"}}']]),
+        ('{"\\ud800": x}', [["id", "\\ud800", "rest"], ["1", "5", ""]]),
+        ('{"": x}', [["id", "rest"], ["1", '{"": 5}']]),
+    ],
+)
+def test_rows_of_odd_objects(made: Path, value: str, rows: list[list[str]]) -> None:
+    """A key or an id of any kind is kept, and spoils no other result."""
+    (made / "mine.py").write_text(
+        "from app import *\n"
+        "class NA:\n"
+        "    def __eq__(self, other): raise TypeError('ambiguous')\n"
+        "    def __repr__(self): return '<NA>'\n"
+        f"async def make(x): return {value}\n"
+        "pipeline = Pipeline([Stage('Make', 1, [make])])\n"
+    )
+    (made / "in.jsonl").write_text("5")
+    assert antflow(*RUN, "--out", "out.csv").exit_code == 0
+    assert rows_of(made / "out.csv") == rows
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -294,6 +294,72 @@ def test_failed_items_of_every_kind_come_back(
     assert {item["id"]: item["value"] for item in objects_of(result.stdout)} == expected
 
 
+CHANGED = """
+def change(x):
+    x.pop("secret", None); x["new"] = {1}
+    raise ConnectionError
+def hand_on(x): return x
+pipeline = Pipeline([Stage(f.__name__, 1, [f], task_attempts=1) for f in STAGES])
+"""
+
+
+@pytest.mark.parametrize("stages", ["[change]", "[hand_on, change]"])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("in.jsonl", '{"id": "a", "secret": [1.0]}\n'),
+        ("in.json", '[{"id": "a", "secret": [1.0]}]'),
+        ("in.csv", "id,secret\na,1\n"),
+    ],
+)
+def test_failed_items_are_kept_as_they_were_read(
+    folder: Path, stages: str, name: str, text: str
+) -> None:
+    """A task that changes the value it is given does not change its dead letter."""
+    target = module(folder, CHANGED.replace("STAGES", stages))
+    (folder / name).write_text(text)
+    files = [name, "failed1.jsonl", "failed2.jsonl"]
+    for items, failed in pairwise(files):
+        antflow("run", target, "--items", items, "--failed", failed, *QUIET)
+    (first,), (second,) = (objects_of((folder / failed).read_text()) for failed in files[1:])
+    read = {"id": "a", "secret": "1" if name == "in.csv" else [1.0]}
+    assert first["input"] == read
+    assert first["restart"] or first["value"] == read
+    assert second == first
+
+
+SPLIT = """
+import os
+class Part:
+    def __init__(self, text): self.text = text
+def split(x): return [Part(x + letter) for letter in "abc"]
+def send(part):
+    if part.text[-1] != "a" and not os.path.exists("up"): raise ConnectionError
+    return part.text
+pipeline = Pipeline([
+    Stage("Split", 1, [split], expand=True), Stage("Send", 1, [send], task_attempts=1)])
+"""
+
+
+@pytest.mark.parametrize("name", ["1.jsonl", "1.json"])
+def test_item_starts_over_once_for_all_that_was_made_from_it(folder: Path, name: str) -> None:
+    """However many of them failed, and however often: with its own id, and so do theirs."""
+    target = module(folder, SPLIT)
+    (folder / "0.txt").write_text("x\ny\n")
+    for items, failed in pairwise(["0.txt", "1.jsonl", "2.jsonl"]):
+        antflow("run", target, "--items", items, "--failed", failed, *QUIET)
+        assert len(objects_of((folder / failed).read_text())) == 4
+    (folder / "1.json").write_text(json.dumps(objects_of((folder / "1.jsonl").read_text())))
+    (folder / "up").touch()
+    result = antflow("run", target, "--items", name, *QUIET)
+    assert {each["id"]: each["value"] for each in objects_of(result.stdout)} == {
+        f"{number + 1}/{part}": text + letter
+        for number, text in enumerate("xy")
+        for part, letter in enumerate("abc")
+    }
+    assert "6 ok" in result.stderr
+
+
 PAID = """
 import os
 from antflow import current_item
@@ -757,6 +823,30 @@ def test_prints_of_the_module_are_not_among_the_results(folder: Path) -> None:
     assert process.returncode == 0
 
 
+LATE = """
+import atexit, ctypes, subprocess, sys, time, threading
+def thread(x):
+    threading.Timer(0.5, lambda: (print("late"), subprocess.run(["echo", "late"]))).start()
+def hook(x): atexit.register(print, "late")
+def buffer(x): sys.__stdout__.write("late\\n")
+def library(x): ctypes.CDLL(None).puts(b"late")
+def task(x): HOW(x); return x
+pipeline = one("Task", task)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such library")
+@pytest.mark.parametrize("how", ["thread", "hook", "buffer", "library"])
+def test_late_prints_are_not_among_the_results(folder: Path, how: str) -> None:
+    """What is printed when the run is over goes to standard error, like all else but results."""
+    target = module(folder, LATE.replace("HOW", how))
+    (folder / "items").write_text("1\n")
+    process = start(folder, "run", target, "--items", "items", *QUIET)
+    output, errors = process.communicate()
+    assert objects_of(output) == [{"id": 1, "value": "1"}]
+    assert "late" in errors.splitlines()
+
+
 READS_STDIN = """
 import os, subprocess, sys
 at_import = sys.stdin.read() if sys.argv[1:] else ""
@@ -788,6 +878,22 @@ def test_standard_input_stays_what_it_was_beside_a_file_of_items(folder: Path) -
     process = start(folder, "run", target, "--items", "items", *QUIET)
     output, _ = process.communicate("the answer\n")
     assert [each["value"] for each in objects_of(output)] == ["the answer"]
+
+
+def test_late_reads_find_no_items(folder: Path) -> None:
+    """A thread that outlives the run finds standard input empty, too, whatever is left there."""
+    target = module(
+        folder,
+        "import os, threading\n"
+        "def late(x):\n"
+        "    threading.Timer(0.5, lambda: print('late', os.read(0, 9))).start(); return x\n"
+        "pipeline = one('Late', late)\n",
+    )
+    (folder / "items").write_text("1\n" * 100_000)
+    with open(folder / "items") as items:
+        args = ("run", target, "--items", "-", "--limit", "1", *QUIET)
+        _, errors = start(folder, *args, stdin=items).communicate()
+    assert "late b''" in errors.splitlines()
 
 
 def test_standard_input_after_the_command(folder: Path) -> None:

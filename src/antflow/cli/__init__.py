@@ -12,9 +12,10 @@ import click
 from antflow import __version__
 from antflow.cli import check, completion, doctor, run_command
 from antflow.cli.demo import command as demo
+from antflow.cli.output import PROGRAM
 from antflow.cli.refusals import INTERRUPTED, NOBODY_READS
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
 
 
 class Program(click.Group):
@@ -44,18 +45,27 @@ class Program(click.Group):
             ctx.exit(NOBODY_READS)
 
 
+def program() -> None:
+    """Be the program `antflow`, which is over when its command is."""
+    main(obj=PROGRAM)
+
+
 def discard(stream: TextIO) -> None:
     """Print nothing more to a stream: Python would try again when it exits, and complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def discard_what_cannot_be_said() -> None:
-    """Keep the exit code if standard error cannot be written to; Python would exit with 120."""
-    if sys.stderr is not None:
-        try:
-            sys.stderr.flush()
-        except OSError:
-            discard(sys.stderr)
+    """Keep the exit code if standard error cannot be written to; Python would exit with 120.
+
+    Standard output may lead there, too: see `output.kept_for_results`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except OSError:
+                discard(stream)
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})

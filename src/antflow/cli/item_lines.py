@@ -10,15 +10,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from functools import partial
 from itertools import chain
 from math import isinf
 from typing import Any, Literal
 
 from antflow import Pipeline
-from antflow._core.items import Returned
 from antflow._core.misspellings import did_you_mean
 from antflow._core.result import ORDINARY, Fate
 from antflow._core.text import counted, safe_repr, safe_str
+from antflow.cli.item import Item
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
 from antflow.cli.threads import in_daemon_thread
@@ -46,24 +47,6 @@ MOST_AT_A_TIME = 1000
 """Items that are read ahead, at most."""
 
 CONSTANTS = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
-
-
-class Item(Returned):
-    """An item as `Pipeline.run` takes it: ``id``, ``value``, and metadata.
-
-    Args:
-        fields: Its keys.
-        origin: The value in the file, without changes of an earlier run.
-        stage: The stage to begin with; "" = the first.
-        fate: The run and the place at which it was first accepted.
-    """
-
-    def __init__(
-        self, fields: dict[str, Any], origin: Any, stage: str = "", fate: Fate = ORDINARY
-    ) -> None:
-        super().__init__(fields, fate)
-        self.origin = origin
-        self.stage = stage
 
 
 Entry = Item | BadLine
@@ -100,6 +83,9 @@ class ItemSource:
         self._file = file
         self._delimiter = delimiter
         self._pipeline = pipeline
+        self._first = pipeline.stages[0].name
+        self._restarted: set[tuple[str, int]] = set()
+        """Items that start over because of one made from them: each does so once."""
         self._limit = limit
         self.on_bad_line: Callable[[BadLine], Awaitable[None]] | None = None
         self.on_first_item: Callable[[], Awaitable[None]] | None = None
@@ -123,10 +109,10 @@ class ItemSource:
                 if self.on_first_item is not None:
                     begin, self.on_first_item = self.on_first_item, None
                     await begin()
-                if entry.stage:
-                    await self._pipeline.feed([entry], target_stage=entry.stage)
-                else:
+                if entry.stage == self._first:
                     yield entry
+                else:
+                    await self._pipeline.feed([entry], target_stage=entry.stage)
 
     def _take(self) -> list[Entry]:
         """The items available once the first has been waited for; ``[]``: no more."""
@@ -158,17 +144,18 @@ class ItemSource:
             return self._read_json()
         return self._read_lines(self._from_json if format == "jsonl" else self._from_text)
 
-    def _read_lines(self, parse: Callable[[TextLine], Entry]) -> Iterator[Entry]:
+    def _read_lines(self, parse: Callable[[TextLine], Entry | None]) -> Iterator[Entry]:
         for line in self._file.lines():
             if line.fault:
                 yield self._bad(line, line.fault, line.column)
-            elif line.text.strip():
-                yield parse(line)
+            elif line.text.strip() and (entry := parse(line)) is not None:
+                yield entry
 
     def _from_text(self, line: TextLine) -> Entry:
-        return Item({"id": line.number, "value": line.text}, line.text)
+        fields = {"id": line.number, "value": line.text}
+        return Item(fields, partial(_same, line.text), self._first)
 
-    def _from_json(self, line: TextLine) -> Entry:
+    def _from_json(self, line: TextLine) -> Entry | None:
         try:
             value = parse_json(line.text)
         except json.JSONDecodeError as error:
@@ -196,15 +183,20 @@ class ItemSource:
             hint = "must be an array of items; --format jsonl reads JSON lines"
             raise BadLine(self._file.where(1), hint)
         for number, value in enumerate(values, 1):
-            yield self._from_value(TextLine(number, json.dumps(value)), value)
+            entry = self._from_value(TextLine(number, json.dumps(value)), value)
+            if entry is not None:
+                yield entry
 
-    def _from_value(self, line: TextLine, value: Any) -> Entry:
+    def _from_value(self, line: TextLine, value: Any) -> Entry | None:
         if isinstance(value, dict) and value.keys() >= set(LETTER_KEYS):
             return self._from_letter(line, value)
-        return Item(_fields(value, line.number), value)
+        return Item(_fields(value, line.number), partial(_parsed, line.text), self._first)
 
-    def _from_letter(self, line: TextLine, letter: dict[str, Any]) -> Entry:
-        """An item of an earlier run: it continues at the stage it failed in, if it can."""
+    def _from_letter(self, line: TextLine, letter: dict[str, Any]) -> Entry | None:
+        """An item of an earlier run: it continues at the stage it failed in, if it can.
+
+        ``None`` if it starts over already, because of another that was made from it.
+        """
         origin, stage = letter["input"], letter["stage"]
         if stage is None:
             reason = f"a line that could not be read before: {safe_str(letter['error'])}"
@@ -221,12 +213,17 @@ class ItemSource:
                 reason = f'"accepted": {safe_repr(text)}: must be a run and a place, as in "3f:6"'
                 return self._bad(line, reason, is_letter=True)
             place = tuple(map(int, accepted["place"].split(".")))
-            # An item made from another starts again as that one did.
-            place = place[:1] if letter["restart"] else place
+            if letter["restart"] and len(place) > 1:
+                # It was made from another, which starts over as it did the first time.
+                place = place[:1]
+                if (parent := (accepted["run"], place[0])) in self._restarted:
+                    return None
+                self._restarted.add(parent)
             fate = Fate(scope=accepted["run"], place=place)
+        again = partial(_parsed_letter, line.text)
         if letter["restart"]:
-            return Item(fields, origin, fate=fate)
-        return Item(fields | {"value": letter["value"]}, origin, stage, fate)
+            return Item(fields, again, self._first, fate)
+        return Item(fields | {"value": letter["value"]}, again, stage, fate)
 
     def _read_csv(self) -> Iterator[Entry]:
         csv.field_size_limit(LONGEST_LINE)
@@ -258,7 +255,7 @@ class ItemSource:
                 fields = _fields(record, number)
                 if fields["id"] == "":  # an empty cell is not an id
                     fields["id"] = number
-                yield Item(fields, record)
+                yield Item(fields, partial(_copies, tuple(record.items())), self._first)
 
     def _checked_header(self, line: TextLine, names: list[str]) -> list[str]:
         for index, name in enumerate(names):
@@ -299,11 +296,16 @@ class _CsvLines:
         return text
 
     def delimiter(self) -> str:
-        """What stands between the columns, judged by the first line, which is still to be read."""
-        first = next(self._lines, None)
-        if first is None:
+        """What stands between the columns, judged by the header, which is still to be read."""
+        begin: list[TextLine] = []
+        for line in self._lines:
+            begin.append(line)
+            if line.text:
+                break
+        self._lines = chain(begin, self._lines)
+        if not begin:
             return ","
-        self._lines = chain([first], self._lines)
+        first = begin[-1]
         unquoted = re.sub('"[^"]*"?', "", first.text)
         found = max(DELIMITERS, key=unquoted.count)
         return found if found in unquoted else ","
@@ -328,6 +330,25 @@ def _fields(origin: Any, number: int) -> dict[str, Any]:
     if isinstance(origin, dict) and origin.get("id") is not None:
         return {"id": origin["id"], "value": origin}
     return {"id": number, "value": origin}
+
+
+def _same(text: str) -> tuple[Any, Any]:
+    return text, text
+
+
+def _parsed(text: str) -> tuple[Any, Any]:
+    value = parse_json(text)
+    return value, value
+
+
+def _parsed_letter(text: str) -> tuple[Any, Any]:
+    letter = parse_json(text)
+    return letter["input" if letter["restart"] else "value"], letter["input"]
+
+
+def _copies(cells: tuple[tuple[str, str], ...]) -> tuple[Any, Any]:
+    record = dict(cells)
+    return record, record
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

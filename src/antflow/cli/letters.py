@@ -33,6 +33,7 @@ from antflow import PipelineResult
 from antflow._core.foreign import ENDS_THE_PROGRAM
 from antflow._core.result import first_accepted
 from antflow._core.text import error_type_name, safe_repr, safe_str
+from antflow.cli.item import Item
 
 LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input", "restart")
 """The keys of a dead letter; a line that has all of them is one."""
@@ -61,20 +62,26 @@ def letter_line(result: PipelineResult[Any]) -> str:
     Its keys are `LETTER_KEYS`, and ``"accepted"``: the run that first accepted it, and its place
     there. So its idempotency keys are repeated when it goes on.
     """
-    origin = getattr(result.input, "origin", result.input)
-    accepted = first_accepted(result)
-    place = ".".join(map(str, accepted.place or ()))
-    error = result.error
+    item_id, value, origin = result.id, result.value, result.input
+    accepted, error = first_accepted(result), result.error
+    places = accepted.place or ()
+    item = origin if isinstance(origin, Item) else None
+    if item is not None:
+        entered, origin = item.as_read()
+        value = entered if result.stage == item.stage else value
+    restarts = not survives_json(value)
+    if restarts and item is not None and len(places) > 1:
+        item_id = item["id"]  # of the one that it was made from, which starts over
     letter = {
-        "id": result.id,
-        "value": result.value,
+        "id": item_id,
+        "value": value,
         "stage": result.stage,
         "error_type": None if error is None else error_type_name(error),
         "error": safe_str(error)[:LONGEST_ERROR],
         "attempts": result.attempts,
         "input": origin,
-        "restart": not survives_json(result.value),
-        "accepted": f"{accepted.scope}:{place}" if accepted.scope else None,
+        "restart": restarts,
+        "accepted": f"{accepted.scope}:{'.'.join(map(str, places))}" if accepted.scope else None,
     }
     return _line(letter)
 
@@ -97,8 +104,8 @@ def survives_json(value: Any) -> bool:
     """Whether a value is the same, including types, after it was written as JSON and read again."""
     try:
         return _survives(value)
-    except RecursionError:  # too deep, or part of itself
-        return False
+    except RecursionError:
+        return _survives_deep(value)
 
 
 def json_text(value: Any, lost: set[str] | None = None) -> str:
@@ -131,6 +138,27 @@ def _survives(value: Any) -> bool:
     if kind is int:
         return bool(value.bit_length() <= MOST_BITS)
     return value is None or kind is bool or kind is str
+
+
+def _survives_deep(value: Any) -> bool:
+    """The same for a value of more levels than `_survives` can go down, or one inside itself."""
+    waiting, seen = [value], {id(value)}
+    while waiting:
+        part = waiting.pop()
+        if type(part) is dict and any(type(key) is not str for key in part):
+            return False
+        if type(part) is dict or type(part) is list:
+            inside = part.values() if type(part) is dict else part
+            new = [each for each in inside if id(each) not in seen]
+            seen.update(map(id, new))
+            waiting += new
+        elif not _survives(part):
+            return False
+    try:
+        json.loads(json.dumps(value))
+    except (ValueError, RecursionError):  # inside itself, or too deep for `json`
+        return False
+    return True
 
 
 # From values that JSON can express to those it cannot

@@ -31,7 +31,9 @@ KEPT_OF_A_LONG_LINE = 1000
 """How many bytes of a too long line its dead letter keeps; other lines are kept whole."""
 
 UTF8 = "utf-8"
-SURROGATES = "surrogateescape"
+UNDECODED = "antflow.undecoded"
+"""How `codecs` treats bytes that an encoding other than UTF-8 has no character for."""
+
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -87,7 +89,7 @@ class InputFile:
         self._number = 0
         try:
             self._encoding = codecs.lookup(encoding).name
-            self._decoder = codecs.getincrementaldecoder(encoding)(SURROGATES)
+            self._decoder = codecs.getincrementaldecoder(encoding)(UNDECODED)
             self._decoder.decode(b"")
         except Exception as error:  # why: a codec that is not for texts raises what it likes
             refuse(f"--encoding {encoding!r}: Python does not know this encoding of texts", error)
@@ -176,14 +178,14 @@ class InputFile:
         return lines.decode()
 
     def _read(self) -> bytes:
-        """The next bytes, as UTF-8; those that cannot be decoded stay what they are."""
+        """The next bytes, as UTF-8; those that cannot be decoded as what UTF-8 does not allow."""
         while True:
             data = self._read_bytes()
             if self._encoding == UTF8:
                 return data
             text = self._decoder.decode(data, final=not data)
             if text or not data:  # else only a part of a character was there
-                return text.encode(errors=SURROGATES)
+                return text.encode(errors="surrogatepass")
 
     def _read_bytes(self) -> bytes:
         self.has_more = False
@@ -209,9 +211,10 @@ class InputFile:
             text = line.decode()
         except UnicodeDecodeError as error:
             column = len(line[: error.start].decode()) + 1
-            text = line.decode(errors="surrogateescape")
+            is_utf8 = self._encoding == UTF8
+            text = line.decode(errors="surrogateescape" if is_utf8 else "surrogatepass")
             fault = f"not {self._encoding.upper()} text"
-            if self._encoding == UTF8:
+            if is_utf8:
                 fault += "; --encoding names another encoding"
             return TextLine(self._number, text, fault, column, end)
         if (column := text.find("\0") + 1) > 0:
@@ -224,11 +227,15 @@ class InputFile:
 
 
 @contextmanager
-def nothing_on_stdin() -> Iterator[None]:
+def nothing_on_stdin(to_the_end: bool = False) -> Iterator[None]:
     """Leave nothing to read on standard input, for tasks and for the programs that they start.
 
     An `InputFile` that was opened before still reads what was there: it has its own descriptor,
     which programs do not inherit.
+
+    Args:
+        to_the_end: Whether it stays so until the program is over: a thread that was left behind
+            may start others.
     """
     stdin: Any = sys.stdin
     with open(os.devnull, encoding="utf-8") as nothing:
@@ -244,8 +251,19 @@ def nothing_on_stdin() -> Iterator[None]:
         finally:
             sys.stdin = stdin
             if kept is not None:
-                os.dup2(kept, 0)
+                if not to_the_end:
+                    os.dup2(kept, 0)
                 os.close(kept)
+
+
+def _undecoded(error: UnicodeError) -> tuple[str, int]:
+    """A lone surrogate for each byte: "surrogateescape" has none for those below 128."""
+    assert isinstance(error, UnicodeDecodeError)
+    data = error.object[error.start : error.end]
+    return "".join(chr(0xDC00 + byte) for byte in data), error.end
+
+
+codecs.register_error(UNDECODED, _undecoded)
 
 
 def _is_long(line: bytes) -> bool:

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,9 @@ MOST_WAITING = 1000
 
 PATIENCE = 2.0
 """Seconds for the last lines when the run was cancelled."""
+
+PROGRAM = "antflow"
+"""`click.Context.obj` where the process is the program, which is over when the command is."""
 
 Write = Callable[[bytes], None]
 
@@ -133,16 +136,24 @@ async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> Non
 
 
 @contextmanager
-def kept_for_results() -> Iterator[JsonLines]:
+def kept_for_results(to_the_end: bool = False) -> Iterator[JsonLines]:
     """Standard output for the results alone; other prints go to standard error.
 
     Those of child processes too, if the file descriptors can be exchanged. What standard error
     cannot take, because the disk is full or its reader is gone, is dropped: a task does not fail
     for a line that it prints.
+
+    Args:
+        to_the_end: Whether other prints go there until the program is over. Some come late: those
+            of a thread that was left behind, of an exit handler, of a C library with a buffer.
     """
     stdout: Any = sys.stdout
     errors = _lossy(sys.stderr)
-    with _exchanged_descriptors() as target, redirect_stderr(errors), redirect_stdout(errors):
+    with (
+        _exchanged_descriptors(to_the_end) as target,
+        redirect_stderr(errors),
+        redirect_stdout(errors),
+    ):
         # On its terminal a dashboard may be drawn. The event loop takes it down, so the loop writes
         # the lines, too: a thread might write the last ones below it.
         is_shared = target is not None and _is_terminal_of_stderr(target)
@@ -151,12 +162,13 @@ def kept_for_results() -> Iterator[JsonLines]:
 
 
 @contextmanager
-def _exchanged_descriptors() -> Iterator[int | None]:
+def _exchanged_descriptors(to_the_end: bool) -> Iterator[int | None]:
     """Point descriptor 1 where 2 leads; gives the one that leads where 1 did."""
+    stdout = sys.stdout
     try:
-        if sys.stdout.fileno() != 1 or sys.stderr.fileno() != 2:
+        if stdout.fileno() != 1 or sys.stderr.fileno() != 2:
             raise ValueError
-        sys.stdout.flush()
+        stdout.flush()
         kept = os.dup(1)
     except (OSError, ValueError, AttributeError):  # a stand-in, or closed
         yield None
@@ -165,7 +177,10 @@ def _exchanged_descriptors() -> Iterator[int | None]:
         os.dup2(2, 1)
         yield kept
     finally:
-        os.dup2(kept, 1)
+        with suppress(OSError):
+            stdout.flush()  # of what was printed to `sys.__stdout__`
+        if not to_the_end:
+            os.dup2(kept, 1)
         os.close(kept)
 
 

@@ -41,14 +41,14 @@ class ResultRows:
         fields = {"value": result.value}
         if type(result.value) is dict and all(type(key) is str for key in result.value):
             fields = dict(result.value)
-        if fields.get("id") == result.id:
+        if _is_same(fields.get("id"), result.id):
             del fields["id"]
         self._text.seek(0)
         self._text.truncate()
         if not self._columns:
-            names = [name for name in fields if name not in ("id", "rest")]
+            names = [name for name in fields if name not in ("", "id", "rest")]
             self._columns = ["id", *names, "rest"]
-            self._writer.writerow(self._columns)
+            self._writer.writerow([_cell(name, lost) for name in self._columns])
         cells = [_cell(fields.pop(name, ""), lost) for name in self._columns[1:-1]]
         rest = json_text(fields, lost) if fields else ""
         self._writer.writerow([_cell(result.id, lost), *cells, rest])
@@ -67,7 +67,7 @@ def rows_for(path: str, appends: bool) -> ResultRows | None:
     columns: list[str] = []
     if appends:
         try:
-            with open(path, encoding="utf-8", newline="") as file:
+            with open(path, encoding="utf-8-sig", newline="") as file:
                 columns = next(csv.reader(file, delimiter=delimiter), [])
         except OSError:
             pass  # there is none yet
@@ -76,6 +76,11 @@ def rows_for(path: str, appends: bool) -> ResultRows | None:
     if columns and (columns[0], columns[-1]) != ("id", "rest"):
         refuse(f"--out {path!r}: has other columns than this command writes: id … rest")
     return ResultRows(delimiter, columns)
+
+
+def _is_same(value: Any, item_id: Any) -> bool:
+    """Whether a value is an item's id. Only a plain one is asked: 1 is no True, and NA raises."""
+    return type(value) is type(item_id) and type(value) in (str, int, float) and value == item_id
 
 
 def _cell(value: Any, lost: set[str] | None) -> str:

@@ -18,7 +18,7 @@ from antflow._core.text import clean
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, letter_line, result_line
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
-from antflow.cli.output import PATIENCE, JsonLines, end_all, kept_for_results
+from antflow.cli.output import PATIENCE, PROGRAM, JsonLines, end_all, kept_for_results
 from antflow.cli.output_file import (
     NAMES_OF_STDOUT,
     STDOUT,
@@ -196,11 +196,13 @@ def command(
       3         the run failed, or --max-failures was reached
       130, 143  ended by Ctrl-C, by SIGTERM
     """  # noqa: D301 - the backspace tells click to keep the lines
+    to_the_end = click.get_current_context().obj == PROGRAM
     stdout = status_of(sys.stdout)
     has_stdout = sys.stdout is not None
     with ExitStack() as stack:
         stack.enter_context(traced(debug))
-        results = stack.enter_context(kept_for_results())  # from here on: modules print, too
+        # From here on: modules print, too.
+        results = stack.enter_context(kept_for_results(to_the_end))
         out = STDOUT if out is None or out in NAMES_OF_STDOUT else out
         failed = STDOUT if failed in NAMES_OF_STDOUT else failed
         old = old_content(force, append)
@@ -218,7 +220,7 @@ def command(
         file = InputFile(items, encoding)
         stack.callback(file.close)
         if file.is_stdin:
-            stack.enter_context(nothing_on_stdin())
+            stack.enter_context(nothing_on_stdin(to_the_end))
         refuse_shared(file, out, failed, stdout)
         named = {"--out": out, "--failed": failed}
         files = [

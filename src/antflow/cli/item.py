@@ -1,0 +1,35 @@
+"""An item from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from antflow._core.items import Returned
+from antflow._core.result import ORDINARY, Fate
+
+
+class Item(Returned):
+    """An item as `Pipeline.run` takes it: ``id``, ``value``, and metadata.
+
+    Args:
+        fields: Its keys.
+        again: Reads its value anew, and that in the file of the first run: see `as_read`.
+        stage: The stage to begin with.
+        fate: The run and the place at which it was first accepted.
+    """
+
+    def __init__(
+        self,
+        fields: dict[str, Any],
+        again: Callable[[], tuple[Any, Any]],
+        stage: str,
+        fate: Fate = ORDINARY,
+    ) -> None:
+        super().__init__(fields, fate)
+        self._again = again
+        self.stage = stage
+
+    def as_read(self) -> tuple[Any, Any]:
+        """Its value, and that in the file of the first run, whatever tasks did to the value."""
+        return self._again()
