@@ -759,7 +759,7 @@ class Pipeline(Generic[Taken, Out]):
             name=self.name,
             **options,
         )
-        engine.run.outlook = Outlook()
+        engine.run.outlook = Outlook(self._stages)
         raises = on_failures == "raise"
         if keeps_silent and on_failures != "ignore":
             engine.supervisor.on_over.append(partial(_alert, engine.run, raises))

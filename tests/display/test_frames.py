@@ -358,7 +358,7 @@ def test_bottleneck_is_told_and_marked() -> None:
         assert sum(line.startswith("▶Enrich ") for line in lines) == 1
         sentence = lines.index(next(line for line in lines if line.startswith("▶ Bottleneck")))
         assert lines[sentence].endswith("10 of 10 workers busy, its queue is full; 7 more workers")
-        assert lines[sentence + 1] == "would lift the rate by about 61%."
+        assert lines[sentence + 1] == "would lift the rate by up to 61%."
     assert "│ ▶Enrich 6/10 +100 █ │" in lines_of("compact", snapshot)[1]
 
 

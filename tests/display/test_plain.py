@@ -239,7 +239,7 @@ def test_lines_sum_up_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
         "pipeline: failed: 9 × TimeoutError in stage A, e.g. item 7 after 1 attempt",
         "pipeline: failed by stage: A 7, B 2",
         "pipeline: Bottleneck: A. Its 2 workers were busy 99% of the time; "
-        "1 more worker would have lifted the rate by about 44%.",
+        "1 more worker would have lifted the rate by up to 44%.",
         "91 ok, 9 failed",
     ]
 

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from antflow import (
     DashboardSnapshot,
     ErrorSummary,
+    FirstTries,
+    HotSpot,
     Limit,
+    LoopHealth,
     LoopStall,
     Pipeline,
     PipelineStats,
@@ -32,8 +35,8 @@ from antflow._core.ledger import ACTIVITIES
 from antflow._core.levers import Advice
 from antflow._core.snapshot import RunState
 from antflow._monitor import processor
-from antflow._monitor.advice import advise
-from antflow._monitor.moment import Figures, Moment, Spent
+from antflow._monitor.advice import Case, advise
+from antflow._monitor.moment import Figures, Marks, Moment, Spent
 from antflow._monitor.view import View
 from antflow._monitor.worker_order import worker_strips
 from antflow.testing import run_virtual
@@ -226,8 +229,8 @@ def test_gain_is_no_more_than_a_limit_lets_in() -> None:
         assert view.stages[1].hint == "+5 workers: +50%"
 
 
-def test_limit_that_is_asked_to_hold() -> None:
-    """`RetryAfter` holds everybody: the same."""
+def test_service_that_asks_for_patience() -> None:
+    """`RetryAfter` holds all tries: neither more workers nor a higher limit would help."""
     calls: list[int] = []
 
     async def task(number: int) -> int:
@@ -239,7 +242,9 @@ def test_limit_that_is_asked_to_hold() -> None:
 
     stages = [Stage("Fetch", 4, [task], limits=[Limit(concurrency=100)])]
     watching = run_virtual(lambda: watch(stages, range(200)))
-    assert watching.at(100).advice.lever == "limit"
+    for view in both(watching, 100):
+        assert (view.advice.lever, view.advice.stage) == ("service", "Fetch")
+        assert "neither more workers nor a higher limit" in view.advice.sentence
 
 
 def test_slow_consumer() -> None:
@@ -337,7 +342,7 @@ def test_workers_that_were_added_meanwhile() -> None:
         return watching
 
     watching = run_virtual(program)
-    assert "2 more workers would lift the rate by about 100%" in watching.at(29).advice.sentence
+    assert "2 more workers would lift the rate by up to 100%" in watching.at(29).advice.sentence
     assert "Fetch is hardly less busy, so more workers" in watching.at(42).advice.sentence
 
 
@@ -393,7 +398,12 @@ def test_promised_gain_is_what_comes(next_slowest: float) -> None:
 
 def stage(name: str = "Only", workers: int = 4, children: float = 0.0) -> StageStats:
     return StageStats(
-        name, 0, workers, 100, 0, workers=workers, capacity=40, child_cpu_seconds=children
+        name,
+        *(0, workers, 100, 0),
+        workers=workers,
+        capacity=40,
+        child_cpu_seconds=children,
+        first_tries=FirstTries(workers, 1.0, 1.0, 0.0) if workers > 1 else FirstTries(),
     )
 
 
@@ -404,7 +414,9 @@ def span(
     children: float = 0.0,
     left: int = 100,
 ) -> Moment:
-    return Moment(10.0, blocked, computed, 10.0, spent, (left,) * len(spent), children)
+    marks = tuple(Marks(tries=round(each.busy)) for each in spent)  # of a second each
+    done = (left,) * len(spent)
+    return Moment(10.0, blocked, computed, 10.0, spent, done, children, marks=marks)
 
 
 def found_in(
@@ -413,7 +425,7 @@ def found_in(
     state: RunState = "running",
     stall: LoopStall | None = None,
 ) -> Advice:
-    return advise(stages, seen, seen, state, stall)
+    return advise(Case(stages, seen, seen, state, LoopHealth(last_stall=stall)))
 
 
 def test_blocked_loop_comes_first() -> None:
@@ -584,7 +596,7 @@ def test_gain_counts_what_does_not_come_that_far() -> None:
     second = StageStats("B", 0, 0, 100, 0, workers=4, capacity=40)
     spent = Spent(busy=40), Spent(busy=30, starved=10)
     seen = Moment(10.0, 0.0, 0.0, 10.0, spent, (200, 100))
-    assert found_in([first, second], seen).hint == "+2 workers: +33%"
+    assert found_in([first, second], seen).hint == "+2 workers: up to +33%"
 
 
 def test_two_stages_that_are_equally_slow() -> None:
@@ -599,7 +611,7 @@ def test_only_worker() -> None:
     found = found_in([stage(workers=1)], span(Spent(busy=10)))
     assert found.sentence == (
         "Bottleneck: Only. Its only worker is busy; "
-        "1 more worker would lift the rate by about 100%."
+        "1 more worker would lift the rate by up to 100%."
     )
 
 
@@ -634,6 +646,148 @@ def test_no_stages_and_no_time() -> None:
     """Before anything has happened there is nothing to say."""
     assert found_in([], span()).lever == "none"
     assert found_in([stage()], Moment(0, 0, 0, 0, (Spent(),), (0,))).lever == "none"
+
+
+def test_tries_that_share_something() -> None:
+    """A semaphore behind the workers: that more of them would help is not claimed."""
+
+    async def program(width: int) -> Watching:
+        pool = asyncio.Semaphore(width)
+
+        async def task(number: int) -> int:
+            async with pool:
+                await asyncio.sleep(1)
+            return number
+
+        return await watch(
+            [Stage("Fetch", 10, [taking(0.2)]), Stage("Ask", 12, [task])], range(300)
+        )
+
+    for view in both(run_virtual(lambda: program(2)), 60):
+        assert (view.advice.lever, view.advice.stage) == ("shared", "Ask")
+        assert "so more workers would not help" in view.advice.sentence
+    for view in both(run_virtual(lambda: program(12)), 15):
+        assert view.advice.hint == "+12 workers: +100%"
+
+
+def test_tries_that_fail() -> None:
+    """Most tries fail: that is what to change, and no workers are promised to help."""
+    dice = random.Random(1)
+
+    async def flaky(number: int) -> int:
+        await asyncio.sleep(1)
+        if dice.random() < 0.6:
+            raise ConnectionError("no")
+        return number
+
+    stages = [Stage("Ask", 10, [flaky], task_attempts=20, task_wait_seconds=0)]
+    for view in both(run_virtual(lambda: watch(stages, range(300))), 50):
+        assert (view.advice.lever, view.advice.stage) == ("errors", "Ask")
+        assert re.search("[56].% of this went into tries that failed", view.advice.sentence)
+        assert view.advice.gain is not None
+        assert 1 < view.advice.gain[1] < 2
+
+
+def test_last_item() -> None:
+    """At the end of a run a slow item is named, with its time."""
+
+    async def task(number: int) -> int:
+        await asyncio.sleep(60 if number == 95 else 1)
+        return number
+
+    watching = run_virtual(lambda: watch([Stage("Ask", 5, [task])], range(100)))
+    assert watching.at(70).advice.sentence == "Waiting for item 95 in Ask, 0:51."
+    assert watching.at(70).advice.lever == "item"
+    assert watching.last.advice.lever != "item"
+
+
+def test_queue_that_is_shorter_than_a_batch() -> None:
+    """Batches cannot fill up: the queue is to be longer, and no workers are advised."""
+
+    async def write(numbers: list[int]) -> list[int]:
+        await asyncio.sleep(1)
+        return numbers
+
+    stages = [
+        Stage("Fetch", 20, [taking(0.1)]),
+        Stage("Write", 2, [write], batch=50, batch_wait=0.2, queue_capacity=10),
+    ]
+    for view in both(run_virtual(lambda: watch(stages, range(2000))), 10):
+        assert (view.advice.lever, view.advice.stage) == ("queue", "Write")
+        assert view.advice.change == 100
+
+
+def test_cancelled_items_are_not_work_that_was_done() -> None:
+    """Items cancelled in a queue do not make their stage look faster than it is."""
+    stages = [
+        Stage("Fetch", 50, [taking(0.5)]),
+        Stage("Ask", 50, [taking(1.5, 2)], queue_capacity=1000),
+    ]
+    watching = Watching()
+
+    async def program() -> None:
+        with pytest.raises(TimeoutError):
+            await Pipeline(stages).run(range(10_000), custom_dashboard=watching, timeout=20)
+
+    run_virtual(program)
+    for view in (watching.views[-2], watching.last):
+        assert (view.advice.stage, view.advice.hint) == ("Ask", "+50 workers: +100%")
+
+
+@pytest.mark.parametrize("width", [2, 40])
+def test_what_came_of_more_workers(width: int) -> None:
+    """After a change of workers the advice says what was predicted and what came of it."""
+
+    async def program() -> Watching:
+        pool, watching = asyncio.Semaphore(width), Watching()
+
+        async def task(number: int) -> int:
+            async with pool:
+                await asyncio.sleep(1)
+            return number
+
+        pipeline = Pipeline([Stage("Fetch", 20, [taking(0.1)]), Stage("Ask", 2, [task])])
+        async with pipeline.open() as run:
+            feeding = asyncio.ensure_future(run.feed(range(500)))
+            for moment in range(120):
+                if moment == 60:
+                    run.set_workers("Ask", 4)
+                watching.on_update(run.snapshot())
+                await asyncio.sleep(0.5)
+            run.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+        return watching
+
+    advice = run_virtual(program).at(55).advice
+    if width == 2:
+        assert advice.lever == "shared"
+        assert "2 more workers: predicted +100%, got +0%" in advice.sentence
+    else:
+        assert advice.lever == "workers"
+        assert "2 more workers: predicted +100%, got +100%. 4 more workers" in advice.sentence
+
+
+def test_line_that_keeps_the_loop_busy_is_named() -> None:
+    """Short blocks fill the time of the loop: the line is named, and no stage's workers are."""
+    hot = HotSpot(0.9, "Parse", "app.py:3 in parse", "time.sleep(0.02)")
+    seen = span(Spent(busy=40))._replace(worked=9.8)
+    found = advise(Case([stage("Save")], seen, seen, loop=LoopHealth(hot_spot=hot)))
+    assert (found.lever, found.stage) == ("loop", "Parse")
+    assert "at work 98% of the time" in found.sentence
+    assert "by stage Parse at app.py:3 in parse: time.sleep(0.02)" in found.sentence
+    assert "An async call, or a plain function" in found.sentence
+
+
+@pytest.mark.parametrize(("gil", "lever"), [(0.9, "processes"), (0.1, "workers")])
+def test_threads_that_compute(gil: float, lever: str) -> None:
+    """Threads that hold Python's lock are named; those that release it may be more."""
+    seen = span(Spent(busy=20), Spent(busy=20, starved=20), computed=9.5)
+    seen = seen._replace(marks=(Marks(computed=8.0, tries=20), Marks(computed=0.5, tries=20)))
+    stages = [stage("Parse", 2), stage("Store")]
+    found = advise(Case(stages, seen, seen, loop=LoopHealth(gil_share=gil)))
+    assert (found.lever, found.stage) == (lever, "Parse")
+    assert found.gain is not None
+    assert ("executor" in found.sentence) == (lever == "processes")
 
 
 # Planted, in real time: a loop with virtual time cannot be blocked
@@ -710,4 +864,8 @@ def test_process_that_computes_beside_idle_cores(monkeypatch: pytest.MonkeyPatch
     last = asyncio.run(watch(stages, [0.1] * 15)).last
     assert last.snapshot.cpu_seconds > 15 * 0.1
     found = last.advice
-    assert (found.lever, found.stage, found.hint) == ("workers", "Measure", "+1 worker: +100%")
+    assert (found.lever, found.stage, found.hint) == (
+        "workers",
+        "Measure",
+        "+1 worker: up to +100%",
+    )

@@ -20,6 +20,7 @@ Lever = Literal[
     "retries",
     "errors",
     "item",
+    "shared",
     "loop",
     "none",
 ]
@@ -28,8 +29,9 @@ Lever = Literal[
 The workers of a stage · code that computes, and would do so better in processes · the processor ·
 the room before a stage · a limit · a service that asks for patience (`RetryAfter`) · the source of
 the items · the consumer of the results · callbacks at the end of a stage's visits · too many items
-that wait for their next try · tries that fail · one slow item · something that blocks the event
-loop · nothing that stands out.
+that wait for their next try · tries that fail · one slow item · something that all tries of a
+stage share, like a pool or a lock · something that keeps the event loop busy · nothing that stands
+out.
 """
 
 
@@ -44,8 +46,8 @@ class Advice(Portable):
         sentence: All of this for people; "" if there is nothing to say. It contains names that come
             from outside.
         hint: The same in two or three words, for a table; "" for none.
-        change: How many workers more, or to how many a second a limit would have to be raised;
-            ``None`` where there is no such number.
+        change: How many workers more, how much room in the queue, or the rate per second up to
+            which a higher limit helps; ``None`` if there is no such number.
         gain: By what part the rate would rise, at least and at most: ``(0.4, 0.6)``; ``None`` if
             that is not known.
     """

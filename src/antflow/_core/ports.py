@@ -231,8 +231,15 @@ class Runner(Protocol):
 class Outlook(Protocol):
     """The memory of one run that its snapshots' advice is made from."""
 
-    def see(self, snapshot: DashboardSnapshot) -> Mapping[str, Callable[[], Any]]:
+    def see(
+        self, snapshot: DashboardSnapshot, longest: Callable[[], tuple[str, Any, float] | None]
+    ) -> Mapping[str, Callable[[], Any]]:
         """Take in the next snapshot, in whatever thread.
+
+        Args:
+            snapshot: The snapshot.
+            longest: The item that has been under way longest: its stage's name, its id, and for how
+                many seconds.
 
         Returns:
             Name of a field of the snapshot → makes it when it is first read.

@@ -412,7 +412,8 @@ class LoopHealth:
             its thread.
         gil_share: The share of the last seconds for which a thread of this process held Python's
             lock (the GIL), 0 to 1, by samples: near 1, threads that run Python code wait for each
-            other. Code that releases the lock, like compression, does not count.
+            other. Code that releases the lock, like compression, does not count. ``None`` if it is
+            not known.
         hot_spot: Where the loop was mostly seen at work in the last seconds, if that was one place.
     """
 
@@ -421,7 +422,7 @@ class LoopHealth:
     stalled_seconds: float = 0.0
     last_stall: LoopStall | None = None
     busy_seconds: float = 0.0
-    gil_share: float = 0.0
+    gil_share: float | None = None
     hot_spot: HotSpot | None = None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import isnan, nan
+from operator import itemgetter
 from typing import Any, Protocol
 
 from antflow._core.run_facts import RunFacts
@@ -40,6 +41,14 @@ class WorkerRows:
     def states(self) -> dict[str, WorkerState]:
         """Worker name → what it did."""
         return {each.worker_name: each for stage in self._stages for each in stage.states()}
+
+    def longest(self, now: float) -> tuple[str, Any, float] | None:
+        """The item that had been under way longest: its stage's name, its id, its seconds."""
+        found = [each for stage in self._stages if (each := stage.longest()) is not None]
+        if not found:
+            return None
+        since, stage, item_id = min(found, key=itemgetter(0))
+        return stage, item_id, now - since
 
     def metrics(self) -> dict[str, WorkerMetrics]:
         """Worker name → what it had done."""
@@ -86,6 +95,20 @@ class _StageRows:
             for each in workers
             if (status := each.status) and (item := each.item) and status[0] == item.key
         }
+
+    def longest(self) -> tuple[float, str, Any] | None:
+        """Since when its longest item had been under way, its own name, and the item's id."""
+        ids, attempts, _, since = self._doing
+        began = [time for time, tries in zip(since, attempts, strict=True) if tries is not None]
+        if not began:
+            return None
+        first = min(began)
+        index = next(
+            number
+            for number, (time, tries) in enumerate(zip(since, attempts, strict=True))
+            if tries is not None and time == first
+        )
+        return first, self._facts.stage_names[self._stage], ids[index]
 
     def states(self) -> Iterator[WorkerState]:
         stage = self._facts.stage_names[self._stage]

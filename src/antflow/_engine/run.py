@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import partial
 from signal import Signals
 from typing import Any, Protocol
 from weakref import ref
@@ -330,7 +331,9 @@ class Run:
             cpu_seconds=self._cpu_seconds() + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_seconds=intake_ended - self.facts.started_mono,
         )
-        makers = {} if self.outlook is None else self.outlook.see(snapshot)
+        makers: Mapping[str, Callable[[], Any]] = {}
+        if self.outlook is not None:
+            makers = self.outlook.see(snapshot, partial(workers.longest, self.timers.now()))
         snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics, **makers)
         return snapshot
 

@@ -1,9 +1,12 @@
-"""Why is it slow? The bottleneck of a run, in one plain sentence.
+"""Why is it slow? What holds a run back, and what would help, in one plain sentence.
 
 Every second of every worker is one `Activity`. All other stages wait for one whose workers have no
 second to spare: those before it for room, those after it for items. If there is no such stage, the
-cause is outside: the source, the consumer of the results, or something that blocks the event loop
-for all.
+cause is outside: the source, the consumer of the results, or something that keeps the event loop
+busy for all.
+
+A number is given only where the figures of the run bear it out; where they contradict each other,
+the sentence says what was seen and promises nothing.
 
 The rule looks at what a span of a run added to its sums (`Moment`): the last seconds while it goes
 on, all of it at its end.
@@ -11,15 +14,18 @@ on, all of it at its end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import ceil, inf, prod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
 
 from antflow._core.levers import Advice
-from antflow._core.snapshot import LoopStall, RunState, StageStats
-from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER
-from antflow._core.text import counted
-from antflow._monitor.flow import entered_items, going_on
-from antflow._monitor.moment import Moment, Spent
+from antflow._core.snapshot import LoopHealth, RunState, StageStats
+from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER, Stage
+from antflow._core.text import clean, counted, safe_repr
+from antflow._monitor.changes import Outcome
+from antflow._monitor.flow import entered_items
+from antflow._monitor.gain import LONGER, gain, held_up_by_each_other, highest_rates
+from antflow._monitor.moment import Marks, Moment, Spent
 from antflow._monitor.processor import Processor
 
 OCCUPIED = 0.85
@@ -35,7 +41,10 @@ MOSTLY = 0.5
 """`OCCUPIED` over a whole run, which has a beginning and an end; also a high share of waiting."""
 
 LOOP_BLOCKED = 0.2
-"""Share of the time from which the event loop comes before everything else."""
+"""Share of the time from which a blocked event loop comes before everything else."""
+
+LOOP_BUSY = 0.85
+"""Share of the time at work from which the event loop has none to spare."""
 
 HALF_FULL = 0.5
 FULL = 0.9
@@ -44,47 +53,94 @@ HELD_AT_TIMES = 0.01
 """Share of their time from which a limit may be all that more workers would meet."""
 
 HELD_BY_RETRIES = 0.3
+
+IN_VAIN = 0.3
+"""Share of the work in failed tries from which that is what to change."""
+
 EARLIEST_ANSWER = 1.0
 """Seconds: a shorter run needs no explanation."""
 
-MOST_GAIN = 2.0
-"""The advice never goes beyond doubling the workers of a stage."""
-
 LEAST_GAIN = 0.05
 
+LONG_UNDER_WAY = 2.0
+MANY_TIMES = 4.0
+"""An item is slow that has been under way for this many seconds, and times the usual."""
 
-NOTHING = Advice()
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """The item that has been in a worker's hands longest.
+
+    Attributes:
+        stage: Name of the stage.
+        item_id: Its id.
+        seconds: Since when.
+    """
+
+    stage: str
+    item_id: object
+    seconds: float
 
 
-def advise(
-    stages: Sequence[StageStats],
-    whole: Moment,
-    span: Moment,
-    state: RunState = "running",
-    last_stall: LoopStall | None = None,
-) -> Advice:
-    """Find what held a run back in a span of time.
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What the rule looks at.
 
-    Args:
+    Attributes:
         stages: The stages, as they are at the end of the span.
         whole: The sums since the run began: what a stage can do changes less than what it does.
         span: What the span added to them.
         state: The run's state. Over a whole run ("finished") the marks are lower, because it has a
             beginning and an end in which not all can be at work.
-        last_stall: What blocked the event loop last.
+        loop: The health of the event loop.
+        options: The stages as they were described.
+        outcomes: Name of a stage → what came of the last change of its workers.
+        longest: The item that has been under way longest.
     """
-    if not stages or span.elapsed <= 0 or whole.elapsed < EARLIEST_ANSWER or state == "paused":
+
+    stages: Sequence[StageStats]
+    whole: Moment
+    span: Moment
+    state: RunState = "running"
+    loop: LoopHealth = field(default_factory=LoopHealth)
+    options: Sequence[Stage] = ()
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict[str, Outcome])
+    longest: UnderWay | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the span is the whole run."""
+        return self.state == "finished"
+
+    @property
+    def processor(self) -> Processor:
+        """The processor time of the span."""
+        return Processor.of(self.span, self.loop.gil_share)
+
+    def marks(self, index: int) -> Marks:
+        """The marks of a stage in the span."""
+        return self.span.marks[index] if self.span.marks else Marks()
+
+
+NOTHING = Advice()
+
+
+def advise(case: Case) -> Advice:
+    """Find what held a run back in a span of time."""
+    stages, span = case.stages, case.span
+    is_young = span.elapsed <= 0 or case.whole.elapsed < EARLIEST_ANSWER
+    if not stages or is_young or case.state == "paused":
         return NOTHING
     shares = [spent.shares() for spent in span.spent]
-    if (blocked := span.blocked / span.elapsed) >= LOOP_BLOCKED:
-        return _loop(min(blocked, 1.0), last_stall)
-    is_over = state == "finished"
-    mark = MOSTLY if is_over else OCCUPIED
+    for advice in (_loop(case), _threads(case), _last_item(case), _short_queue(case, shares)):
+        if advice is not None:
+            return advice
+    mark = MOSTLY if case.is_over else OCCUPIED
     highest = max(each.occupied for each in shares)
     if highest < OCCUPIED:
-        if (processor := Processor.of(span)).is_used_up:
-            return _processor(stages, processor)
-        if (waits := _waits_outside(stages, shares, span)) is not None:
+        if case.processor.is_used_up:
+            return _processor(case)
+        if (waits := _waits_outside(case, shares)) is not None:
             return waits
     if highest < mark:
         return NOTHING
@@ -96,35 +152,91 @@ def advise(
         or (each.occupied >= NEARLY_OCCUPIED and _is_piling_up(stage, index))
     )
     stage = stages[chosen]
-    if state == "draining" and not stage.pending_items and stage.in_progress_items < stage.workers:
+    if (
+        case.state == "draining"
+        and not stage.pending_items
+        and stage.in_progress_items < stage.workers
+    ):
         return NOTHING  # the last items are on their way
-    return _occupied(stages, chosen, whole, span, is_over)
+    return _occupied(case, chosen)
 
 
-# Causes
+# Outside the stages
 
 
-def _loop(share: float, stall: LoopStall | None) -> Advice:
-    by = ""
-    if stall is not None and stall.location:
-        where = f"at {stall.location}" + (f": {stall.line}" if stall.line else "")
-        by = f", last by stage {stall.stage} {where}" if stall.stage else f", last {where}"
-    return Advice(
-        "loop",
-        (stall and stall.stage) or None,
-        share,
-        f"Bottleneck: the event loop. Something blocked it at least {share:.0%} of the time{by}. "
-        "An async call, or a plain function, which runs in a thread, would let the others go on.",
-        "blocks the loop",
+def _loop(case: Case) -> Advice | None:
+    """The event loop, if something blocks it or keeps it busy."""
+    span, stall, hot = case.span, case.loop.last_stall, case.loop.hot_spot
+    if (blocked := min(span.blocked / span.elapsed, 1.0)) >= LOOP_BLOCKED:
+        stage, by = None, ""
+        if stall is not None and stall.location:
+            stage = stall.stage or None
+            who = f" by stage {stall.stage}" if stage else ""
+            by = f", last{who}{_at(stall.location, stall.line)}"
+        begin = f"Something blocked it at least {blocked:.0%} of the time{by}."
+        return _about_the_loop(case, stage, blocked, begin, "blocks the loop")
+    busy = min(span.worked / span.elapsed, 1.0)
+    if busy < LOOP_BUSY or hot is None:
+        return None
+    who = f" by stage {hot.stage}" if hot.stage else ""
+    mostly = f"mostly kept{who}{_at(hot.location, hot.line)}"
+    begin = f"It was at work {busy:.0%} of the time, {mostly}."
+    return _about_the_loop(case, hot.stage or None, busy, begin, "keeps the loop busy")
+
+
+def _about_the_loop(case: Case, stage: str | None, share: float, begin: str, hint: str) -> Advice:
+    if case.processor.own >= LOOP_BUSY:
+        helps = 'A plain function with executor="process" would let the others go on.'
+    else:
+        helps = "An async call, or a plain function, which runs in a thread, would let the others "
+        helps += "go on."
+    return Advice("loop", stage, share, f"Bottleneck: the event loop. {begin} {helps}", hint)
+
+
+def _at(location: str, line: str) -> str:
+    return f" at {location}" + (f": {line}" if line else "")
+
+
+def _threads(case: Case) -> Advice | None:
+    """Threads of one stage that compute, if this process or the machine has no more time."""
+    processor, span = case.processor, case.span
+    computed = [case.marks(index).computed / span.elapsed for index in range(len(case.stages))]
+    most = max(computed)
+    if not processor.is_used_up or most < MOSTLY * processor.own:
+        return None
+    index = computed.index(most)
+    name, workers = case.stages[index].stage_name, case.stages[index].workers
+    threads = "thread" if workers == 1 else "threads"
+    begin = f"Bottleneck: {name}. Its {threads} computed on {most:.1f} cores"
+    if processor.is_all_used_up:
+        sentence = f"{begin}; this machine has hardly more."
+        return Advice("processor", name, processor.share, sentence, "no processor left")
+    rates = highest_rates(case.stages, index, case.whole, span)
+    rates[index] = inf
+    now = span.done[index] / span.elapsed
+    most_gain = processor.left_on_machine - 1
+    others = min(rates) / now - 1 if now else inf
+    if others < LEAST_GAIN:  # or so it seems: they had to wait for the lock, too
+        reach = (0.0, most_gain)
+    else:  # what goes to another process and comes back costs something
+        most_gain = min(most_gain, others)
+        reach = (most_gain / 2, most_gain)
+    with_workers = "" if workers > 1 else f" and {max(round(1 + most_gain), 2)} workers"
+    would = "would have lifted" if case.is_over else "would lift"
+    sentence = (
+        f"{begin} and had to share Python's lock with all others; "
+        f'executor="process"{with_workers} {would} the rate by {_about(reach)}.'
     )
+    return Advice("processes", name, processor.share, sentence, "needs processes", None, reach)
 
 
-def _processor(stages: Sequence[StageStats], processor: Processor) -> Advice:
+def _processor(case: Case) -> Advice:
+    processor = case.processor
     who = processor.who_computed
     start = f"Bottleneck: the processor. {who[0].upper()}{who[1:]}, and the workers waited"
     if processor.is_all_used_up:
         sentence = f"{start} for their turn; this machine has hardly more."
-    elif all(map(_has_processes, stages)):
+    elif all(map(_has_processes, case.stages)):
         sentence = f"{start} for their turn."
     else:
         helps = 'Plain functions with executor="process" would take work off it.'
@@ -137,10 +249,38 @@ def _has_processes(stage: StageStats) -> bool:
     return stage.child_cpu_seconds > 0
 
 
-def _waits_outside(
-    stages: Sequence[StageStats], shares: Sequence[Spent], span: Moment
-) -> Advice | None:
+def _last_item(case: Case) -> Advice | None:
+    """The last items of a run, if they take unusually long."""
+    longest = case.longest
+    if case.state != "draining" or longest is None:
+        return None
+    left = sum([_inside(stage) for stage in case.stages])
+    stage = next(each for each in case.stages if each.stage_name == longest.stage)
+    usual = stage.run_times.p50 or 0.0
+    is_slow = longest.seconds >= max(LONG_UNDER_WAY, MANY_TIMES * usual)
+    if not is_slow or left > max(stage.workers, 1):
+        return None
+    item = f"item {clean(safe_repr(longest.item_id))} in {longest.stage}, {_clock(longest.seconds)}"
+    if left == 1:
+        sentence = f"Waiting for {item}."
+    else:
+        sentence = f"Waiting for the last {left:,} items, longest for {item}."
+    return Advice("item", longest.stage, 1.0, sentence, "waits for an item")
+
+
+def _inside(stage: StageStats) -> int:
+    waiting = stage.pending_items + stage.blocked_items + stage.retrying_items
+    return waiting + stage.in_progress_items
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}"
+
+
+def _waits_outside(case: Case, shares: Sequence[Spent]) -> Advice | None:
     """The source, the consumer of the results, or callbacks, if one of them is the cause."""
+    stages = case.stages
     last = len(stages) - 1
     for index in reversed(range(len(stages))):
         blocked, name = shares[index].blocked, stages[index].stage_name
@@ -166,7 +306,7 @@ def _waits_outside(
                 "waits for callbacks",
             )
     first = stages[0]
-    starved = _starved_by_source(span)
+    starved = _starved_by_source(case.span)
     # Fewer than two items per worker leave most workers idle, whatever the source.
     if starved < MOSTLY or entered_items(first) < 2 * first.workers:
         return None
@@ -190,60 +330,170 @@ def _starved_by_source(span: Moment) -> float:
     return min(share, 1.0)  # it may be rounded up
 
 
-def _occupied(
-    stages: Sequence[StageStats], index: int, whole: Moment, span: Moment, is_over: bool
-) -> Advice:
+# A stage
+
+
+def _short_queue(case: Case, shares: Sequence[Spent]) -> Advice | None:
+    """Batches that cannot fill up, because the queue before them is shorter."""
+    for index, (stage, options) in enumerate(zip(case.stages, case.options, strict=False)):
+        batch, room, name = options.batch, stage.capacity, stage.stage_name
+        if batch is None or room is None or not index:
+            continue
+        before = case.stages[index - 1].workers  # each may wait with one more
+        if room + before >= batch:
+            continue
+        if (blocked := shares[index - 1].blocked) >= MOSTLY:
+            sentence = (
+                f"Bottleneck: the queue of {name}. It has room for {counted(room, 'item')}, and "
+                f"batches are of up to {batch:,}: queue_capacity={2 * batch} would fill them."
+            )
+            return Advice("queue", name, blocked, sentence, "queue too short", 2 * batch)
+    return None
+
+
+def _occupied(case: Case, index: int) -> Advice:
     """The workers of a stage have no time left: why, and what would help."""
-    stage, own = stages[index], span.spent[index].shares()
-    name = stage.stage_name
+    stage, own = case.stages[index], case.span.spent[index].shares()
+    name, marks = stage.stage_name, case.marks(index)
     start = f"Bottleneck: {name}."
-    if own.limited >= HELD_BY_LIMIT:
+    held = min(marks.held / case.span.elapsed, 1.0)
+    if held >= max(HELD_BY_LIMIT, MOSTLY * own.limited):
         sentence = (
-            f"{start} Its limit held its workers {own.limited:.0%} of the time; a higher one would "
-            "lift the rate, more workers would not."
+            f"{start} The service it calls let no try begin {held:.0%} of the time (RetryAfter, "
+            f"{counted(marks.holds, 'time')}): neither more workers nor a higher limit would lift "
+            "the rate."
         )
-        return Advice("limit", name, own.limited, sentence, "held by its limit")
+        return Advice("service", name, held, sentence, "held by its service")
+    if own.limited >= HELD_BY_LIMIT:
+        return _limited(case, index, own.limited)
     if own.retrying >= HELD_BY_RETRIES:
         sentence = (
             f"{start} Too many of its items waited for their next try, so that its workers took "
             f"nothing new {own.retrying:.0%} of the time."
         )
         return Advice("retries", name, own.retrying, sentence, "waits for retries")
-    start = f"{start} {_how_busy(stage, own, is_over)}{_queue(stage, index, is_over)}"
-    processor = Processor.of(span)
+    start = f"{start} {_how_busy(stage, own, case.is_over)}{_queue(stage, index, case.is_over)}"
+    processor = case.processor
     if processor.is_used_up:
         why = f"{processor.who_computed} meanwhile, so more workers would help little"
-        helps, advice = "", "no processor left"
+        helps, hint = "", "no processor left"
         if processor.is_all_used_up:
             helps = " on this machine"
         elif not _has_processes(stage):
             helps = '; CPU-bound tasks would be better off with executor="process"'
-            advice = "needs processes"
-        return Advice("processor", name, own.busy, f"{start}; {why}{helps}.", advice)
-    if is_over and own.occupied < OCCUPIED:
-        most = ", more than those of any other stage" if len(stages) > 1 else ""
+            hint = "needs processes"
+        return Advice("processor", name, own.busy, f"{start}; {why}{helps}.", hint)
+    if case.is_over and own.occupied < OCCUPIED:
+        most = ", more than those of any other stage" if len(case.stages) > 1 else ""
         return Advice("workers", name, own.busy, f"{start}{most}.", "bottleneck")
-    more, gain, other = _gain(stages, index, whole, processor.left)
-    reason = _what_is_near(stage, own, span, is_over)
-    if not reason and gain < LEAST_GAIN:
-        reason = f"{other} is hardly less busy, so more workers alone would help little"
+    for advice in (_in_vain(case, index, start), _shared(case, index, start)):
+        if advice is not None:
+            return advice
+    return _more_workers(case, index, start)
+
+
+def _limited(case: Case, index: int, share: float) -> Advice:
+    """A limit holds the workers of a stage."""
+    stages, span = case.stages, case.span
+    stage, would = stages[index], "would have lifted" if case.is_over else "would lift"
+    begin = f"Bottleneck: {stage.stage_name}. Its limit held its workers {share:.0%} of the time"
+    rates = highest_rates(stages, index, case.whole, span)
+    busy = span.spent[index].busy
+    rates[index] = span.done[index] / busy * stage.workers if busy else inf
+    ceiling, now = min(rates), span.done[index] / span.elapsed
+    if not now or ceiling == inf:
+        sentence = f"{begin}; a higher one {would} the rate, more workers would not."
+        return Advice("limit", stage.stage_name, share, sentence, "held by its limit")
+    rise = ceiling / now - 1
+    nearest = rates.index(ceiling)
+    then = "its workers are" if nearest == index else f"{stages[nearest].stage_name} is"
+    if rise < LEAST_GAIN:
+        sentence = f"{begin}, but a higher one would help little: {then} as busy."
+        return Advice("limit", stage.stage_name, share, sentence, "held by its limit")
+    sentence = (
+        f"{begin}; a higher one {would} the rate, more workers would not. At {ceiling:,.3g}/s "
+        f"{then} the bottleneck."
+    )
+    hint = "held by its limit"
+    return Advice("limit", stage.stage_name, share, sentence, hint, ceiling, (0.0, rise))
+
+
+def _in_vain(case: Case, index: int, start: str) -> Advice | None:
+    """Much of a stage's work goes into tries that fail."""
+    busy, failed = case.span.spent[index].busy, case.marks(index).failed
+    share = min(failed / busy, 0.99) if busy else 0.0
+    if share < IN_VAIN:
+        return None
+    rise = share / (1 - share)
+    would = "would have lifted" if case.is_over else "would lift"
+    sentence = (
+        f"{start}; {share:.0%} of this went into tries that failed, so fewer errors {would} the "
+        f"rate by up to {rise:.0%}."
+    )
+    name = case.stages[index].stage_name
+    return Advice("errors", name, share, sentence, "tries fail", None, (0.0, rise))
+
+
+def _shared(case: Case, index: int, start: str) -> Advice | None:
+    """The tries of a stage wait for something that they share."""
+    stage, name = case.stages[index], case.stages[index].stage_name
+    share = case.span.spent[index].shares().busy
+    outcome = case.outcomes.get(name)
+    if outcome is not None and outcome.workers == stage.workers and outcome.is_in_vain:
+        sentence = f"{start}; {outcome.sentence}: something that they share is the limit."
+        return Advice("shared", name, share, sentence, "more did not help")
+    times = held_up_by_each_other(stage, index, case.span)
+    if times >= LONGER and stage.workers > 1:
+        sentence = (
+            f"{start}; with all of them at work a try takes {times:.1f} times as long as it did "
+            "at first. They share something that lets only a few in at once, such as a pool, a "
+            "lock or a server, so more workers would not help."
+        )
+        return Advice("shared", name, share, sentence, "share a narrow place")
+    return None
+
+
+def _more_workers(case: Case, index: int, start: str) -> Advice:
+    """More workers would lift the rate, if the source and the other stages allow it."""
+    stage, own = case.stages[index], case.span.spent[index].shares()
+    name = stage.stage_name
+    found = gain(case.stages, index, case.whole, case.span, case.processor.left)
+    reason = _what_is_near(stage, own, case)
+    if not reason and found.most < LEAST_GAIN:
+        reason = f"{found.limited_by} is hardly less busy, so more workers alone would help little"
     if reason:
         return Advice("workers", name, own.busy, f"{start}; {reason}.", "bottleneck")
-    noun = "worker" if more == 1 else "workers"
-    lift = "would have lifted" if is_over else "would lift"
-    sentence = f"{start}; {more} more {noun} {lift} the rate by about {gain:.0%}."
-    return Advice("workers", name, own.busy, sentence, f"+{more} {noun}: +{gain:.0%}")
+    noun = "worker" if found.more == 1 else "workers"
+    lift = "would have lifted" if case.is_over else "would lift"
+    reach = (found.least, found.most)
+    outcome = case.outcomes.get(name)
+    said = f"{start}; "
+    if outcome is not None and outcome.workers == stage.workers:
+        said = f"{start}; {outcome.sentence}. "
+    sentence = f"{said}{found.more:,} more {noun} {lift} the rate by {_about(reach)}."
+    up_to = "" if found.least else "up to "
+    hint = f"+{found.more:,} {noun}: {up_to}+{found.most:.0%}"
+    return Advice("workers", name, own.busy, sentence, hint, found.more, reach)
 
 
-def _what_is_near(stage: StageStats, own: Spent, span: Moment, is_over: bool) -> str:
+def _about(reach: tuple[float, float]) -> str:
+    least, most = reach
+    if not least:
+        return f"up to {most:.0%}"
+    if f"{least:.0%}" == f"{most:.0%}":
+        return f"about {most:.0%}"
+    return f"{least * 100:.0f}-{most:.0%}"
+
+
+def _what_is_near(stage: StageStats, own: Spent, case: Case) -> str:
     """Why more workers alone may gain nothing, whatever other stages could do; "" = no reason."""
-    if min(own.starved, _starved_by_source(span)) >= AS_OCCUPIED:
-        came = "came" if is_over else "come"
+    if min(own.starved, _starved_by_source(case.span)) >= AS_OCCUPIED:
+        came = "came" if case.is_over else "come"
         return f"items {came} hardly any faster, so more workers alone would help little"
     if own.limited >= HELD_AT_TIMES:
         limit = f"its limit held them {own.limited:.0%} of the time"
     elif stage.concurrency is not None and stage.concurrency <= stage.workers:
-        limit = f"its limit lets {stage.concurrency} in at once"
+        limit = f"its limit lets {stage.concurrency:,} in at once"
     else:
         return ""
     return f"{limit}, so more workers alone may help little"
@@ -272,41 +522,3 @@ def _queue(stage: StageStats, index: int, is_over: bool) -> str:
         return ", its queue is full"
     waits = "waits" if stage.pending_items == 1 else "wait"
     return f", {counted(stage.pending_items, 'item')} {waits} for it"
-
-
-def _gain(
-    stages: Sequence[StageStats], index: int, whole: Moment, processor_left: float
-) -> tuple[int, float, str]:
-    """How many workers to add, by what share the rate would rise, and what limits it then.
-
-    By the utilisation law (Denning and Buzen, 1978) a stage's workers are occupied in proportion to
-    its rate; so the rate can rise until the next busiest stage has no time left either.
-    """
-    workers = max(stages[index].workers, 1)
-    rates = _highest_rates(stages, index, whole)
-    most, second = min(MOST_GAIN, max(processor_left, 1.0)), "the processor"
-    if (concurrency := stages[index].concurrency) is not None and concurrency < most * workers:
-        most, second = concurrency / workers, "its limit"
-    for number, rate in enumerate(rates):
-        if number != index and rate < most * rates[index] < inf:
-            most, second = max(rate / rates[index], 1.0), stages[number].stage_name
-    more = max(ceil(workers * (most - 1) - 1e-9), 1)
-    return more, min(most, (workers + more) / workers) - 1, second
-
-
-def _highest_rates(stages: Sequence[StageStats], index: int, whole: Moment) -> list[float]:
-    """The highest rate of each stage using all of its time, in items of stage ``index``.
-
-    Per second, and with the workers it has now: they may have been more or fewer before.
-    """
-    rates: list[float] = []
-    for number, (left, spent) in enumerate(zip(whole.left, whole.spent, strict=True)):
-        first, last = sorted((number, index))
-        one_becomes = prod(map(going_on, stages[first:last], stages[first + 1 : last + 1]))
-        if number > index:
-            one_becomes = 1 / one_becomes if one_becomes else inf
-        if left and (occupied := spent.occupied):
-            rates.append(left / occupied * stages[number].workers * one_becomes)
-        else:
-            rates.append(inf)
-    return rates

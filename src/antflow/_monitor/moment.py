@@ -10,7 +10,7 @@ from operator import add
 from typing import Any, NamedTuple
 
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, RunState, StageStats
-from antflow._monitor.flow import left_items
+from antflow._monitor.flow import done_items
 
 
 class Spent(NamedTuple):
@@ -46,6 +46,35 @@ class Spent(NamedTuple):
         return self.busy + self.limited + self.retrying
 
 
+class Marks(NamedTuple):
+    """What the books of a stage say besides how its workers spent their time.
+
+    Attributes:
+        failed: Worker-seconds of tries that failed.
+        held: Seconds for which a service let no try begin.
+        holds: How often it said so.
+        computed: Seconds of processor time that its threads took.
+        tries: How many tries there were, without those of items that passed by.
+    """
+
+    failed: float = 0.0
+    held: float = 0.0
+    holds: int = 0
+    computed: float = 0.0
+    tries: int = 0
+
+    @classmethod
+    def of(cls, stage: StageStats) -> Marks:
+        """Since the run began."""
+        return cls(
+            stage.failed_seconds,
+            stage.held_seconds,
+            stage.holds,
+            stage.thread_cpu_seconds,
+            stage.run_times.count,
+        )
+
+
 class Figures(NamedTuple):
     """The figures of a snapshot that the rules need; the fields are those of the snapshot."""
 
@@ -78,8 +107,10 @@ class Moment(NamedTuple):
         computed: Seconds of processor time that this process took.
         intake: Seconds for which items could come.
         spent: How the workers of each stage spent their time.
-        left: How many items had left each stage.
+        done: How many items were done with each stage.
         children_computed: Seconds of processor time that the child processes of its stages took.
+        worked: Seconds the event loop was at work.
+        marks: What else the books of each stage say.
     """
 
     elapsed: float
@@ -87,8 +118,10 @@ class Moment(NamedTuple):
     computed: float
     intake: float
     spent: tuple[Spent, ...]
-    left: tuple[int, ...]
+    done: tuple[int, ...]
     children_computed: float = 0.0
+    worked: float = 0.0
+    marks: tuple[Marks, ...] = ()
 
     @classmethod
     def of(cls, figures: Figures) -> Moment:
@@ -101,8 +134,10 @@ class Moment(NamedTuple):
             figures.cpu_seconds - by_children,
             figures.intake_seconds,
             tuple(map(Spent.of, stages)),
-            tuple(map(left_items, stages)),
+            tuple(map(done_items, stages)),
             by_children,
+            figures.loop.busy_seconds,
+            tuple(map(Marks.of, stages)),
         )
 
     def since(self, earlier: Moment | None) -> Moment:
@@ -124,6 +159,10 @@ class Moment(NamedTuple):
             tuple(
                 Spent(*map(combine, *both)) for both in zip(self.spent, other.spent, strict=True)
             ),
-            tuple(map(combine, self.left, other.left)),
+            tuple(map(combine, self.done, other.done)),
             combine(self.children_computed, other.children_computed),
+            combine(self.worked, other.worked),
+            tuple(
+                Marks(*map(combine, *both)) for both in zip(self.marks, other.marks, strict=True)
+            ),
         )

@@ -13,7 +13,11 @@ COMPUTING = 0.75
 the threads of a process wait for each other, and for other processes."""
 
 ONE_CORE = 1.2
-"""A process that uses up to this many cores is taken to be limited to one by Python."""
+"""A process that uses up to this many cores is taken to be limited to one by Python's lock, if it
+is not known whether its threads wait for that."""
+
+GIL_HELD = 0.4
+"""Share of the time for which Python's lock is held from which a process is limited to one core."""
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """The cores this process may use. A container's quota is not known."""
@@ -28,15 +32,18 @@ class Processor(NamedTuple):
     Attributes:
         own: Cores that this process used.
         children: Cores that the child processes of its stages used.
+        gil_share: See `LoopHealth`; ``None`` = not known.
     """
 
     own: float
     children: float
+    gil_share: float | None = None
 
     @classmethod
-    def of(cls, span: Moment) -> Processor:
+    def of(cls, span: Moment, gil_share: float | None = None) -> Processor:
         """In a span of time."""
-        return cls(span.computed / span.elapsed, span.children_computed / span.elapsed)
+        children = span.children_computed / span.elapsed
+        return cls(span.computed / span.elapsed, children, gil_share)
 
     @property
     def left(self) -> float:
@@ -44,7 +51,7 @@ class Processor(NamedTuple):
 
         What this process and its children compute rises with the rate.
         """
-        return min(self._left_here, self._left_on_machine)
+        return min(self._left_here, self.left_on_machine)
 
     @property
     def share(self) -> float:
@@ -59,7 +66,7 @@ class Processor(NamedTuple):
     @property
     def is_all_used_up(self) -> bool:
         """Whether the machine has no more, so that other processes would not help either."""
-        return self._left_on_machine <= 1 / COMPUTING
+        return self.left_on_machine <= 1 / COMPUTING
 
     @property
     def who_computed(self) -> str:
@@ -70,9 +77,14 @@ class Processor(NamedTuple):
 
     @property
     def _left_here(self) -> float:
-        return 1 / self.own if 0 < self.own <= ONE_CORE else inf
+        if self.gil_share is None:
+            has_one_core = 0 < self.own <= ONE_CORE
+        else:
+            has_one_core = self.own > 0 and self.gil_share >= GIL_HELD
+        return 1 / self.own if has_one_core else inf
 
     @property
-    def _left_on_machine(self) -> float:
+    def left_on_machine(self) -> float:
+        """`left`, if all that computes had a process of its own."""
         cores = self.own + self.children
         return max(CORES / cores, 1.0) if cores > 0 else inf

@@ -15,7 +15,7 @@ from typing import Any
 
 from antflow._core.ledger import Activity
 from antflow._core.log import warn
-from antflow._core.places import Place
+from antflow._core.places import Place, origin_of
 from antflow._core.snapshot import HotSpot, LoopHealth, LoopStall
 from antflow._core.text import clean, safe_repr
 from antflow._core.worker_time import book_stall, standing
@@ -144,7 +144,10 @@ class LoopWatch:
         """The loop was seen at work."""
         stage = sight.stage
         name = stage.name if stage is not None and stage.run is self._run else ""
-        self._sights.append((sight.place, name))
+        place = sight.place
+        if place is not None and origin_of(place.filename) == "library":
+            place = None
+        self._sights.append((place, name))
         (place, stage_name), count = Counter(self._sights).most_common(1)[0]
         self._hot_spot = None
         if place is not None and count >= max(MOSTLY * len(self._sights), FEWEST_SIGHTS):
