@@ -53,6 +53,7 @@ HELD_AT_TIMES = 0.01
 """Share of their time from which a limit may be all that more workers would meet."""
 
 HELD_BY_RETRIES = 0.3
+BLOCKED_BY_QUEUE = 0.2
 
 IN_VAIN = 0.3
 """Share of the work in failed tries from which that is what to change."""
@@ -151,13 +152,9 @@ def advise(case: Case) -> Advice:
         if each.occupied >= highest - AS_OCCUPIED
         or (each.occupied >= NEARLY_OCCUPIED and _is_piling_up(stage, index))
     )
-    stage = stages[chosen]
-    if (
-        case.state == "draining"
-        and not stage.pending_items
-        and stage.in_progress_items < stage.workers
-    ):
-        return NOTHING  # the last items are on their way
+    to_come = sum(map(_inside, stages[: chosen + 1]))
+    if case.state == "draining" and to_come <= stages[chosen].workers:
+        return NOTHING  # each of the last items has a worker
     return _occupied(case, chosen)
 
 
@@ -256,8 +253,8 @@ def _last_item(case: Case) -> Advice | None:
         return None
     left = sum([_inside(stage) for stage in case.stages])
     stage = next(each for each in case.stages if each.stage_name == longest.stage)
-    usual = stage.run_times.p50 or 0.0
-    is_slow = longest.seconds >= max(LONG_UNDER_WAY, MANY_TIMES * usual)
+    usual = stage.run_times.p50  # `None`: none has come through yet
+    is_slow = usual is not None and longest.seconds >= max(LONG_UNDER_WAY, MANY_TIMES * usual)
     if not is_slow or left > max(stage.workers, 1):
         return None
     item = f"item {clean(safe_repr(longest.item_id))} in {longest.stage}, {_clock(longest.seconds)}"
@@ -342,7 +339,7 @@ def _short_queue(case: Case, shares: Sequence[Spent]) -> Advice | None:
         before = case.stages[index - 1].workers  # each may wait with one more
         if room + before >= batch:
             continue
-        if (blocked := shares[index - 1].blocked) >= MOSTLY:
+        if (blocked := shares[index - 1].blocked) >= BLOCKED_BY_QUEUE:
             sentence = (
                 f"Bottleneck: the queue of {name}. It has room for {counted(room, 'item')}, and "
                 f"batches are of up to {batch:,}: queue_capacity={2 * batch} would fill them."
