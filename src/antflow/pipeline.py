@@ -780,7 +780,14 @@ async def _drive(
     """Feed a run from ``items``, with its display, until both are over."""
     run, poller = handle._run, None
     if display is not None:
-        poller = Poller(display, pipeline, run.total or 0, float(interval), lambda: handle.results)
+        poller = Poller(
+            display,
+            pipeline,
+            run.total or 0,
+            float(interval),
+            lambda: handle.results,
+            run.loop_watch,
+        )
     with interrupts_apart():
         try:
             await handle._engine.drive(items, poller)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from antflow import DashboardSnapshot, LoopHealth, LoopStall, Pipeline, RunHandle, Stage
+from antflow._engine.run import current_run
 from antflow.testing import VirtualLoop
 from tests.engine.blocking import (
     BLOCK,
@@ -134,6 +135,34 @@ async def goes_on(item: Any) -> Any:
     """Not over at once, so that what has just blocked the loop can still be seen."""
     await asyncio.sleep(0.1)
     return item
+
+
+def test_block_is_told_at_once_and_can_be_read_while_it_goes_on_now(run: Run) -> None:
+    """It is there from the call of ``on_block`` until the loop goes on, and it gets longer."""
+    seen: list[LoopStall | None] = []
+
+    async def look(item: int) -> None:
+        this = current_run.get()
+        assert this is not None
+        watch = this.loop_watch
+        assert watch is not None
+        seen.append(watch.block())
+        watch.on_block = told.set
+        told.wait(LONGEST)
+        seen.append(watch.block())
+        time.sleep(BLOCK / 4)  # noqa: ASYNC251
+        seen.append(watch.block())
+        await asyncio.sleep(BLOCK)
+        seen.append(watch.block())
+
+    told.clear()
+    run(Pipeline([Stage("Look", 1, [look])]).run([1]))
+    before, first, second, after = seen
+    assert (before, after) == (None, None)
+    assert first is not None
+    assert second is not None
+    assert first.stage == "Look"
+    assert second.seconds >= first.seconds + BLOCK / 4
 
 
 def test_block_by_a_function_in_c_is_told_by_its_name(run: Run, caplog: Log) -> None:

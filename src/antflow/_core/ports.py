@@ -15,7 +15,7 @@ from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
-from antflow._core.snapshot import DashboardSnapshot, ErrorSummary
+from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, LoopStall
 from antflow._core.stage import Stage, TaskFunc
 from antflow._core.step import Step
 from antflow._core.transition import Transition
@@ -244,6 +244,20 @@ class Outlook(Protocol):
         Returns:
             Name of a field of the snapshot → makes it when it is first read.
         """
+        ...
+
+
+class Blockable(Protocol):
+    """An event loop that something may block, as another thread sees it.
+
+    Attributes:
+        on_block: Called in another thread when something blocks the loop. It must return at once.
+    """
+
+    on_block: Callable[[], None] | None
+
+    def block(self) -> LoopStall | None:
+        """The block that goes on at this moment, in whatever thread; ``None`` if there is none."""
         ...
 
 

@@ -30,7 +30,7 @@ from antflow._core.foreign import type_name
 from antflow._core.ledger import Ledger
 from antflow._core.log import debug
 from antflow._core.observers import RunEnd, RunEnding
-from antflow._core.ports import Outlook
+from antflow._core.ports import Blockable, Outlook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage, capacity, lowest_concurrency
@@ -51,7 +51,7 @@ class Gauged(Protocol):
         ...
 
 
-class Healthy(Protocol):
+class Healthy(Blockable, Protocol):
     """Knows the health of the event loop."""
 
     def health(self) -> LoopHealth:

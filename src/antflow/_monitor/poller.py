@@ -15,10 +15,11 @@ from antflow._core.cancellation import awaited_failure
 from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
 from antflow._core.log import warn
-from antflow._core.ports import SnapshotSource
+from antflow._core.ports import Blockable, SnapshotSource
 from antflow._core.result import RunResults
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import discard
+from antflow._monitor.block_poller import BlockPoller, ShowsBlocks
 
 LONGEST_CALL = 5.0
 """Seconds one call of an async method of a display may take."""
@@ -33,6 +34,7 @@ class Poller:
         total: Number of items, 0 if not known.
         interval: Seconds between updates.
         results: Gives the arguments of ``on_finish``.
+        watched: The event loop, if it is watched: displays of this library show what blocks it.
     """
 
     def __init__(
@@ -42,12 +44,16 @@ class Poller:
         total: int,
         interval: float,
         results: Callable[[], RunResults[Any]],
+        watched: Blockable | None = None,
     ) -> None:
         self._display = display
         self._pipeline = pipeline
         self._total = total
         self._interval = interval
         self._results = results
+        self._blocks: BlockPoller | None = None
+        if watched is not None and isinstance(display, ShowsBlocks):
+            self._blocks = BlockPoller(watched, display._show_block)
         self._is_broken = False
         self._limit: asyncio.Timeout | None = None
         self._loop = asyncio.get_running_loop()
@@ -72,6 +78,8 @@ class Poller:
     async def poll(self) -> None:
         """The task. Ends soon after `end`."""
         try:
+            if self._blocks is not None:
+                self._blocks.begin()
             await self._call("on_start", self._pipeline, self._total)
             await self._update()
             self._let_begin()  # even if the display is broken, or has no on_update
@@ -82,6 +90,8 @@ class Poller:
                 await self._update()
         finally:  # exactly once, even when the event loop itself is ending
             self._let_begin()
+            if self._blocks is not None:
+                self._blocks.end()
             results = self._results()
             await self._call("on_finish", results, results.summary)
 

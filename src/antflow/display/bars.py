@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -14,11 +15,16 @@ from antflow._monitor.view import UNNAMED, View
 from antflow.display.canvas import Canvas, Pieces, joined
 from antflow.display.numbers import clock, duration_text, forecast_text, rate_text
 
+_FOLDER = re.compile(r"^.*[/\\]")
+
 GAP = "  "
 SHORTEST_BAR = 8
 LONGEST_ID = 80
 ROOM_TO_COUNT = 60
 """Cells of a line in which there is room for the number of items in flight."""
+
+ROOM_FOR_BLOCK = 30
+"""Cells in which a line says at least that the event loop is blocked, and for how long."""
 
 STALL_SHOWN = 30.0
 """Seconds for which a block of the event loop is shown."""
@@ -138,6 +144,40 @@ def stall_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
     if view.snapshot.timestamp - stall.timestamp > STALL_SHOWN:
         return []
     return canvas.wrapped(f"{canvas.glyphs.warning} {stall_text(stall)}", rows, "bold red")
+
+
+def blocked_line(canvas: Canvas, progress: Progress, stall: LoopStall, elapsed: float) -> Text:
+    """A line instead of the bar while the event loop is blocked: nothing in it stands still.
+
+    Args:
+        canvas: Where to draw; one row is used.
+        progress: How far the run was when it began.
+        stall: The block that goes on.
+        elapsed: Seconds since the run began.
+    """
+    done = _count_of(progress)
+    if progress.percent is not None:
+        done = f"{progress.percent}%{GAP}{done}"
+    gone = Part(1, [(clock(elapsed), "dim")])
+    room = canvas.width - gone.cells - len(GAP)
+    if room < ROOM_FOR_BLOCK:
+        room = canvas.width
+    mark = canvas.glyphs.warning
+    text = canvas.text(f"{mark} {block_text(stall)}")
+    if cell_len(text) > room:
+        text = canvas.text(f"{mark} {block_text(stall, with_folder=False)}")
+    parts = [Part(0, [(canvas.crop(text, room), "bold red")]), Part(2, [(done, "")]), gone]
+    return canvas.line(joined((part.pieces for part in fitting(parts, canvas.width)), GAP))
+
+
+def block_text(stall: LoopStall, *, with_folder: bool = True) -> str:
+    """``event loop blocked for 0:07 by stage Parse at app.py:41 in parse: sleep(20)``."""
+    text = f"event loop blocked for {clock(stall.seconds)}"
+    if stall.stage:
+        text += f" by stage {stall.stage}"
+    if stall.location:
+        text += f" at {stall.location if with_folder else _FOLDER.sub('', stall.location)}"
+    return f"{text}: {stall.line}" if stall.line else text
 
 
 def stall_text(stall: LoopStall) -> str:

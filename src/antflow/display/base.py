@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from time import monotonic
 from typing import Any, ClassVar, Protocol
 
 from rich.console import RenderableType
 
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult
-from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, PipelineStats
+from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, LoopStall, PipelineStats
+from antflow._monitor.block_poller import ShowsBlocks
 from antflow._monitor.progress import counts_of, counts_text
 from antflow._monitor.view import UNNAMED, View, Viewer
+from antflow.display.bars import blocked_line
+from antflow.display.canvas import Frame
 from antflow.display.environment import display_stream
 from antflow.display.notebook import NotebookCell, kernel_display
 from antflow.display.plain import PlainLog
@@ -36,6 +40,12 @@ class Place(Protocol):
     def draw(self, renderable: RenderableType) -> None:
         """Show the next frame."""
 
+    def note(self, row: int, renderable: RenderableType | None) -> None:
+        """Show a line instead of a row of the frame, until the next one; ``None`` = no longer.
+
+        Called in another thread.
+        """
+
     def printed(self, count: int) -> list[str]:
         """The newest lines that tasks printed, if they were captured."""
         ...
@@ -44,10 +54,11 @@ class Place(Protocol):
         """Leave a last frame, and a line below it."""
 
 
-class BaseDashboard(DashboardProtocol):
+class BaseDashboard(DashboardProtocol, ShowsBlocks):
     """A display for the terminal. Subclass it, and render snapshots in `render`.
 
-    It redraws in `on_update` and at no other time. What tasks print meanwhile appears above it.
+    It redraws in `on_update` and at no other time. While something blocks the event loop, a line
+    that says so takes the place of its first row. What tasks print meanwhile appears above it.
     Displays that draw at the same time stand one below the other, each with its share of the rows.
     In a notebook it is one output of the cell, redrawn at most twice a second. Elsewhere it draws
     on standard error, or on standard output if only that is a terminal. If neither is one (a file,
@@ -92,6 +103,8 @@ class BaseDashboard(DashboardProtocol):
     _view: View | None = None
     _place: Place | None = None
     _log: PlainLog | None = None
+    _bar_row: int = 0  # in which row of the frame the bar and the clock are
+    _updated: float = 0.0
 
     def __init__(self, refresh_rate: float = 4.0) -> None:
         self.refresh_rate = refresh_rate
@@ -122,6 +135,7 @@ class BaseDashboard(DashboardProtocol):
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Show a snapshot."""
+        self._updated = monotonic()
         shown = self._see(snapshot)
         self._give_way()
         if self._log is not None:
@@ -148,6 +162,19 @@ class BaseDashboard(DashboardProtocol):
                     last = self._last_frame(self._view.snapshot)
             finally:
                 place.close(last, counts)
+
+    def _show_block(self, stall: LoopStall | None) -> None:
+        # In another thread, while the event loop is blocked. So nothing is rendered that a subclass
+        # has written: the frame that is up stays, but for one row.
+        log, place, view = self._log, self._place, self._view
+        if log is not None and stall is not None:
+            log.tell_block(stall)
+        elif place is not None and view is not None:
+            line = None
+            if stall is not None:
+                elapsed = view.progress.elapsed + monotonic() - self._updated
+                line = Frame(lambda canvas: [blocked_line(canvas, view.progress, stall, elapsed)])
+            place.note(self._bar_row, line)
 
     def _last_frame(self, snapshot: DashboardSnapshot) -> RenderableType:
         return self.render(snapshot)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO, TypeGuard
+from typing import IO, TextIO, TypeGuard
 
 from rich.console import Console
 
@@ -41,7 +41,7 @@ def can_draw_on(stream: TextIO | None) -> TypeGuard[TextIO]:
     return is_terminal(stream) and name not in ("", "dumb", "unknown") and not is_build_server()
 
 
-def terminal_console(stream: TextIO) -> Console:
+def terminal_console(stream: IO[str]) -> Console:
     """A rich console that treats a stream as a terminal."""
     return Console(file=stream, force_terminal=True, force_jupyter=False)
 

@@ -70,6 +70,7 @@ class FullDashboard(BaseDashboard):
         return Frame(lambda canvas: self._compose(canvas, view, log))
 
     def _compose(self, canvas: Canvas, view: View, log: Sequence[str]) -> list[Text]:
+        self._bar_row = 0
         if canvas.height < 2:
             return [bar_line(canvas, view, counts=True)]
         strips = worker_strips(view.snapshot)
@@ -98,6 +99,7 @@ class FullDashboard(BaseDashboard):
             "items": _list(items, GOOD_ITEMS, items, least=LEAST_ITEMS),
         }
         rows = share(canvas.height, wishes, more)
+        self._bar_row = rows["header"]
         lines = [header_line(canvas, view, workers.workers)] if rows["header"] else []
         lines.append(bar_line(canvas, view, named=not rows["header"]))
         lines += stage_lines(canvas, view.stages, rows["stages"])

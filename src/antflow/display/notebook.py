@@ -114,6 +114,9 @@ class NotebookCell:
         """True: nothing else draws in the output."""
         return True
 
+    def note(self, row: int, renderable: RenderableType | None) -> None:
+        """Do nothing: IPython's display serves the thread of the cell alone."""
+
     def printed(self, count: int) -> list[str]:
         """Nothing: the kernel shows what tasks print."""
         return []

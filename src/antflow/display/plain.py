@@ -10,16 +10,20 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from antflow._core.failures import failure_lines
-from antflow._core.snapshot import ErrorSummary
+from antflow._core.snapshot import ErrorSummary, LoopStall
 from antflow._core.text import clean, tally
 from antflow._monitor.view import StageView, View
-from antflow.display.bars import stall_text, state_text
+from antflow.display.bars import block_text, stall_text, state_text
 from antflow.display.canvas import UNICODE, glyphs_for
 from antflow.display.numbers import clock, duration_text, forecast_text, rate_text
 from antflow.display.stream import open_stream
 
 LONGEST_SILENCE = 30.0
 """Seconds after which there is a line in any case: build servers kill silent jobs."""
+
+SILENCE_BLOCKED = 5.0
+"""Seconds that the event loop must be blocked for a line about that. The next one comes when it has
+been blocked for twice as long, and so on, but after `LONGEST_SILENCE` in any case."""
 
 STEPS = 20
 """Lines over the whole run where the total is known: one per 5 %."""
@@ -46,6 +50,7 @@ class PlainLog:
         self._last = 0.0
         self._stops = False
         self._blocked_at = ""
+        self._blocked_for = 0.0
 
     def update(self, view: View) -> None:
         """Write a line if it is time for one."""
@@ -64,6 +69,17 @@ class PlainLog:
             if stall is not None and stall.location != self._blocked_at:
                 self._blocked_at = stall.location
                 self._write(stall_text(stall))
+
+    def tell_block(self, stall: LoopStall) -> None:
+        """Write a line about a block of the event loop that goes on, if it is time for one.
+
+        Called in another thread than all else.
+        """
+        told = self._blocked_for if stall.seconds >= self._blocked_for else 0.0
+        if stall.seconds >= told + min(max(told, SILENCE_BLOCKED), LONGEST_SILENCE):
+            told = stall.seconds
+            self._write(block_text(stall))
+        self._blocked_for = told
 
     def finish(self, view: View | None, summary: ErrorSummary, last_line: str) -> None:
         """Write what failed, where, what held the run back, and the last line."""

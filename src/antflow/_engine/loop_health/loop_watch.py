@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any
@@ -46,11 +46,15 @@ class LoopWatch:
         stages: Its stages.
         sources: Its sources.
         threshold: See `Heartbeat`.
+
+    Attributes:
+        on_block: See `Blockable`.
     """
 
     def __init__(
         self, run: Run, stages: Sequence[StageRun], sources: SourceWatch, threshold: float
     ) -> None:
+        self.on_block: Callable[[], None] | None = None
         self._run = run
         self._stages = stages
         self._sources = sources
@@ -70,6 +74,7 @@ class LoopWatch:
 
     def end(self) -> None:
         """The run is over: freeze what is known now."""
+        self.on_block = None
         heartbeat, self._heartbeat = self._heartbeat, None
         if heartbeat is not None:
             heartbeat.leave(self)
@@ -82,7 +87,7 @@ class LoopWatch:
 
     def health(self) -> LoopHealth:
         """The health of the loop, including a block that goes on."""
-        return self._with_use(self._lateness()) if self._ended is None else self._ended
+        return self._with_use(self._now()[0]) if self._ended is None else self._ended
 
     def _with_use(self, health: LoopHealth) -> LoopHealth:
         """The health, and what the loop's time goes to."""
@@ -96,21 +101,10 @@ class LoopWatch:
             self._hot_spot,
         )
 
-    def _lateness(self) -> LoopHealth:
-        """The part of the health that is about late heartbeats."""
-        heartbeat = self._heartbeat
-        if heartbeat is None:
-            return self._booked[1]
-        asked, is_awaited, lag = heartbeat.asked, heartbeat.is_awaited, heartbeat.lag
-        booked, health = self._booked
-        now = monotonic()
-        late = heartbeat.lateness(asked, now)
-        is_late = is_awaited and booked != asked and late >= heartbeat.usual_delay
-        if is_late and heartbeat.loop.is_running():
-            return self._with(health, asked, late, now, late >= heartbeat.patience)
-        if lag == health.lag:
-            return health
-        return LoopHealth(lag, health.stalls, health.stalled_seconds, health.last_stall)
+    def block(self) -> LoopStall | None:
+        """The block that goes on."""
+        health, is_blocked = self._now()
+        return health.last_stall if is_blocked else None
 
     def book(self, asked: float, late: float, now: float, *, is_stall: bool) -> None:
         """The loop goes on; the heartbeat asked for was this many seconds late."""
@@ -157,6 +151,8 @@ class LoopWatch:
     def see_stall(self, asked: float, sight: Sight | None, now: float) -> None:
         """The loop is blocked: note by what."""
         self._seen = (asked, self._stall(sight, now - asked, now))
+        if (on_block := self.on_block) is not None:
+            on_block()
 
     def tell(self, asked: float, sight: Sight | None) -> None:
         """Log what blocks the loop, once for each function that does."""
@@ -190,6 +186,23 @@ class LoopWatch:
         )
 
     # Inside
+
+    def _now(self) -> tuple[LoopHealth, bool]:
+        """The health of the loop, and whether it is blocked."""
+        heartbeat = self._heartbeat
+        if heartbeat is None:
+            return self._booked[1], False
+        asked, is_awaited, lag = heartbeat.asked, heartbeat.is_awaited, heartbeat.lag
+        booked, health = self._booked
+        now = monotonic()
+        late = heartbeat.lateness(asked, now)
+        is_late = is_awaited and booked != asked and late >= heartbeat.usual_delay
+        if is_late and heartbeat.loop.is_running():
+            is_blocked = late >= heartbeat.patience
+            return self._with(health, asked, late, now, is_blocked), is_blocked
+        if lag == health.lag:
+            return health, False
+        return LoopHealth(lag, health.stalls, health.stalled_seconds, health.last_stall), False
 
     def _standing(self) -> list[dict[Activity, int]]:
         books = self._run.ledger.stages

@@ -168,7 +168,7 @@ class Composition:
         return [
             row.cut(size.columns)
             for pane, share in zip(self.panes, shares, strict=True)
-            for row in pane.rows[:share]
+            for row in pane.shown(share)
         ]
 
     def _change_over(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rich.console import COLOR_SYSTEMS, Console, RenderableType
 from rich.style import Style
 
+from antflow.display.environment import terminal_console
 from antflow.display.rich_live import is_live_up
 from antflow.display.rows import Row, rendered
 from antflow.display.terminal.device import Size
@@ -23,13 +24,27 @@ class _Host(Protocol):
 
     def room_for(self, pane: Pane) -> Size: ...
 
-    def show(self, pane: Pane, rows: list[Row]) -> None: ...
+    def show(
+        self, pane: Pane, rows: list[Row], note: Note | None = None, *, again: bool = False
+    ) -> None: ...
 
     def printed(self, count: int) -> list[str]: ...
 
     def leave(self, pane: Pane, rows: list[Row] | None, last_line: str) -> None: ...
 
     def step_aside(self) -> None: ...
+
+
+class Note(NamedTuple):
+    """A row that is shown instead of one of the frame.
+
+    Attributes:
+        place: Of which one, from 0.
+        row: What is shown.
+    """
+
+    place: int
+    row: Row
 
 
 class Pane:
@@ -44,6 +59,7 @@ class Pane:
         is_open: Whether it is part of the screen; not after `close`, nor when the screen was left
             to a `Live`.
         rows: Its newest frame.
+        noted: What is shown instead of a row of it.
     """
 
     def __init__(self, screen: _Host, console: Console, fills_screen: bool) -> None:
@@ -53,6 +69,14 @@ class Pane:
         self.fills_screen = fills_screen
         self.is_open = False
         self.rows: list[Row] = []
+        self.noted: Note | None = None
+
+    def shown(self, most: int) -> list[Row]:
+        """The first rows of the newest frame, as they are shown; its note is one of them."""
+        rows = self.rows[:most]
+        if self.noted is not None and rows:
+            rows[min(self.noted.place, len(rows) - 1)] = self.noted.row
+        return rows
 
     def hold(self) -> bool:
         """Whether it is still open; the screen is left to a `Live` that has begun."""
@@ -68,7 +92,25 @@ class Pane:
         """
         if self.is_open and not self._screen.is_lost:
             size = self._screen.room_for(self)
-            self._screen.show(self, self._rendered(renderable, size))
+            self._screen.show(self, self._rendered(self._console, renderable, size))
+
+    def note(self, row: int, renderable: RenderableType | None) -> None:
+        """Show a line instead of a row of the frame, until the next frame; ``None`` = no longer.
+
+        It may be called in any thread, and does nothing where there is not such a row.
+
+        Raises:
+            Exception: Whatever rendering raises.
+        """
+        frame = self.rows
+        if row >= len(frame) or self._screen.is_lost or is_live_up():
+            return
+        note = None
+        if renderable is not None:
+            console = terminal_console(self._console.file)  # the other one renders frames meanwhile
+            size = Size(self._screen.size.columns, 1)
+            note = Note(row, *self._rendered(console, renderable, size))
+        self._screen.show(self, frame, note, again=True)
 
     def printed(self, count: int) -> list[str]:
         """The newest lines that were printed, as plain text, the newest last."""
@@ -89,15 +131,15 @@ class Pane:
         rows = None
         try:
             if last is not None:
-                rows = self._rendered(last, self._screen.size)
+                rows = self._rendered(self._console, last, self._screen.size)
         finally:
             self._screen.leave(self, rows, last_line)
 
-    def _rendered(self, renderable: RenderableType, size: Size) -> list[Row]:
+    def _rendered(self, console: Console, renderable: RenderableType, size: Size) -> list[Row]:
         if not size.rows:
             return []
-        self._console.size = (size.columns, size.rows)
-        return rendered(self._console, renderable, _printable, self._styled)[: size.rows]
+        console.size = (size.columns, size.rows)
+        return rendered(console, renderable, _printable, self._styled)[: size.rows]
 
     def _styled(self, text: str, style: Style | None) -> str:
         return style.render(text, color_system=self._colors) if style else text

@@ -7,6 +7,9 @@ pane that is closed leaves its last frame and a line: above the picture, or on t
 when that is back. Prints appear above the picture meanwhile, or are kept as well. Nothing
 is drawn unasked: there is no timer.
 
+While an event loop is blocked, another thread may draw a frame of a display in it again, with a
+note in place of a row (`Pane.note`).
+
 Displays may live in several event loops and threads. A frame is rendered by the thread of its
 display, and until its next one a pane with too many rows is cut off. Locks, in the order in which
 they are taken:
@@ -41,7 +44,7 @@ from antflow.display.terminal import questions, stop_signals
 from antflow.display.terminal.capture import Action, Capture, Write
 from antflow.display.terminal.composition import Composition
 from antflow.display.terminal.device import Size, device_of, is_in_front, size_of
-from antflow.display.terminal.pane import Pane
+from antflow.display.terminal.pane import Note, Pane
 from antflow.display.terminal.printed_lines import shown
 from antflow.display.terminal.stream_capture import StreamCapture, origin_of
 
@@ -130,12 +133,22 @@ class Screen:
             pane.is_open = True
             self._out.write(self._picture.add(pane))
 
-    def show(self, pane: Pane, rows: list[Row]) -> None:
-        """Draw the next frame of a pane; on a halted terminal it is left out."""
+    def show(
+        self, pane: Pane, rows: list[Row], note: Note | None = None, *, again: bool = False
+    ) -> None:
+        """Draw the next frame of a pane; on a halted terminal it is left out.
+
+        Args:
+            pane: The pane.
+            rows: The frame.
+            note: What is shown instead of one of its rows.
+            again: Only draw if this frame is the newest, and its note has changed.
+        """
         with self._drawing():
-            if not pane.is_open:
+            if not pane.is_open or (again and (pane.rows is not rows or pane.noted == note)):
                 return
             pane.rows = rows
+            pane.noted = note
             self._capture.fit()
             if self._capture.is_keyboard_read():
                 # An unfinished line is the question; it would wait for its end.
