@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from rich.console import COLOR_SYSTEMS, Console, RenderableType
@@ -10,6 +11,7 @@ from rich.style import Style
 from antflow.display.rich_live import is_live_up
 from antflow.display.rows import Row, rendered
 from antflow.display.terminal.device import Size
+from antflow.display.terminal.listening import Listening
 
 
 class _Host(Protocol):
@@ -31,6 +33,9 @@ class _Host(Protocol):
 
     def step_aside(self) -> None: ...
 
+    @property
+    def keys(self) -> Listening: ...
+
 
 class Pane:
     """A display's part of the screen.
@@ -39,6 +44,7 @@ class Pane:
         screen: The screen.
         console: Renders frames; its own, for the thread of the display.
         fills_screen: Whether it wants the whole screen.
+        press: Called with each key, in another thread; ``None`` = it wants no keys.
 
     Attributes:
         is_open: Whether it is part of the screen; not after `close`, nor when the screen was left
@@ -46,11 +52,18 @@ class Pane:
         rows: Its newest frame.
     """
 
-    def __init__(self, screen: _Host, console: Console, fills_screen: bool) -> None:
+    def __init__(
+        self,
+        screen: _Host,
+        console: Console,
+        fills_screen: bool,
+        press: Callable[[str], object] | None = None,
+    ) -> None:
         self._screen = screen
         self._console = console
         self._colors = COLOR_SYSTEMS.get(console.color_system or "")
         self.fills_screen = fills_screen
+        self.press = press
         self.is_open = False
         self.rows: list[Row] = []
 
@@ -59,6 +72,11 @@ class Pane:
         if self.is_open and is_live_up():
             self._screen.step_aside()
         return self.is_open
+
+    @property
+    def hears_keys(self) -> bool:
+        """Whether keys that are typed now are for it."""
+        return self.is_open and self._screen.keys.go_to(self)
 
     def draw(self, renderable: RenderableType) -> None:
         """Show the next frame.
