@@ -203,16 +203,19 @@ def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineRe
     return checked
 
 
-def choose_display(progress: object, dashboard: Any, custom: Any, interval: object) -> Any:
+def choose_display(
+    progress: object, dashboard: Any, custom: Any, interval: object, keys: object = False
+) -> Any:
     """The display that was asked for; ``None`` for none.
 
     Raises:
         ValueError: There is none of that name, two kinds were asked for, or the interval between
             its updates is not allowed.
-        TypeError: ``progress`` is not a bool, or ``custom`` not a display.
+        TypeError: ``progress`` or ``keys`` is not a bool, or ``custom`` not a display.
     """
     check_seconds(ValueError, "dashboard_update_interval", interval, SHORTEST_INTERVAL)
     check_flag(TypeError, "progress", progress)
+    check_flag(TypeError, "keys", keys)
     asked = [
         name
         for name, given in (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic
 
 from antflow._core.stage import Stage
+from antflow._core.type_variables import Out
 from antflow._engine.run import NoRun, Run, current_run
 from antflow._engine.run_handle import RunHandle
 from antflow._monitor.callbacks import CallbackGuard
@@ -69,6 +70,22 @@ class PipelineRuns:
         """The run that answers queries; before the first, one in which nothing has happened."""
         handle = self.asked_about()
         return NoRun(stages) if handle is None else handle._run
+
+
+class HasRuns(Generic[Out]):
+    """What is run, and knows its runs."""
+
+    _runs: PipelineRuns
+
+    @property
+    def current_run(self) -> RunHandle[Out] | None:
+        """The run that the queries answer for; ``None`` before the first.
+
+        In a display's ``on_start(pipeline, total)`` it is the run that the display shows, so a
+        display can control it: ``pipeline.current_run.set_workers("Fetch", 20)``. Inside a run (a
+        task, a callback, a display) it is that run, else the latest.
+        """
+        return self._runs.asked_about()
 
 
 def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:

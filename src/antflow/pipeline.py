@@ -90,7 +90,7 @@ from antflow._pipeline_options import (
     checked_stages,
     choose_display,
 )
-from antflow._pipeline_runs import PipelineRuns
+from antflow._pipeline_runs import HasRuns, PipelineRuns
 from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
 
 
-class Pipeline(Generic[Taken, Out]):
+class Pipeline(HasRuns[Out], Generic[Taken, Out]):
     """Stages, one after another, each with its own workers.
 
     ``async with pipeline:`` begins a run that is fed by hand. At the end of the block it is joined:
@@ -378,6 +378,7 @@ class Pipeline(Generic[Taken, Out]):
         dashboard_update_interval: float = 0.5,
         *,
         retry_failed: Iterable[PipelineResult[Any]] = (),
+        keys: bool = False,
         graceful_signals: float | None = None,
         on_failures: OnFailures = "warn",
         **options: Unpack[RunOptions],
@@ -398,6 +399,9 @@ class Pipeline(Generic[Taken, Out]):
             retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
                 items go on at the stage they ended in, before ``items``, and with the value that
                 entered it.
+            keys: Read keys while a built-in display, or a `BaseDashboard`, is on the terminal:
+                pause, more or fewer workers, drain, cancel; "?" lists them. Nothing is read if
+                standard input is not a terminal, or the program is in the background.
             graceful_signals: The first SIGINT or SIGTERM stops the intake and gives items in flight
                 this many seconds, then `run` returns, and ``results.stopped_by`` says why. A second
                 one, or the end of that time, cancels. For the main thread.
@@ -433,7 +437,9 @@ class Pipeline(Generic[Taken, Out]):
             Running tasks are cancelled and awaited, everything else is settled as cancelled;
             nothing is left behind. `results` has what was settled.
         """
-        display = choose_display(progress, dashboard, custom_dashboard, dashboard_update_interval)
+        display = choose_display(
+            progress, dashboard, custom_dashboard, dashboard_update_interval, keys
+        )
         check_items(items)
         check_on_failures(on_failures)
         again = checked_results(retry_failed, self._stages)
@@ -445,6 +451,7 @@ class Pipeline(Generic[Taken, Out]):
         handle = self._open(
             options=options, length=length, on_failures=on_failures, is_shown=display is not None
         )
+        handle.takes_keys = keys
         engine = handle._engine
         engine.intake.again = again
         with nullcontext() if graceful_signals is None else graceful(engine, graceful_signals):
@@ -465,6 +472,7 @@ class Pipeline(Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
+        keys: bool = False,
         graceful_signals: float | None = None,
         **options: Unpack[RunOptions],
     ) -> ResultStream[Out]:
@@ -497,6 +505,7 @@ class Pipeline(Generic[Taken, Out]):
             dashboard: As in `run`.
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
+            keys: As in `run`.
             graceful_signals: As in `run`; the loop ends after the last result, and
                 ``pipeline.results.stopped_by`` says why. Handled while the loop is under way: a
                 second signal is raised after the last result, even if the run was over.
@@ -513,7 +522,9 @@ class Pipeline(Generic[Taken, Out]):
             ``asyncio.wait_for(anext(results), 1.0)`` can be repeated. Of the ``async with`` block:
             as in `run`.
         """
-        display = choose_display(progress, dashboard, custom_dashboard, dashboard_update_interval)
+        display = choose_display(
+            progress, dashboard, custom_dashboard, dashboard_update_interval, keys
+        )
         check_items(items)
         if graceful_signals is not None:
             graceful_signals = check_seconds(ValueError, "graceful_signals", graceful_signals)
@@ -532,20 +543,46 @@ class Pipeline(Generic[Taken, Out]):
             buffer_size = self._stages[-1].workers * DEFAULT_CAPACITY_PER_WORKER
 
         def drive(handle: RunHandle[Any]) -> Coroutine[Any, Any, None]:
+            handle.takes_keys = keys
             return _drive(self, handle, items, display, dashboard_update_interval)
 
         open_run = partial(self._open, options=options, length=length, window=window)
         return ResultStream(Outcomes(open_run, drive, buffer_size, graceful_signals))
 
-    async def start(self) -> None:
+    async def start(
+        self,
+        *,
+        progress: bool = False,
+        dashboard: DashboardName | AnyDashboard | None = None,
+        custom_dashboard: AnyDashboard | None = None,
+        dashboard_update_interval: float = 0.5,
+        keys: bool = False,
+    ) -> None:
         """Begin a run that is fed by hand. Does nothing if one is under way.
 
         If items fail, it ends with a warning, as `run` does by default. End it with `join` or
         `shutdown`. It is cancelled soon after the pipeline is dropped; if its own tasks refer to
-        the pipeline, it lasts until its event loop ends.
+        the pipeline, or it has a display, it lasts until its event loop ends.
+
+        Args:
+            progress: As in `run`.
+            dashboard: As in `run`.
+            custom_dashboard: As in `run`.
+            dashboard_update_interval: As in `run`.
+            keys: As in `run`.
+
+        Raises:
+            PipelineError: As from `open`.
+            ValueError: An option is not allowed, or two kinds of display were asked for.
+            TypeError: An option is not what it must be.
         """
+        display = choose_display(
+            progress, dashboard, custom_dashboard, dashboard_update_interval, keys
+        )
         if self._started is None or not self._started._run.is_under_way:
-            self._started = self._open(options={})
+            self._started = handle = self._open(options={}, is_shown=display is not None)
+            handle.takes_keys = keys
+            await _show(self, handle, display, dashboard_update_interval)
 
     async def feed(
         self,
@@ -618,7 +655,15 @@ class Pipeline(Generic[Taken, Out]):
     @shares(RunOptions)
     @around
     async def open(
-        self, *, on_failures: OnFailures = "warn", **options: Unpack[RunOptions]
+        self,
+        *,
+        progress: bool = False,
+        dashboard: DashboardName | AnyDashboard | None = None,
+        custom_dashboard: AnyDashboard | None = None,
+        dashboard_update_interval: float = 0.5,
+        keys: bool = False,
+        on_failures: OnFailures = "warn",
+        **options: Unpack[RunOptions],
     ) -> AsyncGenerator[RunHandle[Out], None]:
         """Open a run and hand it out; on exit it is joined, or cancelled if the body raised.
 
@@ -631,6 +676,11 @@ class Pipeline(Generic[Taken, Out]):
         ```
 
         Args:
+            progress: As in `run`.
+            dashboard: As in `run`.
+            custom_dashboard: As in `run`.
+            dashboard_update_interval: As in `run`.
+            keys: As in `run`.
             on_failures: As in `run`; "raise" raises on leaving, and from `RunHandle.join` and
                 `RunHandle.shutdown`.
             **options: Those that `run` and `stream` have too; see `RunOptions`.
@@ -638,18 +688,25 @@ class Pipeline(Generic[Taken, Out]):
         Raises:
             PipelineError: On entering: from inside a run of this pipeline, or one of its limits is
                 in use by another event loop.
-            ValueError: On entering: an option is not allowed.
+            ValueError: On entering: an option is not allowed, or two kinds of display were asked
+                for.
+            TypeError: On entering: an option is not what it must be, or does not exist.
             Exception: On leaving: what ended the run, if not the end of its input, with the results
                 as ``error.results``; else, or if `join` raised that before, what the body raised.
 
         Cancellation:
             In the body or while it is joined: the run is cancelled, and over when this is left.
         """
+        display = choose_display(
+            progress, dashboard, custom_dashboard, dashboard_update_interval, keys
+        )
         check_on_failures(on_failures)
         check_options(Pipeline.open, RunOptions, options)
-        handle = self._open(options=options, on_failures=on_failures)
+        handle = self._open(options=options, on_failures=on_failures, is_shown=display is not None)
+        handle.takes_keys = keys
         with interrupts_apart():
             try:
+                await _show(self, handle, display, dashboard_update_interval)
                 yield handle
             except BaseException:
                 if not handle._run.is_left_behind:
@@ -778,16 +835,7 @@ async def _drive(
     interval: float,
 ) -> None:
     """Feed a run from ``items``, with its display, until both are over."""
-    run, poller = handle._run, None
-    if display is not None:
-        poller = Poller(
-            display,
-            pipeline,
-            run.total or 0,
-            float(interval),
-            lambda: handle.results,
-            run.loop_watch,
-        )
+    run, poller = handle._run, _poller(pipeline, handle, display, interval)
     with interrupts_apart():
         try:
             await handle._engine.drive(items, poller)
@@ -797,6 +845,30 @@ async def _drive(
                 run.forget_error()
             raise
         run.raise_late_error()
+
+
+async def _show(
+    pipeline: Pipeline[Any, Any], handle: RunHandle[Any], display: Any, interval: float
+) -> None:
+    """Begin to show a run that is fed by hand, if there is a display."""
+    if (poller := _poller(pipeline, handle, display, interval)) is not None:
+        await handle._engine.show(poller)
+
+
+def _poller(
+    pipeline: Pipeline[Any, Any], handle: RunHandle[Any], display: Any, interval: float
+) -> Poller | None:
+    if display is None:
+        return None
+    run = handle._run
+    return Poller(
+        display,
+        pipeline,
+        run.total or 0,
+        float(interval),
+        lambda: handle.results,
+        run.loop_watch,
+    )
 
 
 def _per_task(stages: Sequence[Stage]) -> list[int]:

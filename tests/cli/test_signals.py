@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.cli.running import objects_of, start
+from tests.cli.running import antflow, objects_of, start
 
 if TYPE_CHECKING:
     from tests.pty_screen import PtyScreen
@@ -263,6 +263,45 @@ def test_terminal_after_ctrl_c(waiting: Path, screen: PtyScreen, dashboard: str)
     assert termios.tcgetattr(screen.stream.fileno()) == settings
     assert "Traceback" not in screen.paper
     assert "cancelled in " in screen.paper
+
+
+def test_keys_end_a_run_of_the_command(waiting: Path, screen: PtyScreen) -> None:
+    """They are on, what was pressed is told at the end, and the exit code is 130."""
+    import termios
+
+    (waiting / "many.txt").write_text("1\n" * 100)
+    args = ("run", "waiting:pipeline", "--items", "many.txt", "--out", "out.jsonl")
+    settings = run_on(screen, *args)
+    screen.wait_until(lambda: "? help" in screen.text)
+    screen.type(b"1+qq")
+    assert screen.wait() == 130
+    told = " ".join(screen.paper.split())
+    assert "+ Wait: 3 workers" in told
+    assert "q cancelled" in told
+    assert termios.tcgetattr(screen.stream.fileno()) == settings
+
+
+def test_no_keys(waiting: Path, screen: PtyScreen) -> None:
+    """``--no-keys`` leaves the keyboard alone."""
+    import termios
+
+    (waiting / "many.txt").write_text("1\n" * 100)
+    args = ("run", "waiting:pipeline", "--items", "many.txt", "--out", "out.jsonl", "--no-keys")
+    settings = run_on(screen, *args)
+    screen.wait_until(lambda: (waiting / "begun").exists(), "that it began")
+    screen.wait_until(lambda: "2/2" in screen.text)
+    assert termios.tcgetattr(screen.stream.fileno()) == settings
+    assert b"? help" not in screen.raw
+    screen.signal(signal.SIGINT)
+    screen.signal(signal.SIGTERM)
+    screen.wait()
+
+
+def test_keys_with_items_on_standard_input(waiting: Path) -> None:
+    """They are refused: standard input is not a keyboard then."""
+    result = antflow("run", "waiting:pipeline", "--items", "-", "--keys")
+    assert result.exit_code == 2
+    assert "--keys: standard input has the items" in result.output
 
 
 def test_results_on_the_terminal_of_the_dashboard(folder: Path, screen: PtyScreen) -> None:

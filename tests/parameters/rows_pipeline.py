@@ -90,6 +90,13 @@ async def begin(pipeline: Pipeline, run: Callable[..., Any], options: dict[str, 
         raise
 
 
+async def use_start(**options: Any) -> None:
+    pipeline = Pipeline([a_stage()])
+    await pipeline.start(**options)
+    await pipeline.feed([1])
+    await pipeline.join()
+
+
 async def use_open(**options: Any) -> None:
     async with Pipeline([a_stage()]).open(**options) as run:
         await run.feed([1])
@@ -208,6 +215,7 @@ RUN_ROWS = LIMITS | {
         [*NO_SECONDS, 0, 0.0, 1e-9, 0.009],
         [0.01, 1, 1e9],
     ),
+    "keys": Row(TypeError, FLAG, NO_FLAGS, [True, False]),
     "retry_failed": Row(
         BOTH,
         "must be results of an earlier run|must be a PipelineResult",
@@ -217,6 +225,7 @@ RUN_ROWS = LIMITS | {
     "graceful_signals": Row(ValueError, SECONDS, but(NO_SECONDS, None), [None, 0, 5]),
     "on_failures": ON_FAILURES,
 }
+OF_DISPLAYS = ("progress", "dashboard", "custom_dashboard", "dashboard_update_interval", "keys")
 NOT_OF_STREAM = ("retry_failed", "on_failures")
 STREAM_ROWS = {name: row for name, row in RUN_ROWS.items() if name not in NOT_OF_STREAM} | {
     "buffer_size": Row(
@@ -369,6 +378,8 @@ for name, row in STREAM_ROWS.items():
 for name, row in LIMITS.items():
     ROWS[f"Pipeline.open.{name}"] = row
 ROWS["Pipeline.open.on_failures"] = ON_FAILURES
+for name in OF_DISPLAYS:
+    ROWS[f"Pipeline.open.{name}"] = ROWS[f"Pipeline.start.{name}"] = RUN_ROWS[name]
 for name, row in FEED_ROWS.items():
     for call in ("Pipeline.feed", "Pipeline.feed_async", "RunHandle.feed"):
         ROWS[f"{call}.{name}"] = row
@@ -389,6 +400,7 @@ USES: dict[str, Callable[..., Any]] = {
     "Pipeline.feed_async": fed_by_hand("feed_async"),
     "Pipeline.open": use_open,
     "Pipeline.run": use_run,
+    "Pipeline.start": use_start,
     "Pipeline.stream": use_stream,
     "Pipeline.with_workers": use_with_workers,
     "ProgressDisplay": ProgressDisplay,

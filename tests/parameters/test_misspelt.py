@@ -135,7 +135,7 @@ def test_option_as_people_misspell_it(name: str, given: str, meant: str) -> None
             "max_failures",
             "Stage, Pipeline.run, Pipeline.stream and Pipeline.open have it",
         ),
-        ("Pipeline", "dashboard", "Pipeline.run and Pipeline.stream have it"),
+        ("Pipeline", "dashboard", "Pipeline.run, Pipeline.stream and Pipeline.open have it"),
         ("Pipeline.run", "workers", "Stage has it"),
         ("Pipeline.run", "ordered", "Pipeline.stream has it"),
         ("Pipeline.run", "status_tracker", "Pipeline has it"),
@@ -219,9 +219,8 @@ def test_option_of_a_builders_stage_as_it_is_called_elsewhere(given: str, meant:
 def test_option_of_a_run_given_to_a_builders_stage() -> None:
     """The builder's stage says where an option belongs, as the others do."""
     unknown: Any = {"dashboard": "full"}
-    with pytest.raises(
-        TypeError, match=r"no such option; Pipeline\.run and Pipeline\.stream have it$"
-    ):
+    have = "Pipeline.run, Pipeline.stream and Pipeline.open have it"
+    with pytest.raises(TypeError, match=f"no such option; {have}$"):
         Pipeline.create().add("A", work, **unknown)
 
 

@@ -40,9 +40,12 @@ def test_feed_keeps_its_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["start", "join", "shutdown"])
-def test_start_join_and_shutdown_take_nothing(name: str) -> None:
-    """``start()``, ``join()`` and ``shutdown()`` have no parameters."""
-    assert defaults(getattr(Pipeline, name)) == {}
+def test_start_join_and_shutdown_need_nothing(name: str) -> None:
+    """``join()`` and ``shutdown()`` have no parameters, and ``start()`` only those of displays."""
+    assert REQUIRED not in defaults(getattr(Pipeline, name)).values()
+    assert positional(getattr(Pipeline, name)) == []
+    if name != "start":
+        assert defaults(getattr(Pipeline, name)) == {}
 
 
 def test_start_feed_join() -> None:

@@ -279,7 +279,8 @@ class DashboardProtocol(Protocol):
         """The run begins.
 
         Args:
-            pipeline: The pipeline; its ``get_…`` queries answer for this run.
+            pipeline: The pipeline; its ``get_…`` queries answer for this run, and its
+                ``current_run`` is the handle of this run.
             total_items: How many items there will be; 0 when that is not known.
         """
         return None

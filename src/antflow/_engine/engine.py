@@ -114,6 +114,7 @@ class Engine:
         name: str = "pipeline",
         books: Books | None = None,
     ) -> None:
+        self._showing: asyncio.Task[None] | None = None
         self.run: Run = Run(
             stages,
             total=total,
@@ -214,11 +215,9 @@ class Engine:
         Raises:
             BaseException: What ended the run, if not the end of its input.
         """
-        showing: asyncio.Task[None] | None = None
         try:
             if display is not None:
-                polling = in_order(display.poll, self.supervisor.fail)
-                showing = self.supervisor.tasks.create_side(polling, "display")
+                self._begin_to_show(display)
                 await display.begin()
             self.intake.take_all(items)
             await self.supervisor.wait()
@@ -228,9 +227,21 @@ class Engine:
                 await self.supervisor.wait_until_over()
             raise
         finally:
-            if display is not None and showing is not None and not self.run.is_left_behind:
+            if display is not None and not self.run.is_left_behind:
                 display.end(at_once=self.run.is_cancelling)
-                await outlast_task(showing, partial(self._call_off, showing))
+                await self.until_shown()
+
+    async def show(self, display: Display) -> None:
+        """Show a run that is fed by hand, from now until it is over; see `until_shown`."""
+        self._begin_to_show(display)
+        self.supervisor.on_over.append(lambda: display.end(at_once=self.run.is_cancelling))
+        await display.begin()
+
+    async def until_shown(self) -> None:
+        """Wait until the display has shown the end, if there is one."""
+        showing = self._showing
+        if showing is not None and not self.run.is_left_behind:
+            await outlast_task(showing, partial(self._call_off, showing))
 
     async def feed(
         self,
@@ -276,6 +287,10 @@ class Engine:
             self.stages[stage].workers.set_count(count)
             if self.settlement.reorder is not None:
                 self.settlement.reorder.look_again()
+
+    def _begin_to_show(self, display: Display) -> None:
+        polling = in_order(display.poll, self.supervisor.fail)
+        self._showing = self.supervisor.tasks.create_side(polling, "display")
 
     def _call_off(self, display: asyncio.Task[None]) -> None:
         if self.supervisor.requests.is_new():

@@ -28,6 +28,9 @@ class RunHandle(Generic[Out]):
 
     Made by `Pipeline.open`. Its methods belong to the event loop it was made in: called from
     another one, or from a thread, those that change the run raise `PipelineError`.
+
+    Attributes:
+        takes_keys: Whether the run was begun with ``keys=True``: a display may read keys for it.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class RunHandle(Generic[Out]):
         self._run = engine.run
         self._collected = collected
         self._raises_failures = raises_failures
+        self.takes_keys: bool = False
 
     def __del__(self) -> None:
         # The pipeline has it, and so does all code that feeds the run or waits for it: without it,
@@ -183,6 +187,16 @@ class RunHandle(Generic[Out]):
         self._run.check_caller("resume()")
         self._engine.resume()
 
+    def drain(self) -> None:
+        """Take in nothing more, and finish what was accepted. Does not wait: see `join`.
+
+        Unlike after `join`, the tasks of the run cannot feed it any more either. A source is left
+        where it is, and a paused run stays paused.
+        """
+        self._run.check_caller("drain()")
+        if not self._run.is_over:
+            self._engine.drain()
+
     def cancel(self) -> None:
         """Cancel running tasks and settle everything as cancelled. Does not wait: see `join`."""
         self._run.check_caller("cancel()")
@@ -213,6 +227,7 @@ class RunHandle(Generic[Out]):
         if self._run.contains_caller:
             return
         await self._engine.supervisor.wait_until_over()
+        await self._engine.until_shown()
         error = self._run.take_error()
         if error is not None:
             attach_results(error, self.results)

@@ -49,6 +49,7 @@ class StageView:
         is_bottleneck: Whether it holds the run back.
         hint: A few words on that, or on what its workers wait for; "" if they do not.
         is_over: Whether the run is over.
+        is_chosen: Whether it was chosen with a key.
     """
 
     stats: StageStats
@@ -57,6 +58,7 @@ class StageView:
     is_bottleneck: bool
     hint: str
     is_over: bool
+    is_chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,15 @@ class Viewer:
     Args:
         total: How many items there will be, where the snapshots do not know it.
         name: The pipeline's.
+
+    Attributes:
+        chosen: The stage that was chosen with a key; "" = none.
     """
 
     def __init__(self, total: int | None = None, name: str = UNNAMED) -> None:
         self._total = total
         self._name = name
+        self.chosen: str = ""
         self._view: View | None = None
         self._rate = RecentRate()
         self._stage_rates: defaultdict[str, RecentRate] = defaultdict(RecentRate)
@@ -168,7 +174,10 @@ class Viewer:
             per_second = self._stage_rates[stage.stage_name].see(done_items(stage), snapshot)
             is_bottleneck = advice.stage == stage.stage_name and advice.is_its_own
             hint = advice.hint if is_bottleneck else _hint(shares, names[index + 1 :])
-            views.append(StageView(stage, per_second, shares, is_bottleneck, hint, is_over))
+            is_chosen = stage.stage_name == self.chosen
+            views.append(
+                StageView(stage, per_second, shares, is_bottleneck, hint, is_over, is_chosen)
+            )
         return views
 
 

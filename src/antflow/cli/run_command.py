@@ -146,6 +146,12 @@ class Job:
     "write plain lines.",
 )
 @click.option(
+    "--keys/--no-keys",
+    default=None,
+    help="Read keys while the run is shown on a terminal: ? lists them.  [default: unless the "
+    "items are from standard input]",
+)
+@click.option(
     "--workers",
     type=StageWorkers(),
     multiple=True,
@@ -174,6 +180,7 @@ def command(
     append: bool,
     force: bool,
     dashboard: str,
+    keys: bool | None,
     workers: tuple[tuple[str, int], ...],
     limit: int | None,
     max_failures: float | None,
@@ -194,7 +201,7 @@ def command(
       1         some items failed, or bad lines were put aside
       2         bad arguments, target, files or lines
       3         the run failed, or --max-failures was reached
-      130, 143  ended by Ctrl-C, by SIGTERM
+      130, 143  ended by Ctrl-C or a key, by SIGTERM
     """  # noqa: D301 - the backspace tells click to keep the lines
     to_the_end = click.get_current_context().obj == PROGRAM
     stdout = status_of(sys.stdout)
@@ -220,6 +227,8 @@ def command(
         file = InputFile(items, encoding)
         stack.callback(file.close)
         if file.is_stdin:
+            if keys:
+                refuse("--keys: standard input has the items")
             stack.enter_context(nothing_on_stdin(to_the_end))
         refuse_shared(file, out, failed, stdout)
         named = {"--out": out, "--failed": failed}
@@ -243,6 +252,7 @@ def command(
             "total": limit,
             "max_failures": max_failures,
             "dashboard": display_named(dashboard),
+            "keys": not file.is_stdin if keys is None else keys,
             "graceful_signals": DRAINING_SECONDS,
         }
         letters = None if failed is None else outputs[failed]
@@ -353,7 +363,15 @@ def run_job(job: Job) -> int:
     stopped_by = job.pipeline.results.stopped_by
     if stopped_by is not None:
         return 128 + stopped_by
+    if was_ended_by_key(job):
+        return INTERRUPTED
     return SOME_FAILED if job.bad_lines or job.pipeline.get_stats().items_failed else 0
+
+
+def was_ended_by_key(job: Job) -> bool:
+    """Whether a key made the run take in nothing more, or cancelled it."""
+    presses = getattr(job.options["dashboard"], "key_presses", ())
+    return any(press.key in ("d", "q") for press in presses)
 
 
 def how_to_go_on(job: Job) -> str:

@@ -6,8 +6,12 @@ whether that is drawn on a terminal, or a few plain lines are written because th
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
 from time import monotonic
 from typing import Any, ClassVar, Protocol
 
@@ -21,6 +25,7 @@ from antflow._monitor.progress import counts_of, counts_text
 from antflow._monitor.view import UNNAMED, View, Viewer
 from antflow.display.bars import blocked_line
 from antflow.display.canvas import Frame
+from antflow.display.controls import Controls, KeyPress, WithKeys
 from antflow.display.environment import display_stream
 from antflow.display.notebook import NotebookCell, kernel_display
 from antflow.display.plain import PlainLog
@@ -32,6 +37,11 @@ __all__ = ["BaseDashboard"]
 
 class Place(Protocol):
     """Where a display draws: its part of a terminal, or an output of a notebook's cell."""
+
+    @property
+    def hears_keys(self) -> bool:
+        """Whether keys that are typed now are for it."""
+        ...
 
     def hold(self) -> bool:
         """Whether it can still be drawn on."""
@@ -57,8 +67,8 @@ class Place(Protocol):
 class BaseDashboard(DashboardProtocol, ShowsBlocks):
     """A display for the terminal. Subclass it, and render snapshots in `render`.
 
-    It redraws in `on_update` and at no other time. While something blocks the event loop, a line
-    that says so takes the place of its first row. What tasks print meanwhile appears above it.
+    It redraws in `on_update` and when a key was pressed. While something blocks the event loop, a
+    line that says so takes the place of its first row. What tasks print meanwhile appears above it.
     Displays that draw at the same time stand one below the other, each with its share of the rows.
     In a notebook it is one output of the cell, redrawn at most twice a second. Elsewhere it draws
     on standard error, or on standard output if only that is a terminal. If neither is one (a file,
@@ -105,6 +115,7 @@ class BaseDashboard(DashboardProtocol, ShowsBlocks):
     _log: PlainLog | None = None
     _bar_row: int = 0  # in which row of the frame the bar and the clock are
     _updated: float = 0.0
+    _controls: Controls | None = None
 
     def __init__(self, refresh_rate: float = 4.0) -> None:
         self.refresh_rate = refresh_rate
@@ -129,7 +140,8 @@ class BaseDashboard(DashboardProtocol, ShowsBlocks):
         if self._draws and (display := kernel_display(stream)) is not None:
             self._place = NotebookCell(display)
         elif self._draws:
-            self._place = open_pane(stream, fills_screen=self._fills_screen)
+            press = self._keys_of(pipeline)
+            self._place = open_pane(stream, fills_screen=self._fills_screen, press=press)
         if self._place is None:
             self._log = PlainLog(stream_above(stream), self._name, self._logs_stages)
 
@@ -142,7 +154,7 @@ class BaseDashboard(DashboardProtocol, ShowsBlocks):
             self._log.update(shown)
         elif self._place is not None:
             try:
-                self._place.draw(self.render(snapshot))
+                self._place.draw(self._picture(snapshot))
             except BaseException:
                 self._close()  # at once: the run may go on for hours
                 raise
@@ -151,6 +163,7 @@ class BaseDashboard(DashboardProtocol, ShowsBlocks):
         """Leave the last frame, and the terminal as it was found. Does nothing the second time."""
         counts = self._counts(results, summary)
         self._give_way()
+        self._log_keys()
         log, self._log = self._log, None
         if log is not None:
             log.finish(self._view, summary, counts)
@@ -184,8 +197,51 @@ class BaseDashboard(DashboardProtocol, ShowsBlocks):
         if self._viewer is None:
             self._viewer = Viewer(self.total or None, self._name)
             self.start_time = snapshot.timestamp - snapshot.elapsed
+        if self._controls is not None:
+            is_over = snapshot.state == "finished"
+            self._viewer.chosen = "" if is_over else self._controls.chosen
         self._view = self._viewer.see(snapshot)
         return self._view
+
+    @property
+    def key_presses(self) -> list[KeyPress]:
+        """The keys that changed the run, with ``keys=True``: when, which, and what each did."""
+        return [] if self._controls is None else list(self._controls.presses)
+
+    def _keys_of(self, pipeline: Any) -> Callable[[str], object] | None:
+        """Where keys go, in any thread, if the run was begun with ``keys=True``."""
+        self._controls = None
+        run: Any = getattr(pipeline, "current_run", None)
+        if not getattr(run, "takes_keys", False):
+            return None
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # called by hand: there is no run to control
+            return None
+        self._controls = controls = Controls(run, time.monotonic)
+        context = copy_context()
+
+        def press(key: str) -> None:
+            with suppress(RuntimeError):  # the event loop was closed meanwhile
+                loop.call_soon_threadsafe(self._pressed, controls, key, context=context)
+
+        return press
+
+    def _pressed(self, controls: Controls, key: str) -> None:
+        if self._controls is controls and self._place is not None and controls.press(key):
+            with suppress(Exception):  # the next update raises it, too, and is looked after
+                self._place.draw(self._picture(controls.snapshot()))
+
+    def _picture(self, snapshot: DashboardSnapshot) -> RenderableType:
+        """The frame; with the lines about keys, if there are any."""
+        frame, controls = self.render(snapshot), self._controls
+        if controls is None or self._place is None or not self._place.hears_keys:
+            return frame
+        return WithKeys(frame, self._see(snapshot), controls)
+
+    def _log_keys(self) -> None:
+        if self._controls is not None:
+            self._controls.log()
 
     def _printed(self, most: int) -> list[str]:
         """The last lines that tasks have printed meanwhile, as plain text, the newest last.

@@ -40,6 +40,7 @@ class Glyphs(NamedTuple):
     separator: str
     dot: str
     marker: str
+    chosen: str
     warning: str
     dash: str
     ellipsis: str
@@ -48,10 +49,11 @@ class Glyphs(NamedTuple):
 
 # A glyph for each of `DOINGS` of `_monitor/worker_order.py`; shades and levels rise to all.
 UNICODE = Glyphs(
-    *("━", "┅", "─", "■▲↻◆□·", "·░▒▓█", " ▁▂▃▄▅▆▇█"), *("─", "│", "●", "▶", "▲", "–", "…", "×")
+    *("━", "┅", "─", "■▲↻◆□·", "·░▒▓█", " ▁▂▃▄▅▆▇█"), *("─", "│", "●", "▶", "»", "▲", "–", "…", "×")
 )
 ASCII = Glyphs(
-    *("=", "x", "-", "#^r%o.", ".:+*#", " .:-=+*%#"), *("-", "|", "*", ">", "!", "-", "...", "x")
+    *("=", "x", "-", "#^r%o.", ".:+*#", " .:-=+*%#"),
+    *("-", "|", "*", ">", "@", "!", "-", "...", "x"),
 )
 
 

@@ -87,7 +87,12 @@ class NotebookCell:
     Args:
         display: IPython's ``display``, see `kernel_display`.
         clock: A monotonic clock, in seconds.
+
+    Attributes:
+        hears_keys: Always false: there is no keyboard.
     """
+
+    hears_keys = False
 
     def __init__(
         self, display: Callable[..., Any], clock: Callable[[], float] = time.monotonic

@@ -153,7 +153,7 @@ def _table(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]
     """A heading and a row per stage; those without room are counted, the bottleneck is shown."""
     shown = list(stages if len(stages) < rows else stages[: rows - 2])
     for stage in stages[len(shown) :]:
-        if stage.is_bottleneck:
+        if stage.is_bottleneck or stage.is_chosen:
             shown[-1] = stage
     names = [canvas.text(stage.stats.stage_name) for stage in shown]
     needed = 1 + min(max(map(cell_len, ["stage", *names])), LONGEST_NAME)
@@ -220,6 +220,9 @@ def _widths(columns: Sequence[_Filled]) -> int:
 
 
 def _name(canvas: Canvas, stage: StageView, name: str, width: int) -> Pieces:
+    if stage.is_chosen:
+        style = "bold yellow reverse" if stage.is_bottleneck else "bold cyan reverse"
+        return [(canvas.pad(f"{canvas.glyphs.chosen}{name}", width), style)]
     if stage.is_bottleneck:
         return [(canvas.pad(f"{canvas.glyphs.marker}{name}", width), "bold yellow")]
     return [(canvas.pad(f" {name}", width), "cyan")]
@@ -256,6 +259,8 @@ def _chip(canvas: Canvas, name: str, stage: StageView, shortness: int) -> Pieces
     stats = stage.stats
     busy = "bold" if stats.in_progress_items else "dim"
     marker, style = (canvas.glyphs.marker, "bold yellow") if stage.is_bottleneck else ("", "cyan")
+    if stage.is_chosen:
+        marker, style = canvas.glyphs.chosen, "bold reverse"
     chip = [(f"{marker}{name}", style), (f" {stats.in_progress_items:,}/{stats.workers:,}", busy)]
     if shortness == 0:
         chip += [(" busy", busy), (f", {count_text(stats.pending_items)} queued", "dim")]

@@ -65,6 +65,14 @@ class Capture(ABC):
     def prepare(self, last_words: str) -> None:  # noqa: B027
         """Say what gives the terminal back if this program ends without a word."""
 
+    def keyboard_set(self, restore: list[object] | None) -> None:  # noqa: B027
+        """The settings of the keyboard are changed by this program; called before and after that.
+
+        Args:
+            restore: What restores them if the program ends without a word; ``None`` = nothing to
+                restore.
+        """
+
     def is_keyboard_read(self, text: str = "") -> bool:
         """Whether something reads from the terminal.
 

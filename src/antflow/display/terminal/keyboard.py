@@ -13,7 +13,8 @@ class Keyboard:
 
     A password is read without echo. An editor, a pager, or a prompt that can be edited reads
     single keys, and so may a program that listens to keys and prints nothing: only with an
-    unfinished line they are an editor.
+    unfinished line they are an editor. While this program reads keys itself (`look_again`), any
+    other setting is another program's.
 
     Args:
         terminal: The terminal, as it was found.
@@ -34,9 +35,13 @@ class Keyboard:
         echoes, edits = settings
         if settings == self._before:
             self._is_read = False
-        elif (edits and not echoes) or (unfinished and not edits):
+        elif not any(self._before) or (edits and not echoes) or (unfinished and not edits):
             self._is_read = True
         return self._is_read
+
+    def look_again(self) -> None:
+        """Take its settings now for those that nothing else has made."""
+        self._before = self._settings()
 
     def _settings(self) -> tuple[bool, bool]:
         """Whether what is typed is shown, and edited in whole lines."""

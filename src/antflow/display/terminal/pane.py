@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from rich.console import COLOR_SYSTEMS, Console, RenderableType
@@ -11,6 +12,7 @@ from antflow.display.environment import terminal_console
 from antflow.display.rich_live import is_live_up
 from antflow.display.rows import Row, rendered
 from antflow.display.terminal.device import Size
+from antflow.display.terminal.listening import Listening
 
 
 class _Host(Protocol):
@@ -34,6 +36,9 @@ class _Host(Protocol):
 
     def step_aside(self) -> None: ...
 
+    @property
+    def keys(self) -> Listening: ...
+
 
 class Note(NamedTuple):
     """A row that is shown instead of one of the frame.
@@ -54,6 +59,7 @@ class Pane:
         screen: The screen.
         console: Renders frames; its own, for the thread of the display.
         fills_screen: Whether it wants the whole screen.
+        press: Called with each key, in another thread; ``None`` = it wants no keys.
 
     Attributes:
         is_open: Whether it is part of the screen; not after `close`, nor when the screen was left
@@ -62,11 +68,18 @@ class Pane:
         noted: What is shown instead of a row of it.
     """
 
-    def __init__(self, screen: _Host, console: Console, fills_screen: bool) -> None:
+    def __init__(
+        self,
+        screen: _Host,
+        console: Console,
+        fills_screen: bool,
+        press: Callable[[str], object] | None = None,
+    ) -> None:
         self._screen = screen
         self._console = console
         self._colors = COLOR_SYSTEMS.get(console.color_system or "")
         self.fills_screen = fills_screen
+        self.press = press
         self.is_open = False
         self.rows: list[Row] = []
         self.noted: Note | None = None
@@ -83,6 +96,11 @@ class Pane:
         if self.is_open and is_live_up():
             self._screen.step_aside()
         return self.is_open
+
+    @property
+    def hears_keys(self) -> bool:
+        """Whether keys that are typed now are for it."""
+        return self.is_open and self._screen.keys.go_to(self)
 
     def draw(self, renderable: RenderableType) -> None:
         """Show the next frame.

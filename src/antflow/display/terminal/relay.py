@@ -24,8 +24,10 @@ PIECE_BYTES = 16_384
 
 TAKEN = b"+"
 LAST_WORDS = b"="
+SETTINGS = b"~"
 END = b"\0"
-"""An order is `TAKEN`, or `LAST_WORDS` with text that gives the terminal back; then `END`."""
+"""An order is `TAKEN`, `LAST_WORDS` with text that gives the terminal back, or `SETTINGS` with the
+settings to restore, as hexadecimal digits of what `marshal` makes of them; then `END`."""
 
 
 def relay(master: int, terminal: int, orders: int, pieces: int, most_bytes: int) -> None:
@@ -39,7 +41,7 @@ def relay(master: int, terminal: int, orders: int, pieces: int, most_bytes: int)
         most_bytes: How much text may wait for the program.
     """
     waiting = bytearray()
-    piece = last_words = unread = b""
+    piece = last_words = settings = unread = b""
     while True:
         if waiting and not piece:
             piece = bytes(waiting[:PIECE_BYTES])
@@ -58,13 +60,31 @@ def relay(master: int, terminal: int, orders: int, pieces: int, most_bytes: int)
             for order in complete:
                 if order == TAKEN:
                     piece = b""
+                elif order.startswith(SETTINGS):
+                    settings = order.removeprefix(SETTINGS)
                 else:
                     last_words = order.removeprefix(LAST_WORDS)
         if master in ready:
             waiting += os.read(master, PIECE_BYTES)
+    if settings:
+        restore(terminal, settings)
     write_all(terminal, last_words + piece + waiting)
     while data := os.read(master, PIECE_BYTES):
         write_all(terminal, data)
+
+
+def restore(terminal: int, settings: bytes) -> None:
+    """Restore the settings, unless the shell has set its own meanwhile."""
+    import marshal
+    import termios
+
+    try:
+        now = termios.tcgetattr(terminal)[3] & (termios.ECHO | termios.ICANON | termios.ECHONL)
+        if now == termios.ECHONL:
+            found = marshal.loads(bytes.fromhex(settings.decode()))  # noqa: S302 - its own pipe
+            termios.tcsetattr(terminal, termios.TCSANOW, found)
+    except termios.error:
+        pass
 
 
 def write_all(descriptor: int, data: bytes | bytearray) -> None:

@@ -44,6 +44,7 @@ from antflow.display.terminal import questions, stop_signals
 from antflow.display.terminal.capture import Action, Capture, Write
 from antflow.display.terminal.composition import Composition
 from antflow.display.terminal.device import Size, device_of, is_in_front, size_of
+from antflow.display.terminal.listening import Listening
 from antflow.display.terminal.pane import Note, Pane
 from antflow.display.terminal.printed_lines import shown
 from antflow.display.terminal.stream_capture import StreamCapture, origin_of
@@ -55,12 +56,18 @@ LONGEST_HANDLER_WAIT = 1.0
 """Seconds a signal handler waits for another thread to end its frame."""
 
 
-def open_pane(stream: TextIO | None, *, fills_screen: bool) -> Pane | None:
+def open_pane(
+    stream: TextIO | None,
+    *,
+    fills_screen: bool,
+    press: Callable[[str], object] | None = None,
+) -> Pane | None:
     """Begin to draw on a terminal, together with displays that draw there already.
 
     Args:
         stream: Where the terminal is: standard error or output, or the stream that captures it.
         fills_screen: Whether the whole screen is wanted.
+        press: Called with each key that is typed, in another thread; ``None`` = keys are not read.
 
     Returns:
         Where to draw; ``None`` where the stream is not such a terminal, or a `Live` has it.
@@ -76,7 +83,7 @@ def open_pane(stream: TextIO | None, *, fills_screen: bool) -> Pane | None:
         screen = next((each for each in _screens.values() if each.is_on(device)), None)
         if screen is None or screen.is_lost:
             screen = _screens[device] = Screen(stream)
-        pane = Pane(screen, console, fills_screen)
+        pane = Pane(screen, console, fills_screen, press)
         screen.join(pane)
     return pane
 
@@ -86,6 +93,9 @@ class Screen:
 
     Args:
         stream: Where it is.
+
+    Attributes:
+        keys: Its keyboard, for panes that want keys.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -93,6 +103,7 @@ class Screen:
         self._out = open_stream(stream)
         self._capture = _capture_for(stream, self._out, self._print, self._echo)
         self._picture = Composition(self._out)
+        self.keys: Listening = Listening(self._picture.panes, self._capture)
         self._lock = RLock()
         self._drawing_thread: int | None = None
         self._printed_meanwhile: deque[str] = deque()
@@ -132,6 +143,9 @@ class Screen:
         with self._drawing():
             pane.is_open = True
             self._out.write(self._picture.add(pane))
+            self.keys.begin()
+            if not self._picture.is_paused:
+                self.keys.look()
 
     def show(
         self, pane: Pane, rows: list[Row], note: Note | None = None, *, again: bool = False
@@ -150,7 +164,7 @@ class Screen:
             pane.rows = rows
             pane.noted = note
             self._capture.fit()
-            if self._capture.is_keyboard_read():
+            if self.keys.is_keyboard_taken or self._capture.is_keyboard_read():
                 # An unfinished line is the question; it would wait for its end.
                 room = self._picture.make_room(asked_already=True)
                 self._out.write(room + self._capture.take_rest())
@@ -159,6 +173,8 @@ class Screen:
                     self._out.write(self._picture.resume())
             elif not self._out.is_halted and not self._out.write(self._picture.frame()):
                 self._picture.repair()
+            if not self._picture.is_paused:
+                self.keys.look()
 
     def leave(self, pane: Pane, rows: list[Row] | None, last_line: str) -> None:
         """Remove a pane, and give the terminal back after the last one.
@@ -194,6 +210,7 @@ class Screen:
         for pane in self._picture.panes:
             pane.is_open = False
         self._picture.panes.clear()
+        self.keys.forget()
         self._capture.forget()
         self._out.forget()
         atexit.unregister(self.close)
@@ -204,6 +221,7 @@ class Screen:
         self._capture.catch_up()
         with self._drawing():
             self._capture.questions += 1
+            self.keys.rest()
             room = self._picture.make_room(asked_already=False)
             self._out.write(room + self._capture.take_rest())
         try:
@@ -221,10 +239,12 @@ class Screen:
 
     def end(self) -> None:
         """Give the terminal back at once: the program ends."""
+        self.keys.end()
         self._write_hastily(self._picture.closing)
 
     def pause(self) -> None:
         """Give the terminal back: the program stops."""
+        self.keys.rest()
         self._write_hastily(self._picture.pause)
 
     def fit(self) -> None:
@@ -234,6 +254,7 @@ class Screen:
     def resume(self) -> None:
         """The program goes on. Nothing is drawn in the background, or while a question is asked."""
         self._picture.repair()
+        self.keys.renew()
         if not self._picture.is_paused or not self._picture.panes or self.is_interrupted:
             return
         if is_in_front(self._out) and not self._capture.is_keyboard_read():
@@ -274,7 +295,10 @@ class Screen:
         with self._drawing():
             if pane.is_open:
                 pane.is_open = False
-                self._out.write(self._picture.remove(pane, rows, last_line))
+                try:
+                    self._out.write(self._picture.remove(pane, rows, last_line))
+                finally:
+                    self.keys.end(unless_wanted=True)
 
     @contextmanager
     def _leaving(self, release: Callable[[Action], None]) -> Iterator[None]:
@@ -310,7 +334,7 @@ class Screen:
             rest: Takes the unfinished line before it.
         """
         with self._drawing():
-            is_asked = self._capture.is_keyboard_read(text)
+            is_asked = self.keys.is_keyboard_taken or self._capture.is_keyboard_read(text)
             if is_asked:
                 self._out.write(self._picture.make_room(asked_already=False) + rest() + text)
         return is_asked
