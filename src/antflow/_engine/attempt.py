@@ -17,7 +17,7 @@ from antflow._core.items import STRINGS
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage, task_name
 from antflow._core.text import counted, safe_repr
-from antflow._core.waits import Wait
+from antflow._core.waits import Wait, discard
 from antflow._engine.calls import Call
 from antflow._engine.crew import Crew
 from antflow._engine.expansion import ENDS_HERE, NO_VALUE, forgotten_await, is_drop
@@ -254,7 +254,7 @@ class Attempt:
         if (tell := self._recorder.on_tasks.get("complete")) is not None:
             ended = now()
             if (wait := tell(envelope, worker, ended, ended - began, None)) is not None:
-                await wait
+                await self._hear_out(worker, wait)
         return value
 
     async def _told_batch(
@@ -296,7 +296,22 @@ class Attempt:
             now = self._now()
             wait = self._tell(kind, envelope, worker, now, now - began, told)
             if wait is not None:
-                await wait
+                await self._hear_out(worker, wait)
+
+    async def _hear_out(self, worker: WorkerBook, wait: Awaitable[None]) -> None:
+        """Wait for the listeners of a task's end, until the run cancels the worker.
+
+        That is noticed before anything else begins. Raised here it would make an item whose last
+        task is done count as cancelled.
+        """
+        if self._crew.is_called_off(worker):
+            discard(wait)
+            return
+        try:
+            await wait
+        except asyncio.CancelledError:
+            if not self._crew.is_called_off(worker):
+                raise
 
     def _kind_of_end(
         self, envelope: Envelope, worker: WorkerBook, failure: Exception | None, whole_batch: bool
