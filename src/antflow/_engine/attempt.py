@@ -102,8 +102,17 @@ class Attempt:
         self.direct = self._calls[0] if is_direct else None
 
     def _until_deadline(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
+        return self._call_until([envelope], self._limited_tasks, envelope, worker)
+
+    def _call_until(
+        self, envelopes: Sequence[Envelope], function: Callable[..., Awaitable[Any]], *args: Any
+    ) -> Awaitable[Any]:
         assert self._in_time is not None
-        return self._in_time.call_until(envelope.deadline, self._limited_tasks, envelope, worker)
+        try:
+            return self._in_time.call_until(min(e.deadline for e in envelopes), function, *args)
+        except TimeoutError:
+            _uncount(envelopes)
+            raise
 
     async def run_batch(
         self, envelopes: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
@@ -126,7 +135,7 @@ class Attempt:
             if self._in_time is None:
                 await begin()
             else:
-                await self._in_time.call_until(min(e.deadline for e in envelopes), begin)
+                await self._call_until(envelopes, begin)
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
             raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
 
@@ -138,7 +147,7 @@ class Attempt:
         value = envelope.carry if envelope.task else envelope.value
         permit = admission.permit(value)
         if self._run.pause_is_over is not None or not permit.enter():
-            await self._wait_to_begin(permit, worker)
+            await self._wait_to_begin([envelope], permit, worker)
         try:
             return await self._tasks(envelope, worker)
         finally:
@@ -153,15 +162,24 @@ class Attempt:
     ) -> None:
         admission = self._limits.admission
         permit = None if admission is None else admission.permit(values)
-        await self._wait_to_begin(permit, worker)
+        await self._wait_to_begin(envelopes, permit, worker)
         try:
             await self._try_batch(envelopes, values, worker, answers)
         finally:
             if permit is not None:
                 permit.release(self._abandoned.get(worker.index))
 
-    async def _wait_to_begin(self, permit: Permit | None, worker: WorkerBook) -> None:
+    async def _wait_to_begin(
+        self, envelopes: Sequence[Envelope], permit: Permit | None, worker: WorkerBook
+    ) -> None:
         """Wait until the run is not paused, then for room in the limits."""
+        try:
+            await self._permission(permit, worker)
+        except asyncio.CancelledError:  # the time of an item is over, or the run is stopped
+            _uncount(envelopes)
+            raise
+
+    async def _permission(self, permit: Permit | None, worker: WorkerBook) -> None:
         wait_to_begin = self._crew.wait_to_begin
         while True:
             while (pause := self._run.pause_is_over) is not None:
@@ -335,6 +353,12 @@ class Attempt:
     ) -> Wait:
         tell = self._recorder.on_tasks.get(kind)
         return None if tell is None else tell(envelope, worker, now, duration, error)
+
+
+def _uncount(envelopes: Sequence[Envelope]) -> None:
+    """Take a try back that was counted when its worker began: no task was called."""
+    for envelope in envelopes:
+        envelope.attempts -= 1
 
 
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:

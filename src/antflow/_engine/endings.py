@@ -143,4 +143,5 @@ class Endings:
         except asyncio.CancelledError:
             self.handover.give_up(envelope, worker)
             raise
+        envelope.attempts = 0  # no task was called
         await self.failed_tries.fail(envelope, worker, trimmed(error))
