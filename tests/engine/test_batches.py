@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import UserString
-from collections.abc import AsyncIterator, Callable
+from collections import UserString, deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -292,6 +292,53 @@ def test_string_is_not_a_list_of_answers(kind: Any) -> None:
     results = run([Stage("A", 1, [task], batch=2, task_attempts=1)], range(2))
     assert errors(results) == {0: "TypeError", 1: "TypeError"}
     assert "must be a list with one answer" in str(results.failed[0].error)
+
+
+class Series:
+    """Like an array of NumPy or a series of pandas: it has a length, and is no `Sequence`."""
+
+    shape = (2,)
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._parts)
+
+    def __eq__(self, other: object) -> Any:  # one answer for each part, as arrays have it
+        return [part == other for part in self._parts]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+
+class Frame(Series):
+    """Like a data frame: it iterates over its columns."""
+
+    columns = ("a", "b")
+
+
+def test_batch_may_return_an_array() -> None:
+    """Answers in an array, a series or a deque are taken as a list."""
+    for answers in (Series("a", "b"), deque("ab"), ("a", "b"), {1: "a", 2: "b"}.values()):
+        results = run([Stage("A", 1, [lambda _, a=answers: a], batch=2)], range(2))
+        assert results.values() == ["a", "b"]
+    few = run([Stage("A", 1, [lambda _: Series(Series(1), Series(2))], batch=2)], range(2))
+    assert [list(value) for value in few.values()] == [[1], [2]]  # rows of an array of two axes
+
+
+@pytest.mark.parametrize("answers", [Frame("a", "b"), {"a", "b"}, {"a": 1, "b": 2}, iter("ab"), 2])
+def test_batch_may_not_return_what_has_no_order_or_no_length(answers: Any) -> None:
+    """A set, a dict, a data frame, a generator: which value belongs to which item?"""
+    stage = Stage("A", 1, [lambda _: answers], batch=2, task_attempts=1)
+    failed = run([stage], range(2)).failed
+    assert len(failed) == 2
+    assert "must be a list with one answer" in str(failed[0].error)
 
 
 def test_cancelled_error_among_the_answers_is_a_failure() -> None:

@@ -13,7 +13,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
 from antflow._core.foreign import is_a
-from antflow._core.items import STRINGS
+from antflow._core.items import is_like_a_list
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage, task_name
 from antflow._core.text import counted, safe_repr
@@ -369,10 +369,10 @@ def _begin_task(envelope: Envelope, index: int, value: Any) -> None:
 
 
 async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
-    """A task's answers to a batch, checked: a list with one for each value."""
+    """A task's answers to a batch, checked: as a list, with one for each value."""
     expected = len(values)
     returned = await call(values)
-    if is_a(returned, STRINGS) or not is_a(returned, Sequence):
+    if not is_like_a_list(returned):
         raise TypeError(
             f"task {name} returned {safe_repr(returned)} for a batch: must be a list with one "
             f"answer for each value, {expected:,} in all"

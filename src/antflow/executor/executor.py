@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
+from antflow._core.foreign import is_a
 from antflow._core.misspellings import explained
 from antflow._engine.iteration import Iteration
 from antflow.executor.future import (
@@ -193,6 +194,7 @@ class AsyncExecutor:
             BaseException: What a call or an iterable raised; and what `submit` raises.
         """
         retries = _check_call(fn, retries, retry_delay)
+        _check_iterables(iterables)
         seconds = seconds_of(timeout)
         request = (self._pool, fn, iterables, retries, float(retry_delay))
         calls = AllCalls(*request) if seconds is None else CallsAhead(seconds, True, *request)
@@ -261,6 +263,7 @@ class AsyncExecutor:
             BaseException: What a call or an iterable raised; and what `submit` raises.
         """
         retries = _check_call(fn, retries, retry_delay)
+        _check_iterables(iterables)
         seconds = seconds_of(timeout)
         request = (self._pool, fn, iterables, retries, float(retry_delay))
         calls = CallsAhead(seconds, False, *request)
@@ -346,3 +349,11 @@ def _check_call(fn: object, retries: object, retry_delay: object) -> int:
         raise refusal(TypeError, "fn", fn, "must be a function; its arguments come after it")
     check_seconds(ValueError, "retry_delay", retry_delay)
     return check_count(ValueError, "retries", retries, 0, "must be a whole number >= 0")
+
+
+def _check_iterables(iterables: Sequence[object]) -> None:
+    """Refuse what gives no arguments one by one."""
+    for index, each in enumerate(iterables):
+        if not is_a(each, Iterable) and not hasattr(type(each), "__getitem__"):
+            allowed = "must be an iterable: fn is called once for each of its values"
+            raise refusal(TypeError, f"iterables[{index}]", each, allowed)
