@@ -1991,8 +1991,8 @@ def test_map_over_what_is_not_iterable_says_which_argument() -> None:
     async def main() -> None:
         async with AsyncExecutor() as executor:
             with pytest.raises(TypeError, match=r"^iterables\[1\]=3: must be an iterable"):
-                await executor.map(pow, [2], 3)  # type: ignore[arg-type]
+                await executor.map(pow, [2], 3)  # type: ignore[call-overload]
             with pytest.raises(TypeError, match=r"^iterables\[1\]=3: must be an iterable"):
-                executor.map_iter(pow, [2], 3)  # type: ignore[arg-type]
+                executor.map_iter(pow, [2], 3)  # type: ignore[call-overload]
 
     run_virtual(main)

@@ -14,12 +14,12 @@ from typing import Any
 from antflow._core.cancellation import awaited_failure
 from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
-from antflow._core.log import alert
+from antflow._core.log import alert, warn
 from antflow._core.places import location_of
 from antflow._core.ports import SnapshotSource
 from antflow._core.result import RunResults
-from antflow._core.tracebacks import trimmed
 from antflow._core.text import clean, cut, error_text, error_type_name
+from antflow._core.tracebacks import trimmed
 from antflow._core.waits import discard
 
 LONGEST_TOLD = 400
@@ -96,10 +96,10 @@ class Poller:
 
     async def _call(self, name: str, *args: Any) -> None:
         if (error := await awaited_failure(self._made(name, *args))) is not None:
-            self._is_broken = True
-            # Printed if it is not logged: otherwise the screen stays empty without a reason.
+            # The first is printed if it is not logged: else the screen stays empty for no reason.
+            tell, self._is_broken = (warn if self._is_broken else alert), True
             text = "the display failed in %s; the run goes on without it: %s"
-            alert(text, name, _told(error), error=error)
+            tell(text, name, _told(error), error=error)
             trimmed(error)  # it may be the error of an item
 
     async def _made(self, name: str, *args: Any) -> None:

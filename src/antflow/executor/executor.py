@@ -11,8 +11,9 @@ from weakref import WeakSet
 
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
-from antflow._core.foreign import is_a
+from antflow._core.foreign import asked, is_a, type_name
 from antflow._core.misspellings import explained
+from antflow._core.text import counted
 from antflow._engine.iteration import Iteration
 from antflow.executor.future import (
     AsyncFuture,
@@ -66,6 +67,15 @@ class AsyncExecutor:
         allowed = "max_workers must be at least 1 and must be a whole number"
         self._pool = Pool(check_count(ValueError, "max_workers", max_workers, 1, allowed))
         self._mapped: WeakSet[MappedCalls] = WeakSet()  # running ones are kept by their workers
+
+    def __repr__(self) -> str:
+        return asked(self._told, instead=f"<{type_name(self)}>")
+
+    def _told(self) -> str:
+        pool = self._pool
+        state = f"{len(pool.tasks):,} in progress" if pool.tasks else "idle"
+        ended = ", shut down" if pool.is_shut_down else ""
+        return f"<{type_name(self)}: {counted(pool.workers, 'worker')}, {state}{ended}>"
 
     async def __aenter__(self) -> AsyncExecutor:
         return self
