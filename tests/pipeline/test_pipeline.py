@@ -459,7 +459,7 @@ def test_repr_of_a_pipeline_its_run_and_its_tracker() -> None:
 
 
 @pytest.mark.parametrize("kind", [Pipeline, StatusTracker, AsyncExecutor, RunHandle])
-def test_repr_never_raises(kind: type) -> None:
+def test_repr_never_raises(kind: Any) -> None:
     """A debugger shows objects that are half made, too."""
     odd: Any = kind.__new__(kind)
     odd._run = SimpleNamespace(is_under_way=False)  # for RunHandle.__del__

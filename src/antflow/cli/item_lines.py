@@ -65,6 +65,9 @@ class Item(Returned):
         self.origin = origin
         self.stage = stage
 
+    def __repr__(self) -> str:
+        return repr(self.origin)  # failures are told with what was in the file
+
 
 Entry = Item | BadLine
 
