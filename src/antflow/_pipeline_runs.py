@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic
 
+from antflow._core.foreign import asked, type_name
+from antflow._core.result import run_text
 from antflow._core.stage import Stage
+from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import Out
 from antflow._engine.run import NoRun, Run, current_run
 from antflow._engine.run_handle import RunHandle
@@ -91,3 +94,17 @@ class HasRuns(Generic[Out]):
 def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
     """Whether code that belongs to the run ``here`` may see another run: one begun from there."""
     return here is None or run._run.is_within(here._run)
+
+
+def pipeline_repr(pipeline: Any) -> str:
+    """``<Pipeline 'pipeline': Fetch ×20 → Parse ×5; running, 3 in flight, 9 ok, 1 failed>``."""
+    return asked(_pipeline_text, pipeline, instead=f"<{type_name(pipeline)}>")
+
+
+def _pipeline_text(pipeline: Any) -> str:
+    stages = " → ".join(f"{each.name} ×{each.workers:,}" for each in pipeline._stages)
+    text = f"<{type_name(pipeline)} {clean(safe_repr(pipeline.name))}: {clean(stages)}"
+    handle: RunHandle[Any] | None = pipeline._runs.asked_about()
+    if handle is None:
+        return f"{text}>"
+    return f"{text}; {run_text(handle._run.state, handle._run.stats())}>"

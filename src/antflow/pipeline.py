@@ -90,7 +90,7 @@ from antflow._pipeline_options import (
     checked_stages,
     choose_display,
 )
-from antflow._pipeline_runs import HasRuns, PipelineRuns
+from antflow._pipeline_runs import HasRuns, PipelineRuns, pipeline_repr
 from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
@@ -242,6 +242,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._runs = PipelineRuns()
+
+    __repr__ = pipeline_repr
 
     @staticmethod
     def create() -> EmptyBuilder:

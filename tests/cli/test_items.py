@@ -17,7 +17,7 @@ import pytest
 from antflow import Pipeline, Stage
 from antflow.cli import item_lines as item_lines_module
 from antflow.cli import lines as lines_module
-from antflow.cli.item_lines import Format, ItemSource, format_of
+from antflow.cli.item_lines import Format, Item, ItemSource, format_of
 from antflow.cli.lines import CHUNK_BYTES, BadLine, InputFile
 from antflow.cli.refusals import Refusal
 
@@ -547,3 +547,8 @@ def test_json_file_that_is_not_an_array(
     with pytest.raises(BadLine) as caught:
         read(written(tmp_path, data), "json")
     assert str(caught.value) == f"{tmp_path / 'items'}:{fault}"
+
+
+def test_item_is_shown_as_it_is_in_the_file() -> None:
+    """A failure is told with what was in the file, not with the keys that were put round it."""
+    assert repr(Item({"id": 1, "value": 5}, 5)) == "5"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NoReturn
 
 import pytest
@@ -68,3 +70,19 @@ class Strange:
 def test_numbers_are_numbers_and_nothing_else(value: object, read: float | None) -> None:
     """``True`` is not a number, although Python counts with it."""
     assert number(value) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Decimal("1.5"), 1.5),
+        (Decimal(2), 2.0),
+        (Fraction(1, 2), 0.5),
+        (Decimal("sNaN"), None),
+        (1 + 0j, None),
+        ("1.5", None),
+    ],
+)
+def test_number_of_a_decimal_is_its_float(value: Any, plain: float | None) -> None:
+    """A `Decimal` is taken where any number will do; a complex number and a text are not."""
+    assert number(value) == plain

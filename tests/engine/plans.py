@@ -84,7 +84,7 @@ class Plan:
             task_attempts=self.attempts,
             stage_attempts=self.attempts,
             task_wait_seconds=wait,
-            stage_wait_seconds=wait,
+            stage_wait_seconds=wait if self.per_stage else 0.0,
             queue_capacity=choose.choice([None, 0, 1, 2]),
             skip_if=(lambda path: weight(path) % 5 == 4) if self.skips else None,
             pull=self.number > 0 and not self.per_stage and choose.random() < 0.2,

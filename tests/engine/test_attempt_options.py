@@ -816,3 +816,73 @@ def test_function_that_is_asked_and_ends_the_program_loses_no_item(option: str, 
     run_virtual(main)
     stats = pipeline.results.stats
     assert stats.items_accepted == stats.items_in_flight + len(pipeline.results.outcomes) == 1
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("waits", ["in the queue", "for a limit", "for the end of a pause"])
+def test_item_whose_time_is_over_before_a_task_is_called_has_no_attempt(
+    waits: str, batch: int | None
+) -> None:
+    """``item_timeout`` passes while an item waits: no attempt is counted that called no task."""
+
+    async def task(value: Any) -> Any:
+        await asyncio.sleep(5)
+        return value
+
+    async def main() -> RunResults[Any]:
+        limits = [Limit(concurrency=1)] if waits == "for a limit" else []
+        workers = 2 if waits == "for a limit" else 1
+        stage = Stage("A", workers, [task], limits=limits, batch=batch)
+        async with Pipeline([stage]).open(item_timeout=7) as run:
+            if waits == "for the end of a pause":
+                run.pause()
+            await run.feed(range((batch or 1) * 3))
+            if waits == "for the end of a pause":
+                await asyncio.sleep(10)
+                run.resume()
+        return run.results
+
+    results = run_virtual(main)
+    untried = [result for result in results.failed if result.attempts == 0]
+    assert len(untried) == (batch or 1) * (3 if waits == "for the end of a pause" else 1)
+    assert {type(result.error) for result in untried} == {TimeoutError}
+    assert "before its first attempt" in str(untried[0])
+    assert "before its first attempt" in str(results.summary.failed_items[-1])
+    # The others were tried: one is done, one was cut off, as was each item tried alone.
+    assert all(result.attempts > 0 for result in results.failed if result not in untried)
+
+
+def test_item_whose_time_is_over_before_its_second_attempt_has_one() -> None:
+    """It failed once and waited for a limit until its time was over: one attempt."""
+    limit = Limit(concurrency=1)
+
+    async def fails(_: int) -> None:
+        raise ValueError
+
+    async def blocks(_: int) -> None:
+        await asyncio.sleep(20)
+
+    async def main() -> RunResults[Any]:
+        stages = [Stage("A", 1, [fails], limits=[limit], task_wait_seconds=1)]
+        other = Pipeline([Stage("B", 1, [blocks], limits=[limit])])
+        async with Pipeline(stages).open(item_timeout=7) as run, other.open() as second:
+            await run.feed([0])
+            await asyncio.sleep(0.5)
+            await second.feed([0])
+        return run.results
+
+    [failed] = run_virtual(main).failed
+    assert isinstance(failed.error, TimeoutError)
+    assert failed.attempts == 1
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_item_whose_skip_if_raised_has_no_attempt(batch: int | None) -> None:
+    """No task was called for it, and the failure says so."""
+
+    def skip_if(_: Any) -> bool:
+        raise KeyError("no such field")
+
+    results = run([Stage("A", 1, [str], skip_if=skip_if, batch=batch)], [0])
+    assert results.failed[0].attempts == 0
+    assert "before its first attempt" in str(results.summary.failed_items[0])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import UserString
-from collections.abc import AsyncIterator, Callable
+from collections import UserString, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from antflow.testing import cancel_at_every_step, record_events, run_virtual
 from tests.support import now
 
 Values = list[Any]
+
+VARIABLE: ContextVar[Any] = ContextVar("VARIABLE", default=None)
 
 
 class Batches:
@@ -73,6 +76,13 @@ def refuse_bad(value: Any) -> Any:
     if value == "bad":
         raise ValueError(value)
     return value
+
+
+def alone_only(values: Values) -> Values:
+    """Refuse every batch, and no single item."""
+    if len(values) > 1:
+        raise ValueError
+    return values
 
 
 # -- what closes a batch --------------------------------------------------------------------------
@@ -282,6 +292,53 @@ def test_string_is_not_a_list_of_answers(kind: Any) -> None:
     results = run([Stage("A", 1, [task], batch=2, task_attempts=1)], range(2))
     assert errors(results) == {0: "TypeError", 1: "TypeError"}
     assert "must be a list with one answer" in str(results.failed[0].error)
+
+
+class Series:
+    """Like an array of NumPy or a series of pandas: it has a length, and is no `Sequence`."""
+
+    shape = (2,)
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._parts)
+
+    def __eq__(self, other: object) -> Any:  # one answer for each part, as arrays have it
+        return [part == other for part in self._parts]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+
+class Frame(Series):
+    """Like a data frame: it iterates over its columns."""
+
+    columns = ("a", "b")
+
+
+def test_batch_may_return_an_array() -> None:
+    """Answers in an array, a series or a deque are taken as a list."""
+    for answers in (Series("a", "b"), deque("ab"), ("a", "b"), {1: "a", 2: "b"}.values()):
+        results = run([Stage("A", 1, [lambda _, a=answers: a], batch=2)], range(2))
+        assert results.values() == ["a", "b"]
+    few = run([Stage("A", 1, [lambda _: Series(Series(1), Series(2))], batch=2)], range(2))
+    assert [list(value) for value in few.values()] == [[1], [2]]  # rows of an array of two axes
+
+
+@pytest.mark.parametrize("answers", [Frame("a", "b"), {"a", "b"}, {"a": 1, "b": 2}, iter("ab"), 2])
+def test_batch_may_not_return_what_has_no_order_or_no_length(answers: Any) -> None:
+    """A set, a dict, a data frame, a generator: which value belongs to which item?"""
+    stage = Stage("A", 1, [lambda _: answers], batch=2, task_attempts=1)
+    failed = run([stage], range(2)).failed
+    assert len(failed) == 2
+    assert "must be a list with one answer" in str(failed[0].error)
 
 
 def test_cancelled_error_among_the_answers_is_a_failure() -> None:
@@ -519,24 +576,23 @@ def test_timeout_of_a_batch_in_threads_keeps_its_slot() -> None:
     assert max(most) == 1
 
 
-def test_item_tried_alone_in_a_thread_takes_no_time_of_the_next() -> None:
-    """Its function outlives its timeout, and the next item of the batch waits for that first."""
+@pytest.mark.parametrize("late", [[0], [0, 1]])
+def test_item_tried_alone_in_a_thread_takes_no_time_of_the_next(late: Values) -> None:
+    """A function that outlives its timeout: what is tried next waits for it first."""
     over = threading.Event()
 
     def task(values: Values) -> Values:
-        if len(values) > 1:
-            raise ValueError
-        if values == [0]:
+        if values == late:
             over.wait(0.15)
-        return values
+        return alone_only(values)
 
     async def main() -> RunResults[Any]:
         stage = Stage("A", 1, [task], task_attempts=1, timeout=0.05, batch=2, batch_wait=1)
         return await Pipeline([stage]).run(range(2))
 
     results = asyncio.run(main())
-    assert results.values() == [1]
-    assert errors(results) == {0: "TimeoutError"}
+    assert results.values() == ([1] if late == [0] else [0, 1])
+    assert set(errors(results).values()) == ({"TimeoutError"} if late == [0] else set())
 
 
 # -- passing by, pausing, leaving -----------------------------------------------------------------
@@ -646,6 +702,130 @@ def test_items_that_are_to_be_tried_alone_do_not_begin_in_a_stopped_run(ending: 
     results = run_virtual(main)
     assert made == [[0, 1, 2], [0]]
     assert (len(results.failed), len(results.cancelled)) == (1, 2)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_max_failures_counts_items_that_are_tried_alone_one_by_one(workers: int) -> None:
+    """After a batch has failed, ``max_failures`` ends the run at the second item that fails."""
+    made: list[int] = []
+
+    async def task(values: Values) -> Values:
+        made.append(len(values))
+        await asyncio.sleep(1)
+        raise ValueError
+
+    async def main() -> RunResults[Any]:
+        stage = Stage("A", workers, [task], task_attempts=1, batch=100, queue_capacity=300)
+        pipeline = Pipeline([stage])
+        with pytest.raises(TooManyFailures):
+            await pipeline.run(range(1000), max_failures=2)
+        return pipeline.results
+
+    results = run_virtual(main)
+    if workers == 1:
+        assert made == [100, 1, 1]
+        assert len(results.failed) == 2
+    else:  # tries that have begun end
+        assert made == [100] * 3 + [1] * 3
+        assert len(results.failed) == 3
+    assert len(results.cancelled) == results.stats.items_accepted - len(results.failed)
+
+
+@pytest.mark.parametrize("ending", ["shutdown", "cancel"])
+@pytest.mark.parametrize("paused", [True, False])
+def test_item_that_was_tried_alone_keeps_its_result_when_the_run_is_stopped(
+    ending: str, paused: bool
+) -> None:
+    """Items whose try is over are completed; only the others of the batch are cancelled."""
+
+    async def task(values: Values) -> Values:
+        await asyncio.sleep(1)
+        return alone_only(values)
+
+    async def main() -> RunResults[Any]:
+        async with Pipeline([Stage("A", 1, [task], task_attempts=1, batch=4)]).open() as run:
+            await run.feed(range(4))
+            await asyncio.sleep(2.5)  # one is done, one is tried
+            if paused:
+                run.pause()
+                await asyncio.sleep(10)
+            if ending == "shutdown":
+                await run.shutdown()
+            else:
+                run.cancel()
+        return run.results
+
+    results = run_virtual(main)
+    done = [0] if ending == "cancel" and not paused else [0, 1]
+    assert results.values() == done
+    assert len(results.cancelled) == 4 - len(done)
+    assert not results.failed
+
+
+def test_items_of_a_batch_that_is_through_are_completed_when_the_run_is_cancelled() -> None:
+    """The run is cancelled while the first of them is handed over: the others are done as well."""
+    passed: list[Any] = []
+
+    async def slow(item_id: Any, *_: Any) -> None:
+        passed.append(item_id)
+        await asyncio.sleep(5)
+
+    def odd_ones(value: int) -> Any:
+        return Drop if value == 2 else ValueError(value) if value == 3 else value
+
+    async def main() -> RunResults[Any]:
+        task = Batches(odd_ones)
+        stage = Stage("A", 1, [task], task_attempts=1, on_success=slow, batch=4)
+        async with Pipeline([stage]).open() as run:
+            await run.feed(range(4))
+            await asyncio.sleep(1)
+            run.cancel()
+        return run.results
+
+    results = run_virtual(main)
+    assert passed == [0]
+    outcomes = [result.outcome for result in results.outcomes]
+    assert outcomes == ["completed", "completed", "dropped", "failed"]
+
+
+def test_answer_of_an_earlier_task_stands_when_the_run_is_cancelled() -> None:
+    """Cancelled in the second task: what the first one has dropped is dropped."""
+
+    async def second(values: Values) -> Values:
+        await asyncio.sleep(5)
+        return values
+
+    async def main() -> RunResults[Any]:
+        first = Batches(lambda value: Drop if value == 0 else value)
+        async with Pipeline([Stage("A", 1, [first, second], batch=2)]).open() as run:
+            await run.feed(range(2))
+            await asyncio.sleep(1)
+            run.cancel()
+        return run.results
+
+    results = run_virtual(main)
+    assert [result.outcome for result in results.outcomes] == ["dropped", "cancelled"]
+
+
+def test_callbacks_of_an_item_tried_alone_see_its_context() -> None:
+    """``on_success`` sees the context variables that the item's own try has set, and no others."""
+    seen: list[Any] = []
+
+    async def task(values: Values) -> Values:
+        alone_only(values)
+        VARIABLE.set(values[0])
+        return values
+
+    stage = Stage(
+        "A",
+        1,
+        [task],
+        task_attempts=1,
+        batch=2,
+        on_success=lambda item_id, *_: seen.append((item_id, VARIABLE.get())),
+    )
+    run([stage], range(2))
+    assert seen == [(0, 0), (1, 1)]
 
 
 def test_worker_that_leaves_puts_back_what_it_gathered() -> None:

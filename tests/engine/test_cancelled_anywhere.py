@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Stage, StatusTracker
-from antflow.testing import FailTimes, cancel_at_every_step
+from antflow import Pipeline, RunResults, Stage, StatusTracker
+from antflow.testing import FailTimes, cancel_at_every_step, run_virtual
 from tests.support import assert_balanced, lasting, virtual
 
 pytestmark = pytest.mark.fault
@@ -169,3 +169,40 @@ def test_tasks_are_held() -> None:
         assert results.values() == [0, 1, 2]
 
     virtual(main, on_step=lambda step: gc.collect(0 if step % 10 else 2))
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("count", [1, 2])
+def test_item_whose_last_task_is_done_is_completed_although_its_tracker_still_listens(
+    batch: int | None, count: int
+) -> None:
+    """Cancelled while ``on_task_complete`` is awaited: at once, and finished work stays finished.
+
+    If that was not the item's last task, it is cancelled.
+    """
+    began: list[str] = []
+
+    async def first(value: Any) -> Any:
+        began.append("first")
+        return value
+
+    async def second(value: Any) -> Any:
+        began.append("second")
+        return value
+
+    async def main() -> tuple[RunResults[Any], float]:
+        tracker = StatusTracker(on_task_complete=lasting(20))
+        stage = Stage("A", 1, [first, second][:count], batch=batch)
+        async with Pipeline([stage], status_tracker=tracker).open() as run:
+            await run.feed(range(3))
+            await asyncio.sleep(1)
+            run.cancel()
+        return run.results, asyncio.get_running_loop().time()
+
+    results, ended = run_virtual(main)
+    assert ended < 2
+    assert began == ["first"]
+    done = 0 if count == 2 else batch or 1
+    assert [result.outcome for result in results.outcomes] == (
+        ["completed"] * done + ["cancelled"] * (3 - done)
+    )

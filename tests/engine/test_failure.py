@@ -293,7 +293,8 @@ def test_pauses_between_tries_are_those_of_the_stage() -> None:
 
     async def starts(retry: str) -> list[float]:
         calls = Calls(FailTimes(2))
-        stage = Stage("W", 1, [calls], retry, task_wait_seconds=3, stage_wait_seconds=5)
+        own: dict[str, Any] = {"stage_wait_seconds": 5} if retry == "per_stage" else {}
+        stage = Stage("W", 1, [calls], retry, task_wait_seconds=3, **own)
         begin = now()
         await Pipeline([stage]).run([1])
         return [call.start - begin for call in calls.made]

@@ -67,6 +67,11 @@ def test_waiting_retries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 3 < most < 3 + 4
 
 
+def pause_of(retry: str, seconds: float) -> dict[str, Any]:
+    """The option for the pause between tries."""
+    return {f"{retry.removeprefix('per_')}_wait_seconds": seconds}
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("wait", [0, 1])
 def test_retries_come_in_turn(wait: float) -> None:
@@ -92,7 +97,7 @@ def test_worker_is_free_while_an_item_waits_for_its_next_try(retry: str) -> None
         async def work(value: int) -> int:
             return await flaky(value) if value == 0 else value
 
-        stage = Stage("W", 1, [work], retry, task_wait_seconds=100, stage_wait_seconds=100)
+        stage = Stage("W", 1, [work], retry, **pause_of(retry, 100))
         pipeline = Pipeline([stage])
         run = await in_background(pipeline.run(range(8)), 1)
         assert pipeline.results.values() == [1, 2, 3, 4, 5, 6, 7]
@@ -134,7 +139,7 @@ def test_items_that_need_their_last_try_all_come_through(
         await asyncio.sleep(0.05)
         return await flaky(value)
 
-    stage = Stage("Work", workers, [work], retry, task_wait_seconds=wait, stage_wait_seconds=wait)
+    stage = Stage("Work", workers, [work], retry, **pause_of(retry, wait))
     results = virtual(lambda: Pipeline([stage]).run(range(count)))
     assert results.values() == list(range(count))
     assert set(flaky.tries.values()) == {3}
@@ -152,7 +157,7 @@ def test_last_item_when_it_alone_is_retried(retry: str, workers: int) -> None:
         await asyncio.sleep(0.2)
         return await flaky(value) if value == 19 else value
 
-    stage = Stage("Work", workers, [work], retry, stage_wait_seconds=5)
+    stage = Stage("Work", workers, [work], retry, **pause_of(retry, 5))
     results = virtual(lambda: Pipeline([stage]).run(range(20)))
     assert results.values() == list(range(20))
 

@@ -1983,3 +1983,16 @@ def test_shutdown_in_a_later_event_loop_ends_the_threads() -> None:
         if thread.name.startswith("AsyncExecutor-W"):
             thread.join(10)
     assert threading.active_count() <= before
+
+
+def test_map_over_what_is_not_iterable_says_which_argument() -> None:
+    """The error names the argument, its value and what is allowed."""
+
+    async def main() -> None:
+        async with AsyncExecutor() as executor:
+            with pytest.raises(TypeError, match=r"^iterables\[1\]=3: must be an iterable"):
+                await executor.map(pow, [2], 3)  # type: ignore[call-overload]
+            with pytest.raises(TypeError, match=r"^iterables\[1\]=3: must be an iterable"):
+                executor.map_iter(pow, [2], 3)  # type: ignore[call-overload]
+
+    run_virtual(main)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from antflow import DashboardSnapshot, Pipeline, Stage, StatusTracker
-from tests.support import lasting, never, now, same, virtual
+from tests.support import lasting, never, now, run_program, same, virtual
 
 pytestmark = pytest.mark.fault
 
@@ -335,3 +335,39 @@ def test_error_that_a_display_raises_in_each_run_does_not_grow(name: str) -> Non
         virtual(lambda: twenty(Display(**{name: fail_alike}), interval=1))
         lengths.append(len(list(walk_tb(error.__traceback__))))
     assert lengths == lengths[:1] * 5
+
+
+BROKEN = """
+import asyncio
+import logging
+
+from antflow import Pipeline, Stage
+
+if False:
+    logging.basicConfig()
+
+
+class Broken:
+    def on_update(self, snapshot):
+        raise KeyError("no such\\nstage")
+
+
+results = asyncio.run(Pipeline([Stage("A", 1, [str])]).run(range(3), custom_dashboard=Broken()))
+print(results.values())
+"""
+
+
+def test_display_that_fails_says_so_in_one_line_if_logging_is_not_set_up() -> None:
+    """The screen does not stay empty without a reason: the error, its line, and the run goes on."""
+    ended = run_program(BROKEN)
+    assert ended.stdout == "['0', '1', '2']\n"
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("the display failed in on_update; the run goes on without it: KeyError ")
+    assert " in Broken.on_update: " in line
+
+
+def test_display_that_fails_is_logged_with_its_traceback() -> None:
+    """With logging set up, the traceback is in the record."""
+    ended = run_program(BROKEN.replace("if False", "if True"))
+    assert "WARNING:antflow:the display failed in on_update" in ended.stderr
+    assert "Traceback" in ended.stderr

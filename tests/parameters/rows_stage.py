@@ -63,6 +63,8 @@ def a_stage(**options: Any) -> Stage:
 def use_stage(**options: Any) -> Pipeline:
     if "batch_wait" in options:
         options["batch"] = 2
+    if "stage_wait_seconds" in options:
+        options["retry"] = "per_stage"
     return Pipeline([a_stage(name="First"), a_stage(**options)])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -274,3 +274,33 @@ def test_cancelled_error_of_a_task_is_a_task_failed_error() -> None:
     (failure,) = run_virtual(lambda: pipeline.run([1])).failed
     assert isinstance(failure.error, TaskFailedError)
     assert failure.error.task_name == "work"
+
+
+async def pages() -> AsyncIterator[int]:
+    """An async generator function."""
+    yield 1
+
+
+def rows() -> Iterator[int]:
+    """A generator function."""
+    yield 1
+
+
+@pytest.mark.parametrize("source", [pages, rows])
+def test_generator_function_that_was_not_called_is_refused_with_the_call(source: Any) -> None:
+    """The message says how to call it."""
+    pipeline = Pipeline([Stage("A", 1, [str])])
+    with pytest.raises(TypeError, match=rf"call it: {source.__name__}\(\)"):
+        run_virtual(lambda: pipeline.run(source))
+
+
+def test_value_whose_repr_has_several_lines_is_shown_in_one() -> None:
+    """A message that shows an array or a data frame is one line."""
+
+    class Lines:
+        def __repr__(self) -> str:
+            return "  a  b\n0  1  2\r\n1  3  4"
+
+    with pytest.raises(TypeError) as caught:
+        run_virtual(lambda: Pipeline([Stage("A", 1, [str])]).run(Lines()))  # type: ignore[arg-type]
+    assert str(caught.value).startswith("items=a b 0 1 2 1 3 4: ")

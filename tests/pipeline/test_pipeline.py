@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from antflow import Pipeline, PipelineError, Stage, StatusTracker
+from antflow import AsyncExecutor, Pipeline, PipelineError, RunHandle, Stage, StatusTracker
 from antflow.testing import Gate, run_virtual
 from tests.support import (
     REQUIRED,
     assert_balanced,
     defaults,
     double,
+    lasting,
     odd_only,
     positional,
     same,
@@ -424,3 +426,60 @@ def test_collect_results_is_readable() -> None:
     stages = [Stage("A", 1, [same])]
     assert Pipeline(stages).collect_results
     assert not Pipeline(stages, collect_results=False).collect_results
+
+
+def test_repr_of_a_pipeline_its_run_and_its_tracker() -> None:
+    """Name, stages, state and counts, in one short line."""
+
+    async def task(value: int) -> int:
+        if value == 3:
+            raise ValueError
+        return value
+
+    async def main() -> list[str]:
+        tracker = StatusTracker()
+        stages = [Stage("A", 20, [task], task_attempts=1), Stage("B", 1, [lasting(5)])]
+        pipeline = Pipeline(stages, status_tracker=tracker, name="pages")
+        texts = [repr(pipeline), repr(tracker)]
+        async with pipeline.open() as run:
+            await run.feed(range(4))
+            await asyncio.sleep(1)
+            texts += [repr(pipeline), repr(run).replace(run.run_id, "ID"), repr(tracker)]
+        return [*texts, repr(pipeline), repr(tracker)]
+
+    assert run_virtual(main) == [
+        "<Pipeline 'pages': A ×20 → B ×1>",
+        "<StatusTracker: 0 runs>",
+        "<Pipeline 'pages': A ×20 → B ×1; running, 3 in flight, 0 ok, 1 failed>",
+        "<RunHandle ID: running, 3 in flight, 0 ok, 1 failed>",
+        "<StatusTracker: 1 run; 2 queued, 1 in_progress, 1 failed>",
+        "<Pipeline 'pages': A ×20 → B ×1; finished, 3 ok, 1 failed>",
+        "<StatusTracker: 1 run; 3 completed, 1 failed>",
+    ]
+
+
+@pytest.mark.parametrize("kind", [Pipeline, StatusTracker, AsyncExecutor, RunHandle])
+def test_repr_never_raises(kind: Any) -> None:
+    """A debugger shows objects that are half made, too."""
+    odd: Any = kind.__new__(kind)
+    odd._run = SimpleNamespace(is_under_way=False)  # for RunHandle.__del__
+    assert repr(odd) == f"<{kind.__name__}>"
+
+
+def test_repr_of_an_executor() -> None:
+    """How many workers, whether it is at work, and whether it was shut down."""
+
+    async def main() -> list[str]:
+        texts = []
+        async with AsyncExecutor(max_workers=3) as executor:
+            texts.append(repr(executor))
+            future = executor.submit(lasting(1), 1)
+            texts.append(repr(executor))
+            await future
+        return [*texts, repr(executor)]
+
+    assert run_virtual(main) == [
+        "<AsyncExecutor: 3 workers, idle>",
+        "<AsyncExecutor: 3 workers, 1 in progress>",
+        "<AsyncExecutor: 3 workers, idle, shut down>",
+    ]

@@ -443,12 +443,23 @@ def test_retry_value_says_all() -> None:
     assert [call.start - calls.made[0].start for call in calls.made] == [0.0, 0.5, 1.0, 1.5]
 
 
+def test_stage_wait_seconds_without_per_stage_is_refused() -> None:
+    """It would have no effect: the message names the options that have one."""
+    with pytest.raises(StageValidationError, match=r"without retry='per_stage'; see task_wait"):
+        Pipeline([Stage("A", 1, [str], stage_wait_seconds=2.0)])
+    Pipeline([Stage("A", 1, [str], "per_stage", 5, 2.0, 5, stage_wait_seconds=2.0)])
+    Pipeline([Stage("A", 1, [str], "per_task", 5, 2.0, 5)])  # as programs of 0.10.0 may have it
+
+
 @pytest.mark.parametrize("wait", [3, lambda attempt: 3.0])
-@pytest.mark.parametrize("retry", ["per_task", "per_stage"])
-def test_wait_overrides_both_pauses(wait: Any, retry: str) -> None:
+@pytest.mark.parametrize(
+    ("retry", "pause"), [("per_task", "task_wait_seconds"), ("per_stage", "stage_wait_seconds")]
+)
+def test_wait_overrides_both_pauses(wait: Any, retry: str, pause: str) -> None:
     """``wait``, a number or a function of the attempt, stands for the two waits."""
     calls = Calls(FailTimes(1))
-    stage = Stage("A", 1, [calls], retry, task_wait_seconds=7.0, stage_wait_seconds=7.0, wait=wait)
+    options: dict[str, Any] = {pause: 7.0}
+    stage = Stage("A", 1, [calls], retry, wait=wait, **options)
     run([7], stage)
     assert calls.made[1].start - calls.made[0].start == 3.0
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
 from inspect import CO_ITERABLE_COROUTINE
-from numbers import Real
+from numbers import Complex, Number, Real
 from operator import index
 from types import GeneratorType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -95,7 +95,7 @@ def number(value: Any) -> int | float | None:
     """A number as a plain ``int`` or ``float``; ``None`` for ``bool`` and anything else.
 
     It may be of a class that only behaves like one of these: numpy's integers have ``__index__``,
-    and its floats are a `numbers.Real`.
+    and its floats are a `numbers.Real`. A `decimal.Decimal` counts as its ``float`` value.
     """
     if issubclass(type(value), bool):
         return None
@@ -104,9 +104,11 @@ def number(value: Any) -> int | float | None:
     if issubclass(type(value), float):
         return float.__float__(value)
     whole: int | None = asked(index, value, instead=None)
-    if whole is not None or not is_a(value, Real):
+    if whole is not None:
         return whole
-    return asked(float, value, instead=None)
+    # A `decimal.Decimal` is a `Number`, but no `Real`. A complex number has a part too many.
+    is_one = is_a(value, Real) or (is_a(value, Number) and not is_a(value, Complex))
+    return asked(float, value, instead=None) if is_one else None
 
 
 # Errors

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import UserString, deque
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
-from inspect import iscoroutinefunction
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence, Set, Sized
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any
 
 from antflow._core.checks import Refuse, examine, refusal, takes
-from antflow._core.foreign import attribute, is_a
+from antflow._core.foreign import asked, attribute, is_a
 from antflow._core.result import ORDINARY, Fate
-from antflow._core.text import safe_repr
+from antflow._core.text import safe_repr, safe_str
 
 Items = Iterable[Any] | AsyncIterable[Any]
 """Items as they are handed in: see `antflow.Pipeline.run`."""
@@ -77,7 +77,22 @@ def check_items(items: object, name: str = "items") -> None:
         raise refusal(TypeError, name, items, f"{allowed} or frame.iter_rows()")
     if not examine(TypeError, name, _gives_items, items):
         allowed = "must be an iterable or an async iterable"
+        if examine(TypeError, name, _generates, items):
+            function = safe_str(attribute(items, "__name__", "function"))
+            allowed = f"is a generator function: call it: {function}()"
         raise refusal(TypeError, name, items, allowed, "await it, or write an async generator")
+
+
+def is_like_a_list(value: object) -> bool:
+    """Whether an object is an ordered collection of values: a list, an array, a series.
+
+    It is judged by its class: an array of NumPy is no `Sequence`.
+    """
+    if is_a(value, (*STRINGS, Mapping, Set)) or is_table(value):
+        return False
+    if not is_a(value, Sized) or not (is_a(value, Iterable) or is_a(value, Sequence)):
+        return False
+    return asked(len, value, instead=None) is not None  # an array of no dimension has no length
 
 
 def is_table(value: object) -> bool:
@@ -91,6 +106,10 @@ def _parts_of(items: object) -> str:
     if isinstance(items, STRINGS):
         return "characters"
     return "keys" if isinstance(items, Mapping) else ""
+
+
+def _generates(items: object) -> bool:
+    return isasyncgenfunction(items) or isgeneratorfunction(items)
 
 
 def _gives_items(items: object) -> bool:

@@ -4,7 +4,8 @@ Handlers, filters and the errors in a record belong to the user. If they raise, 
 and nothing else happens.
 
 The logger has no handler of its own. Python would print warnings without any handler to standard
-error; the library's are not made then, except for one: that items failed (`alert`).
+error; the library's are not made then, except for two: that items failed, and that a display did
+(`alert`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ def warn(message: str, *args: object, error: BaseException | None = None) -> Non
         _log(logging.WARNING, message, args, error)
 
 
-def alert(message: str, *args: object) -> None:
-    """Log a warning that is printed to standard error if the program has not set up logging."""
-    _log(logging.WARNING, message, args, None)
+def alert(message: str, *args: object, error: BaseException | None = None) -> None:
+    """Log a warning that is printed to standard error if the program has not set up logging.
+
+    The traceback of ``error`` is logged with it, but not printed.
+    """
+    is_logged = error is not None and asked(_logger.hasHandlers, instead=True)
+    _log(logging.WARNING, message, args, error if is_logged else None)
 
 
 def hears_info() -> bool:

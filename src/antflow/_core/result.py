@@ -16,7 +16,7 @@ from antflow._core.failures import failed_item, failures_text
 from antflow._core.foreign import is_a
 from antflow._core.places import location_of
 from antflow._core.portable import Portable, public_names
-from antflow._core.snapshot import ErrorSummary, PipelineStats
+from antflow._core.snapshot import ErrorSummary, PipelineStats, RunState
 from antflow._core.text import safe_str
 from antflow._core.type_variables import T
 
@@ -265,16 +265,25 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         return f"<{self._counts()}>"
 
     def _counts(self) -> str:
-        stats = self.stats
-        counts = [("ok", stats.items_processed), ("failed", stats.items_failed)]
-        rarer = {
-            "dropped": stats.items_dropped,
-            "expanded": stats.items_expanded,
-            "cancelled": stats.items_cancelled,
-        }
-        counts += [(name, count) for name, count in rarer.items() if count]
-        texts = [f"{count:,} {name}" for name, count in counts]
-        return f"RunResults: {', '.join(texts)}"
+        return f"RunResults: {outcomes_text(self.stats)}"
+
+
+def outcomes_text(stats: PipelineStats) -> str:
+    """``9 ok, 1 failed, 2 cancelled``: the outcomes so far, without most zeros."""
+    counts = [("ok", stats.items_processed), ("failed", stats.items_failed)]
+    rarer = {
+        "dropped": stats.items_dropped,
+        "expanded": stats.items_expanded,
+        "cancelled": stats.items_cancelled,
+    }
+    counts += [(name, count) for name, count in rarer.items() if count]
+    return ", ".join(f"{count:,} {name}" for name, count in counts)
+
+
+def run_text(state: RunState, stats: PipelineStats) -> str:
+    """``running, 3 in flight, 9 ok, 1 failed``: a run in a few words."""
+    in_flight = f"{stats.items_in_flight:,} in flight, " if stats.items_in_flight else ""
+    return f"{state}, {in_flight}{outcomes_text(stats)}"
 
 
 def first_accepted(result: PipelineResult[Any]) -> Fate:

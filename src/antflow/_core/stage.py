@@ -173,7 +173,7 @@ class Stage(Generic[In, Out]):
         call_concurrency: How many calls may be inside ``async with concurrency_limit():`` at once.
         call_rate: How many times per `call_rate_period` ``async with rate_limit():`` is entered.
         call_rate_period: In seconds.
-        stage_wait_seconds: Pause between tries under "per_stage", in seconds.
+        stage_wait_seconds: Pause between tries under "per_stage", in seconds. Only there.
         limits: `Limit` objects acquired around every attempt; they may be shared with other stages
             and pipelines.
         hold_on: Exception class → time to hold, in any form that `RetryAfter` takes, or a function
@@ -414,6 +414,9 @@ class Stage(Generic[In, Out]):
         if self.batch is None and self.batch_wait is not None:
             allowed = "has no meaning without batch"
             raise refusal(self._refuse, "batch_wait", self.batch_wait, allowed)
+        if self.stage_wait_seconds and self.retry != "per_stage":
+            allowed = "has no meaning without retry='per_stage'; see task_wait_seconds, or wait"
+            raise refusal(self._refuse, "stage_wait_seconds", self.stage_wait_seconds, allowed)
         for name in ("expand", "unpack_args"):
             if self.batch is not None and getattr(self, name):
                 raise self._refuse(f"batch={self.batch}: not together with {name}=True")

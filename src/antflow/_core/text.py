@@ -46,11 +46,17 @@ def safe_str(value: object) -> str:
 
 
 def safe_repr(value: object, limit: int = 80) -> str:
-    """``repr(value)`` cut at ``limit`` characters, or a placeholder where that raises."""
+    """``repr(value)`` cut at ``limit`` characters, or a placeholder where that raises.
+
+    It is one line: that of a data frame or an array of several lines is joined.
+    """
     text = asked(repr, value, instead=None)
     if text is None:
         text = f"<{type_name(value)}: repr() failed>"
-    return cut(str.__str__(text), limit)
+    text = str.__str__(text)
+    if "\n" in text or "\r" in text:
+        text = " ".join(text.split())
+    return cut(text, limit)
 
 
 def brief_repr(value: Any, limit: int = 80, *, asks: bool = True) -> str:

@@ -13,11 +13,11 @@ from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop, TaskFailedError
 from antflow._core.events import TaskEventType
 from antflow._core.foreign import is_a
-from antflow._core.items import STRINGS
+from antflow._core.items import is_like_a_list
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage, task_name
 from antflow._core.text import counted, safe_repr
-from antflow._core.waits import Wait
+from antflow._core.waits import Wait, discard
 from antflow._engine.calls import Call
 from antflow._engine.crew import Crew
 from antflow._engine.expansion import ENDS_HERE, NO_VALUE, forgotten_await, is_drop
@@ -102,8 +102,17 @@ class Attempt:
         self.direct = self._calls[0] if is_direct else None
 
     def _until_deadline(self, envelope: Envelope, worker: WorkerBook) -> Awaitable[Any]:
+        return self._call_until([envelope], self._limited_tasks, envelope, worker)
+
+    def _call_until(
+        self, envelopes: Sequence[Envelope], function: Callable[..., Awaitable[Any]], *args: Any
+    ) -> Awaitable[Any]:
         assert self._in_time is not None
-        return self._in_time.call_until(envelope.deadline, self._limited_tasks, envelope, worker)
+        try:
+            return self._in_time.call_until(min(e.deadline for e in envelopes), function, *args)
+        except TimeoutError:
+            _uncount(envelopes)
+            raise
 
     async def run_batch(
         self, envelopes: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
@@ -126,7 +135,7 @@ class Attempt:
             if self._in_time is None:
                 await begin()
             else:
-                await self._in_time.call_until(min(e.deadline for e in envelopes), begin)
+                await self._call_until(envelopes, begin)
         except (asyncio.CancelledError, BaseExceptionGroup) as error:
             raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
 
@@ -138,7 +147,7 @@ class Attempt:
         value = envelope.carry if envelope.task else envelope.value
         permit = admission.permit(value)
         if self._run.pause_is_over is not None or not permit.enter():
-            await self._wait_to_begin(permit, worker)
+            await self._wait_to_begin([envelope], permit, worker)
         try:
             return await self._tasks(envelope, worker)
         finally:
@@ -153,15 +162,24 @@ class Attempt:
     ) -> None:
         admission = self._limits.admission
         permit = None if admission is None else admission.permit(values)
-        await self._wait_to_begin(permit, worker)
+        await self._wait_to_begin(envelopes, permit, worker)
         try:
             await self._try_batch(envelopes, values, worker, answers)
         finally:
             if permit is not None:
                 permit.release(self._abandoned.get(worker.index))
 
-    async def _wait_to_begin(self, permit: Permit | None, worker: WorkerBook) -> None:
+    async def _wait_to_begin(
+        self, envelopes: Sequence[Envelope], permit: Permit | None, worker: WorkerBook
+    ) -> None:
         """Wait until the run is not paused, then for room in the limits."""
+        try:
+            await self._permission(permit, worker)
+        except asyncio.CancelledError:  # the time of an item is over, or the run is stopped
+            _uncount(envelopes)
+            raise
+
+    async def _permission(self, permit: Permit | None, worker: WorkerBook) -> None:
         wait_to_begin = self._crew.wait_to_begin
         while True:
             while (pause := self._run.pause_is_over) is not None:
@@ -254,7 +272,7 @@ class Attempt:
         if (tell := self._recorder.on_tasks.get("complete")) is not None:
             ended = now()
             if (wait := tell(envelope, worker, ended, ended - began, None)) is not None:
-                await wait
+                await self._hear_out(worker, wait)
         return value
 
     async def _told_batch(
@@ -296,7 +314,22 @@ class Attempt:
             now = self._now()
             wait = self._tell(kind, envelope, worker, now, now - began, told)
             if wait is not None:
-                await wait
+                await self._hear_out(worker, wait)
+
+    async def _hear_out(self, worker: WorkerBook, wait: Awaitable[None]) -> None:
+        """Wait for the listeners of a task's end, until the run cancels the worker.
+
+        That is noticed before anything else begins. Raised here it would make an item whose last
+        task is done count as cancelled.
+        """
+        if self._crew.is_called_off(worker):
+            discard(wait)
+            return
+        try:
+            await wait
+        except asyncio.CancelledError:
+            if not self._crew.is_called_off(worker):
+                raise
 
     def _kind_of_end(
         self, envelope: Envelope, worker: WorkerBook, failure: Exception | None, whole_batch: bool
@@ -322,6 +355,12 @@ class Attempt:
         return None if tell is None else tell(envelope, worker, now, duration, error)
 
 
+def _uncount(envelopes: Sequence[Envelope]) -> None:
+    """Take a try back that was counted when its worker began: no task was called."""
+    for envelope in envelopes:
+        envelope.attempts -= 1
+
+
 def _begin_task(envelope: Envelope, index: int, value: Any) -> None:
     """Begin to count the tries of this task: the one before it has succeeded."""
     envelope.task = index
@@ -330,10 +369,10 @@ def _begin_task(envelope: Envelope, index: int, value: Any) -> None:
 
 
 async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
-    """A task's answers to a batch, checked: a list with one for each value."""
+    """A task's answers to a batch, checked: as a list, with one for each value."""
     expected = len(values)
     returned = await call(values)
-    if is_a(returned, STRINGS) or not is_a(returned, Sequence):
+    if not is_like_a_list(returned):
         raise TypeError(
             f"task {name} returned {safe_repr(returned)} for a batch: must be a list with one "
             f"answer for each value, {expected:,} in all"

@@ -8,7 +8,7 @@ time, so that few items make one batch and not one for each idle worker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import Context, copy_context
 from itertools import groupby
 
@@ -216,81 +216,130 @@ class Batches:
 
     async def _try(self, group: list[Envelope], worker: WorkerBook) -> None:
         waiting: list[Envelope] = group[::-1]
-        begun: list[Envelope] = []
+        begun: dict[Envelope, None] = {}
+        answers: dict[Envelope, Answer] = {}
         now = self._now()  # they begin together, whatever is waited for in between
-        started, through = self._handover.recorder.started, self._endings.batch_item_through
+        started = self._handover.recorder.started
         try:
             while waiting:
-                begun.append(waiting.pop())
-                if (wait := started(begun[-1], worker, now)) is not None:
+                begun[waiting[-1]] = None
+                if (wait := started(waiting.pop(), worker, now)) is not None:
                     await wait
-            answers = await self._answers(group, worker)
-            pairs = list(zip(group, answers, strict=True))
-            if any(issubclass(type(answer), NO_VALUE) for answer in answers):
-                pairs = _in_order(pairs)
-                self._begin_holds(pairs, worker)
-            for envelope, answer in pairs:
-                begun.remove(envelope)
-                try:
-                    if issubclass(type(answer), NO_VALUE):
-                        await self._endings.answered(envelope, worker, answer)
-                    elif (wait := through(envelope, worker, answer)) is not None:
-                        await self._crew.wait_for(worker, "blocked", wait)
-                except asyncio.CancelledError:
-                    if self._crew.is_called_off(worker):
-                        raise
-                    # It came from outside; that item was put, and the others have their answers.
+            alone = await self._try_together(group, worker, answers)
+            await self._end(group, answers, begun, worker)
+            for item in alone:
+                if self._channel.is_closed:  # the run is being stopped: no more tries begin
+                    break
+                await self._try_alone(item, begun, worker)
             if self._crew.running(worker).cancelling():  # what the try left must not go on
                 await self._crew.absorb_cancel(worker)
         except BaseException as error:
             self._put_back(waiting[::-1])
-            for envelope in begun:
-                self._handover.give_up(envelope, worker)
-            if is_a(error, (Exception, asyncio.CancelledError, GeneratorExit)):
+            if is_a(error, GeneratorExit):
                 raise
-            self._handover.supervisor.fail(
-                error
-            )  # why: it ends the run, in order; see `Handover.interrupt`
+            if not is_a(error, (Exception, asyncio.CancelledError)):
+                # why: it ends the run, in order; see `Handover.interrupt`
+                self._handover.supervisor.fail(error)
+            # An earlier task may have answered for some of them before the error came.
+            await self._end(group, answers, begun, worker)
+            if is_a(error, (Exception, asyncio.CancelledError)):
+                raise
         finally:
             worker.given = ()
+            for envelope in begun:
+                self._handover.give_up(envelope, worker)
+
+    async def _try_together(
+        self, group: Sequence[Envelope], worker: WorkerBook, answers: dict[Envelope, Answer]
+    ) -> list[Envelope]:
+        """Try a batch.
+
+        Args:
+            group: The batch.
+            worker: The worker that tries it.
+            answers: Takes what became of each item.
+
+        Returns:
+            Those without an answer, because the batch has failed for good: each is tried alone.
+        """
+        try:
+            await self._attempt.run_batch(group, worker, answers)
+        except Exception as error:
+            trimmed(error)  # here: items tried alone may not end with it
+            rest = [item for item in group if item not in answers]
+            task, decide = worker.task or "", self._judge.decide
+            alone: list[Envelope] = []
+            if len(rest) > 1 and not consists_of(error, Drop):
+                alone = [item for item in rest if not decide(item, error, task).comes_again]
+            answers |= dict.fromkeys(rest, error)
+            for item in alone:
+                del answers[item]
+            return alone
+        return []
+
+    async def _try_alone(
+        self, item: Envelope, begun: dict[Envelope, None], worker: WorkerBook
+    ) -> None:
+        """Try an item of a batch that has failed, and record how that ends."""
+        item.attempts += 1  # it has been tried, with the others
+        item.decision = None
+        try:
+            # What the last try left behind must not hit this one.
+            await self._crew.absorb_cancel(worker)
+            await self._crew.outlast_thread(worker)
+            trying = self._try_single(item, begun, worker)
+            await self._workers.in_own_task(worker, trying)
+        except asyncio.CancelledError as error:
+            failure = self._crew.failure_of(error, worker)
+            await self._end([item], {item: failure}, begun, worker)
+
+    async def _try_single(
+        self, item: Envelope, begun: dict[Envelope, None], worker: WorkerBook
+    ) -> None:
+        answers: dict[Envelope, Answer] = {}
+        await self._try_together([item], worker, answers)
+        await self._end([item], answers, begun, worker)
+
+    async def _end(
+        self,
+        items: Sequence[Envelope],
+        answers: Mapping[Envelope, Answer],
+        begun: dict[Envelope, None],
+        worker: WorkerBook,
+    ) -> None:
+        """End the visits of those items that have an answer and have not ended.
+
+        Cancellation: still ends them all, since work that is done must not count as cancelled.
+
+        Args:
+            items: The items.
+            answers: What became of them.
+            begun: All items in hand; those that end are removed.
+            worker: The worker.
+        """
+        pairs = [(item, answers[item]) for item in items if item in answers and item in begun]
+        if any(issubclass(type(answer), NO_VALUE) for _, answer in pairs):
+            pairs = _in_order(pairs)
+            self._begin_holds(pairs, worker)
+        through, is_cancelled = self._endings.batch_item_through, False
+        for envelope, answer in pairs:
+            del begun[envelope]
+            try:
+                if issubclass(type(answer), NO_VALUE):
+                    await self._endings.answered(envelope, worker, answer)
+                elif (wait := through(envelope, worker, answer)) is not None:
+                    await self._crew.see_through(worker, wait)
+            except asyncio.CancelledError:
+                # That item was put. If the request came from outside, it is of no more interest.
+                is_cancelled = is_cancelled or self._crew.is_called_off(worker)
+        if is_cancelled:
+            raise asyncio.CancelledError
 
     def _begin_holds(self, pairs: Sequence[tuple[Envelope, Answer]], worker: WorkerBook) -> None:
         """Begin the holds that answers ask for, before anything is awaited."""
         for envelope, answer in pairs:
             if is_a(answer, Exception) and not consists_of(answer, Drop):
                 self._judge.decide(envelope, answer, worker.task or "")
-
-    async def _answers(self, group: Sequence[Envelope], worker: WorkerBook) -> list[Answer]:
-        """The answer for each item; once a batch has failed for good, each item is tried alone."""
-        answers: dict[Envelope, Answer] = {}
-        try:
-            await self._attempt.run_batch(group, worker, answers)
-        except Exception as error:
-            trimmed(error)  # here: items tried alone may not end with it
-            rest = [item for item in group if item not in answers]
-            task = worker.task or ""
-            alone: list[Envelope] = []
-            if len(rest) > 1 and not consists_of(error, Drop):
-                decide = self._judge.decide
-                alone = [item for item in rest if not decide(item, error, task).comes_again]
-            answers.update(dict.fromkeys(rest, error))
-            for item in alone:
-                item.attempts += 1  # it has been tried, with the others
-                item.decision = None
-                answers[item] = await self._answer_alone(item, worker)
-        return [answers[item] for item in group]
-
-    async def _answer_alone(self, item: Envelope, worker: WorkerBook) -> Answer:
-        """The answer for an item of a batch that has failed."""
-        try:
-            # What the last try left behind must not hit this one.
-            await self._crew.absorb_cancel(worker)
-            await self._crew.outlast_thread(worker)
-            trying = self._answers([item], worker)
-            [answer] = await self._workers.in_own_task(worker, trying)
-        except asyncio.CancelledError as error:
-            return self._crew.failure_of(error, worker)
-        return answer
 
 
 def _was_tried(envelopes: Sequence[Envelope]) -> bool:

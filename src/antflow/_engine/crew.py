@@ -131,6 +131,18 @@ class Crew:
         finally:
             worker.wait_ends(self._now())
 
+    async def see_through(self, worker: WorkerBook, wait: Awaitable[Any]) -> None:
+        """Wait on behalf of a worker for something that puts its item.
+
+        That begins in any case: if the run has cancelled the worker, it is cancelled in there.
+        """
+        worker.wait_begins("blocked", self._now())
+        try:
+            await self.absorb_cancel_before(worker)
+            await wait
+        finally:
+            worker.wait_ends(self._now())
+
     async def wait_to_begin(self, worker: WorkerBook, wait: Awaitable[Any]) -> None:
         """Wait on behalf of a worker until the next try of its item or batch may begin.
 

@@ -125,7 +125,7 @@ class Endings:
         elif self.stage.batch is not None and is_a(answer, Exception):
             await self.failed_tries.after(answer, envelope, worker)
         elif (wait := self.batch_item_through(envelope, worker, answer)) is not None:
-            await handover.room(worker, wait)
+            await handover.crew.see_through(worker, wait)
 
     async def fail_unread(self, envelope: Envelope) -> None:
         """Settle as failed an item that was taken in and could not be read."""
@@ -143,4 +143,5 @@ class Endings:
         except asyncio.CancelledError:
             self.handover.give_up(envelope, worker)
             raise
+        envelope.attempts = 0  # no task was called
         await self.failed_tries.fail(envelope, worker, trimmed(error))

@@ -148,7 +148,8 @@ class Judge:
     def _delay(self, envelope: Envelope, error: Exception) -> float | None:
         if matches(error, WorkerLostError):
             return None  # no tries left
-        delay: float | None = call_apart(self._policy.next_delay, envelope.attempts, error)
+        tries = max(envelope.attempts, 1)  # 0: the try that failed had not called a task
+        delay: float | None = call_apart(self._policy.next_delay, tries, error)
         if delay is None or self._run.item_timeout is None:
             return delay
         comes_too_late = self._run.timers.unheld() + delay >= envelope.deadline
@@ -237,12 +238,14 @@ class FailedTries:
         run = self.handover.run
         if run.item_timeout is not None:  # then it is late, and the next try says so
             seconds = min(seconds, max(envelope.deadline - run.timers.unheld(), 0.0))
-        envelope.attempts = envelope.attempts - 1 or UNTRIED
+        envelope.attempts -= 1
         await self._try_again(envelope, worker, error, seconds)
 
     async def _try_again(
         self, envelope: Envelope, worker: WorkerBook, error: Exception, delay: float
     ) -> None:
+        if envelope.attempts <= 0:
+            envelope.attempts = UNTRIED
         wait = self.handover.recorder.retrying(envelope, worker, error, self.handover.now())
         try:
             if wait is not None:

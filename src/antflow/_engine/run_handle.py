@@ -14,7 +14,7 @@ from antflow._core.foreign import asked, is_a
 from antflow._core.items import Items, Key, check_items, check_key
 from antflow._core.log import warn
 from antflow._core.misspellings import did_you_mean
-from antflow._core.result import PipelineResult, RunResults, failure_of
+from antflow._core.result import PipelineResult, RunResults, failure_of, run_text
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 from antflow._core.stage_checks import MOST_WORKERS
 from antflow._core.text import safe_repr
@@ -54,6 +54,12 @@ class RunHandle(Generic[Out]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a RunHandle cannot be copied or pickled: it is one run in one event loop")
+
+    def __repr__(self) -> str:
+        return asked(self._told, instead="<RunHandle>")
+
+    def _told(self) -> str:
+        return f"<RunHandle {self.run_id}: {run_text(self._run.state, self._run.stats())}>"
 
     @property
     def run_id(self) -> str:

@@ -2,7 +2,7 @@
 
 One `asyncio.Task` per display does everything: ``on_start``, an update at once, one per interval,
 a last one, ``on_finish``. Nothing a display does reaches the run: what it raises switches its
-updates off, with one log record; a call that does not finish in time is given up.
+updates off, with one warning; a call that does not finish in time is given up.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ from typing import Any
 from antflow._core.cancellation import awaited_failure
 from antflow._core.foreign import is_awaitable
 from antflow._core.held_time import Alarm
-from antflow._core.log import warn
+from antflow._core.log import alert, warn
+from antflow._core.places import location_of
 from antflow._core.ports import Blockable, SnapshotSource
 from antflow._core.result import RunResults
+from antflow._core.text import clean, cut, error_text, error_type_name
 from antflow._core.tracebacks import trimmed
 from antflow._core.waits import discard
 from antflow._monitor.block_poller import BlockPoller, ShowsBlocks
+
+LONGEST_TOLD = 400
+"""Characters about the failure of a display."""
 
 LONGEST_CALL = 5.0
 """Seconds one call of an async method of a display may take."""
@@ -101,8 +106,10 @@ class Poller:
 
     async def _call(self, name: str, *args: Any) -> None:
         if (error := await awaited_failure(self._made(name, *args))) is not None:
-            self._is_broken = True
-            warn("the display failed in %s; the run goes on without it", name, error=error)
+            # The first is printed if it is not logged: else the screen stays empty for no reason.
+            tell, self._is_broken = (warn if self._is_broken else alert), True
+            text = "the display failed in %s; the run goes on without it: %s"
+            tell(text, name, _told(error), error=error)
             trimmed(error)  # it may be the error of an item
 
     async def _made(self, name: str, *args: Any) -> None:
@@ -127,3 +134,10 @@ class Poller:
     def _let_begin(self) -> None:
         if not self._begun.done() and not self._loop.is_closed():
             self._begun.set_result(None)
+
+
+def _told(error: BaseException) -> str:
+    """``KeyError at app.py:3 in render: 'x'``."""
+    place, message = location_of(error), error_text(error)
+    text = f"{error_type_name(error)}{f' at {place}' if place else ''}"
+    return clean(cut(f"{text}: {message}" if message else text, LONGEST_TOLD))

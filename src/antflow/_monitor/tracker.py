@@ -12,7 +12,7 @@ from antflow._core.checks import check_callback, check_choice, check_seconds, re
 from antflow._core.envelope import Envelope
 from antflow._core.events import STATUSES, StatusEvent, StatusType, TaskEvent, TaskEventType
 from antflow._core.failures import merged
-from antflow._core.foreign import is_hashable, key_of
+from antflow._core.foreign import asked, is_hashable, key_of, type_name
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.misspellings import explained
 from antflow._core.observers import RunEnd
@@ -20,6 +20,7 @@ from antflow._core.ports import Listener, TellTask
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary, FailedItem
 from antflow._core.step import Step
+from antflow._core.text import counted
 from antflow._core.waits import Wait
 from antflow._monitor.callbacks import CallbackGuard
 from antflow._monitor.history import RunHistory
@@ -95,6 +96,14 @@ class StatusTracker:
         self.on_task_complete = on_task_complete
         self.on_task_retry = on_task_retry
         self.on_task_fail = on_task_fail
+
+    def __repr__(self) -> str:
+        return asked(self._told, instead=f"<{type_name(self)}>")
+
+    def _told(self) -> str:
+        counts = [f"{count:,} {status}" for status, count in self.get_stats().items() if count]
+        text = f"<{type_name(self)}: {counted(len(self._runs), 'run')}"
+        return f"{text}; {', '.join(counts)}>" if counts else f"{text}>"
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has the runs that are over. A run in progress tells only the original.

@@ -33,3 +33,6 @@ class Item(Returned):
     def as_read(self) -> tuple[Any, Any]:
         """Its value, and that in the file of the first run, whatever tasks did to the value."""
         return self._again()
+
+    def __repr__(self) -> str:
+        return repr(self.as_read()[1])  # failures are told with what was in the file

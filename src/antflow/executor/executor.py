@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -11,7 +11,9 @@ from weakref import WeakSet
 
 from antflow._core.checks import check_count, check_flag, check_seconds, refusal
 from antflow._core.errors import ExecutorShutdownError
+from antflow._core.foreign import asked, is_a, type_name
 from antflow._core.misspellings import explained
+from antflow._core.text import counted
 from antflow._engine.iteration import Iteration
 from antflow.executor.future import (
     AsyncFuture,
@@ -65,6 +67,15 @@ class AsyncExecutor:
         allowed = "max_workers must be at least 1 and must be a whole number"
         self._pool = Pool(check_count(ValueError, "max_workers", max_workers, 1, allowed))
         self._mapped: WeakSet[MappedCalls] = WeakSet()  # running ones are kept by their workers
+
+    def __repr__(self) -> str:
+        return asked(self._told, instead=f"<{type_name(self)}>")
+
+    def _told(self) -> str:
+        pool = self._pool
+        state = f"{len(pool.tasks):,} in progress" if pool.tasks else "idle"
+        ended = ", shut down" if pool.is_shut_down else ""
+        return f"<{type_name(self)}: {counted(pool.workers, 'worker')}, {state}{ended}>"
 
     async def __aenter__(self) -> AsyncExecutor:
         return self
@@ -193,6 +204,7 @@ class AsyncExecutor:
             BaseException: What a call or an iterable raised; and what `submit` raises.
         """
         retries = _check_call(fn, retries, retry_delay)
+        _check_iterables(iterables)
         seconds = seconds_of(timeout)
         request = (self._pool, fn, iterables, retries, float(retry_delay))
         calls = AllCalls(*request) if seconds is None else CallsAhead(seconds, True, *request)
@@ -261,6 +273,7 @@ class AsyncExecutor:
             BaseException: What a call or an iterable raised; and what `submit` raises.
         """
         retries = _check_call(fn, retries, retry_delay)
+        _check_iterables(iterables)
         seconds = seconds_of(timeout)
         request = (self._pool, fn, iterables, retries, float(retry_delay))
         calls = CallsAhead(seconds, False, *request)
@@ -346,3 +359,11 @@ def _check_call(fn: object, retries: object, retry_delay: object) -> int:
         raise refusal(TypeError, "fn", fn, "must be a function; its arguments come after it")
     check_seconds(ValueError, "retry_delay", retry_delay)
     return check_count(ValueError, "retries", retries, 0, "must be a whole number >= 0")
+
+
+def _check_iterables(iterables: Sequence[object]) -> None:
+    """Refuse what gives no arguments one by one."""
+    for index, each in enumerate(iterables):
+        if not is_a(each, Iterable) and not hasattr(type(each), "__getitem__"):
+            allowed = "must be an iterable: fn is called once for each of its values"
+            raise refusal(TypeError, f"iterables[{index}]", each, allowed)
