@@ -684,7 +684,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             dashboard_update_interval: As in `run`.
             keys: As in `run`.
             on_failures: As in `run`; "raise" raises on leaving, and from `RunHandle.join` and
-                `RunHandle.shutdown`.
+                `RunHandle.shutdown`. If the body raises, its own error is raised, and failures
+                are logged.
             **options: Those that `run` and `stream` have too; see `RunOptions`.
 
         Raises:
@@ -714,9 +715,11 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 if not handle._run.is_left_behind:
                     handle.cancel()
                     if not handle._run.has_told_error:  # else the body has it
-                        await _join(handle)
+                        # Failures do not hide the body's own error, and no cancellation.
+                        await handle._end(raises_failures=False)
                 raise
-            await _join(handle)
+            handle.resume()
+            await handle.join()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -894,12 +897,6 @@ def _held_at_most(stages: Sequence[Stage]) -> int:
         + (capacity(stage) or stage.workers * DEFAULT_CAPACITY_PER_WORKER)
         for stage in stages
     )
-
-
-async def _join(handle: RunHandle[Any]) -> None:
-    """Join a run that may be paused."""
-    handle.resume()
-    await handle.join()
 
 
 def _forget(_: PipelineResult[Any]) -> None:

@@ -658,7 +658,8 @@ def test_run_that_fails(items: Path, debug: bool) -> None:
     options = ["--debug"] if debug else []
     result = antflow("run", target, "--items", items, *QUIET, *options)
     assert result.exit_code == 3
-    reason = "Error: the run failed: OSError: [Errno 28] No space left on device"
+    place = "mine.py:3 in Store.admit"
+    reason = f"Error: the run failed: OSError at {place}: [Errno 28] No space left on device"
     assert result.stderr.splitlines()[-1] == reason
     assert ("Traceback" in result.stderr) is debug
 
@@ -672,7 +673,7 @@ def test_run_that_exits(items: Path) -> None:
     )
     result = antflow("run", target, "--items", items, *QUIET)
     assert result.exit_code == 3
-    assert errors_of(result) == ["Error: the run failed: SystemExit: 0"]
+    assert errors_of(result) == ["Error: the run failed: SystemExit at mine.py:3 in leave: 0"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")

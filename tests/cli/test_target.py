@@ -145,12 +145,12 @@ def test_target_that_is_not_called(odd: Path, target: str, reason: str) -> None:
     [
         ("odd:five", r"five\(\) returned something of type int"),
         ("odd:yields", r"yields\(\) returned something of type generator"),
-        ("odd:broken", r"broken\(\) raised TypeError: Pipeline\(workers=5\)"),
-        ("odd:leaves", r"leaves\(\) raised SystemExit: 5"),
+        ("odd:broken", r"broken\(\) raised TypeError at odd\.py:\d+ in one: Pipeline\(w"),
+        ("odd:leaves", r"leaves\(\) raised SystemExit at odd\.py:\d+ in leaves: 5"),
     ],
 )
 def test_target_whose_function_gives_no_pipeline(odd: Path, target: str, reason: str) -> None:
-    """A function that returns something else, or raises, is refused by what it did."""
+    """A function that returns something else, or raises, is refused by what it did, and where."""
     with pytest.raises(Refusal, match=reason):
         find_pipeline(target, str(odd))
 

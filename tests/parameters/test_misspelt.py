@@ -141,6 +141,15 @@ def test_option_as_people_misspell_it(name: str, given: str, meant: str) -> None
         ("Pipeline.run", "status_tracker", "Pipeline has it"),
         ("Pipeline.stream", "on_failures", "Pipeline.run and Pipeline.open have it"),
         ("Stage", "collect_results", "Pipeline has it"),
+        # Unless one of the call's own is its singular or plural.
+        ("Pipeline.run", "retry", "Stage has it"),
+        ("Pipeline.run", "on_failure", r"Stage has it; did you mean 'on_failures'\?"),
+        ("Pipeline.open", "on_failure", r"Stage has it; did you mean 'on_failures'\?"),
+        (
+            "Stage",
+            "on_failures",
+            r"Pipeline.run and Pipeline.open have it; did you mean 'on_failure'\?",
+        ),
     ],
 )
 def test_option_of_another_call(name: str, given: str, said: str) -> None:

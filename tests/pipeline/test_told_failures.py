@@ -350,6 +350,38 @@ def test_failures_are_logged_if_another_error_is_raised(
     assert line.startswith("1 of 1 item failed: 1 × ")
 
 
+@pytest.mark.parametrize("on_failures", ["warn", "raise"])
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("way", ["error", "timeout", "cancelled"])
+def test_failures_do_not_hide_what_ends_the_block(
+    way: str, paused: bool, on_failures: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A block of ``open`` that raises, or is cancelled, does just that; the failures are logged."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [FailTimes(1)], task_attempts=1)])
+        async with asyncio.timeout(1 if way == "timeout" else None):
+            async with pipeline.open(on_failures=on_failures) as handle:
+                await handle.feed([1, 2, 3])
+                await asyncio.sleep(0.1)
+                if paused:
+                    handle.pause()
+                    await handle.feed([4])
+                if way == "error":
+                    raise OSError("the disk is gone")
+                if way == "cancelled":
+                    current = asyncio.current_task()
+                    assert current is not None
+                    current.cancel()
+                await asyncio.sleep(5)
+
+    errors = {"error": OSError, "timeout": TimeoutError, "cancelled": asyncio.CancelledError}
+    with pytest.raises(errors[way]):
+        run_virtual(main)
+    (line,) = caplog.messages
+    assert " failed: " in line
+
+
 def test_nothing_is_said_of_a_run_without_failures(caplog: pytest.LogCaptureFixture) -> None:
     """Neither if items succeed, nor if they are dropped or cancelled."""
 

@@ -98,14 +98,18 @@ def refuse_unknown(function: Callable[..., Any], name: str, value: object) -> No
 
 
 def likely_meant(name: str, known: Sequence[str]) -> str:
-    """``"; Pipeline.run and Pipeline.open have it"``, or the answer of `did_you_mean`."""
+    """``"; Pipeline.run and Pipeline.open have it"``, or the answer of `did_you_mean`.
+
+    Both if another call has an option of that name, and one of ``known`` differs only by an ``s``.
+    """
     if any(each in known for each in SYNONYMS.get(name, ())):
         return did_you_mean(name, known)
     owners = [call for call in OWNERS if call in _calls and name in _names_of(_calls[call])]
     listed = " and ".join(filter(None, [", ".join(owners[:-1]), *owners[-1:]]))
     if not owners:
         return did_you_mean(name, known)
-    return f"; {listed} {'has' if len(owners) == 1 else 'have'} it"
+    where = f"; {listed} {'has' if len(owners) == 1 else 'have'} it"
+    return where + did_you_mean(name, [each for each in known if _is_plural(name, each)])
 
 
 def did_you_mean(given: object, names: Iterable[str]) -> str:
@@ -120,6 +124,11 @@ def did_you_mean(given: object, names: Iterable[str]) -> str:
     if not likely and len(given) >= SHORTEST_PART:
         likely = [name for name in names if given in name]
     return f"; did you mean {likely[0]!r}?" if likely else ""
+
+
+def _is_plural(one: str, other: str) -> bool:
+    """Whether one name is the plural of the other."""
+    return one.removesuffix("s") == other.removesuffix("s")
 
 
 def _shown(function: Callable[..., Any]) -> str:

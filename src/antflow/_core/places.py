@@ -162,6 +162,12 @@ def location_of(error: BaseException) -> str:
     return "" if place is None else place.location
 
 
+def own_location_of(error: BaseException) -> str:
+    """`location_of`, or "" if that line is not the user's own."""
+    place = place_of(error)
+    return "" if place is None or origin_of(place.filename) not in USERS else place.location
+
+
 def _own_place(error: BaseException) -> Place | None:
     traceback = traceback_of(error)
     if traceback is None:  # it may have been copied: from a child process, or out of a pickle

@@ -163,7 +163,7 @@ class RunHandle(Generic[Out]):
         """
         self._run.check_caller("join()")
         self._engine.intake.close()
-        await self._end()
+        await self._end(self._raises_failures)
 
     async def shutdown(self) -> None:
         """Finish running attempts, and settle everything that waits as cancelled.
@@ -177,7 +177,7 @@ class RunHandle(Generic[Out]):
         """
         self._run.check_caller("shutdown()")
         self._engine.supervisor.shut_down()
-        await self._end()
+        await self._end(self._raises_failures)
 
     def pause(self) -> None:
         """Start nothing new: workers finish what they have begun and leave.
@@ -229,7 +229,7 @@ class RunHandle(Generic[Out]):
         self._run.check_caller(call)
         return stage, plain
 
-    async def _end(self) -> None:
+    async def _end(self, raises_failures: bool) -> None:
         if self._run.contains_caller:
             return
         await self._engine.supervisor.wait_until_over()
@@ -237,7 +237,7 @@ class RunHandle(Generic[Out]):
         error = self._run.take_error()
         if error is not None:
             attach_results(error, self.results)
-        elif self._raises_failures:
+        elif raises_failures:
             error = failure_of(self.results)
         if error is not None:
             try:

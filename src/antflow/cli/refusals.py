@@ -9,6 +9,7 @@ from typing import IO, Any, NoReturn
 
 import click
 
+from antflow._core.places import own_location_of
 from antflow._core.text import clean, safe_str
 
 SOME_FAILED = 1
@@ -42,8 +43,18 @@ class RunFailed(Refusal):
 
 def reason_of(error: BaseException) -> str:
     """``KeyError: 'x'``, on one line and cut where it is very long."""
+    return _reason(type(error).__name__, error)
+
+
+def reason_with_place(error: BaseException) -> str:
+    """``KeyError at app.py:3 in f: 'x'``, if it comes from a line of the user's own code."""
+    name, location = type(error).__name__, own_location_of(error)
+    return _reason(f"{name} at {clean(location)}" if location else name, error)
+
+
+def _reason(what: str, error: BaseException) -> str:
     text = clean(safe_str(error)[:LONGEST_REASON])
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{what}: {text}" if text else what
 
 
 @contextmanager

@@ -41,7 +41,7 @@ from antflow.cli.refusals import (
     SOME_FAILED,
     Refusal,
     RunFailed,
-    reason_of,
+    reason_with_place,
     refuse,
     traced,
 )
@@ -344,7 +344,7 @@ def run_job(job: Job) -> int:
         tell(job)
         stopped_by = job.pipeline.results.stopped_by
         if stopped_by is None and isinstance(error, SystemExit):
-            raise RunFailed(f"the run failed: {reason_of(error)}") from error
+            raise RunFailed(f"the run failed: {reason_with_place(error)}") from error
         code = INTERRUPTED if stopped_by is None else 128 + stopped_by
         end_at_next_signal(code)
         return code
@@ -358,7 +358,7 @@ def run_job(job: Job) -> int:
         raise RunFailed(f"{error.reason}; {how_to_go_on(job)}") from error
     except Exception as error:
         tell(job)
-        raise RunFailed(f"the run failed: {reason_of(error)}") from error
+        raise RunFailed(f"the run failed: {reason_with_place(error)}") from error
     tell(job)
     stopped_by = job.pipeline.results.stopped_by
     if stopped_by is not None:

@@ -21,7 +21,7 @@ from typing import Any
 from antflow import Pipeline
 from antflow._core.misspellings import did_you_mean
 from antflow._core.text import clean
-from antflow.cli.refusals import Refusal, reason_of, refuse
+from antflow.cli.refusals import Refusal, reason_of, reason_with_place, refuse
 
 TARGET = re.compile(r"(.+\.py|[^\W\d][\w.]*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 FORM = "must be module:attribute or file.py:attribute; --app-dir names the folder to look in"
@@ -136,7 +136,8 @@ def _call(target: str, function: Any) -> Pipeline:
     try:
         found = function()
     except (Exception, SystemExit) as error:
-        refuse(f"TARGET {target!r}: {function.__name__}() raised {reason_of(error)}", error)
+        reason = reason_with_place(error)
+        refuse(f"TARGET {target!r}: {function.__name__}() raised {reason}", error)
     if not isinstance(found, Pipeline):
         refuse(f"TARGET {target!r}: {function.__name__}() returned {_kind(found)}, not a Pipeline")
     return found
