@@ -1324,6 +1324,49 @@ def test_block_that_is_cancelled_at_its_end_cancels_everything() -> None:
     assert len(work.made) == 1
 
 
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_block_that_raises_and_is_cancelled_then_leaves_nothing_behind(is_mapped: bool) -> None:
+    """A cancellation while the calls of a block that raised clean up does not end the wait."""
+    ended = []
+
+    async def work(_: int) -> None:
+        try:
+            await never()
+        finally:
+            await asyncio.sleep(5)
+            ended.append(now())
+
+    async def main() -> None:
+        executor = AsyncExecutor()
+        call: Any = executor.map(work, [0]) if is_mapped else executor.submit(work, 0).result()
+        calling = asyncio.create_task(call)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2), executor:
+                await after(1, LookupError("block"))
+        assert ended == [6] == [now()]
+        with pytest.raises(ExecutorShutdownError):
+            await calling
+
+    run_virtual(main)
+
+
+def test_calls_that_abandon_each_other_do_not_wait_for_each_other() -> None:
+    """Both leave a block of their own executor with an error; neither hangs."""
+
+    async def main() -> None:
+        executor = AsyncExecutor()
+
+        async def work() -> None:
+            async with executor:
+                await after(1, LookupError("block"))
+
+        futures = [executor.submit(work), executor.submit(work)]
+        await asyncio.gather(*futures, return_exceptions=True)
+        await executor.shutdown()
+
+    run_virtual(main)
+
+
 async def everything(gate: Gate, calls: Calls) -> None:
     """A program that has all kinds of calls under way at most of its steps."""
     async with AsyncExecutor(2) as executor:

@@ -455,6 +455,38 @@ def test_map_that_is_cancelled_while_it_waits_for_a_worker(way: Map) -> None:
     run_virtual(main)
 
 
+@pytest.mark.parametrize("timeout", [None, 100.0])
+@pytest.mark.parametrize("requests", [1, 2])
+def test_map_that_is_cancelled_after_a_call_has_failed(
+    timeout: float | None, requests: int
+) -> None:
+    """It waits for the calls that clean up, as if it had been cancelled before; but not twice."""
+    ended = []
+
+    async def work(number: int) -> None:
+        if number == 1:
+            await asyncio.sleep(1)
+            raise LookupError("one")
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(5)
+            ended.append(number)
+
+    async def main() -> None:
+        async with AsyncExecutor() as executor:
+            mapping = asyncio.create_task(executor.map(work, range(3), timeout=timeout))
+            for _ in range(requests):
+                await asyncio.sleep(2)
+                mapping.cancel()
+            await asyncio.wait([mapping])
+            assert mapping.cancelled()
+            assert now() == (6 if requests == 1 else 4)
+            assert sorted(ended) == ([0, 2] if requests == 1 else [])
+
+    run_virtual(main)
+
+
 @ways
 def test_iterable_that_raises_first_of_all(way: Map) -> None:
     """Its error comes out at once, even while other calls have all the workers."""

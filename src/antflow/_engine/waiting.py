@@ -102,23 +102,36 @@ async def outlast(
     return cancelled
 
 
-async def outlast_shower(futures: Collection[asyncio.Future[Any]]) -> None:
+async def outlast_shower(
+    futures: Collection[asyncio.Future[Any]], outlasts_first: bool = False
+) -> None:
     """Wait until all futures are done; in a clean-up, ignore repetitions of the cancellation.
 
-    Cancellation: ends the wait. If the running task is already handling a cancellation, requests
-        that repeat that one do not end it: see `CancelRequests`.
+    Args:
+        futures: The futures.
+        outlasts_first: Whether the first cancellation does not end the wait either.
+
+    Cancellation: ends the wait; with ``outlasts_first`` it is raised at the end of the wait, and
+        only a second one ends it. If the running task is already handling a cancellation, that was
+        the first, and requests that repeat it do not end the wait: see `CancelRequests`.
     """
     requests = CancelRequests(asyncio.get_running_loop().time)
+    cancelled: asyncio.CancelledError | None = None
     if isinstance(sys.exception(), asyncio.CancelledError):
         requests.is_new()
+        outlasts_first = False
     pending = [*futures]
     while pending:
         try:
             await asyncio.wait(pending)  # gives the loop a turn even if all of them are done
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if requests.is_new():
-                raise
+                if not outlasts_first:
+                    raise
+                cancelled, outlasts_first = error, False
         pending = [future for future in pending if not future.done()]
+    if cancelled is not None:
+        raise cancelled
 
 
 async def outlast_task(task: asyncio.Future[Any], stop: Callable[[], object]) -> None:

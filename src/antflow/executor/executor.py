@@ -23,7 +23,7 @@ from antflow.executor.future import (
     wait,
 )
 from antflow.executor.mapped_calls import AllCalls, CallsAhead, MappedCalls
-from antflow.executor.pool import Pool, Submission, abandon, until_ended
+from antflow.executor.pool import Pool, Submission, until_ended
 
 __all__ = ["AsyncExecutor", "AsyncFuture", "Iteration", "WaitStrategy"]
 
@@ -349,8 +349,8 @@ class AsyncExecutor:
     async def _abandon_all(self, why: str) -> None:
         for mapped in [*self._mapped]:
             mapped.break_off(ExecutorShutdownError(why))
-        await abandon(self._pool.futures(), why)
-        await until_ended(self._pool.tasks)
+        self._pool.cancel_all(why)
+        await until_ended(self._pool.tasks, outlasts_first=True)
 
 
 def _check_call(fn: object, retries: object, retry_delay: object) -> int:

@@ -331,8 +331,11 @@ class AllCalls(MappedCalls):
         return self._results
 
     async def left(self) -> None:
-        """After `leave`: wait until nothing is in progress, and keep nothing."""
-        await super().left()
+        """After `leave`: wait until nothing is in progress, and keep nothing.
+
+        Cancellation: raised at the end of the wait; a second one ends it.
+        """
+        await until_ended(self._ending, outlasts_first=True)
         self._results = []
         self.forget_error()
 

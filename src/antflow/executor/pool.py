@@ -7,8 +7,8 @@ they would take the event loop down (`SystemExit`) or be reported a second time.
 passes the outcome on to the future.
 
 A future may be done before its task: when it was cancelled and the function is still cleaning up.
-The task gives the slot back, so there are never more running calls than slots; and `abandon`, which
-cancels for a caller, waits for the tasks, so nothing is left behind. A plain function that is
+The task gives the slot back, so there are never more running calls than slots; and code
+that cancels all calls waits for the tasks, so nothing is left behind. A plain function that is
 cancelled goes on in its thread; its slot is free when it has ended.
 """
 
@@ -169,9 +169,10 @@ class Pool:
             delay *= 2
         raise AssertionError("the last try returns")
 
-    def futures(self) -> list[AsyncFuture[Any]]:
-        """The futures of the calls in progress."""
-        return [future for future, _ in self._calls.values()]
+    def cancel_all(self, why: str) -> None:
+        """Cancel the calls in progress, even running ones."""
+        for future, _ in list(self._calls.values()):
+            future._cancel(ExecutorShutdownError(why))
 
     def cancel_waiting(self) -> None:
         """Cancel the calls that have not begun."""
@@ -254,15 +255,15 @@ async def _take_back_requests(is_called_off: Callable[[], bool]) -> None:
         await absorb_requests()
 
 
-async def abandon(futures: Collection[AsyncFuture[Any]], why: str | None = None) -> None:
-    """Cancel what is not done, and wait until none of the calls is running."""
-    for future in futures:
-        if not future.done():
-            future._cancel(asyncio.CancelledError() if why is None else ExecutorShutdownError(why))
-    await until_ended({future._task for future in futures if future._task is not None})
+async def until_ended(
+    tasks: Collection[asyncio.Task[Any]], *, outlasts_first: bool = False
+) -> None:
+    """Wait until tasks have ended, except the current one: a call may abandon itself.
 
-
-async def until_ended(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Wait until tasks have ended, except the current one: a call may abandon itself."""
+    Args:
+        tasks: The tasks.
+        outlasts_first: See `outlast_shower`.
+    """
     if tasks and (others := {*tasks} - {asyncio.current_task()}):
-        await outlast_shower(others)
+        # Calls that abandon each other must not wait for each other.
+        await outlast_shower(others, outlasts_first and len(others) == len(tasks))
