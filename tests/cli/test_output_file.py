@@ -199,6 +199,54 @@ def test_file_that_another_program_fills_meanwhile(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == OLD
 
 
+def test_file_that_another_run_has_opened_and_not_yet_written_to(tmp_path: Path) -> None:
+    """It is refused though it is empty, until the other run is over; --append shares it."""
+    pytest.importorskip("fcntl")
+    path = str(tmp_path / "out")
+    with kept_open(OutputFile(path, "--out", "refuse")) as first:
+        first.write(b"")
+        for old in ("refuse", "replace"):
+            other = OutputFile(path, "--out", old)
+            with pytest.raises(BlockingIOError, match="another run is writing to it"):
+                other.write(b"")
+            other.close(makes=True)
+        with kept_open(OutputFile(path, "--out", "append")) as shared:
+            shared.write(b"")
+    with kept_open(OutputFile(path, "--out", "refuse")) as later:
+        later.write(b"new\n")
+    assert (tmp_path / "out").read_text() == "new\n"
+
+
+def test_same_command_twice_at_once_writes_one_set_of_results(ten: Path) -> None:
+    """The second is refused when it opens the file: every result is there once."""
+    pytest.importorskip("fcntl")
+    run = ("run", "app:pipeline", "--items", "-", "--out", "out", "--failed", "failed", *QUIET)
+    first = start(ten, *run)
+    assert first.stdin is not None
+    first.stdin.write("7\n")  # fails: nothing is written to the file of results yet
+    first.stdin.flush()
+    while not (ten / "failed").exists() or not (ten / "failed").stat().st_size:
+        time.sleep(0.02)
+    (ten / "failed").rename(ten / "elsewhere")
+    second = start(ten, *run)
+    _, errors = second.communicate("1\n2\n", timeout=60)
+    first.communicate("1\n2\n", timeout=60)
+    assert "Error: --out 'out': another run is writing to it" in errors
+    assert second.returncode == 2
+    assert ids(ten / "out") == [2, 3]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_results_that_could_not_be_written_are_counted(ten: Path) -> None:
+    """A full disk: the summary says how many results are not in the file."""
+    result = antflow(*RUN, "--out", "/dev/full", "--failed", "failed")
+    assert result.exit_code == 3
+    assert errors_of(result) == ["Error: /dev/full: No space left on device"]
+    (count,) = (n for n in range(9) if f"{n} ok" in result.stderr)
+    noun = "result" if count == 1 else "results"
+    assert f"not written, or only in part: {count} {noun}\n" in result.stderr
+
+
 def test_file_that_cannot_be_put_in_its_place(tmp_path: Path) -> None:
     """The error says where the new lines are, and they are there."""
     (tmp_path / "out").write_text(OLD)

@@ -40,12 +40,16 @@ class JsonLines:
         write: Writes all of some bytes; may block.
         name: Its name in messages.
         in_thread: Whether a thread writes; else the event loop does, and may be held up.
+
+    Attributes:
+        written: How many lines are written for certain.
     """
 
     def __init__(self, write: Write, name: str, in_thread: bool = True) -> None:
         self._write = write
         self._name = name
         self._in_thread = in_thread
+        self.written: int = 0
         self._waiting: deque[str] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
@@ -118,6 +122,7 @@ class JsonLines:
             while self._waiting:
                 lines.append(self._waiting.popleft())
             self._write("".join(lines).encode())
+            self.written += len(lines)
 
 
 async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> None:

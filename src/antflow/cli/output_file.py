@@ -21,6 +21,12 @@ from typing import Any, Literal, NoReturn
 from antflow.cli.lines import InputFile
 from antflow.cli.refusals import RunFailed, refuse
 
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 STDOUT = "-"
 NAMES_OF_STDOUT = (STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -80,6 +86,7 @@ class OutputFile:
             self._is_closed = True
             descriptor, self._descriptor = self._descriptor, None
             if descriptor is not None:
+                _unlock(descriptor)
                 os.close(descriptor)
             if self._part:
                 os.replace(self._part, os.path.realpath(self.path))
@@ -117,13 +124,16 @@ class OutputFile:
         """Open it where the lines go.
 
         Raises:
-            OSError: It cannot be opened, or is not empty any more.
+            OSError: It cannot be opened, is not empty any more, or another run writes to it.
         """
         if self._old == "replace":
             with suppress(FileNotFoundError):
                 if _has_content(status := os.stat(self.path)):
                     return self._open_part(status)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        if self._old != "append" and not _lock(descriptor):
+            os.close(descriptor)
+            raise BlockingIOError(errno.EAGAIN, "another run is writing to it")
         if _has_content(os.fstat(descriptor)):
             if self._old != "append":
                 os.close(descriptor)
@@ -160,6 +170,30 @@ def write_fully(target: int, data: bytes) -> None:
         except BlockingIOError:  # another process made the pipe non-blocking
             with suppress(OSError):
                 select.select([], [target], [])
+
+
+def _lock(descriptor: int) -> bool:
+    """Take a file for this run alone; ``False`` if another run has it.
+
+    A file is empty until the first result is ready, so its size does not show that it is taken.
+    Where there are no locks (Windows, some network file systems), this is not noticed.
+    """
+    if fcntl is None or not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _unlock(descriptor: int) -> None:
+    """Give a file back, even if a forked process that is still alive shares the descriptor."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _has_content(status: os.stat_result | None) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from antflow import Pipeline, PipelineResult, TooManyFailures
-from antflow._core.text import clean
+from antflow._core.text import clean, counted
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, letter_line, result_line
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
@@ -72,6 +72,7 @@ class Job:
         failed: Where dead letters go; ``None`` = nowhere.
         has_display: Whether a display says at the end what held the run back.
         bad_lines: How many lines were put aside as dead letters.
+        taken: How many results the stream has yielded.
         lost: Types of results that could only be written in part.
         line: Makes the line of a result.
     """
@@ -83,6 +84,7 @@ class Job:
     failed: JsonLines | None
     has_display: bool = False
     bad_lines: int = 0
+    taken: int = 0
     lost: set[str] = field(default_factory=set)
     line: Callable[[PipelineResult[Any], set[str]], str] = result_line
 
@@ -348,6 +350,9 @@ def run_job(job: Job) -> int:
         code = INTERRUPTED if stopped_by is None else 128 + stopped_by
         end_at_next_signal(code)
         return code
+    except RunFailed:  # a file could not be written
+        tell(job)
+        raise
     except (Refusal, BrokenPipeError):
         raise
     except BadLine as error:
@@ -389,6 +394,7 @@ async def stream(job: Job) -> None:
         async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
             async for result in results:
                 if result.is_success:
+                    job.taken += 1
                     await put_result(job, result)
                 elif job.failed is not None:
                     await job.failed.put(letter_line(result))
@@ -437,6 +443,8 @@ def tell(job: Job) -> None:
     if results.run_id and (results.stats.items_accepted or not results.stats.items_in_flight):
         snapshot = job.pipeline.get_dashboard_snapshot()
         lines = summary_lines(snapshot, job.bad_lines, job.failed is not None, job.has_display)
+        if unwritten := job.taken + len(results) - job.results.written:
+            lines.append(f"not written, or only in part: {counted(unwritten, 'result')}")
         with suppress(OSError):  # no space left, or no reader
             for line in lines:
                 click.echo(line, err=True)
