@@ -17,7 +17,8 @@ import pytest
 from antflow import Pipeline, Stage
 from antflow.cli import item_lines as item_lines_module
 from antflow.cli import lines as lines_module
-from antflow.cli.item_lines import Format, Item, ItemSource, format_of
+from antflow.cli.item import Item
+from antflow.cli.item_lines import Format, ItemSource, format_of
 from antflow.cli.lines import CHUNK_BYTES, BadLine, InputFile
 from antflow.cli.refusals import Refusal
 
@@ -551,4 +552,4 @@ def test_json_file_that_is_not_an_array(
 
 def test_item_is_shown_as_it_is_in_the_file() -> None:
     """A failure is told with what was in the file, not with the keys that were put round it."""
-    assert repr(Item({"id": 1, "value": 5}, 5)) == "5"
+    assert repr(Item({"id": 1, "value": 5}, lambda: (5, 5), "Work")) == "5"

@@ -225,7 +225,9 @@ def test_same_command_twice_at_once_writes_one_set_of_results(ten: Path) -> None
     assert first.stdin is not None
     first.stdin.write("7\n")  # fails: nothing is written to the file of results yet
     first.stdin.flush()
+    until = time.monotonic() + 30
     while not (ten / "failed").exists() or not (ten / "failed").stat().st_size:
+        assert time.monotonic() < until
         time.sleep(0.02)
     (ten / "failed").rename(ten / "elsewhere")
     second = start(ten, *run)
