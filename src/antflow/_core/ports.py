@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from antflow._core.envelope import Envelope
 from antflow._core.events import TaskEventType
+from antflow._core.inside import StageInside
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
 from antflow._core.result import PipelineResult
@@ -224,10 +225,16 @@ class Runner(Protocol):
 
 
 class Outlook(Protocol):
-    """The memory of one run that its snapshots' advice is made from."""
+    """The memory of one run that its snapshots' advice and ETA are made from."""
 
-    def see(self, snapshot: DashboardSnapshot) -> Mapping[str, Callable[[], Any]]:
+    def see(
+        self, snapshot: DashboardSnapshot, inside: Callable[[], Sequence[StageInside]]
+    ) -> Mapping[str, Callable[[], Any]]:
         """Take in the next snapshot, in whatever thread.
+
+        Args:
+            snapshot: The snapshot.
+            inside: Reads the stages, at the moment of the snapshot; called now, or not at all.
 
         Returns:
             Name of a field of the snapshot → makes it when it is first read.

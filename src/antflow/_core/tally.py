@@ -77,6 +77,20 @@ class Tally:
         books = self.book.workers
         return sum([books[each].held for each, reason in self.waits.items() if reason == "limited"])
 
+    @property
+    def begun(self) -> list[float]:
+        """When workers began with what they have in hand, later by the time that a limit took.
+
+        Those whose item waits for a limit now are left out.
+        """
+        if not self.book.waited["limited"] and "limited" not in self.waits.values():
+            return self._begun
+        return [
+            each.since + each.held_up
+            for each in self.workers
+            if each.item is not None and each.waits_for != "limited"
+        ]
+
     def busy_seconds(self, now: float) -> float:
         """Seconds that workers have spent on items, waits included."""
         return sum(self.busy_each) + len(self._begun) * now - sum(self._begun)

@@ -10,6 +10,10 @@ from antflow._core.envelope import Envelope
 from antflow._core.ports import Timer, Timers
 from antflow._engine.channel import Channel
 
+DELAYS_KEPT = 64
+MOST_DUES = 256
+"""Of more items than twice this, only a sample of the times at which they are due is read."""
+
 
 class RetryHeap:
     """The timer heap of one stage: one timer, for the item that is due first.
@@ -19,6 +23,9 @@ class RetryHeap:
 
     The heap is bounded: after `push`, a worker waits for `room` and takes nothing new meanwhile, so
     that at most ``capacity`` items and one per worker wait here.
+
+    Attributes:
+        delays: How long the latest items have to wait.
     """
 
     def __init__(self, channel: Channel[Envelope], timers: Timers, capacity: int) -> None:
@@ -26,6 +33,7 @@ class RetryHeap:
         self._timers = timers
         self._capacity = capacity
         # Items that were made from one item share their number; their branches differ.
+        self.delays: deque[float] = deque(maxlen=DELAYS_KEPT)
         self._heap: list[tuple[float, int, tuple[int, ...], Envelope]] = []
         self._timer: Timer | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -36,6 +44,7 @@ class RetryHeap:
         if delay <= 0 and not self._is_closed:
             self._channel.put_first(envelope, envelope.priority)
             return
+        self.delays.append(delay)
         envelope.not_before = self._timers.now() + delay
         entry = (envelope.not_before, envelope.sequence_id, envelope.branch, envelope)
         heappush(self._heap, entry)
@@ -53,6 +62,16 @@ class RetryHeap:
     def is_full(self) -> bool:
         """Whether a worker has to wait for room."""
         return len(self._heap) >= self._capacity
+
+    def dues(self) -> list[float]:
+        """When items are due, in order; if they are many, of some of them, evenly."""
+        heap = self._heap.copy()  # another thread may read it
+        step = max(len(heap) // MOST_DUES, 1)
+        # A heap is sorted only roughly: of a sample, the very last one must not be missing.
+        dues = sorted([entry[0] for entry in heap[::step]])
+        if step > 1:
+            dues[-1] = max(heap)[0]
+        return dues
 
     def close(self) -> None:
         """Nothing becomes due any more."""

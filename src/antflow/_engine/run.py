@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import partial
 from signal import Signals
 from typing import Any, Protocol
 from weakref import ref
@@ -26,6 +27,7 @@ from antflow._core.error_copies import copy_of
 from antflow._core.errors import PipelineError
 from antflow._core.failures import FailureBook
 from antflow._core.foreign import type_name
+from antflow._core.inside import StageInside
 from antflow._core.ledger import Ledger
 from antflow._core.log import debug
 from antflow._core.observers import RunEnd, RunEnding
@@ -47,6 +49,10 @@ class Gauged(Protocol):
 
     def gauge(self) -> readings.StageGauge:
         """Figures that the stage's books do not have."""
+        ...
+
+    def inside(self, begun: Sequence[float]) -> StageInside:
+        """What the future of the stage depends on besides."""
         ...
 
 
@@ -330,9 +336,14 @@ class Run:
             cpu_seconds=self._cpu_seconds() + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_seconds=intake_ended - self.facts.started_mono,
         )
-        makers = {} if self.outlook is None else self.outlook.see(snapshot)
+        makers = {} if self.outlook is None else self.outlook.see(snapshot, partial(self._inside, tallies))
         snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics, **makers)
         return snapshot
+
+    def _inside(self, tallies: Sequence[Tally]) -> list[StageInside]:
+        """What the future depends on, stage by stage, besides what the books say."""
+        pairs = zip(self.stages, tallies, strict=True)
+        return [stage.inside(tally.begun) for stage, tally in pairs]
 
     def _cpu_seconds(self) -> float:
         """Seconds of processor time that this process took since the run began."""

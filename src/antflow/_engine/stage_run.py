@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from weakref import ref
 
 from antflow._core.envelope import Envelope
+from antflow._core.inside import StageInside
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Guard
 from antflow._core.readings import StageGauge
@@ -76,6 +77,7 @@ class StageRun:
         self.index = index
         self.recorder: Recorder = recorder
         self._supervisor = supervisor
+        self._batch = stage.batch or 1
         self._concurrency = lowest_concurrency(stage)
         now = run.timers.now
 
@@ -156,6 +158,21 @@ class StageRun:
             self.workers.seconds(),
             self._runner.child_cpu_seconds,
             self._concurrency,
+        )
+
+    def inside(self, begun: Sequence[float]) -> StageInside:
+        """The stage at this moment, for an estimate of what will come.
+
+        Args:
+            begun: When its workers began with the items they have.
+        """
+        return StageInside(
+            now=self.run.timers.now(),
+            begun=begun,
+            dues=self._retries.dues(),
+            delays=tuple(self._retries.delays),
+            limits=self._limits.levels() + self._calls.levels(),
+            batch=self._batch,
         )
 
     async def fail_unread(self, envelope: Envelope) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from antflow._core.inside import LimitLevel
 from antflow._core.limit import Limit
 from antflow._core.stage import Stage
 from antflow._engine.limits.permits import Admission
@@ -50,6 +51,10 @@ class StageLimits:
         self.admission.hold(seconds)
         for gate in self._gates:
             gate.hold(seconds)
+
+    def levels(self) -> list[LimitLevel]:
+        """The limits of a whole try, at this moment."""
+        return [] if self.admission is None else self.admission.levels()
 
     def close(self) -> None:
         """Begin no more tries: another event loop may use the limits."""

@@ -1,0 +1,331 @@
+"""What the books of a run say about its stages, as a model that can be simulated.
+
+The memory of a run has a few marks: the counts at moments of the last minute or so. What a stage
+takes for a try is the mean over the longest time in which it has not changed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from math import inf, sqrt
+from typing import NamedTuple
+
+from antflow._core.inside import LimitLevel, StageInside
+from antflow._core.snapshot import RunState as Phase
+from antflow._core.snapshot import StageStats
+from antflow._monitor.flow import entered_items, left_items
+from antflow._monitor.service_times import Points, ServiceTimes, condensed, service_times
+from antflow._monitor.simulation import LimitModel, RunModel, RunState, StageModel, StageState
+
+BETWEEN_MARKS = 5.0
+MARKS = 13
+"""Together they cover a minute, or longer if tries take long."""
+
+FEWEST_TRIES = 20
+"""From how many tries on a mean of the last seconds counts."""
+
+CHANGED = 3.0
+SMALL_CHANGE = 0.02
+"""A mean has changed if it differs by this many standard errors, and by this part of it."""
+
+WORTH_CALLING_SLOW = 0.1
+"""Share of their time that the first stage's workers have nothing to do, because of the source."""
+
+PRIOR_TRIES = 4
+PRIOR_VARIATION = 0.25
+"""What is taken for granted about the spread of times before there are many."""
+
+IN_DOUBT = 1.645
+"""Standard deviations, to either side, that hold 90 %."""
+
+AGE_GROUPS = 12
+
+
+class Mark(NamedTuple):
+    """The figures of a run at one moment.
+
+    Attributes:
+        elapsed: Seconds since the run began.
+        accepted: Items taken in.
+        stages: The stages.
+        occupied: Seconds that the workers of each stage were occupied with tries that are over.
+        charged: Key of a limit → what it has charged.
+    """
+
+    elapsed: float
+    accepted: int
+    stages: tuple[StageStats, ...]
+    occupied: tuple[float, ...]
+    charged: Mapping[int, float]
+
+
+class Note(NamedTuple):
+    """All that an estimate is made from.
+
+    Attributes:
+        phase: The state of the run.
+        total: How many items there will be, if known.
+        now: The figures at this moment.
+        inside: The inside of the stages.
+        marks: Earlier figures, oldest first.
+        since: When the run began, or was last resumed.
+    """
+
+    phase: Phase
+    total: int | None
+    now: Mark
+    inside: Sequence[StageInside]
+    marks: tuple[Mark, ...]
+    since: Mark | None
+
+
+class Memory:
+    """Remembers the marks of one run."""
+
+    def __init__(self) -> None:
+        self._marks: deque[Mark] = deque(maxlen=MARKS)
+        self._since: Mark | None = None
+        self._was_paused = False
+
+    def note(
+        self,
+        phase: Phase,
+        total: int | None,
+        elapsed: float,
+        accepted: int,
+        stages: tuple[StageStats, ...],
+        inside: Sequence[StageInside],
+    ) -> Note:
+        """Take in the figures of this moment; return what an estimate needs of them."""
+        now = Mark(
+            elapsed,
+            accepted,
+            stages,
+            tuple(
+                _occupied(stage, each, is_last=number == len(stages) - 1)
+                for number, (stage, each) in enumerate(zip(stages, inside, strict=True))
+            ),
+            {limit.key: limit.charged for each in inside for limit in each.limits},
+        )
+        if phase == "paused":
+            self._was_paused = True
+        elif self._was_paused:
+            self._was_paused = False
+            self._marks.clear()
+            self._since = now
+        note = Note(phase, total, now, inside, tuple(self._marks), self._since)
+        longest = max((stage.run_times.p50 or 0.0 for stage in stages), default=0.0)
+        if not self._marks or elapsed - self._marks[-1].elapsed >= max(BETWEEN_MARKS, longest / 2):
+            self._marks.append(now)
+        return note
+
+
+def _occupied(stage: StageStats, inside: StageInside, is_last: bool) -> float:
+    """Seconds of workers that tries took which are over: what else they could not do meanwhile."""
+    seconds = stage.busy_seconds + stage.stalled_seconds
+    if is_last:  # the consumer is a part of its work
+        seconds += stage.blocked_seconds
+    if not inside.limits:  # those that are known are simulated
+        seconds += stage.limited_seconds
+    seconds -= sum(inside.now - begun for begun in inside.begun)
+    return max(seconds, 0.0)
+
+
+def tries(stage: StageStats) -> int:
+    """How many tries are over."""
+    ended = stage.completed_items + stage.failed_items + stage.retried_items
+    return ended + stage.dropped_items + stage.expanded_items
+
+
+def model_of(note: Note, workers: Mapping[str, int] | None = None) -> RunModel | None:
+    """The run as it was measured; ``None`` if a stage with work to do has not done anything yet.
+
+    Args:
+        note: Its figures.
+        workers: Stage name → how many workers it is to have instead.
+    """
+    keys: dict[int, int] = {}
+    limits: list[LimitModel] = []
+    models: list[StageModel] = []
+    coming = _coming(note)
+    to_come = coming * 1.0
+    names = [stage.stage_name for stage in note.now.stages]
+    used = _used_by(note)
+    doubt = 0.0  # of the number of items that come to a stage, squared
+    for number, (stage, inside) in enumerate(zip(note.now.stages, note.inside, strict=True)):
+        to_come += entered_items(stage) - left_items(stage)
+        times = _times(note, number)
+        ended, left = tries(stage), left_items(stage)
+        if times is None:
+            if to_come > 0.5 and ended + stage.skipped_items == 0:
+                return None
+            times = ServiceTimes(((1e-9, 1.0),), 1e-9, 0.0, 0, 1e-9)
+        for limit in inside.limits:
+            if limit.key not in keys:
+                keys[limit.key] = len(limits)
+                limits.append(LimitModel(limit.per_second, limit.size, limit.slots))
+        again = stage.retried_items / ended if ended else 0.0
+        following = note.now.stages[number + 1] if number + 1 < len(names) else None
+        on = entered_items(following) / left if following is not None and left else 1.0
+        left_to_do = max(to_come, 1.0)
+        few = 1 / max(ended, 1) + 1 / left_to_do
+        variation = (times.variation * times.count + PRIOR_TRIES * PRIOR_VARIATION) / (
+            times.count + PRIOR_TRIES
+        )
+        by_retries = doubt + again / (1 - again) * few if again < 1 else doubt
+        models.append(
+            StageModel(
+                name=names[number],
+                workers=max((workers or {}).get(names[number], stage.workers), 1),
+                batch=_batch(stage, inside, note.now.occupied[number]),
+                times=times,
+                again=min(again, 0.98),
+                delays=condensed(inside.delays),
+                skipped=stage.skipped_items / left if left else 0.0,
+                on=on,
+                limits=tuple(
+                    (keys[limit.key], _cost(limit, note, used[limit.key], inside.batch))
+                    for limit in inside.limits
+                ),
+                doubt=(
+                    IN_DOUBT * sqrt(variation * (1 / max(times.count, 1) + 1 / left_to_do)),
+                    IN_DOUBT * sqrt(by_retries),
+                ),
+            )
+        )
+        spread = on * (1 - on) if on < 1 else on - 1  # of how many come from one
+        doubt = doubt + (spread / on**2 if on else 0.0) * few
+        to_come *= on
+    source, source_doubt = _source(note, coming)
+    return RunModel(tuple(models), tuple(limits), source, source_doubt)
+
+
+def state_of(note: Note, model: RunModel) -> RunState:
+    """Where the run is."""
+    levels: dict[int, LimitLevel] = {}
+    states: list[StageState] = []
+    for stage, inside, each in zip(note.now.stages, note.inside, model.stages, strict=True):
+        levels.update((limit.key, limit) for limit in inside.limits)
+        under_way = stage.in_progress_items - stage.limited_items
+        states.append(
+            StageState(
+                stage.pending_items + stage.blocked_items + stage.limited_items,
+                _under_way([inside.now - begun for begun in inside.begun], each, under_way),
+                _due([due - inside.now for due in inside.dues], stage.retrying_items),
+            )
+        )
+    return RunState(
+        _coming(note),
+        tuple(states),
+        tuple(limit.level for limit in levels.values()),
+        tuple(limit.held for limit in levels.values()),
+    )
+
+
+def _under_way(ages: Sequence[float], stage: StageModel, count: int) -> Points:
+    """When tries will end: of those that have gone on for about the same time, together."""
+    if not ages or count <= 0:
+        return ()
+    groups = condensed(ages, AGE_GROUPS)
+    if len(ages) > AGE_GROUPS:  # the longest alone: they may be why the run is not over
+        oldest = sorted(ages)[-3:]
+        rest = sorted(ages)[:-3]
+        part = len(rest) / len(ages)
+        groups = tuple((age, share * part) for age, share in condensed(rest, AGE_GROUPS))
+        groups += tuple((age, 1 / len(ages)) for age in oldest)
+    return tuple(
+        (seconds, share * weight * count)
+        for age, share in groups
+        for seconds, weight in stage.times.left(max(age, 0.0))
+    )
+
+
+def _due(dues: Sequence[float], count: int) -> Points:
+    return tuple((max(due, 0.0), count / len(dues)) for due in dues)
+
+
+def _coming(note: Note) -> int:
+    if note.phase == "draining" or note.total is None:
+        return 0
+    return max(note.total - note.now.accepted, 0)
+
+
+def _times(note: Note, number: int) -> ServiceTimes | None:
+    """How long the tries of a stage take, over the longest time in which that has not changed."""
+    now, ended = note.now, tries(note.now.stages[number])
+    if not ended:
+        return None
+    durations, occupied = now.stages[number].run_times, now.occupied[number]
+    batch = _batch(now.stages[number], note.inside[number], occupied)
+    best = whole = service_times(durations, None, occupied / ended * batch)
+    recent: ServiceTimes | None = None
+    for mark in reversed(note.marks):
+        before = tries(mark.stages[number])
+        since = ended - before
+        if since < FEWEST_TRIES:
+            continue
+        mean = (occupied - mark.occupied[number]) / since * batch
+        some = service_times(durations, mark.stages[number].run_times, mean)
+        if some is None or _differs(recent, some):
+            break
+        best, recent = some, recent or some
+    else:
+        if recent is None or whole is None or not _differs(recent, whole):
+            best = whole
+    return best
+
+
+def _differs(recent: ServiceTimes | None, longer: ServiceTimes) -> bool:
+    if recent is None:
+        return False
+    error = CHANGED * sqrt((recent.variation + 0.0004) / recent.count) + SMALL_CHANGE
+    return abs(longer.mean - recent.mean) > error * recent.mean
+
+
+def _batch(stage: StageStats, inside: StageInside, occupied: float) -> float:
+    """How many items a worker takes together, on average: as many as there are, if they wait."""
+    if inside.batch == 1 or not occupied:
+        return inside.batch
+    # A batch is counted once for each of its items, and its time once.
+    times = service_times(stage.run_times)
+    batch = times.mean * tries(stage) / occupied if times is not None else inside.batch
+    if batch > 0.94 * inside.batch:
+        return inside.batch
+    return max(batch, 1.0)
+
+
+def _used_by(note: Note) -> dict[int, int]:
+    """Key of a limit → how many tries have begun under it."""
+    used: dict[int, int] = {}
+    for stage, inside in zip(note.now.stages, note.inside, strict=True):
+        begun = tries(stage) + stage.in_progress_items - stage.limited_items
+        for limit in inside.limits:
+            used[limit.key] = used.get(limit.key, 0) + begun
+    return used
+
+
+def _cost(limit: LimitLevel, note: Note, used: int, batch: int) -> float:
+    """What an item costs."""
+    if limit.per_second == inf:
+        return 0.0
+    if limit.cost is not None:
+        return limit.cost / batch
+    return limit.charged / used if used else 1.0
+
+
+def _source(note: Note, coming: int) -> tuple[float, float]:
+    """How many items a second the source gives, if it is slow, and how much that is in doubt."""
+    if not coming:
+        return inf, 0.0
+    now, first = note.now, note.now.stages[0]
+    begin = next((mark for mark in note.marks if now.elapsed - mark.elapsed >= 10), note.since)
+    elapsed, accepted, starved = now.elapsed, now.accepted, first.starved_seconds
+    if begin is not None:
+        elapsed -= begin.elapsed
+        accepted -= begin.accepted
+        starved -= begin.stages[0].starved_seconds
+    possible = elapsed * first.workers
+    if possible <= 0 or accepted <= 0 or starved < WORTH_CALLING_SLOW * possible:
+        return inf, 0.0
+    return accepted / elapsed, IN_DOUBT * 0.7 * sqrt(1 / accepted + 1 / coming)
