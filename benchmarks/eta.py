@@ -88,11 +88,11 @@ class Held:
     silent: float
 
 
-LEAST = 1.0
+LEAST = 2.0
 """Seconds of what was left below which a width says nothing."""
 
-SLACK = 0.5
-"""Seconds: half a frame of a display."""
+SLACK = 0.2
+"""Seconds that a display, which shows whole seconds, cannot tell."""
 
 
 def held(watch: Watch) -> Held:

@@ -41,16 +41,18 @@ class StageInside(NamedTuple):
         now: The moment, on the clock of the event loop, as `begun` and `dues` are.
         begun: When each item under way came to its worker, later by the time a limit held it up;
             those that a limit holds now are not among them.
-        dues: When items that wait for their next try are due, earliest first; a sample, if there
-            are many.
+        dues: When items that wait for their next try are due, and how often they were tried,
+            earliest first; a sample, if there are many.
         delays: Seconds that the latest items had to wait for their next try.
         limits: The limits on its tries.
         batch: The most items that a worker takes together.
+        attempts: The most tries of an item.
     """
 
     now: float = 0.0
     begun: Sequence[float] = ()
-    dues: Sequence[float] = ()
+    dues: Sequence[tuple[float, int]] = ()
     delays: Sequence[float] = ()
     limits: Sequence[LimitLevel] = ()
     batch: int = 1
+    attempts: int = 1

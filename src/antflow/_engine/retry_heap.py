@@ -63,15 +63,15 @@ class RetryHeap:
         """Whether a worker has to wait for room."""
         return len(self._heap) >= self._capacity
 
-    def dues(self) -> list[float]:
-        """When items are due, in order; if they are many, of some of them, evenly."""
+    def dues(self) -> list[tuple[float, int]]:
+        """When items are due, in order, and how often they were tried; of many, of some of them."""
         heap = self._heap.copy()  # another thread may read it
         step = max(len(heap) // MOST_DUES, 1)
         # A heap is sorted only roughly: of a sample, the very last one must not be missing.
-        dues = sorted([entry[0] for entry in heap[::step]])
+        some = sorted(heap[::step])
         if step > 1:
-            dues[-1] = max(heap)[0]
-        return dues
+            some[-1] = max(heap)
+        return [(due, envelope.attempts) for due, _, _, envelope in some]
 
     def close(self) -> None:
         """Nothing becomes due any more."""

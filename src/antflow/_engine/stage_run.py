@@ -10,7 +10,7 @@ from antflow._core.inside import StageInside
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Guard
 from antflow._core.readings import StageGauge
-from antflow._core.stage import Stage, lowest_concurrency, most_retries_waiting
+from antflow._core.stage import Stage, lowest_concurrency, most_retries_waiting, retry_policy
 from antflow._core.stage_checks import is_async
 from antflow._engine.attempt import Attempt
 from antflow._engine.batches import Batches
@@ -78,6 +78,7 @@ class StageRun:
         self.recorder: Recorder = recorder
         self._supervisor = supervisor
         self._batch = stage.batch or 1
+        self._attempts = retry_policy(stage).attempts
         self._concurrency = lowest_concurrency(stage)
         now = run.timers.now
 
@@ -173,6 +174,7 @@ class StageRun:
             delays=tuple(self._retries.delays),
             limits=self._limits.levels() + self._calls.levels(),
             batch=self._batch,
+            attempts=self._attempts,
         )
 
     async def fail_unread(self, envelope: Envelope) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import inf, sqrt
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from antflow._core.snapshot import RunState as Phase
 from antflow._core.snapshot import StageStats
 from antflow._monitor.flow import entered_items, left_items
 from antflow._monitor.service_times import Points, ServiceTimes, condensed, service_times
-from antflow._monitor.simulation import LimitModel, RunModel, RunState, StageModel, StageState
+from antflow._monitor.simulation import MOST_TRIES, LimitModel, RunModel, RunState, StageModel, StageState
 
 BETWEEN_MARKS = 5.0
 MARKS = 13
@@ -38,6 +39,9 @@ PRIOR_VARIATION = 0.25
 
 IN_DOUBT = 1.645
 """Standard deviations, to either side, that hold 90 %."""
+
+PRIOR_MARKS = 3
+"""The same for the intervals at which a source gives its items."""
 
 AGE_GROUPS = 12
 
@@ -154,6 +158,7 @@ def model_of(note: Note, workers: Mapping[str, int] | None = None) -> RunModel |
     used = _used_by(note)
     doubt = 0.0  # of the number of items that come to a stage, squared
     for number, (stage, inside) in enumerate(zip(note.now.stages, note.inside, strict=True)):
+        came = to_come
         to_come += entered_items(stage) - left_items(stage)
         times = _times(note, number)
         ended, left = tries(stage), left_items(stage)
@@ -173,6 +178,7 @@ def model_of(note: Note, workers: Mapping[str, int] | None = None) -> RunModel |
         variation = (times.variation * times.count + PRIOR_TRIES * PRIOR_VARIATION) / (
             times.count + PRIOR_TRIES
         )
+        doubt *= (came / left_to_do) ** 2
         by_retries = doubt + again / (1 - again) * few if again < 1 else doubt
         models.append(
             StageModel(
@@ -180,7 +186,8 @@ def model_of(note: Note, workers: Mapping[str, int] | None = None) -> RunModel |
                 workers=max((workers or {}).get(names[number], stage.workers), 1),
                 batch=_batch(stage, inside, note.now.occupied[number]),
                 times=times,
-                again=min(again, 0.98),
+                again=_fails(again, inside.attempts),
+                most_tries=inside.attempts if again < _most_again(inside.attempts) else MOST_TRIES + 1,
                 delays=condensed(inside.delays),
                 skipped=stage.skipped_items / left if left else 0.0,
                 on=on,
@@ -212,7 +219,7 @@ def state_of(note: Note, model: RunModel) -> RunState:
             StageState(
                 stage.pending_items + stage.blocked_items + stage.limited_items,
                 _under_way([inside.now - begun for begun in inside.begun], each, under_way),
-                _due([due - inside.now for due in inside.dues], stage.retrying_items),
+                _due(inside, stage.retrying_items),
             )
         )
     return RunState(
@@ -241,8 +248,32 @@ def _under_way(ages: Sequence[float], stage: StageModel, count: int) -> Points:
     )
 
 
-def _due(dues: Sequence[float], count: int) -> Points:
-    return tuple((max(due, 0.0), count / len(dues)) for due in dues)
+def _due(inside: StageInside, count: int) -> tuple[tuple[float, float, int], ...]:
+    each = count / max(len(inside.dues), 1)
+    return tuple((max(due - inside.now, 0.0), each, tries) for due, tries in inside.dues)
+
+
+def _fails(again: float, attempts: int) -> float:
+    """The part of the tries that fail, where this part of all was followed by another.
+
+    The last try of an item is followed by none. So of the tries a part ``p`` of which fail, ``p (1
+    - p ** (n - 1)) / (1 - p ** n)`` are followed by another.
+    """
+    if again >= _most_again(attempts):
+        return min(again, 0.98)
+    low, high = again, 0.999
+    for _ in range(12):
+        middle = (low + high) / 2
+        if middle * (1 - middle ** (attempts - 1)) / (1 - middle**attempts) < again:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _most_again(attempts: int) -> float:
+    """The largest part of the tries that may be followed by another; more were held."""
+    return 0.98 * (attempts - 1) / attempts
 
 
 def _coming(note: Note) -> int:
@@ -316,16 +347,43 @@ def _cost(limit: LimitLevel, note: Note, used: int, batch: int) -> float:
 
 def _source(note: Note, coming: int) -> tuple[float, float]:
     """How many items a second the source gives, if it is slow, and how much that is in doubt."""
-    if not coming:
+    now, marks = note.now, note.marks
+    if not coming or not _is_slow(note):
         return inf, 0.0
+    begin = note.since
+    accepted = now.accepted - (begin.accepted if begin else 0)
+    elapsed = now.elapsed - (begin.elapsed if begin else 0.0)
+    if accepted <= 0 or elapsed <= 0:
+        return inf, 0.0
+    rate, spread = accepted / elapsed, _dispersion(marks)
+    if len(marks) > 2:
+        lately, seconds = now.accepted - marks[0].accepted, now.elapsed - marks[0].elapsed
+        if abs(lately - rate * seconds) > CHANGED * sqrt(spread * rate * seconds) + 1:
+            rate, accepted = lately / seconds, lately
+    return rate, IN_DOUBT * sqrt(spread * (1 / max(accepted, 1) + 1 / coming))
+
+
+def _is_slow(note: Note) -> bool:
+    """Whether the workers of the first stage have waited for the source lately."""
     now, first = note.now, note.now.stages[0]
-    begin = next((mark for mark in note.marks if now.elapsed - mark.elapsed >= 10), note.since)
-    elapsed, accepted, starved = now.elapsed, now.accepted, first.starved_seconds
+    begin = next(
+        (mark for mark in reversed(note.marks) if now.elapsed - mark.elapsed >= 10), note.since
+    )
+    elapsed, starved = now.elapsed, first.starved_seconds
     if begin is not None:
         elapsed -= begin.elapsed
-        accepted -= begin.accepted
         starved -= begin.stages[0].starved_seconds
-    possible = elapsed * first.workers
-    if possible <= 0 or accepted <= 0 or starved < WORTH_CALLING_SLOW * possible:
-        return inf, 0.0
-    return accepted / elapsed, IN_DOUBT * 0.7 * sqrt(1 / accepted + 1 / coming)
+    return starved > WORTH_CALLING_SLOW * elapsed * first.workers
+
+
+def _dispersion(marks: Sequence[Mark]) -> float:
+    """How unevenly a source gives its items: variance by mean, 1 where they come at random."""
+    counts = [
+        (after.accepted - before.accepted, after.elapsed - before.elapsed)
+        for before, after in pairwise(marks)
+    ]
+    rate = sum(count for count, _ in counts) / (sum(seconds for _, seconds in counts) or 1)
+    if not rate:
+        return 1.0
+    squares = sum((count - rate * seconds) ** 2 / (rate * seconds) for count, seconds in counts)
+    return (squares + PRIOR_MARKS) / (len(counts) + PRIOR_MARKS)

@@ -15,15 +15,18 @@ so that with ``room`` for that many at its end, ``x = room / (1 - p)``. If a run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, exp, inf, log
+from math import ceil, exp, hypot, inf, log
 from typing import NamedTuple
 
 from antflow._monitor.service_times import Points, ServiceTimes
 
 STEPS = 64
-MOST_STEPS = 4 * STEPS
+FEWEST_STEPS = 12
 MOST_STAGE_STEPS = 600
 """Steps of one simulation, times the number of stages: with many stages, steps are longer."""
+
+MOST_TRIES = 8
+"""More tries of an item are not told apart."""
 
 NOTHING_LEFT = 0.02
 """Expected items."""
@@ -51,7 +54,8 @@ class StageModel(NamedTuple):
         workers: How many workers it has.
         batch: How many items they take together.
         times: How long tries take them.
-        again: The part of its tries that are followed by another.
+        again: The part of its tries that fail and may be followed by another.
+        most_tries: How many tries an item has.
         delays: How long those wait.
         skipped: The part of its items that pass by.
         on: How many items enter the next stage for one that leaves this one.
@@ -64,6 +68,7 @@ class StageModel(NamedTuple):
     batch: float
     times: ServiceTimes
     again: float
+    most_tries: int
     delays: Points
     skipped: float
     on: float
@@ -93,12 +98,12 @@ class StageState(NamedTuple):
     Attributes:
         waiting: Items in its queue.
         under_way: Seconds until tries end, and how many of them.
-        due: Seconds until items are to be tried again, and how many of them.
+        due: Seconds until items are to be tried again, how many of them, and how often they were.
     """
 
     waiting: float = 0.0
     under_way: Points = ()
-    due: Points = ()
+    due: tuple[tuple[float, float, int], ...] = ()
 
 
 class RunState(NamedTuple):
@@ -131,59 +136,109 @@ class Course(NamedTuple):
 
 
 class _Flow:
-    """A stage while it is simulated. All lists have an entry for each step from now on."""
+    """A stage while it is simulated.
 
-    __slots__ = (
-        "again",
-        "done",
-        "due",
-        "longer",
-        "model",
-        "same_step",
-        "spread",
-        "spread_delays",
-        "under_way",
-        "waiting",
-    )
+    Tries are told apart by how many came before them (`_Flow.tries`), because the last one of them
+    is not followed by another. Lists of steps have an entry for each step from now on.
+    """
 
     def __init__(self, model: StageModel, state: StageState, longer: float, steps: int) -> None:
         self.model = model
-        self.longer = longer
-        self.waiting = state.waiting
-        self.under_way = sum(count for _, count in state.under_way)
-        self.again = 0.0
-        self.done = [0.0] * steps
-        self.due = [0.0] * steps
+        self._longer = longer
+        last = model.most_tries if model.again else 1
+        self.tries = range(min(last, MOST_TRIES))
+        self._again = [model.again for _ in self.tries]
+        if last <= MOST_TRIES:
+            self._again[-1] = 0.0
+        self.waiting = [0.0 for _ in self.tries]
+        self.waiting[0] = state.waiting
+        self.under_way = 0.0
+        self.retrying = 0.0
+        self._done = [[0.0] * steps for _ in self.tries]
+        self._due = [[0.0] * steps for _ in self.tries]
 
     def begin(self, state: StageState, step: float) -> None:
         """Put what is under way where it will be."""
         self.refine(step)
-        for points, target in ((state.under_way, self.done), (state.due, self.due)):
-            for offset, share in _in_steps(points, step, len(target)):
+        for offset, count in in_steps(state.under_way, step, len(self._done[0])):
+            self._done[0][offset] += count
+            self.under_way += count
+        for seconds, count, tries in state.due:
+            target = self._due[min(tries, self.tries[-1])]
+            for offset, share in in_steps(((seconds, count),), step, len(target)):
                 target[offset] += share
-        self.again = sum(self.due)
+            self.retrying += count
 
     def refine(self, step: float) -> None:
         """Spread the times over steps of this length."""
-        steps = len(self.done)
-        model = self.model
-        spread = _in_steps(model.times.points, step / self.longer, steps)
-        self.same_step = sum(share for offset, share in spread if not offset)
-        self.spread = [(offset, share) for offset, share in spread if offset]
-        if 1 - self.same_step < 1e-9:
-            self.same_step, self.spread = 1 - 1e-9, []
-        delays = model.delays or ((0.0, 1.0),)
-        self.spread_delays = _in_steps(delays, step, steps) if model.again else []
+        steps = len(self._done[0])
+        spread = in_steps(self.model.times.points, step / self._longer, steps)
+        self.same_step = min(sum(share for offset, share in spread if not offset), 1 - 1e-9)
+        self._spread = [(offset, share) for offset, share in spread if offset]
+        self._delays = in_steps(self.model.delays or ((0.0, 1.0),), step, steps)
 
     def coarsen(self, now: int) -> None:
         """Two steps become one, and the first is now."""
-        for each in (self.done, self.due):
+        for each in self._done + self._due:
             rest = each[now:]
             pairs = [sum(rest[index : index + 2]) for index in range(0, len(rest), 2)]
             each[:] = pairs + [0.0] * (len(each) - len(pairs))
 
+    def take_in(self, now: int, came: float) -> float:
+        """Take in what comes in a step; return what passes by."""
+        passing = came * self.model.skipped
+        self.waiting[0] += came - passing
+        if self.retrying > 0:
+            for tries in self.tries:
+                due = self._due[tries][now]
+                self.waiting[tries] += due
+                self.retrying -= due
+        self.under_way -= sum([done[now] for done in self._done])
+        return passing
 
-def _in_steps(points: Points, step: float, steps: int) -> list[tuple[int, float]]:
+    def go_on(self, now: int, most: float) -> tuple[float, float]:
+        """Begin and end what a step allows.
+
+        Args:
+            now: The step.
+            most: How many tries may begin.
+
+        Returns:
+            How many began, and how many items left the stage.
+        """
+        began = left = 0.0
+        last = len(self._done[0]) - 1
+        for tries in reversed(self.tries):  # those that waited for another try come first
+            starts = min(self.waiting[tries], most)
+            done = self._done[tries][now]
+            if starts > 0:
+                most -= starts
+                began += starts
+                self.waiting[tries] -= starts
+                ended = starts * self.same_step
+                done += ended
+                self.under_way += starts - ended
+                target = self._done[tries]
+                for offset, share in self._spread:
+                    target[min(now + offset, last)] += starts * share
+            if done <= 0:
+                continue
+            again = done * self._again[tries]
+            left += done - again
+            if again > 0:
+                self.retrying += again
+                due = self._due[min(tries + 1, self.tries[-1])]
+                for offset, share in self._delays:
+                    due[min(now + max(offset, 1), last)] += again * share
+        return began, left
+
+    @property
+    def left(self) -> float:
+        """Expected items in the stage."""
+        return sum(self.waiting) + self.under_way + self.retrying
+
+
+def in_steps(points: Points, step: float, steps: int) -> list[tuple[int, float]]:
     """Points in time as steps, between two of which they are shared."""
     shares: dict[int, float] = {}
     last = steps - 1
@@ -207,115 +262,121 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
         state: Where it is.
         doubt: By what part of its doubts each stage is slower (1) or faster (-1) than measured.
     """
-    factors = [
-        exp(doubt * (each.doubt[0] ** 2 + each.doubt[1] ** 2) ** 0.5) for each in model.stages
-    ]
-    costs = [exp(doubt * each.doubt[1]) for each in model.stages]
+    factors = [exp(doubt * hypot(*each.doubt)) for each in model.stages]
     source = model.source * exp(-doubt * model.source_doubt)
-    steps = max(min(STEPS, MOST_STAGE_STEPS // len(model.stages) // 4), 12)
-    size = 6 * steps
-    longest, load = rough_end(model, state)
-    step = max(longest / steps, 1e-6)
-    if (whole := load.times.mean * factors[model.stages.index(load)]) > step:
-        # If the tries of the slowest stage end between two steps, its numbers blur with each.
-        step = whole / ceil(whole / step)
+    steps = max(min(STEPS, MOST_STAGE_STEPS // (4 * len(model.stages))), FEWEST_STEPS)
+    step = _length_of_step(model, state, factors, steps)
     flows = [
-        _Flow(each, at, longer, size)
+        _Flow(each, at, longer, 6 * steps)
         for each, at, longer in zip(model.stages, state.stages, factors, strict=True)
     ]
     for flow, at in zip(flows, state.stages, strict=True):
         flow.begin(at, step)
-    levels, coming = list(state.levels), state.coming
-    now, time, begun = 0, 0.0, 0.0
-    curve: list[tuple[float, float]] = [(0.0, _left(coming, flows))]
+    gates = [
+        _Gate(limit, level, held)
+        for limit, level, held in zip(model.limits, state.levels, state.held, strict=True)
+    ]
+    for flow in flows:
+        for index, cost in flow.model.limits:
+            gates[index].users.append((flow, cost * exp(doubt * flow.model.doubt[1])))
+    coming, now, time, begun = state.coming, 0, 0.0, 0.0
+    curve = [(0.0, coming + sum([flow.left for flow in flows]))]
     for _ in range(4 * steps):
         if now == 2 * steps:
+            step, now = 2 * step, 0
             for flow in flows:
-                flow.coarsen(now)
-                flow.refine(2 * step)
-            now, step = 0, 2 * step
-        levels = [
-            level + limit.per_second * step if limit.per_second < inf else inf
-            for level, limit in zip(levels, model.limits, strict=True)
-        ]
+                flow.coarsen(2 * steps)
+                flow.refine(step)
+        for gate in gates:
+            gate.open(step)
         came = min(coming, source * step)
         coming -= came
-        for number, flow in enumerate(flows):
-            stage = flow.model
-            due = flow.due[now]
-            flow.again -= due
-            came += flow.waiting + due
-            passing = came * stage.skipped if stage.skipped else 0.0
-            waiting = came - passing
-            done = flow.done[now]
-            flow.under_way -= done
-            starts = (stage.workers * stage.batch - flow.under_way) / (1 - flow.same_step)
-            for index, cost in stage.limits:
-                starts = min(
-                    starts,
-                    _let_in(
-                        model.limits[index].slots,
-                        index,
-                        levels[index] / (cost * costs[number]) if cost else inf,
-                        flows,
-                        flow,
-                        state.held[index] - time,
-                        step,
-                    ),
-                )
-            starts = min(max(starts, 0.0), waiting)
-            if starts > 0:
-                for index, cost in stage.limits:
-                    levels[index] -= starts * cost * costs[number]
-                ended = starts * flow.same_step
-                done += ended
-                flow.under_way += starts - ended
-                target = flow.done
-                for offset, share in flow.spread:
-                    target[min(now + offset, size - 1)] += starts * share
-            flow.waiting = waiting - starts
-            if done > 0 and stage.again:
-                again = done * stage.again
-                done -= again
-                flow.again += again
-                for offset, share in flow.spread_delays:
-                    flow.due[min(now + max(offset, 1), size - 1)] += again * share
-            came = (done + passing) * stage.on
-        levels = [
-            min(level, limit.size) for level, limit in zip(levels, model.limits, strict=True)
-        ]
+        for flow in flows:
+            passing = flow.take_in(now, came)
+            room = flow.model.workers * flow.model.batch - flow.under_way
+            for index, _ in flow.model.limits:
+                room = min(room, gates[index].room)
+            most = room / (1 - flow.same_step)
+            for index, _ in flow.model.limits:
+                most = min(most, gates[index].most(flow))
+            began, left = flow.go_on(now, max(most, 0.0))
+            for index, _ in flow.model.limits:
+                gates[index].charge(flow, began)
+            came = (left + passing) * flow.model.on
+        for gate in gates:
+            gate.close(step)
         now += 1
         time += step
-        left = _left(coming, flows)
+        left = coming + sum([flow.left for flow in flows])
         curve.append((time, left))
-        if coming + sum(flow.waiting for flow in flows) > 0.5:
+        if coming + sum([flow.waiting[0] for flow in flows]) > 0.5:
             begun = time
         if left < NOTHING_LEFT:
             break
     return Course((_when(curve, 0.05), _when(curve, 0.5), _when(curve, 0.95)), begun)
 
 
-def _let_in(
-    slots: float,
-    index: int,
-    by_rate: float,
-    flows: Sequence[_Flow],
-    flow: _Flow,
-    held: float,
-    step: float,
+class _Gate:
+    """A limit while it is simulated.
+
+    Attributes:
+        users: The stages under it, each with what an item costs there.
+    """
+
+    def __init__(self, limit: LimitModel, level: float, held: float) -> None:
+        self._limit = limit
+        self._level = level
+        self._held = held
+        self._part_open = 1.0
+        self.users: list[tuple[_Flow, float]] = []
+
+    def open(self, step: float) -> None:
+        """A step begins."""
+        if self._limit.per_second < inf:
+            self._level += self._limit.per_second * step
+        if self._held > 0:
+            self._part_open = max(1 - self._held / step, 0.0)
+            self._held -= step
+        else:
+            self._part_open = 1.0
+
+    def close(self, step: float) -> None:
+        """A step ends."""
+        self._level = min(self._level, self._limit.size)
+
+    @property
+    def room(self) -> float:
+        """How many more items may be under way."""
+        if self._limit.slots == inf:
+            return inf
+        batch = max(flow.model.batch for flow, _ in self.users)
+        return self._limit.slots * batch - sum(flow.under_way for flow, _ in self.users)
+
+    def most(self, user: _Flow) -> float:
+        """How many tries of a stage it lets in during the step."""
+        if not self._part_open:
+            return 0.0
+        cost = next(cost for flow, cost in self.users if flow is user)
+        by_rate = self._level / cost if cost and self._level < inf else inf
+        if self._part_open == 1.0:
+            return by_rate
+        at_once = user.model.workers * user.model.batch / (1 - user.same_step)
+        return min(by_rate, at_once * self._part_open)
+
+    def charge(self, user: _Flow, count: float) -> None:
+        """This many tries of a stage began."""
+        cost = next(cost for flow, cost in self.users if flow is user)
+        self._level -= count * cost
+
+
+def _length_of_step(
+    model: RunModel, state: RunState, factors: Sequence[float], steps: int
 ) -> float:
-    """How many tries a limit lets in during a step."""
-    if held > 0:
-        by_rate = min(by_rate, 1e12) * max(1 - held / step, 0.0)
-    if slots == inf:
-        return by_rate
-    users = [each for each in flows if any(index == number for number, _ in each.model.limits)]
-    room = slots - sum(each.under_way for each in users)
-    return min(by_rate, room * flow.model.batch / (1 - flow.same_step))
-
-
-def _left(coming: float, flows: Sequence[_Flow]) -> float:
-    return coming + sum(flow.waiting + flow.under_way + flow.again for flow in flows)
+    longest, slowest = rough_end(model, state)
+    step = max(longest / steps, 1e-6)
+    whole = model.stages[slowest].times.mean * factors[slowest]
+    # If the tries of the slowest stage ended between two steps, each would blur them a little.
+    return whole / ceil(whole / step) if whole > step else step
 
 
 def _when(curve: Sequence[tuple[float, float]], probability: float) -> float:
@@ -334,15 +395,15 @@ def _when(curve: Sequence[tuple[float, float]], probability: float) -> float:
     return curve[-1][0]
 
 
-def rough_end(model: RunModel, state: RunState) -> tuple[float, StageModel]:
-    """About how long it takes: as long as its slowest part alone; and its slowest stage."""
+def rough_end(model: RunModel, state: RunState) -> tuple[float, int]:
+    """About how long it takes: as long as its slowest part alone; and its slowest stage's index."""
     items = state.coming
     longest = items / model.source if model.source else 0.0
     latency = most = 0.0
-    slowest = model.stages[0]
-    for stage, at in zip(model.stages, state.stages, strict=True):
+    slowest = 0
+    for number, (stage, at) in enumerate(zip(model.stages, state.stages, strict=True)):
         under_way = sum(count for _, count in at.under_way)
-        waiting = at.waiting + sum(count for _, count in at.due)
+        waiting = at.waiting + sum(count for _, count, _ in at.due)
         tries = (items + waiting) * (1 - stage.skipped) / max(1 - stage.again, 0.05)
         at_once = max(stage.workers * stage.batch, 1)
         for index, cost in stage.limits:
@@ -353,12 +414,12 @@ def rough_end(model: RunModel, state: RunState) -> tuple[float, StageModel]:
                 longest = max(longest, lacking / limit.per_second + state.held[index])
         alone = (tries + under_way / 2) * stage.times.mean / at_once
         if alone > most:
-            most, slowest = alone, stage
+            most, slowest = alone, number
         longest = max(longest, alone)
         if tries or under_way:
             latency += stage.times.mean
         rest = sum(seconds * count for seconds, count in at.under_way) / (under_way or 1)
-        latest = max((seconds for seconds, _ in at.due), default=0.0)
+        latest = max((seconds for seconds, _, _ in at.due), default=0.0)
         longest = max(longest, rest, latest)
         items = (items + waiting + under_way) * stage.on
     return longest + latency, slowest
