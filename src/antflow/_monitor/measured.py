@@ -283,35 +283,33 @@ def _coming(note: Note) -> int:
 
 
 def _times(note: Note, number: int) -> ServiceTimes | None:
-    """How long the tries of a stage take, over the longest time in which that has not changed."""
-    now, ended = note.now, tries(note.now.stages[number])
+    """How long the tries of a stage take, over the longest time in which that has not changed.
+
+    Span after span, backwards from now, is compared with all that came after it.
+    """
+    stage = note.now.stages[number]
+    ended, occupied = tries(stage), note.now.occupied[number]
     if not ended:
         return None
-    durations, occupied = now.stages[number].run_times, now.occupied[number]
-    batch = _batch(now.stages[number], note.inside[number], occupied)
-    best = whole = service_times(durations, None, occupied / ended * batch)
-    recent: ServiceTimes | None = None
-    for mark in reversed(note.marks):
-        before = tries(mark.stages[number])
-        since = ended - before
-        if since < FEWEST_TRIES:
+    batch = _batch(stage, note.inside[number], occupied)
+    since: Mark | None = None
+    counted, seconds = 0, 0.0
+    spread = service_times(stage.run_times)
+    variation = spread.variation if spread is not None else 0.0
+    for mark in (*reversed(note.marks), None):
+        before = 0 if mark is None else tries(mark.stages[number])
+        began = 0.0 if mark is None else mark.occupied[number]
+        more, took = ended - before - counted, occupied - began - seconds
+        if more < min(FEWEST_TRIES, ended) and mark is not None:
             continue
-        mean = (occupied - mark.occupied[number]) / since * batch
-        some = service_times(durations, mark.stages[number].run_times, mean)
-        if some is None or _differs(recent, some):
-            break
-        best, recent = some, recent or some
-    else:
-        if recent is None or whole is None or not _differs(recent, whole):
-            best = whole
-    return best
-
-
-def _differs(recent: ServiceTimes | None, longer: ServiceTimes) -> bool:
-    if recent is None:
-        return False
-    error = CHANGED * sqrt((recent.variation + 0.0004) / recent.count) + SMALL_CHANGE
-    return abs(longer.mean - recent.mean) > error * recent.mean
+        if counted >= FEWEST_TRIES and more > 0:
+            lately = seconds / counted
+            error = CHANGED * sqrt(variation * (1 / counted + 1 / more)) + SMALL_CHANGE
+            if abs(took / more - lately) > error * lately:
+                break
+        counted, seconds, since = counted + more, seconds + took, mark
+    earlier = None if since is None else since.stages[number].run_times
+    return service_times(stage.run_times, earlier, seconds / counted * batch)
 
 
 def _batch(stage: StageStats, inside: StageInside, occupied: float) -> float:
