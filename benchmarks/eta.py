@@ -363,7 +363,7 @@ def watched(program: Program) -> Watch:
 
 def main(names: Sequence[str]) -> int:
     """Print the table."""
-    print(f"{'run':<34}{'held':>7}{'width':>8}{'after 20 %':>12}{'silent':>8}{'ms':>7}{'seconds':>9}")
+    print(f"{'run':<34}   held   width  after 20 %  silent     ms  seconds")
     results: list[tuple[int, Held]] = []
     for name, program in RUNS.items():
         if names and name not in names:

@@ -1,6 +1,7 @@
 """The values a pipeline gives you, and the types of its arguments."""
 
 from antflow._core.durations import Durations
+from antflow._core.estimates import Eta
 from antflow._core.events import StatusEvent, StatusType, TaskEvent, TaskEventType
 from antflow._core.levers import Advice
 from antflow._core.ports import DashboardProtocol
@@ -26,6 +27,7 @@ __all__ = [
     "DashboardSnapshot",
     "Durations",
     "ErrorSummary",
+    "Eta",
     "FailedItem",
     "FailureGroup",
     "LoopHealth",

@@ -40,7 +40,9 @@ class StageInside(NamedTuple):
     Attributes:
         now: The moment, on the clock of the event loop, as `begun` and `dues` are.
         begun: When each item under way came to its worker, later by the time a limit held it up;
-            those that a limit holds now are not among them.
+            those that wait now, for a limit or for room, are not among them.
+        blocked: Workers whose item is done and waits: mostly one that becomes others, for their
+            room.
         dues: When items that wait for their next try are due, and how often they were tried,
             earliest first; a sample, if there are many.
         delays: Seconds that the latest items had to wait for their next try.
@@ -51,6 +53,7 @@ class StageInside(NamedTuple):
 
     now: float = 0.0
     begun: Sequence[float] = ()
+    blocked: int = 0
     dues: Sequence[tuple[float, int]] = ()
     delays: Sequence[float] = ()
     limits: Sequence[LimitLevel] = ()

@@ -81,15 +81,24 @@ class Tally:
     def begun(self) -> list[float]:
         """When workers began with what they have in hand, later by the time that a limit took.
 
-        Those whose item waits for a limit now are left out.
+        Those whose item waits now, for a limit or for room, are left out.
         """
-        if not self.book.waited["limited"] and "limited" not in self.waits.values():
+        if not self.book.waited["limited"] and not self.waits:
             return self._begun
         return [
             each.since + each.held_up
             for each in self.workers
-            if each.item is not None and each.waits_for != "limited"
+            if each.item is not None and each.waits_for not in ("limited", "blocked")
         ]
+
+    @property
+    def blocked(self) -> int:
+        """Workers whose item is done and waits: mostly one that becomes others, for their room."""
+        if not self.waits:
+            return 0
+        books = self.book.workers
+        waiting = [index for index, reason in self.waits.items() if reason == "blocked"]
+        return sum([books[index].item is not None for index in waiting])
 
     def busy_seconds(self, now: float) -> float:
         """Seconds that workers have spent on items, waits included."""

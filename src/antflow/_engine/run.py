@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from signal import Signals
@@ -51,7 +51,7 @@ class Gauged(Protocol):
         """Figures that the stage's books do not have."""
         ...
 
-    def inside(self, begun: Sequence[float]) -> StageInside:
+    def inside(self, tally: Tally) -> StageInside:
         """What the future of the stage depends on besides."""
         ...
 
@@ -336,14 +336,16 @@ class Run:
             cpu_seconds=self._cpu_seconds() + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_seconds=intake_ended - self.facts.started_mono,
         )
-        makers = {} if self.outlook is None else self.outlook.see(snapshot, partial(self._inside, tallies))
+        makers: Mapping[str, Callable[[], Any]] = {}
+        if self.outlook is not None:
+            makers = self.outlook.see(snapshot, partial(self._inside, tallies))
         snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics, **makers)
         return snapshot
 
     def _inside(self, tallies: Sequence[Tally]) -> list[StageInside]:
         """What the future depends on, stage by stage, besides what the books say."""
         pairs = zip(self.stages, tallies, strict=True)
-        return [stage.inside(tally.begun) for stage, tally in pairs]
+        return [stage.inside(tally) for stage, tally in pairs]
 
     def _cpu_seconds(self) -> float:
         """Seconds of processor time that this process took since the run began."""

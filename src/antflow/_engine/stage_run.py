@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from weakref import ref
 
 from antflow._core.envelope import Envelope
@@ -12,6 +12,7 @@ from antflow._core.ports import Guard
 from antflow._core.readings import StageGauge
 from antflow._core.stage import Stage, lowest_concurrency, most_retries_waiting, retry_policy
 from antflow._core.stage_checks import is_async
+from antflow._core.tally import Tally
 from antflow._engine.attempt import Attempt
 from antflow._engine.batches import Batches
 from antflow._engine.calls import calls_of
@@ -161,15 +162,16 @@ class StageRun:
             self._concurrency,
         )
 
-    def inside(self, begun: Sequence[float]) -> StageInside:
+    def inside(self, tally: Tally) -> StageInside:
         """The stage at this moment, for an estimate of what will come.
 
         Args:
-            begun: When its workers began with the items they have.
+            tally: Its workers at this moment.
         """
         return StageInside(
             now=self.run.timers.now(),
-            begun=begun,
+            begun=tally.begun,
+            blocked=tally.blocked,
             dues=self._retries.dues(),
             delays=tuple(self._retries.delays),
             limits=self._limits.levels() + self._calls.levels(),

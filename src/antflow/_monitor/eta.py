@@ -6,12 +6,15 @@ from dataclasses import replace
 from math import hypot
 
 from antflow._core.estimates import Eta
-from antflow._core.text import counted
+from antflow._core.text import clock, counted
 from antflow._monitor.measured import Note, model_of, state_of
 from antflow._monitor.simulation import RunModel, RunState, simulate
 
 ROUGHLY = 0.02
 """The part by which a simulation may be wrong even if all it knows is right."""
+
+EXPLAINED = 0.6
+"""The part of what is left that there is work for: if less, the end waits for something."""
 
 
 class Forecast:
@@ -55,7 +58,9 @@ def eta_of(note: Note) -> Eta | None:
         return None
     state = state_of(note, model)
     shortest, longest, begun = band(model, state)
-    return Eta(shortest, longest, _waits_for(note, model, state, shortest, longest, begun))
+    work = begun + sum(2 * stage.times.mean for stage in model.stages)
+    explained = work >= EXPLAINED * (shortest + longest) / 2
+    return Eta(shortest, longest, "" if explained else waits_for(note, model, state, work))
 
 
 def band(model: RunModel, state: RunState) -> tuple[float, float, float]:
@@ -70,7 +75,22 @@ def band(model: RunModel, state: RunState) -> tuple[float, float, float]:
     return max(shortest, 0.0), longest, course.begun
 
 
-def _waits_for(
-    note: Note, model: RunModel, state: RunState, shortest: float, longest: float, begun: float
-) -> str:
-    return ""
+def waits_for(note: Note, model: RunModel, state: RunState, work: float) -> str:
+    """A few words on what a run waits for when the work of this many seconds is done."""
+    elapsed = note.now.elapsed
+    held = max(state.held, default=0.0)
+    retry = max((seconds for stage in state.stages for seconds, _, _ in stage.due), default=0.0)
+    slow = [
+        inside.now - begun
+        for inside, stage in zip(note.inside, model.stages, strict=True)
+        for begun in inside.begun
+        if stage.times.is_outlier(inside.now - begun)
+    ]
+    if slow:
+        items = counted(len(slow), "item")
+        return f"{items} since {clock(elapsed - max(slow))}"
+    if max(held, retry) <= work:
+        return ""
+    if retry >= held:
+        return f"retries at {clock(elapsed + retry)}"
+    return f"hold until {clock(elapsed + held)}"

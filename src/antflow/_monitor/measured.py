@@ -17,7 +17,14 @@ from antflow._core.snapshot import RunState as Phase
 from antflow._core.snapshot import StageStats
 from antflow._monitor.flow import entered_items, left_items
 from antflow._monitor.service_times import Points, ServiceTimes, condensed, service_times
-from antflow._monitor.simulation import MOST_TRIES, LimitModel, RunModel, RunState, StageModel, StageState
+from antflow._monitor.simulation import (
+    MOST_TRIES,
+    LimitModel,
+    RunModel,
+    RunState,
+    StageModel,
+    StageState,
+)
 
 BETWEEN_MARKS = 5.0
 MARKS = 13
@@ -42,6 +49,8 @@ IN_DOUBT = 1.645
 
 PRIOR_MARKS = 3
 """The same for the intervals at which a source gives its items."""
+
+HALF = 0.5
 
 AGE_GROUPS = 12
 
@@ -172,11 +181,12 @@ def model_of(note: Note, workers: Mapping[str, int] | None = None) -> RunModel |
                 limits.append(LimitModel(limit.per_second, limit.size, limit.slots))
         again = stage.retried_items / ended if ended else 0.0
         following = note.now.stages[number + 1] if number + 1 < len(names) else None
-        on = entered_items(following) / left if following is not None and left else 1.0
+        fails, most_tries = _fails(again, inside.attempts)
         left_to_do = max(to_come, 1.0)
+        on = 1.0 if following is None else _on(entered_items(following), left, inside.blocked)
         few = 1 / max(ended, 1) + 1 / left_to_do
-        variation = (times.variation * times.count + PRIOR_TRIES * PRIOR_VARIATION) / (
-            times.count + PRIOR_TRIES
+        variation = (times.variation * times.known + PRIOR_TRIES * PRIOR_VARIATION) / (
+            times.known + PRIOR_TRIES
         )
         doubt *= (came / left_to_do) ** 2
         by_retries = doubt + again / (1 - again) * few if again < 1 else doubt
@@ -186,8 +196,8 @@ def model_of(note: Note, workers: Mapping[str, int] | None = None) -> RunModel |
                 workers=max((workers or {}).get(names[number], stage.workers), 1),
                 batch=_batch(stage, inside, note.now.occupied[number]),
                 times=times,
-                again=_fails(again, inside.attempts),
-                most_tries=inside.attempts if again < _most_again(inside.attempts) else MOST_TRIES + 1,
+                again=fails,
+                most_tries=most_tries,
                 delays=condensed(inside.delays),
                 skipped=stage.skipped_items / left if left else 0.0,
                 on=on,
@@ -196,7 +206,7 @@ def model_of(note: Note, workers: Mapping[str, int] | None = None) -> RunModel |
                     for limit in inside.limits
                 ),
                 doubt=(
-                    IN_DOUBT * sqrt(variation * (1 / max(times.count, 1) + 1 / left_to_do)),
+                    IN_DOUBT * sqrt(variation * (1 / max(times.known, 1) + 1 / left_to_do)),
                     IN_DOUBT * sqrt(by_retries),
                 ),
             )
@@ -214,11 +224,19 @@ def state_of(note: Note, model: RunModel) -> RunState:
     states: list[StageState] = []
     for stage, inside, each in zip(note.now.stages, note.inside, model.stages, strict=True):
         levels.update((limit.key, limit) for limit in inside.limits)
-        under_way = stage.in_progress_items - stage.limited_items
+        at_work = stage.in_progress_items - stage.limited_items - inside.blocked
+        ages = [inside.now - begun for begun in inside.begun]
+        outliers = [age for age in ages if each.times.is_outlier(age)]
+        if outliers:
+            ages = [age for age in ages if not each.times.is_outlier(age)]
         states.append(
             StageState(
                 stage.pending_items + stage.blocked_items + stage.limited_items,
-                _under_way([inside.now - begun for begun in inside.begun], each, under_way),
+                (
+                    *_under_way(ages, each, at_work - len(outliers)),
+                    (0.0, inside.blocked * (HALF if each.on > 1 else 1.0)),
+                ),
+                tuple((age, share * len(outliers)) for age, share in condensed(outliers)),
                 _due(inside, stage.retrying_items),
             )
         )
@@ -228,6 +246,13 @@ def state_of(note: Note, model: RunModel) -> RunState:
         tuple(limit.level for limit in levels.values()),
         tuple(limit.held for limit in levels.values()),
     )
+
+
+def _on(entered: int, left: int, blocked: int) -> float:
+    """How many items enter the next stage for one that leaves this one."""
+    if entered > left and blocked:  # those that become others have made half of them, on average
+        return entered / (left + HALF * blocked)
+    return entered / left if left else 1.0
 
 
 def _under_way(ages: Sequence[float], stage: StageModel, count: int) -> Points:
@@ -253,14 +278,18 @@ def _due(inside: StageInside, count: int) -> tuple[tuple[float, float, int], ...
     return tuple((max(due - inside.now, 0.0), each, tries) for due, tries in inside.dues)
 
 
-def _fails(again: float, attempts: int) -> float:
-    """The part of the tries that fail, where this part of all was followed by another.
+def _fails(again: float, attempts: int) -> tuple[float, int]:
+    """The part of the tries that fail, and how many tries an item has.
+
+    Args:
+        again: The part of the tries that were followed by another.
+        attempts: How many tries an item has; those that are held do not count.
 
     The last try of an item is followed by none. So of the tries a part ``p`` of which fail, ``p (1
     - p ** (n - 1)) / (1 - p ** n)`` are followed by another.
     """
-    if again >= _most_again(attempts):
-        return min(again, 0.98)
+    if again >= 0.98 * (attempts - 1) / attempts:  # only some that were held explain that
+        return min(again, 0.98), MOST_TRIES + 1
     low, high = again, 0.999
     for _ in range(12):
         middle = (low + high) / 2
@@ -268,12 +297,7 @@ def _fails(again: float, attempts: int) -> float:
             low = middle
         else:
             high = middle
-    return low
-
-
-def _most_again(attempts: int) -> float:
-    """The largest part of the tries that may be followed by another; more were held."""
-    return 0.98 * (attempts - 1) / attempts
+    return low, attempts
 
 
 def _coming(note: Note) -> int:

@@ -19,6 +19,9 @@ BODY = 16
 TAIL = 0.05
 FEWEST_IN_TAIL = 5
 
+PARTS_BEYOND = ((0.7, 0.6), (0.25, 0.3), (0.05, 0.1))
+"""Points of that tail: the share of it that takes longer, and the weight of the point."""
+
 OUTLIER_INDEX = 1.5
 """Of a try that takes far longer than any before it, nothing is known but its age.
 
@@ -42,26 +45,42 @@ class ServiceTimes(NamedTuple):
         points: Seconds and shares, in order; they include what may be longer than any yet.
         mean: Seconds.
         variation: The square of the coefficient of variation.
-        count: How many tries this is known from.
+        known: How many tries this is known from.
         longest: The longest one of them.
     """
 
     points: Points
     mean: float
     variation: float
-    count: int
+    known: int
     longest: float
+
+    def is_outlier(self, age: float) -> bool:
+        """Whether a try that has taken this long tells more of itself than all others do."""
+        return age > LATE * self.longest and age > self.points[-1][0]
 
     def left(self, age: float) -> Points:
         """What is left of a try that has taken this long already."""
         first = bisect_right(self.points, (age, 2.0))
         rest = self.points[first:]
         share = sum(weight for _, weight in rest)
-        if age > LATE * self.longest and share < 1e-3:
-            return tuple((age * factor, weight) for factor, weight in _OUTLIER)
         if not share:
             return ((0.05 * self.longest, 1.0),)
         return tuple((seconds - age, weight / share) for seconds, weight in rest)
+
+
+def left_of_outlier(age: float, doubt: float) -> Points:
+    """What is left of a try of which only this is known: how long it has taken.
+
+    Args:
+        age: Seconds.
+        doubt: 0: all that there may be; -1 and 1: the least and the most of it, in nine of ten
+            cases.
+    """
+    if doubt:
+        share = 0.95 if doubt < 0 else 0.05
+        return ((age * (share ** (-1 / OUTLIER_INDEX) - 1), 1.0),)
+    return tuple((age * factor, weight) for factor, weight in _OUTLIER)
 
 
 def service_times(
@@ -151,4 +170,4 @@ def _beyond(counted: Sequence[tuple[float, int]], count: int) -> Points:
         logs += each * log(seconds)
     spread = max(logs / number - log(begin), 0.0) if number else 0.0
     spread = min(spread, 0.95) if count >= FEWEST_IN_TAIL else 0.2
-    return tuple((share**-spread, weight) for share, weight in ((0.7, 0.6), (0.25, 0.3), (0.05, 0.1)))
+    return tuple((share**-spread, weight) for share, weight in PARTS_BEYOND)

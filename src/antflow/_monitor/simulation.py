@@ -14,16 +14,18 @@ so that with ``room`` for that many at its end, ``x = room / (1 - p)``. If a run
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil, exp, hypot, inf, log
 from typing import NamedTuple
 
-from antflow._monitor.service_times import Points, ServiceTimes
+from antflow._monitor.service_times import Points, ServiceTimes, left_of_outlier
 
 STEPS = 64
 FEWEST_STEPS = 12
 MOST_STAGE_STEPS = 600
 """Steps of one simulation, times the number of stages: with many stages, steps are longer."""
+
+FEW = 10.0
 
 MOST_TRIES = 8
 """More tries of an item are not told apart."""
@@ -98,11 +100,14 @@ class StageState(NamedTuple):
     Attributes:
         waiting: Items in its queue.
         under_way: Seconds until tries end, and how many of them.
+        outliers: For how long tries have gone on that take far longer than any before, and how many
+            of them.
         due: Seconds until items are to be tried again, how many of them, and how often they were.
     """
 
     waiting: float = 0.0
     under_way: Points = ()
+    outliers: Points = ()
     due: tuple[tuple[float, float, int], ...] = ()
 
 
@@ -157,10 +162,14 @@ class _Flow:
         self._done = [[0.0] * steps for _ in self.tries]
         self._due = [[0.0] * steps for _ in self.tries]
 
-    def begin(self, state: StageState, step: float) -> None:
+    def begin(self, state: StageState, step: float, doubt: float) -> None:
         """Put what is under way where it will be."""
         self.refine(step)
-        for offset, count in in_steps(state.under_way, step, len(self._done[0])):
+        under_way = list(state.under_way)
+        for age, count in state.outliers:
+            left = left_of_outlier(age, doubt)
+            under_way += [(seconds, share * count) for seconds, share in left]
+        for offset, count in in_steps(under_way, step, len(self._done[0])):
             self._done[0][offset] += count
             self.under_way += count
         for seconds, count, tries in state.due:
@@ -238,7 +247,9 @@ class _Flow:
         return sum(self.waiting) + self.under_way + self.retrying
 
 
-def in_steps(points: Points, step: float, steps: int) -> list[tuple[int, float]]:
+def in_steps(
+    points: Iterable[tuple[float, float]], step: float, steps: int
+) -> list[tuple[int, float]]:
     """Points in time as steps, between two of which they are shared."""
     shares: dict[int, float] = {}
     last = steps - 1
@@ -271,7 +282,7 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
         for each, at, longer in zip(model.stages, state.stages, factors, strict=True)
     ]
     for flow, at in zip(flows, state.stages, strict=True):
-        flow.begin(at, step)
+        flow.begin(at, step, doubt)
     gates = [
         _Gate(limit, level, held)
         for limit, level, held in zip(model.limits, state.levels, state.held, strict=True)
@@ -387,9 +398,9 @@ def _when(curve: Sequence[tuple[float, float]], probability: float) -> float:
         if left <= mark:
             if more <= left or time == before:
                 return time
-            # Few items go one by one, many evenly.
-            low, high = max(left, 1e-6), max(more, 1e-6)
-            part = log(high / mark) / log(high / low) if more < 10 else (more - mark) / (more - left)
+            part = (more - mark) / (more - left)
+            if more < FEW:  # few go one by one, many evenly
+                part = log(more / mark) / log(more / max(left, 1e-6))
             return before + (time - before) * min(max(part, 0.0), 1.0)
         before, more = time, left
     return curve[-1][0]
@@ -419,6 +430,7 @@ def rough_end(model: RunModel, state: RunState) -> tuple[float, int]:
         if tries or under_way:
             latency += stage.times.mean
         rest = sum(seconds * count for seconds, count in at.under_way) / (under_way or 1)
+        rest += max((age for age, _ in at.outliers), default=0.0)
         latest = max((seconds for seconds, _, _ in at.due), default=0.0)
         longest = max(longest, rest, latest)
         items = (items + waiting + under_way) * stage.on
