@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.eta`` prints a row for each kind of run: in how many of its frames the range
 held the truth, and how wide it was, as a part of what was left. Frames before a change that nothing
-announced do not count.
+announced do not count. Then it asks of ten runs what if they had other numbers of workers, and runs
+them in that way, too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from antflow import DashboardSnapshot, Drop, Limit, Pipeline, Stage
+from antflow import DashboardSnapshot, Drop, Limit, Pipeline, RunResults, Stage, WhatIf
 from antflow.testing import run_virtual
 
 Task = Callable[[Any], Awaitable[Any]]
@@ -350,6 +351,135 @@ RUNS: dict[str, Program] = {
 }
 
 
+# What if
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A run, and other numbers of workers for it.
+
+    Attributes:
+        stages: Makes its stages, for numbers of workers.
+        count: How many items it has.
+        workers: Stage name → how many workers.
+        changed: The numbers asked about, where they differ.
+    """
+
+    stages: Callable[[dict[str, int]], list[Stage]]
+    count: int
+    workers: dict[str, int]
+    changed: dict[str, int]
+
+
+QUESTIONS: dict[str, Question] = {
+    "one stage, twice the workers": Question(
+        lambda w: [Stage("A", w["A"], [taking(0.5)])], 600, {"A": 5}, {"A": 10}
+    ),
+    "one stage, half the workers": Question(
+        lambda w: [Stage("A", w["A"], [taking(0.5)])], 600, {"A": 10}, {"A": 5}
+    ),
+    "more workers for the slow stage": Question(
+        lambda w: [Stage("A", w["A"], [taking(0.3)]), Stage("B", w["B"], [taking(0.6)])],
+        500,
+        {"A": 6, "B": 4},
+        {"B": 20},
+    ),
+    "more workers for the fast stage": Question(
+        lambda w: [Stage("A", w["A"], [taking(0.3)]), Stage("B", w["B"], [taking(0.6)])],
+        500,
+        {"A": 6, "B": 4},
+        {"A": 20},
+    ),
+    "the limit decides": Question(
+        lambda w: [Stage("A", w["A"], [taking(0.5)], limits=[Limit(rate=10, period=1)])],
+        500,
+        {"A": 3},
+        {"A": 20},
+    ),
+    "retries after 6 s": Question(
+        lambda w: [
+            Stage("A", w["A"], [failing(0.2)], task_attempts=5, task_wait_seconds=6.0),
+        ],
+        1000,
+        {"A": 4},
+        {"A": 12},
+    ),
+    "heavy tail": Question(
+        lambda w: [Stage("A", w["A"], [pareto(2.0, 0.2)])], 1000, {"A": 5}, {"A": 15}
+    ),
+    "expand": Question(
+        lambda w: [
+            Stage("A", w["A"], [_children], expand=True),
+            Stage("B", w["B"], [taking(0.3)]),
+        ],
+        200,
+        {"A": 4, "B": 5},
+        {"B": 15},
+    ),
+    "drops": Question(
+        lambda w: [Stage("A", w["A"], [_dropping()]), Stage("B", w["B"], [taking(0.4)])],
+        700,
+        {"A": 10, "B": 2},
+        {"B": 6},
+    ),
+    "batches": Question(
+        lambda w: [Stage("A", w["A"], [_of_batch], batch=10, batch_wait=0.5)],
+        600,
+        {"A": 2},
+        {"A": 5},
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was said, and what was true: seconds of a whole run.
+
+    Attributes:
+        before: With the workers that it had.
+        truth: With the others.
+        after: What its results said.
+        halfway: What was said when half of the time was over, if it went on with the others.
+        halfway_truth: How long that took.
+    """
+
+    before: float
+    truth: float
+    after: WhatIf
+    halfway: WhatIf
+    halfway_truth: float
+
+
+def answered(question: Question) -> Answer:
+    """Ask after a run and during one, and run it both ways, in virtual time."""
+
+    async def run(workers: dict[str, int]) -> tuple[float, RunResults[Any]]:
+        began = asyncio.get_running_loop().time()
+        pipeline = Pipeline(question.stages(workers))
+        results = await pipeline.run(range(question.count), on_failures="ignore")
+        return asyncio.get_running_loop().time() - began, results
+
+    async def change(at: float) -> tuple[WhatIf | None, float]:
+        loop = asyncio.get_running_loop()
+        pipeline = Pipeline(question.stages(question.workers))
+        async with pipeline.open(total=question.count, on_failures="ignore") as handle:
+            feeding = asyncio.ensure_future(handle.feed(range(question.count)))
+            await asyncio.sleep(at)
+            said = pipeline.what_if(question.changed)
+            for name, count in question.changed.items():
+                handle.set_workers(name, count)
+            await feeding
+        return said, loop.time()
+
+    before, results = run_virtual(lambda: run(question.workers))
+    after = results.what_if(question.changed)
+    truth, _ = run_virtual(lambda: run(question.workers | question.changed))
+    halfway, halfway_truth = run_virtual(lambda: change(before / 2))
+    assert after is not None
+    assert halfway is not None
+    return Answer(before, truth, after, halfway, halfway_truth)
+
+
 def watched(program: Program) -> Watch:
     """Run a program in virtual time."""
     watch = Watch()
@@ -362,7 +492,7 @@ def watched(program: Program) -> Watch:
 
 
 def main(names: Sequence[str]) -> int:
-    """Print the table."""
+    """Print the tables."""
     print(f"{'run':<34}   held   width  after 20 %  silent     ms  seconds")
     results: list[tuple[int, Held]] = []
     for name, program in RUNS.items():
@@ -375,10 +505,23 @@ def main(names: Sequence[str]) -> int:
             f"{name:<34}{result.share:>7.0%}{result.width:>8.0%}{result.late_width:>12.0%}"
             f"{result.silent:>8.0%}{1000 * watch.slowest:>7.1f}{watch.frames[-1].elapsed:>9.0f}"
         )
-    count = sum(frames for frames, _ in results)
-    share = sum(frames * result.share for frames, result in results) / count
-    print(f"{'all frames':<34}{share:>7.0%}")
+    if count := sum(frames for frames, _ in results):
+        share = sum(frames * result.share for frames, result in results) / count
+        print(f"{'all frames':<34}{share:>7.0%}")
+    print(f"\n{'what if':<34}    was   true     said          halfway: true     said")
+    for name, question in QUESTIONS.items():
+        if names and name not in names:
+            continue
+        answer = answered(question)
+        print(
+            f"{name:<34}{answer.before:>7.1f}{answer.truth:>7.1f}  {_said(answer.after):>13}"
+            f"{answer.halfway_truth:>16.1f}  {_said(answer.halfway):>13}"
+        )
     return 0
+
+
+def _said(what_if: WhatIf) -> str:
+    return f"{what_if.shortest:.1f}-{what_if.longest:.1f}"
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from antflow._core.checks import (
 )
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.errors import PipelineError
+from antflow._core.estimates import WhatIf
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Items, Key, check_items, expected_count
 from antflow._core.limit import Limit, LimitStatistics
@@ -65,6 +66,7 @@ from antflow._core.stage import (
     changed,
     retry_policy,
 )
+from antflow._core.stage_checks import checked_workers, stage_index
 from antflow._core.type_variables import Out, Taken
 from antflow._engine.contexts import around
 from antflow._engine.engine import Engine
@@ -72,7 +74,7 @@ from antflow._engine.identity import Duplicates
 from antflow._engine.reorder import Deliver
 from antflow._engine.result_stream import Outcomes, ResultStream
 from antflow._engine.run import Run
-from antflow._engine.run_handle import RunHandle, attach_results, stage_index
+from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._monitor.outlook import Outlook
 from antflow._monitor.poller import Poller
@@ -706,6 +708,28 @@ class Pipeline(Generic[Taken, Out]):
         A true copy; O(stages + workers); before, during and after a run, and from any thread.
         """
         return self._runs.reading(self._stages).snapshot()
+
+    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
+        """How long the run would take in all if it went on with other numbers of workers.
+
+        ```python
+        wider = pipeline.what_if({"Enrich": 10})
+        ```
+
+        After a run it says how long that would have taken; so does `RunResults.what_if`.
+
+        Args:
+            workers: Stage name → number of workers; others stay as they are.
+
+        Returns:
+            A range; ``None`` where there is no ``eta`` either.
+
+        Raises:
+            ValueError: There is no such stage, or a number is not allowed.
+            TypeError: ``workers`` is not a dict.
+        """
+        wanted = checked_workers(workers, [stage.name for stage in self._stages])
+        return self._runs.reading(self._stages).what_if(wanted)
 
     def get_error_summary(self) -> ErrorSummary:
         """Failures summed up; all failed items if results are collected, else the last ones."""

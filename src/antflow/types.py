@@ -1,7 +1,7 @@
 """The values a pipeline gives you, and the types of its arguments."""
 
 from antflow._core.durations import Durations
-from antflow._core.estimates import Eta
+from antflow._core.estimates import Eta, WhatIf
 from antflow._core.events import StatusEvent, StatusType, TaskEvent, TaskEventType
 from antflow._core.levers import Advice
 from antflow._core.ports import DashboardProtocol
@@ -41,6 +41,7 @@ __all__ = [
     "TaskEvent",
     "TaskEventType",
     "TaskFunc",
+    "WhatIf",
     "WorkerMetrics",
     "WorkerState",
     "WorkerStatus",

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
+from math import inf
 
 import pytest
 
-from antflow import DashboardSnapshot, Pipeline, Stage
+from antflow import (
+    DashboardSnapshot,
+    Durations,
+    Limit,
+    Pipeline,
+    RunResults,
+    Stage,
+    WhatIf,
+)
+from antflow._monitor.service_times import service_times
+from antflow._monitor.simulation import (
+    STEPS,
+    RunModel,
+    RunState,
+    StageModel,
+    StageState,
+    simulate,
+)
 from antflow._monitor.view import View
 from antflow.testing import run_virtual
+from benchmarks.eta import RUNS, held, watched
 from tests.monitor.watching import Watching, watch
 
 Task = Callable[[int], Awaitable[int]]
@@ -280,3 +300,106 @@ def snapshot_of_a_run() -> DashboardSnapshot:
     pipeline = Pipeline([Stage("A", 5, [taking(1)])])
     run_virtual(lambda: pipeline.run(range(10)))
     return pipeline.get_dashboard_snapshot()
+
+
+def test_what_if_after_a_run() -> None:
+    """It says how long a run with other workers takes, and can be pickled with the results."""
+
+    def pipeline(workers: int) -> Pipeline:
+        return Pipeline([Stage("A", 10, [taking(0.3)]), Stage("B", workers, [taking(0.6)])])
+
+    async def timed(workers: int) -> tuple[float, RunResults[int]]:
+        results = await pipeline(workers).run(range(400))
+        return asyncio.get_running_loop().time(), results
+
+    _, results = run_virtual(lambda: timed(4))
+    truth, _ = run_virtual(lambda: timed(12))
+    said = pickle.loads(pickle.dumps(results)).what_if({"B": 12})
+    assert said == results.what_if({"B": 12})
+    assert said.workers == {"A": 10, "B": 12}
+    assert said.shortest <= truth <= said.longest < 1.2 * said.shortest
+    assert said.elapsed == 0
+
+
+def test_what_if_during_a_run() -> None:
+    """It says how long the whole run takes if it goes on with other workers."""
+
+    async def program() -> tuple[WhatIf | None, float]:
+        pipeline = Pipeline([Stage("A", 5, [taking(0.5)])])
+        async with pipeline.open(total=400) as run:
+            feeding = asyncio.ensure_future(run.feed(range(400)))
+            await asyncio.sleep(10)
+            said = pipeline.what_if({"A": 20})
+            run.set_workers("A", 20)
+            await feeding
+        return said, asyncio.get_running_loop().time()
+
+    said, truth = run_virtual(program)
+    assert said is not None
+    assert said.elapsed == pytest.approx(10)
+    assert said.shortest <= truth <= said.longest < 1.2 * said.shortest
+
+
+def test_what_if_refuses_other_stages() -> None:
+    """A misspelt stage and no workers are errors; without a run nothing is known."""
+    pipeline = Pipeline([Stage("Fetch", 5, [taking(0.5)])])
+    with pytest.raises(ValueError, match=r"Fetsh.*did you mean 'Fetch'"):
+        pipeline.what_if({"Fetsh": 3})
+    with pytest.raises(ValueError, match="at least 1 worker"):
+        pipeline.what_if({"Fetch": 0})
+    assert pipeline.what_if({"Fetch": 3}) is None
+
+
+@pytest.mark.parametrize("name", ["limit with a full bucket", "retries after 6 s", "batches"])
+def test_eta_holds_the_truth(name: str) -> None:
+    """In at least 80 % of the frames, with limits, retries and batches."""
+    result = held(watched(RUNS[name]))
+    assert result.share >= 0.8
+    assert result.silent <= 0.1
+
+
+def test_eta_of_a_limit_knows_its_bucket() -> None:
+    """While a full bucket lets items rush through, it is known that the rest will not."""
+    stage = Stage("A", 40, [taking(0.2)], limits=[Limit(rate=300, period=30)])
+    watching = run_virtual(lambda: watch([stage], range(700)))
+    eta = watching.views[2].snapshot.eta
+    assert watching.views[2].progress.settled > 100
+    assert eta is not None
+    assert eta.shortest > 30
+
+
+def test_eta_says_when_retries_are_due() -> None:
+    """When all that is left waits for its next try, the ETA says when that is."""
+
+    async def task(number: int) -> int:
+        await asyncio.sleep(0.1)
+        if number == 99 and not tried:
+            tried.append(number)
+            raise TimeoutError
+        return number
+
+    tried: list[int] = []
+    stage = Stage("A", 5, [task], task_attempts=3, task_wait_seconds=20.0)
+    watching = run_virtual(lambda: watch([stage], range(100)))
+    eta = watching.at(10).eta
+    assert eta is not None
+    assert eta.waits_for == "retries at 0:22"
+    assert eta.shortest <= watching.last.progress.elapsed - 10 <= eta.longest
+
+
+def test_eta_of_many_items_takes_no_longer() -> None:
+    """A simulation of a million items has no more steps than one of a hundred."""
+    steps: list[int] = []
+
+    def model_of(count: int) -> None:
+        times = service_times(Durations(count, 0.001, (0,) * 50 + (count,)))
+        assert times is not None
+        stage = StageModel("A", 10, 1, times, 0.0, 1, (), 0.0, 1.0, (), (0.0, 0.0))
+        state = RunState(count, (StageState(),), (), ())
+        course = simulate(RunModel((stage,), (), inf, 0.0), state)
+        assert course.ends[1] == pytest.approx(count / 10 * times.mean, rel=0.05)
+        steps.append(course.steps)
+
+    for count in (100, 10_000, 1_000_000):
+        model_of(count)
+    assert max(steps) <= 2 * STEPS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from antflow._core.portable import Portable
 
@@ -23,3 +25,31 @@ class Eta(Portable):
     shortest: float
     longest: float
     waits_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf(Portable):
+    """How long a run would take with other numbers of workers, in nine of ten cases.
+
+    It is what a simulation says that knows the stages as they were measured. It does not know the
+    processor, or services, which may get slower when more is asked of them.
+
+    Attributes:
+        workers: Stage name → how many workers it would have, for every stage.
+        shortest: Seconds that the whole run would take.
+        longest: The same.
+        elapsed: How many of these are over, in a run under way; 0.0 after a run.
+    """
+
+    workers: Mapping[str, int]
+    shortest: float
+    longest: float
+    elapsed: float = 0.0
+
+
+class PastRun(Protocol):
+    """The measurements of a run that is over. It can be pickled."""
+
+    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
+        """How long it would have taken with these workers."""
+        ...

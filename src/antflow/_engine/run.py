@@ -25,6 +25,7 @@ from antflow._core.books import Books
 from antflow._core.cancellation import is_failure
 from antflow._core.error_copies import copy_of
 from antflow._core.errors import PipelineError
+from antflow._core.estimates import PastRun, WhatIf
 from antflow._core.failures import FailureBook
 from antflow._core.foreign import type_name
 from antflow._core.inside import StageInside
@@ -347,6 +348,24 @@ class Run:
         pairs = zip(self.stages, tallies, strict=True)
         return [stage.inside(tally) for stage, tally in pairs]
 
+    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
+        """How long it would take, or have taken, in all with these workers."""
+        if self.outlook is None:
+            return None
+        if (past := self.past(self.stats())) is not None:
+            return past.what_if(workers)
+        self.snapshot()  # the outlook takes it in
+        return self.outlook.what_if(workers)
+
+    def past(self, stats: PipelineStats) -> PastRun | None:
+        """Its measurements, if it is over; ``stats`` are its counts."""
+        if self.outlook is None or self._ended is None:
+            return None
+        ended = self._ended if self.intake_ended is None else self.intake_ended
+        began = self.facts.started_mono
+        inside = self._inside(list(map(Tally, self.ledger.stages)))
+        return self.outlook.past(stats, inside, self._ended - began, ended - began)
+
     def _cpu_seconds(self) -> float:
         """Seconds of processor time that this process took since the run began."""
         until = time.process_time() if self._cpu_ended is None else self._cpu_ended
@@ -379,6 +398,9 @@ class NoRun:
         """Counts that are all zero."""
         tallies = list(map(Tally, self._ledger.stages))
         return readings.pipeline_stats(self._ledger, tallies, self._facts, self._gauges, 0.0)
+
+    def what_if(self, workers: Mapping[str, int]) -> None:
+        """Nothing is known about it yet."""
 
     def snapshot(self) -> DashboardSnapshot:
         """A snapshot in which nothing has happened."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import hypot
+from typing import NamedTuple
 
-from antflow._core.estimates import Eta
+from antflow._core.estimates import Eta, WhatIf
+from antflow._core.inside import StageInside
+from antflow._core.snapshot import StageStats
 from antflow._core.text import clock, counted
-from antflow._monitor.measured import Note, model_of, state_of
-from antflow._monitor.simulation import RunModel, RunState, simulate
+from antflow._monitor.measured import Note, mark_of, model_of, source_of, state_of
+from antflow._monitor.simulation import RunModel, RunState, StageState, simulate
 
 ROUGHLY = 0.02
 """The part by which a simulation may be wrong even if all it knows is right."""
@@ -46,12 +50,58 @@ class Forecast:
             longest=max(eta.longest - passed, 0.0),
         )
 
+    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
+        """How long the run takes in all if it goes on with these workers."""
+        if (note := self._note) is None or not is_known(note):
+            return None
+        model = model_of(note, workers)
+        if model is None:
+            return None
+        return _what_if(model, state_of(note, model), note.now.elapsed)
+
+
+class RunMeasured(NamedTuple):
+    """The measurements of a run that is over; see `antflow._core.estimates.PastRun`."""
+
+    elapsed: float
+    intake: float
+    accepted: int
+    stages: tuple[StageStats, ...]
+    inside: tuple[StageInside, ...]
+
+    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
+        """How long it would have taken with these workers."""
+        if not self.accepted:
+            return None
+        now = mark_of(self.elapsed, 0, self.stages, self.inside)
+        note = Note("running", self.accepted, now, self.inside, (), None)
+        source = source_of(self.elapsed, self.intake, self.accepted, self.stages[0])
+        model = model_of(note, workers, (source, 0.0))
+        if model is None:
+            return None
+        state = RunState(
+            coming=self.accepted,
+            stages=tuple(StageState() for _ in model.stages),
+            levels=tuple(limit.size for limit in model.limits),
+            held=tuple(0.0 for _ in model.limits),
+        )
+        return _what_if(model, state, 0.0)
+
+
+def _what_if(model: RunModel, state: RunState, elapsed: float) -> WhatIf:
+    shortest, longest, _ = band(model, state)
+    workers = {stage.name: stage.workers for stage in model.stages}
+    return WhatIf(workers, elapsed + shortest, elapsed + longest, elapsed)
+
+
+def is_known(note: Note) -> bool:
+    """Whether it is known how much there is to do, and the run is at it."""
+    return note.phase == "draining" or (note.phase == "running" and note.total is not None)
+
 
 def eta_of(note: Note) -> Eta | None:
     """How much longer the run takes, from the moment of a note."""
-    if note.phase not in ("running", "draining"):
-        return None
-    if note.phase == "running" and note.total is None:
+    if not is_known(note):
         return None
     model = model_of(note)
     if model is None:

@@ -63,14 +63,12 @@ class Mark(NamedTuple):
         accepted: Items taken in.
         stages: The stages.
         occupied: Seconds that the workers of each stage were occupied with tries that are over.
-        charged: Key of a limit → what it has charged.
     """
 
     elapsed: float
     accepted: int
     stages: tuple[StageStats, ...]
     occupied: tuple[float, ...]
-    charged: Mapping[int, float]
 
 
 class Note(NamedTuple):
@@ -111,16 +109,7 @@ class Memory:
         inside: Sequence[StageInside],
     ) -> Note:
         """Take in the figures of this moment; return what an estimate needs of them."""
-        now = Mark(
-            elapsed,
-            accepted,
-            stages,
-            tuple(
-                _occupied(stage, each, is_last=number == len(stages) - 1)
-                for number, (stage, each) in enumerate(zip(stages, inside, strict=True))
-            ),
-            {limit.key: limit.charged for each in inside for limit in each.limits},
-        )
+        now = mark_of(elapsed, accepted, stages, inside)
         if phase == "paused":
             self._was_paused = True
         elif self._was_paused:
@@ -132,6 +121,21 @@ class Memory:
         if not self._marks or elapsed - self._marks[-1].elapsed >= max(BETWEEN_MARKS, longest / 2):
             self._marks.append(now)
         return note
+
+
+def mark_of(
+    elapsed: float,
+    accepted: int,
+    stages: tuple[StageStats, ...],
+    inside: Sequence[StageInside],
+) -> Mark:
+    """The figures of a moment."""
+    last = len(stages) - 1
+    occupied = [
+        _occupied(stage, each, is_last=number == last)
+        for number, (stage, each) in enumerate(zip(stages, inside, strict=True))
+    ]
+    return Mark(elapsed, accepted, stages, tuple(occupied))
 
 
 def _occupied(stage: StageStats, inside: StageInside, is_last: bool) -> float:
@@ -151,12 +155,18 @@ def tries(stage: StageStats) -> int:
     return ended + stage.dropped_items + stage.expanded_items
 
 
-def model_of(note: Note, workers: Mapping[str, int] | None = None) -> RunModel | None:
+def model_of(
+    note: Note,
+    workers: Mapping[str, int] | None = None,
+    source: tuple[float, float] | None = None,
+) -> RunModel | None:
     """The run as it was measured; ``None`` if a stage with work to do has not done anything yet.
 
     Args:
         note: Its figures.
         workers: Stage name → how many workers it is to have instead.
+        source: Items that the source gives per second, and by what part that may be wrong; if
+            ``None``, as in the figures.
     """
     keys: dict[int, int] = {}
     limits: list[LimitModel] = []
@@ -214,8 +224,8 @@ def model_of(note: Note, workers: Mapping[str, int] | None = None) -> RunModel |
         spread = on * (1 - on) if on < 1 else on - 1  # of how many come from one
         doubt = doubt + (spread / on**2 if on else 0.0) * few
         to_come *= on
-    source, source_doubt = _source(note, coming)
-    return RunModel(tuple(models), tuple(limits), source, source_doubt)
+    source = _source(note, coming) if source is None else source
+    return RunModel(tuple(models), tuple(limits), *source)
 
 
 def state_of(note: Note, model: RunModel) -> RunState:
@@ -383,6 +393,14 @@ def _source(note: Note, coming: int) -> tuple[float, float]:
         if abs(lately - rate * seconds) > CHANGED * sqrt(spread * rate * seconds) + 1:
             rate, accepted = lately / seconds, lately
     return rate, IN_DOUBT * sqrt(spread * (1 / max(accepted, 1) + 1 / coming))
+
+
+def source_of(elapsed: float, intake: float, accepted: int, first: StageStats) -> float:
+    """Items that the source of a run that is over gave per second; infinite if it was not slow."""
+    starved = first.starved_seconds - (elapsed - intake) * first.workers
+    if intake <= 0 or not accepted or starved < WORTH_CALLING_SLOW * intake * first.workers:
+        return inf
+    return accepted / intake
 
 
 def _is_slow(note: Note) -> bool:

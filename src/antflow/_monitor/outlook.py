@@ -14,11 +14,12 @@ from math import inf
 from threading import Lock
 from typing import Any
 
+from antflow._core.estimates import PastRun, WhatIf
 from antflow._core.inside import StageInside
 from antflow._core.levers import Advice
-from antflow._core.snapshot import DashboardSnapshot
+from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 from antflow._monitor.advice import advise
-from antflow._monitor.eta import Forecast
+from antflow._monitor.eta import Forecast, RunMeasured
 from antflow._monitor.measured import Memory
 from antflow._monitor.moment import Figures
 from antflow._monitor.spans import Span, Spans
@@ -57,6 +58,17 @@ class Outlook:
                 self._note(snapshot, figures, inside())
             forecast = self._forecast
         return {"advice": partial(_advice, span), "eta": partial(forecast.at, elapsed)}
+
+    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
+        """How long the run would take if it went on with these workers."""
+        return self._forecast.what_if(workers)
+
+    def past(
+        self, stats: PipelineStats, inside: Sequence[StageInside], elapsed: float, intake: float
+    ) -> PastRun:
+        """The measurements of the run, which is over."""
+        stages = tuple(stats.stage_stats.values())
+        return RunMeasured(elapsed, intake, stats.items_accepted, stages, tuple(inside))
 
     def _note(
         self, snapshot: DashboardSnapshot, figures: Figures, inside: Sequence[StageInside]

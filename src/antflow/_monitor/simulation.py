@@ -132,12 +132,13 @@ class Course(NamedTuple):
 
     Attributes:
         ends: Seconds until it is over, with a probability of 5, 50 and 95 %.
-        begun: Seconds until the last item has begun its last try, those that wait for a retry
-            apart.
+        begun: Seconds until no item waits for its first try any more.
+        steps: How many steps the simulation took.
     """
 
     ends: tuple[float, float, float]
     begun: float
+    steps: int
 
 
 class _Flow:
@@ -324,7 +325,8 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
             begun = time
         if left < NOTHING_LEFT:
             break
-    return Course((_when(curve, 0.05), _when(curve, 0.5), _when(curve, 0.95)), begun)
+    ends = (_when(curve, 0.05), _when(curve, 0.5), _when(curve, 0.95))
+    return Course(ends, begun, len(curve) - 1)
 
 
 class _Gate:
