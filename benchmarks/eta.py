@@ -49,20 +49,18 @@ class Watch:
     Attributes:
         frames: What was said.
         changed: When the last change came that nothing had announced.
-        slowest: Seconds of this machine that the slowest ETA took.
+        slowest: Seconds of processor time that the slowest ETA took.
     """
 
     frames: list[Frame] = field(default_factory=list)
     changed: float = 0.0
     slowest: float = 0.0
-    spent: float = 0.0
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Note the ETA of a snapshot."""
-        began = time.perf_counter()
+        began = time.thread_time()
         eta = snapshot.eta
-        passed = time.perf_counter() - began
-        self.spent += passed
+        passed = time.thread_time() - began
         self.slowest = max(self.slowest, passed)
         counts = snapshot.state in ("running", "draining")
         if eta is None:

@@ -394,7 +394,9 @@ def test_eta_of_many_items_takes_no_longer() -> None:
     def model_of(count: int) -> None:
         times = service_times(Durations(count, 0.001, (0,) * 50 + (count,)))
         assert times is not None
-        stage = StageModel("A", 10, 1, times, 0.0, 1, (), 0.0, 1.0, (), (0.0, 0.0))
+        stage = StageModel(
+            "A", 10, 1, times, 0.0, 1, (((0.0, 1.0),),), inf, inf, 0.0, 1.0, (), (0.0, 0.0)
+        )
         state = RunState(count, (StageState(),), (), ())
         course = simulate(RunModel((stage,), (), inf, 0.0), state)
         assert course.ends[1] == pytest.approx(count / 10 * times.mean, rel=0.05)

@@ -6,7 +6,7 @@ items that wait for their next try there is a sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -45,7 +45,9 @@ class StageInside(NamedTuple):
             room.
         dues: When items that wait for their next try are due, and how often they were tried,
             earliest first; a sample, if there are many.
-        delays: Seconds that the latest items had to wait for their next try.
+        delays: How often an item had been tried → seconds that the latest of those had to wait for
+            their next try.
+        most_retrying: How many items may wait for that before workers take nothing new.
         limits: The limits on its tries.
         batch: The most items that a worker takes together.
         attempts: The most tries of an item.
@@ -55,7 +57,8 @@ class StageInside(NamedTuple):
     begun: Sequence[float] = ()
     blocked: int = 0
     dues: Sequence[tuple[float, int]] = ()
-    delays: Sequence[float] = ()
+    delays: Mapping[int, Sequence[float]] = {}
+    most_retrying: int = 0
     limits: Sequence[LimitLevel] = ()
     batch: int = 1
     attempts: int = 1

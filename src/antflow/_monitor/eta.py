@@ -10,9 +10,10 @@ from typing import NamedTuple
 from antflow._core.estimates import Eta, WhatIf
 from antflow._core.inside import StageInside
 from antflow._core.snapshot import StageStats
+from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER
 from antflow._core.text import clock, counted
 from antflow._monitor.measured import Note, mark_of, model_of, source_of, state_of
-from antflow._monitor.simulation import RunModel, RunState, StageState, simulate
+from antflow._monitor.simulation import RunModel, RunState, StageModel, StageState, simulate
 
 ROUGHLY = 0.02
 """The part by which a simulation may be wrong even if all it knows is right."""
@@ -79,6 +80,8 @@ class RunMeasured(NamedTuple):
         model = model_of(note, workers, (source, 0.0))
         if model is None:
             return None
+        pairs = zip(model.stages, self.stages, strict=True)
+        model = model._replace(stages=tuple(_with_room(each, was.workers) for each, was in pairs))
         state = RunState(
             coming=self.accepted,
             stages=tuple(StageState() for _ in model.stages),
@@ -86,6 +89,16 @@ class RunMeasured(NamedTuple):
             held=tuple(0.0 for _ in model.limits),
         )
         return _what_if(model, state, 0.0)
+
+
+def _with_room(stage: StageModel, workers: int) -> StageModel:
+    """A stage with the room that it would have had, where that was by its number of workers."""
+    before, now = DEFAULT_CAPACITY_PER_WORKER * workers, DEFAULT_CAPACITY_PER_WORKER * stage.workers
+    capacity, most_retrying = stage.capacity, stage.most_retrying
+    return stage._replace(
+        capacity=now if capacity == before else capacity,
+        most_retrying=now + stage.workers if most_retrying == before + workers else most_retrying,
+    )
 
 
 def _what_if(model: RunModel, state: RunState, elapsed: float) -> WhatIf:

@@ -52,6 +52,10 @@ PRIOR_MARKS = 3
 
 HALF = 0.5
 
+AS_LONG = 0.95
+MANY = 0.05
+"""The part of all tries that go on for as long as the longest, from which that says nothing."""
+
 AGE_GROUPS = 12
 
 
@@ -189,7 +193,7 @@ def model_of(
             if limit.key not in keys:
                 keys[limit.key] = len(limits)
                 limits.append(LimitModel(limit.per_second, limit.size, limit.slots))
-        again = stage.retried_items / ended if ended else 0.0
+        again = _again(stage, ended, inside.attempts)
         following = note.now.stages[number + 1] if number + 1 < len(names) else None
         fails, most_tries = _fails(again, inside.attempts)
         left_to_do = max(to_come, 1.0)
@@ -208,7 +212,9 @@ def model_of(
                 times=times,
                 again=fails,
                 most_tries=most_tries,
-                delays=condensed(inside.delays),
+                delays=_delays(inside.delays),
+                most_retrying=inside.most_retrying + stage.workers,
+                capacity=inf if stage.capacity is None or not number else stage.capacity,
                 skipped=stage.skipped_items / left if left else 0.0,
                 on=on,
                 limits=tuple(
@@ -239,14 +245,22 @@ def state_of(note: Note, model: RunModel) -> RunState:
         outliers = [age for age in ages if each.times.is_outlier(age)]
         if outliers:
             ages = [age for age in ages if not each.times.is_outlier(age)]
+        # If many have gone on for as long as the longest, that is not the longest.
+        longest = AS_LONG * each.times.longest
+        unknown = [age for age in ages if age > longest]
+        if len(unknown) > MANY * (each.times.known + len(ages)):
+            ages = [age for age in ages if age <= longest]
+        else:
+            unknown = []
         states.append(
             StageState(
                 stage.pending_items + stage.blocked_items + stage.limited_items,
                 (
-                    *_under_way(ages, each, at_work - len(outliers)),
+                    *_under_way(ages, each, at_work - len(outliers) - len(unknown)),
                     (0.0, inside.blocked * (HALF if each.on > 1 else 1.0)),
                 ),
                 tuple((age, share * len(outliers)) for age, share in condensed(outliers)),
+                tuple((age, share * len(unknown)) for age, share in condensed(unknown)),
                 _due(inside, stage.retrying_items),
             )
         )
@@ -286,6 +300,28 @@ def _under_way(ages: Sequence[float], stage: StageModel, count: int) -> Points:
 def _due(inside: StageInside, count: int) -> tuple[tuple[float, float, int], ...]:
     each = count / max(len(inside.dues), 1)
     return tuple((max(due - inside.now, 0.0), each, tries) for due, tries in inside.dues)
+
+
+def _again(stage: StageStats, ended: int, attempts: int) -> float:
+    """The part of the tries that are followed by another.
+
+    Items that wait for another try now will have tries that are not: the last ones.
+    """
+    if not ended:
+        return 0.0
+    part = stage.retried_items / ended
+    last = part ** max(attempts - 2, 0)
+    return stage.retried_items / (ended + last * stage.retrying_items)
+
+
+def _delays(delays: Mapping[int, Sequence[float]]) -> tuple[Points, ...]:
+    """How long items wait after each try; as after the one before where that is not known."""
+    points: list[Points] = []
+    known: Points = ((0.0, 1.0),)
+    for tries in range(1, max(delays, default=1) + 1):
+        known = condensed(delays[tries]) if tries in delays else known
+        points.append(known)
+    return tuple(points)
 
 
 def _fails(again: float, attempts: int) -> tuple[float, int]:

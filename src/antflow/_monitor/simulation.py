@@ -23,9 +23,13 @@ from antflow._monitor.service_times import Points, ServiceTimes, left_of_outlier
 STEPS = 64
 FEWEST_STEPS = 12
 MOST_STAGE_STEPS = 600
-"""Steps of one simulation, times the number of stages: with many stages, steps are longer."""
+"""Steps of one simulation, times the number of stages: with many stages, or many tries of their
+items, steps are longer."""
 
 FEW = 10.0
+
+LEFT_UNKNOWN = 0.22
+"""The part of its age that is left of a try of which nothing else is known; at most all of it."""
 
 MOST_TRIES = 8
 """More tries of an item are not told apart."""
@@ -58,7 +62,9 @@ class StageModel(NamedTuple):
         times: How long tries take them.
         again: The part of its tries that fail and may be followed by another.
         most_tries: How many tries an item has.
-        delays: How long those wait.
+        delays: How long those wait, after the first try, the second and so on.
+        most_retrying: How many may wait for that before nothing new is begun.
+        capacity: How many items may wait for a worker.
         skipped: The part of its items that pass by.
         on: How many items enter the next stage for one that leaves this one.
         limits: The limits of its tries, as indexes, each with what a try costs.
@@ -71,7 +77,9 @@ class StageModel(NamedTuple):
     times: ServiceTimes
     again: float
     most_tries: int
-    delays: Points
+    delays: tuple[Points, ...]
+    most_retrying: float
+    capacity: float
     skipped: float
     on: float
     limits: tuple[tuple[int, float], ...]
@@ -102,12 +110,15 @@ class StageState(NamedTuple):
         under_way: Seconds until tries end, and how many of them.
         outliers: For how long tries have gone on that take far longer than any before, and how many
             of them.
+        unknown: For how long tries have gone on that take as long as any before, where they are
+            many: the same.
         due: Seconds until items are to be tried again, how many of them, and how often they were.
     """
 
     waiting: float = 0.0
     under_way: Points = ()
     outliers: Points = ()
+    unknown: Points = ()
     due: tuple[tuple[float, float, int], ...] = ()
 
 
@@ -148,16 +159,18 @@ class _Flow:
     is not followed by another. Lists of steps have an entry for each step from now on.
     """
 
-    def __init__(self, model: StageModel, state: StageState, longer: float, steps: int) -> None:
+    def __init__(self, model: StageModel, state: StageState, doubt: float, steps: int) -> None:
         self.model = model
-        self._longer = longer
+        self._longer = slower(model, doubt)
+        self._more_tries = exp(doubt * model.doubt[1])
         last = model.most_tries if model.again else 1
         self.tries = range(min(last, MOST_TRIES))
         self._again = [model.again for _ in self.tries]
         if last <= MOST_TRIES:
             self._again[-1] = 0.0
         self.waiting = [0.0 for _ in self.tries]
-        self.waiting[0] = state.waiting
+        self.waiting[0] = state.waiting * (1 - model.skipped)
+        self._passing = state.waiting * model.skipped
         self.under_way = 0.0
         self.retrying = 0.0
         self._done = [[0.0] * steps for _ in self.tries]
@@ -170,6 +183,8 @@ class _Flow:
         for age, count in state.outliers:
             left = left_of_outlier(age, doubt)
             under_way += [(seconds, share * count) for seconds, share in left]
+        for age, count in state.unknown:
+            under_way.append((age * LEFT_UNKNOWN ** (1 - doubt), count))
         for offset, count in in_steps(under_way, step, len(self._done[0])):
             self._done[0][offset] += count
             self.under_way += count
@@ -185,7 +200,7 @@ class _Flow:
         spread = in_steps(self.model.times.points, step / self._longer, steps)
         self.same_step = min(sum(share for offset, share in spread if not offset), 1 - 1e-9)
         self._spread = [(offset, share) for offset, share in spread if offset]
-        self._delays = in_steps(self.model.delays or ((0.0, 1.0),), step, steps)
+        self._delays = [in_steps(points, step, steps) for points in self.model.delays]
 
     def coarsen(self, now: int) -> None:
         """Two steps become one, and the first is now."""
@@ -198,6 +213,7 @@ class _Flow:
         """Take in what comes in a step; return what passes by."""
         passing = came * self.model.skipped
         self.waiting[0] += came - passing
+        passing, self._passing = passing + self._passing, 0.0
         if self.retrying > 0:
             for tries in self.tries:
                 due = self._due[tries][now]
@@ -206,12 +222,19 @@ class _Flow:
         self.under_way -= sum([done[now] for done in self._done])
         return passing
 
-    def go_on(self, now: int, most: float) -> tuple[float, float]:
+    def room_at(self, now: int) -> float:
+        """How many tries its workers could begin in a step."""
+        under_way = self.under_way - sum([done[now] for done in self._done])
+        room = self.model.workers * self.model.batch - under_way
+        return max(room / (1 - self.same_step), 0.0)
+
+    def go_on(self, now: int, most: float, room: float) -> tuple[float, float]:
         """Begin and end what a step allows.
 
         Args:
             now: The step.
             most: How many tries may begin.
+            room: How many of them may be first tries.
 
         Returns:
             How many began, and how many items left the stage.
@@ -220,6 +243,10 @@ class _Flow:
         last = len(self._done[0]) - 1
         for tries in reversed(self.tries):  # those that waited for another try come first
             starts = min(self.waiting[tries], most)
+            if not tries:
+                starts = min(starts, room)
+                if self._again[0]:
+                    starts = min(starts, self._room_for_retries())
             done = self._done[tries][now]
             if starts > 0:
                 most -= starts
@@ -238,9 +265,14 @@ class _Flow:
             if again > 0:
                 self.retrying += again
                 due = self._due[min(tries + 1, self.tries[-1])]
-                for offset, share in self._delays:
+                for offset, share in self._delays[min(tries, len(self._delays) - 1)]:
                     due[min(now + max(offset, 1), last)] += again * share
         return began, left
+
+    def _room_for_retries(self) -> float:
+        """How many first tries may begin before too many items wait for another."""
+        room = max(self.model.most_retrying - self.retrying, 0.0)
+        return room / (self._again[0] * self._more_tries)
 
     @property
     def left(self) -> float:
@@ -274,13 +306,15 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
         state: Where it is.
         doubt: By what part of its doubts each stage is slower (1) or faster (-1) than measured.
     """
-    factors = [exp(doubt * hypot(*each.doubt)) for each in model.stages]
     source = model.source * exp(-doubt * model.source_doubt)
-    steps = max(min(STEPS, MOST_STAGE_STEPS // (4 * len(model.stages))), FEWEST_STEPS)
-    step = _length_of_step(model, state, factors, steps)
+    weight = sum(
+        2 + min(stage.most_tries, MOST_TRIES) * (stage.again > 0) for stage in model.stages
+    )
+    steps = max(min(STEPS, MOST_STAGE_STEPS // (2 * weight)), FEWEST_STEPS)
+    step = _length_of_step(model, state, doubt, steps)
     flows = [
-        _Flow(each, at, longer, 6 * steps)
-        for each, at, longer in zip(model.stages, state.stages, factors, strict=True)
+        _Flow(each, at, doubt, 6 * steps)
+        for each, at in zip(model.stages, state.stages, strict=True)
     ]
     for flow, at in zip(flows, state.stages, strict=True):
         flow.begin(at, step, doubt)
@@ -303,7 +337,8 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
             gate.open(step)
         came = min(coming, source * step)
         coming -= came
-        for flow in flows:
+        rooms = _rooms(flows, gates, now)
+        for flow, queue in zip(flows, rooms, strict=True):
             passing = flow.take_in(now, came)
             room = flow.model.workers * flow.model.batch - flow.under_way
             for index, _ in flow.model.limits:
@@ -311,7 +346,7 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
             most = room / (1 - flow.same_step)
             for index, _ in flow.model.limits:
                 most = min(most, gates[index].most(flow))
-            began, left = flow.go_on(now, max(most, 0.0))
+            began, left = flow.go_on(now, max(most, 0.0), queue)
             for index, _ in flow.model.limits:
                 gates[index].charge(flow, began)
             came = (left + passing) * flow.model.on
@@ -327,6 +362,27 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
             break
     ends = (_when(curve, 0.05), _when(curve, 0.5), _when(curve, 0.95))
     return Course(ends, begun, len(curve) - 1)
+
+
+def _rooms(flows: Sequence[_Flow], gates: Sequence[_Gate], now: int) -> list[float]:
+    """How many first tries each stage may begin in a step: for how many the next one has room.
+
+    What the next one could begin in the step makes room, too: a step may be long.
+    """
+    rooms: list[float] = []
+    room = inf
+    for flow in reversed(flows):
+        rooms.append(room)
+        stage = flow.model
+        begins = min(flow.room_at(now), room)
+        for index, _ in stage.limits:
+            begins = min(begins, gates[index].most(flow))
+        room = inf
+        if stage.capacity < inf:
+            room = max(stage.capacity - sum(flow.waiting) + begins, 0.0) / (1 - stage.skipped)
+        if len(rooms) < len(flows):
+            room /= max(flows[-len(rooms) - 1].model.on, 1e-3)
+    return rooms[::-1]
 
 
 class _Gate:
@@ -382,12 +438,16 @@ class _Gate:
         self._level -= count * cost
 
 
-def _length_of_step(
-    model: RunModel, state: RunState, factors: Sequence[float], steps: int
-) -> float:
+def slower(stage: StageModel, doubt: float) -> float:
+    """How many times longer the tries of a stage take, by a part of what is in doubt."""
+    return exp(doubt * hypot(*stage.doubt))
+
+
+def _length_of_step(model: RunModel, state: RunState, doubt: float, steps: int) -> float:
     longest, slowest = rough_end(model, state)
     step = max(longest / steps, 1e-6)
-    whole = model.stages[slowest].times.mean * factors[slowest]
+    stage = model.stages[slowest]
+    whole = stage.times.mean * slower(stage, doubt)
     # If the tries of the slowest stage ended between two steps, each would blur them a little.
     return whole / ceil(whole / step) if whole > step else step
 
@@ -415,7 +475,7 @@ def rough_end(model: RunModel, state: RunState) -> tuple[float, int]:
     latency = most = 0.0
     slowest = 0
     for number, (stage, at) in enumerate(zip(model.stages, state.stages, strict=True)):
-        under_way = sum(count for _, count in at.under_way)
+        under_way = sum(count for _, count in (*at.under_way, *at.unknown))
         waiting = at.waiting + sum(count for _, count, _ in at.due)
         tries = (items + waiting) * (1 - stage.skipped) / max(1 - stage.again, 0.05)
         at_once = max(stage.workers * stage.batch, 1)
@@ -432,7 +492,7 @@ def rough_end(model: RunModel, state: RunState) -> tuple[float, int]:
         if tries or under_way:
             latency += stage.times.mean
         rest = sum(seconds * count for seconds, count in at.under_way) / (under_way or 1)
-        rest += max((age for age, _ in at.outliers), default=0.0)
+        rest += max((age for age, _ in (*at.outliers, *at.unknown)), default=0.0)
         latest = max((seconds for seconds, _, _ in at.due), default=0.0)
         longest = max(longest, rest, latest)
         items = (items + waiting + under_way) * stage.on
