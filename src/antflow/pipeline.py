@@ -40,7 +40,6 @@ from antflow._core.checks import (
 )
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.errors import PipelineError
-from antflow._core.estimates import WhatIf
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Items, Key, check_items, expected_count
 from antflow._core.limit import Limit, LimitStatistics
@@ -66,7 +65,7 @@ from antflow._core.stage import (
     changed,
     retry_policy,
 )
-from antflow._core.stage_checks import checked_workers, stage_index
+from antflow._core.stage_checks import stage_index
 from antflow._core.type_variables import Out, Taken
 from antflow._engine.contexts import around
 from antflow._engine.engine import Engine
@@ -92,7 +91,7 @@ from antflow._pipeline_options import (
     checked_stages,
     choose_display,
 )
-from antflow._pipeline_runs import PipelineRuns
+from antflow._pipeline_runs import Foreseeable, PipelineRuns
 from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
 
 
-class Pipeline(Generic[Taken, Out]):
+class Pipeline(Foreseeable, Generic[Taken, Out]):
     """Stages, one after another, each with its own workers.
 
     ``async with pipeline:`` begins a run that is fed by hand. At the end of the block it is joined:
@@ -709,27 +708,7 @@ class Pipeline(Generic[Taken, Out]):
         """
         return self._runs.reading(self._stages).snapshot()
 
-    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
-        """How long the run would take in all if it went on with other numbers of workers.
-
-        ```python
-        wider = pipeline.what_if({"Enrich": 10})
-        ```
-
-        After a run it says how long that would have taken; so does `RunResults.what_if`.
-
-        Args:
-            workers: Stage name → number of workers; others stay as they are.
-
-        Returns:
-            A range; ``None`` where there is no ``eta`` either.
-
-        Raises:
-            ValueError: There is no such stage, or a number is not allowed.
-            TypeError: ``workers`` is not a dict.
-        """
-        wanted = checked_workers(workers, [stage.name for stage in self._stages])
-        return self._runs.reading(self._stages).what_if(wanted)
+    what_if = Foreseeable.what_if  # here, too: this is where users and their tools look
 
     def get_error_summary(self) -> ErrorSummary:
         """Failures summed up; all failed items if results are collected, else the last ones."""

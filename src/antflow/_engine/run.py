@@ -339,32 +339,9 @@ class Run:
         )
         makers: Mapping[str, Callable[[], Any]] = {}
         if self.outlook is not None:
-            makers = self.outlook.see(snapshot, partial(self._inside, tallies))
+            makers = self.outlook.see(snapshot, partial(_inside, self.stages, tallies))
         snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics, **makers)
         return snapshot
-
-    def _inside(self, tallies: Sequence[Tally]) -> list[StageInside]:
-        """What the future depends on, stage by stage, besides what the books say."""
-        pairs = zip(self.stages, tallies, strict=True)
-        return [stage.inside(tally) for stage, tally in pairs]
-
-    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
-        """How long it would take, or have taken, in all with these workers."""
-        if self.outlook is None:
-            return None
-        if (past := self.past(self.stats())) is not None:
-            return past.what_if(workers)
-        self.snapshot()  # the outlook takes it in
-        return self.outlook.what_if(workers)
-
-    def past(self, stats: PipelineStats) -> PastRun | None:
-        """Its measurements, if it is over; ``stats`` are its counts."""
-        if self.outlook is None or self._ended is None:
-            return None
-        ended = self._ended if self.intake_ended is None else self.intake_ended
-        began = self.facts.started_mono
-        inside = self._inside(list(map(Tally, self.ledger.stages)))
-        return self.outlook.past(stats, inside, self._ended - began, ended - began)
 
     def _cpu_seconds(self) -> float:
         """Seconds of processor time that this process took since the run began."""
@@ -399,9 +376,6 @@ class NoRun:
         tallies = list(map(Tally, self._ledger.stages))
         return readings.pipeline_stats(self._ledger, tallies, self._facts, self._gauges, 0.0)
 
-    def what_if(self, workers: Mapping[str, int]) -> None:
-        """Nothing is known about it yet."""
-
     def snapshot(self) -> DashboardSnapshot:
         """A snapshot in which nothing has happened."""
         workers = WorkerRows(self._facts, self._gauges, list(map(Tally, self._ledger.stages)))
@@ -412,6 +386,31 @@ class NoRun:
             error_summary=self.failures.summary(),
             timestamp=0.0,
         )
+
+
+def what_if(run: Run | NoRun, workers: Mapping[str, int]) -> WhatIf | None:
+    """How long a run would take, or have taken, in all with these workers."""
+    if isinstance(run, NoRun) or run.outlook is None:
+        return None
+    if (past := past_run(run, run.stats())) is not None:
+        return past.what_if(workers)
+    run.snapshot()  # the outlook takes it in
+    return run.outlook.what_if(workers)
+
+
+def past_run(run: Run, stats: PipelineStats) -> PastRun | None:
+    """The measurements of a run, if it is over; ``stats`` are its counts."""
+    if run.outlook is None or not run.is_over:
+        return None
+    ended, began = run.now_or_end(), run.facts.started_mono
+    intake_ended = ended if run.intake_ended is None else run.intake_ended
+    inside = _inside(run.stages, list(map(Tally, run.ledger.stages)))
+    return run.outlook.past(stats, inside, ended - began, intake_ended - began)
+
+
+def _inside(stages: Sequence[Gauged], tallies: Sequence[Tally]) -> list[StageInside]:
+    """What the future depends on, stage by stage, besides what the books say."""
+    return [stage.inside(tally) for stage, tally in zip(stages, tallies, strict=True)]
 
 
 current_run: ContextVar[Run | None] = ContextVar("antflow_run", default=None)

@@ -17,6 +17,7 @@ from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 from antflow._core.stage_checks import MOST_WORKERS, stage_index
 from antflow._core.type_variables import Out
 from antflow._engine.engine import Engine
+from antflow._engine.run import past_run
 from antflow._engine.submission import begin_submission
 
 
@@ -63,7 +64,7 @@ class RunHandle(Generic[Out]):
             stats,
             self.run_id,
             self._run.stopped_by,
-            self._run.past(stats),
+            past_run(self._run, stats),
         )
 
     async def feed(
