@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic
 
+from antflow._core.estimates import WhatIf
 from antflow._core.foreign import asked, type_name
 from antflow._core.result import run_text
 from antflow._core.stage import Stage
+from antflow._core.stage_checks import checked_workers
 from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import Out
-from antflow._engine.run import NoRun, Run, current_run
+from antflow._engine.run import NoRun, Run, current_run, what_if
 from antflow._engine.run_handle import RunHandle
 from antflow._monitor.callbacks import CallbackGuard
 
@@ -94,6 +96,35 @@ class HasRuns(Generic[Out]):
 def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
     """Whether code that belongs to the run ``here`` may see another run: one begun from there."""
     return here is None or run._run.is_within(here._run)
+
+
+class Foreseeable:
+    """A pipeline, asked what its runs would be like."""
+
+    _runs: PipelineRuns
+    _stages: Sequence[Stage]
+
+    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
+        """How long the run would take in all if it went on with other numbers of workers.
+
+        ```python
+        wider = pipeline.what_if({"Enrich": 10})
+        ```
+
+        After a run it says how long that would have taken; so does `RunResults.what_if`.
+
+        Args:
+            workers: Stage name → number of workers; others stay as they are.
+
+        Returns:
+            A range; ``None`` where there is no ``eta`` either.
+
+        Raises:
+            ValueError: There is no such stage, or a number is not allowed.
+            TypeError: ``workers`` is not a dict.
+        """
+        wanted = checked_workers(workers, [stage.name for stage in self._stages])
+        return what_if(self._runs.reading(self._stages), wanted)
 
 
 def pipeline_repr(pipeline: Any) -> str:

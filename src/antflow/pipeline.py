@@ -65,6 +65,7 @@ from antflow._core.stage import (
     changed,
     retry_policy,
 )
+from antflow._core.stage_checks import stage_index
 from antflow._core.type_variables import Out, Taken
 from antflow._engine.contexts import around
 from antflow._engine.engine import Engine
@@ -72,7 +73,7 @@ from antflow._engine.identity import Duplicates
 from antflow._engine.reorder import Deliver
 from antflow._engine.result_stream import Outcomes, ResultStream
 from antflow._engine.run import Run
-from antflow._engine.run_handle import RunHandle, attach_results, stage_index
+from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._monitor.outlook import Outlook
 from antflow._monitor.poller import Poller
@@ -90,7 +91,7 @@ from antflow._pipeline_options import (
     checked_stages,
     choose_display,
 )
-from antflow._pipeline_runs import HasRuns, PipelineRuns, pipeline_repr
+from antflow._pipeline_runs import Foreseeable, HasRuns, PipelineRuns, pipeline_repr
 from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
 
 
-class Pipeline(HasRuns[Out], Generic[Taken, Out]):
+class Pipeline(HasRuns[Out], Foreseeable, Generic[Taken, Out]):
     """Stages, one after another, each with its own workers.
 
     ``async with pipeline:`` begins a run that is fed by hand. At the end of the block it is joined:
@@ -770,6 +771,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         A true copy; O(stages + workers); before, during and after a run, and from any thread.
         """
         return self._runs.reading(self._stages).snapshot()
+
+    what_if = Foreseeable.what_if  # here, too: this is where users and their tools look
 
     def get_error_summary(self) -> ErrorSummary:
         """Failures summed up; all failed items if results are collected, else the last ones."""

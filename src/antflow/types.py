@@ -1,6 +1,7 @@
 """The values a pipeline gives you, and the types of its arguments."""
 
 from antflow._core.durations import Durations
+from antflow._core.estimates import Eta, WhatIf
 from antflow._core.events import StatusEvent, StatusType, TaskEvent, TaskEventType
 from antflow._core.first_tries import FirstTries
 from antflow._core.levers import Advice
@@ -28,6 +29,7 @@ __all__ = [
     "DashboardSnapshot",
     "Durations",
     "ErrorSummary",
+    "Eta",
     "FailedItem",
     "FailureGroup",
     "FirstTries",
@@ -43,6 +45,7 @@ __all__ = [
     "TaskEvent",
     "TaskEventType",
     "TaskFunc",
+    "WhatIf",
     "WorkerMetrics",
     "WorkerState",
     "WorkerStatus",

@@ -19,6 +19,7 @@ from antflow import (
     LoopStall,
     PipelineStats,
 )
+from antflow._core.estimates import Eta
 from antflow._core.snapshot import RunState
 from antflow._monitor.outlook import Outlook
 from antflow._monitor.view import Viewer
@@ -341,8 +342,10 @@ def test_bar_says_how_long_it_will_take(level: str) -> None:
     display = create(level)
     for second in range(1, 21):
         snapshot = make_snapshot(settled=10 * second, total=1000, failed=0, elapsed=second)
+        snapshot.eta = Eta(90.0, 100.0, "1 item since 0:02")
         text = "".join(lines_of(display, snapshot, 120, 30))
-        assert ("10.0/s" in text, "ETA " in text) == (True, second >= 3)
+        assert ("10.0/s" in text, "ETA 1:30–1:40" in text) == (True, second >= 3)
+        assert ("(1 item since 0:02)" in text) == (second >= 3)
     snapshot = make_snapshot(settled=1000, total=1000, failed=0, elapsed=21, state="finished")
     assert "ETA" not in "".join(lines_of(display, snapshot, 120, 30))
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antflow import RetryAfter
-from antflow._monitor.pace import Forecast
+from antflow._core.estimates import Eta
 from antflow.display import numbers
 
 
@@ -69,14 +69,14 @@ def test_durations_are_short(seconds: float) -> None:
         (3 * 86_400, 4.2 * 86_400, "3–4 days"),
     ],
 )
-def test_forecasts(shortest: float, longest: float, text: str) -> None:
+def test_etas(shortest: float, longest: float, text: str) -> None:
     """A range no finer than it is known, in one unit; without seconds from ten minutes on."""
-    assert numbers.forecast_text(Forecast(shortest, longest)) == text
+    assert numbers.eta_text(Eta(shortest, longest)) == text
 
 
-def test_forecast_in_ascii() -> None:
+def test_eta_in_ascii() -> None:
     """The dash is whatever can be written."""
-    assert numbers.forecast_text(Forecast(164, 176), "-") == "2:45-2:55"
+    assert numbers.eta_text(Eta(164, 176), "-") == "2:45-2:55"
 
 
 @pytest.mark.parametrize(

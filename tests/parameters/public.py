@@ -14,6 +14,7 @@ import antflow.testing
 PACKAGES = (antflow, antflow.builder, antflow.display, antflow.testing)
 
 NO_ROW = {
+    "Advice": "a value, received",
     "AsyncFuture": "made by AsyncExecutor.submit",
     "AsyncFuture.set_result.result": "anything can be a result",
     "AsyncExecutor.submit.args": "what the function is called with",
@@ -35,8 +36,8 @@ NO_ROW = {
     "DetailedDashboard.render": "called by the run",
     "Durations": "a value, received",
     "ErrorSummary": "a value, received",
+    "Eta": "a value, received",
     "FailedItem": "a value, received",
-    "Advice": "a value, received",
     "FailureGroup": "a value, received",
     "FirstTries": "a value, received",
     "HotSpot": "a value, received",
@@ -81,6 +82,7 @@ NO_ROW = {
     "VirtualLoop.default_exception_handler": "asyncio's own interface",
     "VirtualLoop.run_in_executor": "asyncio's own interface",
     "VirtualLoop.shutdown_default_executor": "asyncio's own interface",
+    "WhatIf": "a value, received",
     "WorkerMetrics": "a value, received",
     "WorkerState": "a value, received",
     "set_task_status.status": "anything that has a text; see test_catalogue.py",

@@ -135,6 +135,15 @@ def use_with_workers(**options: Any) -> None:
     Pipeline([a_stage()]).with_workers(workers, **options.pop("more", {}))
 
 
+def use_what_if(**options: Any) -> None:
+    Pipeline([a_stage()]).what_if(**options)
+
+
+def use_what_if_after(**options: Any) -> None:
+    pipeline = Pipeline([a_stage()])
+    pipeline.results.what_if(**options)
+
+
 def fed_by_hand(method: str) -> Callable[..., Any]:
     async def use(**options: Any) -> None:
         pipeline = Pipeline([a_stage()])
@@ -312,6 +321,20 @@ ROWS: dict[str, Row] = {
         [0, 0.04, *but(NO_SECONDS, None)],
         [None, 0.05, 1, 1e300],
     ),
+    "RunResults.what_if.workers": Row(
+        (TypeError, ValueError),
+        "must be a dict|not found; the stages are 'Work'|at most 100,000",
+        [None, 5, "Work", ["Work"], Hostile(), {"work": 1}, {5: 1}, {"Work": 0}, {"Work": None}],
+        [{}, {"Work": 3}],
+        shown_as="(workers|stage)",
+    ),
+    "Pipeline.what_if.workers": Row(
+        (TypeError, ValueError),
+        "must be a dict|not found; the stages are 'Work'|at most 100,000",
+        [None, 5, "Work", ["Work"], Hostile(), {"work": 1}, {5: 1}, {"Work": 0}, {"Work": None}],
+        [{}, {"Work": 3}],
+        shown_as="(workers|stage)",
+    ),
     "Pipeline.with_workers.workers": Row(
         (TypeError, ValueError),
         "must be a dict|not found; the stages are 'Work'|at most 100,000",
@@ -402,6 +425,8 @@ USES: dict[str, Callable[..., Any]] = {
     "Pipeline.run": use_run,
     "Pipeline.start": use_start,
     "Pipeline.stream": use_stream,
+    "Pipeline.what_if": use_what_if,
+    "RunResults.what_if": use_what_if_after,
     "Pipeline.with_workers": use_with_workers,
     "ProgressDisplay": ProgressDisplay,
     "RunHandle.feed": use_feed_of_run,

@@ -66,8 +66,7 @@ class Durations:
         for index, number in enumerate(self.buckets):
             seen += number
             if seen >= rank:
-                # The point of a bucket that is equally far, relatively, from both of its ends.
-                return self.shortest * _GROWTH**index * 2 * _GROWTH / (_GROWTH + 1)
+                return middle_of(self.shortest, index)
         return None  # read by another thread during counting
 
     @property
@@ -84,6 +83,11 @@ class Durations:
     def p99(self) -> float | None:
         """The duration that 99 % did not exceed, in seconds."""
         return self.quantile(0.99)
+
+
+def middle_of(shortest: float, index: int) -> float:
+    """The point of a bucket that is equally far, relatively, from both of its ends, in seconds."""
+    return shortest * _GROWTH**index * 2 * _GROWTH / (_GROWTH + 1)
 
 
 class DurationCounter:

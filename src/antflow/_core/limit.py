@@ -32,18 +32,22 @@ class Meter:
     Args:
         rate: Cost per period, above 0.
         period: Seconds in which an empty bucket gets full, above 0.
+
+    Attributes:
+        charged: What was taken out in all, less what was put back.
     """
 
     # GCRA, the "virtual scheduling algorithm" of ITU-T I.371, a leaky bucket used as a meter. Its
     # theoretical arrival time, here the moment at which the bucket is full again, is
     # `anchor + used * period / rate`: kept as two numbers, since sums of fractions would drift.
-    __slots__ = ("_anchor", "_period", "_rate", "_used")
+    __slots__ = ("_anchor", "_period", "_rate", "_used", "charged")
 
     def __init__(self, rate: float, period: float) -> None:
         self._rate = rate
         self._period = period
         self._anchor = -inf
         self._used = 0.0
+        self.charged: float = 0.0
 
     def due(self, cost: float) -> float:
         """The time from which on ``cost`` may start; for a cost of 0 always."""
@@ -59,6 +63,7 @@ class Meter:
             self._anchor = now
             self._used = 0.0
         self._used += cost
+        self.charged += cost
 
     def available(self, now: float) -> float:
         """The content of the bucket, at most ``rate``; below 0: a debt."""
@@ -68,6 +73,7 @@ class Meter:
         """A meter of another rate, with this one's content: at most ``rate``, debts included."""
         meter = Meter(rate, period)
         meter.charge(rate - min(self.available(now), rate), now)
+        meter.charged = self.charged
         return meter
 
     def _full_at(self) -> float:

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from antflow._core.envelope import Envelope
+from antflow._core.estimates import PastRun, WhatIf
 from antflow._core.events import TaskEventType
+from antflow._core.inside import StageInside
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
-from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, LoopStall
+from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, LoopStall, PipelineStats
 from antflow._core.stage import Stage, TaskFunc
 from antflow._core.step import Step
 from antflow._core.transition import Transition
@@ -229,20 +231,41 @@ class Runner(Protocol):
 
 
 class Outlook(Protocol):
-    """The memory of one run that its snapshots' advice is made from."""
+    """The memory of one run that its snapshots' advice and ETA are made from."""
 
     def see(
-        self, snapshot: DashboardSnapshot, longest: Callable[[], tuple[str, Any, float] | None]
+        self,
+        snapshot: DashboardSnapshot,
+        inside: Callable[[], Sequence[StageInside]],
+        longest: Callable[[], tuple[str, Any, float] | None],
     ) -> Mapping[str, Callable[[], Any]]:
         """Take in the next snapshot, in whatever thread.
 
         Args:
             snapshot: The snapshot.
+            inside: Reads the stages, at the moment of the snapshot; called now, or not at all.
             longest: The item that has been under way longest: its stage's name, its id, and for how
                 many seconds.
 
         Returns:
             Name of a field of the snapshot → makes it when it is first read.
+        """
+        ...
+
+    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
+        """How long the run would take if it went on with these workers."""
+        ...
+
+    def past(
+        self, stats: PipelineStats, inside: Sequence[StageInside], elapsed: float, intake: float
+    ) -> PastRun:
+        """The measurements of the run, which is over.
+
+        Args:
+            stats: Its counts.
+            inside: Its stages.
+            elapsed: Seconds that it took.
+            intake: Seconds for which items could come.
         """
         ...
 

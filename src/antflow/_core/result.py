@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from itertools import groupby
 from operator import attrgetter
@@ -12,11 +12,13 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple
 
 from antflow._core.error_copies import Parcel, packed, unpacked
 from antflow._core.errors import AntFlowError, ItemCancelled
+from antflow._core.estimates import PastRun, WhatIf
 from antflow._core.failures import failed_item, failures_text
 from antflow._core.foreign import is_a
 from antflow._core.places import location_of
 from antflow._core.portable import Portable, public_names
 from antflow._core.snapshot import ErrorSummary, PipelineStats, RunState
+from antflow._core.stage_checks import checked_workers
 from antflow._core.text import safe_str
 from antflow._core.type_variables import T
 
@@ -210,6 +212,7 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         stats: PipelineStats,
         run_id: str = "",
         stopped_by: Signals | None = None,
+        past: PastRun | None = None,
     ) -> None:
         everything = sorted(outcomes, key=attrgetter("sequence_id"))
         self._children: list[PipelineResult[T]] = []
@@ -238,6 +241,7 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         self.stats = stats
         self.run_id = run_id
         self.stopped_by = stopped_by
+        self._past = past
 
     def values(self) -> list[T]:
         """The values of the successful results, in input order."""
@@ -252,6 +256,22 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         """
         if (error := failure_of(self)) is not None:
             raise error
+
+    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
+        """How long the run would have taken with other numbers of workers.
+
+        Args:
+            workers: Stage name → number of workers; others stay as they were at the end.
+
+        Returns:
+            A range; ``None`` if the run was not over, or did too little to say.
+
+        Raises:
+            ValueError: There is no such stage, or a number is not allowed.
+            TypeError: ``workers`` is not a dict.
+        """
+        wanted = checked_workers(workers, list(self.stats.stage_stats))
+        return None if self._past is None else self._past.what_if(wanted)
 
     def __dir__(self) -> list[str]:
         return public_names(self)

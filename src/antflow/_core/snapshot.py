@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from antflow._core.deferred import Deferred
 from antflow._core.durations import Durations
+from antflow._core.estimates import Eta
 from antflow._core.first_tries import FirstTries
 from antflow._core.ledger import Waiting
 from antflow._core.levers import Advice
@@ -451,6 +452,9 @@ class DashboardSnapshot(Deferred):
             known.
         intake_seconds: Seconds for which items could come: ``elapsed`` while they still can.
         advice: What holds the run back, and what would help; at the end, over the whole run.
+        eta: How much longer the run will take; ``None`` while that cannot be known: the total is
+            not known and items still come, a stage has not done anything yet, or the run is not
+            under way (paused, stopping, over).
     """
 
     worker_states: dict[str, WorkerState]
@@ -466,3 +470,4 @@ class DashboardSnapshot(Deferred):
     cpu_seconds: float = 0.0
     intake_seconds: float = 0.0
     advice: Advice = field(default_factory=Advice)
+    eta: Eta | None = None

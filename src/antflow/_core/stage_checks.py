@@ -25,6 +25,7 @@ from antflow._core.checks import (
 )
 from antflow._core.hold_times import hold_seconds
 from antflow._core.limit import Limit
+from antflow._core.misspellings import did_you_mean
 from antflow._core.retry import Retry, check_errors, check_retry
 from antflow._core.text import safe_repr
 
@@ -235,3 +236,30 @@ def check_resources(refuse: Refuse, name: str, resources: object) -> None:
         if not callable(factory):
             allowed = "must be a function that makes a context manager"
             raise refusal(refuse, f"{name}[{keyword!r}]", factory, allowed)
+
+
+def stage_index(option: str, stage: object, names: Sequence[str]) -> int:
+    """The index of the stage with the name given as ``option``.
+
+    Raises:
+        ValueError: None of them.
+    """
+    if not isinstance(stage, str) or stage not in names:
+        known = f"the stages are {', '.join(map(repr, names))}{did_you_mean(stage, names)}"
+        raise ValueError(f"{option}={safe_repr(stage)} not found; {known}")
+    return names.index(stage)
+
+
+def checked_workers(workers: object, names: Sequence[str]) -> dict[str, int]:
+    """Stage name → how many workers it is to have, checked.
+
+    Raises:
+        TypeError: It is not a dict.
+        ValueError: There is no such stage, or a number is not allowed.
+    """
+    if not isinstance(workers, Mapping):
+        raise refusal(TypeError, "workers", workers, "must be a dict: stage name → workers")
+    for name, count in workers.items():
+        stage_index("stage", name, names)
+        check_workers(ValueError, f"workers[{safe_repr(name)}]", count)
+    return dict(workers)

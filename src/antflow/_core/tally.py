@@ -77,6 +77,29 @@ class Tally:
         books = self.book.workers
         return sum([books[each].held for each, reason in self.waits.items() if reason == "limited"])
 
+    @property
+    def begun(self) -> list[float]:
+        """When workers began with what they have in hand, later by the time that a limit took.
+
+        Those whose item waits now, for a limit or for room, are left out.
+        """
+        if not self.book.waited["limited"] and not self.waits:
+            return self._begun
+        return [
+            each.since + each.held_up
+            for each in self.workers
+            if each.item is not None and each.waits_for not in ("limited", "blocked")
+        ]
+
+    @property
+    def blocked(self) -> int:
+        """Workers whose item is done and waits: mostly one that becomes others, for their room."""
+        if not self.waits:
+            return 0
+        books = self.book.workers
+        waiting = [index for index, reason in self.waits.items() if reason == "blocked"]
+        return sum([books[index].item is not None for index in waiting])
+
     def busy_seconds(self, now: float) -> float:
         """Seconds that workers have spent on items, waits included."""
         return sum(self.busy_each) + len(self._begun) * now - sum(self._begun)

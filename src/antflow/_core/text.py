@@ -154,3 +154,10 @@ def error_type_name(error: BaseException) -> str:
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         return f"{name}[{shown}]"
     return name
+
+
+def clock(seconds: float) -> str:
+    """``0:05``, ``12:30``, ``1:02:03``."""
+    minutes, second = divmod(int(max(seconds, 0.0)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -25,8 +25,10 @@ from antflow._core.books import Books
 from antflow._core.cancellation import is_failure
 from antflow._core.error_copies import copy_of
 from antflow._core.errors import PipelineError
+from antflow._core.estimates import PastRun, WhatIf
 from antflow._core.failures import FailureBook
 from antflow._core.foreign import type_name
+from antflow._core.inside import StageInside
 from antflow._core.ledger import Ledger
 from antflow._core.log import debug
 from antflow._core.observers import RunEnd, RunEnding
@@ -48,6 +50,10 @@ class Gauged(Protocol):
 
     def gauge(self) -> readings.StageGauge:
         """Figures that the stage's books do not have."""
+        ...
+
+    def inside(self, tally: Tally) -> StageInside:
+        """What the future of the stage depends on besides."""
         ...
 
 
@@ -333,7 +339,9 @@ class Run:
         )
         makers: Mapping[str, Callable[[], Any]] = {}
         if self.outlook is not None:
-            makers = self.outlook.see(snapshot, partial(workers.longest, self.timers.now()))
+            inside = partial(_inside, self.stages, tallies)
+            longest = partial(workers.longest, self.timers.now())
+            makers = self.outlook.see(snapshot, inside, longest)
         snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics, **makers)
         return snapshot
 
@@ -380,6 +388,31 @@ class NoRun:
             error_summary=self.failures.summary(),
             timestamp=0.0,
         )
+
+
+def what_if(run: Run | NoRun, workers: Mapping[str, int]) -> WhatIf | None:
+    """How long a run would take, or have taken, in all with these workers."""
+    if isinstance(run, NoRun) or run.outlook is None:
+        return None
+    if (past := past_run(run, run.stats())) is not None:
+        return past.what_if(workers)
+    run.snapshot()  # the outlook takes it in
+    return run.outlook.what_if(workers)
+
+
+def past_run(run: Run, stats: PipelineStats) -> PastRun | None:
+    """The measurements of a run, if it is over; ``stats`` are its counts."""
+    if run.outlook is None or not run.is_over:
+        return None
+    ended, began = run.now_or_end(), run.facts.started_mono
+    intake_ended = ended if run.intake_ended is None else run.intake_ended
+    inside = _inside(run.stages, list(map(Tally, run.ledger.stages)))
+    return run.outlook.past(stats, inside, ended - began, intake_ended - began)
+
+
+def _inside(stages: Sequence[Gauged], tallies: Sequence[Tally]) -> list[StageInside]:
+    """What the future depends on, stage by stage, besides what the books say."""
+    return [stage.inside(tally) for stage, tally in zip(stages, tallies, strict=True)]
 
 
 current_run: ContextVar[Run | None] = ContextVar("antflow_run", default=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NoReturn
@@ -13,13 +12,12 @@ from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.foreign import asked, is_a
 from antflow._core.items import Items, Key, check_items, check_key
 from antflow._core.log import warn
-from antflow._core.misspellings import did_you_mean
 from antflow._core.result import PipelineResult, RunResults, failure_of, run_text
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats
-from antflow._core.stage_checks import MOST_WORKERS
-from antflow._core.text import safe_repr
+from antflow._core.stage_checks import MOST_WORKERS, stage_index
 from antflow._core.type_variables import Out
 from antflow._engine.engine import Engine
+from antflow._engine.run import past_run
 from antflow._engine.submission import begin_submission
 
 
@@ -69,12 +67,14 @@ class RunHandle(Generic[Out]):
     @property
     def results(self) -> RunResults[Out]:
         """The results so far: a copy, final once the run is over."""
+        stats = self._run.stats()
         return RunResults(
             tuple(self._collected),
             self._run.failures.summary(),
-            self._run.stats(),
+            stats,
             self.run_id,
             self._run.stopped_by,
+            past_run(self._run, stats),
         )
 
     async def feed(
@@ -264,18 +264,6 @@ def _stop(engine: Engine) -> None:
             f"{run.ledger.in_flight:,}",
         )
     engine.supervisor.cancel()
-
-
-def stage_index(option: str, stage: object, names: Sequence[str]) -> int:
-    """The index of the stage with the name given as ``option``.
-
-    Raises:
-        ValueError: None of them.
-    """
-    if not isinstance(stage, str) or stage not in names:
-        known = f"the stages are {', '.join(map(repr, names))}{did_you_mean(stage, names)}"
-        raise ValueError(f"{option}={safe_repr(stage)} not found; {known}")
-    return names.index(stage)
 
 
 def attach_results(error: BaseException, results: RunResults[Any]) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Awaitable
 from weakref import ref
 
 from antflow._core.envelope import Envelope
+from antflow._core.inside import StageInside
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Guard
 from antflow._core.readings import StageGauge
-from antflow._core.stage import Stage, lowest_concurrency, most_retries_waiting
+from antflow._core.stage import Stage, lowest_concurrency, most_retries_waiting, retry_policy
 from antflow._core.stage_checks import is_async
+from antflow._core.tally import Tally
 from antflow._engine.attempt import Attempt
 from antflow._engine.batches import Batches
 from antflow._engine.calls import calls_of
@@ -76,6 +78,8 @@ class StageRun:
         self.index = index
         self.recorder: Recorder = recorder
         self._supervisor = supervisor
+        self._batch = stage.batch or 1
+        self._attempts = retry_policy(stage).attempts
         self._concurrency = lowest_concurrency(stage)
         now = run.timers.now
 
@@ -159,6 +163,24 @@ class StageRun:
             self._runner.thread_cpu_seconds,
             self._limits.held_seconds(),
             self._limits.holds,
+        )
+
+    def inside(self, tally: Tally) -> StageInside:
+        """The stage at this moment, for an estimate of what will come.
+
+        Args:
+            tally: Its workers at this moment.
+        """
+        return StageInside(
+            now=self.run.timers.now(),
+            begun=tally.begun,
+            blocked=tally.blocked,
+            dues=self._retries.dues(),
+            delays={tries: tuple(each) for tries, each in self._retries.delays.copy().items()},
+            most_retrying=self._retries.capacity,
+            limits=self._limits.levels() + self._calls.levels(),
+            batch=self._batch,
+            attempts=self._attempts,
         )
 
     async def fail_unread(self, envelope: Envelope) -> None:

@@ -21,7 +21,7 @@ from math import inf
 from antflow._core.levers import Advice
 from antflow._core.snapshot import LoopHealth, RunState, StageStats
 from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER, Stage
-from antflow._core.text import clean, counted, safe_repr
+from antflow._core.text import clean, clock, counted, safe_repr
 from antflow._monitor.changes import Outcome
 from antflow._monitor.flow import entered_items
 from antflow._monitor.gain import LONGER, gain, held_up_by_each_other, highest_rates
@@ -257,7 +257,7 @@ def _last_item(case: Case) -> Advice | None:
     is_slow = usual is not None and longest.seconds >= max(LONG_UNDER_WAY, MANY_TIMES * usual)
     if not is_slow or left > max(stage.workers, 1):
         return None
-    item = f"item {clean(safe_repr(longest.item_id))} in {longest.stage}, {_clock(longest.seconds)}"
+    item = f"item {clean(safe_repr(longest.item_id))} in {longest.stage}, {clock(longest.seconds)}"
     if left == 1:
         sentence = f"Waiting for {item}."
     else:
@@ -268,11 +268,6 @@ def _last_item(case: Case) -> Advice | None:
 def _inside(stage: StageStats) -> int:
     waiting = stage.pending_items + stage.blocked_items + stage.retrying_items
     return waiting + stage.in_progress_items
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02}"
 
 
 def _waits_outside(case: Case, shares: Sequence[Spent]) -> Advice | None:

@@ -11,7 +11,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import inf
 
+from antflow._core.estimates import Eta
 from antflow._core.failures import kind_of, ungrouped
 from antflow._core.levers import Advice
 from antflow._core.snapshot import (
@@ -19,11 +21,11 @@ from antflow._core.snapshot import (
     ErrorSummary,
     FailedItem,
     LoopHealth,
+    RunState,
     StageStats,
 )
 from antflow._monitor.flow import done_items
 from antflow._monitor.moment import Figures, Spent
-from antflow._monitor.pace import Forecast, Pace
 from antflow._monitor.progress import Progress, RecentRate, progress
 from antflow._monitor.spans import Spans
 from antflow._monitor.throughput import Throughput
@@ -33,6 +35,13 @@ UNNAMED = "pipeline"
 
 WORTH_SAYING = 0.3
 """Share of their time that workers must wait before the reason is shown."""
+
+EARLIEST = 3.0
+SHORTEST = 1.0
+"""Seconds: from when on an ETA is shown, and the shortest one that is."""
+
+HELD = 1.0
+"""Seconds for which an ETA is shown unchanged."""
 
 MOST_FAILURES_READ = 1000
 """How many failed items are searched, newest first, for the newest of each type."""
@@ -84,7 +93,7 @@ class View:
         name: The pipeline's.
         snapshot: The snapshot it was made from.
         progress: How far the run is.
-        forecast: How long it will still take, if that can be said.
+        eta: How much longer it will take, if that can be said; held for a second.
         rates: Items settled per second over the time of the run, oldest first.
         rates_span: Seconds that each of them covers.
         stages: The stages, in pipeline order.
@@ -95,7 +104,7 @@ class View:
     name: str
     snapshot: DashboardSnapshot
     progress: Progress
-    forecast: Forecast | None
+    eta: Eta | None
     rates: list[float]
     rates_span: float
     stages: list[StageView]
@@ -111,6 +120,24 @@ class View:
     def is_over(self) -> bool:
         """Whether the run has ended."""
         return self.snapshot.state == "finished"
+
+
+class HeldEta:
+    """The ETA as it is shown: held for a second, since one that flickers cannot be read."""
+
+    def __init__(self) -> None:
+        self._eta: Eta | None = None
+        self._seen_at = -inf
+        self._state: RunState | None = None
+
+    def see(self, snapshot: DashboardSnapshot) -> Eta | None:
+        """The ETA to show for a snapshot."""
+        if snapshot.elapsed - self._seen_at >= HELD or snapshot.state != self._state:
+            self._seen_at, self._state = snapshot.elapsed, snapshot.state
+            eta = snapshot.eta
+            is_worth_it = snapshot.elapsed >= EARLIEST and eta and eta.longest >= SHORTEST
+            self._eta = eta if is_worth_it else None
+        return self._eta
 
 
 class Viewer:
@@ -131,7 +158,7 @@ class Viewer:
         self._view: View | None = None
         self._rate = RecentRate()
         self._stage_rates: defaultdict[str, RecentRate] = defaultdict(RecentRate)
-        self._pace = Pace()
+        self._eta = HeldEta()
         self._throughput = Throughput()
         self._spans = Spans()
 
@@ -145,14 +172,13 @@ class Viewer:
         earlier = None if self._view is None else self._view.progress
         shown = progress(snapshot, self._total, earlier, self._rate)
         self._throughput.add(shown.settled - (earlier.settled if earlier else 0), shown.elapsed)
-        self._pace.see(snapshot, shown.settled, shown.total)
         stages = list(snapshot.pipeline_stats.stage_stats.values())
         _, lately = self._spans.see(Figures.of(snapshot)).sums()
         return View(
             name=self._name,
             snapshot=snapshot,
             progress=shown,
-            forecast=self._pace.forecast,
+            eta=self._eta.see(snapshot),
             rates=self._throughput.rates(),
             rates_span=self._throughput.span,
             stages=self._stages(snapshot, stages, lately.spent),

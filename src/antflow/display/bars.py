@@ -9,11 +9,11 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from antflow._core.snapshot import LoopStall, RunState
-from antflow._core.text import counted, safe_str
+from antflow._core.text import clock, counted, safe_str
 from antflow._monitor.progress import Progress
 from antflow._monitor.view import UNNAMED, View
 from antflow.display.canvas import Canvas, Pieces, joined
-from antflow.display.numbers import clock, duration_text, forecast_text, rate_text
+from antflow.display.numbers import duration_text, eta_text, rate_text
 
 _FOLDER = re.compile(r"^.*[/\\]")
 
@@ -79,9 +79,11 @@ def bar_line(
     if progress.percent is not None:
         parts = [bar, Part(0, [(f"{progress.percent:3d}%", "bold")]), *parts]
     parts.append(Part(4, [(f"{rate_text(progress.per_second)}/s", "cyan")]))
-    if view.forecast is not None:
-        left = forecast_text(view.forecast, canvas.glyphs.dash)
+    if view.eta is not None:
+        left = eta_text(view.eta, canvas.glyphs.dash)
         parts.append(Part(2, [("ETA ", "dim"), (left, "bold")]))
+        if view.eta.waits_for:
+            parts.append(Part(6, [(f"({view.eta.waits_for})", "dim")]))
     parts.append(Part(5, [(clock(progress.elapsed), "dim")]))
     if counts:
         parts.append(Part(-1, counts_pieces(progress)))

@@ -16,11 +16,10 @@ from rich.text import Text
 
 from antflow._core.log import info
 from antflow._core.snapshot import DashboardSnapshot
-from antflow._core.text import clean, counted
+from antflow._core.text import clean, clock, counted
 from antflow._monitor.view import View
 from antflow.display.canvas import Canvas, Pieces, known_encoding
 from antflow.display.failure_lines import error_table
-from antflow.display.numbers import clock
 
 SECONDS_SHOWN = 3.0
 """How long a confirmation stays."""

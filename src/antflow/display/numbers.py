@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from antflow._monitor.pace import Forecast
+from antflow._core.estimates import Eta
+from antflow._core.text import clock
 
 LONGEST_EXACT = 99_999
 """Counts up to here are written out: beyond, the last digits tell nothing."""
@@ -25,13 +26,6 @@ def rate_text(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.1f}"
 
 
-def clock(seconds: float) -> str:
-    """``0:05``, ``12:30``, ``1:02:03``."""
-    minutes, second = divmod(int(max(seconds, 0.0)), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
 def duration_text(seconds: float | None) -> str:
     """``0.4ms``, ``182ms``, ``4.31s``, ``2:05``; "" for ``None``."""
     if seconds is None:
@@ -49,9 +43,9 @@ def ago_text(seconds: float) -> str:
     return f"{seconds:.0f}s ago" if seconds < 60 else f"{clock(seconds)} ago"
 
 
-def forecast_text(forecast: Forecast, dash: str = "–") -> str:
+def eta_text(eta: Eta, dash: str = "–") -> str:
     """``2:45–2:55``, ``12–14 min``, ``1:20–1:40 h``, ``3–4 days``: no finer than it is known."""
-    shortest, longest = forecast.shortest, forecast.longest
+    shortest, longest = eta.shortest, eta.longest
     if longest < 60:
         ends, unit = [clock(round(shortest)), clock(round(longest))], ""
     elif longest < 600:

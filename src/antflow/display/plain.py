@@ -11,11 +11,11 @@ from typing import TextIO
 
 from antflow._core.failures import failure_lines
 from antflow._core.snapshot import ErrorSummary, LoopStall
-from antflow._core.text import clean, tally
+from antflow._core.text import clean, clock, tally
 from antflow._monitor.view import StageView, View
 from antflow.display.bars import block_text, stall_text, state_text
 from antflow.display.canvas import UNICODE, glyphs_for
-from antflow.display.numbers import clock, duration_text, forecast_text, rate_text
+from antflow.display.numbers import duration_text, eta_text, rate_text
 from antflow.display.stream import open_stream
 
 LONGEST_SILENCE = 30.0
@@ -114,8 +114,9 @@ def progress_text(view: View) -> str:
     else:
         done = f"{progress.percent}% {progress.settled:,}/{progress.total:,}"
     parts = [done, f"{rate_text(progress.per_second)}/s", clock(progress.elapsed)]
-    if view.forecast is not None:
-        parts.append(f"ETA {forecast_text(view.forecast, dash='-')}")
+    if view.eta is not None:
+        waits_for = f" ({view.eta.waits_for})" if view.eta.waits_for else ""
+        parts.append(f"ETA {eta_text(view.eta, dash='-')}{waits_for}")
     parts.append(progress.counts)
     word = state_text(progress)
     return ", ".join(parts if word in ("running", "finished") else [*parts, word])

@@ -7,9 +7,10 @@ from math import ceil
 
 from rich.text import Text
 
+from antflow._core.text import clock
 from antflow._monitor.view import View
 from antflow.display.canvas import Canvas
-from antflow.display.numbers import clock, rate_text
+from antflow.display.numbers import rate_text
 
 FEWEST = 2
 """Rates: with one there is nothing to compare."""

@@ -10,9 +10,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from antflow._core.snapshot import WorkerState
+from antflow._core.text import clock
 from antflow._monitor.worker_order import DOINGS, Cell, Doing, WorkerStrip
 from antflow.display.canvas import Canvas
-from antflow.display.numbers import clock
 from antflow.display.tables import more_line
 
 LONGEST_NAME = 20

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 
 from antflow._core.checks import check_number
+from antflow._core.inside import LimitLevel
 from antflow._core.limit import Limit
 from antflow._core.log import warn
 from antflow._core.stage import Stage
@@ -42,6 +43,10 @@ class CallLimits:
         if stage.call_rate is not None:
             self.rate = Limit(None, stage.call_rate, stage.call_rate_period)
             self.gates["call_rate"] = Admission([self.rate], now)
+
+    def levels(self) -> list[LimitLevel]:
+        """The rate of calls at this moment, if a task has used it."""
+        return self.gates["call_rate"].levels() if "call_rate" in self.used else []
 
     def close(self) -> None:
         """End the run. Warn about a rate that was never used: most likely a mistake."""

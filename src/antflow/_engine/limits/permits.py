@@ -18,6 +18,7 @@ from math import inf
 from typing import Any
 
 from antflow._core.errors import PipelineError
+from antflow._core.inside import LimitLevel
 from antflow._core.limit import HeldPermit, Limit, current_permit
 from antflow._engine.contexts import around
 from antflow._engine.current import seat_here
@@ -61,6 +62,10 @@ class Admission:
         """Keep attempts that share one of the limits from starting for this many seconds."""
         for turnstile in self._turnstiles:
             turnstile.hold(seconds)
+
+    def levels(self) -> list[LimitLevel]:
+        """The limits at this moment."""
+        return [turnstile.level() for turnstile in self._turnstiles]
 
     def close(self) -> None:
         """End the use of the limits. Once all users have done so, another loop may use them."""

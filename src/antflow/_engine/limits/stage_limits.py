@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from antflow._core.inside import LimitLevel
 from antflow._core.limit import Limit
 from antflow._core.stage import Stage
 from antflow._engine.limits.permits import Admission
@@ -63,6 +64,10 @@ class StageLimits:
     def held_seconds(self) -> float:
         """How many seconds holds have let no try begin, until now."""
         return self._held - max(self._held_until - self._now(), 0.0) if self.holds else 0.0
+
+    def levels(self) -> list[LimitLevel]:
+        """The limits of a whole try, at this moment."""
+        return [] if self.admission is None else self.admission.levels()
 
     def close(self) -> None:
         """Begin no more tries: another event loop may use the limits."""

@@ -29,6 +29,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Protocol, TypeAlias, TypeVarTuple
 
+from antflow._core.inside import LimitLevel
 from antflow._core.limit import Limit, LimitStatistics, Meter
 
 Clock = Callable[[], float]
@@ -153,6 +154,21 @@ class Turnstile:
             waiting=sum([len(line.waiting) for line in tuple(self.lines.values())]),
             available=None if self.meter is None else self.meter.available(now),
             held=max(self.held_until - now, 0.0),
+        )
+
+    def level(self) -> LimitLevel:
+        """The same, for an estimate of what may start when."""
+        now, limit = self.now(), self.limit
+        has_rate = self.meter is not None and limit.rate is not None
+        return LimitLevel(
+            key=id(self),
+            per_second=limit.rate / limit.period if limit.rate and has_rate else inf,
+            size=limit.rate or inf,
+            level=inf if self.meter is None else self.meter.available(now),
+            slots=self.most,
+            held=max(self.held_until - now, 0.0),
+            cost=None if callable(limit.cost) else limit.cost,
+            charged=0.0 if self.meter is None else self.meter.charged,
         )
 
     def _set_rate(self, rate: float, period: float) -> None:

@@ -1,17 +1,38 @@
-"""Rates and forecasts, held against what then came, in runs on a virtual clock."""
+"""Rates and ETAs, held against what then came, in runs on a virtual clock."""
 
 from __future__ import annotations
 
 import asyncio
+import pickle
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
+from math import inf
 
 import pytest
 
-from antflow import DashboardSnapshot, Pipeline, Stage
+from antflow import (
+    DashboardSnapshot,
+    Durations,
+    Limit,
+    Pipeline,
+    RetryAfter,
+    RunResults,
+    Stage,
+    WhatIf,
+)
+from antflow._monitor.service_times import service_times
+from antflow._monitor.simulation import (
+    STEPS,
+    RunModel,
+    RunState,
+    StageModel,
+    StageState,
+    simulate,
+)
 from antflow._monitor.view import View
 from antflow.testing import run_virtual
+from benchmarks.eta import RUNS, held, watched
 from tests.monitor.watching import Watching, watch
 
 Task = Callable[[int], Awaitable[int]]
@@ -28,10 +49,10 @@ def taking(seconds: float, spread: float = 0.5, seed: int = 1) -> Task:
 
 
 def off_by(watching: Watching, view: View) -> float:
-    """How far the middle of the forecast was from the truth, as a part of it."""
-    assert view.forecast is not None
+    """How far the middle of the ETA was from the truth, as a part of it."""
+    assert view.eta is not None
     truth = watching.last.progress.elapsed - view.progress.elapsed
-    return (view.forecast.shortest + view.forecast.longest) / 2 / truth - 1
+    return (view.eta.shortest + view.eta.longest) / 2 / truth - 1
 
 
 def from_to(watching: Watching, begin: float, end: float) -> list[View]:
@@ -55,14 +76,14 @@ STEADY = {
 
 
 @pytest.mark.parametrize("kind", STEADY)
-def test_forecast_of_a_steady_load(kind: str) -> None:
+def test_eta_of_a_steady_load(kind: str) -> None:
     """From a quarter of the time on it is right within 20 %."""
     watching = run_virtual(lambda: watch(STEADY[kind], range(1500)))
     for view in from_to(watching, 0.25, 0.95):
         assert abs(off_by(watching, view)) < 0.2, view.progress
 
 
-def test_forecast_counts_what_is_left_in_each_stage() -> None:
+def test_eta_counts_what_is_left_in_each_stage() -> None:
     """Long before the slow stage has done a part worth naming, its queue says how long it takes."""
     watching = run_virtual(lambda: watch(STEADY["unbounded queue before it"], range(1500)))
     early = watching.at(60)  # the first stage is through, the second has 1400 items to do
@@ -72,8 +93,8 @@ def test_forecast_counts_what_is_left_in_each_stage() -> None:
     assert abs(off_by(watching, early)) < 0.2
 
 
-def test_forecast_when_the_pace_halves() -> None:
-    """Half a minute after it began to go half as fast, the forecast has followed."""
+def test_eta_when_the_pace_halves() -> None:
+    """Half a minute after it began to go half as fast, the ETA has followed."""
     begun: list[int] = []
 
     async def task(number: int) -> int:
@@ -82,14 +103,14 @@ def test_forecast_when_the_pace_halves() -> None:
         return number
 
     watching = run_virtual(lambda: watch([Stage("A", 10, [task])], range(2000)))
-    later = watching.at(135).forecast
+    later = watching.at(135).eta
     assert later is not None
     truth = watching.last.progress.elapsed - 135
     assert later.longest == pytest.approx(truth, rel=0.2)
     assert later.shortest > 0.65 * truth
 
 
-def test_forecast_when_a_later_stage_catches_up() -> None:
+def test_eta_when_a_later_stage_catches_up() -> None:
     """A stage that hurries through what has piled up does not make the slow one faster."""
     gate = asyncio.Event()
 
@@ -108,10 +129,12 @@ def test_forecast_when_a_later_stage_catches_up() -> None:
         )
 
     watching = run_virtual(program)
-    assert abs(off_by(watching, watching.at(108))) < 0.2
+    eta = watching.at(108).eta
+    assert eta is not None
+    assert eta.shortest <= watching.last.progress.elapsed - 108 <= eta.longest
 
 
-def test_forecast_where_items_fail() -> None:
+def test_eta_where_items_fail() -> None:
     """What fails in the first stage is no work for the second."""
 
     async def fail(number: int) -> int:
@@ -126,7 +149,7 @@ def test_forecast_where_items_fail() -> None:
         assert abs(off_by(watching, view)) < 0.2
 
 
-def test_forecast_where_items_become_many() -> None:
+def test_eta_where_items_become_many() -> None:
     """What was made of items so far is not still to be taken in."""
 
     async def pages(number: int) -> list[int]:
@@ -139,28 +162,32 @@ def test_forecast_where_items_become_many() -> None:
         assert abs(off_by(watching, view)) < 0.2
 
 
-def test_no_forecast_while_nothing_moves() -> None:
-    """Two items hold both workers for an hour: no forecast of years meanwhile, and one after."""
+def test_eta_while_nothing_moves() -> None:
+    """Two items hold both workers for an hour: the ETA has room for that, and narrows after it."""
 
     async def task(number: int) -> int:
         await asyncio.sleep(3600 if number in (300, 301) else 0.2)
         return number
 
     watching = run_virtual(lambda: watch([Stage("A", 2, [task])], range(6000)))
-    assert watching.at(20).forecast is not None
-    for moment in range(100, 3600, 100):
-        assert watching.at(moment).forecast is None
-    assert watching.at(4150).forecast is not None
+    end = watching.last.progress.elapsed
+    for moment in range(700, 3600, 100):
+        eta = watching.at(moment).eta
+        assert eta is not None
+        assert eta.shortest <= end - moment <= eta.longest
+    later = watching.at(3800).eta
+    assert later is not None
+    assert later.longest < 2 * (end - 3800)
 
 
-def test_no_forecast_too_early() -> None:
+def test_no_eta_too_early() -> None:
     """In the first three seconds, and before the first items are through, none is ventured."""
     watching = run_virtual(lambda: watch([Stage("A", 10, [taking(0.05)])], range(2000)))
-    assert all(view.forecast is None for view in watching.views if view.progress.elapsed < 3)
-    assert watching.at(3.5).forecast is not None
+    assert all(view.eta is None for view in watching.views if view.progress.elapsed < 3)
+    assert watching.at(3.5).eta is not None
 
 
-def test_no_forecast_when_the_total_is_unknown() -> None:
+def test_no_eta_when_the_total_is_unknown() -> None:
     """Who does not know how much comes cannot say how long; once the input has ended one can."""
 
     async def items() -> AsyncIterator[int]:
@@ -174,34 +201,36 @@ def test_no_forecast_when_the_total_is_unknown() -> None:
     assert states == {"running", "draining", "finished"}
     for view in watching.views:
         if view.snapshot.state == "running":
-            assert view.forecast is None
+            assert view.eta is None
     assert abs(off_by(watching, watching.at(30))) < 0.2
-    assert watching.last.forecast is None
+    assert watching.last.eta is None
 
 
-def test_no_forecast_while_the_last_item_hangs() -> None:
-    """When all should be over and is not, "0:00" would be no answer."""
+def test_eta_while_the_last_item_hangs() -> None:
+    """When all should be over and is not, the ETA names what the run waits for, and holds it."""
 
     async def task(number: int) -> int:
-        await asyncio.sleep(300 if number == 0 else 0.1)
+        await asyncio.sleep(300 if number == 395 else 0.1)
         return number
 
     watching = run_virtual(lambda: watch([Stage("A", 5, [task])], range(400)))
-    late = [view.forecast for view in from_to(watching, 0.05, 0.99)]
-    assert late.count(None) > len(late) / 2
-    assert all(forecast is None or forecast.longest >= 1 for forecast in late)
+    end = watching.last.progress.elapsed
+    for view in from_to(watching, 0.2, 0.99):
+        assert view.eta is not None
+        assert view.eta.waits_for == "1 item since 0:07"
+        assert view.eta.shortest <= end - view.progress.elapsed <= view.eta.longest
 
 
-def test_forecast_is_held_for_a_second() -> None:
+def test_eta_is_held_for_a_second() -> None:
     """However often it is drawn, it changes once a second."""
     watching = run_virtual(lambda: watch([Stage("A", 5, [taking(1)])], range(100), interval=0.05))
-    seen = [view.forecast for view in watching.views if view.forecast is not None]
+    seen = [view.eta for view in watching.views if view.eta is not None]
     changes = sum(a is not b for a, b in pairwise(seen))
     assert 10 < changes <= watching.last.progress.elapsed
 
 
 def test_pause_is_not_taken_for_slowness() -> None:
-    """An hour of pause changes neither the rates nor the forecast."""
+    """An hour of pause changes neither the rates nor the ETA."""
 
     async def program() -> list[View]:
         watching = Watching()
@@ -222,10 +251,10 @@ def test_pause_is_not_taken_for_slowness() -> None:
         return watching.views
 
     views = run_virtual(program)
-    assert any(view.snapshot.state == "paused" and view.forecast is None for view in views)
+    assert any(view.snapshot.state == "paused" and view.eta is None for view in views)
     assert views[-1].stages[0].per_second == pytest.approx(5, rel=0.2)
-    assert views[-1].forecast is not None
-    assert views[-1].forecast.longest < 60
+    assert views[-1].eta is not None
+    assert views[-1].eta.longest < 60
 
 
 def test_rates_of_stages() -> None:
@@ -272,3 +301,123 @@ def snapshot_of_a_run() -> DashboardSnapshot:
     pipeline = Pipeline([Stage("A", 5, [taking(1)])])
     run_virtual(lambda: pipeline.run(range(10)))
     return pipeline.get_dashboard_snapshot()
+
+
+def test_what_if_after_a_run() -> None:
+    """It says how long a run with other workers takes, and can be pickled with the results."""
+
+    def pipeline(workers: int) -> Pipeline:
+        return Pipeline([Stage("A", 10, [taking(0.3)]), Stage("B", workers, [taking(0.6)])])
+
+    async def timed(workers: int) -> tuple[float, RunResults[int]]:
+        results = await pipeline(workers).run(range(400))
+        return asyncio.get_running_loop().time(), results
+
+    _, results = run_virtual(lambda: timed(4))
+    truth, _ = run_virtual(lambda: timed(12))
+    said = pickle.loads(pickle.dumps(results)).what_if({"B": 12})
+    assert said == results.what_if({"B": 12})
+    assert said.workers == {"A": 10, "B": 12}
+    assert said.shortest <= truth <= said.longest < 1.2 * said.shortest
+    assert said.elapsed == 0
+
+
+def test_what_if_during_a_run() -> None:
+    """It says how long the whole run takes if it goes on with other workers."""
+
+    async def program() -> tuple[WhatIf | None, float]:
+        pipeline = Pipeline([Stage("A", 5, [taking(0.5)])])
+        async with pipeline.open(total=400) as run:
+            feeding = asyncio.ensure_future(run.feed(range(400)))
+            await asyncio.sleep(10)
+            said = pipeline.what_if({"A": 20})
+            run.set_workers("A", 20)
+            await feeding
+        return said, asyncio.get_running_loop().time()
+
+    said, truth = run_virtual(program)
+    assert said is not None
+    assert said.elapsed == pytest.approx(10)
+    assert said.shortest <= truth <= said.longest < 1.2 * said.shortest
+
+
+def test_what_if_refuses_other_stages() -> None:
+    """A misspelt stage and no workers are errors; without a run nothing is known."""
+    pipeline = Pipeline([Stage("Fetch", 5, [taking(0.5)])])
+    with pytest.raises(ValueError, match=r"Fetsh.*did you mean 'Fetch'"):
+        pipeline.what_if({"Fetsh": 3})
+    with pytest.raises(ValueError, match="at least 1 worker"):
+        pipeline.what_if({"Fetch": 0})
+    assert pipeline.what_if({"Fetch": 3}) is None
+
+
+@pytest.mark.parametrize("name", ["limit with a full bucket", "retries after 6 s", "batches"])
+def test_eta_holds_the_truth(name: str) -> None:
+    """In at least 80 % of the frames, with limits, retries and batches."""
+    result = held(watched(RUNS[name]))
+    assert result.share >= 0.8
+    assert result.silent <= 0.1
+
+
+def test_eta_of_a_limit_knows_its_bucket() -> None:
+    """While a full bucket lets items rush through, it is known that the rest will not."""
+    stage = Stage("A", 40, [taking(0.2)], limits=[Limit(rate=300, period=30)])
+    watching = run_virtual(lambda: watch([stage], range(700)))
+    eta = watching.views[2].snapshot.eta
+    assert watching.views[2].progress.settled > 100
+    assert eta is not None
+    assert eta.shortest > 30
+
+
+def test_eta_says_when_retries_are_due() -> None:
+    """When all that is left waits for its next try, the ETA says when that is."""
+
+    async def task(number: int) -> int:
+        await asyncio.sleep(0.1)
+        if number == 99 and not tried:
+            tried.append(number)
+            raise TimeoutError
+        return number
+
+    tried: list[int] = []
+    stage = Stage("A", 5, [task], task_attempts=3, task_wait_seconds=20.0)
+    watching = run_virtual(lambda: watch([stage], range(100)))
+    eta = watching.at(10).eta
+    assert eta is not None
+    assert eta.waits_for == "retries at 0:22"
+    assert eta.shortest <= watching.last.progress.elapsed - 10 <= eta.longest
+
+
+def test_eta_of_many_items_takes_no_longer() -> None:
+    """A simulation of a million items has no more steps than one of a hundred."""
+    steps: list[int] = []
+
+    def model_of(count: int) -> None:
+        times = service_times(Durations(count, 0.001, (0,) * 50 + (count,)))
+        assert times is not None
+        stage = StageModel(
+            "A", 10, 1, times, 0.0, 1, (((0.0, 1.0),),), inf, inf, 0.0, 1.0, (), (0.0, 0.0)
+        )
+        state = RunState(count, (StageState(),), (), ())
+        course = simulate(RunModel((stage,), (), inf, 0.0), state)
+        assert course.ends[1] == pytest.approx(count / 10 * times.mean, rel=0.05)
+        steps.append(course.steps)
+
+    for count in (100, 10_000, 1_000_000):
+        model_of(count)
+    assert max(steps) <= 2 * STEPS
+
+
+def test_tries_that_were_held_wait_too() -> None:
+    """An item that a service held before its first try has no try to count from."""
+    answers = iter([True, *[False] * 1000])
+
+    async def ask(number: int) -> int:
+        await asyncio.sleep(1)
+        if next(answers):
+            raise RetryAfter(20)
+        return number
+
+    watching = run_virtual(lambda: watch([Stage("Ask", 4, [ask])], range(200)))
+    assert watching.at(10).snapshot.eta is not None
+    assert watching.last.is_over
