@@ -165,6 +165,67 @@ if {program_goes_on}:
     assert not screen.is_cursor_hidden
 
 
+def test_fork_while_a_display_begins(screen: PtyScreen) -> None:
+    """A child that is forked at any moment, and stays, does not hold up what is printed."""
+    script = """
+import threading, warnings; warnings.simplefilter("ignore")
+pipe = os.pipe
+
+def slow_pipe():
+    ends = pipe()
+    if threading.current_thread() is not threading.main_thread():
+        time.sleep(0.3)
+    return ends
+
+async def work(number):
+    if number == 0 and not os.fork():
+        os.close(to_child)
+        os.read(from_parent, 1)
+        os._exit(0)
+    print("line", number)
+    await asyncio.sleep(0.01)
+
+from_parent, to_child = pipe()
+os.pipe = slow_pipe
+asyncio.run(run(work, "compact"))
+os.close(to_child)
+"""
+    screen.spawn(PROGRAM + script)
+    assert screen.wait() == 0
+    lines = [line for line in screen.paper.splitlines() if line.startswith(("line ", "6 ok"))]
+    assert lines == [*(f"line {number}" for number in range(6)), "6 ok, 0 failed"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_pool_that_is_kept_over_several_runs(level: str, method: str, screen: PtyScreen) -> None:
+    """What its processes print appears above each display, and in between, once and in order."""
+    script = f"""
+import multiprocessing, threading, warnings; warnings.simplefilter("ignore")
+from concurrent.futures import ProcessPoolExecutor
+
+async def work(number):
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(pool, os.write, 1, b"line %d\\n" % number)
+
+pool = ProcessPoolExecutor(1, multiprocessing.get_context({method!r}))
+for _ in range(3):
+    asyncio.run(run(work, {level!r}, items=3))
+    pool.submit(os.write, 1, b"line between\\n").result()
+    time.sleep(0.1)
+pool.shutdown()
+for thread in threading.enumerate():
+    if thread.name == "antflow-prints" and {method!r} == "fork":  # spawn has a resource tracker
+        thread.join()
+"""
+    screen.spawn(PROGRAM + script)
+    assert screen.wait() == 0, screen.paper
+    lines = [line for line in screen.paper.splitlines() if line.startswith(("line ", "3 ok"))]
+    one = [*(f"line {number}" for number in range(3)), "3 ok, 0 failed", "line between"]
+    assert lines == one * 3
+    assert not screen.is_cursor_hidden
+
+
 @pytest.mark.parametrize("level", ["compact", "full"])
 @pytest.mark.parametrize(
     ("crash", "code", "told"),
@@ -409,10 +470,10 @@ def test_relay_that_is_killed(terminal: MakeTerminal, monkeypatch: pytest.Monkey
     pids: list[int] = []
     start = descriptors._start_relay
 
-    def start_and_kill(*args: int) -> None:
+    def start_and_kill(*args: int) -> object:
         monkeypatch.setattr(relay, "__file__", "/nowhere")
-        start(*args)
         pids.append(1)
+        return start(*args)
 
     monkeypatch.setattr(descriptors, "_start_relay", start_and_kill)
     display = Lines("a", 1)

@@ -327,10 +327,10 @@ def _capture_for(
         # Here and not above: Windows has no such descriptors.
         import termios
 
-        from antflow.display.terminal.descriptors import DescriptorCapture
+        from antflow.display.terminal.descriptors import open_capture
 
         with suppress(OSError, RuntimeError, termios.error):
-            return DescriptorCapture(out, emit, claim)
+            return open_capture(out, emit, claim)
     return StreamCapture(stream, emit)
 
 
