@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -329,6 +330,50 @@ os._exit(0)
     lines = screen.paper.splitlines()
     assert screen.paper.count("6/6") == 1
     assert lines[-7:] == ["6 ok, 0 failed", *(f"line {number}" for number in range(6))]
+
+
+@pytest.mark.parametrize("way", ["fork", "program"])
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_display_in_a_child(level: str, way: str, screen: PtyScreen, tmp_path: Path) -> None:
+    """It writes plain lines, which appear above the display of its parent."""
+    script = """
+import threading, warnings; warnings.simplefilter("ignore")
+
+async def inner(number):
+    await asyncio.sleep(0.05)
+
+def run_inner():
+    asyncio.run(run(inner, LEVEL))
+
+async def work(number):
+    if WAY == "program":
+        subprocess.run([sys.executable, __file__, "inner"], env={'TERM': 'xterm'})
+    elif child := os.fork():
+        os.waitpid(child, 0)
+    else:
+        thread = threading.Thread(target=run_inner)  # here a loop is running
+        thread.start()
+        thread.join()
+        os._exit(0)
+
+if sys.argv[1:]:
+    run_inner()
+else:
+    asyncio.run(run(work, LEVEL, items=1))
+"""
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import sys\nsys.path[:] = {sys.path!r}\nLEVEL, WAY = {level!r}, {way!r}"
+        + PROGRAM
+        + script
+    )
+    screen.spawn(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')")
+    assert screen.wait() == 0, screen.paper
+    lines = screen.paper.splitlines()
+    assert lines.count("6 ok, 0 failed") == 1
+    assert lines.count("1 ok, 0 failed") == 1
+    assert any(line.startswith("pipeline: 100% 6/6") for line in lines), screen.paper
+    assert screen.paper.count("━  100%") == 1
 
 
 # -- questions --------------------------------------------------------------------------------

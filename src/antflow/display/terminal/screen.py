@@ -40,7 +40,7 @@ from antflow.display.stream import SafeStream, open_stream
 from antflow.display.terminal import questions, stop_signals
 from antflow.display.terminal.capture import Action, Capture, Write
 from antflow.display.terminal.composition import Composition
-from antflow.display.terminal.device import Size, device_of, is_in_front, size_of
+from antflow.display.terminal.device import Size, device_of, is_in_front, is_marked, size_of
 from antflow.display.terminal.pane import Pane
 from antflow.display.terminal.printed_lines import shown
 from antflow.display.terminal.stream_capture import StreamCapture, origin_of
@@ -60,7 +60,8 @@ def open_pane(stream: TextIO | None, *, fills_screen: bool) -> Pane | None:
         fills_screen: Whether the whole screen is wanted.
 
     Returns:
-        Where to draw; ``None`` where the stream is not such a terminal, or a `Live` has it.
+        Where to draw; ``None`` where the stream is not such a terminal, or where a `Live` or a
+        display of a parent process has it.
     """
     if not can_draw_on(stream) or is_live_up():
         return None
@@ -71,6 +72,8 @@ def open_pane(stream: TextIO | None, *, fills_screen: bool) -> Pane | None:
     with _opening:
         device = device_of(stream)
         screen = next((each for each in _screens.values() if each.is_on(device)), None)
+        if screen is None and is_marked(stream):
+            return None
         if screen is None or screen.is_lost:
             screen = _screens[device] = Screen(stream)
         pane = Pane(screen, console, fills_screen)
