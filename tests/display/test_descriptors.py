@@ -7,7 +7,9 @@ import re
 import resource
 import signal
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from antflow.display import create
 from antflow.display.terminal import descriptors, relay
 from tests.display.conftest import NO_ERRORS, MakeTerminal
 from tests.display.test_screen import Lines, assert_nothing_is_left, begin, finish, letters, update
-from tests.pty_screen import PtyScreen
+from tests.pty_screen import PATIENCE, PtyScreen
 
 PROGRAM = """
 import asyncio, ctypes, os, subprocess, sys, time
@@ -507,6 +509,31 @@ def test_second_display_begins_while_all_is_captured(terminal: MakeTerminal) -> 
     assert letters(screen) == "pab"
     finish(one, two)
     assert_nothing_is_left(screen)
+
+
+def test_relay_whose_program_ends_little_by_little() -> None:
+    """It writes what the program has not taken, and the last words, when all ends are closed."""
+    master, slave = os.openpty()
+    (from_program, orders), (pieces, to_program) = os.pipe(), os.pipe()
+    read, terminal = os.pipe()
+
+    def run_relay() -> None:
+        with suppress(OSError):
+            relay.relay(master, terminal, from_program, to_program, 1000)
+
+    work = threading.Thread(target=run_relay)
+    work.start()
+    os.write(orders, relay.LAST_WORDS + b"given back, " + relay.END)
+    os.write(slave, b"text")
+    assert os.read(pieces, 100) == b"text"
+    os.close(slave)
+    work.join(0.1)
+    os.close(orders)
+    work.join(PATIENCE)
+    os.set_blocking(read, False)
+    assert os.read(read, 100) == b"given back, text"
+    for each in (master, from_program, pieces, to_program, read, terminal):
+        os.close(each)
 
 
 def test_relay_that_is_killed(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
