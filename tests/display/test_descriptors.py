@@ -6,7 +6,10 @@ import os
 import re
 import resource
 import signal
+import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from antflow.display import create
 from antflow.display.terminal import descriptors, relay
 from tests.display.conftest import NO_ERRORS, MakeTerminal
 from tests.display.test_screen import Lines, assert_nothing_is_left, begin, finish, letters, update
-from tests.pty_screen import PtyScreen
+from tests.pty_screen import PATIENCE, PtyScreen
 
 PROGRAM = """
 import asyncio, ctypes, os, subprocess, sys, time
@@ -165,6 +168,67 @@ if {program_goes_on}:
     assert not screen.is_cursor_hidden
 
 
+def test_fork_while_a_display_begins(screen: PtyScreen) -> None:
+    """A child that is forked at any moment, and stays, does not hold up what is printed."""
+    script = """
+import threading, warnings; warnings.simplefilter("ignore")
+pipe = os.pipe
+
+def slow_pipe():
+    ends = pipe()
+    if threading.current_thread() is not threading.main_thread():
+        time.sleep(0.3)
+    return ends
+
+async def work(number):
+    if number == 0 and not os.fork():
+        os.close(to_child)
+        os.read(from_parent, 1)
+        os._exit(0)
+    print("line", number)
+    await asyncio.sleep(0.01)
+
+from_parent, to_child = pipe()
+os.pipe = slow_pipe
+asyncio.run(run(work, "compact"))
+os.close(to_child)
+"""
+    screen.spawn(PROGRAM + script)
+    assert screen.wait() == 0
+    lines = [line for line in screen.paper.splitlines() if line.startswith(("line ", "6 ok"))]
+    assert lines == [*(f"line {number}" for number in range(6)), "6 ok, 0 failed"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_pool_that_is_kept_over_several_runs(level: str, method: str, screen: PtyScreen) -> None:
+    """What its processes print appears above each display, and in between, once and in order."""
+    script = f"""
+import multiprocessing, threading, warnings; warnings.simplefilter("ignore")
+from concurrent.futures import ProcessPoolExecutor
+
+async def work(number):
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(pool, os.write, 1, b"line %d\\n" % number)
+
+pool = ProcessPoolExecutor(1, multiprocessing.get_context({method!r}))
+for _ in range(3):
+    asyncio.run(run(work, {level!r}, items=3))
+    pool.submit(os.write, 1, b"line between\\n").result()
+    time.sleep(0.1)
+pool.shutdown()
+for thread in threading.enumerate():
+    if thread.name == "antflow-prints" and {method!r} == "fork":  # spawn has a resource tracker
+        thread.join()
+"""
+    screen.spawn(PROGRAM + script)
+    assert screen.wait() == 0, screen.paper
+    lines = [line for line in screen.paper.splitlines() if line.startswith(("line ", "3 ok"))]
+    one = [*(f"line {number}" for number in range(3)), "3 ok, 0 failed", "line between"]
+    assert lines == one * 3
+    assert not screen.is_cursor_hidden
+
+
 @pytest.mark.parametrize("level", ["compact", "full"])
 @pytest.mark.parametrize(
     ("crash", "code", "told"),
@@ -268,6 +332,50 @@ os._exit(0)
     lines = screen.paper.splitlines()
     assert screen.paper.count("6/6") == 1
     assert lines[-7:] == ["6 ok, 0 failed", *(f"line {number}" for number in range(6))]
+
+
+@pytest.mark.parametrize("way", ["fork", "program"])
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_display_in_a_child(level: str, way: str, screen: PtyScreen, tmp_path: Path) -> None:
+    """It writes plain lines, which appear above the display of its parent."""
+    script = """
+import threading, warnings; warnings.simplefilter("ignore")
+
+async def inner(number):
+    await asyncio.sleep(0.05)
+
+def run_inner():
+    asyncio.run(run(inner, LEVEL))
+
+async def work(number):
+    if WAY == "program":
+        subprocess.run([sys.executable, __file__, "inner"], env={'TERM': 'xterm'})
+    elif child := os.fork():
+        os.waitpid(child, 0)
+    else:
+        thread = threading.Thread(target=run_inner)  # here a loop is running
+        thread.start()
+        thread.join()
+        os._exit(0)
+
+if sys.argv[1:]:
+    run_inner()
+else:
+    asyncio.run(run(work, LEVEL, items=1))
+"""
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import sys\nsys.path[:] = {sys.path!r}\nLEVEL, WAY = {level!r}, {way!r}"
+        + PROGRAM
+        + script
+    )
+    screen.spawn(f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')")
+    assert screen.wait() == 0, screen.paper
+    lines = screen.paper.splitlines()
+    assert lines.count("6 ok, 0 failed") == 1
+    assert lines.count("1 ok, 0 failed") == 1
+    assert any(line.startswith("pipeline: 100% 6/6") for line in lines), screen.paper
+    assert screen.paper.count("━  100%") == 1
 
 
 # -- questions --------------------------------------------------------------------------------
@@ -403,16 +511,41 @@ def test_second_display_begins_while_all_is_captured(terminal: MakeTerminal) -> 
     assert_nothing_is_left(screen)
 
 
+def test_relay_whose_program_ends_little_by_little() -> None:
+    """It writes what the program has not taken, and the last words, when all ends are closed."""
+    master, slave = os.openpty()
+    (from_program, orders), (pieces, to_program) = os.pipe(), os.pipe()
+    read, terminal = os.pipe()
+
+    def run_relay() -> None:
+        with suppress(OSError):
+            relay.relay(master, terminal, from_program, to_program, 1000)
+
+    work = threading.Thread(target=run_relay)
+    work.start()
+    os.write(orders, relay.LAST_WORDS + b"given back, " + relay.END)
+    os.write(slave, b"text")
+    assert os.read(pieces, 100) == b"text"
+    os.close(slave)
+    work.join(0.1)
+    os.close(orders)
+    work.join(PATIENCE)
+    os.set_blocking(read, False)
+    assert os.read(read, 100) == b"given back, text"
+    for each in (master, from_program, pieces, to_program, read, terminal):
+        os.close(each)
+
+
 def test_relay_that_is_killed(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that reads does its work as well as it can."""
     screen = terminal(40, 10)
     pids: list[int] = []
     start = descriptors._start_relay
 
-    def start_and_kill(*args: int) -> None:
+    def start_and_kill(*args: int) -> object:
         monkeypatch.setattr(relay, "__file__", "/nowhere")
-        start(*args)
         pids.append(1)
+        return start(*args)
 
     monkeypatch.setattr(descriptors, "_start_relay", start_and_kill)
     display = Lines("a", 1)

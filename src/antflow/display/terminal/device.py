@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Hashable
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+
+_MARK = b"\xaf"
+_UNUSED_CHARACTER = 19 if sys.platform == "darwin" else 18
+"""A control character that the system keeps in the settings of a terminal, and nothing uses."""
 
 
 class Size(NamedTuple):
@@ -42,6 +47,26 @@ def device_of(stream: File | int) -> Hashable:
             return "terminal of the session"  # ``/dev/tty`` leads there too, with another number
         return os.fstat(descriptor).st_rdev
     return id(stream)  # not a file, but it says it is a terminal
+
+
+def marked(settings: list[Any]) -> list[Any]:
+    """The settings of a terminal, marked as those of a pseudo terminal that a display reads.
+
+    Child processes see the mark, whatever their environment is.
+    """
+    settings[6][_UNUSED_CHARACTER] = _MARK
+    return settings
+
+
+def is_marked(stream: File) -> bool:
+    """Whether a display of another process reads what is written to a stream, and draws."""
+    if os.name == "nt":
+        return False
+    import termios
+
+    with suppress(OSError, ValueError, AttributeError, IndexError, termios.error):
+        return bool(termios.tcgetattr(stream.fileno())[6][_UNUSED_CHARACTER] == _MARK)
+    return False
 
 
 def is_in_front(stream: File) -> bool:

@@ -42,7 +42,9 @@ def relay(master: int, terminal: int, orders: int, pieces: int, most_bytes: int)
     """
     waiting = bytearray()
     piece = last_words = settings = unread = b""
-    while True:
+    is_open = True
+    # A program that ends may close the pseudo terminal first, and `orders` a moment later.
+    while is_open or piece or waiting or last_words or settings:
         if waiting and not piece:
             piece = bytes(waiting[:PIECE_BYTES])
             del waiting[:PIECE_BYTES]
@@ -50,12 +52,13 @@ def relay(master: int, terminal: int, orders: int, pieces: int, most_bytes: int)
                 os.write(pieces, piece)
             except OSError:
                 break
-        sources = [orders, master] if len(waiting) < most_bytes else [orders]
+        sources = [orders, master] if is_open and len(waiting) < most_bytes else [orders]
         ready = select.select(sources, [], [])[0]
         if orders in ready:
             order = os.read(orders, PIECE_BYTES)
             if not order:
                 break
+            is_open = True  # perhaps again: the next display begins
             *complete, unread = (unread + order).split(END)
             for order in complete:
                 if order == TAKEN:
@@ -65,7 +68,12 @@ def relay(master: int, terminal: int, orders: int, pieces: int, most_bytes: int)
                 else:
                     last_words = order.removeprefix(LAST_WORDS)
         if master in ready:
-            waiting += os.read(master, PIECE_BYTES)
+            try:
+                text = os.read(master, PIECE_BYTES)
+            except OSError:  # nothing has the pseudo terminal open any more
+                text = b""
+            is_open = bool(text)
+            waiting += text
     if settings:
         restore(terminal, settings)
     write_all(terminal, last_words + piece + waiting)

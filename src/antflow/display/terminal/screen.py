@@ -43,7 +43,7 @@ from antflow.display.stream import SafeStream, open_stream
 from antflow.display.terminal import questions, stop_signals
 from antflow.display.terminal.capture import Action, Capture, Write
 from antflow.display.terminal.composition import Composition
-from antflow.display.terminal.device import Size, device_of, is_in_front, size_of
+from antflow.display.terminal.device import Size, device_of, is_in_front, is_marked, size_of
 from antflow.display.terminal.listening import Listening
 from antflow.display.terminal.pane import Note, Pane
 from antflow.display.terminal.printed_lines import shown
@@ -70,7 +70,8 @@ def open_pane(
         press: Called with each key that is typed, in another thread; ``None`` = keys are not read.
 
     Returns:
-        Where to draw; ``None`` where the stream is not such a terminal, or a `Live` has it.
+        Where to draw; ``None`` where the stream is not such a terminal, or where a `Live` or a
+        display of a parent process has it.
     """
     if not can_draw_on(stream) or is_live_up():
         return None
@@ -81,6 +82,8 @@ def open_pane(
     with _opening:
         device = device_of(stream)
         screen = next((each for each in _screens.values() if each.is_on(device)), None)
+        if screen is None and is_marked(stream):
+            return None
         if screen is None or screen.is_lost:
             screen = _screens[device] = Screen(stream)
         pane = Pane(screen, console, fills_screen, press)
@@ -364,10 +367,10 @@ def _capture_for(
         # Here and not above: Windows has no such descriptors.
         import termios
 
-        from antflow.display.terminal.descriptors import DescriptorCapture
+        from antflow.display.terminal.descriptors import open_capture
 
         with suppress(OSError, RuntimeError, termios.error):
-            return DescriptorCapture(out, emit, claim)
+            return open_capture(out, emit, claim)
     return StreamCapture(stream, emit)
 
 
