@@ -127,9 +127,9 @@ class Foreseeable:
         return what_if(self._runs.reading(self._stages), wanted)
 
 
-def pipeline_repr(pipeline: Any) -> str:
+def pipeline_repr(self: Any) -> str:
     """``<Pipeline 'pipeline': Fetch ×20 → Parse ×5; running, 3 in flight, 9 ok, 1 failed>``."""
-    return asked(_pipeline_text, pipeline, instead=f"<{type_name(pipeline)}>")
+    return asked(_pipeline_text, self, instead=f"<{type_name(self)}>")
 
 
 def _pipeline_text(pipeline: Any) -> str:
