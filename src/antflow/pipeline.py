@@ -772,8 +772,6 @@ class Pipeline(HasRuns[Out], Foreseeable, Generic[Taken, Out]):
         """
         return self._runs.reading(self._stages).snapshot()
 
-    what_if = Foreseeable.what_if  # here, too: this is where users and their tools look
-
     def get_error_summary(self) -> ErrorSummary:
         """Failures summed up; all failed items if results are collected, else the last ones."""
         return self._runs.reading(self._stages).failures.summary()

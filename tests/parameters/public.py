@@ -125,12 +125,21 @@ def _callables_of(package: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
             if inspect.isfunction(public):
                 yield name, public
             continue
-        own = {n: getattr(public, n) for n in vars(public) if not n.startswith("_")}
+        names = {
+            each: None for kind in public.__mro__ if _is_part(kind, public) for each in vars(kind)
+        }
+        own = {n: getattr(public, n) for n in names if not n.startswith("_")}
         if inspect.isfunction(vars(public).get("__init__")) and not _is_protocol(public):
             yield name, public
         for method, function in own.items():
             if inspect.isfunction(function) or inspect.ismethod(function):
                 yield f"{name}.{method}", function
+
+
+def _is_part(kind: type, public: type) -> bool:
+    """Whether a class is this one, or a base of it that only splits it into two files."""
+    is_split = kind.__module__ == f"antflow._{public.__module__.rpartition('.')[2]}_runs"
+    return kind is public or is_split
 
 
 def _is_protocol(kind: type) -> bool:

@@ -104,12 +104,15 @@ def write_all(descriptor: int, data: bytes | bytearray) -> None:
             time.sleep(0.05)
 
 
+def _relay_between(from_program: int, to_program: int, most_bytes: int) -> None:
+    # Their numbers may be too high for `select`.
+    relay(0, 1, os.dup(from_program), os.dup(to_program), most_bytes)
+
+
 if __name__ == "__main__":
     if os.fork():  # the program need not wait for it, and is not told when it ends
         os._exit(0)
     try:
-        from_program, to_program, most_bytes = map(int, sys.argv[1:])
-        # Their numbers may be too high for `select`.
-        relay(0, 1, os.dup(from_program), os.dup(to_program), most_bytes)
+        _relay_between(*map(int, sys.argv[1:]))
     except OSError:  # nothing has the pseudo terminal open any more, or the real one is gone
         pass
