@@ -294,7 +294,7 @@ async def _of_batch(items: list[int]) -> list[int]:
 RUNS: dict[str, Program] = {
     "steady": plain(lambda: [Stage("A", 10, [taking(0.5)])], 1200),
     "steady, all take the same": plain(lambda: [Stage("A", 10, [taking(0.5, 0)])], 600),
-    "a million items": plain(lambda: [Stage("A", 50, [taking(2.0)])], 20_000),
+    "twenty thousand items": plain(lambda: [Stage("A", 50, [taking(2.0)])], 20_000),
     "two stages, slow one first": plain(
         lambda: [Stage("A", 5, [taking(0.5)]), Stage("B", 10, [taking(0.3)])], 600
     ),
