@@ -23,7 +23,7 @@ from antflow._core.snapshot import LoopHealth, RunState, StageStats
 from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER, Stage
 from antflow._core.text import clean, clock, counted, safe_repr
 from antflow._monitor.changes import Outcome
-from antflow._monitor.flow import entered_items
+from antflow._monitor.flow import entered_items, items_inside
 from antflow._monitor.gain import LONGER, gain, held_up_by_each_other, highest_rates
 from antflow._monitor.moment import Marks, Moment, Spent
 from antflow._monitor.processor import Processor
@@ -114,6 +114,11 @@ class Case:
         return self.state == "finished"
 
     @property
+    def would_lift(self) -> str:
+        """The words for what did not happen, or has not yet."""
+        return "would have lifted" if self.is_over else "would lift"
+
+    @property
     def processor(self) -> Processor:
         """The processor time of the span."""
         return Processor.of(self.span, self.loop.gil_share)
@@ -152,7 +157,7 @@ def advise(case: Case) -> Advice:
         if each.occupied >= highest - AS_OCCUPIED
         or (each.occupied >= NEARLY_OCCUPIED and _is_piling_up(stage, index))
     )
-    to_come = sum(map(_inside, stages[: chosen + 1]))
+    to_come = sum(map(items_inside, stages[: chosen + 1]))
     if case.state == "draining" and to_come <= stages[chosen].workers:
         return NOTHING  # each of the last items has a worker
     return _occupied(case, chosen)
@@ -219,10 +224,9 @@ def _threads(case: Case) -> Advice | None:
         most_gain = min(most_gain, others)
         reach = (most_gain / 2, most_gain)
     with_workers = "" if workers > 1 else f" and {max(round(1 + most_gain), 2)} workers"
-    would = "would have lifted" if case.is_over else "would lift"
     sentence = (
         f"{begin} and had to share Python's lock with all others; "
-        f'executor="process"{with_workers} {would} the rate by {_about(reach)}.'
+        f'executor="process"{with_workers} {case.would_lift} the rate by {_about(reach)}.'
     )
     return Advice("processes", name, processor.share, sentence, "needs processes", None, reach)
 
@@ -251,7 +255,7 @@ def _last_item(case: Case) -> Advice | None:
     longest = case.longest
     if case.state != "draining" or longest is None:
         return None
-    left = sum([_inside(stage) for stage in case.stages])
+    left = sum(map(items_inside, case.stages))
     stage = next(each for each in case.stages if each.stage_name == longest.stage)
     usual = stage.run_times.p50  # `None`: none has come through yet
     is_slow = usual is not None and longest.seconds >= max(LONG_UNDER_WAY, MANY_TIMES * usual)
@@ -263,11 +267,6 @@ def _last_item(case: Case) -> Advice | None:
     else:
         sentence = f"Waiting for the last {left:,} items, longest for {item}."
     return Advice("item", longest.stage, 1.0, sentence, "waits for an item")
-
-
-def _inside(stage: StageStats) -> int:
-    waiting = stage.pending_items + stage.blocked_items + stage.retrying_items
-    return waiting + stage.in_progress_items
 
 
 def _waits_outside(case: Case, shares: Sequence[Spent]) -> Advice | None:
@@ -387,14 +386,14 @@ def _occupied(case: Case, index: int) -> Advice:
 def _limited(case: Case, index: int, share: float) -> Advice:
     """A limit holds the workers of a stage."""
     stages, span = case.stages, case.span
-    stage, would = stages[index], "would have lifted" if case.is_over else "would lift"
+    stage = stages[index]
     begin = f"Bottleneck: {stage.stage_name}. Its limit held its workers {share:.0%} of the time"
     rates = highest_rates(stages, index, case.whole, span)
     busy = span.spent[index].busy
     rates[index] = span.done[index] / busy * stage.workers if busy else inf
     ceiling, now = min(rates), span.done[index] / span.elapsed
     if not now or ceiling == inf:
-        sentence = f"{begin}; a higher one {would} the rate, more workers would not."
+        sentence = f"{begin}; a higher one {case.would_lift} the rate, more workers would not."
         return Advice("limit", stage.stage_name, share, sentence, "held by its limit")
     rise = ceiling / now - 1
     nearest = rates.index(ceiling)
@@ -403,8 +402,8 @@ def _limited(case: Case, index: int, share: float) -> Advice:
         sentence = f"{begin}, but a higher one would help little: {then} as busy."
         return Advice("limit", stage.stage_name, share, sentence, "held by its limit")
     sentence = (
-        f"{begin}; a higher one {would} the rate, more workers would not. At {ceiling:,.3g}/s "
-        f"{then} the bottleneck."
+        f"{begin}; a higher one {case.would_lift} the rate, more workers would not. "
+        f"At {ceiling:,.3g}/s {then} the bottleneck."
     )
     hint = "held by its limit"
     return Advice("limit", stage.stage_name, share, sentence, hint, ceiling, (0.0, rise))
@@ -417,10 +416,9 @@ def _in_vain(case: Case, index: int, start: str) -> Advice | None:
     if share < IN_VAIN:
         return None
     rise = share / (1 - share)
-    would = "would have lifted" if case.is_over else "would lift"
     sentence = (
-        f"{start}; {share:.0%} of this went into tries that failed, so fewer errors {would} the "
-        f"rate by up to {rise:.0%}."
+        f"{start}; {share:.0%} of this went into tries that failed, so fewer errors "
+        f"{case.would_lift} the rate by up to {rise:.0%}."
     )
     name = case.stages[index].stage_name
     return Advice("errors", name, share, sentence, "tries fail", None, (0.0, rise))
@@ -456,13 +454,12 @@ def _more_workers(case: Case, index: int, start: str) -> Advice:
     if reason:
         return Advice("workers", name, own.busy, f"{start}; {reason}.", "bottleneck")
     noun = "worker" if found.more == 1 else "workers"
-    lift = "would have lifted" if case.is_over else "would lift"
     reach = (found.least, found.most)
     outcome = case.outcomes.get(name)
     said = f"{start}; "
     if outcome is not None and outcome.workers == stage.workers:
         said = f"{start}; {outcome.sentence}. "
-    sentence = f"{said}{found.more:,} more {noun} {lift} the rate by {_about(reach)}."
+    sentence = f"{said}{found.more:,} more {noun} {case.would_lift} the rate by {_about(reach)}."
     up_to = "" if found.least else "up to "
     hint = f"+{found.more:,} {noun}: {up_to}+{found.most:.0%}"
     return Advice("workers", name, own.busy, sentence, hint, found.more, reach)

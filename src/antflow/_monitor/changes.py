@@ -20,14 +20,12 @@ class Outcome:
     """What came of a change of workers.
 
     Attributes:
-        stage: Name of the stage.
         before: How many workers it had.
         workers: How many it has had since.
         predicted: By what part the rate was to rise, at most; ``None``: nothing was said.
         got: By what part it has risen.
     """
 
-    stage: str
     before: int
     workers: int
     predicted: float | None
@@ -105,7 +103,5 @@ class Changes:
             if since.elapsed < LONG_ENOUGH or since.done[index] < DONE_ENOUGH:
                 continue
             got = since.done[index] / since.elapsed / change.rate - 1
-            found[stage.stage_name] = Outcome(
-                stage.stage_name, change.before, change.workers, change.predicted, got
-            )
+            found[stage.stage_name] = Outcome(change.before, change.workers, change.predicted, got)
         return found

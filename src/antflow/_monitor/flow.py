@@ -16,8 +16,13 @@ def going_on(stage: StageStats, following: StageStats) -> float:
 
 def entered_items(stage: StageStats) -> int:
     """How many items a stage has been given."""
-    inside = stage.pending_items + stage.blocked_items + stage.in_progress_items
-    return inside + stage.retrying_items + left_items(stage)
+    return items_inside(stage) + left_items(stage)
+
+
+def items_inside(stage: StageStats) -> int:
+    """How many items a stage was given that have not left it."""
+    waiting = stage.pending_items + stage.blocked_items + stage.retrying_items
+    return waiting + stage.in_progress_items
 
 
 def left_items(stage: StageStats) -> int:
