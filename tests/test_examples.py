@@ -54,6 +54,13 @@ PRINTS = {
         rf"\n{level}\n(.*\n)*?\d+ ok, \d+ failed\n"
         for level in ("progress", "compact", "detailed", "full")
     ],
+    "events_to_files": [
+        r"JsonlSink SinkCounts\(emitted=500, delivered=500, dropped=0, waiting=0, error=None\)",
+        r"SqliteSink SinkCounts\(emitted=500, delivered=500, dropped=0, waiting=0, error=None\)",
+        "'completed': 190",
+        r"failed: \('Invert', 'ZeroDivisionError', 10\)",
+        "slowest: ",
+    ],
     "expand_and_filter": [
         r"\A(0/\d+/\d+: \w+\.py:\d+ .*\n)+(1/.*\n)+(2/.*\n)*(3/.*\n)*\d+ folders and files",
         r"\d{5} lines dropped",

@@ -9,9 +9,10 @@ from typing import Any
 import antflow
 import antflow.builder
 import antflow.display
+import antflow.sinks
 import antflow.testing
 
-PACKAGES = (antflow, antflow.builder, antflow.display, antflow.testing)
+PACKAGES = (antflow, antflow.builder, antflow.display, antflow.sinks, antflow.testing)
 
 NO_ROW = {
     "Advice": "a value, received",
@@ -72,6 +73,22 @@ NO_ROW = {
     "RunHandle.submit.item": "anything can be an item",
     "RunResults": "a value, received",
     "Scripted.outcomes": "anything can be returned",
+    "Sink.closed": "called by the run",
+    "Sink.happened": "called by the run",
+    "Sink.opened": "called by the run",
+    "Sink.write": "called by the sink",
+    "Sink.write_closed": "called by the sink",
+    "Sink.write_opened": "called by the sink",
+    "SinkCounts": "a value, received",
+    "CallbackSink.opened": "called by the run",
+    "CallbackSink.write": "called by the sink",
+    "JsonlSink.write": "called by the sink",
+    "JsonlSink.write_closed": "called by the sink",
+    "JsonlSink.write_opened": "called by the sink",
+    "LoggingSink.write": "called by the sink",
+    "SqliteSink.write": "called by the sink",
+    "SqliteSink.write_closed": "called by the sink",
+    "SqliteSink.write_opened": "called by the sink",
     "StageStats": "a value, received",
     "StatusEvent": "a value, received",
     "StatusTracker.follow": "called by the pipeline",
@@ -105,12 +122,19 @@ def public_parameters() -> list[str]:
 
 
 def parameters_of(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """A callable's parameters, those that are bound or have no name left out."""
-    return {
-        name: parameter
-        for name, parameter in inspect.signature(call).parameters.items()
-        if name != "self"
-    }
+    """A callable's parameters, those that are bound or have no name left out.
+
+    The ``**options`` of sinks are the options themselves.
+    """
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(call).parameters.items():
+        if str(parameter.annotation) == "Unpack[SinkOptions]":
+            names = antflow.sinks.SinkOptions.__annotations__
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters |= {each: inspect.Parameter(each, kind) for each in names}
+        elif name != "self":
+            parameters[name] = parameter
+    return parameters
 
 
 def has_no_row(name: str) -> bool:

@@ -1,1 +1,49 @@
-"""Events to other systems: one file for each, the only one to know the library it needs."""
+"""Events to other systems.
+
+A sink is an observer that writes the events of a run somewhere: ``observers=[JsonlSink(path)]``.
+Each is loaded with its first use: it alone knows the library it needs.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from antflow.sinks.callback_batches import CallbackSink
+    from antflow.sinks.jsonl import JsonlSink
+    from antflow.sinks.log_records import LoggingSink
+    from antflow.sinks.records import EventRecord
+    from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
+    from antflow.sinks.sqlite import SqliteSink
+else:
+    _HOMES = {
+        "CallbackSink": "callback_batches",
+        "EventRecord": "records",
+        "JsonlSink": "jsonl",
+        "LoggingSink": "log_records",
+        "Sink": "sink",
+        "SinkCounts": "sink",
+        "SinkOptions": "sink",
+        "SqliteSink": "sqlite",
+    }
+
+    # Not for type checkers: they would believe that a misspelt name exists.
+    def __getattr__(name: str) -> Any:
+        if (home := _HOMES.get(name)) is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals().setdefault(name, getattr(import_module(f"antflow.sinks.{home}"), name))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "CallbackSink",
+    "EventRecord",
+    "JsonlSink",
+    "LoggingSink",
+    "Sink",
+    "SinkCounts",
+    "SinkOptions",
+    "SqliteSink",
+]

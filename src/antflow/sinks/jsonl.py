@@ -1,0 +1,144 @@
+"""Events as lines of JSON in a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from contextlib import suppress
+from json.encoder import encode_basestring
+from typing import Any, Unpack
+
+from antflow._core.observers import RunEnd
+from antflow._core.run_facts import RunFacts
+from antflow.sinks.paths import writable_path
+from antflow.sinks.records import VERSION, EventRecord
+from antflow.sinks.run_records import closed_record, json_line, opened_record
+from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LONGEST_LINE_END = 1 << 20
+"""How far back from its end a file is searched for its last whole line, in bytes."""
+
+
+ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
+"""What JSON allows in a string, and Python and JavaScript take for the end of a line."""
+
+
+class JsonlSink(Sink):
+    """Writes each event as a line of JSON: ``observers=[JsonlSink("events.jsonl")]``.
+
+    Lines are appended. If a program was killed while it wrote, the file may end in part of a line:
+    that is cut off first. Each run has a line of kind "run_opened" and one of "run_closed". The
+    fields of the others are those of `EventRecord`; those that are ``None`` are left out.
+
+    What was written is safe when the process is killed, but for the last 0.25 s (``every``).
+
+    Args:
+        path: The file. Its folder must exist.
+        options: See `SinkOptions`.
+
+    Raises:
+        TypeError: ``path`` is not a path, or an option is of the wrong type.
+        ValueError: An option is not allowed.
+        OSError: There is no such folder, or the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
+        super().__init__(**options)
+        self._path = writable_path(path)
+        self._descriptor = -1
+
+    @property
+    def target(self) -> str:
+        """The file, for messages."""
+        return repr(str(self._path))
+
+    def open(self) -> None:
+        """Open the file and cut off part of a line at its end."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    text = "another program, or another sink of this one, writes to it"
+                    raise BlockingIOError(errno.EAGAIN, text) from error
+            _cut_part_of_line(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def write(self, records: list[EventRecord]) -> None:
+        """Append a batch."""
+        self._append("".join(map(line_of, records)))
+
+    def write_opened(self, facts: RunFacts) -> None:
+        """Append the line of a run that began."""
+        self._append(json_line(opened_record(facts)))
+
+    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+        """Append the line of a run that is over."""
+        self._append(json_line(closed_record(end, counts)))
+
+    def close(self) -> None:
+        """Close the file."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+    def _append(self, text: str) -> None:
+        """Append all of a text, or nothing."""
+        text = ENDS_OF_LINES.sub(_escaped, text)
+        data = memoryview(text.encode("utf-8", "backslashreplace"))
+        size = os.fstat(self._descriptor).st_size
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError:
+            with suppress(OSError):  # a pipe cannot be cut
+                os.ftruncate(self._descriptor, size)
+            raise
+
+
+def line_of(record: EventRecord) -> str:
+    """A record as a line of JSON. Written out, because `json.dumps` takes three times as long."""
+    (run, seq, timestamp, kind, stage, item, sequence_id, branch) = record[:8]
+    (worker, attempt, duration, error_type, error, place, value) = record[8:]
+    quoted = encode_basestring
+    more = "" if worker is None else f',"worker":{quoted(worker)}'
+    if branch:
+        more += f',"branch":"{branch}"'
+    if duration:
+        more += f',"duration":{duration:.6f}'
+    if error_type is not None:
+        more += f',"error_type":{quoted(error_type)},"error":{quoted(error or "")}'
+        if place is not None:
+            more += f',"place":{quoted(place)}'
+    if value is not None:
+        more += f',"value":{value}'
+    return (
+        f'{{"v":{VERSION},"run":{quoted(run)},"seq":{seq},"timestamp":{timestamp:.6f},'
+        f'"kind":"{kind}","stage":{quoted(stage)},"item":{quoted(item)},'
+        f'"sequence_id":{sequence_id},"attempt":{attempt}{more}}}\n'
+    )
+
+
+def _escaped(end: re.Match[str]) -> str:
+    return f"\\u{ord(end[0]):04x}"
+
+
+def _cut_part_of_line(descriptor: int) -> None:
+    size = os.fstat(descriptor).st_size
+    start = max(size - LONGEST_LINE_END, 0)
+    tail = os.pread(descriptor, size - start, start)
+    if tail and not tail.endswith(b"\n"):
+        end = tail.rfind(b"\n") + 1
+        if not end and start:
+            raise ValueError("it does not consist of lines, so nothing is appended to it")
+        os.ftruncate(descriptor, start + end)

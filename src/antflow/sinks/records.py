@@ -1,0 +1,144 @@
+"""The event record: one step of one item, as plain values that files and databases take.
+
+`VERSION` rises when a field changes its meaning or goes away; new fields may come at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from antflow._core.foreign import asked
+from antflow._core.observers import ItemStep, StepKind
+from antflow._core.places import location_of
+from antflow._core.text import cut, error_text, error_type_name, safe_repr, safe_str
+
+VERSION = 1
+"""The version of the event record."""
+
+LONGEST_ID = 200
+LONGEST_ERROR = 2_000
+LONGEST_VALUE = 100_000
+
+Redact = Callable[[str, Any], Any]
+"""Given ``"item"``, ``"error"`` or ``"value"`` and the text or value, returns what to record."""
+
+
+class EventRecord(NamedTuple):
+    """One step of one item.
+
+    Attributes:
+        run: The run's id.
+        seq: Rises with each event that a sink hears. With ``run`` it is the event's id: an event
+            written twice can be told by it, and a gap is an event that was dropped.
+        timestamp: When, in Unix seconds.
+        kind: What happened; see `ItemStep`.
+        stage: Name of the stage.
+        item: The item's id, as text.
+        sequence_id: The item's place in the input, from 0; items made from another have that one's.
+        branch: ``""`` for an item of the input, ``"2"`` for the third one made from it, ``"2.0"``
+            for the first one made from that.
+        worker: Name of the worker that had the item; ``None`` if none had.
+        attempt: Number of the try, from 1; 0 if the item has not been tried in this stage.
+        duration: Seconds the worker had the item, where a visit ended; else 0.0.
+        error_type: Class name of the error, for "retrying", "failed" and "cancelled".
+        error: Its message.
+        place: Where it was raised: ``"app.py:41 in parse"``; ``None`` if that is not known.
+        value: The value as JSON text, for sinks with ``values=True``; else ``None``.
+    """
+
+    run: str
+    seq: int
+    timestamp: float
+    kind: StepKind
+    stage: str
+    item: str
+    sequence_id: int
+    branch: str
+    worker: str | None
+    attempt: int
+    duration: float
+    error_type: str | None = None
+    error: str | None = None
+    place: str | None = None
+    value: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Field → value, without the fields that are ``None``; ``value`` as it was."""
+        record = {name: value for name, value in self._asdict().items() if value is not None}
+        if self.value is not None:
+            record["value"] = json.loads(self.value)
+        return record
+
+
+def record_of(seq: int, step: ItemStep, value: str | None, redact: Redact | None) -> EventRecord:
+    """The record of a step.
+
+    Args:
+        seq: Its number.
+        step: The step.
+        value: Its value as JSON text, if values are recorded.
+        redact: Changes the texts that come from the user's data.
+    """
+    item, error = step.item_id, step.error
+    if type(item) is not str:
+        item = str(item) if type(item) is int else safe_str(item)
+    if len(item) > LONGEST_ID:
+        item = cut(item, LONGEST_ID)
+    if redact is not None:
+        item = redacted(redact, "item", item)
+    error_type = message = place = None
+    if error is not None:
+        error_type = error_type_name(error)
+        message = cut(error_text(error), LONGEST_ERROR)
+        if redact is not None:
+            message = redacted(redact, "error", message)
+        place = location_of(error) or None
+    branch = step.branch
+    return EventRecord(
+        step.run_id,
+        seq,
+        step.timestamp,
+        step.kind,
+        step.stage,
+        item,
+        step.sequence_id,
+        ".".join(map(str, branch)) if branch else "",
+        step.worker,
+        step.attempt,
+        step.duration,
+        error_type,
+        message,
+        place,
+        value,
+    )
+
+
+def redacted(redact: Redact, field: str, value: Any) -> str:
+    """What the user's function makes of a text; never the text itself if it raises."""
+    answer = asked(redact, field, value, instead=None)
+    return "<redacted>" if answer is None else safe_str(answer)
+
+
+def json_of(value: Any, redact: Redact | None) -> str:
+    """A value as JSON text; what JSON does not know becomes its ``repr``.
+
+    A value whose text is longer than 100,000 characters becomes the beginning of its ``repr``.
+    """
+    if redact is not None:
+        value = asked(redact, "value", value, instead="<redacted>")
+    text = asked(_dumped, value, instead=None)
+    if text is None or len(text) > LONGEST_VALUE:
+        text = json.dumps(safe_repr(value, 1_000), ensure_ascii=False)
+    return text
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, default=_plain, allow_nan=False, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return safe_repr(value, 1_000)

@@ -1,0 +1,49 @@
+"""The beginning and the end of a run, as plain values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from antflow._core.observers import RunEnd
+from antflow._core.run_facts import RunFacts
+from antflow._core.text import cut, error_text, error_type_name
+from antflow.sinks.records import LONGEST_ERROR, VERSION
+from antflow.sinks.sink import SinkCounts
+
+
+def opened_record(facts: RunFacts) -> dict[str, Any]:
+    """The record of a run that began."""
+    return {
+        "v": VERSION,
+        "run": facts.run_id,
+        "kind": "run_opened",
+        "timestamp": facts.started_wall,
+        "pipeline": facts.pipeline,
+        "stages": list(facts.stage_names),
+    }
+
+
+def closed_record(end: RunEnd, counts: SinkCounts) -> dict[str, Any]:
+    """The record of a run that is over."""
+    stats = end.stats
+    record: dict[str, Any] = {
+        "v": VERSION,
+        "run": end.run_id,
+        "kind": "run_closed",
+        "timestamp": end.timestamp,
+        "duration": round(end.duration, 6),
+        "how": end.how,
+        "completed": stats.items_processed,
+        "failed": stats.items_failed,
+        "dropped_events": counts.dropped,
+    }
+    if end.error is not None:
+        record["error_type"] = error_type_name(end.error)
+        record["error"] = cut(error_text(end.error), LONGEST_ERROR)
+    return record
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """A record as a line of JSON."""
+    return json.dumps(record, ensure_ascii=False) + "\n"

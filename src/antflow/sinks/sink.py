@@ -1,0 +1,379 @@
+"""The part all sinks share: a bounded buffer, and a thread that writes batches of events.
+
+The event loop only appends to the buffer. A thread of the sink takes batches from it, makes records
+of them and writes them; so a slow disk or server never holds an item up, unless ``when_full`` is
+"block". The thread lives while a run is open: it begins with the first one, and ends when
+the last one is over and everything is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypedDict, Unpack, get_args
+
+from antflow._core import log
+from antflow._core.checks import (
+    check_callback,
+    check_choice,
+    check_count,
+    check_flag,
+    check_seconds,
+    refusal,
+)
+from antflow._core.misspellings import did_you_mean
+from antflow._core.observers import ItemStep, RunEnd, StepKind
+from antflow._core.run_facts import RunFacts
+from antflow._core.text import clean, counted, error_text, error_type_name
+from antflow.sinks.records import EventRecord, Redact, json_of, record_of
+
+WhenFull = Literal["drop_oldest", "block"]
+"""What a sink does with an event for which its buffer has no room."""
+
+WHEN_FULL: tuple[str, ...] = get_args(WhenFull)
+KINDS: tuple[str, ...] = get_args(StepKind)
+
+RETRIES_AFTER = (0.1, 0.3, 1.0, 2.0)
+"""Seconds before each further try to write a batch. In all they are well below the ten seconds that
+a run waits for its observers."""
+
+LONGEST_FLUSH = 5.0
+"""Seconds for which a program that ends in the middle of a run waits for its sinks."""
+
+Entry = tuple[int, Any, str | None]
+"""A number, a step, and its value as JSON text."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkCounts:
+    """How many events a sink has heard, and what became of them.
+
+    Attributes:
+        emitted: Heard. It is ``delivered + dropped + waiting``.
+        delivered: Written.
+        dropped: Lost: the buffer was full, or the sink is off.
+        waiting: In the buffer, or being written.
+        error: Why the sink is off: ``"OSError: No space left on device"``; ``None`` = it is on.
+    """
+
+    emitted: int
+    delivered: int
+    dropped: int
+    waiting: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunOpened:
+    """A run began."""
+
+    facts: RunFacts
+
+
+@dataclass(frozen=True, slots=True)
+class RunClosed:
+    """A run is over.
+
+    Attributes:
+        end: How it ended.
+        pipeline: The pipeline's name.
+        written: Set when it and everything before it is written.
+    """
+
+    end: RunEnd
+    written: threading.Event
+
+
+class SinkOptions(TypedDict, total=False):
+    """The options of every sink, by keyword.
+
+    Attributes:
+        kinds: The kinds of steps to record; ``None`` (the default) = all. See `ItemStep`.
+        values: Whether to record the values of items too, as JSON. Default ``False``.
+        redact: Called as ``redact(field, value)`` with ``"item"`` and the item's id as text,
+            ``"error"`` and the error's message, or ``"value"`` and the item's value; what it
+            returns is recorded instead. If it raises, ``"<redacted>"`` is. It is called on the
+            event loop for values, else in the sink's thread.
+        buffer: How many events may wait to be written, 1 or more. Default 65,536.
+        batch: The most events written at a time, 1 or more. Default 1,000.
+        every: The longest time an event waits for others, in seconds. Default 0.25.
+        when_full: Decides about an event for which the buffer has no room. "drop_oldest" (the
+            default): the oldest event in it is lost, counted, and logged. "block": the event loop
+            waits until there is room, and all items with it.
+    """
+
+    kinds: Collection[StepKind] | None
+    values: bool
+    redact: Redact | None
+    buffer: int
+    batch: int
+    every: float
+    when_full: WhenFull
+
+
+class Sink:
+    """An observer that writes events to one place, in batches, from a thread of its own.
+
+    A sink of your own has a method `write`, which is given a list of `EventRecord`, and perhaps
+    `open` and `close`. They are called in the sink's thread. One that raises is called again, up to
+    five times in about 3 s; then the sink is off, one warning says so, and the run goes on.
+
+    Args:
+        options: See `SinkOptions`.
+
+    Raises:
+        TypeError: An option is of the wrong type.
+        ValueError: An option is not allowed.
+    """
+
+    def __init__(self, **options: Unpack[SinkOptions]) -> None:
+        kinds, redact = options.get("kinds"), options.get("redact")
+        values = options.get("values", False)
+        buffer, batch = options.get("buffer", 65_536), options.get("batch", 1_000)
+        when_full = options.get("when_full", "drop_oldest")
+        for name in options:
+            if name not in SinkOptions.__annotations__:
+                text = f"{type(self).__name__}() got an unexpected keyword argument {name!r}"
+                raise TypeError(text + did_you_mean(name, SinkOptions.__annotations__))
+        check_flag(TypeError, "values", values)
+        if redact is not None:
+            check_callback(TypeError, "redact", redact, "field", "value")
+        self._most = check_count(ValueError, "buffer", buffer, 1, "must be a whole number >= 1")
+        self._batch = check_count(ValueError, "batch", batch, 1, "must be a whole number >= 1")
+        self._every = check_seconds(ValueError, "every", options.get("every", 0.25), 0.001)
+        check_choice(ValueError, "when_full", when_full, WHEN_FULL)
+        self.wants_values: bool = values
+        self._kinds = None if kinds is None else _checked_kinds(kinds)
+        self._redact = redact
+        self._blocks = when_full == "block"
+        self._buffer: deque[Entry] = deque()
+        self._emitted = self._delivered = self._dropped = self._reported = 0
+        self._error: str | None = None
+        self._open_runs = 0
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._wake = threading.Event()
+        self._is_late = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def counts(self) -> SinkCounts:
+        """How many events were heard, written and lost, over all runs so far."""
+        with self._lock:
+            emitted, delivered, dropped = self._emitted, self._delivered, self._dropped
+        return SinkCounts(
+            emitted, delivered, dropped, max(emitted - delivered - dropped, 0), self._error
+        )
+
+    # As an observer
+
+    def opened(self, run: RunFacts) -> None:
+        """A run begins."""
+        with self._lock:
+            self._open_runs += 1
+            if self._thread is None:
+                self._error = None
+                self._is_late.clear()
+                self._thread = threading.Thread(
+                    target=self._work, name=f"antflow {type(self).__name__}", daemon=True
+                )
+                atexit.register(self._flush_at_exit)
+                self._thread.start()
+        self._put(RunOpened(run))
+
+    def happened(self, step: ItemStep) -> None:
+        """An item took a step."""
+        if self._kinds is not None and step.kind not in self._kinds:
+            return
+        value = None if step.value is None else json_of(step.value, self._redact)
+        with self._lock:
+            number = self._emitted
+            self._emitted = number + 1
+            if len(self._buffer) >= self._most and self._error is None:
+                self._make_room()
+            if self._error is not None:
+                self._dropped += 1
+                return
+            self._buffer.append((number, step, value))
+            if len(self._buffer) >= self._batch and not self._wake.is_set():
+                self._wake.set()
+
+    async def closed(self, end: RunEnd) -> None:
+        """A run is over: wait until everything of it is written."""
+        written = threading.Event()
+        self._put(RunClosed(end, written))
+        with self._lock:
+            self._open_runs -= 1
+            thread = self._thread
+            is_last = not self._open_runs
+        self._wake.set()
+        loop = asyncio.get_running_loop()
+        try:
+            if is_last and thread is not None:
+                await loop.run_in_executor(None, thread.join)
+            else:
+                await loop.run_in_executor(None, written.wait)
+        except asyncio.CancelledError:
+            self._is_late.set()  # do not try again what fails
+            raise
+        finally:
+            self._report()
+
+    # What a sink does, in its thread
+
+    def open(self) -> None:
+        """Open the place, for a first run or again."""
+
+    def write_opened(self, facts: RunFacts) -> None:
+        """Write that a run began."""
+
+    def write(self, records: list[EventRecord]) -> None:
+        """Write a batch. If it raises, it is called again with the same one."""
+        raise NotImplementedError
+
+    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+        """Write that a run is over."""
+
+    def close(self) -> None:
+        """Close the place."""
+
+    # Inside
+
+    def _put(self, notice: RunOpened | RunClosed) -> None:
+        self._buffer.append((-1, notice, None))
+
+    def _make_room(self) -> None:
+        """The buffer is full, and the caller has the lock."""
+        self._wake.set()
+        if self._blocks:
+            self._room.wait_for(lambda: len(self._buffer) < self._most or self._error)
+            return
+        kept: list[Entry] = []
+        try:
+            while isinstance((oldest := self._buffer.popleft())[1], RunOpened | RunClosed):
+                kept.append(oldest)
+            self._dropped += 1
+        except IndexError:  # the thread has taken all meanwhile
+            pass
+        self._buffer.extendleft(reversed(kept))
+
+    def _work(self) -> None:
+        """Write batches until the last run is over."""
+        self._try(self.open)
+        while True:
+            self._wake.wait(self._every)
+            self._wake.clear()
+            while self._buffer:
+                self._write_some()
+            with self._lock:
+                if not self._open_runs and not self._buffer:
+                    self._thread = None
+                    break
+        if self._error is None:
+            self._try(self.close)
+        atexit.unregister(self._flush_at_exit)
+
+    def _write_some(self) -> None:
+        """Write a batch: the events up to the next run that begins or ends, then that."""
+        entries: list[Entry] = []
+        notice: RunOpened | RunClosed | None = None
+        buffer = self._buffer
+        while notice is None and len(entries) < self._batch:
+            try:
+                entry = buffer.popleft()
+            except IndexError:
+                break
+            if entry[0] < 0:
+                notice = entry[1]
+            else:
+                entries.append(entry)
+        if self._blocks:
+            with self._room:
+                self._room.notify_all()
+        if entries:
+            self._write_events(entries)
+        if isinstance(notice, RunOpened):
+            self._try(partial(self.write_opened, notice.facts))
+        elif notice is not None:
+            self._try(partial(self.write_closed, notice.end, self.counts))
+            notice.written.set()
+
+    def _write_events(self, entries: list[Entry]) -> None:
+        redact = self._redact
+        records = [record_of(seq, step, value, redact) for seq, step, value in entries]
+        is_written = self._try(partial(self.write, records))
+        with self._lock:
+            if is_written:
+                self._delivered += len(records)
+            else:
+                self._dropped += len(records)
+
+    def _try(self, action: Any) -> bool:
+        """Do it, up to five times; then the sink is off."""
+        if self._error is not None:
+            return False
+        for delay in (*RETRIES_AFTER, None):
+            try:
+                action()
+                return True
+            except Exception as error:
+                if delay is None or self._is_late.wait(delay):
+                    self._switch_off(error)
+                    return False
+        return False
+
+    def _switch_off(self, error: Exception) -> None:
+        text = clean(error_text(error))
+        self._error = f"{error_type_name(error)}{': ' if text else ''}{text}"
+        log.alert(
+            "%s is off, after %s at writing to %s: %s. The run goes on without it.",
+            type(self).__name__,
+            counted(len(RETRIES_AFTER) + 1, "attempt"),
+            self.target,
+            self._error,
+            error=error,
+        )
+        with self._room:
+            self._room.notify_all()
+
+    @property
+    def target(self) -> str:
+        """The place it writes to, for messages."""
+        return "its target"
+
+    def _report(self) -> None:
+        """Say once how many events were lost."""
+        with self._lock:
+            lost, self._reported = self._dropped - self._reported, self._dropped
+        if lost:
+            reason = (
+                "it is off"
+                if self._error is not None
+                else f"its buffer of {self._most:,} was full; a larger buffer=, "
+                'or when_full="block", keeps them'
+            )
+            log.alert("%s lost %s: %s", type(self).__name__, counted(lost, "event"), reason)
+
+    def _flush_at_exit(self) -> None:
+        """The program ends in the middle of a run: write what is waiting."""
+        with self._lock:
+            self._open_runs, thread = 0, self._thread
+        self._is_late.set()
+        self._wake.set()
+        if thread is not None:
+            thread.join(LONGEST_FLUSH)
+
+
+def _checked_kinds(kinds: Collection[StepKind]) -> frozenset[str]:
+    allowed = f"must be a list of kinds, of {', '.join(KINDS)}"
+    if isinstance(kinds, str) or not isinstance(kinds, Collection):
+        raise refusal(TypeError, "kinds", kinds, allowed)
+    for kind in kinds:
+        if type(kind) is not str or kind not in KINDS:
+            raise refusal(ValueError, "kinds", kind, allowed)
+    return frozenset(kinds)

@@ -1,0 +1,145 @@
+"""Events as rows of an SQLite database."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from typing import Any, Unpack
+
+from antflow._core.observers import RunEnd
+from antflow._core.run_facts import RunFacts
+from antflow.sinks.paths import writable_path
+from antflow.sinks.records import VERSION, EventRecord
+from antflow.sinks.run_records import closed_record
+from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    run TEXT PRIMARY KEY,
+    pipeline TEXT NOT NULL,
+    stages TEXT NOT NULL,            -- a JSON array of names
+    started REAL NOT NULL,           -- Unix seconds
+    ended REAL,                      -- NULL: it is under way, or its program was killed
+    how TEXT,                        -- finished, stopped, cancelled, failed
+    completed INTEGER,
+    failed INTEGER,
+    dropped_events INTEGER,          -- events that the sink lost
+    error_type TEXT,
+    error TEXT
+) STRICT;
+CREATE TABLE IF NOT EXISTS events (
+    run TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    timestamp REAL NOT NULL,         -- Unix seconds
+    kind TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    item TEXT NOT NULL,
+    sequence_id INTEGER NOT NULL,
+    branch TEXT NOT NULL,
+    worker TEXT,
+    attempt INTEGER NOT NULL,
+    duration REAL NOT NULL,          -- seconds
+    error_type TEXT,
+    error TEXT,
+    place TEXT,
+    value TEXT,                      -- JSON
+    PRIMARY KEY (run, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS events_item ON events (item);
+"""
+
+INSERT = "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+
+APPLICATION_ID = 0x616E7466
+"""``antf``: tells an event log from other SQLite files."""
+
+LONGEST_LOCK = 5.0
+"""Seconds to wait while another program writes to the database."""
+
+
+class SqliteSink(Sink):
+    """Writes each event as a row: ``observers=[SqliteSink("events.sqlite")]``.
+
+    The tables are ``runs`` and ``events``, with an index on the item; their columns are the fields
+    of `EventRecord`. Other programs can read while a run writes (the database is in WAL mode).
+
+    Args:
+        path: The database. Its folder must exist; the tables are made if there are none.
+        options: See `SinkOptions`.
+
+    Raises:
+        TypeError: ``path`` is not a path, or an option is of the wrong type.
+        ValueError: An option is not allowed.
+        OSError: There is no such folder, or the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
+        super().__init__(**options)
+        self._path = writable_path(path)
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def target(self) -> str:
+        """The database, for messages."""
+        return repr(str(self._path))
+
+    def open(self) -> None:
+        """Open the database, and make its tables if there are none."""
+        connection = sqlite3.connect(self._path, LONGEST_LOCK, isolation_level=None)
+        try:
+            (found,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if tables and found != APPLICATION_ID:
+                raise ValueError("it is a database of something else")
+            if version > VERSION:
+                raise ValueError(f"it was written by a newer version (its format is {version})")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(
+                f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
+                f"PRAGMA user_version = {VERSION}; COMMIT"
+            )
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def write(self, records: list[EventRecord]) -> None:
+        """Insert a batch, in one transaction. A row that is there already stays."""
+        self._execute(INSERT, records, many=True)
+
+    def write_opened(self, facts: RunFacts) -> None:
+        """Insert the row of a run that began."""
+        row = (facts.run_id, facts.pipeline, json.dumps(facts.stage_names), facts.started_wall)
+        self._execute(
+            "INSERT OR IGNORE INTO runs (run, pipeline, stages, started) VALUES (?, ?, ?, ?)", row
+        )
+
+    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+        """Complete the row of a run that is over."""
+        row = closed_record(end, counts)
+        self._execute(
+            "UPDATE runs SET ended = :timestamp, how = :how, completed = :completed, "
+            "failed = :failed, dropped_events = :dropped_events, error_type = :error_type, "
+            "error = :error WHERE run = :run",
+            {"error_type": None, "error": None} | row,
+        )
+
+    def close(self) -> None:
+        """Close the database."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _execute(self, statement: str, values: Any, many: bool = False) -> None:
+        connection = self._connection
+        assert connection is not None
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            (connection.executemany if many else connection.execute)(statement, values)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise

@@ -1,0 +1,396 @@
+"""The buffer, the thread and the counts that all sinks share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antflow import ItemStep, Pipeline, RunEnd, RunFacts, Stage
+from antflow.sinks import EventRecord, Sink, SinkCounts
+from antflow.testing import run_virtual
+
+
+class Kept(Sink):
+    """Keeps what it is told to write."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.records: list[EventRecord] = []
+        self.batches: list[int] = []
+        self.runs: list[tuple[str, str]] = []
+        self.calls: list[str] = []
+
+    def open(self) -> None:
+        self.calls.append("open")
+
+    def write_opened(self, facts: RunFacts) -> None:
+        self.runs.append(("opened", facts.run_id))
+
+    def write(self, records: list[EventRecord]) -> None:
+        self.records += records
+        self.batches.append(len(records))
+
+    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+        self.runs.append(("closed", end.run_id))
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+class Held(Kept):
+    """Writes nothing until it is let go."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.go = threading.Event()
+
+    def write(self, records: list[EventRecord]) -> None:
+        assert self.go.wait(10)
+        super().write(records)
+
+
+class Failing(Kept):
+    """Fails this many times at each thing it does."""
+
+    def __init__(self, times: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.left = times
+
+    def write(self, records: list[EventRecord]) -> None:
+        if self.left:
+            self.left -= 1
+            raise OSError(28, "No space left on device")
+        super().write(records)
+
+
+def halve(number: int) -> float:
+    if number == 3:
+        raise ValueError("three")
+    return number / 2
+
+
+def a_pipeline(sink: Sink) -> Pipeline[Any, Any]:
+    stages = [Stage("Halve", 2, [halve], task_attempts=1), Stage("Keep", 1, [lambda x: x])]
+    return Pipeline(stages, observers=[sink])
+
+
+async def run(sink: Sink, items: int = 5) -> None:
+    await a_pipeline(sink).run(range(items), on_failures="ignore")
+
+
+def test_writes_every_step_in_order() -> None:
+    """Every step of every item is a record; those of one item are in order."""
+    sink = Kept()
+    asyncio.run(run(sink))
+    kinds = [record.kind for record in sink.records if record.item == "2"]
+    assert kinds == ["admitted", "started", "completed", "started", "completed"]
+    assert [record.kind for record in sink.records if record.item == "3"][-1] == "failed"
+    assert [record.seq for record in sink.records] == list(range(len(sink.records)))
+    assert sink.counts == SinkCounts(len(sink.records), len(sink.records), 0, 0, None)
+
+
+def test_record_of_a_failure_says_where() -> None:
+    """A failed step's record has the error's type, message and line."""
+    sink = Kept(kinds=["failed"])
+    asyncio.run(run(sink))
+    (record,) = sink.records
+    assert (record.error_type, record.error) == ("ValueError", "three")
+    assert record.place is not None
+    assert "test_sink.py" in record.place
+    assert record.place.endswith(" in halve")
+
+
+def test_runs_open_and_close_around_their_events() -> None:
+    """A run's beginning is written before its events and its end after them."""
+    sink = Kept()
+    asyncio.run(run(sink))
+    asyncio.run(run(sink))
+    assert [what for what, _ in sink.runs] == ["opened", "closed", "opened", "closed"]
+    assert sink.calls == ["open", "close"] * 2
+
+
+def test_two_runs_at_once_share_a_sink() -> None:
+    """A sink that hears two runs at once writes all of both, and closes after the last."""
+    sink = Kept()
+
+    async def both() -> None:
+        await asyncio.gather(run(sink, 50), run(sink, 80))
+
+    asyncio.run(both())
+    counts = {run_id: 0 for _, run_id in sink.runs}
+    for record in sink.records:
+        if record.kind == "admitted":
+            counts[record.run] += 1
+    assert sorted(counts.values()) == [50, 80]
+    assert sink.calls == ["open", "close"]
+
+
+def test_drops_the_oldest_when_full(caplog: pytest.LogCaptureFixture) -> None:
+    """A full buffer loses its oldest events: they are counted, logged, and the numbers show it."""
+    sink = Held(buffer=10, batch=5, every=0.001)
+
+    async def hold_up() -> None:
+        running = asyncio.create_task(run(sink, 200))
+        while sink.counts.dropped < 100:
+            await asyncio.sleep(0.001)
+        sink.go.set()
+        await running
+
+    with caplog.at_level(logging.WARNING, "antflow"):
+        asyncio.run(hold_up())
+    counts = sink.counts
+    assert counts.emitted == counts.delivered + counts.dropped
+    assert counts.delivered == len(sink.records)
+    assert counts.dropped >= 100
+    assert sink.records[-1].seq == counts.emitted - 1
+    assert [what for what, _ in sink.runs] == ["opened", "closed"]
+    assert f"Held lost {counts.dropped:,} events: its buffer of 10 was full" in caplog.text
+
+
+def test_blocks_when_full() -> None:
+    """With ``when_full="block"`` the loop waits for room, and nothing is lost."""
+    sink = Held(buffer=10, batch=5, every=0.001, when_full="block")
+    threading.Timer(0.1, sink.go.set).start()
+    asyncio.run(run(sink, 500))
+    assert sink.counts.dropped == 0
+    assert len(sink.records) == sink.counts.emitted
+
+
+def test_batches_are_bounded() -> None:
+    """No batch is larger than ``batch``."""
+    sink = Kept(batch=7)
+    asyncio.run(run(sink, 100))
+    assert max(sink.batches) <= 7
+    assert sum(sink.batches) == len(sink.records)
+
+
+def test_tries_again(caplog: pytest.LogCaptureFixture) -> None:
+    """A batch that could not be written is written once more, and once only."""
+    sink = Failing(2)
+    with caplog.at_level(logging.WARNING, "antflow"):
+        asyncio.run(run(sink))
+    assert [record.seq for record in sink.records] == list(range(sink.counts.emitted))
+    assert not caplog.records
+
+
+def test_goes_off_after_the_last_try(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sink that keeps failing is off, says so once, and costs no item."""
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", (0.001, 0.001))
+    sink = Failing(1_000)
+    with caplog.at_level(logging.WARNING, "antflow"):
+        results = asyncio.run(a_pipeline(sink).run(range(5), on_failures="ignore"))
+    assert len(results) == 4
+    counts = sink.counts
+    assert counts == SinkCounts(counts.emitted, 0, counts.emitted, 0, counts.error)
+    assert counts.error == "OSError: [Errno 28] No space left on device"
+    off, lost = [record.getMessage() for record in caplog.records]
+    assert off.startswith("Failing is off, after 3 attempts at writing to its target: OSError")
+    assert lost == f"Failing lost {counts.emitted} events: it is off"
+
+
+def test_is_on_again_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sink that went off in one run tries again in the next."""
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", ())
+    sink = Failing(1)
+    asyncio.run(run(sink))
+    assert sink.counts.error is not None
+    asyncio.run(run(sink))
+    assert sink.counts.error is None
+    assert sink.records
+
+
+def test_writes_all_of_a_cancelled_run() -> None:
+    """What a cancelled run did is written before its caller goes on."""
+    sink = Kept(every=0.001)
+
+    async def cancelled() -> None:
+        stages = [Stage("Wait", 2, [lambda x: x, asyncio.sleep])]
+        running = asyncio.create_task(Pipeline(stages, observers=[sink]).run([60.0, 70.0]))
+        while len(sink.records) < 2:
+            await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(cancelled())
+    assert [record.kind for record in sink.records if record.sequence_id == 0][-1] == "cancelled"
+    assert sink.runs[-1][0] == "closed"
+
+
+def test_leaves_no_thread() -> None:
+    """After the last run there is no thread left."""
+    before = threading.active_count()
+    sink = Kept()
+    asyncio.run(run(sink))
+    assert threading.active_count() == before
+
+
+def test_works_in_virtual_time() -> None:
+    """A loop with virtual time waits for the sink's thread."""
+    sink = Kept()
+    run_virtual(lambda: run(sink, 30))
+    assert sink.counts.delivered == sink.counts.emitted > 30
+
+
+@pytest.mark.real_time
+def test_an_event_waits_no_longer_than_every() -> None:
+    """A few events are written within ``every`` seconds, while the run goes on."""
+    sink = Kept(every=0.05)
+
+    async def slow() -> None:
+        running = asyncio.create_task(
+            Pipeline([Stage("Wait", 1, [asyncio.sleep])], observers=[sink]).run([2.0])
+        )
+        began = time.monotonic()
+        while len(sink.records) < 2 and time.monotonic() < began + 1.5:
+            await asyncio.sleep(0.01)
+        assert len(sink.records) == 2
+        await running
+
+    asyncio.run(slow())
+
+
+def test_values_are_recorded_only_if_asked_for() -> None:
+    """Without ``values`` no value is recorded; with it they are JSON, as they were at that time."""
+    plain, full = Kept(), Kept(values=True)
+
+    def change(rows: list[int]) -> list[int]:
+        rows.append(1)
+        return rows
+
+    stages = [Stage("A", 1, [change]), Stage("B", 1, [change])]
+    asyncio.run(Pipeline(stages, observers=[plain, full]).run([[0]]))
+    assert {record.value for record in plain.records} == {None}
+    values = [record.to_dict().get("value") for record in full.records]
+    assert values == [[0], None, [0, 1], None, [0, 1, 1]]
+
+
+def test_redact_changes_what_is_recorded() -> None:
+    """``redact`` sees ids, messages and values; what it returns is recorded instead."""
+
+    def hide(field: str, value: Any) -> Any:
+        return f"hidden {field}"
+
+    sink = Kept(values=True, redact=hide)
+    asyncio.run(run(sink))
+    assert {record.item for record in sink.records} == {"hidden item"}
+    assert {record.error for record in sink.records} == {None, "hidden error"}
+    assert {record.value for record in sink.records} == {None, '"hidden value"'}
+
+
+def test_a_redact_that_raises_shows_nothing() -> None:
+    """If ``redact`` raises, nothing of the text is recorded."""
+
+    def fail(field: str, value: Any) -> Any:
+        raise RuntimeError
+
+    sink = Kept(values=True, redact=fail)
+    asyncio.run(run(sink))
+    assert {record.item for record in sink.records} == {"<redacted>"}
+    assert {record.value for record in sink.records} == {None, '"<redacted>"'}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": {1}}, '{"a": "{1}"}'),
+        (float("nan"), '"nan"'),
+        (object, "\"<class 'object'>\""),
+        ("x" * 200_000, '"' + repr("x" * 2_000)[:999] + '…"'),
+    ],
+)
+def test_any_value_can_be_recorded(value: Any, text: str) -> None:
+    """What JSON does not know, or what is too long, is recorded as its ``repr``."""
+    sink = Kept(values=True, kinds=["completed"])
+    asyncio.run(Pipeline([Stage("A", 1, [lambda _: value])], observers=[sink]).run([0]))
+    assert sink.records[0].value == text
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"buffer": 0}, ValueError, "buffer=0: must be a whole number >= 1"),
+        ({"batch": 1.5}, ValueError, "batch=1.5"),
+        ({"every": 0}, ValueError, "every=0"),
+        ({"when_full": "drop"}, ValueError, "when_full='drop': must be one of 'drop_oldest', 'bl"),
+        ({"kinds": "failed"}, TypeError, "kinds='failed': must be a list of kinds"),
+        ({"kinds": ["fail"]}, ValueError, "kinds='fail'"),
+        ({"values": 1}, TypeError, "values=1"),
+        ({"redact": 3}, TypeError, "redact=3"),
+        ({"redact": lambda value: value}, TypeError, "must be a function that can be called as f("),
+        ({"buffer_size": 3}, TypeError, "unexpected keyword argument 'buffer_size'"),
+    ],
+)
+def test_refuses_wrong_options(options: Any, error: type[Exception], text: str) -> None:
+    """A wrong option is refused where it is given."""
+    with pytest.raises(error) as caught:
+        Kept(**options)
+    assert text in str(caught.value)
+
+
+PROGRAM = """
+import asyncio, os, sys
+from antflow import Pipeline, Stage
+from antflow.sinks import JsonlSink
+
+async def stop(item):
+    await asyncio.sleep(0.01)
+    if item == 5:
+        {end}
+    return item
+
+stages = [Stage("A", 1, [stop], task_attempts=1)]
+asyncio.run(Pipeline(stages, observers=[JsonlSink(sys.argv[1], every={every})]).run(range(10)))
+"""
+
+
+def killed(path: Path, end: str, every: float = 60) -> str:
+    program = PROGRAM.format(end=end, every=every)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode
+    return path.read_text()
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "raise KeyboardInterrupt"])
+def test_writes_all_of_a_program_that_ends(tmp_path: Path, end: str) -> None:
+    """If the program is ended from inside a run, everything up to then is written."""
+    text = killed(tmp_path / "events.jsonl", end)
+    assert '"kind":"started","stage":"A","item":"5"' in text
+    assert '"kind": "run_closed"' in text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal")
+def test_a_killed_program_loses_at_most_the_last_moment(tmp_path: Path) -> None:
+    """``kill -9`` loses no event that is older than ``every``."""
+    end = "await asyncio.sleep(0.5); os.kill(os.getpid(), 9)"
+    text = killed(tmp_path / "events.jsonl", end, every=0.1)
+    assert text.endswith("\n")
+    assert '"kind":"started","stage":"A","item":"5"' in text
+
+
+def test_is_an_observer() -> None:
+    """A sink hears exactly what an observer of the user's own hears."""
+    heard: list[ItemStep] = []
+
+    class Own:
+        def happened(self, step: ItemStep) -> None:
+            heard.append(step)
+
+    sink = Kept()
+    stages = [Stage("A", 1, [halve], task_attempts=2, task_wait_seconds=0)]
+    asyncio.run(Pipeline(stages, observers=[sink, Own()]).run(range(5), on_failures="ignore"))
+    assert [(r.kind, r.item, r.attempt, r.worker) for r in sink.records] == [
+        (s.kind, str(s.item_id), s.attempt, s.worker) for s in heard
+    ]
