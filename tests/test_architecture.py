@@ -37,7 +37,7 @@ LAYERS: dict[str, set[str]] = {
         *("cli", "executor", "display", "sinks", "testing", "_monitor"),
         *("_engine", "_engine/limits", "_engine/children", "_core"),
     },
-    "cli": {"", "cli/demo", "display", "_monitor", "_core"},
+    "cli": {"", "cli/demo", "display", "sinks", "_monitor", "_core"},
     "cli/demo": {"", "cli"},
     "executor": {"sinks", "_engine", "_core"},
     "sinks": {"_core"},

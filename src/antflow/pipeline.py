@@ -63,7 +63,6 @@ from antflow._core.stage import (
     Stage,
     capacity,
     changed,
-    retry_policy,
 )
 from antflow._core.stage_checks import stage_index
 from antflow._core.type_variables import Out, Taken
@@ -803,7 +802,7 @@ class Pipeline(HasRuns[Out], Foreseeable, Generic[Taken, Out]):
             )
         tracker = self._tracker
         listeners = [
-            None if tracker is None else tracker.follow(_per_task(self._stages)),
+            None if tracker is None else tracker.follow(),
             follow_run(self.name),
             Observers(self._observers, self._runs.guard) if self._observers else None,
         ]
@@ -875,11 +874,6 @@ def _poller(
         lambda: handle.results,
         run.loop_watch,
     )
-
-
-def _per_task(stages: Sequence[Stage]) -> list[int]:
-    """The indexes of the stages in which only the failed task is tried again."""
-    return [n for n, stage in enumerate(stages) if not retry_policy(stage).whole_stage]
 
 
 def _alert(run: Run, raises: bool) -> None:

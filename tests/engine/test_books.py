@@ -116,7 +116,7 @@ def run(journal: Journal, books: Books | None, paid: Paid, tracker: StatusTracke
             deliver=results.append,
             guard=CallbackGuard(),
             store=journal,
-            listeners=[tracker.follow([])],
+            listeners=[tracker.follow()],
             books=books,
         )
         run.intake.take_all(islice(range(ITEMS), first, None))

@@ -9,10 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from antflow.sinks import CallbackSink, JsonlSink, LoggingSink, Sink, SqliteSink
+from antflow.sinks import CallbackSink, EventLog, JsonlSink, LoggingSink, Sink, SqliteSink
 
 from .rows_stage import COUNT, FLAG
-from .values import INF, NAN, NO_CALLABLES, NO_COUNTS, NO_FLAGS, NO_TIMEOUTS, Hostile, Row
+from .values import (
+    INF,
+    NAN,
+    NO_CALLABLES,
+    NO_COUNTS,
+    NO_FLAGS,
+    NO_TIMEOUTS,
+    NO_WORDS,
+    Hostile,
+    Row,
+    but,
+)
 
 FOLDER = Path(tempfile.gettempdir())
 NO_PATHS: list[Any] = [None, 5, True, ["x"], {}, "", Hostile()]
@@ -57,19 +68,40 @@ def a_callback_sink(**options: Any) -> None:
     CallbackSink(**{"function": take} | options)
 
 
-USES: dict[str, Callable[..., Any]] = {
+def use_get_by_status(**options: Any) -> None:
+    with EventLog.open(an_empty_log()) as log:
+        log.get_by_status(**options)
+
+
+def an_empty_log() -> str:
+    path = FOLDER / "antflow-empty.jsonl"
+    path.touch()
+    return os.fspath(path)
+
+
+SINKS: dict[str, Callable[..., Any]] = {
     "CallbackSink": a_callback_sink,
     "JsonlSink": with_path(JsonlSink),
     "LoggingSink": LoggingSink,
     "Sink": Sink,
     "SqliteSink": with_path(SqliteSink),
 }
+READS: dict[str, Callable[..., Any]] = {
+    "EventLog.get_by_status": use_get_by_status,
+    "EventLog.open": lambda source: EventLog.open(source).close(),
+}
+
+USES = SINKS | READS
 
 ROWS: dict[str, Row] = {
     "CallbackSink.function": Row(TypeError, "must be a function", [None, *NO_CALLABLES], [take]),
     "CallbackSink.timeout": Row(
         ValueError, "number of seconds above 0 and at most 292 years", NO_TIMEOUTS, [0.5, None]
     ),
+    "EventLog.get_by_status.status": Row(
+        ValueError, "must be one of 'queued'", [*but(NO_WORDS, ""), "done"], ["failed"]
+    ),
+    "EventLog.open.source": Row(TypeError, "must be the path of a log", NO_PATHS, [an_empty_log()]),
     "JsonlSink.path": PATH,
     "LoggingSink.level": Row(
         TypeError, "must be a level", [None, 1.5, "INFO", True, Hostile()], [logging.DEBUG, 5]
@@ -78,5 +110,5 @@ ROWS: dict[str, Row] = {
         TypeError, "must be a logger", [None, 5, [], Hostile()], ["x", logging.getLogger("x")]
     ),
     "SqliteSink.path": PATH,
-    **{f"{sink}.{option}": row for sink in USES for option, row in OPTIONS.items()},
+    **{f"{sink}.{option}": row for sink in SINKS for option, row in OPTIONS.items()},
 }

@@ -15,6 +15,8 @@ class RunFacts:
         started_mono: The monotonic clock's reading when the run began, in seconds.
         started_wall: The wall clock's reading at the same moment, in Unix seconds.
         pipeline: The pipeline's name.
+        per_task_stages: Names of the stages in which only the failed task is tried again: an item
+            stays "in_progress" there until it has completed or failed.
     """
 
     run_id: str
@@ -22,6 +24,7 @@ class RunFacts:
     started_mono: float
     started_wall: float
     pipeline: str = "pipeline"
+    per_task_stages: tuple[str, ...] = ()
 
     def timestamp(self, mono: float, /) -> float:
         """The Unix time of a monotonic reading. One anchor per run, so order is preserved."""

@@ -35,7 +35,7 @@ from antflow._core.observers import RunEnd, RunEnding
 from antflow._core.ports import Blockable, Outlook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
-from antflow._core.stage import Stage, capacity, lowest_concurrency
+from antflow._core.stage import Stage, capacity, lowest_concurrency, retry_policy
 from antflow._core.tally import Tally
 from antflow._core.text import safe_str
 from antflow._core.worker_rows import WorkerRows
@@ -120,6 +120,9 @@ class Run:
             started_mono=self.timers.now(),
             started_wall=time.time(),
             pipeline=name,
+            per_task_stages=tuple(
+                stage.name for stage in stages if not retry_policy(stage).whole_stage
+            ),
         )
         outer = current_run.get()
         # Weakly: where each run begins the next, the last must not keep the first alive.

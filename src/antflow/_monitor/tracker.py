@@ -180,9 +180,9 @@ class StatusTracker:
 
     # For the pipeline
 
-    def follow(self, quiet_stages: Sequence[int]) -> Listener:
-        """A listener for one run; ``quiet_stages``: indices of stages with ``retry="per_task"``."""
-        return Follower(self, quiet_stages)
+    def follow(self) -> Listener:
+        """A listener for one run."""
+        return Follower(self)
 
     def _begin(self, follower: Follower, history: RunHistory) -> None:
         self._runs[history.facts.run_id] = history
@@ -213,9 +213,8 @@ class Follower:
 
     name = "the tracker"
 
-    def __init__(self, tracker: StatusTracker, quiet_stages: Sequence[int]) -> None:
+    def __init__(self, tracker: StatusTracker) -> None:
         self._tracker = tracker
-        self._quiet = frozenset(quiet_stages)
         self.hears_starts = self.may_hold = False
         self.entering: Callable[[Envelope], Wait] = _nothing
         self.started: Callable[[Envelope, WorkerBook, float], Wait] = _nothing
@@ -226,6 +225,8 @@ class Follower:
 
     def opened(self, facts: RunFacts, ledger: Ledger, rewire: Callable[[], None]) -> None:
         self._facts = facts
+        names = facts.stage_names
+        self._quiet = frozenset(n for n, name in enumerate(names) if name in facts.per_task_stages)
         self._history = RunHistory(facts, ledger, self._quiet)
         self._tracker._begin(self, self._history)
         self.rewire_run = rewire

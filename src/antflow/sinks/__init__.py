@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from antflow.sinks.callback_batches import CallbackSink
+    from antflow.sinks.event_log import EventLog, RunRecord
     from antflow.sinks.jsonl import JsonlSink
     from antflow.sinks.log_records import LoggingSink
     from antflow.sinks.records import EventRecord
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 else:
     _HOMES = {
         "CallbackSink": "callback_batches",
+        "EventLog": "event_log",
         "EventRecord": "records",
         "JsonlSink": "jsonl",
         "LoggingSink": "log_records",
+        "RunRecord": "event_log",
         "Sink": "sink",
         "SinkCounts": "sink",
         "SinkOptions": "sink",
@@ -39,9 +42,11 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "CallbackSink",
+    "EventLog",
     "EventRecord",
     "JsonlSink",
     "LoggingSink",
+    "RunRecord",
     "Sink",
     "SinkCounts",
     "SinkOptions",

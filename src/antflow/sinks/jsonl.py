@@ -115,7 +115,7 @@ def line_of(record: EventRecord) -> str:
     if branch:
         more += f',"branch":"{branch}"'
     if duration:
-        more += f',"duration":{duration:.6f}'
+        more += f',"duration":{duration!r}'
     if error_type is not None:
         more += f',"error_type":{quoted(error_type)},"error":{quoted(error or "")}'
         if place is not None:
@@ -123,7 +123,7 @@ def line_of(record: EventRecord) -> str:
     if value is not None:
         more += f',"value":{value}'
     return (
-        f'{{"v":{VERSION},"run":{quoted(run)},"seq":{seq},"timestamp":{timestamp:.6f},'
+        f'{{"v":{VERSION},"run":{quoted(run)},"seq":{seq},"timestamp":{timestamp!r},'
         f'"kind":"{kind}","stage":{quoted(stage)},"item":{quoted(item)},'
         f'"sequence_id":{sequence_id},"attempt":{attempt}{more}}}\n'
     )

@@ -21,6 +21,7 @@ def opened_record(facts: RunFacts) -> dict[str, Any]:
         "timestamp": facts.started_wall,
         "pipeline": facts.pipeline,
         "stages": list(facts.stage_names),
+        "per_task_stages": list(facts.per_task_stages),
     }
 
 

@@ -11,7 +11,7 @@ from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow.sinks.paths import writable_path
 from antflow.sinks.records import VERSION, EventRecord
-from antflow.sinks.run_records import closed_record
+from antflow.sinks.run_records import closed_record, opened_record
 from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
 
 SCHEMA = """
@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS runs (
     run TEXT PRIMARY KEY,
     pipeline TEXT NOT NULL,
     stages TEXT NOT NULL,            -- a JSON array of names
+    per_task_stages TEXT NOT NULL,   -- those in which only the failed task is tried again
     started REAL NOT NULL,           -- Unix seconds
     ended REAL,                      -- NULL: it is under way, or its program was killed
     how TEXT,                        -- finished, stopped, cancelled, failed
@@ -51,11 +52,32 @@ CREATE INDEX IF NOT EXISTS events_item ON events (item);
 
 INSERT = "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
+OPEN_RUN = (
+    "INSERT OR IGNORE INTO runs (run, pipeline, stages, per_task_stages, started) "
+    "VALUES (:run, :pipeline, :stages, :per_task_stages, :timestamp)"
+)
+
+CLOSE_RUN = (
+    "UPDATE runs SET ended = :timestamp, how = :how, completed = :completed, failed = :failed, "
+    "dropped_events = :dropped_events, error_type = :error_type, error = :error WHERE run = :run"
+)
+
 APPLICATION_ID = 0x616E7466
 """``antf``: tells an event log from other SQLite files."""
 
 LONGEST_LOCK = 5.0
 """Seconds to wait while another program writes to the database."""
+
+
+def opened_row(record: dict[str, Any]) -> dict[str, Any]:
+    """The values of `OPEN_RUN`."""
+    lists = {name: json.dumps(record[name]) for name in ("stages", "per_task_stages")}
+    return record | lists
+
+
+def closed_row(record: dict[str, Any]) -> dict[str, Any]:
+    """The values of `CLOSE_RUN`."""
+    return {"error_type": None, "error": None} | record
 
 
 class SqliteSink(Sink):
@@ -112,20 +134,11 @@ class SqliteSink(Sink):
 
     def write_opened(self, facts: RunFacts) -> None:
         """Insert the row of a run that began."""
-        row = (facts.run_id, facts.pipeline, json.dumps(facts.stage_names), facts.started_wall)
-        self._execute(
-            "INSERT OR IGNORE INTO runs (run, pipeline, stages, started) VALUES (?, ?, ?, ?)", row
-        )
+        self._execute(OPEN_RUN, opened_row(opened_record(facts)))
 
     def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
         """Complete the row of a run that is over."""
-        row = closed_record(end, counts)
-        self._execute(
-            "UPDATE runs SET ended = :timestamp, how = :how, completed = :completed, "
-            "failed = :failed, dropped_events = :dropped_events, error_type = :error_type, "
-            "error = :error WHERE run = :run",
-            {"error_type": None, "error": None} | row,
-        )
+        self._execute(CLOSE_RUN, closed_row(closed_record(end, counts)))
 
     def close(self) -> None:
         """Close the database."""

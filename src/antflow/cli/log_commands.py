@@ -1,0 +1,100 @@
+"""`antflow events` and `antflow errors`: read what a sink has written."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from antflow._core.text import clean, cut, safe_str
+from antflow.cli.refusals import refuse
+
+if TYPE_CHECKING:
+    from antflow.sinks import EventLog, EventRecord
+
+LOOKS_EVERY = 0.25
+"""Seconds between two looks at a log that is followed."""
+
+LONGEST_MESSAGE = 200
+
+
+@click.command("events", short_help="Print the events of a log.")
+@click.option("--item", metavar="ID", help="Only those of this item.")
+@click.option("--run", metavar="ID", help="Only those of this run.")
+@click.option("--follow", is_flag=True, help="Go on, and print new ones as they come.")
+@click.option("--json", "as_json", is_flag=True, help="Print each as a line of JSON.")
+@click.argument("source")
+def events(source: str, item: str | None, run: str | None, follow: bool, as_json: bool) -> None:
+    """Print the events of a log, in the order in which they happened.
+
+    SOURCE is the file of a JsonlSink or a SqliteSink. It may be read while a run writes it.
+    """
+    with _opened(source) as log:
+        seen: dict[str, int] = {}
+        while True:
+            for event in log.events(run=run, item=item):
+                if event.seq > seen.get(event.run, -1):
+                    seen[event.run] = event.seq
+                    click.echo(json.dumps(event.to_dict()) if as_json else told(event))
+            if not follow or all(each.ended is not None for each in log.runs()):
+                return
+            time.sleep(LOOKS_EVERY)
+
+
+@click.command("errors", short_help="Sum up the failures in a log.")
+@click.option("--type", "kind", metavar="TYPE", help="Only those of this type: KeyError.")
+@click.option("--run", metavar="ID", help="Only those of this run.")
+@click.option("--ids", is_flag=True, help="Print only the ids of the failed items, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print each as a line of JSON.")
+@click.argument("source")
+def errors(source: str, kind: str | None, run: str | None, ids: bool, as_json: bool) -> None:
+    """Sum up the failures in a log: by type, stage and line of code, or one by one.
+
+    SOURCE is the file of a JsonlSink or a SqliteSink. It may be read while a run writes it.
+    """
+    with _opened(source) as log:
+        if not (ids or as_json or kind):
+            for line in str(log.get_error_summary(run)).splitlines():
+                click.echo(clean(line))
+            return
+        for item in log.get_failed_items(run):
+            if kind is not None and item.error_type != kind:
+                continue
+            if as_json:
+                fields = ("item_id", "stage", "error_type", "error", "location", "attempts")
+                click.echo(json.dumps({name: getattr(item, name) for name in fields}))
+            else:
+                click.echo(clean(item.item_id if ids else str(item)))
+
+
+def told(event: EventRecord) -> str:
+    """``12:03:04.500 item 7 failed in Fetch, try 3 (1.2 s): KeyError at app.py:3 in f: 'x'``."""
+    at = time.strftime("%H:%M:%S", time.localtime(event.timestamp))
+    text = f"{at}.{int(event.timestamp % 1 * 1_000):03} item {event.item} {event.kind}"
+    text += f" in {event.stage}"
+    if event.attempt > 1:
+        text += f", try {event.attempt:,}"
+    if event.duration:
+        text += f" ({event.duration:.3g} s)"
+    if event.error_type is not None:
+        place = f" at {event.place}" if event.place else ""
+        message = cut(event.error or "", LONGEST_MESSAGE)
+        text += f": {event.error_type}{place}{': ' if message else ''}{message}"
+    return clean(text)
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[EventLog]:
+    from antflow.sinks import EventLog
+
+    try:
+        log = EventLog.open(source)
+    except (OSError, ValueError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else safe_str(error)
+        refuse(f"{source!r}: {reason}", error)
+    with log:
+        yield log

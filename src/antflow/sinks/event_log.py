@@ -1,0 +1,392 @@
+"""Reads what sinks have written: the tracker's queries, on a finished or a running log."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from antflow._core.checks import check_choice, refusal
+from antflow._core.events import STATUSES, StatusEvent, StatusType
+from antflow._core.failures import MOST_GROUPS
+from antflow._core.observers import RunEnding
+from antflow._core.snapshot import ErrorSummary, FailedItem, FailureGroup
+from antflow._core.text import safe_str
+from antflow.sinks.records import VERSION, EventRecord
+from antflow.sinks.sqlite import (
+    APPLICATION_ID,
+    CLOSE_RUN,
+    INSERT,
+    OPEN_RUN,
+    SCHEMA,
+    closed_row,
+    opened_row,
+)
+
+FIRST_BYTES_OF_SQLITE = b"SQLite format 3\x00"
+
+LONGEST_READ = 5.0
+"""Seconds to wait for a database that is being changed."""
+
+FAILED = ("failed", "cancelled")
+
+LAST = (
+    "SELECT *, max(seq) FROM events WHERE (:run IS NULL OR run = :run) "
+    "GROUP BY run, sequence_id, branch"
+)
+"""The last event of each item. SQLite takes the other columns from the row of the maximum."""
+
+
+class RunRecord(NamedTuple):
+    """One run in a log.
+
+    Attributes:
+        run: Its id.
+        pipeline: The pipeline's name.
+        stages: Names of the stages, in order.
+        per_task_stages: Those in which only the failed task is tried again.
+        started: When it began, in Unix seconds.
+        ended: When it ended; ``None``: it is under way, or its program was killed.
+        how: "finished", "stopped", "cancelled" or "failed".
+        completed: Items that completed.
+        failed: Items that failed or were cancelled.
+        dropped_events: Events that the sink lost.
+        error_type: Class name of the error that the run raised.
+        error: Its message.
+    """
+
+    run: str
+    pipeline: str
+    stages: tuple[str, ...]
+    per_task_stages: tuple[str, ...]
+    started: float
+    ended: float | None = None
+    how: RunEnding | None = None
+    completed: int | None = None
+    failed: int | None = None
+    dropped_events: int | None = None
+    error_type: str | None = None
+    error: str | None = None
+
+
+class EventLog:
+    """The events that a `JsonlSink` or `SqliteSink` has written.
+
+    Made with `EventLog.open`. The queries are those of `StatusTracker`, and answer the same; but
+    ids are text, and there are no exceptions, only their types and messages. A log may be read
+    while a run writes to it: each query sees what has been written by then.
+
+    ``run=None`` means the latest run that saw the item, or all runs.
+    """
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+
+    @staticmethod
+    def open(source: str | os.PathLike[str]) -> EventLog:
+        """Open a log.
+
+        Args:
+            source: The file of a `SqliteSink` or a `JsonlSink`. Nothing is written to it. A JSONL
+                file is read into memory.
+
+        Raises:
+            TypeError: ``source`` is not a path.
+            OSError: The file cannot be read.
+            ValueError: It is not a log of events, or a newer version wrote it.
+        """
+        if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+            raise refusal(TypeError, "source", source, "must be the path of a log of events")
+        path = Path(source)
+        with path.open("rb") as file:
+            is_database = file.read(len(FIRST_BYTES_OF_SQLITE)) == FIRST_BYTES_OF_SQLITE
+        return EventLog(_Database(path) if is_database else _Lines(path))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What is in it
+
+    def runs(self) -> list[RunRecord]:
+        """All runs, in the order in which they began."""
+        rows = self._source.rows("SELECT * FROM runs ORDER BY started, rowid", {})
+        return [
+            RunRecord(run, pipeline, tuple(json.loads(stages)), tuple(json.loads(per_task)), *more)
+            for run, pipeline, stages, per_task, *more in rows
+        ]
+
+    def events(
+        self,
+        *,
+        run: str | None = None,
+        item: object = None,
+        kinds: Sequence[str] | None = None,
+    ) -> Iterator[EventRecord]:
+        """Events in the order in which they happened, run by run.
+
+        Args:
+            run: Only those of this run.
+            item: Only those of the item with this id.
+            kinds: Only those of these kinds.
+        """
+        wanted = {"run": run, "item": None if item is None else safe_str(item)}
+        query = "SELECT * FROM events WHERE (:run IS NULL OR run = :run)"
+        if item is not None:
+            query += " AND item = :item"
+        query += " ORDER BY (SELECT started FROM runs WHERE runs.run = events.run), run, seq"
+        for row in self._source.rows(query, wanted):
+            record = EventRecord(*row)
+            if kinds is None or record.kind in kinds:
+                yield record
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """All events as dicts, for pandas, polars and their like."""
+        return [record._asdict() for record in self.events()]
+
+    # The tracker's queries
+
+    def get_status(self, item_id: object, run: str | None = None) -> StatusEvent | None:
+        """The item's latest event; ``None`` for an unknown id."""
+        history = self.get_history(item_id, run)
+        return history[-1] if history else None
+
+    def get_history(self, item_id: object, run: str | None = None) -> list[StatusEvent]:
+        """All events of an item so far, oldest first; ``[]`` for an unknown id."""
+        runs = {each.run: each for each in self.runs()}
+        records = list(self.events(run=run, item=item_id))
+        if records and run is None:
+            records = [each for each in records if each.run == records[-1].run]
+        events: list[StatusEvent] = []
+        goes_on = False  # a try of the same visit follows
+        for record in records:
+            facts = runs[record.run]
+            if record.kind != "started" or not goes_on:
+                events += self._told_by(record, facts)
+            goes_on = record.kind == "retrying" and record.stage in facts.per_task_stages
+        return events
+
+    def get_by_status(self, status: StatusType, run: str | None = None) -> list[StatusEvent]:
+        """The latest events of all items that have this status now.
+
+        Raises:
+            ValueError: ``status`` is not one of the six.
+        """
+        check_choice(ValueError, "status", status, STATUSES)
+        runs = {each.run: each for each in self.runs()}
+        found: list[StatusEvent] = []
+        for record in self._last(run):
+            if _status_after(record, runs[record.run]) == status:
+                found += self.get_history(record.item, record.run)[-1:]
+        return found
+
+    def get_stats(self, run: str | None = None) -> dict[str, int]:
+        """Status → how many items have it now, for all six; over all runs, or one."""
+        runs = {each.run: each for each in self.runs()}
+        counts: dict[str, int] = dict.fromkeys(STATUSES, 0)
+        for record in self._last(run):
+            counts[_status_after(record, runs[record.run])] += 1
+        return counts
+
+    def get_tracked_ids(self, run: str | None = None) -> list[str]:
+        """Ids of all items seen, each once, in the order in which they were taken in."""
+        kinds = ("admitted", "emitted")
+        return list(dict.fromkeys(each.item for each in self.events(run=run, kinds=kinds)))
+
+    def get_failed_items(self, run: str | None = None) -> list[FailedItem]:
+        """All items that failed for good or were cancelled, oldest first."""
+        return [
+            FailedItem(
+                record.item,
+                record.error or "",
+                record.error_type or "",
+                record.stage,
+                record.attempt,
+                record.timestamp,
+                record.place or "",
+            )
+            for record in self.events(run=run, kinds=FAILED)
+        ]
+
+    def get_error_summary(self, run: str | None = None) -> ErrorSummary:
+        """A summary of the failed and cancelled items, over all runs or one."""
+        items = self.get_failed_items(run)
+        by_type: dict[str, int] = {}
+        by_stage: dict[str, int] = {}
+        groups: dict[tuple[str, str, str], FailureGroup] = {}
+        for item in items:
+            by_type[item.error_type] = by_type.get(item.error_type, 0) + 1
+            by_stage[item.stage] = by_stage.get(item.stage, 0) + 1
+            key = (item.error_type, item.stage, item.location)
+            groups.setdefault(key, FailureGroup(0, item)).count += 1
+        largest = sorted(groups.values(), key=lambda group: -group.count)[:MOST_GROUPS]
+        return ErrorSummary(len(items), by_type, by_stage, items, largest)
+
+    # Inside
+
+    def _last(self, run: str | None) -> Iterator[EventRecord]:
+        for row in self._source.rows(LAST, {"run": run}):
+            yield EventRecord(*row[:-1])
+
+    def _told_by(self, record: EventRecord, run: RunRecord) -> Iterator[StatusEvent]:
+        """The changes of status that one event is."""
+        stage, worker = record.stage, record.worker
+        metadata: dict[str, Any] = {}
+        status: StatusType | None = None
+        match record.kind:
+            case "admitted":
+                status, worker = "queued", None
+            case "started":
+                status = "in_progress"
+            case "completed" | "skipped":
+                status = record.kind
+            case "emitted" if stage == run.stages[-1]:
+                status = "completed"
+            case "dropped":
+                status, metadata = "completed", {"dropped": True}
+            case "expanded":
+                status, metadata = "completed", {"expanded": self._children(record)}
+            case "retrying" if stage not in run.per_task_stages:
+                status, metadata = "retrying", _of_error(record)
+                metadata |= {"attempt": record.attempt + 1, "retry": True}
+            case "failed" | "cancelled":
+                status, metadata = "failed", _of_error(record)
+            case _:
+                pass
+        if status is not None:
+            yield StatusEvent(
+                record.item, stage, status, worker, record.timestamp, metadata, record.run
+            )
+        if (following := _next_stage(record, run)) is not None:
+            yield StatusEvent(
+                record.item, following, "queued", None, record.timestamp, {}, record.run
+            )
+
+    def _children(self, record: EventRecord) -> int:
+        """How many items were made from one."""
+        query = (
+            "SELECT branch FROM events WHERE run = :run AND sequence_id = :sequence_id "
+            "AND kind = 'emitted' AND stage = :stage"
+        )
+        prefix = f"{record.branch}." if record.branch else ""
+        depth = prefix.count(".")
+        branches = [row[0] for row in self._source.rows(query, record._asdict())]
+        return sum(
+            branch.startswith(prefix) and branch.count(".") == depth for branch in set(branches)
+        )
+
+
+def _of_error(record: EventRecord) -> dict[str, Any]:
+    return {"error": record.error, "error_type": record.error_type, "exception": None}
+
+
+def _next_stage(record: EventRecord, run: RunRecord) -> str | None:
+    """The stage for which an item waits after an event that ends a visit well."""
+    if record.kind not in ("completed", "skipped", "emitted"):
+        return None
+    index = run.stages.index(record.stage) + 1
+    return run.stages[index] if index < len(run.stages) else None
+
+
+def _status_after(record: EventRecord, run: RunRecord) -> StatusType:
+    if record.kind == "admitted" or _next_stage(record, run) is not None:
+        return "queued"
+    if record.kind == "started":
+        return "in_progress"
+    if record.kind == "retrying":
+        return "in_progress" if record.stage in run.per_task_stages else "retrying"
+    if record.kind in FAILED:
+        return "failed"
+    return "skipped" if record.kind == "skipped" else "completed"
+
+
+class _Source:
+    """A database of events."""
+
+    _connection: sqlite3.Connection
+
+    def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        """The rows that a query finds in what is written so far."""
+        yield from self._connection.execute(query, values)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _Database(_Source):
+    """The file of a `SqliteSink`."""
+
+    def __init__(self, path: Path) -> None:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        self._connection = sqlite3.connect(uri, LONGEST_READ, uri=True, isolation_level=None)
+        try:
+            (found,) = self._connection.execute("PRAGMA application_id").fetchone()
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise ValueError(f"{path}: cannot be read: {error}") from error
+        if found != APPLICATION_ID or version > VERSION:
+            self._connection.close()
+            reason = (
+                "was written by a newer version" if found == APPLICATION_ID else "has no events"
+            )
+            raise ValueError(f"{path}: {reason}")
+
+
+class _Lines(_Source):
+    """The file of a `JsonlSink`, in a database in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._lines = 0
+        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        self._connection.executescript(SCHEMA)
+        self._take_in()
+
+    def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        self._take_in()
+        return super().rows(query, values)
+
+    def _take_in(self) -> None:
+        """Read the whole lines that have come since."""
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            self._connection.execute("BEGIN")
+            try:
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # it is still being written
+                    self._lines += 1
+                    statement, values = self._row_of(line)
+                    self._connection.execute(statement, values)
+                    self._read += len(line)
+            finally:
+                self._connection.execute("COMMIT")
+
+    def _row_of(self, line: bytes) -> tuple[str, Any]:
+        try:
+            record = json.loads(line)
+            kind, version = record["kind"], record["v"]
+            if version > VERSION:
+                raise ValueError(f"format {version} is newer than this version of antflow")
+            if kind == "run_opened":
+                return OPEN_RUN, opened_row(record)
+            if kind == "run_closed":
+                return CLOSE_RUN, closed_row(record)
+            if "value" in record:
+                record["value"] = json.dumps(record["value"], ensure_ascii=False)
+            filled = {"branch": "", "duration": 0.0} | record
+            return INSERT, [filled.get(name) for name in EventRecord._fields]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            text = f"{self._path}, line {self._lines:,}: not an event: {error}"
+            raise ValueError(text) from error

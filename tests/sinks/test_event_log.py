@@ -1,0 +1,264 @@
+"""A log read back answers what the tracker that heard the same run answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antflow import Drop, ErrorSummary, Pipeline, Stage, StatusEvent, StatusTracker
+from antflow._core.events import STATUSES
+from antflow.sinks import EventLog, JsonlSink, Sink, SqliteSink
+from antflow.testing import FailTimes, run_virtual
+
+SINKS: dict[str, Callable[[Path], Sink]] = {"jsonl": JsonlSink, "sqlite": SqliteSink}
+
+
+@pytest.fixture(params=SINKS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def by_three(number: int) -> int:
+    if number % 3 == 0:
+        raise ValueError(f"no {number}")
+    return number
+
+
+def no_fours(number: int) -> int:
+    if number % 4 == 0:
+        raise Drop
+    return number
+
+
+def twice(number: int) -> list[int]:
+    return [number, number + 100]
+
+
+def flaky() -> FailTimes:
+    return FailTimes(1)
+
+
+def together(numbers: list[int]) -> list[Any]:
+    return [ValueError(f"bad {number}") if number == 5 else number for number in numbers]
+
+
+async def soon(number: int) -> int:
+    await asyncio.sleep(number / 10)
+    return number
+
+
+PIPELINES: dict[str, Callable[[], list[Stage[Any, Any]]]] = {
+    "plain": lambda: [Stage("A", 3, [soon]), Stage("B", 2, [soon])],
+    "failures": lambda: [Stage("A", 2, [by_three], task_attempts=1), Stage("B", 1, [soon])],
+    "tries per task": lambda: [Stage("A", 2, [soon, flaky()], task_attempts=3)],
+    "tries per stage": lambda: [
+        Stage("A", 2, [soon, flaky()], retry="per_stage", stage_attempts=3),
+        Stage("B", 1, [by_three], retry="per_stage", stage_attempts=2, stage_wait_seconds=1),
+    ],
+    "drop": lambda: [Stage("A", 2, [no_fours]), Stage("B", 2, [soon])],
+    "skip": lambda: [
+        Stage("A", 1, [soon], skip_if=lambda value: value == 2),
+        Stage("B", 1, [soon]),
+    ],
+    "expand": lambda: [
+        Stage("A", 1, [twice], expand=True),
+        Stage("B", 2, [twice], expand=True),
+        Stage("C", 2, [by_three], task_attempts=1),
+    ],
+    "expand last": lambda: [Stage("A", 1, [soon]), Stage("B", 2, [twice], expand=True)],
+    "batch": lambda: [
+        Stage("A", 2, [soon]),
+        Stage("B", 1, [together], batch=3, task_attempts=1),
+    ],
+}
+
+
+def told(event: StatusEvent) -> StatusEvent:
+    """An event as a log has it: the id is text, and the exception is gone."""
+    metadata = event.metadata | {"exception": None} if "exception" in event.metadata else {}
+    metadata = metadata or event.metadata
+    return replace(event, item_id=str(event.item_id), metadata=metadata)
+
+
+def summed(summary: ErrorSummary) -> Any:
+    items = [(str(each.item_id), each.error, each.stage) for each in summary.failed_items]
+    groups = [(group.count, group.error_type, group.location) for group in summary.groups]
+    return summary.total_failed, summary.errors_by_type, summary.errors_by_stage, items, groups
+
+
+def place(event: StatusEvent) -> Any:
+    return event.item_id, event.timestamp
+
+
+def watched(stages: list[Stage[Any, Any]], path: Path, kind: str, **options: Any) -> StatusTracker:
+    tracker = StatusTracker()
+    pipeline = Pipeline(stages, status_tracker=tracker, observers=[SINKS[kind](path)])
+    run_virtual(lambda: pipeline.run(range(1, 8), on_failures="ignore", **options))
+    return tracker
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_answers_as_the_tracker(tmp_path: Path, kind: str, name: str) -> None:
+    """History, statuses, counts, ids and failures are those of the tracker."""
+    path = tmp_path / "log"
+    tracker = watched(PIPELINES[name](), path, kind)
+    with EventLog.open(path) as log:
+        ids = tracker.get_tracked_ids()
+        assert sorted(log.get_tracked_ids()) == sorted(map(str, ids))
+        for item_id in ids:
+            assert log.get_history(item_id) == [told(e) for e in tracker.get_history(item_id)]
+            status = tracker.get_status(item_id)
+            assert status is not None
+            assert log.get_status(item_id) == told(status)
+        assert log.get_stats() == tracker.get_stats()
+        assert summed(log.get_error_summary()) == summed(tracker.get_error_summary())
+        for name in STATUSES:
+            found = [told(event) for event in tracker.get_by_status(name)]
+            assert sorted(log.get_by_status(name), key=place) == sorted(found, key=place)
+
+
+def test_answers_as_the_tracker_after_a_timeout(tmp_path: Path, kind: str) -> None:
+    """Items that were cancelled have the same history, too."""
+    path = tmp_path / "log"
+    tracker = StatusTracker()
+    pipeline = Pipeline(PIPELINES["plain"](), status_tracker=tracker, observers=[SINKS[kind](path)])
+
+    async def stopped() -> None:
+        with pytest.raises(TimeoutError):
+            await pipeline.run(range(50), timeout=1.05)
+
+    run_virtual(stopped)
+    with EventLog.open(path) as log:
+        for item_id in tracker.get_tracked_ids():
+            assert log.get_history(item_id) == [told(e) for e in tracker.get_history(item_id)]
+        assert log.get_stats() == tracker.get_stats()
+        (run,) = log.runs()
+        assert (run.how, run.error_type) == ("failed", "TimeoutError")
+
+
+def test_tells_runs_apart(tmp_path: Path, kind: str) -> None:
+    """Of two runs with the same ids, the latest is asked, or the one that is named."""
+    path = tmp_path / "log"
+    watched(PIPELINES["failures"](), path, kind)
+    watched(PIPELINES["plain"](), path, kind)
+    with EventLog.open(path) as log:
+        first, second = log.runs()
+        assert first.started <= second.started
+        assert (first.failed, second.failed) == (2, 0)
+        latest = log.get_status(2)
+        assert latest is not None
+        assert (latest.run_id, latest.status) == (second.run, "completed")
+        earlier = log.get_status(2, first.run)
+        assert earlier is not None
+        assert earlier.status == "failed"
+        assert log.get_stats(first.run) == log.get_stats() | {"completed": 5}
+        assert log.get_status("none") is None
+
+
+@pytest.mark.real_time
+def test_reads_a_running_log(tmp_path: Path, kind: str) -> None:
+    """While a run writes, each query sees what is written by then."""
+    path = tmp_path / "log"
+    seen: list[int] = []
+
+    async def reading() -> None:
+        sink = SINKS[kind](path)
+        sink._every = 0.001
+        stages = [Stage("A", 1, [asyncio.sleep])]
+        running = asyncio.create_task(Pipeline(stages, observers=[sink]).run([0.05] * 5))
+        await asyncio.sleep(0.06)
+        with EventLog.open(path) as log:
+            while not running.done():
+                seen.append(sum(1 for _ in log.events()))
+                await asyncio.sleep(0.01)
+            await running
+            seen.append(sum(1 for _ in log.events()))
+
+    asyncio.run(reading())
+    assert seen == sorted(seen)
+    assert 0 < seen[0] < seen[-1] == 15
+
+
+def test_events_are_filtered(tmp_path: Path, kind: str) -> None:
+    """Events can be asked for by run, item and kind, and come as dicts."""
+    path = tmp_path / "log"
+    watched(PIPELINES["failures"](), path, kind)
+    with EventLog.open(path) as log:
+        assert [event.item for event in log.events(kinds=["failed"])] == ["2", "5"]
+        assert {event.item for event in log.events(item=2)} == {"2"}
+        assert not list(log.events(run="other"))
+        records = log.to_records()
+        assert len(records) == sum(1 for _ in log.events())
+        assert records[0]["kind"] == "admitted"
+
+
+def test_a_line_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:
+    """Part of a line at the end is read when it is whole."""
+    path = tmp_path / "log"
+    watched(PIPELINES["plain"](), path, "jsonl")
+    data = path.read_bytes()
+    path.write_bytes(data[:-10])
+    with EventLog.open(path) as log:
+        assert log.runs()[0].ended is None
+        path.write_bytes(data)
+        assert log.runs()[0].ended is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"hello\n", "line 1: not an event"),
+        (b'{"a": 1}\n', "line 1: not an event"),
+        (b"[1]\n", "line 1: not an event"),
+        (b'{"v": 9, "kind": "failed"}\n', "format 9 is newer"),
+        (b"SQLite format 3\x00 and more", "cannot be read"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, content: bytes, text: str) -> None:
+    """A file that holds something else is refused, with the place."""
+    path = tmp_path / "log"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=text):
+        EventLog.open(path)
+
+
+def test_another_database_is_refused(tmp_path: Path) -> None:
+    """A database of something else, or of a newer version, is refused."""
+    path = tmp_path / "log"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE events (mine TEXT)")
+    with pytest.raises(ValueError, match="has no events"):
+        EventLog.open(path)
+    path.unlink()
+    watched(PIPELINES["plain"](), path, "sqlite")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 9")
+    with pytest.raises(ValueError, match="written by a newer version"):
+        EventLog.open(path)
+
+
+@pytest.mark.parametrize("source", [None, 3, ""])
+def test_no_path_is_refused(source: Any) -> None:
+    """Something that is not a path is refused."""
+    with pytest.raises(TypeError, match="must be the path of a log of events"):
+        EventLog.open(source)
+
+
+def test_reading_changes_nothing(tmp_path: Path, kind: str) -> None:
+    """The file is the same after it has been read."""
+    path = tmp_path / "log"
+    watched(PIPELINES["plain"](), path, kind)
+    before = path.read_bytes()
+    with EventLog.open(path) as log:
+        log.get_stats()
+    assert path.read_bytes() == before
+    if kind == "jsonl":
+        assert all(json.loads(line) for line in before.splitlines())
