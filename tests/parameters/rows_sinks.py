@@ -9,7 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from antflow.sinks import CallbackSink, EventLog, JsonlSink, LoggingSink, Sink, SqliteSink
+from antflow.sinks import (
+    CallbackSink,
+    EventLog,
+    JsonlSink,
+    LoggingSink,
+    Sink,
+    SqliteSink,
+    TraceSink,
+)
 
 from .rows_stage import COUNT, FLAG
 from .values import (
@@ -85,6 +93,7 @@ SINKS: dict[str, Callable[..., Any]] = {
     "LoggingSink": LoggingSink,
     "Sink": Sink,
     "SqliteSink": with_path(SqliteSink),
+    "TraceSink": with_path(TraceSink),
 }
 READS: dict[str, Callable[..., Any]] = {
     "EventLog.get_by_status": use_get_by_status,
@@ -110,5 +119,6 @@ ROWS: dict[str, Row] = {
         TypeError, "must be a logger", [None, 5, [], Hostile()], ["x", logging.getLogger("x")]
     ),
     "SqliteSink.path": PATH,
+    "TraceSink.path": PATH,
     **{f"{sink}.{option}": row for sink in SINKS for option, row in OPTIONS.items()},
 }

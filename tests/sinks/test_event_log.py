@@ -119,6 +119,10 @@ def test_answers_as_the_tracker(tmp_path: Path, kind: str, name: str) -> None:
             assert status is not None
             assert log.get_status(item_id) == told(status)
         assert log.get_stats() == tracker.get_stats()
+        (run,) = log.runs()
+        assert run.accepted == 7
+        settled = (run.completed, run.failed, run.dropped, run.expanded, run.cancelled)
+        assert sum(filter(None, settled)) == run.accepted + (run.children or 0)
         assert summed(log.get_error_summary()) == summed(tracker.get_error_summary())
         for name in STATUSES:
             found = [told(event) for event in tracker.get_by_status(name)]

@@ -1,4 +1,4 @@
-"""`antflow events` and `antflow errors`: read what a sink has written."""
+"""`antflow events`, `antflow errors` and `antflow trace`: read what a sink has written."""
 
 from __future__ import annotations
 
@@ -69,6 +69,25 @@ def errors(source: str, kind: str | None, run: str | None, ids: bool, as_json: b
                 click.echo(json.dumps({name: getattr(item, name) for name in fields}))
             else:
                 click.echo(clean(item.item_id if ids else str(item)))
+
+
+@click.command("trace", short_help="Make a trace file of a log.")
+@click.option("-o", "--out", required=True, metavar="FILE", help="The file; .gz packs it.")
+@click.argument("source")
+def trace(source: str, out: str) -> None:
+    """Make a trace file of a log, for ui.perfetto.dev, chrome://tracing and speedscope.
+
+    SOURCE is the file of a JsonlSink or a SqliteSink. There is a track for each worker, and a slice
+    for each try.
+    """
+    from antflow.sinks.trace import trace_of, write_trace
+
+    with _opened(source) as log:
+        runs = [(each.run, each.stages, each.started, each.ended) for each in log.runs()]
+        try:
+            write_trace(out, trace_of(runs, log.events()))
+        except OSError as error:
+            refuse(f"--out {out!r}: {error.strerror}", error)
 
 
 def told(event: EventRecord) -> str:

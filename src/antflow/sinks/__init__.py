@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from antflow.sinks.records import EventRecord
     from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
     from antflow.sinks.sqlite import SqliteSink
+    from antflow.sinks.trace import TraceSink
 else:
     _HOMES = {
         "CallbackSink": "callback_batches",
@@ -27,6 +28,7 @@ else:
         "SinkCounts": "sink",
         "SinkOptions": "sink",
         "SqliteSink": "sqlite",
+        "TraceSink": "trace",
     }
 
     # Not for type checkers: they would believe that a misspelt name exists.
@@ -51,4 +53,5 @@ __all__ = [
     "SinkCounts",
     "SinkOptions",
     "SqliteSink",
+    "TraceSink",
 ]

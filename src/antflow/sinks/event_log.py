@@ -51,8 +51,13 @@ class RunRecord(NamedTuple):
         started: When it began, in Unix seconds.
         ended: When it ended; ``None``: it is under way, or its program was killed.
         how: "finished", "stopped", "cancelled" or "failed".
-        completed: Items that completed.
-        failed: Items that failed or were cancelled.
+        accepted: Items taken in. With ``children`` it is the sum of the next five.
+        children: Items made from others.
+        completed: Items that came out at the end.
+        failed: Items that failed for good.
+        dropped: Items that ended without a result.
+        expanded: Items that became others.
+        cancelled: Items stopped by a cancellation or shutdown.
         dropped_events: Events that the sink lost.
         error_type: Class name of the error that the run raised.
         error: Its message.
@@ -65,8 +70,13 @@ class RunRecord(NamedTuple):
     started: float
     ended: float | None = None
     how: RunEnding | None = None
+    accepted: int | None = None
+    children: int | None = None
     completed: int | None = None
     failed: int | None = None
+    dropped: int | None = None
+    expanded: int | None = None
+    cancelled: int | None = None
     dropped_events: int | None = None
     error_type: str | None = None
     error: str | None = None

@@ -35,8 +35,13 @@ def closed_record(end: RunEnd, counts: SinkCounts) -> dict[str, Any]:
         "timestamp": end.timestamp,
         "duration": round(end.duration, 6),
         "how": end.how,
+        "accepted": stats.items_accepted,
+        "children": stats.items_children,
         "completed": stats.items_processed,
         "failed": stats.items_failed,
+        "dropped": stats.items_dropped,
+        "expanded": stats.items_expanded,
+        "cancelled": stats.items_cancelled,
         "dropped_events": counts.dropped,
     }
     if end.error is not None:

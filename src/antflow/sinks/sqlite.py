@@ -23,8 +23,13 @@ CREATE TABLE IF NOT EXISTS runs (
     started REAL NOT NULL,           -- Unix seconds
     ended REAL,                      -- NULL: it is under way, or its program was killed
     how TEXT,                        -- finished, stopped, cancelled, failed
+    accepted INTEGER,                -- items; accepted + children = the sum of the next five
+    children INTEGER,
     completed INTEGER,
     failed INTEGER,
+    dropped INTEGER,
+    expanded INTEGER,
+    cancelled INTEGER,
     dropped_events INTEGER,          -- events that the sink lost
     error_type TEXT,
     error TEXT
@@ -58,7 +63,9 @@ OPEN_RUN = (
 )
 
 CLOSE_RUN = (
-    "UPDATE runs SET ended = :timestamp, how = :how, completed = :completed, failed = :failed, "
+    "UPDATE runs SET ended = :timestamp, how = :how, accepted = :accepted, children = :children, "
+    "completed = :completed, failed = :failed, dropped = :dropped, expanded = :expanded, "
+    "cancelled = :cancelled, "
     "dropped_events = :dropped_events, error_type = :error_type, error = :error WHERE run = :run"
 )
 

@@ -1,0 +1,287 @@
+"""A run as a trace file, for Perfetto, chrome://tracing and speedscope.
+
+The format is Chrome's trace event format, in its form of a JSON array: each stage is a process,
+each worker a thread, each try a slice. The array may lack its end, so that the file of a program
+that was killed can be opened, too.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Unpack
+
+from antflow._core.observers import RunEnd
+from antflow._core.run_facts import RunFacts
+from antflow.sinks.paths import writable_path
+from antflow.sinks.records import EventRecord
+from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
+
+MICROSECONDS = 1e6
+
+STAGES_OF_A_RUN = 1_000
+"""Numbers that each run has for its processes: that many stages, and one for the run."""
+
+ENDINGS = ("completed", "retrying", "failed", "dropped", "expanded", "cancelled")
+"""Kinds of events that end a try."""
+
+ENTERS = ("admitted", "emitted")
+
+COUNTS_EVERY = 0.05
+"""Seconds between two readings of the counters, so that they do not make up most of the file."""
+
+
+class _Slice:
+    """What a worker has in hand: an item, or a batch of them."""
+
+    def __init__(self, began: float, attempt: int) -> None:
+        self.began = began
+        self.attempt = attempt
+        self.items: set[tuple[int, str]] = set()
+        self.names: list[str] = []
+        self.endings: dict[str, int] = {}
+        self.error = ""
+
+
+class RunTrace:
+    """Makes trace events of the events of one run.
+
+    Args:
+        stages: Names of the run's stages, in order.
+        started: When it began, in Unix seconds.
+        number: The run's number in the file, from 0.
+        label: Goes before the names of its stages.
+    """
+
+    def __init__(self, stages: Sequence[str], started: float, number: int, label: str = "") -> None:
+        self._stages = list(stages)
+        self._started = started
+        self._first = number * STAGES_OF_A_RUN
+        self._label = label
+        self._slices: dict[str, _Slice] = {}
+        self._waiting = [0] * len(stages)
+        self._in_flight = 0
+        self._counted = -1.0
+        self._named: set[str] = set()
+
+    def opening(self) -> Iterator[dict[str, Any]]:
+        """The events that name the stages."""
+        names = ["run", *(f"{n} {name}" for n, name in enumerate(self._stages, 1))]
+        for index, name in enumerate(names):
+            pid = self._first + index
+            yield _meta("process_name", pid, 0, {"name": f"{self._label}{name}"})
+            yield _meta("process_sort_index", pid, 0, {"sort_index": pid})
+
+    def told(self, record: EventRecord) -> Iterator[dict[str, Any]]:
+        """The trace events that become known by one event."""
+        stage = self._stages.index(record.stage)
+        self._count(record, stage)
+        if record.worker is not None:
+            if record.worker not in self._named:
+                self._named.add(record.worker)
+                thread = _number_of(record.worker)
+                pid = self._first + stage + 1
+                yield _meta("thread_name", pid, thread, {"name": record.worker})
+            if record.kind == "started":
+                self._begins(record)
+            elif record.kind in ENDINGS:
+                yield from self._ends(record, stage)
+        if record.timestamp >= self._counted + COUNTS_EVERY:
+            yield from self.counters(record.timestamp)
+
+    def counters(self, timestamp: float) -> Iterator[dict[str, Any]]:
+        """The numbers of items in flight, and waiting for each stage."""
+        self._counted = timestamp
+        waiting = dict(zip(self._stages, self._waiting, strict=True))
+        for name, values in (("in flight", {"items": self._in_flight}), ("waiting", waiting)):
+            yield self._event("C", name, timestamp, self._first, 0, values)
+
+    def closing(self, end: float) -> Iterator[dict[str, Any]]:
+        """The slices that had no end, up to the end of the run."""
+        for worker, held in self._slices.items():
+            stage = self._stages.index(worker.rpartition("-W")[0])
+            yield self._slice(worker, held, stage, end)
+        self._slices.clear()
+        yield from self.counters(end)
+
+    def _begins(self, record: EventRecord) -> None:
+        held = self._slices.get(record.worker or "")
+        if held is None:
+            held = self._slices[record.worker or ""] = _Slice(record.timestamp, record.attempt)
+        held.items.add((record.sequence_id, record.branch))
+        held.names.append(record.item)
+
+    def _ends(self, record: EventRecord, stage: int) -> Iterator[dict[str, Any]]:
+        held = self._slices.get(worker := record.worker or "")
+        if held is None:  # it was dropped by the sink, or the log begins later
+            return
+        held.items.discard((record.sequence_id, record.branch))
+        held.endings[record.kind] = held.endings.get(record.kind, 0) + 1
+        if record.error_type is not None:
+            held.error = f"{record.error_type}: {record.error}"
+            if record.place:
+                held.error += f" at {record.place}"
+        if not held.items:
+            del self._slices[worker]
+            yield self._slice(worker, held, stage, record.timestamp)
+
+    def _slice(self, worker: str, held: _Slice, stage: int, end: float) -> dict[str, Any]:
+        count = len(held.names)
+        name = held.names[0] if count == 1 else f"{count:,} items"
+        kinds = sorted(held.endings) or ["in progress"]
+        arguments: dict[str, Any] = {"items": held.names[:20], "attempt": held.attempt}
+        arguments |= {"outcome": ", ".join(kinds)}
+        if held.error:
+            arguments["error"] = held.error
+        pid, tid = self._first + stage + 1, _number_of(worker)
+        event = self._event("X", name, held.began, pid, tid, arguments)
+        seconds = max(end - held.began, 0.0)
+        return event | {"dur": round(seconds * MICROSECONDS, 3), "cat": kinds[0]}
+
+    def _event(
+        self, phase: str, name: str, timestamp: float, pid: int, tid: int, arguments: Any
+    ) -> dict[str, Any]:
+        at = round((timestamp - self._started) * MICROSECONDS, 3)
+        return {"ph": phase, "name": name, "ts": at, "pid": pid, "tid": tid, "args": arguments}
+
+    def _count(self, record: EventRecord, stage: int) -> None:
+        """Keep the counters: how many items wait for each stage, and how many are in flight."""
+        kind, is_last = record.kind, stage + 1 == len(self._stages)
+        if kind in ENTERS:
+            self._in_flight += 1
+        if kind == "admitted":
+            self._waiting[stage] += 1
+        elif kind in ("started", "skipped") or (kind == "cancelled" and record.worker is None):
+            self._waiting[stage] -= 1
+        elif kind == "retrying":
+            self._waiting[stage] += 1
+        if kind in ("completed", "skipped", "emitted") and not is_last:
+            self._waiting[stage + 1] += 1
+        elif kind in ("completed", "skipped", "emitted", *ENDINGS[2:]):
+            self._in_flight -= 1
+
+
+class TraceSink(Sink):
+    """Writes a trace file: ``observers=[TraceSink("trace.json.gz")]``.
+
+    Open it in ui.perfetto.dev, chrome://tracing or speedscope. There is a track for each worker and
+    a slice for each try, named after the item; and counters of the items in flight and waiting. A
+    file that is there already is replaced when the first run begins.
+
+    Args:
+        path: The file; packed if it ends in ``.gz``. Its folder must exist.
+        options: See `SinkOptions`.
+
+    Raises:
+        TypeError: ``path`` is not a path, or an option is of the wrong type.
+        ValueError: An option is not allowed.
+        OSError: There is no such folder, or the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
+        super().__init__(**options)
+        self._path = writable_path(path)
+        self._file: BinaryIO | None = None
+        self._traces: dict[str, RunTrace] = {}
+        self._runs = 0
+        self._is_empty = True
+
+    @property
+    def target(self) -> str:
+        """The file, for messages."""
+        return repr(str(self._path))
+
+    def open(self) -> None:
+        """Begin the file."""
+        self._file = _opened(self._path)
+        self._is_empty = True
+        self._runs = 0
+        self._file.write(b"[")
+
+    def write_opened(self, facts: RunFacts) -> None:
+        """Name the stages of a run that began."""
+        label = f"run {self._runs + 1}: " if self._runs else ""
+        trace = RunTrace(facts.stage_names, facts.started_wall, self._runs, label)
+        self._traces[facts.run_id] = trace
+        self._runs += 1
+        self._append(trace.opening())
+
+    def write(self, records: list[EventRecord]) -> None:
+        """Append what a batch of events tells."""
+        self._append(
+            event
+            for record in records
+            if (trace := self._traces.get(record.run)) is not None
+            for event in trace.told(record)
+        )
+
+    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+        """Append what is left of a run that is over."""
+        if (trace := self._traces.pop(end.run_id, None)) is not None:
+            self._append(trace.closing(end.timestamp))
+
+    def close(self) -> None:
+        """End the file."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.write(b"\n]\n")
+            file.close()
+
+    def _append(self, events: Iterable[Mapping[str, Any]]) -> None:
+        assert self._file is not None
+        lines = [json.dumps(event, ensure_ascii=False) for event in events]
+        if lines:
+            text = ("\n" if self._is_empty else ",\n") + ",\n".join(lines)
+            self._is_empty = False
+            self._file.write(text.encode("utf-8", "backslashreplace"))
+            self._file.flush()
+
+
+def trace_of(
+    runs: Iterable[tuple[str, Sequence[str], float, float | None]], events: Iterable[EventRecord]
+) -> Iterator[dict[str, Any]]:
+    """The trace events of a log.
+
+    Args:
+        runs: Of each run its id, its stages, when it began, and when it ended.
+        events: The events, in the order in which they happened.
+    """
+    traces: dict[str, tuple[RunTrace, float | None]] = {}
+    for number, (run, stages, started, ended) in enumerate(runs):
+        label = f"run {number + 1}: " if number else ""
+        trace = RunTrace(stages, started, number, label)
+        traces[run] = (trace, ended)
+        yield from trace.opening()
+    latest: dict[str, float] = {}
+    for record in events:
+        latest[record.run] = record.timestamp
+        yield from traces[record.run][0].told(record)
+    for run, (trace, ended) in traces.items():
+        yield from trace.closing(ended if ended is not None else latest.get(run, 0.0))
+
+
+def write_trace(path: str | os.PathLike[str], events: Iterable[Mapping[str, Any]]) -> None:
+    """Write a trace file, packed if its name ends in ``.gz``."""
+    with _opened(writable_path(path)) as file:
+        separator = b"[\n"
+        for event in events:
+            text = json.dumps(event, ensure_ascii=False)
+            file.write(separator + text.encode("utf-8", "backslashreplace"))
+            separator = b",\n"
+        file.write(b"\n]\n" if separator == b",\n" else b"[]\n")
+
+
+def _opened(path: os.PathLike[str]) -> BinaryIO:
+    file: Any = gzip.open(path, "wb") if os.fspath(path).endswith(".gz") else open(path, "wb")  # noqa: SIM115
+    opened: BinaryIO = file
+    return opened
+
+
+def _meta(name: str, pid: int, tid: int, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"ph": "M", "name": name, "pid": pid, "tid": tid, "args": arguments}
+
+
+def _number_of(worker: str) -> int:
+    return int(worker.rpartition("-W")[2])

@@ -1,0 +1,189 @@
+"""Trace files: valid, without overlaps, and true."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antflow import Drop, Pipeline, Stage
+from antflow.sinks import SqliteSink, TraceSink
+from antflow.testing import FailTimes, run_virtual
+from tests.cli.running import antflow
+
+
+async def soon(number: int) -> int:
+    await asyncio.sleep(0.1 + number / 100)
+    return number
+
+
+async def no_fours(number: int) -> int:
+    await asyncio.sleep(0.05)
+    if number % 4 == 0:
+        raise Drop
+    if number == 5:
+        raise ValueError("five")
+    return number
+
+
+def together(numbers: list[int]) -> list[int]:
+    return numbers
+
+
+def twice(number: int) -> list[int]:
+    return [number, -number]
+
+
+def stages() -> list[Stage[Any, Any]]:
+    return [
+        Stage("Get", 3, [soon, FailTimes(1)], task_attempts=3, task_wait_seconds=0.02),
+        Stage("Check", 2, [no_fours], task_attempts=1),
+        Stage("Store", 2, [together], batch=3),
+        Stage("Split", 1, [twice], expand=True),
+    ]
+
+
+def run(*observers: Any, items: int = 12, **options: Any) -> Any:
+    pipeline = Pipeline(stages(), observers=observers)
+
+    async def main() -> Any:
+        return await pipeline.run(range(items), on_failures="ignore", **options)
+
+    return run_virtual(main), pipeline
+
+
+def events_of(path: Path) -> list[dict[str, Any]]:
+    data = path.read_bytes()
+    events: list[dict[str, Any]] = json.loads(
+        gzip.decompress(data) if path.suffix == ".gz" else data
+    )
+    return events
+
+
+def slices_of(events: list[dict[str, Any]]) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    tracks: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event["ph"] == "X":
+            tracks[event["pid"], event["tid"]].append(event)
+    return tracks
+
+
+@pytest.mark.parametrize("name", ["trace.json", "trace.json.gz"])
+def test_slices_of_a_track_do_not_overlap(tmp_path: Path, name: str) -> None:
+    """A worker's slices follow each other, batches too."""
+    run(TraceSink(tmp_path / name))
+    tracks = slices_of(events_of(tmp_path / name))
+    assert len(tracks) == 7
+    for track in tracks.values():
+        ends = 0.0
+        for event in track:
+            assert event["ts"] >= ends - 0.002  # they are rounded
+            ends = event["ts"] + event["dur"]
+
+
+def test_slices_add_up_to_the_busy_time(tmp_path: Path) -> None:
+    """The slices of a stage take as long as its workers were busy."""
+    _, pipeline = run(TraceSink(tmp_path / "t"))
+    busy: dict[int, float] = defaultdict(float)
+    for (pid, _), track in slices_of(events_of(tmp_path / "t")).items():
+        busy[pid] += sum(event["dur"] for event in track) / 1e6
+    for number, stage in enumerate(
+        pipeline.get_dashboard_snapshot().pipeline_stats.stage_stats.values(), 1
+    ):
+        assert busy[number] == pytest.approx(stage.busy_seconds, abs=0.001)
+
+
+def test_counters_end_at_nothing(tmp_path: Path) -> None:
+    """Nothing is in flight or waiting at the end, and never less than nothing."""
+    run(TraceSink(tmp_path / "t"))
+    counters = [event for event in events_of(tmp_path / "t") if event["ph"] == "C"]
+    readings = [value for event in counters for value in event["args"].values()]
+    assert min(readings) == 0 < max(readings)
+    assert {value for event in counters[-2:] for value in event["args"].values()} == {0}
+
+
+def test_tracks_are_named(tmp_path: Path) -> None:
+    """Each stage and each worker has its name."""
+    run(TraceSink(tmp_path / "t"))
+    names = [event["args"].get("name") for event in events_of(tmp_path / "t") if event["ph"] == "M"]
+    assert {"run", "1 Get", "2 Check", "3 Store", "4 Split", "Get-W2", "Split-W0"} <= set(names)
+
+
+def test_a_slice_says_what_came_of_it(tmp_path: Path) -> None:
+    """A slice has its outcome, its item, and the error with its line."""
+    run(TraceSink(tmp_path / "t"))
+    slices = [each for track in slices_of(events_of(tmp_path / "t")).values() for each in track]
+    failed = [each for each in slices if each["args"]["outcome"] == "failed"]
+    assert [each["name"] for each in failed] == ["5"]
+    assert failed[0]["args"]["error"].startswith("ValueError: five at ")
+    assert {each["cat"] for each in slices} == {
+        *("completed", "retrying", "failed", "dropped", "expanded")
+    }
+    batches = [each for each in slices if each["name"].endswith(" items")]
+    assert batches[0]["name"] == f"{len(batches[0]['args']['items'])} items"
+
+
+def test_a_log_makes_the_same_trace(tmp_path: Path) -> None:
+    """`antflow trace` of a log makes the slices that a sink would have made."""
+    run(TraceSink(tmp_path / "t"), SqliteSink(tmp_path / "log"))
+    result = antflow("trace", tmp_path / "log", "-o", tmp_path / "u.json.gz")
+    assert result.exit_code == 0
+    assert slices_of(events_of(tmp_path / "u.json.gz")) == slices_of(events_of(tmp_path / "t"))
+
+
+def test_an_unwritable_file_is_refused(tmp_path: Path) -> None:
+    """`antflow trace` into a folder that does not exist says so."""
+    run(SqliteSink(tmp_path / "log"))
+    result = antflow("trace", tmp_path / "log", "-o", tmp_path / "none" / "t")
+    assert result.exit_code == 2
+    assert "no such folder" in result.stderr
+
+
+def test_runs_have_tracks_of_their_own(tmp_path: Path) -> None:
+    """Two runs in one log do not share a track."""
+    sink = SqliteSink(tmp_path / "log")
+    run(sink)
+    run(sink)
+    antflow("trace", tmp_path / "log", "-o", tmp_path / "t")
+    assert len(slices_of(events_of(tmp_path / "t"))) == 14
+
+
+def test_items_in_hand_at_the_end_have_a_slice(tmp_path: Path) -> None:
+    """What was under way when a run was cancelled has a slice up to then."""
+    with pytest.raises(TimeoutError):
+        run(TraceSink(tmp_path / "t"), timeout=0.15)
+    slices = [each for track in slices_of(events_of(tmp_path / "t")).values() for each in track]
+    assert {"cancelled"} <= {each["args"]["outcome"] for each in slices}
+
+
+KILLED = """
+import asyncio, os, sys
+from antflow import Pipeline, Stage
+from antflow.sinks import TraceSink
+
+async def stop(item):
+    await asyncio.sleep(0.01)
+    if item == 5:
+        await asyncio.sleep(0.4)
+        os.kill(os.getpid(), 9)
+    return item
+
+stages = [Stage("A", 1, [stop])]
+asyncio.run(Pipeline(stages, observers=[TraceSink(sys.argv[1], every=0.05)]).run(range(10)))
+"""
+
+
+def test_a_killed_program_leaves_a_trace_that_lacks_its_end(tmp_path: Path) -> None:
+    """All that is missing after a kill is the end of the array, which the viewers do without."""
+    path = tmp_path / "t"
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60, check=False)
+    text = path.read_text()
+    assert not text.endswith("]\n")
+    assert len([event for event in json.loads(text + "]") if event["ph"] == "X"]) == 5
