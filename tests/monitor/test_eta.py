@@ -256,6 +256,40 @@ def test_pause_is_not_taken_for_slowness() -> None:
     assert views[-1].eta.longest < 60
 
 
+def test_pause_is_not_taken_for_a_slow_source() -> None:
+    """After an hour of pause a source that holds the run back is as slow as before."""
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(300):
+            await asyncio.sleep(1)
+            yield number
+
+    async def program() -> list[DashboardSnapshot]:
+        pipeline = Pipeline([Stage("A", 5, [taking(0.5)], queue_capacity=1)])
+        async with pipeline.open(total=300) as run:
+            feeding = asyncio.ensure_future(run.feed(items()))
+            for _ in range(30):
+                run.snapshot()
+                await asyncio.sleep(1)
+            run.pause()
+            for _ in range(60):
+                run.snapshot()
+                await asyncio.sleep(60)
+            run.resume()
+            after = []
+            for _ in range(20):
+                after.append(run.snapshot())
+                await asyncio.sleep(1)
+            await feeding
+        return after
+
+    for snapshot in run_virtual(program):
+        assert snapshot.eta is not None
+        assert snapshot.eta.shortest < 300  # it takes 270 from here
+    assert snapshot.eta is not None
+    assert snapshot.eta.longest < 400
+
+
 def test_rates_of_stages() -> None:
     """Each stage has its own rate while it goes on, and its mean at the end."""
     stages = [
