@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -61,6 +63,15 @@ def terminal(monkeypatch: pytest.MonkeyPatch, moment: float) -> Iterator[MakeTer
     monkeypatch.undo()
     for screen in opened:
         screen.close()
+
+
+def use_up_pseudo_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has none left: displays replace the streams instead of the descriptors."""
+
+    def openpty() -> tuple[int, int]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "openpty", openpty)
 
 
 def settle() -> None:

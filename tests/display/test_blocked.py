@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import signal
 import sys
 import threading
 import time
@@ -277,17 +278,17 @@ FURTHER = re.compile(r" [5-9]\d%  \d+/100")
 """A bar in the second half of the run."""
 
 PROGRAM = """
-import asyncio, logging, sys, threading, time
+import asyncio, logging, signal, sys, threading, time
 from antflow import Pipeline, Stage
-BLOCK = 3.4
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # in the threads as well
 def talk():
-    time.sleep(1.5)
+    time.sleep(1)
     print("printed meanwhile")
 async def fetch(number):
     if number == 50:
         threading.Thread(target=talk).start()
-        time.sleep(BLOCK)
-    await asyncio.sleep(0.02)
+        signal.sigwait([signal.SIGUSR1])
+    await asyncio.sleep(0.02 if number > 50 else 0.005)
     return number
 def names():
     return {thread.name for thread in threading.enumerate()}
@@ -311,6 +312,7 @@ def test_run_that_blocks_its_loop(level: str, screen: PtyScreen) -> None:
         screen.wait_until(lambda said=said: said in screen.raw, str(said))  # type: ignore[misc]
     if level != "full":  # there it is kept for the first screen
         assert "printed meanwhile" in screen.text
+    screen.signal(signal.SIGUSR1)
     screen.wait_until(lambda: FURTHER.search(screen.text) is not None, "the next frame")
     assert "blocked for 0:0" not in screen.text
     assert screen.wait() == 0
@@ -324,13 +326,18 @@ def test_run_that_is_not_watched_stays_as_it_is(screen: PtyScreen) -> None:
     program = f"{PROGRAM}\npipeline_options['blocked_loop_after'] = None\nrun(dashboard='compact')"
     screen.spawn(program)
     screen.wait_until(lambda: "printed meanwhile" in screen.text, "the block")
+    time.sleep(0.6)  # watched, it would be seen after a second
+    screen.signal(signal.SIGUSR1)
     assert screen.wait() == 0
     assert b"event loop blocked" not in screen.raw
 
 
 def test_question_that_blocks_the_loop_is_not_drawn_over(screen: PtyScreen) -> None:
     """The commonest of blocks is `input`: then the question is all there is."""
-    screen.spawn(PROGRAM.replace("time.sleep(BLOCK)", "input('Name? ')") + "run(dashboard='full')")
+    screen.spawn(
+        PROGRAM.replace("signal.sigwait([signal.SIGUSR1])", "input('Name? ')")
+        + "run(dashboard='full')"
+    )
     screen.wait_until(lambda: screen.text.endswith("printed meanwhile"), "the block")
     time.sleep(1.0)
     assert "Name?" in screen.text

@@ -301,7 +301,7 @@ def test_other_name_of_the_terminal(screen: PtyScreen) -> None:
     script = """
 os.dup2(os.open("/dev/tty", os.O_RDWR), 2)
 async def work(number):
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.05)
     print("line", number)
 asyncio.run(run(work, "compact"))
 """
@@ -407,7 +407,7 @@ def test_question_during_a_display(how: str, level: str, screen: PtyScreen) -> N
 ask = input
 async def work(number):
     print("line", number)
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.05)
     if number == 2:
         {QUESTIONS[how].strip()}
         print("got", answer)

@@ -21,7 +21,14 @@ from rich.live import Live
 from antflow.display import create, stream
 from antflow.display.terminal import descriptors
 from antflow.display.terminal.screen import _screens
-from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot, settle
+from tests.display.conftest import (
+    LEVELS,
+    NO_ERRORS,
+    MakeTerminal,
+    make_snapshot,
+    settle,
+    use_up_pseudo_terminals,
+)
 from tests.display.test_screen import (
     Lines,
     Whole,
@@ -414,6 +421,7 @@ def test_print_in_the_thread_that_writes(
 ) -> None:
     """A finalizer may print anywhere, even there: it does not wait for itself."""
     screen = terminal(40, 10)
+    use_up_pseudo_terminals(monkeypatch)  # else it would not print to the display itself
     display = Lines("a", 2)
     begin(display)
     monkeypatch.setattr(stream, "MOST_WAITING", -1)

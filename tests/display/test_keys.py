@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import termios
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,7 @@ from antflow.display.terminal.keys import keys_in
 from tests.pty_screen import PtyScreen
 
 PROGRAM = """
-import asyncio, getpass, logging, os, subprocess, sys, threading, time
+import asyncio, getpass, logging, os, signal, subprocess, sys, termios, threading, time
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 from antflow import Pipeline, Stage
 {more}
@@ -156,13 +157,24 @@ WAYS_OUT = {
     "SIGTERM": ("pass", -signal.SIGTERM),
     "SIGHUP": ("pass", -signal.SIGHUP),
     "SIGKILL": ("pass", -signal.SIGKILL),
-    "crash": ("number < 100 or os.abort()", -signal.SIGABRT),
-    "exit": ("if number > 100: sys.exit(7)", 7),
+    "crash": ("number < 40 or os.abort()", -signal.SIGABRT),
+    "exit": ("if number > 40: sys.exit(7)", 7),
     "killed child": (
-        "if number == 100: os.kill(subprocess.Popen(['sleep', '60']).pid, 9)",
+        "if number == 20: os.kill(subprocess.Popen(['sleep', '60']).pid, 9)",
         -signal.SIGINT,
     ),
 }
+
+GIVEN_BACK = """
+asyncio.run(main())
+if not termios.tcgetattr(0)[3] & termios.ECHO:
+    sys.exit("the terminal echoes nothing")
+for thread in threading.enumerate():
+    if thread.name == "antflow-keys":
+        thread.join(5)
+        if thread.is_alive():
+            sys.exit("keys are still read")
+"""
 
 
 @pytest.mark.parametrize("way", WAYS_OUT)
@@ -170,11 +182,12 @@ def test_every_way_out_restores_the_terminal(way: str, screen: PtyScreen) -> Non
     """The settings are those from before, however the program ends."""
     found = screen.settings
     task, code = WAYS_OUT[way]
-    begin(screen, program(task, items=300 if way == "end" else 100_000))
+    items = 100 if way == "end" else 100_000
+    begin(screen, program(task, items, run=GIVEN_BACK))
     assert not echoes(screen)
     screen.wait_until(lambda: re.search(r"\b[1-9]\d* ok", screen.text) is not None)
     if code == -signal.SIGINT and way != "Ctrl-C":
-        screen.wait_until(lambda: re.search(r"\b1\d\d ok", screen.text) is not None)
+        screen.wait_until(lambda: re.search(r"\b[3-9]\d ok", screen.text) is not None)
         screen.signal(signal.SIGINT)
     elif way == "Ctrl-C":
         screen.signal(signal.SIGINT)
@@ -189,16 +202,43 @@ def test_display_that_fails_gives_the_keyboard_back(screen: PtyScreen) -> None:
     found = screen.settings
     more = (
         "from antflow.display import BaseDashboard\n"
+        "told = []\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: told.append(1))\n"
         "class Bad(BaseDashboard):\n"
         "    def render(self, snapshot):\n"
-        "        if snapshot.elapsed > 1: raise ValueError('broken')\n"
+        "        if told: raise ValueError('broken')\n"
         "        return 'fine'\n"
     )
-    screen.spawn(program(items=400, more=more, options="custom_dashboard=Bad()"))
+    task = "while number == 40 and len(told) < 2: await asyncio.sleep(0.02)"
+    screen.spawn(program(task, 50, more, options="custom_dashboard=Bad()"))
     screen.wait_until(lambda: not echoes(screen), "keys")
+    screen.signal(signal.SIGUSR1)
     screen.wait_until(lambda: screen.settings == found, "the keyboard back")
     assert screen.is_running
+    screen.signal(signal.SIGUSR1)
     assert screen.wait() == 0
+    assert "over:" in screen.paper
+
+
+def test_display_without_keys_that_is_left(screen: PtyScreen) -> None:
+    """When the only display with keys is over, those that go on leave the keyboard alone."""
+    found = screen.settings
+    run = (
+        "async def both():\n"
+        "    other = Pipeline([Stage('Other', 1, [fetch], task_attempts=1)])\n"
+        "    going = asyncio.create_task(other.run(range(100_000), dashboard='compact'))\n"
+        "    await main()\n"
+        "    await going\n"
+        "asyncio.run(both())"
+    )
+    begin(screen, program(items=40, run=run))
+    assert not echoes(screen)
+    screen.wait_until(lambda: "over:" in screen.paper)
+    screen.wait_until(lambda: screen.settings == found, "the settings from before")
+    assert screen.is_running
+    screen.wait_until(lambda: re.search(r"\b[1-9]\d* ok", screen.text) is not None)
+    screen.signal(signal.SIGINT)
+    assert screen.wait() == -signal.SIGINT
 
 
 def test_input_and_getpass_own_the_keyboard(screen: PtyScreen) -> None:
@@ -270,9 +310,16 @@ def test_password_prompt_of_another_program_owns_the_keyboard(screen: PtyScreen)
 
 def test_keys_wait_for_a_blocked_loop(screen: PtyScreen) -> None:
     """They are read meanwhile, not echoed, and do their work when the loop is free."""
-    begin(screen, program("if number == 20: print('blocked'); time.sleep(2); print('free')"))
+    task = "if number == 20: print('blocked'); signal.sigwait([signal.SIGUSR1])"
+    # Blocked from the beginning, in all threads: else it would end the program.
+    more = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])"
+    begin(screen, program(task, more=more))
     screen.wait_until(lambda: "blocked" in screen.paper)
     screen.type(b"2+")
+    time.sleep(0.3)
+    assert "Enrich" in screen.text
+    assert "chosen" not in screen.text
+    screen.signal(signal.SIGUSR1)
     screen.wait_until(lambda: "Enrich: 6 workers" in screen.text)
     assert "2+" not in screen.paper
 
@@ -291,7 +338,7 @@ def test_keys_with_uvloop(screen: PtyScreen) -> None:
 def test_standard_input_that_is_not_a_terminal_is_left_alone(screen: PtyScreen) -> None:
     """``program < file``: there are no keys, and the settings stay."""
     found = screen.settings
-    script = "import os; os.dup2(os.open(os.devnull, os.O_RDONLY), 0)\n" + program(items=200)
+    script = "import os; os.dup2(os.open(os.devnull, os.O_RDONLY), 0)\n" + program(items=40)
     screen.spawn(script)
     screen.wait_until(lambda: "ok" in screen.text)
     assert screen.settings == found
@@ -342,7 +389,7 @@ def test_keys_after_ctrl_z_and_fg(screen: PtyScreen) -> None:
 
 def test_job_in_the_background_reads_nothing(screen: PtyScreen) -> None:
     """With ``&`` it is not stopped, what is typed is not its, and the echo stays on."""
-    script = SHELL.format(foreground="0 and ", program=program(items=300))
+    script = SHELL.format(foreground="0 and ", program=program(items=60))
     found = screen.settings
     screen.spawn(script)
     screen.wait_until(lambda: " ok" in screen.text)

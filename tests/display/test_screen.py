@@ -26,7 +26,14 @@ from antflow.display import BaseDashboard, create
 from antflow.display.layout import fair_shares
 from antflow.display.stream import _Terminal
 from antflow.display.terminal.screen import _screens
-from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot, settle
+from tests.display.conftest import (
+    LEVELS,
+    NO_ERRORS,
+    MakeTerminal,
+    make_snapshot,
+    settle,
+    use_up_pseudo_terminals,
+)
 from tests.pty_screen import PATIENCE, PtyScreen
 
 UPDATE = re.compile(rb"\x1b\[\?2026([hl])")
@@ -545,6 +552,7 @@ def test_print_in_the_middle_of_a_frame(
 ) -> None:
     """A finalizer may print at any time: the frame is whole, and the line above it."""
     screen = terminal(40, 10)
+    use_up_pseudo_terminals(monkeypatch)  # else it would not print to the display itself
     display = Lines("a", 2)
     begin(display)
     print("1\n2\n3\n4")

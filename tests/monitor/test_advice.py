@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,11 @@ from antflow._monitor.view import View
 from antflow._monitor.worker_order import worker_strips
 from antflow.testing import run_virtual
 from tests.engine import process_tasks
-from tests.monitor.watching import Watching, watch
+from tests.monitor.watching import Watching
+from tests.monitor.watching import watch as watch_all
 
 Task = Callable[[int], Awaitable[int]]
+watch = partial(watch_all, with_eta=False)
 ROOT = Path(__file__).parents[2]
 
 
@@ -251,7 +254,7 @@ def test_slow_consumer() -> None:
     """Who takes the results out of `stream` is slow: no stage is to blame."""
 
     async def consume() -> Watching:
-        watching = Watching()
+        watching = Watching(with_eta=False)
         pipeline = Pipeline([Stage("Fetch", 5, [taking(0.2)]), Stage("Parse", 5, [taking(0.2)])])
         stream = pipeline.stream(range(300), custom_dashboard=watching, buffer_size=0)
         async for _ in stream:
@@ -273,7 +276,7 @@ def test_slow_callback_of_a_tracker() -> None:
             await asyncio.sleep(5)
 
     async def program() -> Watching:
-        watching = Watching()
+        watching = Watching(with_eta=False)
         tracker = StatusTracker(on_status_change=tell)
         stages = [Stage("Fetch", 5, [taking(0.2)]), Stage("Parse", 5, [taking(0.2)])]
         await Pipeline(stages, status_tracker=tracker).run(range(200), custom_dashboard=watching)
@@ -300,7 +303,7 @@ def test_pause_is_not_blamed_on_a_stage() -> None:
     """While a run is paused nothing holds it back, and the pause does not count at the end."""
 
     async def program() -> Watching:
-        watching = Watching()
+        watching = Watching(with_eta=False)
         pipeline = Pipeline([Stage("Fetch", 5, [taking(0.1)]), Stage("Parse", 2, [taking(1)])])
         async with pipeline.open() as run:
             feeding = asyncio.ensure_future(run.feed(range(300)))
@@ -329,7 +332,7 @@ def test_workers_that_were_added_meanwhile() -> None:
     """What a stage could do is counted with the workers it has now."""
 
     async def program() -> Watching:
-        watching = Watching()
+        watching = Watching(with_eta=False)
         pipeline = Pipeline([Stage("Fetch", 5, [taking(0.1)]), Stage("Parse", 2, [taking(1)])])
         async with pipeline.open() as run:
             feeding = asyncio.ensure_future(run.feed(range(2000)))
@@ -723,7 +726,7 @@ def test_cancelled_items_are_not_work_that_was_done() -> None:
         Stage("Fetch", 50, [taking(0.5)]),
         Stage("Ask", 50, [taking(1.5, 2)], queue_capacity=1000),
     ]
-    watching = Watching()
+    watching = Watching(with_eta=False)
 
     async def program() -> None:
         with pytest.raises(TimeoutError):
@@ -739,7 +742,7 @@ def test_what_came_of_more_workers(width: int) -> None:
     """After a change of workers the advice says what was predicted and what came of it."""
 
     async def program() -> Watching:
-        pool, watching = asyncio.Semaphore(width), Watching()
+        pool, watching = asyncio.Semaphore(width), Watching(with_eta=False)
 
         async def task(number: int) -> int:
             async with pool:

@@ -33,7 +33,7 @@ from antflow._monitor.simulation import (
 from antflow._monitor.view import View
 from antflow.testing import run_virtual
 from benchmarks.eta import RUNS, held, watched
-from tests.monitor.watching import Watching, watch
+from tests.monitor.watching import Keeping, Watching, keep, watch
 
 Task = Callable[[int], Awaitable[int]]
 
@@ -48,19 +48,18 @@ def taking(seconds: float, spread: float = 0.5, seed: int = 1) -> Task:
     return task
 
 
-def off_by(watching: Watching, view: View) -> float:
+def off_by(keeping: Keeping, snapshot: DashboardSnapshot) -> float:
     """How far the middle of the ETA was from the truth, as a part of it."""
-    assert view.eta is not None
-    truth = watching.last.progress.elapsed - view.progress.elapsed
-    return (view.eta.shortest + view.eta.longest) / 2 / truth - 1
+    assert snapshot.eta is not None
+    truth = keeping.last.elapsed - snapshot.elapsed
+    return (snapshot.eta.shortest + snapshot.eta.longest) / 2 / truth - 1
 
 
-def from_to(watching: Watching, begin: float, end: float) -> list[View]:
-    """The views between two parts of the run's time."""
-    whole = watching.last.progress.elapsed
-    return [
-        view for view in watching.views if begin * whole <= view.progress.elapsed <= end * whole
-    ]
+def from_to(keeping: Keeping, begin: float, end: float) -> list[DashboardSnapshot]:
+    """Some 25 snapshots between two parts of the run's time, and the last one there."""
+    whole = keeping.last.elapsed
+    between = [each for each in keeping.snapshots if begin * whole <= each.elapsed <= end * whole]
+    return [*between[:: len(between) // 25 or 1], between[-1]]
 
 
 STEADY = {
@@ -78,19 +77,19 @@ STEADY = {
 @pytest.mark.parametrize("kind", STEADY)
 def test_eta_of_a_steady_load(kind: str) -> None:
     """From a quarter of the time on it is right within 20 %."""
-    watching = run_virtual(lambda: watch(STEADY[kind], range(1500)))
-    for view in from_to(watching, 0.25, 0.95):
-        assert abs(off_by(watching, view)) < 0.2, view.progress
+    keeping = run_virtual(lambda: keep(STEADY[kind], range(1500)))
+    for snapshot in from_to(keeping, 0.25, 0.95):
+        assert abs(off_by(keeping, snapshot)) < 0.2, snapshot.elapsed
 
 
 def test_eta_counts_what_is_left_in_each_stage() -> None:
     """Long before the slow stage has done a part worth naming, its queue says how long it takes."""
-    watching = run_virtual(lambda: watch(STEADY["unbounded queue before it"], range(1500)))
-    early = watching.at(60)  # the first stage is through, the second has 1400 items to do
-    assert early.stages[0].stats.completed_items == 1500
-    assert early.progress.ratio is not None
-    assert early.progress.ratio < 0.1
-    assert abs(off_by(watching, early)) < 0.2
+    keeping = run_virtual(lambda: keep(STEADY["unbounded queue before it"], range(1500)))
+    early = keeping.at(60)  # the first stage is through, the second has 1400 items to do
+    first, second = early.pipeline_stats.stage_stats.values()
+    assert first.completed_items == 1500
+    assert second.completed_items < 150
+    assert abs(off_by(keeping, early)) < 0.2
 
 
 def test_eta_when_the_pace_halves() -> None:
@@ -102,10 +101,10 @@ def test_eta_when_the_pace_halves() -> None:
         await asyncio.sleep(1 if len(begun) <= 1000 else 2)
         return number
 
-    watching = run_virtual(lambda: watch([Stage("A", 10, [task])], range(2000)))
-    later = watching.at(135).eta
+    keeping = run_virtual(lambda: keep([Stage("A", 10, [task])], range(2000)))
+    later = keeping.at(135).eta
     assert later is not None
-    truth = watching.last.progress.elapsed - 135
+    truth = keeping.last.elapsed - 135
     assert later.longest == pytest.approx(truth, rel=0.2)
     assert later.shortest > 0.65 * truth
 
@@ -122,16 +121,16 @@ def test_eta_when_a_later_stage_catches_up() -> None:
         await gate.wait()
         return number
 
-    async def program() -> Watching:
+    async def program() -> Keeping:
         asyncio.get_running_loop().call_later(100, gate.set)
-        return await watch(
+        return await keep(
             [Stage("A", 1, [slow]), Stage("B", 1, [wait], queue_capacity=0)], range(400)
         )
 
-    watching = run_virtual(program)
-    eta = watching.at(108).eta
+    keeping = run_virtual(program)
+    eta = keeping.at(108).eta
     assert eta is not None
-    assert eta.shortest <= watching.last.progress.elapsed - 108 <= eta.longest
+    assert eta.shortest <= keeping.last.elapsed - 108 <= eta.longest
 
 
 def test_eta_where_items_fail() -> None:
@@ -144,9 +143,9 @@ def test_eta_where_items_fail() -> None:
         return number
 
     stages = [Stage("A", 10, [fail], task_attempts=1), Stage("B", 2, [taking(1)])]
-    watching = run_virtual(lambda: watch(stages, range(1000)))
-    for view in from_to(watching, 0.3, 0.9):
-        assert abs(off_by(watching, view)) < 0.2
+    keeping = run_virtual(lambda: keep(stages, range(1000)))
+    for snapshot in from_to(keeping, 0.3, 0.9):
+        assert abs(off_by(keeping, snapshot)) < 0.2
 
 
 def test_eta_where_items_become_many() -> None:
@@ -157,9 +156,9 @@ def test_eta_where_items_become_many() -> None:
         return [number] * 100
 
     stages = [Stage("List", 2, [pages], expand=True), Stage("Fetch", 5, [taking(0.2)])]
-    watching = run_virtual(lambda: watch(stages, range(100)))
-    for view in from_to(watching, 0.3, 0.9):
-        assert abs(off_by(watching, view)) < 0.2
+    keeping = run_virtual(lambda: keep(stages, range(100)))
+    for snapshot in from_to(keeping, 0.3, 0.9):
+        assert abs(off_by(keeping, snapshot)) < 0.2
 
 
 def test_eta_while_nothing_moves() -> None:
@@ -169,13 +168,13 @@ def test_eta_while_nothing_moves() -> None:
         await asyncio.sleep(3600 if number in (300, 301) else 0.2)
         return number
 
-    watching = run_virtual(lambda: watch([Stage("A", 2, [task])], range(6000)))
-    end = watching.last.progress.elapsed
+    keeping = run_virtual(lambda: keep([Stage("A", 2, [task])], range(6000)))
+    end = keeping.last.elapsed
     for moment in range(700, 3600, 100):
-        eta = watching.at(moment).eta
+        eta = keeping.at(moment).eta
         assert eta is not None
         assert eta.shortest <= end - moment <= eta.longest
-    later = watching.at(3800).eta
+    later = keeping.at(3800).eta
     assert later is not None
     assert later.longest < 2 * (end - 3800)
 
@@ -196,14 +195,14 @@ def test_no_eta_when_the_total_is_unknown() -> None:
 
     first = Stage("A", 1, [taking(0.1)], queue_capacity=2000)
     stages = [first, Stage("B", 5, [taking(0.2)])]
-    watching = run_virtual(lambda: watch(stages, items()))
-    states = {view.snapshot.state for view in watching.views}
+    keeping = run_virtual(lambda: keep(stages, items()))
+    states = {each.state for each in keeping.snapshots}
     assert states == {"running", "draining", "finished"}
-    for view in watching.views:
-        if view.snapshot.state == "running":
-            assert view.eta is None
-    assert abs(off_by(watching, watching.at(30))) < 0.2
-    assert watching.last.eta is None
+    for each in keeping.snapshots:
+        if each.state == "running":
+            assert each.eta is None
+    assert abs(off_by(keeping, keeping.at(30))) < 0.2
+    assert keeping.last.eta is None
 
 
 def test_eta_while_the_last_item_hangs() -> None:
@@ -213,12 +212,12 @@ def test_eta_while_the_last_item_hangs() -> None:
         await asyncio.sleep(300 if number == 395 else 0.1)
         return number
 
-    watching = run_virtual(lambda: watch([Stage("A", 5, [task])], range(400)))
-    end = watching.last.progress.elapsed
-    for view in from_to(watching, 0.2, 0.99):
-        assert view.eta is not None
-        assert view.eta.waits_for == "1 item since 0:07"
-        assert view.eta.shortest <= end - view.progress.elapsed <= view.eta.longest
+    keeping = run_virtual(lambda: keep([Stage("A", 5, [task])], range(400)))
+    for snapshot in from_to(keeping, 0.2, 0.99):
+        eta = snapshot.eta
+        assert eta is not None
+        assert eta.waits_for == "1 item since 0:07"
+        assert eta.shortest <= keeping.last.elapsed - snapshot.elapsed <= eta.longest
 
 
 def test_eta_is_held_for_a_second() -> None:
@@ -255,6 +254,40 @@ def test_pause_is_not_taken_for_slowness() -> None:
     assert views[-1].stages[0].per_second == pytest.approx(5, rel=0.2)
     assert views[-1].eta is not None
     assert views[-1].eta.longest < 60
+
+
+def test_pause_is_not_taken_for_a_slow_source() -> None:
+    """After an hour of pause a source that holds the run back is as slow as before."""
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(300):
+            await asyncio.sleep(1)
+            yield number
+
+    async def program() -> list[DashboardSnapshot]:
+        pipeline = Pipeline([Stage("A", 5, [taking(0.5)], queue_capacity=1)])
+        async with pipeline.open(total=300) as run:
+            feeding = asyncio.ensure_future(run.feed(items()))
+            for _ in range(30):
+                run.snapshot()
+                await asyncio.sleep(1)
+            run.pause()
+            for _ in range(60):
+                run.snapshot()
+                await asyncio.sleep(60)
+            run.resume()
+            after = []
+            for _ in range(20):
+                after.append(run.snapshot())
+                await asyncio.sleep(1)
+            await feeding
+        return after
+
+    for snapshot in run_virtual(program):
+        assert snapshot.eta is not None
+        assert snapshot.eta.shortest < 300  # it takes 270 from here
+    assert snapshot.eta is not None
+    assert snapshot.eta.longest < 400
 
 
 def test_rates_of_stages() -> None:
@@ -362,9 +395,9 @@ def test_eta_holds_the_truth(name: str) -> None:
 def test_eta_of_a_limit_knows_its_bucket() -> None:
     """While a full bucket lets items rush through, it is known that the rest will not."""
     stage = Stage("A", 40, [taking(0.2)], limits=[Limit(rate=300, period=30)])
-    watching = run_virtual(lambda: watch([stage], range(700)))
-    eta = watching.views[2].snapshot.eta
-    assert watching.views[2].progress.settled > 100
+    third = run_virtual(lambda: keep([stage], range(700))).snapshots[2]
+    eta = third.eta
+    assert third.pipeline_stats.items_processed > 100
     assert eta is not None
     assert eta.shortest > 30
 
@@ -381,11 +414,11 @@ def test_eta_says_when_retries_are_due() -> None:
 
     tried: list[int] = []
     stage = Stage("A", 5, [task], task_attempts=3, task_wait_seconds=20.0)
-    watching = run_virtual(lambda: watch([stage], range(100)))
-    eta = watching.at(10).eta
+    keeping = run_virtual(lambda: keep([stage], range(100)))
+    eta = keeping.at(10).eta
     assert eta is not None
     assert eta.waits_for == "retries at 0:22"
-    assert eta.shortest <= watching.last.progress.elapsed - 10 <= eta.longest
+    assert eta.shortest <= keeping.last.elapsed - 10 <= eta.longest
 
 
 def test_eta_of_many_items_takes_no_longer() -> None:
@@ -418,6 +451,6 @@ def test_tries_that_were_held_wait_too() -> None:
             raise RetryAfter(20)
         return number
 
-    watching = run_virtual(lambda: watch([Stage("Ask", 4, [ask])], range(200)))
-    assert watching.at(10).snapshot.eta is not None
-    assert watching.last.is_over
+    keeping = run_virtual(lambda: keep([Stage("Ask", 4, [ask])], range(200)))
+    assert keeping.at(10).eta is not None
+    assert keeping.last.state == "finished"

@@ -1,4 +1,4 @@
-"""What the tests of the watch share: a dashboard that keeps the views of a run."""
+"""What the tests of the watch share: dashboards that keep the snapshots of a run, or its views."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from antflow._monitor.view import View, Viewer
 
 
 class Watching:
-    """A dashboard that keeps every view."""
+    """A dashboard that keeps every view.
 
-    def __init__(self) -> None:
+    Args:
+        with_eta: Whether the views have an ETA. Each one is a simulation, which takes far longer
+            than all the rest.
+    """
+
+    def __init__(self, *, with_eta: bool = True) -> None:
         self.viewer = Viewer()
         self.views: list[View] = []
+        self._with_eta = with_eta
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
+        if not self._with_eta:
+            snapshot.eta = None
         self.views.append(self.viewer.see(snapshot))
 
     def at(self, elapsed: float) -> View:
@@ -28,11 +36,37 @@ class Watching:
         return self.views[-1]
 
 
-async def watch(stages: list[Stage], items: Any, interval: float = 0.5, **options: Any) -> Watching:
+class Keeping:
+    """A dashboard that keeps every snapshot; the ETA of one is only made when a test reads it."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[DashboardSnapshot] = []
+
+    def on_update(self, snapshot: DashboardSnapshot) -> None:
+        self.snapshots.append(snapshot)
+
+    def at(self, elapsed: float) -> DashboardSnapshot:
+        """The first snapshot at or after so many seconds of the run."""
+        return next(each for each in self.snapshots if each.elapsed >= elapsed - 1e-6)
+
+    @property
+    def last(self) -> DashboardSnapshot:
+        """The snapshot at the end."""
+        return self.snapshots[-1]
+
+
+async def watch(
+    stages: list[Stage], items: Any, interval: float = 0.5, *, with_eta: bool = True
+) -> Watching:
     """Run a pipeline and keep the views."""
-    watching = Watching()
+    watching = Watching(with_eta=with_eta)
     pipeline = Pipeline(stages)
-    await pipeline.run(
-        items, custom_dashboard=watching, dashboard_update_interval=interval, **options
-    )
+    await pipeline.run(items, custom_dashboard=watching, dashboard_update_interval=interval)
     return watching
+
+
+async def keep(stages: list[Stage], items: Any) -> Keeping:
+    """Run a pipeline and keep the snapshots."""
+    keeping = Keeping()
+    await Pipeline(stages).run(items, custom_dashboard=keeping, dashboard_update_interval=0.5)
+    return keeping
