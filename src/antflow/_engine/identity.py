@@ -57,6 +57,7 @@ class Identity:
     Attributes:
         count: Sequence number of the next item.
         refused: Why the item after the last of `envelopes` was refused.
+        left_out: The id of the item that was left out last, with ``duplicates="skip"``.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Identity:
         self._duplicates = duplicates
         self.count: int = first
         self.refused: DuplicateItemError | None = None
+        self.left_out: Any = None
         self._given: set[Any] = set()
         # Those that items brought, where it matters who chose an id; where all are renamed, all.
         self._brought: set[Any] = self._given if duplicates == "number" else set()
@@ -221,9 +223,9 @@ class Identity:
         item_id = self._hashable(given)
         if self._duplicates != "number" and key_of(item_id) in self._brought:
             if self._duplicates == "error":
-                text = clean(safe_repr(item_id))
-                self.refused = DuplicateItemError(f"item id {text} appears twice in one run")
+                self.refused = duplicate_error(item_id)
             else:
+                self.left_out = item_id
                 self._run.skipped += 1
             return _REFUSED
         return self._brought_id(item_id, item_id)
@@ -340,6 +342,16 @@ class Identity:
     def _most_names(self) -> int:
         in_flight = len(self._given) + len(self._brought)
         return MOST_NAMES + 2 * in_flight  # so that looking through them is rare
+
+
+def duplicate_error(item_id: Any, but: str = "") -> DuplicateItemError:
+    """The error for an item whose id is that of another.
+
+    Args:
+        item_id: The id.
+        but: More about it, to be put at the end.
+    """
+    return DuplicateItemError(f"item id {clean(safe_repr(item_id))} appears twice in one run{but}")
 
 
 def _asked(read: Callable[[Any], Any], raw: Any) -> tuple[Any, Exception | None]:
