@@ -117,7 +117,7 @@ class Identity:
                 if last != NO_NUMBER:
                     self._note_numbers(first, last)
                     first = last = NO_NUMBER
-                item_id = self._own_id(own_id)
+                item_id = self._own_id(own_id, raw)
                 if item_id is _REFUSED:
                     if self.refused is not None:
                         break
@@ -213,22 +213,33 @@ class Identity:
         self._given.update(self._made)
         self._made.clear()
 
-    def _own_id(self, given: Any) -> Any:
-        """The id of an item that brings one, or `_REFUSED`."""
+    def _own_id(self, given: Any, raw: Any) -> Any:
+        """The id of an item that comes with one, or `_REFUSED`."""
         if self._made:
             self._note_made()
-        if type(given) is str and given not in self._given and given not in self._brought:
+        renames = self._brought is self._given
+        if (
+            type(given) is str
+            and given not in self._given
+            and given not in self._brought
+            and (renames or not is_a(raw, Returned))
+        ):
             self._brought.add(given)  # most ids: equal to no running number
             return given
-        item_id = self._hashable(given)
-        if self._duplicates != "number" and key_of(item_id) in self._brought:
-            if self._duplicates == "error":
-                self.refused = duplicate_error(item_id)
-            else:
-                self.left_out = item_id
-                self._run.skipped += 1
-            return _REFUSED
-        return self._brought_id(item_id, item_id)
+        item_id = own_id = self._hashable(given)
+        if not renames:
+            if is_a(raw, Returned):
+                if raw.own_id is None:
+                    return self._made_id(item_id)
+                own_id = self._hashable(raw.own_id)
+            if key_of(own_id) in self._brought:
+                if self._duplicates == "error":
+                    self.refused = duplicate_error(own_id)
+                else:
+                    self.left_out = own_id
+                    self._run.skipped += 1
+                return _REFUSED
+        return self._brought_id(item_id, own_id)
 
     def _earlier_id(self, result: PipelineResult[Any]) -> Any:
         """The id of an item that goes on from an earlier run: never refused."""
