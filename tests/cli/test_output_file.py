@@ -305,15 +305,67 @@ def test_file_that_another_run_writes_is_not_replaced(ten: Path) -> None:
     assert ids(ten / "out") == [1, 2, 3]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-def test_results_that_could_not_be_written_are_counted(ten: Path) -> None:
-    """A full disk: the summary says how many results are not in the file."""
-    result = antflow(*RUN, "--out", "/dev/full", "--failed", "failed")
+needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+
+
+@needs_dev_full
+def test_results_that_could_not_be_written_are_named(ten: Path) -> None:
+    """A full disk: the summary says which results are in no file."""
+    result = antflow(*RUN, "--out", "/dev/full")
     assert result.exit_code == 3
     assert errors_of(result) == ["Error: /dev/full: No space left on device"]
     (count,) = (n for n in range(9) if f"{n} ok" in result.stderr)
+    (told,) = (line for line in result.stderr.splitlines() if line.startswith("not written"))
     noun = "result" if count == 1 else "results"
-    assert f"not written, or only in part: {count} {noun}\n" in result.stderr
+    begin, _, names = told.rpartition(": ")
+    assert begin == f"not written, or only in part: {count} {noun}"
+    assert len(set(names.split(", ")) & set("1234579") | {"10"}) >= count
+
+
+@needs_dev_full
+@pytest.mark.parametrize("as_csv", [False, True])
+def test_results_that_could_not_be_written_are_dead_letters(ten: Path, as_csv: bool) -> None:
+    """With ``--failed``, what was done is kept there, and starts over when it is fed back."""
+    out = ten / ("out.csv" if as_csv else "out")
+    out.symlink_to("/dev/full")
+    result = antflow(*RUN, "--out", out, "--failed", "failed")
+    assert result.exit_code == 3
+    (count,) = (n for n in range(9) if f"{n} ok" in result.stderr)
+    (told,) = (line for line in result.stderr.splitlines() if line.startswith("not written"))
+    noun = "result" if count == 1 else "results"
+    assert told == f"not written, or only in part: {count} {noun}, now in the --failed file"
+    letters = objects_of((ten / "failed").read_text())
+    kept = [letter for letter in letters if letter["error_type"] == "NotWritten"]
+    assert len(kept) == count
+    reason = f"{out}: No space left on device"
+    for letter in kept:
+        assert letter["value"] == letter["input"] == str(letter["id"] - 1)
+        assert letter["error"] == f"done, but the result was not written to {reason}"
+        assert letter["restart"] is True
+
+    run = ("run", "app:pipeline", "--items", "failed", "--out", "again", *QUIET)
+    assert antflow(*run, "--failed", "still").exit_code in (0, 1)
+    assert {letter["id"] for letter in kept} <= set(ids(ten / "again"))
+    taken = [letter["id"] for letter in letters]
+    assert sorted([*ids(ten / "again"), *ids(ten / "still")], key=str) == sorted(taken, key=str)
+
+
+@needs_dev_full
+@pytest.mark.parametrize("failed", ["/dev/full", "link"])
+def test_dead_letters_that_could_not_be_written_are_named(ten: Path, failed: str) -> None:
+    """If neither file takes anything, all is told: results, failed items and bad lines."""
+    (ten / "link").symlink_to("/dev/full")
+    (ten / "items.jsonl").write_text('"7"\n"1"\nbad\n')
+    args = ("run", "app:pipeline", "--items", "items.jsonl", *QUIET)
+    result = antflow(*args, "--out", "/dev/full", "--failed", failed)
+    assert result.exit_code == 3
+    told = [line for line in result.stderr.splitlines() if line.startswith("not written")]
+    names = sorted(name for line in told for name in line.rpartition(": ")[2].split(", "))
+    assert names in (["1"], ["1", "2"], ["1", "2", "line 3"])  # those that had been taken in
+    assert all(
+        line.startswith(("not written, or only in part: ", "not written to the --failed file: "))
+        for line in told
+    )
 
 
 def test_file_that_cannot_be_put_in_its_place(tmp_path: Path) -> None:

@@ -187,7 +187,11 @@ def kept_open(file: OutputFile) -> Iterator[OutputFile]:
 
 
 def write_fully(target: int, data: bytes) -> None:
-    """Write all of it, however often that takes."""
+    """Write all of it, however often that takes.
+
+    Raises:
+        OSError: That failed; its ``characters_written`` says how many bytes were written before.
+    """
     rest = memoryview(data)
     while rest:
         try:
@@ -195,6 +199,10 @@ def write_fully(target: int, data: bytes) -> None:
         except BlockingIOError:  # another process made the pipe non-blocking
             with suppress(OSError):
                 select.select([], [target], [])
+        except OSError as error:
+            failure: Any = error
+            failure.characters_written = len(data) - len(rest)
+            raise
 
 
 def _lock(descriptor: int, shared: bool) -> bool:
