@@ -150,7 +150,8 @@ class Pipeline(HasRuns[Out], Foreseeable, Generic[Taken, Out]):
         name: Shown by displays.
         duplicates: What to do with an item whose id an earlier one of the run has: "number": it is
             renamed ``"a#2"``, ``"a#3"`` …, with one warning per run; "error": no more is taken in,
-            as with a source that raises; "skip": it is left out and counted.
+            as with a source that raises; "skip": it is left out and counted. An id that only equals
+            the running number of an item without one is renamed in each case.
         store: Keeps every transition, and may hold work back; see `antflow.testing.MemoryStore`.
         blocked_loop_after: Seconds, at least 0.05, after which an event loop that something blocks
             is reported: in the snapshot (``loop``), with worker, item and line, and once for each

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from antflow import Pipeline, Stage
 from antflow.cli import output as output_module
 from antflow.cli.output import JsonLines, end_all
+from antflow.cli.output_file import write_fully
 from antflow.cli.refusals import RunFailed
 from antflow.cli.run_command import Job, stream
 from antflow.cli.threads import in_daemon_thread
@@ -140,6 +143,49 @@ def test_lines_that_cannot_be_written() -> None:
     with pytest.raises(RunFailed, match="bad: No space left on device"):
         asyncio.run(main())
     assert good.text == "1\n"
+
+
+def test_lines_that_are_written_before_the_disk_is_full() -> None:
+    """Only what is not whole in the file counts as unwritten, and what comes later."""
+    disk = io.BytesIO()
+
+    def write(data: bytes) -> None:
+        disk.write(data[: 10 - disk.tell()])
+        if disk.tell() == 10:
+            error: Any = OSError(28, "No space left on device")
+            error.characters_written = 10
+            raise error
+
+    async def main() -> None:
+        lines = JsonLines(write, "file")
+        for subject in range(4):
+            lines.add(f"{subject}{subject}{subject}\n", subject)
+        with pytest.raises(RunFailed):
+            await lines.end()
+        lines.add("later\n", "later")
+        with pytest.raises(RunFailed):
+            await lines.put("last\n", "last")
+        assert lines.unwritten == [2, 3, "later", "last"]
+        assert lines.failure == "file: No space left on device"
+
+    asyncio.run(main())
+    assert disk.getvalue() == b"000\n111\n22"
+
+
+@pytest.mark.parametrize("limit", [0, 1, 4096, 10_000])
+def test_file_that_takes_only_a_part(limit: int) -> None:
+    """Of data that does not fit, the error says how much was written."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with tempfile.TemporaryFile() as file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(OSError, match="too large") as caught:
+                write_fully(file.fileno(), b"x" * 10_001)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        error: Any = caught.value
+        assert error.characters_written == os.fstat(file.fileno()).st_size == limit
 
 
 def test_results_of_a_cancelled_run_are_written() -> None:

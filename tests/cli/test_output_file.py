@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from antflow.cli.output_file import OutputFile, kept_open
+from antflow.cli.output_file import Old, OutputFile, kept_open
 from antflow.cli.refusals import Refusal, RunFailed
 from tests.cli.running import antflow, errors_of, objects_of, start
 
@@ -199,22 +199,69 @@ def test_file_that_another_program_fills_meanwhile(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == OLD
 
 
-def test_file_that_another_run_has_opened_and_not_yet_written_to(tmp_path: Path) -> None:
-    """It is refused though it is empty, until the other run is over; --append shares it."""
+FIRST: dict[str, tuple[Old, str, bytes]] = {
+    "made": ("refuse", "", b"first\n"),
+    "made and still empty": ("refuse", "", b""),
+    "made by --append": ("append", "", b""),
+    "added to": ("append", OLD, b"first\n"),
+    "made by --force": ("replace", "", b"first\n"),
+    "replaced": ("replace", OLD, b"first\n"),
+}
+"""What another run does with the file: its option, the old content, what it has written."""
+
+
+@pytest.mark.parametrize("second", ["refuse", "append", "replace"])
+@pytest.mark.parametrize("first", FIRST)
+def test_file_that_another_run_has(tmp_path: Path, first: str, second: Old) -> None:
+    """It is refused until the other run is over, unless lines are added to one that stays."""
     pytest.importorskip("fcntl")
-    path = str(tmp_path / "out")
-    with kept_open(OutputFile(path, "--out", "refuse")) as first:
-        first.write(b"")
-        for old in ("refuse", "replace"):
-            other = OutputFile(path, "--out", old)
-            with pytest.raises(BlockingIOError, match="another run is writing to it"):
-                other.write(b"")
-            other.close(makes=True)
-        with kept_open(OutputFile(path, "--out", "append")) as shared:
-            shared.write(b"")
-    with kept_open(OutputFile(path, "--out", "refuse")) as later:
+    out = tmp_path / "out"
+    old, content, line = FIRST[first]
+    out.write_text(content)
+    with kept_open(OutputFile(str(out), "--out", old)) as one:
+        one.write(line)
+        if second == "append" and first != "replaced":
+            with kept_open(OutputFile(str(out), "--out", second)) as other:
+                other.write(b"second\n")
+        else:
+            with (
+                pytest.raises((BlockingIOError, Refusal), match=r"another run is|is not empty"),
+                kept_open(OutputFile(str(out), "--out", second)) as other,
+            ):
+                other.write(b"second\n")
+        one.write(b"last\n")
+    added = ["second"] if second == "append" and first != "replaced" else []
+    kept = content.splitlines() if old == "append" else []
+    assert out.read_text().splitlines() == [*kept, *line.decode().split(), *added, "last"]
+    assert list(tmp_path.iterdir()) == [out]
+    with kept_open(OutputFile(str(out), "--out", "replace")) as later:
         later.write(b"new\n")
-    assert (tmp_path / "out").read_text() == "new\n"
+    assert out.read_text() == "new\n"
+
+
+def test_file_that_another_run_replaces_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was opened is not the file any more: lines go to the new one."""
+    pytest.importorskip("fcntl")
+    out = tmp_path / "out"
+    out.write_text(OLD)
+    first = OutputFile(str(out), "--out", "replace")
+    first.write(b"first\n")
+    opened: list[str] = []
+    really_open = os.open
+
+    def open_late(path: str, *args: int) -> int:
+        descriptor = really_open(path, *args)
+        if path == str(out) and not opened:
+            opened.append(path)
+            first.close(makes=True)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_late)
+    with kept_open(OutputFile(str(out), "--out", "append")) as second:
+        second.write(b"second\n")
+    assert out.read_text() == "first\nsecond\n"
 
 
 def test_same_command_twice_at_once_writes_one_set_of_results(ten: Path) -> None:
@@ -238,15 +285,87 @@ def test_same_command_twice_at_once_writes_one_set_of_results(ten: Path) -> None
     assert ids(ten / "out") == [2, 3]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-def test_results_that_could_not_be_written_are_counted(ten: Path) -> None:
-    """A full disk: the summary says how many results are not in the file."""
-    result = antflow(*RUN, "--out", "/dev/full", "--failed", "failed")
+def test_file_that_another_run_writes_is_not_replaced(ten: Path) -> None:
+    """``--force`` on a file of a run that goes on is refused, and the other run loses nothing."""
+    pytest.importorskip("fcntl")
+    run = ("run", "app:pipeline", "--items", "-", "--out", "out", *QUIET)
+    first = start(ten, *run)
+    assert first.stdin is not None
+    first.stdin.write("1\n")
+    first.stdin.flush()
+    until = time.monotonic() + 30
+    while not (ten / "out").exists() or not (ten / "out").stat().st_size:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    second = start(ten, *run, "--force")
+    _, errors = second.communicate("1\n2\n", timeout=60)
+    first.communicate("2\n3\n", timeout=60)
+    assert errors == "Error: --out 'out': another run is writing to it\n"
+    assert second.returncode == 2
+    assert ids(ten / "out") == [1, 2, 3]
+
+
+needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+
+
+@needs_dev_full
+def test_results_that_could_not_be_written_are_named(ten: Path) -> None:
+    """A full disk: the summary says which results are in no file."""
+    result = antflow(*RUN, "--out", "/dev/full")
     assert result.exit_code == 3
     assert errors_of(result) == ["Error: /dev/full: No space left on device"]
     (count,) = (n for n in range(9) if f"{n} ok" in result.stderr)
+    (told,) = (line for line in result.stderr.splitlines() if line.startswith("not written"))
     noun = "result" if count == 1 else "results"
-    assert f"not written, or only in part: {count} {noun}\n" in result.stderr
+    begin, _, names = told.rpartition(": ")
+    assert begin == f"not written, or only in part: {count} {noun}"
+    assert len(set(names.split(", ")) & set("1234579") | {"10"}) >= count
+
+
+@needs_dev_full
+@pytest.mark.parametrize("as_csv", [False, True])
+def test_results_that_could_not_be_written_are_dead_letters(ten: Path, as_csv: bool) -> None:
+    """With ``--failed``, what was done is kept there, and starts over when it is fed back."""
+    out = ten / ("out.csv" if as_csv else "out")
+    out.symlink_to("/dev/full")
+    result = antflow(*RUN, "--out", out, "--failed", "failed")
+    assert result.exit_code == 3
+    (count,) = (n for n in range(9) if f"{n} ok" in result.stderr)
+    (told,) = (line for line in result.stderr.splitlines() if line.startswith("not written"))
+    noun = "result" if count == 1 else "results"
+    assert told == f"not written, or only in part: {count} {noun}, now in the --failed file"
+    letters = objects_of((ten / "failed").read_text())
+    kept = [letter for letter in letters if letter["error_type"] == "NotWritten"]
+    assert len(kept) == count
+    reason = f"{out}: No space left on device"
+    for letter in kept:
+        assert letter["value"] == letter["input"] == str(letter["id"] - 1)
+        assert letter["error"] == f"done, but the result was not written to {reason}"
+        assert letter["restart"] is True
+
+    run = ("run", "app:pipeline", "--items", "failed", "--out", "again", *QUIET)
+    assert antflow(*run, "--failed", "still").exit_code in (0, 1)
+    assert {letter["id"] for letter in kept} <= set(ids(ten / "again"))
+    taken = [letter["id"] for letter in letters]
+    assert sorted([*ids(ten / "again"), *ids(ten / "still")], key=str) == sorted(taken, key=str)
+
+
+@needs_dev_full
+@pytest.mark.parametrize("failed", ["/dev/full", "link"])
+def test_dead_letters_that_could_not_be_written_are_named(ten: Path, failed: str) -> None:
+    """If neither file takes anything, all is told: results, failed items and bad lines."""
+    (ten / "link").symlink_to("/dev/full")
+    (ten / "items.jsonl").write_text('"7"\n"1"\nbad\n')
+    args = ("run", "app:pipeline", "--items", "items.jsonl", *QUIET)
+    result = antflow(*args, "--out", "/dev/full", "--failed", failed)
+    assert result.exit_code == 3
+    told = [line for line in result.stderr.splitlines() if line.startswith("not written")]
+    names = sorted(name for line in told for name in line.rpartition(": ")[2].split(", "))
+    assert names in (["1"], ["1", "2"], ["1", "2", "line 3"])  # those that had been taken in
+    assert all(
+        line.startswith(("not written, or only in part: ", "not written to the --failed file: "))
+        for line in told
+    )
 
 
 def test_file_that_cannot_be_put_in_its_place(tmp_path: Path) -> None:

@@ -393,6 +393,45 @@ def test_failed_items_repeat_their_idempotency_keys(folder: Path) -> None:
     assert not {key for _, key in sent} & set(others)
 
 
+STRICT = """
+from pathlib import Path
+from antflow import Pipeline, Stage
+
+def work(x):
+    if Path("down").exists():
+        raise OSError
+    return x
+
+pipeline = Pipeline([Stage("Work", 1, [work], task_attempts=1)], duplicates="skip")
+"""
+
+
+@pytest.mark.fault
+def test_number_of_a_line_is_no_duplicate_of_an_id(folder: Path) -> None:
+    """``duplicates="skip"`` leaves out lines that repeat an id, and none that has no id at all."""
+    target = module(folder, STRICT)
+    lines = [{"id": 2}, {"n": 1}, {"n": 2}, {"id": 2}, {"id": 3}, {"id": 4}]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (folder / "in.jsonl").write_text(text)
+    antflow("run", target, "--items", "in.jsonl", "--out", "out.jsonl", *QUIET)
+    kept = [lines[n] for n in (0, 1, 2, 4, 5)]
+    results = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [result["value"] for result in results] == kept
+    assert [result["id"] for result in results] == [2, "2#2", 3, "3#2", 4]
+
+    # Dead letters of two runs have the same numbers, and their own ids count.
+    (folder / "down").touch()
+    for name in ("1.jsonl", "2.jsonl"):
+        antflow("run", target, "--items", "in.jsonl", "--failed", name, *QUIET)
+    (folder / "down").unlink()
+    letters = "".join((folder / name).read_text() for name in ("1.jsonl", "2.jsonl"))
+    (folder / "both.jsonl").write_text(letters)
+    antflow("run", target, "--items", "both.jsonl", "--out", "again.jsonl", *QUIET)
+    results = [json.loads(line) for line in (folder / "again.jsonl").read_text().splitlines()]
+    values = [result["value"] for result in results]
+    assert [values.count(line) for line in lines] == [1, 2, 2, 1, 1, 1]
+
+
 @pytest.mark.parametrize("accepted", ["3F:1", "f:", "f:1.", ":1", "f", 5])
 def test_dead_letter_that_was_damaged(folder: Path, accepted: object) -> None:
     """Where it is not known which key was sent, the item is not sent with another one."""

@@ -7,6 +7,7 @@ import gc
 import threading
 from collections import Counter, UserString
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 import pytest
@@ -15,16 +16,18 @@ from antflow import (
     Drop,
     Limit,
     Pipeline,
+    RunHandle,
     RunResults,
     Stage,
     StatusEvent,
     StatusTracker,
     TaskFailedError,
+    TooManyFailures,
     current_item,
 )
 from antflow._core.transition import Kind, State, next_state
 from antflow.testing import Calls, MemoryStore, cancel_at_every_step, record_events, run_virtual
-from tests.support import Frame, fold, now
+from tests.support import Frame, fold, now, same
 
 
 def run(stages: list[Stage], items: Any, **options: Any) -> RunResults[Any]:
@@ -248,6 +251,150 @@ def test_endless_generator_is_held_back(is_async: bool) -> None:
     run_virtual(main)
     # A generator in a thread is asked for up to a hundred at a time.
     assert made["values"] <= (14 if is_async else 200)
+
+
+# -- called off -----------------------------------------------------------------------------------
+
+
+class Numbers:
+    """The numbers from 0 on, without end, as an iterable of every kind.
+
+    Attributes:
+        is_closed: Whether the iterable was closed.
+        made: How many numbers were made.
+    """
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.made = 0
+
+    def plain(self, _: Any) -> Iterator[int]:
+        """In a thread, or in the loop."""
+        try:
+            while self.made < 100_000:
+                self.made += 1
+                yield self.made - 1
+        finally:
+            self.is_closed = True
+
+    async def awaited(self, _: Any) -> AsyncIterator[int]:
+        """One each second."""
+        try:
+            while self.made < 100_000:
+                self.made += 1
+                yield self.made - 1
+                await asyncio.sleep(1)
+        finally:
+            self.is_closed = True
+
+    async def stubborn(self, _: Any) -> AsyncIterator[int]:
+        """Goes on when it is cancelled."""
+        try:
+            while self.made < 100_000:
+                self.made += 1
+                yield self.made - 1
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(1)
+        finally:
+            self.is_closed = True
+
+    async def as_a_range(self, _: Any) -> range:
+        """Numbers that do not exist before they are asked for."""
+        self.is_closed, self.made = True, 99_999
+        return range(100_000)
+
+
+async def shut_down(run: RunHandle[Any]) -> None:
+    await run.shutdown()
+
+
+async def cancel(run: RunHandle[Any]) -> None:
+    run.cancel()
+
+
+async def fail_too_often(run: RunHandle[Any]) -> None:
+    await run.feed(["bad"], target_stage="Slow")
+    with pytest.raises(TooManyFailures):
+        await run.join()
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize("stop", [shut_down, cancel, fail_too_often])
+@pytest.mark.parametrize("kind", ["plain", "inline", "awaited", "stubborn", "as_a_range"])
+def test_endless_iterable_is_called_off(kind: str, stop: Any, listens: bool) -> None:
+    """Once the run is being stopped, an iterable is closed before its next step, and not lost."""
+    numbers = Numbers()
+
+    async def slow(value: Any) -> Any:
+        await asyncio.sleep(1)
+        if value == "bad":
+            raise ValueError
+        return value
+
+    async def main() -> None:
+        task = getattr(numbers, "plain" if kind == "inline" else kind)
+        executor: Any = "inline" if kind == "inline" else "auto"
+        stages = [
+            Stage("Split", 1, [task], expand=True, executor=executor),
+            Stage("Slow", 1, [slow], queue_capacity=3, task_attempts=1),
+        ]
+        pipeline = Pipeline(stages, status_tracker=record_events() if listens else None)
+        try:
+            async with pipeline.open(on_failures="ignore", max_failures=1) as run:
+                await run.feed(["all"])
+                await asyncio.sleep(5.5)
+                await stop(run)
+        except TooManyFailures:
+            assert stop is fail_too_often
+        assert numbers.is_closed
+        [parent, *_] = run.results.outcomes
+        assert parent.outcome == "cancelled"
+        stats = run.stats()
+        children = [*run.results, *run.results.cancelled]
+        children = [each for each in children if each.value not in ("all", "bad")]
+        assert sorted(each.value for each in children) == list(range(stats.items_children))
+        assert stats.items_children in range(5, 210)
+
+        # The rest is made when the item goes on.
+        end = stats.items_children + 3
+        stages = [
+            Stage("Split", 1, [lambda _: range(end)], expand=True),
+            Stage("Slow", 9, [same]),
+        ]
+        results = await Pipeline(stages).run([], retry_failed=[parent])
+        assert results.values() == list(range(stats.items_children, end))
+
+    run_virtual(main, max_time=1_000)
+
+
+@pytest.mark.fault
+def test_step_that_has_begun_when_the_run_is_stopped_makes_its_item() -> None:
+    """No value that exists already is lost, be it one of an iterable or a whole list."""
+
+    async def values(_: Any) -> AsyncIterator[str]:
+        await asyncio.sleep(2)
+        yield "a"
+        yield "b"
+
+    async def existing(_: Any) -> list[str]:
+        await asyncio.sleep(2)
+        return ["a", "b"]
+
+    async def stopped(task: Any) -> tuple[str, list[str]]:
+        stages = [Stage("Split", 1, [task], expand=True), Stage("Work", 1, [same])]
+        async with Pipeline(stages).open() as run:
+            await run.feed(["item"])
+            await asyncio.sleep(1)
+            await run.shutdown()
+        [parent] = run.results.outcomes
+        return parent.outcome, [each.value for each in run.results.cancelled if each.id != 0]
+
+    async def main() -> None:
+        assert await stopped(values) == ("cancelled", ["a"])
+        assert await stopped(existing) == ("expanded", ["a", "b"])
+
+    run_virtual(main)
 
 
 def test_first_value_is_through_before_the_last_one_is_made() -> None:

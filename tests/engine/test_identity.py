@@ -107,10 +107,9 @@ def test_number_that_was_no_id_is_free(way: Any) -> None:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("equal", [1, 1.0, True], ids=repr)
-@pytest.mark.parametrize("duplicates", ["number", "error", "skip"])
-def test_id_of_an_item_in_flight_is_taken(equal: Any, duplicates: Any) -> None:
-    """Where no results are kept, an id in flight is taken, brought or numbered."""
+@pytest.mark.parametrize("duplicates", ["error", "skip"])
+def test_id_of_an_item_in_flight_is_taken(duplicates: Any) -> None:
+    """Where no results are kept, an id that was brought is taken while its item is in flight."""
 
     async def main() -> list[Any]:
         gate = Gate()
@@ -118,19 +117,143 @@ def test_id_of_an_item_in_flight_is_taken(equal: Any, duplicates: Any) -> None:
         stage = Stage("Work", 9, [gate], on_success=lambda item_id, *_: seen.append(item_id))
         pipeline = Pipeline([stage], collect_results=False, duplicates=duplicates)
         async with pipeline.open() as run:
-            await run.feed(own(..., ...))
+            await run.feed(own(1))
+            for equal in (1, 1.0, True):
+                if duplicates == "error":
+                    with pytest.raises(DuplicateItemError):
+                        await run.feed(own(equal))
+                else:
+                    await run.feed(own(equal))
+            await asyncio.sleep(1)
+            gate.open()
+        assert run.stats().items_skipped_duplicates == (3 if duplicates == "skip" else 0)
+        return seen
+
+    assert run_virtual(main) == [1]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("equal", [1, 1.0, True], ids=repr)
+@pytest.mark.parametrize("duplicates", ["number", "error", "skip"])
+def test_id_that_is_a_running_number_is_no_duplicate(
+    equal: Any, duplicates: Any, keeps: bool
+) -> None:
+    """An item that brings the number of another is taken in under a name, whatever the option."""
+
+    async def main() -> list[Any]:
+        gate = Gate()
+        seen: list[Any] = []
+        stage = Stage("Work", 9, [gate], on_success=lambda item_id, *_: seen.append(item_id))
+        pipeline = Pipeline([stage], collect_results=keeps, duplicates=duplicates)
+        async with pipeline.open() as run:
+            await run.feed(own(..., ..., equal))
             if duplicates == "error":
                 with pytest.raises(DuplicateItemError):
-                    await run.feed(own(equal))
-            else:
-                await run.feed(own(equal))
+                    await run.feed(own(1))
+            elif duplicates == "skip":
+                await run.feed(own(1))
             await asyncio.sleep(1)
             gate.open()
         assert run.stats().items_skipped_duplicates == (duplicates == "skip")
         return sorted(seen, key=str)
 
-    more = [f"{equal}#2"] if duplicates == "number" else []
-    assert run_virtual(main) == [0, 1, *more]
+    assert run_virtual(main) == [0, 1, f"{equal}#2"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("duplicates", ["error", "skip"])
+def test_id_that_was_renamed_may_come_again_when_its_item_has_left(duplicates: Any) -> None:
+    """What is remembered is the id that was brought, for as long as its own item is in flight."""
+
+    async def main() -> list[Any]:
+        gates = {name: Gate() for name in ("numbered", 0, "again")}
+        seen: list[Any] = []
+
+        async def work(value: Any) -> None:
+            await gates["again" if value == "again" else value](value)
+
+        stage = Stage("Work", 9, [work], on_success=lambda item_id, *_: seen.append(item_id))
+        pipeline = Pipeline([stage], collect_results=False, duplicates=duplicates)
+        async with pipeline.open() as run:
+            await run.feed(own(..., 0))
+            gates["numbered"].open()  # its number is free, and the id of the other is not
+            await asyncio.sleep(1)
+            if duplicates == "error":
+                with pytest.raises(DuplicateItemError):
+                    await run.feed([{"id": 0, "value": "again"}])
+            else:
+                await run.feed([{"id": 0, "value": "again"}])
+            gates[0].open()
+            await asyncio.sleep(1)
+            await run.feed([{"id": 0, "value": "again"}])
+            gates["again"].open()
+        return seen
+
+    assert run_virtual(main) == [0, "0#2", 0]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("duplicates", ["error", "skip"])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_id_that_is_the_name_of_a_child_is_no_duplicate(duplicates: Any, keeps: bool) -> None:
+    """The ids of children are the run's own: an item that brings such an id is taken in."""
+
+    async def main() -> list[Any]:
+        gate = Gate()
+        seen: list[Any] = []
+        stages = [
+            Stage("Split", 1, [list], expand=True),
+            Stage("Work", 9, [gate], on_success=lambda item_id, *_: seen.append(item_id)),
+        ]
+        pipeline = Pipeline(stages, collect_results=keeps, duplicates=duplicates)
+        async with pipeline.open() as run:
+            await run.feed(["a"])
+            await asyncio.sleep(1)
+            await run.feed([{"id": "0/0", "value": "b"}], target_stage="Work")
+            await run.feed([{"id": "1/0", "value": "c"}], target_stage="Work")
+            await run.feed(["d"])
+            await asyncio.sleep(1)
+            gate.open()
+        assert run.stats().items_skipped_duplicates == 0
+        return seen
+
+    assert run_virtual(main) == ["0/0", "0/0#2", "1/0", "3/0"]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("key", [None, "sku", lambda row: row.get("sku")])
+def test_item_that_goes_on_is_a_duplicate_of_one_with_its_own_id_alone(
+    keeps: bool, key: Any
+) -> None:
+    """Of items of an earlier run too, the ids that they brought count, and not their numbers."""
+
+    async def main() -> None:
+        failed = [True]
+        seen: list[Any] = []
+
+        async def work(value: Any) -> Any:
+            if failed:
+                raise LookupError
+            await asyncio.sleep(9)
+            return value
+
+        field = key if isinstance(key, str) else "sku" if key else "id"
+        stage = Stage(
+            "Work", 9, [work], task_attempts=1, on_success=lambda item_id, *_: seen.append(item_id)
+        )
+        rows: list[Any] = [{}, {field: 7}, {field: "a"}]
+        earlier = await Pipeline([stage]).run(rows, key=key)
+        assert [result.id for result in earlier.failed] == [0, 7, "a"]
+        failed.clear()
+        pipeline = Pipeline([stage], collect_results=keeps, duplicates="skip")
+        more = [{field: 0}, {field: 7}, {field: "a"}]
+        results = await pipeline.run(more, key=key, retry_failed=earlier.failed)
+        assert results.stats.items_skipped_duplicates == 2
+        assert seen == [0, 7, "a", "0#2"]
+
+    virtual(main)
 
 
 @pytest.mark.fault

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from antflow import (
     Stage,
 )
 from antflow.testing import Gate, cancel_at_every_step, run_virtual
-from tests.support import assert_balanced
+from tests.support import assert_balanced, same
 
 
 async def double(number: Any) -> Any:
@@ -103,6 +104,21 @@ def test_id_that_is_taken(duplicates: Any) -> None:
             assert (await run.submit(7)).value == "14"
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize("key", ["sku", lambda row: row.sku])
+@pytest.mark.parametrize("duplicates", ["error", "skip"])
+def test_id_that_is_taken_is_named_whatever_gives_it(duplicates: Any, key: Any) -> None:
+    """The error for a duplicate names the id, and the item need not be a dict."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Work", 1, [same])], duplicates=duplicates)
+        async with pipeline.open(key=key) as run:
+            await run.submit(SimpleNamespace(sku="a"))
+            with pytest.raises(DuplicateItemError, match="item id 'a' appears twice"):
+                await run.submit(SimpleNamespace(sku="a"))
+
+    run_virtual(main)
 
 
 def test_waiter_that_is_cancelled_leaves_its_item_alone() -> None:

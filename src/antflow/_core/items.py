@@ -47,16 +47,19 @@ def field_reader(name: str) -> Callable[[Any], Any]:
 
 
 class Returned(dict[str, Any]):
-    """An item, with ``id`` and ``value``, that an earlier run had accepted.
+    """An item, with ``id`` and ``value``, that an earlier run may have accepted.
 
     Args:
         fields: Its keys.
         fate: The run and the place at which it was accepted.
+        own_id: The id that it brought; ``None`` if its ``id`` was made for it, like a running
+            number. It may have another name by now.
     """
 
-    def __init__(self, fields: dict[str, Any], fate: Fate = ORDINARY) -> None:
+    def __init__(self, fields: dict[str, Any], fate: Fate = ORDINARY, own_id: Any = None) -> None:
         super().__init__(fields)
         self.fate: Fate = fate
+        self.own_id: Any = own_id
 
 
 STRINGS = (str, bytes, bytearray, UserString)

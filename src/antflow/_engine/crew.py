@@ -152,6 +152,16 @@ class Crew:
             self._call_off(worker.index)
         await self.wait_for(worker, "limited", wait)
 
+    def check_not_stopping(self, worker: WorkerBook, is_stopping: bool) -> None:
+        """Call a worker off in the middle of a try, if the run is being stopped.
+
+        Raises:
+            asyncio.CancelledError: It is.
+        """
+        if is_stopping:
+            self._called_off.add(worker.index)
+            raise asyncio.CancelledError
+
     def begin_no_more(self) -> None:
         """The run is being shut down: cancel the workers that wait for a try to begin.
 

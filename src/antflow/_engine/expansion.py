@@ -2,6 +2,9 @@
 
 Items go on to the next stage as they are made, with backpressure. If a try fails midway, the items
 made so far stay: the next try starts over, and skips as many values as there are items already.
+
+An iterable may be endless. So once the run is being stopped, no further value is asked for: the
+iterable is closed, and its item is cancelled. Values that exist already still become items.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ from antflow._engine.worker_thread import take_over
 LARGEST_CHUNK = 100
 """How many values to take from a plain generator at a time, in a thread."""
 
-CONTAINERS = (list, tuple, range, set, frozenset, deque)
+CONTAINERS = (list, tuple, set, frozenset, deque)
 """Types whose values exist already. Any other iterable may be slow, like a query."""
 
 CLEAN_UP_FAILED = "the clean-up of an expanded iterable failed"
@@ -267,6 +270,14 @@ class Expansion:
         async with slots_given_back():
             await self.handover.room(worker, wait)
 
+    def _check_not_stopping(self) -> None:
+        """Called before each step of an iterable.
+
+        Raises:
+            asyncio.CancelledError: The run is being stopped; the worker is called off.
+        """
+        self.handover.crew.check_not_stopping(seat_here().worker, self.handover.run.is_stopping)
+
     async def _each(self, values: Any) -> AsyncGenerator[Iterable[Any], None]:
         """The values, a few at a time, as an async generator of lists."""
         if is_a(values, AsyncIterable):
@@ -274,6 +285,7 @@ class Expansion:
             take = further = partial(anext, iterator)
             try:
                 while True:
+                    self._check_not_stopping()
                     try:
                         value = await take()
                     except StopAsyncIteration:
@@ -299,6 +311,10 @@ class Expansion:
             )
         elif is_a(values, CONTAINERS):
             yield values
+        elif is_a(values, range):
+            for start in range(0, len(values), LARGEST_CHUNK):
+                self._check_not_stopping()
+                yield values[start : start + LARGEST_CHUNK]
         else:
             context = copy_context()  # one for all chunks, wherever each is taken
             failure = partial(failure_of, name=seat_here().worker.task or "")
@@ -308,8 +324,10 @@ class Expansion:
             else:
                 source = begin()
             try:
+                self._check_not_stopping()
                 while chunk := await self._taken(source, context):
                     yield chunk
+                    self._check_not_stopping()
             finally:
                 with clean_up(CLEAN_UP_FAILED):
                     source.close()

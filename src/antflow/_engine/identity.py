@@ -2,6 +2,10 @@
 
 An item brings its own id or gets a running number. Ids are compared with those given before; where
 results are not kept, with those in flight only, so a run may go on for ever.
+
+All ids of a run are different, so an id that is taken is changed to a name like it. An item is a
+duplicate of another only if both brought their ids: an id that the run made, be it a running number
+or the name of a child, says nothing about what the item is.
 """
 
 from __future__ import annotations
@@ -14,10 +18,10 @@ from math import inf
 from typing import Any, Literal
 
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
-from antflow._core.foreign import asked, is_hashable, key_of
+from antflow._core.foreign import asked, is_a, is_hashable, key_of
 from antflow._core.items import Key, Returned, field_reader
 from antflow._core.log import warn
-from antflow._core.result import PipelineResult, fate_of, first_accepted
+from antflow._core.result import PipelineResult, branch_of, fate_of, first_accepted
 from antflow._core.run_errors import DuplicateItemError
 from antflow._core.text import clean, safe_repr, safe_str
 from antflow._core.tracebacks import trimmed
@@ -38,6 +42,7 @@ NO_NUMBER = -2
 NUMBER = re.compile("[0-9]{1,18}")
 
 _REFUSED = object()
+_NO_KEY = object()
 
 
 class Identity:
@@ -52,6 +57,7 @@ class Identity:
     Attributes:
         count: Sequence number of the next item.
         refused: Why the item after the last of `envelopes` was refused.
+        left_out: The id of the item that was left out last, with ``duplicates="skip"``.
     """
 
     def __init__(
@@ -67,7 +73,11 @@ class Identity:
         self._duplicates = duplicates
         self.count: int = first
         self.refused: DuplicateItemError | None = None
+        self.left_out: Any = None
         self._given: set[Any] = set()
+        # Those that items brought, where it matters who chose an id; where all are renamed, all.
+        self._brought: set[Any] = self._given if duplicates == "number" else set()
+        self._brought_as: dict[Any, Any] = {}
         self._made: list[str] = []
         self._reserved: set[Any] = set()
         self._numbers: list[tuple[int, int]] = []
@@ -90,7 +100,7 @@ class Identity:
         raised as its ``error``.
         """
         envelopes: list[Envelope] = []
-        given, reserved = self._given, self._reserved
+        given, brought, reserved = self._given, self._brought, self._reserved
         next_id, seq = self._next_id, self.count
         forgets = self._forgets_numbers
         key = self._key if key is None else key
@@ -107,13 +117,17 @@ class Identity:
                 if last != NO_NUMBER:
                     self._note_numbers(first, last)
                     first = last = NO_NUMBER
-                item_id = self._own_id(own_id)
+                item_id = self._own_id(own_id, raw)
                 if item_id is _REFUSED:
                     if self.refused is not None:
                         break
                     continue
             else:
-                while (given and number in given) or (reserved and number in reserved):
+                while (
+                    (given and number in given)
+                    or (brought and number in brought)
+                    or (reserved and number in reserved)
+                ):
                     number = next_id()
                 item_id = seq if number == seq else number  # one object for both
                 if forgets:
@@ -138,7 +152,7 @@ class Identity:
         """An envelope for an item of an earlier run, bound for the stage it ended in."""
         envelope = Envelope(
             self.count,
-            self.free_id(result.id),
+            self._earlier_id(result),
             result.value,
             dict(result.metadata),
             result.input,
@@ -164,16 +178,6 @@ class Identity:
         self._set_deadlines(envelopes)
         self._given.update(key_of(envelope.id) for envelope in envelopes)
 
-    def free_id(self, wanted: Any) -> Any:
-        """``wanted``, or a name like it if that is taken."""
-        if self._made:
-            self._note_made()
-        item_id = self._hashable(wanted)
-        if self._is_taken(item_id):
-            return self._apart(item_id)
-        self._given.add(key_of(item_id))
-        return item_id
-
     def child_id(self, parent: str, number: int) -> str:
         """The id of an item made from another.
 
@@ -181,21 +185,26 @@ class Identity:
             parent: The other's id, as text.
             number: The item's number among those made from it.
         """
-        # As `free_id`: text can be hashed, and is equal to no running number.
+        # As `_made_id`: text can be hashed, and is equal to no running number.
         item_id = f"{parent}/{number}"
-        if not self._given and self._run.keeps_results:
+        if not (self._given or self._brought) and self._run.keeps_results:
             # All ids so far are running numbers, or were made from them: they are all different.
             self._made.append(item_id)
             return item_id
-        if item_id in self._given:
+        if item_id in self._given or item_id in self._brought:
             return self._apart(item_id)
         self._given.add(item_id)
         return item_id
 
     def release(self, item_id: Any) -> None:
         """An item left the run: its id may be used again."""
-        if self._given:
-            self._given.discard(key_of(item_id))
+        if not (self._given or self._brought):
+            return
+        key = key_of(item_id)
+        if key in self._given:
+            self._given.discard(key)
+            key = self._brought_as.pop(key, _NO_KEY) if self._brought_as else _NO_KEY
+        self._brought.discard(key)
 
     # Inside
 
@@ -204,28 +213,83 @@ class Identity:
         self._given.update(self._made)
         self._made.clear()
 
-    def _own_id(self, given: Any) -> Any:
+    def _own_id(self, given: Any, raw: Any) -> Any:
+        """The id of an item that comes with one, or `_REFUSED`."""
         if self._made:
             self._note_made()
-        if type(given) is str and given not in self._given:  # most ids: equal to no running number
-            self._given.add(given)
+        renames = self._brought is self._given
+        if (
+            type(given) is str
+            and given not in self._given
+            and given not in self._brought
+            and (renames or not is_a(raw, Returned))
+        ):
+            self._brought.add(given)  # most ids: equal to no running number
             return given
-        item_id = self._hashable(given)
-        if self._duplicates != "number" and self._is_taken(item_id):
-            if self._duplicates == "error":
-                text = clean(safe_repr(item_id))
-                self.refused = DuplicateItemError(f"item id {text} appears twice in one run")
-            else:
-                self._run.skipped += 1
-            return _REFUSED
-        return self.free_id(item_id)
+        item_id = own_id = self._hashable(given)
+        if not renames:
+            if is_a(raw, Returned):
+                if raw.own_id is None:
+                    return self._made_id(item_id)
+                own_id = self._hashable(raw.own_id)
+            if key_of(own_id) in self._brought:
+                if self._duplicates == "error":
+                    self.refused = duplicate_error(own_id)
+                else:
+                    self.left_out = own_id
+                    self._run.skipped += 1
+                return _REFUSED
+        return self._brought_id(item_id, own_id)
+
+    def _earlier_id(self, result: PipelineResult[Any]) -> Any:
+        """The id of an item that goes on from an earlier run: never refused."""
+        if self._made:
+            self._note_made()
+        item_id = self._hashable(result.id)
+        own_id = self._id_in_input(result) if self._duplicates != "number" else item_id
+        return self._made_id(item_id) if own_id is None else self._brought_id(item_id, own_id)
+
+    def _id_in_input(self, result: PipelineResult[Any]) -> Any:
+        """The id that an item brought to an earlier run, or ``None``, as far as can be told."""
+        if branch_of(result):
+            return None
+        raw, key = result.input, self._key
+        if key is not None:
+            own_id, _ = _asked(field_reader(key) if isinstance(key, str) else key, raw)
+        else:
+            own_id = _read(raw)[2] if is_a(raw, dict) else None
+        if own_id is None and type(result.id) is not int:  # with another key than this run's
+            own_id = result.id
+        return None if own_id is None else self._hashable(own_id)
+
+    def _made_id(self, wanted: Any) -> Any:
+        """``wanted``, or a name like it if that is taken, for an item that brought no id."""
+        if self._is_taken(wanted):
+            return self._apart(wanted)
+        self._given.add(key_of(wanted))
+        return wanted
+
+    def _brought_id(self, wanted: Any, own_id: Any) -> Any:
+        """``wanted``, or a name like it if that is taken, for an item that brought ``own_id``."""
+        if self._brought is self._given:
+            return self._made_id(wanted)
+        key = key_of(own_id)
+        if key == key_of(wanted) and not self._is_taken(wanted):
+            self._brought.add(key)
+            return wanted
+        item_id = self._made_id(wanted)
+        if key not in self._brought:  # else it is that of another item, which goes on too
+            self._brought.add(key)
+            self._brought_as[key_of(item_id)] = key
+        return item_id
 
     def _hashable(self, given: Any) -> Any:
         """An id that can be a key: an unhashable one goes by its text."""
         return given if is_hashable(given) else safe_str(given)
 
     def _is_taken(self, item_id: Any) -> bool:
-        if key_of(item_id) in self._given:
+        key = key_of(item_id)
+        if key in self._given or key in self._brought:
             return True
         return bool(self._numbers) and asked(self._is_number, item_id, instead=False)
 
@@ -265,26 +329,40 @@ class Identity:
                 envelope.deadline = deadline
 
     def _apart(self, item_id: Any) -> str:
+        key, given, brought = key_of(item_id), self._given, self._brought
         if not self._has_warned:
             self._has_warned = True
             warn(
-                "item id %s appears twice in one run; the later one is renamed (more may follow)",
+                "item id %s %s; the later one is renamed (more may follow)",
                 clean(safe_repr(item_id)),
+                "appears twice in one run" if key in brought else "is also an id made by the run",
             )
-        key = key_of(item_id)
         number = self._next_names.get(key, 2)
-        while (renamed := f"{safe_str(item_id)}#{number}") in self._given:
+        while (renamed := f"{safe_str(item_id)}#{number}") in given or renamed in brought:
             number += 1
         self._next_names[key] = number + 1
         if not self._run.keeps_results and len(self._next_names) > self._most_names():
             # The names of an id that has left may start over.
             names = self._next_names.items()
-            self._next_names = {name: number for name, number in names if name in self._given}
+            self._next_names = {
+                name: number for name, number in names if name in given or name in brought
+            }
         self._given.add(renamed)
         return renamed
 
     def _most_names(self) -> int:
-        return MOST_NAMES + 2 * len(self._given)  # so that looking through them is rare
+        in_flight = len(self._given) + len(self._brought)
+        return MOST_NAMES + 2 * in_flight  # so that looking through them is rare
+
+
+def duplicate_error(item_id: Any, but: str = "") -> DuplicateItemError:
+    """The error for an item whose id is that of another.
+
+    Args:
+        item_id: The id.
+        but: More about it, to be put at the end.
+    """
+    return DuplicateItemError(f"item id {clean(safe_repr(item_id))} appears twice in one run{but}")
 
 
 def _asked(read: Callable[[Any], Any], raw: Any) -> tuple[Any, Exception | None]:

@@ -31,7 +31,7 @@ from antflow._core.waits import Wait, discard
 from antflow._engine.channel import Channel
 from antflow._engine.contexts import apart, in_context
 from antflow._engine.current import current_seat
-from antflow._engine.identity import Identity
+from antflow._engine.identity import Identity, duplicate_error
 from antflow._engine.limits.permits import slots_given_back
 from antflow._engine.listeners import Listeners
 from antflow._engine.recorder import Recorder
@@ -423,7 +423,8 @@ class Intake:
         Raises:
             PipelineError: If intake is, or meanwhile was, closed. What was accepted stays accepted.
             WouldDeadlockError: No more can be put into the worker's own or an earlier stage.
-            DuplicateItemError: An id is taken, and that is not allowed.
+            DuplicateItemError: An id is taken, and that is not allowed; or there is an
+                ``on_entering``, and the item was left out.
         """
         source = items if isinstance(items, IterableSource) else self._source_of(items)
         channel = self._entrance.stages[stage].channel
@@ -452,6 +453,8 @@ class Intake:
             envelopes = self._identity.envelopes(raws, stage, priority, key)
             refused, self._identity.refused = self._identity.refused, None
             if on_entering is not None:
+                if not envelopes and refused is None:
+                    raise duplicate_error(self._identity.left_out, ": it was left out")
                 on_entering(envelopes)
             await self._entrance.admit(envelopes, stage)
             if refused is not None:

@@ -9,11 +9,8 @@ from contextvars import copy_context
 from typing import Any
 
 from antflow._core.envelope import Envelope
-from antflow._core.foreign import asked
 from antflow._core.items import Key
 from antflow._core.result import PipelineResult
-from antflow._core.run_errors import DuplicateItemError
-from antflow._core.text import clean, safe_repr
 from antflow._engine.engine import Engine
 from antflow._engine.run import current_run
 
@@ -54,7 +51,4 @@ async def _submit(
         results.extend(map(engine.settlement.result_of, envelopes))
 
     await engine.intake.feed((item,), stage, priority, key, on_entering)
-    if not results:
-        item_id = clean(safe_repr(asked(item.get, "id", instead=None)))
-        raise DuplicateItemError(f"item id {item_id} appears twice in one run: it was left out")
     return await results[0]

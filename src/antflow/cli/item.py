@@ -17,6 +17,7 @@ class Item(Returned):
         again: Reads its value anew, and that in the file of the first run: see `as_read`.
         stage: The stage to begin with.
         fate: The run and the place at which it was first accepted.
+        own_id: The id that it has in the file of the first run; ``None`` if it has none there.
     """
 
     def __init__(
@@ -25,8 +26,9 @@ class Item(Returned):
         again: Callable[[], tuple[Any, Any]],
         stage: str,
         fate: Fate = ORDINARY,
+        own_id: Any = None,
     ) -> None:
-        super().__init__(fields, fate)
+        super().__init__(fields, fate, own_id)
         self._again = again
         self.stage = stage
 

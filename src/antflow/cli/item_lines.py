@@ -190,7 +190,8 @@ class ItemSource:
     def _from_value(self, line: TextLine, value: Any) -> Entry | None:
         if isinstance(value, dict) and value.keys() >= set(LETTER_KEYS):
             return self._from_letter(line, value)
-        return Item(_fields(value, line.number), partial(_parsed, line.text), self._first)
+        fields, again = _fields(value, line.number), partial(_parsed, line.text)
+        return Item(fields, again, self._first, own_id=_own_id(value))
 
     def _from_letter(self, line: TextLine, letter: dict[str, Any]) -> Entry | None:
         """An item of an earlier run: it continues at the stage it failed in, if it can.
@@ -221,9 +222,10 @@ class ItemSource:
                 self._restarted.add(parent)
             fate = Fate(scope=accepted["run"], place=place)
         again = partial(_parsed_letter, line.text)
+        own_id = _own_id(origin) if len(fate.place or ()) < 2 else None  # children have none
         if letter["restart"]:
-            return Item(fields, again, self._first, fate)
-        return Item(fields | {"value": letter["value"]}, again, stage, fate)
+            return Item(fields, again, self._first, fate, own_id)
+        return Item(fields | {"value": letter["value"]}, again, stage, fate, own_id)
 
     def _read_csv(self) -> Iterator[Entry]:
         csv.field_size_limit(LONGEST_LINE)
@@ -255,7 +257,8 @@ class ItemSource:
                 fields = _fields(record, number)
                 if fields["id"] == "":  # an empty cell is not an id
                     fields["id"] = number
-                yield Item(fields, partial(_copies, tuple(record.items())), self._first)
+                again = partial(_copies, tuple(record.items()))
+                yield Item(fields, again, self._first, own_id=_own_id(record) or None)
 
     def _checked_header(self, line: TextLine, names: list[str]) -> list[str]:
         for index, name in enumerate(names):
@@ -327,9 +330,13 @@ class _NotFinite(ValueError):
 
 def _fields(origin: Any, number: int) -> dict[str, Any]:
     """The keys of an item for a value in a file; see `Pipeline.run`."""
-    if isinstance(origin, dict) and origin.get("id") is not None:
-        return {"id": origin["id"], "value": origin}
-    return {"id": number, "value": origin}
+    own_id = _own_id(origin)
+    return {"id": number if own_id is None else own_id, "value": origin}
+
+
+def _own_id(origin: Any) -> Any:
+    """The id in a value in a file, or ``None``."""
+    return origin.get("id") if isinstance(origin, dict) else None
 
 
 def _same(text: str) -> tuple[Any, Any]:

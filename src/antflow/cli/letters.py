@@ -62,28 +62,21 @@ def letter_line(result: PipelineResult[Any]) -> str:
     Its keys are `LETTER_KEYS`, and ``"accepted"``: the run that first accepted it, and its place
     there. So its idempotency keys are repeated when it goes on.
     """
-    item_id, value, origin = result.id, result.value, result.input
-    accepted, error = first_accepted(result), result.error
-    places = accepted.place or ()
-    item = origin if isinstance(origin, Item) else None
-    if item is not None:
-        entered, origin = item.as_read()
-        value = entered if result.stage == item.stage else value
-    restarts = not survives_json(value)
-    if restarts and item is not None and len(places) > 1:
-        item_id = item["id"]  # of the one that it was made from, which starts over
-    letter = {
-        "id": item_id,
-        "value": value,
-        "stage": result.stage,
-        "error_type": None if error is None else error_type_name(error),
-        "error": safe_str(error)[:LONGEST_ERROR],
-        "attempts": result.attempts,
-        "input": origin,
-        "restart": restarts,
-        "accepted": f"{accepted.scope}:{'.'.join(map(str, places))}" if accepted.scope else None,
-    }
-    return _line(letter)
+    value, item, error = result.value, result.input, result.error
+    if isinstance(item, Item) and result.stage == item.stage:
+        value, _ = item.as_read()
+    name = None if error is None else error_type_name(error)
+    return _letter(result, value, name, safe_str(error), restarts=not survives_json(value))
+
+
+def unwritten_line(result: PipelineResult[Any], why: str) -> str:
+    """A result that could not be written, as a dead letter.
+
+    It has the result as its value. Fed back, the item starts over: an item cannot begin after the
+    last stage.
+    """
+    error = f"done, but the result was not written to {why}"
+    return _letter(result, result.value, "NotWritten", error, restarts=True)
 
 
 def bad_line(error: Exception, text: str, number: int) -> str:
@@ -120,6 +113,27 @@ def json_text(value: Any, lost: set[str] | None = None) -> str:
         return _printable(value if survives_json(value) else tamer.tame(value))
     except Exception:  # an int of more digits than this Python writes
         return _printable(tamer.tame(safe_repr(value, sys.maxsize)))
+
+
+def _letter(
+    result: PipelineResult[Any], value: Any, error_type: str | None, error: str, restarts: bool
+) -> str:
+    item, accepted = result.input, first_accepted(result)
+    is_item, place = isinstance(item, Item), accepted.place or ()
+    # A child that starts over has the id of the item that it was made from.
+    takes_id = restarts and is_item and len(place) > 1
+    letter = {
+        "id": item["id"] if takes_id else result.id,
+        "value": value,
+        "stage": result.stage,
+        "error_type": error_type,
+        "error": error[:LONGEST_ERROR],
+        "attempts": result.attempts,
+        "input": item.as_read()[1] if is_item else item,
+        "restart": restarts,
+        "accepted": f"{accepted.scope}:{'.'.join(map(str, place))}" if accepted.scope else None,
+    }
+    return _line(letter)
 
 
 def _line(letter: dict[str, Any]) -> str:

@@ -8,10 +8,12 @@ import os
 import select
 import sys
 import threading
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from antflow.cli.output_file import STDOUT, write_fully
@@ -34,23 +36,20 @@ class JsonLines:
     """Writes lines in the order they come, in a thread: a full pipe blocks nothing else.
 
     Waiting lines are taken and written under one lock, so none is lost or late if a cancelled
-    writer leaves its thread behind.
+    writer leaves its thread behind. Those that cannot be written are kept, with their subjects.
 
     Args:
         write: Writes all of some bytes; may block.
         name: Its name in messages.
         in_thread: Whether a thread writes; else the event loop does, and may be held up.
-
-    Attributes:
-        written: How many lines are written for certain.
     """
 
     def __init__(self, write: Write, name: str, in_thread: bool = True) -> None:
         self._write = write
         self._name = name
         self._in_thread = in_thread
-        self.written: int = 0
-        self._waiting: deque[str] = deque()
+        self._waiting: deque[tuple[str, Any]] = deque()
+        self._writing: list[tuple[str, Any]] = []
         self._writer: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
 
@@ -63,14 +62,40 @@ class JsonLines:
         if self._in_thread:
             await in_daemon_thread(self._write_waiting)
 
-    async def put(self, line: str) -> None:
+    @property
+    def unwritten(self) -> list[Any]:
+        """The subjects of lines that are not written, or only in part."""
+        return [subject for _, subject in [*self._writing, *self._waiting]]
+
+    @property
+    def failure(self) -> str:
+        """What could not be written, and why; if nothing has failed, there was no time."""
+        try:
+            self._check()
+        except BrokenPipeError as error:
+            return f"standard output: {error.strerror}"
+        except RunFailed as error:
+            return str(error)
+        return f"{self._title}: no time was left"
+
+    def add(self, line: str, subject: Any = None) -> None:
+        """Write a line soon, however many wait. If earlier ones cannot be written, it is kept."""
+        self._waiting.append((line, subject))
+        with suppress(BrokenPipeError, RunFailed):
+            self._begin()
+
+    async def put(self, line: str, subject: Any = None) -> None:
         """Write a line soon. Waits while too many wait already.
+
+        Args:
+            line: The line.
+            subject: What it is about.
 
         Raises:
             BrokenPipeError: Standard output has no reader any more.
             RunFailed: An earlier line could not be written.
         """
-        self._waiting.append(line)
+        self._waiting.append((line, subject))
         self._begin()
         if len(self._waiting) >= MOST_WAITING and self._writer is not None:
             await asyncio.wait([self._writer])
@@ -102,10 +127,13 @@ class JsonLines:
         if error is None:
             return
         if isinstance(error, BrokenPipeError) and self._name == STDOUT:
-            raise BrokenPipeError from None
+            raise BrokenPipeError(error.errno, error.strerror) from None
         reason = getattr(error, "strerror", None) or str(error)
-        name = "standard output" if self._name == STDOUT else self._name
-        raise RunFailed(f"{name}: {reason}") from error
+        raise RunFailed(f"{self._title}: {reason}") from error
+
+    @property
+    def _title(self) -> str:
+        return "standard output" if self._name == STDOUT else self._name
 
     async def _write_all(self) -> None:
         while True:
@@ -117,12 +145,19 @@ class JsonLines:
                 return
 
     def _write_waiting(self) -> None:
-        lines: list[str] = []
+        lines = self._writing
         with self._lock:  # so that the lines are written in their order
             while self._waiting:
                 lines.append(self._waiting.popleft())
-            self._write("".join(lines).encode())
-            self.written += len(lines)
+            data = [line.encode() for line, _ in lines]
+            try:
+                self._write(b"".join(data))
+            except OSError as error:
+                ends = accumulate(map(len, data))
+                whole = bisect_right(list(ends), getattr(error, "characters_written", 0))
+                del lines[:whole]
+                raise
+            lines.clear()
 
 
 async def end_all(outputs: list[JsonLines], seconds: float | None = None) -> None:

@@ -4,6 +4,10 @@ A file is opened when there is something for it: a mistake that shows in the fir
 changes no file. Lines are written to the file itself, so that a program that is killed leaves what
 it had. Only a file that is to be replaced gets its successor written beside it, under a name in
 ``.part``, until the run has ended.
+
+Runs that have one file at the same time would lose each other's lines, unless all of them add to
+it. So each locks it, even to replace it: for itself alone, or shared, once it is known that the
+file was in no other hands.
 """
 
 from __future__ import annotations
@@ -55,6 +59,7 @@ class OutputFile:
         self.option: str = option
         self._old: Old = old
         self._descriptor: int | None = None
+        self._replaced: int | None = None
         self._part = ""
         self._is_closed = False
         self._refuse_early()
@@ -93,6 +98,11 @@ class OutputFile:
         except OSError as error:
             kept = f"; the new lines are in {self._part!r}" if self._part else ""
             raise RunFailed(f"{self.option} {self.path!r}: {error.strerror}{kept}") from error
+        finally:
+            if self._replaced is not None:
+                _unlock(self._replaced)
+                os.close(self._replaced)
+                self._replaced = None
 
     def _refuse_early(self) -> None:
         """Refuse what is known to be wrong, before anything is done."""
@@ -126,21 +136,36 @@ class OutputFile:
         Raises:
             OSError: It cannot be opened, is not empty any more, or another run writes to it.
         """
-        if self._old == "replace":
-            with suppress(FileNotFoundError):
-                if _has_content(status := os.stat(self.path)):
-                    return self._open_part(status)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        if self._old != "append" and not _lock(descriptor):
-            os.close(descriptor)
-            raise BlockingIOError(errno.EAGAIN, "another run is writing to it")
-        if _has_content(os.fstat(descriptor)):
-            if self._old != "append":
+        descriptor = self._open_locked()
+        if _has_content(status := os.fstat(descriptor)):
+            if self._old == "replace":
+                if fcntl is None:  # Windows replaces no open file
+                    os.close(descriptor)
+                else:
+                    self._replaced = descriptor  # locked, until the new one is in its place
+                return self._open_part(status)
+            if self._old == "refuse":
                 os.close(descriptor)
                 raise FileExistsError(errno.EEXIST, "another program has written to it meanwhile")
             if not _ends_in_newline(self.path):  # a program was killed while it wrote
                 write_fully(descriptor, b"\n")
+        elif self._old != "append":
+            _lock(descriptor, shared=True)  # from here on others may add to it
         return descriptor
+
+    def _open_locked(self) -> int:
+        while True:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                if not _lock(descriptor, shared=self._old == "append"):
+                    doing = "replacing it" if self._old == "append" else "writing to it"
+                    raise BlockingIOError(errno.EAGAIN, f"another run is {doing}")
+                if _is_at(self.path, descriptor):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # another run has just replaced it
 
     def _open_part(self, old: os.stat_result) -> int:
         folder, name = os.path.split(os.path.realpath(self.path))
@@ -162,7 +187,11 @@ def kept_open(file: OutputFile) -> Iterator[OutputFile]:
 
 
 def write_fully(target: int, data: bytes) -> None:
-    """Write all of it, however often that takes."""
+    """Write all of it, however often that takes.
+
+    Raises:
+        OSError: That failed; its ``characters_written`` says how many bytes were written before.
+    """
     rest = memoryview(data)
     while rest:
         try:
@@ -170,10 +199,14 @@ def write_fully(target: int, data: bytes) -> None:
         except BlockingIOError:  # another process made the pipe non-blocking
             with suppress(OSError):
                 select.select([], [target], [])
+        except OSError as error:
+            failure: Any = error
+            failure.characters_written = len(data) - len(rest)
+            raise
 
 
-def _lock(descriptor: int) -> bool:
-    """Take a file for this run alone; ``False`` if another run has it.
+def _lock(descriptor: int, shared: bool) -> bool:
+    """Take a file, for this run alone or shared; ``False`` if another run has it.
 
     A file is empty until the first result is ready, so its size does not show that it is taken.
     Where there are no locks (Windows, some network file systems), this is not noticed.
@@ -181,7 +214,7 @@ def _lock(descriptor: int) -> bool:
     if fcntl is None or not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
@@ -194,6 +227,17 @@ def _unlock(descriptor: int) -> None:
     if fcntl is not None:
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    """Whether an open file is still the one of this name; what is no ordinary file always is."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        return True
+    try:
+        return os.path.samestat(status, os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _has_content(status: os.stat_result | None) -> bool:

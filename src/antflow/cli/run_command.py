@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ import click
 from antflow import Pipeline, PipelineResult, TooManyFailures
 from antflow._core.text import clean, counted
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
-from antflow.cli.letters import bad_line, letter_line, result_line
+from antflow.cli.letters import bad_line, json_text, letter_line, result_line, unwritten_line
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
 from antflow.cli.output import PATIENCE, PROGRAM, JsonLines, end_all, kept_for_results
 from antflow.cli.output_file import (
@@ -56,6 +56,9 @@ DASHBOARDS = ("auto", "none", "log", "progress", "compact", "detailed", "full")
 DRAINING_SECONDS = 3600.0
 """How long items in flight may take after the first Ctrl-C; a second one cancels them at once."""
 
+MOST_IDS = 100
+"""Ids of results that could not be written that are told."""
+
 MOST_OF_A_KIND = 10
 """Warnings of one kind that are shown."""
 
@@ -72,7 +75,7 @@ class Job:
         failed: Where dead letters go; ``None`` = nowhere.
         has_display: Whether a display says at the end what held the run back.
         bad_lines: How many lines were put aside as dead letters.
-        taken: How many results the stream has yielded.
+        keeps_unwritten: Whether results that could not be written are among the dead letters.
         lost: Types of results that could only be written in part.
         line: Makes the line of a result.
     """
@@ -84,7 +87,7 @@ class Job:
     failed: JsonLines | None
     has_display: bool = False
     bad_lines: int = 0
-    taken: int = 0
+    keeps_unwritten: bool = False
     lost: set[str] = field(default_factory=set)
     line: Callable[[PipelineResult[Any], set[str]], str] = result_line
 
@@ -391,50 +394,61 @@ async def stream(job: Job) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadsLeftBehind())
     outputs = [job.results] if job.failed is None else [job.results, job.failed]
     try:
-        async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
-            async for result in results:
-                if result.is_success:
-                    job.taken += 1
-                    await put_result(job, result)
-                elif job.failed is not None:
-                    await job.failed.put(letter_line(result))
+        try:
+            async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
+                async for result in results:
+                    if result.is_success:
+                        await job.results.put(line_of(job, result), result)
+                    elif job.failed is not None:
+                        await job.failed.put(letter_line(result), result)
+        finally:
+            put_rest(job)
+        await end_all(outputs)
     except BaseException:
         with suppress(Exception):
-            async with asyncio.timeout(PATIENCE):
-                await put_rest(job)
-        with suppress(Exception):
             await end_all(outputs, PATIENCE)
+        keep_unwritten(job)
+        with suppress(Exception):
+            await end_all(outputs[1:], PATIENCE)
         raise
-    await put_rest(job)
-    await end_all(outputs)
 
 
-async def put_result(job: Job, result: PipelineResult[Any]) -> None:
-    """Write a result, and warn once for each type that could only be written in part."""
+def line_of(job: Job, result: PipelineResult[Any]) -> str:
+    """The line of a result; warns once for each type that could only be written in part."""
     lost: set[str] = set()
-    await job.results.put(job.line(result, lost))
+    line = job.line(result, lost)
     for name in sorted(lost - job.lost):
         logger.warning(
             "a result of type %s cannot be written as JSON; part of it is lost", clean(name)
         )
     job.lost |= lost
+    return line
 
 
-async def put_rest(job: Job) -> None:
+def put_rest(job: Job) -> None:
     """Write results the stream did not yield: cancelled items, and those just completed."""
     rest = job.pipeline.results
     if job.failed is not None:
         for result in [*rest.failed, *rest.cancelled]:
-            await job.failed.put(letter_line(result))
+            job.failed.add(letter_line(result), result)
     for result in rest:
-        await put_result(job, result)
+        job.results.add(line_of(job, result), result)
+
+
+def keep_unwritten(job: Job) -> None:
+    """Make dead letters of results that could not be written: what was done is not lost."""
+    if job.failed is not None and job.failed is not job.results:
+        job.keeps_unwritten = True
+        for result in job.results.unwritten:
+            job.failed.add(unwritten_line(result, job.results.failure), result)
 
 
 async def put_aside(job: Job, bad: BadLine) -> None:
     """Make a dead letter of a line that is not an item, unless it is one already."""
     assert job.failed is not None
     job.bad_lines += 1
-    await job.failed.put(f"{bad.text}\n" if bad.is_letter else bad_line(bad, bad.text, bad.number))
+    line = f"{bad.text}\n" if bad.is_letter else bad_line(bad, bad.text, bad.number)
+    await job.failed.put(line, bad)
 
 
 def tell(job: Job) -> None:
@@ -443,11 +457,46 @@ def tell(job: Job) -> None:
     if results.run_id and (results.stats.items_accepted or not results.stats.items_in_flight):
         snapshot = job.pipeline.get_dashboard_snapshot()
         lines = summary_lines(snapshot, job.bad_lines, job.failed is not None, job.has_display)
-        if unwritten := job.taken + len(results) - job.results.written:
-            lines.append(f"not written, or only in part: {counted(unwritten, 'result')}")
+        lines += unwritten_lines(job)
         with suppress(OSError):  # no space left, or no reader
             for line in lines:
                 click.echo(line, err=True)
+
+
+def unwritten_lines(job: Job) -> list[str]:
+    """Which results and dead letters are not in their files."""
+    lines: list[str] = []
+    results = [each for each in job.results.unwritten if is_result(each)]
+    letters = [] if job.failed is None else job.failed.unwritten
+    if job.keeps_unwritten:
+        lost = set(map(id, letters))
+        if kept := [result for result in results if id(result) not in lost]:
+            count = counted(len(kept), "result")
+            lines.append(f"not written, or only in part: {count}, now in the --failed file")
+        results = [result for result in results if id(result) in lost]
+    if results:
+        count = counted(len(results), "result")
+        lines.append(f"not written, or only in part: {count}: {ids_of(results)}")
+    if letters := [each for each in letters if not is_result(each)]:
+        count = counted(len(letters), "item")
+        lines.append(f"not written to the --failed file: {count}: {ids_of(letters)}")
+    return lines
+
+
+def is_result(subject: PipelineResult[Any] | BadLine) -> bool:
+    """Whether a line is about an item that succeeded."""
+    return isinstance(subject, PipelineResult) and subject.is_success
+
+
+def ids_of(subjects: Sequence[PipelineResult[Any] | BadLine]) -> str:
+    """``1, 2, "a", line 7, and 5 more``."""
+    names = [
+        f"line {each.number}" if isinstance(each, BadLine) else json_text(each.id)
+        for each in subjects[:MOST_IDS]
+    ]
+    if len(subjects) > MOST_IDS:
+        names.append(f"and {len(subjects) - MOST_IDS:,} more")
+    return ", ".join(names)
 
 
 @contextmanager
