@@ -360,6 +360,33 @@ def test_item_starts_over_once_for_all_that_was_made_from_it(folder: Path, name:
     assert "6 ok" in result.stderr
 
 
+PAGES = """
+import os
+def pages(book):
+    yield from (f"{book} {number}" for number in range(2))
+    if not os.path.exists("up"): raise ConnectionError
+    yield from (f"{book} {number}" for number in range(2, 4))
+pipeline = one("Split", pages, expand=True)
+"""
+
+
+def test_item_that_failed_while_it_became_others_makes_only_the_rest(folder: Path) -> None:
+    """Those that were made went on before: fed back, however often, it does not make them again."""
+    target = module(folder, PAGES)
+    (folder / "0.txt").write_text("x\n")
+    for items, failed in pairwise(["0.txt", "1.jsonl", "2.jsonl"]):
+        result = antflow("run", target, "--items", items, "--failed", failed, *QUIET)
+        assert [each["value"] for each in objects_of(result.stdout)] == (
+            ["x 0", "x 1"] if items == "0.txt" else []
+        )
+    (folder / "up").touch()
+    result = antflow("run", target, "--items", "2.jsonl", *QUIET)
+    assert objects_of(result.stdout) == [
+        {"id": "1/2", "value": "x 2"},
+        {"id": "1/3", "value": "x 3"},
+    ]
+
+
 PAID = """
 import os
 from antflow import current_item
@@ -393,14 +420,20 @@ def test_failed_items_repeat_their_idempotency_keys(folder: Path) -> None:
     assert not {key for _, key in sent} & set(others)
 
 
-@pytest.mark.parametrize("accepted", ["3F:1", "f:", "f:1.", ":1", "f", 5])
-def test_dead_letter_that_was_damaged(folder: Path, accepted: object) -> None:
-    """Where it is not known which key was sent, the item is not sent with another one."""
-    letter = dict.fromkeys(LETTER_KEYS) | {"stage": "Fetch", "accepted": accepted}
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("accepted", value) for value in ["3F:1", "f:", "f:1.", ":1", "f", 5]),
+        *(("made", value) for value in [-1, 1.0, True, "1", None]),
+    ],
+)
+def test_dead_letter_that_was_damaged(folder: Path, key: str, value: object) -> None:
+    """Where it is not known what was done or sent, the item does not do it again."""
+    letter = dict.fromkeys(LETTER_KEYS) | {"stage": "Fetch", key: value}
     (folder / "in.jsonl").write_text(json.dumps(letter))
     result = antflow("run", "app:pipeline", "--items", "in.jsonl", *QUIET)
     (error,) = errors_of(result)
-    assert f'"accepted": {accepted!r}: must be' in error
+    assert f'"{key}": {value!r}: must be' in error
 
 
 def test_results_that_json_has_no_form_for(items: Path) -> None:

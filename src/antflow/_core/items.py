@@ -51,7 +51,8 @@ class Returned(dict[str, Any]):
 
     Args:
         fields: Its keys.
-        fate: The run and the place at which it was accepted.
+        fate: The run and the place at which it was accepted, and how many items were made from it
+            in the stage where it goes on.
     """
 
     def __init__(self, fields: dict[str, Any], fate: Fate = ORDINARY) -> None:

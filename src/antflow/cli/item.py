@@ -16,7 +16,8 @@ class Item(Returned):
         fields: Its keys.
         again: Reads its value anew, and that in the file of the first run: see `as_read`.
         stage: The stage to begin with.
-        fate: The run and the place at which it was first accepted.
+        fate: The run and the place at which it was first accepted, and how many items were made
+            from it in the stage it begins with.
     """
 
     def __init__(

@@ -220,9 +220,14 @@ class ItemSource:
                     return None
                 self._restarted.add(parent)
             fate = Fate(scope=accepted["run"], place=place)
+        made = letter.get("made", 0)
+        if type(made) is not int or made < 0:
+            reason = f'"made": {safe_repr(made)}: must be a whole number of 0 or more'
+            return self._bad(line, reason, is_letter=True)
         again = partial(_parsed_letter, line.text)
         if letter["restart"]:
             return Item(fields, again, self._first, fate)
+        fate = fate._replace(children=made)
         return Item(fields | {"value": letter["value"]}, again, stage, fate)
 
     def _read_csv(self) -> Iterator[Entry]:

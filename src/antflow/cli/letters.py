@@ -31,7 +31,7 @@ from uuid import UUID
 
 from antflow import PipelineResult
 from antflow._core.foreign import ENDS_THE_PROGRAM
-from antflow._core.result import first_accepted
+from antflow._core.result import fate_of, first_accepted
 from antflow._core.text import error_type_name, safe_repr, safe_str
 from antflow.cli.item import Item
 
@@ -60,7 +60,8 @@ def letter_line(result: PipelineResult[Any]) -> str:
     """An item that failed, or was cancelled, as one line.
 
     Its keys are `LETTER_KEYS`, and ``"accepted"``: the run that first accepted it, and its place
-    there. So its idempotency keys are repeated when it goes on.
+    there. So its idempotency keys are repeated when it goes on. If items were made from it before
+    it failed, ``"made"`` says how many: these are not made again.
     """
     item_id, value, origin = result.id, result.value, result.input
     accepted, error = first_accepted(result), result.error
@@ -83,6 +84,8 @@ def letter_line(result: PipelineResult[Any]) -> str:
         "restart": restarts,
         "accepted": f"{accepted.scope}:{'.'.join(map(str, places))}" if accepted.scope else None,
     }
+    if not restarts and (made := fate_of(result).children):
+        letter["made"] = made
     return _line(letter)
 
 
