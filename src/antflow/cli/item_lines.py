@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from math import isinf
@@ -46,6 +47,14 @@ ACCEPTED = re.compile(r"(?P<run>[0-9a-f]{1,64}):(?P<place>[0-9]{1,18}(\.[0-9]{1,
 MOST_AT_A_TIME = 1000
 """Items that are read ahead, at most."""
 
+CSV_FAULTS = {
+    "new-line character seen in unquoted field": "a carriage return that is not in quotes",
+    "unexpected end of data": "a quote that is not closed takes in all lines to the end",
+    "field larger than field limit": "a cell of more than {:,} characters",
+}
+"""How an error of `csv` begins → what is wrong with the file."""
+
+NO_SPACE = re.compile(r"[^ \t\n\r]")
 CONSTANTS = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 
 
@@ -161,7 +170,7 @@ class ItemSource:
         except json.JSONDecodeError as error:
             return self._bad(line, f"not JSON: {error.msg}", error.colno)
         except _NotFinite as error:
-            return self._bad(line, f"{error} is not a JSON number", _column_of_constant(line.text))
+            return self._bad(line, safe_str(error), _place_of_constant(line.text) + 1)
         except (ValueError, RecursionError) as error:  # also a number of too many digits
             return self._bad(line, safe_str(error))
         return self._from_value(line, value)
@@ -178,7 +187,9 @@ class ItemSource:
             where = self._file.where(error.lineno, error.colno)
             raise BadLine(where, f"not JSON: {error.msg}{hint}") from error
         except (ValueError, RecursionError) as error:
-            raise BadLine(self._file.where(1), f"not JSON: {safe_str(error)}") from error
+            place = _place_of_fault(text, error)
+            number, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
+            raise BadLine(self._file.where(number, column), safe_str(error)) from error
         if not isinstance(values, list):
             hint = "must be an array of items; --format jsonl reads JSON lines"
             raise BadLine(self._file.where(1), hint)
@@ -240,7 +251,7 @@ class ItemSource:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                yield self._bad(lines.taken(number), f"not CSV: {error}")
+                yield self._bad(lines.taken(number), f"not CSV: {_fault_of_csv(error)}")
                 continue
             except _NoText:
                 fault = lines.line
@@ -275,6 +286,13 @@ class ItemSource:
     ) -> BadLine:
         where = self._file.where(line.number, column)
         return BadLine(where, reason, line.text, line.number, is_letter)
+
+
+def _fault_of_csv(error: csv.Error) -> str:
+    """What is wrong with a row; `csv` may say what is wrong with the program that reads it."""
+    text = safe_str(error)
+    ours = next((CSV_FAULTS[theirs] for theirs in CSV_FAULTS if text.startswith(theirs)), None)
+    return text if ours is None else ours.format(LONGEST_LINE)
 
 
 class _CsvLines:
@@ -366,7 +384,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(text: str) -> None:
-    raise _NotFinite(text)
+    raise _NotFinite(f"{text} is not a JSON number")
 
 
 def _finite(text: str) -> float:
@@ -376,11 +394,32 @@ def _finite(text: str) -> float:
     return number
 
 
-parse_json: Callable[[str], Any] = json.JSONDecoder(
+DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite
-).decode
+)
+parse_json: Callable[[str], Any] = DECODER.decode
 
 
-def _column_of_constant(text: str) -> int:
-    found = (match.start() for match in CONSTANTS.finditer(text) if match[1])
-    return next(found, 0) + 1
+def _place_of_constant(text: str, begin: int = 0) -> int:
+    found = (match.start() for match in CONSTANTS.finditer(text, begin) if match[1])
+    return next(found, begin)
+
+
+def _place_of_fault(text: str, fault: Exception) -> int:
+    """Where the element of an array begins that raised this, though it is JSON.
+
+    For a constant, like NaN, where that is.
+    """
+    begin = _after_space(text, 0)
+    if text.startswith("[", begin):
+        with suppress(ValueError, RecursionError):
+            while True:
+                begin = _after_space(text, begin + 1)
+                _, end = DECODER.raw_decode(text, begin)
+                begin = text.index(",", end)  # the only thing behind it but space
+    return _place_of_constant(text, begin) if isinstance(fault, _NotFinite) else begin
+
+
+def _after_space(text: str, begin: int) -> int:
+    found = NO_SPACE.search(text, begin)
+    return len(text) if found is None else found.start()
