@@ -585,4 +585,4 @@ def test_json_file_that_is_not_an_array(
 
 def test_item_is_shown_as_it_is_in_the_file() -> None:
     """A failure is told with what was in the file, not with the keys that were put round it."""
-    assert repr(Item({"id": 1, "value": 5}, lambda: (5, 5), "Work")) == "5"
+    assert repr(Item({"id": 1, "value": 5}, lambda: (5, 5), 1, "Work")) == "5"

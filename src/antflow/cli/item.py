@@ -15,6 +15,7 @@ class Item(Returned):
     Args:
         fields: Its keys.
         again: Reads its value anew, and that in the file of the first run: see `as_read`.
+        number: The number of its line, or its place in an array of JSON.
         stage: The stage to begin with.
         fate: The run and the place at which it was first accepted, and how many items were made
             from it in the stage it begins with.
@@ -24,11 +25,13 @@ class Item(Returned):
         self,
         fields: dict[str, Any],
         again: Callable[[], tuple[Any, Any]],
+        number: int,
         stage: str,
         fate: Fate = ORDINARY,
     ) -> None:
         super().__init__(fields, fate)
         self._again = again
+        self.number = number
         self.stage = stage
 
     def as_read(self) -> tuple[Any, Any]:

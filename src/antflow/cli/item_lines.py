@@ -19,9 +19,9 @@ from typing import Any, Literal
 from antflow import Pipeline
 from antflow._core.misspellings import did_you_mean
 from antflow._core.result import ORDINARY, Fate
-from antflow._core.text import counted, safe_repr, safe_str
+from antflow._core.text import clean, counted, safe_repr, safe_str
 from antflow.cli.item import Item
-from antflow.cli.letters import LETTER_KEYS
+from antflow.cli.letters import LETTER_KEYS, is_letter
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
 from antflow.cli.threads import in_daemon_thread
 
@@ -75,10 +75,13 @@ class ItemSource:
         pipeline: Where the items go: dead letters continue at one of its stages.
         limit: How many items are taken; ``None`` = all.
         delimiter: What stands between the columns of CSV; ``None`` = what the header says.
+        is_guess: Whether the format was not asked for: then dead letters are no lines of text.
 
     Attributes:
         on_bad_line: Given each line that is not an item; ``None``: the first one is raised.
         on_first_item: Called before the first item is taken in.
+        taken_to: The number of the last line that was taken in or put aside; ``None`` if there are
+            no more, or a bad one has ended the intake.
     """
 
     def __init__(
@@ -88,8 +91,10 @@ class ItemSource:
         pipeline: Pipeline,
         limit: int | None = None,
         delimiter: str | None = None,
+        is_guess: bool = False,
     ) -> None:
         self._file = file
+        self._is_guess = is_guess
         self._delimiter = delimiter
         self._pipeline = pipeline
         self._first = pipeline.stages[0].name
@@ -98,8 +103,19 @@ class ItemSource:
         self._limit = limit
         self.on_bad_line: Callable[[BadLine], Awaitable[None]] | None = None
         self.on_first_item: Callable[[], Awaitable[None]] | None = None
+        self.taken_to: int | None = None
+        self._format = format
         self._entries = self._read(format)
         self._error: Exception | None = None
+
+    @property
+    def rest(self) -> str | None:
+        """How far the input was taken in, if not to its end, in words."""
+        if self.taken_to is None:
+            return None
+        what = "element" if self._format == "json" else "line"
+        name = clean(self._file.name)
+        return f"{name} was taken in only up to {what} {self.taken_to:,}; the rest is not done"
 
     async def items(self) -> AsyncGenerator[Item, None]:
         """Each item for the first stage; those for a later one are fed to it meanwhile.
@@ -112,16 +128,20 @@ class ItemSource:
             for entry in entries:
                 if isinstance(entry, BadLine):
                     if self.on_bad_line is None:
+                        self.taken_to = None
                         raise entry
+                    self.taken_to = entry.number
                     await self.on_bad_line(entry)
                     continue
                 if self.on_first_item is not None:
                     begin, self.on_first_item = self.on_first_item, None
                     await begin()
+                self.taken_to = entry.number
                 if entry.stage == self._first:
                     yield entry
                 else:
                     await self._pipeline.feed([entry], target_stage=entry.stage)
+        self.taken_to = None
 
     def _take(self) -> list[Entry]:
         """The items available once the first has been waited for; ``[]``: no more."""
@@ -161,8 +181,11 @@ class ItemSource:
                 yield entry
 
     def _from_text(self, line: TextLine) -> Entry:
+        if self._is_guess and is_letter(line.text):
+            reason = "a dead letter: --format jsonl reads it, --format lines takes it for text"
+            return self._bad(line, reason, is_letter=True)
         fields = {"id": line.number, "value": line.text}
-        return Item(fields, partial(_same, line.text), self._first)
+        return Item(fields, partial(_same, line.text), line.number, self._first)
 
     def _from_json(self, line: TextLine) -> Entry | None:
         try:
@@ -201,7 +224,8 @@ class ItemSource:
     def _from_value(self, line: TextLine, value: Any) -> Entry | None:
         if isinstance(value, dict) and value.keys() >= set(LETTER_KEYS):
             return self._from_letter(line, value)
-        return Item(_fields(value, line.number), partial(_parsed, line.text), self._first)
+        again = partial(_parsed, line.text)
+        return Item(_fields(value, line.number), again, line.number, self._first)
 
     def _from_letter(self, line: TextLine, letter: dict[str, Any]) -> Entry | None:
         """An item of an earlier run: it continues at the stage it failed in, if it can.
@@ -237,9 +261,9 @@ class ItemSource:
             return self._bad(line, reason, is_letter=True)
         again = partial(_parsed_letter, line.text)
         if letter["restart"]:
-            return Item(fields, again, self._first, fate)
+            return Item(fields, again, line.number, self._first, fate)
         fate = fate._replace(children=made)
-        return Item(fields | {"value": letter["value"]}, again, stage, fate)
+        return Item(fields | {"value": letter["value"]}, again, line.number, stage, fate)
 
     def _read_csv(self) -> Iterator[Entry]:
         csv.field_size_limit(LONGEST_LINE)
@@ -271,7 +295,7 @@ class ItemSource:
                 fields = _fields(record, number)
                 if fields["id"] == "":  # an empty cell is not an id
                     fields["id"] = number
-                yield Item(fields, partial(_copies, tuple(record.items())), self._first)
+                yield Item(fields, partial(_copies, tuple(record.items())), number, self._first)
 
     def _checked_header(self, line: TextLine, names: list[str]) -> list[str]:
         for index, name in enumerate(names):

@@ -103,6 +103,17 @@ def bad_line(error: Exception, text: str, number: int) -> str:
     return _line(letter)
 
 
+def is_letter(text: str) -> bool:
+    """Whether a line is a dead letter, as `letter_line` writes it."""
+    if not text.startswith(f'{{"{LETTER_KEYS[0]}": '):  # nearly all others: read no further
+        return False
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return all(key in value for key in LETTER_KEYS)
+
+
 def survives_json(value: Any) -> bool:
     """Whether a value is the same, including types, after it was written as JSON and read again."""
     try:

@@ -38,16 +38,17 @@ class JsonLines:
 
     Args:
         write: Writes all of some bytes; may block.
-        name: Its name in messages.
+        name: Its path.
         in_thread: Whether a thread writes; else the event loop does, and may be held up.
 
     Attributes:
+        name: Its path.
         written: How many lines are written for certain.
     """
 
     def __init__(self, write: Write, name: str, in_thread: bool = True) -> None:
         self._write = write
-        self._name = name
+        self.name: str = name
         self._in_thread = in_thread
         self.written: int = 0
         self._waiting: deque[str] = deque()
@@ -101,10 +102,10 @@ class JsonLines:
         error = self._writer.exception()
         if error is None:
             return
-        if isinstance(error, BrokenPipeError) and self._name == STDOUT:
+        if isinstance(error, BrokenPipeError) and self.name == STDOUT:
             raise BrokenPipeError from None
         reason = getattr(error, "strerror", None) or str(error)
-        name = "standard output" if self._name == STDOUT else self._name
+        name = "standard output" if self.name == STDOUT else self.name
         raise RunFailed(f"{name}: {reason}") from error
 
     async def _write_all(self) -> None:
