@@ -23,7 +23,7 @@ from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Key, check_key
 from antflow._core.observers import OBSERVER_METHODS, AnyObserver
 from antflow._core.ports import Store
-from antflow._core.result import PipelineResult
+from antflow._core.result import PipelineResult, RunResults
 from antflow._core.stage import Stage, frozen_copy
 from antflow._core.stage_checks import is_async, is_generator
 from antflow._core.text import safe_repr
@@ -38,6 +38,8 @@ OnFailures = Literal["warn", "raise", "ignore"]
 
 SHORTEST_INTERVAL = 0.01
 DISPLAY_METHODS = ("on_start", "on_update", "on_finish")
+TO_RETRY = "[*results.failed, *results.cancelled]"
+"""The results of a run that can go on in another."""
 
 
 class OtherOptions(TypedDict, total=False):
@@ -184,12 +186,14 @@ def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineRe
     """The results given as ``retry_failed``, as a list.
 
     Raises:
-        TypeError: It is not an iterable of results.
-        ValueError: A result is of another pipeline's stage.
+        TypeError: It is not an iterable of results, or is all results of a run.
+        ValueError: A result is of another pipeline's stage, or neither failed nor was cancelled.
     """
     if not isinstance(results, Iterable):
         allowed = "must be results of an earlier run, like results.failed"
         raise refusal(TypeError, "retry_failed", results, allowed)
+    if isinstance(results, RunResults):  # as a list it has those that succeeded
+        raise refusal(TypeError, "retry_failed", results, f"pass {TO_RETRY}")
     checked: list[PipelineResult[Any]] = []
     names = [stage.name for stage in stages]
     for index, result in enumerate(results):
@@ -199,6 +203,8 @@ def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineRe
         if result.stage not in names:
             allowed = f"its stage was not found; the stages are {', '.join(map(repr, names))}"
             raise refusal(ValueError, name, result, allowed)
+        if result.is_success:
+            raise refusal(ValueError, name, result, f"it is {result.outcome}; pass {TO_RETRY}")
         checked.append(result)
     return checked
 

@@ -432,7 +432,7 @@ class Pipeline(HasRuns[Out], Foreseeable, Generic[Taken, Out]):
                 another event loop; or ``items`` raised `CancelledError`.
             RuntimeError: ``graceful_signals`` outside the main thread.
             ValueError: An option is not allowed, two kinds of display were asked for, or a result
-                in ``retry_failed`` is of a stage that this pipeline does not have.
+                in ``retry_failed`` succeeded, or is of a stage that this pipeline does not have.
             TypeError: ``items`` cannot be iterated, or is a string or a mapping; another argument
                 is not what it must be; or an unknown option.
 

@@ -431,6 +431,26 @@ def test_items_are_there_as_soon_as_they_were_written(monkeypatch: pytest.Monkey
 CELLS = ["a", " b ", "", "two\nlines", "\r\nWindows\r\n", 'say ""', "a,b;c\td|e", "ä\ufeff"]
 
 
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("1\r2,3\n", "2:1: not CSV: a carriage return that is not in quotes"),
+        ('1,"2\n3,4\n', "2:1: not CSV: a quote that is not closed takes in all lines to the end"),
+        (f"1,{'2' * 101}\n", "2:1: not CSV: a cell of more than 100 characters"),
+        ('1,"2"3\n', "2:1: not CSV: ',' expected after '\"'"),
+    ],
+)
+def test_csv_row_with_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, fault: str
+) -> None:
+    """The reason speaks of the file, and not of how Python should have been asked to read it."""
+    monkeypatch.setattr(item_lines_module, "LONGEST_LINE", 100)
+    limit = csv.field_size_limit()
+    _, bad = read(written(tmp_path, f"a,b\n{row}"), "csv")
+    csv.field_size_limit(limit)
+    assert bad == [fault]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
@@ -508,6 +528,15 @@ def test_encoding(
         assert (values(items), bad) == (expected, faults)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf_32"])
+def test_encoding_that_needs_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    """A file without one cannot be read, and the reason names the encodings that need none."""
+    name = encoding.replace("_", "-")
+    reason = f":1:1: not {name.upper()} text: .* --encoding {name}-le or {name}-be needs none"
+    with pytest.raises(BadLine, match=reason):
+        read(written(tmp_path, "text without a mark\n"), encoding=encoding)
+
+
 @pytest.mark.parametrize("encoding", ["utf-9", "rot13", "hex", ""])
 def test_encoding_that_there_is_not(tmp_path: Path, encoding: str) -> None:
     """Names of nothing, and of what makes no text, are refused."""
@@ -535,7 +564,11 @@ def test_json_array(tmp_path: Path, indent: int | None) -> None:
         (b'{"a": 1}', "1:1: must be an array of items; --format jsonl reads JSON lines"),
         (b'{"a": 1}\n{"a": 2}\n', "2:1: not JSON: Extra data; --format jsonl reads JSON lines"),
         (b"[1,\n2,\n", "3:1: not JSON: Expecting value"),
-        (b"[1,\nNaN]", "1:1: not JSON: NaN"),
+        (b"[1,\nNaN]", "2:1: NaN is not a JSON number"),
+        (b' ["NaN",\n{"NaN": -Infinity}]', "2:9: -Infinity is not a JSON number"),
+        (b'{"a": [NaN]}', "1:8: NaN is not a JSON number"),
+        (b'["],", [1],\n  1e999]', "2:3: '1e999' is too large a number"),
+        (b'[{"a": 1}\n, {"b": 1, "b": 2}, x]', "2:3: key 'b' appears twice in one object"),
         (b"[1,\n\xff]", "2:1: not UTF-8 text; --encoding names another encoding"),
         (b"[" + b" " * 100, "1:1: longer than 99 bytes; JSON lines may be"),
     ],
@@ -543,7 +576,7 @@ def test_json_array(tmp_path: Path, indent: int | None) -> None:
 def test_json_file_that_is_not_an_array(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, fault: str
 ) -> None:
-    """It is refused with a reason, and none of its lines is taken for an item."""
+    """It is refused with a reason and its place, and none of its lines is taken for an item."""
     monkeypatch.setattr(item_lines_module, "LONGEST_JSON", 99)
     with pytest.raises(BadLine) as caught:
         read(written(tmp_path, data), "json")
@@ -552,4 +585,4 @@ def test_json_file_that_is_not_an_array(
 
 def test_item_is_shown_as_it_is_in_the_file() -> None:
     """A failure is told with what was in the file, not with the keys that were put round it."""
-    assert repr(Item({"id": 1, "value": 5}, lambda: (5, 5), "Work")) == "5"
+    assert repr(Item({"id": 1, "value": 5}, lambda: (5, 5), 1, "Work")) == "5"

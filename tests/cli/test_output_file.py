@@ -343,7 +343,17 @@ def test_results_that_could_not_be_written_are_dead_letters(ten: Path, as_csv: b
         assert letter["error"] == f"done, but the result was not written to {reason}"
         assert letter["restart"] is True
 
-    run = ("run", "app:pipeline", "--items", "failed", "--out", "again", *QUIET)
+    run = (
+        "run",
+        "app:pipeline",
+        "--items",
+        "failed",
+        "--format",
+        "jsonl",
+        "--out",
+        "again",
+        *QUIET,
+    )
     assert antflow(*run, "--failed", "still").exit_code in (0, 1)
     assert {letter["id"] for letter in kept} <= set(ids(ten / "again"))
     taken = [letter["id"] for letter in letters]

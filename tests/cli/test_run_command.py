@@ -360,6 +360,33 @@ def test_item_starts_over_once_for_all_that_was_made_from_it(folder: Path, name:
     assert "6 ok" in result.stderr
 
 
+PAGES = """
+import os
+def pages(book):
+    yield from (f"{book} {number}" for number in range(2))
+    if not os.path.exists("up"): raise ConnectionError
+    yield from (f"{book} {number}" for number in range(2, 4))
+pipeline = one("Split", pages, expand=True)
+"""
+
+
+def test_item_that_failed_while_it_became_others_makes_only_the_rest(folder: Path) -> None:
+    """Those that were made went on before: fed back, however often, it does not make them again."""
+    target = module(folder, PAGES)
+    (folder / "0.txt").write_text("x\n")
+    for items, failed in pairwise(["0.txt", "1.jsonl", "2.jsonl"]):
+        result = antflow("run", target, "--items", items, "--failed", failed, *QUIET)
+        assert [each["value"] for each in objects_of(result.stdout)] == (
+            ["x 0", "x 1"] if items == "0.txt" else []
+        )
+    (folder / "up").touch()
+    result = antflow("run", target, "--items", "2.jsonl", *QUIET)
+    assert objects_of(result.stdout) == [
+        {"id": "1/2", "value": "x 2"},
+        {"id": "1/3", "value": "x 3"},
+    ]
+
+
 PAID = """
 import os
 from antflow import current_item
@@ -432,14 +459,20 @@ def test_number_of_a_line_is_no_duplicate_of_an_id(folder: Path) -> None:
     assert [values.count(line) for line in lines] == [1, 2, 2, 1, 1, 1]
 
 
-@pytest.mark.parametrize("accepted", ["3F:1", "f:", "f:1.", ":1", "f", 5])
-def test_dead_letter_that_was_damaged(folder: Path, accepted: object) -> None:
-    """Where it is not known which key was sent, the item is not sent with another one."""
-    letter = dict.fromkeys(LETTER_KEYS) | {"stage": "Fetch", "accepted": accepted}
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("accepted", value) for value in ["3F:1", "f:", "f:1.", ":1", "f", 5]),
+        *(("made", value) for value in [-1, 1.0, True, "1", None]),
+    ],
+)
+def test_dead_letter_that_was_damaged(folder: Path, key: str, value: object) -> None:
+    """Where it is not known what was done or sent, the item does not do it again."""
+    letter = dict.fromkeys(LETTER_KEYS) | {"stage": "Fetch", key: value}
     (folder / "in.jsonl").write_text(json.dumps(letter))
     result = antflow("run", "app:pipeline", "--items", "in.jsonl", *QUIET)
     (error,) = errors_of(result)
-    assert f'"accepted": {accepted!r}: must be' in error
+    assert f'"{key}": {value!r}: must be' in error
 
 
 def test_results_that_json_has_no_form_for(items: Path) -> None:
@@ -494,7 +527,7 @@ def test_option_max_failures_ends_the_run(items: Path, limit: str, settled: int)
 
 def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
     """The error says how; ``--failed`` has failed and cancelled items; those did not run."""
-    items.write_text("".join(f"{number}7\n" for number in range(30)))
+    items.write_text("".join(f"{number}7\n" for number in range(100)))
     arguments = ("run", "app:pipeline", "--items", items, "--max-failures", "2", *QUIET)
     result = antflow(*arguments)
     assert result.exit_code == 3
@@ -514,8 +547,49 @@ def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
         "; failed and cancelled items are in the --failed file, to go on with --items"
     )
     letters = objects_of(items.with_name("failed.jsonl").read_text())
+    last = max(letter["id"] for letter in letters)
+    assert f"{items} was taken in only up to line {last}; the rest is not done" in result.stderr
     assert len(letters) > 6
     assert result.stderr.count("fetching") <= 6
+
+
+@pytest.mark.parametrize("name", ["items.txt", "items.json", "items.csv"])
+def test_rest_of_an_input_that_was_not_taken_in_is_told(folder: Path, name: str) -> None:
+    """By the last line that was taken in; of an input that was read to its end, nothing is said."""
+    stop = "def keep(x):\n    if '8' in str(x): raise SystemExit(5)\n"
+    target = module(folder, f"{stop}pipeline = one('Keep', keep, queue_capacity=1)\n")
+    cells = [str(number) for number in range(100)]
+    text = json.dumps(cells) if name.endswith("json") else "\n".join(cells)
+    (folder / name).write_text(text)
+    result = antflow("run", target, "--items", name, "--failed", "failed.jsonl", *QUIET)
+    last = max(letter["id"] for letter in objects_of((folder / "failed.jsonl").read_text()))
+    what = "element" if name.endswith("json") else "line"
+    assert f"{name} was taken in only up to {what} {last}; the rest" in result.stderr
+    result = antflow("run", target, "--items", name, "--limit", "3", *QUIET)
+    assert result.exit_code == 0
+    assert "taken in" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["failed.txt", "failed", "-"])
+def test_dead_letters_are_not_taken_for_text(items: Path, name: str) -> None:
+    """Fed back from a file whose name does not say what it has, unless that is asked for."""
+    items.write_text("7\n17\n")
+    run = ("run", "app:pipeline", *QUIET)
+    result = antflow(*run, "--items", items, "--failed", "failed.txt", "--max-failures", 1)
+    assert errors_of(result)[0].endswith("to go on with --items and --format jsonl")
+    letters = items.with_name("failed.txt").read_text()
+    items.with_name("failed").write_text(letters)
+    result = antflow(*run, "--items", name, stdin=letters)
+    where = "<stdin>" if name == "-" else name
+    assert result.exit_code == 2
+    assert errors_of(result) == [
+        f"Error: {where}:1:1: a dead letter: --format jsonl reads it, --format lines takes it for "
+        "text"
+    ]
+    result = antflow(*run, "--items", name, "--failed", "kept.jsonl", stdin=letters)
+    assert items.with_name("kept.jsonl").read_text() == letters
+    result = antflow(*run, "--items", name, "--format", "lines", stdin=letters)
+    assert objects_of(result.stdout)[0]["value"] == letters.splitlines()[0]
 
 
 @pytest.mark.parametrize("name", ["auto", "log", "progress", "compact", "detailed", "full"])
@@ -669,7 +743,8 @@ def test_bad_line_becomes_a_dead_letter(items: Path) -> None:
     result = antflow("run", "app:pipeline", "--items", items, *options, failed, *QUIET)
     assert (result.exit_code, errors_of(result)) == (1, [])
     assert {item["id"] for item in objects_of(result.stdout)} == {1, 3}
-    assert "1 line of the input could not be read" in result.stderr.splitlines()
+    fault = f"{items}:2:7: not JSON: Expecting value"
+    assert f"1 line of the input could not be read, e.g. {fault}" in result.stderr.splitlines()
     (letter,) = objects_of(failed.read_text())
     assert (letter["id"], letter["input"], letter["stage"]) == (2, '{"a": }', None)
     result = antflow("run", "app:pipeline", "--items", failed, *options, again, *QUIET)

@@ -12,9 +12,11 @@ def test_most_frequent_errors_are_named_and_the_others_counted() -> None:
     stages = {f"Stage{n}": n for n in range(1, 7)}
     errors = ErrorSummary(28, types, stages, [])
     snapshot = DashboardSnapshot({}, {}, PipelineStats(2, 28, 0, {}), errors, 0.0, elapsed=3.0)
-    assert summary_lines(snapshot, bad_lines=1, has_display=True) == [
+    fault = "in.csv:2:1: \x1b[2Jfault"
+    lines = summary_lines(snapshot, bad_lines=1, has_display=True, first_bad_line=fault)
+    assert lines == [
         "2 ok, 28 failed in 3.0 s",
-        "1 line of the input could not be read",
+        "1 line of the input could not be read, e.g. in.csv:2:1: fault",
         *(f"failed: {n} × Error{n}" for n in range(7, 2, -1)),
         "failed: 2 more kinds",
         "--failed FILE keeps the failed items",

@@ -19,6 +19,9 @@ called = []
 def one(**options): return Pipeline([Stage("A", 1, [print])], **options)
 def named() -> Pipeline: return one(name="named")
 def text() -> "antflow.Pipeline": return one(name="text")
+def typed() -> Pipeline[str, int]: return one(name="typed")
+def typed_text() -> "antflow.Pipeline[str | None, list[int]]": return one(name="typed text")
+def maybe() -> "Pipeline | None": called.append("maybe")
 def needs(number): called.append("needs")
 def plain(): called.append("plain")
 @functools.wraps(plain)
@@ -62,6 +65,8 @@ def odd(folder: Path) -> Path:
         ("app:build", "pages"),
         ("odd:named", "named"),
         ("odd:text", "text"),
+        ("odd:typed", "typed"),
+        ("odd:typed_text", "typed text"),
         ("odd:Holder.inner", "inner"),
         ("odd:Holder.Deep.pipe", "deep"),
     ],
@@ -127,6 +132,7 @@ def test_target_that_is_private_to_python(folder: Path, target: str) -> None:
         ("odd:needs", r"needs arguments: needs\(number\)"),
         ("odd:wrapped", r"needs arguments: plain\(number\)"),
         ("odd:number", "returns int, not a Pipeline"),
+        ("odd:maybe", "returns 'Pipeline | None', not a Pipeline"),
         ("odd:waits", "is an async function"),
         ("odd:anything", "module 'odd' has no 'anything'"),
         ("odd:Holder.iner", "the class Holder has no 'iner'; did you mean 'inner'"),

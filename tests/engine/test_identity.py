@@ -583,11 +583,19 @@ def test_dict_with_an_id_has_its_value_and_metadata() -> None:
 @pytest.mark.parametrize("ids", [[0, 1, 3], [0.0, Decimal(2), True], ["0", [1], 10**30]])
 def test_running_numbers_are_none_of_retried_ids(ids: list[Any]) -> None:
     """Items that go on from an earlier run keep their ids, and new items get other numbers."""
-    stage = Stage("Work", 1, [same], task_attempts=1)
+
+    async def work(value: Any) -> Any:
+        if is_down:
+            raise LookupError
+        return value
+
+    is_down = True
 
     async def main() -> list[Any]:
-        pipeline = Pipeline([stage])
-        earlier = (await pipeline.run({"id": each} for each in ids)).outcomes
+        nonlocal is_down
+        pipeline = Pipeline([Stage("Work", 1, [work], task_attempts=1)])
+        earlier = (await pipeline.run({"id": each} for each in ids)).failed
+        is_down = False
         results = await pipeline.run(["new"] * 5, retry_failed=earlier)
         assert [result.id for result in results[: len(ids)]] == [each.id for each in earlier]
         return [result.id for result in results]

@@ -394,6 +394,16 @@ def test_retry_failed_goes_on_where_it_stopped() -> None:
     assert (first.tries["7"], flaky.tries["7"]) == (1, 2)
 
 
+def test_retry_failed_refuses_results_that_need_no_retry() -> None:
+    """All results of a run, or one that succeeded, are refused: the work would be done twice."""
+    pipeline = Pipeline([Stage("A", 1, [odd_only], task_attempts=1)])
+    results = run_virtual(lambda: pipeline.run(range(3)))
+    with pytest.raises(TypeError, match=r"RunResults: 1 ok, 2 failed>: pass \[\*results.failed"):
+        run_virtual(lambda: pipeline.run([], retry_failed=results))
+    with pytest.raises(ValueError, match=r"retry_failed\[1\]=.* it is completed; pass \["):
+        run_virtual(lambda: pipeline.run([], retry_failed=results.outcomes))
+
+
 def test_collect_results_off_leaves_the_lists_empty() -> None:
     """With ``collect_results=False`` lists are empty, and stats and summary exact."""
     pipeline = Pipeline([Stage("A", 1, [odd_only], task_attempts=1)], collect_results=False)

@@ -51,7 +51,8 @@ class Returned(dict[str, Any]):
 
     Args:
         fields: Its keys.
-        fate: The run and the place at which it was accepted.
+        fate: The run and the place at which it was accepted, and how many items were made from it
+            in the stage where it goes on.
         own_id: The id that it brought; ``None`` if its ``id`` was made for it, like a running
             number. It may have another name by now.
     """

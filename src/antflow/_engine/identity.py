@@ -141,6 +141,7 @@ class Identity:
                 envelope.error = error
             elif metadata is not None and issubclass(type(raw), Returned):
                 envelope.fate = raw.fate
+                envelope.children = raw.fate.children  # as in `again`
             envelopes.append(envelope)
             seq += 1
         self._note_numbers(first, last)

@@ -15,8 +15,10 @@ class Item(Returned):
     Args:
         fields: Its keys.
         again: Reads its value anew, and that in the file of the first run: see `as_read`.
+        number: The number of its line, or its place in an array of JSON.
         stage: The stage to begin with.
-        fate: The run and the place at which it was first accepted.
+        fate: The run and the place at which it was first accepted, and how many items were made
+            from it in the stage it begins with.
         own_id: The id that it has in the file of the first run; ``None`` if it has none there.
     """
 
@@ -24,12 +26,14 @@ class Item(Returned):
         self,
         fields: dict[str, Any],
         again: Callable[[], tuple[Any, Any]],
+        number: int,
         stage: str,
         fate: Fate = ORDINARY,
         own_id: Any = None,
     ) -> None:
         super().__init__(fields, fate, own_id)
         self._again = again
+        self.number = number
         self.stage = stage
 
     def as_read(self) -> tuple[Any, Any]:

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from math import isinf
@@ -18,9 +19,9 @@ from typing import Any, Literal
 from antflow import Pipeline
 from antflow._core.misspellings import did_you_mean
 from antflow._core.result import ORDINARY, Fate
-from antflow._core.text import counted, safe_repr, safe_str
+from antflow._core.text import clean, counted, safe_repr, safe_str
 from antflow.cli.item import Item
-from antflow.cli.letters import LETTER_KEYS
+from antflow.cli.letters import LETTER_KEYS, is_letter
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
 from antflow.cli.threads import in_daemon_thread
 
@@ -46,6 +47,14 @@ ACCEPTED = re.compile(r"(?P<run>[0-9a-f]{1,64}):(?P<place>[0-9]{1,18}(\.[0-9]{1,
 MOST_AT_A_TIME = 1000
 """Items that are read ahead, at most."""
 
+CSV_FAULTS = {
+    "new-line character seen in unquoted field": "a carriage return that is not in quotes",
+    "unexpected end of data": "a quote that is not closed takes in all lines to the end",
+    "field larger than field limit": "a cell of more than {:,} characters",
+}
+"""How an error of `csv` begins → what is wrong with the file."""
+
+NO_SPACE = re.compile(r"[^ \t\n\r]")
 CONSTANTS = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 
 
@@ -66,10 +75,13 @@ class ItemSource:
         pipeline: Where the items go: dead letters continue at one of its stages.
         limit: How many items are taken; ``None`` = all.
         delimiter: What stands between the columns of CSV; ``None`` = what the header says.
+        is_guess: Whether the format was not asked for: then dead letters are no lines of text.
 
     Attributes:
         on_bad_line: Given each line that is not an item; ``None``: the first one is raised.
         on_first_item: Called before the first item is taken in.
+        taken_to: The number of the last line that was taken in or put aside; ``None`` if there are
+            no more, or a bad one has ended the intake.
     """
 
     def __init__(
@@ -79,8 +91,10 @@ class ItemSource:
         pipeline: Pipeline,
         limit: int | None = None,
         delimiter: str | None = None,
+        is_guess: bool = False,
     ) -> None:
         self._file = file
+        self._is_guess = is_guess
         self._delimiter = delimiter
         self._pipeline = pipeline
         self._first = pipeline.stages[0].name
@@ -89,8 +103,19 @@ class ItemSource:
         self._limit = limit
         self.on_bad_line: Callable[[BadLine], Awaitable[None]] | None = None
         self.on_first_item: Callable[[], Awaitable[None]] | None = None
+        self.taken_to: int | None = None
+        self._format = format
         self._entries = self._read(format)
         self._error: Exception | None = None
+
+    @property
+    def rest(self) -> str | None:
+        """How far the input was taken in, if not to its end, in words."""
+        if self.taken_to is None:
+            return None
+        what = "element" if self._format == "json" else "line"
+        name = clean(self._file.name)
+        return f"{name} was taken in only up to {what} {self.taken_to:,}; the rest is not done"
 
     async def items(self) -> AsyncGenerator[Item, None]:
         """Each item for the first stage; those for a later one are fed to it meanwhile.
@@ -103,16 +128,20 @@ class ItemSource:
             for entry in entries:
                 if isinstance(entry, BadLine):
                     if self.on_bad_line is None:
+                        self.taken_to = None
                         raise entry
+                    self.taken_to = entry.number
                     await self.on_bad_line(entry)
                     continue
                 if self.on_first_item is not None:
                     begin, self.on_first_item = self.on_first_item, None
                     await begin()
+                self.taken_to = entry.number
                 if entry.stage == self._first:
                     yield entry
                 else:
                     await self._pipeline.feed([entry], target_stage=entry.stage)
+        self.taken_to = None
 
     def _take(self) -> list[Entry]:
         """The items available once the first has been waited for; ``[]``: no more."""
@@ -152,8 +181,11 @@ class ItemSource:
                 yield entry
 
     def _from_text(self, line: TextLine) -> Entry:
+        if self._is_guess and is_letter(line.text):
+            reason = "a dead letter: --format jsonl reads it, --format lines takes it for text"
+            return self._bad(line, reason, is_letter=True)
         fields = {"id": line.number, "value": line.text}
-        return Item(fields, partial(_same, line.text), self._first)
+        return Item(fields, partial(_same, line.text), line.number, self._first)
 
     def _from_json(self, line: TextLine) -> Entry | None:
         try:
@@ -161,7 +193,7 @@ class ItemSource:
         except json.JSONDecodeError as error:
             return self._bad(line, f"not JSON: {error.msg}", error.colno)
         except _NotFinite as error:
-            return self._bad(line, f"{error} is not a JSON number", _column_of_constant(line.text))
+            return self._bad(line, safe_str(error), _place_of_constant(line.text) + 1)
         except (ValueError, RecursionError) as error:  # also a number of too many digits
             return self._bad(line, safe_str(error))
         return self._from_value(line, value)
@@ -178,7 +210,9 @@ class ItemSource:
             where = self._file.where(error.lineno, error.colno)
             raise BadLine(where, f"not JSON: {error.msg}{hint}") from error
         except (ValueError, RecursionError) as error:
-            raise BadLine(self._file.where(1), f"not JSON: {safe_str(error)}") from error
+            place = _place_of_fault(text, error)
+            number, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
+            raise BadLine(self._file.where(number, column), safe_str(error)) from error
         if not isinstance(values, list):
             hint = "must be an array of items; --format jsonl reads JSON lines"
             raise BadLine(self._file.where(1), hint)
@@ -191,7 +225,7 @@ class ItemSource:
         if isinstance(value, dict) and value.keys() >= set(LETTER_KEYS):
             return self._from_letter(line, value)
         fields, again = _fields(value, line.number), partial(_parsed, line.text)
-        return Item(fields, again, self._first, own_id=_own_id(value))
+        return Item(fields, again, line.number, self._first, own_id=_own_id(value))
 
     def _from_letter(self, line: TextLine, letter: dict[str, Any]) -> Entry | None:
         """An item of an earlier run: it continues at the stage it failed in, if it can.
@@ -221,11 +255,17 @@ class ItemSource:
                     return None
                 self._restarted.add(parent)
             fate = Fate(scope=accepted["run"], place=place)
+        made = letter.get("made", 0)
+        if type(made) is not int or made < 0:
+            reason = f'"made": {safe_repr(made)}: must be a whole number of 0 or more'
+            return self._bad(line, reason, is_letter=True)
         again = partial(_parsed_letter, line.text)
         own_id = _own_id(origin) if len(fate.place or ()) < 2 else None  # children have none
         if letter["restart"]:
-            return Item(fields, again, self._first, fate, own_id)
-        return Item(fields | {"value": letter["value"]}, again, stage, fate, own_id)
+            return Item(fields, again, line.number, self._first, fate, own_id)
+        fate = fate._replace(children=made)
+        fields = fields | {"value": letter["value"]}
+        return Item(fields, again, line.number, stage, fate, own_id)
 
     def _read_csv(self) -> Iterator[Entry]:
         csv.field_size_limit(LONGEST_LINE)
@@ -237,7 +277,7 @@ class ItemSource:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                yield self._bad(lines.taken(number), f"not CSV: {error}")
+                yield self._bad(lines.taken(number), f"not CSV: {_fault_of_csv(error)}")
                 continue
             except _NoText:
                 fault = lines.line
@@ -258,7 +298,7 @@ class ItemSource:
                 if fields["id"] == "":  # an empty cell is not an id
                     fields["id"] = number
                 again = partial(_copies, tuple(record.items()))
-                yield Item(fields, again, self._first, own_id=_own_id(record) or None)
+                yield Item(fields, again, number, self._first, own_id=_own_id(record) or None)
 
     def _checked_header(self, line: TextLine, names: list[str]) -> list[str]:
         for index, name in enumerate(names):
@@ -273,6 +313,13 @@ class ItemSource:
     ) -> BadLine:
         where = self._file.where(line.number, column)
         return BadLine(where, reason, line.text, line.number, is_letter)
+
+
+def _fault_of_csv(error: csv.Error) -> str:
+    """What is wrong with a row; `csv` may say what is wrong with the program that reads it."""
+    text = safe_str(error)
+    ours = next((CSV_FAULTS[theirs] for theirs in CSV_FAULTS if text.startswith(theirs)), None)
+    return text if ours is None else ours.format(LONGEST_LINE)
 
 
 class _CsvLines:
@@ -368,7 +415,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(text: str) -> None:
-    raise _NotFinite(text)
+    raise _NotFinite(f"{text} is not a JSON number")
 
 
 def _finite(text: str) -> float:
@@ -378,11 +425,32 @@ def _finite(text: str) -> float:
     return number
 
 
-parse_json: Callable[[str], Any] = json.JSONDecoder(
+DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite
-).decode
+)
+parse_json: Callable[[str], Any] = DECODER.decode
 
 
-def _column_of_constant(text: str) -> int:
-    found = (match.start() for match in CONSTANTS.finditer(text) if match[1])
-    return next(found, 0) + 1
+def _place_of_constant(text: str, begin: int = 0) -> int:
+    found = (match.start() for match in CONSTANTS.finditer(text, begin) if match[1])
+    return next(found, begin)
+
+
+def _place_of_fault(text: str, fault: Exception) -> int:
+    """Where the element of an array begins that raised this, though it is JSON.
+
+    For a constant, like NaN, where that is.
+    """
+    begin = _after_space(text, 0)
+    if text.startswith("[", begin):
+        with suppress(ValueError, RecursionError):
+            while True:
+                begin = _after_space(text, begin + 1)
+                _, end = DECODER.raw_decode(text, begin)
+                begin = text.index(",", end)  # the only thing behind it but space
+    return _place_of_constant(text, begin) if isinstance(fault, _NotFinite) else begin
+
+
+def _after_space(text: str, begin: int) -> int:
+    found = NO_SPACE.search(text, begin)
+    return len(text) if found is None else found.start()

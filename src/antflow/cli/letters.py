@@ -31,7 +31,7 @@ from uuid import UUID
 
 from antflow import PipelineResult
 from antflow._core.foreign import ENDS_THE_PROGRAM
-from antflow._core.result import first_accepted
+from antflow._core.result import fate_of, first_accepted
 from antflow._core.text import error_type_name, safe_repr, safe_str
 from antflow.cli.item import Item
 
@@ -60,7 +60,8 @@ def letter_line(result: PipelineResult[Any]) -> str:
     """An item that failed, or was cancelled, as one line.
 
     Its keys are `LETTER_KEYS`, and ``"accepted"``: the run that first accepted it, and its place
-    there. So its idempotency keys are repeated when it goes on.
+    there. So its idempotency keys are repeated when it goes on. If items were made from it before
+    it failed, ``"made"`` says how many: these are not made again.
     """
     value, item, error = result.value, result.input, result.error
     if isinstance(item, Item) and result.stage == item.stage:
@@ -91,6 +92,17 @@ def bad_line(error: Exception, text: str, number: int) -> str:
         "restart": True,
     }
     return _line(letter)
+
+
+def is_letter(text: str) -> bool:
+    """Whether a line is a dead letter, as `letter_line` writes it."""
+    if not text.startswith(f'{{"{LETTER_KEYS[0]}": '):  # nearly all others: read no further
+        return False
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return all(key in value for key in LETTER_KEYS)
 
 
 def survives_json(value: Any) -> bool:
@@ -133,6 +145,8 @@ def _letter(
         "restart": restarts,
         "accepted": f"{accepted.scope}:{'.'.join(map(str, place))}" if accepted.scope else None,
     }
+    if not restarts and (made := fate_of(result).children):
+        letter["made"] = made
     return _line(letter)
 
 

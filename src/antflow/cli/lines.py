@@ -183,7 +183,12 @@ class InputFile:
             data = self._read_bytes()
             if self._encoding == UTF8:
                 return data
-            text = self._decoder.decode(data, final=not data)
+            try:
+                text = self._decoder.decode(data, final=not data)
+            except UnicodeError as error:  # all others have a stand-in, see `UNDECODED`
+                name = self._encoding
+                reason = f"no byte order mark; --encoding {name}-le or {name}-be needs none"
+                raise BadLine(self.where(1), f"not {name.upper()} text: {reason}") from error
             if text or not data:  # else only a part of a character was there
                 return text.encode(errors="surrogatepass")
 

@@ -40,13 +40,16 @@ class JsonLines:
 
     Args:
         write: Writes all of some bytes; may block.
-        name: Its name in messages.
+        name: Its path.
         in_thread: Whether a thread writes; else the event loop does, and may be held up.
+
+    Attributes:
+        name: Its path.
     """
 
     def __init__(self, write: Write, name: str, in_thread: bool = True) -> None:
         self._write = write
-        self._name = name
+        self.name: str = name
         self._in_thread = in_thread
         self._waiting: deque[tuple[str, Any]] = deque()
         self._writing: list[tuple[str, Any]] = []
@@ -126,14 +129,14 @@ class JsonLines:
         error = self._writer.exception()
         if error is None:
             return
-        if isinstance(error, BrokenPipeError) and self._name == STDOUT:
+        if isinstance(error, BrokenPipeError) and self.name == STDOUT:
             raise BrokenPipeError(error.errno, error.strerror) from None
         reason = getattr(error, "strerror", None) or str(error)
         raise RunFailed(f"{self._title}: {reason}") from error
 
     @property
     def _title(self) -> str:
-        return "standard output" if self._name == STDOUT else self._name
+        return "standard output" if self.name == STDOUT else self.name
 
     async def _write_all(self) -> None:
         while True:

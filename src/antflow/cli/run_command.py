@@ -76,6 +76,7 @@ class Job:
         has_display: Whether a display says at the end what held the run back.
         bad_lines: How many lines were put aside as dead letters.
         keeps_unwritten: Whether results that could not be written are among the dead letters.
+        first_bad_line: Where the first of the bad lines is, and what is wrong with it.
         lost: Types of results that could only be written in part.
         line: Makes the line of a result.
     """
@@ -88,6 +89,7 @@ class Job:
     has_display: bool = False
     bad_lines: int = 0
     keeps_unwritten: bool = False
+    first_bad_line: str = ""
     lost: set[str] = field(default_factory=set)
     line: Callable[[PipelineResult[Any], set[str]], str] = result_line
 
@@ -224,6 +226,7 @@ def command(
             refuse("standard output is closed; --out FILE takes the results")
         if on_bad_line is None and failed is not None:
             on_bad_line = "dead-letter"
+        is_guess = form is None
         form = form or format_of(items)
         if delimiter is None and items.removesuffix(".gz").lower().endswith((".tsv", ".tab")):
             delimiter = "\t"
@@ -252,7 +255,7 @@ def command(
         for each in files:
             stack.enter_context(kept_open(each))
             outputs[each.path] = JsonLines(each.write, each.path)
-        source = ItemSource(file, form, pipeline, limit, delimiter)
+        source = ItemSource(file, form, pipeline, limit, delimiter, is_guess)
         options = {
             "total": limit,
             "max_failures": max_failures,
@@ -386,7 +389,8 @@ def how_to_go_on(job: Job) -> str:
     """How to go on after too many failures."""
     if job.failed is None:
         return "with --failed FILE, failed and cancelled items are kept, to go on with later"
-    return "failed and cancelled items are in the --failed file, to go on with --items"
+    form = "" if format_of(job.failed.name) == "jsonl" else " and --format jsonl"
+    return f"failed and cancelled items are in the --failed file, to go on with --items{form}"
 
 
 async def stream(job: Job) -> None:
@@ -447,6 +451,7 @@ async def put_aside(job: Job, bad: BadLine) -> None:
     """Make a dead letter of a line that is not an item, unless it is one already."""
     assert job.failed is not None
     job.bad_lines += 1
+    job.first_bad_line = job.first_bad_line or str(bad)
     line = f"{bad.text}\n" if bad.is_letter else bad_line(bad, bad.text, bad.number)
     await job.failed.put(line, bad)
 
@@ -456,7 +461,11 @@ def tell(job: Job) -> None:
     results = job.pipeline.results
     if results.run_id and (results.stats.items_accepted or not results.stats.items_in_flight):
         snapshot = job.pipeline.get_dashboard_snapshot()
-        lines = summary_lines(snapshot, job.bad_lines, job.failed is not None, job.has_display)
+        lines = summary_lines(
+            snapshot, job.bad_lines, job.failed is not None, job.has_display, job.first_bad_line
+        )
+        if (rest := job.items.rest) is not None:
+            lines.append(rest)
         lines += unwritten_lines(job)
         with suppress(OSError):  # no space left, or no reader
             for line in lines:

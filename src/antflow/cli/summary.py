@@ -16,6 +16,7 @@ def summary_lines(
     bad_lines: int = 0,
     failed_are_kept: bool = False,
     has_display: bool = False,
+    first_bad_line: str = "",
 ) -> list[str]:
     """The outcome of a run, in a few lines for people.
 
@@ -24,11 +25,13 @@ def summary_lines(
         bad_lines: Lines of the input that were not items, and were put aside.
         failed_are_kept: Whether the failed items are in a file.
         has_display: Whether a display has just said what held the run back.
+        first_bad_line: Where the first of the bad lines is, and what is wrong with it.
     """
     stats, errors = snapshot.pipeline_stats, snapshot.error_summary
     lines = [f"{counts_of(stats)} in {snapshot.elapsed:,.1f} s"]
     if bad_lines:
-        lines.append(f"{counted(bad_lines, 'line')} of the input could not be read")
+        example = f", e.g. {clean(first_bad_line)}" if first_bad_line else ""
+        lines.append(f"{counted(bad_lines, 'line')} of the input could not be read{example}")
     lines += [f"failed: {line}" for line in failure_lines(errors, MOST_KINDS)]
     if errors.total_failed and not failed_are_kept:
         lines.append("--failed FILE keeps the failed items")

@@ -16,7 +16,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_origin
 
 from antflow import Pipeline
 from antflow._core.misspellings import did_you_mean
@@ -24,6 +24,9 @@ from antflow._core.text import clean
 from antflow.cli.refusals import Refusal, reason_of, reason_with_place, refuse
 
 TARGET = re.compile(r"(.+\.py|[^\W\d][\w.]*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
+PIPELINE = re.compile(r"[\w.]*Pipeline(\[.*\])?")
+"""A `Pipeline` as an annotation that is text: in quotes, or with postponed evaluation."""
+
 FORM = "must be module:attribute or file.py:attribute; --app-dir names the folder to look in"
 
 _MISSING = object()
@@ -161,9 +164,11 @@ def _fault_of(function: Any) -> str:
 
 
 def _is_pipeline(annotation: Any) -> bool:
+    """Whether it is a `Pipeline`, a subclass, or one with types, as ``Pipeline[str, int]``."""
     if isinstance(annotation, str):
-        return annotation.strip("'\" ").endswith("Pipeline")
-    return isinstance(annotation, type) and issubclass(annotation, Pipeline)
+        return PIPELINE.fullmatch(annotation.strip("'\" ")) is not None
+    kind = get_origin(annotation) or annotation
+    return isinstance(kind, type) and issubclass(kind, Pipeline)
 
 
 def _kind(value: Any) -> str:
