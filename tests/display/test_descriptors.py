@@ -255,8 +255,7 @@ asyncio.run(run(work, {level!r}))
 """
     screen.spawn(PROGRAM + script)
     assert screen.wait() == code
-    if level != "full" or told != "line 5":  # lines that are kept are gone with the program
-        screen.wait_until(lambda: told in screen.paper, told)
+    screen.wait_until(lambda: told in screen.paper, told)
     screen.wait_until(lambda: not screen.is_cursor_hidden, "the cursor")
     assert not screen.is_alternate
 
@@ -519,7 +518,7 @@ def test_relay_whose_program_ends_little_by_little() -> None:
 
     def run_relay() -> None:
         with suppress(OSError):
-            relay.relay(master, terminal, from_program, to_program, 1000)
+            relay.relay(master, terminal, from_program, to_program, -1, 1000)
 
     work = threading.Thread(target=run_relay)
     work.start()
