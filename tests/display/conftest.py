@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 
@@ -92,6 +93,11 @@ def screen() -> Iterator[PtyScreen]:
 def snapshot() -> MakeSnapshot:
     """Makes snapshots of a run that has been going on for two minutes."""
     return make_snapshot
+
+
+def untimed(text: str) -> str:
+    """Plain lines without the time of day that they begin with."""
+    return re.sub(r"^\d\d:\d\d:\d\d (?=\w+: )", "", text, flags=re.MULTILINE)
 
 
 def durations(median: float, high: float, highest: float) -> Durations:

@@ -23,7 +23,7 @@ from antflow._monitor.view import Viewer
 from antflow.display import BaseDashboard, create
 from antflow.display.bars import blocked_line
 from antflow.display.canvas import Canvas
-from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot
+from tests.display.conftest import LEVELS, NO_ERRORS, MakeTerminal, make_snapshot, untimed
 from tests.display.test_text import NASTY
 from tests.pty_screen import PtyScreen
 
@@ -264,7 +264,7 @@ def test_plain_lines_about_a_blocked_loop(level: str, monkeypatch: pytest.Monkey
         for second in range(1, lasting + 1):
             display._show_block(block(float(second)))
         display._show_block(None)
-    told = [text for text in file.getvalue().splitlines() if "blocked" in text]
+    told = [text for text in untimed(file.getvalue()).splitlines() if "blocked" in text]
     assert told[0] == "pipeline: event loop blocked for 0:05 by stage fetch at app.py:5 in f: " + (
         "time.sleep(20)"
     )

@@ -216,8 +216,8 @@ def test_plain_lines(level: str, term: str, watched: Watched) -> None:
     assert watched.screen.wait() == 0
     lines = watched.screen.paper.splitlines()
     percents = [line.split("%")[0] for line in lines if "%" in line]
-    assert percents[0] == "pipeline: 0"
-    assert percents[-1] == "pipeline: 100"
+    assert percents[0].endswith(" pipeline: 0")
+    assert percents[-1].endswith(" pipeline: 100")
     assert lines[-1] == "300 ok, 0 failed"
 
 

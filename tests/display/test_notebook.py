@@ -21,7 +21,7 @@ from rich.text import Text
 
 from antflow.display import create
 from antflow.display.notebook import COLUMNS, PAGE, ROWS, SHORTEST_PAUSE, NotebookCell
-from tests.display.conftest import make_snapshot
+from tests.display.conftest import make_snapshot, untimed
 from tests.pty_screen import PATIENCE, PtyScreen, clean_environment
 
 LEVELS = ["progress", "auto", "compact", "detailed", "full"]
@@ -226,7 +226,7 @@ def test_log_is_plain_lines(notebook: Notebook) -> None:
     """``dashboard="log"`` prints, here as elsewhere."""
     cell = notebook.run("await pipeline().run(range(100), dashboard='log'); None")
     assert cell.displays == []
-    assert cell.stream("stderr").startswith("pipeline: 0% 0/100, ")
+    assert untimed(cell.stream("stderr")).startswith("pipeline: 0% 0/100, ")
     assert cell.stream("stderr").endswith("\n90 ok, 10 failed\n")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import time
 from io import BytesIO, StringIO, TextIOWrapper
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from antflow import (
+    Advice,
     ErrorSummary,
     FailedItem,
     FailureGroup,
@@ -23,7 +25,7 @@ from antflow import (
 )
 from antflow._monitor.outlook import Outlook
 from antflow.display import CompactDashboard, create
-from tests.display.conftest import MakeTerminal, make_snapshot
+from tests.display.conftest import MakeTerminal, make_snapshot, untimed
 
 NAMES = ["progress", "auto", "log", "compact", "detailed", "full"]
 
@@ -53,7 +55,7 @@ def test_plain_lines_when_stderr_is_a_file(name: str, monkeypatch: pytest.Monkey
     text = file.getvalue()
     assert "\x1b" not in text
     assert "\r" not in text
-    first, *_, last = text.splitlines()
+    first, *_, last = lines_of(file)
     assert first.startswith("pipeline: 0% 0/100, ")
     assert last == "90 ok, 10 failed"
     assert re.search(
@@ -145,7 +147,7 @@ def test_auto_is_compact_on_a_terminal(terminal: MakeTerminal) -> None:
 
 
 def lines_of(file: StringIO) -> list[str]:
-    return file.getvalue().splitlines()
+    return untimed(file.getvalue()).splitlines()
 
 
 def test_lines_come_every_5_percent_or_30_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +172,38 @@ def test_lines_come_every_5_percent_or_30_seconds(monkeypatch: pytest.MonkeyPatc
     assert sum(" 50% " in line for line in lines) == 60
     display.on_finish([], ErrorSummary(0, {}, {}, []))
     assert lines_of(file)[-1] == "500 ok, 0 failed"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lines_carry_the_time_of_day(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All lines but the last begin with it, so that a build log can be held against others."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stderr", file)
+    strftime, then = time.strftime, time.gmtime(1_700_000_000)
+    monkeypatch.setattr(time, "strftime", lambda form: strftime(form, then))
+    run(name)
+    *lines, last = file.getvalue().splitlines()
+    assert lines
+    assert all(line.startswith("22:13:20 pipeline: ") for line in lines)
+    assert last == "90 ok, 10 failed"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lines_say_once_a_minute_what_holds_the_run_back(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence that other displays show all the time; not before a minute, or without one."""
+    file = StringIO()
+    monkeypatch.setattr(sys, "stderr", file)
+    display = create(name)
+    display.on_start(None, 1000)
+    told: list[int] = []
+    for second in range(0, 600, 3):
+        snapshot = make_snapshot(4, total=1000, elapsed=float(second))
+        snapshot.advice = Advice(sentence="" if 300 <= second < 400 else "Add 3.")
+        display.on_update(snapshot)
+        told += [second] * (lines_of(file).count("pipeline: Add 3.") - len(told))
+    assert told == [60, 120, 180, 240, 402, 462, 522, 582]
 
 
 def test_line_when_a_run_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +288,7 @@ def test_lines_about_failures_in_any_encoding(
     display = create("log")
     display.on_start(None, 10)
     display.on_finish([], ErrorSummary(1_000, {"KeyError": 1_000}, {}, []))
-    assert f"pipeline: failed: 1,000 {times} KeyError\n" in raw.getvalue().decode(encoding)
+    assert f" pipeline: failed: 1,000 {times} KeyError\n" in raw.getvalue().decode(encoding)
 
 
 def test_lines_when_there_are_many_types_of_errors(monkeypatch: pytest.MonkeyPatch) -> None:

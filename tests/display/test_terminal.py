@@ -348,24 +348,6 @@ def test_log_records_of_the_library(level: str, terminal: MakeTerminal) -> None:
     assert lines[10].startswith("━")
 
 
-def test_prints_under_full_are_kept_up_to_a_limit(terminal: MakeTerminal) -> None:
-    """The last ten thousand lines, and how many were lost."""
-    screen = terminal()
-    display = create("full")
-    display.on_start(None, 1)
-    display.on_update(make_snapshot())
-    for number in range(10_500):
-        print("line", number)
-    print("no end", end="")
-    assert "line 1" not in screen.text
-    display.on_finish([], NO_ERRORS)
-    lines = screen.paper.splitlines()
-    frame = lines.index("no end") + 1
-    assert lines[0] == f"({501 + len(lines) - frame} earlier lines were not kept)"
-    assert lines[1] == f"line {501 + len(lines) - frame}"
-    assert lines[frame - 2 : frame] == ["line 10499", "no end"]
-
-
 def test_output_after_the_end(terminal: MakeTerminal) -> None:
     """What still holds the captured stream writes to the terminal, below the display."""
     screen = terminal()

@@ -88,7 +88,7 @@ def bar_line(
     if counts:
         parts.append(Part(-1, counts_pieces(progress)))
     if named and progress.state in ("paused", "stopping", "cancelling"):
-        parts.insert(0, Part(1, [(state_text(progress, canvas.width), "bold yellow")]))
+        parts.insert(0, Part(1, [(state_text(progress, canvas.width), "bold")]))
     if named and view.name != UNNAMED:
         shown = canvas.crop(canvas.text(view.name), max(canvas.width // 4, 1))
         parts.insert(0, Part(6, [(shown, "bold")]))
@@ -105,14 +105,14 @@ def header_line(canvas: Canvas, view: View, workers: int) -> Text:
     word = state_text(view.progress, canvas.width)
     style = "bold green" if word in ("running", "finished") else "bold yellow"
     parts = [
-        Part(0, [(f"{canvas.glyphs.dot} {word}", style)]),
+        Part(0, [(canvas.glyphs.dot, style), (f" {word}", "bold")]),
         Part(1, [(canvas.crop(canvas.text(view.name), max(canvas.width // 2, 1)), "bold")]),
         Part(2, [(counted(workers, "worker"), "dim")]),
     ]
     if view.loop.lag >= 0.001 and not view.is_over:
         late = view.loop.lag >= 0.05
         text = f"event loop {duration_text(view.loop.lag)} late"
-        parts.append(Part(3, [(text, "bold yellow" if late else "dim")]))
+        parts.append(Part(3, [(text, "bold" if late else "dim")]))
     kept = fitting(parts, canvas.width)
     return canvas.line(joined((part.pieces for part in kept), GAP))
 
@@ -133,9 +133,7 @@ def state_text(progress: Progress, width: int | None = None) -> str:
 def bottleneck_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
     """The bottleneck, in a sentence on up to ``rows`` lines."""
     sentence = view.advice.sentence
-    if not sentence:
-        return []
-    return canvas.wrapped(f"{canvas.glyphs.marker} {sentence}", rows, "yellow")
+    return _marked(canvas, canvas.glyphs.marker, "yellow", sentence, rows) if sentence else []
 
 
 def stall_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
@@ -145,7 +143,18 @@ def stall_lines(canvas: Canvas, view: View, rows: int) -> list[Text]:
         return []  # or the sentence about the bottleneck says it
     if view.snapshot.timestamp - stall.timestamp > STALL_SHOWN:
         return []
-    return canvas.wrapped(f"{canvas.glyphs.warning} {stall_text(stall)}", rows, "bold red")
+    return _marked(canvas, canvas.glyphs.warning, "bold red", stall_text(stall), rows)
+
+
+def _marked(canvas: Canvas, marker: str, style: str, sentence: str, rows: int) -> list[Text]:
+    """A sentence on up to ``rows`` lines.
+
+    Only its marker is coloured: there is no colour that can be read on every background.
+    """
+    lines = canvas.wrapped(f"{marker} {sentence}", rows)
+    for line in lines[:1]:
+        line.stylize(style, 0, len(marker))
+    return lines
 
 
 def blocked_line(canvas: Canvas, progress: Progress, stall: LoopStall, elapsed: float) -> Text:
@@ -165,10 +174,11 @@ def blocked_line(canvas: Canvas, progress: Progress, stall: LoopStall, elapsed: 
     if room < ROOM_FOR_BLOCK:
         room = canvas.width
     mark = canvas.glyphs.warning
-    text = canvas.text(f"{mark} {block_text(stall)}")
-    if cell_len(text) > room:
-        text = canvas.text(f"{mark} {block_text(stall, with_folder=False)}")
-    parts = [Part(0, [(canvas.crop(text, room), "bold red")]), Part(2, [(done, "")]), gone]
+    text = canvas.text(f" {block_text(stall)}")
+    if cell_len(mark + text) > room:
+        text = canvas.text(f" {block_text(stall, with_folder=False)}")
+    text = canvas.crop(text, max(room - len(mark), 0))
+    parts = [Part(0, [(mark, "bold red"), (text, "bold")]), Part(2, [(done, "")]), gone]
     return canvas.line(joined((part.pieces for part in fitting(parts, canvas.width)), GAP))
 
 

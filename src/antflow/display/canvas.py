@@ -141,7 +141,7 @@ class Canvas:
             left -= cells
         return line
 
-    def wrapped(self, text: str, rows: int, style: str = "") -> list[Text]:
+    def wrapped(self, text: str, rows: int) -> list[Text]:
         """Text from outside on up to ``rows`` lines, broken between words if possible."""
         lines: list[Text] = []
         rest = self.text(text)
@@ -153,7 +153,7 @@ class Canvas:
                 cut = head.rfind(" ") if rest[len(head)] != " " else len(head)
                 head = head[:cut] if cut > 0 else head
                 rest = rest[len(head) :].lstrip(" ")
-            lines.append(self.line([(head, style)]))
+            lines.append(self.line([(head, "")]))
         return lines
 
     def rule(self, title: Sequence[tuple[str, str]]) -> Text:

@@ -1,4 +1,4 @@
-"""``dashboard="compact"``: three or four lines."""
+"""``dashboard="compact"``: a few lines."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from antflow.display.base import BaseDashboard
 from antflow.display.canvas import Canvas, Frame
 from antflow.display.failure_lines import errors_line
 from antflow.display.layout import NOTHING, ONE, one_of, share
-from antflow.display.tables import chips_line
+from antflow.display.tables import chips_lines
+
+MOST_CHIPS = 2
+MOST_WHY = 2
 
 
 class CompactDashboard(BaseDashboard):
-    """A bar, the stages on one line (busy workers, queued items), errors by type, the counts.
+    """A bar, the stages in a line (busy workers, queued items), errors by type, the counts.
 
-    The stage that holds the run back is marked. At the end a line says what held it back.
+    The stage that holds the run back is marked, and a sentence says what would help. Stages that
+    need more than a line get two.
     """
 
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:
@@ -30,18 +34,21 @@ class CompactDashboard(BaseDashboard):
 def _lines(canvas: Canvas, view: View) -> list[Text]:
     if canvas.height < 2:
         return [bar_line(canvas, view, counts=True)]
-    why, most = (bottleneck_lines, 2) if view.is_over else (stall_lines, 1)
+    chips = chips_lines(canvas, view.stages, MOST_CHIPS) if view.stages else []
     wishes = {
         "bar": ONE,
         "counts": ONE,
-        "stages": ONE if view.stages else NOTHING,
+        "stages": one_of(len(chips)),
+        "why": one_of(len(bottleneck_lines(canvas, view, MOST_WHY))),
+        "stalls": one_of(len(stall_lines(canvas, view, 1))),
         "errors": ONE if view.errors else NOTHING,
-        "why": one_of(len(why(canvas, view, most))),
     }
     rows = share(canvas.height, wishes)
     lines = [bar_line(canvas, view)]
     if rows["stages"]:
-        lines.append(chips_line(canvas, view.stages))
+        lines += chips_lines(canvas, view.stages, rows["stages"])
+    lines += bottleneck_lines(canvas, view, rows["why"])
+    lines += stall_lines(canvas, view, rows["stalls"])
     if rows["errors"]:
         lines.append(errors_line(canvas, view.errors))
-    return [*lines, *why(canvas, view, rows["why"]), counts_line(canvas, view.progress)]
+    return [*lines, counts_line(canvas, view.progress)]

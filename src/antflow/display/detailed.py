@@ -18,7 +18,8 @@ from antflow.display.sparks import throughput_line
 from antflow.display.tables import stage_lines
 
 SHARE_OF_HEIGHT = 0.6
-"""Its share of the terminal's rows, so that there is room for prints above it."""
+"""Its share of the terminal's rows, so that there is room for prints above it; more only if the
+stages and the advice need it."""
 
 MOST_FAILURES = 3
 MOST_WHY = 3
@@ -42,7 +43,7 @@ class DetailedDashboard(BaseDashboard):
 
 
 def _lines(canvas: Canvas, view: View) -> list[Text]:
-    """The lines of a detailed frame; every stage if the terminal has room for it."""
+    """The lines of a detailed frame; every stage and the advice if the terminal has room for it."""
     if canvas.height < 2:
         return [bar_line(canvas, view, counts=True)]
     failures = min(len(view.snapshot.error_summary.failed_items), MOST_FAILURES)
@@ -50,17 +51,19 @@ def _lines(canvas: Canvas, view: View) -> list[Text]:
     stalls = stall_lines(canvas, view, MOST_WHY)
     why = bottleneck_lines(canvas, view, MOST_WHY)
     table = len(view.stages) + 1
-    height = max(int(canvas.height * SHARE_OF_HEIGHT), min(table + 3, canvas.height))
     wishes = {
         "bar": ONE,
         "counts": ONE,
+        "why": one_of(len(why)),
         "stages": Wish(1, table, table) if view.stages else NOTHING,
         "stalls": one_of(len(stalls)),
         "failures": Wish(1, 1, failures) if failures else NOTHING,
-        "why": one_of(len(why)),
-        "curve": NOTHING if curve is None else ONE,
     }
-    rows = share(height, wishes)
+    last = {"curve": NOTHING if curve is None else ONE}
+    needed = sum(wish.good for wish in (*wishes.values(), *last.values()))
+    rows = share(
+        min(max(int(canvas.height * SHARE_OF_HEIGHT), needed), canvas.height), wishes, last
+    )
     return [
         bar_line(canvas, view),
         *stage_lines(canvas, view.stages, rows["stages"]),

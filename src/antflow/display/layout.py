@@ -33,7 +33,9 @@ def one_of(number: int) -> Wish:
     return Wish(min(number, 1), number, number)
 
 
-def share(rows: int, *groups: Mapping[str, Wish]) -> dict[str, int]:
+def share(
+    rows: int, *groups: Mapping[str, Wish], spare: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """Rows for each section, by its name; never more than ``rows`` together.
 
     Args:
@@ -41,6 +43,7 @@ def share(rows: int, *groups: Mapping[str, Wish]) -> dict[str, int]:
         groups: The sections, the most important first. In a group each gets its ``least`` before
             any gets more, then each its ``good``; then comes the next group; and when all have
             that, each gets its ``most``. Later ones go short, or without.
+        spare: Up to how many rows some have in the end, if there are more than all wish.
     """
     given: dict[str, int] = {}
     for group in groups:
@@ -50,14 +53,15 @@ def share(rows: int, *groups: Mapping[str, Wish]) -> dict[str, int]:
         rows = _raise(given, {name: wish.good for name, wish in group.items()}, rows)
     for group in groups:
         rows = _raise(given, {name: wish.most for name, wish in group.items()}, rows)
+    _raise(given, spare or {}, rows)
     return given
 
 
 def _raise(given: dict[str, int], wanted: Mapping[str, int], rows: int) -> int:
     """Give each section with rows what it wants while rows last; return how many are left."""
     for name, number in wanted.items():
-        if given[name]:
-            more = min(number - given[name], rows)
+        if given.get(name):
+            more = min(max(number - given[name], 0), rows)
             given[name] += more
             rows -= more
     return rows

@@ -6,6 +6,7 @@ and halted, the lines wait for it; the run does not.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -25,6 +26,9 @@ SILENCE_BLOCKED = 5.0
 """Seconds that the event loop must be blocked for a line about that. The next one comes when it has
 been blocked for twice as long, and so on, but after `LONGEST_SILENCE` in any case."""
 
+ADVICE_EVERY = 60.0
+"""Seconds after which the sentence on what holds the run back is written, and written again."""
+
 STEPS = 20
 """Lines over the whole run where the total is known: one per 5 %."""
 
@@ -34,6 +38,9 @@ MOST_STAGES = 10
 
 class PlainLog:
     """Writes a line at the start, at every 5 %, after 30 s, at a stop, and some at the end.
+
+    All but the very last begin with the time of day. Once a minute one says what holds the run
+    back.
 
     Args:
         stream: Where to write.
@@ -48,6 +55,7 @@ class PlainLog:
         self._times = glyphs_for(self._out.encoding).times
         self._step = -1
         self._last = 0.0
+        self._advised = 0.0
         self._stops = False
         self._blocked_at = ""
         self._blocked_for = 0.0
@@ -69,6 +77,10 @@ class PlainLog:
             if stall is not None and stall.location != self._blocked_at:
                 self._blocked_at = stall.location
                 self._write(stall_text(stall))
+        sentence = view.advice.sentence
+        if sentence and not view.is_over and progress.elapsed - self._advised >= ADVICE_EVERY:
+            self._advised = progress.elapsed
+            self._write(sentence)
 
     def tell_block(self, stall: LoopStall) -> None:
         """Write a line about a block of the event loop that goes on, if it is time for one.
@@ -103,7 +115,7 @@ class PlainLog:
             self._out.close()
 
     def _write(self, text: str) -> None:
-        self._out.write(clean(f"{self._name}: {text}") + "\n")
+        self._out.write(f"{time.strftime('%H:%M:%S')} {clean(f'{self._name}: {text}')}\n")
 
 
 def progress_text(view: View) -> str:

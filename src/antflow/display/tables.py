@@ -122,7 +122,7 @@ COLUMNS = (
     Column("running", 1, _running),
     Column("done", 0, _number("completed_items", "green")),
     Column("failed", 2, _number("failed_items", "bold red")),
-    Column("retried", 6, _number("retried_items", "yellow"), _has("retried_items")),
+    Column("retried", 6, _number("retried_items", ""), _has("retried_items")),
     Column("skipped", 8, _number("skipped_items", "cyan"), _has("skipped_items")),
     Column("p50", 7, _duration("p50")),
     Column("p95", 4, _duration("p95")),
@@ -141,20 +141,25 @@ ADVICE_RANK = 10
 
 
 def stage_lines(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]:
-    """The stages in at most ``rows``: a table, or one line if there is no room for a table."""
+    """The stages in at most ``rows``: a table, or a few words each if there is no room for one."""
     if rows < 1 or not stages:
         return []
     if rows < min(len(stages) + 1, 3):
-        return [chips_line(canvas, stages)]
+        return chips_lines(canvas, stages, rows)
     return _table(canvas, stages, rows)
+
+
+def _most_important(stages: Sequence[StageView], count: int) -> list[int]:
+    """The places of those shown where there is room for some: the bottleneck is the last to go."""
+    places = range(len(stages))
+    ranked = sorted(places, key=lambda n: (not stages[n].is_bottleneck, not stages[n].is_chosen, n))
+    return sorted(ranked[:count])
 
 
 def _table(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]:
     """A heading and a row per stage; those without room are counted, the bottleneck is shown."""
-    shown = list(stages if len(stages) < rows else stages[: rows - 2])
-    for stage in stages[len(shown) :]:
-        if stage.is_bottleneck or stage.is_chosen:
-            shown[-1] = stage
+    count = len(stages) if len(stages) < rows else rows - 2
+    shown = [stages[place] for place in _most_important(stages, count)]
     names = [canvas.text(stage.stats.stage_name) for stage in shown]
     needed = 1 + min(max(map(cell_len, ["stage", *names])), LONGEST_NAME)
     columns = _columns_that_fit(canvas, shown, needed)
@@ -169,8 +174,7 @@ def _table(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]
             pieces += each.cell(index)
         words = canvas.text(stage.hint)
         if words and cell_len(words) <= room:  # cut off they say nothing
-            style = "bold yellow" if stage.is_bottleneck else "dim"
-            pieces.append((" " * GAP + words, style))
+            pieces.append((" " * GAP + words, "bold" if stage.is_bottleneck else "dim"))
         lines.append(canvas.line(pieces))
     if len(shown) < len(stages):
         lines.append(more_line(canvas, len(stages) - len(shown), "stages"))
@@ -221,10 +225,10 @@ def _widths(columns: Sequence[_Filled]) -> int:
 
 def _name(canvas: Canvas, stage: StageView, name: str, width: int) -> Pieces:
     if stage.is_chosen:
-        style = "bold yellow reverse" if stage.is_bottleneck else "bold cyan reverse"
-        return [(canvas.pad(f"{canvas.glyphs.chosen}{name}", width), style)]
+        return [(canvas.pad(f"{canvas.glyphs.chosen}{name}", width), "bold reverse")]
     if stage.is_bottleneck:
-        return [(canvas.pad(f"{canvas.glyphs.marker}{name}", width), "bold yellow")]
+        marker = canvas.glyphs.marker
+        return [(marker, "bold yellow"), (canvas.pad(name, width - len(marker)), "bold")]
     return [(canvas.pad(f" {name}", width), "cyan")]
 
 
@@ -237,31 +241,57 @@ def more_line(canvas: Canvas, count: int, what: str) -> Text:
     return canvas.line([(f"{canvas.glyphs.ellipsis} {count:,} more {what}", "dim")])
 
 
-def chips_line(canvas: Canvas, stages: Sequence[StageView]) -> Text:
-    """Every stage in a few words, on one line: the longest wording that fits."""
-    chips: list[Pieces] = []
+def chips_lines(canvas: Canvas, stages: Sequence[StageView], rows: int) -> list[Text]:
+    """Every stage in a few words, on few lines: the longest wording that fits.
+
+    Args:
+        canvas: Where to draw.
+        stages: The stages.
+        rows: Most lines; the shortest wording comes before a second line.
+    """
     names = [canvas.text(stage.stats.stage_name) for stage in stages]
-    separator = f" {canvas.glyphs.separator} "
+    chips: list[Pieces] = []
+    wordings: list[list[Text]] = []
     for shortness in range(4):
         chips = [_chip(canvas, *pair, shortness) for pair in zip(names, stages, strict=True)]
-        if _chips_width(chips, separator) <= canvas.width:
-            return canvas.line(joined(chips, separator, "dim"))
+        wordings.append(_lined_up(canvas, chips))
+    fewest = min(map(len, wordings))
+    if fewest <= rows:
+        return next(lines for lines in wordings if len(lines) == fewest)
     for count in range(len(stages) - 1, 0, -1):
+        shown = [chips[place] for place in _most_important(stages, count)]
         for word in (" more", ""):
             more = [(f"{canvas.glyphs.ellipsis} {len(stages) - count:,}{word}", "dim")]
-            shown = [*chips[:count], more]
-            if _chips_width(shown, separator) <= canvas.width:
-                return canvas.line(joined(shown, separator, "dim"))
-    return canvas.line(chips[0])
+            if len(lines := _lined_up(canvas, [*shown, more])) <= rows:
+                return lines
+    (place,) = _most_important(stages, 1)
+    return [canvas.line(chips[place])]
+
+
+def _lined_up(canvas: Canvas, chips: list[Pieces]) -> list[Text]:
+    """Chips side by side, on as many lines as they need."""
+    separator = f" {canvas.glyphs.separator} "
+    lines: list[list[Pieces]] = [[]]
+    room = canvas.width
+    for chip in chips:
+        cells = _width(chip)
+        if lines[-1] and cells + len(separator) > room:
+            lines.append([])
+            room = canvas.width
+        room -= cells + (len(separator) if lines[-1] else 0)
+        lines[-1].append(chip)
+    return [canvas.line(joined(line, separator, "dim")) for line in lines]
 
 
 def _chip(canvas: Canvas, name: str, stage: StageView, shortness: int) -> Pieces:
     stats = stage.stats
     busy = "bold" if stats.in_progress_items else "dim"
-    marker, style = (canvas.glyphs.marker, "bold yellow") if stage.is_bottleneck else ("", "cyan")
+    chip: Pieces = [(name, "cyan")]
     if stage.is_chosen:
-        marker, style = canvas.glyphs.chosen, "bold reverse"
-    chip = [(f"{marker}{name}", style), (f" {stats.in_progress_items:,}/{stats.workers:,}", busy)]
+        chip = [(f"{canvas.glyphs.chosen}{name}", "bold reverse")]
+    elif stage.is_bottleneck:
+        chip = [(canvas.glyphs.marker, "bold yellow"), (name, "bold")]
+    chip.append((f" {stats.in_progress_items:,}/{stats.workers:,}", busy))
     if shortness == 0:
         chip += [(" busy", busy), (f", {count_text(stats.pending_items)} queued", "dim")]
     elif shortness == 1:
@@ -271,7 +301,3 @@ def _chip(canvas: Canvas, name: str, stage: StageView, shortness: int) -> Pieces
         level = canvas.glyphs.levels[round(full * (len(canvas.glyphs.levels) - 1))]
         chip.append((f" {level}", full_style))
     return chip
-
-
-def _chips_width(chips: list[Pieces], separator: str) -> int:
-    return sum(map(_width, chips)) + len(separator) * (len(chips) - 1)

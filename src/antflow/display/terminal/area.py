@@ -10,11 +10,11 @@ one, so that nothing scrolls and the ``^C`` of a keyboard ends up where it is so
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Sequence
 
 from antflow.display.rows import Row
 from antflow.display.terminal.device import Size
+from antflow.display.terminal.kept_lines import KeptLines, printed
 from antflow.display.terminal.printed_lines import PLAIN
 
 HIDE_CURSOR = "\x1b[?25l"
@@ -23,9 +23,6 @@ ENTER_SCREEN = "\x1b[?1049h"
 LEAVE_SCREEN = "\x1b[?1049l"
 ERASE_LINE_END = "\x1b[K"
 ERASE_BELOW = "\x1b[J"
-
-MOST_LINES_KEPT = 10_000
-"""Lines that are kept while the alternate screen is up, the newest."""
 
 
 class Area(ABC):
@@ -57,7 +54,7 @@ class Area(ABC):
         """Give the terminal back while the program is stopped. `opening` is the way back."""
 
     def closing(self) -> str:
-        """Give the terminal back for good: all that was said is on the first screen."""
+        """Give the terminal back for good. Lines that are kept must be written next."""
         return self.pause()
 
     @abstractmethod
@@ -66,7 +63,10 @@ class Area(ABC):
 
     @abstractmethod
     def yielding(self) -> str:
-        """Make room for a question on the first screen. `opening` is the way back."""
+        """Make room for a question on the first screen. `opening` is the way back.
+
+        Lines that are kept must be written next: the question may be about them.
+        """
 
     def leave_as_it_is(self) -> str:
         """Make room for what is being asked already, where the cursor is. As in `yielding`."""
@@ -104,7 +104,7 @@ class LiveArea(Area):
 
     def say(self, lines: Sequence[str]) -> str:
         """Print them where the area was."""
-        return f"{self.switching()}{_printed(lines)}{PLAIN}" if lines else ""
+        return f"{self.switching()}{printed(lines)}{PLAIN}" if lines else ""
 
     def pause(self) -> str:
         """Leave the rows, and go below them."""
@@ -138,16 +138,19 @@ class LiveArea(Area):
 
 
 class AlternateScreen(Area):
-    """The whole of a second screen."""
+    """The whole of a second screen.
+
+    Args:
+        kept: Where lines wait for the first screen.
+    """
 
     last_words = PLAIN + LEAVE_SCREEN
 
-    def __init__(self) -> None:
+    def __init__(self, kept: KeptLines) -> None:
         super().__init__()
         self._is_up = False
         self._yields = False
-        self._kept: deque[str] = deque(maxlen=MOST_LINES_KEPT)
-        self._lines_said = 0
+        self._kept = kept
 
     def opening(self) -> str:
         """Enter the second screen."""
@@ -174,9 +177,8 @@ class AlternateScreen(Area):
     def say(self, lines: Sequence[str]) -> str:
         """Keep them for the first screen, unless that is up for a question."""
         if self._yields:
-            return _printed(lines)
-        self._kept.extend(lines)
-        self._lines_said += len(lines)
+            return printed(lines)
+        self._kept.add(lines)
         return ""
 
     def pause(self) -> str:
@@ -186,24 +188,15 @@ class AlternateScreen(Area):
         return text
 
     def closing(self) -> str:
-        """Leave the second screen, and print what was kept."""
-        lines = list(self._kept)
-        self._kept.clear()
-        if lost := max(self._lines_said - len(lines), 0):
-            lines.insert(0, f"({lost:,} earlier lines were not kept)")
-        self._lines_said = 0
-        # First restore the screen and the cursor, in case the pipe breaks now.
-        return f"{self.pause()}{SHOW_CURSOR}{_printed(lines)}{PLAIN}"
+        """Leave the second screen."""
+        # The screen and the cursor come first, in case the pipe breaks among the lines.
+        return self.pause() + SHOW_CURSOR
 
     def switching(self) -> str:
         """Leave the second screen, and print what was kept."""
-        return self.closing()
+        return f"{self.closing()}{''.join(self._kept.take())}{PLAIN}"
 
     def yielding(self) -> str:
-        """Leave the second screen, and print what was kept: the question may be about that."""
+        """Leave the second screen."""
         self._yields = True
         return self.closing()
-
-
-def _printed(lines: Sequence[str]) -> str:
-    return "".join(f"{line}\r\n" for line in lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 
+from antflow.display.terminal.kept_lines import KeptLines
+
 Action = Callable[[], object]
 Write = Callable[[str], object]
 
@@ -14,9 +16,11 @@ class Capture(ABC):
 
     Attributes:
         questions: How many functions of this process wait for something to be typed.
+        kept: Where lines can wait for the first screen of the terminal.
     """
 
     questions = 0
+    kept: KeptLines
 
     @abstractmethod
     def start(self) -> None:

@@ -6,7 +6,7 @@ has to be written, in the order of the calls.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from antflow.display.layout import fair_shares
 from antflow.display.rows import Row, is_said
@@ -18,6 +18,7 @@ from antflow.display.terminal.area import (
     LiveArea,
 )
 from antflow.display.terminal.device import File, Size, size_of
+from antflow.display.terminal.kept_lines import KeptLines
 from antflow.display.terminal.pane import Pane
 from antflow.display.terminal.printed_lines import PLAIN
 
@@ -34,6 +35,7 @@ class Composition:
 
     Args:
         terminal: Where the terminal is.
+        kept: Where printed lines wait for the first screen.
 
     Attributes:
         panes: From the top to the bottom.
@@ -41,8 +43,9 @@ class Composition:
             the background, or something asks a question.
     """
 
-    def __init__(self, terminal: File) -> None:
+    def __init__(self, terminal: File, kept: KeptLines) -> None:
         self._terminal = terminal
+        self._kept = kept
         self._area: Area = LiveArea()
         self._frames = 0
         self._size = Size(0, 0)
@@ -50,6 +53,7 @@ class Composition:
         self.is_paused: bool = False
         self._may_be_in_a_line = True
         self._is_given_back = True
+        self._is_first_screen_up = False
 
     @property
     def last_words(self) -> str:
@@ -72,6 +76,8 @@ class Composition:
 
     def remove(self, pane: Pane, rows: list[Row] | None, last_line: str) -> str:
         """Remove a pane, and leave its last frame; after the last pane, give the terminal back.
+
+        `kept` must be written next.
 
         Args:
             pane: The pane.
@@ -128,7 +134,7 @@ class Composition:
         return self._area.pause() + PLAIN + SHOW_CURSOR
 
     def make_room(self, *, asked_already: bool) -> str:
-        """Give the terminal back while something reads what is typed.
+        """Give the terminal back while something reads what is typed. `kept` must be written next.
 
         Args:
             asked_already: The question was written at the cursor, past this program.
@@ -136,6 +142,7 @@ class Composition:
         if self.is_paused:
             return ""
         self.is_paused = self._is_given_back = self._may_be_in_a_line = True
+        self._is_first_screen_up = not asked_already
         text = self._area.leave_as_it_is() if asked_already else self._area.yielding()
         return text + PLAIN + SHOW_CURSOR
 
@@ -145,9 +152,19 @@ class Composition:
         return self._new_line() + self._opening() + self.whole()
 
     def closing(self) -> str:
-        """Give the terminal back for good."""
-        self._is_given_back = True
+        """Give the terminal back for good. `kept` must be written next."""
+        self._is_given_back = self._is_first_screen_up = True
         return self._area.closing() + PLAIN + SHOW_CURSOR
+
+    def kept(self) -> Iterator[str]:
+        """Lines that waited for the first screen, if that has just come back for them."""
+        if self._is_first_screen_up:
+            self._is_first_screen_up = False
+            end = ""
+            for text in self._kept.take():
+                yield text
+                end = PLAIN + SHOW_CURSOR
+            yield end
 
     def _opening(self) -> str:
         self._is_given_back = False
@@ -177,7 +194,7 @@ class Composition:
         if isinstance(self._area, wanted):
             return ""
         text = self._area.switching()
-        self._area = wanted()
+        self._area = LiveArea() if wanted is LiveArea else AlternateScreen(self._kept)
         return text if self.is_paused else text + self._opening()
 
 

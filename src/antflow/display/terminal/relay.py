@@ -6,7 +6,7 @@ thread could not do its work:
 - C code may print a lot while it holds Python's global lock. A pseudo terminal holds some 20 kB;
   then that code waits, and a thread that should read never gets the lock.
 - A program that crashes or is killed has no threads. Here what it printed last still comes out,
-  and the terminal is given back.
+  with the lines that waited in a file for the first screen, and the terminal is given back.
 - Children may outlive the program that started them, and go on printing.
 
 The program takes text in pieces, and says so for each. When its end of `orders` is closed, all that
@@ -30,7 +30,7 @@ END = b"\0"
 settings to restore, as hexadecimal digits of what `marshal` makes of them; then `END`."""
 
 
-def relay(master: int, terminal: int, orders: int, pieces: int, most_bytes: int) -> None:
+def relay(master: int, terminal: int, orders: int, pieces: int, kept: int, most_bytes: int) -> None:
     """Pass text on until the program has ended or needs it no more, and then to the terminal.
 
     Args:
@@ -38,6 +38,7 @@ def relay(master: int, terminal: int, orders: int, pieces: int, most_bytes: int)
         terminal: The real one.
         orders: A pipe from the program.
         pieces: A pipe to the program.
+        kept: A file with lines that the program has not printed yet; -1 = none.
         most_bytes: How much text may wait for the program.
     """
     waiting = bytearray()
@@ -76,7 +77,10 @@ def relay(master: int, terminal: int, orders: int, pieces: int, most_bytes: int)
             waiting += text
     if settings:
         restore(terminal, settings)
-    write_all(terminal, last_words + piece + waiting)
+    write_all(terminal, last_words)
+    if kept >= 0:
+        copy_all(kept, terminal)
+    write_all(terminal, piece + waiting)
     while data := os.read(master, PIECE_BYTES):
         write_all(terminal, data)
 
@@ -95,6 +99,14 @@ def restore(terminal: int, settings: bytes) -> None:
         pass
 
 
+def copy_all(source: int, target: int) -> None:
+    """Write what is in a file."""
+    position = 0
+    while data := os.pread(source, PIECE_BYTES, position):
+        position += len(data)
+        write_all(target, data)
+
+
 def write_all(descriptor: int, data: bytes | bytearray) -> None:
     """Write all of it, also to a terminal that another program has made non-blocking."""
     while data:
@@ -104,9 +116,9 @@ def write_all(descriptor: int, data: bytes | bytearray) -> None:
             time.sleep(0.05)
 
 
-def _relay_between(from_program: int, to_program: int, most_bytes: int) -> None:
+def _relay_between(from_program: int, to_program: int, kept: int, most_bytes: int) -> None:
     # Their numbers may be too high for `select`.
-    relay(0, 1, os.dup(from_program), os.dup(to_program), most_bytes)
+    relay(0, 1, os.dup(from_program), os.dup(to_program), kept, most_bytes)
 
 
 if __name__ == "__main__":

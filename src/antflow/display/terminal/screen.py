@@ -52,6 +52,9 @@ from antflow.display.terminal.stream_capture import StreamCapture, origin_of
 NEWEST_LINES = 200
 """Printed lines kept for displays to show."""
 
+PIECES_AT_ONCE = 32
+"""Pieces of kept lines that may wait for the terminal; a log may be larger than the memory."""
+
 LONGEST_HANDLER_WAIT = 1.0
 """Seconds a signal handler waits for another thread to end its frame."""
 
@@ -105,7 +108,7 @@ class Screen:
         self._device = device_of(stream)
         self._out = open_stream(stream)
         self._capture = _capture_for(stream, self._out, self._print, self._echo)
-        self._picture = Composition(self._out)
+        self._picture = Composition(self._out, self._capture.kept)
         self.keys: Listening = Listening(self._picture.panes, self._capture)
         self._lock = RLock()
         self._drawing_thread: int | None = None
@@ -226,7 +229,8 @@ class Screen:
             self._capture.questions += 1
             self.keys.rest()
             room = self._picture.make_room(asked_already=False)
-            self._out.write(room + self._capture.take_rest())
+            _write(self._out, room, self._picture.kept())
+            self._out.write(self._capture.take_rest())
         try:
             yield
         finally:
@@ -268,7 +272,7 @@ class Screen:
             self._capture.catch_up()
         has_it = self._lock.acquire(timeout=LONGEST_HANDLER_WAIT)
         try:
-            self._out.write(text())
+            _write(self._out, text(), self._picture.kept())
             self._out.finish()
             self._capture.prepare(self._picture.last_words)
         finally:
@@ -299,7 +303,8 @@ class Screen:
             if pane.is_open:
                 pane.is_open = False
                 try:
-                    self._out.write(self._picture.remove(pane, rows, last_line))
+                    text = self._picture.remove(pane, rows, last_line)
+                    _write(self._out, text, self._picture.kept())
                 finally:
                     self.keys.end(unless_wanted=True)
 
@@ -339,7 +344,9 @@ class Screen:
         with self._drawing():
             is_asked = self.keys.is_keyboard_taken or self._capture.is_keyboard_read(text)
             if is_asked:
-                self._out.write(self._picture.make_room(asked_already=False) + rest() + text)
+                room = self._picture.make_room(asked_already=False)
+                _write(self._out, room, self._picture.kept())
+                self._out.write(rest() + text)
         return is_asked
 
     def _print(self, text: str) -> None:
@@ -358,6 +365,15 @@ class Screen:
         self._newest.extend(clean(line)[:LONGEST_TEXT] for line in lines[-NEWEST_LINES:])
         if text := self._picture.say(lines, is_halted=self._out.is_halted):
             self._out.write(text)
+
+
+def _write(out: SafeStream, text: str, kept: Iterator[str]) -> None:
+    """Write text, and lines that have waited for the first screen."""
+    out.write(text)
+    for number, piece in enumerate(kept, 1):
+        out.write(piece)
+        if number % PIECES_AT_ONCE == 0:
+            out.finish()
 
 
 def _capture_for(

@@ -19,9 +19,11 @@ from collections.abc import Callable, Iterable
 from threading import RLock
 from typing import Any, TextIO, cast
 
+from antflow.display.canvas import known_encoding
 from antflow.display.environment import is_terminal
 from antflow.display.terminal.capture import Action, Capture, Write
 from antflow.display.terminal.device import device_of
+from antflow.display.terminal.kept_lines import KeptLines
 from antflow.display.terminal.printed_lines import Lines
 
 
@@ -115,6 +117,7 @@ class StreamCapture(Capture):
     def __init__(self, stream: TextIO, emit: Write) -> None:
         self._device = device_of(stream)
         self._emit = emit
+        self.kept = KeptLines(known_encoding(getattr(stream, "encoding", None) or "utf-8"))
         self._replaced: list[tuple[str, TextIO, CapturedStream]] = []
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO, CapturedStream]] = []
 
@@ -145,17 +148,20 @@ class StreamCapture(Capture):
         """Put everything back."""
         self._put_back(lambda captured: captured.end_line(is_last=True))
         then()
+        self.kept.close()
 
     def hand_over(self, write: Write, then: Action) -> None:
         """Put everything back, and leave the terminal to a `Live`."""
         self._put_back(lambda captured: captured.hand_over(write))
         then()
+        self.kept.close()
 
     def forget(self) -> None:
         """Put nothing back and write nothing: this is a child process, after a fork."""
         for _, stream, captured in self._replaced:
             _capturing.pop(id(stream), None)
             captured.forget()
+        self.kept.close()
 
     def take_rest(self) -> str:
         """Take the unfinished lines of all streams."""
