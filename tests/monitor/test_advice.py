@@ -41,7 +41,7 @@ from antflow._monitor.view import View
 from antflow._monitor.worker_order import worker_strips
 from antflow.testing import run_virtual
 from tests.engine import process_tasks
-from tests.monitor.watching import Watching, watch
+from tests.monitor.watching import Watching, shares_of, watch
 
 Task = Callable[[int], Awaitable[int]]
 ROOT = Path(__file__).parents[2]
@@ -184,7 +184,7 @@ def test_limit_inside_a_task(workers: int, options: Any, task: Task) -> None:
     for view in both(watching, 20):
         assert (view.advice.lever, view.advice.stage) == ("limit", "Fetch")
         assert "more workers would not" in view.advice.sentence
-        assert sum(view.stages[0].shares) == pytest.approx(1)
+        assert sum(shares_of(view.stages[0])) == pytest.approx(1)
     strip = worker_strips(watching.at(20).snapshot)[0]
     assert strip.doing.count("limited") >= strip.doing.count("running")
 
@@ -321,7 +321,7 @@ def test_pause_is_not_blamed_on_a_stage() -> None:
         assert watching.at(moment).advice.lever == "none"
     for view in (watching.at(452), watching.last):
         assert (view.advice.lever, view.advice.stage) == ("workers", "Parse")
-        assert sum(view.stages[0].shares) == pytest.approx(1)
+        assert sum(shares_of(view.stages[0])) == pytest.approx(1)
     assert "Its 2 workers were busy 99% of the time" in watching.last.advice.sentence
 
 
@@ -811,8 +811,8 @@ def test_blocking_call() -> None:
     assert "in rude: time.sleep(0.3)" in last.advice.sentence
     assert [each.is_bottleneck for each in last.stages] == [False, True, False]
     for each in last.stages:
-        assert sum(each.shares) == pytest.approx(1)
-        assert each.shares.stalled > 0.5
+        assert sum(shares_of(each)) == pytest.approx(1)
+        assert each.recent.stalled > 0.5
 
 
 @pytest.mark.real_time

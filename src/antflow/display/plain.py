@@ -148,5 +148,5 @@ def stage_summary(stage: StageView) -> str:
     parts = [f"{count:,} {name}" for name, count in counts if count or name in ("done", "failed")]
     quantiles = (("p50", stats.run_times.p50), ("p95", stats.run_times.p95))
     parts += [f"{name} {duration_text(time)}" for name, time in quantiles if time is not None]
-    parts.append(f"{stage.shares.busy:.0%} busy")
+    parts.append(f"{stage.recent.busy:.0%} busy")
     return f"{stats.stage_name}: {', '.join(parts)}"
