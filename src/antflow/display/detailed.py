@@ -62,7 +62,7 @@ def _lines(canvas: Canvas, view: View) -> list[Text]:
     }
     rows = share(height, wishes)
     return [
-        bar_line(canvas, view),
+        bar_line(canvas, view, loop=True),
         *stage_lines(canvas, view.stages, rows["stages"]),
         *([curve] if curve is not None and rows["curve"] else []),
         *bottleneck_lines(canvas, view, rows["why"]),
