@@ -599,6 +599,29 @@ def test_gain_counts_what_does_not_come_that_far() -> None:
     assert found_in([first, second], seen).hint == "+2 workers: up to +33%"
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_last_sentence_without_what_was_cancelled(is_cancelled: bool) -> None:
+    """A run that is cancelled is judged like one that is not: by what its stages had done."""
+
+    async def program() -> tuple[Advice, float]:
+        stages = [Stage(name, 4, [taking(time)]) for name, time in (("Get", 0.4), ("Do", 0.5))]
+        pipeline = Pipeline(stages)
+        run = asyncio.ensure_future(pipeline.run(range(400)))
+        await asyncio.wait([run], timeout=30 if is_cancelled else None)
+        run.cancel()
+        await asyncio.wait([run])
+        snapshot, what_if = pipeline.get_dashboard_snapshot(), pipeline.what_if({"Get": 40})
+        assert (snapshot.pipeline_stats.items_cancelled > 50) == is_cancelled
+        assert what_if is not None
+        per_second = snapshot.pipeline_stats.items_accepted / what_if.longest
+        return snapshot.advice, per_second
+
+    advice, per_second = run_virtual(program)
+    assert (advice.lever, advice.stage) == ("workers", "Do")
+    assert advice.gain == pytest.approx((0.25, 0.25), rel=0.1)
+    assert 7 < per_second < 4 / 0.5
+
+
 def test_two_stages_that_are_equally_slow() -> None:
     """More workers for one of two would gain nothing: both are named."""
     stages = [stage("A"), stage("B")]
