@@ -6,6 +6,7 @@ from antflow._core.events import StatusEvent, StatusType, TaskEvent, TaskEventTy
 from antflow._core.first_tries import FirstTries
 from antflow._core.levers import Advice
 from antflow._core.ports import DashboardProtocol
+from antflow._core.recent import RecentStageStats, RecentStats
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.snapshot import (
     DashboardSnapshot,
@@ -38,6 +39,8 @@ __all__ = [
     "LoopStall",
     "PipelineResult",
     "PipelineStats",
+    "RecentStageStats",
+    "RecentStats",
     "RunResults",
     "StageStats",
     "StatusEvent",

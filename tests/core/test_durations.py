@@ -16,6 +16,7 @@ from antflow._core.durations import (
     SHORTEST_RUN,
     SHORTEST_WAIT,
     DurationCounter,
+    durations_since,
 )
 
 SHAPES: dict[str, Callable[[random.Random], float]] = {
@@ -94,3 +95,20 @@ def test_durations_as_text_are_short() -> None:
     counter = DurationCounter(SHORTEST_RUN)
     counter.add(2.0)
     assert repr(counter.read(1)) == "Durations(count=1, p50=1.96, p95=1.96)"
+
+
+@given(some=st.lists(st.floats(1e-3, 1e4)), more=st.lists(st.floats(1e-3, 1e4)))
+def test_durations_since_an_earlier_reading(some: list[float], more: list[float]) -> None:
+    """The difference of two readings is what was counted between them, short ones included."""
+    both, alone = DurationCounter(SHORTEST_RUN), DurationCounter(SHORTEST_RUN)
+    for each in some:
+        both.add(each)
+    earlier = both.read(len(some) + 2)
+    for each in more:
+        both.add(each)
+        alone.add(each)
+    added = durations_since(both.read(len(some) + 2 + len(more) + 5), earlier)
+    expected = alone.read(len(more) + 5)
+    assert added.count == expected.count
+    for share in (0.0, 0.3, 0.5, 0.95, 1.0):
+        assert added.quantile(share) == expected.quantile(share)

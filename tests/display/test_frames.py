@@ -376,6 +376,21 @@ def test_bottleneck_that_is_cut_is_marked_as_cut() -> None:
     assert counts == "21,446 ok, 256 failed"
 
 
+def test_use_of_the_event_loop_stands_in_the_first_line() -> None:
+    """It is a number, which stands out only if the loop has hardly any time left."""
+    for seconds, expected in ((0.1, ""), (52.5, "  loop 42%"), (112.5, "  ▲ loop 90%")):
+        snapshot = make_snapshot()
+        snapshot.loop = LoopHealth(busy_seconds=seconds)
+        for level in ("detailed", "full"):
+            first = lines_of(level, snapshot, 140, 30)[0]
+            assert first.endswith(expected)
+            assert ("loop" in first) == bool(expected)
+        assert ("loop" in lines_of("log", snapshot, 140)[0]) == (seconds > 100)
+        snapshot.state = "finished"
+        for level in ("detailed", "full"):
+            assert not any("loop 9" in line for line in lines_of(level, snapshot, 140, last=True))
+
+
 def test_blocked_loop_is_told() -> None:
     """What blocked the event loop, where and for how long: while it is news, and above the rest."""
     stall = LoopStall(0.452, 990.0, "Parse", "Parse-W3", 7, "app.py:41 in parse", "time.sleep(1)")

@@ -42,7 +42,7 @@ from antflow._monitor.view import View
 from antflow._monitor.worker_order import worker_strips
 from antflow.testing import run_virtual
 from tests.engine import process_tasks
-from tests.monitor.watching import Watching
+from tests.monitor.watching import Watching, shares_of
 from tests.monitor.watching import watch as watch_all
 
 Task = Callable[[int], Awaitable[int]]
@@ -187,7 +187,7 @@ def test_limit_inside_a_task(workers: int, options: Any, task: Task) -> None:
     for view in both(watching, 20):
         assert (view.advice.lever, view.advice.stage) == ("limit", "Fetch")
         assert "more workers would not" in view.advice.sentence
-        assert sum(view.stages[0].shares) == pytest.approx(1)
+        assert sum(shares_of(view.stages[0])) == pytest.approx(1)
     strip = worker_strips(watching.at(20).snapshot)[0]
     assert strip.doing.count("limited") >= strip.doing.count("running")
 
@@ -324,7 +324,7 @@ def test_pause_is_not_blamed_on_a_stage() -> None:
         assert watching.at(moment).advice.lever == "none"
     for view in (watching.at(452), watching.last):
         assert (view.advice.lever, view.advice.stage) == ("workers", "Parse")
-        assert sum(view.stages[0].shares) == pytest.approx(1)
+        assert sum(shares_of(view.stages[0])) == pytest.approx(1)
     assert "Its 2 workers were busy 99% of the time" in watching.last.advice.sentence
 
 
@@ -602,6 +602,29 @@ def test_gain_counts_what_does_not_come_that_far() -> None:
     assert found_in([first, second], seen).hint == "+2 workers: up to +33%"
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_last_sentence_without_what_was_cancelled(is_cancelled: bool) -> None:
+    """A run that is cancelled is judged like one that is not: by what its stages had done."""
+
+    async def program() -> tuple[Advice, float]:
+        stages = [Stage(name, 4, [taking(time)]) for name, time in (("Get", 0.4), ("Do", 0.5))]
+        pipeline = Pipeline(stages)
+        run = asyncio.ensure_future(pipeline.run(range(400)))
+        await asyncio.wait([run], timeout=30 if is_cancelled else None)
+        run.cancel()
+        await asyncio.wait([run])
+        snapshot, what_if = pipeline.get_dashboard_snapshot(), pipeline.what_if({"Get": 40})
+        assert (snapshot.pipeline_stats.items_cancelled > 50) == is_cancelled
+        assert what_if is not None
+        per_second = snapshot.pipeline_stats.items_accepted / what_if.longest
+        return snapshot.advice, per_second
+
+    advice, per_second = run_virtual(program)
+    assert (advice.lever, advice.stage) == ("workers", "Do")
+    assert advice.gain == pytest.approx((0.25, 0.25), rel=0.1)
+    assert 7 < per_second < 4 / 0.5
+
+
 def test_two_stages_that_are_equally_slow() -> None:
     """More workers for one of two would gain nothing: both are named."""
     stages = [stage("A"), stage("B")]
@@ -814,8 +837,8 @@ def test_blocking_call() -> None:
     assert "in rude: time.sleep(0.3)" in last.advice.sentence
     assert [each.is_bottleneck for each in last.stages] == [False, True, False]
     for each in last.stages:
-        assert sum(each.shares) == pytest.approx(1)
-        assert each.shares.stalled > 0.5
+        assert sum(shares_of(each)) == pytest.approx(1)
+        assert each.recent.stalled > 0.5
 
 
 @pytest.mark.real_time

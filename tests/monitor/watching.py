@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from antflow import DashboardSnapshot, Pipeline, Stage
-from antflow._monitor.view import View, Viewer
+from antflow._monitor.view import StageView, View, Viewer
 
 
 class Watching:
@@ -34,6 +34,13 @@ class Watching:
     def last(self) -> View:
         """The view at the end."""
         return self.views[-1]
+
+
+def shares_of(stage: StageView) -> list[float]:
+    """Where its workers' time went lately, as parts of 1."""
+    lately = stage.recent
+    waits = [lately.limited, lately.blocked, lately.retrying, lately.starved, lately.stalled]
+    return [lately.busy, *waits]
 
 
 class Keeping:

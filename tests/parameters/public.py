@@ -73,6 +73,8 @@ NO_ROW = {
     "PipelineResult": "a value, received",
     "PipelineStats": "a value, received",
     "ProgressDisplay.render": "called by the run",
+    "RecentStageStats": "a value, received",
+    "RecentStats": "a value, received",
     "RecordedEvents.of.item_id": "anything can be an id; one that is unknown has no events",
     "RunEnd": "a value, received",
     "RunFacts": "a value, received",

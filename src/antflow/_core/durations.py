@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log
+from operator import sub
 
 from antflow._core.checks import check_share
 
@@ -85,6 +86,13 @@ class Durations:
         return self.quantile(0.99)
 
 
+def durations_since(now: Durations, earlier: Durations) -> Durations:
+    """Those that were counted after an earlier reading of the same counter."""
+    then = (*earlier.buckets, *[0] * (len(now.buckets) - len(earlier.buckets)))
+    buckets = tuple(map(sub, now.buckets, then))
+    return Durations(now.count - earlier.count, now.shortest, buckets)
+
+
 def middle_of(shortest: float, index: int) -> float:
     """The point of a bucket that is equally far, relatively, from both of its ends, in seconds."""
     return shortest * _GROWTH**index * 2 * _GROWTH / (_GROWTH + 1)
@@ -119,5 +127,4 @@ class DurationCounter:
 
     def read(self, count: int) -> Durations:
         """A copy of what was counted, out of ``count`` durations in all."""
-        buckets = tuple(self._buckets)
-        return Durations(max(count, sum(buckets)), self._shortest, buckets)
+        return Durations(count, self._shortest, tuple(self._buckets))

@@ -16,6 +16,7 @@ from antflow._core.first_tries import FirstTries
 from antflow._core.ledger import Waiting
 from antflow._core.levers import Advice
 from antflow._core.portable import Portable
+from antflow._core.recent import RecentStats
 from antflow._core.text import clean, counted, cut, safe_repr
 
 LONGEST_ERROR = 1000
@@ -427,6 +428,10 @@ class LoopHealth:
     hot_spot: HotSpot | None = None
 
 
+NO_ADVICE = Advice()
+NOTHING_RECENT = RecentStats()
+
+
 @dataclass(slots=True)
 class DashboardSnapshot(Deferred):
     """Everything a dashboard shows, at one moment.
@@ -455,6 +460,8 @@ class DashboardSnapshot(Deferred):
         eta: How much longer the run will take; ``None`` while that cannot be known: the total is
             not known and items still come, a stage has not done anything yet, or the run is not
             under way (paused, stopping, over).
+        recent: Rates, durations and shares of time in the last minute, stage by stage, beside those
+            of the whole run in ``pipeline_stats``; at the end, over the whole run.
     """
 
     worker_states: dict[str, WorkerState]
@@ -469,5 +476,6 @@ class DashboardSnapshot(Deferred):
     loop: LoopHealth = LoopHealth()
     cpu_seconds: float = 0.0
     intake_seconds: float = 0.0
-    advice: Advice = field(default_factory=Advice)
+    advice: Advice = NO_ADVICE
     eta: Eta | None = None
+    recent: RecentStats = NOTHING_RECENT

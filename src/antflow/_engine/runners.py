@@ -80,6 +80,8 @@ class Threads:
     @property
     def thread_cpu_seconds(self) -> float:
         """See `antflow._core.ports.Runner`."""
+        if not self._threads:
+            return self._ended
         return self._ended + sum([each.cpu_seconds for each in tuple(self._threads.values())])
 
     async def call(self, worker: WorkerBook, task: TaskFunc, /, *args: Any, **kwargs: Any) -> Any:

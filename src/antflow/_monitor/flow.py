@@ -6,12 +6,12 @@ from antflow._core.snapshot import StageStats
 
 
 def going_on(stage: StageStats, following: StageStats) -> float:
-    """How many items enter the next stage for one that leaves this one.
+    """How many items enter the next stage for one that is done with this one.
 
     Fewer than one where some fail, more where items are made from others.
     """
-    gone = left_items(stage)
-    return entered_items(following) / gone if gone else 1.0
+    done = done_items(stage)
+    return entered_items(following) / done if done else 1.0
 
 
 def entered_items(stage: StageStats) -> int:
@@ -29,6 +29,12 @@ def left_items(stage: StageStats) -> int:
     """How many items have left a stage, in whatever way."""
     through = stage.completed_items + stage.skipped_items + stage.expanded_items
     return through + stage.failed_items + stage.dropped_items + stage.cancelled_items
+
+
+def ended_tries(stage: StageStats) -> int:
+    """How many tries are over, without those that a cancellation stopped."""
+    ended = stage.completed_items + stage.failed_items + stage.retried_items
+    return ended + stage.dropped_items + stage.expanded_items
 
 
 def done_items(stage: StageStats) -> int:

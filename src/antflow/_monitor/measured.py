@@ -15,7 +15,7 @@ from typing import NamedTuple
 from antflow._core.inside import LimitLevel, StageInside
 from antflow._core.snapshot import RunState as Phase
 from antflow._core.snapshot import StageStats
-from antflow._monitor.flow import entered_items, left_items
+from antflow._monitor.flow import done_items, ended_tries, entered_items, items_inside
 from antflow._monitor.service_times import Points, ServiceTimes, condensed, service_times
 from antflow._monitor.simulation import (
     MOST_TRIES,
@@ -153,12 +153,6 @@ def _occupied(stage: StageStats, inside: StageInside, is_last: bool) -> float:
     return max(seconds, 0.0)
 
 
-def tries(stage: StageStats) -> int:
-    """How many tries are over."""
-    ended = stage.completed_items + stage.failed_items + stage.retried_items
-    return ended + stage.dropped_items + stage.expanded_items
-
-
 def model_of(
     note: Note,
     workers: Mapping[str, int] | None = None,
@@ -182,9 +176,9 @@ def model_of(
     doubt = 0.0  # of the number of items that come to a stage, squared
     for number, (stage, inside) in enumerate(zip(note.now.stages, note.inside, strict=True)):
         came = to_come
-        to_come += entered_items(stage) - left_items(stage)
+        to_come += items_inside(stage)
         times = _times(note, number)
-        ended, left = tries(stage), left_items(stage)
+        ended, done = ended_tries(stage), done_items(stage)
         if times is None:
             if to_come > 0.5 and ended + stage.skipped_items == 0:
                 return None
@@ -197,7 +191,7 @@ def model_of(
         following = note.now.stages[number + 1] if number + 1 < len(names) else None
         fails, most_tries = _fails(again, inside.attempts)
         left_to_do = max(to_come, 1.0)
-        on = 1.0 if following is None else _on(entered_items(following), left, inside.blocked)
+        on = 1.0 if following is None else _on(entered_items(following), done, inside.blocked)
         few = 1 / max(ended, 1) + 1 / left_to_do
         variation = (times.variation * times.known + PRIOR_TRIES * PRIOR_VARIATION) / (
             times.known + PRIOR_TRIES
@@ -215,7 +209,7 @@ def model_of(
                 delays=_delays(inside.delays),
                 most_retrying=inside.most_retrying + stage.workers,
                 capacity=inf if stage.capacity is None or not number else stage.capacity,
-                skipped=stage.skipped_items / left if left else 0.0,
+                skipped=stage.skipped_items / done if done else 0.0,
                 on=on,
                 limits=tuple(
                     (keys[limit.key], _cost(limit, note, used[limit.key], inside.batch))
@@ -272,11 +266,11 @@ def state_of(note: Note, model: RunModel) -> RunState:
     )
 
 
-def _on(entered: int, left: int, blocked: int) -> float:
-    """How many items enter the next stage for one that leaves this one."""
-    if entered > left and blocked:  # those that become others have made half of them, on average
-        return entered / (left + HALF * blocked)
-    return entered / left if left else 1.0
+def _on(entered: int, done: int, blocked: int) -> float:
+    """How many items enter the next stage for one that is done with this one."""
+    if entered > done and blocked:  # those that become others have made half of them, on average
+        return entered / (done + HALF * blocked)
+    return entered / done if done else 1.0
 
 
 def _under_way(ages: Sequence[float], stage: StageModel, count: int) -> Points:
@@ -358,7 +352,7 @@ def _times(note: Note, number: int) -> ServiceTimes | None:
     Span after span, backwards from now, is compared with all that came after it.
     """
     stage = note.now.stages[number]
-    ended, occupied = tries(stage), note.now.occupied[number]
+    ended, occupied = ended_tries(stage), note.now.occupied[number]
     if not ended:
         return None
     batch = _batch(stage, note.inside[number], occupied)
@@ -367,7 +361,7 @@ def _times(note: Note, number: int) -> ServiceTimes | None:
     spread = service_times(stage.run_times)
     variation = spread.variation if spread is not None else 0.0
     for mark in (*reversed(note.marks), None):
-        before = 0 if mark is None else tries(mark.stages[number])
+        before = 0 if mark is None else ended_tries(mark.stages[number])
         began = 0.0 if mark is None else mark.occupied[number]
         more, took = ended - before - counted, occupied - began - seconds
         if more < min(FEWEST_TRIES, ended) and mark is not None:
@@ -388,7 +382,7 @@ def _batch(stage: StageStats, inside: StageInside, occupied: float) -> float:
         return inside.batch
     # A batch is counted once for each of its items, and its time once.
     times = service_times(stage.run_times)
-    batch = times.mean * tries(stage) / occupied if times is not None else inside.batch
+    batch = times.mean * ended_tries(stage) / occupied if times is not None else inside.batch
     if batch > 0.94 * inside.batch:
         return inside.batch
     return max(batch, 1.0)
@@ -398,7 +392,7 @@ def _used_by(note: Note) -> dict[int, int]:
     """Key of a limit → how many tries have begun under it."""
     used: dict[int, int] = {}
     for stage, inside in zip(note.now.stages, note.inside, strict=True):
-        begun = tries(stage) + stage.in_progress_items - stage.limited_items
+        begun = ended_tries(stage) + stage.in_progress_items - stage.limited_items
         for limit in inside.limits:
             used[limit.key] = used.get(limit.key, 0) + begun
     return used

@@ -10,7 +10,7 @@ from operator import add
 from typing import Any, NamedTuple
 
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, RunState, StageStats
-from antflow._monitor.flow import done_items
+from antflow._monitor.flow import done_items, ended_tries
 
 
 class Spent(NamedTuple):
@@ -71,7 +71,7 @@ class Marks(NamedTuple):
             stage.held_seconds,
             stage.holds,
             stage.thread_cpu_seconds,
-            stage.run_times.count,
+            ended_tries(stage),
         )
 
 

@@ -23,7 +23,7 @@ from antflow._monitor.advice import Case, UnderWay, advise
 from antflow._monitor.changes import Changes
 from antflow._monitor.eta import Forecast, RunMeasured
 from antflow._monitor.measured import Memory
-from antflow._monitor.moment import Figures
+from antflow._monitor.moment import Figures, Moment
 from antflow._monitor.spans import Span, Spans
 
 BETWEEN_NOTES = 1.0
@@ -47,6 +47,7 @@ class Outlook:
     def __init__(self, stages: Sequence[Stage] = ()) -> None:
         self._stages = stages
         self._spans = Spans()
+        self._span = Span()
         self._changes = Changes()
         self._memory = Memory()
         self._forecast = Forecast(None)
@@ -65,14 +66,17 @@ class Outlook:
         elapsed = figures.elapsed
         with self._lock:
             span = self._spans.see(figures)
-            if self._changes.is_changed(figures):
-                self._note_change(span)
+            if span is not self._span:
+                self._span = span
+                if self._changes.is_changed(figures):
+                    self._note_change(figures, *span.sums(figures))
             if figures.state != self._state or elapsed - self._noted >= BETWEEN_NOTES:
                 self._state, self._noted = figures.state, elapsed
                 self._note(snapshot, figures, inside())
             forecast = self._forecast
         return {
-            "advice": partial(self._advice, span, longest),
+            "advice": partial(self._advice, figures, span, longest),
+            "recent": partial(span.recent, figures),
             "eta": partial(forecast.at, elapsed),
         }
 
@@ -103,17 +107,16 @@ class Outlook:
             )
         self._forecast = Forecast(note)
 
-    def _note_change(self, span: Span) -> None:
-        whole, lately = span.sums()
-        advice = advise(Case(span.figures.stages, whole, lately, options=self._stages))
+    def _note_change(self, figures: Figures, whole: Moment, lately: Moment) -> None:
+        advice = advise(Case(figures.stages, whole, lately, options=self._stages))
         predicted: dict[str, float] = {}
         if advice.lever == "workers" and advice.stage is not None and advice.gain is not None:
             predicted[advice.stage] = advice.gain[1]
-        self._changes.note(span.figures, whole, lately, predicted)
+        self._changes.note(figures, whole, lately, predicted)
 
-    def _advice(self, span: Span, longest: Longest) -> Advice:
-        whole, lately = span.sums()
-        figures, under_way = span.figures, longest()
+    def _advice(self, figures: Figures, span: Span, longest: Longest) -> Advice:
+        whole, lately = span.sums(figures)
+        under_way = longest()
         with self._lock:
             outcomes = self._changes.outcomes(figures, whole)
         return advise(

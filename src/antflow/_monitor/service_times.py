@@ -8,7 +8,7 @@ from itertools import accumulate
 from math import log
 from typing import NamedTuple
 
-from antflow._core.durations import Durations, middle_of
+from antflow._core.durations import Durations, durations_since, middle_of
 
 Points = tuple[tuple[float, float], ...]
 """Seconds, and the share of the times that take this long."""
@@ -121,15 +121,12 @@ def condensed(values: Iterable[float], parts: int = 8) -> Points:
 
 def _counted(durations: Durations, earlier: Durations | None) -> list[tuple[float, int]]:
     """Seconds and number for each bucket with something in it."""
-    buckets: Sequence[int] = durations.buckets
-    short = durations.count - sum(buckets)
     if earlier is not None:
-        short -= earlier.count - sum(earlier.buckets)
-        before = [*earlier.buckets, *[0] * (len(buckets) - len(earlier.buckets))]
-        buckets = [now - then for now, then in zip(buckets, before, strict=False)]
+        durations = durations_since(durations, earlier)
+    short = durations.count - sum(durations.buckets)
     counted = [
         (middle_of(durations.shortest, index), number)
-        for index, number in enumerate(buckets)
+        for index, number in enumerate(durations.buckets)
         if number > 0
     ]
     return [(durations.shortest / 2, short), *counted] if short > 0 else counted

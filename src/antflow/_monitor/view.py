@@ -16,6 +16,7 @@ from math import inf
 from antflow._core.estimates import Eta
 from antflow._core.failures import kind_of, ungrouped
 from antflow._core.levers import Advice
+from antflow._core.recent import RecentStageStats, RecentStats
 from antflow._core.snapshot import (
     DashboardSnapshot,
     ErrorSummary,
@@ -25,9 +26,9 @@ from antflow._core.snapshot import (
     StageStats,
 )
 from antflow._monitor.flow import done_items
-from antflow._monitor.moment import Figures, Spent
+from antflow._monitor.moment import Figures
 from antflow._monitor.progress import Progress, RecentRate, progress
-from antflow._monitor.spans import Spans
+from antflow._monitor.spans import Span
 from antflow._monitor.throughput import Throughput
 
 UNNAMED = "pipeline"
@@ -43,6 +44,9 @@ SHORTEST = 1.0
 HELD = 1.0
 """Seconds for which an ETA is shown unchanged."""
 
+SHORTEST_SHARE = 1.0
+"""Seconds from which the share of the time for which the event loop was at work is shown."""
+
 MOST_FAILURES_READ = 1000
 """How many failed items are searched, newest first, for the newest of each type."""
 
@@ -54,7 +58,8 @@ class StageView:
     Attributes:
         stats: Its counts.
         per_second: Items that leave it per second: recently, and at the end over the whole run.
-        shares: Where its workers' time goes, as parts of 1: recently, and at the end in all.
+        recent: Durations, and where its workers' time goes: in the last minute, and at the end in
+            all.
         is_bottleneck: Whether it holds the run back.
         hint: A few words on that, or on what its workers wait for; "" if they do not.
         is_over: Whether the run is over.
@@ -63,7 +68,7 @@ class StageView:
 
     stats: StageStats
     per_second: float
-    shares: Spent
+    recent: RecentStageStats
     is_bottleneck: bool
     hint: str
     is_over: bool
@@ -99,6 +104,8 @@ class View:
         stages: The stages, in pipeline order.
         errors: The kinds of failures, latest first.
         advice: What holds the run back, or at the end, what held it back.
+        loop_busy: Share of the time for which the event loop was at work: in the last minute, and
+            at the end in all; 0.0 in the first second, which says little.
     """
 
     name: str
@@ -110,6 +117,7 @@ class View:
     stages: list[StageView]
     errors: list[ErrorRow]
     advice: Advice
+    loop_busy: float
 
     @property
     def loop(self) -> LoopHealth:
@@ -160,7 +168,6 @@ class Viewer:
         self._stage_rates: defaultdict[str, RecentRate] = defaultdict(RecentRate)
         self._eta = HeldEta()
         self._throughput = Throughput()
-        self._spans = Spans()
 
     def see(self, snapshot: DashboardSnapshot) -> View:
         """The view of a snapshot. Pass snapshots in order; the last one may be repeated."""
@@ -172,8 +179,9 @@ class Viewer:
         earlier = None if self._view is None else self._view.progress
         shown = progress(snapshot, self._total, earlier, self._rate)
         self._throughput.add(shown.settled - (earlier.settled if earlier else 0), shown.elapsed)
-        stages = list(snapshot.pipeline_stats.stage_stats.values())
-        _, lately = self._spans.see(Figures.of(snapshot)).sums()
+        recent = snapshot.recent
+        if not recent.stages:  # not a run's own snapshot
+            recent = Span().recent(Figures.of(snapshot))
         return View(
             name=self._name,
             snapshot=snapshot,
@@ -181,40 +189,37 @@ class Viewer:
             eta=self._eta.see(snapshot),
             rates=self._throughput.rates(),
             rates_span=self._throughput.span,
-            stages=self._stages(snapshot, stages, lately.spent),
+            stages=self._stages(snapshot, recent),
             errors=error_rows(snapshot.error_summary),
             advice=snapshot.advice,
+            loop_busy=recent.loop_busy if recent.seconds >= SHORTEST_SHARE else 0.0,
         )
 
-    def _stages(
-        self,
-        snapshot: DashboardSnapshot,
-        stages: Sequence[StageStats],
-        lately: Sequence[Spent],
-    ) -> list[StageView]:
-        names = [stage.stage_name for stage in stages]
+    def _stages(self, snapshot: DashboardSnapshot, recent: RecentStats) -> list[StageView]:
+        stages = snapshot.pipeline_stats.stage_stats
+        names = list(stages)
         views: list[StageView] = []
         advice, is_over = snapshot.advice, snapshot.state == "finished"
-        for index, (stage, spent) in enumerate(zip(stages, lately, strict=True)):
-            shares = spent.shares()
-            per_second = self._stage_rates[stage.stage_name].see(done_items(stage), snapshot)
-            is_bottleneck = advice.stage == stage.stage_name and advice.is_its_own
-            hint = advice.hint if is_bottleneck else _hint(shares, names[index + 1 :])
-            is_chosen = stage.stage_name == self.chosen
+        for index, (name, stage) in enumerate(stages.items()):
+            per_second = self._stage_rates[name].see(done_items(stage), snapshot)
+            is_bottleneck = advice.stage == name and advice.is_its_own
+            lately = recent.stages[name]
+            hint = advice.hint if is_bottleneck else _hint(lately, names[index + 1 :])
+            is_chosen = name == self.chosen
             views.append(
-                StageView(stage, per_second, shares, is_bottleneck, hint, is_over, is_chosen)
+                StageView(stage, per_second, lately, is_bottleneck, hint, is_over, is_chosen)
             )
         return views
 
 
-def _hint(shares: Spent, following: Sequence[str]) -> str:
+def _hint(recent: RecentStageStats, following: Sequence[str]) -> str:
     """A few words on what the workers of a stage mostly wait for."""
     waits = {
-        "waits for items": shares.starved,
-        f"waits for {following[0]}" if following else "waits for the consumer": shares.blocked,
-        "held by its limit": shares.limited,
-        "waits for retries": shares.retrying,
-        "loop blocked": shares.stalled,
+        "waits for items": recent.starved,
+        f"waits for {following[0]}" if following else "waits for the consumer": recent.blocked,
+        "held by its limit": recent.limited,
+        "waits for retries": recent.retrying,
+        "loop blocked": recent.stalled,
     }
     most = max(waits, key=lambda reason: waits[reason])
     return most if waits[most] >= WORTH_SAYING else ""

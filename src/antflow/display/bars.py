@@ -29,6 +29,12 @@ ROOM_FOR_BLOCK = 30
 STALL_SHOWN = 30.0
 """Seconds for which a block of the event loop is shown."""
 
+LOOP_BUSY = 0.8
+"""Share of its time at work from which the event loop has hardly any to spare."""
+
+LEAST_LOOP = 0.005
+"""Less is not worth a word."""
+
 STATE_WORDS: dict[RunState, str] = {
     "idle": "waiting",
     "running": "running",
@@ -63,6 +69,7 @@ def bar_line(
     longest_bar: int | None = None,
     counts: bool = False,
     named: bool = True,
+    loop: bool = False,
 ) -> Text:
     """Name, bar, percent, done of total, rate, time left, time gone; what does not fit is left out.
 
@@ -72,6 +79,7 @@ def bar_line(
         longest_bar: Cells the bar may have; ``None`` = the rest.
         counts: Show how many are ok and failed, too.
         named: Show the pipeline's name, if it was given one.
+        loop: Show how busy the event loop is.
     """
     progress = view.progress
     bar = Part(1, [(" " * min(SHORTEST_BAR, longest_bar or SHORTEST_BAR), "")])
@@ -85,6 +93,8 @@ def bar_line(
         if view.eta.waits_for:
             parts.append(Part(6, [(f"({view.eta.waits_for})", "dim")]))
     parts.append(Part(5, [(clock(progress.elapsed), "dim")]))
+    if loop:
+        parts += _loop(canvas, view, 7)
     if counts:
         parts.append(Part(-1, counts_pieces(progress)))
     if named and progress.state in ("paused", "stopping", "cancelling"):
@@ -109,12 +119,27 @@ def header_line(canvas: Canvas, view: View, workers: int) -> Text:
         Part(1, [(canvas.crop(canvas.text(view.name), max(canvas.width // 2, 1)), "bold")]),
         Part(2, [(counted(workers, "worker"), "dim")]),
     ]
+    parts += _loop(canvas, view, 3)
     if view.loop.lag >= 0.001 and not view.is_over:
         late = view.loop.lag >= 0.05
         text = f"event loop {duration_text(view.loop.lag)} late"
         parts.append(Part(3, [(text, "bold" if late else "dim")]))
     kept = fitting(parts, canvas.width)
     return canvas.line(joined((part.pieces for part in kept), GAP))
+
+
+def _loop(canvas: Canvas, view: View, rank: int) -> list[Part]:
+    """``loop 42%``: how busy the event loop is, while it has something to do."""
+    if view.is_over or view.loop_busy < LEAST_LOOP:
+        return []
+    if view.loop_busy < LOOP_BUSY:
+        return [Part(rank, [(loop_text(view), "dim")])]
+    return [Part(rank, [(f"{canvas.glyphs.warning} {loop_text(view)}", "bold yellow")])]
+
+
+def loop_text(view: View) -> str:
+    """``loop 42%``."""
+    return f"loop {view.loop_busy:.0%}"
 
 
 def state_text(progress: Progress, width: int | None = None) -> str:

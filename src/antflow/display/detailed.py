@@ -65,7 +65,7 @@ def _lines(canvas: Canvas, view: View) -> list[Text]:
         min(max(int(canvas.height * SHARE_OF_HEIGHT), needed), canvas.height), wishes, last
     )
     return [
-        bar_line(canvas, view),
+        bar_line(canvas, view, loop=True),
         *stage_lines(canvas, view.stages, rows["stages"]),
         *([curve] if curve is not None and rows["curve"] else []),
         *bottleneck_lines(canvas, view, rows["why"]),

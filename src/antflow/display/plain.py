@@ -14,7 +14,7 @@ from antflow._core.failures import failure_lines
 from antflow._core.snapshot import ErrorSummary, LoopStall
 from antflow._core.text import clean, clock, tally
 from antflow._monitor.view import StageView, View
-from antflow.display.bars import block_text, stall_text, state_text
+from antflow.display.bars import LOOP_BUSY, block_text, loop_text, stall_text, state_text
 from antflow.display.canvas import UNICODE, glyphs_for
 from antflow.display.numbers import duration_text, eta_text, rate_text
 from antflow.display.stream import open_stream
@@ -130,6 +130,8 @@ def progress_text(view: View) -> str:
         waits_for = f" ({view.eta.waits_for})" if view.eta.waits_for else ""
         parts.append(f"ETA {eta_text(view.eta, dash='-')}{waits_for}")
     parts.append(progress.counts)
+    if view.loop_busy >= LOOP_BUSY and not view.is_over:
+        parts.append(loop_text(view))
     word = state_text(progress)
     return ", ".join(parts if word in ("running", "finished") else [*parts, word])
 
@@ -160,5 +162,5 @@ def stage_summary(stage: StageView) -> str:
     parts = [f"{count:,} {name}" for name, count in counts if count or name in ("done", "failed")]
     quantiles = (("p50", stats.run_times.p50), ("p95", stats.run_times.p95))
     parts += [f"{name} {duration_text(time)}" for name, time in quantiles if time is not None]
-    parts.append(f"{stage.shares.busy:.0%} busy")
+    parts.append(f"{stage.recent.busy:.0%} busy")
     return f"{stats.stage_name}: {', '.join(parts)}"

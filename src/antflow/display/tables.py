@@ -81,13 +81,13 @@ def _number(attribute: str, style: str) -> Callable[[Canvas, StageView], Pieces]
 
 def _duration(quantile: str) -> Callable[[Canvas, StageView], Pieces]:
     def read(canvas: Canvas, stage: StageView) -> Pieces:
-        return [(duration_text(getattr(stage.stats.run_times, quantile)), "")]
+        return [(duration_text(getattr(stage.recent.run_times, quantile)), "")]
 
     return read
 
 
 def _wait(canvas: Canvas, stage: StageView) -> Pieces:
-    return [(duration_text(stage.stats.queue_waits.p95), "dim")]
+    return [(duration_text(stage.recent.queue_waits.p95), "dim")]
 
 
 def _rate(canvas: Canvas, stage: StageView) -> Pieces:
@@ -95,19 +95,19 @@ def _rate(canvas: Canvas, stage: StageView) -> Pieces:
 
 
 def _busy(canvas: Canvas, stage: StageView) -> Pieces:
-    return [(f"{stage.shares.busy:.0%}", "")]
+    return [(f"{stage.recent.busy:.0%}", "")]
 
 
 def _busy_bar(canvas: Canvas, stage: StageView) -> Pieces:
     glyphs = canvas.glyphs
-    done = round(stage.shares.busy * BUSY_CELLS)
+    done = round(stage.recent.busy * BUSY_CELLS)
     style = "yellow" if stage.is_bottleneck else "blue"
     return [(glyphs.done * done, style), (glyphs.left * (BUSY_CELLS - done) + " ", "dim")]
 
 
 def _share(name: str) -> Callable[[Canvas, StageView], Pieces]:
     def read(canvas: Canvas, stage: StageView) -> Pieces:
-        share: float = getattr(stage.shares, name)
+        share: float = getattr(stage.recent, name)
         return [(f"{share:.0%}", "" if share >= 0.005 else "dim")]
 
     return read

@@ -78,21 +78,20 @@ class LoopWatch:
         heartbeat, self._heartbeat = self._heartbeat, None
         if heartbeat is not None:
             heartbeat.leave(self)
-            health = self._booked[1]
-            if health.lag != heartbeat.lag:
-                health = replace(health, lag=heartbeat.lag)
-            self._booked = (heartbeat.asked, health)
-            self._ended = self._with_use(health)
+            self._ended = self._with_use(self._booked[1], heartbeat.lag)
             self._use.end()
 
     def health(self) -> LoopHealth:
         """The health of the loop, including a block that goes on."""
-        return self._with_use(self._now()[0]) if self._ended is None else self._ended
+        if self._ended is not None:
+            return self._ended
+        health, lag, _ = self._now()
+        return self._with_use(health, lag)
 
-    def _with_use(self, health: LoopHealth) -> LoopHealth:
-        """The health, and what the loop's time goes to."""
+    def _with_use(self, health: LoopHealth, lag: float) -> LoopHealth:
+        """The health, with the lag of now and what the loop's time goes to."""
         return LoopHealth(
-            health.lag,
+            lag,
             health.stalls,
             health.stalled_seconds,
             health.last_stall,
@@ -103,7 +102,7 @@ class LoopWatch:
 
     def block(self) -> LoopStall | None:
         """The block that goes on."""
-        health, is_blocked = self._now()
+        health, _, is_blocked = self._now()
         return health.last_stall if is_blocked else None
 
     def book(self, asked: float, late: float, now: float, *, is_stall: bool) -> None:
@@ -187,11 +186,12 @@ class LoopWatch:
 
     # Inside
 
-    def _now(self) -> tuple[LoopHealth, bool]:
-        """The health of the loop, and whether it is blocked."""
+    def _now(self) -> tuple[LoopHealth, float, bool]:
+        """The blocks of the loop, its lag, and whether it is blocked."""
         heartbeat = self._heartbeat
         if heartbeat is None:
-            return self._booked[1], False
+            health = self._booked[1]
+            return health, health.lag, False
         asked, is_awaited, lag = heartbeat.asked, heartbeat.is_awaited, heartbeat.lag
         booked, health = self._booked
         now = monotonic()
@@ -199,10 +199,8 @@ class LoopWatch:
         is_late = is_awaited and booked != asked and late >= heartbeat.usual_delay
         if is_late and heartbeat.loop.is_running():
             is_blocked = late >= heartbeat.patience
-            return self._with(health, asked, late, now, is_blocked), is_blocked
-        if lag == health.lag:
-            return health, False
-        return LoopHealth(lag, health.stalls, health.stalled_seconds, health.last_stall), False
+            return self._with(health, asked, late, now, is_blocked), late, is_blocked
+        return health, lag, False
 
     def _standing(self) -> list[dict[Activity, int]]:
         books = self._run.ledger.stages
