@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         TaskFunc,
         WhatIf,
         WorkerMetrics,
+        WorkersChange,
         WorkerState,
         WorkerStatus,
     )
@@ -151,6 +152,7 @@ else:
             "WorkerMetrics",
             "WorkerState",
             "WorkerStatus",
+            "WorkersChange",
         },
     }
 
@@ -226,6 +228,7 @@ __all__ = [
     "WorkerMetrics",
     "WorkerState",
     "WorkerStatus",
+    "WorkersChange",
     "WouldDeadlockError",
     "__version__",
     "backoff",

@@ -17,6 +17,7 @@ from antflow._core.ledger import Waiting
 from antflow._core.levers import Advice
 from antflow._core.portable import Portable
 from antflow._core.text import clean, counted, cut, safe_repr
+from antflow._core.workers_change import WorkersChange
 
 LONGEST_ERROR = 1000
 """Characters of an error's text in the line about an item; the item's result has all of it."""
@@ -455,6 +456,8 @@ class DashboardSnapshot(Deferred):
         eta: How much longer the run will take; ``None`` while that cannot be known: the total is
             not known and items still come, a stage has not done anything yet, or the run is not
             under way (paused, stopping, over).
+        workers_changes: Changes of the numbers of workers during the run, oldest first: those made
+            by `RunHandle.set_workers` and by probes. The latest hundred.
     """
 
     worker_states: dict[str, WorkerState]
@@ -471,3 +474,4 @@ class DashboardSnapshot(Deferred):
     intake_seconds: float = 0.0
     advice: Advice = field(default_factory=Advice)
     eta: Eta | None = None
+    workers_changes: tuple[WorkersChange, ...] = ()

@@ -26,6 +26,7 @@ from antflow._monitor.changes import Outcome
 from antflow._monitor.flow import entered_items, items_inside
 from antflow._monitor.gain import LONGER, gain, held_up_by_each_other, highest_rates
 from antflow._monitor.moment import Marks, Moment, Spent
+from antflow._monitor.probes import Probed
 from antflow._monitor.processor import Processor
 
 OCCUPIED = 0.85
@@ -97,6 +98,8 @@ class Case:
         options: The stages as they were described.
         outcomes: Name of a stage → what came of the last change of its workers.
         longest: The item that has been under way longest.
+        probed: Name of a stage → what one worker more brought, where that still counts.
+        trying: Name of the stage that has one more at present; "" = none.
     """
 
     stages: Sequence[StageStats]
@@ -107,6 +110,8 @@ class Case:
     options: Sequence[Stage] = ()
     outcomes: Mapping[str, Outcome] = field(default_factory=dict[str, Outcome])
     longest: UnderWay | None = None
+    probed: Mapping[str, Probed] = field(default_factory=dict[str, Probed])
+    trying: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -428,6 +433,16 @@ def _shared(case: Case, index: int, start: str) -> Advice | None:
     """The tries of a stage wait for something that they share."""
     stage, name = case.stages[index], case.stages[index].stage_name
     share = case.span.spent[index].shares().busy
+    if (probed := case.probed.get(name)) is not None:
+        if not probed.is_in_vain:
+            return None  # whatever the first tries took
+        sentence = (
+            f"{start}; {probed.sentence}: something behind them is the limit, such as a pool, a "
+            "lock or a server."
+        )
+        return Advice("shared", name, share, sentence, "more did not help")
+    if name == case.trying:
+        return None
     outcome = case.outcomes.get(name)
     if outcome is not None and outcome.workers == stage.workers and outcome.is_in_vain:
         sentence = f"{start}; {outcome.sentence}: something that they share is the limit."
@@ -453,15 +468,21 @@ def _more_workers(case: Case, index: int, start: str) -> Advice:
         reason = f"{found.limited_by} is hardly less busy, so more workers alone would help little"
     if reason:
         return Advice("workers", name, own.busy, f"{start}; {reason}.", "bottleneck")
+    if name == case.trying:
+        sentence = f"{start}; trying 1 more worker for a few seconds."
+        return Advice("workers", name, own.busy, sentence, "tries 1 more", None, (0.0, found.most))
     noun = "worker" if found.more == 1 else "workers"
     reach = (found.least, found.most)
     outcome = case.outcomes.get(name)
     said = f"{start}; "
     if outcome is not None and outcome.workers == stage.workers:
         said = f"{start}; {outcome.sentence}. "
+    if (probed := case.probed.get(name)) is not None:
+        said = f"{start}; {probed.sentence}. "
+        reach = (probed.part[0] * found.most, probed.part[1] * found.most)
     sentence = f"{said}{found.more:,} more {noun} {case.would_lift} the rate by {_about(reach)}."
-    up_to = "" if found.least else "up to "
-    hint = f"+{found.more:,} {noun}: {up_to}+{found.most:.0%}"
+    up_to = "" if reach[0] else "up to "
+    hint = f"+{found.more:,} {noun}: {up_to}+{reach[1]:.0%}"
     return Advice("workers", name, own.busy, sentence, hint, found.more, reach)
 
 

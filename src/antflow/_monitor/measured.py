@@ -67,12 +67,14 @@ class Mark(NamedTuple):
         accepted: Items taken in.
         stages: The stages.
         occupied: Seconds that the workers of each stage were occupied with tries that are over.
+        at_work: The same, with tries that are under way.
     """
 
     elapsed: float
     accepted: int
     stages: tuple[StageStats, ...]
     occupied: tuple[float, ...]
+    at_work: tuple[float, ...]
 
 
 class Note(NamedTuple):
@@ -135,22 +137,25 @@ def mark_of(
 ) -> Mark:
     """The figures of a moment."""
     last = len(stages) - 1
-    occupied = [
-        _occupied(stage, each, is_last=number == last)
+    at_work = [
+        _at_work(stage, each, is_last=number == last)
         for number, (stage, each) in enumerate(zip(stages, inside, strict=True))
     ]
-    return Mark(elapsed, accepted, stages, tuple(occupied))
+    occupied = [
+        max(seconds - sum(each.now - begun for begun in each.begun), 0.0)
+        for seconds, each in zip(at_work, inside, strict=True)
+    ]
+    return Mark(elapsed, accepted, stages, tuple(occupied), tuple(at_work))
 
 
-def _occupied(stage: StageStats, inside: StageInside, is_last: bool) -> float:
-    """Seconds of workers that tries took which are over: what else they could not do meanwhile."""
+def _at_work(stage: StageStats, inside: StageInside, is_last: bool) -> float:
+    """Seconds of workers that tries took: what else they could not do meanwhile."""
     seconds = stage.busy_seconds + stage.stalled_seconds
     if is_last:  # the consumer is a part of its work
         seconds += stage.blocked_seconds
     if not inside.limits:  # those that are known are simulated
         seconds += stage.limited_seconds
-    seconds -= sum(inside.now - begun for begun in inside.begun)
-    return max(seconds, 0.0)
+    return seconds
 
 
 def tries(stage: StageStats) -> int:

@@ -22,8 +22,9 @@ from antflow._core.stage import Stage
 from antflow._monitor.advice import Case, UnderWay, advise
 from antflow._monitor.changes import Changes
 from antflow._monitor.eta import Forecast, RunMeasured
-from antflow._monitor.measured import Memory
+from antflow._monitor.measured import Mark, Memory
 from antflow._monitor.moment import Figures
+from antflow._monitor.probes import Probes
 from antflow._monitor.spans import Span, Spans
 
 BETWEEN_NOTES = 1.0
@@ -42,12 +43,18 @@ class Outlook:
 
     Args:
         stages: Its stages, as they were described.
+
+    Attributes:
+        probes: What came of its probes.
+        mark: Its latest figures; ``None`` before the first.
     """
 
     def __init__(self, stages: Sequence[Stage] = ()) -> None:
         self._stages = stages
         self._spans = Spans()
         self._changes = Changes()
+        self.probes: Probes = Probes()
+        self.mark: Mark | None = None
         self._memory = Memory()
         self._forecast = Forecast(None)
         self._noted = -inf
@@ -65,7 +72,7 @@ class Outlook:
         elapsed = figures.elapsed
         with self._lock:
             span = self._spans.see(figures)
-            if self._changes.is_changed(figures):
+            if self._changes.is_changed(figures, self.probes.trying):
                 self._note_change(span)
             if figures.state != self._state or elapsed - self._noted >= BETWEEN_NOTES:
                 self._state, self._noted = figures.state, elapsed
@@ -101,6 +108,7 @@ class Outlook:
                 figures.stages,
                 inside,
             )
+            self.mark = note.now
         self._forecast = Forecast(note)
 
     def _note_change(self, span: Span) -> None:
@@ -116,6 +124,7 @@ class Outlook:
         figures, under_way = span.figures, longest()
         with self._lock:
             outcomes = self._changes.outcomes(figures, whole)
+            probed = self.probes.counting(figures, lately)
         return advise(
             Case(
                 figures.stages,
@@ -126,5 +135,7 @@ class Outlook:
                 self._stages,
                 outcomes,
                 None if under_way is None else UnderWay(*under_way),
+                probed,
+                self.probes.trying,
             )
         )
