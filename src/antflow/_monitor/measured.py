@@ -15,7 +15,7 @@ from typing import NamedTuple
 from antflow._core.inside import LimitLevel, StageInside
 from antflow._core.snapshot import RunState as Phase
 from antflow._core.snapshot import StageStats
-from antflow._monitor.flow import entered_items, left_items
+from antflow._monitor.flow import done_items, entered_items, left_items
 from antflow._monitor.service_times import Points, ServiceTimes, condensed, service_times
 from antflow._monitor.simulation import (
     MOST_TRIES,
@@ -416,6 +416,47 @@ def _cost(limit: LimitLevel, note: Note, used: int, batch: int) -> float:
     if limit.cost is not None:
         return limit.cost / batch
     return limit.charged / used if used else 1.0
+
+
+class RateLimit(NamedTuple):
+    """A limit of a rate, and what its stage asks of it.
+
+    Attributes:
+        rate: The most cost in a period.
+        period: Seconds.
+        a_try: What an item costs at each try.
+        an_item: What it costs in all, with what other stages ask of the limit meanwhile.
+    """
+
+    rate: float
+    period: float
+    a_try: float
+    an_item: float
+
+    @property
+    def items(self) -> float:
+        """How many items a second it lets through."""
+        return self.rate / self.period / self.an_item
+
+
+def rate_limits(note: Note) -> tuple[tuple[RateLimit, ...], ...]:
+    """The limits of each stage that have a rate, where it is known what items cost."""
+    used = _used_by(note)
+    asked: dict[int, float] = {}
+    costs: list[list[tuple[LimitLevel, float]]] = []
+    for stage, inside in zip(note.now.stages, note.inside, strict=True):
+        timed = [limit for limit in inside.limits if limit.per_second < inf]
+        costs.append([(each, _cost(each, note, used[each.key], inside.batch)) for each in timed])
+        for limit, cost in costs[-1]:
+            asked[limit.key] = asked.get(limit.key, 0.0) + cost * tries(stage)
+    return tuple(
+        tuple(
+            RateLimit(limit.size, limit.size / limit.per_second, cost, asked[limit.key] / done)
+            for limit, cost in each
+            if asked[limit.key] and done
+        )
+        for each, done in zip(costs, map(done_items, note.now.stages), strict=True)
+    )
 
 
 def _source(note: Note, coming: int) -> tuple[float, float]:

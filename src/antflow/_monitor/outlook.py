@@ -22,7 +22,7 @@ from antflow._core.stage import Stage
 from antflow._monitor.advice import Case, UnderWay, advise
 from antflow._monitor.changes import Changes
 from antflow._monitor.eta import Forecast, RunMeasured
-from antflow._monitor.measured import Mark, Memory
+from antflow._monitor.measured import Memory, Note, rate_limits
 from antflow._monitor.moment import Figures
 from antflow._monitor.probes import Probes
 from antflow._monitor.spans import Span, Spans
@@ -46,7 +46,7 @@ class Outlook:
 
     Attributes:
         probes: What came of its probes.
-        mark: Its latest figures; ``None`` before the first.
+        note: Its latest figures; ``None`` before the first.
     """
 
     def __init__(self, stages: Sequence[Stage] = ()) -> None:
@@ -54,7 +54,7 @@ class Outlook:
         self._spans = Spans()
         self._changes = Changes()
         self.probes: Probes = Probes()
-        self.mark: Mark | None = None
+        self.note: Note | None = None
         self._memory = Memory()
         self._forecast = Forecast(None)
         self._noted = -inf
@@ -108,7 +108,7 @@ class Outlook:
                 figures.stages,
                 inside,
             )
-            self.mark = note.now
+            self.note = note
         self._forecast = Forecast(note)
 
     def _note_change(self, span: Span) -> None:
@@ -137,5 +137,6 @@ class Outlook:
                 None if under_way is None else UnderWay(*under_way),
                 probed,
                 self.probes.trying,
+                () if self.note is None else rate_limits(self.note),
             )
         )

@@ -98,15 +98,15 @@ class Prober:
     def _look(self) -> None:
         self.begin()
         snapshot = self._run.snapshot()
-        mark = self._outlook.mark
-        if snapshot.state != "running" or mark is None:
+        note = self._outlook.note
+        if snapshot.state != "running" or note is None:
             self.interrupt()
         elif self._probe is not None:
-            self._watch(self._probe, mark, snapshot.elapsed)
+            self._watch(self._probe, note.now, snapshot.elapsed)
         elif (index := self._in_doubt(snapshot)) is None:
             self._forget()
         else:
-            self._see_doubt(index, mark, snapshot.elapsed)
+            self._see_doubt(index, note.now, snapshot.elapsed)
 
     def _in_doubt(self, snapshot: DashboardSnapshot) -> int | None:
         """The stage of which it is in doubt whether more workers would help."""
