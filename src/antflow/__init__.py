@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         TaskFunc,
         WhatIf,
         WorkerMetrics,
+        WorkersChange,
         WorkerState,
         WorkerStatus,
     )
@@ -155,6 +156,7 @@ else:
             "WorkerMetrics",
             "WorkerState",
             "WorkerStatus",
+            "WorkersChange",
         },
     }
 
@@ -232,6 +234,7 @@ __all__ = [
     "WorkerMetrics",
     "WorkerState",
     "WorkerStatus",
+    "WorkersChange",
     "WouldDeadlockError",
     "__version__",
     "backoff",

@@ -67,7 +67,7 @@ _check_total = or_none(
 class RunOptions(TypedDict, total=False):
     """The options that `Pipeline.run`, `Pipeline.stream` and `Pipeline.open` share.
 
-    All of them are ``None`` unless they are given.
+    All of them are ``None`` unless they are given; ``probe`` is false.
 
     Attributes:
         total: How many items there will be, for displays and snapshots. Without it they call
@@ -84,6 +84,9 @@ class RunOptions(TypedDict, total=False):
             dict by key, else an attribute), or a function of the item. A dict then is passed on
             whole. ``None`` as id = a running number. An item without the field fails, and so does
             one for which the function raises.
+        probe: Try one worker more for ten seconds where it is in doubt whether more would help, and
+            go back; ``snapshot.advice`` then says what came of it. In stages with async tasks or
+            threads; one at a time; never in a run that is paused, drains or ends.
     """
 
     total: Annotated[int | None, _check_total]
@@ -91,6 +94,7 @@ class RunOptions(TypedDict, total=False):
     timeout: Annotated[float | None, check_timeout]
     item_timeout: Annotated[float | None, check_timeout]
     key: Annotated[Key | None, check_key]
+    probe: Annotated[bool, check_flag]
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:

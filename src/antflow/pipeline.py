@@ -76,6 +76,7 @@ from antflow._engine.run_handle import RunHandle, attach_results
 from antflow._engine.signals import check_main_thread, graceful, interrupts_apart
 from antflow._monitor.outlook import Outlook
 from antflow._monitor.poller import Poller
+from antflow._monitor.prober import Prober
 from antflow._monitor.public_steps import Observers
 from antflow._monitor.tracker import StatusTracker
 from antflow._pipeline_options import (
@@ -560,6 +561,7 @@ class Pipeline(HasRuns[Out], Foreseeable, Generic[Taken, Out]):
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         keys: bool = False,
+        probe: bool = False,
     ) -> None:
         """Begin a run that is fed by hand. Does nothing if one is under way.
 
@@ -573,6 +575,7 @@ class Pipeline(HasRuns[Out], Foreseeable, Generic[Taken, Out]):
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
             keys: As in `run`.
+            probe: See `RunOptions`.
 
         Raises:
             PipelineError: As from `open`.
@@ -582,8 +585,10 @@ class Pipeline(HasRuns[Out], Foreseeable, Generic[Taken, Out]):
         display = choose_display(
             progress, dashboard, custom_dashboard, dashboard_update_interval, keys
         )
+        check_flag(ValueError, "probe", probe)
         if self._started is None or not self._started._run.is_under_way:
-            self._started = handle = self._open(options={}, is_shown=display is not None)
+            options: RunOptions = {"probe": probe}
+            self._started = handle = self._open(options=options, is_shown=display is not None)
             handle.takes_keys = keys
             await _show(self, handle, display, dashboard_update_interval)
 
@@ -822,7 +827,12 @@ class Pipeline(HasRuns[Out], Foreseeable, Generic[Taken, Out]):
             name=self.name,
             **options,
         )
-        engine.run.outlook = Outlook(self._stages)
+        engine.run.outlook = outlook = Outlook(self._stages)
+        if engine.may_probe:
+            prober = Prober(engine.run, self._stages, outlook, engine.try_workers)
+            engine.before_control = prober.interrupt
+            engine.supervisor.on_over.append(prober.close)
+            prober.begin()
         raises = on_failures == "raise"
         if keeps_silent and on_failures != "ignore":
             engine.supervisor.on_over.append(partial(_alert, engine.run, raises))

@@ -23,6 +23,7 @@ from antflow._core.snapshot import (
     WorkerStatus,
 )
 from antflow._core.stage import TaskFunc
+from antflow._core.workers_change import WorkersChange
 
 __all__ = [
     "Advice",
@@ -52,4 +53,5 @@ __all__ = [
     "WorkerMetrics",
     "WorkerState",
     "WorkerStatus",
+    "WorkersChange",
 ]

@@ -30,6 +30,7 @@ from antflow import (
     StageStats,
     StatusTracker,
     concurrency_limit,
+    current_item,
     rate_limit,
 )
 from antflow._core.ledger import ACTIVITIES
@@ -143,6 +144,88 @@ def test_limit() -> None:
     for view in both(watching, 150):
         assert (view.advice.lever, view.advice.stage) == ("limit", "Fetch")
         assert "more workers would not" in view.advice.sentence
+
+
+def by_size(number: int) -> float:
+    """What a try costs: 800 on average."""
+    return 500 + number % 7 * 100
+
+
+@pytest.mark.parametrize(
+    ("limits", "again", "said", "change"),
+    [
+        (
+            [Limit(rate=96_000, cost=by_size)],
+            {},
+            "/min instead of 96,000/min would lift it to ",
+            2_400_000,
+        ),
+        (
+            [Limit(rate=10_000, period=1, cost=800), Limit(rate=20, period=1)],
+            {},
+            "a rate of 16,000/s instead of 10,000/s would lift it to 20 items/s, then its other",
+            16_000,
+        ),
+        (
+            [Limit(rate=10_000, period=1, cost=800), Limit(concurrency=4)],
+            {},
+            " items/s, then its other limit is the bottleneck",
+            16_000,
+        ),
+        (
+            [Limit(rate=4_000, period=7, cost=80)],
+            {},
+            " per 7 s instead of 4,000 per 7 s would lift it to ",
+            28_000,
+        ),
+        (
+            [Limit(rate=10_000, period=1, cost=800)],
+            {"fails": 2},
+            "/s instead of 10,000/s would lift it to ",
+            60_000,
+        ),
+    ],
+    ids=["a function", "another rate", "another concurrency", "another period", "retries"],
+)
+def test_limit_of_which_tries_cost_more_than_one(
+    limits: list[Limit], again: dict[str, int], said: str, change: float
+) -> None:
+    """The rate to go for is given as the limit's own is; another limit may be the next one."""
+    inner = taking(0.2)
+
+    async def task(number: int) -> int:
+        await inner(number)
+        item = current_item()
+        if again and number % again["fails"] == 0 and item is not None and item.attempt == 1:
+            raise ConnectionError("once")
+        return number
+
+    stages = [
+        Stage("Ask", 20, [task], limits=limits, task_wait_seconds=0),
+        Stage("Save", 10, [taking(0.2)]),
+    ]
+
+    async def program() -> Watching:
+        await Pipeline(stages).run(range(100))  # what this was charged does not count
+        return await watch(stages, range(350))
+
+    watching = run_virtual(program)
+    advice = watching.at(20).advice
+    assert (advice.lever, advice.stage) == ("limit", "Ask")
+    assert said in advice.sentence
+    assert advice.change == pytest.approx(change, rel=0.06)
+    assert "More workers would not." in advice.sentence
+    assert "would have lifted it to " in watching.last.advice.sentence
+
+
+def test_numbers_of_a_limit_are_written_out() -> None:
+    """As people write them, however large."""
+    stages = [
+        Stage("Ask", 300, [taking(0.01)], limits=[Limit(rate=900, period=1)]),
+        Stage("Save", 20, [taking(0.01)], queue_capacity=2000),
+    ]
+    sentence = run_virtual(lambda: watch(stages, range(9000))).at(7).advice.sentence
+    assert re.search(r"At \d,\d\d0/s Save is the bottleneck", sentence), sentence
 
 
 async def one_call(number: int) -> int:

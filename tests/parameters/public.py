@@ -114,6 +114,7 @@ NO_ROW = {
     "VirtualLoop.run_in_executor": "asyncio's own interface",
     "VirtualLoop.shutdown_default_executor": "asyncio's own interface",
     "WhatIf": "a value, received",
+    "WorkersChange": "a value, received",
     "WorkerMetrics": "a value, received",
     "WorkerState": "a value, received",
     "set_task_status.status": "anything that has a text; see test_catalogue.py",

@@ -196,6 +196,7 @@ LIMITS = {
     "timeout": TIMEOUT,
     "item_timeout": TIMEOUT,
     "key": KEY,
+    "probe": Row(ValueError, FLAG, NO_FLAGS, [True, False]),
 }
 ON_FAILURES = Row(
     ValueError,
@@ -401,6 +402,7 @@ for name, row in STREAM_ROWS.items():
 for name, row in LIMITS.items():
     ROWS[f"Pipeline.open.{name}"] = row
 ROWS["Pipeline.open.on_failures"] = ON_FAILURES
+ROWS["Pipeline.start.probe"] = LIMITS["probe"]
 for name in OF_DISPLAYS:
     ROWS[f"Pipeline.open.{name}"] = ROWS[f"Pipeline.start.{name}"] = RUN_ROWS[name]
 for name, row in FEED_ROWS.items():

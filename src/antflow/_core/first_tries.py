@@ -32,17 +32,23 @@ class FirstTries:
 
 
 class FirstTriesCounter:
-    """Takes them in."""
+    """Takes them in.
 
-    __slots__ = ("_known", "_tries")
+    Attributes:
+        left_out: Index of a worker that does not count: a probe's, which begins long after the
+            others.
+    """
+
+    __slots__ = ("_known", "_tries", "left_out")
 
     def __init__(self) -> None:
+        self.left_out: int = -1
         self._tries: list[tuple[float, float]] = []
         self._known = FirstTries()
 
-    def add(self, began: float, seconds: float) -> None:
+    def add(self, worker: int, began: float, seconds: float) -> None:
         """The first try of a worker is over."""
-        if len(self._tries) < MOST:
+        if len(self._tries) < MOST and worker != self.left_out:
             self._tries.append((began, seconds))
 
     def read(self) -> FirstTries:

@@ -21,7 +21,7 @@ class LimitLevel(NamedTuple):
         slots: The most tries at the same time; infinite if unlimited.
         held: Seconds for which nothing may start.
         cost: What a try costs, where that is a fixed number.
-        charged: What all tries have cost so far.
+        charged: What all tries of the run have cost so far.
     """
 
     key: int

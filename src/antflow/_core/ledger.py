@@ -387,7 +387,7 @@ class StageBook:
         """A try of at least `SHORTEST_RUN` is over; ``seconds`` include time held up by a limit."""
         self.run_times.add(seconds - worker.held_up)
         if not worker.busy and not worker.more:
-            self.first_tries.add(worker.since, seconds - worker.held_up)
+            self.first_tries.add(worker.index, worker.since, seconds - worker.held_up)
 
     def _fail_try(self, worker: WorkerBook, now: float) -> None:
         """The time of a failed try was in vain; that of a batch counts once, with its last item."""

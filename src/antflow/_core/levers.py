@@ -46,8 +46,9 @@ class Advice(Portable):
         sentence: All of this for people; "" if there is nothing to say. It contains names that come
             from outside.
         hint: The same in two or three words, for a table; "" for none.
-        change: How many workers more, how much room in the queue, or the rate per second up to
-            which a higher limit helps; ``None`` if there is no such number.
+        change: How many workers more, how much room in the queue, or up to which rate a higher
+            limit helps: in items per second or, if a try does not cost 1, in cost per period, as
+            its ``rate`` is. ``None`` if there is no such number.
         gain: By what part the rate would rise, at least and at most: ``(0.4, 0.6)``; ``None`` if
             that is not known.
     """

@@ -34,7 +34,12 @@ def shares(kind: Any) -> Callable[[Function], Function]:
         signature = inspect.signature(function)
         own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
         options = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False if hint is bool else None,
+                annotation=hint,
+            )
             for name, hint in _types_of(kind).items()
         ]
         function.__signature__ = signature.replace(  # type: ignore[attr-defined]

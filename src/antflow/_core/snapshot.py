@@ -18,6 +18,7 @@ from antflow._core.levers import Advice
 from antflow._core.portable import Portable
 from antflow._core.recent import RecentStats
 from antflow._core.text import clean, counted, cut, safe_repr
+from antflow._core.workers_change import WorkersChange
 
 LONGEST_ERROR = 1000
 """Characters of an error's text in the line about an item; the item's result has all of it."""
@@ -462,6 +463,8 @@ class DashboardSnapshot(Deferred):
             under way (paused, stopping, over).
         recent: Rates, durations and shares of time in the last minute, stage by stage, beside those
             of the whole run in ``pipeline_stats``; at the end, over the whole run.
+        workers_changes: Changes of the numbers of workers during the run, oldest first: those made
+            by `RunHandle.set_workers` and by probes. The latest hundred.
     """
 
     worker_states: dict[str, WorkerState]
@@ -479,3 +482,4 @@ class DashboardSnapshot(Deferred):
     advice: Advice = NO_ADVICE
     eta: Eta | None = None
     recent: RecentStats = NOTHING_RECENT
+    workers_changes: tuple[WorkersChange, ...] = ()

@@ -77,6 +77,7 @@ class Engine:
         timeout: Seconds after which the run is cancelled, with `TimeoutError`.
         item_timeout: Seconds from an item's intake after which it fails, with `TimeoutError`.
         key: What gives an item's id.
+        probe: Whether one worker more may be tried at times.
         window: Items that may be taken in beyond the first unsettled one, for results in order;
             ``None`` = results as they are ready.
         owner: Whose run it is; only compared, and not kept.
@@ -90,6 +91,8 @@ class Engine:
         settlement: Lets them out.
         intake: Takes items in.
         stages: Its stages.
+        may_probe: As given.
+        before_control: Called before something is done to the run: a probe ends then.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class Engine:
         timeout: float | None = None,
         item_timeout: float | None = None,
         key: Key | None = None,
+        probe: bool = False,
         window: int | None = None,
         owner: object = None,
         blocked_loop_after: float | None = None,
@@ -115,6 +119,8 @@ class Engine:
         books: Books | None = None,
     ) -> None:
         self._showing: asyncio.Task[None] | None = None
+        self.may_probe = probe
+        self.before_control: Callable[[], None] = lambda: None
         self.run: Run = Run(
             stages,
             total=total,
@@ -258,6 +264,7 @@ class Engine:
 
     def drain(self) -> None:
         """Take in nothing more, not even from the run's own tasks, and let the rest finish."""
+        self.before_control()
         self.run.is_closed = True
         self.intake.close()
 
@@ -269,6 +276,7 @@ class Engine:
         An item in hand that waits for a limit, or for the end of a hold, keeps waiting.
         """
         if not (self.run.is_paused or self.run.is_stopping or self.run.is_over):
+            self.before_control()
             self.run.pause_is_over = asyncio.Event()
             for stage in self.stages:
                 stage.workers.activate(0)
@@ -283,8 +291,20 @@ class Engine:
 
     def set_workers(self, stage: int, count: int) -> None:
         """Set a stage's number of workers; those that leave finish their item first."""
-        if not self.run.is_over:
-            self.stages[stage].workers.set_count(count)
+        self.before_control()
+        self._change_workers(stage, count, is_probe=False)
+
+    def try_workers(self, stage: int, count: int) -> None:
+        """`set_workers` for a probe, and for going back from it."""
+        self._change_workers(stage, count, is_probe=True)
+
+    def _change_workers(self, stage: int, count: int, *, is_probe: bool) -> None:
+        workers = self.stages[stage].workers
+        if not self.run.is_over and count != workers.count:
+            self.run.note_workers(stage, workers.count, count, is_probe)
+            if is_probe and count > workers.count:
+                self.run.ledger.stages[stage].first_tries.left_out = workers.count
+            workers.set_count(count)
             if self.settlement.reorder is not None:
                 self.settlement.reorder.look_again()
 

@@ -39,6 +39,7 @@ from antflow._core.stage import Stage, capacity, lowest_concurrency, retry_polic
 from antflow._core.tally import Tally
 from antflow._core.text import safe_str
 from antflow._core.worker_rows import WorkerRows
+from antflow._core.workers_change import MOST_CHANGES, WorkersChange
 from antflow._engine.clock import LoopTimers
 from antflow._engine.turns import Turns, turns_of
 
@@ -92,6 +93,7 @@ class Run:
         handle: Returns an object the owner wants to find again.
         loop_watch: Watches the event loop.
         outlook: Tells what the snapshots say about the future.
+        workers_changes: The latest changes of the numbers of workers.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class Run:
         self.stages: Sequence[Gauged] = ()
         self.loop_watch: Healthy | None = None
         self.outlook: Outlook | None = None
+        self.workers_changes: tuple[WorkersChange, ...] = ()
         self.turns: Turns = turns_of(self._loop, self.timers.now)
         self.error: BaseException | None = None
         self.has_told_error: bool = False
@@ -339,6 +342,7 @@ class Run:
             loop=LoopHealth() if self.loop_watch is None else self.loop_watch.health(),
             cpu_seconds=self._cpu_seconds() + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_seconds=intake_ended - self.facts.started_mono,
+            workers_changes=self.workers_changes,
         )
         makers: Mapping[str, Callable[[], Any]] = {}
         if self.outlook is not None:
@@ -347,6 +351,13 @@ class Run:
             makers = self.outlook.see(snapshot, inside, longest)
         snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics, **makers)
         return snapshot
+
+    def note_workers(self, stage: int, before: int, workers: int, is_probe: bool) -> None:
+        """Note that a stage has another number of workers."""
+        elapsed = self.timers.now() - self.facts.started_mono
+        name = self.facts.stage_names[stage]
+        change = WorkersChange(elapsed, name, before, workers, is_probe)
+        self.workers_changes = (*self.workers_changes, change)[-MOST_CHANGES:]
 
     def _cpu_seconds(self) -> float:
         """Seconds of processor time that this process took since the run began."""

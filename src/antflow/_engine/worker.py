@@ -154,7 +154,7 @@ class WorkerLoop:
                 if seconds >= SHORTEST_RUN:
                     book.run_times.add(seconds - worker.held_up)
                     if not worker.busy:
-                        book.first_tries.add(began, seconds - worker.held_up)
+                        book.first_tries.add(worker.index, began, seconds - worker.held_up)
                 worker.item = None
                 worker.completed += 1
                 worker.busy += seconds

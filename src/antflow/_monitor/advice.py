@@ -25,7 +25,9 @@ from antflow._core.text import clean, clock, counted, safe_repr
 from antflow._monitor.changes import Outcome
 from antflow._monitor.flow import entered_items, items_inside
 from antflow._monitor.gain import LONGER, gain, held_up_by_each_other, highest_rates
+from antflow._monitor.measured import RateLimit
 from antflow._monitor.moment import Marks, Moment, Spent
+from antflow._monitor.probes import Probed
 from antflow._monitor.processor import Processor
 
 OCCUPIED = 0.85
@@ -54,6 +56,14 @@ HELD_AT_TIMES = 0.01
 
 HELD_BY_RETRIES = 0.3
 BLOCKED_BY_QUEUE = 0.2
+
+NEAR = 1.25
+"""Times its rate that a stage's limit may let through and still be the one that holds it."""
+
+AS_ONE = 0.01
+"""How far from 1 the cost of a try may be and count as 1."""
+
+PERIODS = {1.0: "/s", 60.0: "/min", 3600.0: "/h", 86400.0: "/day"}
 
 IN_VAIN = 0.3
 """Share of the work in failed tries from which that is what to change."""
@@ -97,6 +107,9 @@ class Case:
         options: The stages as they were described.
         outcomes: Name of a stage → what came of the last change of its workers.
         longest: The item that has been under way longest.
+        probed: Name of a stage → what one worker more brought, where that still counts.
+        trying: Name of the stage that has one more at present; "" = none.
+        rates: The limits of each stage that have a rate.
     """
 
     stages: Sequence[StageStats]
@@ -107,6 +120,9 @@ class Case:
     options: Sequence[Stage] = ()
     outcomes: Mapping[str, Outcome] = field(default_factory=dict[str, Outcome])
     longest: UnderWay | None = None
+    probed: Mapping[str, Probed] = field(default_factory=dict[str, Probed])
+    trying: str = ""
+    rates: Sequence[Sequence[RateLimit]] = ()
 
     @property
     def is_over(self) -> bool:
@@ -391,22 +407,64 @@ def _limited(case: Case, index: int, share: float) -> Advice:
     rates = highest_rates(stages, index, case.whole, span)
     busy = span.spent[index].busy
     rates[index] = span.done[index] / busy * stage.workers if busy else inf
-    ceiling, now = min(rates), span.done[index] / span.elapsed
+    now = span.done[index] / span.elapsed
+    tightest, other = _tightest(case, index, now)
+    ceiling = min(*rates, other)
     if not now or ceiling == inf:
         sentence = f"{begin}; a higher one {case.would_lift} the rate, more workers would not."
         return Advice("limit", stage.stage_name, share, sentence, "held by its limit")
     rise = ceiling / now - 1
-    nearest = rates.index(ceiling)
-    then = "its workers are" if nearest == index else f"{stages[nearest].stage_name} is"
+    if ceiling == other:
+        then = "its other limit is"
+    elif (nearest := rates.index(ceiling)) == index:
+        then = "its workers are"
+    else:
+        then = f"{stages[nearest].stage_name} is"
     if rise < LEAST_GAIN:
         sentence = f"{begin}, but a higher one would help little: {then} as busy."
         return Advice("limit", stage.stage_name, share, sentence, "held by its limit")
-    sentence = (
-        f"{begin}; a higher one {case.would_lift} the rate, more workers would not. "
-        f"At {ceiling:,.3g}/s {then} the bottleneck."
-    )
+    if tightest is None or abs(tightest.a_try - 1) < AS_ONE:
+        change = ceiling
+        sentence = (
+            f"{begin}; a higher one {case.would_lift} the rate, more workers would not. "
+            f"At {_three_digits(ceiling)}/s {then} the bottleneck."
+        )
+    else:
+        change = ceiling * tightest.an_item * tightest.period
+        per = PERIODS.get(tightest.period, f" per {tightest.period:,.3g} s")
+        sentence = (
+            f"{begin}; a rate of {_three_digits(change)}{per} instead of {tightest.rate:,.10g}{per}"
+            f" {case.would_lift} it to {_three_digits(ceiling)} items/s, then {then} the "
+            "bottleneck. More workers would not."
+        )
     hint = "held by its limit"
-    return Advice("limit", stage.stage_name, share, sentence, hint, ceiling, (0.0, rise))
+    return Advice("limit", stage.stage_name, share, sentence, hint, change, (0.0, rise))
+
+
+def _tightest(case: Case, index: int, now: float) -> tuple[RateLimit | None, float]:
+    """The limit that holds a stage, if it is one of a rate; and what others would let through.
+
+    Args:
+        case: The case.
+        index: The stage.
+        now: Its rate.
+    """
+    stage = case.stages[index]
+    limits = sorted(case.rates[index] if case.rates else (), key=lambda limit: limit.items)
+    if not limits or limits[0].items > now * NEAR:
+        return None, inf
+    others = [limit.items for limit in limits[1:]]
+    busy = case.span.spent[index].busy
+    if stage.concurrency is not None and busy:
+        others.append(case.span.done[index] / busy * stage.concurrency)
+    return limits[0], min(others, default=inf)
+
+
+def _three_digits(number: float) -> str:
+    """A number as people write it: ``1,230``, ``0.123``."""
+    if not number or number >= 1000:
+        return f"{float(f'{number:.3g}'):,.0f}"
+    return f"{number:.3g}"
 
 
 def _in_vain(case: Case, index: int, start: str) -> Advice | None:
@@ -428,6 +486,16 @@ def _shared(case: Case, index: int, start: str) -> Advice | None:
     """The tries of a stage wait for something that they share."""
     stage, name = case.stages[index], case.stages[index].stage_name
     share = case.span.spent[index].shares().busy
+    if (probed := case.probed.get(name)) is not None:
+        if not probed.is_in_vain:
+            return None  # whatever the first tries took
+        sentence = (
+            f"{start}; {probed.sentence}: something behind them is the limit, such as a pool, a "
+            "lock or a server."
+        )
+        return Advice("shared", name, share, sentence, "more did not help")
+    if name == case.trying:
+        return None
     outcome = case.outcomes.get(name)
     if outcome is not None and outcome.workers == stage.workers and outcome.is_in_vain:
         sentence = f"{start}; {outcome.sentence}: something that they share is the limit."
@@ -453,15 +521,21 @@ def _more_workers(case: Case, index: int, start: str) -> Advice:
         reason = f"{found.limited_by} is hardly less busy, so more workers alone would help little"
     if reason:
         return Advice("workers", name, own.busy, f"{start}; {reason}.", "bottleneck")
+    if name == case.trying:
+        sentence = f"{start}; trying 1 more worker for a few seconds."
+        return Advice("workers", name, own.busy, sentence, "tries 1 more", None, (0.0, found.most))
     noun = "worker" if found.more == 1 else "workers"
     reach = (found.least, found.most)
     outcome = case.outcomes.get(name)
     said = f"{start}; "
     if outcome is not None and outcome.workers == stage.workers:
         said = f"{start}; {outcome.sentence}. "
+    if (probed := case.probed.get(name)) is not None:
+        said = f"{start}; {probed.sentence}. "
+        reach = (probed.part[0] * found.most, probed.part[1] * found.most)
     sentence = f"{said}{found.more:,} more {noun} {case.would_lift} the rate by {_about(reach)}."
-    up_to = "" if found.least else "up to "
-    hint = f"+{found.more:,} {noun}: {up_to}+{found.most:.0%}"
+    up_to = "" if reach[0] else "up to "
+    hint = f"+{found.more:,} {noun}: {up_to}+{reach[1]:.0%}"
     return Advice("workers", name, own.busy, sentence, hint, found.more, reach)
 
 

@@ -66,11 +66,20 @@ class Changes:
         self._workers: dict[str, int] = {}
         self._changes: dict[str, _Change] = {}
 
-    def is_changed(self, figures: Figures) -> bool:
-        """Whether a stage has another number of workers than it had before."""
+    def is_changed(self, figures: Figures, probed: str) -> bool:
+        """Whether a stage has another number of workers than it had before.
+
+        Args:
+            figures: The figures now.
+            probed: The stage that has one more for a while; that is not a change.
+        """
         if not self._workers:
             self._workers = {each.stage_name: each.workers for each in figures.stages}
-        return any(self._workers[each.stage_name] != each.workers for each in figures.stages)
+        return any(
+            self._workers[each.stage_name] != each.workers
+            for each in figures.stages
+            if each.stage_name != probed
+        )
 
     def note(
         self, figures: Figures, now: Moment, lately: Moment, predicted: dict[str, float]

@@ -98,7 +98,7 @@ def held_up_by_each_other(stage: StageStats, index: int, span: Moment) -> float:
     since then.
     """
     first = stage.first_tries
-    now = _mean_try(index, span)
+    now = mean_try(index, span)
     if first.workers < FEWEST_FIRST or not first.early or now is None or not _rises(first):
         return 1.0
     return max(now / first.early, 1.0)
@@ -111,14 +111,14 @@ def _rises(first: FirstTries) -> bool:
 def _is_seen_to_hold(stage: StageStats, index: int, span: Moment) -> bool:
     """Whether its tries were seen to take as long with all workers at work as with a few."""
     first = stage.first_tries
-    now = _mean_try(index, span)
+    now = mean_try(index, span)
     if first.workers < FEWEST_FIRST or now is None:
         return False
     mean = (first.early + first.late) / 2
     return mean / SAME <= now <= mean * SAME
 
 
-def _mean_try(index: int, span: Moment) -> float | None:
+def mean_try(index: int, span: Moment) -> float | None:
     """The mean time of a try in a span, in seconds; ``None`` if there were none."""
     tries = span.marks[index].tries if span.marks else 0
     return span.spent[index].busy / tries if tries else None

@@ -15,7 +15,12 @@ from typing import NamedTuple
 from antflow._core.inside import LimitLevel, StageInside
 from antflow._core.snapshot import RunState as Phase
 from antflow._core.snapshot import StageStats
-from antflow._monitor.flow import done_items, ended_tries, entered_items, items_inside
+from antflow._monitor.flow import (
+    done_items,
+    ended_tries,
+    entered_items,
+    items_inside,
+)
 from antflow._monitor.service_times import Points, ServiceTimes, condensed, service_times
 from antflow._monitor.simulation import (
     MOST_TRIES,
@@ -67,12 +72,14 @@ class Mark(NamedTuple):
         accepted: Items taken in.
         stages: The stages.
         occupied: Seconds that the workers of each stage were occupied with tries that are over.
+        at_work: The same, with tries that are under way.
     """
 
     elapsed: float
     accepted: int
     stages: tuple[StageStats, ...]
     occupied: tuple[float, ...]
+    at_work: tuple[float, ...]
 
 
 class Note(NamedTuple):
@@ -135,22 +142,25 @@ def mark_of(
 ) -> Mark:
     """The figures of a moment."""
     last = len(stages) - 1
-    occupied = [
-        _occupied(stage, each, is_last=number == last)
+    at_work = [
+        _at_work(stage, each, is_last=number == last)
         for number, (stage, each) in enumerate(zip(stages, inside, strict=True))
     ]
-    return Mark(elapsed, accepted, stages, tuple(occupied))
+    occupied = [
+        max(seconds - sum(each.now - begun for begun in each.begun), 0.0)
+        for seconds, each in zip(at_work, inside, strict=True)
+    ]
+    return Mark(elapsed, accepted, stages, tuple(occupied), tuple(at_work))
 
 
-def _occupied(stage: StageStats, inside: StageInside, is_last: bool) -> float:
-    """Seconds of workers that tries took which are over: what else they could not do meanwhile."""
+def _at_work(stage: StageStats, inside: StageInside, is_last: bool) -> float:
+    """Seconds of workers that tries took: what else they could not do meanwhile."""
     seconds = stage.busy_seconds + stage.stalled_seconds
     if is_last:  # the consumer is a part of its work
         seconds += stage.blocked_seconds
     if not inside.limits:  # those that are known are simulated
         seconds += stage.limited_seconds
-    seconds -= sum(inside.now - begun for begun in inside.begun)
-    return max(seconds, 0.0)
+    return seconds
 
 
 def model_of(
@@ -405,6 +415,47 @@ def _cost(limit: LimitLevel, note: Note, used: int, batch: int) -> float:
     if limit.cost is not None:
         return limit.cost / batch
     return limit.charged / used if used else 1.0
+
+
+class RateLimit(NamedTuple):
+    """A limit of a rate, and what its stage asks of it.
+
+    Attributes:
+        rate: The most cost in a period.
+        period: Seconds.
+        a_try: What an item costs at each try.
+        an_item: What it costs in all, with what other stages ask of the limit meanwhile.
+    """
+
+    rate: float
+    period: float
+    a_try: float
+    an_item: float
+
+    @property
+    def items(self) -> float:
+        """How many items a second it lets through."""
+        return self.rate / self.period / self.an_item
+
+
+def rate_limits(note: Note) -> tuple[tuple[RateLimit, ...], ...]:
+    """The limits of each stage that have a rate, where it is known what items cost."""
+    used = _used_by(note)
+    asked: dict[int, float] = {}
+    costs: list[list[tuple[LimitLevel, float]]] = []
+    for stage, inside in zip(note.now.stages, note.inside, strict=True):
+        timed = [limit for limit in inside.limits if limit.per_second < inf]
+        costs.append([(each, _cost(each, note, used[each.key], inside.batch)) for each in timed])
+        for limit, cost in costs[-1]:
+            asked[limit.key] = asked.get(limit.key, 0.0) + cost * ended_tries(stage)
+    return tuple(
+        tuple(
+            RateLimit(limit.size, limit.size / limit.per_second, cost, asked[limit.key] / done)
+            for limit, cost in each
+            if asked[limit.key] and done
+        )
+        for each, done in zip(costs, map(done_items, note.now.stages), strict=True)
+    )
 
 
 def _source(note: Note, coming: int) -> tuple[float, float]:

@@ -22,8 +22,9 @@ from antflow._core.stage import Stage
 from antflow._monitor.advice import Case, UnderWay, advise
 from antflow._monitor.changes import Changes
 from antflow._monitor.eta import Forecast, RunMeasured
-from antflow._monitor.measured import Memory
+from antflow._monitor.measured import Memory, Note, rate_limits
 from antflow._monitor.moment import Figures, Moment
+from antflow._monitor.probes import Probes
 from antflow._monitor.spans import Span, Spans
 
 BETWEEN_NOTES = 1.0
@@ -42,6 +43,10 @@ class Outlook:
 
     Args:
         stages: Its stages, as they were described.
+
+    Attributes:
+        probes: What came of its probes.
+        note: Its latest figures; ``None`` before the first.
     """
 
     def __init__(self, stages: Sequence[Stage] = ()) -> None:
@@ -49,6 +54,8 @@ class Outlook:
         self._spans = Spans()
         self._span = Span()
         self._changes = Changes()
+        self.probes: Probes = Probes()
+        self.note: Note | None = None
         self._memory = Memory()
         self._forecast = Forecast(None)
         self._noted = -inf
@@ -68,7 +75,7 @@ class Outlook:
             span = self._spans.see(figures)
             if span is not self._span:
                 self._span = span
-                if self._changes.is_changed(figures):
+                if self._changes.is_changed(figures, self.probes.trying):
                     self._note_change(figures, *span.sums(figures))
             if figures.state != self._state or elapsed - self._noted >= BETWEEN_NOTES:
                 self._state, self._noted = figures.state, elapsed
@@ -105,6 +112,7 @@ class Outlook:
                 figures.stages,
                 inside,
             )
+            self.note = note
         self._forecast = Forecast(note)
 
     def _note_change(self, figures: Figures, whole: Moment, lately: Moment) -> None:
@@ -119,6 +127,7 @@ class Outlook:
         under_way = longest()
         with self._lock:
             outcomes = self._changes.outcomes(figures, whole)
+            probed = self.probes.counting(figures, lately)
         return advise(
             Case(
                 figures.stages,
@@ -129,5 +138,8 @@ class Outlook:
                 self._stages,
                 outcomes,
                 None if under_way is None else UnderWay(*under_way),
+                probed,
+                self.probes.trying,
+                () if self.note is None else rate_limits(self.note),
             )
         )

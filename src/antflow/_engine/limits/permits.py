@@ -46,6 +46,7 @@ class Admission:
         limits = tuple(dict.fromkeys(limits))
         self._turnstiles = _claim(limits, asyncio.get_running_loop(), now)
         self._same_for_all = _same_for_all(self._turnstiles)
+        self._charged_before = [each.level().charged for each in self._turnstiles]
 
     def permit(self, value: Any) -> Permit:
         """A permit for one attempt on ``value``: to be entered, then released.
@@ -64,8 +65,12 @@ class Admission:
             turnstile.hold(seconds)
 
     def levels(self) -> list[LimitLevel]:
-        """The limits at this moment."""
-        return [turnstile.level() for turnstile in self._turnstiles]
+        """The limits at this moment; what they were charged since this was made."""
+        levels = map(Turnstile.level, self._turnstiles)
+        return [
+            level._replace(charged=level.charged - before)
+            for level, before in zip(levels, self._charged_before, strict=True)
+        ]
 
     def close(self) -> None:
         """End the use of the limits. Once all users have done so, another loop may use them."""
