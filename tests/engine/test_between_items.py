@@ -812,6 +812,22 @@ def test_callbacks_hear_of_an_item_that_left_a_request_to_cancel(
         assert [line for line in told if line.startswith(f"{item} ")] == history
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_callbacks_notice_no_request_to_cancel_that_a_failed_item_left(kind: str) -> None:
+    """One that asks whether it is being cancelled hears that it is not."""
+    counts: list[int] = []
+
+    def on_failure(*_: Any) -> None:
+        running = asyncio.current_task()
+        assert running is not None
+        counts.append(running.cancelling())
+
+    options = {"task_attempts": 1, "stage_attempts": 1, **KINDS[kind], "on_failure": on_failure}
+    stage = Stage("Work", 1, [as_task(kind, cancel_and_fail)], **options)
+    run_virtual(lambda: Pipeline([stage]).run([0, 1], on_failures="ignore"))
+    assert counts == [0, 0]
+
+
 @pytest.mark.parametrize("mode", ["per_task", "per_stage"])
 @pytest.mark.parametrize("batch", [None, 2])
 @pytest.mark.parametrize("leave", LEFT_BEHIND[:3])

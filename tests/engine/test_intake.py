@@ -295,6 +295,32 @@ def test_generator_is_closed_when_the_intake_stops() -> None:
     virtual(main)
 
 
+@pytest.mark.parametrize("how", ["join", "drain"])
+def test_generator_is_closed_when_no_more_is_wanted(how: str) -> None:
+    """A task asks its run to take in nothing more: the clean-up has run by the next item."""
+    closed: list[bool] = []
+
+    def source() -> Iterator[int]:
+        try:
+            yield from endless()
+        finally:
+            closed.append(True)
+
+    async def ask(number: int) -> int:
+        run = pipeline.current_run
+        assert run is not None
+        if number == 0:
+            await run.join() if how == "join" else run.drain()
+            assert closed == [True]
+        return number
+
+    pipeline = Pipeline([Stage("Work", 1, [ask])])
+    items = source()
+    results = virtual(lambda: pipeline.run(items))
+    assert results.failed == []
+    assert next(items, None) is None
+
+
 CANCELLED = [asyncio.CancelledError(), BaseExceptionGroup("", [asyncio.CancelledError()])]
 
 

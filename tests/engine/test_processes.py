@@ -254,7 +254,8 @@ def test_processor_time_of_a_child_that_ends_at_once_is_known(tmp_path: Path) ->
         try:
             await seat.call(tasks.die, (tmp_path / "file", 1))
             taken = await seat.call(tasks.compute, (0.0,))
-            assert computed.seconds > 1.5 * taken
+            # Two starts, and not one: on a busy machine one may take half as long as the other.
+            assert computed.seconds > 1.2 * taken
         finally:
             await seat.close()
 
@@ -318,12 +319,12 @@ def test_processor_time_of_a_run(tmp_path: Path) -> None:
             Stage("Die", 1, [task], executor="process"),
         ]
         pipeline = Pipeline(stages)
-        results = await pipeline.run([0.2] * 4)
+        results = await pipeline.run([0.1] * 4)
         assert len(results) == 4
         snapshot = pipeline.get_dashboard_snapshot()
         by_stage = [each.child_cpu_seconds for each in snapshot.pipeline_stats.stage_stats.values()]
         assert by_stage[0] == 0
-        assert by_stage[1] > 4 * 0.2
+        assert by_stage[1] > 4 * 0.1
         assert by_stage[2] > 0
         assert snapshot.cpu_seconds > sum(by_stage)
         tasks.compute(0.05)

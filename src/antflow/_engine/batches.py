@@ -84,7 +84,6 @@ class Batches:
         workers = self._workers
         context = copy_context()
         while worker.index < workers.active:
-            await self._crew.absorb_cancel(worker)
             if workers.has_left_context(context):
                 return True
             async with self._gathering:
