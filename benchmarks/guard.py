@@ -56,6 +56,8 @@ GUARDED = (
     Guarded("W1", "times the pool by hand", ("ours", "pool"), 30_000),
     Guarded("W7", "times the pool by hand", ("ours", "pool"), 60_000),
     Guarded("W5", "speed with it over speed without", ("on", "off"), 30_000),
+    Guarded("W6", "times one by hand", ("12 workers", "12 workers by hand"), 10_000),
+    Guarded("W6t", "speed with it over speed without", ("counted", "not counted"), 30_000),
     Guarded("W9", "times a TaskGroup with a semaphore", ("ours", "semaphore"), 20_000),
     Guarded("W11", "speed with one over speed without", ("one", "none"), 20_000),
     Guarded("W11", "speed with two over speed without", ("two", "none"), 20_000),

@@ -1,4 +1,4 @@
-"""The cost of watching: snapshots, displays, and the watch on the event loop: W6."""
+"""The cost of watching: snapshots, displays, durations, the watch on the event loop: W6."""
 
 from __future__ import annotations
 
@@ -92,6 +92,33 @@ async def while_busy(
     return sample
 
 
+def snapshots_by_hand(workers: int) -> Measure:
+    """Measure a copy of about as many figures, from counters in dicts."""
+
+    async def measure(count: int) -> Sample:
+        names = [f"figure {n}" for n in range(10)]
+        lengths = [1] * 60
+        stages = [[dict.fromkeys(names, 1) for _ in range(workers // 2)] for _ in range(2)]
+
+        def snap() -> list[tuple[dict[str, int], list[dict[str, int]], list[list[int]]]]:
+            return [
+                (
+                    {name: sum([worker[name] for worker in stage]) for name in names},
+                    [worker.copy() for worker in stage],
+                    [lengths.copy(), lengths.copy()],
+                )
+                for stage in stages
+            ]
+
+        with Stopwatch() as watch:
+            for _ in range(count):
+                found = snap()
+        check("figures", [sums[names[0]] for sums, _, _ in found], [workers // 2] * 2)
+        return watch.sample(count)
+
+    return measure
+
+
 # -- frames -----------------------------------------------------------------------------------
 
 
@@ -180,6 +207,47 @@ def speed_with(level: str) -> Callable[[Round], float]:
     return of
 
 
+# -- how long tries and waits take --------------------------------------------------------------
+
+
+class TickingLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock goes on by the same time whenever it is read."""
+
+    def __init__(self, tick: float) -> None:
+        super().__init__()
+        self._tick = tick
+        self._now = 0.0
+
+    def time(self) -> float:
+        self._now += self._tick
+        return self._now
+
+
+def timed(tick: float) -> Measure:
+    """Measure a run whose tasks do nothing and seem to take ``tick`` seconds each."""
+
+    async def measure(items: int) -> Sample:
+        def work() -> Sample:
+            with asyncio.Runner(loop_factory=lambda: TickingLoop(tick)) as runner:
+                return runner.run(run())
+
+        async def run() -> Sample:
+            tasks = [no_op] * STAGES
+            await ours.pipeline(tasks, WORKERS).run(range(300))
+            pipeline = ours.pipeline(tasks, WORKERS)
+            with Stopwatch() as watch:
+                results = await pipeline.run(range(items))
+            check_values(results.values(), items)
+            for stage in pipeline.get_stats().stage_stats.values():
+                counted = sum(stage.run_times.buckets)
+                check("tries that were counted", counted, items if tick >= LONG else 0)
+            return watch.sample(items)
+
+        return await asyncio.to_thread(work)
+
+    return measure
+
+
 # -- the watch on the event loop --------------------------------------------------------------
 
 
@@ -207,6 +275,9 @@ def watched(blocked_loop_after: float | None) -> Measure:
     return measure
 
 
+LONG, SHORT = 105e-6, 1e-9
+"""Seconds of a try that is counted by its length, and of one that is not."""
+
 SNAPSHOTS = {10: (20, 10), 1_000: (250, 125), 10_000: (2_500, 1_250)}
 """Number of workers → targets in µs."""
 FRAMES = {"full": {100: 4_000, 1_000: 10_000}}
@@ -223,6 +294,8 @@ WORKLOADS = [
                 f"{workers:,} workers": Program(snapshots(workers), share=min(1.0, 200 / workers))
                 for workers in SNAPSHOTS
             },
+            "12 workers": Program(snapshots(12)),
+            "12 workers by hand": Program(snapshots_by_hand(12)),
             "10 workers, 1 k items": Program(snapshots(10, 1_000)),
             "10 workers, 100 k items": Program(snapshots(10, 100_000)),
         },
@@ -243,7 +316,16 @@ WORKLOADS = [
                 1.0,
                 "low",
             ),
+            Figure("times one by hand", times_faster("12 workers", "12 workers by hand")),
         ],
+    ),
+    Workload(
+        "W6t",
+        "tries that take long enough to be counted by their length",
+        60_000,
+        10_000,
+        {"counted": Program(timed(LONG)), "not counted": Program(timed(SHORT))},
+        [Figure("speed with it over speed without", times_faster("counted", "not counted"))],
     ),
     Workload(
         "W6d",

@@ -78,9 +78,10 @@ class PipelineRuns:
 
 
 class HasRuns(Generic[Out]):
-    """What is run, and knows its runs."""
+    """A pipeline, asked about its runs."""
 
     _runs: PipelineRuns
+    _stages: Sequence[Stage]
 
     @property
     def current_run(self) -> RunHandle[Out] | None:
@@ -91,18 +92,6 @@ class HasRuns(Generic[Out]):
         task, a callback, a display) it is that run, else the latest.
         """
         return self._runs.asked_about()
-
-
-def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
-    """Whether code that belongs to the run ``here`` may see another run: one begun from there."""
-    return here is None or run._run.is_within(here._run)
-
-
-class Foreseeable:
-    """A pipeline, asked what its runs would be like."""
-
-    _runs: PipelineRuns
-    _stages: Sequence[Stage]
 
     def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
         """How long the run would take in all if it went on with other numbers of workers.
@@ -125,6 +114,11 @@ class Foreseeable:
         """
         wanted = checked_workers(workers, [stage.name for stage in self._stages])
         return what_if(self._runs.reading(self._stages), wanted)
+
+
+def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
+    """Whether code that belongs to the run ``here`` may see another run: one begun from there."""
+    return here is None or run._run.is_within(here._run)
 
 
 def pipeline_repr(self: Any) -> str:

@@ -91,7 +91,7 @@ from antflow._pipeline_options import (
     checked_stages,
     choose_display,
 )
-from antflow._pipeline_runs import Foreseeable, HasRuns, PipelineRuns, pipeline_repr
+from antflow._pipeline_runs import HasRuns, PipelineRuns, pipeline_repr
 from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ SHORTEST_BLOCK = 0.05
 RESULTS_IN_ORDER = 1000
 
 
-class Pipeline(HasRuns[Out], Foreseeable, Generic[Taken, Out]):
+class Pipeline(HasRuns[Out], Generic[Taken, Out]):
     """Stages, one after another, each with its own workers.
 
     ``async with pipeline:`` begins a run that is fed by hand. At the end of the block it is joined:
