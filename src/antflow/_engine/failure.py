@@ -25,8 +25,8 @@ from antflow._core.groups import consists_of, matches, parts
 from antflow._core.hold_times import hold_seconds
 from antflow._core.ledger import WorkerBook
 from antflow._core.log import hears_info, info
-from antflow._core.stage import Stage, retry_policy
-from antflow._core.tracebacks import trimmed
+from antflow._core.stage import Stage, retry_policy, task_name, task_title
+from antflow._core.tracebacks import named, trimmed
 from antflow._core.waits import Wait
 from antflow._engine.handover import Handover
 from antflow._engine.retry_heap import RetryHeap
@@ -172,6 +172,9 @@ class FailedTries:
     handover: Handover
     retries: RetryHeap
 
+    def __post_init__(self) -> None:
+        self._titles = {task_name(task): task_title(task) for task in self.stage.tasks}
+
     async def after(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> bool:
         """A try raised something: decide what follows, and act on it.
 
@@ -217,7 +220,9 @@ class FailedTries:
         await self.handover.tell_and_settle(envelope, worker, None, wait)
 
     async def fail(self, envelope: Envelope, worker: WorkerBook | None, error: Exception) -> None:
-        """Settle an item as failed."""
+        """Settle an item as failed, in the worker's current task if it has one."""
+        if worker is not None and worker.task is not None and envelope.attempts:
+            named(error, self._titles.get(worker.task, worker.task))
         wait = self._record_failure(envelope, worker, error)
         callback = self.stage.on_failure
         await self.handover.tell_and_settle(envelope, worker, error, wait, "on_failure", callback)
