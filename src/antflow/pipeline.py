@@ -723,9 +723,14 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                     if not handle._run.has_told_error:  # else the body has it
                         # Failures do not hide the body's own error, and no cancellation.
                         await handle._end(raises_failures=False)
+                    handle._tell_failures()
                 raise
             handle.resume()
-            await handle.join()
+            try:
+                await handle.join()
+            except BaseException:
+                handle._tell_failures()
+                raise
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -837,6 +842,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         if keeps_silent and on_failures != "ignore":
             engine.supervisor.on_over.append(partial(_alert, engine.run, raises))
         self._runs.latest = handle = RunHandle(engine, collected, raises)
+        if keeps_silent and raises:
+            handle._tell_failures = partial(_alert, engine.run, raises=False)
         # Code that outlives the run keeps it, but not its results.
         kept = ref(handle)
         engine.run.handle = lambda: kept() or RunHandle(engine, [])
@@ -858,8 +865,11 @@ async def _drive(
         except BaseException as error:
             if not run.is_left_behind:
                 attach_results(error, handle.results)
+                handle._tell_failures()
                 run.forget_error()
             raise
+        if run.error is not None:
+            handle._tell_failures()
         run.raise_late_error()
 
 
@@ -891,8 +901,11 @@ def _alert(run: Run, raises: bool) -> None:
     """Log that items failed in a run that is over, unless an error that comes out of it says so."""
     if not run.ledger.failed or run.is_left_behind or is_a(run.error, TooManyFailures):
         return
+    if run.has_told_failures:
+        return
     if raises and run.error is None and not run.is_cancelling:
         return
+    run.has_told_failures = True
     alert("%s", run.failures.told(run.ledger.accepted + run.ledger.children))
 
 

@@ -198,6 +198,53 @@ def test_held_too_often_counts_as_a_failure(max_holds: int) -> None:
     assert len(calls.made) == max_holds + 1
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize("way", ["RetryAfter", "hold_on", "function", "group", "frozen"])
+def test_item_that_was_held_too_often_says_so(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its text says how many holds were allowed and what to change, and that only once."""
+
+    class BusyError(Exception):
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AttributeError(name)
+
+    error: Exception = {"RetryAfter": RetryAfter(1, "busy"), "frozen": BusyError("busy")}.get(
+        way, OSError("busy")
+    )
+    if way == "group":
+        error = ExceptionGroup("some", [RetryAfter(1, "busy")])
+
+    async def task(value: int) -> int:
+        raise error
+
+    options: dict[str, Any] = {}
+    if way == "function":
+        options["hold_on"] = {OSError: lambda _: 1}
+    elif way != "RetryAfter":
+        options["hold_on"] = {OSError: 1, BusyError: 1}
+    stage = Stage("A", 1, [task], task_attempts=2, task_wait_seconds=0, max_holds=3, **options)
+    results = run([stage], [0, 1])
+    hint = (
+        "the service asked to wait again, after 3 holds: "
+        "max_holds=3 allows no more; raise it, or send less"
+    )
+    count = 0 if way == "frozen" else 1
+    for text in (str(results.failed[1]), str(results.summary.failed_items[1]), caplog.text):
+        assert "busy" in text
+        assert text.count(hint) == count
+
+
+@pytest.mark.fault
+def test_failure_of_another_kind_says_nothing_of_holds() -> None:
+    """An item that was held as often as allowed, and then fails otherwise, needs no more holds."""
+    errors = iter([RetryAfter(1), RetryAfter(1), ValueError("odd")])
+
+    async def task(value: int) -> int:
+        raise next(errors)
+
+    results = run([Stage("A", 1, [task], task_attempts=1, max_holds=2)], [0])
+    assert "max_holds" not in str(results.failed[0])
+
+
 def test_holds_are_counted_for_each_stage() -> None:
     """Held as often as allowed in one stage: the next one may hold it as often again."""
 

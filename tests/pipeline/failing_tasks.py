@@ -10,6 +10,8 @@ import json
 import linecache
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from antflow import Pipeline, Stage
@@ -133,6 +135,7 @@ class Kind:
         items: What is fed.
         given: A pattern of the input, as it is shown.
         function: The function that has to be named, if not the task.
+        title: How the task is named, if it has no line.
     """
 
     task: Callable[..., Any]
@@ -142,10 +145,13 @@ class Kind:
     items: tuple[Any, ...] = (1, 2, 3)
     given: str = "'?[123]'?"
     function: str = ""
+    title: str = ""
 
     @property
     def location(self) -> str:
-        """``failing_tasks.py:12 in plain``."""
+        """``failing_tasks.py:12 in plain``, or ``in json.loads``."""
+        if self.title:
+            return f"in {self.title}"
         number = self.task.__code__.co_firstlineno
         while not linecache.getline(__file__, number).rstrip().endswith("# here"):
             number += 1
@@ -156,6 +162,8 @@ class Kind:
         stage = Stage("Fetch", 1, [self.task], task_attempts=1, **self.options)
         return Pipeline([stage], **options)
 
+
+BAD_JSON = ("{", "{a", "{b")
 
 KINDS = {
     "plain": Kind(plain),
@@ -171,6 +179,26 @@ KINDS = {
     "group": Kind(together, "ExceptionGroup[ValueError]", "unhandled errors", function="part"),
     "timeout": Kind(
         endless, "TimeoutError", "task endless not done after 0.05 s", {"timeout": 0.05}
+    ),
+    "builtin": Kind(
+        int, "ValueError", "invalid literal", {}, ("a", "b", "c"), "'[abc]'", title="int"
+    ),
+    "standard library": Kind(
+        json.loads, "JSONDecodeError", "Expecting", {}, BAD_JSON, r"'\{[ab]?'", title="json.loads"
+    ),
+    "object in C": Kind(itemgetter("id"), "TypeError", "", title="operator.itemgetter"),
+    "partial": Kind(partial(divmod, "x"), "TypeError", "divmod", title="partial of divmod"),
+    "object in C in a child": Kind(
+        itemgetter("id"), "TypeError", "", {"executor": "process"}, title="operator.itemgetter"
+    ),
+    "standard library in a child": Kind(
+        json.loads,
+        "JSONDecodeError",
+        "Expecting",
+        {"executor": "process"},
+        BAD_JSON,
+        r"'\{[ab]?'",
+        title="json.loads",
     ),
     "no message": Kind(mute, message=""),
     "huge message": Kind(talkative, message="no page ⏎ no page"),

@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from html import unescape
 from io import StringIO
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_failures_are_told_with_place_and_input(
     caplog.set_level(logging.INFO, "antflow")
     text = face(kind, caplog)
     assert kind.error in text
-    assert f" at {kind.location}" in text
+    assert (f" {kind.location}" if kind.title else f" at {kind.location}") in text
     # The command has made an item with an id of each line.
     assert re.search(rf"input (\{{'id': \d, 'value': )?{kind.given}\}}?[ )]", text)
     assert re.search(r" in stage Fetch\b.* after [12] attempts?\b", text)
@@ -196,7 +197,7 @@ def test_no_line_of_the_library_is_told(fault: str) -> None:
         options["executor"] = "process"
     stage = Stage("Check", 1, [unsendable], task_attempts=1, **options)
     results = asyncio.run(Pipeline([stage]).run([1], on_failures="ignore", **run_options))
-    assert results.failed[0].location == ""
+    assert results.failed[0].location == ("" if fault == "key" else "in unsendable")
     assert re.search("no such field|must be a finite number|cannot be sent", str(results.failed[0]))
 
 
@@ -380,6 +381,48 @@ def test_failures_do_not_hide_what_ends_the_block(
         run_virtual(main)
     (line,) = caplog.messages
     assert " failed: " in line
+
+
+@pytest.mark.parametrize("on_failures", ["warn", "raise", "ignore"])
+@pytest.mark.parametrize("left", ["error", "cancelled", "caught", "joined", "join cancelled"])
+def test_failures_are_told_once_if_a_task_has_ended_the_run(
+    left: str, on_failures: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the block of ``open`` does after a task has shut the run down: one thing says it."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [shuts_down], task_attempts=1)])
+        pipelines.append(pipeline)
+        async with pipeline.open(on_failures=on_failures) as handle:
+            await handle.feed([1])
+            await asyncio.sleep(1)
+            assert handle.stats().items_failed == 1
+            if left == "error":
+                raise OSError("the disk is gone")
+            if left == "cancelled":
+                raise asyncio.CancelledError
+            if left == "caught":
+                with suppress(ExceptionGroup):
+                    await handle.join()
+                raise OSError("the disk is gone")
+            if left == "join cancelled":
+                current = asyncio.current_task()
+                assert current is not None
+                current.cancel()
+
+    async def shuts_down(value: int) -> None:
+        await pipelines[0].shutdown()
+        raise LookupError("no such page")
+
+    pipelines: list[Pipeline[Any, Any]] = []
+    raised: BaseException | None = None
+    try:
+        run_virtual(main)
+    except BaseException as error:
+        raised = error
+    is_raised = isinstance(raised, ExceptionGroup) or (left == "caught" and on_failures == "raise")
+    told = [text for text in caplog.messages if "1 of 1 item failed" in text]
+    assert len(told) + is_raised == (on_failures != "ignore")
 
 
 def test_nothing_is_said_of_a_run_without_failures(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from antflow._core.places import Place, location_of, place_of
-from antflow._core.snapshot import ErrorSummary, FailedItem, FailureGroup
+from antflow._core.snapshot import ErrorSummary, FailedItem, FailureGroup, at_text
 from antflow._core.text import brief_repr, clean, counted, error_text, error_type_name
 
 MOST_GROUPS = 100
@@ -115,8 +115,7 @@ def failed_item(
 
 def told_alone(item: FailedItem) -> str:
     """``KeyError at app.py:3 in f, input 'x' in stage Parse after 3 attempts: 'id'``."""
-    place = f" at {item.location}" if item.location else ""
-    return f"{item.error_type}{place}, {FailureGroup(1, item).example}"
+    return f"{item.error_type}{at_text(item.location)}, {FailureGroup(1, item).example}"
 
 
 def failures_text(summary: ErrorSummary, total: int) -> str:

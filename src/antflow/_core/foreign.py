@@ -32,6 +32,7 @@ _name_of = type.__dict__["__name__"].__get__
 _cause_of = BaseException.__dict__["__cause__"].__get__
 _context_of = BaseException.__dict__["__context__"].__get__
 _traceback_of = BaseException.__dict__["__traceback__"].__get__
+_add_note = BaseException.add_note
 _set_cause = BaseException.__dict__["__cause__"].__set__
 _members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
 _message_of = BaseExceptionGroup.__dict__["message"].__get__
@@ -147,6 +148,24 @@ def context_of(error: BaseException) -> BaseException | None:
     """An error's ``__context__``."""
     context: BaseException | None = _context_of(error)
     return context
+
+
+class Note(str):
+    """A note of this library on an error of the user's: it is part of the text that is told."""
+
+    __slots__ = ()
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add a `Note`, once; an error that takes none goes without."""
+    if text not in notes_of(error):
+        asked(_add_note, error, Note(text), instead=None)
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """The texts of an error's `Note` objects."""
+    notes = attribute(error, "__notes__")
+    return [str(each) for each in notes if type(each) is Note] if type(notes) is list else []
 
 
 def set_cause(error: BaseException, cause: BaseException | None) -> None:

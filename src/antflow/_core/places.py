@@ -36,6 +36,9 @@ Other names in brackets are the user's: ``<stdin>``, a cell of a notebook.
 TEXT = "<string>"
 """A program of ``python -c``, or generated code: the methods of a dataclass."""
 
+TASK = "<task>"
+"""Stands for the file of a task if an error passed no line of the user's own: see `named`."""
+
 COMPREHENSIONS = tuple(
     f".<locals>.<{kind}>" for kind in ("genexpr", "listcomp", "setcomp", "dictcomp")
 )
@@ -66,7 +69,12 @@ class Place(NamedTuple):
 
     @property
     def location(self) -> str:
-        """``"app.py:41 in parse"``; the file relative to the current folder if it is in there."""
+        """``"app.py:41 in parse"``; the file relative to the current folder if it is in there.
+
+        If only the task is known: ``"in json.loads"``.
+        """
+        if self.filename == TASK:
+            return f"in {self.function}"
         return f"{_short(self.filename)}:{self.number} in {self.function}"
 
     @property

@@ -124,8 +124,8 @@ class PipelineResult(Fated, Portable, Generic[T]):
     def location(self) -> str:
         """The line of your own code that its error comes from: ``"app.py:12 in parse"``.
 
-        The innermost one that is neither in a package nor in the standard library; "" if no line is
-        known, or there is no error.
+        The innermost one that is neither in a package nor in the standard library. If there is
+        none, it is the task: ``"in json.loads"``. "" if there is no error, or no task was called.
         """
         return "" if self.error is None else location_of(self.error)
 

@@ -238,8 +238,8 @@ class FailedItem(Portable):
         attempts: How many tries the task (or stage) was given.
         timestamp: When, in Unix seconds.
         location: The line of your own code that the error comes from, ``"app.py:12 in parse"``:
-            the innermost one that is neither in a package nor in the standard library. "" if no
-            line is known, as for a task that is not written in Python.
+            the innermost one that is neither in a package nor in the standard library. If there is
+            none, as in a task that is not written in Python, it is the task: ``"in json.loads"``.
         input: The item as it was fed, in at most 80 characters. Objects of your own classes are
             shown by their class (``<Order>``), except in the first item of a `FailureGroup`: its
             input is shown by its ``repr()``.
@@ -263,7 +263,7 @@ class FailedItem(Portable):
         message = clean(cut(self.error, LONGEST_ERROR))
         return (
             f"item {clean(safe_repr(self.item_id))}{given} failed in stage {clean(self.stage)}"
-            f"{_at(self.location)} {_tries(self.attempts)}: {clean(self.error_type)}"
+            f"{at_text(self.location)} {_tries(self.attempts)}: {clean(self.error_type)}"
             f"{': ' if message else ''}{message}"
         )
 
@@ -287,7 +287,7 @@ class FailureGroup(Portable):
 
     @property
     def location(self) -> str:
-        """Where they come from: ``"app.py:12 in parse"``, or "" if no line is known."""
+        """Where they come from: see `FailedItem.location`."""
         return self.first.location
 
     @property
@@ -306,12 +306,15 @@ class FailureGroup(Portable):
         return clean(f"{text}{stage} {_tries(first.attempts)}{colon}{message}")
 
     def __str__(self) -> str:
-        where = _at(self.location) or f" in stage {clean(self.stage)}"
+        where = at_text(self.location) or f" in stage {clean(self.stage)}"
         return f"{self.count:,} × {clean(self.error_type)}{where}"
 
 
-def _at(location: str) -> str:
-    return f" at {clean(location)}" if location else ""
+def at_text(location: str) -> str:
+    """`` at app.py:3 in f`` or `` in json.loads``; "" if nothing is known."""
+    if not location:
+        return ""
+    return f" {clean(location)}" if location.startswith("in ") else f" at {clean(location)}"
 
 
 def _tries(attempts: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import KW_ONLY, MISSING, FrozenInstanceError, dataclass, field, fields
 from functools import partial
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, Unpack, overload
 
 from antflow._core.checks import (
@@ -25,6 +26,7 @@ from antflow._core.foreign import attribute, is_a, is_plain, type_name
 from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
 from antflow._core.misspellings import did_you_mean, explained
+from antflow._core.places import USERS, function_name, origin_of
 from antflow._core.retry import Errors, Retry, RetryPolicy, RetryWait, check_errors, check_wait
 from antflow._core.stage_checks import (
     check_batch,
@@ -476,6 +478,20 @@ def task_name(task: TaskFunc) -> str:
         task = task.func
     name = attribute(task, "__name__")
     return str.__str__(name) if is_a(name, str) else type_name(task)
+
+
+def task_title(task: TaskFunc) -> str:
+    """A task for people: ``fetch``, ``partial of fetch``; ``json.loads`` if it is not their own."""
+    if isinstance(task, partial):
+        return f"partial of {task_title(task.func)}"
+    code = attribute(task, "__code__")
+    if is_a(code, CodeType) and origin_of(code.co_filename) in USERS:
+        return function_name(code.co_qualname)
+    named: Any = task if is_a(attribute(task, "__qualname__"), str) else type(task)
+    name, module = attribute(named, "__qualname__"), attribute(named, "__module__")
+    title = function_name(str.__str__(name)) if is_a(name, str) else type_name(task)
+    is_told = is_a(module, str) and module not in ("builtins", "__main__")
+    return f"{module}.{title}" if is_told else title
 
 
 def capacity(stage: Stage) -> int | None:

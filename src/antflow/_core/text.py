@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from antflow._core.foreign import asked, attribute, is_a, is_plain, type_name
+from antflow._core.foreign import asked, attribute, is_a, is_plain, notes_of, type_name
 from antflow._core.groups import leaves
 
 ESCAPE_SEQUENCES = r"""
@@ -131,12 +131,12 @@ def tally(counts: Mapping[str, int], most: int) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The error's text; for an exception group, also the first error in it."""
+    """The error's text; for an exception group, also the first error in it; and our notes on it."""
     text = safe_str(error)
     if is_a(error, BaseExceptionGroup) and (inside := leaves(error)):
         first = safe_str(inside[0])
         text += f": {type_name(inside[0])}{': ' if first else ''}{first}"
-    return text
+    return "; ".join(part for part in (text, *notes_of(error)) if part)
 
 
 def error_type_name(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from antflow._core.foreign import (
     traceback_of,
     with_traceback,
 )
+from antflow._core.places import TASK, origin_of, place_of
 
 E = TypeVar("E", bound=BaseException)
 
@@ -59,6 +60,21 @@ def trimmed(error: E) -> E:
             todo.append(attribute(each, "original_exception"))
         if is_a(each, BaseExceptionGroup):
             todo += members_of(each)
+    return error
+
+
+def named(error: E, task: str) -> E:
+    """Name the task in an error's traceback, if that leads through no code that says which it was.
+
+    Code in C has no frames, and those of the standard library may be of any task. As Cython does
+    for its functions, this puts a frame in front.
+    """
+    place = place_of(error)
+    if place is None or origin_of(place.filename) == "library":
+        outline = _OUTLINE.replace(
+            co_filename=TASK, co_name=task, co_qualname=task, co_firstlineno=1
+        )
+        with_traceback(error, TracebackType(traceback_of(error), _frame_of(outline, {}), 0, 1))
     return error
 
 
@@ -132,6 +148,10 @@ def _outline_of(frame: FrameType) -> FrameType:
             co_code=_OUTLINE.co_code + _NOTHING * (missing // len(_NOTHING)),
         )
         _outlines[id(code)] = code, outline
-    generator: GeneratorType[None, None, None] = FunctionType(outline, frame.f_globals)()
+    return _frame_of(outline, frame.f_globals)
+
+
+def _frame_of(outline: CodeType, variables: dict[str, Any]) -> FrameType:
+    generator: GeneratorType[None, None, None] = FunctionType(outline, variables)()
     assert generator.gi_frame is not None  # only a finished generator has none
     return generator.gi_frame

@@ -15,7 +15,7 @@ from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Caller
 from antflow._core.stage import Stage
-from antflow._core.tracebacks import trimmed
+from antflow._core.tracebacks import named, trimmed
 from antflow._core.waits import Wait, discard
 from antflow._engine.attempt import Answer
 from antflow._engine.expansion import Expanded, forgotten_await, is_drop
@@ -144,4 +144,4 @@ class Endings:
             self.handover.give_up(envelope, worker)
             raise
         envelope.attempts = 0  # no task was called
-        await self.failed_tries.fail(envelope, worker, trimmed(error))
+        await self.failed_tries.fail(envelope, worker, named(trimmed(error), "skip_if"))

@@ -20,13 +20,14 @@ from antflow._core.errors import (
     WorkerLostError,
 )
 from antflow._core.failures import failed_item
-from antflow._core.foreign import is_a, set_cause
+from antflow._core.foreign import is_a, note, set_cause
 from antflow._core.groups import consists_of, matches, parts
 from antflow._core.hold_times import hold_seconds
 from antflow._core.ledger import WorkerBook
 from antflow._core.log import hears_info, info
-from antflow._core.stage import Stage, retry_policy
-from antflow._core.tracebacks import trimmed
+from antflow._core.stage import Stage, retry_policy, task_name, task_title
+from antflow._core.text import counted
+from antflow._core.tracebacks import named, trimmed
 from antflow._core.waits import Wait
 from antflow._engine.handover import Handover
 from antflow._engine.retry_heap import RetryHeap
@@ -98,12 +99,13 @@ class Judge:
         if consists_of(error, Drop):
             return Decision("drop", error, error)
         about = error
+        holds, most = _holds(envelope), self._options.max_holds
         try:
-            seconds = self._held(envelope, error)
+            seconds = self._held(error)
         except BaseException as fault:  # why: the user's `hold_on`
             error, seconds = _fault(fault, "hold_on", error), None
-        if seconds is not None:
-            envelope.holds = (envelope.position, _holds(envelope) + 1)
+        if seconds is not None and holds < most:
+            envelope.holds = (envelope.position, holds + 1)
             self._hold(seconds)
             return Decision("hold", about, error, seconds)
         if is_a(error, ItemCancelled):  # for example another run's: here it is a failure
@@ -113,13 +115,14 @@ class Judge:
         except BaseException as fault:  # why: the user's `wait`
             return Decision("fail", about, _fault(fault, "wait", error))
         if delay is None:
+            if seconds is not None:
+                asked = f"the service asked to wait again, after {counted(holds, 'hold')}"
+                note(error, f"{asked}: max_holds={most} allows no more; raise it, or send less")
             return Decision("fail", about, error)
         return Decision("retry", about, error, delay)
 
-    def _held(self, envelope: Envelope, error: Exception) -> float | None:
+    def _held(self, error: Exception) -> float | None:
         """The longest hold that any part of the error asks for, unless another part gives up."""
-        if _holds(envelope) >= self._options.max_holds:
-            return None
         longest: float | None = None
         gives_up = False
         for part in parts(error):
@@ -172,6 +175,9 @@ class FailedTries:
     handover: Handover
     retries: RetryHeap
 
+    def __post_init__(self) -> None:
+        self._titles = {task_name(task): task_title(task) for task in self.stage.tasks}
+
     async def after(self, error: BaseException, envelope: Envelope, worker: WorkerBook) -> bool:
         """A try raised something: decide what follows, and act on it.
 
@@ -217,7 +223,9 @@ class FailedTries:
         await self.handover.tell_and_settle(envelope, worker, None, wait)
 
     async def fail(self, envelope: Envelope, worker: WorkerBook | None, error: Exception) -> None:
-        """Settle an item as failed."""
+        """Settle an item as failed, in the worker's current task if it has one."""
+        if worker is not None and worker.task is not None and envelope.attempts:
+            named(error, self._titles.get(worker.task, worker.task))
         wait = self._record_failure(envelope, worker, error)
         callback = self.stage.on_failure
         await self.handover.tell_and_settle(envelope, worker, error, wait, "on_failure", callback)

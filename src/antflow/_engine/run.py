@@ -83,6 +83,7 @@ class Run:
         stages: Its stages, once they are made.
         error: The error the run ends with.
         has_told_error: Whether it was raised.
+        has_told_failures: Whether an error or a warning has said that items failed.
         how_stopped: "cancelled", "shut down" or "stopped by …".
         stopped_by: The signal that stopped it.
         pause_is_over: While it is paused, the event that tries wait for before they begin.
@@ -144,6 +145,7 @@ class Run:
         self.turns: Turns = turns_of(self._loop, self.timers.now)
         self.error: BaseException | None = None
         self.has_told_error: bool = False
+        self.has_told_failures: bool = False
         self.how_stopped: str = "cancelled"
         self.stopped_by: Signals | None = None
         self.is_cancelling: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NoReturn
@@ -42,6 +43,8 @@ class RunHandle(Generic[Out]):
         self._collected = collected
         self._raises_failures = raises_failures
         self.takes_keys: bool = False
+        # Called when the run is left with another error than that items failed.
+        self._tell_failures: Callable[[], None] = _say_nothing
 
     def __del__(self) -> None:
         # The pipeline has it, and so does all code that feeds the run or waits for it: without it,
@@ -239,6 +242,7 @@ class RunHandle(Generic[Out]):
             attach_results(error, self.results)
         elif raises_failures:
             error = failure_of(self.results)
+            self._run.has_told_failures = True
         if error is not None:
             try:
                 raise error
@@ -252,6 +256,10 @@ class RunHandle(Generic[Out]):
     def snapshot(self) -> DashboardSnapshot:
         """Everything a dashboard shows, at this moment; a true copy."""
         return self._run.snapshot()
+
+
+def _say_nothing() -> None:
+    """Tells failures where they are shown, or may be ignored."""
 
 
 def _stop(engine: Engine) -> None:

@@ -32,7 +32,7 @@ from uuid import UUID
 from antflow import PipelineResult
 from antflow._core.foreign import ENDS_THE_PROGRAM
 from antflow._core.result import fate_of, first_accepted
-from antflow._core.text import error_type_name, safe_repr, safe_str
+from antflow._core.text import error_text, error_type_name, safe_repr, safe_str
 from antflow.cli.item import Item
 
 LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input", "restart")
@@ -67,7 +67,8 @@ def letter_line(result: PipelineResult[Any]) -> str:
     if isinstance(item, Item) and result.stage == item.stage:
         value, _ = item.as_read()
     name = None if error is None else error_type_name(error)
-    return _letter(result, value, name, safe_str(error), restarts=not survives_json(value))
+    text = "None" if error is None else error_text(error)
+    return _letter(result, value, name, text, restarts=not survives_json(value))
 
 
 def unwritten_line(result: PipelineResult[Any], why: str) -> str:
