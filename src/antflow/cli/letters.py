@@ -30,7 +30,7 @@ from typing import Any
 from uuid import UUID
 
 from antflow import PipelineResult
-from antflow._core.foreign import ENDS_THE_PROGRAM
+from antflow._core.foreign import ENDS_THE_PROGRAM, asked, type_name
 from antflow._core.result import fate_of, first_accepted
 from antflow._core.text import error_type_name, safe_repr, safe_str
 from antflow.cli.item import Item
@@ -245,9 +245,10 @@ class _Tamer:
         return {"type": type(value).__name__, "items": items}
 
     def _by_repr(self, value: Any) -> dict[str, str]:
-        text = safe_repr(value, sys.maxsize)
-        if ADDRESS.search(text) or text == f"<{type(value).__name__}: repr() failed>":
-            self._lost.add(type(value).__name__)
+        nothing = f"<{type_name(value)}: repr() failed>"
+        text = str.__str__(asked(repr, value, instead=nothing))  # `safe_repr` joins its lines
+        if text == nothing or ADDRESS.search(text):
+            self._lost.add(type_name(value))
         return _stand_in(value, text)
 
 
