@@ -136,6 +136,21 @@ def json_text(value: Any, lost: set[str] | None = None) -> str:
         return _printable(tamer.tame(safe_repr(value, sys.maxsize)))
 
 
+def named_parts(value: Any) -> dict[str, Any] | None:
+    """The parts of a mapping or a dataclass by name; ``None`` if it has none."""
+    try:
+        if is_dataclass(value) and not isinstance(value, type):
+            return {field.name: getattr(value, field.name) for field in fields(value)}
+        if not isinstance(value, Mapping):
+            return None
+        parts: dict[Any, Any] = dict(value)
+    except ENDS_THE_PROGRAM:
+        raise
+    except BaseException:  # why: as in `_Tamer.tame`, which also tells what is lost
+        return None
+    return parts if all(type(key) is str for key in parts) else None
+
+
 def _line(letter: dict[str, Any]) -> str:
     pairs = (f"{json.dumps(key)}: {json_text(value)}" for key, value in letter.items())
     return f"{{{', '.join(pairs)}}}\n"
