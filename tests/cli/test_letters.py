@@ -82,6 +82,11 @@ class Array:
         return [1, float("nan")]
 
 
+class Table:
+    def __repr__(self) -> str:
+        return "a   b\n1   2 3"
+
+
 values = st.recursive(
     st.none()
     | st.booleans()
@@ -132,6 +137,7 @@ def test_json_keeps_what_it_can_say(value: Any) -> None:
         ([1, Closed()], [1, {"type": "Closed", "repr": "{}"}]),
         (["a", Cancelled([1])], ["a", {"type": "Cancelled", "repr": "[1]"}]),
         (Point, {"type": "type", "repr": repr(Point)}),
+        (Table(), {"type": "Table", "repr": "a   b\n1   2 3"}),
     ],
 )
 def test_json_of_what_it_cannot_say(value: Any, shown: Any) -> None:

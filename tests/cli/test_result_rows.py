@@ -78,12 +78,20 @@ def test_rows_are_added_to_a_file_that_a_spreadsheet_saved(made: Path) -> None:
         ('{"id": NA()}', [["id", "rest"], ["1", '{"id": {"type": "NA", "repr": "<NA>"}}']]),
         ('{"\\ud800": x}', [["id", "\\ud800", "rest"], ["1", "5", ""]]),
         ('{"": x}', [["id", "rest"], ["1", '{"": 5}']]),
+        ("{}", [["id", "rest"], ["1", ""]]),
+        ("Point(x, [x])", [["id", "x", "y", "rest"], ["1", "5", "[5]", ""]]),
+        ("OrderedDict(b=x, a='a')", [["id", "b", "a", "rest"], ["1", "5", "a", ""]]),
+        ("OrderedDict({1: x})", [["id", "value", "rest"], ["1", '{"1": 5}', ""]]),
     ],
 )
 def test_rows_of_odd_objects(made: Path, value: str, rows: list[list[str]]) -> None:
     """A key or an id of any kind is kept, and spoils no other result."""
     (made / "mine.py").write_text(
         "from app import *\n"
+        "from collections import OrderedDict\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Point: x: int; y: list\n"
         "class NA:\n"
         "    def __eq__(self, other): raise TypeError('ambiguous')\n"
         "    def __repr__(self): return '<NA>'\n"

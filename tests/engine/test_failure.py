@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from antflow import ItemCancelled, Pipeline, Stage, StatusTracker
+from antflow import ItemCancelled, Pipeline, Stage, StatusTracker, TaskEvent
 from antflow.testing import Calls, FailTimes, run_virtual
 from tests.support import (
     HANG_GUARD,
@@ -524,3 +524,83 @@ def test_cancelled_error_of_skip_if_fails_the_item() -> None:
     results = virtual(lambda: Pipeline([stage]).run(range(3)))
     assert results.values() == [0, 2]
     assert_balanced(results.stats)
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it."""
+
+
+def panics_at(bad: Any) -> Any:
+    """A function that returns what it is given, and panics at one value."""
+
+    def call(value: Any, *_: Any) -> Any:
+        if value == bad:
+            raise Panic("index out of bounds")
+        return value
+
+    return call
+
+
+def panics_in_batch(values: list[Any]) -> Any:
+    """A batch task that panics for all its values if it does for one."""
+    return [panics_at(3)(value) for value in values]
+
+
+def answers_panic(values: list[Any]) -> list[Any]:
+    """A batch task that returns the panic, as `asyncio.gather` does."""
+    return [Panic("index out of bounds") if value == 3 else value for value in values]
+
+
+def makes_two_and_panics(value: Any) -> Any:
+    """A generator that panics after two values."""
+    yield from (value, value)
+    panics_at(3)(value)
+
+
+async def panics_in_a_group(value: Any) -> Any:
+    """A task that starts another, which panics."""
+    async with asyncio.TaskGroup() as group:
+        return await group.create_task(asyncio.to_thread(panics_at(3), value))
+
+
+def stage_of(task: Any, **options: Any) -> Stage:
+    return Stage("Work", 2, [task], task_attempts=1, **options)
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [
+        (stage_of(panics_at(3)), None),
+        (stage_of(panics_at(3), executor="inline"), None),
+        (stage_of(panics_in_a_group), None),
+        (stage_of(panics_in_batch, batch=3), None),
+        (stage_of(answers_panic, batch=3), None),
+        (stage_of(makes_two_and_panics, expand=True), None),
+        (stage_of(str, skip_if=panics_at(3)), None),
+        (stage_of(str), panics_at(3)),
+    ],
+)
+@pytest.mark.parametrize("is_tracked", [False, True])
+def test_error_that_is_no_exception_costs_its_own_item(
+    stage: Stage, key: Any, is_tracked: bool
+) -> None:
+    """It does not end the program, so it does not end the run, wherever it was raised."""
+    told: list[TaskEvent] = []
+    tracker = StatusTracker(on_task_fail=told.append) if is_tracked else None
+    results = run_virtual(lambda: Pipeline([stage], status_tracker=tracker).run(range(6), key=key))
+    (failure,) = results.failed
+    assert (failure.input, failure.outcome) == (3, "failed")
+    assert {result.input for result in results} >= {0, 1, 2, 4, 5}
+    assert "raised Panic: index out of bounds" in str(failure)
+    if stage.expand:
+        assert [result.input for result in results].count(3) == 2
+    if is_tracked and not failure.attempts:
+        assert not told
+    elif is_tracked:
+        assert [event.error for event in told] == [failure.error]
+
+
+def test_callback_with_an_error_that_is_no_exception_changes_nothing() -> None:
+    """It is logged, as any error of a callback is."""
+    stage = stage_of(str, on_success=panics_at(3))
+    assert len(run_virtual(lambda: Pipeline([stage]).run(range(6)))) == 6

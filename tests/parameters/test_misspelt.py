@@ -141,6 +141,12 @@ def test_option_as_people_misspell_it(name: str, given: str, meant: str) -> None
         ("Pipeline.run", "status_tracker", "Pipeline has it"),
         ("Pipeline.stream", "on_failures", "Pipeline.run and Pipeline.open have it"),
         ("Stage", "collect_results", "Pipeline has it"),
+        # As it is called elsewhere.
+        ("Pipeline.run", "retries", "Stage has 'task_attempts'"),
+        ("Pipeline.run", "max_workers", "Stage has 'workers'"),
+        ("Pipeline.stream", "max_retries", "Stage has 'task_attempts'"),
+        ("Pipeline", "max_errors", "Stage has 'max_failures'"),
+        ("AsyncExecutor", "retries", "the options are max_workers"),
         # Unless one of the call's own is its singular or plural.
         ("Pipeline.run", "retry", "Stage has it"),
         ("Pipeline.run", "on_failure", r"Stage has it; did you mean 'on_failures'\?"),

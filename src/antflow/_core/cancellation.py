@@ -19,15 +19,12 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
-from antflow._core.foreign import is_a
-from antflow._core.groups import consists_of
+from antflow._core.foreign import ENDS_THE_PROGRAM, is_a
+from antflow._core.groups import matches
 
-FAILURES = (Exception, asyncio.CancelledError)
-"""Errors of the user's code that do not end the program."""
-
-FAILURES_IN_GROUPS = (*FAILURES, GeneratorExit)
-"""The same, inside a group. A generator that yields inside a task group is closed by a
-``GeneratorExit``, and the group passes that on as one of its errors."""
+ENDS_IN_GROUPS = (KeyboardInterrupt, SystemExit)
+"""Errors that end the program, inside a group. A generator that yields inside a task group is
+closed by a ``GeneratorExit``, and the group passes that on as one of its errors."""
 
 has_called_off_caller: ContextVar[Callable[[], bool] | None] = ContextVar(
     "antflow_has_called_off_caller", default=None
@@ -36,10 +33,14 @@ has_called_off_caller: ContextVar[Callable[[], bool] | None] = ContextVar(
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether an error of the user's code, alone or a group, does not end the program."""
+    """Whether an error of the user's code, alone or a group, does not end the program.
+
+    It need not be an `Exception`: a ``CancelledError`` is not, nor is what a library in Rust raises
+    when it panics.
+    """
     if is_a(error, BaseExceptionGroup):
-        return consists_of(error, FAILURES_IN_GROUPS)
-    return is_a(error, FAILURES)
+        return not matches(error, ENDS_IN_GROUPS)
+    return not is_a(error, ENDS_THE_PROGRAM)
 
 
 def is_called_off() -> bool:

@@ -36,7 +36,10 @@ class WouldDeadlockError(PipelineError):
 
 
 class TaskFailedError(AntFlowError, RuntimeError):
-    """A task ended with something other than an ordinary exception (it raised ``CancelledError``).
+    """A task ended with something other than an ordinary exception.
+
+    It raised ``CancelledError``, or an error that is not an `Exception`, like the panics of
+    libraries in Rust.
 
     Args:
         task_name: The task's name.
@@ -54,7 +57,9 @@ class TaskFailedError(AntFlowError, RuntimeError):
         self.original_exception = original_exception
 
     def __str__(self) -> str:
-        return f"task {self.task_name!r} raised {type_name(self.original_exception)}"
+        text = safe_str(self.original_exception)
+        raised = f"task {self.task_name!r} raised {type_name(self.original_exception)}"
+        return f"{raised}: {text}" if text else raised
 
 
 class WorkerLostError(TaskFailedError):

@@ -92,21 +92,27 @@ def refuse_unknown(function: Callable[..., Any], name: str, value: object) -> No
         TypeError: Always. It names the call, the option with its value, and a likely other one.
     """
     known = _names_of(function)
-    meant = likely_meant(name, known) or f"; the options are {', '.join(known)}"
+    meant = likely_meant(name, known, _shown(function)) or f"; the options are {', '.join(known)}"
     call = f"{_shown(function)}({name}={safe_repr(value)})"
     raise TypeError(f"{call}: there is no such option{meant}") from None
 
 
-def likely_meant(name: str, known: Sequence[str]) -> str:
+def likely_meant(name: str, known: Sequence[str], asked: str = "") -> str:
     """``"; Pipeline.run and Pipeline.open have it"``, or the answer of `did_you_mean`.
 
     Both if another call has an option of that name, and one of ``known`` differs only by an ``s``.
+    ``"; Stage has 'workers'"`` if one of `OWNERS` was asked, and that is how another one calls it.
     """
-    if any(each in known for each in SYNONYMS.get(name, ())):
+    synonyms = SYNONYMS.get(name, ())
+    if any(each in known for each in synonyms):
         return did_you_mean(name, known)
     owners = [call for call in OWNERS if call in _calls and name in _names_of(_calls[call])]
     listed = " and ".join(filter(None, [", ".join(owners[:-1]), *owners[-1:]]))
     if not owners:
+        for call in filter(_calls.__contains__, OWNERS if asked in OWNERS else ()):
+            theirs = _names_of(_calls[call])
+            if meant := next((each for each in synonyms if each in theirs), None):
+                return f"; {call} has {meant!r}"
         return did_you_mean(name, known)
     where = f"; {listed} {'has' if len(owners) == 1 else 'have'} it"
     return where + did_you_mean(name, [each for each in known if _is_plural(name, each)])

@@ -136,7 +136,9 @@ class Attempt:
                 await begin()
             else:
                 await self._call_until(envelopes, begin)
-        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+        except Exception:
+            raise
+        except BaseException as error:  # why: most of these are of these items alone
             raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
 
     # Inside
@@ -264,7 +266,9 @@ class Attempt:
         try:
             try:
                 value = await call(value)
-            except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            except Exception:
+                raise
+            except BaseException as error:  # why: most of these are of this item alone
                 raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
         except Exception as error:
             await self._tell_end([envelope], worker, began, [error])
@@ -287,7 +291,9 @@ class Attempt:
         try:
             try:
                 answers: list[Answer] = await call(values)
-            except (asyncio.CancelledError, BaseExceptionGroup) as error:
+            except Exception:
+                raise
+            except BaseException as error:  # why: most of these are of this item alone
                 raise self._crew.failure_of(error, worker)  # noqa: B904 - it has its cause
         except Exception as error:
             await self._tell_end(envelopes, worker, began, [error] * len(envelopes), True)
@@ -388,10 +394,8 @@ async def _checked(call: Call, name: str, values: list[Any]) -> list[Answer]:
 
 
 def _answer(answer: Answer, name: str) -> Answer:
-    if is_a(answer, asyncio.CancelledError):
-        return TaskFailedError(name, answer)
     if is_a(answer, CoroutineType):
         return forgotten_await(answer, name)
-    if is_a(answer, BaseExceptionGroup):
-        return group_failure(answer, name) or answer
+    if is_a(answer, BaseException) and not is_a(answer, Exception):
+        return group_failure(answer, name) or TaskFailedError(name, answer)
     return answer

@@ -74,9 +74,10 @@ def source_failure(error: BaseException) -> PipelineError:
     """The failure to report for a source's own ``CancelledError``, alone or in a group.
 
     Raises:
-        BaseException: The error, if it is a group that contains one that ends a program.
+        BaseException: The error, if it is another one, or a group that contains one that ends a
+            program.
     """
-    if not is_failure(error):
+    if not is_a(error, (asyncio.CancelledError, BaseExceptionGroup)) or not is_failure(error):
         raise error
     failure = PipelineError(f"the source raised {error_type_name(error)}")
     failure.__cause__ = error
@@ -92,8 +93,8 @@ class IterableSource:
         context: The context in which the iterable always runs, and which it may change; ``None`` =
             the caller's. Needed where the caller varies: a token resets a variable only in the
             context that it was set in.
-        failure_of: Makes the failure to report if the iterable raises a ``CancelledError`` or a
-            group; see `source_failure`.
+        failure_of: Makes the failure to report if the iterable raises something that is not an
+            `Exception`; see `source_failure`.
 
     Attributes:
         items: The iterable.
@@ -174,12 +175,13 @@ class IterableSource:
                 self._has_ended = True
         except Exception as error:
             self._error = error
-        except (asyncio.CancelledError, BaseExceptionGroup) as error:
+        except BaseException as error:
             # The source raised it: a call that never awaits cannot be cancelled.
-            self._error = self._failure_of(error)
-        except BaseException:
-            self.left_over = taken
-            raise
+            try:
+                self._error = self._failure_of(error)
+            except BaseException:
+                self.left_over = taken
+                raise
         if self._error is not None and not taken:
             raise self._error
         return taken  # items before the error are taken in first

@@ -30,7 +30,7 @@ from typing import Any
 from uuid import UUID
 
 from antflow import PipelineResult
-from antflow._core.foreign import ENDS_THE_PROGRAM
+from antflow._core.foreign import ENDS_THE_PROGRAM, asked, type_name
 from antflow._core.result import fate_of, first_accepted
 from antflow._core.text import error_text, error_type_name, safe_repr, safe_str
 from antflow.cli.item import Item
@@ -126,6 +126,21 @@ def json_text(value: Any, lost: set[str] | None = None) -> str:
         return _printable(value if survives_json(value) else tamer.tame(value))
     except Exception:  # an int of more digits than this Python writes
         return _printable(tamer.tame(safe_repr(value, sys.maxsize)))
+
+
+def named_parts(value: Any) -> dict[str, Any] | None:
+    """The parts of a mapping or a dataclass by name; ``None`` if it has none."""
+    try:
+        if is_dataclass(value) and not isinstance(value, type):
+            return {field.name: getattr(value, field.name) for field in fields(value)}
+        if not isinstance(value, Mapping):
+            return None
+        parts: dict[Any, Any] = dict(value)
+    except ENDS_THE_PROGRAM:
+        raise
+    except BaseException:  # why: as in `_Tamer.tame`, which also tells what is lost
+        return None
+    return parts if all(type(key) is str for key in parts) else None
 
 
 def _letter(
@@ -260,9 +275,10 @@ class _Tamer:
         return {"type": type(value).__name__, "items": items}
 
     def _by_repr(self, value: Any) -> dict[str, str]:
-        text = safe_repr(value, sys.maxsize)
-        if ADDRESS.search(text) or text == f"<{type(value).__name__}: repr() failed>":
-            self._lost.add(type(value).__name__)
+        nothing = f"<{type_name(value)}: repr() failed>"
+        text = str.__str__(asked(repr, value, instead=nothing))  # `safe_repr` joins its lines
+        if text == nothing or ADDRESS.search(text):
+            self._lost.add(type_name(value))
         return _stand_in(value, text)
 
 

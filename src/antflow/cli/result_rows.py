@@ -11,7 +11,7 @@ import io
 from typing import Any
 
 from antflow import PipelineResult
-from antflow.cli.letters import json_text
+from antflow.cli.letters import json_text, named_parts
 from antflow.cli.refusals import refuse
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -38,9 +38,9 @@ class ResultRows:
             result: The result.
             lost: Given the types of which something could not be written.
         """
-        fields = {"value": result.value}
-        if type(result.value) is dict and all(type(key) is str for key in result.value):
-            fields = dict(result.value)
+        fields = named_parts(result.value)
+        if fields is None:
+            fields = {"value": result.value}
         if _is_same(fields.get("id"), result.id):
             del fields["id"]
         self._text.seek(0)
