@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         CurrentItem,
         call_rate_has_capacity,
         concurrency_limit,
+        count,
         current_batch,
         current_item,
         rate_limit,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from antflow.tracker import StatusTracker
     from antflow.types import (
         Advice,
+        CounterStats,
         DashboardProtocol,
         DashboardSnapshot,
         Durations,
@@ -87,6 +89,7 @@ else:
             "CurrentItem",
             "call_rate_has_capacity",
             "concurrency_limit",
+            "count",
             "current_batch",
             "current_item",
             "rate_limit",
@@ -127,6 +130,7 @@ else:
         "tracker": {"StatusTracker"},
         "types": {
             "Advice",
+            "CounterStats",
             "DashboardProtocol",
             "DashboardSnapshot",
             "Durations",
@@ -173,6 +177,7 @@ __all__ = [
     "AntFlowError",
     "AsyncExecutor",
     "AsyncFuture",
+    "CounterStats",
     "CurrentItem",
     "DashboardProtocol",
     "DashboardSnapshot",
@@ -232,6 +237,7 @@ __all__ = [
     "call_rate_has_capacity",
     "concurrency_limit",
     "configure_telemetry",
+    "count",
     "current_batch",
     "current_item",
     "in_thread",

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from antflow._core.books import Books
 from antflow._core.cancellation import has_called_off_caller
+from antflow._core.counters import counters_here
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.items import Key
 from antflow._core.limit import current_permit
@@ -190,6 +191,7 @@ class Engine:
         supervisor, context = self.supervisor, self.supervisor.tasks.context
         context.run(current_run.set, self.run)
         context.run(current_seat.set, None)
+        context.run(counters_here.set, None)
         context.run(has_called_off_caller.set, supervisor.has_called_off_caller)
         context.run(current_permit.set, None)  # one that is held around this run is not its own
         # Timers and tasks that were begun inside the run may keep it for as long as they live, but

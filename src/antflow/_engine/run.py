@@ -309,9 +309,27 @@ class Run:
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""
-        tallies = list(map(Tally, self.ledger.stages))
+        return self._stats(
+            list(map(Tally, self.ledger.stages)), self.gauges(), self.now_or_end(), self._total
+        )
+
+    def _stats(
+        self,
+        tallies: Sequence[Tally],
+        gauges: Sequence[readings.StageGauge],
+        now: float,
+        total: int | None,
+    ) -> PipelineStats:
+        coming = None if total is None else max(total - self.ledger.accepted, 0)
         return readings.pipeline_stats(
-            self.ledger, tallies, self.facts, self.gauges(), self.now_or_end(), self.skipped
+            self.ledger,
+            tallies,
+            self.facts,
+            gauges,
+            now,
+            self.skipped,
+            0 if self.has_all_items or self.is_over else coming,
+            self.is_over,
         )
 
     def snapshot(self) -> DashboardSnapshot:
@@ -324,9 +342,7 @@ class Run:
         snapshot = DashboardSnapshot(
             worker_states={},
             worker_metrics={},
-            pipeline_stats=readings.pipeline_stats(
-                self.ledger, tallies, self.facts, gauges, until, self.skipped
-            ),
+            pipeline_stats=self._stats(tallies, gauges, until, self.total),
             error_summary=self.failures.summary(FAILURES_IN_SNAPSHOT),
             timestamp=self.facts.timestamp(self.timers.now()),
             run_id=self.facts.run_id,

@@ -21,6 +21,7 @@ from antflow.display.bars import (
 )
 from antflow.display.base import BaseDashboard
 from antflow.display.canvas import Canvas, Frame
+from antflow.display.counter_lines import counter_lines
 from antflow.display.failure_lines import error_table
 from antflow.display.layout import NOTHING, ONE, Wish, one_of, share
 from antflow.display.sparks import throughput_lines
@@ -28,6 +29,7 @@ from antflow.display.strips import WorkerMap, item_lines
 from antflow.display.tables import stage_lines
 
 MOST_WHY = 3
+MOST_COUNTERS = 3
 GOOD_ERRORS = 3
 MOST_ERRORS = 8
 LEAST_ITEMS = 3
@@ -87,6 +89,7 @@ class FullDashboard(BaseDashboard):
             "bar": ONE,
             "counts": ONE,
             "stages": Wish(least_stages, table, table) if view.stages else NOTHING,
+            "counters": one_of(len(counter_lines(canvas, view, MOST_COUNTERS))),
             "stalls": one_of(len(stalls)),
             "errors": _list(len(view.errors), GOOD_ERRORS, MOST_ERRORS),
             "why": one_of(len(why)),
@@ -103,6 +106,7 @@ class FullDashboard(BaseDashboard):
         lines = [header_line(canvas, view, workers.workers)] if rows["header"] else []
         lines.append(bar_line(canvas, view, named=not rows["header"]))
         lines += stage_lines(canvas, view.stages, rows["stages"])
+        lines += counter_lines(canvas, view, rows["counters"])
         lines += bottleneck_lines(canvas, view, rows["why"])
         lines += stall_lines(canvas, view, rows["stalls"])
         lines += throughput_lines(canvas, view, rows["curve"])
@@ -128,6 +132,7 @@ def _last_lines(canvas: Canvas, view: View) -> list[Text]:
         "bar": ONE,
         "counts": ONE,
         "stages": Wish(1, table, table) if view.stages else NOTHING,
+        "counters": one_of(len(counter_lines(canvas, view, MOST_COUNTERS))),
         "errors": errors,
         "why": one_of(len(why)),
         "curve": CURVE if len(view.rates) > 1 else NOTHING,
@@ -136,6 +141,7 @@ def _last_lines(canvas: Canvas, view: View) -> list[Text]:
     return [
         bar_line(canvas, view),
         *stage_lines(canvas, view.stages, rows["stages"]),
+        *counter_lines(canvas, view, rows["counters"]),
         *throughput_lines(canvas, view, rows["curve"]),
         *error_table(canvas, view, rows["errors"]),
         *bottleneck_lines(canvas, view, rows["why"]),
