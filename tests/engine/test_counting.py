@@ -140,7 +140,8 @@ def test_run_inside_a_task_counts_for_itself() -> None:
 def test_nothing_is_said_where_nothing_is_counted() -> None:
     """Most pipelines count nothing: their numbers have no place for it."""
     results = results_of(Stage("Plain", 1, [str]))
-    assert results.counters == results.stats.counters == {}
+    assert results.counters == {}
+    assert results.stats.counters == {}
 
 
 @pytest.mark.process

@@ -136,14 +136,14 @@ class Counters:
 
     def _checked_name(self, name: Any) -> str:
         check_name(name)
-        name = str.__str__(name)
-        if name not in self._totals and len(self._totals) >= MOST_NAMES:
+        plain: str = str.__str__(name)
+        if plain not in self._totals and len(self._totals) >= MOST_NAMES:
             first = safe_repr(next(iter(self._totals)))
             raise ValueError(
                 f"count({safe_repr(name)}): this stage counts under {MOST_NAMES} other names "
                 f"already ({first} and so on), and there may be no more"
             )
-        return name
+        return plain
 
 
 counters_here: ContextVar[Counters | None] = ContextVar("antflow_counters", default=None)

@@ -151,9 +151,9 @@ def _has(attribute: str) -> Callable[[StageView], bool]:
 COLUMNS = (
     Column("queue", 3, _queue, lead=_gauge),
     Column("running", 1, _running),
-    Column("waiting", 9, _waiting, _waits),
-    Column("in", 10, _number("entered_items", "")),
-    Column("inside", 10, _number("inside_items", "")),
+    Column("waiting", 10, _waiting, _waits),
+    Column("in", 11, _number("entered_items", "")),
+    Column("inside", 11, _number("inside_items", "")),
     Column("done", 0, _number("through_items", "green")),
     Column("made", 2, _number("made_items", "green"), _has("made_items")),
     Column("failed", 2, _number("failed_items", "bold red")),
