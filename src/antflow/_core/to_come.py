@@ -36,7 +36,8 @@ def expected(stages: Sequence[StageStats], coming: float) -> list[Expected]:
         half = HALF * stage.in_progress_items if stage.made_items else 0.0
         to_make = 0.0
         if stage.made_items:
-            to_make = (to_leave - half) * stage.made_items / (stage.left_items + half)
+            parents = max(stage.left_items + half, HALF)  # the only one may wait for its next try
+            to_make = (to_leave - half) * stage.made_items / parents
         found.append(Expected(to_leave, to_make))
         left, passed = stage.left_items, stage.completed_items + stage.skipped_items
         coming = to_make + to_leave * (passed / left if left else not stage.made_items)
