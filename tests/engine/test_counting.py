@@ -162,6 +162,15 @@ def test_counts_of_child_processes() -> None:
 
 
 @pytest.mark.process
+def test_counts_of_child_that_fails() -> None:
+    """They come with the error, not with the next answer: there may be none."""
+    stage = Stage("Child", 1, [count_and_fail_once], executor="process", task_attempts=1)
+    results = asyncio.run(Pipeline([stage]).run([1], on_failures="ignore"))
+    assert len(results.failed) == 1
+    assert results.counters == {"tries": 1}
+
+
+@pytest.mark.process
 def test_counts_of_a_call_that_is_cut_off() -> None:
     """What a child counted more than a moment before it was killed is there."""
     stage = Stage("Child", 1, [count_and_hang], executor="process", timeout=3, task_attempts=1)
