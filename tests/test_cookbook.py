@@ -136,7 +136,7 @@ def llm_batch(kitchen: Kitchen) -> None:
     kitchen.write("prompts.txt", "".join(f"prompt {n}\n" for n in range(12)))
     printed = kitchen.run({"https://api.openai.com": service.url, "backoff(1)": "backoff(0.1)"})
 
-    assert printed.endswith("16,500 tokens, $0.0132\n")
+    assert re.search(r"counted: tokens 16,500 \(.*/s\), dollars 0\.0132 \(", printed)
     answers = {each["prompt"]: each for each in map(json.loads, kitchen.lines("answers.jsonl"))}
     assert len(answers) == 12
     assert answers.pop("prompt 5") == {"prompt": "prompt 5", "error": "not allowed"}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         CurrentItem,
         call_rate_has_capacity,
         concurrency_limit,
+        count,
         current_batch,
         current_item,
         rate_limit,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from antflow.tracker import StatusTracker
     from antflow.types import (
         Advice,
+        CounterStats,
         DashboardProtocol,
         DashboardSnapshot,
         Durations,
@@ -90,6 +92,7 @@ else:
             "CurrentItem",
             "call_rate_has_capacity",
             "concurrency_limit",
+            "count",
             "current_batch",
             "current_item",
             "rate_limit",
@@ -130,6 +133,7 @@ else:
         "tracker": {"StatusTracker"},
         "types": {
             "Advice",
+            "CounterStats",
             "DashboardProtocol",
             "DashboardSnapshot",
             "Durations",
@@ -179,6 +183,7 @@ __all__ = [
     "AntFlowError",
     "AsyncExecutor",
     "AsyncFuture",
+    "CounterStats",
     "CurrentItem",
     "DashboardProtocol",
     "DashboardSnapshot",
@@ -241,6 +246,7 @@ __all__ = [
     "call_rate_has_capacity",
     "concurrency_limit",
     "configure_telemetry",
+    "count",
     "current_batch",
     "current_item",
     "in_thread",

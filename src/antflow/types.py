@@ -1,5 +1,6 @@
 """The values a pipeline gives you, and the types of its arguments."""
 
+from antflow._core.counters import CounterStats
 from antflow._core.durations import Durations
 from antflow._core.estimates import Eta, WhatIf
 from antflow._core.events import StatusEvent, StatusType, TaskEvent, TaskEventType
@@ -27,6 +28,7 @@ from antflow._core.workers_change import WorkersChange
 
 __all__ = [
     "Advice",
+    "CounterStats",
     "DashboardProtocol",
     "DashboardSnapshot",
     "Durations",

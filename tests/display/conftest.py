@@ -144,6 +144,7 @@ def make_snapshot(
             1893,
             12,
             workers=each,
+            running_workers=busy,
             capacity=each * 10,
             busy_seconds=62.0 * each,
             blocked_seconds=28.0 * each,

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from antflow import (
+    CounterStats,
     DashboardSnapshot,
     ErrorSummary,
     FailedItem,
@@ -27,7 +28,7 @@ from antflow.display import BaseDashboard, create
 from antflow.display.canvas import Canvas
 from antflow.display.failure_lines import error_table
 from antflow.display.layout import Wish, share
-from antflow.display.tables import GAUGE_CELLS
+from antflow.display.tables import GAUGE_CELLS, chips_lines, stage_lines
 from tests.display.conftest import LEVELS, make_snapshot
 
 SIZES = [(80, 24), (120, 40), (60, 15), (40, 10), (20, 5), (10, 3), (200, 60), (3, 2), (1, 1)]
@@ -132,22 +133,84 @@ def test_compact_shows_every_stage_on_three_or_four_lines() -> None:
     assert "… 2 more" in lines_of("compact", make_snapshot(), 21)[2]
 
 
-@pytest.mark.parametrize("level", ["detailed", "full"])
-def test_table_says_all_about_a_stage(level: str) -> None:
+def test_table_says_all_about_a_stage() -> None:
     """Queue and its room, busy and all workers, counts, how long tries take, how many a second."""
-    lines = lines_of(level, make_snapshot(), 159)
+    lines = lines_of("detailed", make_snapshot(), 200)
     heading = next(n for n, line in enumerate(lines) if line.startswith(" stage "))
     assert lines[heading].split() == [
-        *("stage", "queue", "running", "done", "failed", "retried", "skipped"),
+        *("stage", "queue", "running", "waiting", "in", "inside"),
+        *("done", "failed", "retried", "skipped"),
         *("p50", "p95", "rate", "busy", "p99", "wait", "p95", "starved", "blocked"),
     ]
     assert lines[heading + 1].split()[4:] == [
+        *("0", "22,032", "62"),
         *("21,702", "256", "1,893", "12"),
         *("8.29s", "25.4s", "176/s", "━━━━━───", "62%", "41.1s", "2.13s", "10%", "28%"),
     ]
     assert [line.split()[0] for line in lines[heading + 1 : heading + 5]] == [
         *("Fetch", "Parse", "Enrich", "Save")
     ]
+
+
+def test_queue_of_the_first_stage_may_be_full() -> None:
+    """It is full whenever the source is faster: only that of a later stage is worth a colour."""
+    snapshot = make_snapshot(stages=("First", "Second"))
+    for stats in snapshot.pipeline_stats.stage_stats.values():
+        stats.pending_items = stats.capacity or 0
+    stages = Viewer().see(snapshot).stages
+    canvas = Canvas(160, 24)
+    _, first, second = stage_lines(canvas, stages, 9)
+    assert "red" not in {str(span.style) for span in first.spans if first.plain[span.start] == "█"}
+    assert "red" in {str(span.style) for span in second.spans if second.plain[span.start] == "█"}
+    (chips,) = chips_lines(canvas, stages, 1)
+    levels = [str(span.style) for span in chips.spans if "█" in chips.plain[span.start : span.end]]
+    assert levels == ["green", "red"]
+
+
+def test_dropped_items_have_a_place() -> None:
+    """In the table, in the words about a stage, and in the counts; where there are any."""
+    snapshot = make_snapshot(stages=("Only",), elapsed=0.0)
+    assert all("dropped" not in line for level in LEVELS for line in lines_of(level, snapshot, 160))
+    snapshot.pipeline_stats.stage_stats["Only"].dropped_items = 317
+    snapshot.pipeline_stats.items_dropped = 317
+    heading, row = lines_of("detailed", snapshot, 160)[1:3]
+    end = heading.index("dropped") + len("dropped")
+    assert row[:end].split()[-1] == "317"
+    assert "317 dropped" in lines_of("compact", snapshot, 160)[1]
+    for level in LEVELS:
+        assert "317 dropped" in lines_of(level, snapshot, 160)[-1]
+
+
+def test_batches_are_told_of_stages_that_have_some() -> None:
+    """How many there were, and how many items they had on average."""
+    snapshot = make_snapshot(stages=("Rows",))
+    assert "batches" not in lines_of("detailed", snapshot, 200)[1]
+    stats = snapshot.pipeline_stats.stage_stats["Rows"]
+    stats.batches, stats.batched_items = 40, 900
+    heading, row = lines_of("detailed", snapshot, 200)[1:3]
+    assert row[: heading.index("batches") + len("batches")].split()[-1] == "40×22.5"
+
+
+def test_workers_that_wait_stand_apart() -> None:
+    """Each reason with its number, beside those that run."""
+    snapshot = make_snapshot(stages=("Only",))
+    stats = snapshot.pipeline_stats.stage_stats["Only"]
+    stats.running_workers, stats.workers = 3, 9
+    stats.blocked_workers, stats.limited_workers, stats.retrying_workers = 1, 2, 3
+    row = lines_of("detailed", snapshot, 200)[2]
+    assert "3/9  1 room 2 limit 3 retry" in row
+
+
+@pytest.mark.parametrize("level", ["detailed", "full"])
+def test_counters_have_a_line(level: str) -> None:
+    """Total, rate and the amount in the whole run; at the end without the latter."""
+    snapshot = make_snapshot()
+    assert not [line for line in lines_of(level, snapshot, 120, 50) if "counted" in line]
+    snapshot.pipeline_stats.counters = {"tokens": CounterStats(1_234_567, 3400.0, 5_600_000.0)}
+    told = "counted: tokens 1.23M (3,400/s, ~5.6M in all)"
+    assert told in lines_of(level, snapshot, 120, 50)
+    snapshot.state = "finished"
+    assert "counted: tokens 1.23M (3,400/s)" in lines_of(level, snapshot, 120, 50, last=True)
 
 
 def test_queue_that_is_fuller_than_full_fills_its_gauge() -> None:
@@ -295,9 +358,9 @@ def test_worker_signs_and_their_numbers() -> None:
         state.waits_for = waits_for  # type: ignore[assignment]
     lines = lines_of("full", snapshot, 100, 40)
     heading = next(n for n, line in enumerate(lines) if line.startswith("─ workers 8"))
-    legend = "■ 2 busy  ▲ 1 slow  ↻ 2 retrying  ◆ 1 limited  □ 1 blocked  · 1 idle"
+    legend = "■ 2 busy  ▲ 1 slow  ↻ 1 retrying  ◆ 1 limited  □ 2 blocked  · 1 idle"
     assert legend in lines[heading]
-    assert lines[heading + 1].split() == ["Only", "■▲↻◆□·■↻", "5/8"]
+    assert lines[heading + 1].split() == ["Only", "■▲↻◆□·■□", "4/8"]
 
 
 def throughput_of(display: BaseDashboard, rows: int) -> list[str]:

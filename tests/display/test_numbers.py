@@ -30,6 +30,35 @@ def test_counts(count: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "0"),
+        (3.0, "3"),
+        (0.00123, "0.00123"),
+        (12.345, "12.3"),
+        (-12.345, "-12.3"),
+        (1234.5, "1,234"),
+        (12_345, "12,345"),
+        (123_456.7, "123k"),
+        (-2_440_000, "-2.44M"),
+        (5 * 10**15, "5e+15"),
+        (1e300, "1e+300"),
+    ],
+)
+def test_amounts(amount: float, text: str) -> None:
+    """Whole numbers as counts are, others with three digits."""
+    assert numbers.amount_text(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(12.0, "12"), (5612.4, "5,610"), (30_897, "30,900"), (5_612_000, "5.61M")]
+)
+def test_amounts_that_are_guesses(amount: float, text: str) -> None:
+    """No digit is written that means nothing."""
+    assert numbers.amount_text(amount, digits=3) == text
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (None, ""),

@@ -74,7 +74,9 @@ def test_stages_in_a_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run(name)
     lines = lines_of(file)
     meanwhile = [
-        line for line in lines if re.search(r"Fetch \[/x\] \d/3 busy, .*; Save \d/2 busy", line)
+        line
+        for line in lines
+        if re.search(r"Fetch \[/x\] \d/3 running, .*; Save \d/2 running", line)
     ]
     in_the_end = [line for line in lines if line.startswith("pipeline: stage ")]
     if name not in ("detailed", "full"):
@@ -82,7 +84,7 @@ def test_stages_in_a_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return
     assert len(meanwhile) == len([line for line in lines if re.search(r"\d% \d+/100", line)])
     assert re.search(
-        r": Fetch .* 90 done, 10 failed; Save 0/2 busy, 0 queued, 90 done$", meanwhile[-1]
+        r": Fetch .* 90 done, 10 failed; Save 0/2 running, 0 queued, 90 done$", meanwhile[-1]
     )
     figures = r"p50 \S+, p95 \S+, \d+% busy$"
     assert re.search(
@@ -142,7 +144,7 @@ def test_auto_is_compact_on_a_terminal(terminal: MakeTerminal) -> None:
     """And only there: see above."""
     screen = terminal()
     run("auto")
-    assert "Fetch [/x] 0/3 busy" in screen.paper
+    assert "Fetch [/x] 0/3 running" in screen.paper
     assert isinstance(create("auto"), CompactDashboard)
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from antflow import RetryAfter
+from antflow import RetryAfter, count
 
 
 def add(first: int, second: int = 1) -> int:
@@ -336,3 +336,28 @@ def use(value: int, model: str) -> tuple[int, str]:
 def three_of(value: int) -> Any:
     """An iterator that can be sent between processes."""
     return iter([value] * 3)
+
+
+def count_and_fail_once(value: int) -> int:
+    """Counts its tries; the first one in each process fails."""
+    count("tries")
+    if not _has_failed:
+        _has_failed.append(True)
+        raise ValueError(value)
+    return value
+
+
+_has_failed: list[bool] = []
+
+
+def count_and_hang(value: int) -> None:
+    """Counts, and goes on until it is killed."""
+    count("rows", 7)
+    time.sleep(60)
+
+
+def count_many(value: str) -> None:
+    """Counts under twenty names of its own, and takes long enough for another to begin."""
+    for number in range(20):
+        count(f"{value}{number}")
+    time.sleep(0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -59,6 +60,40 @@ def test_run_times_leave_out_what_a_limit_holds_up() -> None:
     read = run_virtual(lambda: stats_of(stage, items=10))["A"]
     assert read.limited_seconds > 100
     assert read.run_times.quantile(0) == read.run_times.quantile(1) == about(2)
+
+
+def test_run_times_leave_out_the_wait_for_room() -> None:
+    """An item that becomes others takes as long as it takes to make them, however slow the next."""
+
+    async def pages(number: int) -> AsyncIterator[int]:
+        await asyncio.sleep(1)
+        for page in range(4):
+            yield page
+
+    async def slow(page: int) -> None:
+        await asyncio.sleep(5)
+
+    stages = [Stage("A", 2, [pages], expand=True), Stage("B", 1, [slow], queue_capacity=1)]
+    read = run_virtual(lambda: stats_of(*stages, items=10))["A"]
+    assert read.blocked_seconds > 100
+    assert read.run_times.count == 10
+    assert read.run_times.quantile(0) == read.run_times.quantile(1) == about(1)
+
+
+def test_run_times_of_a_batch_leave_out_the_wait_for_room() -> None:
+    """Its items have all been done when the first of them waits for room."""
+
+    async def read_rows(numbers: list[int]) -> list[int]:
+        await asyncio.sleep(1)
+        return numbers
+
+    async def slow(number: int) -> None:
+        await asyncio.sleep(5)
+
+    stages = [Stage("A", 1, [read_rows], batch=6), Stage("B", 1, [slow], queue_capacity=1)]
+    times = run_virtual(lambda: stats_of(*stages, items=12))["A"].run_times
+    assert times.count == 12
+    assert times.quantile(0) == times.quantile(1) == about(1)
 
 
 def test_run_times_of_batches() -> None:

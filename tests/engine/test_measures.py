@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antflow import DashboardSnapshot, Pipeline, RetryAfter, Stage
+from antflow import DashboardSnapshot, Limit, Pipeline, RetryAfter, Stage
 from antflow.testing import run_virtual
 
 
@@ -152,3 +152,22 @@ def test_time_in_vain(batch: int | None) -> None:
     stages = [Stage("Only", 1, [flaky], batch=batch, batch_wait=0.1 if batch else None)]
     stage = only(run_virtual(lambda: last_snapshot(stages, range(8))))
     assert stage.failed_seconds == pytest.approx(2)
+
+
+def test_time_in_vain_is_time_at_work() -> None:
+    """What a try waited for a limit before it failed was not work."""
+
+    async def fails(value: int) -> None:
+        await asyncio.sleep(2)
+        raise ValueError("no")
+
+    limits = [Limit(rate=1, period=10)]
+    stage = only(
+        run_virtual(
+            lambda: last_snapshot(
+                [Stage("Only", 1, [fails], limits=limits, task_attempts=1)], range(5)
+            )
+        )
+    )
+    assert stage.limited_seconds > 30
+    assert stage.failed_seconds == pytest.approx(stage.busy_seconds) == pytest.approx(10)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from antflow._core.counters import Counters
 from antflow._engine.children import child_main
 from antflow._engine.children.child_main import NOTHING, Report, Reports
 
@@ -34,7 +35,7 @@ def test_messages_of_two_threads_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> 
     """Each is a body and its note; after the answer comes no report of that call."""
     monkeypatch.setattr(child_main, "BETWEEN_REPORTS", 0.001)
     connection: Any = SlowConnection()
-    reports = Reports(connection)
+    reports = Reports(connection, Counters())
     for _ in range(5):
         connection.begun.clear()
         reports.expect()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from antflow import DashboardSnapshot, ErrorSummary, PipelineStats
 from antflow._core.snapshot import RunState
-from antflow._monitor.progress import Progress, RecentRate, counts_text, progress
+from antflow._monitor.progress import Progress, RecentRate, progress
 
 
 def snapshot_of(
@@ -70,9 +70,13 @@ def test_progress_when_there_is_nothing_to_do() -> None:
 
 
 def test_counts_when_not_all_was_done() -> None:
-    """Dropped and cancelled items are named where there are some."""
-    assert counts_text(1, 2) == "1 ok, 2 failed"
-    assert counts_text(1, 2, 3, 4) == "1 ok, 2 failed, 3 dropped, 4 cancelled"
+    """Dropped, expanded and cancelled items are named where there are some."""
+    snapshot = snapshot_of(10, 10, ok=1, failed=2)
+    assert progress(snapshot).counts == "1 ok, 2 failed"
+    snapshot.pipeline_stats = PipelineStats(
+        1, 2, 0, {}, items_dropped=3, items_expanded=4, items_cancelled=5
+    )
+    assert progress(snapshot).counts == "1 ok, 2 failed, 3 dropped, 4 expanded, 5 cancelled"
 
 
 @given(

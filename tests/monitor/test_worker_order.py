@@ -43,7 +43,8 @@ def worker(since: float | None = NOW - 1, **known: object) -> WorkerState:
         (worker(waits_for="limited"), "limited"),
         (worker(NOW - 100, waits_for="limited"), "limited"),
         (worker(None, waits_for="blocked"), "blocked"),
-        (worker(None, waits_for="retrying"), "retrying"),
+        (worker(None, waits_for="retrying"), "blocked"),
+        (worker(None, waits_for="thread"), "busy"),
         (worker(NOW - 100, waits_for="thread"), "slow"),
     ],
 )

@@ -29,6 +29,7 @@ NO_ROW = {
     "BaseDashboard.render": "called by the run",
     "Call": "a value, received",
     "CompactDashboard.render": "called by the run",
+    "CounterStats": "a value, received",
     "CurrentItem": "a value, received",
     "DashboardProtocol.on_finish": "called by the run",
     "DashboardProtocol.on_start": "called by the run",

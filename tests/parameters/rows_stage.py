@@ -17,6 +17,7 @@ from antflow import (
     StageValidationError,
     backoff,
     call_rate_has_capacity,
+    count,
     set_task_status,
 )
 
@@ -116,6 +117,10 @@ async def use_set_rate(**options: Any) -> None:
 
 async def use_capacity(**options: Any) -> None:
     await in_task(lambda _: call_rate_has_capacity(**options))()
+
+
+async def use_count(**options: Any) -> None:
+    await in_task(lambda _: count(**dict[str, Any](name="x") | options))()
 
 
 async def use_status(**options: Any) -> None:
@@ -312,6 +317,10 @@ ROWS: dict[str, Row] = {
     "RetryAfter.from_headers.now": Row(ValueError, SECONDS, but(NO_SECONDS, None), [None, 0, 1e9]),
     "RetryAfter.message": Row(TypeError, "must be a string", NO_STRINGS, ["", "slower"]),
     "call_rate_has_capacity.amount": Row(ValueError, NUMBER, NO_SECONDS, [0, 0.5, 10**6]),
+    "count.name": Row(ValueError, "must be a text", [*NO_STRINGS, "", "x" * 101], ["x", "x" * 100]),
+    "count.amount": Row(
+        ValueError, NUMBER, [NAN, INF, True, "soon", b"1", [1], HUGE], [-1, 0, 0.5, 10**20]
+    ),
     "set_task_status.min_interval": Row(ValueError, SECONDS, NO_SECONDS, [0, 0.5]),
 }
 
@@ -326,5 +335,6 @@ USES: dict[str, Callable[..., Any]] = {
     "Stage": use_stage,
     "backoff": backoff,
     "call_rate_has_capacity": use_capacity,
+    "count": use_count,
     "set_task_status": use_status,
 }

@@ -39,7 +39,7 @@ class StageInside(NamedTuple):
 
     Attributes:
         now: The moment, on the clock of the event loop, as `begun` and `dues` are.
-        begun: When each item under way came to its worker, later by the time a limit held it up;
+        begun: When each item under way came to its worker, later by the time for which it waited;
             those that wait now, for a limit or for room, are not among them.
         blocked: Workers whose item is done and waits: mostly one that becomes others, for their
             room.

@@ -79,7 +79,7 @@ class WorkerBook:
         waits_since: When it last began to wait, or the reason last changed.
         waited: Where waits that are over are added up, for all workers of its stage: see
             `StageBook`.
-        held_up: Seconds that a limit has held what it has in hand now.
+        held_up: Seconds for which what it has in hand now has waited: for a limit, or for room.
     """
 
     __slots__ = (
@@ -198,8 +198,7 @@ class WorkerBook:
             self.waited[reason] += seconds
             if self.item is not None:
                 self.waited["busy"] -= seconds
-                if reason == "limited":
-                    self.held_up += seconds
+                self.held_up += seconds
         self.waits_since = now
 
 
@@ -216,7 +215,7 @@ class StageBook:
         retrying: Items waiting for their next try.
         retried, failed, skipped, dropped, expanded, cancelled: What happened here, counted.
         emitted: Items made here from others.
-        run_times: How long its tries took, less the time a limit held them up.
+        run_times: How long its tries took, less the time for which they waited.
         first_tries: How long the first try of each worker took.
         failed_seconds: Worker-seconds of tries that failed.
         queue_waits: How long items waited for a worker, each time from when one might have begun.
@@ -384,7 +383,7 @@ class StageBook:
         self._ledger.in_flight -= 1
 
     def ran(self, worker: WorkerBook, seconds: float) -> None:
-        """A try of at least `SHORTEST_RUN` is over; ``seconds`` include time held up by a limit."""
+        """A try of at least `SHORTEST_RUN` is over; ``seconds`` include the time it waited."""
         self.run_times.add(seconds - worker.held_up)
         if not worker.busy and not worker.more:
             self.first_tries.add(worker.index, worker.since, seconds - worker.held_up)
@@ -392,7 +391,9 @@ class StageBook:
     def _fail_try(self, worker: WorkerBook, now: float) -> None:
         """The time of a failed try was in vain; that of a batch counts once, with its last item."""
         if not worker.more:
-            self.failed_seconds += now - worker.since
+            if worker.limited_calls:
+                worker.forget_calls(now)
+            self.failed_seconds += now - worker.since - worker.held_up
 
     def _end_try(self, worker: WorkerBook, item: Any, now: float) -> None:
         if worker.limited_calls:

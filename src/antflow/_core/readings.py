@@ -7,12 +7,14 @@ then every counter is true, and sums may be one transition apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from antflow._core.counters import Counters, CounterStats, summed
 from antflow._core.ledger import Ledger
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import PipelineStats, StageStats
 from antflow._core.tally import Tally
+from antflow._core.to_come import expected
 from antflow._core.worker_time import spent
 
 
@@ -31,6 +33,9 @@ class StageGauge:
         thread_cpu_seconds: Seconds of processor time that its threads have taken.
         held_seconds: Seconds for which `RetryAfter` let no try begin.
         holds: How often `RetryAfter` was raised.
+        batches: How often its tasks were called with a batch.
+        batched_items: How many items those batches had.
+        counters: What its tasks count.
     """
 
     workers: int
@@ -43,6 +48,9 @@ class StageGauge:
     thread_cpu_seconds: float = 0.0
     held_seconds: float = 0.0
     holds: int = 0
+    batches: int = 0
+    batched_items: int = 0
+    counters: Counters | None = None
 
 
 def pipeline_stats(
@@ -52,12 +60,31 @@ def pipeline_stats(
     gauges: Sequence[StageGauge],
     now: float,
     skipped_duplicates: int = 0,
+    coming: int | None = None,
+    is_over: bool = False,
 ) -> PipelineStats:
-    """The counts of the run and of each stage."""
+    """The counts of the run and of each stage.
+
+    Args:
+        ledger: The books.
+        tallies: The workers of each stage.
+        facts: What is known of the run.
+        gauges: What the books do not have, of each stage.
+        now: The time.
+        skipped_duplicates: Items left out because their id was taken.
+        coming: How many items have yet to come; ``None`` if that is not known.
+        is_over: Whether the run is over.
+    """
     stages = {
         name: _stage_stats(name, tally, gauge, now)
         for name, tally, gauge in zip(facts.stage_names, tallies, gauges, strict=True)
     }
+    counted = [
+        {} if each.counters is None else each.counters.read(now - facts.started_mono, is_over)
+        for each in gauges
+    ]
+    if any(counted):
+        _project(list(stages.values()), counted, coming)
     return PipelineStats(
         items_processed=ledger.came_out(tallies[-1].completed),
         items_failed=ledger.failed,
@@ -70,7 +97,23 @@ def pipeline_stats(
         items_cancelled=ledger.cancelled,
         items_children=ledger.children,
         items_skipped_duplicates=skipped_duplicates,
+        counters=summed(stage.counters for stage in stages.values()),
     )
+
+
+def _project(
+    stages: Sequence[StageStats], counted: Sequence[dict[str, CounterStats]], coming: int | None
+) -> None:
+    """Enter what each stage has counted, and how much that will be in the end."""
+    to_come = expected(stages, coming or 0)
+    for stage, counters, ahead in zip(stages, counted, to_come, strict=True):
+        stage.counters = counters
+        tried = stage.through_items + stage.failed_items + stage.dropped_items
+        if coming is not None and tried:
+            times = 1 + ahead.to_leave / stage.left_items
+            stage.counters = {
+                name: replace(each, projected=each.total * times) for name, each in counters.items()
+            }
 
 
 def _stage_stats(name: str, tally: Tally, gauge: StageGauge, now: float) -> StageStats:
@@ -79,7 +122,7 @@ def _stage_stats(name: str, tally: Tally, gauge: StageGauge, now: float) -> Stag
     waiting = max(book.waiting_besides(completed + in_progress), 0)
     blocked = min(gauge.blocked, waiting)
     tries = completed + book.failed + book.retried + book.dropped + book.expanded
-    time = spent(tally, gauge, now)
+    time, standing = spent(tally, gauge, now), tally.standing()
     return StageStats(
         stage_name=name,
         pending_items=waiting - blocked,
@@ -112,6 +155,13 @@ def _stage_stats(name: str, tally: Tally, gauge: StageGauge, now: float) -> Stag
         first_tries=book.first_tries.read(),
         run_times=book.run_times.read(tries),
         queue_waits=book.queue_waits.read(tries + in_progress),
+        made_items=book.emitted,
+        batches=gauge.batches,
+        batched_items=gauge.batched_items,
+        running_workers=standing["busy"],
+        limited_workers=standing["limited"],
+        blocked_workers=standing["blocked"],
+        retrying_workers=standing["retrying"],
     )
 
 

@@ -247,6 +247,11 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         """The values of the successful results, in input order."""
         return [result.value for result in self]
 
+    @property
+    def counters(self) -> dict[str, int | float]:
+        """Name → how much the tasks of all stages have counted (`antflow.count`)."""
+        return {name: each.total for name, each in self.stats.counters.items()}
+
     def raise_for_failures(self) -> None:
         """Raise the errors of all failed items together.
 

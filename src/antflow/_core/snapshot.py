@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from antflow._core.counters import CounterStats
 from antflow._core.deferred import Deferred
 from antflow._core.durations import Durations
 from antflow._core.estimates import Eta
@@ -102,6 +103,16 @@ class WorkerMetrics(Portable):
 class StageStats(Portable):
     """Counts of one stage.
 
+    Each item that came to it has left it in one of six ways, or is inside:
+
+    ```
+    entered = completed + expanded + skipped + failed + dropped + cancelled + inside
+    inside  = pending + blocked + in progress + retrying
+    ```
+
+    In the event loop of the run this is exact; read from another thread, two counters may be one
+    step apart.
+
     Attributes:
         stage_name: The stage.
         pending_items: Waiting in its channel.
@@ -113,18 +124,27 @@ class StageStats(Portable):
         skipped_items: Passed through unchanged (``skip_if``).
         dropped_items: Ended here without a result (`Drop`).
         expanded_items: Became several items here.
+        made_items: Made here from others (``expand=True``); they go on to the next stage.
         cancelled_items: Stopped here by a cancellation or shutdown.
         retrying_items: Waiting for their next try.
         blocked_items: Announced to this stage and waiting for room, with the worker that sends
             them.
+        batches: How often its tasks were called with a batch (``batch=``), tries included.
+        batched_items: How many items those batches had, all together.
         workers: How many workers the stage has.
+        running_workers: Those that are in a task now. Their seconds count as ``busy_seconds``.
+        limited_workers, blocked_workers, retrying_workers: Those that wait: for a limit, for room
+            in the next stage (or a callback), for retries. Their seconds count under the same
+            names. The others have nothing to do.
         capacity: Room in its channel; ``None`` = unbounded.
         concurrency: How many tries, or calls in them, its tightest limit lets in at once: of
             ``limits``, ``task_concurrency_limits`` and ``call_concurrency``; ``None`` = all.
         limited_items: In the hands of workers that wait for a limit.
         abandoned_threads: Threads whose task ran into its timeout and that have not ended yet.
         run_times: How long its tries took: from a worker's start on an item to the end of the try,
-            less the time a limit held it up.
+            less the time for which it waited: for a limit, a pause, room in the next stage (while
+            an item becomes others) or a callback at the end. Each item of a batch counts as a try
+            that took as long as the batch.
         queue_waits: How long items waited in its channel for a worker, before each try.
 
     Every second of every worker is one of these, in seconds of all workers together:
@@ -158,6 +178,7 @@ class StageStats(Portable):
         holds: How often `RetryAfter` was raised.
         failed_seconds: Seconds of ``busy_seconds`` spent on tries that failed.
         first_tries: How long the first try of each worker took.
+        counters: Name → what its tasks have counted (`antflow.count`).
     """
 
     stage_name: str
@@ -191,6 +212,36 @@ class StageStats(Portable):
     first_tries: FirstTries = field(default_factory=FirstTries)
     run_times: Durations = field(default_factory=Durations)
     queue_waits: Durations = field(default_factory=Durations)
+    made_items: int = 0
+    batches: int = 0
+    batched_items: int = 0
+    running_workers: int = 0
+    limited_workers: int = 0
+    blocked_workers: int = 0
+    retrying_workers: int = 0
+    counters: dict[str, CounterStats] = field(default_factory=dict[str, CounterStats])
+
+    @property
+    def through_items(self) -> int:
+        """Items that came through it: completed, or became others. Displays call them done."""
+        return self.completed_items + self.expanded_items
+
+    @property
+    def left_items(self) -> int:
+        """Items that have left it, in whatever way."""
+        passed = self.through_items + self.skipped_items
+        return passed + self.failed_items + self.dropped_items + self.cancelled_items
+
+    @property
+    def inside_items(self) -> int:
+        """Items that came to it and have not left it."""
+        waiting = self.pending_items + self.blocked_items + self.retrying_items
+        return waiting + self.in_progress_items
+
+    @property
+    def entered_items(self) -> int:
+        """Items that came to it."""
+        return self.left_items + self.inside_items
 
 
 @dataclass(slots=True)
@@ -211,6 +262,7 @@ class PipelineStats(Portable):
         items_cancelled: Stopped by a cancellation or shutdown.
         items_children: Made from other items (``expand=True``).
         items_skipped_duplicates: Not taken in, because their id was taken (``duplicates="skip"``).
+        counters: Name → what the tasks of all stages have counted (`antflow.count`).
     """
 
     items_processed: int
@@ -224,6 +276,7 @@ class PipelineStats(Portable):
     items_cancelled: int = 0
     items_children: int = 0
     items_skipped_duplicates: int = 0
+    counters: dict[str, CounterStats] = field(default_factory=dict[str, CounterStats])
 
 
 @dataclass(slots=True, repr=False)

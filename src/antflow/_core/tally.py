@@ -6,10 +6,11 @@ than to make a value for each worker, and gives the garbage collector nothing to
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import compress
 from typing import Any
 
-from antflow._core.ledger import StageBook, Waiting, WorkerBook
+from antflow._core.ledger import Activity, StageBook, Waiting, WorkerBook
 
 
 class Tally:
@@ -69,6 +70,21 @@ class Tally:
         self.completed: int = sum(self.completed_each)
         self.in_progress: int = len(self._begun) + sum(self.more.values())
 
+    def standing(self) -> Counter[Activity]:
+        """Activity → how many workers are at it; one whose thread goes on is busy.
+
+        Those that have nothing to do are not counted.
+        """
+        counts = Counter[Activity]()
+        counts["busy"] = len(self._begun)
+        if not self.waits:
+            return counts
+        holding = set(compress(self.indexes, self.items))
+        for index, reason in self.waits.items():
+            counts["busy"] -= index in holding
+            counts["busy" if reason == "thread" else reason] += 1
+        return counts
+
     @property
     def limited(self) -> int:
         """Items in the hands of workers that wait for a limit."""
@@ -79,12 +95,10 @@ class Tally:
 
     @property
     def begun(self) -> list[float]:
-        """When workers began with what they have in hand, later by the time that a limit took.
+        """When workers began with what they have in hand, later by the time for which it waited.
 
         Those whose item waits now, for a limit or for room, are left out.
         """
-        if not self.book.waited["limited"] and not self.waits:
-            return self._begun
         return [
             each.since + each.held_up
             for each in self.workers

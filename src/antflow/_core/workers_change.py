@@ -28,3 +28,18 @@ class WorkersChange(Portable):
     before: int
     workers: int
     is_probe: bool = False
+
+
+class WorkersChanges:
+    """The latest changes of one run.
+
+    Attributes:
+        latest: They, oldest first.
+    """
+
+    def __init__(self) -> None:
+        self.latest: tuple[WorkersChange, ...] = ()
+
+    def note(self, change: WorkersChange) -> None:
+        """Note a change."""
+        self.latest = (*self.latest, change)[-MOST_CHANGES:]

@@ -56,6 +56,8 @@ class Attempt:
             begins: under "per_task" at the failed task, with the value it was given; under
             "per_stage" at the first task.
         names: The names of the tasks.
+        batches: How often a batch was tried.
+        batched_items: How many items those batches had.
     """
 
     run: Trying
@@ -80,6 +82,8 @@ class Attempt:
         self._calls = calls
         self._starts_over = judge.starts_over
         self.names: list[str] = [task_name(task) for task in stage.tasks]
+        self.batches: int = 0
+        self.batched_items: int = 0
         self._in_time: TimeLimit | None = None
         if run.item_timeout is not None:
             late = f"not through after {run.item_timeout:,g} s (item_timeout)"
@@ -230,6 +234,8 @@ class Attempt:
     ) -> None:
         first = envelopes[0].task
         inside = list(envelopes)
+        self.batches += 1
+        self.batched_items += len(inside)
         for index in range(first, len(self._calls)):
             if index != first:
                 if not self._starts_over:

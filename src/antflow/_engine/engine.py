@@ -21,12 +21,14 @@ from typing import Any, Protocol
 
 from antflow._core.books import Books
 from antflow._core.cancellation import has_called_off_caller
+from antflow._core.counters import counters_here
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.items import Key
 from antflow._core.limit import current_permit
 from antflow._core.ports import Guard, Listener, Store
 from antflow._core.stage import Stage
 from antflow._core.waits import discard
+from antflow._core.workers_change import WorkersChange
 from antflow._engine.current import current_seat, outer_seats
 from antflow._engine.identity import Duplicates, Identity
 from antflow._engine.intake import Entrance, Intake
@@ -196,6 +198,7 @@ class Engine:
         supervisor, context = self.supervisor, self.supervisor.tasks.context
         context.run(current_run.set, self.run)
         context.run(current_seat.set, None)
+        context.run(counters_here.set, None)
         context.run(has_called_off_caller.set, supervisor.has_called_off_caller)
         context.run(current_permit.set, None)  # one that is held around this run is not its own
         # Timers and tasks that were begun inside the run may keep it for as long as they live, but
@@ -301,9 +304,13 @@ class Engine:
     def _change_workers(self, stage: int, count: int, *, is_probe: bool) -> None:
         workers = self.stages[stage].workers
         if not self.run.is_over and count != workers.count:
-            self.run.note_workers(stage, workers.count, count, is_probe)
+            run, facts = self.run, self.run.facts
+            elapsed = run.timers.now() - facts.started_mono
+            name = facts.stage_names[stage]
+            change = WorkersChange(elapsed, name, workers.count, count, is_probe)
+            run.workers_changes.note(change)
             if is_probe and count > workers.count:
-                self.run.ledger.stages[stage].first_tries.left_out = workers.count
+                run.ledger.stages[stage].first_tries.left_out = workers.count
             workers.set_count(count)
             if self.settlement.reorder is not None:
                 self.settlement.reorder.look_again()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from antflow._core.counters import Counters
 from antflow._core.errors import PipelineError
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage, TaskFunc
@@ -20,11 +21,18 @@ class Processes:
     takes_async = False
     shares_memory = False
 
-    def __init__(self, stage: Stage, run: Run, fail: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        run: Run,
+        fail: Callable[[BaseException], None],
+        counters: Counters,
+    ) -> None:
         refuse_unguarded()
         self._run = run
         self._stage = stage
         self._fail = fail
+        self._counters = counters
         self._seats: dict[int, ProcessSeat] = {}
         self._processor_time = ProcessorTime()
 
@@ -38,7 +46,8 @@ class Processes:
         seat = self._seats.get(worker.index)
         if seat is None:
             name = f"{self._stage.name}-W{worker.index}"
-            seat = self._seats[worker.index] = ProcessSeat(name, self._processor_time)
+            seat = ProcessSeat(name, self._processor_time, self._counters)
+            self._seats[worker.index] = seat
         try:
             return await seat.call(task, args, kwargs, self._stage.resources)
         except NoChild as error:  # it will be the same for every item

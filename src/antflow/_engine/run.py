@@ -39,7 +39,7 @@ from antflow._core.stage import Stage, capacity, lowest_concurrency, retry_polic
 from antflow._core.tally import Tally
 from antflow._core.text import safe_str
 from antflow._core.worker_rows import WorkerRows
-from antflow._core.workers_change import MOST_CHANGES, WorkersChange
+from antflow._core.workers_change import WorkersChanges
 from antflow._engine.clock import LoopTimers
 from antflow._engine.turns import Turns, turns_of
 
@@ -141,7 +141,7 @@ class Run:
         self.stages: Sequence[Gauged] = ()
         self.loop_watch: Healthy | None = None
         self.outlook: Outlook | None = None
-        self.workers_changes: tuple[WorkersChange, ...] = ()
+        self.workers_changes: WorkersChanges = WorkersChanges()
         self.turns: Turns = turns_of(self._loop, self.timers.now)
         self.error: BaseException | None = None
         self.has_told_error: bool = False
@@ -317,9 +317,27 @@ class Run:
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""
-        tallies = list(map(Tally, self.ledger.stages))
+        return self._stats(
+            list(map(Tally, self.ledger.stages)), self.gauges(), self.now_or_end(), self._total
+        )
+
+    def _stats(
+        self,
+        tallies: Sequence[Tally],
+        gauges: Sequence[readings.StageGauge],
+        now: float,
+        total: int | None,
+    ) -> PipelineStats:
+        coming = None if total is None else max(total - self.ledger.accepted, 0)
         return readings.pipeline_stats(
-            self.ledger, tallies, self.facts, self.gauges(), self.now_or_end(), self.skipped
+            self.ledger,
+            tallies,
+            self.facts,
+            gauges,
+            now,
+            self.skipped,
+            0 if self.has_all_items or self.is_over else coming,
+            self.is_over,
         )
 
     def snapshot(self) -> DashboardSnapshot:
@@ -332,9 +350,7 @@ class Run:
         snapshot = DashboardSnapshot(
             worker_states={},
             worker_metrics={},
-            pipeline_stats=readings.pipeline_stats(
-                self.ledger, tallies, self.facts, gauges, until, self.skipped
-            ),
+            pipeline_stats=self._stats(tallies, gauges, until, self.total),
             error_summary=self.failures.summary(FAILURES_IN_SNAPSHOT),
             timestamp=self.facts.timestamp(self.timers.now()),
             run_id=self.facts.run_id,
@@ -344,7 +360,7 @@ class Run:
             loop=LoopHealth() if self.loop_watch is None else self.loop_watch.health(),
             cpu_seconds=self._cpu_seconds() + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_seconds=intake_ended - self.facts.started_mono,
-            workers_changes=self.workers_changes,
+            workers_changes=self.workers_changes.latest,
         )
         makers: Mapping[str, Callable[[], Any]] = {}
         if self.outlook is not None:
@@ -353,13 +369,6 @@ class Run:
             makers = self.outlook.see(snapshot, inside, longest)
         snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics, **makers)
         return snapshot
-
-    def note_workers(self, stage: int, before: int, workers: int, is_probe: bool) -> None:
-        """Note that a stage has another number of workers."""
-        elapsed = self.timers.now() - self.facts.started_mono
-        name = self.facts.stage_names[stage]
-        change = WorkersChange(elapsed, name, before, workers, is_probe)
-        self.workers_changes = (*self.workers_changes, change)[-MOST_CHANGES:]
 
     def _cpu_seconds(self) -> float:
         """Seconds of processor time that this process took since the run began."""

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from antflow._core.counters import Counters
 from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Runner
@@ -20,7 +21,9 @@ from antflow._engine.user_errors import call_apart
 from antflow._engine.worker_thread import Answers, WorkerThread, take_over
 
 
-def runner_for(stage: Stage, run: Run, crew: Crew, fail: Callable[[BaseException], None]) -> Runner:
+def runner_for(
+    stage: Stage, run: Run, crew: Crew, fail: Callable[[BaseException], None], counters: Counters
+) -> Runner:
     """The runner that a stage asks for.
 
     Args:
@@ -28,11 +31,12 @@ def runner_for(stage: Stage, run: Run, crew: Crew, fail: Callable[[BaseException
         run: The run.
         crew: Its workers.
         fail: Ends the run with an error.
+        counters: What its tasks count.
     """
     if stage.executor == "process":
         from antflow._engine.process_runner import Processes  # few have a use for pickle and pipes
 
-        return Processes(stage, run, fail)
+        return Processes(stage, run, fail, counters)
     if stage.executor == "inline":
         return Inline()
     if isinstance(stage.executor, Executor):

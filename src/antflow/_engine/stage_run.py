@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from weakref import ref
 
+from antflow._core.counters import Counters
 from antflow._core.envelope import Envelope
 from antflow._core.inside import StageInside
 from antflow._core.ledger import WorkerBook
@@ -86,8 +87,9 @@ class StageRun:
         # The workers
         self.crew: Crew = Crew(run.ledger.stages[index], lambda: supervisor.is_called_off, now)
         self._calls = CallLimits(stage, now)
+        self._counters = Counters()
         self.workers: Workers = Workers(
-            stage, index, run, supervisor, intake, self.crew, self._calls, outer
+            stage, index, run, supervisor, intake, self.crew, self._calls, self._counters, outer
         )
         self.channel: Channel[Envelope] = self.workers.channel
 
@@ -104,7 +106,7 @@ class StageRun:
         self._endings = Endings(stage, self._handover, failed_tries)
 
         # How they are tried
-        self._runner = runner_for(stage, run, self.crew, supervisor.fail)
+        self._runner = runner_for(stage, run, self.crew, supervisor.fail, self._counters)
         thread_of = None
         if isinstance(self._runner, Threads) and not all(map(is_async, stage.tasks)):
             thread_of = self._runner.in_thread_of
@@ -163,6 +165,9 @@ class StageRun:
             self._runner.thread_cpu_seconds,
             self._limits.held_seconds(),
             self._limits.holds,
+            self._attempt.batches,
+            self._attempt.batched_items,
+            self._counters,
         )
 
     def inside(self, tally: Tally) -> StageInside:

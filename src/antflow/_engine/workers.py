@@ -12,6 +12,7 @@ from contextvars import Context, copy_context
 from typing import Any, TypeVar, cast
 from weakref import ref
 
+from antflow._core.counters import Counters, counters_here
 from antflow._core.envelope import Envelope
 from antflow._core.ledger import StageBook, WorkerBook
 from antflow._core.stage import Stage, capacity, task_name
@@ -38,6 +39,7 @@ class Workers:
         intake: What the first stage's workers pull from.
         crew: Knows which `asyncio.Task` belongs to which worker.
         calls: The limits that tasks enter themselves.
+        counters: What tasks count.
         outer: The seats in which the run was started.
 
     Attributes:
@@ -60,6 +62,7 @@ class Workers:
         intake: Intake,
         crew: Crew,
         calls: CallLimits,
+        counters: Counters,
         outer: tuple[ref[Seat], ...],
     ) -> None:
         self._stage = stage
@@ -69,6 +72,7 @@ class Workers:
         self._intake = intake
         self._crew = crew
         self._calls = calls
+        self._counters = counters
         self._outer = outer
         self._book: StageBook = run.ledger.stages[index]
         self.count: int = stage.workers
@@ -251,6 +255,7 @@ class Workers:
         """Inside, the running `asyncio.Task` belongs to the worker."""
         current_seat.set(self._seats[worker.index])
         current_calls.set(self._calls)
+        counters_here.set(self._counters)
         return _Seated(self._crew, worker)
 
 

@@ -16,19 +16,17 @@ def going_on(stage: StageStats, following: StageStats) -> float:
 
 def entered_items(stage: StageStats) -> int:
     """How many items a stage has been given."""
-    return items_inside(stage) + left_items(stage)
+    return stage.entered_items
 
 
 def items_inside(stage: StageStats) -> int:
     """How many items a stage was given that have not left it."""
-    waiting = stage.pending_items + stage.blocked_items + stage.retrying_items
-    return waiting + stage.in_progress_items
+    return stage.inside_items
 
 
 def left_items(stage: StageStats) -> int:
     """How many items have left a stage, in whatever way."""
-    through = stage.completed_items + stage.skipped_items + stage.expanded_items
-    return through + stage.failed_items + stage.dropped_items + stage.cancelled_items
+    return stage.left_items
 
 
 def ended_tries(stage: StageStats) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from antflow._core.result import outcomes_text
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats, RunState
+from antflow._core.to_come import expected
 
 RATE_SPAN = 5.0
 """Seconds over which the recent rate is averaged: after that a change is seen in full."""
@@ -48,13 +50,14 @@ class Progress:
     Attributes:
         settled: Items that have left the pipeline, failed ones included; not those that were
             cancelled.
-        total: Items there will be; ``None`` = not known.
+        total: Items there will be, also those that will be made; ``None`` = not known.
         ratio: Settled share, 0 to 1, never less than it was; ``None`` where the total is not known.
         per_second: Items settled per second: in the last seconds; at the end, in the whole run.
         elapsed: Seconds since the run began.
         draining: Seconds since no more items come.
         stats: The counts.
         state: The run's state.
+        is_estimate: Whether the total is a guess, because items are still made from others.
     """
 
     settled: int
@@ -65,16 +68,29 @@ class Progress:
     draining: float
     stats: PipelineStats
     state: RunState
+    is_estimate: bool = False
 
     @property
     def percent(self) -> int | None:
-        """The ratio in whole percent, rounded down: 100 means everything."""
-        return None if self.ratio is None else int(self.ratio * 100 + 1e-9)  # 0.29 * 100 < 29
+        """The part of the total that is settled, in whole percent, rounded down: 100 means all.
+
+        Unlike the ratio it may go back, when the total turns out to be larger.
+        """
+        if not self.total:
+            return None if self.total is None else 100 * (self.state == "finished")
+        return 100 * self.settled // self.total
+
+    @property
+    def count(self) -> str:
+        """``40/100``, ``40/~100``, ``40 done``."""
+        if self.total is None:
+            return f"{self.settled:,} done"
+        return f"{self.settled:,}/{'~' if self.is_estimate else ''}{self.total:,}"
 
     @property
     def counts(self) -> str:
-        """``90 ok, 10 failed``, and what was dropped or cancelled if anything was."""
-        return counts_of(self.stats)
+        """``90 ok, 10 failed``, and what was dropped, expanded or cancelled if anything was."""
+        return outcomes_text(self.stats)
 
 
 def progress(
@@ -95,11 +111,15 @@ def progress(
     settled = settled_items(stats)
     if snapshot.total_items is not None:
         total = snapshot.total_items
-    ratio = None
+    ratio, to_make = None, 0
     if total is not None:
         # Items fed in addition, or made from others, count too.
         left = stats.items_cancelled + stats.items_in_flight
-        total = max(total - stats.items_accepted, 0) + settled + left
+        coming = max(total - stats.items_accepted, 0)
+        if stats.items_children and snapshot.state != "finished":
+            stages = tuple(stats.stage_stats.values())
+            to_make = round(sum(each.to_make for each in expected(stages, coming)))
+        total = coming + settled + left + to_make
         ratio = min(settled / total, 1.0) if total else float(snapshot.state == "finished")
         ratio = max(ratio, (earlier and earlier.ratio) or 0.0)
     return Progress(
@@ -111,13 +131,7 @@ def progress(
         draining=snapshot.elapsed - snapshot.intake_seconds,
         stats=stats,
         state=snapshot.state,
-    )
-
-
-def counts_of(stats: PipelineStats) -> str:
-    """`counts_text` of a run."""
-    return counts_text(
-        stats.items_processed, stats.items_failed, stats.items_dropped, stats.items_cancelled
+        is_estimate=to_make > 0,
     )
 
 
@@ -125,13 +139,3 @@ def settled_items(stats: PipelineStats) -> int:
     """How many items have left the pipeline, failed ones included; not those cancelled."""
     well = stats.items_processed + stats.items_dropped + stats.items_expanded
     return well + stats.items_failed
-
-
-def counts_text(ok: int, failed: int, dropped: int = 0, cancelled: int = 0) -> str:
-    """``90 ok, 10 failed``, then ``, 3 dropped`` and ``, 2 cancelled`` where not zero."""
-    text = f"{ok:,} ok, {failed:,} failed"
-    if dropped:
-        text += f", {dropped:,} dropped"
-    if cancelled:
-        text += f", {cancelled:,} cancelled"
-    return text

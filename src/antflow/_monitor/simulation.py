@@ -378,7 +378,7 @@ def _rooms(flows: Sequence[_Flow], gates: Sequence[_Gate], now: int) -> list[flo
         for index, _ in stage.limits:
             begins = min(begins, gates[index].most(flow))
         room = inf
-        if stage.capacity < inf:
+        if stage.capacity < inf and stage.skipped < 1:  # items that pass by need no room
             room = max(stage.capacity - sum(flow.waiting) + begins, 0.0) / (1 - stage.skipped)
         if len(rooms) < len(flows):
             room /= max(flows[-len(rooms) - 1].model.on, 1e-3)

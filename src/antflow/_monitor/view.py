@@ -64,6 +64,7 @@ class StageView:
         hint: A few words on that, or on what its workers wait for; "" if they do not.
         is_over: Whether the run is over.
         is_chosen: Whether it was chosen with a key.
+        is_first: Whether it gets its items from the source.
     """
 
     stats: StageStats
@@ -73,6 +74,7 @@ class StageView:
     hint: str
     is_over: bool
     is_chosen: bool = False
+    is_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,16 @@ class Viewer:
             hint = advice.hint if is_bottleneck else _hint(lately, names[index + 1 :])
             is_chosen = name == self.chosen
             views.append(
-                StageView(stage, per_second, lately, is_bottleneck, hint, is_over, is_chosen)
+                StageView(
+                    stage,
+                    per_second,
+                    lately,
+                    is_bottleneck,
+                    hint,
+                    is_over,
+                    is_chosen,
+                    is_first=index == 0,
+                )
             )
         return views
 

@@ -13,10 +13,13 @@ from antflow._core.snapshot import DashboardSnapshot, StageStats, WorkerState
 Doing = Literal["busy", "slow", "retrying", "limited", "blocked", "idle"]
 """A worker's activity: an `Activity`, or "slow" or "idle".
 
-Its task runs · and takes much longer than most · and is not the first try, or too many of its items
-wait for their next · a limit holds it · it waits for room, or for its callbacks · it has nothing to
-do.
+Its task runs · and takes much longer than most · and is not the first try · a limit holds it · it
+waits for room in the next stage, or among the items that wait for their next try, or for its
+callbacks · it has nothing to do.
 """
+
+RUNNING: frozenset[Doing] = frozenset({"busy", "slow", "retrying"})
+"""The activities of a worker that is in a task: see `StageStats.running_workers`."""
 
 DOINGS: tuple[Doing, ...] = get_args(Doing)
 
@@ -52,6 +55,11 @@ class WorkerStrip:
     stage: str
     doing: tuple[Doing, ...]
     busy: int
+
+    @property
+    def running(self) -> int:
+        """How many are in a task."""
+        return sum([each in RUNNING for each in self.doing])
 
     def cells(self, per_cell: int, by_state: bool = False) -> list[Cell]:
         """Its workers, ``per_cell`` to a cell; the last cell may have fewer.
@@ -92,9 +100,11 @@ def what_it_does(worker: WorkerState, slow_before: float) -> Doing:
         worker: The worker.
         slow_before: A task that has been running since before then (Unix seconds) is slow.
     """
-    if worker.waits_for is not None and worker.waits_for != "thread":
+    if worker.waits_for == "retrying":
+        return "blocked"
+    if worker.waits_for == "limited" or worker.waits_for == "blocked":
         return worker.waits_for
-    if worker.status != "busy":
+    if worker.status != "busy" and worker.waits_for != "thread":
         return "idle"
     if worker.processing_since is not None and worker.processing_since < slow_before:
         return "slow"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from antflow import DashboardSnapshot
 from antflow._core.failures import failure_lines
+from antflow._core.result import outcomes_text
 from antflow._core.text import clean, counted, tally
-from antflow._monitor.progress import counts_of
+from antflow.display.counter_lines import counters_text
 
 MOST_KINDS = 5
 """How many kinds of failures, and stages, are named."""
@@ -28,10 +29,12 @@ def summary_lines(
         first_bad_line: Where the first of the bad lines is, and what is wrong with it.
     """
     stats, errors = snapshot.pipeline_stats, snapshot.error_summary
-    lines = [f"{counts_of(stats)} in {snapshot.elapsed:,.1f} s"]
+    lines = [f"{outcomes_text(stats)} in {snapshot.elapsed:,.1f} s"]
     if bad_lines:
         example = f", e.g. {clean(first_bad_line)}" if first_bad_line else ""
         lines.append(f"{counted(bad_lines, 'line')} of the input could not be read{example}")
+    if stats.counters and not has_display:
+        lines.append(clean(counters_text(stats.counters, is_over=True)))
     lines += [f"failed: {line}" for line in failure_lines(errors, MOST_KINDS)]
     if errors.total_failed and not failed_are_kept:
         lines.append("--failed FILE keeps the failed items")

@@ -83,7 +83,7 @@ def bar_line(
     """
     progress = view.progress
     bar = Part(1, [(" " * min(SHORTEST_BAR, longest_bar or SHORTEST_BAR), "")])
-    parts = [Part(3, [(_count_of(progress), "")])]
+    parts = [Part(3, [(progress.count, "")])]
     if progress.percent is not None:
         parts = [bar, Part(0, [(f"{progress.percent:3d}%", "bold")]), *parts]
     parts.append(Part(4, [(f"{rate_text(progress.per_second)}/s", "cyan")]))
@@ -191,7 +191,7 @@ def blocked_line(canvas: Canvas, progress: Progress, stall: LoopStall, elapsed: 
         stall: The block that goes on.
         elapsed: Seconds since the run began.
     """
-    done = _count_of(progress)
+    done = progress.count
     if progress.percent is not None:
         done = f"{progress.percent}%{GAP}{done}"
     gone = Part(1, [(clock(elapsed), "dim")])
@@ -268,9 +268,3 @@ def _bar(canvas: Canvas, progress: Progress, cells: int) -> Pieces:
         (glyphs.failed * bad, "red"),
         (glyphs.left * (cells - filled), "dim"),
     ]
-
-
-def _count_of(progress: Progress) -> str:
-    if progress.total is None:
-        return f"{progress.settled:,} done"
-    return f"{progress.settled:,}/{progress.total:,}"

@@ -18,10 +18,9 @@ from typing import Any, ClassVar, Protocol
 from rich.console import RenderableType
 
 from antflow._core.ports import DashboardProtocol
-from antflow._core.result import PipelineResult
+from antflow._core.result import PipelineResult, outcomes_text
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, LoopStall, PipelineStats
 from antflow._monitor.block_poller import ShowsBlocks
-from antflow._monitor.progress import counts_of, counts_text
 from antflow._monitor.view import UNNAMED, View, Viewer
 from antflow.display.bars import blocked_line
 from antflow.display.canvas import Frame
@@ -256,9 +255,9 @@ class BaseDashboard(DashboardProtocol, ShowsBlocks):
         stats = getattr(results, "stats", None)
         if not isinstance(stats, PipelineStats):
             if self._view is None:
-                return counts_text(len(results), summary.total_failed)
+                return f"{len(results):,} ok, {summary.total_failed:,} failed"
             stats = self._view.snapshot.pipeline_stats
-        return counts_of(stats)
+        return outcomes_text(stats)
 
     def _give_way(self) -> None:
         """Go on with plain lines if something else has begun to draw on the terminal."""

@@ -12,6 +12,7 @@ from antflow._monitor.view import View
 from antflow.display.bars import bar_line, bottleneck_lines, counts_line, stall_lines
 from antflow.display.base import BaseDashboard
 from antflow.display.canvas import Canvas, Frame
+from antflow.display.counter_lines import counter_lines
 from antflow.display.failure_lines import last_failures
 from antflow.display.layout import NOTHING, ONE, Wish, one_of, share
 from antflow.display.sparks import throughput_line
@@ -23,6 +24,7 @@ stages and the advice need it."""
 
 MOST_FAILURES = 3
 MOST_WHY = 3
+MOST_COUNTERS = 2
 
 
 class DetailedDashboard(BaseDashboard):
@@ -56,6 +58,7 @@ def _lines(canvas: Canvas, view: View) -> list[Text]:
         "counts": ONE,
         "why": one_of(len(why)),
         "stages": Wish(1, table, table) if view.stages else NOTHING,
+        "counters": one_of(len(counter_lines(canvas, view, MOST_COUNTERS))),
         "stalls": one_of(len(stalls)),
         "failures": Wish(1, 1, failures) if failures else NOTHING,
     }
@@ -67,6 +70,7 @@ def _lines(canvas: Canvas, view: View) -> list[Text]:
     return [
         bar_line(canvas, view, loop=True),
         *stage_lines(canvas, view.stages, rows["stages"]),
+        *counter_lines(canvas, view, rows["counters"]),
         *([curve] if curve is not None and rows["curve"] else []),
         *bottleneck_lines(canvas, view, rows["why"]),
         *stall_lines(canvas, view, rows["stalls"]),

@@ -16,12 +16,14 @@ from antflow._monitor.worker_order import worker_strips
 from antflow.display.bars import bar_line, bottleneck_lines, counts_line, header_line
 from antflow.display.base import BaseDashboard
 from antflow.display.canvas import Canvas, Frame
+from antflow.display.counter_lines import counter_lines
 from antflow.display.failure_lines import error_table
 from antflow.display.layout import NOTHING, ONE, Wish, one_of, share
 from antflow.display.sections import (
     CURVE,
     FEWEST_FOR_TWO,
     GOOD_ERRORS,
+    MOST_COUNTERS,
     MOST_ERRORS,
     MOST_WHY,
     Sections,
@@ -102,6 +104,7 @@ def _last_lines(canvas: Canvas, view: View) -> list[Text]:
         "counts": ONE,
         "why": one_of(len(why)),
         "stages": Wish(1, table, table) if view.stages else NOTHING,
+        "counters": one_of(len(counter_lines(canvas, view, MOST_COUNTERS))),
         "errors": errors,
         "curve": CURVE if len(view.rates) > 1 else NOTHING,
     }
@@ -109,6 +112,7 @@ def _last_lines(canvas: Canvas, view: View) -> list[Text]:
     return [
         bar_line(canvas, view),
         *stage_lines(canvas, view.stages, rows["stages"]),
+        *counter_lines(canvas, view, rows["counters"]),
         *throughput_lines(canvas, view, rows["curve"]),
         *error_table(canvas, view, rows["errors"]),
         *bottleneck_lines(canvas, view, rows["why"]),

@@ -21,6 +21,26 @@ def count_text(count: int) -> str:
     raise AssertionError
 
 
+def amount_text(amount: float, digits: int = 5) -> str:
+    """``0.0123``, ``12.3``, ``12,345``, ``2.44M``: any number; a whole one of few digits exactly.
+
+    Args:
+        amount: The number.
+        digits: How many digits a whole number has at most that is written out.
+    """
+    size = abs(amount)
+    if size < 10**digits and amount == int(amount):
+        return f"{int(amount):,}"
+    if size < 999.5:
+        return f"{amount:.3g}"
+    if size < LONGEST_EXACT:
+        return f"{amount:,.0f}" if digits > 3 else f"{round(amount, -1 if size < 1e4 else -2):,.0f}"
+    for unit, letter in UNITS:
+        if unit <= size < 1000 * UNITS[0][0]:
+            return f"{'-' if amount < 0 else ''}{_three_digits(size / unit)}{letter}"
+    return f"{amount:.3g}"
+
+
 def rate_text(per_second: float) -> str:
     """A rate with as many digits as are worth reading."""
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.1f}"

@@ -16,6 +16,7 @@ from antflow._core.text import clean, clock, tally
 from antflow._monitor.view import StageView, View
 from antflow.display.bars import LOOP_BUSY, block_text, loop_text, stall_text, state_text
 from antflow.display.canvas import UNICODE, glyphs_for
+from antflow.display.counter_lines import counters_text
 from antflow.display.numbers import duration_text, eta_text, rate_text
 from antflow.display.stream import open_stream
 
@@ -73,6 +74,8 @@ class PlainLog:
             self._write(progress_text(view))
             if self._with_stages:
                 self._write(stages_text(view.stages))
+            if not view.is_over:  # else the summary says it
+                self._write_counters(view)
             stall = view.loop.last_stall
             if stall is not None and stall.location != self._blocked_at:
                 self._blocked_at = stall.location
@@ -102,6 +105,8 @@ class PlainLog:
         if view is not None and self._with_stages:
             for stage in view.stages:
                 self._write(f"stage {stage_summary(stage)}")
+        if view is not None:
+            self._write_counters(view)
         if view is not None and view.advice.sentence:
             self._write(view.advice.sentence)
         self._out.write(f"{clean(last_line)}\n")
@@ -114,6 +119,10 @@ class PlainLog:
         finally:
             self._out.close()
 
+    def _write_counters(self, view: View) -> None:
+        if counters := view.snapshot.pipeline_stats.counters:
+            self._write(counters_text(counters, view.is_over))
+
     def _write(self, text: str) -> None:
         self._out.write(f"{time.strftime('%H:%M:%S')} {clean(f'{self._name}: {text}')}\n")
 
@@ -121,10 +130,7 @@ class PlainLog:
 def progress_text(view: View) -> str:
     """``40% 40/100, 12.3/s, 0:12, ETA 0:15-0:20, 38 ok, 2 failed``."""
     progress = view.progress
-    if progress.percent is None:
-        done = f"{progress.settled:,} done"
-    else:
-        done = f"{progress.percent}% {progress.settled:,}/{progress.total:,}"
+    done = progress.count if progress.percent is None else f"{progress.percent}% {progress.count}"
     parts = [done, f"{rate_text(progress.per_second)}/s", clock(progress.elapsed)]
     if view.eta is not None:
         waits_for = f" ({view.eta.waits_for})" if view.eta.waits_for else ""
@@ -137,13 +143,13 @@ def progress_text(view: View) -> str:
 
 
 def stages_text(stages: Sequence[StageView]) -> str:
-    """``Fetch 3/10 busy, 12 queued, 400 done, 2 failed; Parse …``, as far as there is room."""
+    """``Fetch 3/10 running, 12 queued, 400 done, 2 failed; Parse …``, as far as there is room."""
     texts: list[str] = []
     for stage in stages[:MOST_STAGES]:
         stats = stage.stats
-        text = f"{stats.stage_name} {stats.in_progress_items:,}/{stats.workers:,} busy, "
-        text += f"{stats.pending_items:,} queued, {stats.completed_items:,} done"
-        texts.append(f"{text}, {stats.failed_items:,} failed" if stats.failed_items else text)
+        text = f"{stats.stage_name} {stats.running_workers:,}/{stats.workers:,} running, "
+        counts = [("queued", stats.pending_items), *_counts(stage, "done")]
+        texts.append(text + ", ".join(f"{count:,} {name}" for name, count in counts))
     if len(stages) > MOST_STAGES:
         texts.append(f"{len(stages) - MOST_STAGES:,} more stages")
     return "; ".join(texts)
@@ -152,15 +158,26 @@ def stages_text(stages: Sequence[StageView]) -> str:
 def stage_summary(stage: StageView) -> str:
     """``Fetch: 400 done, 2 failed, 7 retried, p50 0.12s, p95 0.31s, 83% busy``."""
     stats = stage.stats
-    counts = [
-        ("done", stats.completed_items),
-        ("failed", stats.failed_items),
-        ("retried", stats.retried_items),
-        ("skipped", stats.skipped_items),
-        ("dropped", stats.dropped_items),
-    ]
-    parts = [f"{count:,} {name}" for name, count in counts if count or name in ("done", "failed")]
+    parts = [f"{count:,} {name}" for name, count in _counts(stage, "done", "failed")]
+    if stats.retried_items:
+        parts.append(f"{stats.retried_items:,} retried")
+    if stats.batches:
+        parts.append(f"{stats.batches:,} batches of {stats.batched_items / stats.batches:.1f}")
     quantiles = (("p50", stats.run_times.p50), ("p95", stats.run_times.p95))
     parts += [f"{name} {duration_text(time)}" for name, time in quantiles if time is not None]
     parts.append(f"{stage.recent.busy:.0%} busy")
     return f"{stats.stage_name}: {', '.join(parts)}"
+
+
+def _counts(stage: StageView, *shown: str) -> list[tuple[str, int]]:
+    """How items left a stage: those counts that are not zero, or always ``shown``."""
+    stats = stage.stats
+    counts = [
+        ("done", stats.through_items),
+        ("made", stats.made_items),
+        ("failed", stats.failed_items),
+        ("dropped", stats.dropped_items),
+        ("skipped", stats.skipped_items),
+        ("cancelled", stats.cancelled_items),
+    ]
+    return [(name, count) for name, count in counts if count or name in shown]

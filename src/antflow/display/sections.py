@@ -14,6 +14,7 @@ from antflow._monitor.view import View
 from antflow._monitor.worker_order import WorkerStrip, longest_running
 from antflow.display.bars import bottleneck_lines, stall_lines
 from antflow.display.canvas import Canvas
+from antflow.display.counter_lines import counter_lines
 from antflow.display.failure_lines import error_table
 from antflow.display.layout import NOTHING, Wish, one_of, share
 from antflow.display.sparks import throughput_lines
@@ -25,6 +26,7 @@ FEWEST_FOR_TWO = 160
 
 GAP = 2
 MOST_WHY = 5
+MOST_COUNTERS = 3
 LEAST_TABLE = 3
 GOOD_ERRORS = 3
 MOST_ERRORS = 8
@@ -35,14 +37,14 @@ MOST_LOG = 12
 CURVE = Wish(2, 2, 3)
 TALLEST_CURVE = 9
 
-FIRST = ("why", "stages", "stalls", "errors", "workers", "curve")
+FIRST = ("why", "stages", "counters", "stalls", "errors", "workers", "curve")
 LAST = ("log", "items")
 """Those that give way first, from the last to the first."""
 
-DRAWN = ("stages", "why", "stalls", "curve", "workers", "errors", "items", "log")
+DRAWN = ("stages", "counters", "why", "stalls", "curve", "workers", "errors", "items", "log")
 """From the top to the bottom."""
 
-LEFT = ("why", "stages", "stalls", "curve")
+LEFT = ("why", "stages", "counters", "stalls", "curve")
 RIGHT = ("errors", "workers")
 
 
@@ -106,6 +108,10 @@ class Sections:
             "stages": Section(
                 Wish(least, table, table) if view.stages else NOTHING,
                 partial(stage_lines, canvas, view.stages),
+            ),
+            "counters": Section(
+                one_of(len(counter_lines(canvas, view, MOST_COUNTERS))),
+                partial(counter_lines, canvas, view),
             ),
             "stalls": Section(
                 one_of(len(stall_lines(canvas, view, MOST_WHY))), partial(stall_lines, canvas, view)

@@ -41,7 +41,7 @@ class WorkerMap:
         self._strips = strips
         self.workers: int = sum(len(strip.doing) for strip in strips)
         self._names = [canvas.text(strip.stage) for strip in strips]
-        self._counts = [f"{strip.busy:,}/{len(strip.doing):,}" for strip in strips]
+        self._counts = [f"{strip.running:,}/{len(strip.doing):,}" for strip in strips]
         longest = min(max(map(cell_len, self._names), default=0), LONGEST_NAME)
         count_width = max(map(len, self._counts), default=0)
         self._name_width = min(longest, max(canvas.width // 3, 1))

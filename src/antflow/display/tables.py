@@ -51,7 +51,7 @@ def _gauge(canvas: Canvas, stage: StageView) -> Pieces:
     stats, cells, levels = stage.stats, GAUGE_CELLS, canvas.glyphs.levels
     if not stats.capacity:
         return [(" " * (cells + 1), "")]
-    full, style = _fullness(stats.pending_items, stats.capacity)
+    full, style = _fullness(stage)
     steps = len(levels) - 1
     # Eighths of a cell stand upright: the last cell rises while it fills.
     whole, part = divmod(max(round(full * cells * steps), 1 if full > 0 else 0), steps)
@@ -59,16 +59,47 @@ def _gauge(canvas: Canvas, stage: StageView) -> Pieces:
     return [(bar, style), (canvas.glyphs.shades[0] * (cells - len(bar)) + " ", "dim")]
 
 
-def _fullness(items: int, capacity: int) -> tuple[float, str]:
-    """How full a queue is, from 0 to 1, and its colour."""
-    full = min(items / capacity, 1.0)
-    return full, "red" if full >= 0.9 else "yellow" if full >= 0.5 else "green"
+def _fullness(stage: StageView) -> tuple[float, str]:
+    """How full a queue is, from 0 to 1, and its colour.
+
+    That of the first stage is full whenever the source has more: that is how it should be.
+    """
+    full = min(stage.stats.pending_items / (stage.stats.capacity or 1), 1.0)
+    alarming = "red" if full >= 0.9 else "yellow" if full >= 0.5 else "green"
+    return full, "green" if stage.is_first else alarming
 
 
 def _running(canvas: Canvas, stage: StageView) -> Pieces:
     stats = stage.stats
-    text = f"{stats.in_progress_items:,}/{stats.workers:,}"
-    return [(text, "bold" if stats.in_progress_items else "dim")]
+    text = f"{stats.running_workers:,}/{stats.workers:,}"
+    return [(text, "bold" if stats.running_workers else "dim")]
+
+
+def _waiting(canvas: Canvas, stage: StageView) -> Pieces:
+    """How many workers wait, and for what."""
+    stats = stage.stats
+    counts = {
+        "room": stats.blocked_workers,
+        "limit": stats.limited_workers,
+        "retry": stats.retrying_workers,
+    }
+    text = " ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return [(text or "0", "" if text else "dim")]
+
+
+def _waits(stage: StageView) -> bool:
+    """Whether its workers have ever waited: a column that comes and goes cannot be read."""
+    stats = stage.stats
+    return stats.blocked_seconds + stats.limited_seconds + stats.retry_waiting_seconds > 0
+
+
+def _batches(canvas: Canvas, stage: StageView) -> Pieces:
+    """How many batches, and how many items they had on average."""
+    stats = stage.stats
+    if not stats.batches:
+        return [("", "")]
+    size = f"{stats.batched_items / stats.batches:.1f}".removesuffix(".0")
+    return [(f"{count_text(stats.batches)}{canvas.glyphs.times}{size}", "")]
 
 
 def _number(attribute: str, style: str) -> Callable[[Canvas, StageView], Pieces]:
@@ -120,10 +151,17 @@ def _has(attribute: str) -> Callable[[StageView], bool]:
 COLUMNS = (
     Column("queue", 3, _queue, lead=_gauge),
     Column("running", 1, _running),
-    Column("done", 0, _number("completed_items", "green")),
+    Column("waiting", 10, _waiting, _waits),
+    Column("in", 11, _number("entered_items", "")),
+    Column("inside", 11, _number("inside_items", "")),
+    Column("done", 0, _number("through_items", "green")),
+    Column("made", 2, _number("made_items", "green"), _has("made_items")),
     Column("failed", 2, _number("failed_items", "bold red")),
+    Column("dropped", 3, _number("dropped_items", "cyan"), _has("dropped_items")),
+    Column("cancelled", 4, _number("cancelled_items", ""), _has("cancelled_items")),
     Column("retried", 6, _number("retried_items", ""), _has("retried_items")),
     Column("skipped", 8, _number("skipped_items", "cyan"), _has("skipped_items")),
+    Column("batches", 8, _batches, _has("batches")),
     Column("p50", 7, _duration("p50")),
     Column("p95", 4, _duration("p95")),
     Column("rate", 5, _rate),
@@ -285,19 +323,21 @@ def _lined_up(canvas: Canvas, chips: list[Pieces]) -> list[Text]:
 
 def _chip(canvas: Canvas, name: str, stage: StageView, shortness: int) -> Pieces:
     stats = stage.stats
-    busy = "bold" if stats.in_progress_items else "dim"
+    running = "bold" if stats.running_workers else "dim"
     chip: Pieces = [(name, "cyan")]
     if stage.is_chosen:
         chip = [(f"{canvas.glyphs.chosen}{name}", "bold reverse")]
     elif stage.is_bottleneck:
         chip = [(canvas.glyphs.marker, "bold yellow"), (name, "bold")]
-    chip.append((f" {stats.in_progress_items:,}/{stats.workers:,}", busy))
+    chip.append((f" {stats.running_workers:,}/{stats.workers:,}", running))
     if shortness == 0:
-        chip += [(" busy", busy), (f", {count_text(stats.pending_items)} queued", "dim")]
+        chip += [(" running", running), (f", {count_text(stats.pending_items)} queued", "dim")]
+        if stats.dropped_items:
+            chip.append((f", {count_text(stats.dropped_items)} dropped", "dim"))
     elif shortness == 1:
         chip += [(f" +{count_text(stats.pending_items)}", "dim")]
     if shortness < 3 and stats.capacity:
-        full, full_style = _fullness(stats.pending_items, stats.capacity)
+        full, full_style = _fullness(stage)
         level = canvas.glyphs.levels[round(full * (len(canvas.glyphs.levels) - 1))]
         chip.append((f" {level}", full_style))
     return chip

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
+from antflow._core.counters import Counters
 from antflow._core.error_copies import Failure, copied
 from antflow._core.errors import PipelineError
 from antflow._core.log import warn
@@ -99,16 +100,19 @@ class Child:
     Args:
         name: Whose it is.
         processor_time: Adds up its processor time.
+        counters: Adds up what its functions count.
 
     Attributes:
         is_over: It takes no more questions.
         is_gone: Done when the process has ended and left no zombie.
     """
 
-    def __init__(self, name: str, processor_time: ProcessorTime) -> None:
+    def __init__(self, name: str, processor_time: ProcessorTime, counters: Counters) -> None:
         self._name = name
         self._processor_time = processor_time
         self._computed = 0.0
+        self._counters = counters
+        self._miscounted: ValueError | None = None
         self._loop = asyncio.get_running_loop()
         self.is_over = False
         self.is_gone: asyncio.Future[None] = self._loop.create_future()
@@ -213,6 +217,8 @@ class Child:
             raise self._lost("at work") from None
         if isinstance(note, Failure):
             return None, copied(value, note)
+        if (miscounted := self._miscounted) is not None:
+            return None, miscounted
         if fault is not None:
             raise TypeError(
                 f"task {name} returned a {note}, which cannot be loaded from its child process: "
@@ -221,10 +227,15 @@ class Child:
         return value, None
 
     def _hear(self, connection: Connection[Any, Any]) -> tuple[Any, BaseException | None, Any]:
-        """Receive until the awaited message; note the processor time of each one on the way."""
+        """Receive until the awaited message; note on the way what each one says of its work."""
+        self._miscounted = None
         while True:
             body, fault, report = receive(connection)
             self._note_computed(report.computed)
+            try:
+                self._counters.add_all(report.counts)
+            except ValueError as error:  # all children together use too many names
+                self._miscounted = error
             if report.is_last:
                 return body, fault, report.about
 

@@ -11,8 +11,8 @@ wrong with a body, the two sides never fall out of step.
     parent ── None, None: leave ─────────────────────────────────▶ child
 
 Each note from the child says how much processor time it has taken so far, which only the child can
-tell. During a long call a `Report` with nothing else comes now and then, so that the time is known
-when it is taken, and not long after.
+tell, and what its tasks have counted since the last one. During a long call a `Report` with nothing
+else comes now and then, so that both are known when they happen, and not long after.
 
 The child leads its own process group. Ctrl-C, which the terminal sends to the whole group, does not
 reach it (the parent decides), and killing it kills the programs its tasks started too.
@@ -31,6 +31,7 @@ from contextlib import ExitStack
 from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from antflow._core.counters import Counters, counters_here
 from antflow._core.error_copies import Failure, in_parts, in_words
 from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.text import safe_str
@@ -61,11 +62,13 @@ class Report(NamedTuple):
         about: The kind of body: a type's name, a `Failure`, or ``None`` where there is no body.
         computed: Seconds of processor time that the child has taken since it was started.
         is_last: Whether this is what was waited for.
+        counts: What was counted since the last report.
     """
 
     about: str | Failure | None
     computed: float
     is_last: bool = True
+    counts: Mapping[str, int | float] = {}
 
 
 def send(connection: Connection[Any, Any], body: bytes, note: object) -> None:
@@ -137,10 +140,12 @@ class Reports:
 
     Args:
         connection: To the parent.
+        counters: What tasks count.
     """
 
-    def __init__(self, connection: Connection[Any, Any]) -> None:
+    def __init__(self, connection: Connection[Any, Any], counters: Counters) -> None:
         self._connection = connection
+        self._counters = counters
         self._lock = threading.Lock()  # around a message, which has two parts
         self._is_awaited = threading.Event()
         threading.Thread(target=self._report, name="antflow reports", daemon=True).start()
@@ -157,7 +162,10 @@ class Reports:
         """
         with self._lock:
             self._is_awaited.clear()
-            send(self._connection, body, Report(about, time.process_time()))
+            send(self._connection, body, self._report_of(about))
+
+    def _report_of(self, about: str | Failure | None, *, is_last: bool = True) -> Report:
+        return Report(about, time.process_time(), is_last, self._counters.taken())
 
     def _report(self) -> None:
         try:
@@ -165,7 +173,7 @@ class Reports:
                 time.sleep(BETWEEN_REPORTS)
                 with self._lock:
                     if self._is_awaited.is_set():
-                        send(self._connection, NOTHING, Report(None, time.process_time(), False))
+                        send(self._connection, NOTHING, self._report_of(None, is_last=False))
         except OSError:  # the parent is gone, which is seen elsewhere
             pass
 
@@ -182,7 +190,9 @@ def serve(connection: Connection[Any, Any]) -> None:
     _stand_apart(connection)
     values: dict[str, Any] = {}
     resources = ExitStack()
-    reports = Reports(connection)
+    counters = Counters()
+    counters_here.set(counters)
+    reports = Reports(connection, counters)
     try:
         connection.send(time.process_time())
         while True:

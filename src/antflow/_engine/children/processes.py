@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
+from antflow._core.counters import Counters
 from antflow._core.errors import WorkerLostError
 from antflow._core.foreign import is_a
 from antflow._core.stage import task_name
@@ -87,11 +88,15 @@ class ProcessSeat:
     Args:
         name: Whose it is, ``"Fetch-W0"``; part of the process's name.
         processor_time: Adds up its children's processor time.
+        counters: Adds up what the functions count; ``None``: that is not of interest.
     """
 
-    def __init__(self, name: str, processor_time: ProcessorTime) -> None:
+    def __init__(
+        self, name: str, processor_time: ProcessorTime, counters: Counters | None = None
+    ) -> None:
         self._name = clean(name)
         self._processor_time = processor_time
+        self._counters = counters or Counters()
         self._child: Child | None = None
         self._killed: set[asyncio.Future[None]] = set()
 
@@ -170,7 +175,7 @@ class ProcessSeat:
     def _seated(self) -> Child:
         if self._child is None or self._child.is_over:
             refuse_unguarded()
-            self._child = Child(self._name, self._processor_time)
+            self._child = Child(self._name, self._processor_time, self._counters)
         return self._child
 
     async def _asked(self, child: Child, question: Question) -> ValueOrError:
