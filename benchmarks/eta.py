@@ -19,6 +19,8 @@ from typing import Any
 
 from antflow import DashboardSnapshot, Drop, Limit, Pipeline, RunResults, Stage, WhatIf
 from antflow.testing import run_virtual
+from benchmarks.advice import PAGE
+from benchmarks.page import write
 
 Task = Callable[[Any], Awaitable[Any]]
 
@@ -489,9 +491,9 @@ def watched(program: Program) -> Watch:
     return watch
 
 
-def main(names: Sequence[str]) -> int:
-    """Print the tables."""
-    print(f"{'run':<34}   held   width  after 20 %  silent     ms  seconds")
+def of_runs(names: Sequence[str]) -> list[str]:
+    """The table of runs, as lines of Markdown."""
+    lines = ["| run | seconds | held | width | after 20 % | silent |", "|---|---|---|---|---|---|"]
     results: list[tuple[int, Held]] = []
     for name, program in RUNS.items():
         if names and name not in names:
@@ -499,27 +501,47 @@ def main(names: Sequence[str]) -> int:
         watch = watched(program)
         result = held(watch)
         results.append((len(watch.frames), result))
-        print(
-            f"{name:<34}{result.share:>7.0%}{result.width:>8.0%}{result.late_width:>12.0%}"
-            f"{result.silent:>8.0%}{1000 * watch.slowest:>7.1f}{watch.frames[-1].elapsed:>9.0f}"
+        lines.append(
+            f"| {name} | {watch.frames[-1].elapsed:,.0f} | {result.share:.0%} | {result.width:.0%} "
+            f"| {result.late_width:.0%} | {result.silent:.0%} |"
         )
+        print(f"{lines[-1]}  {1000 * watch.slowest:.1f} ms at most", flush=True)
     if count := sum(frames for frames, _ in results):
         share = sum(frames * result.share for frames, result in results) / count
-        print(f"{'all frames':<34}{share:>7.0%}")
-    print(f"\n{'what if':<34}    was   true     said          halfway: true     said")
+        lines.append(f"| all frames | | {share:.0%} | | | |")
+        print(lines[-1])
+    return lines
+
+
+def of_questions(names: Sequence[str]) -> list[str]:
+    """The table of questions, as lines of Markdown."""
+    lines = [
+        "| what if | as it was | true | said after it | halfway: true | said halfway |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, question in QUESTIONS.items():
         if names and name not in names:
             continue
         answer = answered(question)
-        print(
-            f"{name:<34}{answer.before:>7.1f}{answer.truth:>7.1f}  {_said(answer.after):>13}"
-            f"{answer.halfway_truth:>16.1f}  {_said(answer.halfway):>13}"
+        lines.append(
+            f"| {name} | {answer.before:.1f} s | {answer.truth:.1f} s | {_said(answer.after)} "
+            f"| {answer.halfway_truth:.1f} s | {_said(answer.halfway)} |"
         )
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the tables, or those rows that are named; ``--page`` writes them into the docs."""
+    names = [each for each in arguments if each != "--page"]
+    parts = {"eta": of_runs(names), "what if": of_questions(names)}
+    if "--page" in arguments:
+        write(PAGE, parts)
     return 0
 
 
 def _said(what_if: WhatIf) -> str:
-    return f"{what_if.shortest:.1f}-{what_if.longest:.1f}"
+    return f"{what_if.shortest:.1f}-{what_if.longest:.1f} s"
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ def test_probe_measures_a_gain() -> None:
     assert (advice.lever, advice.stage, advice.change) == ("workers", "Ask", 2)
     assert "; 1 more worker for 10 s: +" in advice.sentence
     assert advice.gain is not None
-    assert 0.75 < advice.gain[0] <= advice.gain[1] == 1
+    assert 0.4 < advice.gain[0] <= 0.5  # one has brought it
+    assert advice.gain[1] == 1  # if both bring as much
     assert told(changes) == THERE_AND_BACK
     assert changes[1].elapsed - changes[0].elapsed == pytest.approx(10)
     without: list[Advice] = []
