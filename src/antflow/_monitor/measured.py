@@ -218,7 +218,8 @@ def model_of(
                 again=fails,
                 most_tries=most_tries,
                 delays=_delays(inside.delays),
-                most_retrying=inside.most_retrying + stage.workers,
+                # Each worker may add one when it is full: on average half of them have.
+                most_retrying=inside.most_retrying + stage.workers / 2,
                 capacity=inf if stage.capacity is None or not number else stage.capacity,
                 skipped=stage.skipped_items / left if left else 0.0,
                 on=on,
