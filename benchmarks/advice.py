@@ -16,12 +16,14 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any, Literal
 
 from antflow import (
@@ -42,6 +44,8 @@ Task = Callable[[Any], Awaitable[Any]]
 Plan = Callable[[], list[Stage]]
 
 PAGE = ROOT / "docs" / "forecasts.md"
+
+MANY_TIMES = 10
 
 NO_GAIN = 0.15
 """What counts as no gain."""
@@ -817,14 +821,27 @@ def _real() -> Iterator[Situation]:
     )
 
 
-def table(findings: Iterable[Finding]) -> str:
-    """A table in Markdown."""
-    rows = ["| planted | said | gain | verdict |", "|---|---|---|---|"]
-    for each in findings:
-        gain = "" if each.gain is None else f"{each.gain:+.0%}"
-        said = each.advice.sentence.replace("|", "/") or "(nothing)"
-        rows.append(f"| {each.situation.name} | {said} | {gain} | {each.verdict} |")
-    return "\n".join(rows)
+HEAD = ["| planted | said | gain | verdict |", "|---|---|---|---|"]
+
+
+def row(finding: Finding) -> str:
+    """A row of a table in Markdown."""
+    gain = finding.gain
+    followed = "" if gain is None else f"{gain:+.0%}" if gain < MANY_TIMES else f"× {gain + 1:.0f}"
+    said = finding.advice.sentence.replace("|", "/") or "(nothing)"
+    return f"| {finding.situation.name} | {said} | {followed} | {finding.verdict} |"
+
+
+def rows_of(page: Path) -> dict[str, str]:
+    """The rows that a page has: name → row."""
+    text = page.read_text(encoding="utf-8").partition("<!-- advice -->")[2].partition("<!-- end")[0]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines()}
+
+
+def summed_up(rows: Sequence[str]) -> list[str]:
+    """The table, and how many of its rows are right."""
+    counts = Counter(line.split(" | ")[-1].removesuffix(" |") for line in rows)
+    return [*HEAD, *rows, "", f"{counts['right']} of {len(rows)} right, {counts['wrong']} wrong."]
 
 
 def main() -> None:
@@ -832,7 +849,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.advice", description=__doc__)
     parser.add_argument("--only", metavar="WORDS", default="", help="those with these words")
     parser.add_argument("--virtual", action="store_true", help="only those on a virtual clock")
-    parser.add_argument("--page", action="store_true", help=f"write the table into {PAGE.name}")
+    parser.add_argument("--page", action="store_true", help=f"write the rows into {PAGE.name}")
     given = parser.parse_args()
     chosen = [
         each
@@ -840,13 +857,12 @@ def main() -> None:
         if given.only in each.name and not (given.virtual and each.is_real)
     ]
     findings = [find(each) for each in chosen]
-    right = sum(each.verdict == "right" for each in findings)
-    wrong = sum(each.verdict == "wrong" for each in findings)
-    lines = [table(findings), "", f"{right} of {len(findings)} right, {wrong} wrong."]
-    print("\n".join(lines))
+    rows = {each.situation.name: row(each) for each in findings}
+    print("\n".join(summed_up(list(rows.values()))))
     if given.page:
-        write(PAGE, {"advice": lines})
-    sys.exit(1 if wrong else 0)
+        known = rows_of(PAGE) | rows  # the others stay as they are
+        write(PAGE, {"advice": summed_up([known[e.name] for e in situations() if e.name in known])})
+    sys.exit(1 if any(each.verdict == "wrong" for each in findings) else 0)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.eta`` prints a row for each kind of run: in how many of its frames the range
 held the truth, and how wide it was, as a part of what was left. Frames before a change that nothing
-announced do not count. Then it asks of ten runs what if they had other numbers of workers, and runs
-them in that way, too.
+announced do not count. Runs that chance decides have a row for each of a few seeds. Then it asks of
+ten runs what if they had other numbers of workers, and runs them in that way, too.
 """
 
 from __future__ import annotations
@@ -348,6 +348,79 @@ RUNS: dict[str, Program] = {
         lambda: [Stage("A", 10, [failing(0.3, 0.8, 0.05)], task_attempts=1)], 800
     ),
     "slows down at a third": slows_down,
+}
+
+
+SEEDS = 3
+
+
+def drawn(draw: Callable[[random.Random], float], seed: int) -> Task:
+    """A task that takes a random time."""
+    dice = random.Random(seed)
+
+    async def task(item: Any) -> Any:
+        await asyncio.sleep(draw(dice))
+        return item
+
+    return task
+
+
+def flaky(share: float, seconds: float, seed: int) -> Task:
+    """A task that fails for a share of its tries."""
+    dice = random.Random(seed)
+
+    async def task(item: Any) -> Any:
+        fails = dice.random() < share
+        await asyncio.sleep(seconds * dice.uniform(0.8, 1.2))
+        if fails:
+            raise TimeoutError("no answer")
+        return item
+
+    return task
+
+
+def by_chance(
+    draw: Callable[[random.Random], float], count: int = 600, workers: int = 10
+) -> Callable[[int], Program]:
+    """Runs whose tries take random times, by seed."""
+    return lambda seed: plain(lambda: [Stage("A", workers, [drawn(draw, seed)])], count)
+
+
+def full_heap(
+    share: float, workers: int, wait: float, attempts: int, count: int
+) -> Callable[[int], Program]:
+    """Runs in which as many items as may wait for their next try, by seed."""
+    return lambda seed: plain(
+        lambda: [
+            Stage(
+                "A",
+                workers,
+                [flaky(share, 0.2, seed)],
+                task_attempts=attempts,
+                task_wait_seconds=wait,
+            )
+        ],
+        count,
+    )
+
+
+BY_SEED: dict[str, Callable[[int], Program]] = {
+    "exponential times": by_chance(lambda dice: dice.expovariate(2)),
+    "100 items, exponential times": by_chance(lambda dice: dice.expovariate(0.5), 100),
+    "200 items, 50 workers, exponential": by_chance(lambda dice: dice.expovariate(0.2), 200, 50),
+    "lognormal times": by_chance(lambda dice: 0.3 * dice.lognormvariate(0, 1)),
+    "Pareto times, index 2": by_chance(lambda dice: 0.2 * dice.paretovariate(2)),
+    "Pareto times, index 1.5": by_chance(lambda dice: 0.2 * dice.paretovariate(1.5)),
+    "Pareto times, index 1.2": by_chance(lambda dice: 0.2 * dice.paretovariate(1.2)),
+    "one of 20 takes 25 times as long": by_chance(
+        lambda dice: 0.2 if dice.random() < 0.95 else 5.0
+    ),
+    "half of the tries fail, 50 wait 20 s": full_heap(0.5, 5, 20, 8, 400),
+    "a third fails, 20 wait 30 s": full_heap(0.3, 2, 30, 6, 300),
+    "four fifths fail, 50 wait 10 s": full_heap(0.8, 5, 10, 20, 300),
+}
+RUNS |= {
+    f"{name}, seed {seed}": make(seed) for name, make in BY_SEED.items() for seed in range(SEEDS)
 }
 
 

@@ -385,7 +385,11 @@ def _times(note: Note, number: int) -> ServiceTimes | None:
                 break
         counted, seconds, since = counted + more, seconds + took, mark
     earlier = None if since is None else since.stages[number].run_times
-    return service_times(stage.run_times, earlier, seconds / counted * batch)
+    # Those under way are the longer ones. If times are exponential, their time counts in full
+    # (Epstein and Sobel, 1953); if all take the same, not at all.
+    at_work = note.now.at_work[number] - (0.0 if since is None else since.at_work[number])
+    missing = min(variation, 1.0) * max(at_work - seconds, 0.0)
+    return service_times(stage.run_times, earlier, (seconds + missing) / counted * batch)
 
 
 def _batch(stage: StageStats, inside: StageInside, occupied: float) -> float:

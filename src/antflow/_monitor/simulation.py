@@ -22,7 +22,7 @@ from antflow._monitor.service_times import Points, ServiceTimes, left_of_outlier
 
 STEPS = 64
 FEWEST_STEPS = 12
-MOST_STAGE_STEPS = 450
+MOST_STAGE_STEPS = 400
 """Steps of one simulation, times the number of stages: with many stages, or many tries of their
 items, steps are longer."""
 
