@@ -59,12 +59,12 @@ def asking(task: Task, workers: int = 2, **options: Any) -> list[Stage]:
     return [Stage("Fetch", 20, [taking(0.1)]), Stage("Ask", workers, [task], **options)]
 
 
-def driven(stages: list[Stage], drive: Drive, **options: Any) -> list[WorkersChange]:
+def driven(stages: list[Stage], drive: Drive, *, probe: bool = True) -> list[WorkersChange]:
     """Feed a run without end, drive it, cancel it; what numbers of workers it had."""
 
     async def program() -> list[WorkersChange]:
         pipeline = Pipeline(stages)
-        async with pipeline.open(**{"probe": True} | options) as run:
+        async with pipeline.open(probe=probe) as run:
             feeding = asyncio.ensure_future(run.feed(count()))
             await drive(run)
             feeding.cancel()
