@@ -5,27 +5,47 @@ wrong. Most run on a virtual clock; those about threads, the processor and a blo
 real seconds.
 """
 
+# ruff: noqa: ASYNC251  # tasks that block are what some situations are about
+
 from __future__ import annotations
 
 import argparse
 import asyncio
 import random
 import sys
+import threading
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from antflow import Advice, DashboardSnapshot, Drop, Limit, Pipeline, RetryAfter, Stage
+from antflow import (
+    Advice,
+    DashboardSnapshot,
+    Drop,
+    Limit,
+    Pipeline,
+    RetryAfter,
+    Stage,
+    StatusTracker,
+)
 from antflow.testing import run_virtual
+from benchmarks.page import write
+from benchmarks.systems import ROOT
 
 Task = Callable[[Any], Awaitable[Any]]
 Plan = Callable[[], list[Stage]]
+
+PAGE = ROOT / "docs" / "forecasts.md"
+
+MANY_TIMES = 10
 
 NO_GAIN = 0.15
 """What counts as no gain."""
@@ -50,6 +70,10 @@ class Situation:
         seconds: How long it runs; the advice is read at the end of it.
         is_real: Whether it takes real time.
         options: Options of `Pipeline.run`.
+        consumer: Seconds for which the consumer of the results has each of them; 0 = it takes them
+            at once.
+        tracker: Makes a tracker of the run.
+        ended: How the run ends if the advice is read after that: "timeout" or "Ctrl-C".
     """
 
     name: str
@@ -62,6 +86,9 @@ class Situation:
     seconds: float = 60.0
     is_real: bool = False
     options: dict[str, Any] = field(default_factory=dict[str, Any])
+    consumer: float = 0.0
+    tracker: Callable[[], StatusTracker] | None = None
+    ended: Literal["", "timeout", "Ctrl-C"] = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +141,8 @@ class Recorder:
     def rate(self) -> float:
         """Items per second in the second half."""
         half = self.rows[-1][0] / 2
-        begin = next(row for row in self.rows if row[0] >= half)
+        # The last one before: while something blocks the event loop, there are none.
+        begin = max(row for row in self.rows if row[0] <= half)
         end = self.rows[-1]
         return (end[1] - begin[1]) / max(end[0] - begin[0], 1e-9)
 
@@ -122,15 +150,27 @@ class Recorder:
 async def watch(situation: Situation, stages: list[Stage]) -> Recorder:
     """Run it for its time."""
     recorder = Recorder()
-    with suppress(TimeoutError):
-        await Pipeline(stages, collect_results=False).run(
-            situation.source(),
-            custom_dashboard=recorder,
-            dashboard_update_interval=0.5,
-            timeout=situation.seconds,
-            on_failures="ignore",
-            **situation.options,
-        )
+    tracker = None if situation.tracker is None else situation.tracker()
+    pipeline = Pipeline(stages, collect_results=False, status_tracker=tracker)
+    options: dict[str, Any] = {
+        "custom_dashboard": recorder,
+        "dashboard_update_interval": 0.5,
+        "timeout": situation.seconds,
+        **situation.options,
+    }
+    with suppress(TimeoutError, asyncio.CancelledError):
+        if situation.consumer:
+            async for _ in pipeline.stream(situation.source(), buffer_size=0, **options):
+                await asyncio.sleep(situation.consumer)
+        else:
+            running = asyncio.ensure_future(
+                pipeline.run(situation.source(), on_failures="ignore", **options)
+            )
+            if situation.ended == "Ctrl-C":  # what asyncio.run does then
+                asyncio.get_running_loop().call_later(situation.seconds - 1, running.cancel)
+            await running
+    if situation.ended:
+        recorder.advice = pipeline.get_dashboard_snapshot().advice
     return recorder
 
 
@@ -197,6 +237,33 @@ def behind(width: int, seconds: float) -> Task:
     return task
 
 
+def locked(seconds: float) -> Task:
+    """A task of which one at a time works."""
+    lock = asyncio.Lock()
+
+    async def task(value: Any) -> Any:
+        async with lock:
+            await asyncio.sleep(seconds)
+        return value
+
+    return task
+
+
+def tokens(value: int) -> float:
+    """What a prompt costs: 800 on average."""
+    return 500 + value % 7 * 100
+
+
+def slow_callback() -> StatusTracker:
+    """A tracker that waits whenever an item has come through the first stage."""
+
+    async def tell(event: Any) -> None:
+        if event.status == "completed" and event.stage == "Fetch":
+            await asyncio.sleep(1)
+
+    return StatusTracker(on_status_change=tell)
+
+
 def asking(each_second: int) -> Task:
     """A task that calls a service which answers so many a second, and to others: try later."""
     seen = {"second": -1, "count": 0}
@@ -230,13 +297,48 @@ def slower_after(moment: float, before: float, after: float) -> Task:
 
 async def rude(value: Any) -> Any:
     """Blocks the event loop."""
-    time.sleep(0.02)  # noqa: ASYNC251
+    time.sleep(0.02)
     return value
 
 
 async def ruder(value: Any) -> Any:
     """Blocks the event loop for long."""
-    time.sleep(0.4)  # noqa: ASYNC251
+    time.sleep(0.4)
+    return value
+
+
+BLOCKS_AT = 900
+
+
+def blocking_once() -> Task:
+    """Blocks the event loop once, for eight seconds."""
+
+    async def task(value: Any) -> Any:
+        if value == BLOCKS_AT:
+            time.sleep(8)
+        await asyncio.sleep(0.05)
+        return value
+
+    return task
+
+
+def blocking_once_in_a_thread() -> Callable[[Any], Any]:
+    """The same, where it blocks only its thread."""
+
+    def task(value: Any) -> Any:
+        time.sleep(8 if value == BLOCKS_AT else 0.05)
+        return value
+
+    return task
+
+
+LOCK = threading.Lock()
+
+
+def one_at_a_time(value: Any) -> Any:
+    """Blocks its thread, with a lock."""
+    with LOCK:
+        time.sleep(0.02)
     return value
 
 
@@ -346,6 +448,7 @@ def situations() -> Iterator[Situation]:
     yield from _stages()
     yield from _limits()
     yield from _shared()
+    yield from _probes()
     yield from _odd()
     yield from _real()
 
@@ -457,6 +560,20 @@ def _limits() -> Iterator[Situation]:
         lambda: [Stage("Ask", 40, [asking(20)])],
         False,
     )
+    yield Situation(
+        "own limit of tokens",
+        _limited(lambda: [Limit(rate=16_000, period=1, cost=tokens)]),
+        "limit",
+        "Ask",
+        _limited(lambda: [Limit(rate=40_000, period=1, cost=tokens)]),
+    )
+    yield Situation(
+        "limits of tokens and of requests",
+        _limited(lambda: [Limit(rate=8_000, period=1, cost=tokens), Limit(rate=20, period=1)]),
+        "limit",
+        "Ask",
+        _limited(lambda: [Limit(rate=16_000, period=1, cost=tokens), Limit(rate=20, period=1)]),
+    )
     for share in (0.6, 0.4):
         yield Situation(
             f"{share:.0%} of the tries fail",
@@ -485,6 +602,14 @@ def _shared() -> Iterator[Situation]:
             False,
         )
     yield Situation(
+        "8 workers, a lock",
+        lambda: after_fetch(Stage("Ask", 8, [locked(0.1)])),
+        "shared",
+        "Ask",
+        lambda: after_fetch(Stage("Ask", 16, [locked(0.1)])),
+        False,
+    )
+    yield Situation(
         "batches, short queue",
         lambda: after_fetch(
             Stage("Write", 2, [written], batch=100, batch_wait=0.1, queue_capacity=10)
@@ -504,6 +629,55 @@ def _shared() -> Iterator[Situation]:
     )
 
 
+def _fetching(workers: int) -> list[Stage]:
+    return [Stage("Fetch", workers, [taking(0.2)])]
+
+
+def _probes() -> Iterator[Situation]:
+    probe: dict[str, Any] = {"options": {"probe": True}}
+    yield Situation(
+        "a probe: 2 workers",
+        partial(_in_doubt, 2),
+        "workers",
+        "Ask",
+        partial(_in_doubt, 4),
+        **probe,
+    )
+    yield Situation(
+        "a probe: a service that slowed down",
+        partial(_slowed, 10),
+        "workers",
+        "Ask",
+        partial(_slowed, 20),
+        **probe,
+    )
+    yield Situation(
+        "a probe: 2 workers, 1 at once",
+        partial(_behind, 1, 2),
+        "shared",
+        "Ask",
+        partial(_behind, 1, 4),
+        False,
+        **probe,
+    )
+    yield Situation(
+        "a probe: 2 workers, 3 at once",
+        partial(_behind, 3, 2),
+        "workers",
+        "Ask",
+        partial(_behind, 3, 3),
+        **probe,
+    )
+
+
+def _in_doubt(workers: int) -> list[Stage]:
+    return after_fetch(Stage("Ask", workers, [taking(0.2)]))
+
+
+def _slowed(workers: int) -> list[Stage]:
+    return after_fetch(Stage("Ask", workers, [slower_after(15, 0.05, 0.4)]))
+
+
 def _odd() -> Iterator[Situation]:
     yield Situation(
         "one slow item at the end",
@@ -521,6 +695,35 @@ def _odd() -> Iterator[Situation]:
         source=lambda: range(10),
         seconds=45,
     )
+    for workers in (5, 20):
+        yield Situation(
+            f"slow consumer, {workers} workers",
+            partial(_fetching, workers),
+            "consumer",
+            "Fetch",
+            partial(_fetching, 2 * workers),
+            False,
+            consumer=0.5,
+        )
+    yield Situation(
+        "slow callback",
+        lambda: [Stage("Fetch", 5, [taking(0.2)]), Stage("Parse", 5, [taking(0.2)])],
+        "callbacks",
+        "Fetch",
+        lambda: [Stage("Fetch", 5, [taking(0.2)]), Stage("Parse", 10, [taking(0.2)])],
+        False,
+        tracker=slow_callback,
+    )
+    endings: tuple[Literal["timeout"], Literal["Ctrl-C"]] = ("timeout", "Ctrl-C")
+    for ended in endings:
+        yield Situation(
+            f"after {ended}",
+            _three(20, 5, 20),
+            "workers",
+            "Parse",
+            _three(20, 10, 20),
+            ended=ended,
+        )
 
 
 def _real() -> Iterator[Situation]:
@@ -549,6 +752,15 @@ def _real() -> Iterator[Situation]:
         **real,
     )
     yield Situation(
+        "something blocks once, for 8 s",
+        lambda: parsing(blocking_once()),
+        "loop",
+        "Parse",
+        lambda: parsing(blocking_once_in_a_thread()),
+        is_real=True,
+        seconds=22.0,
+    )
+    yield Situation(
         "computing in an async task",
         lambda: parsing(computing_inline),
         "loop",
@@ -575,6 +787,23 @@ def _real() -> Iterator[Situation]:
         **real,
     )
     yield Situation(
+        "threads behind a lock",
+        lambda: after_fetch(Stage("Query", 8, [one_at_a_time])),
+        "shared",
+        "Query",
+        lambda: after_fetch(Stage("Query", 16, [one_at_a_time])),
+        False,
+        **real,
+    )
+    yield Situation(
+        "too few processes",
+        lambda: after_fetch(Stage("Parse", 2, [sleeping], executor="process")),
+        "workers",
+        "Parse",
+        lambda: after_fetch(Stage("Parse", 4, [sleeping], executor="process")),
+        **real,
+    )
+    yield Situation(
         "threads that hold Python's lock",
         lambda: after_fetch(Stage("Parse", 4, [computing])),
         "processes",
@@ -592,14 +821,27 @@ def _real() -> Iterator[Situation]:
     )
 
 
-def table(findings: Iterable[Finding]) -> str:
-    """A table in Markdown."""
-    rows = ["| planted | said | followed | verdict |", "|---|---|---|---|"]
-    for each in findings:
-        gain = "" if each.gain is None else f"{each.gain:+.0%}"
-        said = each.advice.sentence.replace("|", "/") or "(nothing)"
-        rows.append(f"| {each.situation.name} | {said} | {gain} | {each.verdict} |")
-    return "\n".join(rows)
+HEAD = ["| planted | said | gain | verdict |", "|---|---|---|---|"]
+
+
+def row(finding: Finding) -> str:
+    """A row of a table in Markdown."""
+    gain = finding.gain
+    followed = "" if gain is None else f"{gain:+.0%}" if gain < MANY_TIMES else f"× {gain + 1:.0f}"
+    said = finding.advice.sentence.replace("|", "/") or "(nothing)"
+    return f"| {finding.situation.name} | {said} | {followed} | {finding.verdict} |"
+
+
+def rows_of(page: Path) -> dict[str, str]:
+    """The rows that a page has: name → row."""
+    text = page.read_text(encoding="utf-8").partition("<!-- advice -->")[2].partition("<!-- end")[0]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines()}
+
+
+def summed_up(rows: Sequence[str]) -> list[str]:
+    """The table, and how many of its rows are right."""
+    counts = Counter(line.split(" | ")[-1].removesuffix(" |") for line in rows)
+    return [*HEAD, *rows, "", f"{counts['right']} of {len(rows)} right, {counts['wrong']} wrong."]
 
 
 def main() -> None:
@@ -607,6 +849,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.advice", description=__doc__)
     parser.add_argument("--only", metavar="WORDS", default="", help="those with these words")
     parser.add_argument("--virtual", action="store_true", help="only those on a virtual clock")
+    parser.add_argument("--page", action="store_true", help=f"write the rows into {PAGE.name}")
     given = parser.parse_args()
     chosen = [
         each
@@ -614,11 +857,12 @@ def main() -> None:
         if given.only in each.name and not (given.virtual and each.is_real)
     ]
     findings = [find(each) for each in chosen]
-    print(table(findings))
-    right = sum(each.verdict == "right" for each in findings)
-    wrong = sum(each.verdict == "wrong" for each in findings)
-    print(f"\n{right} of {len(findings)} right, {wrong} wrong")
-    sys.exit(1 if wrong else 0)
+    rows = {each.situation.name: row(each) for each in findings}
+    print("\n".join(summed_up(list(rows.values()))))
+    if given.page:
+        known = rows_of(PAGE) | rows  # the others stay as they are
+        write(PAGE, {"advice": summed_up([known[e.name] for e in situations() if e.name in known])})
+    sys.exit(1 if any(each.verdict == "wrong" for each in findings) else 0)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.eta`` prints a row for each kind of run: in how many of its frames the range
 held the truth, and how wide it was, as a part of what was left. Frames before a change that nothing
-announced do not count. Then it asks of ten runs what if they had other numbers of workers, and runs
-them in that way, too.
+announced do not count. Runs that chance decides have a row for each of a few seeds. Then it asks of
+ten runs what if they had other numbers of workers, and runs them in that way, too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 
 from antflow import DashboardSnapshot, Drop, Limit, Pipeline, RunResults, Stage, WhatIf
 from antflow.testing import run_virtual
+from benchmarks.advice import PAGE
+from benchmarks.page import write
 
 Task = Callable[[Any], Awaitable[Any]]
 
@@ -349,6 +351,79 @@ RUNS: dict[str, Program] = {
 }
 
 
+SEEDS = 3
+
+
+def drawn(draw: Callable[[random.Random], float], seed: int) -> Task:
+    """A task that takes a random time."""
+    dice = random.Random(seed)
+
+    async def task(item: Any) -> Any:
+        await asyncio.sleep(draw(dice))
+        return item
+
+    return task
+
+
+def flaky(share: float, seconds: float, seed: int) -> Task:
+    """A task that fails for a share of its tries."""
+    dice = random.Random(seed)
+
+    async def task(item: Any) -> Any:
+        fails = dice.random() < share
+        await asyncio.sleep(seconds * dice.uniform(0.8, 1.2))
+        if fails:
+            raise TimeoutError("no answer")
+        return item
+
+    return task
+
+
+def by_chance(
+    draw: Callable[[random.Random], float], count: int = 600, workers: int = 10
+) -> Callable[[int], Program]:
+    """Runs whose tries take random times, by seed."""
+    return lambda seed: plain(lambda: [Stage("A", workers, [drawn(draw, seed)])], count)
+
+
+def full_heap(
+    share: float, workers: int, wait: float, attempts: int, count: int
+) -> Callable[[int], Program]:
+    """Runs in which as many items as may wait for their next try, by seed."""
+    return lambda seed: plain(
+        lambda: [
+            Stage(
+                "A",
+                workers,
+                [flaky(share, 0.2, seed)],
+                task_attempts=attempts,
+                task_wait_seconds=wait,
+            )
+        ],
+        count,
+    )
+
+
+BY_SEED: dict[str, Callable[[int], Program]] = {
+    "exponential times": by_chance(lambda dice: dice.expovariate(2)),
+    "100 items, exponential times": by_chance(lambda dice: dice.expovariate(0.5), 100),
+    "200 items, 50 workers, exponential": by_chance(lambda dice: dice.expovariate(0.2), 200, 50),
+    "lognormal times": by_chance(lambda dice: 0.3 * dice.lognormvariate(0, 1)),
+    "Pareto times, index 2": by_chance(lambda dice: 0.2 * dice.paretovariate(2)),
+    "Pareto times, index 1.5": by_chance(lambda dice: 0.2 * dice.paretovariate(1.5)),
+    "Pareto times, index 1.2": by_chance(lambda dice: 0.2 * dice.paretovariate(1.2)),
+    "one of 20 takes 25 times as long": by_chance(
+        lambda dice: 0.2 if dice.random() < 0.95 else 5.0
+    ),
+    "half of the tries fail, 50 wait 20 s": full_heap(0.5, 5, 20, 8, 400),
+    "a third fails, 20 wait 30 s": full_heap(0.3, 2, 30, 6, 300),
+    "four fifths fail, 50 wait 10 s": full_heap(0.8, 5, 10, 20, 300),
+}
+RUNS |= {
+    f"{name}, seed {seed}": make(seed) for name, make in BY_SEED.items() for seed in range(SEEDS)
+}
+
+
 # What if
 
 
@@ -489,9 +564,9 @@ def watched(program: Program) -> Watch:
     return watch
 
 
-def main(names: Sequence[str]) -> int:
-    """Print the tables."""
-    print(f"{'run':<34}   held   width  after 20 %  silent     ms  seconds")
+def of_runs(names: Sequence[str]) -> list[str]:
+    """The table of runs, as lines of Markdown."""
+    lines = ["| run | seconds | held | width | after 20 % | silent |", "|---|---|---|---|---|---|"]
     results: list[tuple[int, Held]] = []
     for name, program in RUNS.items():
         if names and name not in names:
@@ -499,27 +574,47 @@ def main(names: Sequence[str]) -> int:
         watch = watched(program)
         result = held(watch)
         results.append((len(watch.frames), result))
-        print(
-            f"{name:<34}{result.share:>7.0%}{result.width:>8.0%}{result.late_width:>12.0%}"
-            f"{result.silent:>8.0%}{1000 * watch.slowest:>7.1f}{watch.frames[-1].elapsed:>9.0f}"
+        lines.append(
+            f"| {name} | {watch.frames[-1].elapsed:,.0f} | {result.share:.0%} | {result.width:.0%} "
+            f"| {result.late_width:.0%} | {result.silent:.0%} |"
         )
+        print(f"{lines[-1]}  {1000 * watch.slowest:.1f} ms at most", flush=True)
     if count := sum(frames for frames, _ in results):
         share = sum(frames * result.share for frames, result in results) / count
-        print(f"{'all frames':<34}{share:>7.0%}")
-    print(f"\n{'what if':<34}    was   true     said          halfway: true     said")
+        lines.append(f"| all frames | | {share:.0%} | | | |")
+        print(lines[-1])
+    return lines
+
+
+def of_questions(names: Sequence[str]) -> list[str]:
+    """The table of questions, as lines of Markdown."""
+    lines = [
+        "| what if | as it was | true | said after it | halfway: true | said halfway |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, question in QUESTIONS.items():
         if names and name not in names:
             continue
         answer = answered(question)
-        print(
-            f"{name:<34}{answer.before:>7.1f}{answer.truth:>7.1f}  {_said(answer.after):>13}"
-            f"{answer.halfway_truth:>16.1f}  {_said(answer.halfway):>13}"
+        lines.append(
+            f"| {name} | {answer.before:.1f} s | {answer.truth:.1f} s | {_said(answer.after)} "
+            f"| {answer.halfway_truth:.1f} s | {_said(answer.halfway)} |"
         )
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the tables, or those rows that are named; ``--page`` writes them into the docs."""
+    names = [each for each in arguments if each != "--page"]
+    parts = {"eta": of_runs(names), "what if": of_questions(names)}
+    if "--page" in arguments:
+        write(PAGE, parts)
     return 0
 
 
 def _said(what_if: WhatIf) -> str:
-    return f"{what_if.shortest:.1f}-{what_if.longest:.1f}"
+    return f"{what_if.shortest:.1f}-{what_if.longest:.1f} s"
 
 
 if __name__ == "__main__":

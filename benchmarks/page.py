@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -44,6 +45,14 @@ def write_page(
         CHART.write_text(draw(panels), encoding="utf-8")
 
 
+def write(page: Path, parts: Mapping[str, Sequence[str]]) -> None:
+    """Fill in other lines between the marks of a page: mark → lines."""
+    text = page.read_text(encoding="utf-8")
+    for mark, lines in parts.items():
+        text = filled(text, mark, lines)
+    page.write_text(text, encoding="utf-8")
+
+
 def filled(text: str, mark: str, lines: Sequence[str] | Iterator[str]) -> str:
     """The text of a page, with new lines between ``<!-- mark -->`` and ``<!-- end -->``."""
     begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
@@ -51,7 +60,7 @@ def filled(text: str, mark: str, lines: Sequence[str] | Iterator[str]) -> str:
     place = re.compile(f"{begin}.*?{end}", re.DOTALL)
     text, count = place.subn(lambda _: begin + body + end, text)
     if count != 1:
-        raise ValueError(f"{PAGE.name} must have one <!-- {mark} --> with an <!-- end -->")
+        raise ValueError(f"the page must have one <!-- {mark} --> with an <!-- end -->")
     return text
 
 

@@ -59,12 +59,12 @@ def asking(task: Task, workers: int = 2, **options: Any) -> list[Stage]:
     return [Stage("Fetch", 20, [taking(0.1)]), Stage("Ask", workers, [task], **options)]
 
 
-def driven(stages: list[Stage], drive: Drive, **options: Any) -> list[WorkersChange]:
+def driven(stages: list[Stage], drive: Drive, *, probe: bool = True) -> list[WorkersChange]:
     """Feed a run without end, drive it, cancel it; what numbers of workers it had."""
 
     async def program() -> list[WorkersChange]:
         pipeline = Pipeline(stages)
-        async with pipeline.open(**{"probe": True} | options) as run:
+        async with pipeline.open(probe=probe) as run:
             feeding = asyncio.ensure_future(run.feed(count()))
             await drive(run)
             feeding.cancel()
@@ -100,7 +100,8 @@ def test_probe_measures_a_gain() -> None:
     assert (advice.lever, advice.stage, advice.change) == ("workers", "Ask", 2)
     assert "; 1 more worker for 10 s: +" in advice.sentence
     assert advice.gain is not None
-    assert 0.75 < advice.gain[0] <= advice.gain[1] == 1
+    assert 0.4 < advice.gain[0] <= 0.5  # one has brought it
+    assert advice.gain[1] == 1  # if both bring as much
     assert told(changes) == THERE_AND_BACK
     assert changes[1].elapsed - changes[0].elapsed == pytest.approx(10)
     without: list[Advice] = []

@@ -532,7 +532,8 @@ def _more_workers(case: Case, index: int, start: str) -> Advice:
         said = f"{start}; {outcome.sentence}. "
     if (probed := case.probed.get(name)) is not None:
         said = f"{start}; {probed.sentence}. "
-        reach = (probed.part[0] * found.most, probed.part[1] * found.most)
+        most = probed.part[1] * found.most  # if each brings as much, and at least what one did
+        reach = (min(probed.least, most), most)
     sentence = f"{said}{found.more:,} more {noun} {case.would_lift} the rate by {_about(reach)}."
     up_to = "" if reach[0] else "up to "
     hint = f"+{found.more:,} {noun}: {up_to}+{reach[1]:.0%}"

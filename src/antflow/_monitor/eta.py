@@ -95,9 +95,10 @@ def _with_room(stage: StageModel, workers: int) -> StageModel:
     """A stage with the room that it would have had, where that was by its number of workers."""
     before, now = DEFAULT_CAPACITY_PER_WORKER * workers, DEFAULT_CAPACITY_PER_WORKER * stage.workers
     capacity, most_retrying = stage.capacity, stage.most_retrying
+    retrying_before, retrying_now = before + workers / 2, now + stage.workers / 2
     return stage._replace(
         capacity=now if capacity == before else capacity,
-        most_retrying=now + stage.workers if most_retrying == before + workers else most_retrying,
+        most_retrying=retrying_now if most_retrying == retrying_before else most_retrying,
     )
 
 

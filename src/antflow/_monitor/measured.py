@@ -217,7 +217,8 @@ def model_of(
                 again=fails,
                 most_tries=most_tries,
                 delays=_delays(inside.delays),
-                most_retrying=inside.most_retrying + stage.workers,
+                # Each worker may add one when it is full: on average half of them have.
+                most_retrying=inside.most_retrying + stage.workers / 2,
                 capacity=inf if stage.capacity is None or not number else stage.capacity,
                 skipped=stage.skipped_items / done if done else 0.0,
                 on=on,
@@ -383,7 +384,11 @@ def _times(note: Note, number: int) -> ServiceTimes | None:
                 break
         counted, seconds, since = counted + more, seconds + took, mark
     earlier = None if since is None else since.stages[number].run_times
-    return service_times(stage.run_times, earlier, seconds / counted * batch)
+    # Those under way are the longer ones. If times are exponential, their time counts in full
+    # (Epstein and Sobel, 1953); if all take the same, not at all.
+    at_work = note.now.at_work[number] - (0.0 if since is None else since.at_work[number])
+    missing = min(variation, 1.0) * max(at_work - seconds, 0.0)
+    return service_times(stage.run_times, earlier, (seconds + missing) / counted * batch)
 
 
 def _batch(stage: StageStats, inside: StageInside, occupied: float) -> float:

@@ -61,6 +61,11 @@ class Probed:
         return min(max(least, 0.0), 1.0), min(max(most, 0.0), 1.0)
 
     @property
+    def least(self) -> float:
+        """By what part the rate rose, at least."""
+        return max(self.got - SURE * self.error, 0.0) if self.tells else 0.0
+
+    @property
     def tells(self) -> bool:
         """Whether the difference could be told from chance."""
         return SURE * self.error * self.before < TELLING

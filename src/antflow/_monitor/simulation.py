@@ -22,7 +22,7 @@ from antflow._monitor.service_times import Points, ServiceTimes, left_of_outlier
 
 STEPS = 64
 FEWEST_STEPS = 12
-MOST_STAGE_STEPS = 600
+MOST_STAGE_STEPS = 400
 """Steps of one simulation, times the number of stages: with many stages, or many tries of their
 items, steps are longer."""
 
@@ -33,6 +33,10 @@ LEFT_UNKNOWN = 0.22
 
 MOST_TRIES = 8
 """More tries of an item are not told apart."""
+
+LONGER = 6
+"""Of how many times as many steps a simulation may have that takes longer than was thought. Each
+time that two become one, it gets twice as far."""
 
 NOTHING_LEFT = 0.02
 """Expected items."""
@@ -245,8 +249,8 @@ class _Flow:
             starts = min(self.waiting[tries], most)
             if not tries:
                 starts = min(starts, room)
-                if self._again[0]:
-                    starts = min(starts, self._room_for_retries())
+            if self._again[0]:  # a full heap holds up those that are due, too
+                starts = min(starts, self._room_for_retries())
             done = self._done[tries][now]
             if starts > 0:
                 most -= starts
@@ -327,7 +331,7 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
             gates[index].users.append((flow, cost * exp(doubt * flow.model.doubt[1])))
     coming, now, time, begun = state.coming, 0, 0.0, 0.0
     curve = [(0.0, coming + sum([flow.left for flow in flows]))]
-    for _ in range(4 * steps):
+    for _ in range(LONGER * steps):
         if now == 2 * steps:
             step, now = 2 * step, 0
             for flow in flows:
@@ -443,6 +447,15 @@ def slower(stage: StageModel, doubt: float) -> float:
     return exp(doubt * hypot(*stage.doubt))
 
 
+def _of_full_heap(stage: StageModel, items: float, tries: float) -> float:
+    """Seconds that items wait for their next try, if only so many may do so at once."""
+    if not stage.again:
+        return 0.0
+    delays = stage.delays[0]
+    delay = sum(seconds * share for seconds, share in delays)
+    return max(tries - items, 0.0) * delay / max(stage.most_retrying, 1.0)
+
+
 def _length_of_step(model: RunModel, state: RunState, doubt: float, steps: int) -> float:
     longest, slowest = rough_end(model, state)
     step = max(longest / steps, 1e-6)
@@ -488,7 +501,7 @@ def rough_end(model: RunModel, state: RunState) -> tuple[float, int]:
         alone = (tries + under_way / 2) * stage.times.mean / at_once
         if alone > most:
             most, slowest = alone, number
-        longest = max(longest, alone)
+        longest = max(longest, alone, _of_full_heap(stage, items + waiting, tries))
         if tries or under_way:
             latency += stage.times.mean
         rest = sum(seconds * count for seconds, count in at.under_way) / (under_way or 1)
