@@ -15,6 +15,7 @@ import click
 
 from antflow import Pipeline, PipelineResult, TooManyFailures
 from antflow._core.text import clean, counted
+from antflow._monitor.display_choice import automatic_display
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, letter_line, result_line
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
@@ -144,8 +145,8 @@ class Job:
     type=click.Choice(DASHBOARDS),
     default="auto",
     show_default=True,
-    help="How to show the run, on standard error; auto is compact. Without a terminal all of them "
-    "write plain lines.",
+    help="How to show the run, on standard error; auto is what ANTFLOW_DISPLAY says, else compact. "
+    "Without a terminal all of them write plain lines.",
 )
 @click.option(
     "--keys/--no-keys",
@@ -244,6 +245,7 @@ def command(
             refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
+        dashboard = chosen(dashboard)
         pipeline = with_workers(pipeline, workers)
         outputs = {STDOUT: results}
         for each in files:
@@ -317,6 +319,12 @@ def says_why(dashboard: str) -> bool:
     from antflow.display.environment import can_draw_on, display_stream
 
     return not can_draw_on(display_stream())
+
+
+def chosen(dashboard: str, otherwise: str = "auto") -> str:
+    """The dashboard to show: where ``auto`` leaves that open, what the environment says."""
+    name = automatic_display() if dashboard == "auto" else dashboard
+    return otherwise if name == "auto" else name
 
 
 def display_named(name: str) -> Any:
