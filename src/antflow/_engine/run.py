@@ -295,6 +295,10 @@ class Run:
                 self.timers.held.seconds += self.timers.now() - began
         return self._total
 
+    def expect(self, total: int | None) -> None:
+        """Say how many items there will be; the items are not asked any more."""
+        self._length, self._total = None, total
+
     def now_or_end(self) -> float:
         """The time, which stands still when the run is over."""
         return self.timers.now() if self._ended is None else self._ended

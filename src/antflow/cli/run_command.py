@@ -163,6 +163,12 @@ class Job:
 )
 @click.option("--limit", type=Count(), metavar="N", help="Take only the first N items.")
 @click.option(
+    "--total",
+    type=Count(),
+    metavar="N",
+    help="How many items there will be, for the bar.  [default: what a file has, or --limit]",
+)
+@click.option(
     "--max-failures",
     type=FailureLimit(),
     metavar="N|N%",
@@ -186,6 +192,7 @@ def command(
     keys: bool | None,
     workers: tuple[tuple[str, int], ...],
     limit: int | None,
+    total: int | None,
     max_failures: float | None,
 ) -> None:
     """Run a pipeline on the lines of a file.
@@ -252,8 +259,9 @@ def command(
             stack.enter_context(kept_open(each))
             outputs[each.path] = JsonLines(each.write, each.path)
         source = ItemSource(file, form, pipeline, limit, delimiter)
+        source.counts = total is None and dashboard != "none"
         options = {
-            "total": limit,
+            "total": limit if total is None else total,
             "max_failures": max_failures,
             "dashboard": display_named(dashboard),
             "keys": not file.is_stdin if keys is None else keys,
