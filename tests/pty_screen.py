@@ -367,7 +367,7 @@ def clean_environment(**changes: str | None) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
     }
     environment |= {"PYTHONPATH": str(SOURCE), "TERM": "xterm-256color"}
-    for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+    for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "ANTFLOW_DISPLAY"):
         environment.pop(name, None)
     for name, value in changes.items():
         environment.pop(name, None)

@@ -28,6 +28,7 @@ from antflow._core.stage import Stage, frozen_copy
 from antflow._core.stage_checks import is_async, is_generator
 from antflow._core.text import safe_repr
 from antflow._engine.identity import Duplicates
+from antflow._monitor.display_choice import automatic_display
 from antflow._monitor.tracker import StatusTracker
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
@@ -253,7 +254,8 @@ def choose_display(
     if not is_a(dashboard, (str, type)) and _is_display(dashboard):
         return dashboard
     check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, ", or a display object")
-    return _create(str(dashboard))
+    name = automatic_display() if dashboard == "auto" else str(dashboard)
+    return None if name == "none" else _create(name)
 
 
 def _create(name: str) -> Any:

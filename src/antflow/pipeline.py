@@ -397,6 +397,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 `antflow.in_thread`.
             progress: Show one line with a progress bar.
             dashboard: "compact", "detailed", "full", "log" (plain lines), "auto", or an object.
+                "auto" is what the environment variable ``ANTFLOW_DISPLAY`` says, else compact.
             custom_dashboard: Your own object, see `DashboardProtocol`.
             dashboard_update_interval: Seconds between updates, 0.01 or more; 0.1 to 1.0 is
                 sensible.

@@ -202,6 +202,16 @@ def screen() -> Iterator[PtyScreen]:
             "plain lines, because CI=1 is set",
         ),
         (
+            {"ANTFLOW_DISPLAY": "full"},
+            "terminal of 230 x 40",
+            "FullDashboard, because ANTFLOW_DISPLAY=full is set",
+        ),
+        (
+            {"ANTFLOW_DISPLAY": "off"},
+            "terminal of 230 x 40",
+            "none, because ANTFLOW_DISPLAY=off is set",
+        ),
+        (
             {"PYTHONIOENCODING": "ascii", "CI": "0"},
             "colors: 256, ascii, ASCII bars",
             "CompactDashboard, because stderr is a terminal",

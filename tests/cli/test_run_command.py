@@ -601,6 +601,38 @@ def test_option_dashboard(items: Path, name: str) -> None:
     assert len(objects_of(result.stdout)) == 16
 
 
+@pytest.mark.parametrize(
+    ("value", "options", "lines"),
+    [
+        ("off", (), False),
+        ("off", ("--dashboard", "auto"), False),
+        ("off", ("--dashboard", "log"), True),
+        ("log", (), True),
+        ("bar", (), True),
+        ("full", ("--dashboard", "none"), False),
+    ],
+)
+def test_environment_chooses_the_dashboard(
+    items: Path, value: str, options: tuple[str, ...], lines: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``ANTFLOW_DISPLAY`` is the default of --dashboard, and overrides no other."""
+    monkeypatch.setenv("ANTFLOW_DISPLAY", value)
+    result = antflow("run", "app:pipeline", "--items", items, *options)
+    assert (": 0 done, " in result.stderr) == lines
+    assert "16 ok, 4 failed" in result.stderr
+
+
+def test_environment_names_no_dashboard(
+    items: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong name is told, with those there are, and the run goes on."""
+    monkeypatch.setenv("ANTFLOW_DISPLAY", "fancy")
+    result = antflow("run", "app:pipeline", "--items", items)
+    (told,) = [text for text in caplog.messages if "ANTFLOW_DISPLAY" in text]
+    assert told.startswith("ANTFLOW_DISPLAY='fancy' is ignored: it must be one of none, off, ")
+    assert "16 ok, 4 failed" in result.stderr
+
+
 def test_bad_line_deep_in_a_file_goes_to_the_dead_letters(folder: Path) -> None:
     """With --failed, one line that is not text costs no other; without it, its number is told."""
     target = module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")

@@ -54,7 +54,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, moment: float) -> Iterator[MakeTer
 
     monkeypatch.setattr(stream, "MOMENT", moment)
     monkeypatch.setenv("TERM", "xterm-256color")
-    for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+    for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "ANTFLOW_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     yield make
     for screen in opened:

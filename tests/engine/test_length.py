@@ -212,3 +212,19 @@ def test_items_are_not_kept_for_their_length() -> None:
         assert a_pipeline.get_dashboard_snapshot().total_items is None
 
     virtual(main)
+
+
+def test_length_that_is_known_only_later() -> None:
+    """What the run is told to expect counts from then on, instead of what it knew."""
+    seen: list[int | None] = []
+
+    async def main() -> None:
+        async with pipeline().open(total=7) as run:
+            await run.feed(range(3))
+            for total in (9, None, 3):
+                seen.append(run.snapshot().total_items)
+                run.expect(total)
+            seen.append(run.snapshot().total_items)
+
+    virtual(main)
+    assert seen == [7, 9, None, 3]

@@ -123,6 +123,13 @@ async def use_submit(**options: Any) -> None:
     await in_open_run(lambda run: run.submit(1, **options))
 
 
+async def use_expect(**options: Any) -> None:
+    async def expect(run: RunHandle) -> None:
+        run.expect(**dict[str, Any](total=1) | options)
+
+    await in_open_run(expect)
+
+
 async def use_set_workers(**options: Any) -> None:
     async def set_workers(run: RunHandle) -> None:
         run.set_workers(**dict[str, Any](stage="Work", count=1) | options)
@@ -350,6 +357,7 @@ ROWS: dict[str, Row] = {
         [{}, {"Work": 3}],
         shown_as="(workers|stage)",
     ),
+    "RunHandle.expect.total": TOTAL,
     "RunHandle.set_workers.stage": Row(
         ValueError, STAGE_NAME.allowed, [None, *STAGE_NAME.bad], ["Work"]
     ),
@@ -434,6 +442,7 @@ USES: dict[str, Callable[..., Any]] = {
     "RunHandle.feed": use_feed_of_run,
     "RunHandle.submit": use_submit,
     "Durations.quantile": Durations(1).quantile,
+    "RunHandle.expect": use_expect,
     "RunHandle.set_workers": use_set_workers,
     "StatusTracker": StatusTracker,
     "StatusTracker.get_by_status": asked("get_by_status", status="failed"),

@@ -28,6 +28,7 @@ OUTSIDE: dict[str, Callable[[RunHandle], Any]] = {
     "resume": lambda run: run.resume(),
     "cancel": lambda run: run.cancel(),
     "set_workers": lambda run: run.set_workers("Work", 5),
+    "expect": lambda run: run.expect(5),
     "feed": lambda run: asyncio.run(run.feed(Items())),
     "join": lambda run: asyncio.run(run.join()),
     "shutdown": lambda run: asyncio.run(run.shutdown()),

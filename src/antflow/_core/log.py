@@ -4,8 +4,8 @@ Handlers, filters and the errors in a record belong to the user. If they raise, 
 and nothing else happens.
 
 The logger has no handler of its own. Python would print warnings without any handler to standard
-error; the library's are not made then, except for two: that items failed, and that a display did
-(`alert`).
+error; the library's are not made then, except for three: that items failed, that a display did, and
+that the environment names a display that does not exist (`alert`).
 """
 
 from __future__ import annotations

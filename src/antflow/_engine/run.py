@@ -303,6 +303,10 @@ class Run:
                 self.timers.held.seconds += self.timers.now() - began
         return self._total
 
+    def expect(self, total: int | None) -> None:
+        """Say how many items there will be; the items are not asked any more."""
+        self._length, self._total = None, total
+
     def now_or_end(self) -> float:
         """The time, which stands still when the run is over."""
         return self.timers.now() if self._ended is None else self._ended
@@ -358,7 +362,8 @@ class Run:
             state=self.state,
             elapsed=until - self.facts.started_mono,
             loop=LoopHealth() if self.loop_watch is None else self.loop_watch.health(),
-            cpu_seconds=self._cpu_seconds() + sum([gauge.child_cpu_seconds for gauge in gauges]),
+            cpu_seconds=_cpu_seconds(self._cpu_began, self._cpu_ended)
+            + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_seconds=intake_ended - self.facts.started_mono,
             workers_changes=self.workers_changes.latest,
         )
@@ -369,11 +374,6 @@ class Run:
             makers = self.outlook.see(snapshot, inside, longest)
         snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics, **makers)
         return snapshot
-
-    def _cpu_seconds(self) -> float:
-        """Seconds of processor time that this process took since the run began."""
-        until = time.process_time() if self._cpu_ended is None else self._cpu_ended
-        return until - self._cpu_began
 
 
 class NoRun:
@@ -447,3 +447,8 @@ current_run: ContextVar[Run | None] = ContextVar("antflow_run", default=None)
 def stopped_by(error: BaseException) -> str:
     """How a run that ended with this error was stopped."""
     return f"stopped by {type_name(error)}: {safe_str(error)}"
+
+
+def _cpu_seconds(began: float, ended: float | None) -> float:
+    """Seconds of processor time that this process took since a run began."""
+    return (time.process_time() if ended is None else ended) - began

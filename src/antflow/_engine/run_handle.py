@@ -223,6 +223,24 @@ class RunHandle(Generic[Out]):
         index = stage_index("stage", stage, self._run.facts.stage_names)
         self._engine.set_workers(index, count)
 
+    def expect(self, total: int | None) -> None:
+        """Say how many items there will be, where that is known only now, or has changed.
+
+        Displays, snapshots and the ETA go by it from now on, instead of by ``total`` or the length
+        of the items.
+
+        Args:
+            total: How many, those included that were accepted already; ``None`` = not known.
+
+        Raises:
+            ValueError: It is not a whole number, or below 0.
+        """
+        if total is not None:
+            allowed = "must be a whole number >= 0, or None"
+            total = check_count(ValueError, "total", total, 0, allowed)
+        self._run.check_caller("expect()")
+        self._run.expect(total)
+
     def _place(self, call: str, target_stage: str | None, priority: int) -> tuple[int, int]:
         """Where items go that are taken in by a call: the stage's index, and the priority."""
         names = self._run.facts.stage_names

@@ -17,11 +17,14 @@ import click
 
 from antflow import __version__
 from antflow._core.text import clean
+from antflow._monitor.display_choice import VARIABLE, automatic_display
 
 EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
 REQUIRED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FOR_DEVELOPERS = {"all", "dev", "docs", "test"}
-TERMINAL_VARIABLES = ("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CI", "COLUMNS", "LINES")
+TERMINAL_VARIABLES = (
+    *("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "CI", "COLUMNS", "LINES", VARIABLE),
+)
 
 
 @click.command("doctor", short_help="Show versions, terminal and displays, for a bug report.")
@@ -133,6 +136,8 @@ def automatic() -> str:
     # Here and not above: drawing is imported only when it is asked about.
     from antflow.display.environment import display_stream
 
+    if automatic_display() == "none":
+        return f"none, because {said()}"
     return drawn_on("stderr" if display_stream() is sys.stderr else "stdout")
 
 
@@ -144,8 +149,15 @@ def drawn_on(name: str) -> str:
 
     file: Any = getattr(sys, name)
     if can_draw_on(file):
-        return f"{type(create('auto')).__name__}, because {name} is a terminal"
+        choice = automatic_display()
+        why = f"{name} is a terminal" if choice == "auto" else said()
+        return f"{type(create(choice)).__name__}, because {why}"
     return f"plain lines, because {why_not_drawn(name, file)}"
+
+
+def said() -> str:
+    """How the environment chooses a display."""
+    return f"{VARIABLE}={os.environ[VARIABLE]} is set"
 
 
 def why_not_drawn(name: str, file: Any) -> str:

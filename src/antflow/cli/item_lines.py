@@ -5,6 +5,7 @@ An item that brings no id gets the number of its line, so that a failure says wh
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import re
@@ -13,6 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain
+from itertools import count as count_from
 from math import isinf
 from typing import Any, Literal
 
@@ -21,6 +23,7 @@ from antflow._core.misspellings import did_you_mean
 from antflow._core.result import ORDINARY, Fate
 from antflow._core.text import clean, counted, safe_repr, safe_str
 from antflow.cli.item import Item
+from antflow.cli.item_count import count_again, count_lines
 from antflow.cli.letters import LETTER_KEYS, is_letter
 from antflow.cli.lines import LONGEST_LINE, BadLine, InputFile, TextLine
 from antflow.cli.threads import in_daemon_thread
@@ -82,6 +85,7 @@ class ItemSource:
         on_first_item: Called before the first item is taken in.
         taken_to: The number of the last line that was taken in or put aside; ``None`` if there are
             no more, or a bad one has ended the intake.
+        counts: Whether the run is told how many items there will be, as far as that can be known.
     """
 
     def __init__(
@@ -100,11 +104,16 @@ class ItemSource:
         self._first = pipeline.stages[0].name
         self._restarted: set[tuple[str, int]] = set()
         """Items that start over because of one made from them: each does so once."""
-        self._limit = limit
+        self._limit = self._most = limit
+        self._format = format
+        self._counted: int | None = None
+        self._taken = self._left_out = 0
+        self._is_at_end = False
+        self._told: int | None = None
+        self.counts: bool = False
         self.on_bad_line: Callable[[BadLine], Awaitable[None]] | None = None
         self.on_first_item: Callable[[], Awaitable[None]] | None = None
         self.taken_to: int | None = None
-        self._format = format
         self._entries = self._read(format)
         self._error: Exception | None = None
 
@@ -124,24 +133,67 @@ class ItemSource:
             BadLine: A line is not an item, and there is no ``on_bad_line``; or the file cannot be
                 read any further.
         """
-        while entries := await in_daemon_thread(self._take):
-            for entry in entries:
-                if isinstance(entry, BadLine):
-                    if self.on_bad_line is None:
-                        self.taken_to = None
-                        raise entry
+        counting = asyncio.create_task(self._count()) if self.counts else None
+        try:
+            while entries := await in_daemon_thread(self._take):
+                self._tell()
+                for entry in entries:
+                    if isinstance(entry, BadLine):
+                        if self.on_bad_line is None:
+                            self.taken_to = None
+                            raise entry
+                        self.taken_to = entry.number
+                        await self.on_bad_line(entry)
+                        continue
+                    if self.on_first_item is not None:
+                        begin, self.on_first_item = self.on_first_item, None
+                        await begin()
                     self.taken_to = entry.number
-                    await self.on_bad_line(entry)
-                    continue
-                if self.on_first_item is not None:
-                    begin, self.on_first_item = self.on_first_item, None
-                    await begin()
-                self.taken_to = entry.number
-                if entry.stage == self._first:
-                    yield entry
-                else:
-                    await self._pipeline.feed([entry], target_stage=entry.stage)
-        self.taken_to = None
+                    if entry.stage == self._first:
+                        yield entry
+                    else:
+                        await self._pipeline.feed([entry], target_stage=entry.stage)
+            self.taken_to = None
+            self._is_at_end = True
+            self._tell()
+        finally:
+            if counting is not None:
+                self.counts = False
+                counting.cancel()
+
+    async def _count(self) -> None:
+        """Count the items in a thread, while the run begins with the first of them."""
+        if self._format != "json":  # that is read as a whole before its first item
+            count = self._count_rows if self._format == "csv" else count_lines
+            goes_on = partial(getattr, self, "counts")
+            self._counted = await in_daemon_thread(partial(count_again, self._file, count, goes_on))
+            self._tell()
+
+    def _count_rows(self, file: InputFile, goes_on: Callable[[], bool]) -> int | None:
+        rows = ItemSource(file, "csv", self._pipeline, delimiter=self._delimiter)._entries
+        for count in count_from(0):
+            if next(rows, None) is None:
+                return count
+            if not goes_on():
+                return None
+        return None
+
+    def _tell(self) -> None:
+        """Tell the run how many items there will be, if that is known now, or no longer."""
+        if self._is_at_end:
+            total: int | None = self._taken
+        elif self._counted is None:
+            return
+        else:
+            total = self._counted - self._left_out
+            if total < self._taken:  # the file has grown
+                total = self._counted = None
+            elif self._most is not None:
+                total = min(total, self._most)
+        run = self._pipeline.current_run
+        if self.counts and run is not None and total != self._told:
+            self._told = total
+            run.expect(total)
 
     def _take(self) -> list[Entry]:
         """The items available once the first has been waited for; ``[]``: no more."""
@@ -154,6 +206,10 @@ class ItemSource:
                 if entry is None:
                     break
                 entries.append(entry)
+                if isinstance(entry, Item):
+                    self._taken += 1
+                else:
+                    self._left_out += 1
                 if self._limit is not None and isinstance(entry, Item):
                     self._limit -= 1
                 if not self._file.has_more:
@@ -177,8 +233,11 @@ class ItemSource:
         for line in self._file.lines():
             if line.fault:
                 yield self._bad(line, line.fault, line.column)
-            elif line.text.strip() and (entry := parse(line)) is not None:
-                yield entry
+            elif line.text.strip():
+                if (entry := parse(line)) is not None:
+                    yield entry
+                else:
+                    self._left_out += 1
 
     def _from_text(self, line: TextLine) -> Entry:
         if self._is_guess and is_letter(line.text):
@@ -216,10 +275,13 @@ class ItemSource:
         if not isinstance(values, list):
             hint = "must be an array of items; --format jsonl reads JSON lines"
             raise BadLine(self._file.where(1), hint)
+        self._counted = len(values)
         for number, value in enumerate(values, 1):
             entry = self._from_value(TextLine(number, json.dumps(value)), value)
             if entry is not None:
                 yield entry
+            else:
+                self._left_out += 1
 
     def _from_value(self, line: TextLine, value: Any) -> Entry | None:
         if isinstance(value, dict) and value.keys() >= set(LETTER_KEYS):

@@ -17,6 +17,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any, NamedTuple
 
 from antflow._core.text import safe_str
@@ -108,6 +109,33 @@ class InputFile:
             return False
         return stat.S_ISREG(mine.st_mode) and os.path.samestat(mine, other)
 
+    def again(self) -> InputFile | None:
+        """The same file from its beginning; ``None`` where it can be read only once.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        try:
+            mine = os.fstat(self._file.fileno())
+        except (OSError, ValueError):
+            return None
+        if self._path == STDIN or not stat.S_ISREG(mine.st_mode):
+            return None
+        again = copy(self)
+        again._file = _open(self._path)
+        again._number = 0
+        again._read_some = getattr(again._file, "read1", again._file.read)
+        again._decoder = codecs.getincrementaldecoder(self._encoding)(UNDECODED)
+        if again.is_same(mine):
+            return again
+        again.close()
+        return None
+
+    def state(self) -> tuple[int, int]:
+        """Its size and the time of its last change: they tell whether it has changed."""
+        found = os.fstat(self._file.fileno())
+        return found.st_size, found.st_mtime_ns
+
     @property
     def is_stdin(self) -> bool:
         """Whether it is standard input, by whatever name: ``-``, ``/dev/stdin``."""
@@ -154,6 +182,14 @@ class InputFile:
         if pending:
             self._number += 1
             yield self._decode(pending, "")
+
+    def chunks(self) -> Iterator[bytes]:
+        """All of it as it is read, in UTF-8.
+
+        Raises:
+            BadLine: It cannot be read any further, or a packed file is cut short or damaged.
+        """
+        return iter(self._read, b"")
 
     def rest(self, most: int) -> str:
         """All of a file that cannot be read line by line, as text.

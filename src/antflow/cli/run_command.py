@@ -15,6 +15,7 @@ import click
 
 from antflow import Pipeline, PipelineResult, TooManyFailures
 from antflow._core.text import clean, counted
+from antflow._monitor.display_choice import automatic_display
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, json_text, letter_line, result_line, unwritten_line
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
@@ -149,8 +150,8 @@ class Job:
     type=click.Choice(DASHBOARDS),
     default="auto",
     show_default=True,
-    help="How to show the run, on standard error; auto is compact. Without a terminal all of them "
-    "write plain lines.",
+    help="How to show the run, on standard error; auto is what ANTFLOW_DISPLAY says, else compact. "
+    "Without a terminal all of them write plain lines.",
 )
 @click.option(
     "--keys/--no-keys",
@@ -166,6 +167,12 @@ class Job:
     help="Number of workers of a stage. May be given once for each stage.",
 )
 @click.option("--limit", type=Count(), metavar="N", help="Take only the first N items.")
+@click.option(
+    "--total",
+    type=Count(),
+    metavar="N",
+    help="How many items there will be, for the bar.  [default: what a file has, or --limit]",
+)
 @click.option(
     "--max-failures",
     type=FailureLimit(),
@@ -190,6 +197,7 @@ def command(
     keys: bool | None,
     workers: tuple[tuple[str, int], ...],
     limit: int | None,
+    total: int | None,
     max_failures: float | None,
 ) -> None:
     """Run a pipeline on the lines of a file.
@@ -250,14 +258,16 @@ def command(
             refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
+        dashboard = chosen(dashboard)
         pipeline = with_workers(pipeline, workers)
         outputs = {STDOUT: results}
         for each in files:
             stack.enter_context(kept_open(each))
             outputs[each.path] = JsonLines(each.write, each.path)
         source = ItemSource(file, form, pipeline, limit, delimiter, is_guess)
+        source.counts = total is None and dashboard != "none"
         options = {
-            "total": limit,
+            "total": limit if total is None else total,
             "max_failures": max_failures,
             "dashboard": display_named(dashboard),
             "keys": not file.is_stdin if keys is None else keys,
@@ -323,6 +333,12 @@ def says_why(dashboard: str) -> bool:
     from antflow.display.environment import can_draw_on, display_stream
 
     return not can_draw_on(display_stream())
+
+
+def chosen(dashboard: str, otherwise: str = "auto") -> str:
+    """The dashboard to show: where ``auto`` leaves that open, what the environment says."""
+    name = automatic_display() if dashboard == "auto" else dashboard
+    return otherwise if name == "auto" else name
 
 
 def display_named(name: str) -> Any:

@@ -10,7 +10,7 @@ import click
 
 from antflow.cli.parameters import Count
 from antflow.cli.refusals import INTERRUPTED
-from antflow.cli.run_command import DASHBOARDS, display_named
+from antflow.cli.run_command import DASHBOARDS, chosen, display_named
 
 MOST_WORKERS = 100
 
@@ -21,7 +21,8 @@ MOST_WORKERS = 100
     type=click.Choice(DASHBOARDS),
     default="auto",
     show_default=True,
-    help="How to show the run; auto is full. Without a terminal, all of them write plain lines.",
+    help="How to show the run; auto is what ANTFLOW_DISPLAY says, else full. Without a terminal, "
+    "all of them write plain lines.",
 )
 @click.option(
     "--workers",
@@ -55,7 +56,7 @@ def command(dashboard: str, workers: int | None, out: Path | None, limit: int | 
 
     folder = ready_folder(out)
     try:
-        display = display_named("full" if dashboard == "auto" else dashboard)
+        display = display_named(chosen(dashboard, otherwise="full"))
         outcome = run_demo(folder, display, workers, limit)
     except (OSError, sqlite3.Error) as error:
         raise click.ClickException(f"{click.format_filename(folder)}: {error}") from None
