@@ -168,6 +168,34 @@ if {program_goes_on}:
     assert not screen.is_cursor_hidden
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
+@pytest.mark.parametrize("relay_is_killed", [False, True])
+def test_program_that_takes_in_orphans(relay_is_killed: bool, screen: PtyScreen) -> None:
+    """The first process of a container is left no zombies by its displays."""
+    script = f"""
+async def work(number):
+    if {relay_is_killed} and number == 1:
+        with open("/proc/self/task/%d/children" % os.getpid()) as children:
+            os.kill(int(children.read()), 9)
+    await asyncio.sleep(0.05)
+
+library.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+for _ in range(3):
+    asyncio.run(run(work, "compact"))
+deadline = time.monotonic() + {PATIENCE / 2}
+try:
+    while time.monotonic() < deadline:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        time.sleep(0.01)
+    print("line some are left")
+except ChildProcessError:
+    print("line none is left")
+"""
+    screen.spawn(PROGRAM + script)
+    assert screen.wait() == 0
+    assert lines_of(screen) == ["line none is left"]
+
+
 def test_fork_while_a_display_begins(screen: PtyScreen) -> None:
     """A child that is forked at any moment, and stays, does not hold up what is printed."""
     script = """

@@ -22,6 +22,9 @@ import time
 PIECE_BYTES = 16_384
 """Fits into an empty pipe, so writing it never waits."""
 
+PID_BYTES = 8
+"""The first bytes in `pieces` are the number of this process."""
+
 TAKEN = b"+"
 LAST_WORDS = b"="
 SETTINGS = b"~"
@@ -117,12 +120,13 @@ def write_all(descriptor: int, data: bytes | bytearray) -> None:
 
 
 def _relay_between(from_program: int, to_program: int, kept: int, most_bytes: int) -> None:
+    os.write(to_program, os.getpid().to_bytes(PID_BYTES))
     # Their numbers may be too high for `select`.
     relay(0, 1, os.dup(from_program), os.dup(to_program), kept, most_bytes)
 
 
 if __name__ == "__main__":
-    if os.fork():  # the program need not wait for it, and is not told when it ends
+    if os.fork():  # the program is not told when it ends
         os._exit(0)
     try:
         _relay_between(*map(int, sys.argv[1:]))
