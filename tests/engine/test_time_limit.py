@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -238,20 +238,26 @@ def test_task_that_does_not_suspend_sets_no_timer(monkeypatch: pytest.MonkeyPatc
 
 
 def test_task_that_swallows_the_end_of_its_time_is_through() -> None:
-    """As under `asyncio.timeout`, and the next task is not cancelled by it."""
+    """As under `asyncio.timeout`: the next task and the callback are not cancelled by it."""
+    counts: list[int] = []
+
+    def count_requests(*_: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        counts.append(task.cancelling())
 
     async def stubborn(value: int) -> int:
         await _end_of(asyncio.sleep(100))
         return value
 
     async def next_one(value: int) -> int:
-        task = asyncio.current_task()
-        assert task is not None
-        assert task.cancelling() == 0
+        count_requests()
         return value
 
-    async def main() -> tuple[list[int], float]:
-        stage = Stage("A", 1, [stubborn, next_one], timeout=5, task_attempts=1)
+    async def main(*tasks: Callable[[int], Awaitable[int]]) -> tuple[list[int], float]:
+        stage = Stage("A", 1, tasks, timeout=5, task_attempts=1, on_success=count_requests)
         return (await Pipeline([stage]).run(range(2))).values(), now()
 
-    assert run_virtual(main) == ([0, 1], 10)
+    assert run_virtual(lambda: main(stubborn, next_one)) == ([0, 1], 10)
+    assert run_virtual(lambda: main(stubborn)) == ([0, 1], 10)
+    assert counts == [0] * 6
