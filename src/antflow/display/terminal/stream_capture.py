@@ -117,7 +117,8 @@ class StreamCapture(Capture):
     def __init__(self, stream: TextIO, emit: Write) -> None:
         self._device = device_of(stream)
         self._emit = emit
-        self.kept: KeptLines = KeptLines(known_encoding(getattr(stream, "encoding", None) or "utf-8"))
+        encoding = known_encoding(getattr(stream, "encoding", None) or "utf-8")
+        self.kept: KeptLines = KeptLines(encoding)
         self._replaced: list[tuple[str, TextIO, CapturedStream]] = []
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO, CapturedStream]] = []
 
