@@ -6,6 +6,7 @@ has to be written, in the order of the calls.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from antflow.display.layout import fair_shares
@@ -27,6 +28,9 @@ END_UPDATE = "\x1b[?2026l"
 
 FRAMES_UNTIL_REPAIR = 20
 """All rows are written once in this many frames, in case another program wrote there too."""
+
+_SWITCHES = re.compile(r"\x1b\[\?(1|47|1047|1049|100[0-6]|1015|2004)([hl])")
+"""Modes that are off as a rule: a second screen, keys of another kind, the mouse, pasted text."""
 
 
 class Composition:
@@ -50,6 +54,7 @@ class Composition:
         self.is_paused: bool = False
         self._may_be_in_a_line = True
         self._is_given_back = True
+        self._switched_on: dict[str, None] = {}
 
     @property
     def last_words(self) -> str:
@@ -120,7 +125,9 @@ class Composition:
             is_halted: The terminal takes nothing: the picture comes with the next frame.
         """
         text = self._area.say(lines)
-        return _as_update(text + ("" if is_halted else self.whole()) if text else "")
+        if text:
+            text = self._switched_off() + text + ("" if is_halted else self.whole())
+        return _as_update(text)
 
     def pause(self) -> str:
         """Give the terminal back while the program is stopped."""
@@ -139,6 +146,18 @@ class Composition:
         text = self._area.leave_as_it_is() if asked_already else self._area.yielding()
         return text + PLAIN + SHOW_CURSOR
 
+    def echo(self, text: str) -> str:
+        """Leave the text of a program that reads what is typed as it is.
+
+        The program may put the settings of the terminal back before its last words are read. They
+        are not known as its own then, so what it has switched on is switched off afterwards.
+        """
+        for mode, switch in _SWITCHES.findall(text):
+            self._switched_on.pop(mode, None)
+            if switch == "h":
+                self._switched_on[mode] = None
+        return text
+
     def resume(self) -> str:
         """Draw again."""
         self.is_paused = False
@@ -147,7 +166,7 @@ class Composition:
     def closing(self) -> str:
         """Give the terminal back for good."""
         self._is_given_back = True
-        return self._area.closing() + PLAIN + SHOW_CURSOR
+        return self._switched_off() + self._area.closing() + PLAIN + SHOW_CURSOR
 
     def _opening(self) -> str:
         self._is_given_back = False
@@ -161,7 +180,13 @@ class Composition:
         if not self._may_be_in_a_line:
             return ""
         self._may_be_in_a_line = False
-        return f"{' ' * (size_of(self._terminal).columns - 1)}\r{ERASE_LINE_END}"
+        return (
+            f"{self._switched_off()}{' ' * (size_of(self._terminal).columns - 1)}\r{ERASE_LINE_END}"
+        )
+
+    def _switched_off(self) -> str:
+        modes, self._switched_on = self._switched_on, {}
+        return "".join(f"\x1b[?{mode}l" for mode in reversed(modes))
 
     def _rows(self, size: Size) -> list[Row]:
         shares = fair_shares([len(pane.rows) for pane in self.panes], size.rows)

@@ -170,7 +170,7 @@ class Screen:
             if self.keys.is_keyboard_taken or self._capture.is_keyboard_read():
                 # An unfinished line is the question; it would wait for its end.
                 room = self._picture.make_room(asked_already=True)
-                self._out.write(room + self._capture.take_rest())
+                self._out.write(room + self._picture.echo(self._capture.take_rest()))
             elif self._picture.is_paused:
                 if is_in_front(self._out):
                     self._out.write(self._picture.resume())
@@ -339,7 +339,8 @@ class Screen:
         with self._drawing():
             is_asked = self.keys.is_keyboard_taken or self._capture.is_keyboard_read(text)
             if is_asked:
-                self._out.write(self._picture.make_room(asked_already=False) + rest() + text)
+                room = self._picture.make_room(asked_already=False)
+                self._out.write(room + self._picture.echo(rest() + text))
         return is_asked
 
     def _print(self, text: str) -> None:
