@@ -583,3 +583,32 @@ def test_relay_that_is_killed(terminal: MakeTerminal, monkeypatch: pytest.Monkey
     finish(display)
     assert pids
     assert_nothing_is_left(screen)
+
+
+@pytest.mark.parametrize("level", ["progress", "compact", "full"])
+def test_editor_in_a_child(level: str, screen: PtyScreen) -> None:
+    """What an editor has switched on is off again, even if the keyboard was restored before."""
+    script = f"""
+editor = r'''
+import sys, termios, tty
+found = termios.tcgetattr(0)
+tty.setraw(0)
+print("\\033[?1049h\\033[?2004h\\033[?1h" "editing", end="", flush=True)
+sys.stdin.buffer.raw.read(1)
+termios.tcsetattr(0, termios.TCSADRAIN, found)
+print("\\033[?1l\\033[?2004l\\033[?1049l", end="", flush=True)
+'''
+async def work(number):
+    if number == 1:
+        subprocess.run([sys.executable, "-c", editor])
+    print("line", number)
+asyncio.run(run(work, {level!r}))
+"""
+    screen.spawn(PROGRAM + script)
+    screen.wait_until(lambda: "editing" in screen.text, "the editor")
+    screen.type(b"q")
+    assert screen.wait() == 0
+    assert lines_of(screen) == [f"line {number}" for number in range(6)]
+    assert not screen.is_alternate
+    for mode in (b"1", b"2004", b"1049"):
+        assert screen.raw.rfind(b"\x1b[?%bl" % mode) > screen.raw.rfind(b"\x1b[?%bh" % mode)

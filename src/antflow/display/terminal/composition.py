@@ -6,6 +6,7 @@ has to be written, in the order of the calls.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from antflow.display.layout import fair_shares
@@ -28,6 +29,9 @@ END_UPDATE = "\x1b[?2026l"
 
 FRAMES_UNTIL_REPAIR = 20
 """All rows are written once in this many frames, in case another program wrote there too."""
+
+_SWITCHES = re.compile(r"\x1b\[\?(1|47|1047|1049|100[0-6]|1015|2004)([hl])")
+"""Modes that are off as a rule: a second screen, keys of another kind, the mouse, pasted text."""
 
 
 class Composition:
@@ -54,6 +58,7 @@ class Composition:
         self._may_be_in_a_line = True
         self._is_given_back = True
         self._is_first_screen_up = False
+        self._switched_on: dict[str, None] = {}
 
     @property
     def last_words(self) -> str:
@@ -126,7 +131,9 @@ class Composition:
             is_halted: The terminal takes nothing: the picture comes with the next frame.
         """
         text = self._area.say(lines)
-        return _as_update(text + ("" if is_halted else self.whole()) if text else "")
+        if text:
+            text = self._switched_off() + text + ("" if is_halted else self.whole())
+        return _as_update(text)
 
     def pause(self) -> str:
         """Give the terminal back while the program is stopped."""
@@ -146,6 +153,18 @@ class Composition:
         text = self._area.leave_as_it_is() if asked_already else self._area.yielding()
         return text + PLAIN + SHOW_CURSOR
 
+    def echo(self, text: str) -> str:
+        """Leave the text of a program that reads what is typed as it is.
+
+        The program may put the settings of the terminal back before its last words are read. They
+        are not known as its own then, so what it has switched on is switched off afterwards.
+        """
+        for mode, switch in _SWITCHES.findall(text):
+            self._switched_on.pop(mode, None)
+            if switch == "h":
+                self._switched_on[mode] = None
+        return text
+
     def resume(self) -> str:
         """Draw again."""
         self.is_paused = False
@@ -154,7 +173,7 @@ class Composition:
     def closing(self) -> str:
         """Give the terminal back for good. `kept` must be written next."""
         self._is_given_back = self._is_first_screen_up = True
-        return self._area.closing() + PLAIN + SHOW_CURSOR
+        return self._switched_off() + self._area.closing() + PLAIN + SHOW_CURSOR
 
     def kept(self) -> Iterator[str]:
         """Lines that waited for the first screen, if that has just come back for them."""
@@ -178,7 +197,13 @@ class Composition:
         if not self._may_be_in_a_line:
             return ""
         self._may_be_in_a_line = False
-        return f"{' ' * (size_of(self._terminal).columns - 1)}\r{ERASE_LINE_END}"
+        return (
+            f"{self._switched_off()}{' ' * (size_of(self._terminal).columns - 1)}\r{ERASE_LINE_END}"
+        )
+
+    def _switched_off(self) -> str:
+        modes, self._switched_on = self._switched_on, {}
+        return "".join(f"\x1b[?{mode}l" for mode in reversed(modes))
 
     def _rows(self, size: Size) -> list[Row]:
         shares = fair_shares([len(pane.rows) for pane in self.panes], size.rows)

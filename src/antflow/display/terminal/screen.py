@@ -173,7 +173,7 @@ class Screen:
             if self.keys.is_keyboard_taken or self._capture.is_keyboard_read():
                 # An unfinished line is the question; it would wait for its end.
                 room = self._picture.make_room(asked_already=True)
-                self._out.write(room + self._capture.take_rest())
+                self._out.write(room + self._picture.echo(self._capture.take_rest()))
             elif self._picture.is_paused:
                 if is_in_front(self._out):
                     self._out.write(self._picture.resume())
@@ -346,7 +346,7 @@ class Screen:
             if is_asked:
                 room = self._picture.make_room(asked_already=False)
                 _write(self._out, room, self._picture.kept())
-                self._out.write(rest() + text)
+                self._out.write(self._picture.echo(rest() + text))
         return is_asked
 
     def _print(self, text: str) -> None:
