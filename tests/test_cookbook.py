@@ -29,6 +29,9 @@ PAGES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "index"
 LONGEST = 30
 """Lines of a program, besides imports, comments and blank ones."""
 
+TOLD = re.compile(r"\d\d:\d\d:\d\d pipeline: |[\d,]+ ok, |[\d,]+ of [\d,]+ items failed: ")
+"""A line of a display, or about failures."""
+
 OK = Reply(b"fine")
 SOON = {"Retry-After-Ms": "50"}
 
@@ -88,9 +91,9 @@ class Kitchen:
         )
         assert done.returncode == 0, done.stderr
         for line in done.stderr.splitlines():  # those of the display, and of failures
-            assert re.match(r"pipeline: |[\d,]+ ok, |[\d,]+ of [\d,]+ items failed: ", line), (
-                done.stderr
-            )
+            assert re.match(
+                r"\d\d:\d\d:\d\d pipeline: |[\d,]+ ok, |[\d,]+ of [\d,]+ items failed: ", line
+            ), done.stderr
         return done.stderr + done.stdout
 
 

@@ -539,7 +539,7 @@ def test_child_of_a_fork_leaves_the_rest_to_its_parent(terminal: MakeTerminal) -
 @pytest.mark.parametrize("level", [*LEVELS, "log"])
 def test_descriptor_and_thread(level: str, terminal: MakeTerminal) -> None:
     """There are few of them while it draws, and none afterwards; the terminal stays blocking."""
-    more_threads, more_descriptors = (1, 1) if level == "log" else (2, 7)
+    more_threads, more_descriptors = (1, 1) if level == "log" else (2, 8)
     screen = terminal()
     before, threads = os.listdir("/dev/fd"), threading.active_count()
     display = create(level)

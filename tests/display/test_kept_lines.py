@@ -95,7 +95,7 @@ def test_file_of_kept_lines_is_private_and_leaves_nothing(
 
 def test_kept_lines_when_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are kept in memory, after those of the file; it says how many were lost."""
-    kept = KeptLines("utf-8")
+    kept = KeptLines("utf-8", opens_at_once=True)
     kept.add(["one", "zwö"])
     pwrite = os.pwrite
 
@@ -122,7 +122,7 @@ def test_kept_lines_when_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> No
 def test_kept_lines_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log larger than the memory is printed a piece at a time, in whole lines."""
     monkeypatch.setattr(kept_lines, "PIECE_BYTES", 10)
-    kept = KeptLines("utf-8")
+    kept = KeptLines("utf-8", opens_at_once=True)
     kept.add(["äöü", "12345678901234567890", "", "x"])
     pieces = list(kept.take())
     assert "".join(pieces) == "äöü\r\n12345678901234567890\r\n\r\nx\r\n"
@@ -134,7 +134,7 @@ def test_kept_lines_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kept_lines_without_a_place_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are kept in memory."""
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    kept = KeptLines("utf-8")
+    kept = KeptLines("utf-8", opens_at_once=True)
     assert kept.descriptor < 0
     kept.add(["one", "two"])
     assert list(kept.take()) == ["one\r\ntwo\r\n"]

@@ -174,7 +174,7 @@ def test_displays_show_where_items_failed(name: str, kind: Kind) -> None:
     display = create(name)
     file = StringIO()
     display.on_start(None, len(kind.items))
-    console = Console(file=file, width=170, height=40, color_system=None)
+    console = Console(file=file, width=159, height=40, color_system=None)
     console.print(display.render(snapshot))
     display.on_finish([], snapshot.error_summary)
     text = file.getvalue()

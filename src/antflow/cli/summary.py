@@ -6,7 +6,6 @@ from antflow import DashboardSnapshot
 from antflow._core.failures import failure_lines
 from antflow._core.result import outcomes_text
 from antflow._core.text import clean, counted, tally
-from antflow.display.counter_lines import counters_text
 
 MOST_KINDS = 5
 """How many kinds of failures, and stages, are named."""
@@ -34,6 +33,8 @@ def summary_lines(
         example = f", e.g. {clean(first_bad_line)}" if first_bad_line else ""
         lines.append(f"{counted(bad_lines, 'line')} of the input could not be read{example}")
     if stats.counters and not has_display:
+        from antflow.display.counter_lines import counters_text
+
         lines.append(clean(counters_text(stats.counters, is_over=True)))
     lines += [f"failed: {line}" for line in failure_lines(errors, MOST_KINDS)]
     if errors.total_failed and not failed_are_kept:

@@ -122,6 +122,13 @@ class Canvas:
         ellipsis = self.glyphs.ellipsis if width > len(self.glyphs.ellipsis) else ""
         return _cut(text, max(width - len(ellipsis), 0)) + ellipsis
 
+    def crop_start(self, text: str, width: int) -> str:
+        """``text``, with an ellipsis at its start if it is wider than ``width`` cells."""
+        if cell_len(text) <= width:
+            return text
+        ellipsis = self.glyphs.ellipsis if width > len(self.glyphs.ellipsis) else ""
+        return ellipsis + _cut(text[::-1], max(width - len(ellipsis), 0))[::-1]
+
     def pad(self, text: str, width: int) -> str:
         """``text`` cropped or filled up with spaces to exactly ``width`` cells."""
         text = self.crop(text, width)

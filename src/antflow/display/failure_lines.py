@@ -65,7 +65,8 @@ def _failure_lines(
         stages = [""] * len(items)
     name_width = min(max(map(cell_len, names), default=0), max(canvas.width // 3, 1))
     stage_width = min(max(map(cell_len, stages), default=0), max(canvas.width // 5, 1))
-    place_width = min(max(map(cell_len, places), default=0), max(canvas.width // 3, 1))
+    share = 2 if canvas.width < FEWEST_FOR_STAGES else 3  # a line of code tells more than the rest
+    place_width = min(max(map(cell_len, places), default=0), max(canvas.width // share, 1))
     ages = ["" if not now or item is None else ago_text(now - item.timestamp) for item in items]
     age_width = max(map(len, ages), default=0) if canvas.width >= FEWEST_FOR_AGES else 0
     lines: list[Text] = []
@@ -76,7 +77,9 @@ def _failure_lines(
             if stage_width:
                 pieces.append((canvas.pad(stages[index], stage_width), "cyan"))
             if place_width:
-                pieces.append((canvas.pad(places[index], place_width), "cyan"))
+                # Its end is the file, the line and the function.
+                place = canvas.crop_start(places[index], place_width)
+                pieces.append((canvas.pad(place, place_width), "cyan"))
             if age_width:
                 pieces.append((f"{ages[index]:>{age_width}}", "dim"))
             pieces.append((told(item_id, canvas.text(item.error)), ""))

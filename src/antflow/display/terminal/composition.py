@@ -183,7 +183,8 @@ class Composition:
             for text in self._kept.take():
                 yield text
                 end = PLAIN + SHOW_CURSOR
-            yield end
+            if end:
+                yield end
 
     def _opening(self) -> str:
         self._is_given_back = False

@@ -24,17 +24,20 @@ class KeptLines:
 
     Args:
         encoding: That of the terminal.
+        opens_at_once: Whether the file is opened now, as a relay needs it; else with the first
+            lines.
 
     Attributes:
         descriptor: The file; -1 = there is none.
     """
 
-    def __init__(self, encoding: str) -> None:
+    def __init__(self, encoding: str, opens_at_once: bool) -> None:
         self._encoding = encoding
+        self._may_open = not opens_at_once
         self._size = 0
         self._in_memory: deque[str] = deque(maxlen=MOST_IN_MEMORY)
         self._lost = 0
-        self.descriptor: int = _nameless_file()
+        self.descriptor: int = _nameless_file() if opens_at_once else -1
 
     def add(self, lines: Sequence[str]) -> None:
         """Keep lines, without newlines."""
@@ -68,12 +71,14 @@ class KeptLines:
     def close(self) -> None:
         """Keep no more in the file."""
         descriptor, self.descriptor = self.descriptor, -1
-        self._size = 0
+        self._size, self._may_open = 0, False
         if descriptor >= 0:
             os.close(descriptor)
 
     def _write(self, data: bytes) -> bool:
         """Whether all of it is in the file; else nothing."""
+        if self._may_open:
+            self.descriptor, self._may_open = _nameless_file(), False
         if self.descriptor < 0:
             return False
         end = self._size

@@ -118,7 +118,7 @@ class StreamCapture(Capture):
         self._device = device_of(stream)
         self._emit = emit
         encoding = known_encoding(getattr(stream, "encoding", None) or "utf-8")
-        self.kept: KeptLines = KeptLines(encoding)
+        self.kept: KeptLines = KeptLines(encoding, opens_at_once=False)
         self._replaced: list[tuple[str, TextIO, CapturedStream]] = []
         self._handlers: list[tuple[logging.StreamHandler[Any], TextIO, CapturedStream]] = []
 
