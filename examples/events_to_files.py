@@ -7,6 +7,7 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from antflow import Pipeline, Stage
@@ -37,6 +38,6 @@ if __name__ == "__main__":
 
     events = map(json.loads, LINES.read_text().splitlines())
     print(Counter(event["kind"] for event in events))
-    with sqlite3.connect(DATABASE) as connection:
+    with closing(sqlite3.connect(DATABASE)) as connection:
         print("failed:", *connection.execute(FAILED))
         print("slowest:", *connection.execute(SLOWEST))

@@ -194,6 +194,7 @@ def test_goes_off_after_the_last_try(
     counts = sink.counts
     assert counts == SinkCounts(counts.emitted, 0, counts.emitted, 0, counts.error)
     assert counts.error == "OSError: [Errno 28] No space left on device"
+    assert sink.calls == ["open", "close"]
     off, lost = [record.getMessage() for record in caplog.records]
     assert off.startswith("Failing is off, after 3 attempts at writing to its target: OSError")
     assert lost == f"Failing lost {counts.emitted} events: it is off"

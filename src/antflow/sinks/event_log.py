@@ -337,7 +337,9 @@ class _Database(_Source):
 
     def __init__(self, path: Path) -> None:
         uri = f"{path.absolute().as_uri()}?mode=ro"
-        self._connection = sqlite3.connect(uri, LONGEST_READ, uri=True, isolation_level=None)
+        self._connection = sqlite3.connect(
+            uri, timeout=LONGEST_READ, uri=True, isolation_level=None
+        )
         try:
             (found,) = self._connection.execute("PRAGMA application_id").fetchone()
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
@@ -360,8 +362,12 @@ class _Lines(_Source):
         self._read = 0
         self._lines = 0
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
-        self._connection.executescript(SCHEMA)
-        self._take_in()
+        try:
+            self._connection.executescript(SCHEMA)
+            self._take_in()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         self._take_in()

@@ -13,6 +13,7 @@ import atexit
 import threading
 from collections import deque
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypedDict, Unpack, get_args
@@ -276,6 +277,9 @@ class Sink:
                     break
         if self._error is None:
             self._try(self.close)
+        else:
+            with suppress(Exception):  # why: what is open, if it was opened, is closed
+                self.close()
         atexit.unregister(self._flush_at_exit)
 
     def _write_some(self) -> None:

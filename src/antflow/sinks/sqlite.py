@@ -115,7 +115,7 @@ class SqliteSink(Sink):
 
     def open(self) -> None:
         """Open the database, and make its tables if there are none."""
-        connection = sqlite3.connect(self._path, LONGEST_LOCK, isolation_level=None)
+        connection = sqlite3.connect(self._path, timeout=LONGEST_LOCK, isolation_level=None)
         try:
             (found,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
