@@ -83,7 +83,7 @@ def pipeline_stats(
         {} if each.counters is None else each.counters.read(now - facts.started_mono, is_over)
         for each in gauges
     ]
-    if any(counted):
+    if has_counters := any(counted):
         _project(list(stages.values()), counted, coming)
     return PipelineStats(
         items_processed=ledger.came_out(tallies[-1].completed),
@@ -97,7 +97,7 @@ def pipeline_stats(
         items_cancelled=ledger.cancelled,
         items_children=ledger.children,
         items_skipped_duplicates=skipped_duplicates,
-        counters=summed(stage.counters for stage in stages.values()),
+        counters=summed(stage.counters for stage in stages.values()) if has_counters else {},
     )
 
 

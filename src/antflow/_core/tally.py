@@ -6,11 +6,12 @@ than to make a value for each worker, and gives the garbage collector nothing to
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import compress
 from typing import Any
 
-from antflow._core.ledger import Activity, StageBook, Waiting, WorkerBook
+from antflow._core.ledger import ACTIVITIES, Activity, StageBook, Waiting, WorkerBook
+
+NO_WORKERS: dict[Activity, int] = dict.fromkeys(ACTIVITIES, 0)
 
 
 class Tally:
@@ -70,12 +71,12 @@ class Tally:
         self.completed: int = sum(self.completed_each)
         self.in_progress: int = len(self._begun) + sum(self.more.values())
 
-    def standing(self) -> Counter[Activity]:
+    def standing(self) -> dict[Activity, int]:
         """Activity → how many workers are at it; one whose thread goes on is busy.
 
         Those that have nothing to do are not counted.
         """
-        counts = Counter[Activity]()
+        counts = NO_WORKERS.copy()
         counts["busy"] = len(self._begun)
         if not self.waits:
             return counts
