@@ -105,7 +105,7 @@ class Counters:
             raise failure
 
     def taken(self) -> Totals:
-        """What was counted since this was last called."""
+        """The counts since the last call."""
         with self._lock:
             totals = self._totals
             self._totals = dict.fromkeys(totals, 0)  # the names stay: there may be no more

@@ -1,4 +1,4 @@
-"""What a simulation says about the time a run takes: how much is left, and what would be if."""
+"""Forecasts of a simulation: how long a run will take, and would take with other workers."""
 
 from __future__ import annotations
 

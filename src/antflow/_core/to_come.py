@@ -11,7 +11,7 @@ HALF = 0.5
 
 
 class Expected(NamedTuple):
-    """What is expected of a stage.
+    """The items that a stage has yet to see.
 
     Attributes:
         to_leave: How many items have yet to leave it, those included that do not exist yet.
