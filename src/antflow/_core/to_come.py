@@ -23,7 +23,7 @@ class Expected(NamedTuple):
 
 
 def expected(stages: Sequence[StageStats], coming: float) -> list[Expected]:
-    """What is expected of each stage, if items go on as they did so far.
+    """The items that each stage has yet to see, if items go on as they did so far.
 
     Args:
         stages: The stages.

@@ -1,4 +1,4 @@
-"""Turns what the user's code raises into failures, even if that is no ordinary exception."""
+"""Turns what the user's code raises into failures, even unusual exceptions."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ CHOICES: dict[str, str] = {
     "log": "log",
     "auto": "auto",
 }
-"""What the variable may say, and the display it stands for."""
+"""Allowed values of the variable, and the display that each stands for."""
 
 
 def automatic_display() -> str:
     """The display that "auto" stands for: "none", or a name that `display.create` knows.
 
     It is "auto" again, unless the environment variable `ANTFLOW_DISPLAY` names another. A name that
-    it does not know is told in a warning: a display is no reason to refuse a run.
+    it does not know only causes a warning: a display should not stop a run.
     """
     text = os.environ.get(VARIABLE, "").strip()
     choice = CHOICES.get(text.lower() or "auto")

@@ -1,4 +1,4 @@
-"""What came of trying one worker more: for a while the rate with it is held against that before."""
+"""Compares the rate of a stage before and during a trial of one worker more."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FEWEST_SPANS = 4
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What one worker more brought.
+    """The gain from one worker more.
 
     Attributes:
         workers: How many workers each stage had; the one that was probed had one more meanwhile.

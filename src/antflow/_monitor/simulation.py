@@ -448,7 +448,7 @@ def slower(stage: StageModel, doubt: float) -> float:
 
 
 def _of_full_heap(stage: StageModel, items: float, tries: float) -> float:
-    """Seconds that items wait for their next try, if only so many may do so at once."""
+    """Seconds that items wait for their next try, if only this many may do so at once."""
     if not stage.again:
         return 0.0
     delays = stage.delays[0]

@@ -11,10 +11,10 @@ from typing import Any, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow.sinks.paths import writable_path
+from antflow.sinks.file_sink import FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, json_line, opened_record
-from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
+from antflow.sinks.sink import SinkCounts, SinkOptions
 
 fcntl: Any
 try:
@@ -30,7 +30,7 @@ ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
 """What JSON allows in a string, and Python and JavaScript take for the end of a line."""
 
 
-class JsonlSink(Sink):
+class JsonlSink(FileSink):
     """Writes each event as a line of JSON: ``observers=[JsonlSink("events.jsonl")]``.
 
     Lines are appended. If a program was killed while it wrote, the file may end in part of a line:
@@ -50,14 +50,8 @@ class JsonlSink(Sink):
     """
 
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
-        super().__init__(**options)
-        self._path = writable_path(path)
+        super().__init__(path, **options)
         self._descriptor = -1
-
-    @property
-    def target(self) -> str:
-        """The file, for messages."""
-        return repr(str(self._path))
 
     def open(self) -> None:
         """Open the file and cut off part of a line at its end."""

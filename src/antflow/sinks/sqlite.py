@@ -9,10 +9,10 @@ from typing import Any, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow.sinks.paths import writable_path
+from antflow.sinks.file_sink import FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
-from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
+from antflow.sinks.sink import SinkCounts, SinkOptions
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -87,7 +87,7 @@ def closed_row(record: dict[str, Any]) -> dict[str, Any]:
     return {"error_type": None, "error": None} | record
 
 
-class SqliteSink(Sink):
+class SqliteSink(FileSink):
     """Writes each event as a row: ``observers=[SqliteSink("events.sqlite")]``.
 
     The tables are ``runs`` and ``events``, with an index on the item; their columns are the fields
@@ -104,14 +104,8 @@ class SqliteSink(Sink):
     """
 
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
-        super().__init__(**options)
-        self._path = writable_path(path)
+        super().__init__(path, **options)
         self._connection: sqlite3.Connection | None = None
-
-    @property
-    def target(self) -> str:
-        """The database, for messages."""
-        return repr(str(self._path))
 
     def open(self) -> None:
         """Open the database, and make its tables if there are none."""

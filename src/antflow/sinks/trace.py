@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow.sinks.paths import writable_path
+from antflow.sinks.file_sink import FileSink, writable_path
 from antflow.sinks.records import EventRecord
-from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
+from antflow.sinks.sink import SinkCounts, SinkOptions
 
 MICROSECONDS = 1e6
 
@@ -163,7 +163,7 @@ class RunTrace:
             self._in_flight -= 1
 
 
-class TraceSink(Sink):
+class TraceSink(FileSink):
     """Writes a trace file: ``observers=[TraceSink("trace.json.gz")]``.
 
     Open it in ui.perfetto.dev, chrome://tracing or speedscope. There is a track for each worker and
@@ -181,17 +181,11 @@ class TraceSink(Sink):
     """
 
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
-        super().__init__(**options)
-        self._path = writable_path(path)
+        super().__init__(path, **options)
         self._file: BinaryIO | None = None
         self._traces: dict[str, RunTrace] = {}
         self._runs = 0
         self._is_empty = True
-
-    @property
-    def target(self) -> str:
-        """The file, for messages."""
-        return repr(str(self._path))
 
     def open(self) -> None:
         """Begin the file."""

@@ -1,12 +1,32 @@
-"""Paths of files that sinks write."""
+"""The part that sinks share which write one file: its path, and the check of it."""
 
 from __future__ import annotations
 
 import errno
 import os
 from pathlib import Path
+from typing import Unpack
 
 from antflow._core.checks import refusal
+from antflow.sinks.sink import Sink, SinkOptions
+
+
+class FileSink(Sink):
+    """A sink that writes one file.
+
+    Args:
+        path: The file. Its folder must exist.
+        options: See `SinkOptions`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
+        super().__init__(**options)
+        self._path: Path = writable_path(path)
+
+    @property
+    def target(self) -> str:
+        """The file, for messages."""
+        return repr(str(self._path))
 
 
 def writable_path(path: str | os.PathLike[str]) -> Path:
