@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, TypedDict, get_args
+from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 from unicodedata import normalize
 
 from antflow._core.checks import (
+    Refuse,
     check_choice,
     check_count,
     check_flag,
@@ -65,7 +67,30 @@ _check_total = or_none(
 )
 
 
-class RunOptions(TypedDict, total=False):
+def _check_observers(_: Refuse, __: str, observers: object) -> Any:
+    return None if observers is None else checked_observers(observers)
+
+
+def _check_trace(_: Refuse, name: str, path: Any) -> Any:
+    if path is None:
+        return None
+    from antflow.sinks.file_sink import writable_path  # few runs have a use for it
+
+    return writable_path(path, name)
+
+
+class EngineOptions(TypedDict, total=False):
+    """The options of a run that the engine knows; see `RunOptions`."""
+
+    total: Annotated[int | None, _check_total]
+    max_failures: Annotated[float | None, check_max_failures]
+    timeout: Annotated[float | None, check_timeout]
+    item_timeout: Annotated[float | None, check_timeout]
+    key: Annotated[Key | None, check_key]
+    probe: Annotated[bool, check_flag]
+
+
+class RunOptions(EngineOptions, total=False):
     """The options that `Pipeline.run`, `Pipeline.stream` and `Pipeline.open` share.
 
     All of them are ``None`` unless they are given; ``probe`` is false.
@@ -88,14 +113,13 @@ class RunOptions(TypedDict, total=False):
         probe: Try one worker more for ten seconds where it is in doubt whether more would help, and
             go back; ``snapshot.advice`` then says what came of it. In stages with async tasks or
             threads; one at a time; never in a run that is paused, drains or ends.
+        observers: Objects that hear of this run, beside those of the pipeline.
+        trace: A file for what each worker did when, ``.json`` or ``.json.gz``: see `TraceSink`. One
+            that is there already is replaced.
     """
 
-    total: Annotated[int | None, _check_total]
-    max_failures: Annotated[float | None, check_max_failures]
-    timeout: Annotated[float | None, check_timeout]
-    item_timeout: Annotated[float | None, check_timeout]
-    key: Annotated[Key | None, check_key]
-    probe: Annotated[bool, check_flag]
+    observers: Annotated[Sequence[AnyObserver] | None, _check_observers]
+    trace: Annotated[str | os.PathLike[str] | None, _check_trace]
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:
@@ -185,6 +209,17 @@ def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
                 allowed = f"{method}() must be a plain function; only closed() may be async"
                 raise refusal(TypeError, name, observer, allowed)
     return tuple(given)
+
+
+def parted(options: RunOptions) -> tuple[EngineOptions, list[AnyObserver]]:
+    """The options of a run for the engine, and the observers that the others stand for."""
+    rest: dict[str, Any] = dict(options)
+    observers: list[AnyObserver] = list(rest.pop("observers", None) or ())
+    if (trace := rest.pop("trace", None)) is not None:
+        from antflow.sinks.trace import TraceSink  # few runs have a use for it
+
+        observers.append(TraceSink(trace))
+    return cast(EngineOptions, rest), observers
 
 
 def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:

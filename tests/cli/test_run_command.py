@@ -1062,3 +1062,49 @@ def test_standard_input_after_the_command(folder: Path) -> None:
             text=True,
         )
     assert done.stderr.endswith("0 b'1\\n1'\n")
+
+
+# -- files of events --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "events.sqlite", "events.db"])
+def test_events_go_to_a_file(folder: Path, items: Path, name: str) -> None:
+    """With --events, `antflow errors` sums up the run afterwards; a second run adds its own."""
+    for count in (4, 8):
+        assert antflow("run", "app:pipeline", "--items", items, "--events", name).exit_code == 1
+        ids = antflow("errors", name, "--ids").stdout.split()
+        assert len(ids) == count
+    assert sorted(ids[:4], key=int) == ["5", "7", "15", "17"]
+
+
+def test_trace_goes_to_a_file(folder: Path, items: Path) -> None:
+    """With --trace, a trace file of the run is written."""
+    antflow("run", "app:pipeline", "--items", items, "--trace", "trace.json")
+    slices = [each for each in json.loads((folder / "trace.json").read_text()) if each["ph"] == "X"]
+    assert len(slices) == 38
+    assert {each["args"]["outcome"] for each in slices} == {"completed", "failed"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--events", "events.txt"], "--events 'events.txt': name it .jsonl or .sqlite"),
+        (["--events", "no/events.jsonl"], "--events 'no/events.jsonl': There is no such folder"),
+        (["--trace", "items.txt"], "--trace 'items.txt': name it .json or .json.gz"),
+        (["--trace", "no/t.json"], "--trace 'no/t.json': There is no such folder"),
+        (["--events", "x.jsonl", "--out", "./x.jsonl"], "--events 'x.jsonl': is the file of --out"),
+        (["--events", "a.db", "--failed", "a.db"], "--events 'a.db': is the file of --failed"),
+        (["--trace", "link.json"], "--trace 'link.json': is the file of --items"),
+    ],
+)
+def test_files_that_cannot_take_events_are_refused(
+    folder: Path, items: Path, options: list[str], reason: str
+) -> None:
+    """A mistake in --events or --trace ends the command before anything is written."""
+    (folder / "link.json").symlink_to(items)
+    before = items.read_text()
+    result = antflow("run", "app:pipeline", "--items", items, *options)
+    assert result.exit_code == 2
+    assert reason in errors_of(result)[0]
+    assert items.read_text() == before
+    assert sorted(each.name for each in folder.glob("*.jsonl")) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import re
 import time
 from typing import Any
 
@@ -18,7 +19,9 @@ from antflow.display import (
     FullDashboard,
     ProgressDisplay,
 )
+from antflow.sinks import EventRecord, Sink
 from antflow.testing import run_virtual
+from tests.display.conftest import LEVELS, MakeTerminal, settle
 from tests.monitor.test_poller import Display, twenty
 from tests.support import (
     assert_works,
@@ -567,3 +570,29 @@ def test_takes_the_shortest_and_longest_intervals(interval: float) -> None:
     assert display.times("on_update")[-1] == 10
     if interval < 10:
         assert display.times("on_update")[1] == pytest.approx(interval)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_lost_events_are_shown(terminal: MakeTerminal, level: str) -> None:
+    """Every face says, while the run goes on, how many events a sink has lost."""
+    screen = terminal()
+    shown: list[str] = []
+
+    class Full(Sink):
+        """Has room for one event, and is slow to write it."""
+
+        def write(self, records: list[EventRecord]) -> None:
+            time.sleep(0.05)
+
+    async def look(number: int) -> int:
+        await asyncio.sleep(0.02)
+        if number == 30:
+            await asyncio.sleep(0.1)
+            settle()
+            shown.append(screen.text)
+        return number
+
+    options: Any = {"progress": True} if level == "progress" else {"dashboard": level}
+    pipeline = Pipeline([Stage("Look", 1, [look])], observers=[Full(buffer=1, batch=1)])
+    asyncio.run(pipeline.run(range(31), dashboard_update_interval=0.02, **options))
+    assert re.search(r"▲ Full lost \d+ events", shown[0])

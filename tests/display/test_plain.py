@@ -23,8 +23,11 @@ from antflow import (
     RunResults,
     Stage,
 )
+from antflow._core.sink_counts import SinkCounts
 from antflow._monitor.outlook import Outlook
+from antflow._monitor.view import Viewer
 from antflow.display import CompactDashboard, create
+from antflow.display.plain import PlainLog
 from tests.display.conftest import MakeTerminal, make_snapshot, untimed
 
 NAMES = ["progress", "auto", "log", "compact", "detailed", "full"]
@@ -315,3 +318,19 @@ def test_no_stream_at_all(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setattr(sys, "stdout", stream)
             results = run(name)
         assert len(results) == 90
+
+
+def test_lost_events_are_told() -> None:
+    """A plain line says how many events a sink has lost, and that it is off."""
+    snapshot = make_snapshot()
+    snapshot.sinks = {
+        "JsonlSink": SinkCounts(5_000, 3_766, 1_234, 0, None),
+        "SqliteSink": SinkCounts(10, 9, 1, 0, "OSError: no space"),
+        "TraceSink": SinkCounts(10, 10, 0, 0, None),
+    }
+    file = StringIO()
+    log = PlainLog(file, "jobs")
+    log.update(Viewer().see(snapshot))
+    log.close()
+    assert ", JsonlSink lost 1,234 events, SqliteSink is off and lost 1 event" in file.getvalue()
+    assert "TraceSink" not in file.getvalue()

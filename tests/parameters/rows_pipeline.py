@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from antflow.display import FullDashboard, ProgressDisplay, create
 from antflow.testing import MemoryStore
 from tests.support import Frame
 
+from .rows_sinks import FOLDER, NO_PATHS
 from .rows_stage import BOTH, COUNT, FLAG, NO_RATIOS, SECONDS, a_stage
 from .values import (
     INF,
@@ -197,6 +199,20 @@ KEY = Row(
     ["", 5, b"id", ["id"], lambda: 1, use_run, Hostile()],
     [None, "sku", lambda _: None],
 )
+
+
+class Watch:
+    def closed(self, end: RunEnd) -> None: ...
+
+
+class Waits:
+    async def happened(self, step: ItemStep) -> None: ...
+
+
+NO_OBSERVERS = (
+    "must be a list of observers|must be an object with some of the methods opened, happened"
+    "|must be a plain function"
+)
 LIMITS = {
     "total": TOTAL,
     "max_failures": MAX_FAILURES,
@@ -204,6 +220,18 @@ LIMITS = {
     "item_timeout": TIMEOUT,
     "key": KEY,
     "probe": Row(ValueError, FLAG, NO_FLAGS, [True, False]),
+    "observers": Row(
+        TypeError,
+        NO_OBSERVERS,
+        [5, "x", {}, Watch(), [5], [None], [Watch], [Hostile()], [Watch(), Waits()]],
+        [None, [], (), [Watch()]],
+    ),
+    "trace": Row(
+        TypeError,
+        "must be the path of a file",
+        but(NO_PATHS, None),
+        [None, FOLDER / "trace.json", os.fspath(FOLDER / "trace.json.gz")],
+    ),
 }
 ON_FAILURES = Row(
     ValueError,
@@ -266,14 +294,6 @@ FEED_ROWS = {
 }
 
 
-class Watch:
-    def closed(self, end: RunEnd) -> None: ...
-
-
-class Waits:
-    async def happened(self, step: ItemStep) -> None: ...
-
-
 CALLBACK = Row(
     TypeError,
     r"must be a function or None|called as f\(event\)",
@@ -312,8 +332,7 @@ ROWS: dict[str, Row] = {
     ),
     "Pipeline.observers": Row(
         TypeError,
-        "must be a list of observers|must be an object with some of the methods opened, happened"
-        "|must be a plain function",
+        NO_OBSERVERS,
         [None, 5, "x", {}, Watch(), [5], [None], [Watch], [Hostile()], [Watch(), Waits()]],
         [[], (), [Watch()], [Watch(), Watch()]],
     ),

@@ -395,3 +395,34 @@ def test_is_an_observer() -> None:
     assert [(r.kind, r.item, r.attempt, r.worker) for r in sink.records] == [
         (s.kind, str(s.item_id), s.attempt, s.worker) for s in heard
     ]
+
+
+def test_a_run_may_have_observers_of_its_own() -> None:
+    """``run(observers=[…])``: they hear of that run, beside the observers of the pipeline."""
+    always, once = Kept(), Kept()
+    pipeline = Pipeline([Stage("A", 2, [halve])], observers=[always])
+
+    async def main() -> None:
+        await pipeline.run(range(3), observers=[once])
+        await pipeline.run(range(3))
+
+    asyncio.run(main())
+    assert len(always.runs) == 4
+    assert once.runs == always.runs[:2]
+
+
+def test_a_snapshot_counts_what_sinks_have_lost() -> None:
+    """``snapshot.sinks`` has the counts of each sink, by its name; other observers have none."""
+    sinks = [Kept(), Kept(), Held(buffer=3, batch=2, every=0.001)]
+
+    class Own:
+        def happened(self, step: ItemStep) -> None:
+            sinks[2].go.set() if step.item_id == 150 else None  # type: ignore[attr-defined]
+
+    pipeline = Pipeline([Stage("A", 2, [halve])], observers=[*sinks, Own()])
+    assert pipeline.get_dashboard_snapshot().sinks == {}
+    asyncio.run(pipeline.run(range(200), on_failures="ignore"))
+    found = pipeline.get_dashboard_snapshot().sinks
+    assert found == {"Kept": sinks[0].counts, "Kept 2": sinks[1].counts, "Held": sinks[2].counts}
+    assert found["Held"].dropped > 100
+    assert found["Kept"].dropped == 0

@@ -187,3 +187,25 @@ def test_a_killed_program_leaves_a_trace_that_lacks_its_end(tmp_path: Path) -> N
     text = path.read_text()
     assert not text.endswith("]\n")
     assert len([event for event in json.loads(text + "]") if event["ph"] == "X"]) == 5
+
+
+def test_a_run_writes_its_trace(tmp_path: Path) -> None:
+    """``run(trace=…)`` writes the same file as a `TraceSink`, for that run alone."""
+    given, made = tmp_path / "given.json", tmp_path / "made.json"
+    pipeline = Pipeline(stages(), observers=[TraceSink(made)])
+
+    async def main() -> None:
+        await pipeline.run(range(5), on_failures="ignore", trace=given)
+
+    run_virtual(main)
+    assert events_of(given) == events_of(made)
+
+
+def test_a_trace_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    """No item is taken in if the trace's folder does not exist."""
+    pipeline = Pipeline(stages())
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        pipeline.stream(range(5), trace=tmp_path / "none" / "trace.json")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        run_virtual(lambda: pipeline.run(range(5), trace=tmp_path / "none" / "trace.json"))
+    assert not pipeline.results.run_id

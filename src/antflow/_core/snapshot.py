@@ -6,6 +6,7 @@ and workers, never with the number of items.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +19,7 @@ from antflow._core.ledger import Waiting
 from antflow._core.levers import Advice
 from antflow._core.portable import Portable
 from antflow._core.recent import RecentStats
+from antflow._core.sink_counts import SinkCounts
 from antflow._core.text import clean, counted, cut, safe_repr
 from antflow._core.workers_change import WorkersChange
 
@@ -521,6 +523,8 @@ class DashboardSnapshot(Deferred):
             of the whole run in ``pipeline_stats``; at the end, over the whole run.
         workers_changes: Changes of the numbers of workers during the run, oldest first: those made
             by `RunHandle.set_workers` and by probes. The latest hundred.
+        sinks: Sink's name → how many events it has heard, written and lost, over all its runs:
+            ``{"JsonlSink": …}``, a second one is "JsonlSink 2".
     """
 
     worker_states: dict[str, WorkerState]
@@ -539,3 +543,4 @@ class DashboardSnapshot(Deferred):
     eta: Eta | None = None
     recent: RecentStats = NOTHING_RECENT
     workers_changes: tuple[WorkersChange, ...] = ()
+    sinks: Mapping[str, SinkCounts] = field(default_factory=dict[str, SinkCounts])

@@ -17,6 +17,7 @@ from typing import Any
 from antflow._core.estimates import PastRun, WhatIf
 from antflow._core.inside import StageInside
 from antflow._core.levers import Advice
+from antflow._core.sink_counts import counts_of
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 from antflow._core.stage import Stage
 from antflow._monitor.advice import Case, UnderWay, advise
@@ -43,14 +44,16 @@ class Outlook:
 
     Args:
         stages: Its stages, as they were described.
+        observers: Its observers, some of which may be sinks.
 
     Attributes:
         probes: What came of its probes.
         note: Its latest figures; ``None`` before the first.
     """
 
-    def __init__(self, stages: Sequence[Stage] = ()) -> None:
+    def __init__(self, stages: Sequence[Stage] = (), observers: Sequence[Any] = ()) -> None:
         self._stages = stages
+        self._observers = [each for each in observers if counts_of([each])]
         self._spans = Spans()
         self._span = Span()
         self._changes = Changes()
@@ -85,6 +88,7 @@ class Outlook:
             "advice": partial(self._advice, figures, span, longest),
             "recent": partial(span.recent, figures),
             "eta": partial(forecast.at, elapsed),
+            "sinks": partial(counts_of, self._observers),
         }
 
     def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:

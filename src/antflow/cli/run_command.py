@@ -16,6 +16,7 @@ import click
 from antflow import Pipeline, PipelineResult, TooManyFailures
 from antflow._core.text import clean, counted
 from antflow._monitor.display_choice import automatic_display
+from antflow.cli.event_files import observers_for, refuse_same
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, json_text, letter_line, result_line, unwritten_line
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
@@ -138,6 +139,20 @@ class Job:
     help="File for failed and cancelled items, which --items can read back.",
     shell_complete=complete_file,
 )
+@click.option(
+    "--events",
+    metavar="FILE",
+    help="File for every event of the run, which antflow events, errors and trace read: "
+    ".jsonl or .sqlite. Events are added to those that are there.",
+    shell_complete=complete_file,
+)
+@click.option(
+    "--trace",
+    metavar="FILE",
+    help="File for what each worker did when, for ui.perfetto.dev: .json or .json.gz. It is "
+    "replaced.",
+    shell_complete=complete_file,
+)
 @click.option("--append", is_flag=True, help="Add to the files of --out and --failed.")
 @click.option(
     "--force",
@@ -191,6 +206,8 @@ def command(
     on_bad_line: str | None,
     out: str | None,
     failed: str | None,
+    events: str | None,
+    trace: str | None,
     append: bool,
     force: bool,
     dashboard: str,
@@ -247,6 +264,10 @@ def command(
                 refuse("--keys: standard input has the items")
             stack.enter_context(nothing_on_stdin(to_the_end))
         refuse_shared(file, out, failed, stdout)
+        observers = observers_for(events, trace)
+        refuse_same({"--items": items, "--out": out, "--failed": failed}, "--events", events)
+        others = {"--items": items, "--out": out, "--failed": failed, "--events": events}
+        refuse_same(others, "--trace", trace)
         named = {"--out": out, "--failed": failed}
         files = [
             OutputFile(path, option, old)
@@ -272,6 +293,7 @@ def command(
             "dashboard": display_named(dashboard),
             "keys": not file.is_stdin if keys is None else keys,
             "graceful_signals": DRAINING_SECONDS,
+            "observers": observers,
         }
         letters = None if failed is None else outputs[failed]
         job = Job(pipeline, source, options, outputs[out], letters, says_why(dashboard))

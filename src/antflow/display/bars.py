@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
+from antflow._core.sink_counts import lost_text
 from antflow._core.snapshot import LoopStall, RunState
 from antflow._core.text import clock, counted, safe_str
 from antflow._monitor.progress import Progress
@@ -97,6 +98,7 @@ def bar_line(
         parts += _loop(canvas, view, 7)
     if counts:
         parts.append(Part(-1, counts_pieces(progress)))
+        parts += _lost(canvas, view, 1)
     if named and progress.state in ("paused", "stopping", "cancelling"):
         parts.insert(0, Part(1, [(state_text(progress, canvas.width), "bold")]))
     if named and view.name != UNNAMED:
@@ -227,9 +229,16 @@ def stall_text(stall: LoopStall) -> str:
     return f"{text}: {stall.line}" if stall.line else text
 
 
-def counts_line(canvas: Canvas, progress: Progress) -> Text:
-    """``90 ok, 10 failed``."""
-    return canvas.line(counts_pieces(progress))
+def counts_line(canvas: Canvas, view: View) -> Text:
+    """``90 ok, 10 failed``, and whether a sink has lost events."""
+    parts = [Part(0, counts_pieces(view.progress)), *_lost(canvas, view, 1)]
+    return canvas.line(joined((part.pieces for part in fitting(parts, canvas.width)), GAP))
+
+
+def _lost(canvas: Canvas, view: View, rank: int) -> list[Part]:
+    """``⚠ JsonlSink lost 1,234 events``, if it has."""
+    text = canvas.text(lost_text(view.snapshot.sinks))
+    return [Part(rank, [(f"{canvas.glyphs.warning} {text}", "bold yellow")])] if text else []
 
 
 def counts_pieces(progress: Progress) -> Pieces:

@@ -51,4 +51,4 @@ def _lines(canvas: Canvas, view: View) -> list[Text]:
     lines += stall_lines(canvas, view, rows["stalls"])
     if rows["errors"]:
         lines.append(errors_line(canvas, view.errors))
-    return [*lines, counts_line(canvas, view.progress)]
+    return [*lines, counts_line(canvas, view)]

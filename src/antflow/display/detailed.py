@@ -75,5 +75,5 @@ def _lines(canvas: Canvas, view: View) -> list[Text]:
         *bottleneck_lines(canvas, view, rows["why"]),
         *stall_lines(canvas, view, rows["stalls"]),
         *last_failures(canvas, view, rows["failures"]),
-        counts_line(canvas, view.progress),
+        counts_line(canvas, view),
     ]

@@ -87,7 +87,7 @@ class FullDashboard(BaseDashboard):
             lines += Sections(room, view, strips, log, self.max_items_shown).column()
         else:
             lines += two_columns(room, view, strips, log, self.max_items_shown)
-        return [*lines, counts_line(canvas, view.progress)]
+        return [*lines, counts_line(canvas, view)]
 
     def _last_frame(self, snapshot: DashboardSnapshot) -> RenderableType:
         view = self._see(snapshot)
@@ -116,5 +116,5 @@ def _last_lines(canvas: Canvas, view: View) -> list[Text]:
         *throughput_lines(canvas, view, rows["curve"]),
         *error_table(canvas, view, rows["errors"]),
         *bottleneck_lines(canvas, view, rows["why"]),
-        counts_line(canvas, view.progress),
+        counts_line(canvas, view),
     ]

@@ -8,12 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from antflow._core.sink_counts import SinkCounts
     from antflow.sinks.callback_batches import CallbackSink
     from antflow.sinks.event_log import EventLog, RunRecord
     from antflow.sinks.jsonl import JsonlSink
     from antflow.sinks.log_records import LoggingSink
     from antflow.sinks.records import EventRecord
-    from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
+    from antflow.sinks.sink import Sink, SinkOptions
     from antflow.sinks.sqlite import SqliteSink
     from antflow.sinks.trace import TraceSink
 else:

@@ -7,9 +7,9 @@ from typing import Any
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
+from antflow._core.sink_counts import SinkCounts
 from antflow._core.text import cut, error_text, error_type_name
 from antflow.sinks.records import LONGEST_ERROR, VERSION
-from antflow.sinks.sink import SinkCounts
 
 
 def opened_record(facts: RunFacts) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from antflow._core.checks import (
 from antflow._core.misspellings import did_you_mean
 from antflow._core.observers import ItemStep, RunEnd, StepKind
 from antflow._core.run_facts import RunFacts
+from antflow._core.sink_counts import SinkCounts
 from antflow._core.text import clean, counted, error_text, error_type_name
 from antflow.sinks.records import EventRecord, Redact, json_of, record_of
 
@@ -48,25 +49,6 @@ LONGEST_FLUSH = 5.0
 
 Entry = tuple[int, Any, str | None]
 """A number, a step, and its value as JSON text."""
-
-
-@dataclass(frozen=True, slots=True)
-class SinkCounts:
-    """How many events a sink has heard, and what became of them.
-
-    Attributes:
-        emitted: Heard. It is ``delivered + dropped + waiting``.
-        delivered: Written.
-        dropped: Lost: the buffer was full, or the sink is off.
-        waiting: In the buffer, or being written.
-        error: Why the sink is off: ``"OSError: No space left on device"``; ``None`` = it is on.
-    """
-
-    emitted: int
-    delivered: int
-    dropped: int
-    waiting: int
-    error: str | None
 
 
 @dataclass(frozen=True, slots=True)

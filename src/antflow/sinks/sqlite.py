@@ -9,10 +9,11 @@ from typing import Any, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
+from antflow._core.sink_counts import SinkCounts
 from antflow.sinks.file_sink import FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
-from antflow.sinks.sink import SinkCounts, SinkOptions
+from antflow.sinks.sink import SinkOptions
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
+from antflow._core.sink_counts import SinkCounts
 from antflow.sinks.file_sink import FileSink, writable_path
 from antflow.sinks.records import EventRecord
-from antflow.sinks.sink import SinkCounts, SinkOptions
+from antflow.sinks.sink import SinkOptions
 
 MICROSECONDS = 1e6
 

@@ -1,0 +1,78 @@
+"""The files of `antflow run` that sinks write: ``--events`` and ``--trace``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NoReturn
+
+from antflow.cli.output_file import STDOUT
+from antflow.cli.refusals import refuse
+
+if TYPE_CHECKING:
+    from antflow.sinks import Sink
+
+LINES = (".jsonl", ".ndjson")
+DATABASES = (".sqlite", ".sqlite3", ".db")
+TRACES = (".json", ".json.gz")
+
+
+def observers_for(events: str | None, trace: str | None) -> list[Sink]:
+    """The sinks for these options.
+
+    Args:
+        events: A file for the events, in the format that its suffix says; ``None`` = none.
+        trace: A file for a trace; ``None`` = none.
+
+    Raises:
+        Refusal: A file cannot be written, or has another suffix.
+    """
+    from antflow.sinks import JsonlSink, SqliteSink, TraceSink  # most runs have none
+
+    sinks: list[Sink] = []
+    if events is not None:
+        name = events.lower()
+        if not name.endswith((*LINES, *DATABASES)):
+            refuse(f"--events {events!r}: name it .jsonl or .sqlite: the suffix says the format")
+        try:
+            sinks.append(JsonlSink(events) if name.endswith(LINES) else SqliteSink(events))
+        except OSError as error:
+            _refuse_file("--events", events, error)
+    if trace is not None:
+        if not trace.lower().endswith(TRACES):
+            # It is replaced: what is named by mistake should not be.
+            refuse(f"--trace {trace!r}: name it .json or .json.gz")
+        try:
+            sinks.append(TraceSink(trace))
+        except OSError as error:
+            _refuse_file("--trace", trace, error)
+    return sinks
+
+
+def refuse_same(others: Mapping[str, str | None], option: str, path: str | None) -> None:
+    """Refuse a file that another option names, by whatever name.
+
+    Args:
+        others: The other options, and their files.
+        option: The option.
+        path: Its file; ``None`` = it is not given.
+
+    Raises:
+        Refusal: One of the others is the same.
+    """
+    if path is None:
+        return
+    for other, its_path in others.items():
+        if its_path not in (None, STDOUT) and _is_same(path, its_path):
+            refuse(f"{option} {path!r}: is the file of {other}")
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _refuse_file(option: str, path: str, error: OSError) -> NoReturn:
+    refuse(f"{option} {path!r}: {error.strerror}", error)
