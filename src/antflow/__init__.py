@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from antflow.builder import PipelineBuilder
     from antflow.context import (
         CurrentItem,
+        LogContextFilter,
         call_rate_has_capacity,
         concurrency_limit,
         count,
         current_batch,
         current_item,
+        log_context,
         rate_limit,
         set_task_status,
     )
@@ -90,11 +92,13 @@ else:
         "builder": {"PipelineBuilder"},
         "context": {
             "CurrentItem",
+            "LogContextFilter",
             "call_rate_has_capacity",
             "concurrency_limit",
             "count",
             "current_batch",
             "current_item",
+            "log_context",
             "rate_limit",
             "set_task_status",
         },
@@ -203,6 +207,7 @@ __all__ = [
     "Iteration",
     "Limit",
     "LimitStatistics",
+    "LogContextFilter",
     "LoopHealth",
     "LoopStall",
     "Observer",
@@ -251,6 +256,7 @@ __all__ = [
     "current_item",
     "in_thread",
     "install_fast_loop",
+    "log_context",
     "rate_limit",
     "set_task_status",
     "telemetry_enabled",

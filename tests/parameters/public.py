@@ -31,6 +31,7 @@ NO_ROW = {
     "CompactDashboard.render": "called by the run",
     "CounterStats": "a value, received",
     "CurrentItem": "a value, received",
+    "LogContextFilter.filter.record": "called by logging",
     "DashboardProtocol.on_finish": "called by the run",
     "DashboardProtocol.on_start": "called by the run",
     "DashboardProtocol.on_update": "called by the run",
