@@ -358,8 +358,8 @@ def run_job(job: Job) -> int:
         The exit code.
 
     Raises:
-        Refusal: A line of the input is not an item.
-        RunFailed: The run failed.
+        Refusal: A line of the input is not an item, or a file cannot be opened.
+        RunFailed: The run failed, or a file could not be written.
         BrokenPipeError: The results have no reader any more.
     """
     try:
@@ -375,7 +375,15 @@ def run_job(job: Job) -> int:
     except RunFailed:  # a file could not be written
         tell(job)
         raise
-    except (Refusal, BrokenPipeError):
+    except BrokenPipeError:  # silent, but for what belongs elsewhere and is not there either
+        for output in outputs_of(job):
+            if output.name != STDOUT and output.unwritten:
+                tell(job)
+                raise RunFailed(output.failure) from None
+        raise
+    except Refusal:
+        if unwritten_lines(job):
+            tell(job)
         raise
     except BadLine as error:
         tell(job)
@@ -409,10 +417,15 @@ def how_to_go_on(job: Job) -> str:
     return f"failed and cancelled items are in the --failed file, to go on with --items{form}"
 
 
+def outputs_of(job: Job) -> list[JsonLines]:
+    """Where results go, and dead letters."""
+    return [job.results] if job.failed is None else [job.results, job.failed]
+
+
 async def stream(job: Job) -> None:
     """Run the pipeline and write what comes out, until both are done."""
     asyncio.get_running_loop().set_default_executor(ThreadsLeftBehind())
-    outputs = [job.results] if job.failed is None else [job.results, job.failed]
+    outputs = outputs_of(job)
     try:
         try:
             async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
