@@ -148,12 +148,18 @@ def test_pipe_is_read_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "shown"),
-    [((), "20/20,"), (("--limit", "5"), "5/5,"), (("--total", "80"), "20/80,")],
+    [
+        ((), "20/20,"),
+        (("--limit", "5"), "5/5,"),
+        (("--total", "80"), "20/80,"),
+        (("--skip", "3"), "17/17,"),
+        (("--skip", "3", "--limit", "5"), "5/5,"),
+    ],
 )
 def test_run_shows_how_many_there_will_be(
     options: tuple[str, ...], shown: str, folder: Path
 ) -> None:
-    """A percentage of the items of the file, of --limit, or of --total."""
+    """A percentage of the items of the file, of --limit, or of --total; less those of --skip."""
     (folder / "quick.py").write_text(
         "from antflow import Pipeline, Stage\n"
         "async def keep(x): return x\n"

@@ -33,10 +33,12 @@ def read(
     limit: int | None = None,
     encoding: str = "utf-8",
     delimiter: str | None = None,
+    skip: int = 0,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The items of a file, and what is said about the lines that are none."""
     file = InputFile(str(path), encoding)
-    source = ItemSource(file, format, Pipeline([Stage("Keep", 1, [keep])]), limit, delimiter)
+    pipeline = Pipeline([Stage("Keep", 1, [keep])])
+    source = ItemSource(file, format, pipeline, limit, delimiter, skip=skip)
     bad: list[str] = []
 
     async def put_aside(line: BadLine) -> None:
@@ -371,6 +373,21 @@ def test_limit_counts_items(tmp_path: Path, limit: int) -> None:
     items, bad = read(written(tmp_path, "1\nx\n2\nx\n3\n"), "jsonl", limit)
     assert values(items) == [1, 2, 3][:limit]
     assert len(bad) == min(limit - 1, 2) if limit else bad == []
+
+
+@pytest.mark.parametrize("skip", [0, 1, 2, 3, 9])
+def test_skip_leaves_out_what_limit_takes(tmp_path: Path, skip: int) -> None:
+    """Together they give each item and each bad line once, with its own number."""
+    path = written(tmp_path, "1\nx\n2\n\n3\nx\n")
+    begun, bad_of_begun = read(path, "jsonl", skip)
+    rest, bad_of_rest = read(path, "jsonl", skip=skip)
+    everything, bad = read(path, "jsonl")
+    assert begun + rest == everything
+    assert [item["id"] for item in everything] == [1, 3, 5]
+    assert len(bad) == 2
+    assert bad_of_begun + bad_of_rest == bad
+    one, _ = read(path, "jsonl", 1, skip=skip)
+    assert one == everything[skip : skip + 1]
 
 
 @pytest.mark.parametrize(

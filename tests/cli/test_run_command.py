@@ -564,7 +564,15 @@ def test_rest_of_an_input_that_was_not_taken_in_is_told(folder: Path, name: str)
     result = antflow("run", target, "--items", name, "--failed", "failed.jsonl", *QUIET)
     last = max(letter["id"] for letter in objects_of((folder / "failed.jsonl").read_text()))
     what = "element" if name.endswith("json") else "line"
-    assert f"{name} was taken in only up to {what} {last}; the rest" in result.stderr
+    first = last - name.endswith("csv")  # which has a header
+    rest = f"{name} was taken in only up to {what} {last}; the rest is not done; --skip {first} "
+    assert rest in result.stderr
+    result = antflow("run", target, "--items", name, "--skip", "3", "--limit", 3, *QUIET)
+    assert [each["value"] for each in objects_of(result.stdout)] == [None] * 3
+    assert "left out by --skip: 3 items\n" in result.stderr
+    result = antflow("run", target, "--items", name, "--skip", "1000", *QUIET)
+    assert result.exit_code == 0
+    assert f"left out by --skip: {99 if name.endswith('csv') else 100} items\n" in result.stderr
     result = antflow("run", target, "--items", name, "--limit", "3", *QUIET)
     assert result.exit_code == 0
     assert "taken in" not in result.stderr

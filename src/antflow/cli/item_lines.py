@@ -79,8 +79,10 @@ class ItemSource:
         limit: How many items are taken; ``None`` = all.
         delimiter: What stands between the columns of CSV; ``None`` = what the header says.
         is_guess: Whether the format was not asked for: then dead letters are no lines of text.
+        skip: How many items are passed over first, and the bad lines among them.
 
     Attributes:
+        skipped: How many items have been passed over.
         on_bad_line: Given each line that is not an item; ``None``: the first one is raised.
         on_first_item: Called before the first item is taken in.
         taken_to: The number of the last line that was taken in or put aside; ``None`` if there are
@@ -96,6 +98,7 @@ class ItemSource:
         limit: int | None = None,
         delimiter: str | None = None,
         is_guess: bool = False,
+        skip: int = 0,
     ) -> None:
         self._file = file
         self._is_guess = is_guess
@@ -105,9 +108,12 @@ class ItemSource:
         self._restarted: set[tuple[str, int]] = set()
         """Items that start over because of one made from them: each does so once."""
         self._limit = self._most = limit
+        self._skip = skip
+        self.skipped: int = 0
         self._format = format
         self._counted: int | None = None
         self._taken = self._left_out = 0
+        self._handed_on = 0
         self._is_at_end = False
         self._told: int | None = None
         self.counts: bool = False
@@ -124,7 +130,10 @@ class ItemSource:
             return None
         what = "element" if self._format == "json" else "line"
         name = clean(self._file.name)
-        return f"{name} was taken in only up to {what} {self.taken_to:,}; the rest is not done"
+        return (
+            f"{name} was taken in only up to {what} {self.taken_to:,}; the rest is not done; "
+            f"--skip {self.skipped + self._handed_on} goes on with it"
+        )
 
     async def items(self) -> AsyncGenerator[Item, None]:
         """Each item for the first stage; those for a later one are fed to it meanwhile.
@@ -149,6 +158,7 @@ class ItemSource:
                         begin, self.on_first_item = self.on_first_item, None
                         await begin()
                     self.taken_to = entry.number
+                    self._handed_on += 1
                     if entry.stage == self._first:
                         yield entry
                     else:
@@ -205,6 +215,10 @@ class ItemSource:
                 entry = next(self._entries, None)
                 if entry is None:
                     break
+                if self.skipped < self._skip:
+                    self.skipped += isinstance(entry, Item)
+                    self._left_out += 1
+                    continue
                 entries.append(entry)
                 if isinstance(entry, Item):
                     self._taken += 1

@@ -166,7 +166,10 @@ class Job:
     metavar="STAGE=N",
     help="Number of workers of a stage. May be given once for each stage.",
 )
-@click.option("--limit", type=Count(), metavar="N", help="Take only the first N items.")
+@click.option("--skip", type=Count(), default=0, metavar="N", help="Leave out the first N items.")
+@click.option(
+    "--limit", type=Count(), metavar="N", help="Take only the first N items, after those of --skip."
+)
 @click.option(
     "--total",
     type=Count(),
@@ -196,6 +199,7 @@ def command(
     dashboard: str,
     keys: bool | None,
     workers: tuple[tuple[str, int], ...],
+    skip: int,
     limit: int | None,
     total: int | None,
     max_failures: float | None,
@@ -264,7 +268,7 @@ def command(
         for each in files:
             stack.enter_context(kept_open(each))
             outputs[each.path] = JsonLines(each.write, each.path)
-        source = ItemSource(file, form, pipeline, limit, delimiter, is_guess)
+        source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip)
         source.counts = total is None and dashboard != "none"
         options = {
             "total": limit if total is None else total,
@@ -493,6 +497,8 @@ def tell(job: Job) -> None:
         lines = summary_lines(
             snapshot, job.bad_lines, job.failed is not None, job.has_display, job.first_bad_line
         )
+        if skipped := job.items.skipped:
+            lines.append(f"left out by --skip: {counted(skipped, 'item')}")
         if (rest := job.items.rest) is not None:
             lines.append(rest)
         lines += unwritten_lines(job)
