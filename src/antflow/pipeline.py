@@ -676,8 +676,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
     ) -> AsyncGenerator[RunHandle[Out], None]:
         """Open a run and hand it out; on exit it is joined, or cancelled if the body raised.
 
-        A paused run is resumed then. There is no ``graceful_signals``: the body decides when the run
-        ends, so let a signal end the body, for example by an `asyncio.Event` that it waits for.
+        A paused run is resumed then. There is no ``graceful_signals``: the body decides when the
+        run ends, so let a signal end the body, for example by an `asyncio.Event` it waits for.
 
         ```python
         async with pipeline.open() as run:

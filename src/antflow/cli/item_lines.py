@@ -195,7 +195,8 @@ class ItemSource:
         elif self._counted is None:
             return
         else:
-            total = self._counted - self._left_out
+            yet_to_skip = self._skip - self.skipped
+            total = max(self._counted - self._left_out - yet_to_skip, 0)
             if total < self._taken:  # the file has grown
                 total = self._counted = None
             elif self._most is not None:
