@@ -435,8 +435,9 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             RuntimeError: ``graceful_signals`` outside the main thread.
             ValueError: An option is not allowed, two kinds of display were asked for, or a result
                 in ``retry_failed`` succeeded, or is of a stage that this pipeline does not have.
-            TypeError: ``items`` cannot be iterated, or is a string or a mapping; another argument
-                is not what it must be; or an unknown option.
+            TypeError: ``items`` cannot be iterated, or is one value that would be taken apart (a
+                string, a mapping, a model of pydantic); another argument is not what it must be;
+                or an unknown option.
 
         Cancellation:
             Running tasks are cancelled and awaited, everything else is settled as cancelled;
