@@ -1,10 +1,10 @@
 """One line of JSON per item: its result, or its dead letter.
 
 Values that JSON has no form for are written in the form that says the most (`_Tamer`), and nothing
-is cut off: a set becomes a list, a dataclass or a model an object, a date, a path, a UUID or a Decimal a text,
-bytes ``{"type": "bytes", "base64": "…"}``, and anything else, NaN included, ``{"type": "float",
-"repr": "nan"}``. If even that does not say what was in the value, as with a generator, the caller
-is given the name of the type, and can say so.
+is cut off: a set becomes a list, a dataclass or a model an object, a date, a path, a UUID or a
+Decimal a text, bytes ``{"type": "bytes", "base64": "…"}``, and anything else, NaN included,
+``{"type": "float", "repr": "nan"}``. If even that does not say what was in the value, as with a
+generator, the caller is given the name of the type, and can say so.
 
 A dead letter is fed back as an item. It continues at the stage it ended in, with the value that had
 entered that stage, so that nothing that worked is done again. For that the value must be the very
