@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from antflow import Pipeline, Stage
+from antflow._core.tracebacks import named
 from antflow._monitor import advice
 from antflow.cli.letters import LETTER_KEYS
-from antflow.cli.refusals import Refusal
+from antflow.cli.refusals import Refusal, reason_with_place
 from antflow.cli.run_command import with_workers
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
 
@@ -828,6 +829,14 @@ def test_run_that_exits(items: Path) -> None:
     result = antflow("run", target, "--items", items, *QUIET)
     assert result.exit_code == 3
     assert errors_of(result) == ["Error: the run failed: SystemExit at mine.py:3 in leave: 0"]
+
+
+def test_run_that_fails_in_a_builtin() -> None:
+    """The task stands where there is no line of the user's own code."""
+    assert (
+        reason_with_place(named(ValueError("no"), "json.loads")) == "ValueError in json.loads: no"
+    )
+    assert reason_with_place(ValueError("no")) == "ValueError: no"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
