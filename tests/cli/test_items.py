@@ -511,6 +511,37 @@ def test_delimiter_of_csv(
 
 
 @pytest.mark.parametrize(
+    ("first", "delimiter", "columns"),
+    [
+        ("sep=;", None, ["a,b", "c,d"]),
+        ("sep=;\r", None, ["a,b", "c,d"]),
+        ('"SEP=;"', None, ["a,b", "c,d"]),
+        ("\ufeffsep=;", ";", ["a,b", "c,d"]),
+        ("sep=,", None, ["a", "b;c", "d"]),
+        ("sep=;", ",", ["a", "b;c", "d"]),
+    ],
+)
+def test_csv_that_names_its_delimiter(
+    tmp_path: Path, first: str, delimiter: str | None, columns: list[str]
+) -> None:
+    """A first line for Excel is no header, and is obeyed unless the delimiter is given."""
+    path = written(tmp_path, f"{first}\na,b;c,d\na,b;c,d\nx\n")
+    items, bad = read(path, "csv", delimiter=delimiter)
+    assert [list(value) for value in values(items)] == [columns]
+    assert [item["id"] for item in items] == [3]
+    assert bad == [f"4:1: has 1 field; the header has {len(columns)}"]
+    with pytest.raises(BadLine, match=":2:1: column . of the header has no name"):
+        read(written(tmp_path, f"{first}\n;,\n"), "csv", delimiter=delimiter)
+
+
+def test_csv_with_a_column_named_like_the_line_for_excel(tmp_path: Path) -> None:
+    """Only the whole first line names a delimiter."""
+    items, bad = read(written(tmp_path, "sep=,b\n1,2\nsep=;\n"), "csv")
+    assert values(items) == [{"sep=": "1", "b": "2"}]
+    assert len(bad) == 1
+
+
+@pytest.mark.parametrize(
     ("encoding", "data", "expected", "faults"),
     [
         ("latin-1", b"\xe4\n\xff\xfe\n", ["ä", "ÿþ"], []),

@@ -969,7 +969,7 @@ def test_no_descriptor_is_free_for_a_child() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    with pytest.raises(PipelineError, match="no child process of A-W0 could be started: .*files"):
+    with pytest.raises(PipelineError, match=r"no child process of A-W0 could be started: .*files"):
         asyncio.run(main())
 
 

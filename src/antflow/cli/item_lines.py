@@ -42,6 +42,9 @@ SUFFIXES: dict[str, Format] = {
 DELIMITERS = "\t;|,"
 """Characters that divide columns: the one that a header has most often does, the earlier if two."""
 
+SAID_DELIMITER = re.compile(r'"?sep=([^" ])"?', re.IGNORECASE)
+"""How programs tell Excel what stands between the columns."""
+
 LONGEST_JSON = 256 * 1024 * 1024
 """Bytes of the longest file that is read as a whole."""
 
@@ -347,7 +350,9 @@ class ItemSource:
     def _read_csv(self) -> Iterator[Entry]:
         csv.field_size_limit(LONGEST_LINE)
         lines = _CsvLines(self._file.lines())
-        rows = csv.reader(lines, strict=True, delimiter=self._delimiter or lines.delimiter())
+        said = lines.said_delimiter()
+        delimiter = self._delimiter or said or lines.delimiter()
+        rows = csv.reader(lines, strict=True, delimiter=delimiter)
         header: list[str] = []
         while True:
             number = lines.number + 1
@@ -421,6 +426,17 @@ class _CsvLines:
         if self.line.fault:
             raise _NoText
         return text
+
+    def said_delimiter(self) -> str | None:
+        """The delimiter in a first line like ``sep=;``, which is no header: it is taken off."""
+        first = next(self._lines, None)
+        if first is None:
+            return None
+        if (found := SAID_DELIMITER.fullmatch(first.text)) is not None:
+            self.line = first
+            return found[1]
+        self._lines = chain([first], self._lines)
+        return None
 
     def delimiter(self) -> str:
         """What stands between the columns, judged by the header, which is still to be read."""
