@@ -530,7 +530,7 @@ def test_csv_that_names_its_delimiter(
     assert [list(value) for value in values(items)] == [columns]
     assert [item["id"] for item in items] == [3]
     assert bad == [f"4:1: has 1 field; the header has {len(columns)}"]
-    with pytest.raises(BadLine, match=":2:1: column . of the header has no name"):
+    with pytest.raises(BadLine, match=r":2:1: column . of the header has no name"):
         read(written(tmp_path, f"{first}\n;,\n"), "csv", delimiter=delimiter)
 
 

@@ -48,7 +48,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def reason_with_place(error: BaseException) -> str:
-    """``KeyError at app.py:3 in f: 'x'``, if a line of the user's own code, or the task, is known."""
+    """``KeyError at app.py:3 in f: 'x'``, if the user's own line is known, or the task."""
     return _reason(type(error).__name__ + at_text(own_location_of(error)), error)
 
 
