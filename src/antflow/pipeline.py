@@ -35,6 +35,7 @@ from antflow._core.checks import (
     check_count,
     check_flag,
     check_seconds,
+    class_hint,
     examine,
     refusal,
 )
@@ -215,14 +216,18 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         if given is not None and not examine(
             TypeError, "status_tracker", isinstance, given, StatusTracker
         ):
-            raise refusal(TypeError, "status_tracker", status_tracker, "must be a StatusTracker")
+            hint = class_hint(given, lambda kind: issubclass(kind, StatusTracker))
+            raise refusal(TypeError, "status_tracker", given, f"must be a StatusTracker{hint}")
         if not is_a(name, str):
             raise refusal(TypeError, "name", name, "must be a string")
         if store is not None:
-            for method in ("opened", "admit", "record", "closed"):
-                if not callable(attribute(store, method)):
-                    allowed = "must be an object with the methods opened, admit, record and closed"
-                    raise refusal(TypeError, "store", store, allowed)
+            methods = ("opened", "admit", "record", "closed")
+            has_all = all(callable(attribute(store, method)) for method in methods)
+            if is_a(store, type) or not has_all:
+                allowed = "must be an object with the methods opened, admit, record and closed"
+                raise refusal(
+                    TypeError, "store", store, allowed + class_hint(store, lambda _: has_all)
+                )
         if blocked_loop_after is not None:
             blocked_loop_after = check_seconds(
                 ValueError, "blocked_loop_after", blocked_loop_after, SHORTEST_BLOCK
