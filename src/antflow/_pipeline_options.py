@@ -179,15 +179,19 @@ def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
     for index, observer in enumerate(given):
         name = f"observers[{index}]"
         has = {each: attribute(observer, each) for each in OBSERVER_METHODS}
-        if isinstance(observer, type) or not any(map(callable, has.values())):
+        if isinstance(observer, type) or not _observes(observer):
             allowed = f"must be an object with some of the methods {', '.join(OBSERVER_METHODS)}"
-            allowed += class_hint(observer, lambda _: any(map(callable, has.values())))
+            allowed += class_hint(observer, _observes)
             raise refusal(TypeError, name, observer, allowed)
         for method in ("opened", "happened"):
             if is_async(has[method]):
                 allowed = f"{method}() must be a plain function; only closed() may be async"
                 raise refusal(TypeError, name, observer, allowed)
     return tuple(given)
+
+
+def _observes(observer: object) -> bool:
+    return any(callable(attribute(observer, method)) for method in OBSERVER_METHODS)
 
 
 def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:
