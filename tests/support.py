@@ -156,6 +156,22 @@ class Frame:
         return iter(self.columns)
 
 
+class Model:
+    """A model of pydantic, as far as it differs from other iterables: it iterates over fields."""
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        yield "id", 1
+
+    __iter__.__module__ = "pydantic.main"
+
+
+class Pets(Model):
+    """A model that is a collection: it says what it iterates over."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(["cat", "dog"])
+
+
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
     """The parameters of a function in their order, with their defaults or `REQUIRED`."""
     return {

@@ -16,6 +16,7 @@ from antflow._core.checks import (
     check_max_failures,
     check_seconds,
     check_timeout,
+    class_hint,
     examine,
     or_none,
     refusal,
@@ -139,7 +140,8 @@ def checked_stages(stages: object) -> tuple[Stage, ...]:
     seen: dict[str, int] = {}
     for index, stage in enumerate(given):
         if not examine(TypeError, f"stages[{index}]", isinstance, stage, Stage):
-            raise refusal(TypeError, f"stages[{index}]", stage, "must be a Stage")
+            allowed = f"must be a Stage{class_hint(stage, lambda kind: issubclass(kind, Stage))}"
+            raise refusal(TypeError, f"stages[{index}]", stage, allowed)
         stage.validate()
         name = normalize("NFC", stage.name)
         if name in seen:
@@ -201,8 +203,9 @@ def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
     for index, observer in enumerate(given):
         name = f"observers[{index}]"
         has = {each: attribute(observer, each) for each in OBSERVER_METHODS}
-        if isinstance(observer, type) or not any(map(callable, has.values())):
+        if isinstance(observer, type) or not _observes(observer):
             allowed = f"must be an object with some of the methods {', '.join(OBSERVER_METHODS)}"
+            allowed += class_hint(observer, _observes)
             raise refusal(TypeError, name, observer, allowed)
         for method in ("opened", "happened"):
             if is_async(has[method]):
@@ -220,6 +223,10 @@ def parted(options: RunOptions) -> tuple[EngineOptions, list[AnyObserver]]:
 
         observers.append(TraceSink(trace))
     return cast(EngineOptions, rest), observers
+
+
+def _observes(observer: object) -> bool:
+    return any(callable(attribute(observer, method)) for method in OBSERVER_METHODS)
 
 
 def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:
@@ -279,7 +286,8 @@ def choose_display(
                 TypeError,
                 "custom_dashboard",
                 custom,
-                f"must be an object with some of the methods {', '.join(DISPLAY_METHODS)}",
+                f"must be an object with some of the methods {', '.join(DISPLAY_METHODS)}"
+                + class_hint(custom, _is_display),
             )
         return custom
     if progress:
@@ -288,7 +296,8 @@ def choose_display(
         return None
     if not is_a(dashboard, (str, type)) and _is_display(dashboard):
         return dashboard
-    check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, ", or a display object")
+    more = f", or a display object{class_hint(dashboard, _is_display)}"
+    check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, more)
     name = automatic_display() if dashboard == "auto" else str(dashboard)
     return None if name == "none" else _create(name)
 

@@ -35,6 +35,7 @@ from antflow._core.checks import (
     check_count,
     check_flag,
     check_seconds,
+    class_hint,
     examine,
     refusal,
 )
@@ -216,14 +217,18 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         if given is not None and not examine(
             TypeError, "status_tracker", isinstance, given, StatusTracker
         ):
-            raise refusal(TypeError, "status_tracker", status_tracker, "must be a StatusTracker")
+            hint = class_hint(given, lambda kind: issubclass(kind, StatusTracker))
+            raise refusal(TypeError, "status_tracker", given, f"must be a StatusTracker{hint}")
         if not is_a(name, str):
             raise refusal(TypeError, "name", name, "must be a string")
         if store is not None:
-            for method in ("opened", "admit", "record", "closed"):
-                if not callable(attribute(store, method)):
-                    allowed = "must be an object with the methods opened, admit, record and closed"
-                    raise refusal(TypeError, "store", store, allowed)
+            methods = ("opened", "admit", "record", "closed")
+            has_all = all(callable(attribute(store, method)) for method in methods)
+            if is_a(store, type) or not has_all:
+                allowed = "must be an object with the methods opened, admit, record and closed"
+                raise refusal(
+                    TypeError, "store", store, allowed + class_hint(store, lambda _: has_all)
+                )
         if blocked_loop_after is not None:
             blocked_loop_after = check_seconds(
                 ValueError, "blocked_loop_after", blocked_loop_after, SHORTEST_BLOCK
@@ -436,8 +441,9 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             RuntimeError: ``graceful_signals`` outside the main thread.
             ValueError: An option is not allowed, two kinds of display were asked for, or a result
                 in ``retry_failed`` succeeded, or is of a stage that this pipeline does not have.
-            TypeError: ``items`` cannot be iterated, or is a string or a mapping; another argument
-                is not what it must be; or an unknown option.
+            TypeError: ``items`` cannot be iterated, or is one value that would be taken apart (a
+                string, a mapping, a model of pydantic); another argument is not what it must be;
+                or an unknown option.
 
         Cancellation:
             Running tasks are cancelled and awaited, everything else is settled as cancelled;
@@ -677,7 +683,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
     ) -> AsyncGenerator[RunHandle[Out], None]:
         """Open a run and hand it out; on exit it is joined, or cancelled if the body raised.
 
-        A paused run is resumed then.
+        A paused run is resumed then. There is no ``graceful_signals``: the body decides when the
+        run ends, so let a signal end the body, for example by an `asyncio.Event` it waits for.
 
         ```python
         async with pipeline.open() as run:

@@ -51,12 +51,13 @@ async def read(
     encoding: str = "utf-8",
     limit: int | None = None,
     at_first: Callable[[], None] = lambda: None,
+    skip: int = 0,
 ) -> tuple[int, list[int | None]]:
     """How many items a file has, and what the run was told; counting ends before the reading."""
     run = ARun()
     pipeline: Any = SimpleNamespace(stages=[SimpleNamespace(name="Keep")], current_run=run)
     file = InputFile(str(path), encoding)
-    source = ItemSource(file, format_of(path.name), pipeline, limit)
+    source = ItemSource(file, format_of(path.name), pipeline, limit, skip=skip)
     source.counts = True
     bad: list[Any] = []
 
@@ -79,11 +80,14 @@ async def read(
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("limit", [None, 2, 10**6])
-def test_items_of_a_file_are_counted(name: str, limit: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("skip", [0, 1, 10**6])
+def test_items_of_a_file_are_counted(
+    name: str, limit: int | None, skip: int, tmp_path: Path
+) -> None:
     """The run is told at once how many there will be, and that is how many come."""
     path, data, encoding = FILES[name]
     (tmp_path / path).write_bytes(data)
-    items, told = asyncio.run(read(tmp_path / path, encoding, limit))
+    items, told = asyncio.run(read(tmp_path / path, encoding, limit, skip=skip))
     assert told == [items]
 
 
@@ -148,12 +152,18 @@ def test_pipe_is_read_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "shown"),
-    [((), "20/20,"), (("--limit", "5"), "5/5,"), (("--total", "80"), "20/80,")],
+    [
+        ((), "20/20,"),
+        (("--limit", "5"), "5/5,"),
+        (("--total", "80"), "20/80,"),
+        (("--skip", "3"), "17/17,"),
+        (("--skip", "3", "--limit", "5"), "5/5,"),
+    ],
 )
 def test_run_shows_how_many_there_will_be(
     options: tuple[str, ...], shown: str, folder: Path
 ) -> None:
-    """A percentage of the items of the file, of --limit, or of --total."""
+    """A percentage of the items of the file, of --limit, or of --total; less those of --skip."""
     (folder / "quick.py").write_text(
         "from antflow import Pipeline, Stage\n"
         "async def keep(x): return x\n"

@@ -33,10 +33,12 @@ def read(
     limit: int | None = None,
     encoding: str = "utf-8",
     delimiter: str | None = None,
+    skip: int = 0,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The items of a file, and what is said about the lines that are none."""
     file = InputFile(str(path), encoding)
-    source = ItemSource(file, format, Pipeline([Stage("Keep", 1, [keep])]), limit, delimiter)
+    pipeline = Pipeline([Stage("Keep", 1, [keep])])
+    source = ItemSource(file, format, pipeline, limit, delimiter, skip=skip)
     bad: list[str] = []
 
     async def put_aside(line: BadLine) -> None:
@@ -373,6 +375,21 @@ def test_limit_counts_items(tmp_path: Path, limit: int) -> None:
     assert len(bad) == min(limit - 1, 2) if limit else bad == []
 
 
+@pytest.mark.parametrize("skip", [0, 1, 2, 3, 9])
+def test_skip_leaves_out_what_limit_takes(tmp_path: Path, skip: int) -> None:
+    """Together they give each item and each bad line once, with its own number."""
+    path = written(tmp_path, "1\nx\n2\n\n3\nx\n")
+    begun, bad_of_begun = read(path, "jsonl", skip)
+    rest, bad_of_rest = read(path, "jsonl", skip=skip)
+    everything, bad = read(path, "jsonl")
+    assert begun + rest == everything
+    assert [item["id"] for item in everything] == [1, 3, 5]
+    assert len(bad) == 2
+    assert bad_of_begun + bad_of_rest == bad
+    one, _ = read(path, "jsonl", 1, skip=skip)
+    assert one == everything[skip : skip + 1]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "fault"),
     [
@@ -491,6 +508,37 @@ def test_delimiter_of_csv(
     items, bad = read(written(tmp_path, text), "csv", delimiter=delimiter)
     assert bad == []
     assert [list(value) for value in values(items)] == [columns]
+
+
+@pytest.mark.parametrize(
+    ("first", "delimiter", "columns"),
+    [
+        ("sep=;", None, ["a,b", "c,d"]),
+        ("sep=;\r", None, ["a,b", "c,d"]),
+        ('"SEP=;"', None, ["a,b", "c,d"]),
+        ("\ufeffsep=;", ";", ["a,b", "c,d"]),
+        ("sep=,", None, ["a", "b;c", "d"]),
+        ("sep=;", ",", ["a", "b;c", "d"]),
+    ],
+)
+def test_csv_that_names_its_delimiter(
+    tmp_path: Path, first: str, delimiter: str | None, columns: list[str]
+) -> None:
+    """A first line for Excel is no header, and is obeyed unless the delimiter is given."""
+    path = written(tmp_path, f"{first}\na,b;c,d\na,b;c,d\nx\n")
+    items, bad = read(path, "csv", delimiter=delimiter)
+    assert [list(value) for value in values(items)] == [columns]
+    assert [item["id"] for item in items] == [3]
+    assert bad == [f"4:1: has 1 field; the header has {len(columns)}"]
+    with pytest.raises(BadLine, match=r":2:1: column . of the header has no name"):
+        read(written(tmp_path, f"{first}\n;,\n"), "csv", delimiter=delimiter)
+
+
+def test_csv_with_a_column_named_like_the_line_for_excel(tmp_path: Path) -> None:
+    """Only the whole first line names a delimiter."""
+    items, bad = read(written(tmp_path, "sep=,b\n1,2\nsep=;\n"), "csv")
+    assert values(items) == [{"sep=": "1", "b": "2"}]
+    assert len(bad) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePosixPath
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +39,40 @@ class Color(Enum):
 class Point:
     x: int
     y: Any
+
+
+class Model:
+    """Like those of pydantic."""
+
+    def __init__(self, fields: Any) -> None:
+        self.fields = fields
+
+    def __repr__(self) -> str:
+        return "Model(…)"
+
+    def model_dump(self, *, mode: str) -> Any:
+        if self.fields is None:
+            raise TypeError("cannot be serialized")
+        return self.fields if mode == "json" else repr(self.fields)
+
+
+class Attrs:
+    """Like those of attrs."""
+
+    __attrs_attrs__ = (SimpleNamespace(name="x"), SimpleNamespace(name="_y"))
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self.x, self._y, self.other = x, y, None
+
+    def __repr__(self) -> str:
+        return "Attrs(…)"
+
+
+class Struct(Attrs):
+    """Like those of msgspec."""
+
+    __attrs_attrs__ = None  # type: ignore[assignment]
+    __struct_fields__ = ("x",)
 
 
 class Hostile:
@@ -113,6 +147,12 @@ def test_json_keeps_what_it_can_say(value: Any) -> None:
         (Pair(1, 2), [1, 2]),
         ({2, 1}, [1, 2]),
         (Point(1, date(2024, 2, 29)), {"x": 1, "y": "2024-02-29"}),
+        (Model({"a": 1, "b": float("nan")}), {"a": 1, "b": {"type": "float", "repr": "nan"}}),
+        (Model([1, 2]), [1, 2]),
+        (Model(None), {"type": "Model", "repr": "Model(…)"}),
+        ([Point(1, Model({"a": 2}))], [{"x": 1, "y": {"a": 2}}]),
+        (Attrs(1, Struct({2}, 3)), {"x": 1, "_y": {"x": [2]}}),
+        (Model, {"type": "type", "repr": repr(Model)}),
         (Color.RED, "red"),
         (Decimal("1.10"), "1.10"),
         (PurePosixPath("/a"), "/a"),

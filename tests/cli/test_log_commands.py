@@ -47,6 +47,17 @@ def test_events_of_an_item(log: Path) -> None:
     assert all(line.isprintable() for line in lines)
 
 
+def test_task_without_a_line_is_named_as_the_place(tmp_path: Path) -> None:
+    """A failure without a line of the user's own code is told with its task."""
+    path = tmp_path / "events.log"
+    pipeline = Pipeline([Stage("A", 1, [int], task_attempts=1)], observers=[JsonlSink(path)])
+    asyncio.run(pipeline.run(["x"], on_failures="ignore"))
+    assert "): ValueError in int: invalid literal" in antflow("events", path).stdout
+    trace = tmp_path / "trace.json"
+    assert antflow("trace", path, "--out", trace).exit_code == 0
+    assert "with base 10: 'x' in int" in trace.read_text()
+
+
 def test_events_as_json(log: Path) -> None:
     """With ``--json`` each event is a line with the fields of the record."""
     records = [json.loads(line) for line in antflow("events", log, "--json").stdout.splitlines()]

@@ -378,6 +378,48 @@ def test_dead_letters_that_could_not_be_written_are_named(ten: Path, failed: str
     )
 
 
+@needs_dev_full
+def test_bad_line_that_could_not_be_put_aside_is_named(ten: Path) -> None:
+    """It is told even if it comes before the first item, when the files are opened."""
+    (ten / "items.jsonl").write_text('bad\n"1"\n')
+    args = ("run", "app:pipeline", "--items", "items.jsonl", *QUIET)
+    result = antflow(*args, "--out", "out", "--failed", "/dev/full")
+    assert result.exit_code == 3
+    assert errors_of(result) == ["Error: /dev/full: No space left on device"]
+    assert "not written to the --failed file: 1 item: line 1\n" in result.stderr
+
+
+def test_bad_line_is_named_if_the_file_cannot_be_opened(ten: Path) -> None:
+    """The folder of ``--failed`` vanishes: the error says so, and the summary names the line."""
+    (ten / "folder").mkdir()
+    (ten / "items.jsonl").write_text('bad\n"1"\n')
+    (ten / "gone.py").write_text("import os; os.rmdir('folder')\nfrom app import pipeline")
+    args = ("run", "gone:pipeline", "--items", "items.jsonl", *QUIET)
+    result = antflow(*args, "--out", "out", "--failed", "folder/failed")
+    assert result.exit_code == 2
+    assert errors_of(result) == ["Error: --failed 'folder/failed': No such file or directory"]
+    assert "not written to the --failed file: 1 item: line 1\n" in result.stderr
+
+
+@needs_dev_full
+@pytest.mark.process
+@pytest.mark.parametrize("full", ["--out", "--failed"])
+def test_file_that_is_full_is_told_of_although_the_reader_is_gone(ten: Path, full: str) -> None:
+    """Standard output without a reader is silent, but does not silence the other file."""
+    other = "--out" if full == "--failed" else "--failed"
+    args = ("run", "app:pipeline", "--items", "-", *QUIET, full, "/dev/full", other, "-")
+    process = start(ten, *args)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    process.stdout.close()
+    process.stdout = None
+    _, errors = process.communicate("7\n1\n", timeout=60)
+    assert process.returncode == 3
+    assert errors.endswith("Error: /dev/full: No space left on device\n")
+    missing = "only in part: 1 result: 2" if full == "--out" else "--failed file: 1 item: 1"
+    assert missing in errors
+
+
 def test_file_that_cannot_be_put_in_its_place(tmp_path: Path) -> None:
     """The error says where the new lines are, and they are there."""
     (tmp_path / "out").write_text(OLD)

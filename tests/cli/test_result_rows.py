@@ -80,6 +80,7 @@ def test_rows_are_added_to_a_file_that_a_spreadsheet_saved(made: Path) -> None:
         ('{"": x}', [["id", "rest"], ["1", '{"": 5}']]),
         ("{}", [["id", "rest"], ["1", ""]]),
         ("Point(x, [x])", [["id", "x", "y", "rest"], ["1", "5", "[5]", ""]]),
+        ("Model()", [["id", "x", "y", "rest"], ["1", "json", "[1]", ""]]),
         ("OrderedDict(b=x, a='a')", [["id", "b", "a", "rest"], ["1", "5", "a", ""]]),
         ("OrderedDict({1: x})", [["id", "value", "rest"], ["1", '{"1": 5}', ""]]),
     ],
@@ -92,6 +93,8 @@ def test_rows_of_odd_objects(made: Path, value: str, rows: list[list[str]]) -> N
         "from dataclasses import dataclass\n"
         "@dataclass\n"
         "class Point: x: int; y: list\n"
+        "class Model:\n"
+        "    def model_dump(self, mode): return {'x': mode, 'y': [1]}\n"
         "class NA:\n"
         "    def __eq__(self, other): raise TypeError('ambiguous')\n"
         "    def __repr__(self): return '<NA>'\n"

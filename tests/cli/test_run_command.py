@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from antflow import Pipeline, Stage
+from antflow._core.tracebacks import named
 from antflow._monitor import advice
 from antflow.cli.letters import LETTER_KEYS
-from antflow.cli.refusals import Refusal
+from antflow.cli.refusals import Refusal, reason_with_place
 from antflow.cli.run_command import with_workers
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
 
@@ -564,7 +565,15 @@ def test_rest_of_an_input_that_was_not_taken_in_is_told(folder: Path, name: str)
     result = antflow("run", target, "--items", name, "--failed", "failed.jsonl", *QUIET)
     last = max(letter["id"] for letter in objects_of((folder / "failed.jsonl").read_text()))
     what = "element" if name.endswith("json") else "line"
-    assert f"{name} was taken in only up to {what} {last}; the rest" in result.stderr
+    first = last - name.endswith("csv")  # which has a header
+    rest = f"{name} was taken in only up to {what} {last}; the rest is not done; --skip {first} "
+    assert rest in result.stderr
+    result = antflow("run", target, "--items", name, "--skip", "3", "--limit", 3, *QUIET)
+    assert [each["value"] for each in objects_of(result.stdout)] == [None] * 3
+    assert "left out by --skip: 3 items\n" in result.stderr
+    result = antflow("run", target, "--items", name, "--skip", "1000", *QUIET)
+    assert result.exit_code == 0
+    assert f"left out by --skip: {99 if name.endswith('csv') else 100} items\n" in result.stderr
     result = antflow("run", target, "--items", name, "--limit", "3", *QUIET)
     assert result.exit_code == 0
     assert "taken in" not in result.stderr
@@ -820,6 +829,14 @@ def test_run_that_exits(items: Path) -> None:
     result = antflow("run", target, "--items", items, *QUIET)
     assert result.exit_code == 3
     assert errors_of(result) == ["Error: the run failed: SystemExit at mine.py:3 in leave: 0"]
+
+
+def test_run_that_fails_in_a_builtin() -> None:
+    """The task stands where there is no line of the user's own code."""
+    assert (
+        reason_with_place(named(ValueError("no"), "json.loads")) == "ValueError in json.loads: no"
+    )
+    assert reason_with_place(ValueError("no")) == "ValueError: no"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")

@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from antflow._core.foreign import asked, id_of, is_a, key_of, number
+from antflow._core.foreign import asked, id_of, is_a, key_of, note, notes_of, number
+from tests.odd import ERRORS, Frozen
 
 
 class Raising:
@@ -64,6 +65,31 @@ class Strange:
 
     def __hash__(self) -> int:
         return 1
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_note_on_any_error(kind: str) -> None:
+    """It is added once, whatever the class does to its attributes, and other notes stay."""
+    error = ERRORS[kind]()
+    has_place = type(asked(getattr, error, "__notes__", None, instead=0)) in (list, type(None))
+    note(error, "advice")
+    note(error, "advice")
+    assert notes_of(error) == (["advice"] if has_place else [])
+    note(error, "more")
+    assert notes_of(error) == (["advice", "more"] if has_place else [])
+
+
+def test_note_beside_those_of_the_user() -> None:
+    """Notes of the user's own stay, and are not told as the library's."""
+    error = Frozen()
+    BaseException.__setattr__(error, "__notes__", ["mine"])
+    note(error, "advice")
+    assert error.__notes__ == ["mine", "advice"]
+    assert notes_of(error) == ["advice"]
+    odd = ValueError()
+    odd.__notes__ = ("mine",)  # type: ignore[assignment]
+    note(odd, "advice")
+    assert odd.__notes__ == ("mine",)  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.parametrize(("value", "read"), [(1, 1), (0.5, 0.5), (True, None), ("1", None)])

@@ -282,12 +282,13 @@ def test_wrong_number_of_answers_is_a_failure_that_says_so(answers: Any) -> None
     assert "for 1 value" in str(results.failed[0].error)
 
 
-@pytest.mark.parametrize("kind", [str, bytes, bytearray, UserString])
+@pytest.mark.parametrize("kind", [str, bytes, bytearray, memoryview, UserString])
 def test_string_is_not_a_list_of_answers(kind: Any) -> None:
     """Even with as many characters as the batch has values."""
 
     async def task(values: Values) -> Any:
-        return kind(b"ab" if issubclass(kind, (bytes, bytearray)) else "ab")[: len(values)]
+        data = "ab" if issubclass(kind, (str, UserString)) else b"ab"
+        return kind(data)[: len(values)]
 
     results = run([Stage("A", 1, [task], batch=2, task_attempts=1)], range(2))
     assert errors(results) == {0: "TypeError", 1: "TypeError"}

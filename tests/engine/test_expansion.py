@@ -27,7 +27,7 @@ from antflow import (
 )
 from antflow._core.transition import Kind, State, next_state
 from antflow.testing import Calls, MemoryStore, cancel_at_every_step, record_events, run_virtual
-from tests.support import Frame, fold, now, same
+from tests.support import Frame, Model, Pets, fold, now, same
 
 
 def run(stages: list[Stage], items: Any, **options: Any) -> RunResults[Any]:
@@ -143,10 +143,13 @@ def test_drop_among_the_values_leaves_that_one_out() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [7, None, "text", b"bytes", bytearray(b"bytes"), UserString("text"), {"a": 1}, Frame()],
+    [
+        *[7, None, "text", b"bytes", bytearray(b"bytes"), memoryview(b"bytes")],
+        *[UserString("text"), {"a": 1}, Model(), Frame()],
+    ],
 )
 def test_what_cannot_be_taken_apart_is_a_failure_that_says_so(answer: Any) -> None:
-    """No iterable, a string, mapping or table: the item fails; the message has the value."""
+    """No iterable, a string, mapping, model or table: the item fails; the message has the value."""
 
     async def task(_: int) -> Any:
         return answer
@@ -154,6 +157,16 @@ def test_what_cannot_be_taken_apart_is_a_failure_that_says_so(answer: Any) -> No
     results = run([Stage("Split", 1, [task], expand=True, task_attempts=1)], [0])
     assert isinstance(results.failed[0].error, TypeError)
     assert repr(answer) in str(results.failed[0].error)
+
+
+def test_model_that_is_a_collection_is_taken_apart() -> None:
+    """A model of pydantic that has its own ``__iter__`` gives items, to a run and to a stage."""
+
+    async def task(_: int) -> Any:
+        return Pets()
+
+    assert run([Stage("Split", 1, [task], expand=True)], [0]).values() == ["cat", "dog"]
+    assert run([Stage("Keep", 1, [same])], Pets()).values() == ["cat", "dog"]
 
 
 def test_items_made_from_items_are_made_apart_again() -> None:

@@ -23,6 +23,7 @@ from antflow import (
 )
 from antflow.testing import Calls, Gate, run_virtual
 from tests.support import (
+    Model,
     assert_balanced,
     endless,
     in_background,
@@ -159,12 +160,17 @@ def test_total_that_is_told() -> None:
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-    "items", ["abc", "", b"abc", bytearray(b"a"), UserString("a"), {"a": 1}, {}], ids=repr
+    ("items", "parts"),
+    [
+        *[(text, "characters") for text in ("abc", "", UserString("a"))],
+        *[(data, "bytes") for data in (b"abc", bytearray(b"a"), memoryview(b"a"))],
+        *[({"a": 1}, "keys"), ({}, "keys"), (Model(), "fields")],
+    ],
 )
 @pytest.mark.parametrize("how", ["run", "stream", "feed"])
-def test_refuses_items_that_would_be_taken_apart(how: str, items: Any) -> None:
-    """A string or a mapping in place of a list of items is refused, and the way out is told."""
-    assert_refused(how, items, "wrap it in a list")
+def test_refuses_items_that_would_be_taken_apart(how: str, items: Any, parts: str) -> None:
+    """One value in place of a list of items is refused, and the way out is told."""
+    assert_refused(how, items, f"would be taken apart into its {parts}; wrap it in a list")
 
 
 @pytest.mark.fault

@@ -24,7 +24,7 @@ import pytest
 import antflow
 from antflow import Pipeline, Stage
 from antflow._core.error_copies import OriginalTraceback
-from antflow._core.errors import WorkerLostError
+from antflow._core.errors import PipelineError, WorkerLostError
 from antflow._engine.children import child as child_module
 from antflow._engine.children.child import ProcessorTime
 from antflow._engine.children.processes import MOST_LOST, ProcessSeat, check_picklable
@@ -954,6 +954,23 @@ if __name__ == "__main__":
     code, out, error = ended(program)
     assert (code, error) == (0, "")
     assert "could be started: daemonic processes are not allowed to have children" in out
+
+
+def test_no_descriptor_is_free_for_a_child() -> None:
+    """That is the fault of the program and not of an item: the run ends, and says so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    pipeline = Pipeline([Stage("A", 1, [abs], executor="process")])
+
+    async def main() -> None:
+        assert (await pipeline.run([-1])).values() == [1]  # now all modules are imported
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            await pipeline.run([-1])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with pytest.raises(PipelineError, match=r"no child process of A-W0 could be started: .*files"):
+        asyncio.run(main())
 
 
 def test_iterator_from_a_child_process_is_taken_from_once() -> None:

@@ -487,6 +487,51 @@ def test_map_that_is_cancelled_after_a_call_has_failed(
     run_virtual(main)
 
 
+@pytest.mark.parametrize("how", ["break", "aclose", "failure", "failure in async with"])
+@pytest.mark.parametrize("requests", [1, 2])
+def test_map_iter_that_is_cancelled_after_it_was_left(how: str, requests: int) -> None:
+    """It waits for the calls that clean up, however it was left; a second request ends the wait."""
+    ended = []
+
+    async def work(number: int) -> int:
+        if number == 0:
+            await asyncio.sleep(1)
+            if how.startswith("failure"):
+                raise LookupError("zero")
+            return number
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(5)
+            ended.append(number)
+        return number
+
+    async def read(executor: AsyncExecutor) -> None:
+        results = executor.map_iter(work, range(3))
+        if how == "failure":
+            await anext(results)
+        elif how == "aclose":
+            await anext(results)
+            await results.aclose()
+        else:
+            async with results:
+                async for _ in results:
+                    break
+
+    async def main() -> None:
+        async with AsyncExecutor() as executor:
+            reading = asyncio.create_task(read(executor))
+            for _ in range(requests):
+                await asyncio.sleep(2)
+                reading.cancel()
+            await asyncio.wait([reading])
+            assert reading.cancelled()
+            assert now() == (6 if requests == 1 else 4)
+            assert sorted(ended) == ([1, 2] if requests == 1 else [])
+
+    run_virtual(main)
+
+
 @ways
 def test_iterable_that_raises_first_of_all(way: Map) -> None:
     """Its error comes out at once, even while other calls have all the workers."""

@@ -20,7 +20,7 @@ from antflow import (
 )
 from antflow.display import FullDashboard, ProgressDisplay, create
 from antflow.testing import MemoryStore
-from tests.support import Frame
+from tests.support import Frame, Model
 
 from .rows_sinks import FOLDER, NO_PATHS
 from .rows_stage import BOTH, COUNT, FLAG, NO_RATIOS, SECONDS, a_stage
@@ -184,6 +184,7 @@ NO_STAGES: list[Any] = [
 ]
 NO_ITEMS: list[Any] = [
     *(None, 5, print, list, range, "abc", b"abc", bytearray(b"abc"), {"a": 1}, True, Frame()),
+    *(memoryview(b"abc"), Model()),
 ]
 NO_TOTALS = [-1, 1.5, "5", True, NAN, INF, [1], Hostile()]
 

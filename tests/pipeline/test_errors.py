@@ -17,9 +17,11 @@ from antflow import (
     PipelineError,
     Stage,
     StageValidationError,
+    StatusTracker,
     TaskFailedError,
 )
-from antflow.testing import run_virtual
+from antflow.display import CompactDashboard
+from antflow.testing import MemoryStore, run_virtual
 from tests.support import odd_only, same
 
 pytestmark = pytest.mark.contract
@@ -304,3 +306,44 @@ def test_value_whose_repr_has_several_lines_is_shown_in_one() -> None:
     with pytest.raises(TypeError) as caught:
         run_virtual(lambda: Pipeline([Stage("A", 1, [str])]).run(Lines()))  # type: ignore[arg-type]
     assert str(caught.value).startswith("items=a b 0 1 2 1 3 4: ")
+
+
+class Observer:
+    """Hears of each step."""
+
+    def happened(self, step: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: begin_with(custom_dashboard=CompactDashboard), "custom_dashboard"),
+        (lambda: begin_with(dashboard=CompactDashboard), "dashboard"),
+        (lambda: Pipeline([Stage]), "stages[0]"),  # type: ignore[list-item, type-var]
+        (lambda: made_with(status_tracker=StatusTracker), "status_tracker"),
+        (lambda: made_with(store=MemoryStore), "store"),
+        (lambda: made_with(observers=[Observer]), "observers[0]"),
+    ],
+)
+def test_class_in_place_of_its_object(make: Any, name: str) -> None:
+    """The message says that an instance is wanted; it says nothing of that to another class."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        make()
+    assert str(caught.value).startswith(f"{name}=<class ")
+    assert str(caught.value).endswith("; pass an instance, not the class")
+
+
+def test_class_of_something_else_gets_no_advice() -> None:
+    """An instance of it would not do either."""
+    for options in ({"custom_dashboard": int}, {"dashboard": int}):
+        with pytest.raises((TypeError, ValueError), match="must be") as caught:
+            begin_with(**options)
+        assert "instance" not in str(caught.value)
+
+
+def made_with(**options: Any) -> Pipeline:
+    return Pipeline([Stage("Same", 1, [str])], **options)
+
+
+def begin_with(**options: Any) -> Any:
+    return made_with().stream([1], **options)

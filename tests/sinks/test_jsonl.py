@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -125,6 +126,20 @@ def test_a_second_writer_is_refused(
     assert len(errors) == 2
     assert "another program, or another sink of this one, writes to it" in caplog.text
     assert len(lines_of(path)) == 3 * 3 + 2
+
+
+def test_writes_where_files_have_no_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system may have none: events are written all the same."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    sink = JsonlSink(path)
+    asyncio.run(run(sink))
+    assert sink.counts.error is None
+    assert len(lines_of(path)) == sink.counts.emitted + 2
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

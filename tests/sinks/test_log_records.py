@@ -40,6 +40,16 @@ def test_one_event_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     assert record.getMessage().isprintable()
 
 
+def test_failed_builtin_is_named_as_the_place(caplog: pytest.LogCaptureFixture) -> None:
+    """A failure without a line of the user's own code is told with its task."""
+    sink = LoggingSink(kinds=["failed"])
+    with caplog.at_level(logging.INFO, "antflow.events"):
+        pipeline = Pipeline([Stage("A", 1, [int], task_attempts=1)], observers=[sink])
+        asyncio.run(pipeline.run(["x"], on_failures="ignore"))
+    (record,) = [each for each in caplog.records if each.name == "antflow.events"]
+    assert record.getMessage().endswith("with base 10: 'x' in int")
+
+
 def test_levels_that_are_off_cost_no_record(caplog: pytest.LogCaptureFixture) -> None:
     """What the logger does not want is not logged."""
     with caplog.at_level(logging.ERROR, "mine"):

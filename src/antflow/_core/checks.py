@@ -50,6 +50,18 @@ def refusal(
     return refuse(f"{name}={safe_repr(value)}: {allowed}")
 
 
+def class_hint(value: object, fits: Callable[[type], object]) -> str:
+    """What to add to the message if a class was given instead of an object of it.
+
+    Args:
+        value: What was given.
+        fits: Whether objects of a class would be allowed.
+    """
+    if is_a(value, type) and asked(fits, value, instead=False):
+        return "; pass an instance, not the class"
+    return ""
+
+
 def examine(
     refuse: Refuse,
     name: str,

@@ -33,6 +33,7 @@ _cause_of = BaseException.__dict__["__cause__"].__get__
 _context_of = BaseException.__dict__["__context__"].__get__
 _traceback_of = BaseException.__dict__["__traceback__"].__get__
 _add_note = BaseException.add_note
+_set_attribute = BaseException.__setattr__
 _set_cause = BaseException.__dict__["__cause__"].__set__
 _members_of = BaseExceptionGroup.__dict__["exceptions"].__get__
 _message_of = BaseExceptionGroup.__dict__["message"].__get__
@@ -157,9 +158,12 @@ class Note(str):
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add a `Note`, once; an error that takes none goes without."""
-    if text not in notes_of(error):
-        asked(_add_note, error, Note(text), instead=None)
+    """Add a `Note`, once; an error whose notes are not a list goes without."""
+    if text in notes_of(error):
+        return
+    if attribute(error, "__notes__") is None:  # `add_note` would ask the class, which may be frozen
+        asked(_set_attribute, error, "__notes__", [], instead=None)
+    asked(_add_note, error, Note(text), instead=None)
 
 
 def notes_of(error: BaseException) -> list[str]:

@@ -63,7 +63,7 @@ class Returned(dict[str, Any]):
         self.own_id: Any = own_id
 
 
-STRINGS = (str, bytes, bytearray, UserString)
+STRINGS = (str, bytes, bytearray, memoryview, UserString)
 """Types of one value each, although they can be iterated."""
 
 KNOW_THEIR_LENGTH = (list, tuple, range, set, frozenset, deque)
@@ -105,11 +105,22 @@ def is_table(value: object) -> bool:
     return attribute(kind, "columns") is not None and attribute(kind, "shape") is not None
 
 
+def is_model(value: object) -> bool:
+    """Whether an object is a model of pydantic that iterates over its fields, as most do.
+
+    One with an ``__iter__`` of its own may be a collection.
+    """
+    where = attribute(attribute(type(value), "__iter__"), "__module__")
+    return type(where) is str and where.startswith("pydantic.")
+
+
 def _parts_of(items: object) -> str:
     """The parts that would be taken for items, though hardly intended."""
     if isinstance(items, STRINGS):
-        return "characters"
-    return "keys" if isinstance(items, Mapping) else ""
+        return "characters" if isinstance(items, (str, UserString)) else "bytes"
+    if isinstance(items, Mapping):
+        return "keys"
+    return "fields" if is_model(items) else ""
 
 
 def _generates(items: object) -> bool:

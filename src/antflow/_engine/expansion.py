@@ -29,7 +29,7 @@ from typing import Any
 from antflow._core.envelope import Envelope
 from antflow._core.errors import Drop
 from antflow._core.foreign import attribute, is_a
-from antflow._core.items import STRINGS, is_table
+from antflow._core.items import STRINGS, is_model, is_table
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Runner
 from antflow._core.text import safe_repr, safe_str
@@ -304,10 +304,16 @@ class Expansion:
                     if (close := attribute(each, "aclose")) is not None:
                         with clean_up(CLEAN_UP_FAILED):
                             await close()
-        elif is_a(values, (*STRINGS, Mapping)) or not is_a(values, Iterable) or is_table(values):
+        elif (
+            is_a(values, (*STRINGS, Mapping))
+            or not is_a(values, Iterable)
+            or is_model(values)
+            or is_table(values)
+        ):
             raise TypeError(
                 f"a task of a stage with expand=True returned {safe_repr(values)}: must be an "
-                "iterable or async iterable of values, and not a string, mapping or data frame"
+                "iterable or async iterable of values, and not a string, mapping, model or data "
+                "frame"
             )
         elif is_a(values, CONTAINERS):
             yield values

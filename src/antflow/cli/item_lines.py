@@ -42,6 +42,9 @@ SUFFIXES: dict[str, Format] = {
 DELIMITERS = "\t;|,"
 """Characters that divide columns: the one that a header has most often does, the earlier if two."""
 
+SAID_DELIMITER = re.compile(r'"?sep=([^" ])"?', re.IGNORECASE)
+"""How programs tell Excel what stands between the columns."""
+
 LONGEST_JSON = 256 * 1024 * 1024
 """Bytes of the longest file that is read as a whole."""
 
@@ -79,8 +82,10 @@ class ItemSource:
         limit: How many items are taken; ``None`` = all.
         delimiter: What stands between the columns of CSV; ``None`` = what the header says.
         is_guess: Whether the format was not asked for: then dead letters are no lines of text.
+        skip: How many items are passed over first, and the bad lines among them.
 
     Attributes:
+        skipped: How many items have been passed over.
         on_bad_line: Given each line that is not an item; ``None``: the first one is raised.
         on_first_item: Called before the first item is taken in.
         taken_to: The number of the last line that was taken in or put aside; ``None`` if there are
@@ -96,6 +101,7 @@ class ItemSource:
         limit: int | None = None,
         delimiter: str | None = None,
         is_guess: bool = False,
+        skip: int = 0,
     ) -> None:
         self._file = file
         self._is_guess = is_guess
@@ -105,9 +111,12 @@ class ItemSource:
         self._restarted: set[tuple[str, int]] = set()
         """Items that start over because of one made from them: each does so once."""
         self._limit = self._most = limit
+        self._skip = skip
+        self.skipped: int = 0
         self._format = format
         self._counted: int | None = None
         self._taken = self._left_out = 0
+        self._handed_on = 0
         self._is_at_end = False
         self._told: int | None = None
         self.counts: bool = False
@@ -124,7 +133,10 @@ class ItemSource:
             return None
         what = "element" if self._format == "json" else "line"
         name = clean(self._file.name)
-        return f"{name} was taken in only up to {what} {self.taken_to:,}; the rest is not done"
+        return (
+            f"{name} was taken in only up to {what} {self.taken_to:,}; the rest is not done; "
+            f"--skip {self.skipped + self._handed_on} goes on with it"
+        )
 
     async def items(self) -> AsyncGenerator[Item, None]:
         """Each item for the first stage; those for a later one are fed to it meanwhile.
@@ -149,6 +161,7 @@ class ItemSource:
                         begin, self.on_first_item = self.on_first_item, None
                         await begin()
                     self.taken_to = entry.number
+                    self._handed_on += 1
                     if entry.stage == self._first:
                         yield entry
                     else:
@@ -185,7 +198,8 @@ class ItemSource:
         elif self._counted is None:
             return
         else:
-            total = self._counted - self._left_out
+            yet_to_skip = self._skip - self.skipped
+            total = max(self._counted - self._left_out - yet_to_skip, 0)
             if total < self._taken:  # the file has grown
                 total = self._counted = None
             elif self._most is not None:
@@ -205,6 +219,10 @@ class ItemSource:
                 entry = next(self._entries, None)
                 if entry is None:
                     break
+                if self.skipped < self._skip:
+                    self.skipped += isinstance(entry, Item)
+                    self._left_out += 1
+                    continue
                 entries.append(entry)
                 if isinstance(entry, Item):
                     self._taken += 1
@@ -332,7 +350,9 @@ class ItemSource:
     def _read_csv(self) -> Iterator[Entry]:
         csv.field_size_limit(LONGEST_LINE)
         lines = _CsvLines(self._file.lines())
-        rows = csv.reader(lines, strict=True, delimiter=self._delimiter or lines.delimiter())
+        said = lines.said_delimiter()
+        delimiter = self._delimiter or said or lines.delimiter()
+        rows = csv.reader(lines, strict=True, delimiter=delimiter)
         header: list[str] = []
         while True:
             number = lines.number + 1
@@ -406,6 +426,17 @@ class _CsvLines:
         if self.line.fault:
             raise _NoText
         return text
+
+    def said_delimiter(self) -> str | None:
+        """The delimiter in a first line like ``sep=;``, which is no header: it is taken off."""
+        first = next(self._lines, None)
+        if first is None:
+            return None
+        if (found := SAID_DELIMITER.fullmatch(first.text)) is not None:
+            self.line = first
+            return found[1]
+        self._lines = chain([first], self._lines)
+        return None
 
     def delimiter(self) -> str:
         """What stands between the columns, judged by the header, which is still to be read."""

@@ -1,10 +1,10 @@
 """One line of JSON per item: its result, or its dead letter.
 
 Values that JSON has no form for are written in the form that says the most (`_Tamer`), and nothing
-is cut off: a set becomes a list, a dataclass an object, a date, a path, a UUID or a Decimal a text,
-bytes ``{"type": "bytes", "base64": "…"}``, and anything else, NaN included, ``{"type": "float",
-"repr": "nan"}``. If even that does not say what was in the value, as with a generator, the caller
-is given the name of the type, and can say so.
+is cut off: a set becomes a list, a dataclass or a model an object, a date, a path, a UUID or a
+Decimal a text, bytes ``{"type": "bytes", "base64": "…"}``, and anything else, NaN included,
+``{"type": "float", "repr": "nan"}``. If even that does not say what was in the value, as with a
+generator, the caller is given the name of the type, and can say so.
 
 A dead letter is fed back as an item. It continues at the stage it ended in, with the value that had
 entered that stage, so that nothing that worked is done again. For that the value must be the very
@@ -129,13 +129,12 @@ def json_text(value: Any, lost: set[str] | None = None) -> str:
 
 
 def named_parts(value: Any) -> dict[str, Any] | None:
-    """The parts of a mapping or a dataclass by name; ``None`` if it has none."""
+    """The parts of a mapping or of `_declared` fields by name; ``None`` if it has none."""
     try:
-        if is_dataclass(value) and not isinstance(value, type):
-            return {field.name: getattr(value, field.name) for field in fields(value)}
-        if not isinstance(value, Mapping):
+        declared = _declared(value)
+        if not isinstance(declared, Mapping):
             return None
-        parts: dict[Any, Any] = dict(value)
+        parts: dict[Any, Any] = dict(declared)
     except ENDS_THE_PROGRAM:
         raise
     except BaseException:  # why: as in `_Tamer.tame`, which also tells what is lost
@@ -256,8 +255,9 @@ class _Tamer:
             return [self.tame(part) for part in sorted(value, key=safe_repr)]
         if isinstance(value, type):
             return self._by_repr(value)
-        if is_dataclass(value):
-            return {field.name: self.tame(getattr(value, field.name)) for field in fields(value)}
+        if (declared := _declared(value)) is not value:
+            is_object = isinstance(declared, dict)
+            return self._object(declared) if is_object else self.tame(declared)
         if callable(listed := getattr(type(value), "tolist", None)):  # of numpy, for example
             return self.tame(listed(value))
         kind: Any = type(value)
@@ -280,6 +280,26 @@ class _Tamer:
         if text == nothing or ADDRESS.search(text):
             self._lost.add(type_name(value))
         return _stand_in(value, text)
+
+
+def _declared(value: Any) -> Any:
+    """The fields that an object's class declares, as a dict; else the object itself.
+
+    A model of pydantic says itself how it looks in JSON. A dataclass, an attrs class and a Struct
+    of msgspec name their fields.
+    """
+    kind: Any = type(value)
+    if callable(dump := getattr(kind, "model_dump", None)):
+        return dump(value, mode="json")
+    if is_dataclass(kind):
+        names = [field.name for field in fields(kind)]
+    elif isinstance(attributes := getattr(kind, "__attrs_attrs__", None), tuple):
+        names = [attribute.name for attribute in attributes]
+    elif isinstance(names_of_struct := getattr(kind, "__struct_fields__", None), tuple):
+        names = [*names_of_struct]
+    else:
+        return value
+    return {name: getattr(value, name) for name in names}
 
 
 def _stand_in(value: Any, text: str) -> dict[str, str]:

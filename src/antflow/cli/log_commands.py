@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from antflow._core.snapshot import at_text
 from antflow._core.text import clean, cut, safe_str
 from antflow.cli.refusals import refuse
 
@@ -100,7 +101,7 @@ def told(event: EventRecord) -> str:
     if event.duration:
         text += f" ({event.duration:.3g} s)"
     if event.error_type is not None:
-        place = f" at {event.place}" if event.place else ""
+        place = at_text(event.place or "")
         message = cut(event.error or "", LONGEST_MESSAGE)
         text += f": {event.error_type}{place}{': ' if message else ''}{message}"
     return clean(text)

@@ -57,13 +57,13 @@ class JsonLines:
         self._lock = threading.Lock()
 
     async def open(self) -> None:
-        """Open what is written to, if that is still to be done.
+        """Open what is written to, if that is still to be done. Writes no line.
 
         Raises:
             OSError: It cannot be opened.
         """
         if self._in_thread:
-            await in_daemon_thread(self._write_waiting)
+            await in_daemon_thread(self._write_nothing)
 
     @property
     def unwritten(self) -> list[Any]:
@@ -146,6 +146,10 @@ class JsonLines:
                 self._write_waiting()
             if not self._waiting:
                 return
+
+    def _write_nothing(self) -> None:
+        with self._lock:
+            self._write(b"")
 
     def _write_waiting(self) -> None:
         lines = self._writing

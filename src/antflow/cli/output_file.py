@@ -22,14 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, NoReturn
 
+from antflow._core.file_lock import lock, unlock
 from antflow.cli.lines import InputFile
 from antflow.cli.refusals import RunFailed, refuse
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 STDOUT = "-"
 NAMES_OF_STDOUT = (STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
@@ -91,7 +86,7 @@ class OutputFile:
             self._is_closed = True
             descriptor, self._descriptor = self._descriptor, None
             if descriptor is not None:
-                _unlock(descriptor)
+                unlock(descriptor)
                 os.close(descriptor)
             if self._part:
                 os.replace(self._part, os.path.realpath(self.path))
@@ -100,7 +95,7 @@ class OutputFile:
             raise RunFailed(f"{self.option} {self.path!r}: {error.strerror}{kept}") from error
         finally:
             if self._replaced is not None:
-                _unlock(self._replaced)
+                unlock(self._replaced)
                 os.close(self._replaced)
                 self._replaced = None
 
@@ -131,7 +126,10 @@ class OutputFile:
         refuse(f"{self.option} {self.path!r}: {error.strerror}", error)
 
     def _open(self) -> int:
-        """Open it where the lines go.
+        """Open it where the lines go, and take it.
+
+        A file is empty until the first result is ready, so its size does not show that another run
+        has it.
 
         Raises:
             OSError: It cannot be opened, is not empty any more, or another run writes to it.
@@ -139,7 +137,7 @@ class OutputFile:
         descriptor = self._open_locked()
         if _has_content(status := os.fstat(descriptor)):
             if self._old == "replace":
-                if fcntl is None:  # Windows replaces no open file
+                if os.name == "nt":  # Windows replaces no open file
                     os.close(descriptor)
                 else:
                     self._replaced = descriptor  # locked, until the new one is in its place
@@ -150,14 +148,14 @@ class OutputFile:
             if not _ends_in_newline(self.path):  # a program was killed while it wrote
                 write_fully(descriptor, b"\n")
         elif self._old != "append":
-            _lock(descriptor, shared=True)  # from here on others may add to it
+            lock(descriptor, shared=True)  # from here on others may add to it
         return descriptor
 
     def _open_locked(self) -> int:
         while True:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
-                if not _lock(descriptor, shared=self._old == "append"):
+                if not lock(descriptor, shared=self._old == "append"):
                     doing = "replacing it" if self._old == "append" else "writing to it"
                     raise BlockingIOError(errno.EAGAIN, f"another run is {doing}")
                 if _is_at(self.path, descriptor):
@@ -203,30 +201,6 @@ def write_fully(target: int, data: bytes) -> None:
             failure: Any = error
             failure.characters_written = len(data) - len(rest)
             raise
-
-
-def _lock(descriptor: int, shared: bool) -> bool:
-    """Take a file, for this run alone or shared; ``False`` if another run has it.
-
-    A file is empty until the first result is ready, so its size does not show that it is taken.
-    Where there are no locks (Windows, some network file systems), this is not noticed.
-    """
-    if fcntl is None or not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return True
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
-
-
-def _unlock(descriptor: int) -> None:
-    """Give a file back, even if a forked process that is still alive shares the descriptor."""
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _is_at(path: str, descriptor: int) -> bool:

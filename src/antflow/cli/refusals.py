@@ -10,6 +10,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from antflow._core.places import own_location_of
+from antflow._core.snapshot import at_text
 from antflow._core.text import clean, safe_str
 
 SOME_FAILED = 1
@@ -47,9 +48,8 @@ def reason_of(error: BaseException) -> str:
 
 
 def reason_with_place(error: BaseException) -> str:
-    """``KeyError at app.py:3 in f: 'x'``, if it comes from a line of the user's own code."""
-    name, location = type(error).__name__, own_location_of(error)
-    return _reason(f"{name} at {clean(location)}" if location else name, error)
+    """``KeyError at app.py:3 in f: 'x'``, if the user's own line is known, or the task."""
+    return _reason(type(error).__name__ + at_text(own_location_of(error)), error)
 
 
 def _reason(what: str, error: BaseException) -> str:

@@ -181,7 +181,10 @@ class Job:
     metavar="STAGE=N",
     help="Number of workers of a stage. May be given once for each stage.",
 )
-@click.option("--limit", type=Count(), metavar="N", help="Take only the first N items.")
+@click.option("--skip", type=Count(), default=0, metavar="N", help="Leave out the first N items.")
+@click.option(
+    "--limit", type=Count(), metavar="N", help="Take only the first N items, after those of --skip."
+)
 @click.option(
     "--total",
     type=Count(),
@@ -213,6 +216,7 @@ def command(
     dashboard: str,
     keys: bool | None,
     workers: tuple[tuple[str, int], ...],
+    skip: int,
     limit: int | None,
     total: int | None,
     max_failures: float | None,
@@ -285,7 +289,7 @@ def command(
         for each in files:
             stack.enter_context(kept_open(each))
             outputs[each.path] = JsonLines(each.write, each.path)
-        source = ItemSource(file, form, pipeline, limit, delimiter, is_guess)
+        source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip)
         source.counts = total is None and dashboard != "none"
         options = {
             "total": limit if total is None else total,
@@ -380,8 +384,8 @@ def run_job(job: Job) -> int:
         The exit code.
 
     Raises:
-        Refusal: A line of the input is not an item.
-        RunFailed: The run failed.
+        Refusal: A line of the input is not an item, or a file cannot be opened.
+        RunFailed: The run failed, or a file could not be written.
         BrokenPipeError: The results have no reader any more.
     """
     try:
@@ -397,7 +401,15 @@ def run_job(job: Job) -> int:
     except RunFailed:  # a file could not be written
         tell(job)
         raise
-    except (Refusal, BrokenPipeError):
+    except BrokenPipeError:  # silent, but for what belongs elsewhere and is not there either
+        for output in outputs_of(job):
+            if output.name != STDOUT and output.unwritten:
+                tell(job)
+                raise RunFailed(output.failure) from None
+        raise
+    except Refusal:
+        if unwritten_lines(job):
+            tell(job)
         raise
     except BadLine as error:
         tell(job)
@@ -431,10 +443,15 @@ def how_to_go_on(job: Job) -> str:
     return f"failed and cancelled items are in the --failed file, to go on with --items{form}"
 
 
+def outputs_of(job: Job) -> list[JsonLines]:
+    """Where results go, and dead letters."""
+    return [job.results] if job.failed is None else [job.results, job.failed]
+
+
 async def stream(job: Job) -> None:
     """Run the pipeline and write what comes out, until both are done."""
     asyncio.get_running_loop().set_default_executor(ThreadsLeftBehind())
-    outputs = [job.results] if job.failed is None else [job.results, job.failed]
+    outputs = outputs_of(job)
     try:
         try:
             async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
@@ -502,6 +519,8 @@ def tell(job: Job) -> None:
         lines = summary_lines(
             snapshot, job.bad_lines, job.failed is not None, job.has_display, job.first_bad_line
         )
+        if skipped := job.items.skipped:
+            lines.append(f"left out by --skip: {counted(skipped, 'item')}")
         if (rest := job.items.rest) is not None:
             lines.append(rest)
         lines += unwritten_lines(job)

@@ -146,8 +146,15 @@ class MappedCalls:
         self._news.set()
 
     async def left(self) -> None:
-        """After `leave`: wait until nothing is in progress."""
-        await until_ended(self._ending)
+        """After `leave`: wait until nothing is in progress.
+
+        Cancellation: raised at the end of the wait; a second one ends it, and any wait after it.
+        """
+        try:
+            await until_ended(self._ending, outlasts_first=True)
+        except asyncio.CancelledError:
+            self._ending = []  # `async with` asks again when `anext` was cancelled
+            raise
 
     def forget_error(self) -> None:
         """Keep no error, which may have the frames that it came out through."""
@@ -331,11 +338,8 @@ class AllCalls(MappedCalls):
         return self._results
 
     async def left(self) -> None:
-        """After `leave`: wait until nothing is in progress, and keep nothing.
-
-        Cancellation: raised at the end of the wait; a second one ends it.
-        """
-        await until_ended(self._ending, outlasts_first=True)
+        """After `leave`: wait until nothing is in progress, and keep nothing."""
+        await super().left()
         self._results = []
         self.forget_error()
 

@@ -7,8 +7,9 @@ import os
 import re
 from contextlib import suppress
 from json.encoder import encode_basestring
-from typing import Any, Unpack
+from typing import Unpack
 
+from antflow._core.file_lock import lock
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.sink_counts import SinkCounts
@@ -16,12 +17,6 @@ from antflow.sinks.file_sink import FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, json_line, opened_record
 from antflow.sinks.sink import SinkOptions
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 LONGEST_LINE_END = 1 << 20
 """How far back from its end a file is searched for its last whole line, in bytes."""
@@ -58,12 +53,9 @@ class JsonlSink(FileSink):
         """Open the file and cut off part of a line at its end."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    text = "another program, or another sink of this one, writes to it"
-                    raise BlockingIOError(errno.EAGAIN, text) from error
+            if not lock(descriptor):
+                text = "another program, or another sink of this one, writes to it"
+                raise BlockingIOError(errno.EAGAIN, text)
             _cut_part_of_line(descriptor)
         except BaseException:
             os.close(descriptor)

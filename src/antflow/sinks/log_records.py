@@ -6,6 +6,7 @@ import logging
 from typing import Unpack
 
 from antflow._core.checks import refusal
+from antflow._core.snapshot import at_text
 from antflow._core.text import clean
 from antflow.sinks.records import EventRecord
 from antflow.sinks.sink import Sink, SinkOptions
@@ -67,6 +68,4 @@ def _text(record: EventRecord) -> str:
         text += f", try {record.attempt:,}"
     if record.error_type is not None:
         text += f": {record.error_type}: {clean(record.error)}"
-    if record.place is not None:
-        text += f" at {record.place}"
-    return text
+    return text + at_text(record.place or "")

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Unpack
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.sink_counts import SinkCounts
+from antflow._core.snapshot import at_text
 from antflow.sinks.file_sink import FileSink, writable_path
 from antflow.sinks.records import EventRecord
 from antflow.sinks.sink import SinkOptions
@@ -121,9 +122,7 @@ class RunTrace:
         held.items.discard((record.sequence_id, record.branch))
         held.endings[record.kind] = held.endings.get(record.kind, 0) + 1
         if record.error_type is not None:
-            held.error = f"{record.error_type}: {record.error}"
-            if record.place:
-                held.error += f" at {record.place}"
+            held.error = f"{record.error_type}: {record.error}{at_text(record.place or '')}"
         if not held.items:
             del self._slices[worker]
             yield self._slice(worker, held, stage, record.timestamp)

@@ -178,20 +178,22 @@ class Child:
             return None, error
 
     def _start(self) -> Connection[Any, Any]:
-        from multiprocessing import get_context, resource_tracker
-
-        context = get_context("spawn")
-        here, there = context.Pipe()
+        here = None
         label = NAME_PREFIX + self._name
-        process = context.Process(target=serve, args=(there,), name=label, daemon=False)
         try:
+            from multiprocessing import get_context, resource_tracker
+
+            context = get_context("spawn")
+            here, there = context.Pipe()
             with there:
+                process = context.Process(target=serve, args=(there,), name=label, daemon=False)
                 resource_tracker.ensure_running()  # starting it would undo the next line
                 _hold_back_interrupts()
                 process.start()
         except Exception as error:
             self.is_over = True
-            here.close()
+            if here is not None:
+                here.close()
             raise self._unable(error) from error
         assert process.pid is not None
         self._pid = process.pid
