@@ -19,7 +19,7 @@ from antflow._core.places import location_of
 from antflow._core.portable import Portable, public_names
 from antflow._core.snapshot import ErrorSummary, PipelineStats, RunState
 from antflow._core.stage_checks import checked_workers
-from antflow._core.text import safe_str
+from antflow._core.text import error_text, error_type_name, safe_str
 from antflow._core.type_variables import T
 
 Outcome = Literal["completed", "failed", "dropped", "expanded", "cancelled"]
@@ -247,6 +247,25 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
         """The values of the successful results, in input order."""
         return [result.value for result in self]
 
+    def to_records(self) -> list[dict[str, Any]]:
+        """All results as dicts, for pandas, polars, DuckDB and their like: a row for each item.
+
+        ```python
+        frame = pandas.DataFrame(results.to_records())
+        ```
+
+        Returns:
+            In input order, items made from others after the one they were made from. The keys are
+            ``id``, ``outcome`` ("completed", "failed", "dropped", "expanded" or "cancelled"),
+            ``value`` (``None`` unless it was completed), ``stage`` (the one it ended in),
+            ``attempts``, ``error_type``, ``error`` (its message), ``location`` ("app.py:12 in
+            parse"; these three are ``None`` if there is no error) and ``sequence_id``.
+        """
+        rows = [*self.outcomes, *self._children]
+        if self._children:
+            rows.sort(key=lambda result: (result.sequence_id, branch_of(result)))
+        return [_record_of(result) for result in rows]
+
     @property
     def counters(self) -> dict[str, int | float]:
         """Name → how much the tasks of all stages have counted (`antflow.count`)."""
@@ -291,6 +310,21 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
 
     def _counts(self) -> str:
         return f"RunResults: {outcomes_text(self.stats)}"
+
+
+def _record_of(result: PipelineResult[Any]) -> dict[str, Any]:
+    error, outcome = result.error, result.outcome
+    return {
+        "id": result.id,
+        "outcome": outcome,
+        "value": result.value if outcome == "completed" else None,
+        "stage": result.stage,
+        "attempts": result.attempts,
+        "error_type": None if error is None else error_type_name(error),
+        "error": None if error is None else error_text(error),
+        "location": None if error is None else result.location or None,
+        "sequence_id": result.sequence_id,
+    }
 
 
 def outcomes_text(stats: PipelineStats) -> str:
