@@ -14,8 +14,7 @@ from antflow._core.events import STATUSES, StatusEvent, StatusType
 from antflow._core.failures import MOST_GROUPS
 from antflow._core.observers import RunEnding
 from antflow._core.snapshot import ErrorSummary, FailedItem, FailureGroup
-from antflow._core.text import safe_str
-from antflow.sinks.records import VERSION, EventRecord
+from antflow.sinks.records import VERSION, EventRecord, text_of_id
 from antflow.sinks.sqlite import (
     APPLICATION_ID,
     CLOSE_RUN,
@@ -149,7 +148,7 @@ class EventLog:
             item: Only those of the item with this id.
             kinds: Only those of these kinds.
         """
-        wanted = {"run": run, "item": None if item is None else safe_str(item)}
+        wanted = {"run": run, "item": None if item is None else text_of_id(item)}
         query = "SELECT * FROM events WHERE (:run IS NULL OR run = :run)"
         if item is not None:
             query += " AND item = :item"
@@ -400,7 +399,7 @@ class _Lines(_Source):
             if kind == "run_closed":
                 return CLOSE_RUN, closed_row(record)
             if "value" in record:
-                record["value"] = json.dumps(record["value"], ensure_ascii=False)
+                record["value"] = json.dumps(record["value"])
             filled = {"branch": "", "duration": 0.0} | record
             return INSERT, [filled.get(name) for name in EventRecord._fields]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
