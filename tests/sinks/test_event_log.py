@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,26 @@ import pytest
 
 from antflow import Drop, ErrorSummary, Pipeline, Stage, StatusEvent, StatusTracker
 from antflow._core.events import STATUSES
-from antflow.sinks import EventLog, JsonlSink, Sink, SqliteSink
+from antflow.sinks import EventLog, JsonlSink, PostgresSink, Sink, SqliteSink
 from antflow.testing import FailTimes, run_virtual
 
-SINKS: dict[str, Callable[[str], Sink]] = {"jsonl": JsonlSink, "sqlite": SqliteSink}
+SINKS: dict[str, Callable[[str], Sink]] = {
+    "jsonl": JsonlSink,
+    "sqlite": SqliteSink,
+    "postgres": PostgresSink,
+}
 
 
-@pytest.fixture(params=SINKS)
+@pytest.fixture(params=["jsonl", "sqlite", pytest.param("postgres", marks=pytest.mark.process)])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def source(kind: str, tmp_path: Path) -> str:
+def source(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
     """Where a log of this kind is going to be."""
+    if kind == "postgres":
+        return str(request.getfixturevalue("postgres").schema())
     return str(tmp_path / "log")
 
 
@@ -87,11 +94,14 @@ PIPELINES: dict[str, Callable[[], list[Stage[Any, Any]]]] = {
 }
 
 
-def told(event: StatusEvent) -> StatusEvent:
+def told(event: StatusEvent, kind: str) -> StatusEvent:
     """An event as a log has it: the id is text, and the exception is gone."""
     metadata = event.metadata | {"exception": None} if "exception" in event.metadata else {}
     metadata = metadata or event.metadata
-    return replace(event, item_id=str(event.item_id), metadata=metadata)
+    timestamp = event.timestamp
+    if kind == "postgres":  # which keeps microseconds
+        timestamp = datetime.fromtimestamp(timestamp, UTC).timestamp()
+    return replace(event, item_id=str(event.item_id), metadata=metadata, timestamp=timestamp)
 
 
 def summed(summary: ErrorSummary) -> Any:
@@ -119,10 +129,10 @@ def test_answers_as_the_tracker(source: str, kind: str, name: str) -> None:
         ids = tracker.get_tracked_ids()
         assert sorted(log.get_tracked_ids()) == sorted(map(str, ids))
         for item_id in ids:
-            assert log.get_history(item_id) == [told(e) for e in tracker.get_history(item_id)]
+            assert log.get_history(item_id) == [told(e, kind) for e in tracker.get_history(item_id)]
             status = tracker.get_status(item_id)
             assert status is not None
-            assert log.get_status(item_id) == told(status)
+            assert log.get_status(item_id) == told(status, kind)
         assert log.get_stats() == tracker.get_stats()
         (run,) = log.runs()
         assert run.accepted == 7
@@ -130,7 +140,7 @@ def test_answers_as_the_tracker(source: str, kind: str, name: str) -> None:
         assert sum(filter(None, settled)) == run.accepted + (run.children or 0)
         assert summed(log.get_error_summary()) == summed(tracker.get_error_summary())
         for name in STATUSES:
-            found = [told(event) for event in tracker.get_by_status(name)]
+            found = [told(event, kind) for event in tracker.get_by_status(name)]
             assert sorted(log.get_by_status(name), key=place) == sorted(found, key=place)
 
 
@@ -148,7 +158,7 @@ def test_answers_as_the_tracker_after_a_timeout(source: str, kind: str) -> None:
     run_virtual(stopped)
     with EventLog.open(source) as log:
         for item_id in tracker.get_tracked_ids():
-            assert log.get_history(item_id) == [told(e) for e in tracker.get_history(item_id)]
+            assert log.get_history(item_id) == [told(e, kind) for e in tracker.get_history(item_id)]
         assert log.get_stats() == tracker.get_stats()
         (run,) = log.runs()
         assert (run.how, run.error_type) == ("failed", "TimeoutError")
@@ -243,11 +253,13 @@ def test_any_item_is_found_by_its_id(source: str, kind: str, item_id: Any) -> No
     ids=ascii,
 )
 def test_any_value_is_read_back(source: str, kind: str, value: str) -> None:
-    """Values come back as they were."""
+    """Values come back as they were; PostgreSQL has NUL and surrogates written out."""
     sink = SINKS[kind](source)
     sink.wants_values = True
     pipeline = Pipeline([Stage("A", 1, [lambda each: {each: [each]}])], observers=[sink])
     run_virtual(lambda: pipeline.run([value]))
+    if kind == "postgres":
+        value = value.replace("\x00", "\\u0000").encode("utf-8", "backslashreplace").decode()
     with EventLog.open(source) as log:
         (event,) = log.events(kinds=["completed"])
         assert event.to_dict()["value"] == {value: [value]}
@@ -305,6 +317,7 @@ def test_no_path_is_refused(source: Any) -> None:
         EventLog.open(source)
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite"], indirect=True)
 def test_reading_changes_nothing(source: str, kind: str) -> None:
     """The file is the same after it has been read."""
     path = Path(source)
