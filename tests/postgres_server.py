@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +37,8 @@ class Missing(Exception):
 class PostgresServer:
     """A server of its own: made with `postgres_server`."""
 
-    def __init__(self, programs: Path, folder: Path) -> None:
+    def __init__(self, programs: Path, folder: Path, settings: Sequence[str]) -> None:
+        self._settings = ["listen_addresses=", *settings]
         self._programs = programs
         self._folder = folder
         self._data = folder / "data"
@@ -79,13 +80,12 @@ class PostgresServer:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         deadline = time.monotonic() + LONGEST_START
-        settings = ["listen_addresses=", "fsync=off", "max_connections=30", "shared_buffers=64MB"]
         command = [str(self._programs / "postgres"), "-D", str(self._data), "-k", str(self._folder)]
         while True:
             if self._process is None or self._process.poll() is not None:
                 with (self._folder / "log").open("ab") as log:
                     self._process = subprocess.Popen(
-                        [*command, *(part for each in settings for part in ("-c", each))],
+                        [*command, *(part for each in self._settings for part in ("-c", each))],
                         cwd=self._folder,
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.DEVNULL,
@@ -129,8 +129,11 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(settings: Sequence[str] = ("fsync=off",)) -> Iterator[PostgresServer]:
     """A server that runs.
+
+    Args:
+        settings: Those of the server that it does not come with.
 
     Raises:
         Missing: There is no PostgreSQL here, or it does not start.
@@ -138,7 +141,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     programs = _programs()
     folder = Path(mkdtemp(prefix="antflow-pg"))  # short: a socket's path has at most 107 bytes
     try:
-        server = PostgresServer(programs, folder)
+        server = PostgresServer(programs, folder, settings)
         server.make()
         server.start()
         try:
