@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from tests.postgres_server import Missing, PostgresServer, postgres_server
 from tests.real import counted, mark, without_slow
 
 
@@ -37,3 +38,13 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         result = yield
     waited.check()
     return result
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; a test that needs one is skipped where there is none."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except Missing as reason:
+        pytest.skip(str(reason))

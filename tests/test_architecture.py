@@ -86,6 +86,7 @@ EVEN_SO: dict[str, list[str]] = {
 
 # Other packages: the files that may import them. What is optional may be imported by one file only.
 THIRD_PARTY: dict[str, list[str]] = {
+    "asyncpg": ["sinks/postgres.py"],
     "click": ["cli/*"],
     # The user says what to import; and each sink is loaded with its first use.
     "a name computed at run time": ["cli/target.py", "sinks/__init__.py"],
@@ -94,7 +95,7 @@ THIRD_PARTY: dict[str, list[str]] = {
     "typing_extensions": ["_core/type_variables.py"],
     "uvloop": ["loops.py"],
 }
-OPTIONAL = {"opentelemetry", "uvloop"}
+OPTIONAL = {"asyncpg", "opentelemetry", "uvloop"}
 
 # Names that are not used anywhere, with the reason.
 BANNED: dict[str, str] = {

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import guard
+from benchmarks import guard, sinks
 from benchmarks.chart import Panel, draw
 from benchmarks.page import PAGE, compared, filled
 from benchmarks.runner import Outcome, Runner
@@ -21,6 +21,7 @@ from benchmarks.systems import ROOT, SYSTEMS, Missing, Systems
 from benchmarks.tasks import FailsOnce, Sleeps, Task, no_op
 from benchmarks.workload import Figure, Workload
 from benchmarks.workloads import WORKLOADS, flows
+from tests.postgres_server import PostgresServer
 
 FEW = 20
 FEWER = {"W6": 2, "W6f": 1, "W13": 1}
@@ -106,6 +107,14 @@ def test_makespan() -> None:
     # item 2 from 2 to 4, item 0 from 3 to 4.
     assert sleeps.makespan(workers=2) == 4.0
     assert sleeps.makespan(workers=1) == 3.0 + 1.0 + 1.0 + 2.0
+
+
+@pytest.mark.process
+def test_sinks_are_measured(postgres: PostgresServer) -> None:
+    """Each sink has a row; PostgreSQL is one of them where there is a server."""
+    rows = sinks.table(items=FEW, rounds=1)
+    names = [row.split("`")[1] for row in rows[2:]]
+    assert names == ["JsonlSink", "SqliteSink", "PostgresSink"]
 
 
 # -- the command ------------------------------------------------------------------------------

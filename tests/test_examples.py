@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from antflow import Pipeline, RunEnd, RunFacts, Stage
+from tests.postgres_server import PostgresServer
 from tests.support import same, virtual
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,16 @@ PRINTS = {
     "dashboard_levels": [
         rf"\n{level}\n(.*\n)*?\d+ ok, \d+ failed\n"
         for level in ("progress", "compact", "detailed", "full")
+    ],
+    "events_to_databases": [
+        r"SqliteSink SinkCounts\(emitted=500, delivered=500, dropped=0, waiting=0, error=None\)",
+        r"PostgresSink SinkCounts\(emitted=500, delivered=500, dropped=0, waiting=0, error=None\)",
+        r"run (\w+): 90 completed, 10 failed",
+        r"  10 × ZeroDivisionError at events_to_databases\.py:\d+ in invert",
+        "  item 20: failed in Invert",
+        r"run (\w+): 90 completed, 10 failed",
+        r"  10 × ZeroDivisionError at events_to_databases\.py:\d+ in invert",
+        "  item 20: failed in Invert",
     ],
     "events_to_files": [
         r"JsonlSink SinkCounts\(emitted=500, delivered=500, dropped=0, waiting=0, error=None\)",
@@ -106,13 +117,15 @@ PRINTS = {
     ],
 }
 
+NEEDS_SERVER = {"events_to_databases"}
 
-def run_example(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
+
+def run_example(name: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run an example in an empty folder, as a reader would; warnings are errors."""
     return subprocess.run(
         [sys.executable, "-u", "-W", "error", str(FOLDER / f"{name}.py")],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"} | more,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # for the order of what displays and the example print
         encoding="utf-8",
@@ -150,10 +163,22 @@ def started(
         }
 
 
-@pytest.mark.parametrize("name", PRINTS)
+@pytest.mark.parametrize("name", [name for name in PRINTS if name not in NEEDS_SERVER])
 def test_example_runs(name: str, started: Started) -> None:
     """The example ends well, prints what it promises, and has no warnings and no tracebacks."""
     done = started[name].result()
+    assert done.returncode == 0, done.stdout
+    assert not re.search(r"Traceback|\w+Warning:", done.stdout), done.stdout
+    assert missing_from(done.stdout, PRINTS[name]) == [], done.stdout
+
+
+def test_example_with_a_server_runs(tmp_path: Path, postgres: PostgresServer) -> None:
+    """The example that needs PostgreSQL says so without it, and runs with it."""
+    (name,) = NEEDS_SERVER
+    without = run_example(name, tmp_path)
+    assert without.returncode == 1
+    assert without.stdout.startswith("DATABASE_URL: must be")
+    done = run_example(name, tmp_path, DATABASE_URL=postgres.schema())
     assert done.returncode == 0, done.stdout
     assert not re.search(r"Traceback|\w+Warning:", done.stdout), done.stdout
     assert missing_from(done.stdout, PRINTS[name]) == [], done.stdout

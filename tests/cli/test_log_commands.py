@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from antflow import Pipeline, Stage
-from antflow.sinks import JsonlSink, Sink, SqliteSink
+from antflow.cli import log_commands
+from antflow.sinks import EventLog, EventRecord, JsonlSink, PostgresSink, Sink, SqliteSink
 from tests.cli.running import antflow, command, environment
+from tests.postgres_server import PostgresServer
 
-SINKS: dict[str, Callable[[Path], Sink]] = {"jsonl": JsonlSink, "sqlite": SqliteSink}
+SINKS: dict[str, Callable[[str], Sink]] = {
+    "jsonl": JsonlSink,
+    "sqlite": SqliteSink,
+    "postgres": PostgresSink,
+}
 
 
 def divide(number: int) -> float:
@@ -23,16 +32,18 @@ def divide(number: int) -> float:
     return 1 / number
 
 
-@pytest.fixture(params=SINKS)
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    path = tmp_path / "events.log"
+@pytest.fixture(params=["jsonl", "sqlite", pytest.param("postgres", marks=pytest.mark.process)])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    source = str(tmp_path / "events.log")
+    if request.param == "postgres":
+        source = request.getfixturevalue("postgres").schema()
     stages = [Stage("Divide", 1, [divide], task_attempts=1), Stage("Keep", 1, [lambda x: x])]
-    pipeline = Pipeline(stages, observers=[SINKS[request.param](path)])
+    pipeline = Pipeline(stages, observers=[SINKS[request.param](source)])
     asyncio.run(pipeline.run(range(5), on_failures="ignore"))
-    return path
+    return source
 
 
-def test_events_of_an_item(log: Path) -> None:
+def test_events_of_an_item(log: str) -> None:
     """The events of one item are told in lines, in order, without anything a terminal obeys."""
     result = antflow("events", log, "--item", 3)
     assert result.exit_code == 0
@@ -58,7 +69,7 @@ def test_task_without_a_line_is_named_as_the_place(tmp_path: Path) -> None:
     assert "with base 10: 'x' in int" in trace.read_text()
 
 
-def test_events_as_json(log: Path) -> None:
+def test_events_as_json(log: str) -> None:
     """With ``--json`` each event is a line with the fields of the record."""
     records = [json.loads(line) for line in antflow("events", log, "--json").stdout.splitlines()]
     kinds = {record["kind"] for record in records}
@@ -66,7 +77,7 @@ def test_events_as_json(log: Path) -> None:
     assert [record["seq"] for record in records] == list(range(len(records)))
 
 
-def test_errors_summed_up(log: Path) -> None:
+def test_errors_summed_up(log: str) -> None:
     """The failures are summed up by type, stage and line of code."""
     result = antflow("errors", log)
     assert result.stdout.startswith("2 failed items\n")
@@ -74,7 +85,7 @@ def test_errors_summed_up(log: Path) -> None:
     assert "  1 × ZeroDivisionError at " in result.stdout
 
 
-def test_ids_of_one_type(log: Path) -> None:
+def test_ids_of_one_type(log: str) -> None:
     """``--ids --type`` prints what a next run can take in."""
     assert antflow("errors", log, "--ids").stdout.split() == ["0", "3"]
     assert antflow("errors", log, "--ids", "--type", "KeyError").stdout.split() == ["3"]
@@ -82,7 +93,7 @@ def test_ids_of_one_type(log: Path) -> None:
     assert json.loads(line)["item_id"] == "3"
 
 
-def test_a_run_is_chosen(log: Path) -> None:
+def test_a_run_is_chosen(log: str) -> None:
     """``--run`` leaves out the others."""
     assert antflow("events", log, "--run", "other").stdout == ""
     assert antflow("errors", log, "--run", "other").stdout == "No errors occurred\n"
@@ -101,25 +112,77 @@ def test_a_file_that_is_not_a_log_is_refused(tmp_path: Path, name: str) -> None:
         assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("name", ["events", "errors"])
+def test_a_server_that_fails_is_told_without_its_password(
+    postgres: PostgresServer, name: str
+) -> None:
+    """A database that cannot be read is refused on one line, which has no password."""
+    postgres.run("CREATE SCHEMA IF NOT EXISTS nothing")
+    addresses = {
+        postgres.address(search_path="nothing"): "has no events",
+        postgres.address(password="s3cr3t"): "InvalidPasswordError",
+        "postgresql://me:s3cr3t/x@host/name": "must be the address of a PostgreSQL database",
+    }
+    for address, reason in addresses.items():
+        result = antflow(name, address)
+        assert result.exit_code == 2
+        assert reason in result.stderr
+        assert "s3cr3t" not in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.process
+def test_a_server_that_ends_while_it_is_read(postgres: PostgresServer) -> None:
+    """If the server ends while its log is followed, one line says so."""
+    source = postgres.schema()
+    asyncio.run(Pipeline([Stage("A", 1, [str])], observers=[PostgresSink(source)]).run([1]))
+    postgres.run("UPDATE runs SET ended = NULL;", source)
+    following = subprocess.Popen(
+        command("events", source, "--follow", "--json"),
+        env=environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with following:
+        assert following.stdout is not None
+        assert '"admitted"' in following.stdout.readline()
+        postgres.stop()
+        try:
+            _, errors = following.communicate(timeout=60)
+        finally:
+            postgres.start()
+    assert following.returncode == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("Error: 'postgresql://antflow@/postgres': ")
+
+
 RUN = """
 import asyncio, sys
 from antflow import Pipeline, Stage
-from antflow.sinks import SqliteSink
+from antflow.sinks import PostgresSink, SqliteSink
 stages = [Stage("Wait", 1, [asyncio.sleep])]
-asyncio.run(Pipeline(stages, observers=[SqliteSink(sys.argv[1], every=0.01)]).run([0.2] * 5))
+kind = PostgresSink if sys.argv[1].startswith("postgresql://") else SqliteSink
+asyncio.run(Pipeline(stages, observers=[kind(sys.argv[1], every=0.01)]).run([0.2] * 5))
 """
 
 
-@pytest.mark.real_time
-def test_follow_ends_with_the_run(tmp_path: Path) -> None:
+@pytest.mark.process
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_follow_ends_with_the_run(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
     """``--follow`` prints what comes, and ends when the run is over."""
-    path = tmp_path / "events.sqlite"
+    source = str(tmp_path / "events.sqlite")
+    if kind == "postgres":
+        source = request.getfixturevalue("postgres").schema()
     python = command()[0]
-    with subprocess.Popen([python, "-c", RUN, str(path)], env=environment()) as running:
-        while not path.exists() or not antflow("events", path).stdout:
+    with subprocess.Popen([python, "-c", RUN, source], env=environment()) as running:
+        while not antflow("events", source).stdout:
             assert running.poll() is None
         followed = subprocess.run(
-            command("events", path, "--follow"),
+            command("events", source, "--follow"),
             env=environment(),
             capture_output=True,
             text=True,
@@ -128,3 +191,25 @@ def test_follow_ends_with_the_run(tmp_path: Path) -> None:
         )
     lines = followed.stdout.splitlines()
     assert len(lines) == len(set(lines)) == 15
+
+
+def test_follow_prints_the_last_events_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if a run ends between two looks at its log, ``--follow`` misses no event of it."""
+    path = tmp_path / "events.sqlite"
+    read = EventLog.events
+
+    def run_ends_meanwhile(self: EventLog, **options: Any) -> Iterator[EventRecord]:
+        found = list(read(self, **options))
+        if not found:
+            pipeline = Pipeline([Stage("Keep", 1, [abs])], observers=[SqliteSink(path)])
+            asyncio.run(pipeline.run(range(3)))
+        return iter(found)
+
+    asyncio.run(Pipeline([Stage("Keep", 1, [abs])], observers=[SqliteSink(path)]).run([]))
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DELETE FROM runs")
+    monkeypatch.setattr(EventLog, "events", run_ends_meanwhile)
+    monkeypatch.setattr(log_commands, "LOOKS_EVERY", 0)
+    assert len(antflow("events", path, "--follow").stdout.splitlines()) == 9

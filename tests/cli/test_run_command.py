@@ -20,6 +20,7 @@ from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.refusals import Refusal, reason_with_place
 from antflow.cli.run_command import with_workers
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
+from tests.postgres_server import PostgresServer
 
 
 @pytest.fixture
@@ -1106,6 +1107,7 @@ def test_trace_goes_to_a_file(folder: Path, items: Path) -> None:
     ("options", "reason"),
     [
         (["--events", "events.txt"], "--events 'events.txt': name it .jsonl or .sqlite"),
+        (["--events", "postgresql://u:s3cret@h:x/d"], "'postgresql://…': "),
         (["--events", "no/events.jsonl"], "--events 'no/events.jsonl': There is no such folder"),
         (["--trace", "items.txt"], "--trace 'items.txt': name it .json or .json.gz"),
         (["--trace", "no/t.json"], "--trace 'no/t.json': There is no such folder"),
@@ -1125,3 +1127,12 @@ def test_files_that_cannot_take_events_are_refused(
     assert reason in errors_of(result)[0]
     assert items.read_text() == before
     assert sorted(each.name for each in folder.glob("*.jsonl")) == []
+
+
+@pytest.mark.process
+def test_events_go_to_a_database(folder: Path, items: Path, postgres: PostgresServer) -> None:
+    """With the address of a database, --events writes its tables, and the commands read them."""
+    address = postgres.schema()
+    assert antflow("run", "app:pipeline", "--items", items, "--events", address).exit_code == 1
+    ids = antflow("errors", address, "--ids").stdout.split()
+    assert sorted(ids, key=int) == ["5", "7", "15", "17"]

@@ -14,6 +14,7 @@ from antflow.sinks import (
     EventLog,
     JsonlSink,
     LoggingSink,
+    PostgresSink,
     Sink,
     SqliteSink,
     TraceSink,
@@ -87,10 +88,15 @@ def an_empty_log() -> str:
     return os.fspath(path)
 
 
+def a_postgres_sink(**options: Any) -> None:
+    PostgresSink(**{"dsn": "postgresql://host/name"} | options)
+
+
 SINKS: dict[str, Callable[..., Any]] = {
     "CallbackSink": a_callback_sink,
     "JsonlSink": with_path(JsonlSink),
     "LoggingSink": LoggingSink,
+    "PostgresSink": a_postgres_sink,
     "Sink": Sink,
     "SqliteSink": with_path(SqliteSink),
     "TraceSink": with_path(TraceSink),
@@ -117,6 +123,12 @@ ROWS: dict[str, Row] = {
     ),
     "LoggingSink.logger": Row(
         TypeError, "must be a logger", [None, 5, [], Hostile()], ["x", logging.getLogger("x")]
+    ),
+    "PostgresSink.dsn": Row(
+        TypeError,
+        "must be the address of a PostgreSQL database",
+        NO_PATHS,
+        ["postgresql://host/name", "postgres://user:password@host:1/name?search_path=x"],
     ),
     "SqliteSink.path": PATH,
     "TraceSink.path": PATH,

@@ -151,7 +151,8 @@ def test_import_is_light() -> None:
         """
         import sys
         import antflow
-        costly = {"rich", "click", "uvloop", "opentelemetry", "sqlite3", "multiprocessing"}
+        extras = {"asyncpg", "opentelemetry", "uvloop"}
+        costly = extras | {"rich", "click", "sqlite3", "multiprocessing"}
         print(sorted(costly & set(sys.modules)))
         """
     )

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,27 @@ import pytest
 
 from antflow import Drop, ErrorSummary, Pipeline, Stage, StatusEvent, StatusTracker
 from antflow._core.events import STATUSES
-from antflow.sinks import EventLog, JsonlSink, Sink, SqliteSink
+from antflow.sinks import EventLog, JsonlSink, PostgresSink, Sink, SqliteSink
 from antflow.testing import FailTimes, run_virtual
 
-SINKS: dict[str, Callable[[Path], Sink]] = {"jsonl": JsonlSink, "sqlite": SqliteSink}
+SINKS: dict[str, Callable[[str], Sink]] = {
+    "jsonl": JsonlSink,
+    "sqlite": SqliteSink,
+    "postgres": PostgresSink,
+}
 
 
-@pytest.fixture(params=SINKS)
+@pytest.fixture(params=["jsonl", "sqlite", pytest.param("postgres", marks=pytest.mark.process)])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def source(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
+    """Where a log of this kind is going to be."""
+    if kind == "postgres":
+        return str(request.getfixturevalue("postgres").schema())
+    return str(tmp_path / "log")
 
 
 def by_three(number: int) -> int:
@@ -81,11 +94,14 @@ PIPELINES: dict[str, Callable[[], list[Stage[Any, Any]]]] = {
 }
 
 
-def told(event: StatusEvent) -> StatusEvent:
+def told(event: StatusEvent, kind: str) -> StatusEvent:
     """An event as a log has it: the id is text, and the exception is gone."""
     metadata = event.metadata | {"exception": None} if "exception" in event.metadata else {}
     metadata = metadata or event.metadata
-    return replace(event, item_id=str(event.item_id), metadata=metadata)
+    timestamp = event.timestamp
+    if kind == "postgres":  # which keeps microseconds
+        timestamp = datetime.fromtimestamp(timestamp, UTC).timestamp()
+    return replace(event, item_id=str(event.item_id), metadata=metadata, timestamp=timestamp)
 
 
 def summed(summary: ErrorSummary) -> Any:
@@ -98,26 +114,25 @@ def place(event: StatusEvent) -> Any:
     return event.item_id, event.timestamp
 
 
-def watched(stages: list[Stage[Any, Any]], path: Path, kind: str, **options: Any) -> StatusTracker:
+def watched(stages: list[Stage[Any, Any]], source: str, kind: str, **options: Any) -> StatusTracker:
     tracker = StatusTracker()
-    pipeline = Pipeline(stages, status_tracker=tracker, observers=[SINKS[kind](path)])
+    pipeline = Pipeline(stages, status_tracker=tracker, observers=[SINKS[kind](source)])
     run_virtual(lambda: pipeline.run(range(1, 8), on_failures="ignore", **options))
     return tracker
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_answers_as_the_tracker(tmp_path: Path, kind: str, name: str) -> None:
+def test_answers_as_the_tracker(source: str, kind: str, name: str) -> None:
     """History, statuses, counts, ids and failures are those of the tracker."""
-    path = tmp_path / "log"
-    tracker = watched(PIPELINES[name](), path, kind)
-    with EventLog.open(path) as log:
+    tracker = watched(PIPELINES[name](), source, kind)
+    with EventLog.open(source) as log:
         ids = tracker.get_tracked_ids()
         assert sorted(log.get_tracked_ids()) == sorted(map(str, ids))
         for item_id in ids:
-            assert log.get_history(item_id) == [told(e) for e in tracker.get_history(item_id)]
+            assert log.get_history(item_id) == [told(e, kind) for e in tracker.get_history(item_id)]
             status = tracker.get_status(item_id)
             assert status is not None
-            assert log.get_status(item_id) == told(status)
+            assert log.get_status(item_id) == told(status, kind)
         assert log.get_stats() == tracker.get_stats()
         (run,) = log.runs()
         assert run.accepted == 7
@@ -125,35 +140,35 @@ def test_answers_as_the_tracker(tmp_path: Path, kind: str, name: str) -> None:
         assert sum(filter(None, settled)) == run.accepted + (run.children or 0)
         assert summed(log.get_error_summary()) == summed(tracker.get_error_summary())
         for name in STATUSES:
-            found = [told(event) for event in tracker.get_by_status(name)]
+            found = [told(event, kind) for event in tracker.get_by_status(name)]
             assert sorted(log.get_by_status(name), key=place) == sorted(found, key=place)
 
 
-def test_answers_as_the_tracker_after_a_timeout(tmp_path: Path, kind: str) -> None:
+def test_answers_as_the_tracker_after_a_timeout(source: str, kind: str) -> None:
     """Items that were cancelled have the same history, too."""
-    path = tmp_path / "log"
     tracker = StatusTracker()
-    pipeline = Pipeline(PIPELINES["plain"](), status_tracker=tracker, observers=[SINKS[kind](path)])
+    pipeline = Pipeline(
+        PIPELINES["plain"](), status_tracker=tracker, observers=[SINKS[kind](source)]
+    )
 
     async def stopped() -> None:
         with pytest.raises(TimeoutError):
             await pipeline.run(range(50), timeout=1.05)
 
     run_virtual(stopped)
-    with EventLog.open(path) as log:
+    with EventLog.open(source) as log:
         for item_id in tracker.get_tracked_ids():
-            assert log.get_history(item_id) == [told(e) for e in tracker.get_history(item_id)]
+            assert log.get_history(item_id) == [told(e, kind) for e in tracker.get_history(item_id)]
         assert log.get_stats() == tracker.get_stats()
         (run,) = log.runs()
         assert (run.how, run.error_type) == ("failed", "TimeoutError")
 
 
-def test_tells_runs_apart(tmp_path: Path, kind: str) -> None:
+def test_tells_runs_apart(source: str, kind: str) -> None:
     """Of two runs with the same ids, the latest is asked, or the one that is named."""
-    path = tmp_path / "log"
-    watched(PIPELINES["failures"](), path, kind)
-    watched(PIPELINES["plain"](), path, kind)
-    with EventLog.open(path) as log:
+    watched(PIPELINES["failures"](), source, kind)
+    watched(PIPELINES["plain"](), source, kind)
+    with EventLog.open(source) as log:
         first, second = log.runs()
         assert first.started <= second.started
         assert (first.failed, second.failed) == (2, 0)
@@ -168,18 +183,17 @@ def test_tells_runs_apart(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.real_time
-def test_reads_a_running_log(tmp_path: Path, kind: str) -> None:
+def test_reads_a_running_log(source: str, kind: str) -> None:
     """While a run writes, each query sees what is written by then."""
-    path = tmp_path / "log"
     seen: list[int] = []
 
     async def reading() -> None:
-        sink = SINKS[kind](path)
+        sink = SINKS[kind](source)
         sink._every = 0.001
         stages = [Stage("A", 1, [asyncio.sleep])]
         running = asyncio.create_task(Pipeline(stages, observers=[sink]).run([0.05] * 5))
         await asyncio.sleep(0.06)
-        with EventLog.open(path) as log:
+        with EventLog.open(source) as log:
             while not running.done():
                 seen.append(sum(1 for _ in log.events()))
                 await asyncio.sleep(0.01)
@@ -191,11 +205,10 @@ def test_reads_a_running_log(tmp_path: Path, kind: str) -> None:
     assert 0 < seen[0] < seen[-1] == 15
 
 
-def test_events_are_filtered(tmp_path: Path, kind: str) -> None:
+def test_events_are_filtered(source: str, kind: str) -> None:
     """Events can be asked for by run, item and kind, and come as dicts."""
-    path = tmp_path / "log"
-    watched(PIPELINES["failures"](), path, kind)
-    with EventLog.open(path) as log:
+    watched(PIPELINES["failures"](), source, kind)
+    with EventLog.open(source) as log:
         assert [event.item for event in log.events(kinds=["failed"])] == ["2", "5"]
         assert {event.item for event in log.events(item=2)} == {"2"}
         assert not list(log.events(run="other"))
@@ -204,10 +217,58 @@ def test_events_are_filtered(tmp_path: Path, kind: str) -> None:
         assert records[0]["kind"] == "admitted"
 
 
+@pytest.mark.parametrize(
+    "item_id",
+    ["é😀", "a\udcffb", "\x00", "a:b", "%s", "x" * 300, "\ud800" * 150, 12, (1, "x")],
+    ids=ascii,
+)
+def test_any_item_is_found_by_its_id(source: str, kind: str, item_id: Any) -> None:
+    """Whatever an id is, the log that has the item finds it by that id; and messages are kept."""
+
+    def fail(value: str) -> None:
+        raise ValueError(value)
+
+    stages = [Stage("A", 1, [fail], task_attempts=1)]
+    sink = SINKS[kind](source)
+    pipeline = Pipeline(stages, name="\ud800\x00", observers=[sink])
+    text = str(item_id)
+    run_virtual(
+        lambda: pipeline.run([{"id": item_id, "value": text}, "other"], on_failures="ignore")
+    )
+    assert sink.counts.error is None
+    with EventLog.open(source) as log:
+        event = log.get_status(item_id)
+        assert event is not None
+        assert event.status == "failed"
+        other = log.get_status(1)
+        assert other is not None
+        assert other.metadata["error"] == "other"
+        assert len(log.get_failed_items()) == 2
+        assert len(log.runs()) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["é😀", "a\udcffb", "\x00", "\\u0000", "\\\x00\ud800\\ud800", '\n"\\', "x" * 40_000],
+    ids=ascii,
+)
+def test_any_value_is_read_back(source: str, kind: str, value: str) -> None:
+    """Values come back as they were; PostgreSQL has NUL and surrogates written out."""
+    sink = SINKS[kind](source)
+    sink.wants_values = True
+    pipeline = Pipeline([Stage("A", 1, [lambda each: {each: [each]}])], observers=[sink])
+    run_virtual(lambda: pipeline.run([value]))
+    if kind == "postgres":
+        value = value.replace("\x00", "\\u0000").encode("utf-8", "backslashreplace").decode()
+    with EventLog.open(source) as log:
+        (event,) = log.events(kinds=["completed"])
+        assert event.to_dict()["value"] == {value: [value]}
+
+
 def test_a_line_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:
     """Part of a line at the end is read when it is whole."""
     path = tmp_path / "log"
-    watched(PIPELINES["plain"](), path, "jsonl")
+    watched(PIPELINES["plain"](), str(path), "jsonl")
     data = path.read_bytes()
     path.write_bytes(data[:-10])
     with EventLog.open(path) as log:
@@ -242,7 +303,7 @@ def test_another_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no events"):
         EventLog.open(path)
     path.unlink()
-    watched(PIPELINES["plain"](), path, "sqlite")
+    watched(PIPELINES["plain"](), str(path), "sqlite")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 9")
     with pytest.raises(ValueError, match="written by a newer version"):
@@ -256,10 +317,11 @@ def test_no_path_is_refused(source: Any) -> None:
         EventLog.open(source)
 
 
-def test_reading_changes_nothing(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite"], indirect=True)
+def test_reading_changes_nothing(source: str, kind: str) -> None:
     """The file is the same after it has been read."""
-    path = tmp_path / "log"
-    watched(PIPELINES["plain"](), path, kind)
+    path = Path(source)
+    watched(PIPELINES["plain"](), source, kind)
     before = path.read_bytes()
     with EventLog.open(path) as log:
         log.get_stats()

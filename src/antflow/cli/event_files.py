@@ -21,23 +21,18 @@ def observers_for(events: str | None, trace: str | None) -> list[Sink]:
     """The sinks for these options.
 
     Args:
-        events: A file for the events, in the format that its suffix says; ``None`` = none.
+        events: A file for the events, in the format that its suffix says, or the address of a
+            database; ``None`` = none.
         trace: A file for a trace; ``None`` = none.
 
     Raises:
         Refusal: A file cannot be written, or has another suffix.
     """
-    from antflow.sinks import JsonlSink, SqliteSink, TraceSink  # most runs have none
+    from antflow.sinks import TraceSink  # most runs have none
 
     sinks: list[Sink] = []
     if events is not None:
-        name = events.lower()
-        if not name.endswith((*LINES, *DATABASES)):
-            refuse(f"--events {events!r}: name it .jsonl or .sqlite: the suffix says the format")
-        try:
-            sinks.append(JsonlSink(events) if name.endswith(LINES) else SqliteSink(events))
-        except OSError as error:
-            _refuse_file("--events", events, error)
+        sinks.append(_sink_for(events))
     if trace is not None:
         if not trace.lower().endswith(TRACES):
             # It is replaced: what is named by mistake should not be.
@@ -47,6 +42,26 @@ def observers_for(events: str | None, trace: str | None) -> list[Sink]:
         except OSError as error:
             _refuse_file("--trace", trace, error)
     return sinks
+
+
+def _sink_for(events: str) -> Sink:
+    from antflow.sinks import JsonlSink, PostgresSink, SqliteSink
+    from antflow.sinks.postgres import SCHEMES, without_password
+
+    name, shown = events.lower(), without_password(events)
+    try:
+        if events.startswith(SCHEMES):
+            return PostgresSink(events)
+        if not name.endswith((*LINES, *DATABASES)):
+            refuse(
+                f"--events {shown!r}: name it .jsonl or .sqlite, which says the format; or give "
+                "the address of a database, postgresql://…"
+            )
+        return JsonlSink(events) if name.endswith(LINES) else SqliteSink(events)
+    except OSError as error:
+        _refuse_file("--events", events, error)
+    except (ValueError, ImportError) as error:
+        refuse(f"--events {shown!r}: {error}", error)
 
 
 def refuse_same(others: Mapping[str, str | None], option: str, path: str | None) -> None:

@@ -32,16 +32,20 @@ LONGEST_MESSAGE = 200
 def events(source: str, item: str | None, run: str | None, follow: bool, as_json: bool) -> None:
     """Print the events of a log, in the order in which they happened.
 
-    SOURCE is the file of a JsonlSink or a SqliteSink. It may be read while a run writes it.
+    SOURCE is the file of a JsonlSink or a SqliteSink, or the address of a PostgresSink's database,
+    postgresql://… It may be read while a run writes it.
     """
     with _opened(source) as log:
         seen: dict[str, int] = {}
         while True:
+            # First: what a run writes before its end is then among the events.
+            runs = log.runs()
+            is_over = bool(runs) and all(each.ended is not None for each in runs)
             for event in log.events(run=run, item=item):
                 if event.seq > seen.get(event.run, -1):
                     seen[event.run] = event.seq
                     click.echo(json.dumps(event.to_dict()) if as_json else told(event))
-            if not follow or all(each.ended is not None for each in log.runs()):
+            if is_over or not follow:
                 return
             time.sleep(LOOKS_EVERY)
 
@@ -55,7 +59,8 @@ def events(source: str, item: str | None, run: str | None, follow: bool, as_json
 def errors(source: str, kind: str | None, run: str | None, ids: bool, as_json: bool) -> None:
     """Sum up the failures in a log: by type, stage and line of code, or one by one.
 
-    SOURCE is the file of a JsonlSink or a SqliteSink. It may be read while a run writes it.
+    SOURCE is the file of a JsonlSink or a SqliteSink, or the address of a PostgresSink's database,
+    postgresql://… It may be read while a run writes it.
     """
     with _opened(source) as log:
         if not (ids or as_json or kind):
@@ -78,8 +83,8 @@ def errors(source: str, kind: str | None, run: str | None, ids: bool, as_json: b
 def trace(source: str, out: str) -> None:
     """Make a trace file of a log, for ui.perfetto.dev, chrome://tracing and speedscope.
 
-    SOURCE is the file of a JsonlSink or a SqliteSink. There is a track for each worker, and a slice
-    for each try.
+    SOURCE is the file of a JsonlSink or a SqliteSink, or the address of a PostgresSink's database,
+    postgresql://… There is a track for each worker, and a slice for each try.
     """
     from antflow.sinks.trace import trace_of, write_trace
 
@@ -110,11 +115,21 @@ def told(event: EventRecord) -> str:
 @contextmanager
 def _opened(source: str) -> Iterator[EventLog]:
     from antflow.sinks import EventLog
+    from antflow.sinks.postgres import without_password
 
     try:
         log = EventLog.open(source)
-    except (OSError, ValueError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else safe_str(error)
-        refuse(f"{source!r}: {reason}", error)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        refuse(f"{without_password(source)!r}: {_reason(error)}", error)
     with log:
-        yield log
+        try:
+            yield log
+        except BrokenPipeError:
+            raise
+        except ConnectionError as error:  # the server is gone
+            refuse(f"{without_password(source)!r}: {_reason(error)}", error)
+
+
+def _reason(error: Exception) -> str:
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or safe_str(error)

@@ -141,9 +141,9 @@ class Job:
 )
 @click.option(
     "--events",
-    metavar="FILE",
-    help="File for every event of the run, which antflow events, errors and trace read: "
-    ".jsonl or .sqlite. Events are added to those that are there.",
+    metavar="FILE|URL",
+    help="Where every event of the run goes, which antflow events, errors and trace read: a file, "
+    ".jsonl or .sqlite, or postgresql://user@host/name. Events are added to those that are there.",
     shell_complete=complete_file,
 )
 @click.option(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from antflow.sinks.event_log import EventLog, RunRecord
     from antflow.sinks.jsonl import JsonlSink
     from antflow.sinks.log_records import LoggingSink
+    from antflow.sinks.postgres import PostgresSink
     from antflow.sinks.records import EventRecord
     from antflow.sinks.sink import Sink, SinkOptions
     from antflow.sinks.sqlite import SqliteSink
@@ -24,6 +25,7 @@ else:
         "EventRecord": "records",
         "JsonlSink": "jsonl",
         "LoggingSink": "log_records",
+        "PostgresSink": "postgres",
         "RunRecord": "event_log",
         "Sink": "sink",
         "SinkCounts": "sink",
@@ -49,6 +51,7 @@ __all__ = [
     "EventRecord",
     "JsonlSink",
     "LoggingSink",
+    "PostgresSink",
     "RunRecord",
     "Sink",
     "SinkCounts",

@@ -7,15 +7,15 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from antflow._core.checks import check_choice, refusal
 from antflow._core.events import STATUSES, StatusEvent, StatusType
 from antflow._core.failures import MOST_GROUPS
 from antflow._core.observers import RunEnding
 from antflow._core.snapshot import ErrorSummary, FailedItem, FailureGroup
-from antflow._core.text import safe_str
-from antflow.sinks.records import VERSION, EventRecord
+from antflow.sinks.postgres import SCHEMES, PostgresRows
+from antflow.sinks.records import VERSION, EventRecord, text_of_id
 from antflow.sinks.sqlite import (
     APPLICATION_ID,
     CLOSE_RUN,
@@ -34,10 +34,11 @@ LONGEST_READ = 5.0
 FAILED = ("failed", "cancelled")
 
 LAST = (
-    "SELECT *, max(seq) FROM events WHERE (:run IS NULL OR run = :run) "
-    "GROUP BY run, sequence_id, branch"
+    "SELECT events.* FROM events JOIN (SELECT run, max(seq) AS seq FROM events "
+    "WHERE (run = :run OR :run IS NULL) GROUP BY run, sequence_id, branch) AS latest "
+    "USING (run, seq)"
 )
-"""The last event of each item. SQLite takes the other columns from the row of the maximum."""
+"""The last event of each item."""
 
 
 class RunRecord(NamedTuple):
@@ -83,7 +84,7 @@ class RunRecord(NamedTuple):
 
 
 class EventLog:
-    """The events that a `JsonlSink` or `SqliteSink` has written.
+    """The events that a `JsonlSink`, `SqliteSink` or `PostgresSink` has written.
 
     Made with `EventLog.open`. The queries are those of `StatusTracker`, and answer the same; but
     ids are text, and there are no exceptions, only their types and messages. A log may be read
@@ -100,23 +101,27 @@ class EventLog:
         """Open a log.
 
         Args:
-            source: The file of a `SqliteSink` or a `JsonlSink`. Nothing is written to it. A JSONL
+            source: The file of a `SqliteSink` or a `JsonlSink`, or the address of a
+                `PostgresSink`'s database, ``"postgresql://…"``. Nothing is written to it. A JSONL
                 file is read into memory.
 
         Raises:
             TypeError: ``source`` is not a path.
-            OSError: The file cannot be read.
+            OSError: It cannot be read. Queries raise `ConnectionError` if the server fails.
             ValueError: It is not a log of events, or a newer version wrote it.
+            ImportError: A database of PostgreSQL needs asyncpg: the extra ``antflow[postgres]``.
         """
         if not isinstance(source, str | os.PathLike) or not os.fspath(source):
             raise refusal(TypeError, "source", source, "must be the path of a log of events")
+        if isinstance(source, str) and source.startswith(SCHEMES):
+            return EventLog(PostgresRows(source))
         path = Path(source)
         with path.open("rb") as file:
             is_database = file.read(len(FIRST_BYTES_OF_SQLITE)) == FIRST_BYTES_OF_SQLITE
         return EventLog(_Database(path) if is_database else _Lines(path))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, or the connection."""
         self._source.close()
 
     def __enter__(self) -> Self:
@@ -129,7 +134,7 @@ class EventLog:
 
     def runs(self) -> list[RunRecord]:
         """All runs, in the order in which they began."""
-        rows = self._source.rows("SELECT * FROM runs ORDER BY started, rowid", {})
+        rows = self._source.rows("SELECT * FROM runs ORDER BY started, run", {})
         return [
             RunRecord(run, pipeline, tuple(json.loads(stages)), tuple(json.loads(per_task)), *more)
             for run, pipeline, stages, per_task, *more in rows
@@ -149,15 +154,17 @@ class EventLog:
             item: Only those of the item with this id.
             kinds: Only those of these kinds.
         """
-        wanted = {"run": run, "item": None if item is None else safe_str(item)}
-        query = "SELECT * FROM events WHERE (:run IS NULL OR run = :run)"
+        wanted = {"run": run, "item": None if item is None else text_of_id(item)}
+        query = "SELECT * FROM events WHERE (run = :run OR :run IS NULL)"
         if item is not None:
             query += " AND item = :item"
+        if kinds is not None:
+            names = {f"kind{number}": str(kind) for number, kind in enumerate(kinds)}
+            query += f" AND kind IN ({', '.join(f':{name}' for name in names) or 'NULL'})"
+            wanted |= names
         query += " ORDER BY (SELECT started FROM runs WHERE runs.run = events.run), run, seq"
         for row in self._source.rows(query, wanted):
-            record = EventRecord(*row)
-            if kinds is None or record.kind in kinds:
-                yield record
+            yield EventRecord(*row)
 
     def to_records(self) -> list[dict[str, Any]]:
         """All events as dicts, for pandas, polars and their like."""
@@ -245,7 +252,7 @@ class EventLog:
 
     def _last(self, run: str | None) -> Iterator[EventRecord]:
         for row in self._source.rows(LAST, {"run": run}):
-            yield EventRecord(*row[:-1])
+            yield EventRecord(*row)
 
     def _told_by(self, record: EventRecord, run: RunRecord) -> Iterator[StatusEvent]:
         """The changes of status that one event is."""
@@ -319,8 +326,16 @@ def _status_after(record: EventRecord, run: RunRecord) -> StatusType:
     return "skipped" if record.kind == "skipped" else "completed"
 
 
-class _Source:
+class _Source(Protocol):
     """A database of events."""
+
+    def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]: ...
+
+    def close(self) -> None: ...
+
+
+class _Sqlite:
+    """A database of SQLite."""
 
     _connection: sqlite3.Connection
 
@@ -332,7 +347,7 @@ class _Source:
         self._connection.close()
 
 
-class _Database(_Source):
+class _Database(_Sqlite):
     """The file of a `SqliteSink`."""
 
     def __init__(self, path: Path) -> None:
@@ -354,7 +369,7 @@ class _Database(_Source):
             raise ValueError(f"{path}: {reason}")
 
 
-class _Lines(_Source):
+class _Lines(_Sqlite):
     """The file of a `JsonlSink`, in a database in memory."""
 
     def __init__(self, path: Path) -> None:
@@ -400,7 +415,7 @@ class _Lines(_Source):
             if kind == "run_closed":
                 return CLOSE_RUN, closed_row(record)
             if "value" in record:
-                record["value"] = json.dumps(record["value"], ensure_ascii=False)
+                record["value"] = json.dumps(record["value"])
             filled = {"branch": "", "duration": 0.0} | record
             return INSERT, [filled.get(name) for name in EventRecord._fields]
         except (ValueError, KeyError, TypeError, AttributeError) as error:

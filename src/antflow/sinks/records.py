@@ -81,20 +81,16 @@ def record_of(seq: int, step: ItemStep, value: str | None, redact: Redact | None
         value: Its value as JSON text, if values are recorded.
         redact: Changes the texts that come from the user's data.
     """
-    item, error = step.item_id, step.error
-    if type(item) is not str:
-        item = str(item) if type(item) is int else safe_str(item)
-    if len(item) > LONGEST_ID:
-        item = cut(item, LONGEST_ID)
+    item, error = text_of_id(step.item_id), step.error
     if redact is not None:
-        item = redacted(redact, "item", item)
+        item = cut(redacted(redact, "item", item), LONGEST_ID)
     error_type = message = place = None
     if error is not None:
-        error_type = error_type_name(error)
-        message = cut(error_text(error), LONGEST_ERROR)
+        error_type = encodable(error_type_name(error))
+        message = encodable(cut(error_text(error), LONGEST_ERROR))
         if redact is not None:
-            message = redacted(redact, "error", message)
-        place = location_of(error) or None
+            message = cut(redacted(redact, "error", message), LONGEST_ERROR)
+        place = encodable(location_of(error)) or None
     branch = step.branch
     return EventRecord(
         step.run_id,
@@ -115,10 +111,27 @@ def record_of(seq: int, step: ItemStep, value: str | None, redact: Redact | None
     )
 
 
+def text_of_id(item_id: object) -> str:
+    """An item's id as it is recorded."""
+    if type(item_id) is str:
+        text = item_id
+    else:
+        text = str(item_id) if type(item_id) is int else safe_str(item_id)
+    return encodable(text if len(text) <= LONGEST_ID else cut(text, LONGEST_ID))
+
+
+def encodable(text: str) -> str:
+    r"""A text that files and databases take: a surrogate without its pair is written out.
+
+    The name of a file can have one: ``"\udcff"`` stands for a byte that is not UTF-8.
+    """
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def redacted(redact: Redact, field: str, value: Any) -> str:
     """What the user's function makes of a text; never the text itself if it raises."""
     answer = asked(redact, field, value, instead=None)
-    return "<redacted>" if answer is None else safe_str(answer)
+    return "<redacted>" if answer is None else encodable(safe_str(answer))
 
 
 def json_of(value: Any, redact: Redact | None) -> str:
@@ -131,7 +144,7 @@ def json_of(value: Any, redact: Redact | None) -> str:
     text = asked(_dumped, value, instead=None)
     if text is None or len(text) > LONGEST_VALUE:
         text = json.dumps(safe_repr(value, 1_000), ensure_ascii=False)
-    return text
+    return encodable(text)
 
 
 def _dumped(value: Any) -> str:

@@ -9,7 +9,7 @@ from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.sink_counts import SinkCounts
 from antflow._core.text import cut, error_text, error_type_name
-from antflow.sinks.records import LONGEST_ERROR, VERSION
+from antflow.sinks.records import LONGEST_ERROR, VERSION, encodable
 
 
 def opened_record(facts: RunFacts) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def opened_record(facts: RunFacts) -> dict[str, Any]:
         "run": facts.run_id,
         "kind": "run_opened",
         "timestamp": facts.started_wall,
-        "pipeline": facts.pipeline,
+        "pipeline": encodable(facts.pipeline),
         "stages": list(facts.stage_names),
         "per_task_stages": list(facts.per_task_stages),
     }
@@ -45,8 +45,8 @@ def closed_record(end: RunEnd, counts: SinkCounts) -> dict[str, Any]:
         "dropped_events": counts.dropped,
     }
     if end.error is not None:
-        record["error_type"] = error_type_name(end.error)
-        record["error"] = cut(error_text(end.error), LONGEST_ERROR)
+        record["error_type"] = encodable(error_type_name(end.error))
+        record["error"] = encodable(cut(error_text(end.error), LONGEST_ERROR))
     return record
 
 

@@ -1,0 +1,454 @@
+"""Events as rows of a PostgreSQL database: the sink, and what reads its tables.
+
+Only this file needs asyncpg. Both the sink and the log are used by code that has no event loop, in
+a thread; so a `Server` has a loop of its own, which runs while it is asked something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar, Unpack
+from urllib.parse import urlsplit
+
+from antflow._core.checks import refusal
+from antflow._core.observers import RunEnd
+from antflow._core.run_facts import RunFacts
+from antflow._core.sink_counts import SinkCounts
+from antflow._core.text import error_text, error_type_name
+from antflow.sinks.records import VERSION, EventRecord
+from antflow.sinks.run_records import closed_record, opened_record
+from antflow.sinks.sink import Sink, SinkOptions
+from antflow.sinks.sqlite import CLOSE_RUN, closed_row, opened_row
+
+Answer = TypeVar("Answer")
+Connection = Any
+"""One of asyncpg's, which has no types."""
+
+SCHEMES = ("postgresql://", "postgres://")
+
+COLUMNS = """
+    run text NOT NULL,
+    seq bigint NOT NULL,
+    timestamp timestamptz NOT NULL,
+    kind text NOT NULL,
+    stage text NOT NULL,
+    item text NOT NULL,
+    sequence_id bigint NOT NULL,
+    branch text NOT NULL,
+    worker text,
+    attempt integer NOT NULL,
+    duration double precision NOT NULL,  -- seconds
+    error_type text,
+    error text,
+    place text,
+    value jsonb"""
+
+TABLES = {
+    "runs": """
+CREATE TABLE runs (
+    run text PRIMARY KEY,
+    pipeline text NOT NULL,
+    stages jsonb NOT NULL,               -- an array of names
+    per_task_stages jsonb NOT NULL,      -- those in which only the failed task is tried again
+    started timestamptz NOT NULL,
+    ended timestamptz,                   -- NULL: it is under way, or its program was killed
+    how text,                            -- finished, stopped, cancelled, failed
+    accepted bigint,                     -- items; accepted + children = the sum of the next five
+    children bigint,
+    completed bigint,
+    failed bigint,
+    dropped bigint,
+    expanded bigint,
+    cancelled bigint,
+    dropped_events bigint,               -- events that the sink lost
+    error_type text,
+    error text
+)""",
+    "events": f"""
+CREATE TABLE events ({COLUMNS},
+    PRIMARY KEY (run, seq)
+);
+CREATE INDEX events_item ON events (item)""",
+}
+
+MARK = re.compile(r"antflow (?:runs|events), format (\d+)")
+"""The comment on each table: it tells a log's tables from others."""
+
+FORMATS = (
+    "SELECT relname, obj_description(oid, 'pg_class') AS comment FROM pg_class "
+    "WHERE oid IN (to_regclass('runs'), to_regclass('events'))"
+)
+
+LOCK = 0x616E7466
+"""``antf``: held while the tables are made, which two sinks must not do at once."""
+
+# COPY is the fastest way in, but fails at a row that is there. So a batch is copied to a table of
+# the connection's own, and goes on from there.
+NAMES = ", ".join(EventRecord._fields)
+MAKE_BATCH = f"CREATE TEMP TABLE IF NOT EXISTS antflow_batch ({COLUMNS}) ON COMMIT DELETE ROWS"
+INSERT = f"INSERT INTO events ({NAMES}) TABLE antflow_batch ON CONFLICT DO NOTHING"
+
+OPEN_RUN = (
+    "INSERT INTO runs (run, pipeline, stages, per_task_stages, started) "
+    "VALUES (:run, :pipeline, :stages, :per_task_stages, :timestamp) ON CONFLICT DO NOTHING"
+)
+
+AS_IN_SQLITE = """
+WITH runs AS NOT MATERIALIZED (
+    SELECT run, pipeline, stages, per_task_stages,
+        extract(epoch FROM started)::double precision AS started,
+        extract(epoch FROM ended)::double precision AS ended,
+        how, accepted, children, completed, failed, dropped, expanded, cancelled, dropped_events,
+        error_type, error
+    FROM runs
+), events AS NOT MATERIALIZED (
+    SELECT run, seq, extract(epoch FROM timestamp)::double precision AS timestamp, kind, stage,
+        item, sequence_id, branch, worker, attempt, duration, error_type, error, place, value
+    FROM events
+)
+"""
+"""Goes before a query for the tables of a `SqliteSink`: it finds the same columns here."""
+
+LONGEST_WAIT = 5.0
+"""Seconds to wait for the server: to connect, and for a batch to be written."""
+
+ROWS_AT_ONCE = 1_000
+"""How many rows are fetched from the server at a time."""
+
+BAD_ESCAPES = re.compile(r"\\(?:(u0000|ud[89a-f][0-9a-f]{2})|.)", re.DOTALL)
+"""Escapes in JSON text. The first group has those that ``jsonb`` refuses: of NUL and surrogates."""
+
+
+class PostgresSink(Sink):
+    r"""Writes each event as a row: ``observers=[PostgresSink("postgresql://user@host/name")]``.
+
+    The tables are ``runs`` and ``events``, with an index on the item; their columns are the fields
+    of `EventRecord`. Times are ``timestamptz``, values ``jsonb``. NUL, which PostgreSQL cannot
+    keep, is written out as ``\u0000``.
+
+    Needs asyncpg: the extra ``antflow[postgres]``.
+
+    Args:
+        dsn: The database. The tables are made if there are none, in the first schema of its search
+            path: ``postgresql://user@host/name?search_path=monitoring``. A password that is not in
+            it is read from the variable ``PGPASSWORD``, or from ``~/.pgpass``. It is in no message.
+        options: See `SinkOptions`.
+
+    Raises:
+        TypeError: ``dsn`` is not a string, or an option is of the wrong type.
+        ValueError: ``dsn`` is not the address of a PostgreSQL database, or an option is not
+            allowed.
+        ImportError: asyncpg is not installed.
+    """
+
+    def __init__(self, dsn: str, **options: Unpack[SinkOptions]) -> None:
+        super().__init__(**options)
+        if not isinstance(dsn, str) or not dsn:
+            raise refusal(TypeError, "dsn", dsn, "must be the address of a PostgreSQL database")
+        self._server = Server("dsn", dsn, LONGEST_WAIT)
+
+    @property
+    def target(self) -> str:
+        """The database, for messages."""
+        return repr(self._server)
+
+    def open(self) -> None:
+        """Connect, and make the tables if there are none."""
+        self._server.do(_make_tables)
+
+    def write(self, records: list[EventRecord]) -> None:
+        """Insert a batch, in one transaction. A row that is there already stays."""
+        self._server.do(partial(_insert, list(map(row_of, records))))
+
+    def write_opened(self, facts: RunFacts) -> None:
+        """Insert the row of a run that began."""
+        self._execute(OPEN_RUN, opened_row(opened_record(facts)))
+
+    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+        """Complete the row of a run that is over."""
+        self._execute(CLOSE_RUN, closed_row(closed_record(end, counts)))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._server.close()
+
+    def _execute(self, statement: str, values: dict[str, Any]) -> None:
+        query, arguments = bound(statement, values | {"timestamp": _when(values["timestamp"])})
+        self._server.do(lambda connection: connection.execute(query, *arguments))
+
+
+class PostgresRows:
+    """What queries for the tables of a `SqliteSink` find in those of a `PostgresSink`.
+
+    Args:
+        dsn: The database.
+
+    Raises:
+        ConnectionError: It cannot be read.
+        ValueError: It has no events, or a newer version wrote them.
+        ImportError: asyncpg is not installed.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._server = Server("source", dsn, None)
+        # The caller's thread may have an event loop that is running.
+        self._thread = ThreadPoolExecutor(1, "antflow EventLog")
+        self._transaction: Any = None
+        self._open = 0
+        try:
+            formats = self._do(_formats)
+            if len(formats) < len(TABLES) or None in formats.values():
+                raise ValueError(f"{self._server!r}: has no events")
+            _check_version(formats, f"{self._server!r}: ")
+        except BaseException:
+            self.close()
+            raise
+
+    def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+        """The rows that a query finds in what is written so far."""
+        query, arguments = bound(query, values)
+        self._open += 1
+        try:
+            cursor = self._do(partial(self._begin, AS_IN_SQLITE + query, arguments))
+            while rows := self._do(lambda _: cursor.fetch(ROWS_AT_ONCE)):
+                yield from map(tuple, rows)
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._thread.submit(self._end).result()
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._thread:
+            self._thread.submit(self._server.close).result()
+
+    def _do(self, action: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+        try:
+            return self._thread.submit(self._server.do, action).result()
+        except Exception as error:
+            text = f"{self._server!r}: {error_type_name(error)}: {error_text(error)}"
+            raise ConnectionError(text) from error
+        except BaseException:  # Ctrl-C, while the server takes its time
+            self._server.interrupt()
+            raise
+
+    async def _begin(self, query: str, arguments: list[Any], connection: Connection) -> Any:
+        """A cursor, in a transaction with the other queries whose rows are being read.
+
+        Each sees what is written by the time it begins ("read committed").
+        """
+        if not connection.is_in_transaction():
+            self._transaction = connection.transaction(readonly=True)
+            await self._transaction.start()
+        return await connection.cursor(query, *arguments)
+
+    def _end(self) -> None:
+        """End the transaction, so that the server need not keep anything for it."""
+        if self._server.is_connected:
+            with suppress(Exception):  # why: a connection that fails has no transaction either
+                self._server.do(lambda _: self._transaction.rollback())
+
+
+class Server:
+    """A PostgreSQL database, for a thread that has no event loop.
+
+    It is connected when it is first asked, and anew after each failure: it is not known what the
+    old connection was in the middle of. Its ``repr`` is its address, without the password.
+
+    Args:
+        name: Name of the argument, for errors.
+        dsn: Its address.
+        longest: The most seconds that an action may take; ``None`` = no limit.
+    """
+
+    def __init__(self, name: str, dsn: str, longest: float | None) -> None:
+        self._shown = without_password(dsn)
+        if not dsn.startswith(SCHEMES) or self._shown == NOT_SHOWN:
+            raise ValueError(
+                f"{name}: must be the address of a PostgreSQL database, like "
+                "postgresql://user:password@host/name, where / ? # @ in a password are %2F %3F "
+                "%23 %40"
+            )
+        try:
+            from asyncpg import connect
+        except ImportError as error:
+            text = "PostgreSQL needs asyncpg: pip install 'antflow[postgres]'"
+            raise ImportError(text, name="asyncpg") from error
+        self._connect = partial(connect, dsn)
+        self._longest = longest
+        self._runner: asyncio.Runner | None = None
+        self._connection: Connection = None
+
+    def __repr__(self) -> str:
+        return repr(self._shown)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the last action left a connection."""
+        return self._connection is not None
+
+    def do(self, action: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+        """Do something with a connection."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(self._done(action))
+
+    def interrupt(self) -> None:
+        """Make `do`, which is waiting in another thread, fail."""
+        runner, connection = self._runner, self._connection
+        if runner is not None and connection is not None:
+            runner.get_loop().call_soon_threadsafe(connection.terminate)
+
+    def close(self) -> None:
+        """Close the connection; `do` makes another one."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            with runner:
+                runner.run(self._left())
+
+    async def _done(self, action: Callable[[Connection], Awaitable[Answer]]) -> Answer:
+        late = f"the server did not answer within {LONGEST_WAIT:g} s"
+        if self._connection is None:
+            try:
+                async with asyncio.timeout(LONGEST_WAIT):
+                    self._connection = await self._connect()
+            except TimeoutError:
+                raise TimeoutError(late) from None
+        connection, loop = self._connection, asyncio.get_running_loop()
+        timer = None
+        if self._longest is not None:
+            # Not `asyncio.timeout`: a transaction that is cancelled waits for the server again.
+            timer = loop.call_later(self._longest, connection.terminate)
+        try:
+            return await action(connection)
+        except BaseException:
+            is_late = timer is not None and loop.time() >= timer.when()
+            await self._drop()
+            if is_late:
+                raise TimeoutError(late) from None
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _left(self) -> None:
+        """Say goodbye to the server, if it listens."""
+        try:
+            if self._connection is not None:
+                await self._connection.close(timeout=LONGEST_WAIT)
+        finally:
+            await self._drop()
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+            await asyncio.sleep(0)  # its socket is closed in the next turn
+
+
+NOT_SHOWN = "postgresql://…"
+
+
+def without_password(source: str) -> str:
+    """An address as it may be shown: without its password and options. Other texts as they are."""
+    if not source.startswith(SCHEMES):
+        return source
+    try:
+        parts = urlsplit(source)
+    except ValueError:
+        return NOT_SHOWN
+    user, at, hosts = parts.netloc.rpartition("@")
+    # In a password that is not quoted, / ? # end the address: what follows is part of it.
+    is_clear = "@" not in parts.path + parts.query + parts.fragment and "#" not in source
+    if not is_clear or not re.fullmatch(r"((\[[^]]*\]|[^]:[]*)(:\d*)?(,|$))*", hosts):
+        return NOT_SHOWN
+    return f"{parts.scheme}://{user.partition(':')[0]}{at}{hosts}{parts.path}"
+
+
+def bound(query: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """A query whose arguments are ``:name``, as PostgreSQL has it: they are numbered."""
+    numbers: dict[str, int] = {}
+    numbered = re.sub(
+        r":(\w+)", lambda found: f"${numbers.setdefault(found[1], len(numbers) + 1)}", query
+    )
+    return numbered, [_plain(values[name]) for name in numbers]
+
+
+def row_of(record: EventRecord) -> tuple[Any, ...]:
+    """A record as a row of ``events``."""
+    (run, seq, timestamp, kind, stage, item) = record[:6]
+    error_type, error, place, value = record[11:]
+    if error_type is not None:
+        error_type, error, place = _plain(error_type), _plain(error), _plain(place)
+    if value is not None and "\\u" in value:
+        value = BAD_ESCAPES.sub(lambda found: f"\\{found[0]}" if found[1] else found[0], value)
+    when = _when(timestamp)
+    return (
+        run,
+        seq,
+        when,
+        kind,
+        stage,
+        _plain(item),
+        *record[6:11],
+        error_type,
+        error,
+        place,
+        value,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A text as PostgreSQL takes it; other values as they are."""
+    if type(value) is str and "\x00" in value:
+        return value.replace("\x00", "\\u0000")
+    return value
+
+
+def _when(timestamp: float) -> datetime:
+    return datetime.fromtimestamp(timestamp, UTC)
+
+
+# What is done with a connection
+
+
+async def _make_tables(connection: Connection) -> None:
+    async with connection.transaction():
+        await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+        formats = await _formats(connection)
+        for table, version in formats.items():
+            if version is None:
+                raise ValueError(f"its table {table!r} is one of something else")
+        _check_version(formats, "")
+        for table, statement in TABLES.items():
+            if table not in formats:
+                await connection.execute(statement)
+                mark = f"antflow {table}, format {VERSION}"
+                await connection.execute(f"COMMENT ON TABLE {table} IS '{mark}'")
+
+
+async def _formats(connection: Connection) -> dict[str, int | None]:
+    """Table → version of the format, ``None`` = of something else; those that there are."""
+    marks = {name: MARK.fullmatch(mark or "") for name, mark in await connection.fetch(FORMATS)}
+    return {name: None if mark is None else int(mark[1]) for name, mark in marks.items()}
+
+
+def _check_version(formats: Mapping[str, int | None], where: str) -> None:
+    version = max(filter(None, formats.values()), default=0)
+    if version > VERSION:
+        raise ValueError(f"{where}was written by a newer version (its format is {version})")
+
+
+async def _insert(rows: list[tuple[Any, ...]], connection: Connection) -> None:
+    async with connection.transaction():
+        await connection.execute(MAKE_BATCH)
+        await connection.copy_records_to_table(
+            "antflow_batch", records=rows, columns=EventRecord._fields
+        )
+        await connection.execute(INSERT)
