@@ -204,6 +204,24 @@ def test_events_are_filtered(tmp_path: Path, kind: str) -> None:
         assert records[0]["kind"] == "admitted"
 
 
+def test_ids_with_one_text(tmp_path: Path, kind: str) -> None:
+    """Of items whose ids are the same in a text, the latest is found, and not a mixture."""
+    path = tmp_path / "log"
+    tracker = StatusTracker()
+    pipeline = Pipeline(
+        [Stage("A", 1, [soon])], status_tracker=tracker, observers=[SINKS[kind](path)]
+    )
+    ids = [1, "1", "x" * 300, "a\ud800"]
+    run_virtual(lambda: pipeline.run([{"id": each, "value": 1} for each in ids]))
+    with EventLog.open(path) as log:
+        for each in ids:
+            latest = "1" if each == 1 else each
+            found = log.get_history(each)
+            assert [event.status for event in found] == ["queued", "in_progress", "completed"]
+            timestamps = [event.timestamp for event in tracker.get_history(latest)]
+            assert [event.timestamp for event in found] == timestamps
+
+
 def test_a_line_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:
     """Part of a line at the end is read when it is whole."""
     path = tmp_path / "log"

@@ -81,11 +81,7 @@ def record_of(seq: int, step: ItemStep, value: str | None, redact: Redact | None
         value: Its value as JSON text, if values are recorded.
         redact: Changes the texts that come from the user's data.
     """
-    item, error = step.item_id, step.error
-    if type(item) is not str:
-        item = str(item) if type(item) is int else safe_str(item)
-    if len(item) > LONGEST_ID:
-        item = cut(item, LONGEST_ID)
+    item, error = item_text(step.item_id), step.error
     if redact is not None:
         item = redacted(redact, "item", item)
     error_type = message = place = None
@@ -113,6 +109,13 @@ def record_of(seq: int, step: ItemStep, value: str | None, redact: Redact | None
         place,
         value,
     )
+
+
+def item_text(item_id: Any) -> str:
+    """An item's id as a record has it."""
+    if type(item_id) is not str:
+        item_id = str(item_id) if type(item_id) is int else safe_str(item_id)
+    return cut(item_id, LONGEST_ID) if len(item_id) > LONGEST_ID else item_id
 
 
 def redacted(redact: Redact, field: str, value: Any) -> str:
