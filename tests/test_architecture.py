@@ -44,7 +44,7 @@ LAYERS: dict[str, set[str]] = {
     "testing": {"_monitor", "_core"},
     "display": {"display/terminal", "_monitor", "_core"},
     "display/terminal": {"display", "_core"},
-    "_monitor": {"_core"},
+    "_monitor": {"sinks", "_core"},
     "_engine": {"_engine/limits", "_engine/children", "_engine/loop_health", "_core"},
     "_engine/limits": {"_engine", "_core"},
     "_engine/children": {"_core"},

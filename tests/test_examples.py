@@ -104,6 +104,13 @@ PRINTS = {
     "steps_to_jsonl": [
         r"'admitted': 100, 'started': 100, 'completed': 99, 'failed': 1",
     ],
+    "tracker_on_disk": [
+        r"'completed': 19996, 'failed': 4,",
+        r"\{'ValueError': 4\}",
+        "12345 queued Check\n12345 in_progress Check\n12345 completed Check\n12345 queued Double",
+        r"\d+ MB on disk",
+        "failed: 1 5001 10001 15001",
+    ],
     "tracker_to_sqlite": [
         "294 completed",
         "6 failed +division by zero",

@@ -11,6 +11,7 @@ AntFlowError
 ├── TaskFailedError (RuntimeError)        a task raised CancelledError: .original_exception
 │   └── WorkerLostError                   an item's task ended its process three times
 ├── ItemCancelled                         the outcome of an item that was stopped on its way
+├── HistoryNotKept (LookupError)          a tracker did not keep what it is asked for
 ├── ExecutorShutdownError (RuntimeError)  work for an executor that was shut down
 ├── StandInError                          stands for an exception that cannot be copied or unpickled
 ├── RetryAfter (RuntimeError)             raised by a task: hold its stage and its limits
@@ -25,6 +26,7 @@ from antflow._core.errors import (
     AntFlowError,
     Drop,
     ExecutorShutdownError,
+    HistoryNotKept,
     ItemCancelled,
     PipelineError,
     RetryAfter,
@@ -40,6 +42,7 @@ __all__ = [
     "Drop",
     "DuplicateItemError",
     "ExecutorShutdownError",
+    "HistoryNotKept",
     "InternalError",
     "ItemCancelled",
     "PipelineError",

@@ -25,3 +25,13 @@ def test_counts_stay_exact_where_the_last_items_alone_are_kept() -> None:
     assert [item.error for item in summary.failed_items] == [str(n) for n in range(990, 1000)]
     del summary
     assert len([each for each in seen if each() is not None]) <= 2 * 10
+
+
+def test_no_items_are_kept_where_none_are_wanted() -> None:
+    """With ``keep=0`` there are counts and groups, and no failed items."""
+    book = FailureBook(keep=0)
+    for number in range(3):
+        book.add(number, ValueError(str(number)), "A", 1, 0.0, number)
+    for summary in (book.summary(), book.summary(5)):
+        assert (summary.total_failed, summary.failed_items) == (3, [])
+        assert [group.count for group in summary.groups] == [3]

@@ -387,6 +387,19 @@ ROWS: dict[str, Row] = {
     "StatusTracker.callback_timeout": Row(
         TypeError, "must be a finite number of seconds >= 0.001", [0, *NO_SECONDS], [0.001, 60]
     ),
+    "StatusTracker.history": Row(
+        ValueError,
+        'must be "full", "last", a whole number >= 1 of events, or None',
+        [0, -1, 1.5, "none", "Last", "", True, NAN, [1], print, Hostile()],
+        ["full", "last", 1, 1_000, None],
+    ),
+    "StatusTracker.keep_failed": Row(TypeError, FLAG, NO_FLAGS, [True, False]),
+    "StatusTracker.spill": Row(
+        TypeError,
+        "must be the path of a file, or None",
+        [5, "", b"events.sqlite", True, ["events.sqlite"], print, Hostile()],
+        [None],
+    ),
     "StatusTracker.get_by_status.status": Row(
         ValueError, "must be one of 'queued', .*'failed'", [*NO_WORDS, "faild"], ["failed"]
     ),

@@ -191,6 +191,7 @@ def test_exits_come_out(error: type[BaseException]) -> None:
         ("WorkerLostError", (TaskFailedError,)),
         ("ExecutorShutdownError", (RuntimeError,)),
         ("ItemCancelled", (AntFlowError,)),
+        ("HistoryNotKept", (LookupError,)),
         ("RetryAfter", (AntFlowError,)),
     ],
 )

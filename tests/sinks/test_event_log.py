@@ -265,6 +265,22 @@ def test_any_value_is_read_back(source: str, kind: str, value: str) -> None:
         assert event.to_dict()["value"] == {value: [value]}
 
 
+def test_ids_with_one_text(source: str, kind: str) -> None:
+    """Of items whose ids are the same in a text, the latest is found, and not a mixture."""
+    tracker = StatusTracker()
+    stages: list[Stage[Any, Any]] = [Stage("A", 1, [soon])]
+    pipeline = Pipeline(stages, status_tracker=tracker, observers=[SINKS[kind](source)])
+    ids = [1, "1", "x" * 300, "a\ud800"]
+    run_virtual(lambda: pipeline.run([{"id": each, "value": 1} for each in ids]))
+    with EventLog.open(source) as log:
+        for each in ids:
+            latest = "1" if each == 1 else each
+            found = log.get_history(each)
+            assert [event.status for event in found] == ["queued", "in_progress", "completed"]
+            timestamps = [event.timestamp for event in tracker.get_history(latest)]
+            assert [event.timestamp for event in found] == timestamps
+
+
 def test_a_line_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:
     """Part of a line at the end is read when it is whole."""
     path = tmp_path / "log"

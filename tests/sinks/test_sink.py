@@ -165,6 +165,37 @@ def test_blocks_when_full() -> None:
     assert len(sink.records) == sink.counts.emitted
 
 
+def test_flush_waits_until_all_is_written() -> None:
+    """After `flush`, everything that was heard is written, in the middle of a run and later."""
+    sink = Kept(every=60)
+    counts: list[SinkCounts] = []
+
+    async def look(number: int) -> int:
+        await asyncio.sleep(0)
+        sink.flush()
+        counts.append(sink.counts)
+        return number
+
+    sink.flush()
+    pipeline = Pipeline([Stage("Look", 1, [look])], observers=[sink])
+    asyncio.run(pipeline.run(range(5)))
+    assert len(counts) == 5
+    assert all(each.waiting == 0 < each.delivered == each.emitted for each in counts)
+    sink.flush()
+
+
+def test_flush_of_a_sink_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for no event that is lost."""
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", ())
+    sink = Failing(1_000, every=60)
+
+    async def flush(number: int) -> None:
+        sink.flush()
+
+    asyncio.run(Pipeline([Stage("A", 1, [flush])], observers=[sink]).run(range(5)))
+    assert sink.counts.dropped == sink.counts.emitted
+
+
 def test_batches_are_bounded() -> None:
     """No batch is larger than ``batch``."""
     sink = Kept(batch=7)

@@ -53,6 +53,22 @@ def test_columns_are_the_fields_of_the_record(path: Path) -> None:
     assert tuple(columns) == EventRecord._fields
 
 
+def test_any_text_is_a_row(path: Path) -> None:
+    """Whatever an id or a message holds, also a lone surrogate, each event is a row."""
+
+    def fail(value: object) -> None:
+        raise ValueError("\ud800 and é")
+
+    sink = SqliteSink(path, values=True)
+    pipeline = Pipeline([Stage("A", 1, [fail], task_attempts=1)], observers=[sink])
+    items = [{"id": each, "value": each} for each in ("a\ud800", "\x00", "é", "😀")]
+    asyncio.run(pipeline.run(items, on_failures="ignore"))
+    assert (sink.counts.delivered, sink.counts.error) == (12, None)
+    rows = rows_of(path, "SELECT item, error FROM events WHERE kind = 'failed' ORDER BY seq")
+    assert [item for item, _ in rows] == ["a\\ud800", "\x00", "é", "😀"]
+    assert {error for _, error in rows} == {"\\ud800 and é"}
+
+
 def test_items_are_found_by_an_index(path: Path) -> None:
     """A query for one item reads no other rows."""
     asyncio.run(run(SqliteSink(path)))

@@ -189,5 +189,9 @@ class ExecutorShutdownError(AntFlowError, RuntimeError):
     """An `AsyncExecutor` was given work after its shutdown."""
 
 
+class HistoryNotKept(AntFlowError, LookupError):
+    """A tracker was asked for something that its ``history`` option did not let it keep."""
+
+
 class ItemCancelled(AntFlowError):
     """The item was accepted, and the run was cancelled or shut down before it was through."""

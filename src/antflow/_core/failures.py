@@ -57,7 +57,7 @@ class FailureBook:
             group.count += 1
         self._items.append(item)
         if self._keep is not None and len(self._items) > 2 * self._keep:
-            del self._items[: -self._keep]
+            del self._items[: len(self._items) - self._keep]
         self._by_type[kind] = self._by_type.get(kind, 0) + 1
         self._by_stage[stage] = self._by_stage.get(stage, 0) + 1
         self._total += 1
@@ -66,7 +66,7 @@ class FailureBook:
     def summary(self, most: int | None = None) -> ErrorSummary:
         """A copy of the counts, with all kept items or the last ``most`` of them."""
         keep = most if self._keep is None else min(most or self._keep, self._keep)
-        items = self._items[:] if keep is None else self._items[-keep:]
+        items = [] if keep == 0 else self._items[:] if keep is None else self._items[-keep:]
         groups = [FailureGroup(group.count, group.first) for group in list(self._groups.values())]
         groups.sort(key=lambda group: -group.count)
         by_type, by_stage = dict(self._by_type), dict(self._by_stage)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from math import isnan, nan
 from typing import Any, Self
@@ -23,7 +23,7 @@ from antflow._core.events import STATUSES, StatusEvent, StatusType
 from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.run_facts import RunFacts
-from antflow._core.snapshot import ErrorSummary
+from antflow._core.snapshot import ErrorSummary, FailedItem
 from antflow._core.step import Step
 from antflow._core.text import error_type_name, safe_str
 from antflow._core.transition import Kind
@@ -37,6 +37,8 @@ pack = RECORD.pack
 NO_RECORD = NO_WORKER = 0xFFFF_FFFF
 TAKEN_IN = 0xFFFF_FFFE
 """In place of the previous record, in the first record of an item that was taken in."""
+CUT = 0xFFFF_FFFD
+"""In place of the previous record, where that is not kept. Greater numbers are marks, too."""
 TAKEN_IN_BYTES = array("I", [TAKEN_IN]).tobytes()
 
 COMPLETED = int(Kind.COMPLETED)
@@ -51,7 +53,14 @@ class RunHistory:
         facts: The run.
         ledger: Its books; released when the run is over.
         quiet_stages: Indices of the stages where a retry changes no status ("per_task").
+
+    Attributes:
+        started: To be called when a worker begins with an item; ``None``: not needed.
+        knows_all: Whether every item that was taken in can be asked for.
     """
+
+    started: Callable[[Envelope, WorkerBook, float], None] | None = None
+    knows_all = True
 
     def __init__(self, facts: RunFacts, ledger: Ledger, quiet_stages: Iterable[int]) -> None:
         self.facts = facts
@@ -123,8 +132,7 @@ class RunHistory:
 
     def ended(self, step: Step) -> None:
         """A visit ended in another way, or an item was made from another."""
-        number = self._count
-        self._count = number + 1
+        number = self._free_number()
         envelope, worker, began = step.envelope, step.worker, step.began
         if envelope.branch:
             key = (envelope.sequence_id, envelope.branch)
@@ -136,7 +144,8 @@ class RunHistory:
             before = self._last[envelope.sequence_id]
             self._last[envelope.sequence_id] = number
         code = self._note_details(step, number)
-        self._records += pack(
+        at = number * RECORD.size
+        self._records[at : at + RECORD.size] = pack(
             nan if began is None else began,
             step.now,
             before,
@@ -144,6 +153,12 @@ class RunHistory:
             code,
             NO_WORKER if worker is None else worker.index,
         )
+
+    def _free_number(self) -> int:
+        """The number of the next record."""
+        number = self._count
+        self._count = number + 1
+        return number
 
     def _note_details(self, step: Step, number: int) -> int:
         """Keep the details that do not fit into a record.
@@ -182,8 +197,8 @@ class RunHistory:
 
     def is_in_progress(self, envelope: Envelope) -> bool:
         """Whether the item's last record is a retry that changed no status."""
-        number = self._last_record(_item_key(envelope))
-        return number < TAKEN_IN and self._kind(number) == Kind.RETRYING | QUIET
+        number = self._last_record(item_key(envelope))
+        return number < CUT and is_quiet(self._records, number)
 
     def ids(self) -> list[Any]:
         """Ids of all items, in the order in which they were taken in."""
@@ -217,6 +232,10 @@ class RunHistory:
         """A summary of the failed and cancelled items."""
         return self._failures.summary()
 
+    def failed_items(self) -> list[FailedItem]:
+        """All failed and cancelled items, oldest first."""
+        return self.error_summary().failed_items
+
     def history(self, item_id: Any) -> list[StatusEvent]:
         """The item's events, oldest first."""
         item = self._admissions.find(item_id)
@@ -225,22 +244,24 @@ class RunHistory:
     def _history(self, item_id: Any, item: ItemKey) -> list[StatusEvent]:
         chain: list[int] = []
         number = self._last_record(item)
-        while number < TAKEN_IN:
+        while number < CUT:
             chain.append(number)
-            number = RECORD.unpack_from(self._records, number * RECORD.size)[2]
+            number = previous_of(self._records, number)
         events: list[StatusEvent] = []
         if number == TAKEN_IN:
             assert isinstance(item, int)
             at, stage = self._admissions.of(item)
-            events.append(self._event(item_id, stage, "queued", NO_WORKER, at))
+            events.append(make_event(self.facts, item_id, stage, "queued", NO_WORKER, at))
         goes_on = False
         for number in reversed(chain):
             events += self._told_by(item_id, number, goes_on)
-            goes_on = self._kind(number) == Kind.RETRYING | QUIET
+            goes_on = is_quiet(self._records, number)
         worker = self._holder(item)
         if worker is not None and not goes_on:
             events.append(
-                self._event(item_id, worker.stage, "in_progress", worker.index, worker.since)
+                make_event(
+                    self.facts, item_id, worker.stage, "in_progress", worker.index, worker.since
+                )
             )
         return events
 
@@ -250,7 +271,7 @@ class RunHistory:
 
     def with_status(self, status: StatusType) -> Iterator[StatusEvent]:
         """The last events of all items that have this status now."""
-        held = {_item_key(each) for worker in self._busy() for each in (worker.item, *worker.more)}
+        held = {item_key(each) for worker in self._busy() for each in (worker.item, *worker.more)}
         for item_id, item in self._admissions.items():
             if item in held or self._status_after(self._last_record(item)) == status:
                 event = self._history(item_id, item)[-1]
@@ -261,9 +282,6 @@ class RunHistory:
 
     def _last_record(self, item: ItemKey) -> int:
         return self._last[item] if isinstance(item, int) else self._last_of_made[item]
-
-    def _kind(self, number: int) -> int:
-        return int(RECORD.unpack_from(self._records, number * RECORD.size)[4])
 
     def _status_after(self, number: int) -> StatusType:
         if number == TAKEN_IN:
@@ -288,7 +306,7 @@ class RunHistory:
         )
         events: list[StatusEvent] = []
         if not isnan(began) and not goes_on:
-            events.append(self._event(item_id, stage, "in_progress", worker, began))
+            events.append(make_event(self.facts, item_id, stage, "in_progress", worker, began))
         events += status_events(
             self.facts,
             Kind(kind & ~QUIET),
@@ -301,11 +319,6 @@ class RunHistory:
         )
         return events
 
-    def _event(
-        self, item_id: Any, stage: int, status: StatusType, worker: int, mono: float
-    ) -> StatusEvent:
-        return make_event(self.facts, item_id, stage, status, worker, mono)
-
     def _busy(self) -> Iterator[WorkerBook]:
         if self._ledger is not None:
             for worker in self._ledger.workers():
@@ -314,12 +327,25 @@ class RunHistory:
 
     def _holder(self, item: ItemKey) -> WorkerBook | None:
         for worker in self._busy():
-            if any(_item_key(each) == item for each in (worker.item, *worker.more)):
+            if any(item_key(each) == item for each in (worker.item, *worker.more)):
                 return worker
         return None
 
 
-def _item_key(envelope: Envelope) -> ItemKey:
+def previous_of(records: bytearray, number: int) -> int:
+    """The number of the previous record of the same item, or a mark."""
+    previous: int = RECORD.unpack_from(records, number * RECORD.size)[2]
+    return previous
+
+
+def is_quiet(records: bytearray, number: int) -> bool:
+    """Whether a record is a retry that changed no status."""
+    kind: int = RECORD.unpack_from(records, number * RECORD.size)[4]
+    return kind == Kind.RETRYING | QUIET
+
+
+def item_key(envelope: Envelope) -> ItemKey:
+    """The key of an item in its run."""
     if envelope.branch:
         return envelope.sequence_id, envelope.branch
     return envelope.sequence_id

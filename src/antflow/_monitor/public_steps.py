@@ -114,9 +114,10 @@ class Observers:
     ) -> Wait:
         if not self._tells:
             return None
-        step = valued = self._step(kind, envelope, worker, now, duration, error, None)
+        facts = self._facts
+        step = valued = item_step(facts, kind, envelope, worker, now, duration, error)
         if value is not None and self._gives_values:
-            valued = self._step(kind, envelope, worker, now, duration, error, value)
+            valued = item_step(facts, kind, envelope, worker, now, duration, error, value)
         requests = request_counter() if worker is None else worker.cancel_requests
         wait: Wait = None
         for tell, wants_values in self._tells:
@@ -125,35 +126,36 @@ class Observers:
                 wait = both(wait, told)
         return wait
 
-    def _step(
-        self,
-        kind: StepKind,
-        envelope: Envelope,
-        worker: WorkerBook | None,
-        now: float,
-        duration: float,
-        error: Exception | None,
-        value: Any,
-    ) -> ItemStep:
-        """A step as observers see it."""
-        facts, attempts = self._facts, envelope.attempts
-        step: Any = UnfrozenStep()
-        step.run_id = facts.run_id
-        step.kind = kind
-        step.item_id = envelope.id
-        step.sequence_id = envelope.sequence_id
-        step.branch = envelope.branch
-        step.stage = facts.stage_names[envelope.position]
-        step.worker = None if worker is None else worker.name
-        step.attempt = attempts if attempts > 0 else 0
-        step.timestamp = facts.started_wall + (now - facts.started_mono)
-        step.mono = now
-        step.duration = duration
-        step.error = error
-        step.value = value
-        step.__class__ = ItemStep
-        made: ItemStep = step
-        return made
+
+def item_step(
+    facts: RunFacts,
+    kind: StepKind,
+    envelope: Envelope,
+    worker: WorkerBook | None,
+    now: float,
+    duration: float = 0.0,
+    error: Exception | None = None,
+    value: Any = None,
+) -> ItemStep:
+    """A step as observers see it."""
+    attempts = envelope.attempts
+    step: Any = UnfrozenStep()
+    step.run_id = facts.run_id
+    step.kind = kind
+    step.item_id = envelope.id
+    step.sequence_id = envelope.sequence_id
+    step.branch = envelope.branch
+    step.stage = facts.stage_names[envelope.position]
+    step.worker = None if worker is None else worker.name
+    step.attempt = attempts if attempts > 0 else 0
+    step.timestamp = facts.started_wall + (now - facts.started_mono)
+    step.mono = now
+    step.duration = duration
+    step.error = error
+    step.value = value
+    step.__class__ = ItemStep
+    made: ItemStep = step
+    return made
 
 
 def _in_line(method: Method, what: Any) -> None:

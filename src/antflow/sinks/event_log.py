@@ -23,6 +23,7 @@ from antflow.sinks.sqlite import (
     OPEN_RUN,
     SCHEMA,
     closed_row,
+    execute,
     opened_row,
 )
 
@@ -32,6 +33,8 @@ LONGEST_READ = 5.0
 """Seconds to wait for a database that is being changed."""
 
 FAILED = ("failed", "cancelled")
+
+TAKES_IN = ("admitted", "emitted")
 
 LAST = (
     "SELECT events.* FROM events JOIN (SELECT run, max(seq) AS seq FROM events "
@@ -118,7 +121,7 @@ class EventLog:
         path = Path(source)
         with path.open("rb") as file:
             is_database = file.read(len(FIRST_BYTES_OF_SQLITE)) == FIRST_BYTES_OF_SQLITE
-        return EventLog(_Database(path) if is_database else _Lines(path))
+        return EventLog(Database(path) if is_database else _Lines(path))
 
     def close(self) -> None:
         """Close the file, or the connection."""
@@ -179,10 +182,17 @@ class EventLog:
 
     def get_history(self, item_id: object, run: str | None = None) -> list[StatusEvent]:
         """All events of an item so far, oldest first; ``[]`` for an unknown id."""
-        runs = {each.run: each for each in self.runs()}
         records = list(self.events(run=run, item=item_id))
-        if records and run is None:
-            records = [each for each in records if each.run == records[-1].run]
+        if not records:
+            return []
+        # Two items may have one text: `1` and `"1"`, or ids that begin with the same 200 letters.
+        taken_in = [each for each in records if each.kind in TAKES_IN]
+        item = _key((taken_in or records)[-1])
+        return self._events_of([each for each in records if _key(each) == item])
+
+    def _events_of(self, records: Sequence[EventRecord]) -> list[StatusEvent]:
+        """The changes of status that the records of one item are, in order."""
+        runs = {each.run: each for each in self.runs()}
         events: list[StatusEvent] = []
         goes_on = False  # a try of the same visit follows
         for record in records:
@@ -216,23 +226,11 @@ class EventLog:
 
     def get_tracked_ids(self, run: str | None = None) -> list[str]:
         """Ids of all items seen, each once, in the order in which they were taken in."""
-        kinds = ("admitted", "emitted")
-        return list(dict.fromkeys(each.item for each in self.events(run=run, kinds=kinds)))
+        return list(dict.fromkeys(each.item for each in self.events(run=run, kinds=TAKES_IN)))
 
     def get_failed_items(self, run: str | None = None) -> list[FailedItem]:
         """All items that failed for good or were cancelled, oldest first."""
-        return [
-            FailedItem(
-                record.item,
-                record.error or "",
-                record.error_type or "",
-                record.stage,
-                record.attempt,
-                record.timestamp,
-                record.place or "",
-            )
-            for record in self.events(run=run, kinds=FAILED)
-        ]
+        return [failed_item_of(record) for record in self.events(run=run, kinds=FAILED)]
 
     def get_error_summary(self, run: str | None = None) -> ErrorSummary:
         """A summary of the failed and cancelled items, over all runs or one."""
@@ -302,6 +300,24 @@ class EventLog:
         )
 
 
+def failed_item_of(record: EventRecord) -> FailedItem:
+    """The failed item that a record of its failure tells of."""
+    return FailedItem(
+        record.item,
+        record.error or "",
+        record.error_type or "",
+        record.stage,
+        record.attempt,
+        record.timestamp,
+        record.place or "",
+    )
+
+
+def _key(record: EventRecord) -> tuple[str, int, str]:
+    """The key of an item over all runs."""
+    return record.run, record.sequence_id, record.branch
+
+
 def _of_error(record: EventRecord) -> dict[str, Any]:
     return {"error": record.error, "error_type": record.error_type, "exception": None}
 
@@ -341,13 +357,13 @@ class _Sqlite:
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         """The rows that a query finds in what is written so far."""
-        yield from self._connection.execute(query, values)
+        yield from execute(self._connection, query, values)
 
     def close(self) -> None:
         self._connection.close()
 
 
-class _Database(_Sqlite):
+class Database(_Sqlite):
     """The file of a `SqliteSink`."""
 
     def __init__(self, path: Path) -> None:
@@ -399,7 +415,7 @@ class _Lines(_Sqlite):
                         break  # it is still being written
                     self._lines += 1
                     statement, values = self._row_of(line)
-                    self._connection.execute(statement, values)
+                    execute(self._connection, statement, values)
                     self._read += len(line)
             finally:
                 self._connection.execute("COMMIT")

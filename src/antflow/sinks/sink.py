@@ -59,6 +59,17 @@ class RunOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class Flush:
+    """Something waits for what is in the buffer.
+
+    Attributes:
+        written: Set when everything before it is written.
+    """
+
+    written: threading.Event
+
+
+@dataclass(frozen=True, slots=True)
 class RunClosed:
     """A run is over.
 
@@ -70,6 +81,10 @@ class RunClosed:
 
     end: RunEnd
     written: threading.Event
+
+
+Notice = RunOpened | RunClosed | Flush
+"""Something in the buffer that is no event."""
 
 
 class SinkOptions(TypedDict, total=False):
@@ -153,6 +168,21 @@ class Sink:
             emitted, delivered, dropped, max(emitted - delivered - dropped, 0), self._error
         )
 
+    def flush(self) -> None:
+        """Wait until everything that was heard so far is written, or lost.
+
+        It holds up the event loop, mostly for less than a millisecond for each hundred events.
+        """
+        written = threading.Event()
+        with self._lock:
+            thread = self._thread
+            if thread is None:
+                return
+            self._put(Flush(written))
+        self._wake.set()
+        while not written.wait(1.0) and thread.is_alive():
+            pass
+
     # As an observer
 
     def opened(self, run: RunFacts) -> None:
@@ -227,7 +257,7 @@ class Sink:
 
     # Inside
 
-    def _put(self, notice: RunOpened | RunClosed) -> None:
+    def _put(self, notice: Notice) -> None:
         self._buffer.append((-1, notice, None))
 
     def _make_room(self) -> None:
@@ -238,7 +268,7 @@ class Sink:
             return
         kept: list[Entry] = []
         try:
-            while isinstance((oldest := self._buffer.popleft())[1], RunOpened | RunClosed):
+            while isinstance((oldest := self._buffer.popleft())[1], Notice):
                 kept.append(oldest)
             self._dropped += 1
         except IndexError:  # the thread has taken all meanwhile
@@ -265,9 +295,9 @@ class Sink:
         atexit.unregister(self._flush_at_exit)
 
     def _write_some(self) -> None:
-        """Write a batch: the events up to the next run that begins or ends, then that."""
+        """Write a batch: the events up to the next notice, then do what that says."""
         entries: list[Entry] = []
-        notice: RunOpened | RunClosed | None = None
+        notice: Notice | None = None
         buffer = self._buffer
         while notice is None and len(entries) < self._batch:
             try:
@@ -285,8 +315,9 @@ class Sink:
             self._write_events(entries)
         if isinstance(notice, RunOpened):
             self._try(partial(self.write_opened, notice.facts))
-        elif notice is not None:
+        elif isinstance(notice, RunClosed):
             self._try(partial(self.write_closed, notice.end, self.counts))
+        if isinstance(notice, RunClosed | Flush):
             notice.written.set()
 
     def _write_events(self, entries: list[Entry]) -> None:

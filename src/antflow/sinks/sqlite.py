@@ -88,6 +88,30 @@ def closed_row(record: dict[str, Any]) -> dict[str, Any]:
     return {"error_type": None, "error": None} | record
 
 
+def execute(
+    connection: sqlite3.Connection, statement: str, values: Any, many: bool = False
+) -> sqlite3.Cursor:
+    """Execute a statement with values, or with ``many`` rows of them.
+
+    SQLite takes no lone surrogates, which Python has in names of files that are not UTF-8. As in
+    other files they become a backslash and a number.
+    """
+    run = connection.executemany if many else connection.execute
+    try:
+        return run(statement, values)
+    except UnicodeEncodeError:
+        return run(statement, [_encodable(row) for row in values] if many else _encodable(values))
+
+
+def _encodable(row: Any) -> Any:
+    if isinstance(row, dict):
+        return dict(zip(row, _encodable(row.values()), strict=True))
+    return [
+        each.encode("utf-8", "backslashreplace").decode() if isinstance(each, str) else each
+        for each in row
+    ]
+
+
 class SqliteSink(FileSink):
     """Writes each event as a row: ``observers=[SqliteSink("events.sqlite")]``.
 
@@ -153,7 +177,7 @@ class SqliteSink(FileSink):
         assert connection is not None
         connection.execute("BEGIN IMMEDIATE")
         try:
-            (connection.executemany if many else connection.execute)(statement, values)
+            execute(connection, statement, values, many)
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
