@@ -276,8 +276,8 @@ def test_memory_does_not_grow_with_the_items(kind: str, tmp_path: Path) -> None:
 
     def peak(items: int, **options: Any) -> int:
         tracker = StatusTracker(**options)
-        stages = [Stage("A", 10, [same]), Stage("B", 10, [bad_now_and_then], task_attempts=1)]
-        pipeline = Pipeline(stages, collect_results=False, status_tracker=tracker)
+        stage = Stage("A", 10, [bad_now_and_then], task_attempts=1)
+        pipeline = Pipeline([stage], collect_results=False, status_tracker=tracker)
         gc.collect()
         tracemalloc.start()
         try:
