@@ -27,11 +27,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "events.sqlite"
 
 
-@pytest.fixture
-def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", ())
-
-
 def test_writes_a_row_for_each_event(path: Path) -> None:
     """Each event is a row, and each run one with its counts."""
     sink = SqliteSink(path)
