@@ -319,7 +319,7 @@ class Observer:
     [
         (lambda: begin_with(custom_dashboard=CompactDashboard), "custom_dashboard"),
         (lambda: begin_with(dashboard=CompactDashboard), "dashboard"),
-        (lambda: Pipeline([Stage]), "stages[0]"),  # type: ignore[list-item]
+        (lambda: Pipeline([Stage]), "stages[0]"),  # type: ignore[type-var]
         (lambda: made_with(status_tracker=StatusTracker), "status_tracker"),
         (lambda: made_with(store=MemoryStore), "store"),
         (lambda: made_with(observers=[Observer]), "observers[0]"),
