@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from antflow.cli.output_file import Old, OutputFile
 from tests.cli.running import antflow, errors_of
 
 RUN = ("run", "mine:pipeline", "--items", "in.jsonl", "--dashboard", "none")
@@ -61,6 +62,41 @@ def test_results_are_appended_to_csv(made: Path) -> None:
         ["1", "4", "3", ""],
         ["1", "", "", '{"value": 5}'],
     ]
+
+
+@pytest.mark.parametrize("first", ["refuse", "append", "replace"])
+def test_header_is_written_by_one_of_two_runs(made: Path, first: Old) -> None:
+    """A run that adds to a file without a header is refused until another has written its own."""
+    pytest.importorskip("fcntl")
+    (made / "in.jsonl").write_text('{"b": 1}')
+    headers: list[str] = []
+    other = OutputFile("out.csv", "--out", first, lambda: headers.append("one"))
+    other.write(b"")  # as when its first item is there, and no result yet
+    result = antflow(*RUN, "--out", "out.csv", "--append")
+    assert result.exit_code == 2
+    assert errors_of(result) == ["Error: --out 'out.csv': another run is about to write its header"]
+    other.write(b"id,a,b,rest\r\n7,,,\r\n")
+    assert antflow(*RUN, "--out", "out.csv", "--append").exit_code == 0
+    other.write(b"8,,,\r\n")
+    other.close(makes=True)
+    assert headers == []
+    names, *rows = rows_of(made / "out.csv")
+    assert names == ["id", "a", "b", "rest"]
+    assert rows == [["7", "", "", ""], ["1", "", "1", ""], ["8", "", "", ""]]
+
+
+@pytest.mark.parametrize("header", ["id,a,b,rest", "a,b"])
+def test_header_that_another_run_has_just_written(made: Path, header: str) -> None:
+    """It counts, although there was none when the command began; one of others is refused."""
+    (made / "mine.py").write_text(
+        f"from app import *\nwith open('out.csv', 'a') as file: file.write('{header}\\n')\n"
+        "async def keep(x): return x\npipeline = Pipeline([Stage('Keep', 1, [keep])])\n"
+    )
+    (made / "in.jsonl").write_text('{"b": 1}')
+    result = antflow(*RUN, "--out", "out.csv", "--append")
+    assert result.exit_code == (0 if header.startswith("id") else 2)
+    rows = [["1", "", "1", ""]] if header.startswith("id") else []
+    assert rows_of(made / "out.csv") == [header.split(","), *rows]
 
 
 def test_rows_are_added_to_a_file_that_a_spreadsheet_saved(made: Path) -> None:

@@ -82,16 +82,25 @@ def test_cuts_off_part_of_a_line(path: Path, torn: bytes) -> None:
     assert lines_of(path)
 
 
-def test_leaves_a_file_that_has_no_lines(
-    path: Path, caplog: pytest.LogCaptureFixture, no_retries: None
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"v":' + b"x" * (3 << 20), "it does not consist of lines"),
+        (b"notes", "it holds something else than events"),
+        (b'{"id": 1}\n', "it holds something else than events"),
+    ],
+    ids=["endless", "text", "other lines"],
+)
+def test_leaves_a_file_of_something_else(
+    path: Path, content: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A large file without an end of line is not one of events: it is not touched."""
-    content = b"x" * (3 << 20)
+    """It is not touched, and not tried again: the sink is off at once."""
     path.write_bytes(content)
     with caplog.at_level(logging.WARNING, "antflow"):
         asyncio.run(run(JsonlSink(path)))
     assert path.read_bytes() == content
-    assert "it does not consist of lines" in caplog.text
+    assert "JsonlSink is off, after 1 attempt at writing to" in caplog.text
+    assert reason in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,22 @@ def test_goes_off_after_the_last_try(
     assert lost == f"Failing lost {counts.emitted} events: it is off"
 
 
+def test_goes_off_at_once_after_an_error_that_no_try_cures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A sink of one's own says which errors these are."""
+
+    class Hopeless(Failing):
+        def gives_up_on(self, error: Exception) -> bool:
+            return isinstance(error, OSError)
+
+    sink = Hopeless(1)
+    with caplog.at_level(logging.WARNING, "antflow"):
+        asyncio.run(run(sink))
+    assert sink.records == []
+    assert "Hopeless is off, after 1 attempt at writing to its target: OSError" in caplog.text
+
+
 def test_is_on_again_for_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sink that went off in one run tries again in the next."""
     monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", ())

@@ -18,7 +18,7 @@ import select
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, NoReturn
 
@@ -40,6 +40,9 @@ class OutputFile:
         path: Where it is.
         option: The option that names it, for messages.
         old: What happens to its old content.
+        on_header: For a file that begins with a header: called before lines are added below the
+            one that is there. Where there is none, no other run may add to the file until it is
+            written, so that there is only one.
 
     Attributes:
         path: Where it is.
@@ -49,10 +52,13 @@ class OutputFile:
         Refusal: It cannot be written, or is not empty and may not be changed.
     """
 
-    def __init__(self, path: str, option: str, old: Old) -> None:
+    def __init__(
+        self, path: str, option: str, old: Old, on_header: Callable[[], None] | None = None
+    ) -> None:
         self.path: str = path
         self.option: str = option
         self._old: Old = old
+        self._on_header = on_header
         self._descriptor: int | None = None
         self._replaced: int | None = None
         self._part = ""
@@ -145,25 +151,38 @@ class OutputFile:
             if self._old == "refuse":
                 os.close(descriptor)
                 raise FileExistsError(errno.EEXIST, "another program has written to it meanwhile")
+            if self._on_header is not None:
+                try:
+                    self._on_header()
+                except BaseException:
+                    os.close(descriptor)
+                    raise
             if not _ends_in_newline(self.path):  # a program was killed while it wrote
                 write_fully(descriptor, b"\n")
-        elif self._old != "append":
-            lock(descriptor, shared=True)  # from here on others may add to it
+        lock(descriptor, shared=True)  # from here on others may add to it, below its header
         return descriptor
 
     def _open_locked(self) -> int:
         while True:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
-                if not lock(descriptor, shared=self._old == "append"):
-                    doing = "replacing it" if self._old == "append" else "writing to it"
-                    raise BlockingIOError(errno.EAGAIN, f"another run is {doing}")
-                if _is_at(self.path, descriptor):
-                    return descriptor
+                shared = self._old == "append" and not self._lacks_header(descriptor)
+                if lock(descriptor, shared=shared):
+                    if _is_at(self.path, descriptor):
+                        return descriptor
+                elif shared:
+                    raise BlockingIOError(errno.EAGAIN, "another run is replacing it")
+                elif self._old != "append":
+                    raise BlockingIOError(errno.EAGAIN, "another run is writing to it")
+                elif self._lacks_header(descriptor):
+                    raise BlockingIOError(errno.EAGAIN, "another run is about to write its header")
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # another run has just replaced it
+            os.close(descriptor)  # another run has just replaced it, or written its header
+
+    def _lacks_header(self, descriptor: int) -> bool:
+        return self._on_header is not None and not _has_content(os.fstat(descriptor))
 
     def _open_part(self, old: os.stat_result) -> int:
         folder, name = os.path.split(os.path.realpath(self.path))

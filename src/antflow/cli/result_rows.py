@@ -23,13 +23,31 @@ class ResultRows:
 
     Args:
         delimiter: What stands between the columns.
-        columns: Those that the file has already; ``[]`` = it is new.
     """
 
-    def __init__(self, delimiter: str, columns: list[str]) -> None:
-        self._columns = columns
+    def __init__(self, delimiter: str) -> None:
+        self._delimiter = delimiter
+        self._columns: list[str] = []
         self._text = io.StringIO()
         self._writer = csv.writer(self._text, delimiter=delimiter, lineterminator="\r\n")
+
+    def go_on_in(self, path: str) -> None:
+        """Take over the columns of a file to which lines are to be added, if it has any.
+
+        Raises:
+            Refusal: Its columns are not those that this command writes.
+        """
+        columns: list[str] = []
+        try:
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                columns = next(csv.reader(file, delimiter=self._delimiter), [])
+        except OSError:
+            pass  # there is none yet
+        except (ValueError, csv.Error) as error:
+            refuse(f"--out {path!r}: is not CSV in UTF-8", error)
+        if columns and (columns[0], columns[-1]) != ("id", "rest"):
+            refuse(f"--out {path!r}: has other columns than this command writes: id … rest")
+        self._columns = columns
 
     def line(self, result: PipelineResult[Any], lost: set[str] | None = None) -> str:
         """The line of a result, after the header if it is the first.
@@ -64,18 +82,10 @@ def rows_for(path: str, appends: bool) -> ResultRows | None:
     delimiter = next((DELIMITERS[each] for each in DELIMITERS if path.lower().endswith(each)), None)
     if delimiter is None:
         return None
-    columns: list[str] = []
+    rows = ResultRows(delimiter)
     if appends:
-        try:
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                columns = next(csv.reader(file, delimiter=delimiter), [])
-        except OSError:
-            pass  # there is none yet
-        except (ValueError, csv.Error) as error:
-            refuse(f"--out {path!r}: is not CSV in UTF-8", error)
-    if columns and (columns[0], columns[-1]) != ("id", "rest"):
-        refuse(f"--out {path!r}: has other columns than this command writes: id … rest")
-    return ResultRows(delimiter, columns)
+        rows.go_on_in(path)
+    return rows
 
 
 def _is_same(value: Any, item_id: Any) -> bool:

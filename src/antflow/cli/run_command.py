@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import click
@@ -272,13 +273,13 @@ def command(
         refuse_same({"--items": items, "--out": out, "--failed": failed}, "--events", events)
         others = {"--items": items, "--out": out, "--failed": failed, "--events": events}
         refuse_same(others, "--trace", trace)
-        named = {"--out": out, "--failed": failed}
-        files = [
-            OutputFile(path, option, old)
-            for option, path in named.items()
-            if path not in (None, STDOUT)
-        ]
+        files = []
         rows = rows_for(out, append)
+        if out != STDOUT:
+            on_header = None if rows is None else partial(rows.go_on_in, out)
+            files.append(OutputFile(out, "--out", old, on_header))
+        if failed not in (None, STDOUT):
+            files.append(OutputFile(failed, "--failed", old))
         if failed is not None and rows_for(failed, False) is not None:
             refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
         pipeline = find_pipeline(target, app_dir)

@@ -28,6 +28,10 @@ class FileSink(Sink):
         """The file, for messages."""
         return repr(str(self._path))
 
+    def gives_up_on(self, error: Exception) -> bool:
+        """A file that holds something else will do so at the next try, too."""
+        return isinstance(error, ValueError)
+
 
 def writable_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """A path to a file that can be written, or an error that says why not."""

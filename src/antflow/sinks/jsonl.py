@@ -22,6 +22,9 @@ LONGEST_LINE_END = 1 << 20
 """How far back from its end a file is searched for its last whole line, in bytes."""
 
 
+BEGIN = b'{"v":'
+"""How each line begins."""
+
 ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
 """What JSON allows in a string, and Python and JavaScript take for the end of a line."""
 
@@ -122,6 +125,10 @@ def _escaped(end: re.Match[str]) -> str:
 
 def _cut_part_of_line(descriptor: int) -> None:
     size = os.fstat(descriptor).st_size
+    if not size:
+        return
+    if not BEGIN.startswith(os.pread(descriptor, len(BEGIN), 0)):  # which may be cut short
+        raise ValueError("it holds something else than events, so nothing is appended to it")
     start = max(size - LONGEST_LINE_END, 0)
     tail = os.pread(descriptor, size - start, start)
     if tail and not tail.endswith(b"\n"):

@@ -178,6 +178,10 @@ class PostgresSink(Sink):
         """Close the connection."""
         self._server.close()
 
+    def gives_up_on(self, error: Exception) -> bool:
+        """Its tables are of something else, or a newer version made them."""
+        return isinstance(error, ValueError)
+
     def _execute(self, statement: str, values: dict[str, Any]) -> None:
         query, arguments = bound(statement, values | {"timestamp": _when(values["timestamp"])})
         self._server.do(lambda connection: connection.execute(query, *arguments))

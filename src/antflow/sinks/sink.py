@@ -119,7 +119,8 @@ class Sink:
 
     A sink of your own has a method `write`, which is given a list of `EventRecord`, and perhaps
     `open` and `close`. They are called in the sink's thread. One that raises is called again, up to
-    five times in about 3 s; then the sink is off, one warning says so, and the run goes on.
+    five times in about 3 s, unless `gives_up_on` the error; then the sink is off, one warning says
+    so, and the run goes on.
 
     Args:
         options: See `SinkOptions`.
@@ -255,6 +256,10 @@ class Sink:
     def close(self) -> None:
         """Close the place."""
 
+    def gives_up_on(self, error: Exception) -> bool:
+        """Whether no further try can help after this error; then the sink is off at once."""
+        return False
+
     # Inside
 
     def _put(self, notice: Notice) -> None:
@@ -334,23 +339,23 @@ class Sink:
         """Do it, up to five times; then the sink is off."""
         if self._error is not None:
             return False
-        for delay in (*RETRIES_AFTER, None):
+        for number, delay in enumerate((*RETRIES_AFTER, None), 1):
             try:
                 action()
                 return True
             except Exception as error:
-                if delay is None or self._is_late.wait(delay):
-                    self._switch_off(error)
+                if delay is None or self.gives_up_on(error) or self._is_late.wait(delay):
+                    self._switch_off(error, number)
                     return False
         return False
 
-    def _switch_off(self, error: Exception) -> None:
+    def _switch_off(self, error: Exception, attempts: int) -> None:
         text = clean(error_text(error))
         self._error = f"{error_type_name(error)}{': ' if text else ''}{text}"
         log.alert(
             "%s is off, after %s at writing to %s: %s. The run goes on without it.",
             type(self).__name__,
-            counted(len(RETRIES_AFTER) + 1, "attempt"),
+            counted(attempts, "attempt"),
             self.target,
             self._error,
             error=error,

@@ -172,6 +172,12 @@ class SqliteSink(FileSink):
         if connection is not None:
             connection.close()
 
+    def gives_up_on(self, error: Exception) -> bool:
+        """The file is not a database, is damaged, or has other tables than these."""
+        if isinstance(error, sqlite3.OperationalError):  # busy, full, away; or a fault in SQL
+            return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+        return isinstance(error, sqlite3.DatabaseError) or super().gives_up_on(error)
+
     def _execute(self, statement: str, values: Any, many: bool = False) -> None:
         connection = self._connection
         assert connection is not None
