@@ -320,10 +320,9 @@ class Server:
             except TimeoutError:
                 raise TimeoutError(late) from None
         connection = self._connection
-        timer = None
+        loop, timer = asyncio.get_running_loop(), None
         if self._longest is not None:
             # Not `asyncio.timeout`: a transaction that is cancelled waits for the server again.
-            loop = asyncio.get_running_loop()
             timer = loop.call_later(self._longest, connection.terminate)
         try:
             return await action(connection)
