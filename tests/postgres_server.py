@@ -30,6 +30,14 @@ LONGEST_START = 60.0
 """Seconds for a server to answer; a busy machine is slow."""
 
 
+WATCH = """
+read nothing
+server=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) && kill -CONT $server && kill -QUIT $server
+sleep 0.1; rm -rf "$1"
+"""
+"""Ends the server if the tests are killed: then the pipe that it reads from is closed."""
+
+
 class Missing(Exception):
     """There is no PostgreSQL here; the message says why."""
 
@@ -140,6 +148,7 @@ def postgres_server(settings: Sequence[str] = ("fsync=off",)) -> Iterator[Postgr
     """
     programs = _programs()
     folder = Path(mkdtemp(prefix="antflow-pg"))  # short: a socket's path has at most 107 bytes
+    watch = subprocess.Popen(["sh", "-c", WATCH, "sh", str(folder)], stdin=subprocess.PIPE)
     try:
         server = PostgresServer(programs, folder, settings)
         server.make()
@@ -150,6 +159,7 @@ def postgres_server(settings: Sequence[str] = ("fsync=off",)) -> Iterator[Postgr
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        watch.communicate()
 
 
 def unprivileged() -> dict[str, Any]:
