@@ -222,6 +222,23 @@ assert before == (sys.stdout, sys.stderr)
     assert cell.outputs[0]["output_type"] == "display_data"
 
 
+def test_failure_is_located_in_its_cell(notebook: Notebook) -> None:
+    """A line of a cell has the cell's number, as in IPython's tracebacks, not its made-up file."""
+    cell = notebook.run("""
+number = len(In) - 1
+async def wrong(item):
+    raise ValueError(item)
+results = await pipeline(wrong).run([1], dashboard="compact")
+print(results.failed[0].location == f"In[{number}]:3 in wrong")
+print((await pipeline().run([0], on_failures="ignore")).failed[0].location)
+""")
+    assert cell.errors == []
+    assert re.search(r"In\[\d+\]:3 in wrong", cell.display["text/plain"])
+    own, earlier = cell.printed.splitlines()
+    assert own == "True"
+    assert re.fullmatch(r"In\[1\]:\d+ in some_fail", earlier)
+
+
 def test_log_is_plain_lines(notebook: Notebook) -> None:
     """``dashboard="log"`` prints, here as elsewhere."""
     cell = notebook.run("await pipeline().run(range(100), dashboard='log'); None")

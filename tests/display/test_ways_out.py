@@ -153,6 +153,25 @@ def test_locale_that_has_no_bars(environment: dict[str, str], screen: PtyScreen)
     assert "====" in screen.paper
 
 
+def test_encoding_without_single_bytes(screen: PtyScreen) -> None:
+    """On a terminal to which Python writes UTF-16, what tasks print comes out."""
+    script = (
+        "import asyncio\n"
+        "from antflow import Pipeline, Stage\n"
+        "async def say(item):\n"
+        "    print('item', item)\n"
+        "    await asyncio.sleep(0.01)\n"
+        "p = Pipeline([Stage('S', 2, [say])])\n"
+        "asyncio.run(p.run(range(10), dashboard='compact'))\n"
+    )
+    screen.spawn(script, PYTHONIOENCODING="utf-16")
+    assert screen.wait() == 0
+    text = screen.raw.replace(b"\0", b"").replace(b"\xff\xfe", b"").decode("latin-1")
+    assert [f"item {number}" in text for number in range(10)] == [True] * 10
+    assert "10 ok" in text
+    assert "Exception in thread" not in text
+
+
 def test_closed_standard_error() -> None:
     """``2>&-``: there is no standard error at all."""
     done = subprocess.run(

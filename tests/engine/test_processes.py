@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipapp
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
@@ -930,6 +931,34 @@ print(check_picklable(tasks.add))
     assert first.startswith("is defined where no child process can import it from (double in a ")
     assert second == first
     assert third == "None"
+
+
+@pytest.mark.parametrize("how", ["a folder", "a zipapp", "-m"])
+def test_function_of_a_main_module(tmp_path: Path, how: str) -> None:
+    """The refusal of a function in a ``__main__.py``, which no child imports, names that file."""
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / "__main__.py").write_text(
+        "from antflow._engine.children.processes import check_picklable\n"
+        "def double(value):\n"
+        "    return 2 * value\n"
+        "print(check_picklable(double))\n"
+    )
+    if how == "a zipapp":
+        zipapp.create_archive(app, tmp_path / "app.pyz")
+    program = {"a folder": ["app"], "a zipapp": ["app.pyz"], "-m": ["-m", "app"]}[how]
+    code, out, error = ended(
+        subprocess.Popen(
+            [sys.executable, *program],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+    )
+    assert (code, error) == (0, "")
+    assert "double in a prompt" in out
+    assert "a `__main__.py`); it must be in another module" in out
 
 
 def test_daemonic_parent(start: Starter) -> None:

@@ -278,7 +278,8 @@ def test_ids_with_one_text(source: str, kind: str) -> None:
             found = log.get_history(each)
             assert [event.status for event in found] == ["queued", "in_progress", "completed"]
             timestamps = [event.timestamp for event in tracker.get_history(latest)]
-            assert [event.timestamp for event in found] == pytest.approx(timestamps, abs=1e-6, rel=0)
+            close = pytest.approx(timestamps, abs=1e-6, rel=0)  # a database keeps microseconds
+            assert [event.timestamp for event in found] == close
 
 
 def test_a_line_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:

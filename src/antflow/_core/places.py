@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import linecache
 import os
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from antflow._core.foreign import (
     attribute,
@@ -71,11 +72,13 @@ class Place(NamedTuple):
     def location(self) -> str:
         """``"app.py:41 in parse"``; the file relative to the current folder if it is in there.
 
-        If only the task is known: ``"in json.loads"``.
+        For a cell of a notebook: ``"In[3]:41 in parse"``. If only the task is known: ``"in
+        json.loads"``.
         """
         if self.filename == TASK:
             return f"in {self.function}"
-        return f"{_short(self.filename)}:{self.number} in {self.function}"
+        file = _cell(self.filename) or _short(self.filename)
+        return f"{file}:{self.number} in {self.function}"
 
     @property
     def line(self) -> str:
@@ -228,3 +231,19 @@ def _short(filename: str) -> str:
     if len(here) > 1 and filename.startswith(here):
         return filename[len(here) :]
     return os.path.basename(filename) or filename
+
+
+def _cell(filename: str) -> str:
+    """``"In[3]"`` if it stands for a cell of IPython, as its own tracebacks say; otherwise "".
+
+    The file of a cell is made up, of a number that appears nowhere else. Nothing is imported:
+    where IPython runs this code, it is loaded already.
+    """
+    ipython: Any = sys.modules.get("IPython")
+    if ipython is None:
+        return ""
+    try:
+        _, name = ipython.get_ipython().compile.format_code_name(filename)
+    except Exception:  # why: there is no shell, it is not a cell, or IPython is old
+        return ""
+    return str(name)

@@ -56,7 +56,7 @@ def check_picklable(function: Callable[..., Any]) -> str | None:
     if names.of_main is not None and not _has_file(sys.modules["__main__"]):
         return (
             f"is defined where no child process can import it from ({names.of_main} in a prompt, "
-            "a notebook or a `-c` command); it must be in a module"
+            "a notebook, a `-c` command or a `__main__.py`); it must be in another module"
         )
     return None
 

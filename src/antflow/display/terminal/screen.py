@@ -379,7 +379,8 @@ def _write(out: SafeStream, text: str, kept: Iterator[str]) -> None:
 def _capture_for(
     stream: TextIO, out: SafeStream, emit: Write, claim: Callable[[str, Callable[[], str]], bool]
 ) -> Capture:
-    if out.has_own_descriptor:
+    # Descriptors carry marks between the texts, as single bytes: not possible in UTF-16.
+    if out.has_own_descriptor and "\n".encode(out.encoding) == b"\n":
         # Here and not above: Windows has no such descriptors.
         import termios
 
