@@ -37,6 +37,11 @@ class Listening:
         """Whether another program reads what is typed."""
         return self._keys is not None and self._keys.is_taken
 
+    @property
+    def has_keyboard(self) -> bool:
+        """Whether keys can be read, now or when the program is in the foreground."""
+        return self._keys is not None
+
     def go_to(self, pane: Listener) -> bool:
         """Whether keys that are typed now are for a pane."""
         return self._keys is not None and self._keys.are_heard and self._first() is pane
