@@ -53,6 +53,7 @@ class Composition:
         self._area: Area = LiveArea()
         self._frames = 0
         self._size = Size(0, 0)
+        self._left: list[str] = []
         self.panes: list[Pane] = []
         self.is_paused: bool = False
         self._may_be_in_a_line = True
@@ -82,6 +83,7 @@ class Composition:
     def remove(self, pane: Pane, rows: list[Row] | None, last_line: str) -> str:
         """Remove a pane, and leave its last frame; after the last pane, give the terminal back.
 
+        While something reads what is typed, the frame waits until the others are drawn again.
         `kept` must be written next.
 
         Args:
@@ -97,6 +99,11 @@ class Composition:
             lines.append(last_line)
         if lines:
             lines[0] = PLAIN + lines[0]  # what was printed before may have left a colour
+        lines = self._left + lines
+        self._left = []
+        if self.is_paused and self.panes:  # perhaps a pager has the screen now
+            self._left = lines
+            return _as_update(self._change_over())
         text = self._new_line() + self._area.say(lines)
         if self.panes:
             return _as_update(text + self._change_over() + self.whole())
@@ -168,7 +175,9 @@ class Composition:
     def resume(self) -> str:
         """Draw again."""
         self.is_paused = False
-        return self._new_line() + self._opening() + self.whole()
+        text = self._new_line() + self._area.say(self._left)
+        self._left = []
+        return text + self._opening() + self.whole()
 
     def closing(self) -> str:
         """Give the terminal back for good. `kept` must be written next."""

@@ -172,8 +172,10 @@ class Screen:
             self._capture.fit()
             if self.keys.is_keyboard_taken or self._capture.is_keyboard_read():
                 # An unfinished line is the question; it would wait for its end.
-                room = self._picture.make_room(asked_already=True)
-                self._out.write(room + self._picture.echo(self._capture.take_rest()))
+                self.keys.pass_on()
+                room = self._picture.make_room(asked_already=not self._capture.passing.is_wanted)
+                _write(self._out, room, self._picture.kept())
+                self._out.write(self._picture.echo(self._capture.take_rest()))
             elif self._picture.is_paused:
                 if is_in_front(self._out):
                     self._out.write(self._picture.resume())
@@ -344,6 +346,7 @@ class Screen:
         with self._drawing():
             is_asked = self.keys.is_keyboard_taken or self._capture.is_keyboard_read(text)
             if is_asked:
+                self.keys.pass_on()  # first: what is typed from now on is not echoed
                 room = self._picture.make_room(asked_already=False)
                 _write(self._out, room, self._picture.kept())
                 self._out.write(self._picture.echo(rest() + text))
