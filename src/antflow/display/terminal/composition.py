@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from time import monotonic
 
+from antflow.display.environment import wraps_again
 from antflow.display.layout import fair_shares
 from antflow.display.rows import Row, is_said
 from antflow.display.terminal.area import (
@@ -30,6 +32,9 @@ END_UPDATE = "\x1b[?2026l"
 FRAMES_UNTIL_REPAIR = 20
 """All rows are written once in this many frames, in case another program wrote there too."""
 
+SETTLING_SECONDS = 0.3
+"""Nothing is drawn for this long after a terminal that wraps rows again had another size."""
+
 _SWITCHES = re.compile(r"\x1b\[\?(1|47|1047|1049|100[0-6]|1015|2004)([hl])")
 """Modes that are off as a rule: a second screen, keys of another kind, the mouse, pasted text."""
 
@@ -50,7 +55,10 @@ class Composition:
     def __init__(self, terminal: File, kept: KeptLines) -> None:
         self._terminal = terminal
         self._kept = kept
-        self._area: Area = LiveArea()
+        self._wraps = wraps_again()
+        self._newest_size = size_of(terminal)
+        self._settles_at = 0.0
+        self._area: Area = self._live_area()
         self._frames = 0
         self._size = Size(0, 0)
         self._left: list[str] = []
@@ -60,6 +68,20 @@ class Composition:
         self._is_given_back = True
         self._is_first_screen_up = False
         self._switched_on: dict[str, None] = {}
+
+    def is_dragged(self) -> bool:
+        """Whether a terminal that wraps rows again has just had another size: draw nothing now.
+
+        How many rows those of the picture take depends on how wide it is, and that comes late: tmux
+        tells it at most four times a second.
+        """
+        if not self._wraps or isinstance(self._area, AlternateScreen):
+            return False
+        size, now = size_of(self._terminal), monotonic()
+        if size != self._newest_size:
+            self._newest_size = size
+            self._settles_at = now + SETTLING_SECONDS
+        return now < self._settles_at
 
     @property
     def last_words(self) -> str:
@@ -108,7 +130,7 @@ class Composition:
         if self.panes:
             return _as_update(text + self._change_over() + self.whole())
         text += self.closing()
-        self._area = LiveArea()
+        self._area = self._live_area()
         return text
 
     def frame(self) -> str:
@@ -195,6 +217,9 @@ class Composition:
             if end:
                 yield end
 
+    def _live_area(self) -> LiveArea:
+        return LiveArea((lambda: size_of(self._terminal).columns) if self._wraps else None)
+
     def _opening(self) -> str:
         self._is_given_back = False
         return self._area.opening()
@@ -229,7 +254,8 @@ class Composition:
         if isinstance(self._area, wanted):
             return ""
         text = self._area.switching()
-        self._area = LiveArea() if wanted is LiveArea else AlternateScreen(self._kept)
+        is_live = wanted is LiveArea
+        self._area = self._live_area() if is_live else AlternateScreen(self._kept)
         return text if self.is_paused else text + self._opening()
 
 
