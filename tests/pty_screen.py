@@ -29,6 +29,12 @@ SOURCE = Path(__file__).parents[1] / "src"
 PATIENCE = 60.0
 """Seconds after which what should have happened is a failure; not waited for otherwise."""
 
+WISHES = (
+    *("CI", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "ANTFLOW_DISPLAY", "TERM_PROGRAM"),
+    *("VTE_VERSION", "KONSOLE_VERSION", "WT_SESSION", "KITTY_WINDOW_ID"),
+)
+"""Variables that say how to draw, or on which terminal."""
+
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 _SWITCH = re.compile(rb"(\x1b\[\?1049[hl])")
 _UNFINISHED = re.compile(rb"\x1b(\[[0-9?;]*|_[^\x1b]*\x1b?)?\Z")
@@ -367,7 +373,7 @@ def clean_environment(**changes: str | None) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
     }
     environment |= {"PYTHONPATH": str(SOURCE), "TERM": "xterm-256color"}
-    for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "ANTFLOW_DISPLAY"):
+    for name in (*WISHES, "COLUMNS", "LINES"):
         environment.pop(name, None)
     for name, value in changes.items():
         environment.pop(name, None)

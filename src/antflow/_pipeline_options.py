@@ -24,6 +24,7 @@ from antflow._core.checks import (
 from antflow._core.errors import PipelineError, StageValidationError
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Key, check_key
+from antflow._core.log import info
 from antflow._core.observers import OBSERVER_METHODS, AnyObserver
 from antflow._core.ports import Store
 from antflow._core.result import PipelineResult, RunResults
@@ -31,6 +32,7 @@ from antflow._core.stage import Stage, frozen_copy
 from antflow._core.stage_checks import is_async, is_generator
 from antflow._core.text import safe_repr
 from antflow._engine.identity import Duplicates
+from antflow._monitor.block_poller import ShowsBlocks
 from antflow._monitor.display_choice import automatic_display
 from antflow._monitor.tracker import StatusTracker
 
@@ -262,8 +264,8 @@ def choose_display(
     """The display that was asked for; ``None`` for none.
 
     Raises:
-        ValueError: There is none of that name, two kinds were asked for, or the interval between
-            its updates is not allowed.
+        ValueError: There is none of that name, two kinds were asked for, the interval between its
+            updates is not allowed, or ``keys`` were asked for without a display.
         TypeError: ``progress`` or ``keys`` is not a bool, or ``custom`` not a display.
     """
     check_seconds(ValueError, "dashboard_update_interval", interval, SHORTEST_INTERVAL)
@@ -280,6 +282,8 @@ def choose_display(
     ]
     if len(asked) > 1:
         raise ValueError(f"Cannot use both {' and '.join(asked)}: choose one")
+    if keys and not asked:
+        raise ValueError("keys=True needs a display: use dashboard='compact' or progress=True")
     if custom is not None:
         if is_a(custom, type) or not _is_display(custom):
             raise refusal(
@@ -289,13 +293,13 @@ def choose_display(
                 f"must be an object with some of the methods {', '.join(DISPLAY_METHODS)}"
                 + class_hint(custom, _is_display),
             )
-        return custom
+        return _listening(custom, keys)
     if progress:
         return _create("progress")
     if dashboard is None:
         return None
     if not is_a(dashboard, (str, type)) and _is_display(dashboard):
-        return dashboard
+        return _listening(dashboard, keys)
     more = f", or a display object{class_hint(dashboard, _is_display)}"
     check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, more)
     name = automatic_display() if dashboard == "auto" else str(dashboard)
@@ -307,6 +311,13 @@ def _create(name: str) -> Any:
     from antflow.display import create
 
     return create(name)
+
+
+def _listening(display: Any, keys: object) -> Any:
+    """A display of the user's own; only a `BaseDashboard` reads keys, and tells if it does not."""
+    if keys and not is_a(display, ShowsBlocks):
+        info("keys=True: no keys are read: the display is not a BaseDashboard")
+    return display
 
 
 def _is_display(display: Any) -> bool:

@@ -412,7 +412,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 entered it.
             keys: Read keys while a built-in display, or a `BaseDashboard`, is on the terminal:
                 pause, more or fewer workers, drain, cancel; "?" lists them. Nothing is read if
-                standard input is not a terminal, or the program is in the background.
+                standard input is not a terminal (a record at level INFO says so), or the program is
+                in the background.
             graceful_signals: The first SIGINT or SIGTERM stops the intake and gives items in flight
                 this many seconds, then `run` returns, and ``results.stopped_by`` says why. A second
                 one, or the end of that time, cancels. For the main thread.

@@ -304,6 +304,16 @@ def test_keys_with_items_on_standard_input(waiting: Path) -> None:
     assert "--keys: standard input has the items" in result.output
 
 
+def test_keys_option_without_a_display(waiting: Path) -> None:
+    """They are refused if they were asked for; by default there are none then."""
+    (waiting / "none.txt").write_text("")
+    args = ("run", "waiting:pipeline", "--items", "none.txt", "--dashboard", "none")
+    result = antflow(*args, "--keys")
+    assert result.exit_code == 2
+    assert "--keys: --dashboard none shows nothing that listens" in result.output
+    assert antflow(*args).exit_code == 0
+
+
 def test_results_on_the_terminal_of_the_dashboard(folder: Path, screen: PtyScreen) -> None:
     """Results and a dashboard on one terminal: each result is a line of its own that stays."""
     (folder / "items").write_text("1\n2\n3\n")

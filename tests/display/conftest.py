@@ -24,7 +24,7 @@ from antflow._core.durations import SHORTEST_RUN, DurationCounter
 from antflow._core.snapshot import RunState
 from antflow.display import stream
 from antflow.display.terminal.screen import _screens
-from tests.pty_screen import PATIENCE, PtyScreen
+from tests.pty_screen import PATIENCE, WISHES, PtyScreen
 
 MakeTerminal = Callable[..., PtyScreen]
 MakeSnapshot = Callable[..., DashboardSnapshot]
@@ -54,7 +54,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, moment: float) -> Iterator[MakeTer
 
     monkeypatch.setattr(stream, "MOMENT", moment)
     monkeypatch.setenv("TERM", "xterm-256color")
-    for name in ("CI", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "ANTFLOW_DISPLAY"):
+    for name in WISHES:
         monkeypatch.delenv(name, raising=False)
     yield make
     for screen in opened:

@@ -224,3 +224,31 @@ def test_drain_takes_in_no_more_and_cancels_nothing() -> None:
         assert not results.cancelled
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"dashboard": "log"}, "the display is not on a terminal"),
+        ({"dashboard": "full"}, "the display is not on a terminal"),
+        ({"progress": True}, "the display is not on a terminal"),
+        ({"custom_dashboard": Watching()}, "the display is not a BaseDashboard"),
+        ({"dashboard": Watching()}, "the display is not a BaseDashboard"),
+    ],
+    ids=str,
+)
+def test_keys_that_cannot_be_read(
+    options: dict[str, Any], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One record says so, and why; without ``keys=True`` there is none."""
+    with caplog.at_level(logging.INFO, "antflow"):
+        run_virtual(two_stages().run(range(3), **options))
+        assert caplog.messages == []
+        run_virtual(two_stages().run(range(3), **options, keys=True))
+    assert caplog.messages == [f"keys=True: no keys are read: {why}"]
+
+
+def test_keys_without_a_display() -> None:
+    """They are refused before anything runs: there is nothing that could show them."""
+    with pytest.raises(ValueError, match="keys=True needs a display"):
+        run_virtual(two_stages().run(range(3), keys=True))

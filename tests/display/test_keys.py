@@ -344,6 +344,8 @@ def test_standard_input_that_is_not_a_terminal_is_left_alone(screen: PtyScreen) 
     assert screen.settings == found
     assert screen.wait() == 0
     assert b"? help" not in screen.raw
+    why = "standard input is not a terminal that can be read"
+    assert f"keys=True: no keys are read: {why}" in " ".join(screen.paper.split())
 
 
 SHELL = """

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,56 @@ def test_end_of_the_program_without_an_end_of_the_run(screen: PtyScreen) -> None
     assert not screen.is_alternate
     assert not screen.is_cursor_hidden
     assert screen.paper == "printed meanwhile"
+
+
+CLOSED = """
+import asyncio, fcntl, signal, sys, termios, threading, time
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+if {is_ignored}:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+told = []
+threading.excepthook = sys.unraisablehook = told.append
+from antflow import Pipeline, Stage
+
+async def work(number):
+    print("line", number)
+    if number >= 10:
+        before = time.process_time()
+        await asyncio.sleep(2)
+        if (used := time.process_time() - before) > 1:
+            told.append(used)
+    return number
+
+async def main():
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    pipeline = Pipeline([Stage("Work", 2, [work], task_attempts=1)])
+    return await pipeline.run(range(12), {options}, dashboard_update_interval=0.02)
+
+results = asyncio.run(main())
+with open({file!r}, "w") as file:
+    print(len(results), told, file=file)
+"""
+
+
+@pytest.mark.parametrize("is_ignored", [True, False])
+@pytest.mark.parametrize("level", LEVELS)
+def test_closed_window_under_a_display(
+    level: str, is_ignored: bool, screen: PtyScreen, tmp_path: Path
+) -> None:
+    """It ends the program, as without a display; under ``nohup`` the run goes on in peace."""
+    file = tmp_path / "results"
+    options = "progress=True" if level == "progress" else f"dashboard={level!r}"
+    options += ", keys=True"
+    screen.spawn(CLOSED.format(is_ignored=is_ignored, options=options, file=str(file)))
+    screen.wait_until(lambda: "10/12" in screen.text, "the last two items")
+    screen.hang_up()
+    code = screen.wait_for_code()
+    if is_ignored:
+        assert code == 0
+        assert file.read_text() == "12 []\n"
+    else:
+        assert code == -signal.SIGHUP
+        assert not file.exists()
 
 
 def run_piped(script: str, read: int | None, **environment: str | None) -> tuple[int, bytes, bytes]:

@@ -261,7 +261,7 @@ RUN_ROWS = LIMITS | {
         [*NO_SECONDS, 0, 0.0, 1e-9, 0.009],
         [0.01, 1, 1e9],
     ),
-    "keys": Row(TypeError, FLAG, NO_FLAGS, [True, False]),
+    "keys": Row(BOTH, f"{FLAG}|keys=True needs a display", [*NO_FLAGS, True], [False]),
     "retry_failed": Row(
         BOTH,
         "must be results of an earlier run|must be a PipelineResult",

@@ -284,6 +284,8 @@ def command(
             refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
+        if keys and dashboard == "none":
+            refuse("--keys: --dashboard none shows nothing that listens")
         dashboard = chosen(dashboard)
         pipeline = with_workers(pipeline, workers)
         outputs = {STDOUT: results}
@@ -296,7 +298,7 @@ def command(
             "total": limit if total is None else total,
             "max_failures": max_failures,
             "dashboard": display_named(dashboard),
-            "keys": not file.is_stdin if keys is None else keys,
+            "keys": dashboard != "none" and (can_read_keys(file) if keys is None else keys),
             "graceful_signals": DRAINING_SECONDS,
             "observers": observers,
         }
@@ -366,6 +368,14 @@ def chosen(dashboard: str, otherwise: str = "auto") -> str:
     """The dashboard to show: where ``auto`` leaves that open, what the environment says."""
     name = automatic_display() if dashboard == "auto" else dashboard
     return otherwise if name == "auto" else name
+
+
+def can_read_keys(items: InputFile) -> bool:
+    """Whether the run is shown on a terminal, and what is typed there is not an item."""
+    # Here and not above: drawing is imported only when something is drawn.
+    from antflow.display.environment import can_draw_on, display_stream, is_terminal
+
+    return not items.is_stdin and is_terminal(sys.stdin) and can_draw_on(display_stream())
 
 
 def display_named(name: str) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 from rich.console import RenderableType
 
+from antflow._core.log import info
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult, outcomes_text
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, LoopStall, PipelineStats
@@ -36,6 +37,11 @@ __all__ = ["BaseDashboard"]
 
 class Place(Protocol):
     """Where a display draws: its part of a terminal, or an output of a notebook's cell."""
+
+    @property
+    def why_no_keys(self) -> str:
+        """Why no keys can be read there; "" if they can."""
+        ...
 
     @property
     def hears_keys(self) -> bool:
@@ -136,13 +142,16 @@ class BaseDashboard(DashboardProtocol, ShowsBlocks):
         self._viewer = self._view = None
         self._name = getattr(pipeline, "name", self._name)
         stream = display_stream()
+        press = self._keys_of(pipeline)
         if self._draws and (display := kernel_display(stream)) is not None:
             self._place = NotebookCell(display)
         elif self._draws:
-            press = self._keys_of(pipeline)
             self._place = open_pane(stream, fills_screen=self._fills_screen, press=press)
         if self._place is None:
             self._log = PlainLog(stream_above(stream), self._name, self._logs_stages)
+        why = "the display is not on a terminal" if self._place is None else self._place.why_no_keys
+        if why and press is not None:
+            info("keys=True: no keys are read: %s", why)
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Show a snapshot."""

@@ -41,6 +41,28 @@ def can_draw_on(stream: TextIO | None) -> TypeGuard[TextIO]:
     return is_terminal(stream) and name not in ("", "dumb", "unknown") and not is_build_server()
 
 
+_WRAPPING_NAMES = ("tmux", "xterm-kitty", "xterm-ghostty", "alacritty", "foot", "wezterm")
+_WRAPPING_PROGRAMS = {"iTerm.app", "WezTerm", "ghostty", "vscode", "Apple_Terminal"}
+_WRAPPING_VARIABLES = ("VTE_VERSION", "KONSOLE_VERSION", "WT_SESSION", "KITTY_WINDOW_ID")
+
+
+def wraps_again() -> bool:
+    """Whether the terminal wraps lines that are on the screen when it becomes narrower.
+
+    There is no way to ask a terminal. One that is not known counts as one that cuts lines off, as
+    xterm does: if that is wrong, pieces of a frame stay; the other mistake would erase lines.
+    """
+    known = os.environ.get
+    name = known("TERM", "").lower()
+    if name.startswith("screen"):  # tmux may call itself so
+        return bool(known("TMUX"))
+    if name.startswith(_WRAPPING_NAMES):
+        return True
+    if not name.startswith("xterm") or known("XTERM_VERSION") or known("INSIDE_EMACS"):
+        return False
+    return known("TERM_PROGRAM") in _WRAPPING_PROGRAMS or any(map(known, _WRAPPING_VARIABLES))
+
+
 def terminal_console(stream: IO[str]) -> Console:
     """A rich console that treats a stream as a terminal."""
     return Console(file=stream, force_terminal=True, force_jupyter=False)

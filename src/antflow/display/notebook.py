@@ -89,9 +89,11 @@ class NotebookCell:
         clock: A monotonic clock, in seconds.
 
     Attributes:
-        hears_keys: Always false: there is no keyboard.
+        why_no_keys: Why there are no keys.
+        hears_keys: Always false.
     """
 
+    why_no_keys = "the display is in a notebook"
     hears_keys = False
 
     def __init__(

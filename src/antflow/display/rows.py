@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.console import Console, RenderableType
 from rich.segment import Segment
 from rich.style import Style
@@ -26,6 +26,10 @@ class Row(NamedTuple):
     def cells(self) -> int:
         """Its width."""
         return cell_len(self.plain)
+
+    def height(self, columns: int) -> int:
+        """How many rows it takes if it is wrapped."""
+        return 1 if self.cells <= columns else len(chop_cells(self.plain, columns))
 
     def cut(self, columns: int) -> Row:
         """The row, not wider than this many columns; one that is cut loses its style."""

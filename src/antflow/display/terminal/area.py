@@ -10,7 +10,7 @@ one, so that nothing scrolls and the ``^C`` of a keyboard ends up where it is so
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from antflow.display.rows import Row
 from antflow.display.terminal.device import Size
@@ -75,9 +75,18 @@ class Area(ABC):
 
 
 class LiveArea(Area):
-    """The last lines of the screen."""
+    """The last lines of the screen.
+
+    Args:
+        columns: Tells how wide a terminal is that wraps the rows again when it becomes narrower;
+            ``None`` = it does not.
+    """
 
     last_words = f"{PLAIN}\r\n{ERASE_BELOW}"
+
+    def __init__(self, columns: Callable[[], int] | None = None) -> None:
+        super().__init__()
+        self._columns = columns
 
     def opening(self) -> str:
         """Hide the cursor."""
@@ -129,8 +138,12 @@ class LiveArea(Area):
         If the first row is that of the screen, to erase all below it would be to clear the screen,
         and tmux keeps in its history what is cleared.
         """
-        above = len(self._drawn) - 1
-        last = ERASE_BELOW if above else ERASE_LINE_END
+        heights = [1] * len(self._drawn)
+        if self._columns is not None:
+            columns = self._columns()
+            heights = [row.height(columns) for row in self._drawn]
+        above = sum(heights[:-1])
+        last = ERASE_BELOW if sum(heights) > 1 else ERASE_LINE_END
         return f"\r{last}" + f"\x1b[A{ERASE_LINE_END}" * above
 
     def _to_top(self) -> str:

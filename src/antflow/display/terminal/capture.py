@@ -11,15 +11,35 @@ Action = Callable[[], object]
 Write = Callable[[str], object]
 
 
+class Passing:
+    """Passes keys on to a program that reads them from what stands for the terminal.
+
+    Here nothing stands for it.
+    """
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a program reads keys from there."""
+        return False
+
+    def begin(self) -> None:
+        """Pass on what is typed on the terminal."""
+
+    def end(self) -> None:
+        """Pass nothing on, and restore the settings of the terminal."""
+
+
 class Capture(ABC):
     """Takes text on its way to a terminal, and hands it on in whole lines.
 
     Attributes:
         questions: How many functions of this process wait for something to be typed.
         kept: Where lines can wait for the first screen of the terminal.
+        passing: Passes keys on to programs whose text is captured.
     """
 
     questions = 0
+    passing = Passing()
     kept: KeptLines
 
     @abstractmethod

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from time import monotonic
 
+from antflow.display.environment import wraps_again
 from antflow.display.layout import fair_shares
 from antflow.display.rows import Row, is_said
 from antflow.display.terminal.area import (
@@ -30,6 +32,9 @@ END_UPDATE = "\x1b[?2026l"
 FRAMES_UNTIL_REPAIR = 20
 """All rows are written once in this many frames, in case another program wrote there too."""
 
+SETTLING_SECONDS = 0.3
+"""Nothing is drawn for this long after a terminal that wraps rows again had another size."""
+
 _SWITCHES = re.compile(r"\x1b\[\?(1|47|1047|1049|100[0-6]|1015|2004)([hl])")
 """Modes that are off as a rule: a second screen, keys of another kind, the mouse, pasted text."""
 
@@ -50,15 +55,33 @@ class Composition:
     def __init__(self, terminal: File, kept: KeptLines) -> None:
         self._terminal = terminal
         self._kept = kept
-        self._area: Area = LiveArea()
+        self._wraps = wraps_again()
+        self._newest_size = size_of(terminal)
+        self._settles_at = 0.0
+        self._area: Area = self._live_area()
         self._frames = 0
         self._size = Size(0, 0)
+        self._left: list[str] = []
         self.panes: list[Pane] = []
         self.is_paused: bool = False
         self._may_be_in_a_line = True
         self._is_given_back = True
         self._is_first_screen_up = False
         self._switched_on: dict[str, None] = {}
+
+    def is_dragged(self) -> bool:
+        """Whether a terminal that wraps rows again has just had another size: draw nothing now.
+
+        How many rows those of the picture take depends on how wide it is, and that comes late: tmux
+        tells it at most four times a second.
+        """
+        if not self._wraps or isinstance(self._area, AlternateScreen):
+            return False
+        size, now = size_of(self._terminal), monotonic()
+        if size != self._newest_size:
+            self._newest_size = size
+            self._settles_at = now + SETTLING_SECONDS
+        return now < self._settles_at
 
     @property
     def last_words(self) -> str:
@@ -82,6 +105,7 @@ class Composition:
     def remove(self, pane: Pane, rows: list[Row] | None, last_line: str) -> str:
         """Remove a pane, and leave its last frame; after the last pane, give the terminal back.
 
+        While something reads what is typed, the frame waits until the others are drawn again.
         `kept` must be written next.
 
         Args:
@@ -97,11 +121,16 @@ class Composition:
             lines.append(last_line)
         if lines:
             lines[0] = PLAIN + lines[0]  # what was printed before may have left a colour
+        lines = self._left + lines
+        self._left = []
+        if self.is_paused and self.panes:  # perhaps a pager has the screen now
+            self._left = lines
+            return _as_update(self._change_over())
         text = self._new_line() + self._area.say(lines)
         if self.panes:
             return _as_update(text + self._change_over() + self.whole())
         text += self.closing()
-        self._area = LiveArea()
+        self._area = self._live_area()
         return text
 
     def frame(self) -> str:
@@ -168,7 +197,9 @@ class Composition:
     def resume(self) -> str:
         """Draw again."""
         self.is_paused = False
-        return self._new_line() + self._opening() + self.whole()
+        text = self._new_line() + self._area.say(self._left)
+        self._left = []
+        return text + self._opening() + self.whole()
 
     def closing(self) -> str:
         """Give the terminal back for good. `kept` must be written next."""
@@ -185,6 +216,9 @@ class Composition:
                 end = PLAIN + SHOW_CURSOR
             if end:
                 yield end
+
+    def _live_area(self) -> LiveArea:
+        return LiveArea((lambda: size_of(self._terminal).columns) if self._wraps else None)
 
     def _opening(self) -> str:
         self._is_given_back = False
@@ -220,7 +254,8 @@ class Composition:
         if isinstance(self._area, wanted):
             return ""
         text = self._area.switching()
-        self._area = LiveArea() if wanted is LiveArea else AlternateScreen(self._kept)
+        is_live = wanted is LiveArea
+        self._area = self._live_area() if is_live else AlternateScreen(self._kept)
         return text if self.is_paused else text + self._opening()
 
 

@@ -58,6 +58,18 @@ def marked(settings: list[Any]) -> list[Any]:
     return settings
 
 
+def unmarked(settings: list[Any], original: list[Any]) -> list[Any]:
+    """Settings for the terminal itself, made of those of its pseudo terminal.
+
+    Args:
+        settings: Those of the pseudo terminal.
+        original: Those of the terminal.
+    """
+    characters = [*settings[6]]
+    characters[_UNUSED_CHARACTER] = original[6][_UNUSED_CHARACTER]
+    return [*settings[:6], characters]
+
+
 def is_marked(stream: File) -> bool:
     """Whether a display of another process reads what is written to a stream, and draws."""
     if os.name == "nt":

@@ -20,7 +20,7 @@ class Keyboard:
         terminal: The terminal, as it was found.
     """
 
-    def __init__(self, terminal: File) -> None:
+    def __init__(self, terminal: File | int) -> None:
         self._terminal = terminal
         self._before = self._settings()
         self._is_read = False
@@ -43,9 +43,15 @@ class Keyboard:
         """Take its settings now for those that nothing else has made."""
         self._before = self._settings()
 
+    def by(self, descriptor: int) -> Keyboard:
+        """The same keyboard by another descriptor."""
+        other = Keyboard(descriptor)
+        other._before = self._before
+        return other
+
     def _settings(self) -> tuple[bool, bool]:
         """Whether what is typed is shown, and edited in whole lines."""
         with suppress(OSError, ValueError, termios.error):
-            flags = termios.tcgetattr(self._terminal.fileno())[3]
+            flags = termios.tcgetattr(self._terminal)[3]
             return bool(flags & termios.ECHO), bool(flags & termios.ICANON)
         return True, True

@@ -1,4 +1,7 @@
-"""Reads keys from the terminal while a display is up, if the run was begun with ``keys=True``.
+"""Reads keys from the terminal while a display is up.
+
+`Keys` are for the display, if the run was begun with ``keys=True``; those for a program that reads
+from the pseudo terminal are in `passage`.
 
 The terminal is set to hand over each key at once and to echo none. Everything else stays: Ctrl-C
 and Ctrl-Z are signals as before. A thread reads, because it needs no event loop: a blocked loop, or
@@ -26,6 +29,7 @@ import signal
 import sys
 import termios
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -46,33 +50,33 @@ ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
 Settings = list[Any]
 
 
-class Keys:
-    """The keys that are typed on the terminal of standard input.
+class KeyReader(ABC):
+    """Reads what is typed on a terminal, while the keyboard is ours.
 
     Args:
-        press: Called in a thread with each key: a character, or ``"up"`` and the like.
+        name: The file of the terminal.
         on_change: Called before and after the settings of the terminal are changed here, with those
             to restore if the program ends without a word; ``None`` = none.
 
+    Attributes:
+        is_over: Whether it reads no more.
+
     Raises:
-        OSError: Standard input is not a terminal that can be read.
+        OSError: It cannot be opened.
         RuntimeError: No thread can be started.
         termios.error: It has no settings.
     """
 
-    def __init__(
-        self, press: Callable[[str], object], on_change: Callable[[Settings | None], object]
-    ) -> None:
-        if sys.stdin is None or not is_terminal(sys.stdin):
-            raise OSError("standard input is not a terminal")
-        self._press = press
+    look_every: float | None = None
+    """Seconds after which the thread asks whether it is still wanted, though no key has come."""
+
+    def __init__(self, name: str, on_change: Callable[[Settings | None], object]) -> None:
         self._on_change = on_change
         self._lock = threading.RLock()
         self._found: Settings | None = None
         self._original: Settings = []
         self._ours: Settings = []
-        self._is_over = False
-        name = os.ttyname(sys.stdin.fileno())
+        self.is_over = False
         self._terminal = os.open(name, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
         self._wakes, self._waker = os.pipe()
         try:
@@ -83,6 +87,22 @@ class Keys:
             for each in (self._terminal, self._wakes, self._waker):
                 os.close(each)
             raise
+
+    @abstractmethod
+    def _wanted(self, found: Settings) -> Settings:
+        """The settings to read with, where these were found."""
+
+    @abstractmethod
+    def _hand_on(self, data: bytes) -> None:
+        """Do something with what was typed. In the thread."""
+
+    def _is_wanted(self) -> bool:
+        """Whether to go on. In the thread."""
+        return True
+
+    def _is_for_another(self) -> bool:
+        """Whether keys that have come are for another program. In the thread."""
+        return False
 
     def fileno(self) -> int:
         """The descriptor it reads from."""
@@ -101,7 +121,7 @@ class Keys:
     def look(self) -> None:
         """Read if the keyboard is ours. Called at each frame."""
         with self._held():
-            if self._is_over:
+            if self.is_over:
                 return
             if not is_in_front(self):
                 self._found = None  # the shell has set the terminal for others
@@ -123,14 +143,14 @@ class Keys:
         """Restore the settings, and end the thread. May be called twice."""
         with self._held():
             self._give_back()
-            if not self._is_over:
-                self._is_over = True
+            if not self.is_over:
+                self.is_over = True
                 self._wake()
 
     def forget(self) -> None:
         """In a child process after a fork: the terminal is the parent's, and so is the thread."""
         self._lock = threading.RLock()
-        self._found, self._is_over = None, True
+        self._found, self.is_over = None, True
         for each in (self._terminal, self._wakes, self._waker):
             with suppress(OSError):
                 os.close(each)
@@ -152,12 +172,9 @@ class Keys:
             if found == self._ours:  # a shell has restored those that a stopped job had
                 found = self._original
             self._original = found
-            wanted = [*found[:6], [*found[6]]]
-            wanted[3] = wanted[3] & ~(termios.ECHO | termios.ICANON) | termios.ECHONL
-            wanted[6][termios.VMIN], wanted[6][termios.VTIME] = 1, 0
             self._found = found  # first: the program may end between the two
             self._on_change(found)
-            self._set(wanted)
+            self._set(self._wanted(found))
             self._ours = termios.tcgetattr(self._terminal)
             self._on_change(found)
 
@@ -197,20 +214,20 @@ class Keys:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         may_read = False
         try:
-            while not self._is_over:
+            while not self.is_over and self._is_wanted():
                 sources = [self._wakes, self._terminal] if may_read else [self._wakes]
-                ready = select.select(sources, [], [])[0]
+                ready = select.select(sources, [], [], self.look_every)[0]
                 if self._wakes in ready:
                     os.read(self._wakes, PIECE_BYTES)
-                may_read, data = self._read(self._terminal in ready)
-                for key in keys_in(data):
-                    self._press(key)
+                is_ready = self._terminal in ready and not self._is_for_another()
+                may_read, data = self._read(is_ready)
+                self._hand_on(data)
         except (OSError, ValueError):  # the terminal is gone, or has too high a number
             pass
         finally:
             with self._lock:
                 self._give_back()
-                self._is_over = True
+                self.is_over = True
                 for each in (self._terminal, self._wakes, self._waker):
                     with suppress(OSError):
                         os.close(each)
@@ -218,7 +235,7 @@ class Keys:
     def _read(self, is_ready: bool) -> tuple[bool, bytes]:
         """Read what there is, if the keyboard is ours; whether to wait for more."""
         with self._lock:
-            if self._is_over or not self._may_read():
+            if self.is_over or not self._may_read():
                 return False, b""
             if not is_ready:
                 return True, b""
@@ -227,6 +244,43 @@ class Keys:
             except BlockingIOError:  # another reader was faster
                 return True, b""
             return bool(data), data
+
+
+class Keys(KeyReader):
+    """The keys that are typed on the terminal of standard input.
+
+    Args:
+        press: Called in a thread with each key: a character, or ``"up"`` and the like.
+        on_change: As in `KeyReader`.
+
+    Raises:
+        OSError: Standard input is not a terminal that can be read.
+        RuntimeError: As in `KeyReader`.
+        termios.error: As in `KeyReader`.
+    """
+
+    def __init__(
+        self, press: Callable[[str], object], on_change: Callable[[Settings | None], object]
+    ) -> None:
+        if sys.stdin is None or not is_terminal(sys.stdin):
+            raise OSError("standard input is not a terminal")
+        self._press = press
+        super().__init__(os.ttyname(sys.stdin.fileno()), on_change)
+
+    def _wanted(self, found: Settings) -> Settings:
+        return single_keys(found)
+
+    def _hand_on(self, data: bytes) -> None:
+        for key in keys_in(data):
+            self._press(key)
+
+
+def single_keys(settings: Settings) -> Settings:
+    """Settings of a terminal that hands over each key at once and echoes none."""
+    wanted = [*settings[:6], [*settings[6]]]
+    wanted[3] = wanted[3] & ~(termios.ECHO | termios.ICANON) | termios.ECHONL
+    wanted[6][termios.VMIN], wanted[6][termios.VTIME] = 1, 0
+    return wanted
 
 
 def keys_in(data: bytes) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which pane of a screen the keys go to, and when they are read: see `keys`."""
+"""Which pane or program keys go to, and when they are read: see `keys` and `passage`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ class Listening:
         """Whether another program reads what is typed."""
         return self._keys is not None and self._keys.is_taken
 
+    @property
+    def has_keyboard(self) -> bool:
+        """Whether keys can be read, now or when the program is in the foreground."""
+        return self._keys is not None
+
     def go_to(self, pane: Listener) -> bool:
         """Whether keys that are typed now are for a pane."""
         return self._keys is not None and self._keys.are_heard and self._first() is pane
@@ -53,12 +58,21 @@ class Listening:
                 self._keys = Keys(self._press, self._capture.keyboard_set)
 
     def look(self) -> None:
-        """Read keys from now on, if the keyboard is ours."""
+        """Read keys for the panes from now on, if the keyboard is ours."""
+        self._capture.passing.end()
         if self._keys is not None:
             self._keys.look()
 
+    def pass_on(self) -> None:
+        """Read keys for a program from now on, if it reads them from the pseudo terminal."""
+        if self._capture.passing.is_wanted and not self._capture.questions:
+            if self._keys is not None:
+                self._keys.rest()
+            self._capture.passing.begin()
+
     def rest(self) -> None:
         """Give the keyboard back until the next `look`."""
+        self._capture.passing.end()
         if self._keys is not None:
             self._keys.rest()
 
@@ -71,8 +85,10 @@ class Listening:
         """Give the keyboard back for good.
 
         Args:
-            unless_wanted: Not if a pane still wants keys.
+            unless_wanted: Not if a pane still wants keys, or a program does.
         """
+        if not unless_wanted or not self._capture.passing.is_wanted:
+            self._capture.passing.end()
         if unless_wanted and self._first() is not None:
             return
         keys, self._keys = self._keys, None

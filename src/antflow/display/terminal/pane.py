@@ -98,6 +98,12 @@ class Pane:
         return self.is_open
 
     @property
+    def why_no_keys(self) -> str:
+        """Why no keys can be read there; "" if they can."""
+        has_keyboard = self._screen.keys.has_keyboard
+        return "" if has_keyboard else "standard input is not a terminal that can be read"
+
+    @property
     def hears_keys(self) -> bool:
         """Whether keys that are typed now are for it."""
         return self.is_open and self._screen.keys.go_to(self)

@@ -172,11 +172,16 @@ class Screen:
             self._capture.fit()
             if self.keys.is_keyboard_taken or self._capture.is_keyboard_read():
                 # An unfinished line is the question; it would wait for its end.
-                room = self._picture.make_room(asked_already=True)
-                self._out.write(room + self._picture.echo(self._capture.take_rest()))
+                self.keys.pass_on()
+                self._print_what_waits()
+                room = self._picture.make_room(asked_already=not self._capture.passing.is_wanted)
+                _write(self._out, room, self._picture.kept())
+                self._out.write(self._picture.echo(self._capture.take_rest()))
             elif self._picture.is_paused:
                 if is_in_front(self._out):
                     self._out.write(self._picture.resume())
+            elif self._picture.is_dragged():
+                pass
             elif not self._out.is_halted and not self._out.write(self._picture.frame()):
                 self._picture.repair()
             if not self._picture.is_paused:
@@ -228,6 +233,7 @@ class Screen:
         with self._drawing():
             self._capture.questions += 1
             self.keys.rest()
+            self._print_what_waits()
             room = self._picture.make_room(asked_already=False)
             _write(self._out, room, self._picture.kept())
             self._out.write(self._capture.take_rest())
@@ -257,6 +263,7 @@ class Screen:
     def fit(self) -> None:
         """The window has another size; the next frame has it as well."""
         self._capture.fit()
+        self._picture.is_dragged()  # from now on
 
     def resume(self) -> None:
         """The program goes on. Nothing is drawn in the background, or while a question is asked."""
@@ -272,6 +279,8 @@ class Screen:
             self._capture.catch_up()
         has_it = self._lock.acquire(timeout=LONGEST_HANDLER_WAIT)
         try:
+            if has_it and not self.is_interrupted:
+                self._print_what_waits()
             _write(self._out, text(), self._picture.kept())
             self._out.finish()
             self._capture.prepare(self._picture.last_words)
@@ -291,8 +300,8 @@ class Screen:
             self._drawing_thread = threading.get_ident()
             try:
                 yield
-                while self._printed_meanwhile:
-                    self._print_now(self._printed_meanwhile.popleft())
+                if not self._picture.is_dragged():
+                    self._print_what_waits()
                 self._capture.prepare(self._picture.last_words)
             finally:
                 self._drawing_thread = None
@@ -302,6 +311,7 @@ class Screen:
         with self._drawing():
             if pane.is_open:
                 pane.is_open = False
+                self._print_what_waits()
                 try:
                     text = self._picture.remove(pane, rows, last_line)
                     _write(self._out, text, self._picture.kept())
@@ -344,6 +354,8 @@ class Screen:
         with self._drawing():
             is_asked = self.keys.is_keyboard_taken or self._capture.is_keyboard_read(text)
             if is_asked:
+                self.keys.pass_on()  # first: what is typed from now on is not echoed
+                self._print_what_waits()
                 room = self._picture.make_room(asked_already=False)
                 _write(self._out, room, self._picture.kept())
                 self._out.write(self._picture.echo(rest() + text))
@@ -356,15 +368,17 @@ class Screen:
                 self._printed_meanwhile.append(text)
                 return
             with self._drawing():
-                self._print_now(text)
+                self._printed_meanwhile.append(text)
         if self._out.is_full:
             self._out.finish()
 
-    def _print_now(self, text: str) -> None:
-        lines = [shown(line) for line in text.removesuffix("\n").split("\n")]
-        self._newest.extend(clean(line)[:LONGEST_TEXT] for line in lines[-NEWEST_LINES:])
-        if text := self._picture.say(lines, is_halted=self._out.is_halted):
-            self._out.write(text)
+    def _print_what_waits(self) -> None:
+        while self._printed_meanwhile:
+            text = self._printed_meanwhile.popleft()
+            lines = [shown(line) for line in text.removesuffix("\n").split("\n")]
+            self._newest.extend(clean(line)[:LONGEST_TEXT] for line in lines[-NEWEST_LINES:])
+            if text := self._picture.say(lines, is_halted=self._out.is_halted):
+                self._out.write(text)
 
 
 def _write(out: SafeStream, text: str, kept: Iterator[str]) -> None:
