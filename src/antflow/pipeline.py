@@ -842,6 +842,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         raises = on_failures == "raise"
         if keeps_silent and on_failures != "ignore":
             engine.supervisor.on_over.append(partial(_alert, engine.run, raises))
+        engine.supervisor.on_over.append(self._runs.teller_of(engine.run))
         self._runs.latest = handle = RunHandle(engine, collected, raises)
         if keeps_silent and raises:
             handle._tell_failures = partial(_alert, engine.run, raises=False)

@@ -193,6 +193,7 @@ def test_goes_off_after_the_last_try(
     assert len(results) == 4
     counts = sink.counts
     assert counts == SinkCounts(counts.emitted, 0, counts.emitted, 0, counts.error)
+    assert sink.errors == 3
     assert counts.error == "OSError: [Errno 28] No space left on device"
     assert sink.calls == ["open", "close"]
     off, lost = [record.getMessage() for record in caplog.records]

@@ -153,7 +153,7 @@ class Sink:
         self._redact = redact
         self._blocks = when_full == "block"
         self._buffer: deque[Entry] = deque()
-        self._emitted = self._delivered = self._dropped = self._reported = 0
+        self._emitted = self._delivered = self._dropped = self._reported = self._errors = 0
         self._error: str | None = None
         self._open_runs = 0
         self._lock = threading.Lock()
@@ -170,6 +170,11 @@ class Sink:
         return SinkCounts(
             emitted, delivered, dropped, max(emitted - delivered - dropped, 0), self._error
         )
+
+    @property
+    def errors(self) -> int:
+        """How often writing failed, over all runs so far; each attempt counts."""
+        return self._errors
 
     # As an observer
 
@@ -326,6 +331,7 @@ class Sink:
                 action()
                 return True
             except Exception as error:
+                self._errors += 1
                 if delay is None or self._is_late.wait(delay):
                     self._switch_off(error)
                     return False
