@@ -98,6 +98,7 @@ NO_ROW = {
     "JsonlSink.write_closed": "called by the sink",
     "JsonlSink.write_opened": "called by the sink",
     "LoggingSink.write": "called by the sink",
+    "PipelineCollector.pipelines": "each is what `add` takes",
     "SqliteSink.write": "called by the sink",
     "SqliteSink.write_closed": "called by the sink",
     "SqliteSink.write_opened": "called by the sink",

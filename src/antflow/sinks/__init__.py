@@ -1,6 +1,7 @@
 """Events to other systems.
 
 A sink is an observer that writes the events of a run somewhere: ``observers=[JsonlSink(path)]``.
+A collector gives the metrics of pipelines to Prometheus when it is asked.
 Each is loaded with its first use: it alone knows the library it needs.
 """
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from antflow.sinks.event_log import EventLog, RunRecord
     from antflow.sinks.jsonl import JsonlSink
     from antflow.sinks.log_records import LoggingSink
+    from antflow.sinks.prometheus import PipelineCollector
     from antflow.sinks.records import EventRecord
     from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
     from antflow.sinks.sqlite import SqliteSink
@@ -23,6 +25,7 @@ else:
         "EventRecord": "records",
         "JsonlSink": "jsonl",
         "LoggingSink": "log_records",
+        "PipelineCollector": "prometheus",
         "RunRecord": "event_log",
         "Sink": "sink",
         "SinkCounts": "sink",
@@ -48,6 +51,7 @@ __all__ = [
     "EventRecord",
     "JsonlSink",
     "LoggingSink",
+    "PipelineCollector",
     "RunRecord",
     "Sink",
     "SinkCounts",
