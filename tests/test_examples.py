@@ -72,6 +72,12 @@ PRINTS = {
         r"<RunResults: \d+ ok, 0 failed>; [3-9] times it was too fast, and [3-9] texts waited",
         "\n220 answers stored",
     ],
+    "metrics_for_prometheus": [
+        r'antflow_pipeline_items_total{outcome="completed",pipeline="pages"} 380\.0',
+        r'antflow_pipeline_items_total{outcome="failed",pipeline="pages"} 20\.0',
+        r'{error_type="ZeroDivisionError",pipeline="pages",stage="Parse"} 20\.0',
+        r'antflow_pipeline_items_total{outcome="completed",pipeline="pages"} 760\.0',
+    ],
     "resources": [
         "client opened",
         "connection closed after",
