@@ -2,7 +2,8 @@
 
 python examples/metrics_for_prometheus.py
 
-It needs `pip install 'antflow[prometheus]'`. An argument is the port; else one that is free is taken.
+It needs `pip install 'antflow[prometheus]'`. An argument is the port; otherwise, one that is free
+is taken.
 """
 
 import asyncio

@@ -231,14 +231,15 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, target: int) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes a port of this machine, with our rules."""
+def prometheus(folder: Path, *targets: int) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes ports of this machine, with our rules."""
+    hosts = ", ".join(f"'127.0.0.1:{target}'" for target in targets)
     (folder / "prometheus.yml").write_text(
         "global: {scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}\n"
         f"rule_files: [{RULES}]\n"
         "scrape_configs:\n"
         "  - job_name: antflow\n"
-        f"    static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n"
+        f"    static_configs: [{{targets: [{hosts}]}}]\n"
     )
     port = free_port()
     with (folder / "log").open("w") as log:
@@ -259,36 +260,55 @@ def prometheus(folder: Path, target: int) -> Iterator[Prometheus]:
         server.wait(20)
 
 
+COMMANDED = """
+import asyncio
+from antflow import Pipeline, Stage
+
+async def work(text):
+    await asyncio.sleep(0.1)
+
+pipeline = Pipeline([Stage("Work", 1, [work])], name="commanded")
+"""
+
+
+@contextmanager
+def running(folder: Path, *arguments: object) -> Iterator[None]:
+    """A program in Python that is ended at the end."""
+    program = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        program.kill()
+        program.wait()
+
+
 @has_prometheus
-def test_prometheus_scrapes_the_example(tmp_path: Path) -> None:
-    """A real Prometheus has the counters of the example, and answers all of the dashboard."""
-    target = free_port()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    with prometheus(tmp_path, target) as server:
-        server.wait_for("count(up)", 1)  # it has begun to scrape; nothing answers yet
-        example = subprocess.Popen(
-            [sys.executable, str(EXAMPLE), str(target)],
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            items = 'sum(antflow_pipeline_items_total{job="antflow",pipeline="pages"})'
-            server.wait_for(items, 500)  # of the second run, too
-            assert server.value("max_over_time(antflow_pipeline_running[1m])") == 1
-            assert server.value("count(max_over_time(up[1m]) == 1)") == 1
+def test_prometheus_scrapes_what_runs(tmp_path: Path) -> None:
+    """A real Prometheus has the counters of the example and of the command, and all panels."""
+    (tmp_path / "app.py").write_text(COMMANDED)
+    (tmp_path / "items.txt").write_text("item\n" * 1_000)
+    ports = free_port(), free_port()
+    command = ("-m", "antflow", "run", "app:pipeline", "--items", "items.txt", "--metrics-port")
+    items = 'sum(antflow_pipeline_items_total{job="antflow",pipeline="%s"})'
+    with prometheus(tmp_path, *ports) as server:
+        server.wait_for("count(up)", 2)  # it has begun to scrape; nothing answers yet
+        with running(tmp_path, EXAMPLE, ports[0]), running(tmp_path, *command, ports[1]):
+            server.wait_for(items % "commanded", 5)
+            server.wait_for(items % "pages", 500)  # of the second run, too
+            assert server.value("sum(max_over_time(antflow_pipeline_running[1m]))") == 2
+            assert server.value("count(up == 1)") == 2
             assert server.value('sum(antflow_stage_errors_total{stage="Parse"})') is not None
             assert server.value('sum(antflow_sink_events_total{sink="CallbackSink"})') is not None
-            empty = [each for each in expressions() if server.value(each) is None]
-            assert empty == [each for each in empty if "capacity" in each or "eta" in each], empty
-            metadata = server.ask("metadata")
-            told = {name for name in metadata if name.startswith("antflow_")}
-            assert told == FAMILIES.keys()
-        finally:
-            example.kill()
-            example.wait()
+            assert [each for each in expressions() if server.value(each) is None] == []
+            told = {name.removesuffix("_total") for name in server.ask("metadata")}
+            assert {name for name in told if name.startswith("antflow_")} == FAMILIES.keys()
         [group] = server.ask("rules")["groups"]
-        assert [rule["name"] for rule in group["rules"]] == re.findall(
-            r"alert: (\w+)", RULES.read_text("utf-8")
-        )
+        names = re.findall(r"alert: (\w+)", RULES.read_text("utf-8"))
+        assert [rule["name"] for rule in group["rules"]] == names
         assert [rule["health"] for rule in group["rules"]] == ["ok"] * 4

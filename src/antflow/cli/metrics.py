@@ -305,7 +305,7 @@ class _Server(ThreadingMixIn, TCPServer):
 class _Handler(BaseHTTPRequestHandler):
     """One request."""
 
-    server: _Server
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
     timeout = LONGEST_REQUEST
     server_version = "antflow"
     sys_version = ""
