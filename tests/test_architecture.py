@@ -90,12 +90,13 @@ THIRD_PARTY: dict[str, list[str]] = {
     "click": ["cli/*"],
     # The user says what to import; and each sink is loaded with its first use.
     "a name computed at run time": ["cli/target.py", "sinks/__init__.py"],
+    "prometheus_client": ["sinks/prometheus.py"],
     "rich": ["display/*"],
     "opentelemetry": ["sinks/opentelemetry.py"],
     "typing_extensions": ["_core/type_variables.py"],
     "uvloop": ["loops.py"],
 }
-OPTIONAL = {"asyncpg", "opentelemetry", "uvloop"}
+OPTIONAL = {"asyncpg", "opentelemetry", "prometheus_client", "uvloop"}
 
 # Names that are not used anywhere, with the reason.
 BANNED: dict[str, str] = {

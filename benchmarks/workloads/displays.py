@@ -120,6 +120,48 @@ def snapshots_by_hand(workers: int) -> Measure:
     return measure
 
 
+# -- metrics ----------------------------------------------------------------------------------
+
+SCRAPED_STAGES = 10
+
+
+def scrapes(workers: int) -> Measure:
+    """Measure scrapes of a run of ten stages whose workers are all busy, as text for Prometheus."""
+
+    async def measure(count: int) -> Sample:
+        from antflow import Pipeline, Stage
+        from antflow.sinks.prometheus import PipelineCollector, exposition
+
+        each = workers // SCRAPED_STAGES
+        arrived, all_arrived, ended = 0, asyncio.Event(), asyncio.Event()
+
+        async def wait(value: int) -> int:
+            nonlocal arrived
+            arrived += 1
+            if arrived == workers:
+                all_arrived.set()
+            await ended.wait()
+            return value
+
+        stages = [Stage(f"Stage {number}", each, [wait]) for number in range(SCRAPED_STAGES)]
+        pipeline = Pipeline(stages)
+        collector = PipelineCollector(pipeline)
+        async with pipeline.open() as run:
+            for stage in stages:
+                await run.feed(range(each), stage.name)
+            await all_arrived.wait()
+            text = exposition(collector)
+            with Stopwatch() as watch:
+                for _ in range(count):
+                    text = exposition(collector)
+            ended.set()
+        busy = [line for line in text.decode().splitlines() if 'state="busy"' in line]
+        check("busy workers", [float(line.split()[-1]) for line in busy], [each] * SCRAPED_STAGES)
+        return watch.sample(count)
+
+    return measure
+
+
 # -- frames -----------------------------------------------------------------------------------
 
 
@@ -281,6 +323,8 @@ LONG, SHORT = 105e-6, 1e-9
 
 SNAPSHOTS = {10: (20, 10), 1_000: (250, 125), 10_000: (2_500, 1_250)}
 """Number of workers → targets in µs."""
+SCRAPES = (100, 1_000, 10_000)
+"""Numbers of workers."""
 FRAMES = {"full": {100: 4_000, 1_000: 10_000}}
 """Display → number of workers → target in µs."""
 
@@ -362,6 +406,26 @@ WORKLOADS = [
             )
             for level, targets in FRAMES.items()
             for workers, target in targets.items()
+        ],
+    ),
+    Workload(
+        "W6p",
+        "one scrape of a run of ten stages: snapshot, metrics and text for Prometheus",
+        200,
+        40,
+        {
+            f"{workers:,} workers": Program(scrapes(workers), share=min(1.0, 1_000 / workers))
+            for workers in SCRAPES
+        },
+        [
+            Figure(
+                f"µs at {workers:,} workers",
+                cpu_us(f"{workers:,} workers"),
+                5_000,
+                None,
+                "low",
+            )
+            for workers in SCRAPES
         ],
     ),
     Workload(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic
 
+from antflow._core.checks import check_callback, refusal
 from antflow._core.estimates import WhatIf
 from antflow._core.foreign import asked, type_name
+from antflow._core.observers import RunEnd
 from antflow._core.result import run_text
 from antflow._core.stage import Stage
-from antflow._core.stage_checks import checked_workers
+from antflow._core.stage_checks import checked_workers, is_async
 from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import Out
+from antflow._core.waits import discard
 from antflow._engine.run import NoRun, Run, current_run, what_if
 from antflow._engine.run_handle import RunHandle
 from antflow._monitor.callbacks import CallbackGuard
@@ -31,12 +35,18 @@ class PipelineRuns:
         owner: Compared by its runs.
         guard: Calls the callbacks of its stages and the observers.
         latest: The one that began last.
+        on_end: Called with how each run ended.
     """
 
     def __init__(self, owner: Owner | None = None) -> None:
         self.owner: Owner = Owner() if owner is None else owner
         self.guard: CallbackGuard = CallbackGuard()
         self.latest: RunHandle[Any] | None = None
+        self.on_end: list[Callable[[RunEnd], Any]] = []
+
+    def teller_of(self, run: Run) -> Callable[[], None]:
+        """What tells how a run has ended. It does not keep the runs alive: a run has it."""
+        return partial(_tell_end, self.on_end, self.guard, run)
 
     def here(self) -> RunHandle[Any] | None:
         """The run of this pipeline that the calling code is part of."""
@@ -83,6 +93,21 @@ class HasRuns(Generic[Out]):
     _runs: PipelineRuns
     _stages: Sequence[Stage]
 
+    def on_run_end(self, callback: Callable[[RunEnd], Any]) -> None:
+        """Have a function called when a run is over, from now on; nothing is called per item.
+
+        Args:
+            callback: Called as ``callback(end)``, in the event loop of the run. It must be a plain
+                function and quick; what it raises is logged.
+
+        Raises:
+            TypeError: ``callback`` is not a plain function of one argument.
+        """
+        if callback is None or is_async(callback):
+            raise refusal(TypeError, "callback", callback, "must be a plain function")
+        check_callback(TypeError, "callback", callback, "end")
+        self._runs.on_end.append(callback)
+
     @property
     def current_run(self) -> RunHandle[Out] | None:
         """The run that the queries answer for; ``None`` before the first.
@@ -119,6 +144,13 @@ class HasRuns(Generic[Out]):
 def _may_see(here: RunHandle[Any] | None, run: RunHandle[Any]) -> bool:
     """Whether code that belongs to the run ``here`` may see another run: one begun from there."""
     return here is None or run._run.is_within(here._run)
+
+
+def _tell_end(told: Sequence[Callable[[RunEnd], Any]], guard: CallbackGuard, run: Run) -> None:
+    if told:
+        end = run.how_it_ended()
+        for callback in tuple(told):
+            discard(guard.call("on_run_end", callback, end))
 
 
 def pipeline_repr(self: Any) -> str:

@@ -52,6 +52,7 @@ from antflow._core.result import PipelineResult, RunResults
 from antflow._core.retry import Retry, backoff
 from antflow._core.run_errors import TooManyFailures
 from antflow._core.shared_options import check_options, shares
+from antflow._core.sink_counts import counts_of
 from antflow._core.snapshot import (
     DashboardSnapshot,
     ErrorSummary,
@@ -790,7 +791,10 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
 
         A true copy; O(stages + workers); before, during and after a run, and from any thread.
         """
-        return self._runs.reading(self._stages).snapshot()
+        snapshot = self._runs.reading(self._stages).snapshot()
+        if not snapshot.run_id:
+            snapshot.sinks = counts_of(self._observers)
+        return snapshot
 
     def get_error_summary(self) -> ErrorSummary:
         """Failures summed up; all failed items if results are collected, else the last ones."""
@@ -853,6 +857,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         raises = on_failures == "raise"
         if keeps_silent and on_failures != "ignore":
             engine.supervisor.on_over.append(partial(_alert, engine.run, raises))
+        engine.supervisor.on_over.append(self._runs.teller_of(engine.run))
         self._runs.latest = handle = RunHandle(engine, collected, raises)
         if keeps_silent and raises:
             handle._tell_failures = partial(_alert, engine.run, raises=False)

@@ -16,7 +16,8 @@ from weakref import ref
 import pytest
 
 from antflow import DashboardSnapshot, Pipeline, Stage, StatusTracker, set_task_status
-from antflow.testing import FailTimes
+from antflow._core.ledger import Ledger
+from antflow.testing import FailTimes, MemoryStore, run_virtual
 from tests.support import lasting, raising, same, virtual
 
 pytestmark = pytest.mark.fault
@@ -272,3 +273,30 @@ def test_snapshot_costs_the_same_however_many_items_there_were(tracked: bool) ->
         return lines
 
     assert lines_run_after(2000) == lines_run_after(200) > 20
+
+
+def test_errors_of_a_stage_by_type() -> None:
+    """Each stage says which errors its items failed with, and which tries are repeated."""
+    left = {1: 2, 2: 1}
+
+    async def flaky(number: int) -> int:
+        if left.get(number, 0):
+            left[number] -= 1
+            raise TimeoutError
+        return 10 // (number - 3)
+
+    store = MemoryStore()
+    stages = [Stage("Ask", 1, [flaky], task_attempts=2), Stage("Say", 1, [str])]
+    pipeline = Pipeline(stages, store=store)
+    run_virtual(pipeline.run(range(1, 5), on_failures="ignore"))
+    ask, say = pipeline.get_stats().stage_stats.values()
+    assert ask.errors_by_type == {"TimeoutError": 1, "ZeroDivisionError": 1}
+    assert ask.retries_by_type == {"TimeoutError": 2, "ZeroDivisionError": 1}
+    assert sum(ask.errors_by_type.values()) == ask.failed_items
+    assert sum(ask.retries_by_type.values()) == ask.retried_items
+    assert (say.errors_by_type, say.retries_by_type) == ({}, {})
+    again = Ledger(2)
+    for transition in store.transitions:
+        again.apply(transition)
+    assert again.stages[0].errors == ask.errors_by_type
+    assert again.stages[0].retries == ask.retries_by_type

@@ -100,6 +100,7 @@ NO_ROW = {
     "JsonlSink.write_closed": "called by the sink",
     "JsonlSink.write_opened": "called by the sink",
     "LoggingSink.write": "called by the sink",
+    "PipelineCollector.pipelines": "each is what `add` takes",
     "PostgresSink.gives_up_on": "called by the sink",
     "PostgresSink.write": "called by the sink",
     "PostgresSink.write_closed": "called by the sink",

@@ -356,6 +356,9 @@ ROWS: dict[str, Row] = {
         [{}, {"Work": 3}],
         shown_as="(workers|stage)",
     ),
+    "Pipeline.on_run_end.callback": Row(
+        TypeError, "must be a (plain )?function", [None, *NO_CALLABLES], [lambda end: None]
+    ),
     "Pipeline.what_if.workers": Row(
         (TypeError, ValueError),
         "must be a dict|not found; the stages are 'Work'|at most 100,000",
@@ -466,6 +469,7 @@ USES: dict[str, Callable[..., Any]] = {
     "Pipeline.feed_async": fed_by_hand("feed_async"),
     "Pipeline.open": use_open,
     "Pipeline.run": use_run,
+    "Pipeline.on_run_end": lambda **options: Pipeline([a_stage()]).on_run_end(**options),
     "Pipeline.start": use_start,
     "Pipeline.stream": use_stream,
     "Pipeline.what_if": use_what_if,

@@ -9,18 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from antflow import Pipeline
 from antflow.sinks import (
     CallbackSink,
     EventLog,
     JsonlSink,
     LoggingSink,
+    PipelineCollector,
     PostgresSink,
     Sink,
     SqliteSink,
     TraceSink,
 )
 
-from .rows_stage import COUNT, FLAG
+from .rows_stage import COUNT, FLAG, a_stage
 from .values import (
     INF,
     NAN,
@@ -106,7 +108,11 @@ READS: dict[str, Callable[..., Any]] = {
     "EventLog.open": lambda source: EventLog.open(source).close(),
 }
 
-USES = SINKS | READS
+COLLECTS: dict[str, Callable[..., Any]] = {
+    "PipelineCollector.add": lambda pipeline: PipelineCollector().add(pipeline),
+}
+
+USES = SINKS | READS | COLLECTS
 
 ROWS: dict[str, Row] = {
     "CallbackSink.function": Row(TypeError, "must be a function", [None, *NO_CALLABLES], [take]),
@@ -123,6 +129,9 @@ ROWS: dict[str, Row] = {
     ),
     "LoggingSink.logger": Row(
         TypeError, "must be a logger", [None, 5, [], Hostile()], ["x", logging.getLogger("x")]
+    ),
+    "PipelineCollector.add.pipeline": Row(
+        TypeError, "must be a Pipeline", [None, 5, "x", Hostile()], [Pipeline([a_stage()])]
     ),
     "PostgresSink.dsn": Row(
         TypeError,

@@ -476,3 +476,73 @@ def test_pickled_pipeline_brings_its_observers() -> None:
     assert notes.steps == []
     [theirs] = copy._observers
     assert [step.kind for step in theirs.steps] == ["admitted", "started", "completed"]
+
+
+# -- the ends of runs -------------------------------------------------------------------------
+
+
+def test_on_run_end_when_runs_end() -> None:
+    """A function is told how each run ended, with its final counts, and of no single item."""
+    pipeline = Pipeline([Stage("Fetch", 1, [fetch])])
+    ends: list[RunEnd] = []
+    pipeline.on_run_end(ends.append)
+    run_virtual(pipeline.run([1, 2]))
+    run_virtual(pipeline.run([3]))
+    assert [(end.how, end.stats.items_processed) for end in ends] == [
+        ("finished", 2),
+        ("finished", 1),
+    ]
+    assert ends[0].run_id != ends[1].run_id == pipeline.results.run_id
+    assert ends[1].stats == pipeline.get_stats()
+
+
+def test_on_run_end_during_a_run() -> None:
+    """It is told of a run that is under way when it is given, and of one that is cancelled."""
+
+    async def main() -> list[RunEnd]:
+        pipeline = Pipeline([Stage("Fetch", 1, [fetch])])
+        ends: list[RunEnd] = []
+        async with pipeline.open() as run:
+            await run.feed([1])
+            pipeline.on_run_end(ends.append)
+            run.cancel()
+        return ends
+
+    assert [end.how for end in run_virtual(main)] == ["cancelled"]
+
+
+def test_on_run_end_that_raises(caplog: pytest.LogCaptureFixture) -> None:
+    """What the function raises is logged, once, and the run has its results."""
+    pipeline = Pipeline([Stage("Fetch", 1, [fetch])])
+
+    def broken(end: RunEnd) -> None:
+        raise OSError("no space")
+
+    ends: list[RunEnd] = []
+    pipeline.on_run_end(broken)
+    pipeline.on_run_end(ends.append)
+    for _ in range(2):
+        assert len(run_virtual(pipeline.run([1]))) == 1
+    assert len(ends) == 2
+    assert [record.message for record in caplog.records] == [
+        "on_run_end failed; it is still called, and further failures are only counted"
+    ]
+
+
+def test_on_run_end_that_is_async() -> None:
+    """An async function, which would not be awaited, is refused."""
+
+    async def told(end: RunEnd) -> None: ...
+
+    with pytest.raises(TypeError, match="must be a plain function"):
+        Pipeline([Stage("Fetch", 1, [fetch])]).on_run_end(told)
+
+
+def test_on_run_end_of_copies() -> None:
+    """A copy, with other workers or not, does not call the functions of the original."""
+    pipeline = Pipeline([Stage("Fetch", 1, [fetch])])
+    ends: list[RunEnd] = []
+    pipeline.on_run_end(ends.append)
+    run_virtual(pipeline.with_workers(Fetch=2).run([1]))
+    run_virtual(deepcopy(pipeline).run([1]))
+    assert ends == []

@@ -223,7 +223,8 @@ def test_goes_off_after_the_last_try(
         results = asyncio.run(a_pipeline(sink).run(range(5), on_failures="ignore"))
     assert len(results) == 4
     counts = sink.counts
-    assert counts == SinkCounts(counts.emitted, 0, counts.emitted, 0, counts.error)
+    assert counts == SinkCounts(counts.emitted, 0, counts.emitted, 0, counts.error, 3)
+    assert counts.failures == 3
     assert counts.error == "OSError: [Errno 28] No space left on device"
     assert sink.calls == ["open", "close"]
     off, lost = [record.getMessage() for record in caplog.records]
@@ -467,7 +468,8 @@ def test_a_snapshot_counts_what_sinks_have_lost() -> None:
             sinks[2].go.set() if step.item_id == 150 else None  # type: ignore[attr-defined]
 
     pipeline = Pipeline([Stage("A", 2, [halve])], observers=[*sinks, Own()])
-    assert pipeline.get_dashboard_snapshot().sinks == {}
+    found = pipeline.get_dashboard_snapshot().sinks
+    assert found == dict.fromkeys(["Kept", "Kept 2", "Held"], SinkCounts(0, 0, 0, 0, None))
     asyncio.run(pipeline.run(range(200), on_failures="ignore"))
     found = pipeline.get_dashboard_snapshot().sinks
     assert found == {"Kept": sinks[0].counts, "Kept 2": sinks[1].counts, "Held": sinks[2].counts}

@@ -6,7 +6,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any, Unpack, assert_type
 
+from prometheus_client import CollectorRegistry
+
 from antflow import Drop, Limit, Pipeline, PipelineResult, RunOptions, RunResults, Stage, in_thread
+from antflow.sinks import PipelineCollector
 
 
 async def fetch(url: str) -> bytes:
@@ -163,3 +166,10 @@ async def read() -> None:
     assert_type(await pipeline.run(in_thread(lines)), RunResults[bytes])
     await pipeline.run(in_thread([1, 2]))  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     in_thread(clean)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# Metrics
+
+collector = PipelineCollector(Pipeline([Stage("A", 1, [fetch])]))
+collector.add(Pipeline([Stage("A", 1, [fetch]), Stage("B", 1, [parse])], name="other"))
+CollectorRegistry().register(collector)

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, DurationCounter
 from antflow._core.first_tries import FirstTriesCounter
+from antflow._core.text import error_type_name
 from antflow._core.transition import Kind, Transition
 
 Waiting = Literal["limited", "blocked", "retrying", "thread"]
@@ -215,6 +216,8 @@ class StageBook:
         retrying: Items waiting for their next try.
         retried, failed, skipped, dropped, expanded, cancelled: What happened here, counted.
         emitted: Items made here from others.
+        errors: Class name of an error → items that failed for good with it.
+        retries: Class name of an error → failed tries that another one follows.
         run_times: How long its tries took, less the time for which they waited.
         first_tries: How long the first try of each worker took.
         failed_seconds: Worker-seconds of tries that failed.
@@ -232,6 +235,7 @@ class StageBook:
         "dropped",
         "emitted",
         "entered",
+        "errors",
         "expanded",
         "failed",
         "failed_seconds",
@@ -240,6 +244,7 @@ class StageBook:
         "index",
         "queue_waits",
         "retried",
+        "retries",
         "retrying",
         "run_times",
         "skipped",
@@ -262,6 +267,8 @@ class StageBook:
         self.expanded = 0
         self.emitted = 0
         self.cancelled = 0
+        self.errors: dict[str, int] = {}
+        self.retries: dict[str, int] = {}
         self.run_times = DurationCounter(SHORTEST_RUN)
         self.first_tries = FirstTriesCounter()
         self.failed_seconds = 0.0
@@ -351,6 +358,11 @@ class StageBook:
             self._end_try(worker, item, now)
         self.failed += 1
         self._ledger.in_flight -= 1
+
+    def failed_with(self, name: str, again: bool) -> None:
+        """Enter the type of error a try failed with; ``again`` when another one follows."""
+        kinds = self.retries if again else self.errors
+        kinds[name] = kinds.get(name, 0) + 1
 
     def dropped_by(self, worker: WorkerBook, item: Any, now: float) -> None:
         """An item ends here successfully without a result."""
@@ -482,6 +494,8 @@ class Ledger:
         worker = None if transition.worker < 0 else stage.worker(transition.worker)
         kind, now = transition.kind, transition.mono
         item = transition.key
+        if transition.error is not None and kind in (Kind.RETRYING, Kind.FAILED):
+            stage.failed_with(error_type_name(transition.error), again=kind is Kind.RETRYING)
         if kind is Kind.ADMITTED:
             stage.admitted(1)
         elif kind is Kind.EMITTED:

@@ -290,6 +290,14 @@ class SnapshotSource(Protocol):
     def get_dashboard_snapshot(self) -> DashboardSnapshot: ...
 
 
+class Measured(SnapshotSource, Protocol):
+    """A pipeline whose metrics are collected over all its runs: a `Pipeline`."""
+
+    name: str
+
+    def on_run_end(self, callback: Callable[[RunEnd], Any]) -> None: ...
+
+
 @runtime_checkable
 class DashboardProtocol(Protocol):
     """A dashboard: an object with these methods, each sync or async; a missing one does nothing.

@@ -162,6 +162,8 @@ def _stage_stats(name: str, tally: Tally, gauge: StageGauge, now: float) -> Stag
         limited_workers=standing["limited"],
         blocked_workers=standing["blocked"],
         retrying_workers=standing["retrying"],
+        errors_by_type=book.errors.copy(),
+        retries_by_type=book.retries.copy(),
     )
 
 

@@ -20,6 +20,7 @@ class SinkCounts:
         dropped: Lost: the buffer was full, or the sink is off.
         waiting: In the buffer, or being written.
         error: Why the sink is off: ``"OSError: No space left on device"``; ``None`` = it is on.
+        failures: How often writing failed; each attempt counts.
     """
 
     emitted: int
@@ -27,6 +28,7 @@ class SinkCounts:
     dropped: int
     waiting: int
     error: str | None
+    failures: int = 0
 
 
 def counts_of(observers: Sequence[Any]) -> dict[str, SinkCounts]:

@@ -181,6 +181,10 @@ class StageStats(Portable):
         failed_seconds: Seconds of ``busy_seconds`` spent on tries that failed.
         first_tries: How long the first try of each worker took.
         counters: Name → what its tasks have counted (`antflow.count`).
+        errors_by_type: Class name of an error → items that failed for good with it; together they
+            are ``failed_items``.
+        retries_by_type: The same of failed tries that another one follows, or that were held;
+            together they are ``retried_items``.
     """
 
     stage_name: str
@@ -222,6 +226,8 @@ class StageStats(Portable):
     blocked_workers: int = 0
     retrying_workers: int = 0
     counters: dict[str, CounterStats] = field(default_factory=dict[str, CounterStats])
+    errors_by_type: dict[str, int] = field(default_factory=dict[str, int])
+    retries_by_type: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def through_items(self) -> int:

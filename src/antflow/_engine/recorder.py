@@ -20,6 +20,7 @@ from antflow._core.failures import FailureBook
 from antflow._core.ledger import Ledger, StageBook, WorkerBook
 from antflow._core.run_facts import RunFacts
 from antflow._core.step import Step
+from antflow._core.text import error_type_name
 from antflow._core.transition import Kind
 from antflow._core.waits import Wait, both
 from antflow._engine.contexts import apart
@@ -127,6 +128,7 @@ class Recorder:
         """A try failed, and another will follow."""
         began = worker.since
         self.book.retrying_from(worker, envelope, now)
+        self.book.failed_with(error_type_name(error), again=True)
         envelope.not_before = now  # unless it is put off: see `RetryHeap`
         if self.on_ended is not None:
             return self.on_ended(
@@ -140,7 +142,7 @@ class Recorder:
         """An item failed for good, in a worker's hands or as it was taken in."""
         began = None if worker is None else worker.since
         self.book.failed_by(worker, envelope, now)
-        self._failures.add(
+        failure = self._failures.add(
             envelope.id,
             error,
             self._facts.stage_names[self._stage],
@@ -148,6 +150,7 @@ class Recorder:
             self._facts.timestamp(now),
             envelope.input,
         )
+        self.book.failed_with(failure.error_type, again=False)
         if self.on_ended is not None:
             return self.on_ended(Step(Kind.FAILED, envelope, worker, now, began=began, error=error))
         return None

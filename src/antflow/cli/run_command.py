@@ -21,6 +21,7 @@ from antflow.cli.event_files import observers_for, refuse_same
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
 from antflow.cli.letters import bad_line, json_text, letter_line, result_line, unwritten_line
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
+from antflow.cli.metrics import Address, AddressType, GatewayUrl, Metrics
 from antflow.cli.output import PATIENCE, PROGRAM, JsonLines, end_all, kept_for_results
 from antflow.cli.output_file import (
     NAMES_OF_STDOUT,
@@ -198,6 +199,24 @@ class Job:
     metavar="N|N%",
     help="Stop the intake when this many items, or this share of them, have failed.",
 )
+@click.option(
+    "--metrics-port",
+    type=AddressType(),
+    metavar="[HOST:]PORT",
+    help="Serve metrics for Prometheus, at /metrics.  [default host: 127.0.0.1]",
+)
+@click.option(
+    "--metrics-push",
+    type=GatewayUrl(),
+    metavar="URL",
+    help="Push the metrics to a Pushgateway at the end.",
+)
+@click.option(
+    "--metrics-file",
+    metavar="FILE.prom",
+    help="Write the metrics to a file for node_exporter, every 15 s and at the end.",
+    shell_complete=complete_file,
+)
 @takes_target
 def command(
     target: str,
@@ -221,6 +240,9 @@ def command(
     limit: int | None,
     total: int | None,
     max_failures: float | None,
+    metrics_port: Address | None,
+    metrics_push: str | None,
+    metrics_file: str | None,
 ) -> None:
     """Run a pipeline on the lines of a file.
 
@@ -270,9 +292,11 @@ def command(
             stack.enter_context(nothing_on_stdin(to_the_end))
         refuse_shared(file, out, failed, stdout)
         observers = observers_for(events, trace)
-        refuse_same({"--items": items, "--out": out, "--failed": failed}, "--events", events)
-        others = {"--items": items, "--out": out, "--failed": failed, "--events": events}
-        refuse_same(others, "--trace", trace)
+        named = {"--items": items, "--out": out, "--failed": failed}
+        refuse_same(named, "--events", events)
+        named["--events"] = events
+        refuse_same(named, "--trace", trace)
+        named["--trace"] = trace
         files = []
         rows = rows_for(out, append)
         if out != STDOUT:
@@ -282,12 +306,15 @@ def command(
             files.append(OutputFile(failed, "--failed", old))
         if failed is not None and rows_for(failed, False) is not None:
             refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
+        metrics = Metrics(metrics_port, metrics_push, metrics_file, named)
+        stack.callback(metrics.close)
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
         if keys and dashboard == "none":
             refuse("--keys: --dashboard none shows nothing that listens")
         dashboard = chosen(dashboard)
         pipeline = with_workers(pipeline, workers)
+        stack.enter_context(metrics.of(pipeline))
         outputs = {STDOUT: results}
         for each in files:
             stack.enter_context(kept_open(each))

@@ -1,6 +1,7 @@
 """Events to other systems.
 
 A sink is an observer that writes the events of a run somewhere: ``observers=[JsonlSink(path)]``.
+A collector gives the metrics of pipelines to Prometheus when it is asked.
 Each is loaded with its first use: it alone knows the library it needs.
 """
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from antflow.sinks.jsonl import JsonlSink
     from antflow.sinks.log_records import LoggingSink
     from antflow.sinks.postgres import PostgresSink
+    from antflow.sinks.prometheus import PipelineCollector
     from antflow.sinks.records import EventRecord
     from antflow.sinks.sink import Sink, SinkOptions
     from antflow.sinks.sqlite import SqliteSink
@@ -25,6 +27,7 @@ else:
         "EventRecord": "records",
         "JsonlSink": "jsonl",
         "LoggingSink": "log_records",
+        "PipelineCollector": "prometheus",
         "PostgresSink": "postgres",
         "RunRecord": "event_log",
         "Sink": "sink",
@@ -51,6 +54,7 @@ __all__ = [
     "EventRecord",
     "JsonlSink",
     "LoggingSink",
+    "PipelineCollector",
     "PostgresSink",
     "RunRecord",
     "Sink",

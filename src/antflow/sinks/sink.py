@@ -151,7 +151,7 @@ class Sink:
         self._redact = redact
         self._blocks = when_full == "block"
         self._buffer: deque[Entry] = deque()
-        self._emitted = self._delivered = self._dropped = self._reported = 0
+        self._emitted = self._delivered = self._dropped = self._reported = self._failures = 0
         self._error: str | None = None
         self._open_runs = 0
         self._lock = threading.Lock()
@@ -166,7 +166,12 @@ class Sink:
         with self._lock:
             emitted, delivered, dropped = self._emitted, self._delivered, self._dropped
         return SinkCounts(
-            emitted, delivered, dropped, max(emitted - delivered - dropped, 0), self._error
+            emitted,
+            delivered,
+            dropped,
+            max(emitted - delivered - dropped, 0),
+            self._error,
+            self._failures,
         )
 
     def flush(self) -> None:
@@ -344,6 +349,7 @@ class Sink:
                 action()
                 return True
             except Exception as error:
+                self._failures += 1
                 if delay is None or self.gives_up_on(error) or self._is_late.wait(delay):
                     self._switch_off(error, number)
                     return False
