@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, TypedDict, get_args
@@ -65,7 +66,27 @@ _check_total = or_none(
 )
 
 
-class RunOptions(TypedDict, total=False):
+def _check_report(_: object, name: str, path: Any) -> None:
+    """Refuse a path to which no report can be written."""
+    if path is not None:
+        # Here and not above: few runs write a report.
+        from antflow.sinks.file_sink import writable_path
+
+        writable_path(path, name)
+
+
+class EngineOptions(TypedDict, total=False):
+    """The options of a run that its engine takes; see `RunOptions`."""
+
+    total: Annotated[int | None, _check_total]
+    max_failures: Annotated[float | None, check_max_failures]
+    timeout: Annotated[float | None, check_timeout]
+    item_timeout: Annotated[float | None, check_timeout]
+    key: Annotated[Key | None, check_key]
+    probe: Annotated[bool, check_flag]
+
+
+class RunOptions(EngineOptions, total=False):
     """The options that `Pipeline.run`, `Pipeline.stream` and `Pipeline.open` share.
 
     All of them are ``None`` unless they are given; ``probe`` is false.
@@ -88,14 +109,23 @@ class RunOptions(TypedDict, total=False):
         probe: Try one worker more for ten seconds where it is in doubt whether more would help, and
             go back; ``snapshot.advice`` then says what came of it. In stages with async tasks or
             threads; one at a time; never in a run that is paused, drains or ends.
+        report: A file for the report of the run, written when it is over, however it ended: an HTML
+            page, or Markdown if its name ends in ``.md``. See `antflow.sinks.ReportSink`.
     """
 
-    total: Annotated[int | None, _check_total]
-    max_failures: Annotated[float | None, check_max_failures]
-    timeout: Annotated[float | None, check_timeout]
-    item_timeout: Annotated[float | None, check_timeout]
-    key: Annotated[Key | None, check_key]
-    probe: Annotated[bool, check_flag]
+    report: Annotated[str | os.PathLike[str] | None, _check_report]
+
+
+def split_options(options: RunOptions) -> tuple[EngineOptions, list[AnyObserver]]:
+    """The options for the engine of a run, and the observers that the others ask for."""
+    rest: Any = dict(options)
+    path = rest.pop("report", None)
+    if path is None:
+        return rest, []
+    # Here and not above: few runs write a report.
+    from antflow.sinks.report.report_sink import ReportSink
+
+    return rest, [ReportSink(path)]
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:

@@ -90,6 +90,7 @@ from antflow._pipeline_options import (
     checked_results,
     checked_stages,
     choose_display,
+    split_options,
 )
 from antflow._pipeline_runs import HasRuns, PipelineRuns, pipeline_repr
 from antflow.sinks.opentelemetry import follow_run
@@ -813,10 +814,12 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 "this pipeline cannot be run from inside its own run; feed() adds items to it"
             )
         tracker = self._tracker
+        for_engine, own = split_options(options)
+        observers = (*self._observers, *own)
         listeners = [
             None if tracker is None else tracker.follow(),
             follow_run(self.name),
-            Observers(self._observers, self._runs.guard) if self._observers else None,
+            Observers(observers, self._runs.guard) if observers else None,
         ]
         engine = Engine(
             self._stages,
@@ -831,7 +834,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             owner=self._runs.owner,
             blocked_loop_after=self._blocked_loop_after,
             name=self.name,
-            **options,
+            **for_engine,
         )
         engine.run.outlook = outlook = Outlook(self._stages)
         if engine.may_probe:

@@ -179,6 +179,13 @@ class Job:
     metavar="N|N%",
     help="Stop the intake when this many items, or this share of them, have failed.",
 )
+@click.option(
+    "--report",
+    metavar="FILE",
+    help="File for a report of the run, replaced if it is there: an HTML page, or Markdown with "
+    "the suffix .md.",
+    shell_complete=complete_file,
+)
 @takes_target
 def command(
     target: str,
@@ -199,6 +206,7 @@ def command(
     limit: int | None,
     total: int | None,
     max_failures: float | None,
+    report: str | None,
 ) -> None:
     """Run a pipeline on the lines of a file.
 
@@ -269,6 +277,7 @@ def command(
         options = {
             "total": limit if total is None else total,
             "max_failures": max_failures,
+            "report": report,
             "dashboard": display_named(dashboard),
             "keys": not file.is_stdin if keys is None else keys,
             "graceful_signals": DRAINING_SECONDS,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from antflow.sinks.jsonl import JsonlSink
     from antflow.sinks.log_records import LoggingSink
     from antflow.sinks.records import EventRecord
+    from antflow.sinks.report.report_sink import ReportSink
     from antflow.sinks.sink import Sink, SinkCounts, SinkOptions
     from antflow.sinks.sqlite import SqliteSink
     from antflow.sinks.trace import TraceSink
@@ -23,6 +24,7 @@ else:
         "EventRecord": "records",
         "JsonlSink": "jsonl",
         "LoggingSink": "log_records",
+        "ReportSink": "report.report_sink",
         "RunRecord": "event_log",
         "Sink": "sink",
         "SinkCounts": "sink",
@@ -48,6 +50,7 @@ __all__ = [
     "EventRecord",
     "JsonlSink",
     "LoggingSink",
+    "ReportSink",
     "RunRecord",
     "Sink",
     "SinkCounts",

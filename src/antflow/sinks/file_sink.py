@@ -29,10 +29,10 @@ class FileSink(Sink):
         return repr(str(self._path))
 
 
-def writable_path(path: str | os.PathLike[str]) -> Path:
+def writable_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     """A path to a file that can be written, or an error that says why not."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise refusal(TypeError, "path", path, "must be the path of a file")
+        raise refusal(TypeError, name, path, "must be the path of a file")
     made = Path(path).absolute()
     if made.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
