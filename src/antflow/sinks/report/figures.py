@@ -11,7 +11,7 @@ from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, DurationCounter
 from antflow._core.text import clean, cut
 from antflow.sinks.records import EventRecord
 from antflow.sinks.report.grid import Grid
-from antflow.sinks.report.timeline import OUTCOMES, Span, Timeline, span_name
+from antflow.sinks.report.timeline import OUTCOMES, Span, Timeline
 
 MOST_SLOWEST = 20
 MOST_KINDS_OF_ERRORS = 100
@@ -26,6 +26,12 @@ MOST_FAILED_CHARACTERS = 200_000
 
 MOST_OPEN = 200_000
 """Items that are followed from their intake to their end at a time."""
+
+NO_DURATIONS = Durations()
+
+LEAVES = ("failed", "dropped", "expanded", "cancelled")
+LEAVES_LAST_STAGE = ("completed", "skipped", "emitted")
+"""Kinds of events with which an item ends; and those with which it does so in the last stage."""
 
 OTHER_ERRORS = "other errors"
 HELD = "RetryAfter"
@@ -52,8 +58,8 @@ class StageFigures:
 
     name: str
     counts: dict[str, int] = field(default_factory=dict[str, int])
-    tries: Durations = Durations()
-    waits: Durations = Durations()
+    tries: Durations = NO_DURATIONS
+    waits: Durations = NO_DURATIONS
     repeated_seconds: float = 0.0
     failed_seconds: float = 0.0
     between_seconds: float = 0.0
@@ -235,9 +241,7 @@ class RunFigures:
         elif kind in OUTCOMES:
             self._tried(record, stage, at)
         is_last = stage + 1 == len(self.stages)
-        if kind in ("failed", "dropped", "expanded", "cancelled"):
-            self._settles(record, at)
-        elif kind in ("completed", "skipped", "emitted") and is_last:
+        if kind in LEAVES or (is_last and kind in LEAVES_LAST_STAGE):
             self._settles(record, at)
 
     def _enters(self, record: EventRecord, at: float) -> None:
@@ -272,8 +276,8 @@ class RunFigures:
             if seconds >= SHORTEST_RUN:
                 self._tries[stage].add(seconds)
             worker = int(record.worker.rpartition("-W")[2])
-            name, outcome = span_name(record.item), OUTCOMES[kind]
-            span = Span(stage, worker, max(at - seconds, 0.0), at, outcome, name)
+            begin = max(at - seconds, 0.0)
+            span = Span(stage, worker, begin, at, OUTCOMES[kind], record.item)
             seconds = self._timeline.add(span)
         if kind in ("completed", "expanded"):
             self._rates.add(stage, at)
@@ -324,8 +328,25 @@ class RunFigures:
         else:
             heapreplace(self._slowest, entry)
 
-    def report(self, duration: float, how: str, counts: dict[str, int], error: str = "") -> Report:
-        """The report, for which `fill` may then know more than the events."""
+    def report(
+        self,
+        duration: float,
+        how: str,
+        counts: dict[str, int],
+        error: str = "",
+        workers: Sequence[int] = (),
+    ) -> Report:
+        """The report, as far as events tell.
+
+        Args:
+            duration: How long the run took, in seconds.
+            how: How it ended.
+            counts: How many items ended in which way; see `Report`.
+            error: The error that the run raised, with its type.
+            workers: How many workers each stage had, if that is known.
+        """
+        for index, count in enumerate(workers):
+            self._timeline.reach(index, count)
         for index, figures in enumerate(self.stages):
             tries, waits = self._counted[index]
             figures.tries = self._tries[index].read(tries)

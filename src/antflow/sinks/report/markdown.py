@@ -90,8 +90,8 @@ def _errors(report: Report) -> list[str]:
     if report.failed_ids:
         failed, shown = report.counts["failed"], report.failed_ids[:MOST_IDS]
         text = ", ".join(map(_code, shown))
-        more = f", and {failed - len(shown):,} more" if failed > len(shown) else ""
-        lines += [f"Failed items: {text}{more}", ""]
+        rest = f", and {failed - len(shown):,} more" if failed > len(shown) else ""
+        lines += [f"Failed items: {text}{rest}", ""]
     return lines
 
 
@@ -103,7 +103,7 @@ def _slowest(report: Report) -> list[str]:
             words.duration(each.worked),
             f"{each.tries:,}",
             _code(each.stage) if each.stage else "",
-            each.ending,
+            words.ENDINGS.get(each.ending, each.ending),
         ]
         for each in report.slowest[:MOST_SLOWEST]
     ]
@@ -132,7 +132,7 @@ def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> li
 
 def _plain(text: str) -> str:
     """Text that is only that: no markup, link or mention."""
-    return MARKUP.sub(r"\\\1", clean(text)).replace("@", "＠")
+    return MARKUP.sub(r"\\\1", clean(text)).replace("@", "\N{FULLWIDTH COMMERCIAL AT}")
 
 
 def _code(text: str) -> str:

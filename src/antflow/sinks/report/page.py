@@ -104,11 +104,9 @@ def _table(head: Row, rows: Iterable[Row], texts: int = 1) -> str:
             f"{start}{cell}</{element}>" for start, cell in zip(starts, row, strict=True)
         )
 
+    heads = f"<thead><tr>{cells(head, 'th')}</tr></thead>\n" if head else ""
     body = "".join(f"<tr>{cells(row, 'td')}</tr>\n" for row in rows)
-    return (
-        f'<div class="wide"><table><thead><tr>{cells(head, "th")}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>\n"
-    )
+    return f'<div class="wide"><table>{heads}<tbody>{body}</tbody></table></div>\n'
 
 
 def _stage(report: Report, index: int) -> str:
@@ -147,11 +145,11 @@ def _timeline(report: Report) -> str:
     drawn = report.timeline
     kept, seen = len(drawn["spans"]["at"]), drawn["seen"]
     rows, workers = len(drawn["rows"]), sum(stage.workers for stage in report.stages)
-    note = f"{counted(workers, 'worker')}"
+    note = f"when {words.each_worker(workers)} had an item"
     if rows < workers:
         note += f" in {rows} rows"
     if kept < seen:
-        note += f"; zoomed in, {kept:,} of {seen:,} tries"
+        note += f"; zoomed in, a sample of {kept:,} of {seen:,} tries"
     buttons = "".join(
         f'<button type="button" data-zoom="{name}" aria-label="{label}">{text}</button>'
         for name, label, text in (
@@ -162,16 +160,22 @@ def _timeline(report: Report) -> str:
             ("all", "Show the whole run", "whole run"),
         )
     )
+    found = set(drawn["spans"]["how"])
     keys = "".join(
         f'<span><span class="key {name}"></span>{text}</span>'
-        for name, text in (("bad", "failed"), ("again", "to be tried again"), ("off", "cancelled"))
+        for how, name, text in (
+            (1, "bad", "failed"),
+            (2, "again", "to be tried again"),
+            (3, "off", "cancelled"),
+        )
+        if how in found
     )
     content = (
         f'<div class="bar"><div class="zoom">{buttons}</div><div class="legend">{keys}</div></div>'
         '<canvas id="rows" tabindex="0" role="img" aria-label="Work of each worker over time">'
         "</canvas>"
-        '<p class="hint" id="hint" aria-live="polite">Drag to zoom in, double-click to see the '
-        "whole run. Point at a try to see its item.</p>\n"
+        '<p class="hint" id="hint" aria-live="polite">Zoom with the buttons, or drag over a part; '
+        "a double-click shows the whole run. Point at a try to see its item.</p>\n"
         "<noscript><p>The drawings need JavaScript; the tables do not.</p></noscript>"
     )
     return _section("Timeline", content, note)
@@ -237,8 +241,13 @@ def _time(report: Report) -> str:
         cells = [words.percent(seconds / whole) if whole else "–" for _, seconds in parts]
         bar = shares(parts, whole)
         rows.append([_stage(report, index), bar, words.duration(whole), *cells])
-    heads = [f'<span class="key s-{kind}"></span>{words.SECONDS[kind]}' for kind in kinds]
-    table = _table(["stage", "", "workers' time", *heads], rows, texts=2)
+    heads = [words.SECONDS[kind] for kind in kinds]
+    keys = "".join(
+        f'<span><span class="key s-{kind}"></span>{head}</span>'
+        for kind, head in zip(kinds, heads, strict=True)
+    )
+    table = f'<div class="legend">{keys}</div>\n'
+    table += _table(["stage", "", "workers' time", *heads], rows, texts=2)
     note = "of all workers together"
     if not report.has_all_times:
         note += "; a log does not say what they waited for"
@@ -248,36 +257,34 @@ def _time(report: Report) -> str:
 def _errors(report: Report) -> str:
     if not report.errors:
         return _section("Errors", "<p>None.</p>\n")
-    rows = [_error_row(report, each) for each in report.errors[:MOST_KINDS]]
-    content = _table(["type", "stage", "what happened", "failed", "repeated"], rows, texts=3)
+    content = "".join(_error(report, each) for each in report.errors[:MOST_KINDS])
     if (more := len(report.errors) - MOST_KINDS) > 0:
         content += f'<p class="hint">and {counted(more, "more kind")}</p>\n'
-    failed = report.counts["failed"]
-    if report.failed_ids:
-        kept = len(report.failed_ids)
+    failed, kept = report.counts["failed"], len(report.failed_ids)
+    if kept:
         those = "" if kept >= failed else f" (the first {kept:,} of {failed:,})"
-        content += (
-            f'<p><button type="button" id="download">Download the ids of the failed items{those}'
-            "</button></p>\n"
-        )
-    return _section("Errors", content)
+        label = f"Download the ids of the failed items{those}"
+        content += f'<p><button type="button" id="download">{label}</button></p>\n'
+    return _section("Errors", content, "by type, stage and line of code")
 
 
-def _error_row(report: Report, error: ErrorKind) -> Row:
-    index = [stage.name for stage in report.stages].index(error.stage)
-    place = f"<code>{_text(error.place)}</code>" if error.place else ""
+def _error(report: Report, error: ErrorKind) -> str:
+    stage = [stage.name for stage in report.stages].index(error.stage)
+    counts = [f"{error.failed:,} failed"] if error.failed else []
+    if error.repeated:
+        counts.append(f"{words.tries(error.repeated)} repeated")
+    place = f" <code>{_text(error.place)}</code>" if error.place else ""
     samples = "".join(
-        f'<p class="sample"><code>{_text(item, LONGEST_ID)}</code> {_text(message)}</p>'
+        f'<p class="sample"><code>{_text(item, LONGEST_ID)}</code> {_text(message)}</p>\n'
         for message, item in error.samples.items()
     )
-    given = f'<p class="sample">input <code>{_text(error.input)}</code></p>' if error.input else ""
-    return [
-        f"<strong>{_text(error.type)}</strong>",
-        _stage(report, index),
-        f"{place}{samples}{given}",
-        f"{error.failed:,}",
-        f"{error.repeated:,}",
-    ]
+    if error.input:
+        samples += f'<p class="sample">input <code>{_text(error.input)}</code></p>\n'
+    return (
+        f"<article><p><strong>{_text(error.type)}</strong>{place} "
+        f'<span class="in">{_stage(report, stage)}</span> '
+        f'<span class="note">{", ".join(counts)}</span></p>\n{samples}</article>\n'
+    )
 
 
 def _retries(report: Report) -> str:
@@ -287,7 +294,6 @@ def _retries(report: Report) -> str:
             f"{stage.retries:,}",
             words.duration(stage.repeated_seconds),
             words.duration(stage.between_seconds),
-            words.duration(stage.failed_seconds),
             words.holds_of(stage) if stage.holds else "–",
         ]
         for index, stage in enumerate(report.stages)
@@ -300,7 +306,6 @@ def _retries(report: Report) -> str:
         "repeated tries",
         "time in them",
         "waiting between tries",
-        "time in all failed tries",
         "held by a service",
     ]
     return _section("Retries and holds", _table(head, rows))
@@ -310,27 +315,24 @@ def _slowest(report: Report) -> str:
     rows = [
         [
             f"<code>{_text(each.item, LONGEST_ID)}</code>",
-            f"{_text(each.stage)}",
-            _text(each.ending),
+            f'{_text(each.stage)} <span class="note">{words.duration(each.longest)}</span>',
+            words.ENDINGS.get(each.ending, each.ending),
             words.duration(each.seconds),
             words.duration(each.worked),
             words.duration(max(each.seconds - each.worked, 0.0)),
-            words.duration(each.longest),
             f"{each.tries:,}",
         ]
         for each in report.slowest
     ]
-    head = ["item", "longest in", "ended", "in all", "in hand", "waiting", "longest", "tries"]
+    head = ["item", "longest in", "ended", "in all", "in hand", "waiting", "tries"]
     return _section("Slowest items", _table(head, rows, texts=3), "from intake to end")
 
 
 def _configuration(report: Report) -> str:
-    rows = [
-        [_stage(report, index), _options(stage)] for index, stage in enumerate(report.stages)
-    ]
+    rows = [[_stage(report, index), _options(stage)] for index, stage in enumerate(report.stages)]
     facts = [[_text(name), f"<code>{_text(value)}</code>"] for name, value in report.facts.items()]
     content = _table(["stage", "options"], rows, texts=2)
-    content += _table(["run", ""], facts, texts=2)
+    content += f"<h3>This run</h3>\n{_table([], facts, texts=2)}"
     return _section("Configuration", content) + "</main>\n"
 
 

@@ -65,7 +65,9 @@ class ReportSink(FileSink):
         if (run := self._runs.get(end.run_id)) is None:
             return
         facts, figures = run
-        report = figures.report(end.duration, end.how, _counts(end.stats), self._error_of(end))
+        counted = _counts(end.stats)
+        workers = [stage.workers for stage in end.stats.stage_stats.values()]
+        report = figures.report(end.duration, end.how, counted, self._error_of(end), workers)
         _fill(report, facts, end, self._redact)
         report.lost = counts.dropped
         write_report(self._path, report)
@@ -98,9 +100,7 @@ def report_of(log: EventLog, run: RunRecord) -> Report:
     else:
         counts = {name: getattr(run, name) or 0 for name in COUNTS}
         error = f"{run.error_type}: {run.error}" if run.error_type else ""
-        report = figures.report(
-            run.ended - run.started, run.how, counts | {"in flight": 0}, error
-        )
+        report = figures.report(run.ended - run.started, run.how, counts | {"in flight": 0}, error)
         report.lost = run.dropped_events or 0
     report.facts = {"run": run.run, "made by": f"antflow {__version__}, from a log of events"}
     return report
@@ -171,7 +171,8 @@ def _fill(report: Report, facts: RunFacts, end: RunEnd, redact: Redact | None) -
         }
         stage.tries = stats.run_times
         stage.waits = stats.queue_waits
-        stage.failed_seconds = stats.failed_seconds
+        if stage.failed_seconds > 0:  # events have waits for limits in it
+            stage.repeated_seconds *= min(stats.failed_seconds / stage.failed_seconds, 1.0)
         stage.holds, stage.held_seconds = stats.holds, stats.held_seconds
         stage.workers = stats.workers
         stage.seconds = {
@@ -205,7 +206,7 @@ def _look_back(report: Report, snapshot: DashboardSnapshot, redact: Redact | Non
     report.facts["processor time"] = f"{snapshot.cpu_seconds:.3g} s"
     for change in snapshot.workers_changes:
         when = f"workers of {change.stage} at {change.elapsed:.3g} s"
-        report.facts[when] = f"{change.before:,} → {change.after:,}"
+        report.facts[when] = f"{change.before:,} → {change.workers:,}"
 
 
 def _describe(report: Report, facts: RunFacts) -> None:

@@ -62,7 +62,7 @@ class Sample:
         self.seen += 1
         if len(self.spans) < self._most:
             self.spans.append(span)
-        elif (index := self._random.randrange(self.seen)) < self._most:
+        elif (index := int(self._random.random() * self.seen)) < self._most:
             self.spans[index] = span
 
 
@@ -74,7 +74,7 @@ class Timeline:
 
     Attributes:
         busy: Busy seconds of each stage.
-        workers: Highest number of workers of each stage that had an item.
+        workers: How many workers of each stage have a row.
     """
 
     def __init__(self, stages: int) -> None:
@@ -107,6 +107,11 @@ class Timeline:
         elif not is_more_of_a_batch:
             self._others.add(span)
         return max(end - fresh, 0.0)
+
+    def reach(self, stage: int, workers: int) -> None:
+        """Have a row for each of this many workers of a stage, at least."""
+        if workers:
+            self._row_of(stage, workers - 1)
 
     def drawn(self, duration: float) -> dict[str, Any]:
         """The rows and the sample, for the script of the page.
@@ -164,19 +169,14 @@ class Timeline:
             columns["for"].append(max(round((end - begin) * ticks), 0))
             columns["who"].append(worker * len(self._grids) + stage)
             columns["how"].append(outcome)
-            columns["item"].append(item)
+            columns["item"].append(cut(clean(item), LONGEST_NAME))
             before = at
         return columns
 
 
-def span_name(item: str) -> str:
-    """An item's id as the sample has it."""
-    return cut(clean(item), LONGEST_NAME)
-
-
 def _within(spans: list[Span], most: int) -> list[Span]:
     """As many as take up about this many characters, any of them with the same probability."""
-    characters = sum(len(span.item) + 18 for span in spans)
+    characters = sum(min(len(span.item), LONGEST_NAME) + 18 for span in spans)
     if characters <= most:
         return spans
     return Random(0).sample(spans, len(spans) * most // characters)

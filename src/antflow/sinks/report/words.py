@@ -21,6 +21,9 @@ OUTCOMES = {
 }
 """The counts that add up to those of all items, and how a reader knows them."""
 
+ENDINGS = {"expanded": "became others", "emitted": "completed", "skipped": "completed"}
+"""Kinds of last events that have another name."""
+
 SECONDS = {
     "busy": "at work",
     "limited": "waiting for a limit",
@@ -106,6 +109,11 @@ def holds_of(stage: StageFigures) -> str:
     return f"{counted(stage.holds, 'time')}{held}"
 
 
+def each_worker(workers: int) -> str:
+    """``each of 8 workers``."""
+    return "the worker" if workers == 1 else f"each of {workers:,} workers"
+
+
 def workers_of(stage: StageFigures) -> str:
     """``its 8 workers were``."""
     return "its worker was" if stage.workers == 1 else f"its {stage.workers:,} workers were"
@@ -172,6 +180,11 @@ def error_text(error: ErrorKind) -> str:
     return f"{error.type}{at_text(error.place) or f' in stage {error.stage}'}"
 
 
+def tries(number: int) -> str:
+    """``1 try``, ``1,200 tries``."""
+    return f"{number:,} {'try' if number == 1 else 'tries'}"
+
+
 def _retries(stage: StageFigures) -> str:
     if not stage.retries:
         return ""
@@ -180,7 +193,7 @@ def _retries(stage: StageFigures) -> str:
         return ""
     share = stage.repeated_seconds / busy if busy else 0.0
     return (
-        f"{stage.name} repeated {counted(stage.retries, 'try').replace('trys', 'tries')}: they "
+        f"{stage.name} repeated {tries(stage.retries)}: they "
         f"took {duration(stage.repeated_seconds)} ({percent(share)} of its work), and items "
         f"waited {duration(stage.between_seconds)} between tries, all together."
     )
