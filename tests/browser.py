@@ -54,7 +54,7 @@ class Browser:
     """One page in a browser.
 
     Attributes:
-        requests: Addresses that the page has asked for.
+        requests: Addresses that were asked for since it was opened.
         complaints: Errors and warnings of its console, and exceptions of its script.
     """
 
@@ -99,7 +99,8 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=features)
         size = {"width": wide, "height": 900, "deviceScaleFactor": 1}
         self.call("Emulation.setDeviceMetricsOverride", mobile=wide < 600, **size)
-        self._events.clear()
+        for noted in (self._events, self.requests, self.complaints):
+            noted.clear()
         self.call("Page.navigate", url=path.as_uri())
         while "Page.loadEventFired" not in self._events:
             self._note(self._receive())

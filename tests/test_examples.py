@@ -72,6 +72,12 @@ PRINTS = {
         r"<RunResults: \d+ ok, 0 failed>; [3-9] times it was too fast, and [3-9] texts waited",
         "\n220 answers stored",
     ],
+    "report": [
+        "<RunResults: 289 ok, 11 failed>",
+        r"report\.html: \d\d kB",
+        r"Of 300 items, 289 completed, 11 failed in \d",
+        r"`ZeroDivisionError` \| `Price` \| `report\.py:\d+ in price` \| 6 \| 0",
+    ],
     "resources": [
         "client opened",
         "connection closed after",

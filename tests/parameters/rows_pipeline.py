@@ -21,6 +21,7 @@ from antflow.display import FullDashboard, ProgressDisplay, create
 from antflow.testing import MemoryStore
 from tests.support import Frame
 
+from .rows_sinks import FOLDER, NO_PATHS
 from .rows_stage import BOTH, COUNT, FLAG, NO_RATIOS, SECONDS, a_stage
 from .values import (
     INF,
@@ -204,6 +205,9 @@ LIMITS = {
     "item_timeout": TIMEOUT,
     "key": KEY,
     "probe": Row(ValueError, FLAG, NO_FLAGS, [True, False]),
+    "report": Row(
+        TypeError, "must be the path of a file", NO_PATHS[1:], [None, FOLDER / "antflow-report.md"]
+    ),
 }
 ON_FAILURES = Row(
     ValueError,

@@ -14,6 +14,7 @@ from antflow.sinks import (
     EventLog,
     JsonlSink,
     LoggingSink,
+    ReportSink,
     Sink,
     SqliteSink,
     TraceSink,
@@ -91,6 +92,7 @@ SINKS: dict[str, Callable[..., Any]] = {
     "CallbackSink": a_callback_sink,
     "JsonlSink": with_path(JsonlSink),
     "LoggingSink": LoggingSink,
+    "ReportSink": with_path(ReportSink),
     "Sink": Sink,
     "SqliteSink": with_path(SqliteSink),
     "TraceSink": with_path(TraceSink),
@@ -118,6 +120,7 @@ ROWS: dict[str, Row] = {
     "LoggingSink.logger": Row(
         TypeError, "must be a logger", [None, 5, [], Hostile()], ["x", logging.getLogger("x")]
     ),
+    "ReportSink.path": PATH,
     "SqliteSink.path": PATH,
     "TraceSink.path": PATH,
     **{f"{sink}.{option}": row for sink in SINKS for option, row in OPTIONS.items()},

@@ -115,7 +115,7 @@ def report(source: str, out: str | None, run: str | None) -> None:
         if (record := latest_run(log, run)) is None:
             refuse(f"{source!r}: has no run{'' if run is None else f' {run!r}'}")
         made = report_of(log, record)
-        if out is None:
+        if out in (None, "", "-"):
             click.echo(markdown(made), nl=False)
             return
         try:

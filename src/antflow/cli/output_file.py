@@ -289,6 +289,35 @@ def refuse_shared(
         refuse(f"--failed {failed!r}: is the file that --out writes")
 
 
+def refuse_report(path: str, file: InputFile, *others: str | None) -> None:
+    """Refuse a report that cannot be written, or would take the place of another file.
+
+    Args:
+        path: Where the report goes.
+        file: The items.
+        others: Where results and dead letters go.
+
+    Raises:
+        Refusal: It is one of these files, or cannot be written.
+    """
+    if not path or path in NAMES_OF_STDOUT:
+        refuse(f"--report {path!r}: must be the name of a file")
+    # Here and not above: few runs write a report.
+    from antflow.sinks.file_sink import writable_path
+
+    try:
+        writable_path(path)
+    except OSError as error:
+        refuse(f"--report {path!r}: {error.strerror}", error)
+    status = status_of(path)
+    if status is not None and file.is_same(status):
+        refuse(f"--report {path!r}: is the file that --items reads")
+    for other in others:
+        is_one = other is not None and os.path.realpath(path) == os.path.realpath(other)
+        if is_one or (other is not None and _are_one(status, status_of(other))):
+            refuse(f"--report {path!r}: is the file that --out or --failed writes")
+
+
 def status_of(place: Any) -> os.stat_result | None:
     """The status of a path, or of an open stream; ``None`` if there is nothing."""
     try:

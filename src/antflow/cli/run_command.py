@@ -26,6 +26,7 @@ from antflow.cli.output_file import (
     Old,
     OutputFile,
     kept_open,
+    refuse_report,
     refuse_shared,
     status_of,
 )
@@ -255,6 +256,8 @@ def command(
                 refuse("--keys: standard input has the items")
             stack.enter_context(nothing_on_stdin(to_the_end))
         refuse_shared(file, out, failed, stdout)
+        if report is not None:
+            refuse_report(report, file, out, failed)
         named = {"--out": out, "--failed": failed}
         files = [
             OutputFile(path, option, old)

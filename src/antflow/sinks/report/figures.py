@@ -21,8 +21,8 @@ MOST_SAMPLES = 3
 LONGEST_MESSAGE = 500
 LONGEST_TYPE = 100
 
-MOST_FAILED_CHARACTERS = 200_000
-"""Characters of the list of failed items."""
+MOST_FAILED_BYTES = 200_000
+"""Bytes of the list of failed items."""
 
 MOST_OPEN = 200_000
 """Items that are followed from their intake to their end at a time."""
@@ -219,7 +219,7 @@ class RunFigures:
         self._open: dict[tuple[int, str], _Open] = {}
         self.errors: dict[tuple[str, str, str], ErrorKind] = {}
         self._failed: list[str] = []
-        self._failed_room = MOST_FAILED_CHARACTERS
+        self._failed_room = MOST_FAILED_BYTES
         self._slowest: list[tuple[float, int, SlowItem]] = []
         self._settled = 0
         self.accepted: int = 0
@@ -294,7 +294,7 @@ class RunFigures:
     def _note_failed(self, item: str) -> None:
         if self._failed_room > 0:
             name = clean(item)
-            self._failed_room -= len(name) + 3
+            self._failed_room -= len(name.encode()) + 3
             self._failed.append(name)
 
     def _note_error(self, record: EventRecord, item: _Open | None) -> None:

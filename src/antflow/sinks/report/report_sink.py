@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
@@ -113,11 +114,17 @@ def text_of(report: Report, path: str | os.PathLike[str]) -> str:
 
 def write_report(path: Path, report: Report) -> None:
     """Write a report beside its file, and let it take the file's place."""
-    aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
     data = text_of(report, path).encode("utf-8", "backslashreplace")
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():  # a device or a pipe stays what it is
+        path.write_bytes(data)
+        return
+    aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
     try:
         with open(aside, "xb") as file:
             file.write(data)
+        with suppress(OSError):  # there is none yet
+            shutil.copymode(path, aside)
         os.replace(aside, path)
     except BaseException:
         with suppress(OSError):

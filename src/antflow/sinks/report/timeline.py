@@ -18,8 +18,8 @@ MOST_ROWS = 64
 MOST_SPANS = 20_000
 MOST_FAILED = 5_000
 
-MOST_CHARACTERS = 450_000
-"""Characters of the sample in a page; long ids make it smaller."""
+MOST_BYTES = 600_000
+"""Bytes of the sample in a page, half of which may be failed tries; long ids make it smaller."""
 
 LONGEST_NAME = 60
 """Characters of an item's id in it."""
@@ -159,7 +159,8 @@ class Timeline:
 
     def _columns(self, duration: float) -> dict[str, list[Any]]:
         """The sample, in the order of time: each moment is told as the time since the last one."""
-        spans = [*self._failed.spans, *_within(self._others.spans, MOST_CHARACTERS)]
+        failed = _within(self._failed.spans, MOST_BYTES // 2)
+        spans = [*failed, *_within(self._others.spans, MOST_BYTES - _bytes_of(failed))]
         spans.sort(key=lambda span: span.begin)
         columns: dict[str, list[Any]] = {name: [] for name in ("at", "for", "who", "how", "item")}
         ticks, before = TICKS / duration, 0
@@ -175,8 +176,10 @@ class Timeline:
 
 
 def _within(spans: list[Span], most: int) -> list[Span]:
-    """As many as take up about this many characters, any of them with the same probability."""
-    characters = sum(min(len(span.item), LONGEST_NAME) + 18 for span in spans)
-    if characters <= most:
-        return spans
-    return Random(0).sample(spans, len(spans) * most // characters)
+    """As many as take up about this many bytes, any of them with the same probability."""
+    size = _bytes_of(spans)
+    return spans if size <= most else Random(0).sample(spans, len(spans) * most // size)
+
+
+def _bytes_of(spans: list[Span]) -> int:
+    return sum(len(span.item[:LONGEST_NAME].encode("utf-8", "replace")) + 18 for span in spans)
