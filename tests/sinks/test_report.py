@@ -75,7 +75,7 @@ def test_sections_of_a_page(tmp_path: Path) -> None:
         "Bottleneck: Check",  # the advice that a display gives
         "10 × TimeoutError at tests/sinks/reports.py:",
         "A service asked Check for patience 1 time, 2.00 s in all.",
-        "Check repeated 21 tries: they took 1.05 s",
+        "Check repeated 21 tries, which took 1.05 s",
         "number 5 is odd",
         "input 5",
         "task_attempts=2",

@@ -203,7 +203,11 @@
   const readRates = () => {
     const from = Math.floor(view.from / rates.width);
     const to = Math.min(Math.ceil(view.to / rates.width), Math.ceil(whole / rates.width));
-    const joined = Math.max(1, Math.ceil((to - from) / 120));
+    // So few points that each stands for a few items.
+    const most = Math.max(...rates.counts.map((counts) =>
+      counts.slice(from, to).reduce((sum, number) => sum + number, 0)));
+    const wanted = Math.min(120, Math.max(12, most / 4));
+    const joined = Math.max(1, Math.ceil((to - from) / wanted));
     linesWidth = joined * rates.width;
     const first = Math.floor(from / joined);
     lines = rates.counts.map((counts) => {
@@ -222,7 +226,7 @@
   const drawRates = (pointed) => {
     readRates();
     const [pen, all] = prepared(ratesCanvas, TOP + TALL + AXIS), wide = all - LEFT;
-    const most = Math.max(1e-9, ...lines.flat().map((point) => point[1]));
+    const most = Math.max(0, ...lines.flat().map((point) => point[1])) || 1;
     const step = stepFor(most, 4, false), top = Math.ceil(most / step - 1e-9) * step;
     pen.textAlign = "right";
     for (let value = 0; value <= top * 1.001; value += step) {

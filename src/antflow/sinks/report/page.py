@@ -79,7 +79,7 @@ def _data(value: Any) -> str:
 
 
 def _file(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("antflow.sinks.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -147,7 +147,7 @@ def _timeline(report: Report) -> str:
     rows, workers = len(drawn["rows"]), sum(stage.workers for stage in report.stages)
     note = f"when {words.each_worker(workers)} had an item"
     if rows < workers:
-        note += f" in {rows} rows"
+        note += f"; {rows} rows"
     if kept < seen:
         note += f"; zoomed in, a sample of {kept:,} of {seen:,} tries"
     buttons = "".join(
@@ -324,6 +324,8 @@ def _slowest(report: Report) -> str:
         ]
         for each in report.slowest
     ]
+    if not rows:
+        return _section("Slowest items", "<p>None.</p>\n")
     head = ["item", "longest in", "ended", "in all", "in hand", "waiting", "tries"]
     return _section("Slowest items", _table(head, rows, texts=3), "from intake to end")
 

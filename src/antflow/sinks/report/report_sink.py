@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack
 
+from antflow._core.foreign import is_a
 from antflow._core.observers import RunEnd
+from antflow._core.run_errors import TooManyFailures
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 from antflow._core.text import cut, error_text, error_type_name
@@ -23,7 +25,15 @@ from antflow.sinks.report.markdown import markdown
 from antflow.sinks.report.page import page
 from antflow.sinks.sink import SinkCounts, SinkOptions
 
-COUNTS = ("accepted", "children", "completed", "failed", "dropped", "expanded", "cancelled")
+COUNTS: tuple[str, ...] = (
+    "accepted",
+    "children",
+    "completed",
+    "failed",
+    "dropped",
+    "expanded",
+    "cancelled",
+)
 """Fields of a `RunRecord`."""
 
 
@@ -85,7 +95,9 @@ class ReportSink(FileSink):
     def _error_of(self, end: RunEnd) -> str:
         if end.error is None:
             return ""
-        text = cut(error_text(end.error), LONGEST_ERROR)
+        # What failed is said anyway.
+        short = end.error.reason if is_a(end.error, TooManyFailures) else error_text(end.error)
+        text = cut(short, LONGEST_ERROR)
         if self._redact is not None:
             text = redacted(self._redact, "error", text)
         return f"{error_type_name(end.error)}{': ' if text else ''}{text}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from antflow._core.failures import Told, kinds_text
 from antflow._core.snapshot import at_text
@@ -48,7 +49,7 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     if seconds < 0.0001:
-        return "<0.1 ms" if seconds else "0"
+        return "<0.1 ms" if seconds else "0 s"
     if seconds < 0.9995:
         return f"{_three_digits(seconds * 1_000)} ms"
     if seconds < 99.95:
@@ -66,8 +67,13 @@ def quantile(seconds: float | None) -> str:
 
 
 def rate(per_second: float) -> str:
-    """``1,240/s``, ``3.4/s``."""
-    return f"{per_second:,.0f}/s" if per_second >= 100 else f"{per_second:.3g}/s"
+    """``1,240/s``, ``3.4/s``, ``4.75/min``."""
+    for number, unit in ((per_second, "s"), (per_second * 60, "min")):
+        if number >= 100:
+            return f"{number:,.0f}/{unit}"
+        if number >= 0.5 or not number:
+            return f"{number:.3g}/{unit}"
+    return f"{per_second * 3600:.3g}/h"
 
 
 def percent(share: float) -> str:
@@ -163,15 +169,12 @@ def _bottleneck(report: Report) -> str:
 
 
 def _failures(report: Report) -> str:
-    failed = report.counts["failed"]
-    kinds = [
-        Told(each.failed, f"{each.failed:,} × {error_text(each)}")
-        for each in report.errors
-        if each.failed
-    ]
-    if not failed:
+    if not (failed := report.counts["failed"]):
         return ""
-    told = kinds_text(kinds)
+    kinds: Counter[str] = Counter()
+    for error in report.errors:
+        kinds[error_text(error)] += error.failed
+    told = kinds_text([Told(n, f"{n:,} × {text}") for text, n in kinds.most_common() if n])
     return f"{counted(failed, 'item')} failed{': ' if told else ''}{told}."
 
 
@@ -193,7 +196,7 @@ def _retries(stage: StageFigures) -> str:
         return ""
     share = stage.repeated_seconds / busy if busy else 0.0
     return (
-        f"{stage.name} repeated {tries(stage.retries)}: they "
+        f"{stage.name} repeated {tries(stage.retries)}, which "
         f"took {duration(stage.repeated_seconds)} ({percent(share)} of its work), and items "
         f"waited {duration(stage.between_seconds)} between tries, all together."
     )
