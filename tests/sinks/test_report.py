@@ -75,7 +75,7 @@ def test_sections_of_a_page(tmp_path: Path) -> None:
         "Bottleneck: Check",  # the advice that a display gives
         "10 × TimeoutError at tests/sinks/reports.py:",
         "A service asked Check for patience 1 time, 2.00 s in all.",
-        "Check repeated 21 tries, which took 1.05 s",
+        "Check repeated 21 tries, which took 1.05 s (19% of its work), and items waited 15.7 s",
         "number 5 is odd",
         "input 5",
         "task_attempts=2",
@@ -130,6 +130,9 @@ def test_timeline_has_a_row_for_each_worker(tmp_path: Path) -> None:
         [2, 0, 1],
         *([3, worker, 1] for worker in range(2)),
     ]
+    run(a_pipeline(), [1], report=tmp_path / "idle.html")
+    idle = data_of((tmp_path / "idle.html").read_text("utf-8"))["timeline"]
+    assert [row[:3] for row in idle["rows"]] == [row[:3] for row in timeline["rows"]]
     tries = sum(stage.run_times.count for stage in results.stats.stage_stats.values())
     batches = results.stats.stage_stats["Store"]
     assert timeline["seen"] == tries - batches.batched_items + batches.batches
@@ -143,7 +146,9 @@ def test_a_second_run_takes_the_files_place(tmp_path: Path) -> None:
     run(pipeline)
     assert counts_of(path.read_text("utf-8"))["total"] > 100
     run(pipeline, [1])
-    assert counts_of(path.read_text("utf-8"))["total"] == 3
+    text = path.read_text("utf-8")
+    assert counts_of(text)["total"] == 3
+    assert ">finished</span>" in text
 
 
 def test_lost_events_are_told(tmp_path: Path) -> None:
@@ -208,7 +213,7 @@ def test_a_failed_run_has_a_report(
 
 
 PROGRAM = """
-import asyncio, os, signal, sys
+import asyncio, os, signal, sys, threading
 from antflow import Pipeline, Stage
 
 async def work(number):
@@ -218,21 +223,29 @@ async def work(number):
     return number
 
 pipeline = Pipeline([Stage("Work", 2, [work])])
-asyncio.run(pipeline.run(range(1_000_000), report=sys.argv[1]))
+over = threading.Event()
+
+def main():
+    asyncio.run(pipeline.run(range(1_000_000), report=sys.argv[1]))
+
+{start}
 """
+IN_A_THREAD = "threading.Thread(target=main, daemon=True).start(); over.wait()"
 
 
 @pytest.mark.parametrize(
-    ("deed", "text"),
+    ("deed", "start", "text"),
     [
-        ("os.kill(os.getpid(), signal.SIGINT)", "The run was cancelled."),
-        ("asyncio.get_running_loop().stop()", "The run "),
+        ("os.kill(os.getpid(), signal.SIGINT)", "main()", "The run was cancelled."),
+        ("over.set(); await asyncio.sleep(60)", f"{IN_A_THREAD}; sys.exit(1)", "has no end here"),
     ],
 )
-def test_an_interrupted_program_has_a_report(tmp_path: Path, deed: str, text: str) -> None:
-    """The report is written on Ctrl-C, and where the event loop is stopped under the run."""
+def test_an_interrupted_program_has_a_report(
+    tmp_path: Path, deed: str, start: str, text: str
+) -> None:
+    """The report is written on Ctrl-C, and where the program ends in the middle of the run."""
     path = tmp_path / "report.html"
-    program = PROGRAM.format(deed=deed)
+    program = PROGRAM.format(deed=deed, start=start)
     ended = subprocess.run(
         [sys.executable, "-c", program, str(path)], timeout=60, check=False, capture_output=True
     )
@@ -246,7 +259,7 @@ def test_a_killed_program_leaves_what_was_there(tmp_path: Path) -> None:
     """A report that is not complete never takes the file's place."""
     path = tmp_path / "report.html"
     path.write_text("the one before")
-    program = PROGRAM.format(deed="os.kill(os.getpid(), signal.SIGKILL)")
+    program = PROGRAM.format(deed="os.kill(os.getpid(), signal.SIGKILL)", start="main()")
     ended = subprocess.run([sys.executable, "-c", program, str(path)], timeout=60, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert path.read_text() == "the one before"
@@ -266,7 +279,8 @@ def test_a_log_without_an_end_has_a_report(tmp_path: Path) -> None:
 def test_a_full_disk_fails_no_item(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If the report cannot be written, one warning says so, and nothing is left behind."""
+    """If the report cannot be written, one warning says so, and the file is as it was."""
+    (tmp_path / "report.html").write_text("the one before")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -276,7 +290,8 @@ def test_a_full_disk_fails_no_item(
     results = run(a_pipeline(), report=tmp_path / "report.html")
     assert len(results) == 140
     assert "No space left on device" in caplog.text
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "the one before"
 
 
 def test_a_path_is_checked_at_the_call(tmp_path: Path) -> None:
