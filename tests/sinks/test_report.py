@@ -100,6 +100,31 @@ def test_markdown_by_suffix(tmp_path: Path) -> None:
         assert len(cells) == 1
 
 
+def test_a_report_is_written_at_a_later_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report that could not be written at first is written soon after, and is the same."""
+    attempts: list[object] = []
+    replace = os.replace
+
+    def full_twice(*paths: Any) -> None:
+        attempts.append(paths)
+        if len(attempts) < 3:
+            raise OSError(28, "No space left on device")
+        replace(*paths)
+
+    run(a_pipeline(), report=tmp_path / "first.md")
+    monkeypatch.setattr(os, "replace", full_twice)
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", (0.0, 0.0))
+    run(a_pipeline(), report=tmp_path / "second.md")
+    first, second = (
+        tables_of((tmp_path / name).read_text("utf-8")) for name in ("first.md", "second.md")
+    )
+    assert len(attempts) == 3
+    assert first["Stages"] == second["Stages"]
+    assert first[""][:4] == second[""][:4]
+
+
 @pytest.mark.parametrize("sink", [JsonlSink, SqliteSink])
 def test_a_log_makes_the_same_report(tmp_path: Path, sink: Any) -> None:
     """`antflow report` of a log tells the same of stages, errors and items as the run itself."""
@@ -160,6 +185,10 @@ def test_lost_events_are_told(tmp_path: Path) -> None:
     assert sink.counts.dropped
     assert f"{sink.counts.dropped:,} events did not reach this report" in text
     assert counts_of(text)["completed"] == len(results)
+    before = sink.counts.dropped
+    run(a_pipeline(sink))
+    lost = sink.counts.dropped - before
+    assert f"{lost:,} events did not reach this report" in path.read_text("utf-8")
 
 
 def test_redact_reaches_ids_errors_and_inputs(tmp_path: Path) -> None:

@@ -55,6 +55,10 @@
       : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   };
 
+  // A moment, as exactly as the axis shows it when zoomed in.
+  const exactText = (value) =>
+    value < 0.9995 ? secondsText(value) : `${Number(value.toPrecision(6))} s`;
+
   // 1, 2 or 5 times a power of ten; for times also minutes and hours.
   const stepFor = (span, most, isTime) => {
     const least = span / most;
@@ -191,7 +195,7 @@
     if (index < 0) { hint.textContent = usual; return; }
     const name = `${stages[stageOf(index)]}-W${workerOf(index)}`;
     hint.textContent = `${name}, item ${spans.item[index]}: ${ENDINGS[spans.how[index]]} after `
-      + `${secondsText(end[index] - begin[index])}, at ${secondsText(begin[index])}`;
+      + `${secondsText(end[index] - begin[index])}, at ${exactText(begin[index])}`;
   };
 
   // -- the rates
@@ -273,7 +277,7 @@
       Math.abs(point[0] - moment) < Math.abs(best[0] - moment) ? point : best);
     const texts = lines.map((points, index) =>
       `${index < stages.length ? stages[index] : "failed"} ${Number(nearest(points)[1].toPrecision(3))}/s`);
-    at.textContent = `at ${secondsText(moment)}: ${texts.join(", ")}`;
+    at.textContent = `at ${exactText(moment)}: ${texts.join(", ")}`;
   });
   ratesCanvas.addEventListener("pointerleave", () => {
     at.textContent = usualRates;

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from antflow._core.foreign import is_a
 from antflow._core.observers import RunEnd
@@ -58,6 +58,8 @@ class ReportSink(FileSink):
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
         super().__init__(path, **options)
         self._runs: dict[str, tuple[RunFacts, RunFigures]] = {}
+        self._made: Report | None = None  # that is being written
+        self._lost = 0
 
     def write_opened(self, facts: RunFacts) -> None:
         """Begin to gather the figures of a run."""
@@ -73,20 +75,22 @@ class ReportSink(FileSink):
 
     def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
         """Write the report of a run that is over."""
-        if (run := self._runs.get(end.run_id)) is None:
-            return
-        facts, figures = run
-        counted = _counts(end.stats)
-        workers = [stage.workers for stage in end.stats.stage_stats.values()]
-        report = figures.report(end.duration, end.how, counted, self._error_of(end), workers)
-        _fill(report, facts, end, self._redact)
-        report.lost = counts.dropped
-        write_report(self._path, report)
-        del self._runs[end.run_id]
+        if (run := self._runs.get(end.run_id)) is not None:
+            facts, figures = run
+            workers = [stage.workers for stage in end.stats.stage_stats.values()]
+            error = self._error_of(end)
+            report = figures.report(end.duration, end.how, _counts(end.stats), error, workers)
+            _fill(report, facts, end, self._redact)
+            report.lost, self._lost = counts.dropped - self._lost, counts.dropped
+            self._made = report
+            del self._runs[end.run_id]
+        if self._made is not None:  # perhaps once more, if it could not be written before
+            write_report(self._path, self._made)
+            self._made = None
 
     def close(self) -> None:
         """Write the report of a run that goes on while the program ends."""
-        runs, self._runs = self._runs, {}
+        runs, self._runs, self._made = self._runs, {}, None
         for facts, figures in runs.values():
             report = _unfinished(figures)
             _describe(report, facts)
@@ -243,6 +247,4 @@ def _describe(report: Report, facts: RunFacts) -> None:
 
 def latest_run(log: EventLog, run: str | None) -> RunRecord | None:
     """The run with this id, or the one that began last; ``None`` if there is none."""
-    found: Any = [each for each in log.runs() if run in (None, each.run)]
-    record: RunRecord | None = found[-1] if found else None
-    return record
+    return next((each for each in reversed(log.runs()) if run in (None, each.run)), None)
