@@ -244,7 +244,7 @@ class Run:
         now = self.now_or_end()
         seconds = now - self.facts.started_mono
         timestamp = self.facts.timestamp(now)
-        snapshot = self.snapshot("finished")
+        snapshot = self.snapshot(is_last=True)
         stats = snapshot.pipeline_stats
         return RunEnd(self.facts.run_id, how, self.error, stats, timestamp, seconds, snapshot)
 
@@ -347,12 +347,14 @@ class Run:
             self.is_over,
         )
 
-    def snapshot(self, state: RunState | None = None) -> DashboardSnapshot:
+    def snapshot(self, is_last: bool = False) -> DashboardSnapshot:
         """Everything a dashboard shows, at this moment; a true copy.
 
         Args:
-            state: The state to tell; ``None`` = the one it is in.
+            is_last: Whether it is about a run that is over but for its listeners: it does not ask
+                for the number of items any more.
         """
+        total = self._total if is_last else self.total
         gauges = self.gauges()
         tallies = list(map(Tally, self.ledger.stages))
         workers = WorkerRows(self.facts, gauges, tallies)
@@ -361,12 +363,12 @@ class Run:
         snapshot = DashboardSnapshot(
             worker_states={},
             worker_metrics={},
-            pipeline_stats=self._stats(tallies, gauges, until, self.total),
+            pipeline_stats=self._stats(tallies, gauges, until, total),
             error_summary=self.failures.summary(FAILURES_IN_SNAPSHOT),
             timestamp=self.facts.timestamp(self.timers.now()),
             run_id=self.facts.run_id,
-            total_items=self.total,
-            state=self.state if state is None else state,
+            total_items=total,
+            state="finished" if is_last else self.state,
             elapsed=until - self.facts.started_mono,
             loop=LoopHealth() if self.loop_watch is None else self.loop_watch.health(),
             cpu_seconds=_cpu_seconds(self._cpu_began, self._cpu_ended)
