@@ -30,6 +30,7 @@ IMPLIES = {
     "process": ("subprocess", "multiprocessing", "posix.fork", "posix.posix_spawn"),
     "pty": ("tests.pty_screen.PtyScreen", "pty", "posix.openpty", "posix.forkpty"),
     "notebook": ("nbclient", "ipykernel"),
+    "browser": ("tests.browser.a_browser",),
 }
 """Marker → modules, or names in them, that imply it. Each of these markers implies `real_time`."""
 

@@ -89,6 +89,12 @@ PRINTS = {
         r'{error_type="ZeroDivisionError",pipeline="pages",stage="Parse"} 20\.0',
         r'antflow_pipeline_items_total{outcome="completed",pipeline="pages"} 760\.0',
     ],
+    "report": [
+        "<RunResults: 289 ok, 11 failed>",
+        r"report\.html: \d\d kB",
+        r"Of 300 items, 289 completed, 11 failed in \d",
+        r"`ZeroDivisionError` \| `Price` \| `report\.py:\d+ in price` \| 6 \| 0",
+    ],
     "resources": [
         "client opened",
         "connection closed after",

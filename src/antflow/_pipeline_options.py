@@ -74,10 +74,10 @@ def _check_observers(_: Refuse, __: str, observers: object) -> Any:
     return None if observers is None else checked_observers(observers)
 
 
-def _check_trace(_: Refuse, name: str, path: Any) -> Any:
+def _check_file(_: Refuse, name: str, path: Any) -> Any:
     if path is None:
         return None
-    from antflow.sinks.file_sink import writable_path  # few runs have a use for it
+    from antflow.sinks.file_sink import writable_path  # few runs write one
 
     return writable_path(path, name)
 
@@ -119,10 +119,13 @@ class RunOptions(EngineOptions, total=False):
         observers: Objects that hear of this run, beside those of the pipeline.
         trace: A file for what each worker did when, ``.json`` or ``.json.gz``: see `TraceSink`. One
             that is there already is replaced.
+        report: A file for the report of the run, written when it is over, however it ended: an HTML
+            page, or Markdown if its name ends in ``.md``. See `antflow.sinks.ReportSink`.
     """
 
     observers: Annotated[Sequence[AnyObserver] | None, _check_observers]
-    trace: Annotated[str | os.PathLike[str] | None, _check_trace]
+    trace: Annotated[str | os.PathLike[str] | None, _check_file]
+    report: Annotated[str | os.PathLike[str] | None, _check_file]
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:
@@ -221,9 +224,13 @@ def parted(options: RunOptions) -> tuple[EngineOptions, list[AnyObserver]]:
     rest: dict[str, Any] = dict(options)
     observers: list[AnyObserver] = list(rest.pop("observers", None) or ())
     if (trace := rest.pop("trace", None)) is not None:
-        from antflow.sinks.trace import TraceSink  # few runs have a use for it
+        from antflow.sinks.trace import TraceSink  # few runs write one
 
         observers.append(TraceSink(trace))
+    if (report := rest.pop("report", None)) is not None:
+        from antflow.sinks.report.report_sink import ReportSink  # few runs write one
+
+        observers.append(ReportSink(report))
     return cast(EngineOptions, rest), observers
 
 

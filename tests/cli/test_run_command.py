@@ -56,6 +56,15 @@ pipeline = one("Slow", crawl)
 GOOD = {number for number in range(1, 21) if number % 10 not in (5, 7)}
 
 
+def test_report_is_written_beside_the_results(items: Path) -> None:
+    """``--report`` writes a report whose counts are those of the results."""
+    result = antflow("run", "app:pipeline", "--items", items, "--report", "report.md", *QUIET)
+    assert result.exit_code == 1
+    assert len(objects_of(result.stdout)) == 16
+    report = Path("report.md").read_text("utf-8")
+    assert "Of 20 items, 16 completed, 4 failed in " in report
+
+
 # -- results and dead letters -----------------------------------------------------------------
 
 
@@ -704,6 +713,12 @@ def test_items_from_standard_input(folder: Path) -> None:
         (["--out", "./items.txt"], "--out './items.txt': is the file that --items reads"),
         (["--failed", "items.txt"], "--failed 'items.txt': is the file that --items reads"),
         (["--out", "x", "--failed", "./x"], "--failed './x': is the file that --out writes"),
+        (["--report", "./items.txt"], "--report './items.txt': is the file that --items reads"),
+        (["--out", "x", "--report", "./x"], "--report './x': is the file of --out"),
+        (["--report", "no/r.html"], "--report 'no/r.html': There is no such folder"),
+        (["--report", "."], "--report '.': Is a directory"),
+        (["--report", "-"], "--report '-': must be the name of a file"),
+        (["--report", ""], "--report '': must be the name of a file"),
         (["--failed", "-"], "--failed '-': standard output has the results; --out FILE takes"),
         (["--items", ""], "--items '': No such file or directory"),
         (
@@ -1113,7 +1128,7 @@ def test_trace_goes_to_a_file(folder: Path, items: Path) -> None:
         (["--trace", "no/t.json"], "--trace 'no/t.json': There is no such folder"),
         (["--events", "x.jsonl", "--out", "./x.jsonl"], "--events 'x.jsonl': is the file of --out"),
         (["--events", "a.db", "--failed", "a.db"], "--events 'a.db': is the file of --failed"),
-        (["--trace", "link.json"], "--trace 'link.json': is the file of --items"),
+        (["--trace", "link.json"], "--trace 'link.json': is the file that --items reads"),
     ],
 )
 def test_files_that_cannot_take_events_are_refused(

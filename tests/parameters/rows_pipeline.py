@@ -233,6 +233,9 @@ LIMITS = {
         but(NO_PATHS, None),
         [None, FOLDER / "trace.json", os.fspath(FOLDER / "trace.json.gz")],
     ),
+    "report": Row(
+        TypeError, "must be the path of a file", NO_PATHS[1:], [None, FOLDER / "antflow-report.md"]
+    ),
 }
 ON_FAILURES = Row(
     ValueError,

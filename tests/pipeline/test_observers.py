@@ -13,6 +13,7 @@ import pytest
 from antflow import (
     Drop,
     ItemStep,
+    Limit,
     Observer,
     Pipeline,
     Retry,
@@ -87,6 +88,41 @@ def run(*observers: Any, items: Any = range(15), **options: Any) -> RunResults[A
 
 
 # -- what is told -----------------------------------------------------------------------------
+
+
+def test_the_end_has_the_last_snapshot() -> None:
+    """An observer learns at the end what a dashboard shows then, advice and failures included."""
+    notes = Notes()
+    run(notes)
+    (end,) = notes.ends
+    assert end.snapshot is not None
+    assert end.snapshot.state == "finished"
+    assert end.snapshot.pipeline_stats is end.stats
+    assert end.snapshot.elapsed == end.duration
+    assert end.snapshot.advice.stage == "Fetch"
+    assert [group.count for group in end.snapshot.error_summary.groups] == [1]
+    assert pickle.loads(pickle.dumps(end)) == end
+
+
+def test_the_facts_have_the_options_of_the_stages() -> None:
+    """An observer learns how each stage was set, as text and without what is usual."""
+    notes = Notes()
+    limit = Limit(rate=5)
+    odd = [
+        Stage("Odd", 1, [str, len], limits=[limit], hold_on={KeyError: 5.0}, version={"a": [1]}),
+        Stage("Usual", 2, [fetch], retry_on=(OSError, KeyError), timeout=1.5),
+    ]
+    run_virtual(Pipeline(odd, observers=[notes]).run([]))
+    assert notes.runs[0].stage_options == (
+        {
+            "workers": "1",
+            "tasks": "str, len",
+            "limits": repr(limit),
+            "hold_on": "KeyError: 5.0",
+            "version": "a: 1",
+        },
+        {"workers": "2", "tasks": "fetch", "retry_on": "OSError, KeyError", "timeout": "1.5"},
+    )
 
 
 def test_steps_of_an_item_come_in_order() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from antflow._core.portable import Portable
 from antflow._core.run_facts import RunFacts
-from antflow._core.snapshot import PipelineStats
+from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 
 StepKind = Literal[
     "admitted",
@@ -95,6 +95,8 @@ class RunEnd:
         stats: The final counts.
         timestamp: When, in Unix seconds.
         duration: How long the run took, in seconds.
+        snapshot: Everything a dashboard shows at the end. What takes long to work out, like its
+            ``advice``, is made when it is first read.
     """
 
     run_id: str
@@ -103,6 +105,7 @@ class RunEnd:
     stats: PipelineStats
     timestamp: float
     duration: float
+    snapshot: DashboardSnapshot | None = field(default=None, repr=False, compare=False)
 
 
 class Observer(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class RunFacts:
         pipeline: The pipeline's name.
         per_task_stages: Names of the stages in which only the failed task is tried again: an item
             stays "in_progress" there until it has completed or failed.
+        stage_options: Of each stage, the name of an option → its value as text, for those that do
+            not have their default.
     """
 
     run_id: str
@@ -25,6 +27,7 @@ class RunFacts:
     started_wall: float
     pipeline: str = "pipeline"
     per_task_stages: tuple[str, ...] = ()
+    stage_options: tuple[dict[str, str], ...] = field(default=(), repr=False, compare=False)
 
     def timestamp(self, mono: float, /) -> float:
         """The Unix time of a monotonic reading. One anchor per run, so order is preserved."""

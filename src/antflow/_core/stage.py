@@ -53,7 +53,7 @@ from antflow._core.stage_checks import (
     is_generator,
     is_ordinary,
 )
-from antflow._core.text import clean, safe_repr
+from antflow._core.text import clean, cut, safe_repr
 from antflow._core.type_variables import In, Out
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ TaskFunc = Callable[..., Any]
 
 StageCallback = Callable[[Any, Any, dict[str, Any]], Any]
 """``(item_id, value or exception, payload)``; see `Stage`."""
+
+LONGEST_OPTION = 200
+"""Characters of an option's value in a description."""
 
 ExecutorName = Literal["auto", "thread", "process", "inline"]
 ResourceScope = Literal["worker", "stage", "run"]
@@ -531,6 +534,28 @@ def retry_policy(stage: Stage) -> RetryPolicy:
     if stage.wait is not None:
         wait = stage.wait
     return RetryPolicy(attempts, wait, whole_stage, stage.retry_on, stage.give_up_on)
+
+
+def described(stage: Stage) -> dict[str, str]:
+    """Name of an option → its value as text, for those that do not have their default."""
+    texts = {name: _option_text(value) for name, value, _ in _given(stage) if name != "name"}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _option_text(value: Any) -> str:
+    kind = type(value)
+    if kind is tuple or kind is list:
+        text = ", ".join([_option_text(each) for each in value])
+    elif kind is dict:
+        text = ", ".join([f"{_option_text(key)}: {_option_text(value[key])}" for key in value])
+    elif kind is str:
+        text = value
+    elif is_plain(value) or kind is Limit or kind is Retry:
+        text = repr(value)
+    else:
+        name = attribute(value, "__name__")
+        text = name if type(name) is str else f"<{type_name(value)}>"
+    return cut(text, LONGEST_OPTION)
 
 
 def changed(stage: Stage, **options: Any) -> Stage:

@@ -35,7 +35,7 @@ from antflow._core.observers import RunEnd, RunEnding
 from antflow._core.ports import Blockable, Outlook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
-from antflow._core.stage import Stage, capacity, lowest_concurrency, retry_policy
+from antflow._core.stage import Stage, capacity, described, lowest_concurrency, retry_policy
 from antflow._core.tally import Tally
 from antflow._core.text import safe_str
 from antflow._core.worker_rows import WorkerRows
@@ -126,6 +126,7 @@ class Run:
             per_task_stages=tuple(
                 stage.name for stage in stages if not retry_policy(stage).whole_stage
             ),
+            stage_options=tuple(map(described, stages)),
         )
         outer = current_run.get()
         # Weakly: where each run begins the next, the last must not keep the first alive.
@@ -243,7 +244,9 @@ class Run:
         now = self.now_or_end()
         seconds = now - self.facts.started_mono
         timestamp = self.facts.timestamp(now)
-        return RunEnd(self.facts.run_id, how, self.error, self.stats(), timestamp, seconds)
+        snapshot = self.snapshot(is_last=True)
+        stats = snapshot.pipeline_stats
+        return RunEnd(self.facts.run_id, how, self.error, stats, timestamp, seconds, snapshot)
 
     # Which code belongs to it
 
@@ -344,8 +347,14 @@ class Run:
             self.is_over,
         )
 
-    def snapshot(self) -> DashboardSnapshot:
-        """Everything a dashboard shows, at this moment; a true copy."""
+    def snapshot(self, is_last: bool = False) -> DashboardSnapshot:
+        """Everything a dashboard shows, at this moment; a true copy.
+
+        Args:
+            is_last: Whether it is about a run that is over but for its listeners: it does not ask
+                for the number of items any more.
+        """
+        total = self._total if is_last else self.total
         gauges = self.gauges()
         tallies = list(map(Tally, self.ledger.stages))
         workers = WorkerRows(self.facts, gauges, tallies)
@@ -354,12 +363,12 @@ class Run:
         snapshot = DashboardSnapshot(
             worker_states={},
             worker_metrics={},
-            pipeline_stats=self._stats(tallies, gauges, until, self.total),
+            pipeline_stats=self._stats(tallies, gauges, until, total),
             error_summary=self.failures.summary(FAILURES_IN_SNAPSHOT),
             timestamp=self.facts.timestamp(self.timers.now()),
             run_id=self.facts.run_id,
-            total_items=self.total,
-            state=self.state,
+            total_items=total,
+            state="finished" if is_last else self.state,
             elapsed=until - self.facts.started_mono,
             loop=LoopHealth() if self.loop_watch is None else self.loop_watch.health(),
             cpu_seconds=_cpu_seconds(self._cpu_began, self._cpu_ended)

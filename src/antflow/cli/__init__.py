@@ -76,5 +76,10 @@ def main() -> None:
 
 for _module in (run_command, check, demo, doctor, completion):
     main.add_command(_module.command)
-for _command in (log_commands.events, log_commands.errors, log_commands.trace):
+for _command in (
+    log_commands.events,
+    log_commands.errors,
+    log_commands.report,
+    log_commands.trace,
+):
     main.add_command(_command)

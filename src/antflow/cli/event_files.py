@@ -1,4 +1,4 @@
-"""The files of `antflow run` that sinks write: ``--events`` and ``--trace``."""
+"""The files of `antflow run` that sinks write: ``--events``, ``--trace`` and ``--report``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NoReturn
 
-from antflow.cli.output_file import STDOUT
+from antflow.cli.lines import InputFile
+from antflow.cli.output_file import NAMES_OF_STDOUT, STDOUT, status_of
 from antflow.cli.refusals import refuse
 
 if TYPE_CHECKING:
@@ -17,18 +18,19 @@ DATABASES = (".sqlite", ".sqlite3", ".db")
 TRACES = (".json", ".json.gz")
 
 
-def observers_for(events: str | None, trace: str | None) -> list[Sink]:
+def observers_for(events: str | None, trace: str | None, report: str | None) -> list[Sink]:
     """The sinks for these options.
 
     Args:
         events: A file for the events, in the format that its suffix says, or the address of a
             database; ``None`` = none.
         trace: A file for a trace; ``None`` = none.
+        report: A file for a report; ``None`` = none.
 
     Raises:
         Refusal: A file cannot be written, or has another suffix.
     """
-    from antflow.sinks import TraceSink  # most runs have none
+    from antflow.sinks import ReportSink, TraceSink  # most runs have none
 
     sinks: list[Sink] = []
     if events is not None:
@@ -41,6 +43,13 @@ def observers_for(events: str | None, trace: str | None) -> list[Sink]:
             sinks.append(TraceSink(trace))
         except OSError as error:
             _refuse_file("--trace", trace, error)
+    if report is not None:
+        if not report or report in NAMES_OF_STDOUT:
+            refuse(f"--report {report!r}: must be the name of a file")
+        try:
+            sinks.append(ReportSink(report))
+        except OSError as error:
+            _refuse_file("--report", report, error)
     return sinks
 
 
@@ -64,19 +73,25 @@ def _sink_for(events: str) -> Sink:
         refuse(f"--events {shown!r}: {error}", error)
 
 
-def refuse_same(others: Mapping[str, str | None], option: str, path: str | None) -> None:
-    """Refuse a file that another option names, by whatever name.
+def refuse_same(
+    file: InputFile, others: Mapping[str, str | None], option: str, path: str | None
+) -> None:
+    """Refuse a file that the items come from, or another option names, whatever its name.
 
     Args:
-        others: The other options, and their files.
+        file: The items.
+        others: The other options that name files, and these.
         option: The option.
         path: Its file; ``None`` = it is not given.
 
     Raises:
-        Refusal: One of the others is the same.
+        Refusal: It is one of them.
     """
     if path is None:
         return
+    status = status_of(path)
+    if status is not None and file.is_same(status):
+        refuse(f"{option} {path!r}: is the file that --items reads")
     for other, its_path in others.items():
         if its_path not in (None, STDOUT) and _is_same(path, its_path):
             refuse(f"{option} {path!r}: is the file of {other}")

@@ -1,4 +1,4 @@
-"""`antflow events`, `antflow errors` and `antflow trace`: read what a sink has written."""
+"""`antflow events`, `errors`, `report` and `trace`: read what a sink has written."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from antflow._core.snapshot import at_text
 from antflow._core.text import clean, cut, safe_str
+from antflow.cli.parameters import complete_file
 from antflow.cli.refusals import refuse
 
 if TYPE_CHECKING:
@@ -92,6 +93,39 @@ def trace(source: str, out: str) -> None:
         runs = [(each.run, each.stages, each.started, each.ended) for each in log.runs()]
         try:
             write_trace(out, trace_of(runs, log.events()))
+        except OSError as error:
+            refuse(f"--out {out!r}: {error.strerror}", error)
+
+
+@click.command("report", short_help="Make a report of a run in a log.")
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="The file: an HTML page, or Markdown with the suffix .md.  [default: Markdown, on "
+    "standard output]",
+    shell_complete=complete_file,
+)
+@click.option("--run", metavar="ID", help="Which run.  [default: the one that began last]")
+@click.argument("source")
+def report(source: str, out: str | None, run: str | None) -> None:
+    """Make a report of a run in a log: a page that needs nothing else, or Markdown.
+
+    SOURCE is the file of a JsonlSink or a SqliteSink. It may be read while a run writes it.
+    """
+    from antflow.sinks.file_sink import writable_path
+    from antflow.sinks.report.markdown import markdown
+    from antflow.sinks.report.report_sink import latest_run, report_of, write_report
+
+    with _opened(source) as log:
+        if (record := latest_run(log, run)) is None:
+            refuse(f"{source!r}: has no run{'' if run is None else f' {run!r}'}")
+        made = report_of(log, record)
+        if out in (None, "", "-"):
+            click.echo(markdown(made), nl=False)
+            return
+        try:
+            write_report(writable_path(out), made)
         except OSError as error:
             refuse(f"--out {out!r}: {error.strerror}", error)
 

@@ -217,6 +217,13 @@ class Job:
     help="Write the metrics to a file for node_exporter, every 15 s and at the end.",
     shell_complete=complete_file,
 )
+@click.option(
+    "--report",
+    metavar="FILE",
+    help="File for a report of the run, replaced if it is there: an HTML page, or Markdown with "
+    "the suffix .md.",
+    shell_complete=complete_file,
+)
 @takes_target
 def command(
     target: str,
@@ -243,6 +250,7 @@ def command(
     metrics_port: Address | None,
     metrics_push: str | None,
     metrics_file: str | None,
+    report: str | None,
 ) -> None:
     """Run a pipeline on the lines of a file.
 
@@ -291,12 +299,11 @@ def command(
                 refuse("--keys: standard input has the items")
             stack.enter_context(nothing_on_stdin(to_the_end))
         refuse_shared(file, out, failed, stdout)
-        observers = observers_for(events, trace)
-        named = {"--items": items, "--out": out, "--failed": failed}
-        refuse_same(named, "--events", events)
-        named["--events"] = events
-        refuse_same(named, "--trace", trace)
-        named["--trace"] = trace
+        observers = observers_for(events, trace, report)
+        named = {"--out": out, "--failed": failed}
+        for option, path in {"--events": events, "--trace": trace, "--report": report}.items():
+            refuse_same(file, named, option, path)
+            named[option] = path
         files = []
         rows = rows_for(out, append)
         if out != STDOUT:
@@ -306,7 +313,7 @@ def command(
             files.append(OutputFile(failed, "--failed", old))
         if failed is not None and rows_for(failed, False) is not None:
             refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
-        metrics = Metrics(metrics_port, metrics_push, metrics_file, named)
+        metrics = Metrics(metrics_port, metrics_push, metrics_file, {"--items": items, **named})
         stack.callback(metrics.close)
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())

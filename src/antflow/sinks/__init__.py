@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from antflow.sinks.postgres import PostgresSink
     from antflow.sinks.prometheus import PipelineCollector
     from antflow.sinks.records import EventRecord
+    from antflow.sinks.report.report_sink import ReportSink
     from antflow.sinks.sink import Sink, SinkOptions
     from antflow.sinks.sqlite import SqliteSink
     from antflow.sinks.trace import TraceSink
@@ -29,6 +30,7 @@ else:
         "LoggingSink": "log_records",
         "PipelineCollector": "prometheus",
         "PostgresSink": "postgres",
+        "ReportSink": "report.report_sink",
         "RunRecord": "event_log",
         "Sink": "sink",
         "SinkCounts": "sink",
@@ -56,6 +58,7 @@ __all__ = [
     "LoggingSink",
     "PipelineCollector",
     "PostgresSink",
+    "ReportSink",
     "RunRecord",
     "Sink",
     "SinkCounts",
