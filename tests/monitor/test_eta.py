@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import pickle
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import pairwise
-from math import inf
+from math import inf, log
 
 import pytest
 
@@ -21,9 +21,11 @@ from antflow import (
     Stage,
     WhatIf,
 )
+from antflow._core.durations import DurationCounter
 from antflow._monitor.service_times import service_times
 from antflow._monitor.simulation import (
     STEPS,
+    Course,
     RunModel,
     RunState,
     StageModel,
@@ -339,16 +341,19 @@ def snapshot_of_a_run() -> DashboardSnapshot:
 @pytest.mark.parametrize(
     "kind",
     [
+        "exponential times",
         "200 items, 50 workers, exponential",
+        "lognormal times",
+        "Pareto times, index 2",
         "half of the tries fail, 50 wait 20 s",
         "a third fails, 20 wait 30 s",
     ],
 )
 def test_eta_of_runs_that_chance_decides(kind: str) -> None:
     """Whatever the dice, the range holds the truth in most frames."""
-    shares = [held(watched(BY_SEED[kind](seed))).share for seed in range(2)]
-    assert min(shares) >= 0.55, shares
-    assert sum(shares) / len(shares) >= 0.6, shares
+    shares = [held(watched(BY_SEED[kind](seed))).share for seed in (3, 4)]
+    assert min(shares) >= 0.7, shares
+    assert sum(shares) / len(shares) >= 0.8, shares
 
 
 def test_what_if_after_a_run() -> None:
@@ -436,19 +441,80 @@ def test_eta_says_when_retries_are_due() -> None:
     assert eta.shortest <= keeping.last.elapsed - 10 <= eta.longest
 
 
+def durations(seconds: Sequence[float]) -> Durations:
+    counter = DurationCounter(1e-4)
+    for each in seconds:
+        counter.add(each)
+    return counter.read(len(seconds))
+
+
+def planted(seconds: Sequence[float], again: float = 0.0, tries: int = 1) -> StageModel:
+    """A stage of ten workers whose tries take these times, with 10 s between two of them."""
+    times = service_times(durations(seconds), mean=sum(seconds) / len(seconds))
+    assert times is not None
+    delays = (((10.0, 1.0),),)
+    doubt = (0.0, 0.0, 0.0)
+    return StageModel("A", 10, 1, times, again, tries, delays, 50, inf, 0.0, 1.0, (), doubt)
+
+
+def simulated(stage: StageModel, state: RunState) -> Course:
+    return simulate(RunModel((stage,), (), inf, 0.0), state)
+
+
+def test_eta_of_a_steady_run_is_narrow() -> None:
+    """Where all take the same, the range is within 2.2 % to either side, and right."""
+    result = held(watched(RUNS["steady, all take the same"]))
+    assert result.share >= 0.95
+    assert result.late_width <= 0.044
+
+
+def test_simulation_knows_which_try_is_the_last() -> None:
+    """An item with five tries left has them all within five delays."""
+    stage = planted([0.2] * 400, again=0.8, tries=20)
+    due = StageState(due=((10.0, 1.0, 15),))
+    assert simulated(stage, RunState(0, (due,), (), ())).ends[2] < 55
+
+
+def test_simulation_goes_on_to_the_last_retry() -> None:
+    """Of ten items one has many tries to come, however little work they are."""
+    stage = planted([0.2] * 400, again=0.8, tries=20)
+    due = StageState(due=((5.0, 10.0, 2),))
+    _, middle, latest = simulated(stage, RunState(0, (due,), (), ())).ends
+    expected = 10 * log(1 - 0.5 ** (1 / 10)) / log(0.8)
+    assert middle == pytest.approx(expected, rel=0.15)
+    assert latest > 150
+
+
+def test_tries_that_go_on_are_longer() -> None:
+    """When the first of many are through, the others count with the time that they have taken."""
+    ended = [number / 10 for number in range(1, 11)]
+    times = service_times(durations(ended), ages=[1.0] * 40)
+    assert times is not None
+    assert 2.5 < times.mean < 6  # 45 seconds of work for ten that are through
+    alone = service_times(durations(ended))
+    assert alone is not None
+    assert alone.mean == pytest.approx(0.55, rel=0.05)
+
+
+def test_a_tail_leaves_the_mean() -> None:
+    """That a try may take longer than any yet does not make the next thousand slower."""
+    dice = random.Random(4)
+    seconds = [dice.expovariate(1) for _ in range(100)]
+    times = service_times(durations(seconds))
+    assert times is not None
+    assert times.points[-1][0] > max(seconds)
+    mean = sum(each * share for each, share in times.points)
+    assert mean == pytest.approx(sum(seconds) / 100, rel=0.03)
+
+
 def test_eta_of_many_items_takes_no_longer() -> None:
     """A simulation of a million items has no more steps than one of a hundred."""
     steps: list[int] = []
 
     def model_of(count: int) -> None:
-        times = service_times(Durations(count, 0.001, (0,) * 50 + (count,)))
-        assert times is not None
-        stage = StageModel(
-            "A", 10, 1, times, 0.0, 1, (((0.0, 1.0),),), inf, inf, 0.0, 1.0, (), (0.0, 0.0)
-        )
-        state = RunState(count, (StageState(),), (), ())
-        course = simulate(RunModel((stage,), (), inf, 0.0), state)
-        assert course.ends[1] == pytest.approx(count / 10 * times.mean, rel=0.05)
+        stage = planted([0.06] * count)
+        course = simulated(stage, RunState(count, (StageState(),), (), ()))
+        assert course.ends[1] == pytest.approx(count / 10 * stage.times.mean, rel=0.05)
         steps.append(course.steps)
 
     for count in (100, 10_000, 1_000_000):

@@ -62,3 +62,8 @@ class StageInside(NamedTuple):
     limits: Sequence[LimitLevel] = ()
     batch: int = 1
     attempts: int = 1
+
+    @property
+    def ages(self) -> list[float]:
+        """For how many seconds the items under way have been with their workers."""
+        return [max(self.now - begun, 0.0) for begun in self.begun]

@@ -15,7 +15,7 @@ from antflow._core.text import clock, counted
 from antflow._monitor.measured import Note, mark_of, model_of, source_of, state_of
 from antflow._monitor.simulation import RunModel, RunState, StageModel, StageState, simulate
 
-ROUGHLY = 0.02
+ROUGHLY = 0.015
 """The part by which a simulation may be wrong even if all it knows is right."""
 
 EXPLAINED = 0.6
@@ -95,10 +95,9 @@ def _with_room(stage: StageModel, workers: int) -> StageModel:
     """A stage with the room that it would have had, where that was by its number of workers."""
     before, now = DEFAULT_CAPACITY_PER_WORKER * workers, DEFAULT_CAPACITY_PER_WORKER * stage.workers
     capacity, most_retrying = stage.capacity, stage.most_retrying
-    retrying_before, retrying_now = before + workers / 2, now + stage.workers / 2
     return stage._replace(
         capacity=now if capacity == before else capacity,
-        most_retrying=retrying_now if most_retrying == retrying_before else most_retrying,
+        most_retrying=now if most_retrying == before else most_retrying,
     )
 
 

@@ -21,9 +21,14 @@ from antflow._monitor.flow import (
     entered_items,
     items_inside,
 )
-from antflow._monitor.service_times import Points, ServiceTimes, condensed, service_times
+from antflow._monitor.service_times import (
+    NO_TIME,
+    Points,
+    ServiceTimes,
+    condensed,
+    service_times,
+)
 from antflow._monitor.simulation import (
-    MOST_TRIES,
     LimitModel,
     RunModel,
     RunState,
@@ -57,11 +62,10 @@ PRIOR_MARKS = 3
 
 HALF = 0.5
 
-AS_LONG = 0.95
-MANY = 0.05
-"""The part of all tries that go on for as long as the longest, from which that says nothing."""
-
 AGE_GROUPS = 12
+
+ANOTHER_DELAY = 0.1
+"""The part by which the delay before a try differs, on average, from the one before it."""
 
 
 class Mark(NamedTuple):
@@ -147,8 +151,7 @@ def mark_of(
         for number, (stage, each) in enumerate(zip(stages, inside, strict=True))
     ]
     occupied = [
-        max(seconds - sum(each.now - begun for begun in each.begun), 0.0)
-        for seconds, each in zip(at_work, inside, strict=True)
+        max(seconds - sum(each.ages), 0.0) for seconds, each in zip(at_work, inside, strict=True)
     ]
     return Mark(elapsed, accepted, stages, tuple(occupied), tuple(at_work))
 
@@ -192,7 +195,7 @@ def model_of(
         if times is None:
             if to_come > 0.5 and ended + stage.skipped_items == 0:
                 return None
-            times = ServiceTimes(((1e-9, 1.0),), 1e-9, 0.0, 0, 1e-9)
+            times = NO_TIME
         for limit in inside.limits:
             if limit.key not in keys:
                 keys[limit.key] = len(limits)
@@ -207,7 +210,10 @@ def model_of(
             times.known + PRIOR_TRIES
         )
         doubt *= (came / left_to_do) ** 2
-        by_retries = doubt + again / (1 - again) * few if again < 1 else doubt
+        # Of items that have begun, the simulation knows what chance may do; of the others the mean.
+        begun = stage.in_progress_items + stage.retrying_items
+        chance = max(left_to_do - begun, 0.0) / left_to_do**2
+        by_retries = again * (1 / max(done, 1) + chance)
         models.append(
             StageModel(
                 name=names[number],
@@ -217,8 +223,7 @@ def model_of(
                 again=fails,
                 most_tries=most_tries,
                 delays=_delays(inside.delays),
-                # Each worker may add one when it is full: on average half of them have.
-                most_retrying=inside.most_retrying + stage.workers / 2,
+                most_retrying=inside.most_retrying,
                 capacity=inf if stage.capacity is None or not number else stage.capacity,
                 skipped=stage.skipped_items / done if done else 0.0,
                 on=on,
@@ -227,8 +232,9 @@ def model_of(
                     for limit in inside.limits
                 ),
                 doubt=(
-                    IN_DOUBT * sqrt(variation * (1 / max(times.known, 1) + 1 / left_to_do)),
+                    IN_DOUBT * sqrt(variation * (1 / max(times.known, 1) + chance)),
                     IN_DOUBT * sqrt(by_retries),
+                    IN_DOUBT * sqrt(doubt),
                 ),
             )
         )
@@ -246,26 +252,18 @@ def state_of(note: Note, model: RunModel) -> RunState:
     for stage, inside, each in zip(note.now.stages, note.inside, model.stages, strict=True):
         levels.update((limit.key, limit) for limit in inside.limits)
         at_work = stage.in_progress_items - stage.limited_items - inside.blocked
-        ages = [inside.now - begun for begun in inside.begun]
+        ages = inside.ages
         outliers = [age for age in ages if each.times.is_outlier(age)]
         if outliers:
             ages = [age for age in ages if not each.times.is_outlier(age)]
-        # If many have gone on for as long as the longest, that is not the longest.
-        longest = AS_LONG * each.times.longest
-        unknown = [age for age in ages if age > longest]
-        if len(unknown) > MANY * (each.times.known + len(ages)):
-            ages = [age for age in ages if age <= longest]
-        else:
-            unknown = []
         states.append(
             StageState(
                 stage.pending_items + stage.blocked_items + stage.limited_items,
                 (
-                    *_under_way(ages, each, at_work - len(outliers) - len(unknown)),
+                    *_under_way(ages, each, at_work - len(outliers)),
                     (0.0, inside.blocked * (HALF if each.on > 1 else 1.0)),
                 ),
                 tuple((age, share * len(outliers)) for age, share in condensed(outliers)),
-                tuple((age, share * len(unknown)) for age, share in condensed(unknown)),
                 _due(inside, stage.retrying_items),
             )
         )
@@ -323,13 +321,17 @@ def _delays(delays: Mapping[int, Sequence[float]]) -> tuple[Points, ...]:
     """How long items wait after each try; as after the one before where that is not known."""
     points: list[Points] = []
     known: Points = ((0.0, 1.0),)
+    mean = 0.0
     for tries in range(1, max([1, *delays]) + 1):  # those that were held have fewer
-        known = condensed(delays[tries]) if tries in delays else known
+        if latest := delays.get(tries):
+            before, mean = mean, sum(latest) / len(latest)
+            if not points or abs(mean - before) > ANOTHER_DELAY * mean:
+                known = condensed(latest)
         points.append(known)
     return tuple(points)
 
 
-def _fails(again: float, attempts: int) -> tuple[float, int]:
+def _fails(again: float, attempts: int) -> tuple[float, float]:
     """The part of the tries that fail, and how many tries an item has.
 
     Args:
@@ -340,7 +342,7 @@ def _fails(again: float, attempts: int) -> tuple[float, int]:
     - p ** (n - 1)) / (1 - p ** n)`` are followed by another.
     """
     if again >= 0.98 * (attempts - 1) / attempts:  # only some that were held explain that
-        return min(again, 0.98), MOST_TRIES + 1
+        return min(again, 0.98), inf
     low, high = again, 0.999
     for _ in range(12):
         middle = (low + high) / 2
@@ -371,10 +373,17 @@ def _times(note: Note, number: int) -> ServiceTimes | None:
     counted, seconds = 0, 0.0
     spread = service_times(stage.run_times)
     variation = spread.variation if spread is not None else 0.0
+
+    def spent(mark: Mark) -> float:
+        # Those under way are the longer ones. If times are exponential, their time counts in full
+        # (Epstein and Sobel, 1953); if all take the same, not at all.
+        over, at_work = mark.occupied[number], mark.at_work[number]
+        return over + min(variation, 1.0) * max(at_work - over, 0.0)
+
     for mark in (*reversed(note.marks), None):
         before = 0 if mark is None else ended_tries(mark.stages[number])
-        began = 0.0 if mark is None else mark.occupied[number]
-        more, took = ended - before - counted, occupied - began - seconds
+        began = 0.0 if mark is None else spent(mark)
+        more, took = ended - before - counted, spent(note.now) - began - seconds
         if more < min(FEWEST_TRIES, ended) and mark is not None:
             continue
         if counted >= FEWEST_TRIES and more > 0:
@@ -384,11 +393,11 @@ def _times(note: Note, number: int) -> ServiceTimes | None:
                 break
         counted, seconds, since = counted + more, seconds + took, mark
     earlier = None if since is None else since.stages[number].run_times
-    # Those under way are the longer ones. If times are exponential, their time counts in full
-    # (Epstein and Sobel, 1953); if all take the same, not at all.
-    at_work = note.now.at_work[number] - (0.0 if since is None else since.at_work[number])
-    missing = min(variation, 1.0) * max(at_work - seconds, 0.0)
-    return service_times(stage.run_times, earlier, (seconds + missing) / counted * batch)
+    if since is None:
+        mean, ages = occupied / ended, note.inside[number].ages
+    else:  # the same number of long ones was under way at its begin as there is now
+        mean, ages = seconds / counted, []
+    return service_times(stage.run_times, earlier, mean * batch, ages)
 
 
 def _batch(stage: StageStats, inside: StageInside, occupied: float) -> float:

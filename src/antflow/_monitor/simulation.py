@@ -3,8 +3,8 @@
 It does not follow items but expected numbers of them, in steps of time. In each step a stage takes
 from its queue as many as its workers and limits let in, and what it takes is spread over the steps
 in which it will be done, by the measured times. So it costs the same for a hundred items and a
-million, it is the same each time, and it knows of the last items: when the expected number of
-items left is ``m``, none is left with a probability of about ``exp(-m)`` (Poisson).
+million, it is the same each time, and it knows of the last items: when ``m`` of the ``n`` that had
+begun last are left, by expectation, all have ended with a probability of ``(1 - m / n) ** n``.
 
 Steps are as long as a part of the whole takes. A try shorter than a step ends in the step in which
 it began, and its worker takes another one: of the starts ``x`` in a step the part ``p`` ends in it,
@@ -15,23 +15,21 @@ so that with ``room`` for that many at its end, ``x = room / (1 - p)``. If a run
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import ceil, exp, hypot, inf, log
-from typing import NamedTuple
+from math import ceil, exp, hypot, inf, log, pow
+from operator import add, mul, sub
+from typing import Literal, NamedTuple
 
 from antflow._monitor.service_times import Points, ServiceTimes, left_of_outlier
 
 STEPS = 64
 FEWEST_STEPS = 12
-MOST_STAGE_STEPS = 400
+MOST_STAGE_STEPS = 600
 """Steps of one simulation, times the number of stages: with many stages, or many tries of their
 items, steps are longer."""
 
 FEW = 10.0
 
-LEFT_UNKNOWN = 0.22
-"""The part of its age that is left of a try of which nothing else is known; at most all of it."""
-
-MOST_TRIES = 8
+MOST_TRIES = 24
 """More tries of an item are not told apart."""
 
 LONGER = 6
@@ -72,7 +70,8 @@ class StageModel(NamedTuple):
         skipped: The part of its items that pass by.
         on: How many items enter the next stage for one that leaves this one.
         limits: The limits of its tries, as indexes, each with what a try costs.
-        doubt: By what part its time, and then by what part its number of items, may be wrong.
+        doubt: By what part the time of a try, the tries of an item, and then its number of items
+            may be wrong.
     """
 
     name: str
@@ -80,14 +79,14 @@ class StageModel(NamedTuple):
     batch: float
     times: ServiceTimes
     again: float
-    most_tries: int
+    most_tries: float
     delays: tuple[Points, ...]
     most_retrying: float
     capacity: float
     skipped: float
     on: float
     limits: tuple[tuple[int, float], ...]
-    doubt: tuple[float, float]
+    doubt: tuple[float, float, float]
 
 
 class RunModel(NamedTuple):
@@ -114,15 +113,12 @@ class StageState(NamedTuple):
         under_way: Seconds until tries end, and how many of them.
         outliers: For how long tries have gone on that take far longer than any before, and how many
             of them.
-        unknown: For how long tries have gone on that take as long as any before, where they are
-            many: the same.
         due: Seconds until items are to be tried again, how many of them, and how often they were.
     """
 
     waiting: float = 0.0
     under_way: Points = ()
     outliers: Points = ()
-    unknown: Points = ()
     due: tuple[tuple[float, float, int], ...] = ()
 
 
@@ -159,26 +155,28 @@ class Course(NamedTuple):
 class _Flow:
     """A stage while it is simulated.
 
-    Tries are told apart by how many came before them (`_Flow.tries`), because the last one of them
-    is not followed by another. Lists of steps have an entry for each step from now on.
+    Tries are told apart by how many came before them, because the last one of an item is not
+    followed by another: lists of tries have an entry for each number. Lists of steps have an entry
+    for each step from now on; ``None``: nothing.
     """
 
     def __init__(self, model: StageModel, state: StageState, doubt: float, steps: int) -> None:
         self.model = model
         self._longer = slower(model, doubt)
-        self._more_tries = exp(doubt * model.doubt[1])
-        last = model.most_tries if model.again else 1
-        self.tries = range(min(last, MOST_TRIES))
-        self._again = [model.again for _ in self.tries]
-        if last <= MOST_TRIES:
-            self._again[-1] = 0.0
-        self.waiting = [0.0 for _ in self.tries]
+        self._points = model.times.in_doubt(doubt)
+        again = tried_again(model, doubt)
+        last = model.most_tries if again else 1
+        tries = int(min(last, MOST_TRIES))
+        self._again = [again] * tries
+        self._again[-1] *= 1 - 1 / (last - tries + 1)
+        self._most_retrying = model.most_retrying + again * model.workers / 2
+        self.waiting = [0.0] * tries
         self.waiting[0] = state.waiting * (1 - model.skipped)
         self._passing = state.waiting * model.skipped
         self.under_way = 0.0
         self.retrying = 0.0
-        self._done = [[0.0] * steps for _ in self.tries]
-        self._due = [[0.0] * steps for _ in self.tries]
+        self._done: list[list[float] | None] = [None] * steps
+        self._due: list[list[float] | None] = [None] * steps
 
     def begin(self, state: StageState, step: float, doubt: float) -> None:
         """Put what is under way where it will be."""
@@ -187,48 +185,52 @@ class _Flow:
         for age, count in state.outliers:
             left = left_of_outlier(age, doubt)
             under_way += [(seconds, share * count) for seconds, share in left]
-        for age, count in state.unknown:
-            under_way.append((age * LEFT_UNKNOWN ** (1 - doubt), count))
-        for offset, count in in_steps(under_way, step, len(self._done[0])):
-            self._done[0][offset] += count
+        rest = [0.0] * (len(self.waiting) - 1)
+        for offset, count in in_steps(under_way, step, len(self._done)):
+            self._put(self._done, offset, [count, *rest])
             self.under_way += count
         for seconds, count, tries in state.due:
-            target = self._due[min(tries, self.tries[-1])]
-            for offset, share in in_steps(((seconds, count),), step, len(target)):
-                target[offset] += share
+            due = [0.0] * len(self.waiting)
+            due[min(tries, len(rest))] = count
+            for offset, share in in_steps(((seconds, 1.0),), step, len(self._due)):
+                self._put(self._due, offset, [share * each for each in due])
             self.retrying += count
 
     def refine(self, step: float) -> None:
         """Spread the times over steps of this length."""
-        steps = len(self._done[0])
-        spread = in_steps(self.model.times.points, step / self._longer, steps)
+        steps = len(self._done)
+        spread = in_steps(self._points, step / self._longer, steps)
         self.same_step = min(sum(share for offset, share in spread if not offset), 1 - 1e-9)
         self._spread = [(offset, share) for offset, share in spread if offset]
-        self._delays = [in_steps(points, step, steps) for points in self.model.delays]
+        self._delays = [
+            (begin, end, in_steps(points, step, steps))
+            for begin, end, points in _alike(self.model.delays, len(self.waiting))
+        ]
 
     def coarsen(self, now: int) -> None:
         """Two steps become one, and the first is now."""
-        for each in self._done + self._due:
+        for each in (self._done, self._due):
             rest = each[now:]
-            pairs = [sum(rest[index : index + 2]) for index in range(0, len(rest), 2)]
-            each[:] = pairs + [0.0] * (len(each) - len(pairs))
+            each[:] = [None] * len(each)
+            for index, counts in enumerate(rest):
+                if counts is not None:
+                    self._put(each, index // 2, counts)
 
     def take_in(self, now: int, came: float) -> float:
         """Take in what comes in a step; return what passes by."""
         passing = came * self.model.skipped
         self.waiting[0] += came - passing
         passing, self._passing = passing + self._passing, 0.0
-        if self.retrying > 0:
-            for tries in self.tries:
-                due = self._due[tries][now]
-                self.waiting[tries] += due
-                self.retrying -= due
-        self.under_way -= sum([done[now] for done in self._done])
+        if (due := self._due[now]) is not None:
+            self.waiting = list(map(add, self.waiting, due))
+            self.retrying -= sum(due)
+        if (done := self._done[now]) is not None:
+            self.under_way -= sum(done)
         return passing
 
     def room_at(self, now: int) -> float:
         """How many tries its workers could begin in a step."""
-        under_way = self.under_way - sum([done[now] for done in self._done])
+        under_way = self.under_way - sum(self._done[now] or ())
         room = self.model.workers * self.model.batch - under_way
         return max(room / (1 - self.same_step), 0.0)
 
@@ -243,45 +245,86 @@ class _Flow:
         Returns:
             How many began, and how many items left the stage.
         """
-        began = left = 0.0
-        last = len(self._done[0]) - 1
-        for tries in reversed(self.tries):  # those that waited for another try come first
-            starts = min(self.waiting[tries], most)
-            if not tries:
-                starts = min(starts, room)
-            if self._again[0]:  # a full heap holds up those that are due, too
-                starts = min(starts, self._room_for_retries())
-            done = self._done[tries][now]
-            if starts > 0:
-                most -= starts
-                began += starts
-                self.waiting[tries] -= starts
-                ended = starts * self.same_step
-                done += ended
-                self.under_way += starts - ended
-                target = self._done[tries]
-                for offset, share in self._spread:
-                    target[min(now + offset, last)] += starts * share
-            if done <= 0:
-                continue
-            again = done * self._again[tries]
-            left += done - again
-            if again > 0:
-                self.retrying += again
-                due = self._due[min(tries + 1, self.tries[-1])]
-                for offset, share in self._delays[min(tries, len(self._delays) - 1)]:
-                    due[min(now + max(offset, 1), last)] += again * share
-        return began, left
+        waiting = self.waiting
+        began = 0.0
+        done = self._done[now]
+        if len(waiting) > 1:  # a full heap holds up those that are due, too
+            most = min(most, self._room_for_retries())
+        starts = [0.0] * len(waiting)
+        if retried := sum(waiting) - waiting[0]:  # they come first
+            began = min(retried, most)
+            starts = [each * began / retried for each in waiting]
+        starts[0] = min(waiting[0], most - began, room)
+        began += starts[0]
+        if began > 0:
+            self.waiting = list(map(sub, waiting, starts))
+            ended = [each * self.same_step for each in starts]
+            done = ended if done is None else list(map(add, done, ended))
+            self.under_way += began * (1 - self.same_step)
+            self._spread_out(now, starts)
+        if done is None:
+            return began, 0.0
+        again = list(map(mul, done, self._again))
+        number = sum(again)
+        if number > 0:
+            self.retrying += number
+            self._wait(now, again)
+        return began, sum(done) - number
+
+    def _spread_out(self, now: int, starts: Sequence[float]) -> None:
+        """Let tries that begin now end in later steps."""
+        if len(starts) > 1:
+            for offset, share in self._spread:
+                self._put(self._done, now + offset, [each * share for each in starts])
+            return
+        first, steps = starts[0], self._done  # most of the time of a simulation goes by here
+        last = len(steps) - 1
+        for offset, share in self._spread:
+            step = min(now + offset, last)
+            if (ends := steps[step]) is None:
+                steps[step] = [first * share]
+            else:
+                ends[0] += first * share
+
+    def _wait(self, now: int, failed: Sequence[float]) -> None:
+        """Let tries that failed, by number, wait for the next ones."""
+        following = [0.0, *failed[:-1]]
+        following[-1] += failed[-1]  # unless it was the last one: tries that are not told apart
+        for begin, end, delays in self._delays:
+            waits = following
+            if len(self._delays) > 1:
+                waits = [0.0] * len(following)
+                waits[begin:end] = following[begin:end]
+            for offset, share in delays:
+                self._put(self._due, now + max(offset, 1), [each * share for each in waits])
+
+    @staticmethod
+    def _put(steps: list[list[float] | None], step: int, counts: list[float]) -> None:
+        """Add what is in a step to it; what comes after the last step is in that one."""
+        step = min(step, len(steps) - 1)
+        before = steps[step]
+        steps[step] = counts if before is None else list(map(add, before, counts))
 
     def _room_for_retries(self) -> float:
-        """How many first tries may begin before too many items wait for another."""
-        room = max(self.model.most_retrying - self.retrying, 0.0)
-        return room / (self._again[0] * self._more_tries)
+        """How many tries may begin before too many items wait for another."""
+        return max(self._most_retrying - self.retrying, 0.0) / self._again[0]
 
     @property
     def left(self) -> float:
         """Expected items in the stage."""
         return sum(self.waiting) + self.under_way + self.retrying
+
+
+def _alike(delays: Sequence[Points], tries: int) -> list[tuple[int, int, Points]]:
+    """Which tries have the same delay before them: from which number on, and up to which."""
+    spans: list[tuple[int, int, Points]] = []
+    for number, points in enumerate(delays[: max(tries - 1, 1)], 1):
+        begin = number
+        if spans and spans[-1][2] is points:
+            begin = spans.pop()[0]
+        spans.append((begin, number + 1, points))
+    begin, _, points = spans.pop()
+    return [*spans, (begin, tries, points)]
 
 
 def in_steps(
@@ -311,11 +354,10 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
         doubt: By what part of its doubts each stage is slower (1) or faster (-1) than measured.
     """
     source = model.source * exp(-doubt * model.source_doubt)
-    weight = sum(
-        2 + min(stage.most_tries, MOST_TRIES) * (stage.again > 0) for stage in model.stages
-    )
+    weight = sum(2 + 2 * (stage.again > 0) for stage in model.stages)
     steps = max(min(STEPS, MOST_STAGE_STEPS // (2 * weight)), FEWEST_STEPS)
-    step = _length_of_step(model, state, doubt, steps)
+    rough = rough_end(model, state)
+    step = _length_of_step(model, rough, doubt, steps)
     flows = [
         _Flow(each, at, doubt, 6 * steps)
         for each, at in zip(model.stages, state.stages, strict=True)
@@ -328,9 +370,10 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
     ]
     for flow in flows:
         for index, cost in flow.model.limits:
-            gates[index].users.append((flow, cost * exp(doubt * flow.model.doubt[1])))
+            gates[index].users.append((flow, cost * exp(doubt * flow.model.doubt[2])))
     coming, now, time, begun = state.coming, 0, 0.0, 0.0
-    curve = [(0.0, coming + sum([flow.left for flow in flows]))]
+    last = coming + sum([flow.left for flow in flows])
+    curve = [(0.0, last)]
     for _ in range(LONGER * steps):
         if now == 2 * steps:
             step, now = 2 * step, 0
@@ -357,14 +400,16 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
         for gate in gates:
             gate.close(step)
         now += 1
-        time += step
         left = coming + sum([flow.left for flow in flows])
-        curve.append((time, left))
+        # What a step counts happens at its start, but what comes at a rate comes all the time.
+        lag = step if rough.by == "flow" else 0.0
+        curve.append((time + lag, left))
+        time += step
         if coming + sum([flow.waiting[0] for flow in flows]) > 0.5:
-            begun = time
+            begun, last = time, left
         if left < NOTHING_LEFT:
             break
-    ends = (_when(curve, 0.05), _when(curve, 0.5), _when(curve, 0.95))
+    ends = (_when(curve, 0.05, last), _when(curve, 0.5, last), _when(curve, 0.95, last))
     return Course(ends, begun, len(curve) - 1)
 
 
@@ -444,7 +489,23 @@ class _Gate:
 
 def slower(stage: StageModel, doubt: float) -> float:
     """How many times longer the tries of a stage take, by a part of what is in doubt."""
-    return exp(doubt * hypot(*stage.doubt))
+    time, tries, items = stage.doubt
+    known = hypot(time, items)
+    return exp(doubt * known * _part(known, tries))
+
+
+def tried_again(stage: StageModel, doubt: float) -> float:
+    """The part of its tries that fail and may be followed by another, in the same way."""
+    time, tries, items = stage.doubt
+    if not stage.again or not tries:
+        return stage.again
+    fewer = exp(-doubt * tries * _part(tries, hypot(time, items)))
+    return min(max(1 - (1 - stage.again) * fewer, 1e-9), 0.999)
+
+
+def _part(doubt: float, other: float) -> float:
+    """The part of a doubt that counts beside another, so that both make up their hypotenuse."""
+    return doubt / hypot(doubt, other) if doubt else 0.0
 
 
 def _of_full_heap(stage: StageModel, items: float, tries: float) -> float:
@@ -456,18 +517,34 @@ def _of_full_heap(stage: StageModel, items: float, tries: float) -> float:
     return max(tries - items, 0.0) * delay / max(stage.most_retrying, 1.0)
 
 
-def _length_of_step(model: RunModel, state: RunState, doubt: float, steps: int) -> float:
-    longest, slowest = rough_end(model, state)
-    step = max(longest / steps, 1e-6)
-    stage = model.stages[slowest]
+def _of_last_retries(stage: StageModel, items: float) -> float:
+    """Seconds for which the item waits that has the most tries of those that come last."""
+    if not stage.again or not items:
+        return 0.0
+    last = min(items, stage.most_retrying + stage.workers)
+    tries = min(log(last + 1) / -log(stage.again), stage.most_tries)
+    return tries * max(sum(seconds * share for seconds, share in each) for each in stage.delays)
+
+
+def _length_of_step(model: RunModel, rough: Rough, doubt: float, steps: int) -> float:
+    step = max(rough.seconds / steps, 1e-6)
+    stage = model.stages[rough.slowest]
     whole = stage.times.mean * slower(stage, doubt)
     # If the tries of the slowest stage ended between two steps, each would blur them a little.
     return whole / ceil(whole / step) if whole > step else step
 
 
-def _when(curve: Sequence[tuple[float, float]], probability: float) -> float:
-    """When a run is over, with this probability."""
-    mark = -log(probability)
+def _when(curve: Sequence[tuple[float, float]], probability: float, last: float) -> float:
+    """When a run is over, with this probability.
+
+    Args:
+        curve: Seconds, and how many items are left.
+        probability: From 0 to 1.
+        last: How many items were left when all had begun. If each of them is left with a
+            probability of ``p``, all have ended with one of ``(1 - p) ** last``.
+    """
+    last = max(last, 1.0)
+    mark = last * (1 - pow(probability, 1 / last))
     before, more = curve[0]
     for time, left in curve:
         if left <= mark:
@@ -481,14 +558,29 @@ def _when(curve: Sequence[tuple[float, float]], probability: float) -> float:
     return curve[-1][0]
 
 
-def rough_end(model: RunModel, state: RunState) -> tuple[float, int]:
-    """About how long it takes: as long as its slowest part alone; and its slowest stage's index."""
+class Rough(NamedTuple):
+    """About how long it takes: as long as its slowest part alone.
+
+    Attributes:
+        seconds: How long.
+        slowest: The index of the slowest stage.
+        by: What takes this long: the workers of that stage; what comes at a rate, by the source, a
+            limit or a full heap; or what waits.
+    """
+
+    seconds: float
+    slowest: int
+    by: Literal["workers", "flow", "waits"]
+
+
+def rough_end(model: RunModel, state: RunState) -> Rough:
+    """About how long it takes."""
     items = state.coming
-    longest = items / model.source if model.source else 0.0
-    latency = most = 0.0
+    flow = items / model.source if model.source else 0.0
+    work = waits = latency = 0.0
     slowest = 0
     for number, (stage, at) in enumerate(zip(model.stages, state.stages, strict=True)):
-        under_way = sum(count for _, count in (*at.under_way, *at.unknown))
+        under_way = sum(count for _, count in at.under_way)
         waiting = at.waiting + sum(count for _, count, _ in at.due)
         tries = (items + waiting) * (1 - stage.skipped) / max(1 - stage.again, 0.05)
         at_once = max(stage.workers * stage.batch, 1)
@@ -497,16 +589,22 @@ def rough_end(model: RunModel, state: RunState) -> tuple[float, int]:
             at_once = min(at_once, limit.slots * stage.batch)
             lacking = tries * cost - state.levels[index]
             if limit.per_second < inf and lacking > 0:
-                longest = max(longest, lacking / limit.per_second + state.held[index])
+                flow = max(flow, lacking / limit.per_second + state.held[index])
         alone = (tries + under_way / 2) * stage.times.mean / at_once
-        if alone > most:
-            most, slowest = alone, number
-        longest = max(longest, alone, _of_full_heap(stage, items + waiting, tries))
+        if alone > work:
+            work, slowest = alone, number
         if tries or under_way:
-            latency += stage.times.mean
+            latency += stage.times.mean + _of_last_retries(stage, items + waiting + under_way)
         rest = sum(seconds * count for seconds, count in at.under_way) / (under_way or 1)
-        rest += max((age for age, _ in (*at.outliers, *at.unknown)), default=0.0)
+        rest += max((age for age, _ in at.outliers), default=0.0)
         latest = max((seconds for seconds, _, _ in at.due), default=0.0)
-        longest = max(longest, rest, latest)
+        waits = max(waits, rest, latest)
+        flow = max(flow, _of_full_heap(stage, items + waiting, tries))
         items = (items + waiting + under_way) * stage.on
-    return longest + latency, slowest
+    longest = max(work, flow, waits)
+    by: Literal["workers", "flow", "waits"] = "waits"
+    if longest == work:
+        by = "workers"
+    elif longest == flow:
+        by = "flow"
+    return Rough(longest + latency, slowest, by)
