@@ -574,6 +574,22 @@ def test_on_run_end_that_is_async() -> None:
         Pipeline([Stage("Fetch", 1, [fetch])]).on_run_end(told)
 
 
+def test_a_step_says_how_long_it_waited() -> None:
+    """Of the time of a visit, a step says how much the item waited for a limit, batches too."""
+    notes = Notes()
+
+    async def both(numbers: list[int]) -> list[int]:
+        return numbers
+
+    limits = [Limit(rate=1, period=2)]
+    stages = [Stage("Ask", 2, [fetch], limits=limits), Stage("Pair", 1, [both], batch=2)]
+    run_virtual(Pipeline(stages, observers=[notes]).run([1, 3, 5, 7]))
+    waited = {(s.stage, s.item_id): s.waited for s in notes.steps if s.kind == "completed"}
+    assert [waited["Ask", n] for n in range(4)] == pytest.approx([0, 2, 3, 3])
+    assert [waited["Pair", n] for n in range(4)] == [0.0] * 4
+    assert {step.waited for step in notes.steps if step.kind != "completed"} == {0.0}
+
+
 def test_on_run_end_of_copies() -> None:
     """A copy, with other workers or not, does not call the functions of the original."""
     pipeline = Pipeline([Stage("Fetch", 1, [fetch])])

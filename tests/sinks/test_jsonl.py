@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from antflow import Pipeline, Stage
-from antflow.sinks import EventRecord, JsonlSink
+from antflow import Limit, Pipeline, Stage
+from antflow.sinks import EventLog, EventRecord, JsonlSink
+from antflow.testing import run_virtual
 
 from .test_sink import run
 
@@ -53,7 +54,18 @@ def test_fields_are_those_of_the_record(path: Path) -> None:
     """No field of a line is unknown to `EventRecord`, and none of its own is missing."""
     asyncio.run(run(JsonlSink(path, values=True)))
     names = {name for event in lines_of(path)[1:-1] for name in event} - {"v"}
-    assert names == set(EventRecord._fields) - {"branch"}
+    assert names == set(EventRecord._fields) - {"branch", "waited"}
+
+
+def test_waits_are_written(path: Path) -> None:
+    """A try that waited for a limit says for how long."""
+    stages = [Stage("A", 1, [abs], limits=[Limit(rate=1, period=1)])]
+    pipeline = Pipeline(stages, observers=[JsonlSink(path, kinds=["completed"])])
+    run_virtual(lambda: pipeline.run(range(3)))
+    waited = [event.get("waited") for event in lines_of(path)[1:-1]]
+    assert waited == [None, pytest.approx(1), pytest.approx(1)]
+    with EventLog.open(path) as log:
+        assert [event.waited for event in log.events()] == pytest.approx([0, 1, 1])
 
 
 def test_branches_are_written(path: Path) -> None:
@@ -165,7 +177,7 @@ def test_a_full_disk_costs_no_item(caplog: pytest.LogCaptureFixture, no_retries:
 
 LIMITED = """
 import asyncio, resource, signal, sys
-from antflow import Pipeline, Stage
+from antflow import Limit, Pipeline, Stage
 from antflow.sinks import JsonlSink, sink as sinks
 sinks.RETRIES_AFTER = ()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

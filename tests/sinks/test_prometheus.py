@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import subprocess
 import threading
 import time
@@ -504,10 +503,11 @@ class Full(Sink):
         raise OSError(28, "No space left on device")
 
 
-def test_sinks_of_a_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sinks_of_a_pipeline(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Each sink has its delivered and lost events and its errors; two of a kind have a number."""
     monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", (0.001, 0.001))
-    logging.getLogger("antflow").addHandler(logging.NullHandler())
     sinks = [CallbackSink(lambda events: None), Full(), CallbackSink(lambda events: None)]
     pipeline = Pipeline([Stage("Say", 1, [same])], observers=[*sinks, Told()])
     collector = PipelineCollector(pipeline)

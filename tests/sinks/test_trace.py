@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from antflow import Drop, Pipeline, Stage
+from antflow import Drop, Limit, Pipeline, Stage
 from antflow.sinks import SqliteSink, TraceSink
 from antflow.testing import FailTimes, run_virtual
 from tests.cli.running import antflow
@@ -209,3 +209,23 @@ def test_a_trace_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> No
     with pytest.raises(FileNotFoundError, match="no such folder"):
         run_virtual(lambda: pipeline.run(range(5), trace=tmp_path / "none" / "trace.json"))
     assert not pipeline.results.run_id
+
+
+def test_waits_for_a_limit_are_apart_from_tries(tmp_path: Path) -> None:
+    """The time a try waited for its limit is a slice of its own, before the try; none overlap."""
+    path = tmp_path / "trace.json"
+    limited = Stage("Ask", 4, [soon], limits=[Limit(rate=5, period=1)])
+    pipeline = Pipeline([limited, *stages()[2:]], observers=[TraceSink(path)])
+    results = run_virtual(lambda: pipeline.run(range(20), on_failures="ignore"))
+    slices = [each for track in slices_of(events_of(path)).values() for each in track]
+    waits = [each for each in slices if each["name"] == "waits"]
+    tries = [each for each in slices if each["pid"] == 1 and each["name"] != "waits"]
+    stats = results.stats.stage_stats["Ask"]
+    assert stats.limited_seconds > 5
+    assert sum(each["dur"] for each in waits) / 1e6 == pytest.approx(stats.limited_seconds)
+    assert sum(each["dur"] for each in tries) / 1e6 == pytest.approx(stats.busy_seconds)
+    for track in slices_of(events_of(path)).values():
+        ends = 0.0
+        for each in sorted(track, key=lambda each: each["ts"]):
+            assert each["ts"] >= ends - 0.002  # they are rounded
+            ends = each["ts"] + each["dur"]

@@ -80,7 +80,8 @@ class WorkerBook:
         waits_since: When it last began to wait, or the reason last changed.
         waited: Where waits that are over are added up, for all workers of its stage: see
             `StageBook`.
-        held_up: Seconds for which what it has in hand now has waited: for a limit, or for room.
+        held_up: Seconds for which what it has in hand, or had last, has waited: for a limit, or for
+            room.
     """
 
     __slots__ = (
@@ -140,6 +141,7 @@ class WorkerBook:
         if self.item is None:
             self.item = item
             self.since = now
+            self.held_up = 0.0
         elif self.more:
             self.more.append(item)
         else:
@@ -159,7 +161,6 @@ class WorkerBook:
         self.item = None
         self.busy += now - self.since
         self.since = now
-        self.held_up = 0.0
 
     def wait_begins(self, reason: Waiting, now: float) -> None:
         """From now on the worker waits, for ``reason`` and nothing else."""

@@ -50,6 +50,7 @@ class ItemStep(Portable):
         timestamp: When, in Unix seconds.
         mono: When, in seconds of the run's monotonic clock.
         duration: Seconds the worker had the item, where a visit ended; else 0.0.
+        waited: Seconds of these for which the item waited: for a limit, or for room.
         error: Why, for "retrying", "failed" and "cancelled".
         value: The stage's result ("completed"), the item's own value ("admitted", "emitted"), or
             the number of items made ("expanded"). Always ``None`` for observers without
@@ -70,6 +71,7 @@ class ItemStep(Portable):
     timestamp: float
     mono: float
     duration: float
+    waited: float = 0.0
     error: Exception | None = None
     value: Any = None
 

@@ -116,6 +116,7 @@ class WorkerLoop:
                 book.queue_waits.add(waited)
             worker.item = envelope
             worker.since = time
+            worker.held_up = 0.0
             if envelope.attempts:  # tried before
                 book.retrying -= 1
                 envelope.attempts = max(envelope.attempts, 0) + 1
@@ -159,7 +160,6 @@ class WorkerLoop:
                 worker.completed += 1
                 worker.busy += seconds
                 worker.since = time
-                worker.held_up = 0.0
                 if next_book is None:
                     ledger.in_flight -= 1
                 else:

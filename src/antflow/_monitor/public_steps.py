@@ -151,6 +151,7 @@ def item_step(
     step.timestamp = facts.started_wall + (now - facts.started_mono)
     step.mono = now
     step.duration = duration
+    step.waited = worker.held_up if worker is not None and duration else 0.0
     step.error = error
     step.value = value
     step.__class__ = ItemStep

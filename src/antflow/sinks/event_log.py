@@ -432,7 +432,7 @@ class _Lines(_Sqlite):
                 return CLOSE_RUN, closed_row(record)
             if "value" in record:
                 record["value"] = json.dumps(record["value"])
-            filled = {"branch": "", "duration": 0.0} | record
+            filled = {"branch": "", "duration": 0.0, "waited": 0.0} | record
             return INSERT, [filled.get(name) for name in EventRecord._fields]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             text = f"{self._path}, line {self._lines:,}: not an event: {error}"

@@ -99,13 +99,15 @@ class JsonlSink(FileSink):
 def line_of(record: EventRecord) -> str:
     """A record as a line of JSON. Written out, because `json.dumps` takes three times as long."""
     (run, seq, timestamp, kind, stage, item, sequence_id, branch) = record[:8]
-    (worker, attempt, duration, error_type, error, place, value) = record[8:]
+    (worker, attempt, duration, waited, error_type, error, place, value) = record[8:]
     quoted = encode_basestring
     more = "" if worker is None else f',"worker":{quoted(worker)}'
     if branch:
         more += f',"branch":"{branch}"'
     if duration:
         more += f',"duration":{duration!r}'
+    if waited:
+        more += f',"waited":{waited!r}'
     if error_type is not None:
         more += f',"error_type":{quoted(error_type)},"error":{quoted(error or "")}'
         if place is not None:

@@ -44,6 +44,7 @@ COLUMNS = """
     worker text,
     attempt integer NOT NULL,
     duration double precision NOT NULL,  -- seconds
+    waited double precision NOT NULL,    -- seconds of these
     error_type text,
     error text,
     place text,
@@ -109,7 +110,8 @@ WITH runs AS NOT MATERIALIZED (
     FROM runs
 ), events AS NOT MATERIALIZED (
     SELECT run, seq, extract(epoch FROM timestamp)::double precision AS timestamp, kind, stage,
-        item, sequence_id, branch, worker, attempt, duration, error_type, error, place, value
+        item, sequence_id, branch, worker, attempt, duration, waited, error_type, error,
+        place, value
     FROM events
 )
 """
@@ -387,7 +389,7 @@ def bound(query: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
 def row_of(record: EventRecord) -> tuple[Any, ...]:
     """A record as a row of ``events``."""
     (run, seq, timestamp, kind, stage, item) = record[:6]
-    error_type, error, place, value = record[11:]
+    error_type, error, place, value = record[12:]
     if error_type is not None:
         error_type, error, place = _plain(error_type), _plain(error), _plain(place)
     if value is not None and "\\u" in value:
@@ -400,7 +402,7 @@ def row_of(record: EventRecord) -> tuple[Any, ...]:
         kind,
         stage,
         _plain(item),
-        *record[6:11],
+        *record[6:12],
         error_type,
         error,
         place,

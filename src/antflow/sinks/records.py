@@ -42,6 +42,7 @@ class EventRecord(NamedTuple):
         worker: Name of the worker that had the item; ``None`` if none had.
         attempt: Number of the try, from 1; 0 if the item has not been tried in this stage.
         duration: Seconds the worker had the item, where a visit ended; else 0.0.
+        waited: Seconds of these for which the item waited: for a limit, or for room.
         error_type: Class name of the error, for "retrying", "failed" and "cancelled".
         error: Its message.
         place: Where it was raised: ``"app.py:41 in parse"``; ``None`` if that is not known.
@@ -59,6 +60,7 @@ class EventRecord(NamedTuple):
     worker: str | None
     attempt: int
     duration: float
+    waited: float = 0.0
     error_type: str | None = None
     error: str | None = None
     place: str | None = None
@@ -104,6 +106,7 @@ def record_of(seq: int, step: ItemStep, value: str | None, redact: Redact | None
         step.worker,
         step.attempt,
         step.duration,
+        step.waited,
         error_type,
         message,
         place,

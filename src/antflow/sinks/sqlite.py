@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS events (
     worker TEXT,
     attempt INTEGER NOT NULL,
     duration REAL NOT NULL,          -- seconds
+    waited REAL NOT NULL,            -- seconds of these
     error_type TEXT,
     error TEXT,
     place TEXT,
@@ -56,7 +57,7 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE INDEX IF NOT EXISTS events_item ON events (item);
 """
 
-INSERT = "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+INSERT = "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
 OPEN_RUN = (
     "INSERT OR IGNORE INTO runs (run, pipeline, stages, per_task_stages, started) "

@@ -125,7 +125,18 @@ class RunTrace:
             held.error = f"{record.error_type}: {record.error}{at_text(record.place or '')}"
         if not held.items:
             del self._slices[worker]
+            if record.waited:
+                yield self._wait(worker, held, stage, record.waited)
             yield self._slice(worker, held, stage, record.timestamp)
+
+    def _wait(self, worker: str, held: _Slice, stage: int, seconds: float) -> dict[str, Any]:
+        """The time for which a try waited, mostly for a limit, drawn in one piece before it."""
+        pid, tid = self._first + stage + 1, _number_of(worker)
+        event = self._event("X", "waits", held.began, pid, tid, {"items": held.names[:20]})
+        began = held.began + seconds
+        seconds = began - held.began  # as rounded: it must not overlap with the try
+        held.began = began
+        return event | {"dur": round(seconds * MICROSECONDS, 3), "cat": "waits"}
 
     def _slice(self, worker: str, held: _Slice, stage: int, end: float) -> dict[str, Any]:
         count = len(held.names)
