@@ -23,6 +23,7 @@ from antflow.sinks.report.figures import RunFigures
 from antflow.sinks.report.grid import MOST_BINS, Grid
 from antflow.sinks.report.page import page
 from antflow.sinks.report.timeline import MOST_FAILED, MOST_ROWS, MOST_SPANS, Span, Timeline
+from antflow.testing import run_virtual
 from tests.cli.running import antflow
 
 from .reports import (
@@ -349,7 +350,7 @@ def test_streams_and_open_runs_have_a_report(tmp_path: Path) -> None:
         async with pipeline.open(report=tmp_path / "open.md") as handle:
             await handle.feed([1, 2])
 
-    asyncio.run(main())
+    run_virtual(main)
     for name in ("stream.md", "open.md"):
         assert "Of 6 items, 4 completed, 2 became others" in (tmp_path / name).read_text("utf-8")
 
