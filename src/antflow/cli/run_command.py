@@ -155,6 +155,13 @@ class Job:
     "replaced.",
     shell_complete=complete_file,
 )
+@click.option(
+    "--report",
+    metavar="FILE",
+    help="File for a report of the run, replaced if it is there: an HTML page, or Markdown with "
+    "the suffix .md.",
+    shell_complete=complete_file,
+)
 @click.option("--append", is_flag=True, help="Add to the files of --out and --failed.")
 @click.option(
     "--force",
@@ -215,13 +222,6 @@ class Job:
     "--metrics-file",
     metavar="FILE.prom",
     help="Write the metrics to a file for node_exporter, every 15 s and at the end.",
-    shell_complete=complete_file,
-)
-@click.option(
-    "--report",
-    metavar="FILE",
-    help="File for a report of the run, replaced if it is there: an HTML page, or Markdown with "
-    "the suffix .md.",
     shell_complete=complete_file,
 )
 @takes_target
