@@ -198,6 +198,26 @@ def test_signal_from_outside() -> None:
     assert (code, told["stopped_by"]) == (0, "SIGTERM")
 
 
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """A shell script's background job ignores Ctrl-C: the run goes on, and hears SIGTERM."""
+
+    async def work(number: int) -> int:
+        if number in (3, 6):
+            signal.raise_signal(signal.SIGINT if number == 3 else signal.SIGTERM)
+        await asyncio.sleep(0)
+        return number
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        pipeline = Pipeline([Stage("Work", 1, [work])])
+        results = run_virtual(lambda: pipeline.run(range(100), graceful_signals=5))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert results.stopped_by == signal.SIGTERM
+    assert 6 in results.values()
+
+
 def test_run_without_a_signal_says_so_and_leaves_the_handlers() -> None:
     """No signal came: ``stopped_by`` is None, and who handled signals before does so again."""
 

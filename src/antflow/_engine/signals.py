@@ -78,8 +78,10 @@ def graceful(engine: Engine, seconds: float) -> Generator[None, None, None]:
     try:
         if len(_under_way) == 1:
             for number in SIGNALS:
-                _before[number] = signal.signal(number, _on_signal)
-            if (main_task := _main_task_of(_before[signal.SIGINT])) is not None:
+                # One that is ignored, as in a shell script's background job, stays so.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    _before[number] = signal.signal(number, _on_signal)
+            if (main_task := _main_task_of(_before.get(signal.SIGINT))) is not None:
                 _tell_once(main_task, _hear_no_more)
         yield
     finally:
