@@ -59,13 +59,17 @@ class BadLine(ValueError):
 
 
 class TextLine(NamedTuple):
-    """One line; `end` is its end, and `fault` and `column` say why it is not text, if so."""
+    """One line; `end` is its end, and `fault` and `column` say why it is not text, if so.
+
+    Of one that is too long, `text` is not the whole.
+    """
 
     number: int
     text: str
     fault: str = ""
     column: int = 1
     end: str = "\n"
+    is_whole: bool = True
 
 
 class InputFile:
@@ -264,7 +268,8 @@ class InputFile:
 
     def _too_long(self, line: bytes) -> TextLine:
         text = line[:KEPT_OF_A_LONG_LINE].decode(errors="surrogateescape")
-        return TextLine(self._number, text, f"longer than {LONGEST_LINE:,} bytes", LONGEST_LINE)
+        fault = f"longer than {LONGEST_LINE:,} bytes"
+        return TextLine(self._number, text, fault, LONGEST_LINE, is_whole=False)
 
 
 @contextmanager
