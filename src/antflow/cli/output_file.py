@@ -77,6 +77,25 @@ class OutputFile:
             self._descriptor = self._open()
         write_fully(self._descriptor, data)
 
+    def take_back(self, count: int) -> None:
+        """Take the last bytes off again, the beginning of a line that could not be written whole.
+
+        Lines that are added later would be read as part of it: of CSV, it may have an open quote.
+        If the lines of another run may stand behind it, it stays.
+
+        Args:
+            count: How many bytes.
+        """
+        descriptor = self._descriptor
+        if descriptor is None:
+            return
+        with suppress(OSError):
+            if lock(descriptor):
+                size = os.fstat(descriptor).st_size
+                if os.lseek(descriptor, 0, os.SEEK_CUR) == size:  # a pipe has no place
+                    os.ftruncate(descriptor, size - count)
+            lock(descriptor, shared=True)
+
     def close(self, makes: bool) -> None:
         """Put it in its place.
 

@@ -291,7 +291,7 @@ def command(
         outputs = {STDOUT: results}
         for each in files:
             stack.enter_context(kept_open(each))
-            outputs[each.path] = JsonLines(each.write, each.path)
+            outputs[each.path] = JsonLines(each.write, each.path, take_back=each.take_back)
         source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip)
         source.counts = total is None and dashboard != "none"
         options = {
