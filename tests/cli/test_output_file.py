@@ -83,6 +83,40 @@ def test_force_replaces_at_the_end(ten: Path) -> None:
     assert set(os.listdir(ten)) == before
 
 
+@pytest.mark.parametrize("option", ["", "--append", "--force"])
+@pytest.mark.parametrize("when", ["imported", "running"])
+def test_files_are_those_of_the_folder_of_the_command(
+    ten: Path, monkeypatch: pytest.MonkeyPatch, option: str, when: str
+) -> None:
+    """A target that changes the folder, when it is imported or in a task, changes no file."""
+    monkeypatch.chdir(ten)  # and back, at the end
+    (ten / "elsewhere").mkdir()
+    begin = "import os; os.chdir('elsewhere')" if when == "imported" else "import os"
+    (ten / "moves.py").write_text(
+        f"""{begin}
+from antflow import Pipeline, Stage
+
+async def move(item):
+    if os.path.isdir("elsewhere"):
+        os.chdir("elsewhere")
+    if item == "5":
+        raise ValueError
+    return item
+
+pipeline = Pipeline([Stage("Move", 1, [move], task_attempts=1)])
+"""
+    )
+    options = [option] if option else []
+    files = ["out.csv", "failed"]
+    for name in files if option else []:
+        (ten / name).write_text("id,rest\n" if name == "out.csv" else OLD)
+    args = ("run", "moves:pipeline", "--items", "items", *QUIET, *options)
+    assert antflow(*args, "--out", "out.csv", "--failed", "failed").exit_code == 1
+    assert list((ten / "elsewhere").iterdir()) == []
+    assert len((ten / "out.csv").read_text().splitlines()) == 10
+    assert ids(ten / "failed")[-1:] == [6]
+
+
 def test_force_and_append_exclude_each_other(ten: Path) -> None:
     """Which of the two is meant is not guessed."""
     (error,) = errors_of(antflow(*RUN, "--out", "out", "--force", "--append"))

@@ -89,7 +89,8 @@ class InputFile:
 
     def __init__(self, path: str, encoding: str = UTF8) -> None:
         self.name: str = "<stdin>" if path == STDIN else path
-        self._path = path
+        # The program may change its folder before the file is opened again.
+        self._path = path if path == STDIN else os.path.abspath(path)
         self.has_more: bool = False
         self._number = 0
         try:
