@@ -34,6 +34,7 @@ def read(
     encoding: str = "utf-8",
     delimiter: str | None = None,
     skip: int = 0,
+    seen: list[BadLine] | None = None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The items of a file, and what is said about the lines that are none."""
     file = InputFile(str(path), encoding)
@@ -43,6 +44,8 @@ def read(
 
     async def put_aside(line: BadLine) -> None:
         bad.append(str(line).removeprefix(f"{path}:"))
+        if seen is not None:
+            seen.append(line)
 
     source.on_bad_line = put_aside
 
@@ -102,7 +105,6 @@ def test_items_of_an_empty_file(tmp_path: Path, format: Format) -> None:
         (b"ok\nab\xff\n", "2:3: not UTF-8 text; --encoding names another encoding"),
         (b"ok\n\xc3\xa4\xff", "2:2: not UTF-8 text; --encoding names another encoding"),
         (b"ok\nab\0c\n", "2:3: a null character: not text"),
-        ("ä".encode("utf-16"), "1:1: this is UTF-16; --encoding utf-16 reads it"),
     ],
 )
 @pytest.mark.parametrize("format", ["lines", "jsonl", "csv"])
@@ -112,6 +114,13 @@ def test_lines_that_are_not_text_are_told_by_column(
     """Bytes that are no text are told by line and column (in characters)."""
     _, bad = read(written(tmp_path, data), format)
     assert fault in bad
+
+
+@pytest.mark.parametrize("format", ["lines", "jsonl"])
+def test_lines_of_utf16(tmp_path: Path, format: Format) -> None:
+    """A file in UTF-16 is told which option reads it."""
+    _, bad = read(written(tmp_path, "ä".encode("utf-16")), format)
+    assert bad == ["1:1: this is UTF-16; --encoding utf-16 reads it"]
 
 
 def test_lines_that_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,6 +371,35 @@ def test_csv_header_that_is_unusable(tmp_path: Path, header: str, reason: str) -
     """A header without all names, or with one twice, makes the whole file no CSV."""
     with pytest.raises(BadLine, match=f":1:1: {reason}"):
         read(written(tmp_path, f"{header}\n1,2,3\n"), "csv")
+
+
+@pytest.mark.parametrize(
+    ("header", "fault"),
+    [
+        (b"pr\xe9nom,b", ":1:3: not UTF-8 text"),
+        (b'"first"x,b', ":1:1: not CSV"),
+        (b"\n\na\0,b", ":3:2: a null character"),
+        (b"x" * 101, ":1:100: longer than"),
+        ("ä".encode("utf-16"), ":1:1: this is UTF-16"),
+    ],
+)
+def test_csv_header_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: bytes, fault: str
+) -> None:
+    """It ends the input: the row below it is not taken for it."""
+    monkeypatch.setattr(lines_module, "LONGEST_LINE", 100)
+    with pytest.raises(BadLine, match=fault):
+        read(written(tmp_path, header + b"\n1,2\n3,4\n"), "csv")
+
+
+def test_csv_row_of_several_lines_that_is_not_text(tmp_path: Path) -> None:
+    """Such a row is one bad line, as a whole: what follows in its quotes is not a row."""
+    data = b'a,b\r\n1,"two\r\nlines \xff\r\n2,3"\r\n4,5\r\n'
+    seen: list[BadLine] = []
+    items, bad = read(written(tmp_path, data), "csv", seen=seen)
+    assert values(items) == [{"a": "4", "b": "5"}]
+    assert bad == ["3:7: not UTF-8 text; --encoding names another encoding"]
+    assert [line.text for line in seen] == ['1,"two\r\nlines \udcff\r\n2,3"']
 
 
 # -- a few at a time --------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import signal
 import stat
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from antflow.cli.output import JsonLines
 from antflow.cli.output_file import Old, OutputFile, kept_open
 from antflow.cli.refusals import Refusal, RunFailed
 from tests.cli.running import antflow, errors_of, objects_of, start
@@ -78,6 +81,40 @@ def test_force_replaces_at_the_end(ten: Path) -> None:
     assert len(ids(ten / "real")) == 8
     assert stat.S_IMODE((ten / "real").stat().st_mode) == 0o640
     assert set(os.listdir(ten)) == before
+
+
+@pytest.mark.parametrize("option", ["", "--append", "--force"])
+@pytest.mark.parametrize("when", ["imported", "running"])
+def test_files_are_those_of_the_folder_of_the_command(
+    ten: Path, monkeypatch: pytest.MonkeyPatch, option: str, when: str
+) -> None:
+    """A target that changes the folder, when it is imported or in a task, changes no file."""
+    monkeypatch.chdir(ten)  # and back, at the end
+    (ten / "elsewhere").mkdir()
+    begin = "import os; os.chdir('elsewhere')" if when == "imported" else "import os"
+    (ten / "moves.py").write_text(
+        f"""{begin}
+from antflow import Pipeline, Stage
+
+async def move(item):
+    if os.path.isdir("elsewhere"):
+        os.chdir("elsewhere")
+    if item == "5":
+        raise ValueError
+    return item
+
+pipeline = Pipeline([Stage("Move", 1, [move], task_attempts=1)])
+"""
+    )
+    options = [option] if option else []
+    files = ["out.csv", "failed"]
+    for name in files if option else []:
+        (ten / name).write_text("id,rest\n" if name == "out.csv" else OLD)
+    args = ("run", "moves:pipeline", "--items", "items", *QUIET, *options)
+    assert antflow(*args, "--out", "out.csv", "--failed", "failed").exit_code == 1
+    assert list((ten / "elsewhere").iterdir()) == []
+    assert len((ten / "out.csv").read_text().splitlines()) == 10
+    assert ids(ten / "failed")[-1:] == [6]
 
 
 def test_force_and_append_exclude_each_other(ten: Path) -> None:
@@ -306,6 +343,56 @@ def test_file_that_another_run_writes_is_not_replaced(ten: Path) -> None:
 
 
 needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+
+
+def fill(file: OutputFile, room: int, lines: list[str]) -> list[str]:
+    """Write lines to a file on a disk that has room for that many bytes; gives those left over."""
+
+    def write(data: bytes) -> None:
+        file.write(data[:room])
+        if len(data) > room:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            full.characters_written = room  # type: ignore[attr-defined]
+            raise full
+
+    async def main() -> list[str]:
+        output = JsonLines(write, file.path, take_back=file.take_back)
+        for line in lines:
+            output.add(line, line)
+        with pytest.raises(RunFailed, match="No space left"):
+            await output.end()
+        return output.unwritten
+
+    return asyncio.run(main())
+
+
+ROWS = ['id,text,rest\r\n1,"one ""1""\nmore",\r\n', '2,"two\nmore",\r\n', "3,three,\r\n"]
+
+
+@pytest.mark.parametrize("old", ["refuse", "append", "replace"])
+@pytest.mark.parametrize("room", [5, len(ROWS[0]), len(ROWS[0]) + 4, len(ROWS[0]) + 9])
+def test_line_for_which_there_is_half_the_room(tmp_path: Path, old: Old, room: int) -> None:
+    """It is taken off again, or what is appended later would be read as part of it."""
+    out = tmp_path / "out.csv"
+    content = "" if old == "refuse" else "id,text,rest\r\n0,zero,\r\n"
+    out.write_text(content, newline="")
+    file = OutputFile(str(out), "--out", old)
+    whole = [] if room < len(ROWS[0]) else ROWS[:1]
+    with kept_open(file):
+        assert fill(file, room, ROWS) == ROWS[len(whole) :]
+    kept = content if old == "append" else ""
+    assert out.read_bytes().decode() == kept + "".join(whole)
+
+
+def test_line_for_which_there_is_half_the_room_stays_in_a_shared_file(tmp_path: Path) -> None:
+    """Nothing is taken off a file to which another run adds its lines."""
+    pytest.importorskip("fcntl")
+    out = tmp_path / "out"
+    file, other = (OutputFile(str(out), "--out", "append") for _ in range(2))
+    with kept_open(file), kept_open(other):
+        other.write(b"a\n")
+        assert fill(file, 3, ["1\n", "2\n"]) == ["2\n"]
+    assert out.read_text() == "a\n1\n2"
 
 
 @needs_dev_full

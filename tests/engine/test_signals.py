@@ -534,3 +534,36 @@ def test_task_that_never_gives_way_ends_after_a_few_more_signals(
         _, error = process.communicate(timeout=HANG_GUARD / 2)
     assert process.returncode == -number
     assert ("KeyboardInterrupt" in error) == (number == signal.SIGINT)
+
+
+FORKS = """
+    import asyncio, os, signal, time
+    from antflow import Pipeline, Stage
+
+    async def fork(value):
+        child = os.fork()
+        if not child:
+            time.sleep(5)
+            os._exit(0)
+        time.sleep(0.1)
+        os.kill(child, signal.SIGTERM)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    results = asyncio.run(Pipeline([Stage("A", 1, [fork])]).run([1], graceful_signals=50))
+    print(results.values(), results.stopped_by)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_forked_process_does_not_hear_signals_for_the_run() -> None:
+    """SIGTERM ends it, as `multiprocessing.Pool` expects of its processes."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(FORKS)],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_GUARD,
+        check=True,
+    )
+    assert ended.stdout == "[-15] None\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -52,6 +53,11 @@ def check_main_thread() -> None:
 
 _under_way: list[_GracefulEnd] = []
 """The runs that hear the signals. The handlers belong to all of them together."""
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has a copy of the runs, and their handlers: it would survive SIGTERM, with
+    # which `multiprocessing.Pool` ends its processes.
+    os.register_at_fork(after_in_child=_under_way.clear)
 
 _before: dict[signal.Signals, Any] = {}
 """The handlers of the signals before the first of them."""

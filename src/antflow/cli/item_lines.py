@@ -356,24 +356,30 @@ class ItemSource:
         header: list[str] = []
         while True:
             number = lines.number + 1
+            row: list[str] | None = []
+            reason = ""
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                yield self._bad(lines.taken(number), f"not CSV: {_fault_of_csv(error)}")
-                continue
-            except _NoText:
-                fault = lines.line
-                line = lines.taken(fault.number)
-                yield self._bad(line, fault.fault, fault.column)
-                continue
-            line = lines.taken(number)
-            if row is None:
-                return
-            if not header:
-                header = self._checked_header(line, row)
-            elif row and len(row) != len(header):
+                reason = f"not CSV: {_fault_of_csv(error)}"
+            except _CutShort:
+                pass
+            line, broken = lines.taken(number)
+            column = 1
+            if not reason and broken is not None:
+                line = line._replace(number=broken.number)
+                reason, column = broken.fault, broken.column
+            if not reason and header and row and len(row) != len(header):
                 reason = f"has {counted(len(row), 'field')}; the header has {len(header):,}"
-                yield self._bad(line, reason)
+            if reason:
+                bad = self._bad(line, reason, column)
+                if not header:  # else the row below it would be taken for it
+                    raise bad
+                yield bad
+            elif row is None:
+                return
+            elif not header:
+                header = self._checked_header(line, row)
             elif row:
                 record = dict(zip(header, row, strict=True))
                 fields = _fields(record, number)
@@ -405,11 +411,14 @@ def _fault_of_csv(error: csv.Error) -> str:
 
 
 class _CsvLines:
-    """Lines for `csv.reader`, which can go on after one that is not text."""
+    """Lines for `csv.reader`, also those that are not text: their quotes count all the same.
+
+    If it did not read these, the rest of a row of several lines would be taken for rows.
+    """
 
     def __init__(self, lines: Iterator[TextLine]) -> None:
         self._lines = lines
-        self._row: list[str] = []
+        self._row: list[TextLine] = []
         self.line = TextLine(0, "")
 
     @property
@@ -421,11 +430,10 @@ class _CsvLines:
 
     def __next__(self) -> str:
         self.line = next(self._lines)
-        text = self.line.text + self.line.end
-        self._row.append(text)
-        if self.line.fault:
-            raise _NoText
-        return text
+        self._row.append(self.line)
+        if not self.line.is_whole:
+            raise _CutShort
+        return self.line.text + self.line.end
 
     def said_delimiter(self) -> str | None:
         """The delimiter in a first line like ``sep=;``, which is no header: it is taken off."""
@@ -453,14 +461,18 @@ class _CsvLines:
         found = max(DELIMITERS, key=unquoted.count)
         return found if found in unquoted else ","
 
-    def taken(self, number: int) -> TextLine:
-        """The lines since the last call, a row that began at line ``number``, as one."""
-        text = "".join(self._row).removesuffix("\n").removesuffix("\r")
+    def taken(self, number: int) -> tuple[TextLine, TextLine | None]:
+        """The lines since the last call, a row that began at line ``number``, as one.
+
+        With it comes the first of them that is not text, if there is one.
+        """
+        text = "".join(line.text + line.end for line in self._row)
+        broken = next((line for line in self._row if line.fault), None)
         self._row.clear()
-        return TextLine(number, text)
+        return TextLine(number, text.removesuffix("\n").removesuffix("\r")), broken
 
 
-class _NoText(Exception):
+class _CutShort(Exception):
     pass
 
 

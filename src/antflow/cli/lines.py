@@ -59,13 +59,17 @@ class BadLine(ValueError):
 
 
 class TextLine(NamedTuple):
-    """One line; `end` is its end, and `fault` and `column` say why it is not text, if so."""
+    """One line; `end` is its end, and `fault` and `column` say why it is not text, if so.
+
+    Of one that is too long, `text` is not the whole.
+    """
 
     number: int
     text: str
     fault: str = ""
     column: int = 1
     end: str = "\n"
+    is_whole: bool = True
 
 
 class InputFile:
@@ -85,7 +89,8 @@ class InputFile:
 
     def __init__(self, path: str, encoding: str = UTF8) -> None:
         self.name: str = "<stdin>" if path == STDIN else path
-        self._path = path
+        # The program may change its folder before the file is opened again.
+        self._path = path if path == STDIN else os.path.abspath(path)
         self.has_more: bool = False
         self._number = 0
         try:
@@ -264,7 +269,8 @@ class InputFile:
 
     def _too_long(self, line: bytes) -> TextLine:
         text = line[:KEPT_OF_A_LONG_LINE].decode(errors="surrogateescape")
-        return TextLine(self._number, text, f"longer than {LONGEST_LINE:,} bytes", LONGEST_LINE)
+        fault = f"longer than {LONGEST_LINE:,} bytes"
+        return TextLine(self._number, text, fault, LONGEST_LINE, is_whole=False)
 
 
 @contextmanager

@@ -42,13 +42,22 @@ class JsonLines:
         write: Writes all of some bytes; may block.
         name: Its path.
         in_thread: Whether a thread writes; else the event loop does, and may be held up.
+        take_back: Takes that many bytes off again, the beginning of a line that cannot be written
+            whole.
 
     Attributes:
         name: Its path.
     """
 
-    def __init__(self, write: Write, name: str, in_thread: bool = True) -> None:
+    def __init__(
+        self,
+        write: Write,
+        name: str,
+        in_thread: bool = True,
+        take_back: Callable[[int], None] | None = None,
+    ) -> None:
         self._write = write
+        self._take_back = take_back
         self.name: str = name
         self._in_thread = in_thread
         self._waiting: deque[tuple[str, Any]] = deque()
@@ -160,9 +169,12 @@ class JsonLines:
             try:
                 self._write(b"".join(data))
             except OSError as error:
-                ends = accumulate(map(len, data))
-                whole = bisect_right(list(ends), getattr(error, "characters_written", 0))
+                written = getattr(error, "characters_written", 0)
+                ends = list(accumulate(map(len, data), initial=0))
+                whole = bisect_right(ends, written) - 1
                 del lines[:whole]
+                if self._take_back is not None and written > ends[whole]:
+                    self._take_back(written - ends[whole])
                 raise
             lines.clear()
 

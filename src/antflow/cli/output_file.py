@@ -56,6 +56,7 @@ class OutputFile:
         self, path: str, option: str, old: Old, on_header: Callable[[], None] | None = None
     ) -> None:
         self.path: str = path
+        self._place = path and os.path.abspath(path)  # the program may change its folder
         self.option: str = option
         self._old: Old = old
         self._on_header = on_header
@@ -77,6 +78,25 @@ class OutputFile:
             self._descriptor = self._open()
         write_fully(self._descriptor, data)
 
+    def take_back(self, count: int) -> None:
+        """Take the last bytes off again, the beginning of a line that could not be written whole.
+
+        Lines that are added later would be read as part of it: of CSV, it may have an open quote.
+        If the lines of another run may stand behind it, it stays.
+
+        Args:
+            count: How many bytes.
+        """
+        descriptor = self._descriptor
+        if descriptor is None:
+            return
+        with suppress(OSError):
+            if lock(descriptor):
+                size = os.fstat(descriptor).st_size
+                if os.lseek(descriptor, 0, os.SEEK_CUR) == size:  # a pipe has no place
+                    os.ftruncate(descriptor, size - count)
+            lock(descriptor, shared=True)
+
     def close(self, makes: bool) -> None:
         """Put it in its place.
 
@@ -87,7 +107,7 @@ class OutputFile:
             RunFailed: That failed.
         """
         try:
-            if makes and self._descriptor is None and not os.path.exists(self.path):
+            if makes and self._descriptor is None and not os.path.exists(self._place):
                 self.write(b"")
             self._is_closed = True
             descriptor, self._descriptor = self._descriptor, None
@@ -95,7 +115,7 @@ class OutputFile:
                 unlock(descriptor)
                 os.close(descriptor)
             if self._part:
-                os.replace(self._part, os.path.realpath(self.path))
+                os.replace(self._part, os.path.realpath(self._place))
         except OSError as error:
             kept = f"; the new lines are in {self._part!r}" if self._part else ""
             raise RunFailed(f"{self.option} {self.path!r}: {error.strerror}{kept}") from error
@@ -109,10 +129,10 @@ class OutputFile:
         """Refuse what is known to be wrong, before anything is done."""
         if self.path.endswith(".gz"):  # `--items` would take it for packed
             refuse(f"{self.option} {self.path!r}: packed files can be read, but not written")
-        where = os.path.dirname(os.path.realpath(self.path))
+        where = os.path.dirname(os.path.realpath(self._place))
         status = None
         try:
-            status = os.stat(self.path)
+            status = os.stat(self._place)
         except FileNotFoundError as error:
             if not self.path or not os.path.isdir(where):
                 self._refuse(error)
@@ -120,7 +140,7 @@ class OutputFile:
             self._refuse(error)
         if status is not None and stat.S_ISDIR(status.st_mode):
             self._refuse(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
-        if not os.access(where if status is None else self.path, os.W_OK):
+        if not os.access(where if status is None else self._place, os.W_OK):
             self._refuse(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         if self._old == "refuse" and _has_content(status):
             refuse(
@@ -157,18 +177,18 @@ class OutputFile:
                 except BaseException:
                     os.close(descriptor)
                     raise
-            if not _ends_in_newline(self.path):  # a program was killed while it wrote
+            if not _ends_in_newline(self._place):  # a program was killed while it wrote
                 write_fully(descriptor, b"\n")
         lock(descriptor, shared=True)  # from here on others may add to it, below its header
         return descriptor
 
     def _open_locked(self) -> int:
         while True:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            descriptor = os.open(self._place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
                 shared = self._old == "append" and not self._lacks_header(descriptor)
                 if lock(descriptor, shared=shared):
-                    if _is_at(self.path, descriptor):
+                    if _is_at(self._place, descriptor):
                         return descriptor
                 elif shared:
                     raise BlockingIOError(errno.EAGAIN, "another run is replacing it")
@@ -185,7 +205,7 @@ class OutputFile:
         return self._on_header is not None and not _has_content(os.fstat(descriptor))
 
     def _open_part(self, old: os.stat_result) -> int:
-        folder, name = os.path.split(os.path.realpath(self.path))
+        folder, name = os.path.split(os.path.realpath(self._place))
         descriptor, self._part = tempfile.mkstemp(".part", f"{name}.", folder)
         with suppress(OSError):
             os.chmod(self._part, stat.S_IMODE(old.st_mode))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -307,7 +308,7 @@ def command(
         files = []
         rows = rows_for(out, append)
         if out != STDOUT:
-            on_header = None if rows is None else partial(rows.go_on_in, out)
+            on_header = None if rows is None else partial(rows.go_on_in, os.path.abspath(out))
             files.append(OutputFile(out, "--out", old, on_header))
         if failed not in (None, STDOUT):
             files.append(OutputFile(failed, "--failed", old))
@@ -325,7 +326,7 @@ def command(
         outputs = {STDOUT: results}
         for each in files:
             stack.enter_context(kept_open(each))
-            outputs[each.path] = JsonLines(each.write, each.path)
+            outputs[each.path] = JsonLines(each.write, each.path, take_back=each.take_back)
         source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip)
         source.counts = total is None and dashboard != "none"
         options = {
