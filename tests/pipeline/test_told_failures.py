@@ -334,6 +334,29 @@ def test_on_failures(
     assert len(warnings) == (on_failures == "warn" and not is_followed)
 
 
+@pytest.mark.parametrize("method", ["on_start", "on_update", "on_finish"])
+@pytest.mark.parametrize("on_failures", ["warn", "ignore"])
+@pytest.mark.parametrize("way", ["run", "open"])
+def test_display_that_failed_shows_no_failures(
+    way: str, on_failures: Any, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run whose display has failed warns of failed items, as one without a display does."""
+    display: Any = type("Display", (), {method: raising(OSError("no screen"))})()
+    pipeline = Pipeline([Stage("A", 1, [FailTimes(1)], task_attempts=1)])
+
+    async def main() -> None:
+        options: Any = {"on_failures": on_failures, "custom_dashboard": display}
+        if way == "run":
+            await pipeline.run([1], **options)
+            return
+        async with pipeline.open(**options) as handle:
+            await handle.feed([1])
+
+    run_virtual(main)
+    told = [text for text in caplog.messages if text.startswith("1 of 1 item failed: 1 × ")]
+    assert len(told) == (on_failures == "warn")
+
+
 @pytest.mark.parametrize("on_failures", ["warn", "raise"])
 def test_failures_are_logged_if_another_error_is_raised(
     on_failures: Any, caplog: pytest.LogCaptureFixture
