@@ -20,7 +20,14 @@ from antflow import Limit, Pipeline, RunResults, Stage, StatusTracker, TooManyFa
 from antflow.display import create
 from antflow.testing import FailTimes, run_virtual
 from tests.cli.running import antflow
-from tests.pipeline.failing_tasks import KINDS, Kind, unsendable
+from tests.pipeline.failing_tasks import (
+    KINDS,
+    Kind,
+    parse_checked,
+    parse_in_package,
+    parse_of_attrs,
+    unsendable,
+)
 from tests.support import raising, run_program
 
 LONGEST_LINE = 1_400
@@ -199,6 +206,18 @@ def test_no_line_of_the_library_is_told(fault: str) -> None:
     results = asyncio.run(Pipeline([stage]).run([1], on_failures="ignore", **run_options))
     assert results.failed[0].location == ("" if fault == "key" else "in unsendable")
     assert re.search("no such field|must be a finite number|cannot be sent", str(results.failed[0]))
+
+
+def test_line_of_a_package_is_told_with_the_package() -> None:
+    """A package may have a ``main.py`` like the user's, so its file alone would mislead."""
+    results = results_of(Kind(parse_in_package))
+    assert results.failed[0].location == "tomli/main.py:1 in parse"
+
+
+@pytest.mark.parametrize("task", [parse_checked, parse_of_attrs], ids=["beartype", "attrs"])
+def test_task_of_generated_code_is_named(task: Any) -> None:
+    """A line of a text that a package made for itself tells nothing, and can be opened nowhere."""
+    assert results_of(Kind(task)).failed[0].location == "in parse"
 
 
 def test_failures_from_two_lines_are_two_groups(caplog: pytest.LogCaptureFixture) -> None:
