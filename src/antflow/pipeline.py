@@ -816,7 +816,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         """Open a run; its results are collected unless there is a function that takes them."""
         keeps_results = self.collect_results and deliver is None
         # A stream hands failed items to its reader; a display and a tracker show them.
-        keeps_silent = deliver is None and self._tracker is None and not is_shown
+        is_silent = deliver is None and self._tracker is None
+        keeps_silent = is_silent and not is_shown
         collected = [] if collected is None else collected
         if deliver is None:
             deliver = collected.append if self.collect_results else _forget
@@ -861,6 +862,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         self._runs.latest = handle = RunHandle(engine, collected, raises)
         if keeps_silent and raises:
             handle._tell_failures = partial(_alert, engine.run, raises=False)
+        if is_silent and on_failures != "ignore":
+            handle._tell_unshown = partial(_alert, engine.run, raises)
         # Code that outlives the run keeps it, but not its results.
         kept = ref(handle)
         engine.run.handle = lambda: kept() or RunHandle(engine, [])
@@ -911,6 +914,7 @@ def _poller(
         float(interval),
         lambda: handle.results,
         run.loop_watch,
+        handle._tell_unshown,
     )
 
 

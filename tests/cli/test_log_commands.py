@@ -93,10 +93,28 @@ def test_ids_of_one_type(log: str) -> None:
     assert json.loads(line)["item_id"] == "3"
 
 
-def test_a_run_is_chosen(log: str) -> None:
+@pytest.mark.parametrize("name", ["errors", "events"])
+def test_run_that_the_log_does_not_have_is_refused(log: str, name: str) -> None:
+    """A wrong id would find nothing, which would read as a run without failures."""
+    result = antflow(name, log, "--run", "nothing")
+    with EventLog.open(log) as opened:
+        (run,) = opened.runs()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--run 'nothing': there is no such run; the last ones are " + run.run in result.stderr
+
+
+@pytest.mark.parametrize("sink", [JsonlSink, SqliteSink])
+def test_a_run_is_chosen(tmp_path: Path, sink: Callable[[str], Sink]) -> None:
     """``--run`` leaves out the others."""
-    assert antflow("events", log, "--run", "other").stdout == ""
-    assert antflow("errors", log, "--run", "other").stdout == "No errors occurred\n"
+    log = str(tmp_path / "events.log")
+    stage = Stage("Divide", 1, [divide], task_attempts=1)
+    good, bad = [
+        asyncio.run(Pipeline([stage], observers=[sink(log)]).run(items, on_failures="ignore"))
+        for items in ([1, 2], [0])
+    ]
+    assert len(antflow("events", log, "--run", good.run_id).stdout.splitlines()) == 6
+    assert antflow("errors", log, "--run", good.run_id).stdout == "No errors occurred\n"
+    assert antflow("errors", log, "--run", bad.run_id).stdout.startswith("1 failed item\n")
 
 
 @pytest.mark.parametrize("name", ["events", "errors"])

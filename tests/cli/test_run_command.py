@@ -564,6 +564,18 @@ def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
     assert result.stderr.count("fetching") <= 6
 
 
+def test_run_can_go_on_after_too_many_failures_and_bad_lines(items: Path) -> None:
+    """Bad lines among the dead letters do not end a run that goes on as the error says."""
+    items = items.with_name("in.jsonl")
+    items.write_text('{"a": }\n' + "".join(f'"{number}7"\n' for number in range(100)))
+    run = ("run", "app:pipeline", *QUIET, "--max-failures", "2")
+    failed, again = items.with_name("failed.jsonl"), items.with_name("again.jsonl")
+    (error,) = errors_of(antflow(*run, "--items", items, "--failed", failed))
+    assert error.endswith(" to go on with --items and another --failed, as it has bad lines too")
+    result = antflow(*run, "--items", failed, "--failed", again)
+    assert "2 of 2 items failed" in errors_of(result)[0]
+
+
 @pytest.mark.parametrize("name", ["items.txt", "items.json", "items.csv"])
 def test_rest_of_an_input_that_was_not_taken_in_is_told(folder: Path, name: str) -> None:
     """By the last line that was taken in; of an input that was read to its end, nothing is said."""

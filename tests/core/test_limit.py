@@ -144,6 +144,7 @@ FITS_NUMBER = "must be a finite number > 0"
         ({"rate": 1, "cost": 0}, ValueError, f"Limit: cost=0: {FITS_NUMBER}"),
         ({"rate": 1, "cost": False}, TypeError, f"Limit: cost=False: {FITS_NUMBER}"),
         ({"concurrency": 1, "cost": "1"}, TypeError, f"Limit: cost='1': {FITS_NUMBER}"),
+        ({"rate": 1, "cost": lambda: 1}, TypeError, ": cannot be called with one argument, the"),
     ],
 )
 def test_limit_when_an_argument_is_wrong(

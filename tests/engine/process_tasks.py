@@ -296,6 +296,19 @@ def fail(name: str) -> None:
     raise (MAKERS | BEYOND_COPYING)[name]()
 
 
+def answers(names: list[str]) -> list[Any]:
+    """A batch: each value but "fine" is answered with the error that it names."""
+    given: list[Any] = []
+    for name in names:
+        try:
+            if name != "fine":
+                fail(name)
+            given.append(name)
+        except Exception as error:
+            given.append(error)
+    return given
+
+
 def stop() -> None:
     raise StopIteration("own")
 

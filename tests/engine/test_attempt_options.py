@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -824,9 +825,9 @@ async def _with_model(value: int, model: Any) -> int:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"executor": "process", "resources": {"model": open}}, "resource_scope"),
+        ({"executor": "process", "resources": {"model": StringIO}}, "resource_scope"),
         (
-            {"executor": "process", "resources": {"model": open}, "resource_scope": "worker"},
+            {"executor": "process", "resources": {"model": StringIO}, "resource_scope": "worker"},
             "an async task",
         ),
         ({"retry": Retry(), "task_attempts": 5}, "task_attempts"),

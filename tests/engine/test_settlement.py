@@ -94,6 +94,26 @@ def test_items_that_wait_are_not_run_after_too_many_failures() -> None:
     assert error.__notes__[0].startswith("To go on, run the items that were not taken in yet, ")
 
 
+@pytest.mark.parametrize("way", ["stream", "collect_results=False"])
+def test_too_many_failures_without_results_do_not_name_them(way: str) -> None:
+    """Where the results have no failed items, the error does not say to pass them on."""
+
+    async def main() -> None:
+        stage = Stage("A", 1, [refuse_thirds], task_attempts=1)
+        pipeline = Pipeline([stage], collect_results=way == "stream")
+        if way == "stream":
+            _ = [each async for each in pipeline.stream(range(9), max_failures=1)]
+        else:
+            await pipeline.run(range(9), max_failures=1)
+
+    with pytest.raises(TooManyFailures) as caught:
+        run_virtual(main)
+    assert caught.value.results is not None
+    assert caught.value.results.failed == []
+    (note,) = caught.value.__notes__
+    assert "The failed ones are not in error.results" in note
+
+
 def test_too_many_failures_tells_what_failed_and_can_be_copied() -> None:
     """How many of how many, the kinds in the stage whose limit it was, and the first of them."""
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
 from typing import Any
 
 from antflow import (
@@ -36,6 +39,14 @@ from .values import (
     Row,
     but,
 )
+
+
+def generated() -> Iterator[int]:
+    yield 1
+
+
+async def async_generated() -> AsyncIterator[int]:
+    yield 1
 
 
 async def work(value: Any, **resources: Any) -> Any:
@@ -244,9 +255,12 @@ STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
     "batch_wait": (SECONDS, but(NO_SECONDS, None), [None, 0, 1.5]),
     "expand": (FLAG, NO_FLAGS, [True, False]),
     "resources": (
-        "must be a dict|usable as a keyword|makes a context manager",
-        [*[None, 5, "x", ["x"], {5: open}, {"a b": open}, {"x": 5}, {"x": None}], Hostile()],
-        [{}, {"file": open}],
+        "must be a dict|usable as a keyword|makes a context manager|without arguments|decorate",
+        [
+            *[None, 5, "x", ["x"], {5: open}, {"a b": open}, {"x": 5}, {"x": None}, Hostile()],
+            *[{"x": open}, {"x": lambda path: path}, {"x": generated}, {"x": async_generated}],
+        ],
+        [{}, {"file": BytesIO}, {"file": partial(open, "x")}, {"file": contextmanager(generated)}],
     ),
     "resource_scope": (
         "must be one of 'worker', 'stage', 'run'",

@@ -77,6 +77,8 @@ def test_value_that_is_refused(name: str, value: Any) -> None:
     assert re.search(rf"{option}[\w\[\]'<>:() -]*(=|:)", message), message
     assert any(part in message for part in shown_parts(value)), message
     assert re.search(row.allowed, message), message
+    if any(bad is None for bad in row.bad):
+        assert not re.search(r"\bor None\b", message), message
     assert message.isprintable()
     assert len(message) < 400
     assert isinstance(caught.value, (TypeError, ValueError, AntFlowError))

@@ -65,6 +65,8 @@ def built_as(filename: str) -> Callable[[Any], None]:
 parse_in_cython = built_as("src/lxml/parser.pxi")
 parse_in_mypyc = built_as("src/tomli/_parser.py")
 parse_of_attrs = built_as("<attrs generated methods app.Page>")
+parse_checked = built_as("<@beartype(app.parse) at 0x7f4c50>")
+parse_in_package = built_as("/venv/lib/python3/site-packages/tomli/main.py")
 
 
 def in_cython(value: Any) -> None:

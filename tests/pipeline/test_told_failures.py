@@ -20,7 +20,14 @@ from antflow import Limit, Pipeline, RunResults, Stage, StatusTracker, TooManyFa
 from antflow.display import create
 from antflow.testing import FailTimes, run_virtual
 from tests.cli.running import antflow
-from tests.pipeline.failing_tasks import KINDS, Kind, unsendable
+from tests.pipeline.failing_tasks import (
+    KINDS,
+    Kind,
+    parse_checked,
+    parse_in_package,
+    parse_of_attrs,
+    unsendable,
+)
 from tests.support import raising, run_program
 
 LONGEST_LINE = 1_400
@@ -201,6 +208,18 @@ def test_no_line_of_the_library_is_told(fault: str) -> None:
     assert re.search("no such field|must be a finite number|cannot be sent", str(results.failed[0]))
 
 
+def test_line_of_a_package_is_told_with_the_package() -> None:
+    """A package may have a ``main.py`` like the user's, so its file alone would mislead."""
+    results = results_of(Kind(parse_in_package))
+    assert results.failed[0].location == "tomli/main.py:1 in parse"
+
+
+@pytest.mark.parametrize("task", [parse_checked, parse_of_attrs], ids=["beartype", "attrs"])
+def test_task_of_generated_code_is_named(task: Any) -> None:
+    """A line of a text that a package made for itself tells nothing, and can be opened nowhere."""
+    assert results_of(Kind(task)).failed[0].location == "in parse"
+
+
 def test_failures_from_two_lines_are_two_groups(caplog: pytest.LogCaptureFixture) -> None:
     """They are grouped by type and line, the most frequent first, with numbers to read."""
 
@@ -332,6 +351,29 @@ def test_on_failures(
     is_followed = tracker is not None or (way == "run" and display is not None)
     warnings = [each for each in caplog.messages if "failed" in each]
     assert len(warnings) == (on_failures == "warn" and not is_followed)
+
+
+@pytest.mark.parametrize("method", ["on_start", "on_update", "on_finish"])
+@pytest.mark.parametrize("on_failures", ["warn", "ignore"])
+@pytest.mark.parametrize("way", ["run", "open"])
+def test_display_that_failed_shows_no_failures(
+    way: str, on_failures: Any, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run whose display has failed warns of failed items, as one without a display does."""
+    display: Any = type("Display", (), {method: raising(OSError("no screen"))})()
+    pipeline = Pipeline([Stage("A", 1, [FailTimes(1)], task_attempts=1)])
+
+    async def main() -> None:
+        options: Any = {"on_failures": on_failures, "custom_dashboard": display}
+        if way == "run":
+            await pipeline.run([1], **options)
+            return
+        async with pipeline.open(**options) as handle:
+            await handle.feed([1])
+
+    run_virtual(main)
+    told = [text for text in caplog.messages if text.startswith("1 of 1 item failed: 1 × ")]
+    assert len(told) == (on_failures == "warn")
 
 
 @pytest.mark.parametrize("on_failures", ["warn", "raise"])

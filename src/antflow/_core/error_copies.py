@@ -126,6 +126,20 @@ def unpacked(parcel: Parcel) -> BaseException:
     return copied(parts, parcel.failure)
 
 
+def in_parcels(answers: Any) -> Any:
+    """A task's answers to a batch, with the exceptions among them `packed`."""
+    if not is_a(answers, (list, tuple)):
+        return answers
+    return [packed(each) if is_a(each, BaseException) else each for each in answers]
+
+
+def out_of_parcels(answers: Any) -> Any:
+    """The answers that `in_parcels` was given, with copies of the exceptions."""
+    if type(answers) is not list:
+        return answers
+    return [unpacked(each) if type(each) is Parcel else each for each in answers]
+
+
 def copy_of(error: BaseException) -> BaseException:
     """A copy of an exception, or its stand-in, that keeps no frame alive; see `copied`."""
     import pickle

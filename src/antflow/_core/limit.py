@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
-from antflow._core.checks import check_count, check_seconds, examine, refusal, whole
+from antflow._core.checks import check_count, check_seconds, examine, refusal, takes, whole
 from antflow._core.errors import PipelineError
 from antflow._core.foreign import number
 from antflow._core.misspellings import explained
@@ -175,6 +175,9 @@ class Limit:
         period = _check_number("period", period, above_zero=True)
         if examine(_type_error, "cost", inspect.iscoroutinefunction, cost):
             raise refusal(_type_error, "cost", cost, "must be a number or a plain function")
+        if callable(cost) and not examine(_type_error, "cost", takes, cost, 1):
+            allowed = "cannot be called with one argument, the value"
+            raise refusal(_type_error, "cost", cost, allowed)
         if not callable(cost):
             cost = _check_number("cost", cost, above_zero=True)
         self.concurrency: Final = concurrency

@@ -15,17 +15,31 @@ R = TypeVar("R")
 SHORTEST_PART = 4
 """Letters that a part of a name must have to stand for it, as "stage" for "target_stage"."""
 
+VERY_CLOSE = 0.9
+"""How alike letters must be to count more than a name that words were added to."""
+
 _WORKERS = ("workers", "max_workers")
 _CONCURRENCY = ("workers", "max_workers", "concurrency")
 _ATTEMPTS = ("attempts", "task_attempts")
+_WAITS = ("task_wait_seconds", "wait")
+_ERRORS = ("retry_on", "on")
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
+    "backoff": ("wait",),
+    "base": ("initial",),
     "batch_size": ("batch",),
     "batch_timeout": ("batch_wait",),
     "calls": ("rate",),
+    "cap": ("maximum",),
     "capacity": ("queue_capacity",),
     "chunk_size": ("batch",),
     "concurrency": _WORKERS,
+    "delay": _WAITS,
+    "display": ("dashboard",),
+    "exceptions": _ERRORS,
+    "func": ("tasks",),
+    "function": ("tasks",),
+    "give_up_on": ("give_up",),
     "max_attempts": _ATTEMPTS,
     "max_concurrency": _CONCURRENCY,
     "max_concurrent": _CONCURRENCY,
@@ -33,16 +47,27 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "max_retries": _ATTEMPTS,
     "max_workers": _WORKERS,
     "maxsize": ("queue_capacity", "buffer_size"),
+    "multiplier": ("factor",),
     "num_workers": _WORKERS,
-    "on_error": ("on_failure",),
+    "on_error": ("on_failure", "on_failures"),
+    "order": ("ordered",),
     "parallelism": _CONCURRENCY,
     "per": ("period",),
+    "preserve_order": ("ordered",),
+    "process": ("executor",),
+    "processes": ("executor",),
     "queue_size": ("queue_capacity", "buffer_size"),
     "rate": ("limits",),
     "rate_limit": ("limits",),
     "requests": ("rate",),
     "retries": _ATTEMPTS,
-    "retry_delay": ("task_wait_seconds", "wait"),
+    "retry_delay": _WAITS,
+    "retry_exceptions": _ERRORS,
+    "retry_on": ("on",),
+    "retry_wait": _WAITS,
+    "task_attempts": ("attempts",),
+    "task_wait_seconds": ("wait",),
+    "threads": ("executor",),
     "tries": _ATTEMPTS,
     "workers": ("max_workers",),
 }
@@ -126,10 +151,17 @@ def did_you_mean(given: object, names: Iterable[str]) -> str:
 
     names = list(names)
     likely = [name for name in SYNONYMS.get(given, ()) if name in names]
+    likely = likely or get_close_matches(given, names, 1, VERY_CLOSE)
+    likely = likely or sorted((name for name in names if _is_part(name, given)), key=len)[-1:]
     likely = likely or get_close_matches(given, names, 1)
     if not likely and len(given) >= SHORTEST_PART:
         likely = [name for name in names if given in name]
     return f"; did you mean {likely[0]!r}?" if likely else ""
+
+
+def _is_part(name: str, given: str) -> bool:
+    """Whether a name is one to which words were added: "timeout" for "timeout_seconds"."""
+    return f"_{name}_" in f"_{given}_" and len(name) >= SHORTEST_PART
 
 
 def _is_plural(one: str, other: str) -> bool:

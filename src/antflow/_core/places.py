@@ -28,7 +28,10 @@ OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 LONGEST_LINE = 120
 
-GENERATED = ("<attrs generated", "<decorator-gen", "<makefun-gen", "<lambdifygenerated")
+GENERATED = (
+    *("<attrs generated", "<decorator-gen", "<makefun-gen", "<lambdifygenerated"),
+    "<@beartype(",
+)
 """How packages name code that they generate: the methods of a class, or the wrapper of a function.
 
 Other names in brackets are the user's: ``<stdin>``, a cell of a notebook.
@@ -72,7 +75,8 @@ class Place(NamedTuple):
     def location(self) -> str:
         """``"app.py:41 in parse"``; the file relative to the current folder if it is in there.
 
-        For a cell of a notebook: ``"In[3]:41 in parse"``. If only the task is known: ``"in
+        For a package: ``"pydantic/main.py:41 in validate"``, since its ``main.py`` is not the
+        user's. For a cell of a notebook: ``"In[3]:41 in parse"``. If only the task is known: ``"in
         json.loads"``.
         """
         if self.filename == TASK:
@@ -102,10 +106,11 @@ class Place(NamedTuple):
 def origin_of(filename: str) -> Origin:
     """Whose code a file has.
 
-    "library" is Python's own and the inside of this library; "installed" is every other package,
-    and the parts of this library that have tasks of their own; "text" may be the user's.
+    "library" is Python's own, the inside of this library, and what packages generate; "installed"
+    is every other package, and the parts of this library that have tasks of their own; "text" may
+    be the user's.
     """
-    if _is_private(filename) or is_pythons(filename):
+    if _is_private(filename) or is_pythons(filename) or filename.startswith(GENERATED):
         return "library"
     if filename == TEXT:
         return "text"
@@ -214,16 +219,17 @@ def _is_private(filename: str) -> bool:
 def _is_built(filename: str) -> bool:
     """Whether it is code of a package that is not where its name says.
 
-    That is generated code, and compiled modules: Cython and mypyc keep the paths that the files had
-    where the package was built, like ``src/lxml/parser.pxi``.
+    That is what compiled modules are: Cython and mypyc keep the paths that the files had where the
+    package was built, like ``src/lxml/parser.pxi``.
     """
-    if filename.startswith("<"):
-        return filename.startswith(GENERATED)
     is_relative = filename.endswith(".py") and not os.path.isabs(filename)
     return (is_relative or filename.endswith(CYTHON)) and not os.path.isfile(filename)
 
 
 def _short(filename: str) -> str:
+    for folder in INSTALLED:
+        if folder in filename:
+            return filename.rpartition(folder)[2]
     try:
         here = os.getcwd() + os.sep
     except OSError:  # the folder is gone

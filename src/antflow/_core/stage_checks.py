@@ -33,6 +33,12 @@ MOST_WORKERS = 100_000
 LONGEST_NAME = 100
 GENERATES = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
+UNDECORATED = (
+    (inspect.isgeneratorfunction, "contextlib.contextmanager"),
+    (inspect.isasyncgenfunction, "contextlib.asynccontextmanager"),
+)
+"""Functions that are a context manager once they are decorated."""
+
 check_workers = partial(
     check_count,
     minimum=1,
@@ -236,6 +242,13 @@ def check_resources(refuse: Refuse, name: str, resources: object) -> None:
         if not callable(factory):
             allowed = "must be a function that makes a context manager"
             raise refusal(refuse, f"{name}[{keyword!r}]", factory, allowed)
+        if not takes(factory, 0):
+            allowed = "cannot be called without arguments"
+            raise refusal(refuse, f"{name}[{keyword!r}]", factory, allowed)
+        for is_one, decorator in UNDECORATED:
+            if is_one(factory):
+                allowed = f"is a generator function: decorate it with {decorator}"
+                raise refusal(refuse, f"{name}[{keyword!r}]", factory, allowed)
 
 
 def stage_index(option: str, stage: object, names: Sequence[str]) -> int:

@@ -49,7 +49,8 @@ class Processes:
             seat = ProcessSeat(name, self._processor_time, self._counters)
             self._seats[worker.index] = seat
         try:
-            return await seat.call(task, args, kwargs, self._stage.resources)
+            is_batch = self._stage.batch is not None
+            return await seat.call(task, args, kwargs, self._stage.resources, is_batch)
         except NoChild as error:  # it will be the same for every item
             failure = PipelineError(str(error))
             self._fail(failure)

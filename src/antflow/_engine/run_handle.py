@@ -45,6 +45,8 @@ class RunHandle(Generic[Out]):
         self.takes_keys: bool = False
         # Called when the run is left with another error than that items failed.
         self._tell_failures: Callable[[], None] = _say_nothing
+        # Called when a display that should have shown what failed has failed itself.
+        self._tell_unshown: Callable[[], None] = _say_nothing
 
     def __del__(self) -> None:
         # The pipeline has it, and so does all code that feeds the run or waits for it: without it,

@@ -26,6 +26,11 @@ HOW_TO_GO_ON = (
     "To go on, run the items that were not taken in yet, with retry_failed="
     "[*error.results.failed, *error.results.cancelled]; or allow more with max_failures."
 )
+HOW_WITHOUT_RESULTS = (
+    "To go on, run the items that were not taken in yet, with those that failed or were cancelled "
+    "as retry_failed. The failed ones are not in error.results: a stream has given them to its "
+    "loop, and with collect_results=False none are kept. Or allow more with max_failures."
+)
 
 
 class Settlement:
@@ -154,7 +159,7 @@ class Settlement:
                 where = "" if stage is None else f" in stage {stage!r}"
                 reason = f"{failed:,} of {counted(of, 'item')} failed{where} (max_failures={limit})"
                 error = TooManyFailures(reason, run.failures.kinds_told(stage))
-                error.add_note(HOW_TO_GO_ON)
+                error.add_note(HOW_TO_GO_ON if run.keeps_results else HOW_WITHOUT_RESULTS)
                 self._supervisor.stop_intake(error)
                 self._supervisor.shut_down("stopped by max_failures")
                 return

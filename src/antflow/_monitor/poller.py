@@ -40,6 +40,7 @@ class Poller:
         interval: Seconds between updates.
         results: Gives the arguments of ``on_finish``.
         watched: The event loop, if it is watched: displays of this library show what blocks it.
+        stand_in: Called at the end if the display failed: says what else nothing would.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Poller:
         interval: float,
         results: Callable[[], RunResults[Any]],
         watched: Blockable | None = None,
+        stand_in: Callable[[], None] | None = None,
     ) -> None:
         self._display = display
         self._pipeline = pipeline
         self._total = total
         self._interval = interval
         self._results = results
+        self._stand_in = stand_in
         self._blocks: BlockPoller | None = None
         if watched is not None and isinstance(display, ShowsBlocks):
             self._blocks = BlockPoller(watched, display._show_block)
@@ -99,6 +102,8 @@ class Poller:
                 self._blocks.end()
             results = self._results()
             await self._call("on_finish", results, results.summary)
+            if self._is_broken and self._stand_in is not None:
+                self._stand_in()
 
     async def _update(self) -> None:
         if not self._is_broken:

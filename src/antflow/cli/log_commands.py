@@ -23,6 +23,9 @@ LOOKS_EVERY = 0.25
 
 LONGEST_MESSAGE = 200
 
+MOST_RUNS = 5
+"""How many runs are named if the one that is asked for does not exist."""
+
 
 @click.command("events", short_help="Print the events of a log.")
 @click.option("--item", metavar="ID", help="Only those of this item.")
@@ -37,6 +40,8 @@ def events(source: str, item: str | None, run: str | None, follow: bool, as_json
     postgresql://… It may be read while a run writes it.
     """
     with _opened(source) as log:
+        if not follow:  # one that is followed may get it yet
+            _check_run(log, run)
         seen: dict[str, int] = {}
         while True:
             # First: what a run writes before its end is then among the events.
@@ -64,6 +69,7 @@ def errors(source: str, kind: str | None, run: str | None, ids: bool, as_json: b
     postgresql://… It may be read while a run writes it.
     """
     with _opened(source) as log:
+        _check_run(log, run)
         if not (ids or as_json or kind):
             for line in str(log.get_error_summary(run)).splitlines():
                 click.echo(clean(line))
@@ -162,6 +168,14 @@ def _opened(source: str) -> Iterator[EventLog]:
             raise
         except ConnectionError as error:  # the server is gone
             refuse(f"{without_password(source)!r}: {_reason(error)}", error)
+
+
+def _check_run(log: EventLog, run: str | None) -> None:
+    """Refuse a run that the log does not have: nothing found would read as no failures."""
+    known = [] if run is None else [each.run for each in log.runs()]
+    if run is not None and run not in known:
+        runs = ", ".join(known[-MOST_RUNS:]) or "none"
+        refuse(f"--run {run!r}: there is no such run; the last ones are {runs}")
 
 
 def _reason(error: Exception) -> str:

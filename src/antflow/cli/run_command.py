@@ -486,7 +486,9 @@ def how_to_go_on(job: Job) -> str:
     if job.failed is None:
         return "with --failed FILE, failed and cancelled items are kept, to go on with later"
     form = "" if format_of(job.failed.name) == "jsonl" else " and --format jsonl"
-    return f"failed and cancelled items are in the --failed file, to go on with --items{form}"
+    text = f"failed and cancelled items are in the --failed file, to go on with --items{form}"
+    # They are bad lines there too, and the first one would end the intake.
+    return f"{text} and another --failed, as it has bad lines too" if job.bad_lines else text
 
 
 def outputs_of(job: Job) -> list[JsonLines]:

@@ -152,7 +152,7 @@ class AsyncFuture(Generic[R]):
         Raises:
             TypeError: ``fn`` is not such a function.
         """
-        if fn is None or inspect.iscoroutinefunction(fn):
+        if not callable(fn) or inspect.iscoroutinefunction(fn):
             raise refusal(TypeError, "fn", fn, "must be a plain function of the future")
         check_callback(TypeError, "fn", fn, "future")
         context = copy_context()

@@ -45,7 +45,7 @@ class CallbackSink(Sink):
         self, function: TakesBatch, *, timeout: float | None = 10.0, **options: Unpack[SinkOptions]
     ) -> None:
         super().__init__(**options)
-        if function is None:
+        if not callable(function):
             raise refusal(TypeError, "function", function, "must be a function")
         check_callback(TypeError, "function", function, "events")
         check_timeout(ValueError, "timeout", timeout)

@@ -30,7 +30,7 @@ class FailTimes:
 
     def __init__(self, times: int, error: Callable[[str], BaseException] = ValueError) -> None:
         times = check_count(ValueError, "times", times, 0, "must be a whole number >= 0")
-        if error is None:
+        if not callable(error):
             raise refusal(TypeError, "error", error, "must be a class of exceptions")
         check_callback(TypeError, "error", error, "message")
         self.times = times

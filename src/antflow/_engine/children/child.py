@@ -29,7 +29,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
 from antflow._core.counters import Counters
-from antflow._core.error_copies import Failure, copied
+from antflow._core.error_copies import Failure, copied, out_of_parcels
 from antflow._core.errors import PipelineError
 from antflow._core.log import warn
 from antflow._core.stage import task_name
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 LEAVE_SECONDS = 30.0
 """How long a child may take to leave its resources, and then to end, before it is killed."""
 
-Question = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any], Mapping[str, Any]]
-"""Function, arguments, keyword arguments, resources."""
+Question = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any], Mapping[str, Any], bool]
+"""Function, arguments, keyword arguments, resources, and whether the answer is that of a batch."""
 
 Phase = Literal["starting", "idle", "at work"]
 
@@ -173,7 +173,8 @@ class Child:
         try:
             message = _pickled(question, name)
             connection = self._connection or self._start()
-            return self._answer(connection, message, name)
+            value, error = self._answer(connection, message, name)
+            return out_of_parcels(value) if question[-1] else value, error
         except BaseException as error:  # why: another thread waits for it
             return None, error
 

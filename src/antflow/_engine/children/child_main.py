@@ -5,7 +5,7 @@ loadable over there; the note is plain, always loadable, and says what the body 
 wrong with a body, the two sides never fall out of step.
 
     parent ◀── seconds of processor time ─── child, once: it has started
-    parent ── (function, args, kwargs, resources), task's name ──▶ child
+    parent ── (function, args, kwargs, resources, batch?), name ─▶ child
     parent ◀── value,                              type's name ─── child
     parent ◀── parts of an exception,      a `Failure` ─────────── child
     parent ── None, None: leave ─────────────────────────────────▶ child
@@ -32,7 +32,7 @@ from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from antflow._core.counters import Counters, counters_here
-from antflow._core.error_copies import Failure, in_parts, in_words
+from antflow._core.error_copies import Failure, in_parcels, in_parts, in_words
 from antflow._core.foreign import is_a, is_awaitable
 from antflow._core.text import safe_str
 
@@ -249,9 +249,10 @@ def _answer(
                 f"the call of task {name} could not be loaded in its child process: "
                 f"{type(fault).__name__}: {safe_str(fault)}"
             ) from fault
-        function, args, kwargs, factories = question
+        function, args, kwargs, factories, is_batch = question
         _enter(factories, values, resources)
-        return _packed(name, function(*args, **kwargs, **values))
+        value = function(*args, **kwargs, **values)
+        return _packed(name, value, in_parcels(value) if is_batch else value)
     except BaseException as error:  # why: the parent judges it
         return in_parts(error), in_words(error, own_frames=1)
 
@@ -278,14 +279,14 @@ def _left(resources: ExitStack) -> Failure | None:
     return None
 
 
-def _packed(name: str, value: Any) -> tuple[bytes, str]:
+def _packed(name: str, value: Any, sent: Any) -> tuple[bytes, str]:
     kind = type(value).__qualname__
     if is_awaitable(value):
         if is_a(value, CoroutineType):
             value.close()
         raise TypeError(f"task {name} returned an awaitable ({kind}) in a child process")
     try:
-        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL), kind
+        return pickle.dumps(sent, pickle.HIGHEST_PROTOCOL), kind
     except Exception as error:
         raise TypeError(
             f"task {name} returned a {kind}, which cannot be sent from its child process: "

@@ -106,6 +106,7 @@ class ProcessSeat:
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         resources: Mapping[str, Callable[..., Any]] | None = None,
+        is_batch: bool = False,
     ) -> Any:
         """Call a function in the child process.
 
@@ -115,6 +116,8 @@ class ProcessSeat:
             kwargs: What it is called with by keyword.
             resources: Keyword → function that makes a context manager. The child enters it before
                 first use, keeps it for its life, and passes its value by that keyword.
+            is_batch: Whether it returns a list of answers. An exception among them is copied as if
+                it had been raised.
 
         Returns:
             A copy of what the function returned.
@@ -128,7 +131,7 @@ class ProcessSeat:
 
         Cancellation: the child is killed, with all that the function started in it.
         """
-        question = (function, args, dict(kwargs or {}), dict(resources or {}))
+        question = (function, args, dict(kwargs or {}), dict(resources or {}), is_batch)
         lost: Counter[str] = Counter()
         while True:
             child = self._seated()
