@@ -672,3 +672,15 @@ def test_json_file_that_is_not_an_array(
 def test_item_is_shown_as_it_is_in_the_file() -> None:
     """A failure is told with what was in the file, not with the keys that were put round it."""
     assert repr(Item({"id": 1, "value": 5}, lambda: (5, 5), 1, "Work")) == "5"
+
+
+def test_a_line_that_ends_the_intake_says_how_to_go_on(folder: Path) -> None:
+    """Where a bad line ends the intake, the summary says what is not done and what goes on."""
+    path = folder / "items.jsonl"
+    path.write_text('"a"\n"b"\nnope\n"d"\n')
+    result = antflow("run", "app:pipeline", "--items", path, "--dashboard", "none")
+    assert result.exit_code == 2
+    assert "only up to line 2; the rest is not done; --skip 2 goes on with it" in result.stderr
+    path.write_text('"a"\n"b"\n"c"\n"d"\n')
+    again = antflow("run", "app:pipeline", "--items", path, "--skip", 2, "--dashboard", "none")
+    assert [json.loads(line)["value"] for line in again.stdout.splitlines()] == ["c", "d"]

@@ -408,3 +408,10 @@ def test_shutdown_while_a_stage_waits_for_room() -> None:
 
     run_virtual(main)
     assert_balanced(pipeline.get_stats())
+
+
+def test_a_plain_with_is_refused_in_words() -> None:
+    """``with pipeline.open()`` says what to write instead."""
+    opened: Any = Pipeline([Stage("A", 1, [same])]).open()
+    with pytest.raises(TypeError, match="write `async with`, not `with`"), opened:
+        pass

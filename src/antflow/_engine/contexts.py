@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import Context, copy_context
 from functools import partial, wraps
 from types import TracebackType, coroutine
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from antflow._core.foreign import cause_of, is_a, with_traceback
 from antflow._core.waits import Wait, discard
@@ -49,6 +49,11 @@ class Around(AbstractAsyncContextManager[V, None], Generic[V]):
 
     def __init__(self, steps: AsyncGenerator[V, None]) -> None:
         self._steps = steps
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("write `async with`, not `with`")
+
+    def __exit__(self, *_: object) -> None: ...  # Python looks for it before it calls `__enter__`
 
     async def __aenter__(self) -> V:
         return await anext(self._steps)

@@ -152,7 +152,6 @@ class ItemSource:
                 for entry in entries:
                     if isinstance(entry, BadLine):
                         if self.on_bad_line is None:
-                            self.taken_to = None
                             raise entry
                         self.taken_to = entry.number
                         await self.on_bad_line(entry)
