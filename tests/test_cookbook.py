@@ -292,7 +292,7 @@ def thumbnails(kitchen: Kitchen) -> None:
 
 
 def enrich_csv(kitchen: Kitchen) -> None:
-    """All rows are in order, good ones with a title and failed ones with the reason."""
+    """All rows are in order, with a title or the reason, even one that is longer than the header."""
     first = Once()
 
     def answer(call: Call) -> Reply:
@@ -305,7 +305,9 @@ def enrich_csv(kitchen: Kitchen) -> None:
         return Reply(json.dumps(book).encode(), headers={"Content-Type": "application/json"})
 
     service = kitchen.web(answer)
-    kitchen.write("books.csv", "isbn,shelf\n" + "".join(f"{n},A{n}\n" for n in range(1, 6)))
+    ragged = {5: ",more"}
+    shelves = [f"{n},A{n}{ragged.get(n, '')}\n" for n in range(1, 6)]
+    kitchen.write("books.csv", "isbn,shelf\n" + "".join(shelves))
     kitchen.run(
         {"https://openlibrary.org": service.url, "rate=3": "rate=100", "backoff(1)": "0.05"}
     )
