@@ -292,7 +292,7 @@ def thumbnails(kitchen: Kitchen) -> None:
 
 
 def enrich_csv(kitchen: Kitchen) -> None:
-    """All rows are in order, with a title or the reason, even one that is longer than the header."""
+    """All rows are in order, even a ragged one, with a title or the reason of the failure."""
     first = Once()
 
     def answer(call: Call) -> Reply:
@@ -346,7 +346,7 @@ def uploads(kitchen: Kitchen) -> None:
     for name in names[:-1]:
         kitchen.write(f"files/{name}", b"" if name == "empty" else name.encode() * 50_000)
     addresses = [f"files/{name},{storage.url}/bucket/{name}?signature=x\n" for name in names]
-    kitchen.write("uploads.csv", "".join(addresses))
+    kitchen.write("uploads.csv", "".join(addresses) + "\n")  # ends in an empty line
     printed = kitchen.run({"backoff(1)": "0.05"})
 
     assert "\nfiles/old: Request has expired\n" in printed
