@@ -170,7 +170,7 @@ def downloads(kitchen: Kitchen) -> None:
         return Reply(rest[: half if is_cut else None], 206 if start else 200, length)
 
     server = kitchen.web(answer)
-    names = ["plain", "empty", "cut", "no-ranges", "begun", "complete", "there", "gone"]
+    names = ["plain", "empty", "cut", "no-ranges", "begun", "complete", "there", "gone", "slash/"]
     kitchen.write("urls.txt", "\n".join(f"{server.url}/{name}" for name in names))
     kitchen.write("downloads/begun.part", content[:1_000])
     kitchen.write("downloads/complete.part", content)
@@ -179,16 +179,17 @@ def downloads(kitchen: Kitchen) -> None:
     printed = kitchen.run(changes)
 
     assert f"{server.url}/gone: 404" in printed
-    assert printed.endswith("6 files, 1,280,000 bytes, 1 skipped\n")
+    assert printed.endswith("7 files, 1,536,000 bytes, 1 skipped\n")
     files = {path.name: path.read_bytes() for path in (kitchen.folder / "downloads").iterdir()}
     assert files.pop("there") == b"old"
     assert (files.pop("empty"), files.pop("gone.part")) == (b"", b"")
-    assert files == dict.fromkeys(["plain", "cut", "no-ranges", "begun", "complete"], content)
+    whole = ["plain", "cut", "no-ranges", "begun", "complete", "slash"]
+    assert files == dict.fromkeys(whole, content)
     ranges = [call.headers["Range"] for call in server.calls if call.path == "/cut"]
     assert ranges == ["bytes=0-", f"bytes={half}-"]
 
     server.calls.clear()
-    assert kitchen.run(changes).endswith("0 files, 0 bytes, 7 skipped\n")
+    assert kitchen.run(changes).endswith("0 files, 0 bytes, 8 skipped\n")
     assert {call.path for call in server.calls} == {"/gone"}
 
 
