@@ -171,7 +171,7 @@ def downloads(kitchen: Kitchen) -> None:
 
     server = kitchen.web(answer)
     names = ["plain", "empty", "cut", "no-ranges", "begun", "complete", "there", "gone", "slash/"]
-    kitchen.write("urls.txt", "\n".join(f"{server.url}/{name}" for name in names))
+    kitchen.write("urls.txt", "\n".join(f"{server.url}/{name}" for name in [*names, "plain"]))
     kitchen.write("downloads/begun.part", content[:1_000])
     kitchen.write("downloads/complete.part", content)
     kitchen.write("downloads/there", b"old")
