@@ -41,10 +41,10 @@ async def run(log: TextIO) -> StatusTracker:
 
 
 def main() -> None:
-    with open("events.jsonl", "w") as log:
+    with open("pages.jsonl", "w") as log:
         tracker = asyncio.run(run(log))
 
-    print(tracker.get_stats()["completed"], "pages; every event is in events.jsonl")
+    print(tracker.get_stats()["completed"], "pages; every event is in pages.jsonl")
     for failed in tracker.get_failed_items():
         way = " → ".join(event.status for event in tracker.get_history(failed.item_id))
         print(f"page {failed.item_id}: {way}: {failed.error} ({failed.attempts} tries)")

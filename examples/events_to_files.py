@@ -16,8 +16,9 @@ from antflow.sinks import JsonlSink, SqliteSink
 LINES = Path("events.jsonl")
 DATABASE = Path("events.sqlite")
 
-SLOWEST = "SELECT item, max(duration) FROM events WHERE kind = 'completed'"
-FAILED = "SELECT stage, error_type, count(*) FROM events WHERE kind = 'failed' GROUP BY 1, 2"
+SLOWEST = "SELECT item, max(duration) FROM events WHERE kind = 'completed' AND run = ?"
+FAILED = """SELECT stage, error_type, count(*) FROM events WHERE kind = 'failed' AND run = ?
+    GROUP BY stage, error_type"""
 
 
 async def fetch(number: int) -> int:
@@ -32,12 +33,13 @@ def invert(number: int) -> float:
 if __name__ == "__main__":
     stages = [Stage("Fetch", 5, [fetch]), Stage("Invert", 1, [invert], task_attempts=1)]
     sinks = [JsonlSink(LINES), SqliteSink(DATABASE)]
-    asyncio.run(Pipeline(stages, observers=sinks).run(range(100), on_failures="ignore"))
+    pipeline = Pipeline(stages, observers=sinks)
+    run_id = asyncio.run(pipeline.run(range(100), on_failures="ignore")).run_id
     for sink in sinks:
         print(type(sink).__name__, sink.counts)
 
     events = map(json.loads, LINES.read_text().splitlines())
-    print(Counter(event["kind"] for event in events))
+    print(Counter(event["kind"] for event in events if event["run"] == run_id))
     with closing(sqlite3.connect(DATABASE)) as connection:
-        print("failed:", *connection.execute(FAILED))
-        print("slowest:", *connection.execute(SLOWEST))
+        print("failed:", *connection.execute(FAILED, [run_id]))
+        print("slowest:", *connection.execute(SLOWEST, [run_id]))

@@ -39,4 +39,5 @@ if __name__ == "__main__":
     asyncio.run(main())
     print(f"{FILE.stat().st_size / 1e6:.0f} MB on disk")
     with EventLog.open(FILE) as log:  # later, or in another program
-        print("failed:", *[item.item_id for item in log.get_failed_items()])
+        run = log.runs()[-1].run  # the file keeps those before it, too
+        print("failed:", *[item.item_id for item in log.get_failed_items(run)])

@@ -9,6 +9,8 @@ from contextlib import closing
 
 from antflow import Pipeline, Stage, StatusEvent, StatusTracker
 
+FILE = "statuses.sqlite"
+
 CREATE = "CREATE TABLE IF NOT EXISTS events (run, time, item, stage, status, worker, error)"
 INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)"
 COUNT = "SELECT status, count(*), max(error) FROM events WHERE run = ? GROUP BY status"
@@ -49,8 +51,8 @@ async def run(events: EventTable) -> str:
 
 
 def main() -> None:
-    run_id = asyncio.run(run(EventTable("events.sqlite")))
-    with closing(sqlite3.connect("events.sqlite")) as database:
+    run_id = asyncio.run(run(EventTable(FILE)))
+    with closing(sqlite3.connect(FILE)) as database:
         for status, count, error in database.execute(COUNT, [run_id]):
             print(f"{count:4} {status:12} {error or ''}")
 

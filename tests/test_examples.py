@@ -121,7 +121,7 @@ PRINTS = {
         r"\{'ValueError': 4\}",
         "12345 queued Check\n12345 in_progress Check\n12345 completed Check\n12345 queued Double",
         r"\d+ MB on disk",
-        "failed: 1 5001 10001 15001",
+        r"failed: 1 5001 10001 15001\n",
     ],
     "tracker_to_sqlite": [
         "294 completed",
@@ -140,7 +140,7 @@ NEEDS_SERVER = {"events_to_databases"}
 
 
 def run_example(name: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run an example in an empty folder, as a reader would; warnings are errors."""
+    """Run an example in a folder, as a reader would; warnings are errors."""
     return subprocess.run(
         [sys.executable, "-u", "-W", "error", str(FOLDER / f"{name}.py")],
         cwd=folder,
@@ -172,11 +172,15 @@ Started = dict[str, "Future[subprocess.CompletedProcess[str]]"]
 def started(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Started]:
-    """The examples that are asked for, three at a time: mostly they wait."""
+    """The examples that are asked for, three at a time: mostly they wait.
+
+    All run in one folder, as a reader's do: the files of one must not disturb another.
+    """
+    folder = tmp_path_factory.mktemp("examples")
     asked = {item.name for item in request.session.items}
     with ThreadPoolExecutor(3) as pool:
         yield {
-            name: pool.submit(run_example, name, tmp_path_factory.mktemp(name))
+            name: pool.submit(run_example, name, folder)
             for name in PRINTS
             if f"test_example_runs[{name}]" in asked
         }
@@ -203,12 +207,13 @@ def test_example_with_a_server_runs(tmp_path: Path, postgres: PostgresServer) ->
     assert missing_from(done.stdout, PRINTS[name]) == [], done.stdout
 
 
-def test_example_with_a_database_runs_twice(tmp_path: Path) -> None:
-    """The database that the first run left does not disturb the second."""
+@pytest.mark.parametrize("name", ["batches_into_sqlite", "events_to_files", "tracker_on_disk"])
+def test_example_that_keeps_its_files_runs_twice(name: str, tmp_path: Path) -> None:
+    """The files that the first run left change nothing of what the second one prints."""
     for _ in range(2):
-        done = run_example("batches_into_sqlite", tmp_path)
+        done = run_example(name, tmp_path)
         assert done.returncode == 0, done.stdout
-        assert missing_from(done.stdout, PRINTS["batches_into_sqlite"]) == [], done.stdout
+        assert missing_from(done.stdout, PRINTS[name]) == [], done.stdout
 
 
 def test_sink_whose_disk_is_slow_keeps_few_steps() -> None:

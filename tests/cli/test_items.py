@@ -21,6 +21,7 @@ from antflow.cli.item import Item
 from antflow.cli.item_lines import Format, ItemSource, format_of
 from antflow.cli.lines import CHUNK_BYTES, BadLine, InputFile
 from antflow.cli.refusals import Refusal
+from tests.cli.running import antflow
 
 
 async def keep(value: Any) -> Any:

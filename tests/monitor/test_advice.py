@@ -887,6 +887,24 @@ def test_line_that_keeps_the_loop_busy_is_named() -> None:
     assert "An async call, or a plain function" in found.sentence
 
 
+@pytest.mark.parametrize(
+    ("lever", "spent"),
+    [
+        ("callbacks", (Spent(busy=4, blocked=36), Spent(busy=4, starved=36))),
+        ("consumer", (Spent(busy=4, starved=36), Spent(busy=4, blocked=36))),
+        ("source", (Spent(busy=4, starved=36), Spent(busy=4, starved=36))),
+    ],
+)
+def test_workers_that_wait_for_their_turn(lever: str, spent: tuple[Spent, ...]) -> None:
+    """While short steps leave the loop no time, nothing outside the stages is to blame."""
+    stages = [stage("Fetch"), stage("Parse")]
+    calm, hurried = span(*spent)._replace(worked=5.0), span(*spent)._replace(worked=9.8)
+    assert advise(Case(stages, calm, calm)).lever == lever
+    found = advise(Case(stages, hurried, hurried))
+    assert (found.lever, found.stage) == ("loop", None)
+    assert "at work 98% of the time in many short steps" in found.sentence
+
+
 @pytest.mark.parametrize(("gil", "lever"), [(0.9, "processes"), (0.1, "workers")])
 def test_threads_that_compute(gil: float, lever: str) -> None:
     """Threads that hold Python's lock are named; those that release it may be more."""

@@ -163,7 +163,7 @@ def advise(case: Case) -> Advice:
         if case.processor.is_used_up:
             return _processor(case)
         if (waits := _waits_outside(case, shares)) is not None:
-            return waits
+            return waits if _loop_share(span) < LOOP_BUSY else _turns(span)
     if highest < mark:
         return NOTHING
     # An equally occupied one before it only fills a queue that still has room.
@@ -193,7 +193,7 @@ def _loop(case: Case) -> Advice | None:
             by = f", last{who}{_at(stall.location, stall.line)}"
         begin = f"Something blocked it at least {blocked:.0%} of the time{by}."
         return _about_the_loop(case, stage, blocked, begin, "blocks the loop")
-    busy = min(span.worked / span.elapsed, 1.0)
+    busy = _loop_share(span)
     if busy < LOOP_BUSY or hot is None:
         return None
     who = f" by stage {hot.stage}" if hot.stage else ""
@@ -209,6 +209,21 @@ def _about_the_loop(case: Case, stage: str | None, share: float, begin: str, hin
         helps = "An async call, or a plain function, which runs in a thread, would let the others "
         helps += "go on."
     return Advice("loop", stage, share, f"Bottleneck: the event loop. {begin} {helps}", hint)
+
+
+def _loop_share(span: Moment) -> float:
+    """For how much of the time the event loop was at work."""
+    return min(span.worked / span.elapsed, 1.0)
+
+
+def _turns(span: Moment) -> Advice:
+    """The event loop, if its many short steps leave no time: then all waits are waits for it."""
+    busy = _loop_share(span)
+    sentence = (
+        f"Bottleneck: the event loop. It was at work {busy:.0%} of the time in many short steps, "
+        "and the workers waited for their turn."
+    )
+    return Advice("loop", None, busy, sentence)
 
 
 def _at(location: str, line: str) -> str:
