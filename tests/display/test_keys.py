@@ -404,6 +404,40 @@ def test_job_in_the_background_reads_nothing(screen: PtyScreen) -> None:
     assert screen.settings == found
 
 
+EDITING_SHELL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+found, editing = termios.tcgetattr(0), termios.tcgetattr(0)
+editing[3] &= ~(termios.ECHO | termios.ICANON)
+termios.tcsetattr(0, termios.TCSANOW, editing)
+pid = os.fork()
+if not pid:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    os.execv(sys.executable, [sys.executable, "-c", {program!r}])
+os.read(0, 1)
+termios.tcsetattr(0, termios.TCSANOW, found)
+os.tcsetpgrp(0, pid)
+_, status = os.waitpid(pid, 0)
+os.tcsetpgrp(0, os.getpgrp())
+print("ended", os.waitstatus_to_exitcode(status), termios.tcgetattr(0) == found, flush=True)
+"""
+"""It reads single keys while it waits for a command, as shells do. Any key is ``fg``."""
+
+
+def test_job_that_began_in_the_background_comes_to_the_front(screen: PtyScreen) -> None:
+    """With ``&`` and later ``fg`` the display is there, and so are the keys."""
+    screen.spawn(EDITING_SHELL.format(program=program()))
+    screen.wait_until(lambda: " ok" in screen.text)
+    screen.type(b"f")
+    screen.wait_until(lambda: "? help" in screen.text, "keys")
+    screen.type(b"2+")
+    screen.wait_until(lambda: "Enrich: 6 workers" in screen.text)
+    screen.type(b"d")
+    screen.wait_until(lambda: "ended 0 True" in screen.text)
+
+
 def test_keys_in_what_is_read() -> None:
     """Arrows have names; a sequence that is not known is left out as a whole."""
     assert keys_in(b"p+\x1b[A\x1b[B\x1bOA") == ["p", "+", "up", "down", "up"]
