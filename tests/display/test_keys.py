@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import termios
@@ -382,6 +383,28 @@ def test_keys_after_ctrl_z_and_fg(screen: PtyScreen) -> None:
         screen.wait_until(lambda: "stopped True" in screen.text)
         screen.type(b"fg\n")
         screen.wait_until(lambda: "? help" in screen.rows[-1] + screen.text)
+    screen.wait_until(lambda: not echoes(screen), "keys")
+    screen.type(b"2+")
+    screen.wait_until(lambda: "Enrich: 6 workers" in screen.text)
+    screen.type(b"d")
+    screen.wait_until(lambda: "ended 0 True" in screen.text)
+
+
+def test_keys_after_a_stop_without_a_word(screen: PtyScreen) -> None:
+    """A program that was stopped by ``kill -STOP`` has its display and keys again after ``fg``."""
+    script = SHELL.format(
+        foreground="", program="import os\nprint('pid', os.getpid())\n" + program()
+    )
+    script = script.replace(
+        "    is_restored =", "    termios.tcsetattr(0, 0, settings)\n    is_restored ="
+    )
+    begin(screen, script)
+    screen.wait_until(lambda: not echoes(screen), "keys")
+    pid = re.search(r"pid (\d+)", screen.paper)
+    assert pid is not None
+    os.kill(int(pid[1]), signal.SIGSTOP)
+    screen.wait_until(lambda: "stopped True" in screen.paper)
+    screen.type(b"fg\n")
     screen.wait_until(lambda: not echoes(screen), "keys")
     screen.type(b"2+")
     screen.wait_until(lambda: "Enrich: 6 workers" in screen.text)

@@ -41,9 +41,9 @@ class Keyboard:
             self._is_read = True
         return self._is_read
 
-    def look_again(self) -> None:
-        """Take its settings now for those that nothing else has made."""
-        self._before = self._settings()
+    def look_again(self, found: list[Any] | None = None) -> None:
+        """Take these settings for those that nothing else has made; ``None`` = those it has now."""
+        self._before = self._settings() if found is None else _flags(found)
 
     def by(self, descriptor: int) -> Keyboard:
         """The same keyboard by another descriptor."""
