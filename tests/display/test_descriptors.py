@@ -470,6 +470,71 @@ asyncio.run(run(work, {level!r}))
 
 
 @pytest.mark.parametrize("level", ["compact", "full"])
+def test_question_that_outlasts_the_display(level: str, screen: PtyScreen) -> None:
+    """A thread that asks gets its answer, though the run has ended meanwhile."""
+    script = f"""
+async def work(number):
+    await asyncio.sleep(0.05)
+    if number == 2:
+        asyncio.get_running_loop().run_in_executor(None, ask)
+        await asyncio.sleep(0.2)
+
+def ask():
+    print("got", input("Name? "))
+
+async def main():
+    await run(work, {level!r})
+    print("the run is over")
+asyncio.run(main())
+"""
+    screen.spawn(PROGRAM + script)
+    screen.wait_until(lambda: "the run is over" in screen.text)
+    screen.type(b"Ann\n")
+    assert screen.wait() == 0
+    assert screen.paper.splitlines()[-1] == "got Ann"
+
+
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_question_that_is_open_when_the_next_display_begins(level: str, screen: PtyScreen) -> None:
+    """What is typed is the answer, not keys, and the display stays away until then."""
+    script = f"""
+asked = threading.Event()
+
+async def work(number):
+    await asyncio.sleep(0.05)
+    if number == 2 and not asked.is_set():
+        asyncio.get_running_loop().run_in_executor(None, ask)
+        await asyncio.sleep(0.2)
+
+def ask():
+    asked.set()
+    answer = input("Name? ")
+    asked.clear()
+    print("got", answer)
+
+async def main():
+    await run(work, "compact")
+    await run(wait, {level!r}, keys=True)
+
+async def wait(number):
+    while asked.is_set():
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(sys.stdin.readline)
+asyncio.run(main())
+"""
+    screen.spawn("import threading\n" + PROGRAM + script)
+    screen.wait_until(lambda: "6 ok" in screen.text)
+    time.sleep(0.3)  # for several frames that are not drawn
+    assert not screen.is_alternate
+    assert not screen.is_cursor_hidden
+    screen.type(b"dqq")
+    screen.wait_until(lambda: screen.text.endswith("dqq"), "what is typed")
+    screen.type(b"\n")
+    screen.wait_until(lambda: "? help" in screen.text, "the display")
+    assert screen.is_alternate == (level == "full")
+
+
+@pytest.mark.parametrize("level", ["compact", "full"])
 def test_question_before_the_settings_tell(level: str, screen: PtyScreen) -> None:
     """A prompt is seen, though it is an unfinished line until its program turns the echo off."""
     child = 'printf "Secret? "; sleep 0.2; stty -echo; read x; stty echo; echo; echo "got $x"'

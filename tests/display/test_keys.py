@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import termios
@@ -389,6 +390,28 @@ def test_keys_after_ctrl_z_and_fg(screen: PtyScreen) -> None:
     screen.wait_until(lambda: "ended 0 True" in screen.text)
 
 
+def test_keys_after_a_stop_without_a_word(screen: PtyScreen) -> None:
+    """A program that was stopped by ``kill -STOP`` has its display and keys again after ``fg``."""
+    script = SHELL.format(
+        foreground="", program="import os\nprint('pid', os.getpid())\n" + program()
+    )
+    script = script.replace(
+        "    is_restored =", "    termios.tcsetattr(0, 0, settings)\n    is_restored ="
+    )
+    begin(screen, script)
+    screen.wait_until(lambda: not echoes(screen), "keys")
+    pid = re.search(r"pid (\d+)", screen.paper)
+    assert pid is not None
+    os.kill(int(pid[1]), signal.SIGSTOP)
+    screen.wait_until(lambda: "stopped True" in screen.paper)
+    screen.type(b"fg\n")
+    screen.wait_until(lambda: not echoes(screen), "keys")
+    screen.type(b"2+")
+    screen.wait_until(lambda: "Enrich: 6 workers" in screen.text)
+    screen.type(b"d")
+    screen.wait_until(lambda: "ended 0 True" in screen.text)
+
+
 def test_job_in_the_background_reads_nothing(screen: PtyScreen) -> None:
     """With ``&`` it is not stopped, what is typed is not its, and the echo stays on."""
     script = SHELL.format(foreground="0 and ", program=program(items=60))
@@ -402,6 +425,40 @@ def test_job_in_the_background_reads_nothing(screen: PtyScreen) -> None:
     assert b"? help" not in screen.raw
     assert "cancelled>" not in screen.paper
     assert screen.settings == found
+
+
+EDITING_SHELL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+found, editing = termios.tcgetattr(0), termios.tcgetattr(0)
+editing[3] &= ~(termios.ECHO | termios.ICANON)
+termios.tcsetattr(0, termios.TCSANOW, editing)
+pid = os.fork()
+if not pid:
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    os.execv(sys.executable, [sys.executable, "-c", {program!r}])
+os.read(0, 1)
+termios.tcsetattr(0, termios.TCSANOW, found)
+os.tcsetpgrp(0, pid)
+_, status = os.waitpid(pid, 0)
+os.tcsetpgrp(0, os.getpgrp())
+print("ended", os.waitstatus_to_exitcode(status), termios.tcgetattr(0) == found, flush=True)
+"""
+"""It reads single keys while it waits for a command, as shells do. Any key is ``fg``."""
+
+
+def test_job_that_began_in_the_background_comes_to_the_front(screen: PtyScreen) -> None:
+    """With ``&`` and later ``fg`` the display is there, and so are the keys."""
+    screen.spawn(EDITING_SHELL.format(program=program()))
+    screen.wait_until(lambda: " ok" in screen.text)
+    screen.type(b"f")
+    screen.wait_until(lambda: "? help" in screen.text, "keys")
+    screen.type(b"2+")
+    screen.wait_until(lambda: "Enrich: 6 workers" in screen.text)
+    screen.type(b"d")
+    screen.wait_until(lambda: "ended 0 True" in screen.text)
 
 
 def test_keys_in_what_is_read() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 
+from antflow.display.terminal import questions
 from antflow.display.terminal.kept_lines import KeptLines
 
 Action = Callable[[], object]
@@ -33,12 +34,10 @@ class Capture(ABC):
     """Takes text on its way to a terminal, and hands it on in whole lines.
 
     Attributes:
-        questions: How many functions of this process wait for something to be typed.
         kept: Where lines can wait for the first screen of the terminal.
         passing: Passes keys on to programs whose text is captured.
     """
 
-    questions = 0
     passing = Passing()
     kept: KeptLines
 
@@ -104,4 +103,4 @@ class Capture(ABC):
             text: Text that has come just now. Whether the last line is unfinished is part of the
                 answer.
         """
-        return self.questions > 0
+        return questions.are_open()

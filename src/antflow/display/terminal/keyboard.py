@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import termios
 from contextlib import suppress
+from typing import Any
 
-from antflow.display.terminal.device import File
+from antflow.display.terminal.device import File, is_in_front
 
 
 class Keyboard:
@@ -17,12 +18,13 @@ class Keyboard:
     other setting is another program's.
 
     Args:
-        terminal: The terminal, as it was found.
+        terminal: The terminal.
+        found: Its settings when nothing else read from it; ``None`` = those it has now.
     """
 
-    def __init__(self, terminal: File | int) -> None:
+    def __init__(self, terminal: File | int, found: list[Any] | None = None) -> None:
         self._terminal = terminal
-        self._before = self._settings()
+        self._before = self._settings() if found is None else _flags(found)
         self._is_read = False
 
     def is_read(self, *, unfinished: bool) -> bool:
@@ -39,9 +41,9 @@ class Keyboard:
             self._is_read = True
         return self._is_read
 
-    def look_again(self) -> None:
-        """Take its settings now for those that nothing else has made."""
-        self._before = self._settings()
+    def look_again(self, found: list[Any] | None = None) -> None:
+        """Take these settings for those that nothing else has made; ``None`` = those it has now."""
+        self._before = self._settings() if found is None else _flags(found)
 
     def by(self, descriptor: int) -> Keyboard:
         """The same keyboard by another descriptor."""
@@ -52,6 +54,26 @@ class Keyboard:
     def _settings(self) -> tuple[bool, bool]:
         """Whether what is typed is shown, and edited in whole lines."""
         with suppress(OSError, ValueError, termios.error):
-            flags = termios.tcgetattr(self._terminal)[3]
-            return bool(flags & termios.ECHO), bool(flags & termios.ICANON)
+            return _flags(termios.tcgetattr(self._terminal))
         return True, True
+
+
+def _flags(settings: list[Any]) -> tuple[bool, bool]:
+    """Whether what is typed is shown, and edited in whole lines."""
+    return bool(settings[3] & termios.ECHO), bool(settings[3] & termios.ICANON)
+
+
+def settings_of(terminal: File) -> list[Any]:
+    """The settings of a terminal, as this process has them when it is in the foreground.
+
+    While it is in the background, a shell edits its own line, and has changed some for that.
+
+    Raises:
+        OSError: It has hung up.
+        termios.error: It has no settings.
+    """
+    settings: list[Any] = termios.tcgetattr(terminal.fileno())
+    if not is_in_front(terminal):
+        settings[0] |= termios.ICRNL
+        settings[3] |= termios.ECHO | termios.ICANON
+    return settings

@@ -124,7 +124,7 @@ class KeyReader(ABC):
             if self.is_over:
                 return
             if not is_in_front(self):
-                self._found = None  # the shell has set the terminal for others
+                self._let_go()
             elif self._found is None:
                 self._take()
             self._wake()
@@ -137,7 +137,7 @@ class KeyReader(ABC):
     def renew(self) -> None:
         """The program goes on after a stop: the settings may be others. `look` takes them again."""
         with self._held():
-            self._found = None
+            self._let_go()
 
     def end(self) -> None:
         """Restore the settings, and end the thread. May be called twice."""
@@ -184,6 +184,12 @@ class KeyReader(ABC):
             with suppress(OSError, termios.error):
                 self._set(found)
         if found is not None:
+            self._on_change(None)
+
+    def _let_go(self) -> None:
+        """Restore nothing: the shell has set the terminal for others."""
+        if self._found is not None:
+            self._found = None
             self._on_change(None)
 
     def _set(self, settings: Settings) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from antflow.display.terminal import questions
 from antflow.display.terminal.capture import Capture
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Listening:
 
     def pass_on(self) -> None:
         """Read keys for a program from now on, if it reads them from the pseudo terminal."""
-        if self._capture.passing.is_wanted and not self._capture.questions:
+        if self._capture.passing.is_wanted and not questions.are_open():
             if self._keys is not None:
                 self._keys.rest()
             self._capture.passing.begin()

@@ -28,6 +28,7 @@ class Yielding(Protocol):
 
 
 _watched: list[Yielding] = []
+_open: list[object] = []
 _replaced: list[tuple[dict[str, Any], str, Any, Any]] = []
 
 
@@ -49,9 +50,15 @@ def unwatch(screen: Yielding) -> None:
         _restore()
 
 
+def are_open() -> bool:
+    """Whether a question waits for its answer, perhaps since an earlier display."""
+    return bool(_open)
+
+
 def forget() -> None:
     """In a child process after a fork: the terminal is the parent's."""
     _watched.clear()
+    _open.clear()
     _restore()
 
 
@@ -78,9 +85,19 @@ def _all_names_of(function: Any) -> list[tuple[dict[str, Any], str]]:
 def _asking(function: Callable[..., str]) -> Callable[..., str]:
     @wraps(function)
     def asking(*args: Any, **options: Any) -> str:
+        if not is_terminal(sys.stdin):
+            return function(*args, **options)
+        question = object()
         with ExitStack() as stack:
-            for screen in tuple(_watched) if is_terminal(sys.stdin) else ():
+            _open.append(question)
+            stack.callback(_close, question)
+            for screen in tuple(_watched):
                 stack.enter_context(screen.question())
             return function(*args, **options)
 
     return asking
+
+
+def _close(question: object) -> None:
+    if question in _open:  # not in a child process
+        _open.remove(question)

@@ -150,7 +150,7 @@ class Screen:
             pane.is_open = True
             self._out.write(self._picture.add(pane))
             self.keys.begin()
-            if not self._picture.is_paused:
+            if not self._picture.is_paused and not questions.are_open():
                 self.keys.look()
 
     def show(
@@ -174,7 +174,8 @@ class Screen:
                 # An unfinished line is the question; it would wait for its end.
                 self.keys.pass_on()
                 self._print_what_waits()
-                room = self._picture.make_room(asked_already=not self._capture.passing.is_wanted)
+                is_ours = self._capture.passing.is_wanted or questions.are_open()
+                room = self._picture.make_room(asked_already=not is_ours)
                 _write(self._out, room, self._picture.kept())
                 self._out.write(self._picture.echo(self._capture.take_rest()))
             elif self._picture.is_paused:
@@ -228,20 +229,22 @@ class Screen:
 
     @contextmanager
     def question(self) -> Iterator[None]:
-        """Make room for a question in here."""
-        self._capture.catch_up()
-        with self._drawing():
-            self._capture.questions += 1
-            self.keys.rest()
-            self._print_what_waits()
-            room = self._picture.make_room(asked_already=False)
-            _write(self._out, room, self._picture.kept())
-            self._out.write(self._capture.take_rest())
+        """Make room for a question in here. The last pane may leave before the answer comes."""
+        with _opening:
+            if not self._is_over:
+                self._capture.catch_up()
+                with self._drawing():
+                    self.keys.rest()
+                    self._print_what_waits()
+                    room = self._picture.make_room(asked_already=False)
+                    _write(self._out, room, self._picture.kept())
+                    self._out.write(self._capture.take_rest())
         try:
             yield
         finally:
-            self._capture.catch_up()  # the question is not an unfinished line of the next print
-            self._capture.questions -= 1
+            with _opening:
+                if not self._is_over:
+                    self._capture.catch_up()  # the question is not a part of the next print
 
     # What a signal handler calls
 
