@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import antflow.sinks
 from benchmarks import guard, sinks
 from benchmarks.chart import Panel, draw
 from benchmarks.page import PAGE, compared, filled
@@ -111,10 +113,13 @@ def test_makespan() -> None:
 
 @pytest.mark.process
 def test_sinks_are_measured(postgres: PostgresServer) -> None:
-    """Each sink has a row; PostgreSQL is one of them where there is a server."""
+    """Each sink has a row, and so have the other ways to hear of every event."""
     rows = sinks.table(items=FEW, rounds=1)
-    names = [row.split("`")[1] for row in rows[2:]]
-    assert names == ["JsonlSink", "SqliteSink", "PostgresSink"]
+    names = [re.split(r"[`(]", row)[1] for row in rows[2:]]
+    kinds = [name for name in antflow.sinks.__all__ if name.endswith("Sink") and name != "Sink"]
+    assert sorted(set(names) - {"Observer", "StatusTracker", "configure_telemetry"}) == kinds
+    assert names.count("StatusTracker") == 3
+    assert {row.count("|") for row in rows} == {5}
 
 
 # -- the command ------------------------------------------------------------------------------
