@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 import antflow.sinks
-from benchmarks import guard, sinks
+from benchmarks import guard, history, sinks
 from benchmarks.chart import Panel, draw
 from benchmarks.page import PAGE, compared, filled
 from benchmarks.runner import Outcome, Runner
@@ -120,6 +120,17 @@ def test_sinks_are_measured(postgres: PostgresServer) -> None:
     assert sorted(set(names) - {"Observer", "StatusTracker", "configure_telemetry"}) == kinds
     assert names.count("StatusTracker") == 3
     assert {row.count("|") for row in rows} == {5}
+
+
+def test_memory_of_a_tracker_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeping less takes less, and a run that is over takes more with a tracker than without."""
+    monkeypatch.setattr(history, "STAGES", (3,))
+    row = history.table(items=2_000, runs=5)[2]
+    full, three, last, nothing, run, spilled, without = (
+        float(cell.replace(",", "")) for cell in row.split("|")[2:-1]
+    )
+    assert full > 0.9 * three > last > nothing
+    assert without < run < spilled
 
 
 # -- the command ------------------------------------------------------------------------------
