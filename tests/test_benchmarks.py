@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import guard, sinks
+import antflow.sinks
+from benchmarks import guard, history, sinks
 from benchmarks.chart import Panel, draw
 from benchmarks.page import PAGE, compared, filled
 from benchmarks.runner import Outcome, Runner
@@ -111,10 +113,24 @@ def test_makespan() -> None:
 
 @pytest.mark.process
 def test_sinks_are_measured(postgres: PostgresServer) -> None:
-    """Each sink has a row; PostgreSQL is one of them where there is a server."""
+    """Each sink has a row, and so have the other ways to hear of every event."""
     rows = sinks.table(items=FEW, rounds=1)
-    names = [row.split("`")[1] for row in rows[2:]]
-    assert names == ["JsonlSink", "SqliteSink", "PostgresSink"]
+    names = [re.split(r"[`(]", row)[1] for row in rows[2:]]
+    kinds = [name for name in antflow.sinks.__all__ if name.endswith("Sink") and name != "Sink"]
+    assert sorted(set(names) - {"Observer", "StatusTracker", "configure_telemetry"}) == kinds
+    assert names.count("StatusTracker") == 3
+    assert {row.count("|") for row in rows} == {5}
+
+
+def test_memory_of_a_tracker_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeping less takes less; and runs that are over are weighed, with a tracker and without."""
+    monkeypatch.setattr(history, "STAGES", (3,))
+    row = history.table(items=2_000, runs=5)[2]
+    full, three, last, nothing, run, spilled, without = (
+        float(cell.replace(",", "")) for cell in row.split("|")[2:-1]
+    )
+    assert full > 0.9 * three > last > nothing
+    assert min(run, spilled, without) > 0  # five runs are too few to compare them
 
 
 # -- the command ------------------------------------------------------------------------------

@@ -72,6 +72,18 @@ PRINTS = {
         r"failed: \('Invert', 'ZeroDivisionError', 10\)",
         "slowest: ",
     ],
+    "events_to_logging": [
+        r"WARNING item 7 retrying in Fetch: TimeoutError: no answer at events_to_logging\.py:\d+",
+        r"ERROR item 7 failed in Fetch, try 2: TimeoutError: no answer",
+        r"62 events, the last one: item \d+ ",
+    ],
+    "events_to_webhook": [
+        "the service answers 503",
+        r"\d+ events posted",
+        "<RunResults: 480 ok, 20 failed>",
+        r"SinkCounts\(emitted=20, delivered=20, dropped=0, waiting=0, error=None, failures=1\)",
+        "the service knows of items 0 25 50 75 100 (.*) 475\n",
+    ],
     "expand_and_filter": [
         r"\A(0/\d+/\d+: \w+\.py:\d+ .*\n)+(1/.*\n)+(2/.*\n)*(3/.*\n)*\d+ folders and files",
         r"\d{5} lines dropped",
@@ -106,6 +118,10 @@ PRINTS = {
         "client closed after",
         "the run was not over after",
     ],
+    "sink_of_your_own": [
+        r"SinkCounts\(emitted=10, delivered=10, dropped=0, .*\)",
+        r"\d*0,Invert,ZeroDivisionError,division by zero,sink_of_your_own\.py:\d+ in invert",
+    ],
     "status_callbacks": [
         "/slow +Fetch +try 1 failed: no answer",
         "/missing +Fetch +failed +404",
@@ -115,6 +131,10 @@ PRINTS = {
     ],
     "steps_to_jsonl": [
         r"'admitted': 100, 'started': 100, 'completed': 99, 'failed': 1",
+    ],
+    "trace": [
+        r"trace\.json\.gz: [\d,]+ bytes",
+        r"0\.\d\d s  Fetch-W\d item 17\n",
     ],
     "tracker_on_disk": [
         r"'completed': 19996, 'failed': 4,",
