@@ -31,8 +31,14 @@ INTERVAL = 0.1
 # -- snapshots --------------------------------------------------------------------------------
 
 
-def snapshots(workers: int, passed: int = 0) -> Measure:
-    """Measure snapshots of a run whose workers are all busy, after ``passed`` items."""
+def snapshots(workers: int, passed: int = 0, *, reads: bool = False) -> Measure:
+    """Measure snapshots of a run whose workers are all busy, after ``passed`` items.
+
+    Args:
+        workers: How many workers it has.
+        passed: How many items it has done.
+        reads: Whether the counts of each snapshot are read.
+    """
 
     async def measure(count: int) -> Sample:
         def snap(pipeline: Pipeline[Any, Any]) -> Sample:
@@ -40,7 +46,9 @@ def snapshots(workers: int, passed: int = 0) -> Measure:
                 pipeline.get_dashboard_snapshot()
             with Stopwatch() as watch:
                 for _ in range(count):
-                    pipeline.get_dashboard_snapshot()
+                    snapshot = pipeline.get_dashboard_snapshot()
+                    if reads:
+                        snapshot.pipeline_stats  # noqa: B018
             snapshot = pipeline.get_dashboard_snapshot()
             states = snapshot.worker_states.values()
             check("workers at work", sum(each.status == "busy" for each in states), workers)
@@ -340,6 +348,7 @@ WORKLOADS = [
                 for workers in SNAPSHOTS
             },
             "12 workers": Program(snapshots(12)),
+            "12 workers, read": Program(snapshots(12, reads=True)),
             "12 workers by hand": Program(snapshots_by_hand(12)),
             "10 workers, 1 k items": Program(snapshots(10, 1_000)),
             "10 workers, 100 k items": Program(snapshots(10, 100_000)),
@@ -361,6 +370,7 @@ WORKLOADS = [
                 1.0,
                 "low",
             ),
+            Figure("µs at 12 workers, counts read", cpu_us("12 workers, read")),
             Figure("times one by hand", times_faster("12 workers", "12 workers by hand")),
         ],
     ),

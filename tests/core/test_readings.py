@@ -15,7 +15,15 @@ from weakref import ref
 
 import pytest
 
-from antflow import DashboardSnapshot, Pipeline, Stage, StatusTracker, set_task_status
+from antflow import (
+    DashboardSnapshot,
+    Limit,
+    Pipeline,
+    Stage,
+    StatusTracker,
+    count,
+    set_task_status,
+)
 from antflow._core.ledger import Ledger
 from antflow.testing import FailTimes, MemoryStore, run_virtual
 from tests.support import lasting, raising, same, virtual
@@ -29,6 +37,7 @@ def test_snapshot_that_was_taken_earlier_stays_as_it_was() -> None:
 
     async def together(values: list[int]) -> list[int]:
         set_task_status(f"{len(values)} of them")
+        count("values", len(values))
         await asyncio.sleep(0.2)
         return values
 
@@ -37,7 +46,7 @@ def test_snapshot_that_was_taken_earlier_stays_as_it_was() -> None:
         stages = [
             Stage("A", 2, [FailTimes(1)], "per_stage"),
             Stage("B", 2, [raising(ValueError("no"), 3, 5)], task_wait_seconds=0.3),
-            Stage("C", 1, [lasting(0.1)]),
+            Stage("C", 1, [lasting(0.1)], limits=[Limit(rate=8)]),
             Stage("D", 2, [together], batch=3, batch_wait=0.2),
         ]
         pipeline = Pipeline(stages, status_tracker=tracker)
@@ -53,10 +62,14 @@ def test_snapshot_that_was_taken_earlier_stays_as_it_was() -> None:
     assert len(taken) > 20
     states = [state for _, read in taken for state in read.worker_states.values()]
     assert {state.batch_size for state in states} >= {0, 1, 2}
-    assert {state.waits_for for state in states} >= {None, "blocked"}
+    assert {state.waits_for for state in states} >= {None, "blocked", "limited"}
     assert {state.task_status for state in states} >= {"", "2 of them"}
     for unread, read in taken:
         assert unread == read
+    last = taken[-1][0].pipeline_stats
+    assert last.counters["values"].total > 3
+    assert last.stage_stats["A"].retries_by_type
+    assert last.stage_stats["B"].errors_by_type == {"ValueError": 2}
 
 
 def test_snapshot_makes_no_value_for_each_worker_before_they_are_read() -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from antflow._core.envelope import Envelope
 from antflow._core.ledger import ACTIVITIES, WAITS, Activity, Ledger, StageBook, Waiting
-from antflow._core.readings import StageGauge, pipeline_stats
+from antflow._core.readings import Reading, StageGauge
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import StageStats
 from antflow._core.tally import Tally
@@ -40,7 +41,7 @@ class Stage:
             worker.wait_ends(self.now)
             if worker.item is None and number < self.gauge.workers:
                 self.book.admitted(1)
-                self.book.started(worker, object(), self.now, again=False)
+                self.book.started(worker, Envelope(0, 0, 0, None, 0), self.now, again=False)
             elif worker.item is not None:
                 self.book.completed_by(worker, worker.item, self.now)
         elif action == 1:
@@ -66,8 +67,8 @@ class Stage:
         self.gauge.worker_seconds += self.gauge.workers * seconds
 
     def read(self) -> StageStats:
-        stats = pipeline_stats(self.ledger, [Tally(self.book)], FACTS, [self.gauge], self.now)
-        return stats.stage_stats["Work"]
+        reading = Reading(self.ledger, [Tally(self.book)], FACTS, [self.gauge], self.now)
+        return reading.stats().stage_stats["Work"]
 
 
 def _parts(stats: StageStats) -> list[float]:

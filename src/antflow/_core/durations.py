@@ -125,6 +125,10 @@ class DurationCounter:
             self._buckets += [0] * (index + 1 - len(self._buckets))
             self._buckets[index] += 1
 
+    def buckets(self) -> tuple[int, ...]:
+        """A copy of the buckets."""
+        return tuple(self._buckets)
+
     def read(self, count: int) -> Durations:
         """A copy of what was counted, out of ``count`` durations in all."""
-        return Durations(count, self._shortest, tuple(self._buckets))
+        return Durations(count, self._shortest, self.buckets())

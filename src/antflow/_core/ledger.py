@@ -298,20 +298,13 @@ class StageBook:
     @property
     def waiting(self) -> int:
         """Items announced to this stage that no worker has taken yet."""
-        return self.waiting_besides(self.completed + self.in_progress)
-
-    def waiting_besides(self, known: int) -> int:
-        """`waiting`, where this many items are known to be completed or in the hands of workers."""
-        return self.entered - self._left_otherwise - self.retrying - known
+        return self.entered - self.left - self.retrying - self.in_progress
 
     @property
     def left(self) -> int:
         """Items that have left this stage, in whatever way."""
-        return self.completed + self._left_otherwise
-
-    @property
-    def _left_otherwise(self) -> int:
-        return self.skipped + self.expanded + self.failed + self.dropped + self.cancelled
+        otherwise = self.skipped + self.expanded + self.failed + self.dropped + self.cancelled
+        return self.completed + otherwise
 
     # One method per kind of transition. Each is one double entry.
 
@@ -442,12 +435,8 @@ class Ledger:
     @property
     def completed(self) -> int:
         """Items that came out at the end."""
-        return self.came_out(self.stages[-1].completed)
-
-    def came_out(self, completed: int) -> int:
-        """`completed`, where this many items are known to be through the last stage."""
         last = self.stages[-1]
-        return completed + last.skipped + last.emitted
+        return last.completed + last.skipped + last.emitted
 
     @property
     def children(self) -> int:

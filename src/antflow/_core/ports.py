@@ -236,13 +236,15 @@ class Outlook(Protocol):
     def see(
         self,
         snapshot: DashboardSnapshot,
+        stats: Callable[[], PipelineStats],
         inside: Callable[[], Sequence[StageInside]],
         longest: Callable[[], tuple[str, Any, float] | None],
     ) -> Mapping[str, Callable[[], Any]]:
         """Take in the next snapshot, in whatever thread.
 
         Args:
-            snapshot: The snapshot.
+            snapshot: The snapshot, but for its counts.
+            stats: Makes its counts, or has made them.
             inside: Reads the stages, at the moment of the snapshot; called now, or not at all.
             longest: The item that has been under way longest: its stage's name, its id, and for how
                 many seconds.

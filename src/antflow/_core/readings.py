@@ -1,7 +1,8 @@
 """Reads the books: from a ledger to the values that people look at.
 
 Everything here is O(stages + workers). It may be called from another thread while the run goes on:
-then every counter is true, and sums may be one transition apart.
+then every counter is true, and sums may be one transition apart. A `Reading` only
+copies the books; it makes values of them when they are asked for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from antflow._core.counters import Counters, CounterStats, summed
+from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, Durations
 from antflow._core.ledger import Ledger
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import PipelineStats, StageStats
@@ -53,21 +55,12 @@ class StageGauge:
     counters: Counters | None = None
 
 
-def pipeline_stats(
-    ledger: Ledger,
-    tallies: Sequence[Tally],
-    facts: RunFacts,
-    gauges: Sequence[StageGauge],
-    now: float,
-    skipped_duplicates: int = 0,
-    coming: int | None = None,
-    is_over: bool = False,
-) -> PipelineStats:
-    """The counts of the run and of each stage.
+class Reading:
+    """The books of a run at one moment: copied now, made into counts when these are asked for.
 
     Args:
         ledger: The books.
-        tallies: The workers of each stage.
+        tallies: Those of each stage at this moment.
         facts: What is known of the run.
         gauges: What the books do not have, of each stage.
         now: The time.
@@ -75,30 +68,58 @@ def pipeline_stats(
         coming: How many items have yet to come; ``None`` if that is not known.
         is_over: Whether the run is over.
     """
-    stages = {
-        name: _stage_stats(name, tally, gauge, now)
-        for name, tally, gauge in zip(facts.stage_names, tallies, gauges, strict=True)
-    }
-    counted = [
-        {} if each.counters is None else each.counters.read(now - facts.started_mono, is_over)
-        for each in gauges
-    ]
-    if has_counters := any(counted):
-        _project(list(stages.values()), counted, coming)
-    return PipelineStats(
-        items_processed=ledger.came_out(tallies[-1].completed),
-        items_failed=ledger.failed,
-        items_in_flight=ledger.in_flight,
-        queue_sizes={name: stats.pending_items for name, stats in stages.items()},
-        stage_stats=stages,
-        items_accepted=ledger.accepted,
-        items_dropped=ledger.dropped,
-        items_expanded=ledger.expanded,
-        items_cancelled=ledger.cancelled,
-        items_children=ledger.children,
-        items_skipped_duplicates=skipped_duplicates,
-        counters=summed(stage.counters for stage in stages.values()) if has_counters else {},
-    )
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        tallies: Sequence[Tally],
+        facts: RunFacts,
+        gauges: Sequence[StageGauge],
+        now: float,
+        skipped_duplicates: int = 0,
+        coming: int | None = None,
+        is_over: bool = False,
+    ) -> None:
+        self._tallies = tallies
+        self._accepted = ledger.accepted
+        self._in_flight = ledger.in_flight
+        self._facts = facts
+        self._gauges = gauges
+        self._now = now
+        self._skipped_duplicates = skipped_duplicates
+        self._coming = coming
+        elapsed = now - facts.started_mono
+        self._counted = [
+            {} if each.counters is None else each.counters.read(elapsed, is_over) for each in gauges
+        ]
+        self._stats: PipelineStats | None = None
+
+    def stats(self) -> PipelineStats:
+        """The counts of the run and of each stage."""
+        if self._stats is None:
+            self._stats = self._made_stats()
+        return self._stats
+
+    def _made_stats(self) -> PipelineStats:
+        parts = zip(self._facts.stage_names, self._tallies, self._gauges, strict=True)
+        stages = [_stage_stats(name, tally, gauge, self._now) for name, tally, gauge in parts]
+        if has_counters := any(self._counted):
+            _project(stages, self._counted, self._coming)
+        last = stages[-1]
+        return PipelineStats(
+            items_processed=last.completed_items + last.skipped_items + last.made_items,
+            items_failed=sum([each.failed_items for each in stages]),
+            items_in_flight=self._in_flight,
+            queue_sizes={each.stage_name: each.pending_items for each in stages},
+            stage_stats={each.stage_name: each for each in stages},
+            items_accepted=self._accepted,
+            items_dropped=sum([each.dropped_items for each in stages]),
+            items_expanded=sum([each.expanded_items for each in stages]),
+            items_cancelled=sum([each.cancelled_items for each in stages]),
+            items_children=sum([each.made_items for each in stages]),
+            items_skipped_duplicates=self._skipped_duplicates,
+            counters=summed(each.counters for each in stages) if has_counters else {},
+        )
 
 
 def _project(
@@ -117,54 +138,58 @@ def _project(
 
 
 def _stage_stats(name: str, tally: Tally, gauge: StageGauge, now: float) -> StageStats:
-    book, completed, in_progress = tally.book, tally.completed, tally.in_progress
+    completed = sum(tally.completed_each)
+    in_progress = len(tally.begun) + sum(tally.more.values())
+    ended = completed + tally.failed + tally.dropped + tally.expanded
+    inside = tally.entered - ended - tally.skipped - tally.cancelled
     # Read from another thread, two counters may be one transition apart.
-    waiting = max(book.waiting_besides(completed + in_progress), 0)
+    waiting = max(inside - tally.retrying - in_progress, 0)
     blocked = min(gauge.blocked, waiting)
-    tries = completed + book.failed + book.retried + book.dropped + book.expanded
+    tries = ended + tally.retried
     time, standing = spent(tally, gauge, now), tally.standing()
-    return StageStats(
-        stage_name=name,
-        pending_items=waiting - blocked,
-        in_progress_items=in_progress,
-        completed_items=completed,
-        failed_items=book.failed,
-        retried_items=book.retried,
-        skipped_items=book.skipped,
-        dropped_items=book.dropped,
-        expanded_items=book.expanded,
-        cancelled_items=book.cancelled,
-        retrying_items=book.retrying,
-        blocked_items=blocked,
-        limited_items=tally.limited,
-        abandoned_threads=gauge.abandoned_threads,
-        workers=gauge.workers,
-        capacity=gauge.capacity,
-        concurrency=gauge.concurrency,
-        busy_seconds=time["busy"] + time["thread"],  # it works on after its time
-        limited_seconds=time["limited"],
-        blocked_seconds=time["blocked"],
-        retry_waiting_seconds=time["retrying"],
-        starved_seconds=time["starved"],
-        stalled_seconds=time["stalled"],
-        child_cpu_seconds=gauge.child_cpu_seconds,
-        thread_cpu_seconds=gauge.thread_cpu_seconds,
-        held_seconds=gauge.held_seconds,
-        holds=gauge.holds,
-        failed_seconds=book.failed_seconds,
-        first_tries=book.first_tries.read(),
-        run_times=book.run_times.read(tries),
-        queue_waits=book.queue_waits.read(tries + in_progress),
-        made_items=book.emitted,
-        batches=gauge.batches,
-        batched_items=gauge.batched_items,
-        running_workers=standing["busy"],
-        limited_workers=standing["limited"],
-        blocked_workers=standing["blocked"],
-        retrying_workers=standing["retrying"],
-        errors_by_type=book.errors.copy(),
-        retries_by_type=book.retries.copy(),
-    )
+    stats = object.__new__(StageStats)  # a call with this many keywords takes eight times as long
+    stats.stage_name = name
+    stats.pending_items = waiting - blocked
+    stats.in_progress_items = in_progress
+    stats.completed_items = completed
+    stats.failed_items = tally.failed
+    stats.retried_items = tally.retried
+    stats.skipped_items = tally.skipped
+    stats.dropped_items = tally.dropped
+    stats.expanded_items = tally.expanded
+    stats.cancelled_items = tally.cancelled
+    stats.retrying_items = tally.retrying
+    stats.blocked_items = blocked
+    stats.limited_items = tally.limited
+    stats.abandoned_threads = gauge.abandoned_threads
+    stats.workers = gauge.workers
+    stats.capacity = gauge.capacity
+    stats.concurrency = gauge.concurrency
+    stats.busy_seconds = time["busy"] + time["thread"]  # it works on after its time
+    stats.limited_seconds = time["limited"]
+    stats.blocked_seconds = time["blocked"]
+    stats.retry_waiting_seconds = time["retrying"]
+    stats.starved_seconds = time["starved"]
+    stats.stalled_seconds = time["stalled"]
+    stats.child_cpu_seconds = gauge.child_cpu_seconds
+    stats.thread_cpu_seconds = gauge.thread_cpu_seconds
+    stats.held_seconds = gauge.held_seconds
+    stats.holds = gauge.holds
+    stats.failed_seconds = tally.failed_seconds
+    stats.first_tries = tally.first_tries
+    stats.run_times = Durations(tries, SHORTEST_RUN, tally.run_times)
+    stats.queue_waits = Durations(tries + in_progress, SHORTEST_WAIT, tally.queue_waits)
+    stats.made_items = tally.emitted
+    stats.batches = gauge.batches
+    stats.batched_items = gauge.batched_items
+    stats.running_workers = standing["busy"]
+    stats.limited_workers = standing["limited"]
+    stats.blocked_workers = standing["blocked"]
+    stats.retrying_workers = standing["retrying"]
+    stats.errors_by_type = tally.errors
+    stats.retries_by_type = tally.retries
+    stats.counters = {}
+    return stats
 
 
 def worker_names(facts: RunFacts, gauges: Sequence[StageGauge]) -> dict[str, list[str]]:

@@ -501,7 +501,8 @@ NOTHING_RECENT = RecentStats()
 class DashboardSnapshot(Deferred):
     """Everything a dashboard shows, at one moment.
 
-    The values of single workers are made when they are first read, from what was noted then.
+    The counts and the values of single workers are made when they are first read, from what was
+    noted then.
 
     Attributes:
         worker_states: Worker name → what it does now, in pipeline order.

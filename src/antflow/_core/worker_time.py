@@ -26,10 +26,9 @@ class WorkerGauge(Protocol):
 def spent(tally: Tally, gauge: WorkerGauge, now: float) -> dict[Activity, float]:
     """Activity → worker-seconds up to now."""
     time = _booked(tally, gauge, now)
-    stalled = tally.book.stalled
-    if not any(stalled.values()):  # the loop is seldom blocked
+    if not any(tally.stalled.values()):  # the loop is seldom blocked
         return time
-    for activity, seconds in stalled.items():
+    for activity, seconds in tally.stalled.items():
         lost = min(seconds, time[activity])
         time[activity] -= lost
         time["stalled"] += lost
@@ -38,13 +37,12 @@ def spent(tally: Tally, gauge: WorkerGauge, now: float) -> dict[Activity, float]
 
 def _booked(tally: Tally, gauge: WorkerGauge, now: float) -> dict[Activity, float]:
     """The same with nothing under "stalled": blocked seconds count as what they were booked as."""
-    time = tally.book.waited.copy()
+    time = tally.waited.copy()
     time["busy"] += tally.busy_seconds(now)
-    for number, reason in tally.waits.items():
-        worker = tally.book.workers[number]
-        waits = max(now - worker.waits_since, 0.0)
+    for reason, since, held in tally.waits.values():
+        waits = max(now - since, 0.0)
         time[reason] += waits
-        if worker.item is not None:
+        if held:
             time["busy"] -= waits
     time["starved"] = max(gauge.worker_seconds - sum(time.values()), 0.0)
     time["busy"] = max(time["busy"], 0.0)
@@ -61,6 +59,24 @@ def standing(book: StageBook, workers: int) -> dict[Activity, int]:
             counts["busy"] += 1
     counts["starved"] = max(workers - sum(counts.values()), 0)
     return counts
+
+
+def begun(book: StageBook) -> list[float]:
+    """When workers began with what they have in hand, later by the time for which it waited.
+
+    Those whose item waits now, for a limit or for room, are left out.
+    """
+    return [
+        each.since + each.held_up
+        for each in tuple(book.workers.values())
+        if each.item is not None and each.waits_for not in ("limited", "blocked")
+    ]
+
+
+def blocked(book: StageBook) -> int:
+    """Workers whose item is done and waits: mostly one that becomes others, for their room."""
+    workers = tuple(book.workers.values())
+    return sum([each.item is not None and each.waits_for == "blocked" for each in workers])
 
 
 def book_stall(

@@ -45,6 +45,8 @@ from antflow._engine.turns import Turns, turns_of
 
 FAILURES_IN_SNAPSHOT = 100
 
+NO_STATS = PipelineStats(0, 0, 0, {})
+
 
 class Gauged(Protocol):
     """A stage of a run, as a reader sees it."""
@@ -53,7 +55,7 @@ class Gauged(Protocol):
         """Figures that the stage's books do not have."""
         ...
 
-    def inside(self, tally: Tally) -> StageInside:
+    def inside(self) -> StageInside:
         """What the future of the stage depends on besides."""
         ...
 
@@ -324,19 +326,18 @@ class Run:
 
     def stats(self) -> PipelineStats:
         """The counts, at this moment."""
-        return self._stats(
-            list(map(Tally, self.ledger.stages)), self.gauges(), self.now_or_end(), self._total
-        )
+        tallies = list(map(Tally, self.ledger.stages))
+        return self._reading(tallies, self.gauges(), self.now_or_end(), self._total).stats()
 
-    def _stats(
+    def _reading(
         self,
         tallies: Sequence[Tally],
         gauges: Sequence[readings.StageGauge],
         now: float,
         total: int | None,
-    ) -> PipelineStats:
+    ) -> readings.Reading:
         coming = None if total is None else max(total - self.ledger.accepted, 0)
-        return readings.pipeline_stats(
+        return readings.Reading(
             self.ledger,
             tallies,
             self.facts,
@@ -360,10 +361,11 @@ class Run:
         workers = WorkerRows(self.facts, gauges, tallies)
         until = self.now_or_end()
         intake_ended = until if self.intake_ended is None else self.intake_ended
+        reading = self._reading(tallies, gauges, until, total)
         snapshot = DashboardSnapshot(
             worker_states={},
             worker_metrics={},
-            pipeline_stats=self._stats(tallies, gauges, until, total),
+            pipeline_stats=NO_STATS,
             error_summary=self.failures.summary(FAILURES_IN_SNAPSHOT),
             timestamp=self.facts.timestamp(self.timers.now()),
             run_id=self.facts.run_id,
@@ -378,10 +380,16 @@ class Run:
         )
         makers: Mapping[str, Callable[[], Any]] = {}
         if self.outlook is not None:
-            inside = partial(_inside, self.stages, tallies)
-            longest = partial(workers.longest, self.timers.now())
-            makers = self.outlook.see(snapshot, inside, longest)
-        snapshot._defer(worker_states=workers.states, worker_metrics=workers.metrics, **makers)
+            longest = partial(workers.longest, until)
+            makers = self.outlook.see(
+                snapshot, reading.stats, partial(_inside, self.stages), longest
+            )
+        snapshot._defer(
+            worker_states=workers.states,
+            worker_metrics=workers.metrics,
+            pipeline_stats=reading.stats,
+            **makers,
+        )
         return snapshot
 
 
@@ -410,7 +418,7 @@ class NoRun:
     def stats(self) -> PipelineStats:
         """Counts that are all zero."""
         tallies = list(map(Tally, self._ledger.stages))
-        return readings.pipeline_stats(self._ledger, tallies, self._facts, self._gauges, 0.0)
+        return readings.Reading(self._ledger, tallies, self._facts, self._gauges, 0.0).stats()
 
     def snapshot(self) -> DashboardSnapshot:
         """A snapshot in which nothing has happened."""
@@ -440,13 +448,13 @@ def past_run(run: Run, stats: PipelineStats) -> PastRun | None:
         return None
     ended, began = run.now_or_end(), run.facts.started_mono
     intake_ended = ended if run.intake_ended is None else run.intake_ended
-    inside = _inside(run.stages, list(map(Tally, run.ledger.stages)))
+    inside = _inside(run.stages)
     return run.outlook.past(stats, inside, ended - began, intake_ended - began)
 
 
-def _inside(stages: Sequence[Gauged], tallies: Sequence[Tally]) -> list[StageInside]:
+def _inside(stages: Sequence[Gauged]) -> list[StageInside]:
     """What the future depends on, stage by stage, besides what the books say."""
-    return [stage.inside(tally) for stage, tally in zip(stages, tallies, strict=True)]
+    return [stage.inside() for stage in stages]
 
 
 current_run: ContextVar[Run | None] = ContextVar("antflow_run", default=None)

@@ -13,7 +13,7 @@ from antflow._core.ports import Guard
 from antflow._core.readings import StageGauge
 from antflow._core.stage import Stage, lowest_concurrency, most_retries_waiting, retry_policy
 from antflow._core.stage_checks import is_async
-from antflow._core.tally import Tally
+from antflow._core.worker_time import begun, blocked
 from antflow._engine.attempt import Attempt
 from antflow._engine.batches import Batches
 from antflow._engine.calls import calls_of
@@ -170,16 +170,13 @@ class StageRun:
             self._counters,
         )
 
-    def inside(self, tally: Tally) -> StageInside:
-        """The stage at this moment, for an estimate of what will come.
-
-        Args:
-            tally: Its workers at this moment.
-        """
+    def inside(self) -> StageInside:
+        """The stage at this moment, for an estimate of what will come."""
+        book = self.run.ledger.stages[self.index]
         return StageInside(
             now=self.run.timers.now(),
-            begun=tally.begun,
-            blocked=tally.blocked,
+            begun=begun(book),
+            blocked=blocked(book),
             dues=self._retries.dues(),
             delays={tries: tuple(each) for tries, each in self._retries.delays.copy().items()},
             most_retrying=self._retries.capacity,

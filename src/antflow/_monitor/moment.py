@@ -9,7 +9,13 @@ from collections.abc import Callable
 from operator import add
 from typing import Any, NamedTuple
 
-from antflow._core.snapshot import DashboardSnapshot, LoopHealth, RunState, StageStats
+from antflow._core.snapshot import (
+    DashboardSnapshot,
+    LoopHealth,
+    PipelineStats,
+    RunState,
+    StageStats,
+)
 from antflow._monitor.flow import done_items, ended_tries
 
 
@@ -76,26 +82,37 @@ class Marks(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """The figures of a snapshot that the rules need; the fields are those of the snapshot."""
+    """The figures of a snapshot that the rules need; the fields are those of the snapshot.
+
+    Attributes:
+        stats: Makes the counts when they are first asked for.
+    """
 
     state: RunState
     elapsed: float
     cpu_seconds: float
     intake_seconds: float
     loop: LoopHealth
-    stages: tuple[StageStats, ...]
+    stats: Callable[[], PipelineStats]
 
     @classmethod
-    def of(cls, snapshot: DashboardSnapshot) -> Figures:
-        """Those of a snapshot."""
+    def of(
+        cls, snapshot: DashboardSnapshot, stats: Callable[[], PipelineStats] | None = None
+    ) -> Figures:
+        """Those of a snapshot; ``stats`` makes its counts, if it does not have them yet."""
         return cls(
             snapshot.state,
             snapshot.elapsed,
             snapshot.cpu_seconds,
             snapshot.intake_seconds,
             snapshot.loop,
-            tuple(snapshot.pipeline_stats.stage_stats.values()),
+            stats or (lambda: snapshot.pipeline_stats),
         )
+
+    @property
+    def stages(self) -> tuple[StageStats, ...]:
+        """The counts of each stage."""
+        return tuple(self.stats().stage_stats.values())
 
 
 class Moment(NamedTuple):

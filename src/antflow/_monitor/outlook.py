@@ -68,11 +68,12 @@ class Outlook:
     def see(
         self,
         snapshot: DashboardSnapshot,
+        stats: Callable[[], PipelineStats] | None = None,
         inside: Callable[[], Sequence[StageInside]] = _nothing,
         longest: Longest = lambda: None,
     ) -> Mapping[str, Callable[[], Any]]:
         """Take in the next snapshot; return what makes its fields when they are read."""
-        figures = Figures.of(snapshot)
+        figures = Figures.of(snapshot, stats)
         elapsed = figures.elapsed
         with self._lock:
             span = self._spans.see(figures)
@@ -82,7 +83,7 @@ class Outlook:
                     self._note_change(figures, *span.sums(figures))
             if figures.state != self._state or elapsed - self._noted >= BETWEEN_NOTES:
                 self._state, self._noted = figures.state, elapsed
-                self._note(snapshot, figures, inside())
+                self._note(snapshot.total_items, figures, inside())
             forecast = self._forecast
         return {
             "advice": partial(self._advice, figures, span, longest),
@@ -102,17 +103,14 @@ class Outlook:
         stages = tuple(stats.stage_stats.values())
         return RunMeasured(elapsed, intake, stats.items_accepted, stages, tuple(inside))
 
-    def _note(
-        self, snapshot: DashboardSnapshot, figures: Figures, inside: Sequence[StageInside]
-    ) -> None:
+    def _note(self, total: int | None, figures: Figures, inside: Sequence[StageInside]) -> None:
         note = None
         if inside and figures.state != "finished":
-            accepted = snapshot.pipeline_stats.items_accepted
             note = self._memory.note(
                 figures.state,
-                snapshot.total_items,
+                total,
                 figures.elapsed,
-                accepted,
+                figures.stats().items_accepted,
                 figures.stages,
                 inside,
             )
