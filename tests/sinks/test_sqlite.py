@@ -109,6 +109,35 @@ def test_a_row_written_twice_is_there_once(path: Path, monkeypatch: pytest.Monke
     assert rows_of(path, "SELECT count(*) FROM events") == [(sink.counts.emitted,)]
 
 
+def test_a_disk_that_was_full_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that has no room for a moment gets every row, once there is some again."""
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", (0.001,))
+
+    class Small(SqliteSink):
+        def open(self) -> None:
+            super().open()
+            self.limit(10)
+
+        def write(self, records: list[EventRecord]) -> None:
+            try:
+                super().write(records)
+            except sqlite3.OperationalError:
+                self.limit(1_000)
+                raise
+
+        def limit(self, pages: int) -> None:
+            assert self._connection is not None
+            self._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    sink = Small(path)
+    asyncio.run(run(sink, 300))
+    assert sink.counts.failures == 1
+    assert not caplog.records
+    assert rows_of(path, "SELECT count(*) FROM events") == [(sink.counts.emitted,)]
+
+
 def test_waits_for_another_writer(path: Path) -> None:
     """While another program writes to the database, the sink waits and loses nothing."""
     sink = SqliteSink(path)

@@ -23,7 +23,6 @@ from antflow._core.foreign import id_of, key_of
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow._core.sink_counts import SinkCounts
 from antflow._core.snapshot import ErrorSummary, FailedItem
 from antflow._core.step import Step
 from antflow._core.text import counted
@@ -93,10 +92,10 @@ class SpillSink(SqliteSink):
         super().__init__(path, buffer=BUFFER, when_full="block")
         self.dropped: dict[str, int] = {}
 
-    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+    def write_closed(self, end: RunEnd, lost: int) -> None:
         """Complete the row of a run that is over."""
-        super().write_closed(end, counts)
-        self.dropped[end.run_id] = counts.dropped
+        super().write_closed(end, lost)
+        self.dropped[end.run_id] = self.counts.dropped
 
 
 class Spill:

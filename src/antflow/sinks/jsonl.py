@@ -9,10 +9,9 @@ from contextlib import suppress
 from json.encoder import encode_basestring
 from typing import Unpack
 
-from antflow._core.file_lock import lock
+from antflow._core.file_lock import lock, unlock
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow._core.sink_counts import SinkCounts
 from antflow.sinks.file_sink import FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, json_line, opened_record
@@ -73,13 +72,14 @@ class JsonlSink(FileSink):
         """Append the line of a run that began."""
         self._append(json_line(opened_record(facts)))
 
-    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+    def write_closed(self, end: RunEnd, lost: int) -> None:
         """Append the line of a run that is over."""
-        self._append(json_line(closed_record(end, counts)))
+        self._append(json_line(closed_record(end, lost)))
 
     def close(self) -> None:
         """Close the file."""
         descriptor, self._descriptor = self._descriptor, -1
+        unlock(descriptor)
         os.close(descriptor)
 
     def _append(self, text: str) -> None:
