@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,8 +156,9 @@ class RunLog:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_sink": None, "_lost": self._count_lost()}
 
-    def read(self) -> EventLog:
-        """Open what is written so far.
+    @contextmanager
+    def read(self) -> Iterator[EventLog]:
+        """What is written so far.
 
         Raises:
             HistoryNotKept: Something could not be written, or the file cannot be read.
@@ -168,7 +170,8 @@ class RunLog:
             text = f"{str(self._path)!r} lacks {counted(lost, 'event')} that could not be written"
             raise HistoryNotKept(f"{text}: {why}" if why else text)
         try:
-            return EventLog(Database(self._path))
+            with EventLog(Database(self._path)) as log:
+                yield log
         except (sqlite3.Error, ValueError) as error:
             raise HistoryNotKept(f"{str(self._path)!r} cannot be read: {error}") from error
 

@@ -149,6 +149,7 @@ def told(event: EventRecord) -> str:
 @contextmanager
 def _opened(source: str) -> Iterator[EventLog]:
     from antflow.sinks import EventLog
+    from antflow.sinks.event_log import UnreadableLog
     from antflow.sinks.postgres import without_password
 
     try:
@@ -160,7 +161,7 @@ def _opened(source: str) -> Iterator[EventLog]:
             yield log
         except BrokenPipeError:
             raise
-        except ConnectionError as error:  # the server is gone
+        except (ConnectionError, UnreadableLog) as error:  # the server is gone, or it is damaged
             refuse(f"{without_password(source)!r}: {_reason(error)}", error)
 
 

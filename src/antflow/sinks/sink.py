@@ -215,7 +215,8 @@ class Sink:
         with self._lock:
             self._open_runs += 1
             if self._thread is None:
-                self._begin()
+                self._error = None
+                self._is_late.clear()
                 self._thread = threading.Thread(
                     target=self._work, name=f"antflow {type(self).__name__}", daemon=True
                 )
@@ -298,11 +299,6 @@ class Sink:
         self._dropped += 1
         self._lost_of[step.run_id] += 1
 
-    def _begin(self) -> None:
-        """Forget what ended the last time. The caller has the lock."""
-        self._error = None
-        self._is_late.clear()
-
     async def _closing(self, written: Future[None], thread: threading.Thread | None) -> None:
         try:
             loop = asyncio.get_running_loop()
@@ -326,7 +322,8 @@ class Sink:
                     atexit.unregister(self._flush_at_exit)
                     self._thread = None
                 else:  # a run began while the place was being closed
-                    self._begin()
+                    self._error = None
+                    self._is_late.clear()
             for written in over:
                 written.set_result(None)
             if is_last:

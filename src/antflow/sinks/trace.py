@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Unpack
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import at_text
+from antflow.sinks.event_log import KnownRuns
 from antflow.sinks.file_sink import FileSink, writable_path
 from antflow.sinks.records import EventRecord
 from antflow.sinks.sink import SinkOptions
@@ -267,7 +268,7 @@ def trace_of(
         runs: Of each run its id, its stages, when it began, and when it ended.
         events: The events, in the order in which they happened.
     """
-    traces: dict[str, tuple[RunTrace, float | None]] = {}
+    traces: dict[str, tuple[RunTrace, float | None]] = KnownRuns()
     for number, (run, stages, started, ended) in enumerate(runs):
         label = f"run {number + 1}: " if number else ""
         trace = RunTrace(stages, started, number, label)
