@@ -204,6 +204,20 @@ def test_flush_waits_until_all_is_written() -> None:
     sink.flush()
 
 
+@pytest.mark.real_time
+def test_flush_while_writing_waits_for_nothing() -> None:
+    """What `write` calls may flush the sink, in whose thread it is."""
+
+    class Flushes(Kept):
+        def write(self, records: list[EventRecord]) -> None:
+            self.flush()
+            super().write(records)
+
+    sink = Flushes()
+    asyncio.run(asyncio.wait_for(run(sink), 5))
+    assert len(sink.records) == sink.counts.emitted
+
+
 def test_flush_of_a_sink_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for no event that is lost."""
     monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", ())

@@ -180,6 +180,28 @@ def test_a_disk_that_was_full_leaves_a_whole_trace(tmp_path: Path, name: str) ->
     assert events[-2]["args"] == {"items": 0}
 
 
+def test_two_sinks_do_not_mix_their_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that another sink is writing is left alone."""
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", ())
+    path = tmp_path / "trace.json"
+    first, second = TraceSink(path), TraceSink(path)
+
+    async def inner(item: int) -> int:
+        while not path.exists():
+            await asyncio.sleep(0.01)
+        await Pipeline([Stage("Inner", 1, [soon])], observers=[second]).run([item])
+        return item
+
+    asyncio.run(Pipeline([Stage("Outer", 1, [inner])], observers=[first]).run([1]))
+    names = {event["args"].get("name") for event in events_of(path)}
+    assert "1 Outer" in names
+    assert "1 Inner" not in names
+    assert "another sink of this one, writes to it" in caplog.text
+    assert second.counts.dropped == second.counts.emitted
+
+
 def test_a_lost_event_costs_one_slice() -> None:
     """A worker whose item's end was lost has a slice for each item that it began."""
     trace = RunTrace(["A"], 100.0, 0)

@@ -201,7 +201,7 @@ class Sink:
         written = threading.Event()
         with self._lock:
             thread = self._thread
-            if thread is None:
+            if thread is None or thread is threading.current_thread():  # it would wait for itself
                 return
             self._put(Flush(written))
         self._wake.set()

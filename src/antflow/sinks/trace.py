@@ -12,13 +12,15 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, BinaryIO, Unpack
 
+from antflow._core.file_lock import unlock
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import at_text
 from antflow.sinks.event_log import KnownRuns
-from antflow.sinks.file_sink import FileSink, writable_path
+from antflow.sinks.file_sink import FileSink, take, writable_path
 from antflow.sinks.records import EventRecord
 from antflow.sinks.sink import SinkOptions
 
@@ -199,8 +201,16 @@ class TraceSink(FileSink):
 
     def open(self) -> None:
         """Begin the file."""
+        file = open(self._path, "ab", buffering=0)  # noqa: SIM115
+        try:
+            take(file.fileno())
+            with suppress(OSError):  # a pipe cannot be cut
+                file.truncate(0)
+        except BaseException:
+            file.close()
+            raise
         is_packed = self._path.name.endswith(".gz")
-        self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115
+        self._file = file
         self._pack = zlib.compressobj(wbits=GZIP) if is_packed else None
         self._unwritten = memoryview(b"")
         self._is_empty = True
@@ -234,6 +244,7 @@ class TraceSink(FileSink):
         """End the file."""
         if self._file is not None:
             self._write_out("\n]\n", is_end=True)
+            unlock(self._file.fileno())
             self._file.close()
             self._file = None
 
