@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,22 @@ def test_a_disk_that_was_full_loses_nothing(
     assert sink.counts.failures == 1
     assert not caplog.records
     assert rows_of(path, "SELECT count(*) FROM events") == [(sink.counts.emitted,)]
+
+
+@pytest.mark.real_time
+def test_a_later_run_waits_for_another_writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that begins while another program writes opens the database when that is done."""
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", ())
+    sink = SqliteSink(path)
+    asyncio.run(run(sink))
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+        timer.start()
+        asyncio.run(run(sink))
+        timer.join()
+    assert sink.counts.failures == 0
+    assert sink.counts.delivered == sink.counts.emitted
 
 
 def test_waits_for_another_writer(path: Path) -> None:

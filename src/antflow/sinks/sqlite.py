@@ -144,8 +144,8 @@ class SqliteSink(FileSink):
                 raise ValueError(f"it was written by a newer version (its format is {version})")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(
-                f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
+            connection.executescript(  # a lock that is needed later only is not waited for
+                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
                 f"PRAGMA user_version = {VERSION}; COMMIT"
             )
         except BaseException:
