@@ -548,6 +548,43 @@ def test_writes_all_of_a_program_that_ends(tmp_path: Path, end: str) -> None:
     assert '"kind": "run_closed"' in text
 
 
+DAEMON = """
+import asyncio, threading, time
+from antflow import Pipeline, Stage
+from antflow.sinks import Sink
+
+class Place(Sink):
+    def open(self):
+        print("open", flush=True)
+
+    def write(self, records):
+        pass
+
+    def close(self):
+        time.sleep(0.2)
+        print("close", flush=True)
+
+async def soon(item):
+    await asyncio.sleep(0.001)
+    return item
+
+def work():
+    asyncio.run(Pipeline([Stage("A", 1, [soon])], observers=[Place()]).run(range(100_000)))
+
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.3)
+"""
+
+
+@pytest.mark.process
+def test_a_run_that_outlives_the_program_opens_nothing_again() -> None:
+    """At exit a place is closed for good, even if a daemon thread goes on with the run."""
+    done = subprocess.run(
+        [sys.executable, "-c", DAEMON], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["open", "close"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")
 def test_a_killed_program_loses_at_most_the_last_moment(tmp_path: Path) -> None:
     """``kill -9`` loses no event that is older than ``every``."""

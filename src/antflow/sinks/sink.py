@@ -173,6 +173,7 @@ class Sink:
         self._error: str | None = None
         self._lost_of: Counter[str] = Counter()  # by the runs that are open
         self._open_runs = 0
+        self._is_exiting = False
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._wake = threading.Event()
@@ -317,7 +318,7 @@ class Sink:
         while True:
             over = self._write_runs()
             with self._lock:
-                is_last = not self._open_runs and not self._buffer
+                is_last = self._is_exiting or not (self._open_runs or self._buffer)
                 if is_last:
                     atexit.unregister(self._flush_at_exit)
                     self._thread = None
@@ -457,6 +458,7 @@ class Sink:
         """The program ends in the middle of a run: write what is waiting."""
         with self._lock:
             self._open_runs, thread = 0, self._thread
+            self._is_exiting = True  # what goes on in a daemon thread is too late
         self._is_late.set()
         self._wake.set()
         if thread is not None:
