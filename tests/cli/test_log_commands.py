@@ -231,3 +231,25 @@ def test_follow_prints_the_last_events_of_a_run(
     monkeypatch.setattr(EventLog, "events", run_ends_meanwhile)
     monkeypatch.setattr(log_commands, "LOOKS_EVERY", 0)
     assert len(antflow("events", path, "--follow").stdout.splitlines()) == 9
+
+
+@pytest.mark.parametrize("name", ["events", "errors", "report"])
+def test_a_damaged_log_is_refused(tmp_path: Path, name: str) -> None:
+    """A database that turns out to be damaged is a refusal, and no traceback."""
+    path = tmp_path / "events.sqlite"
+    asyncio.run(Pipeline([Stage("A", 1, [str])], observers=[SqliteSink(path)]).run([1]))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE events")
+    done = antflow(name, str(path))
+    assert done.exit_code == 2
+    assert "cannot be read: no such table: events" in done.stderr
+
+
+def test_a_trace_needs_the_whole_run(tmp_path: Path) -> None:
+    """The end of a file makes no trace, and the command says why."""
+    path = tmp_path / "events.jsonl"
+    asyncio.run(Pipeline([Stage("A", 1, [str])], observers=[JsonlSink(path)]).run([1]))
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    done = antflow("trace", str(path), "-o", str(tmp_path / "trace.json"))
+    assert done.exit_code == 2
+    assert "lacks its beginning" in done.stderr

@@ -350,6 +350,19 @@ def test_file_that_is_gone(tmp_path: Path) -> None:
         tracker.get_history(1)
 
 
+def test_file_that_is_damaged(tmp_path: Path) -> None:
+    """A file that turns out to be damaged is as one that is not there."""
+    path = tmp_path / "events.sqlite"
+    tracker = StatusTracker(history=None, spill=path)
+    follow(tracker, range(3))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE events")
+    with pytest.raises(HistoryNotKept, match="cannot be read"):
+        tracker.get_history(1)
+    with pytest.raises(HistoryNotKept, match="cannot be read"):
+        tracker.get_by_status("completed")
+
+
 @pytest.mark.parametrize("history", ["full", "last", None])
 def test_items_of_an_earlier_run(tmp_path: Path, history: Any) -> None:
     """Items that go on in a later run, also those made from others, have the same history."""

@@ -96,6 +96,7 @@ NO_ROW = {
     "SinkCounts": "a value, received",
     "CallbackSink.opened": "called by the run",
     "CallbackSink.write": "called by the sink",
+    "CallbackSink.write_closed": "called by the sink",
     "JsonlSink.write": "called by the sink",
     "JsonlSink.write_closed": "called by the sink",
     "JsonlSink.write_opened": "called by the sink",

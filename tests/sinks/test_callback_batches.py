@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from antflow import Pipeline, Stage
 from antflow.sinks import CallbackSink, EventRecord
 
 from .test_sink import run
@@ -56,6 +57,33 @@ def test_is_called_again_if_it_raises(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "antflow"):
         asyncio.run(run(CallbackSink(take)))
     assert calls[0] == calls[1]
+    assert not caplog.records
+
+
+@pytest.mark.real_time
+def test_is_called_on_a_loop_that_still_runs(caplog: pytest.LogCaptureFixture) -> None:
+    """When the run that began last is over, the function is called on the loop of another."""
+    loops: list[asyncio.AbstractEventLoop] = []
+    events = 0
+
+    async def take(batch: list[EventRecord]) -> None:
+        nonlocal events
+        loops.append(asyncio.get_running_loop())
+        events += len(batch)
+
+    sink = CallbackSink(take, every=0.01)
+
+    async def short_run_elsewhere(item: int) -> int:
+        if item == 1:
+            await asyncio.to_thread(asyncio.run, run(sink))
+        return item
+
+    async def main() -> asyncio.AbstractEventLoop:
+        await Pipeline([Stage("A", 1, [short_run_elsewhere])], observers=[sink]).run(range(3))
+        return asyncio.get_running_loop()
+
+    assert asyncio.run(main()) is loops[-1]
+    assert events == sink.counts.emitted
     assert not caplog.records
 
 

@@ -345,3 +345,71 @@ def test_reading_changes_nothing(source: str, kind: str) -> None:
     assert path.read_bytes() == before
     if kind == "jsonl":
         assert all(json.loads(line) for line in before.splitlines())
+
+
+def test_a_log_that_lacks_the_beginning_of_a_run_says_so(tmp_path: Path) -> None:
+    """Of the end of a file, what needs no more than events is answered; the rest is refused."""
+    path = a_log(tmp_path / "events.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[3:]))
+    with EventLog.open(path) as log:
+        assert len(list(log.events())) == 7
+        assert log.get_failed_items()
+        queries: list[Callable[[], object]] = [
+            lambda: log.get_history(2),
+            lambda: log.get_by_status("completed"),
+            log.get_stats,
+        ]
+        for query in queries:
+            with pytest.raises(ValueError, match=r"has events of run .*, but lacks its beginning"):
+                query()
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE runs", "DROP TABLE events"])
+def test_a_database_that_is_damaged_is_refused(tmp_path: Path, statement: str) -> None:
+    """A query that cannot be answered says which file is damaged."""
+    path = a_log(tmp_path / "events.sqlite")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+    with EventLog.open(path) as log, pytest.raises(ValueError, match="sqlite: cannot be read: no"):
+        log.get_history(2)
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    """What stands in a file that has become shorter is not taken for what was added."""
+    path = a_log(tmp_path / "events.jsonl")
+    with EventLog.open(path) as log:
+        path.write_bytes(path.read_bytes()[:300])
+        with pytest.raises(ValueError, match="has become shorter"):
+            log.runs()
+        path.unlink()
+        with pytest.raises(ValueError, match="No such file"):
+            log.runs()
+
+
+def test_a_line_that_is_no_event_keeps_its_number(tmp_path: Path) -> None:
+    """Each query names the same line."""
+    path = a_log(tmp_path / "events.jsonl")
+    with EventLog.open(path) as log:
+        lines = len(path.read_bytes().splitlines())
+        with path.open("ab") as file:
+            file.write(b"[" * 100_000 + b"\n")
+        for _ in range(2):
+            with pytest.raises(ValueError, match=f"line {lines + 1}: not an event"):
+                log.runs()
+
+
+def test_events_may_be_left_half_way(tmp_path: Path) -> None:
+    """An iterator that outlives its log does no harm."""
+    with EventLog.open(a_log(tmp_path / "events.sqlite")) as log:
+        events = log.events()
+        assert next(events).kind == "admitted"
+    del events
+
+
+def a_log(path: Path) -> Path:
+    sink = JsonlSink(path) if path.suffix == ".jsonl" else SqliteSink(path)
+    stages = [Stage("A", 1, [by_three], task_attempts=1)]
+    run_virtual(
+        lambda: Pipeline(stages, observers=[sink]).run([1, 2, 3], on_failures="ignore"),
+    )
+    return path

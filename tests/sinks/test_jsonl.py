@@ -163,6 +163,27 @@ def test_writes_where_files_have_no_locks(path: Path, monkeypatch: pytest.Monkey
     assert len(lines_of(path)) == sink.counts.emitted + 2
 
 
+def test_a_process_forked_during_a_run_does_not_keep_the_file(path: Path) -> None:
+    """The next run has the file, even if a child process still has its descriptor."""
+
+    class Forked(JsonlSink):
+        copies: tuple[int, ...] = ()
+
+        def open(self) -> None:
+            super().open()
+            self.copies += (os.dup(self._descriptor),)  # as a child process has it
+
+    sink = Forked(path)
+    try:
+        for _ in range(2):
+            asyncio.run(run(sink))
+            assert sink.counts.failures == 0
+    finally:
+        for copy in sink.copies:
+            os.close(copy)
+    assert len(lines_of(path)) == sink.counts.emitted + 4
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk_costs_no_item(caplog: pytest.LogCaptureFixture, no_retries: None) -> None:
     """If the disk is full the sink goes off, and the run ends as ever."""

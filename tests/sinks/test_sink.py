@@ -28,6 +28,7 @@ class Kept(Sink):
         self.batches: list[int] = []
         self.runs: list[tuple[str, str]] = []
         self.calls: list[str] = []
+        self.lost: list[int] = []
 
     def open(self) -> None:
         self.calls.append("open")
@@ -39,8 +40,9 @@ class Kept(Sink):
         self.records += records
         self.batches.append(len(records))
 
-    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+    def write_closed(self, end: RunEnd, lost: int) -> None:
         self.runs.append(("closed", end.run_id))
+        self.lost.append(lost)
 
     def close(self) -> None:
         self.calls.append("close")
@@ -156,6 +158,24 @@ def test_drops_the_oldest_when_full(caplog: pytest.LogCaptureFixture) -> None:
     assert f"Held lost {counts.dropped:,} events: its buffer of 10 was full" in caplog.text
 
 
+def test_a_run_counts_the_events_that_it_lost_itself() -> None:
+    """What one run has lost is not said of the next one of the same sink."""
+    sink = Held(buffer=10, batch=10)
+
+    async def main() -> None:
+        running = asyncio.create_task(run(sink, 50))
+        while not sink.counts.dropped:
+            await asyncio.sleep(0)
+        sink.go.set()
+        await running
+        lost = sink.counts.dropped
+        sink._most = 1_000
+        await run(sink)
+        assert sink.lost == [lost, 0]
+
+    asyncio.run(main())
+
+
 def test_blocks_when_full() -> None:
     """With ``when_full="block"`` the loop waits for room, and nothing is lost."""
     sink = Held(buffer=10, batch=5, every=0.001, when_full="block")
@@ -182,6 +202,20 @@ def test_flush_waits_until_all_is_written() -> None:
     assert len(counts) == 5
     assert all(each.waiting == 0 < each.delivered == each.emitted for each in counts)
     sink.flush()
+
+
+@pytest.mark.real_time
+def test_flush_while_writing_waits_for_nothing() -> None:
+    """What `write` calls may flush the sink, in whose thread it is."""
+
+    class Flushes(Kept):
+        def write(self, records: list[EventRecord]) -> None:
+            self.flush()
+            super().write(records)
+
+    sink = Flushes()
+    asyncio.run(asyncio.wait_for(run(sink), 5))
+    assert len(sink.records) == sink.counts.emitted
 
 
 def test_flush_of_a_sink_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +316,100 @@ def test_leaves_no_thread() -> None:
     sink = Kept()
     asyncio.run(run(sink))
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("when_full", ["drop_oldest", "block"])
+def test_a_write_that_exits_costs_no_item(
+    when_full: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``sys.exit()`` in a sink's thread is a failure like any other, and no event is forgotten."""
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", ())
+
+    class Exits(Kept):
+        def write(self, records: list[EventRecord]) -> None:
+            sys.exit(3)
+
+    sink = Exits(buffer=1_000 if when_full == "drop_oldest" else 5, when_full=when_full)
+    asyncio.run(run(sink))
+    asyncio.run(run(sink))
+    assert sink.counts.error == "SystemExit: 3"
+    assert sink.counts.dropped == sink.counts.emitted > 0
+    assert caplog.text.count("Exits is off, after 1 attempt") == 2
+
+
+@pytest.mark.real_time
+def test_a_place_that_hangs_does_not_hold_up_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run waits for a sink for a bounded time, and `asyncio.run` for nothing more."""
+    monkeypatch.setattr("antflow._monitor.public_steps.LONGEST_CLOSE", 0.1)
+    sink = Held()
+    began = time.monotonic()
+    asyncio.run(run(sink))
+    waited = time.monotonic() - began
+    sink.go.set()
+    assert waited < 5
+    thread = sink._thread
+    if thread is not None:
+        thread.join(10)
+    assert sink.counts.delivered == sink.counts.emitted
+
+
+def test_a_run_does_not_wait_for_one_that_begins_at_its_end() -> None:
+    """A run is over when its own events are written, whoever goes on using the sink."""
+    sink = Held(batch=1_000)
+    goes_on = asyncio.Event()
+
+    async def hold(item: int) -> int:
+        await goes_on.wait()
+        return item
+
+    async def main() -> None:
+        first = asyncio.create_task(run(sink))
+        while sink._open_runs or not sink.counts.emitted:
+            await asyncio.sleep(0.001)
+        holds = Pipeline([Stage("Hold", 1, [hold])], observers=[sink])
+        second = asyncio.create_task(holds.run([1]))
+        while not sink._open_runs:
+            await asyncio.sleep(0.001)
+        sink.go.set()
+        await asyncio.wait([first], timeout=5)
+        assert first.done()
+        goes_on.set()
+        await second
+
+    asyncio.run(main())
+    assert sink.counts.delivered == sink.counts.emitted
+    assert sink.calls == ["open", "close"]
+
+
+def test_a_place_is_opened_again_only_when_it_is_closed() -> None:
+    """A run that begins while the place is being closed loses nothing, and neither does its end."""
+    closing, go = threading.Event(), threading.Event()
+
+    class ClosesSlowly(Kept):
+        def close(self) -> None:
+            closing.set()
+            assert go.wait(10)
+            super().close()
+
+    sink = ClosesSlowly(every=0.01)
+
+    async def main() -> None:
+        first = asyncio.create_task(run(sink))
+        while not closing.is_set():
+            await asyncio.sleep(0.001)
+        second = asyncio.create_task(run(sink))
+        while not sink._open_runs:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+        go.set()
+        await asyncio.gather(first, second)
+
+    asyncio.run(main())
+    assert sink.calls == ["open", "close"] * 2
+    assert len(sink.records) == sink.counts.emitted
+    assert sink._thread is None
 
 
 def test_works_in_virtual_time() -> None:
@@ -418,6 +546,43 @@ def test_writes_all_of_a_program_that_ends(tmp_path: Path, end: str) -> None:
     text = killed(tmp_path / "events.jsonl", end)
     assert '"kind":"started","stage":"A","item":"5"' in text
     assert '"kind": "run_closed"' in text
+
+
+DAEMON = """
+import asyncio, threading, time
+from antflow import Pipeline, Stage
+from antflow.sinks import Sink
+
+class Place(Sink):
+    def open(self):
+        print("open", flush=True)
+
+    def write(self, records):
+        pass
+
+    def close(self):
+        time.sleep(0.2)
+        print("close", flush=True)
+
+async def soon(item):
+    await asyncio.sleep(0.001)
+    return item
+
+def work():
+    asyncio.run(Pipeline([Stage("A", 1, [soon])], observers=[Place()]).run(range(100_000)))
+
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.3)
+"""
+
+
+@pytest.mark.process
+def test_a_run_that_outlives_the_program_opens_nothing_again() -> None:
+    """At exit a place is closed for good, even if a daemon thread goes on with the run."""
+    done = subprocess.run(
+        [sys.executable, "-c", DAEMON], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["open", "close"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")

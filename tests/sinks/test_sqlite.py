@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,51 @@ def test_a_row_written_twice_is_there_once(path: Path, monkeypatch: pytest.Monke
     sink = Doubting(path)
     asyncio.run(run(sink))
     assert rows_of(path, "SELECT count(*) FROM events") == [(sink.counts.emitted,)]
+
+
+def test_a_disk_that_was_full_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that has no room for a moment gets every row, once there is some again."""
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", (0.001,))
+
+    class Small(SqliteSink):
+        def open(self) -> None:
+            super().open()
+            self.limit(10)
+
+        def write(self, records: list[EventRecord]) -> None:
+            try:
+                super().write(records)
+            except sqlite3.OperationalError:
+                self.limit(1_000)
+                raise
+
+        def limit(self, pages: int) -> None:
+            assert self._connection is not None
+            self._connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    sink = Small(path)
+    asyncio.run(run(sink, 300))
+    assert sink.counts.failures == 1
+    assert not caplog.records
+    assert rows_of(path, "SELECT count(*) FROM events") == [(sink.counts.emitted,)]
+
+
+@pytest.mark.real_time
+def test_a_later_run_waits_for_another_writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that begins while another program writes opens the database when that is done."""
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", ())
+    sink = SqliteSink(path)
+    asyncio.run(run(sink))
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+        timer.start()
+        asyncio.run(run(sink))
+        timer.join()
+    assert sink.counts.failures == 0
+    assert sink.counts.delivered == sink.counts.emitted
 
 
 def test_waits_for_another_writer(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 from antflow import Drop, Limit, Pipeline, Stage
-from antflow.sinks import SqliteSink, TraceSink
+from antflow.observers import StepKind
+from antflow.sinks import EventRecord, SqliteSink, TraceSink
+from antflow.sinks.trace import RunTrace, trace_of
 from antflow.testing import FailTimes, run_virtual
 from tests.cli.running import antflow
 
@@ -136,6 +139,94 @@ def test_a_log_makes_the_same_trace(tmp_path: Path) -> None:
     result = antflow("trace", tmp_path / "log", "-o", tmp_path / "u.json.gz")
     assert result.exit_code == 0
     assert slices_of(events_of(tmp_path / "u.json.gz")) == slices_of(events_of(tmp_path / "t"))
+
+
+LIMITED = """
+import asyncio, resource, signal, sys
+from antflow import Pipeline, Stage
+from antflow.sinks import TraceSink, sink as sinks
+sinks.RETRIES_AFTER = (0.001,)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+class Full(TraceSink):
+    def gives_up_on(self, error):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        return super().gives_up_on(error)
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, 1_000_000))
+sink = Full(sys.argv[1], batch=10)
+asyncio.run(Pipeline([Stage("A", 1, [str])], observers=[sink]).run(range(500)))
+assert sink.counts.failures == 1, sink.counts
+assert sink.counts.delivered == sink.counts.emitted, sink.counts
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("name", ["trace.json", "trace.json.gz"])
+def test_a_disk_that_was_full_leaves_a_whole_trace(tmp_path: Path, name: str) -> None:
+    """Where there was no room in the middle, the trace goes on from there; each slice is once."""
+    path = tmp_path / name
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    events = events_of(path)
+    names = [event["name"] for event in events if event["ph"] == "X"]
+    assert names == list(map(str, range(500)))
+    assert events[-2]["args"] == {"items": 0}
+
+
+def test_two_sinks_do_not_mix_their_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that another sink is writing is left alone."""
+    monkeypatch.setattr("antflow.sinks.sink.RETRIES_AFTER", ())
+    path = tmp_path / "trace.json"
+    first, second = TraceSink(path), TraceSink(path)
+
+    async def inner(item: int) -> int:
+        while not path.exists():
+            await asyncio.sleep(0.01)
+        await Pipeline([Stage("Inner", 1, [soon])], observers=[second]).run([item])
+        return item
+
+    asyncio.run(Pipeline([Stage("Outer", 1, [inner])], observers=[first]).run([1]))
+    names = {event["args"].get("name") for event in events_of(path)}
+    assert "1 Outer" in names
+    assert "1 Inner" not in names
+    assert "another sink of this one, writes to it" in caplog.text
+    assert second.counts.dropped == second.counts.emitted
+
+
+def test_a_lost_event_costs_one_slice() -> None:
+    """A worker whose item's end was lost has a slice for each item that it began."""
+    trace = RunTrace(["A"], 100.0, 0)
+    steps: list[tuple[StepKind, int]] = [
+        ("started", 0),
+        ("started", 1),
+        ("completed", 1),
+        ("started", 2),
+        ("completed", 2),
+    ]
+    made: list[dict[str, Any]] = []
+    for seq, (kind, item) in enumerate(steps):
+        at = 100.0 + seq
+        record = EventRecord("r", seq, at, kind, "A", str(item), item, "", "A-W0", 1, 0.0)
+        made += trace.told(record)
+    made += trace.closing(110.0)
+    found = [each for each in made if each["ph"] == "X"]
+    slices = [(each["name"], each["ts"] / 1e6, each["dur"] / 1e6) for each in found]
+    assert slices == [("0", 0, 1), ("1", 1, 1), ("2", 3, 1)]
+
+
+def test_a_log_of_a_run_without_events_makes_a_trace() -> None:
+    """The trace of a run that was killed at once begins and ends with it."""
+    events = trace_of([("r", ["A"], 100.0, None)], [])
+    assert {each["ts"] for each in events if each["ph"] == "C"} == {0.0}
 
 
 def test_an_unwritable_file_is_refused(tmp_path: Path) -> None:

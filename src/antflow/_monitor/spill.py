@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from antflow._core.foreign import id_of, key_of
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow._core.sink_counts import SinkCounts
 from antflow._core.snapshot import ErrorSummary, FailedItem
 from antflow._core.step import Step
 from antflow._core.text import counted
@@ -93,10 +93,10 @@ class SpillSink(SqliteSink):
         super().__init__(path, buffer=BUFFER, when_full="block")
         self.dropped: dict[str, int] = {}
 
-    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+    def write_closed(self, end: RunEnd, lost: int) -> None:
         """Complete the row of a run that is over."""
-        super().write_closed(end, counts)
-        self.dropped[end.run_id] = counts.dropped
+        super().write_closed(end, lost)
+        self.dropped[end.run_id] = self.counts.dropped
 
 
 class Spill:
@@ -156,8 +156,9 @@ class RunLog:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_sink": None, "_lost": self._count_lost()}
 
-    def read(self) -> EventLog:
-        """Open what is written so far.
+    @contextmanager
+    def read(self) -> Iterator[EventLog]:
+        """What is written so far.
 
         Raises:
             HistoryNotKept: Something could not be written, or the file cannot be read.
@@ -169,7 +170,8 @@ class RunLog:
             text = f"{str(self._path)!r} lacks {counted(lost, 'event')} that could not be written"
             raise HistoryNotKept(f"{text}: {why}" if why else text)
         try:
-            return EventLog(Database(self._path))
+            with EventLog(Database(self._path)) as log:
+                yield log
         except (sqlite3.Error, ValueError) as error:
             raise HistoryNotKept(f"{str(self._path)!r} cannot be read: {error}") from error
 

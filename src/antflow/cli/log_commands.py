@@ -117,15 +117,18 @@ def trace(source: str, out: str) -> None:
 def report(source: str, out: str | None, run: str | None) -> None:
     """Make a report of a run in a log: a page that needs nothing else, or Markdown.
 
-    SOURCE is the file of a JsonlSink or a SqliteSink. It may be read while a run writes it.
+    SOURCE is the file of a JsonlSink or a SqliteSink, or the address of a PostgresSink's database,
+    postgresql://… It may be read while a run writes it.
     """
     from antflow.sinks.file_sink import writable_path
+    from antflow.sinks.postgres import without_password
     from antflow.sinks.report.markdown import markdown
     from antflow.sinks.report.report_sink import latest_run, report_of, write_report
 
     with _opened(source) as log:
         if (record := latest_run(log, run)) is None:
-            refuse(f"{source!r}: has no run{'' if run is None else f' {run!r}'}")
+            shown = without_password(source)
+            refuse(f"{shown!r}: has no run{'' if run is None else f' {run!r}'}")
         made = report_of(log, record)
         if out in (None, "", "-"):
             click.echo(markdown(made), nl=False)
@@ -155,6 +158,7 @@ def told(event: EventRecord) -> str:
 @contextmanager
 def _opened(source: str) -> Iterator[EventLog]:
     from antflow.sinks import EventLog
+    from antflow.sinks.event_log import UnreadableLog
     from antflow.sinks.postgres import without_password
 
     try:
@@ -166,7 +170,7 @@ def _opened(source: str) -> Iterator[EventLog]:
             yield log
         except BrokenPipeError:
             raise
-        except ConnectionError as error:  # the server is gone
+        except (ConnectionError, UnreadableLog) as error:  # the server is gone, or it is damaged
             refuse(f"{without_password(source)!r}: {_reason(error)}", error)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Unpack
 
 from antflow._core.checks import check_callback, check_timeout, refusal
+from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
+from antflow._core.waits import discard
 from antflow.sinks.records import EventRecord
 from antflow.sinks.sink import Sink, SinkOptions
 
@@ -26,9 +28,9 @@ class CallbackSink(Sink):
     pipeline = Pipeline(stages, observers=[CallbackSink(post, kinds=["failed"])])
     ```
 
-    An async function is called on the event loop of the run that began last, a plain one in the
-    sink's thread. If it raises, it is called with the same batch again, up to five times in all:
-    ``(event.run, event.seq)`` tells events that come twice.
+    An async function is called on the event loop of the run that began last, of those under way, a
+    plain one in the sink's thread. If it raises, it is called with the same batch again, up to five
+    times in all: ``(event.run, event.seq)`` tells events that come twice.
 
     Args:
         function: Called as ``function(events)`` with a list of `EventRecord`.
@@ -58,7 +60,7 @@ class CallbackSink(Sink):
             )
         self._function = function
         self._timeout = timeout
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loops: dict[str, asyncio.AbstractEventLoop] = {}  # of the runs that are open
 
     @property
     def target(self) -> str:
@@ -67,16 +69,29 @@ class CallbackSink(Sink):
 
     def opened(self, run: RunFacts) -> None:
         """A run begins."""
-        self._loop = asyncio.get_running_loop()
+        running = {key: loop for key, loop in self._loops.items() if loop.is_running()}
+        self._loops = running | {run.run_id: asyncio.get_running_loop()}
         super().opened(run)
+
+    def write_closed(self, end: RunEnd, lost: int) -> None:
+        """Call nothing on the event loop of a run that is over."""
+        self._loops.pop(end.run_id, None)
 
     def write(self, records: list[EventRecord]) -> None:
         """Call the function with a batch."""
         answer = self._function(records)
         if answer is not None and inspect.isawaitable(answer):
-            assert self._loop is not None
-            call = asyncio.run_coroutine_threadsafe(_awaited(answer, self._timeout), self._loop)
-            call.result()
+            call = _awaited(answer, self._timeout)
+            loop = next(filter(_is_running, reversed(list(self._loops.values()))), None)
+            if loop is None:
+                discard(call)
+                discard(answer)
+                raise RuntimeError("the event loop of the run has ended")
+            asyncio.run_coroutine_threadsafe(call, loop).result()
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    return loop.is_running()
 
 
 async def _awaited(answer: Awaitable[None], timeout: float | None) -> None:

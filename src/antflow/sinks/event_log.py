@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, BinaryIO, NamedTuple, Protocol, Self, TypeVar
 
 from antflow._core.checks import check_choice, refusal
 from antflow._core.events import STATUSES, StatusEvent, StatusType
@@ -27,6 +27,8 @@ from antflow.sinks.sqlite import (
     opened_row,
 )
 
+Answer = TypeVar("Answer")
+
 FIRST_BYTES_OF_SQLITE = b"SQLite format 3\x00"
 
 LONGEST_READ = 5.0
@@ -42,6 +44,10 @@ LAST = (
     "USING (run, seq)"
 )
 """The last event of each item."""
+
+
+class UnreadableLog(ValueError):
+    """A log that was opened turns out to be damaged, or lacks something."""
 
 
 class RunRecord(NamedTuple):
@@ -111,7 +117,8 @@ class EventLog:
         Raises:
             TypeError: ``source`` is not a path.
             OSError: It cannot be read. Queries raise `ConnectionError` if the server fails.
-            ValueError: It is not a log of events, or a newer version wrote it.
+            ValueError: It is not a log of events, or a newer version wrote it. Queries raise it if
+                it is damaged, or lacks the record of a run that they need.
             ImportError: A database of PostgreSQL needs asyncpg: the extra ``antflow[postgres]``.
         """
         if not isinstance(source, str | os.PathLike) or not os.fspath(source):
@@ -192,7 +199,7 @@ class EventLog:
 
     def _events_of(self, records: Sequence[EventRecord]) -> list[StatusEvent]:
         """The changes of status that the records of one item are, in order."""
-        runs = {each.run: each for each in self.runs()}
+        runs = self._known_runs()
         events: list[StatusEvent] = []
         goes_on = False  # a try of the same visit follows
         for record in records:
@@ -209,7 +216,7 @@ class EventLog:
             ValueError: ``status`` is not one of the six.
         """
         check_choice(ValueError, "status", status, STATUSES)
-        runs = {each.run: each for each in self.runs()}
+        runs = self._known_runs()
         found: list[StatusEvent] = []
         for record in self._last(run):
             if _status_after(record, runs[record.run]) == status:
@@ -218,7 +225,7 @@ class EventLog:
 
     def get_stats(self, run: str | None = None) -> dict[str, int]:
         """Status → how many items have it now, for all six; over all runs, or one."""
-        runs = {each.run: each for each in self.runs()}
+        runs = self._known_runs()
         counts: dict[str, int] = dict.fromkeys(STATUSES, 0)
         for record in self._last(run):
             counts[_status_after(record, runs[record.run])] += 1
@@ -247,6 +254,9 @@ class EventLog:
         return ErrorSummary(len(items), by_type, by_stage, items, largest)
 
     # Inside
+
+    def _known_runs(self) -> dict[str, RunRecord]:
+        return KnownRuns((each.run, each) for each in self.runs())
 
     def _last(self, run: str | None) -> Iterator[EventRecord]:
         for row in self._source.rows(LAST, {"run": run}):
@@ -298,6 +308,13 @@ class EventLog:
         return sum(
             branch.startswith(prefix) and branch.count(".") == depth for branch in set(branches)
         )
+
+
+class KnownRuns(dict[str, Answer]):
+    """Run → what is known of it; an error for a run of which the log has only events."""
+
+    def __missing__(self, run: str) -> Answer:
+        raise UnreadableLog(f"the log has events of run {run}, but lacks its beginning")
 
 
 def failed_item_of(record: EventRecord) -> FailedItem:
@@ -354,10 +371,16 @@ class _Sqlite:
     """A database of SQLite."""
 
     _connection: sqlite3.Connection
+    _path: Path
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         """The rows that a query finds in what is written so far."""
-        yield from execute(self._connection, query, values)
+        try:
+            # Not `yield from`: if this is left half way, that closes the cursor, perhaps too late.
+            for row in execute(self._connection, query, values):  # noqa: UP028
+                yield row
+        except sqlite3.DatabaseError as error:
+            raise UnreadableLog(f"{self._path}: cannot be read: {error}") from error
 
     def close(self) -> None:
         self._connection.close()
@@ -367,6 +390,7 @@ class Database(_Sqlite):
     """The file of a `SqliteSink`."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         uri = f"{path.absolute().as_uri()}?mode=ro"
         self._connection = sqlite3.connect(
             uri, timeout=LONGEST_READ, uri=True, isolation_level=None
@@ -406,19 +430,27 @@ class _Lines(_Sqlite):
 
     def _take_in(self) -> None:
         """Read the whole lines that have come since."""
-        with self._path.open("rb") as file:
-            file.seek(self._read)
-            self._connection.execute("BEGIN")
-            try:
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break  # it is still being written
-                    self._lines += 1
-                    statement, values = self._row_of(line)
-                    execute(self._connection, statement, values)
-                    self._read += len(line)
-            finally:
-                self._connection.execute("COMMIT")
+        try:
+            with self._path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._read:
+                    raise UnreadableLog(f"{self._path}: has become shorter while it was read")
+                file.seek(self._read)
+                self._take_in_lines(file)
+        except OSError as error:
+            raise UnreadableLog(f"{self._path}: {error.strerror}") from error
+
+    def _take_in_lines(self, file: BinaryIO) -> None:
+        self._connection.execute("BEGIN")
+        try:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # it is still being written
+                statement, values = self._row_of(line)
+                execute(self._connection, statement, values)
+                self._lines += 1
+                self._read += len(line)
+        finally:
+            self._connection.execute("COMMIT")
 
     def _row_of(self, line: bytes) -> tuple[str, Any]:
         try:
@@ -434,6 +466,6 @@ class _Lines(_Sqlite):
                 record["value"] = json.dumps(record["value"])
             filled = {"branch": "", "duration": 0.0, "waited": 0.0} | record
             return INSERT, [filled.get(name) for name in EventRecord._fields]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            text = f"{self._path}, line {self._lines:,}: not an event: {error}"
-            raise ValueError(text) from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            text = f"{self._path}, line {self._lines + 1:,}: not an event: {error}"
+            raise UnreadableLog(text) from error

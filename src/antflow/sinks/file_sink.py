@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 from antflow._core.checks import refusal
+from antflow._core.file_lock import lock
 from antflow.sinks.sink import Sink, SinkOptions
 
 
@@ -31,6 +32,17 @@ class FileSink(Sink):
     def gives_up_on(self, error: Exception) -> bool:
         """A file that holds something else will do so at the next try, too."""
         return isinstance(error, ValueError)
+
+
+def take(descriptor: int) -> None:
+    """Lock a file that is written piece by piece: two writers would mix their lines.
+
+    Raises:
+        BlockingIOError: It is being written.
+    """
+    if not lock(descriptor):
+        text = "another program, or another sink of this one, writes to it"
+        raise BlockingIOError(errno.EAGAIN, text)
 
 
 def writable_path(path: str | os.PathLike[str], name: str = "path") -> Path:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from contextlib import suppress
 from json.encoder import encode_basestring
 from typing import Unpack
 
-from antflow._core.file_lock import lock
+from antflow._core.file_lock import unlock
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow._core.sink_counts import SinkCounts
-from antflow.sinks.file_sink import FileSink
+from antflow.sinks.file_sink import FileSink, take
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, json_line, opened_record
 from antflow.sinks.sink import SinkOptions
@@ -56,9 +54,7 @@ class JsonlSink(FileSink):
         """Open the file and cut off part of a line at its end."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            if not lock(descriptor):
-                text = "another program, or another sink of this one, writes to it"
-                raise BlockingIOError(errno.EAGAIN, text)
+            take(descriptor)
             _cut_part_of_line(descriptor)
         except BaseException:
             os.close(descriptor)
@@ -73,13 +69,14 @@ class JsonlSink(FileSink):
         """Append the line of a run that began."""
         self._append(json_line(opened_record(facts)))
 
-    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+    def write_closed(self, end: RunEnd, lost: int) -> None:
         """Append the line of a run that is over."""
-        self._append(json_line(closed_record(end, counts)))
+        self._append(json_line(closed_record(end, lost)))
 
     def close(self) -> None:
         """Close the file."""
         descriptor, self._descriptor = self._descriptor, -1
+        unlock(descriptor)
         os.close(descriptor)
 
     def _append(self, text: str) -> None:

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 from antflow._core.checks import refusal
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow._core.sink_counts import SinkCounts
 from antflow._core.text import error_text, error_type_name
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
@@ -172,9 +171,9 @@ class PostgresSink(Sink):
         """Insert the row of a run that began."""
         self._execute(OPEN_RUN, opened_row(opened_record(facts)))
 
-    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+    def write_closed(self, end: RunEnd, lost: int) -> None:
         """Complete the row of a run that is over."""
-        self._execute(CLOSE_RUN, closed_row(closed_record(end, counts)))
+        self._execute(CLOSE_RUN, closed_row(closed_record(end, lost)))
 
     def close(self) -> None:
         """Close the connection."""

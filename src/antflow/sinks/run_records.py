@@ -7,7 +7,6 @@ from typing import Any
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow._core.sink_counts import SinkCounts
 from antflow._core.text import cut, error_text, error_type_name
 from antflow.sinks.records import LONGEST_ERROR, VERSION, encodable
 
@@ -25,7 +24,7 @@ def opened_record(facts: RunFacts) -> dict[str, Any]:
     }
 
 
-def closed_record(end: RunEnd, counts: SinkCounts) -> dict[str, Any]:
+def closed_record(end: RunEnd, lost: int) -> dict[str, Any]:
     """The record of a run that is over."""
     stats = end.stats
     record: dict[str, Any] = {
@@ -42,7 +41,7 @@ def closed_record(end: RunEnd, counts: SinkCounts) -> dict[str, Any]:
         "dropped": stats.items_dropped,
         "expanded": stats.items_expanded,
         "cancelled": stats.items_cancelled,
-        "dropped_events": counts.dropped,
+        "dropped_events": lost,
     }
     if end.error is not None:
         record["error_type"] = encodable(error_type_name(end.error))

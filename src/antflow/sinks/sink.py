@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from collections import deque
-from collections.abc import Collection
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Coroutine
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from antflow._core.checks import (
     check_seconds,
     refusal,
 )
+from antflow._core.foreign import asked, is_a
 from antflow._core.misspellings import did_you_mean
 from antflow._core.observers import ItemStep, RunEnd, StepKind
 from antflow._core.run_facts import RunFacts
@@ -76,15 +78,31 @@ class RunClosed:
     Attributes:
         end: How it ended.
         pipeline: The pipeline's name.
-        written: Set when it and everything before it is written.
+        written: Set when it and everything before it is written, and the place is closed if no
+            other run is open.
     """
 
     end: RunEnd
-    written: threading.Event
+    written: Future[None]
 
 
 Notice = RunOpened | RunClosed | Flush
 """Something in the buffer that is no event."""
+
+
+class Promised(Executor):
+    """Gives an event loop the future that the sink's thread will set.
+
+    No thread waits for it, which Python would join when it ends, however long a place hangs; and a
+    loop with virtual time takes note of it.
+    """
+
+    def __init__(self, future: Future[None]) -> None:
+        self._future = future
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """The future."""
+        return self._future
 
 
 class SinkOptions(TypedDict, total=False):
@@ -153,7 +171,9 @@ class Sink:
         self._buffer: deque[Entry] = deque()
         self._emitted = self._delivered = self._dropped = self._reported = self._failures = 0
         self._error: str | None = None
+        self._lost_of: Counter[str] = Counter()  # by the runs that are open
         self._open_runs = 0
+        self._is_exiting = False
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._wake = threading.Event()
@@ -182,7 +202,7 @@ class Sink:
         written = threading.Event()
         with self._lock:
             thread = self._thread
-            if thread is None:
+            if thread is None or thread is threading.current_thread():  # it would wait for itself
                 return
             self._put(Flush(written))
         self._wake.set()
@@ -216,32 +236,22 @@ class Sink:
             if len(self._buffer) >= self._most and self._error is None:
                 self._make_room()
             if self._error is not None:
-                self._dropped += 1
+                self._lose(step)
                 return
             self._buffer.append((number, step, value))
             if len(self._buffer) >= self._batch and not self._wake.is_set():
                 self._wake.set()
 
-    async def closed(self, end: RunEnd) -> None:
-        """A run is over: wait until everything of it is written."""
-        written = threading.Event()
+    def closed(self, end: RunEnd) -> Coroutine[Any, Any, None]:
+        """A run is over; what it returns waits until everything of it is written."""
+        written: Future[None] = Future()
+        written.set_running_or_notify_cancel()  # so that it cannot be cancelled any more
         self._put(RunClosed(end, written))
         with self._lock:
             self._open_runs -= 1
             thread = self._thread
-            is_last = not self._open_runs
         self._wake.set()
-        loop = asyncio.get_running_loop()
-        try:
-            if is_last and thread is not None:
-                await loop.run_in_executor(None, thread.join)
-            else:
-                await loop.run_in_executor(None, written.wait)
-        except asyncio.CancelledError:
-            self._is_late.set()  # do not try again what fails
-            raise
-        finally:
-            self._report()
+        return self._closing(written, thread)
 
     # What a sink does, in its thread
 
@@ -255,8 +265,8 @@ class Sink:
         """Write a batch. If it raises, it is called again with the same one."""
         raise NotImplementedError
 
-    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
-        """Write that a run is over."""
+    def write_closed(self, end: RunEnd, lost: int) -> None:
+        """Write that a run is over, of which this many events were lost."""
 
     def close(self) -> None:
         """Close the place."""
@@ -280,32 +290,77 @@ class Sink:
         try:
             while isinstance((oldest := self._buffer.popleft())[1], Notice):
                 kept.append(oldest)
-            self._dropped += 1
+            self._lose(oldest[1])
         except IndexError:  # the thread has taken all meanwhile
             pass
         self._buffer.extendleft(reversed(kept))
 
+    def _lose(self, step: ItemStep) -> None:
+        """Count an event that is not written. The caller has the lock."""
+        self._dropped += 1
+        self._lost_of[step.run_id] += 1
+
+    async def _closing(self, written: Future[None], thread: threading.Thread | None) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(Promised(written), written.result)
+            if thread is not None and thread is not self._thread:
+                thread.join()  # this was the last that it did
+        except asyncio.CancelledError:
+            if not self._open_runs:
+                self._is_late.set()  # do not try again what fails
+            raise
+        finally:
+            self._report()
+
     def _work(self) -> None:
         """Write batches until the last run is over."""
+        while True:
+            over = self._write_runs()
+            with self._lock:
+                is_last = self._is_exiting or not (self._open_runs or self._buffer)
+                if is_last:
+                    atexit.unregister(self._flush_at_exit)
+                    self._thread = None
+                else:  # a run began while the place was being closed
+                    self._error = None
+                    self._is_late.clear()
+            for written in over:
+                written.set_result(None)
+            if is_last:
+                return
+
+    def _write_runs(self) -> list[Future[None]]:
+        """Open the place, and close it when no run is open.
+
+        Returns:
+            What to set then: a run that ends last waits until the place is closed.
+        """
         self._try(self.open)
+        over: list[Future[None]] = []
         while True:
             self._wake.wait(self._every)
             self._wake.clear()
             while self._buffer:
-                self._write_some()
+                over += self._write_some()
             with self._lock:
                 if not self._open_runs and not self._buffer:
-                    self._thread = None
                     break
+            while over:
+                over.pop().set_result(None)
         if self._error is None:
             self._try(self.close)
         else:
-            with suppress(Exception):  # why: what is open, if it was opened, is closed
+            with suppress(BaseException):  # why: what is open, if it was opened, is closed
                 self.close()
-        atexit.unregister(self._flush_at_exit)
+        return over
 
-    def _write_some(self) -> None:
-        """Write a batch: the events up to the next notice, then do what that says."""
+    def _write_some(self) -> list[Future[None]]:
+        """Write a batch: the events up to the next notice, then do what that says.
+
+        Returns:
+            What to set if the place stays open, and else when it is closed.
+        """
         entries: list[Entry] = []
         notice: Notice | None = None
         buffer = self._buffer
@@ -326,19 +381,30 @@ class Sink:
         if isinstance(notice, RunOpened):
             self._try(partial(self.write_opened, notice.facts))
         elif isinstance(notice, RunClosed):
-            self._try(partial(self.write_closed, notice.end, self.counts))
-        if isinstance(notice, RunClosed | Flush):
+            with self._lock:
+                lost = self._lost_of.pop(notice.end.run_id, 0)
+            self._try(partial(self.write_closed, notice.end, lost))
+            return [notice.written]
+        elif isinstance(notice, Flush):
             notice.written.set()
+        return []
 
     def _write_events(self, entries: list[Entry]) -> None:
         redact = self._redact
-        records = [record_of(seq, step, value, redact) for seq, step, value in entries]
-        is_written = self._try(partial(self.write, records))
+        records: list[EventRecord] = []
+
+        def write() -> None:
+            if not records:
+                records.extend([record_of(*entry, redact) for entry in entries])
+            self.write(records)
+
+        is_written = self._try(write)
         with self._lock:
             if is_written:
-                self._delivered += len(records)
+                self._delivered += len(entries)
             else:
-                self._dropped += len(records)
+                for entry in entries:
+                    self._lose(entry[1])
 
     def _try(self, action: Any) -> bool:
         """Do it, up to five times; then the sink is off."""
@@ -348,14 +414,15 @@ class Sink:
             try:
                 action()
                 return True
-            except Exception as error:
+            except BaseException as error:  # why: `sys.exit()` in it would end this thread alone
                 self._failures += 1
-                if delay is None or self.gives_up_on(error) or self._is_late.wait(delay):
+                gives_up = is_a(error, Exception) and asked(self.gives_up_on, error, instead=True)
+                if delay is None or gives_up or self._is_late.wait(delay):
                     self._switch_off(error, number)
                     return False
         return False
 
-    def _switch_off(self, error: Exception, attempts: int) -> None:
+    def _switch_off(self, error: BaseException, attempts: int) -> None:
         text = clean(error_text(error))
         self._error = f"{error_type_name(error)}{': ' if text else ''}{text}"
         log.alert(
@@ -391,6 +458,7 @@ class Sink:
         """The program ends in the middle of a run: write what is waiting."""
         with self._lock:
             self._open_runs, thread = 0, self._thread
+            self._is_exiting = True  # what goes on in a daemon thread is too late
         self._is_late.set()
         self._wake.set()
         if thread is not None:

@@ -9,7 +9,6 @@ from typing import Any, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow._core.sink_counts import SinkCounts
 from antflow.sinks.file_sink import FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
@@ -146,8 +145,8 @@ class SqliteSink(FileSink):
                 raise ValueError(f"it was written by a newer version (its format is {version})")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(
-                f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
+            connection.executescript(  # a lock that is needed later only is not waited for
+                f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
                 f"PRAGMA user_version = {VERSION}; COMMIT"
             )
         except BaseException:
@@ -163,9 +162,9 @@ class SqliteSink(FileSink):
         """Insert the row of a run that began."""
         self._execute(OPEN_RUN, opened_row(opened_record(facts)))
 
-    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+    def write_closed(self, end: RunEnd, lost: int) -> None:
         """Complete the row of a run that is over."""
-        self._execute(CLOSE_RUN, closed_row(closed_record(end, counts)))
+        self._execute(CLOSE_RUN, closed_row(closed_record(end, lost)))
 
     def close(self) -> None:
         """Close the database."""
@@ -187,5 +186,6 @@ class SqliteSink(FileSink):
             execute(connection, statement, values, many)
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # a full disk has ended it already
+                connection.execute("ROLLBACK")
             raise

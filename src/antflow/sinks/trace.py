@@ -10,14 +10,17 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, BinaryIO, Unpack
 
+from antflow._core.file_lock import unlock
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow._core.sink_counts import SinkCounts
 from antflow._core.snapshot import at_text
-from antflow.sinks.file_sink import FileSink, writable_path
+from antflow.sinks.event_log import KnownRuns
+from antflow.sinks.file_sink import FileSink, take, writable_path
 from antflow.sinks.records import EventRecord
 from antflow.sinks.sink import SinkOptions
 
@@ -25,6 +28,9 @@ MICROSECONDS = 1e6
 
 STAGES_OF_A_RUN = 1_000
 """Numbers that each run has for its processes: that many stages, and one for the run."""
+
+GZIP = 31
+"""Says to `zlib` that it is to write gzip, with the largest window."""
 
 ENDINGS = ("completed", "retrying", "failed", "dropped", "expanded", "cancelled")
 """Kinds of events that end a try."""
@@ -59,7 +65,7 @@ class RunTrace:
 
     def __init__(self, stages: Sequence[str], started: float, number: int, label: str = "") -> None:
         self._stages = list(stages)
-        self._started = started
+        self.started: float = started
         self._first = number * STAGES_OF_A_RUN
         self._label = label
         self._slices: dict[str, _Slice] = {}
@@ -87,7 +93,7 @@ class RunTrace:
                 pid = self._first + stage + 1
                 yield _meta("thread_name", pid, thread, {"name": record.worker})
             if record.kind == "started":
-                self._begins(record)
+                yield from self._begins(record, stage)
             elif record.kind in ENDINGS:
                 yield from self._ends(record, stage)
         if record.timestamp >= self._counted + COUNTS_EVERY:
@@ -108,10 +114,14 @@ class RunTrace:
         self._slices.clear()
         yield from self.counters(end)
 
-    def _begins(self, record: EventRecord) -> None:
-        held = self._slices.get(record.worker or "")
+    def _begins(self, record: EventRecord, stage: int) -> Iterator[dict[str, Any]]:
+        held = self._slices.get(worker := record.worker or "")
+        if held is not None and held.began != record.timestamp:
+            # The sink has lost the end of what the worker had: items of a batch begin together.
+            yield self._slice(worker, held, stage, record.timestamp)
+            held = None
         if held is None:
-            held = self._slices[record.worker or ""] = _Slice(record.timestamp, record.attempt)
+            held = self._slices[worker] = _Slice(record.timestamp, record.attempt)
         held.items.add((record.sequence_id, record.branch))
         held.names.append(record.item)
 
@@ -154,7 +164,7 @@ class RunTrace:
     def _event(
         self, phase: str, name: str, timestamp: float, pid: int, tid: int, arguments: Any
     ) -> dict[str, Any]:
-        at = round((timestamp - self._started) * MICROSECONDS, 3)
+        at = round((timestamp - self.started) * MICROSECONDS, 3)
         return {"ph": phase, "name": name, "ts": at, "pid": pid, "tid": tid, "args": arguments}
 
     def _count(self, record: EventRecord, stage: int) -> None:
@@ -194,23 +204,37 @@ class TraceSink(FileSink):
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
         super().__init__(path, **options)
         self._file: BinaryIO | None = None
+        self._pack: Any = None
+        self._unwritten = memoryview(b"")
         self._traces: dict[str, RunTrace] = {}
         self._runs = 0
         self._is_empty = True
 
     def open(self) -> None:
         """Begin the file."""
-        self._file = _opened(self._path)
+        file = open(self._path, "ab", buffering=0)  # noqa: SIM115
+        try:
+            take(file.fileno())
+            with suppress(OSError):  # a pipe cannot be cut
+                file.truncate(0)
+        except BaseException:
+            file.close()
+            raise
+        is_packed = self._path.name.endswith(".gz")
+        self._file = file
+        self._pack = zlib.compressobj(wbits=GZIP) if is_packed else None
+        self._unwritten = memoryview(b"")
         self._is_empty = True
         self._runs = 0
-        self._file.write(b"[")
+        self._write_out("[")
 
     def write_opened(self, facts: RunFacts) -> None:
         """Name the stages of a run that began."""
-        label = f"run {self._runs + 1}: " if self._runs else ""
-        trace = RunTrace(facts.stage_names, facts.started_wall, self._runs, label)
-        self._traces[facts.run_id] = trace
-        self._runs += 1
+        if (trace := self._traces.get(facts.run_id)) is None:
+            label = f"run {self._runs + 1}: " if self._runs else ""
+            trace = RunTrace(facts.stage_names, facts.started_wall, self._runs, label)
+            self._traces[facts.run_id] = trace
+            self._runs += 1
         self._append(trace.opening())
 
     def write(self, records: list[EventRecord]) -> None:
@@ -222,26 +246,39 @@ class TraceSink(FileSink):
             for event in trace.told(record)
         )
 
-    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+    def write_closed(self, end: RunEnd, lost: int) -> None:
         """Append what is left of a run that is over."""
-        if (trace := self._traces.pop(end.run_id, None)) is not None:
-            self._append(trace.closing(end.timestamp))
+        trace = self._traces.pop(end.run_id, None)
+        self._append(() if trace is None else trace.closing(end.timestamp))
 
     def close(self) -> None:
         """End the file."""
-        file, self._file = self._file, None
-        if file is not None:
-            file.write(b"\n]\n")
-            file.close()
+        if self._file is not None:
+            self._write_out("\n]\n", is_end=True)
+            unlock(self._file.fileno())
+            self._file.close()
+            self._file = None
 
     def _append(self, events: Iterable[Mapping[str, Any]]) -> None:
-        assert self._file is not None
-        lines = [json.dumps(event, ensure_ascii=False) for event in events]
-        if lines:
+        if self._unwritten:  # it is told again, and is among that
+            self._write_out("")
+            return
+        if lines := [json.dumps(event, ensure_ascii=False) for event in events]:
             text = ("\n" if self._is_empty else ",\n") + ",\n".join(lines)
             self._is_empty = False
-            self._file.write(text.encode("utf-8", "backslashreplace"))
-            self._file.flush()
+            self._write_out(text)
+
+    def _write_out(self, text: str, is_end: bool = False) -> None:
+        """Write a text, or the rest of the last one, whose writing has failed."""
+        assert self._file is not None
+        if not self._unwritten and text:
+            data = text.encode("utf-8", "backslashreplace")
+            if self._pack is not None:
+                mode = zlib.Z_FINISH if is_end else zlib.Z_SYNC_FLUSH
+                data = self._pack.compress(data) + self._pack.flush(mode)
+            self._unwritten = memoryview(data)
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
 
 def trace_of(
@@ -253,7 +290,7 @@ def trace_of(
         runs: Of each run its id, its stages, when it began, and when it ended.
         events: The events, in the order in which they happened.
     """
-    traces: dict[str, tuple[RunTrace, float | None]] = {}
+    traces: dict[str, tuple[RunTrace, float | None]] = KnownRuns()
     for number, (run, stages, started, ended) in enumerate(runs):
         label = f"run {number + 1}: " if number else ""
         trace = RunTrace(stages, started, number, label)
@@ -264,7 +301,7 @@ def trace_of(
         latest[record.run] = record.timestamp
         yield from traces[record.run][0].told(record)
     for run, (trace, ended) in traces.items():
-        yield from trace.closing(ended if ended is not None else latest.get(run, 0.0))
+        yield from trace.closing(ended if ended is not None else latest.get(run, trace.started))
 
 
 def write_trace(path: str | os.PathLike[str], events: Iterable[Mapping[str, Any]]) -> None:

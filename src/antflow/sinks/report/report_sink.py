@@ -14,7 +14,6 @@ from antflow._core.foreign import is_a
 from antflow._core.observers import RunEnd
 from antflow._core.run_errors import TooManyFailures
 from antflow._core.run_facts import RunFacts
-from antflow._core.sink_counts import SinkCounts
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 from antflow._core.text import cut, error_text, error_type_name
 from antflow._core.version import __version__
@@ -60,7 +59,6 @@ class ReportSink(FileSink):
         super().__init__(path, **options)
         self._runs: dict[str, tuple[RunFacts, RunFigures]] = {}
         self._made: Report | None = None  # that is being written
-        self._lost = 0
 
     def write_opened(self, facts: RunFacts) -> None:
         """Begin to gather the figures of a run."""
@@ -74,7 +72,7 @@ class ReportSink(FileSink):
             if (run := self._runs.get(record.run)) is not None:
                 run[1].told(record)
 
-    def write_closed(self, end: RunEnd, counts: SinkCounts) -> None:
+    def write_closed(self, end: RunEnd, lost: int) -> None:
         """Write the report of a run that is over."""
         if (run := self._runs.get(end.run_id)) is not None:
             facts, figures = run
@@ -82,7 +80,7 @@ class ReportSink(FileSink):
             error = self._error_of(end)
             report = figures.report(end.duration, end.how, _counts(end.stats), error, workers)
             _fill(report, facts, end, self._redact)
-            report.lost, self._lost = counts.dropped - self._lost, counts.dropped
+            report.lost = lost
             self._made = report
             del self._runs[end.run_id]
         if self._made is not None:  # perhaps once more, if it could not be written before
