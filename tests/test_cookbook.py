@@ -34,6 +34,8 @@ TOLD = re.compile(r"\d\d:\d\d:\d\d pipeline: |[\d,]+ ok, |[\d,]+ of [\d,]+ items
 
 OK = Reply(b"fine")
 SOON = {"Retry-After-Ms": "50"}
+MARK = "\ufeff"
+"""A byte order mark, with which Excel begins a CSV file in UTF-8."""
 
 
 class Kitchen:
@@ -136,7 +138,7 @@ def llm_batch(kitchen: Kitchen) -> None:
         return Reply(body.encode(), headers={"Content-Type": "application/json"})
 
     service = kitchen.web(answer)
-    kitchen.write("prompts.txt", "".join(f"prompt {n}\n" for n in range(12)))
+    kitchen.write("prompts.txt", MARK + "\n".join(f"prompt {n}\n" for n in range(12)))
     printed = kitchen.run({"https://api.openai.com": service.url, "backoff(1)": "backoff(0.1)"})
 
     assert re.search(r"counted: tokens 16,500 \(.*/s\), dollars 0\.0132 \(", printed)
@@ -147,6 +149,9 @@ def llm_batch(kitchen: Kitchen) -> None:
     assert len(service.calls) == 14
     assert {call.path for call in service.calls} == {"/v1/chat/completions"}
     assert {call.headers["Authorization"] for call in service.calls} == {"Bearer secret"}
+    with pytest.raises(AssertionError, match="FileExistsError"):
+        kitchen.run()
+    assert len(kitchen.lines("answers.jsonl")) == 12
 
 
 def downloads(kitchen: Kitchen) -> None:
@@ -239,7 +244,7 @@ def upserts(kitchen: Kitchen) -> None:
     """Rows are inserted or updated in few transactions, and only the bad one is missing."""
     rows = [f"sku-{n},Product {n},{-1 if n == 700 else n}" for n in range(1_200)]
     changes = {"backoff(0.5)": "0.01"}
-    kitchen.write("products.csv", "\n".join(["sku,name,price", *rows[:3]]))
+    kitchen.write("products.csv", MARK + "\n".join(["sku,name,price", *rows[:3]]))
     assert kitchen.run(changes).endswith("3 rows written, 0 refused\n")
 
     kitchen.write("products.csv", "\n".join(["sku,name,price", "sku-0,Another,7", *rows[1:]]))
@@ -308,7 +313,7 @@ def enrich_csv(kitchen: Kitchen) -> None:
     service = kitchen.web(answer)
     ragged = {5: ",more"}
     shelves = [f"{n},A{n}{ragged.get(n, '')}\n" for n in range(1, 6)]
-    kitchen.write("books.csv", "isbn,shelf\n" + "".join(shelves))
+    kitchen.write("books.csv", f"{MARK}isbn,shelf\n" + "".join(shelves))
     kitchen.run(
         {"https://openlibrary.org": service.url, "rate=3": "rate=100", "backoff(1)": "0.05"}
     )
@@ -347,7 +352,7 @@ def uploads(kitchen: Kitchen) -> None:
     for name in names[:-1]:
         kitchen.write(f"files/{name}", b"" if name == "empty" else name.encode() * 50_000)
     addresses = [f"files/{name},{storage.url}/bucket/{name}?signature=x\n" for name in names]
-    kitchen.write("uploads.csv", "".join(addresses) + "\n")  # ends in an empty line
+    kitchen.write("uploads.csv", MARK + "".join(addresses) + "\n")  # ends in an empty line
     printed = kitchen.run({"backoff(1)": "0.05"})
 
     assert "\nfiles/old: Request has expired\n" in printed
@@ -364,7 +369,7 @@ def mail(kitchen: Kitchen) -> None:
     """Each mail arrives once, even if the server hangs up, and a second run repeats none."""
     server = kitchen.mail()
     names = ["ada", "bob", "refused", "eve", "zoe"]
-    rows = "name,email\n" + "".join(f"{name}, {name}@example.org\n" for name in names)
+    rows = f"{MARK}email,name\n" + "".join(f" {name}@example.org,{name}\n" for name in names)
     kitchen.write("recipients.csv", rows)  # with a space before each address
     changes = {
         '"smtp.example.com", 587': f'"127.0.0.1", {server.port}',
@@ -378,7 +383,7 @@ def mail(kitchen: Kitchen) -> None:
     assert server.connections == 5
     assert len(server.mails) == 4
 
-    kitchen.write("recipients.csv", f"{rows}unlucky,unlucky@example.org\n")
+    kitchen.write("recipients.csv", rows + 2 * "unlucky@example.org,unlucky\n")
     assert "refused@example.org: " in kitchen.run(changes)
     assert server.connections == 8  # "unlucky" needed two
     expected = [f"{name}@example.org" for name in ("ada", "bob", "eve", "unlucky", "zoe")]

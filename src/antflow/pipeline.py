@@ -410,7 +410,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 sensible.
             retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
                 items go on at the stage they ended in, before ``items``, and with the value that
-                entered it.
+                entered it. If the run is stopped before it has room for them, they are cancelled.
             keys: Read keys while a built-in display, or a `BaseDashboard`, is on the terminal:
                 pause, more or fewer workers, drain, cancel; "?" lists them. Nothing is read if
                 standard input is not a terminal (a record at level INFO says so), or the program is
@@ -467,7 +467,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         )
         handle.takes_keys = keys
         engine = handle._engine
-        engine.intake.again = again
+        engine.intake.again.extend(again)
         with nullcontext() if graceful_signals is None else graceful(engine, graceful_signals):
             await _drive(self, handle, items, display, dashboard_update_interval)
         results = handle.results

@@ -51,6 +51,34 @@ def test_results_as_csv(made: Path, name: str, delimiter: str) -> None:
     ]
 
 
+def test_what_is_text_in_json_is_text_in_csv(made: Path) -> None:
+    """A date, a Decimal, an id or a path is written without the quotes of JSON."""
+    (made / "mine.py").write_text(
+        """
+from app import *
+from datetime import date
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+
+class Colour(str, Enum):
+    RED = "red"
+
+async def parse(x):
+    return {"day": date(2026, 1, 2), "price": Decimal("1.10"), "file": Path("a b"),
+            "colour": Colour.RED, "many": [Decimal("2")], "none": None}
+
+pipeline = Pipeline([Stage("Parse", 1, [parse])])
+"""
+    )
+    (made / "in.jsonl").write_text("1")
+    assert antflow(*RUN, "--out", "out.csv").exit_code == 0
+    assert rows_of(made / "out.csv") == [
+        ["id", "day", "price", "file", "colour", "many", "none", "rest"],
+        ["1", "2026-01-02", "1.10", "a b", "red", '["2"]', "null", ""],
+    ]
+
+
 def test_results_are_appended_to_csv(made: Path) -> None:
     """The header stays the only one, and its columns those of the new rows."""
     for value in ({"b": 1, "c": 2}, {"c": 3, "b": 4}, 5):

@@ -6,12 +6,23 @@ import asyncio
 import copy
 import pickle
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from antflow import ItemCancelled, Pipeline, Retry, RunResults, Stage, TooManyFailures
+from antflow import (
+    ItemCancelled,
+    Pipeline,
+    Retry,
+    RunResults,
+    Stage,
+    StatusEvent,
+    StatusTracker,
+    TooManyFailures,
+)
 from antflow.testing import Calls, FailTimes, cancel_at_every_step, run_virtual
 
 
@@ -237,6 +248,73 @@ def test_retry_of_failed_items_cancelled_at_every_step_loses_nothing() -> None:
         pipelines.clear()
 
     assert cancel_at_every_step(main, check) > 30
+
+
+@pytest.mark.parametrize("ending", ["max_failures", "timeout", "shutdown", "drain", "tracker"])
+def test_items_that_go_on_are_outcomes_even_if_there_was_no_room_for_them(ending: str) -> None:
+    """A run that is stopped early has every item of ``retry_failed`` among its results."""
+
+    async def refuse(value: int) -> int:
+        await asyncio.sleep(1)
+        if ending == "shutdown":
+            await pipeline.shutdown()
+        elif ending == "drain" and (run := pipeline.current_run) is not None:
+            run.drain()
+        raise ValueError(value)
+
+    async def slow(event: StatusEvent) -> None:
+        await asyncio.sleep(0.7)
+
+    stages = [Stage("A", 1, [Calls()]), Stage("B", 1, [refuse], task_attempts=1, queue_capacity=2)]
+    tracker = StatusTracker(on_status_change=slow) if ending == "tracker" else None
+    pipeline = Pipeline(stages, status_tracker=tracker)
+    first = Pipeline([stages[0], Stage("B", 1, [FailTimes(99)], task_attempts=1)])
+
+    async def main() -> tuple[RunResults[Any], RunResults[Any]]:
+        before = await first.run(range(20), on_failures="ignore")
+        again = before.failed
+        with suppress(TooManyFailures, TimeoutError):
+            if ending == "max_failures":
+                await pipeline.run([], retry_failed=again, max_failures=2)
+            else:
+                await pipeline.run([], retry_failed=again, timeout=2.5, on_failures="ignore")
+        return before, pipeline.results
+
+    before, after = run_virtual(main)
+    left = [*after.failed, *after.cancelled]
+    assert after.cancelled
+    assert sorted(result.input for result in left) == list(range(20))
+    assert {result.stage for result in left} == {"B"}
+    assert [result.id for result in after.outcomes] == [result.id for result in before.failed]
+    assert after.stats.items_accepted == 20
+    assert after.stats.items_in_flight == 0
+
+
+def test_run_that_is_stopped_again_and_again_does_each_item_once() -> None:
+    """An iterator has what was not taken in, and the results have all the rest."""
+
+    async def main() -> list[int]:
+        calls = Counter[int]()
+
+        async def moody(value: int) -> int:
+            calls[value] += 1
+            if calls[value] < value % 5:
+                raise ValueError(value)
+            return value
+
+        pipeline = Pipeline([Stage("A", 2, [moody], task_attempts=1, queue_capacity=3)])
+        items, again, done = iter(range(200)), list[Any](), list[int]()
+        while True:
+            limit = 4 if again else 40
+            with suppress(TooManyFailures):
+                await pipeline.run(items, retry_failed=again, max_failures=limit)
+            results = pipeline.results
+            done += results.values()
+            again = [*results.failed, *results.cancelled]
+            if not again:
+                return done
+
+    assert sorted(run_virtual(main)) == list(range(200))
 
 
 def test_error_of_an_open_run_has_its_results() -> None:

@@ -306,8 +306,8 @@ class Intake:
         sources: Measures the steps of the sources.
 
     Attributes:
-        again: Results of an earlier run. Their items continue at the stage they ended in, before
-            all others.
+        again: Results of an earlier run that are still to be taken in. Their items continue at the
+            stage they ended in, before all others. If the run ends before, they are cancelled.
     """
 
     def __init__(
@@ -329,7 +329,7 @@ class Intake:
         self._source: IterableSource | None = None
         self._is_pulling = self._has_pulled = False
         self._feeder: asyncio.Task[None] | None = None
-        self.again: Sequence[PipelineResult[Any]] = ()
+        self.again: deque[PipelineResult[Any]] = deque()
 
     # Beginning
 
@@ -522,12 +522,19 @@ class Intake:
                 tell_clean_up_failed(error)
 
     def seal(self) -> list[Envelope]:
-        """Admit nothing more; return the items that were recorded but not put yet."""
+        """Admit nothing more; return the items that were recorded but not put yet.
+
+        Items of an earlier run that had no room are taken in all the same, to be settled: its
+        results may be the only place that has them.
+        """
+        while self.again:
+            envelope = self._identity.again(self.again.popleft(), self._run.facts.stage_names)
+            self._entrance.admit_at_once([envelope], envelope.position)
         return self._entrance.seal()
 
     def forget(self) -> None:
         """The run is over: keep none of its items."""
-        self.again = ()
+        self.again.clear()
 
     # Inside
 
@@ -653,8 +660,8 @@ class Intake:
                 await absorb_requests()
 
     async def _feed_again(self) -> None:
-        for result in self.again:
-            envelope = self._identity.again(result, self._run.facts.stage_names)
+        while self.again:
+            envelope = self._identity.again(self.again.popleft(), self._run.facts.stage_names)
             await self._entrance.admit([envelope], envelope.position)
             await self._entrance.stages[envelope.position].channel.room()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from typing import Any
 
 from antflow import PipelineResult
@@ -94,6 +95,9 @@ def _is_same(value: Any, item_id: Any) -> bool:
 
 
 def _cell(value: Any, lost: set[str] | None) -> str:
+    text: str = value if type(value) is str else json_text(value, lost)
     if type(value) is not str:
-        return json_text(value, lost)
-    return value.encode(errors="backslashreplace").decode()  # UTF-8 has no lone surrogates
+        if not text.startswith('"'):
+            return text
+        text = json.loads(text)  # a date, a Decimal: what is text in JSON is text here, too
+    return text.encode(errors="backslashreplace").decode()  # UTF-8 has no lone surrogates
