@@ -175,6 +175,8 @@ def downloads(kitchen: Kitchen) -> None:
 
     server = kitchen.web(answer)
     names = ["plain", "empty", "cut", "no-ranges", "begun", "complete", "there", "gone", "slash/"]
+    long = "signed?by=" + "x" * 300
+    names.append(long)
     kitchen.write("urls.txt", "\n".join(f"{server.url}/{name}" for name in [*names, "plain"]))
     kitchen.write("downloads/begun.part", content[:1_000])
     kitchen.write("downloads/complete.part", content)
@@ -183,17 +185,17 @@ def downloads(kitchen: Kitchen) -> None:
     printed = kitchen.run(changes)
 
     assert f"{server.url}/gone: 404" in printed
-    assert printed.endswith("7 files, 1,536,000 bytes, 1 skipped\n")
+    assert printed.endswith("8 files, 1,792,000 bytes, 1 skipped\n")
     files = {path.name: path.read_bytes() for path in (kitchen.folder / "downloads").iterdir()}
     assert files.pop("there") == b"old"
     assert (files.pop("empty"), files.pop("gone.part")) == (b"", b"")
-    whole = ["plain", "cut", "no-ranges", "begun", "complete", "slash"]
+    whole = ["plain", "cut", "no-ranges", "begun", "complete", "slash", long[-200:]]
     assert files == dict.fromkeys(whole, content)
     ranges = [call.headers["Range"] for call in server.calls if call.path == "/cut"]
     assert ranges == ["bytes=0-", f"bytes={half}-"]
 
     server.calls.clear()
-    assert kitchen.run(changes).endswith("0 files, 0 bytes, 8 skipped\n")
+    assert kitchen.run(changes).endswith("0 files, 0 bytes, 9 skipped\n")
     assert {call.path for call in server.calls} == {"/gone"}
 
 
@@ -315,9 +317,8 @@ def enrich_csv(kitchen: Kitchen) -> None:
     ragged = {5: ",more"}
     shelves = [f"{n},A{n}{ragged.get(n, '')}\n" for n in range(1, 6)]
     kitchen.write("books.csv", "\ufeffisbn,shelf\n" + "".join(shelves))  # as Excel writes it
-    kitchen.run(
-        {"https://openlibrary.org": service.url, "rate=3": "rate=100", "backoff(1)": "0.05"}
-    )
+    changes = {"https://openlibrary.org": service.url, "rate=3": "rate=100", "backoff(1)": "0.05"}
+    kitchen.run(changes)
     rows = kitchen.rows("enriched.csv")
     found = [tuple(row.values()) for row in rows if row["isbn"] != "2"]
     assert found == [(n, f"A{n}", f"Book {n}", "99" if n == "1" else "", "") for n in "1345"]
@@ -329,6 +330,14 @@ def enrich_csv(kitchen: Kitchen) -> None:
         "error": "unknown ISBN",
     }
     assert [service.times_asked(f"/isbn/{n}.json") for n in "12345"] == [1, 1, 2, 2, 1]
+
+    (kitchen.folder / "enriched.csv").replace(kitchen.folder / "books.csv")
+    service.answer = lambda call: Reply(
+        b'{"title": "New"}', headers={"Content-Type": "application/json"}
+    )
+    kitchen.run(changes)
+    assert kitchen.lines("enriched.csv")[0] == "isbn,shelf,title,pages,error"
+    assert {(row["title"], row["error"]) for row in kitchen.rows("enriched.csv")} == {("New", "")}
 
 
 def uploads(kitchen: Kitchen) -> None:
@@ -352,8 +361,8 @@ def uploads(kitchen: Kitchen) -> None:
     names = ["plain", "slow", "damaged", "empty", "old", "missing"]
     for name in names[:-1]:
         kitchen.write(f"files/{name}", b"" if name == "empty" else name.encode() * 50_000)
-    addresses = [f"files/{name},{storage.url}/bucket/{name}?signature=x\n" for name in names]
-    kitchen.write("uploads.csv", "\ufeff" + "".join(addresses) + "\n")  # ends in an empty line
+    addresses = [f"files/{name}, {storage.url}/bucket/{name}?signature=x\n" for name in names]
+    kitchen.write("uploads.csv", "\ufeff" + "".join(addresses) + "  \n\n")  # ends in empty lines
     printed = kitchen.run({"backoff(1)": "0.05"})
 
     assert "\nfiles/old: Request has expired\n" in printed
