@@ -117,10 +117,21 @@ def test_ages(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "text"), [(0.0, "0.0"), (9.87, "9.9"), (154.4, "154"), (12_345.6, "12,346")]
+    ("rate", "text"),
+    [
+        (0.0, "0.0"),
+        (0.003, "<0.01"),
+        (0.0222, "0.02"),
+        (0.0949, "0.09"),
+        (0.0951, "0.1"),
+        (9.87, "9.9"),
+        (99.96, "100"),
+        (154.4, "154"),
+        (12_345.6, "12,346"),
+    ],
 )
 def test_rates(rate: float, text: str) -> None:
-    """As many digits as are worth reading."""
+    """As many digits as are worth reading; 0.0 is only what did not happen."""
     assert numbers.rate_text(rate) == text
 
 

@@ -230,11 +230,14 @@ def test_line_when_a_run_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lines_when_the_total_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A count instead of a percent."""
+    """A count instead of a percent; at the end, too, the rate and the time are told."""
     file = StringIO()
     monkeypatch.setattr(sys, "stderr", file)
     run("compact", (n for n in range(30)))
     assert lines_of(file)[0].startswith("pipeline: 0 done, ")
+    ends = [line for line in lines_of(file) if line.startswith("pipeline: 30 done, ")]
+    assert len(ends) == 1
+    assert re.search(r"/s, \d:\d\d, 27 ok, 3 failed$", ends[0])
     assert "%" not in file.getvalue()
     assert lines_of(file)[-1] == "27 ok, 3 failed"
 

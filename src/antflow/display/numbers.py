@@ -42,8 +42,12 @@ def amount_text(amount: float, digits: int = 5) -> str:
 
 
 def rate_text(per_second: float) -> str:
-    """A rate with as many digits as are worth reading."""
-    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.1f}"
+    """``154``, ``9.9``, ``0.02``, ``<0.01``: 0.0 is said only of what did not happen at all."""
+    if per_second >= 99.95:
+        return f"{per_second:,.0f}"
+    if per_second >= 0.095 or not per_second:
+        return f"{per_second:.1f}"
+    return f"{per_second:.2f}" if per_second >= 0.0095 else "<0.01"
 
 
 def duration_text(seconds: float | None) -> str:

@@ -68,7 +68,8 @@ class PlainLog:
         step = int((progress.ratio or 0.0) * STEPS + 1e-9)
         stops = progress.state == "stopping"
         is_due = step > self._step or progress.elapsed - self._last >= LONGEST_SILENCE
-        if is_due or stops > self._stops:
+        is_last = view.is_over and progress.total is None  # else the last 5 % say it
+        if is_due or is_last or stops > self._stops:
             self._stops = stops
             self._step = max(step, self._step)
             self._last = progress.elapsed
