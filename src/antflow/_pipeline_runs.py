@@ -103,7 +103,7 @@ class HasRuns(Generic[Out]):
         Raises:
             TypeError: ``callback`` is not a plain function of one argument.
         """
-        if callback is None or is_async(callback):
+        if not callable(callback) or is_async(callback):
             raise refusal(TypeError, "callback", callback, "must be a plain function")
         check_callback(TypeError, "callback", callback, "end")
         self._runs.on_end.append(callback)
