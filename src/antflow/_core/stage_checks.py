@@ -86,8 +86,14 @@ def check_tasks(refuse: Refuse, name: str, tasks: object) -> None:
         raise refusal(refuse, name, tasks, "must be a list of functions")
     if not tasks:
         raise refusal(refuse, name, tasks, "a stage must have at least one task")
+    in_list = " (this is a list: pass each of its functions by itself)"
     strange = [
-        refusal(refuse, f"{name}[{index}]", task, "must be a function")
+        refusal(
+            refuse,
+            f"{name}[{index}]",
+            task,
+            f"must be a function{in_list if is_a(task, (list, tuple)) else ''}",
+        )
         for index, task in enumerate(tasks)
         if not callable(task)
     ]
