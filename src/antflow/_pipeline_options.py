@@ -29,7 +29,7 @@ from antflow._core.observers import OBSERVER_METHODS, AnyObserver
 from antflow._core.ports import Store
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.stage import Stage, frozen_copy
-from antflow._core.stage_checks import is_async, is_generator
+from antflow._core.stage_checks import is_async, is_generator, stage_index
 from antflow._core.text import safe_repr
 from antflow._engine.identity import Duplicates
 from antflow._monitor.block_poller import ShowsBlocks
@@ -256,9 +256,7 @@ def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineRe
         name = f"retry_failed[{index}]"
         if not isinstance(result, PipelineResult):
             raise refusal(TypeError, name, result, "must be a PipelineResult")
-        if result.stage not in names:
-            allowed = f"its stage was not found; the stages are {', '.join(map(repr, names))}"
-            raise refusal(ValueError, name, result, allowed)
+        stage_index(f"{name}.stage", result.stage, names)
         if result.is_success:
             raise refusal(ValueError, name, result, f"it is {result.outcome}; pass {TO_RETRY}")
         checked.append(result)

@@ -563,6 +563,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         open_run = partial(self._open, options=options, length=length, window=window)
         return ResultStream(Outcomes(open_run, drive, buffer_size, graceful_signals))
 
+    @explained
     async def start(
         self,
         *,

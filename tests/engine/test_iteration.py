@@ -6,7 +6,7 @@ import asyncio
 import gc
 import random
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
 from itertools import count
 from typing import Any
@@ -533,6 +533,21 @@ def test_call_that_closes_the_iteration_it_belongs_to() -> None:
             numbers = executor.map_iter(call, range(10))
             assert [number async for number in numbers] == []
         assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main)
+
+
+def test_a_plain_for_is_refused_in_words() -> None:
+    """A plain ``for`` over results says what to write instead; they are still no `Iterable`."""
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("A", 1, [Calls()])])
+        async with AsyncExecutor(2) as executor:
+            for results in (pipeline.stream([1]), executor.map_iter(lasting(1), [1])):
+                with pytest.raises(TypeError, match="write `async for`, not `for`"):
+                    list(results)  # type: ignore[call-overload]
+                assert not isinstance(results, Iterable)
+                assert len([result async for result in results]) == 1
 
     run_virtual(main)
 

@@ -18,11 +18,13 @@ from contextlib import (
 )
 from contextvars import ContextVar
 from functools import partial
+from io import BytesIO
 from types import TracebackType
 from typing import Any
 
 import pytest
 
+from antflow import Pipeline, Stage, StageValidationError
 from antflow._core.errors import PipelineError
 from antflow._engine.resources import Resources
 from antflow._engine.worker_thread import Answers, WorkerThread
@@ -216,6 +218,13 @@ def test_a_caller_that_is_cancelled_does_not_disturb_the_entering() -> None:
 
     run_virtual(main)
     assert journal.lines == ["+a", "-a"]
+
+
+@pytest.mark.parametrize("made", [BytesIO(), contextmanager(iter)(())], ids=["file", "decorated"])
+def test_a_context_manager_in_place_of_its_function_is_refused_in_words(made: Any) -> None:
+    """``resources={"http": client()}`` says that the function is wanted."""
+    with pytest.raises(StageValidationError, match=r"pass the function that makes it$"):
+        Pipeline([Stage("A", 1, [str], resources={"http": made})])
 
 
 @pytest.mark.parametrize("made", [None, object(), pass_time], ids=["nothing", "object", "async"])

@@ -20,6 +20,7 @@ from .rows_stage import a_stage, work
 BEGINNINGS = (
     *("Stage", "Pipeline", "Pipeline.run", "Pipeline.stream", "Pipeline.open", "Pipeline.quick"),
     *("PipelineBuilder.run", "Limit", "Retry", "backoff", "StatusTracker", "AsyncExecutor"),
+    *("Pipeline.start", "AsyncExecutor.map", "AsyncExecutor.map_iter"),
 )
 """The calls that promise it: where a pipeline is described, and where a run begins."""
 
@@ -53,6 +54,12 @@ def call_it(name: str, **options: Any) -> None:
         Pipeline([a_stage()], **options)
     elif name == "Pipeline.open":
         run_virtual(enter(pipeline.open(**options)))
+    elif name == "Pipeline.start":
+        run_virtual(lambda: pipeline.start(**options))
+    elif name == "AsyncExecutor.map":
+        run_virtual(lambda: AsyncExecutor().map(work, [1], **options))
+    elif name == "AsyncExecutor.map_iter":
+        AsyncExecutor().map_iter(work, [1], **options)
     elif name == "Pipeline.quick":
         run_virtual(lambda: Pipeline.quick([1], work, **options))
     elif name == "Pipeline.stream":
@@ -158,6 +165,7 @@ def test_option_as_people_misspell_it(name: str, given: str, meant: str) -> None
         ("Pipeline.run", "ordered", "Pipeline.stream has it"),
         ("Pipeline.run", "status_tracker", "Pipeline has it"),
         ("Pipeline.stream", "on_failures", "Pipeline.run and Pipeline.open have it"),
+        ("Pipeline.start", "total", "Pipeline.run, Pipeline.stream and Pipeline.open have it"),
         ("Stage", "collect_results", "Pipeline has it"),
         # As it is called elsewhere.
         ("Pipeline.run", "retries", "Stage has 'task_attempts'"),

@@ -389,6 +389,12 @@ def test_run_of_a_builder_takes_every_option(name: str) -> None:
 
 
 @pytest.mark.contract
+def test_add_with_a_list_of_tasks_is_refused_in_words() -> None:
+    """``add("A", [fetch, parse])``, as `Stage` takes it, says how the fluent form does."""
+    with pytest.raises(StageValidationError, match="a list: pass each of its functions by itself"):
+        Pipeline.create().add("A", [fetch_page, double])  # type: ignore[call-overload]
+
+
 def test_names_of_quick_stages_tell_equal_tasks_apart() -> None:
     """Stages of ``quick`` have their task's name in CamelCase, numbered when it comes twice."""
     stages: list[str] = []

@@ -415,3 +415,18 @@ def test_a_plain_with_is_refused_in_words() -> None:
     opened: Any = Pipeline([Stage("A", 1, [same])]).open()
     with pytest.raises(TypeError, match="write `async with`, not `with`"), opened:
         pass
+
+
+def test_an_open_that_is_not_entered_is_refused_in_words() -> None:
+    """``await pipeline.open()`` and ``pipeline.open().feed`` say what to write instead."""
+    opened: Any = Pipeline([Stage("A", 1, [same])]).open()
+
+    async def main() -> None:
+        with pytest.raises(TypeError, match="write `async with`, not `await`"):
+            await opened
+        with pytest.raises(AttributeError, match="there is no 'feed' before `async with"):
+            await opened.feed([1])
+        async with opened as run:  # it can still be entered
+            await run.feed([1])
+
+    run_virtual(main)

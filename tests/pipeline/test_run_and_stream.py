@@ -404,6 +404,17 @@ def test_retry_failed_refuses_results_that_need_no_retry() -> None:
         run_virtual(lambda: pipeline.run([], retry_failed=results.outcomes))
 
 
+def test_retry_failed_names_the_stage_that_is_missing() -> None:
+    """A result of a stage that has another name now is refused with its name."""
+    results = run_virtual(
+        lambda: Pipeline([Stage("Even", 1, [odd_only], task_attempts=1)]).run([2])
+    )
+    pipeline = Pipeline([Stage("Evens", 1, [odd_only])])
+    text = r"retry_failed\[0\].stage='Even' not found; the stages are 'Evens'; did you mean 'Evens'"
+    with pytest.raises(ValueError, match=text):
+        run_virtual(lambda: pipeline.run([], retry_failed=results.failed))
+
+
 def test_collect_results_off_leaves_the_lists_empty() -> None:
     """With ``collect_results=False`` lists are empty, and stats and summary exact."""
     pipeline = Pipeline([Stage("A", 1, [odd_only], task_attempts=1)], collect_results=False)

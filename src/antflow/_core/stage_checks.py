@@ -9,6 +9,7 @@ import inspect
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -23,6 +24,7 @@ from antflow._core.checks import (
     refusal,
     takes,
 )
+from antflow._core.foreign import is_a
 from antflow._core.hold_times import hold_seconds
 from antflow._core.limit import Limit
 from antflow._core.misspellings import did_you_mean
@@ -84,8 +86,14 @@ def check_tasks(refuse: Refuse, name: str, tasks: object) -> None:
         raise refusal(refuse, name, tasks, "must be a list of functions")
     if not tasks:
         raise refusal(refuse, name, tasks, "a stage must have at least one task")
+    in_list = " (this is a list: pass each of its functions by itself)"
     strange = [
-        refusal(refuse, f"{name}[{index}]", task, "must be a function")
+        refusal(
+            refuse,
+            f"{name}[{index}]",
+            task,
+            f"must be a function{in_list if is_a(task, (list, tuple)) else ''}",
+        )
         for index, task in enumerate(tasks)
         if not callable(task)
     ]
@@ -239,11 +247,14 @@ def check_resources(refuse: Refuse, name: str, resources: object) -> None:
     for keyword, factory in resources.items():
         if not isinstance(keyword, str) or not keyword.isidentifier():
             raise refusal(refuse, name, keyword, "each name must be usable as a keyword")
+        made_early = ""
+        if is_a(factory, AbstractContextManager) or is_a(factory, AbstractAsyncContextManager):
+            made_early = "; this is a context manager: pass the function that makes it"
         if not callable(factory):
-            allowed = "must be a function that makes a context manager"
+            allowed = f"must be a function that makes a context manager{made_early}"
             raise refusal(refuse, f"{name}[{keyword!r}]", factory, allowed)
         if not takes(factory, 0):
-            allowed = "cannot be called without arguments"
+            allowed = f"cannot be called without arguments{made_early}"
             raise refusal(refuse, f"{name}[{keyword!r}]", factory, allowed)
         for is_one, decorator in UNDECORATED:
             if is_one(factory):

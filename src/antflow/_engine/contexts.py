@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import Context, copy_context
 from functools import partial, wraps
 from types import TracebackType, coroutine
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from antflow._core.foreign import cause_of, is_a, with_traceback
 from antflow._core.waits import Wait, discard
@@ -54,6 +54,14 @@ class Around(AbstractAsyncContextManager[V, None], Generic[V]):
         raise TypeError("write `async with`, not `with`")
 
     def __exit__(self, *_: object) -> None: ...  # Python looks for it before it calls `__enter__`
+
+    def __await__(self) -> NoReturn:
+        raise TypeError("write `async with`, not `await`")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(f"there is no {name!r} before `async with … as …`")
 
     async def __aenter__(self) -> V:
         return await anext(self._steps)

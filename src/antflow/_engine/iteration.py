@@ -142,6 +142,10 @@ class Iteration(AsyncIterator[T_co]):
             with suppress(RuntimeError):  # the event loop is closed, and all in it is gone
                 self._loop.call_soon_threadsafe(self._steps.leave)
 
+    def __getitem__(self, _: object) -> NoReturn:
+        # What a plain `for` falls back to. `__iter__` would make it an `Iterable`.
+        raise TypeError("write `async for`, not `for`; the values come one by one")
+
     def __reduce__(self) -> NoReturn:
         name = type(self).__name__
         raise TypeError(f"this {name} cannot be copied or pickled: each value comes out once")

@@ -172,6 +172,7 @@ class AsyncExecutor:
         retry_delay: float = 0.1,
     ) -> list[R]: ...
 
+    @explained
     async def map(
         self,
         fn: Callable[..., Any],
@@ -239,6 +240,7 @@ class AsyncExecutor:
         retry_delay: float = 0.1,
     ) -> Iteration[R]: ...
 
+    @explained
     def map_iter(
         self,
         fn: Callable[..., Any],

@@ -467,5 +467,6 @@ class _Lines(_Sqlite):
             filled = {"branch": "", "duration": 0.0, "waited": 0.0} | record
             return INSERT, [filled.get(name) for name in EventRecord._fields]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            text = f"{self._path}, line {self._lines + 1:,}: not an event: {error}"
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
+            text = f"{self._path}, line {self._lines + 1:,}: not an event: {reason}"
             raise UnreadableLog(text) from error
