@@ -390,7 +390,9 @@ def test_keys_after_ctrl_z_and_fg(screen: PtyScreen) -> None:
     screen.wait_until(lambda: "ended 0 True" in screen.text)
 
 
-IN_A_THREAD = "thread = threading.Thread(target=asyncio.run, args=[main()]); thread.start(); thread.join()"
+IN_A_THREAD = (
+    "thread = threading.Thread(target=asyncio.run, args=[main()])\nthread.start()\nthread.join()"
+)
 
 
 @pytest.mark.parametrize("run", ["asyncio.run(main())", IN_A_THREAD], ids=["main", "thread"])
