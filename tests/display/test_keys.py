@@ -390,10 +390,16 @@ def test_keys_after_ctrl_z_and_fg(screen: PtyScreen) -> None:
     screen.wait_until(lambda: "ended 0 True" in screen.text)
 
 
-def test_keys_after_a_stop_without_a_word(screen: PtyScreen) -> None:
+IN_A_THREAD = (
+    "thread = threading.Thread(target=asyncio.run, args=[main()])\nthread.start()\nthread.join()"
+)
+
+
+@pytest.mark.parametrize("run", ["asyncio.run(main())", IN_A_THREAD], ids=["main", "thread"])
+def test_keys_after_a_stop_without_a_word(screen: PtyScreen, run: str) -> None:
     """A program that was stopped by ``kill -STOP`` has its display and keys again after ``fg``."""
     script = SHELL.format(
-        foreground="", program="import os\nprint('pid', os.getpid())\n" + program()
+        foreground="", program="import os\nprint('pid', os.getpid())\n" + program(run=run)
     )
     script = script.replace(
         "    is_restored =", "    termios.tcsetattr(0, 0, settings)\n    is_restored ="

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from antflow import DashboardSnapshot, Pipeline, Stage, StatusTracker
+from antflow.display import create
 from tests.support import lasting, never, now, run_program, same, virtual
 
 pytestmark = pytest.mark.fault
@@ -371,3 +372,18 @@ def test_display_that_fails_is_logged_with_its_traceback() -> None:
     ended = run_program(BROKEN.replace("if False", "if True"))
     assert "WARNING:antflow:the display failed in on_update" in ended.stderr
     assert "Traceback" in ended.stderr
+
+
+def test_one_display_for_two_runs_at_once(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A display of the library shows the first of them, and a warning says so."""
+    display = create("log")
+
+    async def main() -> Any:
+        return await asyncio.gather(twenty(display), twenty(display))
+
+    first, second = virtual(main)
+    assert len(first.values()) == len(second.values()) == 20
+    assert caplog.text.count("this display shows another run") == 1
+    assert capsys.readouterr().err.count(" 0/20,") == 1

@@ -30,6 +30,10 @@ LONGEST_CALL = 5.0
 """Seconds one call of an async method of a display may take."""
 
 
+_in_use: set[int] = set()
+"""The displays of this library that show a run now, by identity: each can show one."""
+
+
 class Poller:
     """Polls snapshots for one display.
 
@@ -85,6 +89,22 @@ class Poller:
 
     async def poll(self) -> None:
         """The task. Ends soon after `end`."""
+        if not isinstance(self._display, ShowsBlocks):  # one of the user's may show several
+            await self._poll()
+        elif id(self._display) in _in_use:
+            alert("this display shows another run, and not this one: each run needs one of its own")
+            self._let_begin()
+            await self._ending
+            if self._stand_in is not None:
+                self._stand_in()
+        else:
+            _in_use.add(id(self._display))
+            try:
+                await self._poll()
+            finally:
+                _in_use.discard(id(self._display))
+
+    async def _poll(self) -> None:
         try:
             if self._blocks is not None:
                 self._blocks.begin()

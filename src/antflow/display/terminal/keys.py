@@ -118,6 +118,14 @@ class KeyReader(ABC):
         """Whether another program has changed the settings, and reads."""
         return self._found is not None and not self._are_ours()
 
+    @property
+    def are_restored(self) -> bool:
+        """Whether a shell has restored the settings: the program was stopped, and goes on."""
+        with suppress(OSError, termios.error):
+            found = self._found
+            return found is not None and termios.tcgetattr(self._terminal) == found
+        return False
+
     def look(self) -> None:
         """Read if the keyboard is ours. Called at each frame."""
         with self._held():

@@ -39,6 +39,11 @@ class Listening:
         return self._keys is not None and self._keys.is_taken
 
     @property
+    def is_keyboard_restored(self) -> bool:
+        """Whether a shell has restored the settings, though keys are read."""
+        return self._keys is not None and self._keys.are_restored
+
+    @property
     def has_keyboard(self) -> bool:
         """Whether keys can be read, now or when the program is in the foreground."""
         return self._keys is not None
