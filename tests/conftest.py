@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -27,6 +28,18 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_runtest_setup() -> None:
     """Keep the garbage collections of a test to its own objects: there are many before it."""
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Fail a test that leaves a handler of Ctrl-C behind: it could end the tests that follow."""
+    result = yield
+    handler = signal.getsignal(signal.SIGINT)
+    if handler not in (signal.default_int_handler, signal.SIG_IGN):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        pytest.fail(f"left a handler of SIGINT: {handler!r}")
+    return result
 
 
 @pytest.hookimpl(wrapper=True)

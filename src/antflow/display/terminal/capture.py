@@ -38,7 +38,7 @@ class Capture(ABC):
         passing: Passes keys on to programs whose text is captured.
     """
 
-    passing = Passing()
+    passing: Passing = Passing()
     kept: KeptLines
 
     @abstractmethod

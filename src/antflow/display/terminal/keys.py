@@ -76,7 +76,7 @@ class KeyReader(ABC):
         self._found: Settings | None = None
         self._original: Settings = []
         self._ours: Settings = []
-        self.is_over = False
+        self.is_over: bool = False
         self._terminal = os.open(name, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
         self._wakes, self._waker = os.pipe()
         try:

@@ -48,7 +48,7 @@ class Passage(KeyReader):
         termios.error: One of them has no settings.
     """
 
-    look_every = 0.1
+    look_every: float | None = 0.1
 
     def __init__(
         self,

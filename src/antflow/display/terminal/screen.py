@@ -171,7 +171,10 @@ class Screen:
             pane.noted = note
             self._capture.fit()
             if self.keys.is_keyboard_restored:
-                self._go_on()
+                # After a stop of which no handler knows: a thread may have opened the screen.
+                self.keys.renew()
+                if not self._picture.is_paused:
+                    self._out.write(self._picture.pause())
             if self.keys.is_keyboard_taken or self._capture.is_keyboard_read():
                 # An unfinished line is the question; it would wait for its end.
                 self.keys.pass_on()
@@ -294,15 +297,6 @@ class Screen:
                 self._lock.release()
 
     # Inside
-
-    def _go_on(self) -> None:
-        """Draw again after a stop of which no signal handler knows.
-
-        There is none if the screen was opened in a thread that may not set any.
-        """
-        self.keys.renew()
-        if not self._picture.is_paused:
-            self._out.write(self._picture.pause())
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
