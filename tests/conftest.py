@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
-from tests.postgres_server import Missing, PostgresServer, postgres_server
 from tests.real import counted, mark, without_slow
+
+if TYPE_CHECKING:
+    from tests.postgres_server import PostgresServer
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,6 +59,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server; a test that needs one is skipped where there is none."""
+    from tests.postgres_server import Missing, postgres_server  # most tests need neither
+
     try:
         with postgres_server() as server:
             yield server
