@@ -51,7 +51,7 @@ def refusal(
 
 
 def class_hint(value: object, fits: Callable[[type], object]) -> str:
-    """What to add to the message if a class was given instead of an object of it.
+    """The hint for a message if a class was given instead of an object of it; else "".
 
     Args:
         value: What was given.

@@ -12,7 +12,7 @@ LONGEST_ITEM = 200
 """Characters of an item's id in a log record."""
 
 NOWHERE = "-"
-"""What records say that no task has made."""
+"""Stands in records made outside a task."""
 
 
 def log_context() -> dict[str, Any]:

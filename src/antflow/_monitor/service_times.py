@@ -23,8 +23,8 @@ NONE_IN_TAIL = 2
 """As if this many more had shown no tail at all: few that are far apart may be so by chance."""
 
 MANY = 0.05
-"""The part of all tries that go on for longer than any took yet, from which that is no rare case,
-so that the tail is taken to end at an even pace."""
+"""If at least this part of all tries goes on for longer than any took yet, that is common: the tail
+is then taken to end at an even pace."""
 
 MORE_BEYOND = {-1.0: 0.05, 0.0: 1.0, 1.0: 3.0}
 """How many times as many as expected may take longer than any yet, in doubt. If one in ``n + 1``
@@ -66,7 +66,7 @@ class Tail(NamedTuple):
         return self.longest + self.left(self.longest, share)
 
     def left(self, age: float, share: float) -> float:
-        """What is left of a try of the tail that has taken this long, or more than that."""
+        """Seconds by which this share of the tries that have taken this long exceed it."""
         if self.spread:
             return age * (pow(share, -self.spread) - 1)
         return -self.excess * log(share)

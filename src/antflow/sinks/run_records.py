@@ -7,6 +7,7 @@ from typing import Any
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
+from antflow._core.snapshot import PipelineStats
 from antflow._core.text import cut, error_text, error_type_name
 from antflow.sinks.records import LONGEST_ERROR, VERSION, encodable
 
@@ -26,7 +27,6 @@ def opened_record(facts: RunFacts) -> dict[str, Any]:
 
 def closed_record(end: RunEnd, lost: int) -> dict[str, Any]:
     """The record of a run that is over."""
-    stats = end.stats
     record: dict[str, Any] = {
         "v": VERSION,
         "run": end.run_id,
@@ -34,6 +34,18 @@ def closed_record(end: RunEnd, lost: int) -> dict[str, Any]:
         "timestamp": end.timestamp,
         "duration": round(end.duration, 6),
         "how": end.how,
+        **item_counts(end.stats),
+        "dropped_events": lost,
+    }
+    if end.error is not None:
+        record["error_type"] = encodable(error_type_name(end.error))
+        record["error"] = encodable(cut(error_text(end.error), LONGEST_ERROR))
+    return record
+
+
+def item_counts(stats: PipelineStats) -> dict[str, int]:
+    """How many items there were, and what became of them, as the columns of a run name it."""
+    return {
         "accepted": stats.items_accepted,
         "children": stats.items_children,
         "completed": stats.items_processed,
@@ -41,12 +53,7 @@ def closed_record(end: RunEnd, lost: int) -> dict[str, Any]:
         "dropped": stats.items_dropped,
         "expanded": stats.items_expanded,
         "cancelled": stats.items_cancelled,
-        "dropped_events": lost,
     }
-    if end.error is not None:
-        record["error_type"] = encodable(error_type_name(end.error))
-        record["error"] = encodable(cut(error_text(end.error), LONGEST_ERROR))
-    return record
 
 
 def json_line(record: dict[str, Any]) -> str:

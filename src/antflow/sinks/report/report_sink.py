@@ -14,7 +14,7 @@ from antflow._core.foreign import is_a
 from antflow._core.observers import RunEnd
 from antflow._core.run_errors import TooManyFailures
 from antflow._core.run_facts import RunFacts
-from antflow._core.snapshot import DashboardSnapshot, PipelineStats
+from antflow._core.snapshot import DashboardSnapshot
 from antflow._core.text import cut, error_text, error_type_name
 from antflow._core.version import __version__
 from antflow.sinks.event_log import EventLog, RunRecord
@@ -23,6 +23,7 @@ from antflow.sinks.records import LONGEST_ERROR, EventRecord, Redact, redacted
 from antflow.sinks.report.figures import Report, RunFigures
 from antflow.sinks.report.markdown import markdown
 from antflow.sinks.report.page import page
+from antflow.sinks.run_records import item_counts
 from antflow.sinks.sink import SinkOptions
 
 COUNTS: tuple[str, ...] = (
@@ -78,7 +79,8 @@ class ReportSink(FileSink):
             facts, figures = run
             workers = [stage.workers for stage in end.stats.stage_stats.values()]
             error = self._error_of(end)
-            report = figures.report(end.duration, end.how, _counts(end.stats), error, workers)
+            counts = item_counts(end.stats) | {"in flight": end.stats.items_in_flight}
+            report = figures.report(end.duration, end.how, counts, error, workers)
             _fill(report, facts, end, self._redact)
             report.lost = lost
             self._made = report
@@ -164,19 +166,6 @@ def _unfinished(figures: RunFigures) -> Report:
     settled = sum(counts[name] for name in COUNTS[2:])
     counts["in flight"] = max(counts["accepted"] + counts["children"] - settled, 0)
     return figures.report(figures.latest, "unfinished", counts)
-
-
-def _counts(stats: PipelineStats) -> dict[str, int]:
-    return {
-        "accepted": stats.items_accepted,
-        "children": stats.items_children,
-        "completed": stats.items_processed,
-        "failed": stats.items_failed,
-        "dropped": stats.items_dropped,
-        "expanded": stats.items_expanded,
-        "cancelled": stats.items_cancelled,
-        "in flight": stats.items_in_flight,
-    }
 
 
 def _fill(report: Report, facts: RunFacts, end: RunEnd, redact: Redact | None) -> None:
