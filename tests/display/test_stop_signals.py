@@ -354,6 +354,8 @@ def test_stop_in_the_middle_of_a_frame(kind: str, screen: PtyScreen) -> None:
         "from tests.display.test_screen import Lines, Whole, begin, update\n"
         "class Halting:\n"
         "    stream, halts = sys.stderr, False\n"
+        "    def fileno(self):\n"
+        "        raise OSError('frames come here, not to the descriptor')\n"
         "    def write(self, text):\n"
         "        if self.halts:\n"
         "            self.halts = False\n"

@@ -106,8 +106,7 @@ class Screen:
 
     def __init__(self, stream: TextIO) -> None:
         self._device = device_of(stream)
-        self._out = open_stream(stream)
-        self._capture = _capture_for(stream, self._out, self._print, self._echo)
+        self._out, self._capture = _reach(stream, self._print, self._echo)
         self._picture = Composition(self._out, self._capture.kept)
         self.keys: Listening = Listening(self._picture.panes, self._capture)
         self._lock = RLock()
@@ -398,9 +397,15 @@ def _write(out: SafeStream, text: str, kept: Iterator[str]) -> None:
             out.finish()
 
 
-def _capture_for(
-    stream: TextIO, out: SafeStream, emit: Write, claim: Callable[[str, Callable[[], str]], bool]
-) -> Capture:
+def _reach(
+    stream: TextIO, emit: Write, claim: Callable[[str, Callable[[], str]], bool]
+) -> tuple[SafeStream, Capture]:
+    """Where to draw, and what captures the rest.
+
+    Descriptors are better, even those of an object that wraps the true stream: others hold that
+    one, as log handlers do, and a "tee" copies what is printed and no frame.
+    """
+    out = open_stream(stream, past_wrappers=True)
     # Descriptors carry marks between the texts, as single bytes: not possible in UTF-16.
     if out.has_own_descriptor and "\n".encode(out.encoding) == b"\n":
         # Here and not above: Windows has no such descriptors.
@@ -409,8 +414,10 @@ def _capture_for(
         from antflow.display.terminal.descriptors import open_capture
 
         with suppress(OSError, RuntimeError, termios.error):
-            return open_capture(out, emit, claim)
-    return StreamCapture(stream, emit)
+            return out, open_capture(out, emit, claim)
+    out.close()
+    # What is printed comes here instead of to the object, and so do frames.
+    return open_stream(stream), StreamCapture(stream, emit)
 
 
 _screens: dict[Hashable, Screen] = {}
