@@ -236,7 +236,7 @@ def open_stream(stream: TextIO | None, *, past_wrappers: bool = False) -> SafeSt
     """
     is_wrapper = type(stream) is not io.TextIOWrapper
     if os.name == "posix" and _leads_to_terminal(stream) and (past_wrappers or not is_wrapper):
-        with suppress(OSError, ValueError, RuntimeError):
+        with suppress(Exception):  # why: whatever a stand-in raises when it is flushed
             return _Terminal(stream)
     return SafeStream(stream)
 

@@ -43,7 +43,7 @@ from antflow.display.stream import SafeStream, open_stream
 from antflow.display.terminal import questions, stop_signals
 from antflow.display.terminal.capture import Action, Capture, Write
 from antflow.display.terminal.composition import Composition
-from antflow.display.terminal.device import Size, device_of, is_in_front, is_marked, size_of
+from antflow.display.terminal.device import Front, Size, device_of, is_in_front, is_marked, size_of
 from antflow.display.terminal.listening import Listening
 from antflow.display.terminal.pane import Note, Pane
 from antflow.display.terminal.printed_lines import shown
@@ -113,6 +113,7 @@ class Screen:
         self._drawing_thread: int | None = None
         self._printed_meanwhile: deque[str] = deque()
         self._newest: deque[str] = deque(maxlen=NEWEST_LINES)
+        self._front = Front(self._out)
         self._is_over = False
         atexit.register(self.close)
         stop_signals.watch(self)
@@ -144,6 +145,7 @@ class Screen:
 
     def join(self, pane: Pane) -> None:
         """Add a pane below the others. The registry is locked."""
+        stop_signals.set_handlers()
         self._capture.start()
         with self._drawing():
             pane.is_open = True
@@ -185,6 +187,8 @@ class Screen:
             elif self._picture.is_paused:
                 if is_in_front(self._out):
                     self._out.write(self._picture.resume())
+            elif self._front.is_left():
+                self._out.write(self._picture.pause())
             elif self._picture.is_dragged():
                 pass
             elif not self._out.is_halted and not self._out.write(self._picture.frame()):
