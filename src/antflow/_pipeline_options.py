@@ -28,6 +28,7 @@ from antflow._core.log import info
 from antflow._core.observers import OBSERVER_METHODS, AnyObserver
 from antflow._core.ports import Store
 from antflow._core.result import PipelineResult, RunResults
+from antflow._core.same_file import shared_file
 from antflow._core.stage import Stage, frozen_copy
 from antflow._core.stage_checks import is_async, is_generator, stage_index
 from antflow._core.text import safe_repr
@@ -217,6 +218,36 @@ def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
                 allowed = f"{method}() must be a plain function; only closed() may be async"
                 raise refusal(TypeError, name, observer, allowed)
     return tuple(given)
+
+
+def check_files(
+    tracker: StatusTracker | None,
+    observers: Sequence[AnyObserver],
+    options: RunOptions | None = None,
+) -> None:
+    """Refuse a file that is given twice: each of the two would destroy what the other writes.
+
+    Args:
+        tracker: The tracker, which may have a file for its history.
+        observers: The observers of the pipeline. Sinks have the path of their file as ``path``.
+        options: The options of a run, which may name more.
+
+    Raises:
+        ValueError: There is such a file.
+    """
+    given = {} if options is None else options
+    files: list[tuple[str, Any]] = []
+    spill = None if tracker is None else tracker._spill
+    if spill is not None:
+        files.append(("spill of the tracker", spill.path))
+    for owner, each in (("the pipeline", observers), ("the run", given.get("observers") or ())):
+        for index, observer in enumerate(each):
+            if is_a(path := attribute(observer, "path"), os.PathLike):
+                files.append((f"observers[{index}] of {owner}", path))
+    files += [(name, path) for name in ("trace", "report") if (path := given.get(name)) is not None]
+    if (both := shared_file(files)) is not None:
+        path = safe_repr(os.fspath(dict(files)[both[0]]))
+        raise ValueError(f"{both[0]}: {path} is the file of {both[1]}, too")
 
 
 def parted(options: RunOptions) -> tuple[EngineOptions, list[AnyObserver]]:

@@ -87,6 +87,7 @@ from antflow._pipeline_options import (
     OtherOptions,
     PipelineOptions,
     RunOptions,
+    check_files,
     check_on_failures,
     checked_observers,
     checked_results,
@@ -240,6 +241,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         self._tracker = status_tracker
         self._store = store
         self._observers = checked_observers(observers)
+        check_files(status_tracker, self._observers)
         self._runs = PipelineRuns()
         self._started: RunHandle[Any] | None = None
 
@@ -828,6 +830,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 "this pipeline cannot be run from inside its own run; feed() adds items to it"
             )
         tracker = self._tracker
+        check_files(tracker, self._observers, options)
         engine_options, more = parted(options)
         observers = [*self._observers, *more]
         listeners = [

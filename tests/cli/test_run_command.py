@@ -1157,6 +1157,22 @@ def test_files_that_cannot_take_events_are_refused(
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_file_of_a_standard_stream_is_refused_for_a_sink(
+    folder: Path, items: Path, stream: str
+) -> None:
+    """``--report log.html >log.html`` would write a page over the results, or the errors."""
+    with (folder / "log.html").open("w+") as log:
+        streams = {stream: log}
+        options = ("--items", items, "--report", "log.html")
+        process = start(folder, "run", "app:pipeline", *options, **streams)
+        told = process.communicate()[1] or (folder / "log.html").read_text()
+    name = {"stdout": "output", "stderr": "error"}[stream]
+    assert f"--report 'log.html': is the file that standard {name} is written to" in told
+    assert process.returncode == 2
+
+
+@pytest.mark.process
 def test_events_go_to_a_database(folder: Path, items: Path, postgres: PostgresServer) -> None:
     """With the address of a database, --events writes its tables, and the commands read them."""
     address = postgres.schema()

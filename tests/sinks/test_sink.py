@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from antflow import ItemStep, Pipeline, RunEnd, RunFacts, Stage
-from antflow.sinks import EventRecord, Sink, SinkCounts
+from antflow import ItemStep, Pipeline, RunEnd, RunFacts, Stage, StatusTracker
+from antflow.sinks import EventRecord, JsonlSink, Sink, SinkCounts
 from antflow.testing import run_virtual
 
 
@@ -622,6 +623,45 @@ def test_a_run_may_have_observers_of_its_own() -> None:
     asyncio.run(main())
     assert len(always.runs) == 4
     assert once.runs == always.runs[:2]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"report": "a.html", "trace": "./a.html"}, ("report", "trace")),
+        ({"own": "a.jsonl", "trace": "a.jsonl"}, ("trace", "observers[0] of the pipeline")),
+        ({"own": "a.jsonl", "observer": "a.jsonl"}, ("observers[0] of the run", "the pipeline")),
+        ({"spill": "a.db", "report": "a.db"}, ("report", "spill of the tracker")),
+        ({"own": "a.db", "spill": "a.db"}, ("observers[0] of the pipeline", "spill")),
+    ],
+)
+def test_a_file_that_is_given_twice_is_refused(
+    given: dict[str, str], names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is begun, and nothing is written: one would destroy what the other writes."""
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {k: v for k, v in given.items() if k in ("trace", "report")}
+    if "observer" in given:
+        options["observers"] = [JsonlSink(given["observer"])]
+    own = [JsonlSink(given["own"])] if "own" in given else []
+    tracker = StatusTracker(spill=given["spill"]) if "spill" in given else None
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        taken.append(0)
+        yield 0
+
+    def run() -> None:
+        pipeline = Pipeline([Stage("A", 1, [halve])], status_tracker=tracker, observers=own)
+        asyncio.run(pipeline.run(items(), **options))
+
+    with pytest.raises(ValueError, match="is the file of") as caught:
+        run()
+    later, earlier = names
+    assert str(caught.value).startswith(f"{later}: ")
+    assert earlier in str(caught.value)
+    assert taken == []
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_snapshot_counts_what_sinks_have_lost() -> None:

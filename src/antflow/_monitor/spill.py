@@ -120,6 +120,11 @@ class Spill:
         return vars(self) | {"_sink": None}  # a copy writes by itself
 
     @property
+    def path(self) -> Path:
+        """The database."""
+        return self._path
+
+    @property
     def sink(self) -> SpillSink:
         """Writes to the file."""
         if self._sink is None:

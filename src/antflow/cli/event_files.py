@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from antflow._core.same_file import are_one, shared_file, status_of
 from antflow.cli.lines import InputFile
-from antflow.cli.output_file import NAMES_OF_STDOUT, STDOUT, status_of
+from antflow.cli.output_file import NAMES_OF_STDOUT, STDOUT
 from antflow.cli.refusals import refuse
 
 if TYPE_CHECKING:
@@ -74,34 +76,32 @@ def _sink_for(events: str) -> Sink:
 
 
 def refuse_same(
-    file: InputFile, others: Mapping[str, str | None], option: str, path: str | None
+    file: InputFile,
+    named: Mapping[str, str | None],
+    sinks: Sequence[str],
+    stdout: os.stat_result | None,
 ) -> None:
-    """Refuse a file that the items come from, or another option names, whatever its name.
+    """Refuse a file for a sink that has another use, too.
 
     Args:
         file: The items.
-        others: The other options that name files, and these.
-        option: The option.
-        path: Its file; ``None`` = it is not given.
+        named: The options that name files, and these; ``None`` = it is not given.
+        sinks: Those of them that are for sinks.
+        stdout: The status of standard output.
 
     Raises:
-        Refusal: It is one of them.
+        Refusal: There is such a file.
     """
-    if path is None:
-        return
-    status = status_of(path)
-    if status is not None and file.is_same(status):
-        refuse(f"{option} {path!r}: is the file that --items reads")
-    for other, its_path in others.items():
-        if its_path not in (None, STDOUT) and _is_same(path, its_path):
-            refuse(f"{option} {path!r}: is the file of {other}")
-
-
-def _is_same(path: str, other: str) -> bool:
-    try:
-        return os.path.samefile(path, other)
-    except OSError:  # one of them is not there yet
-        return os.path.realpath(path) == os.path.realpath(other)
+    for option in sinks:
+        status = status_of(path) if (path := named[option]) is not None else None
+        if status is not None and file.is_same(status):
+            refuse(f"{option} {path!r}: is the file that --items reads")
+        for stream, its_status in {"output": stdout, "error": status_of(sys.stderr)}.items():
+            if are_one(status, its_status):
+                refuse(f"{option} {path!r}: is the file that standard {stream} is written to")
+    given = [(option, path) for option, path in named.items() if path not in (None, STDOUT)]
+    if (both := shared_file(given)) is not None:
+        refuse(f"{both[0]} {named[both[0]]!r}: is the file of {both[1]}")
 
 
 def _refuse_file(option: str, path: str, error: OSError) -> NoReturn:

@@ -21,6 +21,7 @@ import click
 
 from antflow import Pipeline
 from antflow._core.log import warn
+from antflow._core.same_file import is_same_file
 from antflow._core.text import clean
 from antflow.cli.parameters import ParamType
 from antflow.cli.refusals import reason_of, refuse
@@ -156,7 +157,7 @@ def _check_path(path: str, taken: Mapping[str, str | None]) -> None:
     if os.path.isdir(path):
         refuse(f"--metrics-file {path!r}: is a folder")
     for option, other in taken.items():
-        if other is not None and os.path.realpath(other) == os.path.realpath(path):
+        if other is not None and is_same_file(path, other):
             refuse(f"--metrics-file {path!r}: is the file of {option}")
 
 

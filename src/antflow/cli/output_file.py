@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, NoReturn
 
 from antflow._core.file_lock import lock, unlock
+from antflow._core.same_file import are_one, status_of
 from antflow.cli.lines import InputFile
 from antflow.cli.refusals import RunFailed, refuse
 
@@ -293,24 +294,10 @@ def refuse_shared(
     for (option, path), status in zip(places, found, strict=True):
         if status is not None and file.is_same(status):
             refuse(f"{option} {path!r}: is the file that --items reads")
-        if path != STDOUT and _are_one(status, errors):
+        if path != STDOUT and are_one(status, errors):
             refuse(f"{option} {path!r}: is the file that standard error is written to")
-    is_one = _are_one(*found)
+    is_one = are_one(*found)
     if failed is not None and found == [None, None]:
         is_one = os.path.realpath(out) == os.path.realpath(failed)
     if is_one:
         refuse(f"--failed {failed!r}: is the file that --out writes")
-
-
-def status_of(place: Any) -> os.stat_result | None:
-    """The status of a path, or of an open stream; ``None`` if there is nothing."""
-    try:
-        return os.stat(place if isinstance(place, str) else place.fileno())
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _are_one(one: os.stat_result | None, other: os.stat_result | None) -> bool:
-    if one is None or other is None or not stat.S_ISREG(one.st_mode):
-        return False
-    return os.path.samestat(one, other)

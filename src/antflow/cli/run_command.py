@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from antflow import Pipeline, PipelineResult, TooManyFailures
+from antflow._core.same_file import status_of
 from antflow._core.text import clean, counted
 from antflow._monitor.display_choice import automatic_display
 from antflow.cli.event_files import observers_for, refuse_same
@@ -31,7 +32,6 @@ from antflow.cli.output_file import (
     OutputFile,
     kept_open,
     refuse_shared,
-    status_of,
 )
 from antflow.cli.parameters import (
     Count,
@@ -301,10 +301,9 @@ def command(
             stack.enter_context(nothing_on_stdin(to_the_end))
         refuse_shared(file, out, failed, stdout)
         observers = observers_for(events, trace, report)
-        named = {"--out": out, "--failed": failed}
-        for option, path in {"--events": events, "--trace": trace, "--report": report}.items():
-            refuse_same(file, named, option, path)
-            named[option] = path
+        of_sinks = {"--events": events, "--trace": trace, "--report": report}
+        named = {"--out": out, "--failed": failed, **of_sinks}
+        refuse_same(file, named, list(of_sinks), stdout)
         files = []
         rows = rows_for(out, append)
         if out != STDOUT:
