@@ -158,9 +158,14 @@ def pipeline_repr(self: Any) -> str:
     return asked(_pipeline_text, self, instead=f"<{type_name(self)}>")
 
 
+def stages_text(stages: Sequence[Stage]) -> str:
+    """``Fetch ×20 → Parse ×5``."""
+    return clean(" → ".join(f"{each.name} ×{each.workers:,}" for each in stages))
+
+
 def _pipeline_text(pipeline: Any) -> str:
-    stages = " → ".join(f"{each.name} ×{each.workers:,}" for each in pipeline._stages)
-    text = f"<{type_name(pipeline)} {clean(safe_repr(pipeline.name))}: {clean(stages)}"
+    stages = stages_text(pipeline._stages)
+    text = f"<{type_name(pipeline)} {clean(safe_repr(pipeline.name))}: {stages}"
     handle: RunHandle[Any] | None = pipeline._runs.asked_about()
     if handle is None:
         return f"{text}>"

@@ -215,6 +215,11 @@ class PostgresRows:
             self.close()
             raise
 
+    @property
+    def name(self) -> str:
+        """The database, for messages."""
+        return repr(self._server)
+
     def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         """The rows that a query finds in what is written so far."""
         query, arguments = bound(query, values)

@@ -28,6 +28,7 @@ from prometheus_client import generate_latest, pushadd_to_gateway, write_to_text
 from prometheus_client.exposition import basic_auth_handler, default_handler
 from prometheus_client.metrics_core import Metric
 
+from antflow._core.brief import Brief
 from antflow._core.checks import refusal
 from antflow._core.durations import Durations, middle_of
 from antflow._core.foreign import attribute
@@ -96,7 +97,7 @@ class Values(dict[Key, float]):
         self[key] = self.get(key, 0.0) + value
 
 
-class PipelineCollector:
+class PipelineCollector(Brief):
     """The metrics of pipelines, for a registry of `prometheus_client`.
 
     ```python
@@ -119,6 +120,9 @@ class PipelineCollector:
         self._readers: dict[str, _Reader] = {}
         for pipeline in pipelines:
             self.add(pipeline)
+
+    def _said(self) -> str:
+        return f": {', '.join(map(repr, tuple(self._readers))) or 'no pipelines'}"
 
     def add(self, pipeline: Measured) -> None:
         """Collect the metrics of another pipeline, too.

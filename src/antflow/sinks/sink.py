@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from antflow._core import log
+from antflow._core.brief import Brief
 from antflow._core.checks import (
     check_callback,
     check_choice,
@@ -132,7 +133,7 @@ class SinkOptions(TypedDict, total=False):
     when_full: WhenFull
 
 
-class Sink:
+class Sink(Brief):
     """An observer that writes events to one place, in batches, from a thread of its own.
 
     A sink of your own has a method `write`, which is given a list of `EventRecord`, and perhaps
@@ -180,6 +181,10 @@ class Sink:
         self._is_late = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def _said(self) -> str:
+        where = "" if type(self).target is Sink.target else f" {self.target}"
+        return f"{where}: {self._delivered:,} written, {self._dropped:,} lost"
+
     @property
     def counts(self) -> SinkCounts:
         """How many events were heard, written and lost, over all runs so far."""
@@ -204,7 +209,7 @@ class Sink:
             thread = self._thread
             if thread is None or thread is threading.current_thread():  # it would wait for itself
                 return
-            self._put(Flush(written))
+            self._buffer.append((-1, Flush(written), None))
         self._wake.set()
         while not written.wait(1.0) and thread.is_alive():
             pass
@@ -223,7 +228,7 @@ class Sink:
                 )
                 atexit.register(self._flush_at_exit)
                 self._thread.start()
-        self._put(RunOpened(run))
+        self._buffer.append((-1, RunOpened(run), None))
 
     def happened(self, step: ItemStep) -> None:
         """An item took a step."""
@@ -246,7 +251,7 @@ class Sink:
         """A run is over; what it returns waits until everything of it is written."""
         written: Future[None] = Future()
         written.set_running_or_notify_cancel()  # so that it cannot be cancelled any more
-        self._put(RunClosed(end, written))
+        self._buffer.append((-1, RunClosed(end, written), None))
         with self._lock:
             self._open_runs -= 1
             thread = self._thread
@@ -276,9 +281,6 @@ class Sink:
         return False
 
     # Inside
-
-    def _put(self, notice: Notice) -> None:
-        self._buffer.append((-1, notice, None))
 
     def _make_room(self) -> None:
         """The buffer is full, and the caller has the lock."""
@@ -311,7 +313,11 @@ class Sink:
                 self._is_late.set()  # do not try again what fails
             raise
         finally:
-            self._report()
+            with self._lock:
+                lost, self._reported = self._dropped - self._reported, self._dropped
+            if lost:
+                why = _why_lost(self._error is not None, self._most)
+                log.alert("%s lost %s: %s", type(self).__name__, counted(lost, "event"), why)
 
     def _work(self) -> None:
         """Write batches until the last run is over."""
@@ -441,19 +447,6 @@ class Sink:
         """The place it writes to, for messages."""
         return "its target"
 
-    def _report(self) -> None:
-        """Say once how many events were lost."""
-        with self._lock:
-            lost, self._reported = self._dropped - self._reported, self._dropped
-        if lost:
-            reason = (
-                "it is off"
-                if self._error is not None
-                else f"its buffer of {self._most:,} was full; a larger buffer=, "
-                'or when_full="block", keeps them'
-            )
-            log.alert("%s lost %s: %s", type(self).__name__, counted(lost, "event"), reason)
-
     def _flush_at_exit(self) -> None:
         """The program ends in the middle of a run: write what is waiting."""
         with self._lock:
@@ -463,6 +456,13 @@ class Sink:
         self._wake.set()
         if thread is not None:
             thread.join(LONGEST_FLUSH)
+
+
+def _why_lost(is_off: bool, most: int) -> str:
+    if is_off:
+        return "it is off"
+    text = f"its buffer of {most:,} was full; a larger buffer="
+    return f'{text}, or when_full="block", keeps them'
 
 
 def _checked_kinds(kinds: Collection[StepKind]) -> frozenset[str]:
