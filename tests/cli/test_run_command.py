@@ -1173,6 +1173,39 @@ def test_a_file_of_a_standard_stream_is_refused_for_a_sink(
 
 
 @pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked there")
+def test_a_child_of_a_task_writes_no_results(folder: Path) -> None:
+    """One that comes back instead of ending writes nothing to the files, and says what it did."""
+    (folder / "forks.py").write_text(
+        "import asyncio, os, sys, warnings\n"
+        "from antflow import Pipeline, Stage\n"
+        "warnings.simplefilter('ignore')  # for a fork beside threads\n"
+        "async def fork(text):\n"
+        "    if text == '3':\n"
+        "        if not (child := os.fork()):\n"
+        "            sys.exit(0)\n"
+        "        os.waitpid(child, 0)\n"
+        "    return text\n"
+        "pipeline = Pipeline([Stage('Fork', 1, [fork])])\n"
+    )
+    (folder / "nine.txt").write_text("".join(f"{number}\n" for number in range(9)))
+    options = ("--items", "nine.txt", "--out", "out.jsonl", "--failed", "failed.jsonl")
+    done = subprocess.run(
+        command("run", "forks:pipeline", *options, "--dashboard", "none"),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    told = done.stderr.splitlines()
+    assert "Error: a process that a task forked must end with os._exit()" in told
+    assert [line for line in told if " ok, " in line] == [told[-1]]
+    assert told[-1].startswith("9 ok, 0 failed in ")
+    assert len((folder / "out.jsonl").read_text().splitlines()) == 9
+    assert (folder / "failed.jsonl").read_text() == ""
+
+
+@pytest.mark.process
 def test_events_go_to_a_database(folder: Path, items: Path, postgres: PostgresServer) -> None:
     """With the address of a database, --events writes its tables, and the commands read them."""
     address = postgres.schema()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from antflow import ItemStep, Pipeline, RunEnd, RunFacts, Stage, StatusTracker
-from antflow.sinks import EventRecord, JsonlSink, Sink, SinkCounts
+from antflow.sinks import EventLog, EventRecord, JsonlSink, Sink, SinkCounts
 from antflow.testing import run_virtual
 
 
@@ -593,6 +593,85 @@ def test_a_killed_program_loses_at_most_the_last_moment(tmp_path: Path) -> None:
     text = killed(tmp_path / "events.jsonl", end, every=0.1)
     assert text.endswith("\n")
     assert '"kind":"started","stage":"A","item":"5"' in text
+
+
+FORK = """
+import asyncio, faulthandler, os, sys, threading, warnings
+from antflow import Pipeline, Stage
+from antflow.sinks import JsonlSink, SqliteSink, TraceSink
+
+warnings.simplefilter("ignore")  # for a fork beside threads
+sink = {sink}
+pids = []
+
+async def same(number):
+    return number
+
+inner = Pipeline([Stage("In", 1, [same])], observers=[sink])
+
+async def work(number):
+    await asyncio.sleep(0.01)
+    if number == 3 and not (pid := os.fork()):
+        faulthandler.dump_traceback_later(20, exit=True)
+        {does}
+    elif number == 3:
+        pids.append(pid)
+    return number
+
+asyncio.run(Pipeline([Stage("Work", 1, [work])], observers=[sink]).run(range(9)))
+for pid in pids:
+    print("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print("parent", sink.counts.delivered, sink.counts.dropped)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked there")
+@pytest.mark.parametrize("name", ["JsonlSink('log.jsonl')", "SqliteSink('log.db')"])
+@pytest.mark.parametrize(
+    ("does", "code"),
+    [
+        ("sys.exit(7)", 7),
+        (
+            "threading.Thread(target=asyncio.run, args=(inner.run(range(3)),)).run(); "
+            "os._exit(sink.counts.emitted)",
+            9,
+        ),
+    ],
+)
+def test_a_child_of_a_task_writes_nothing_of_the_run(
+    name: str, does: str, code: int, tmp_path: Path
+) -> None:
+    """Neither at its end nor by a run of its own with the sink, which has counts of its own."""
+    script = FORK.format(sink=name, does=does)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    events = 9 * 3
+    assert done.stdout.splitlines()[-2:] == [f"child {code}", f"parent {events} 0"], done.stderr
+    with EventLog.open(next(tmp_path.glob("log.*"))) as log:
+        (run,) = [each for each in log.runs() if each.accepted == 9]
+        assert run.completed == 9
+        histories = [log.get_history(str(number), run=run.run) for number in range(9)]
+        assert sum(map(len, histories)) == events
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked there")
+def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:
+    """A fork may come while the sink's thread has the lock, which the child does not get back."""
+    script = """
+import faulthandler, os, sys, threading
+from antflow.sinks import Sink
+sink = Sink()
+sink._lock.acquire()
+if not os.fork():
+    faulthandler.dump_traceback_later(20, exit=True)
+    os._exit(6 + sink.counts.emitted)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "6\n", done.stderr
 
 
 def test_is_an_observer() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -43,6 +43,7 @@ from antflow.cli.parameters import (
 )
 from antflow.cli.refusals import (
     INTERRUPTED,
+    RUN_FAILED,
     SOME_FAILED,
     Refusal,
     RunFailed,
@@ -499,6 +500,7 @@ async def stream(job: Job) -> None:
     """Run the pipeline and write what comes out, until both are done."""
     asyncio.get_running_loop().set_default_executor(ThreadsLeftBehind())
     outputs = outputs_of(job)
+    process = os.getpid()
     try:
         try:
             async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
@@ -508,6 +510,8 @@ async def stream(job: Job) -> None:
                     elif job.failed is not None:
                         await job.failed.put(letter_line(result), result)
         finally:
+            if os.getpid() != process:
+                end_child()
             put_rest(job)
         await end_all(outputs)
     except BaseException:
@@ -517,6 +521,13 @@ async def stream(job: Job) -> None:
         with suppress(Exception):
             await end_all(outputs[1:], PATIENCE)
         raise
+
+
+def end_child() -> NoReturn:
+    """End a process that a task has forked: the files, and what is told, are its parent's."""
+    with suppress(OSError):
+        os.write(2, b"Error: a process that a task forked must end with os._exit()\n")
+    os._exit(RUN_FAILED)
 
 
 def line_of(job: Job, result: PipelineResult[Any]) -> str:

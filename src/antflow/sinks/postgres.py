@@ -22,7 +22,7 @@ from antflow._core.run_facts import RunFacts
 from antflow._core.text import error_text, error_type_name
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
-from antflow.sinks.sink import Sink, SinkOptions
+from antflow.sinks.sink import Sink, SinkOptions, leave_to_parent
 from antflow.sinks.sqlite import CLOSE_RUN, closed_row, opened_row
 
 Answer = TypeVar("Answer")
@@ -153,6 +153,12 @@ class PostgresSink(Sink):
         if not isinstance(dsn, str) or not dsn:
             raise refusal(TypeError, "dsn", dsn, "must be the address of a PostgreSQL database")
         self._server = Server("dsn", dsn, LONGEST_WAIT)
+
+    def begin_anew(self) -> None:
+        """See `Sink.begin_anew`."""
+        super().begin_anew()
+        if (server := vars(self).get("_server")) is not None:
+            server.leave()
 
     @property
     def target(self) -> str:
@@ -321,6 +327,11 @@ class Server:
         if runner is not None:
             with runner:
                 runner.run(self._left())
+
+    def leave(self) -> None:
+        """In a child process after a fork: the connection, and its loop, are the parent's."""
+        leave_to_parent((self._runner, self._connection))
+        self._runner = self._connection = None
 
     async def _done(self, action: Callable[[Connection], Awaitable[Answer]]) -> Answer:
         late = f"the server did not answer within {LONGEST_WAIT:g} s"

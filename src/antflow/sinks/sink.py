@@ -4,12 +4,16 @@ The event loop only appends to the buffer. A thread of the sink takes batches fr
 of them and writes them; so a slow disk or server never holds an item up, unless ``when_full`` is
 "block". The thread lives while a run is open: it begins with the first one, and ends when
 the last one is over and everything is written.
+
+A child process after a fork has no such thread. What its sinks hear of the parent's run is lost,
+and with the next run they begin anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine
@@ -18,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypedDict, Unpack, get_args
+from weakref import WeakValueDictionary
 
 from antflow._core import log
 from antflow._core.brief import Brief
@@ -169,6 +174,15 @@ class Sink(Brief):
         self._kinds = None if kinds is None else _checked_kinds(kinds)
         self._redact = redact
         self._blocks = when_full == "block"
+        self._thread: threading.Thread | None = None
+        self.begin_anew()
+        _sinks[id(self)] = self
+
+    def begin_anew(self) -> None:
+        """Nothing is open, and nothing waits: it is new, or in a new process after a fork.
+
+        A place that is open then is the parent's. Nothing may be written to it, not even its end.
+        """
         self._buffer: deque[Entry] = deque()
         self._emitted = self._delivered = self._dropped = self._reported = self._failures = 0
         self._error: str | None = None
@@ -179,7 +193,10 @@ class Sink(Brief):
         self._room = threading.Condition(self._lock)
         self._wake = threading.Event()
         self._is_late = threading.Event()
-        self._thread: threading.Thread | None = None
+        if self._thread is not None:  # it is not in this process
+            atexit.unregister(self._flush_at_exit)
+            self._thread = None
+            self._error = "the process was forked in the middle of a run"
 
     def _said(self) -> str:
         where = "" if type(self).target is Sink.target else f" {self.target}"
@@ -247,8 +264,10 @@ class Sink(Brief):
             if len(self._buffer) >= self._batch and not self._wake.is_set():
                 self._wake.set()
 
-    def closed(self, end: RunEnd) -> Coroutine[Any, Any, None]:
+    def closed(self, end: RunEnd) -> Coroutine[Any, Any, None] | None:
         """A run is over; what it returns waits until everything of it is written."""
+        if self._thread is None:  # it began in the parent of this process
+            return None
         written: Future[None] = Future()
         written.set_running_or_notify_cancel()  # so that it cannot be cancelled any more
         self._buffer.append((-1, RunClosed(end, written), None))
@@ -456,6 +475,25 @@ class Sink(Brief):
         self._wake.set()
         if thread is not None:
             thread.join(LONGEST_FLUSH)
+
+
+_sinks: WeakValueDictionary[int, Sink] = WeakValueDictionary()
+_of_parent: list[object] = []
+
+
+def leave_to_parent(place: object) -> None:
+    """Keep what a parent process has open from being closed, which may be to write to it."""
+    if place is not None:
+        _of_parent.append(place)
+
+
+def _begin_all_anew() -> None:
+    for sink in list(_sinks.values()):
+        sink.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all_anew)
 
 
 def _why_lost(is_off: bool, most: int) -> str:

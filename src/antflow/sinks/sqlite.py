@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from pathlib import Path
 from typing import Any, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
+from antflow._core.same_file import is_same_file
 from antflow.sinks.file_sink import FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
-from antflow.sinks.sink import SinkOptions
+from antflow.sinks.sink import SinkOptions, leave_to_parent
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -73,6 +75,9 @@ CLOSE_RUN = (
 APPLICATION_ID = 0x616E7466
 """``antf``: tells an event log from other SQLite files."""
 
+_left_to_parent: list[Path] = []
+"""Databases that a parent process had open when it was forked."""
+
 LONGEST_LOCK = 5.0
 """Seconds to wait while another program writes to the database."""
 
@@ -130,10 +135,20 @@ class SqliteSink(FileSink):
 
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
         super().__init__(path, **options)
+
+    def begin_anew(self) -> None:
+        """See `Sink.begin_anew`."""
+        super().begin_anew()
+        if (connection := vars(self).get("_connection")) is not None:
+            leave_to_parent(connection)
+            _left_to_parent.append(self._path)
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> None:
         """Open the database, and make its tables if there are none."""
+        if any(is_same_file(self._path, path) for path in _left_to_parent):
+            # SQLite believes that this process has the locks of its parent.
+            raise ValueError("this process was forked while the database was open: use another")
         connection = sqlite3.connect(self._path, timeout=LONGEST_LOCK, isolation_level=None)
         try:
             (found,) = connection.execute("PRAGMA application_id").fetchone()
