@@ -24,14 +24,14 @@ from antflow._core.checks import (
 from antflow._core.errors import PipelineError, StageValidationError
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Key, check_key
-from antflow._core.log import info
+from antflow._core.log import info, warn
 from antflow._core.observers import OBSERVER_METHODS, AnyObserver
 from antflow._core.ports import Store
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.same_file import shared_file
-from antflow._core.stage import Stage, frozen_copy
+from antflow._core.stage import Stage, frozen_copy, idle_options
 from antflow._core.stage_checks import is_async, is_generator, stage_index
-from antflow._core.text import safe_repr
+from antflow._core.text import clean, safe_repr
 from antflow._engine.identity import Duplicates
 from antflow._monitor.block_poller import ShowsBlocks
 from antflow._monitor.display_choice import automatic_display
@@ -159,6 +159,8 @@ def checked_stages(stages: object) -> tuple[Stage, ...]:
         if stage.pull and not index:
             raise StageValidationError(f"Stage {stage.name!r}: pull=True: not for the first stage")
         _check_processes(stage)
+        for text in idle_options(stage):
+            warn("stage %s: %s", clean(stage.name), clean(text))
         copies.append(frozen_copy(stage))
     return tuple(copies)
 
