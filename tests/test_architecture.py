@@ -34,14 +34,15 @@ SOURCE = ROOT / "src" / "antflow"
 # is a layer of its own: neither may import the other unless its row says so.
 LAYERS: dict[str, set[str]] = {
     "": {
-        *("cli", "executor", "display", "sinks", "sinks/report", "testing", "_monitor"),
-        *("_engine", "_engine/limits", "_engine/children", "_core"),
+        *("cli", "executor", "display", "sinks", "sinks/report", "journal", "testing"),
+        *("_monitor", "_engine", "_engine/limits", "_engine/children", "_core"),
     },
-    "cli": {"", "cli/demo", "display", "sinks", "sinks/report", "_monitor", "_core"},
+    "cli": {"", "cli/demo", "display", "sinks", "sinks/report", "journal", "_monitor", "_core"},
     "cli/demo": {"", "cli"},
     "executor": {"sinks", "_engine", "_core"},
     "sinks": {"sinks/report", "_core"},
     "sinks/report": {"sinks", "_core"},
+    "journal": {"_core"},
     "testing": {"_monitor", "_core"},
     "display": {"display/terminal", "_monitor", "_core"},
     "display/terminal": {"display", "_core"},

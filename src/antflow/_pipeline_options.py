@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, TypedDict, cast, get_args
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, cast, get_args
 from unicodedata import normalize
 
 from antflow._core.checks import (
@@ -35,9 +35,15 @@ from antflow._engine.identity import Duplicates
 from antflow._monitor.block_poller import ShowsBlocks
 from antflow._monitor.display_choice import automatic_display
 from antflow._monitor.tracker import StatusTracker
+from antflow.journal.journal import Journal
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = get_args(DashboardName)
+
+Retried: TypeAlias = bool | type[BaseException] | tuple[type[BaseException], ...]
+"""Which failed items that a journal knows are run again: none, all, or those of these errors."""
+
+JournalFile: TypeAlias = str | os.PathLike[str] | Journal
 
 OnFailures = Literal["warn", "raise", "ignore"]
 """What a run does at its end if items failed; see `Pipeline.run`."""
@@ -54,6 +60,7 @@ class OtherOptions(TypedDict, total=False):
     name: str
     duplicates: Duplicates
     store: Store | None
+    journal: JournalFile | None
     blocked_loop_after: float | None
     observers: Sequence[AnyObserver]
 
@@ -72,6 +79,15 @@ _check_total = or_none(
 
 def _check_observers(_: Refuse, __: str, observers: object) -> Any:
     return None if observers is None else checked_observers(observers)
+
+
+def check_journal(_: Refuse, __: str, journal: object) -> Any:
+    """The journal that was given, or the one at this path."""
+    if journal is None or is_a(journal, Journal):
+        return journal
+    if not is_a(journal, (str, os.PathLike)) or journal == "":
+        raise refusal(TypeError, "journal", journal, "must be the path of a file, or a Journal")
+    return Journal(cast(str, journal))
 
 
 def _check_file(_: Refuse, name: str, path: Any) -> Any:
@@ -121,11 +137,17 @@ class RunOptions(EngineOptions, total=False):
             that is there already is replaced.
         report: A file for the report of the run, written when it is over, however it ended: an HTML
             page, or Markdown if its name ends in ``.md``. See `antflow.sinks.ReportSink`.
+        journal: A file in which the run keeps what it has done. If an earlier run kept the same
+            file, this one goes on where that ended: items that had an outcome are not run again,
+            and the others go on after the last stage that they had completed. A path, or an
+            `antflow.journal.Journal` with options. Items are known by their ids; without one, by
+            what they are.
     """
 
     observers: Annotated[Sequence[AnyObserver] | None, _check_observers]
     trace: Annotated[str | os.PathLike[str] | None, _check_file]
     report: Annotated[str | os.PathLike[str] | None, _check_file]
+    journal: Annotated[JournalFile | None, check_journal]
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:
@@ -219,10 +241,21 @@ def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
     return tuple(given)
 
 
-def parted(options: RunOptions) -> tuple[EngineOptions, list[AnyObserver]]:
-    """The options of a run for the engine, and the observers that the others stand for."""
+def parted(
+    options: RunOptions, journal: Journal | None
+) -> tuple[EngineOptions, list[AnyObserver], Journal | None]:
+    """The options of a run for the engine, and what the others stand for.
+
+    Args:
+        options: The options.
+        journal: The pipeline's journal, for a run without one of its own.
+
+    Returns:
+        The engine's options, the observers, and the journal.
+    """
     rest: dict[str, Any] = dict(options)
     observers: list[AnyObserver] = list(rest.pop("observers", None) or ())
+    journal = rest.pop("journal", None) or journal
     if (trace := rest.pop("trace", None)) is not None:
         from antflow.sinks.trace import TraceSink  # few runs write one
 
@@ -231,11 +264,26 @@ def parted(options: RunOptions) -> tuple[EngineOptions, list[AnyObserver]]:
         from antflow.sinks.report.report_sink import ReportSink  # few runs write one
 
         observers.append(ReportSink(report))
-    return cast(EngineOptions, rest), observers
+    return cast(EngineOptions, rest), observers, journal
 
 
 def _observes(observer: object) -> bool:
     return any(callable(attribute(observer, method)) for method in OBSERVER_METHODS)
+
+
+def parted_retries(
+    retry_failed: Any, stages: Sequence[Stage]
+) -> tuple[list[PipelineResult[Any]], Retried]:
+    """The two meanings of ``retry_failed``.
+
+    Returns:
+        Results of an earlier run, and which failed items that a journal knows are run again.
+    """
+    given: Any = retry_failed
+    if is_a(given, (bool, type)) or (is_a(given, tuple) and any(is_a(e, type) for e in given)):
+        retried: Retried = retry_failed
+        return [], retried
+    return checked_results(given, stages), False
 
 
 def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:

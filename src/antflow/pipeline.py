@@ -6,6 +6,7 @@ each run has its own state. This module puts the parts together: engine, tracker
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -47,7 +48,7 @@ from antflow._core.limit import Limit, LimitStatistics
 from antflow._core.log import alert
 from antflow._core.misspellings import explained
 from antflow._core.observers import AnyObserver
-from antflow._core.ports import AnyDashboard, Store
+from antflow._core.ports import AnyDashboard, Memory, Store
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.retry import Retry, backoff
 from antflow._core.run_errors import TooManyFailures
@@ -68,6 +69,7 @@ from antflow._core.stage import (
 )
 from antflow._core.stage_checks import stage_index
 from antflow._core.type_variables import Out, Taken
+from antflow._engine.clock import has_own_time
 from antflow._engine.contexts import around
 from antflow._engine.engine import Engine
 from antflow._engine.identity import Duplicates
@@ -83,18 +85,22 @@ from antflow._monitor.public_steps import Observers
 from antflow._monitor.tracker import StatusTracker
 from antflow._pipeline_options import (
     DashboardName,
+    JournalFile,
     OnFailures,
     OtherOptions,
     PipelineOptions,
+    Retried,
     RunOptions,
+    check_journal,
     check_on_failures,
     checked_observers,
-    checked_results,
     checked_stages,
     choose_display,
     parted,
+    parted_retries,
 )
 from antflow._pipeline_runs import HasRuns, PipelineRuns, pipeline_repr
+from antflow.journal.journal import Journal
 from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
@@ -157,6 +163,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             as with a source that raises; "skip": it is left out and counted. An id that only equals
             the running number of an item without one is renamed in each case.
         store: Keeps every transition, and may hold work back; see `antflow.testing.MemoryStore`.
+        journal: The journal of its runs, unless they are given one: see `RunOptions`.
         blocked_loop_after: Seconds, at least 0.05, after which an event loop that something blocks
             is reported: in the snapshot (``loop``), with worker, item and line, and once for each
             function as a warning in the log. ``None`` = not watched. A loop with virtual time is
@@ -207,6 +214,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         name: str = "pipeline",
         duplicates: Duplicates = "number",
         store: Store | None = None,
+        journal: JournalFile | None = None,
         blocked_loop_after: float | None = 0.25,
         observers: Sequence[AnyObserver] = (),
     ) -> None:
@@ -239,6 +247,9 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         self.collect_results = collect_results
         self._tracker = status_tracker
         self._store = store
+        self._journal: Journal | None = check_journal(ValueError, "journal", journal)
+        if store is not None and journal is not None:
+            raise ValueError("Cannot use both store and journal: a journal is a store")
         self._observers = checked_observers(observers)
         self._runs = PipelineRuns()
         self._started: RunHandle[Any] | None = None
@@ -388,7 +399,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         *,
-        retry_failed: Iterable[PipelineResult[Any]] = (),
+        retry_failed: Iterable[PipelineResult[Any]] | Retried = (),
         keys: bool = False,
         graceful_signals: float | None = None,
         on_failures: OnFailures = "warn",
@@ -411,6 +422,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
                 items go on at the stage they ended in, before ``items``, and with the value that
                 entered it. If the run is stopped before it has room for them, they are cancelled.
+                With a ``journal``, ``True`` or classes of errors: those items that failed in an
+                earlier run, and that ``items`` has again, go on in the stage in which they failed.
             keys: Read keys while a built-in display, or a `BaseDashboard`, is on the terminal:
                 pause, more or fewer workers, drain, cancel; "?" lists them. Nothing is read if
                 standard input is not a terminal (a record at level INFO says so), or the program is
@@ -456,14 +469,18 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         )
         check_items(items)
         check_on_failures(on_failures)
-        again = checked_results(retry_failed, self._stages)
+        again, retried = parted_retries(retry_failed, self._stages)
         if graceful_signals is not None:
             graceful_signals = check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
         check_options(Pipeline.run, RunOptions, options)
         options["total"], length = expected_count(items, options.get("total"), len(again))
         handle = self._open(
-            options=options, length=length, on_failures=on_failures, is_shown=display is not None
+            options=options,
+            length=length,
+            on_failures=on_failures,
+            is_shown=display is not None,
+            retried=retried,
         )
         handle.takes_keys = keys
         engine = handle._engine
@@ -813,6 +830,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         window: int | None = None,
         on_failures: OnFailures = "warn",
         is_shown: bool = False,
+        retried: Retried = False,
     ) -> RunHandle[Any]:
         """Open a run; its results are collected unless there is a function that takes them."""
         keeps_results = self.collect_results and deliver is None
@@ -828,7 +846,12 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 "this pipeline cannot be run from inside its own run; feed() adds items to it"
             )
         tracker = self._tracker
-        engine_options, more = parted(options)
+        engine_options, more, journal = parted(options, self._journal)
+        if retried is not False:
+            if journal is None:
+                allowed = "needs a journal; without one, pass results of an earlier run"
+                raise refusal(ValueError, "retry_failed", retried, allowed)
+            journal = journal.retrying(retried)
         observers = [*self._observers, *more]
         listeners = [
             None if tracker is None else tracker.follow(),
@@ -840,6 +863,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             deliver=deliver,
             guard=self._runs.guard,
             store=self._store,
+            memory=None if journal is None else _memory(journal),
             listeners=[each for each in listeners if each is not None],
             length=length,
             keeps_results=keeps_results,
@@ -869,6 +893,13 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         kept = ref(handle)
         engine.run.handle = lambda: kept() or RunHandle(engine, [])
         return handle
+
+
+def _memory(journal: Journal) -> Memory:
+    from antflow.journal.store import JournalStore  # SQLite only where a run keeps a journal
+
+    # In virtual time rows are written at once: a run in a test repeats exactly.
+    return JournalStore(journal, in_thread=not has_own_time(asyncio.get_running_loop()))
 
 
 async def _drive(

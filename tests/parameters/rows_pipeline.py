@@ -19,6 +19,7 @@ from antflow import (
     in_thread,
 )
 from antflow.display import FullDashboard, ProgressDisplay, create
+from antflow.journal import Journal
 from antflow.testing import MemoryStore
 from tests.support import Frame, Model
 
@@ -75,7 +76,7 @@ async def use_stream(**options: Any) -> None:
 
     async def stream(**options: Any) -> None:
         results = pipeline.stream(**options)  # refused here, not at the first result
-        assert [result.id async for result in results] == [0]
+        assert [result.sequence_id async for result in results] == [0]
 
     await begin(pipeline, stream, options)
 
@@ -237,6 +238,13 @@ LIMITS = {
         TypeError, "must be the path of a file", NO_PATHS[1:], [None, FOLDER / "antflow-report.md"]
     ),
 }
+JOURNAL = Row(
+    TypeError,
+    "must be the path of a file",
+    but(NO_PATHS, None),
+    [None, FOLDER / "antflow-run.db", Journal(FOLDER / "antflow-run.db")],
+)
+LIMITS["journal"] = JOURNAL
 ON_FAILURES = Row(
     ValueError,
     "must be one of 'warn', 'raise', 'ignore'",
@@ -334,6 +342,7 @@ ROWS: dict[str, Row] = {
         [5, "x", object(), Hostile()],
         [None, MemoryStore()],
     ),
+    "Pipeline.journal": JOURNAL,
     "Pipeline.observers": Row(
         TypeError,
         NO_OBSERVERS,

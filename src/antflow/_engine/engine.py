@@ -25,7 +25,7 @@ from antflow._core.counters import counters_here
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.items import Key
 from antflow._core.limit import current_permit
-from antflow._core.ports import Guard, Listener, Store
+from antflow._core.ports import Guard, Listener, Memory, Store
 from antflow._core.stage import Stage
 from antflow._core.waits import discard
 from antflow._core.workers_change import WorkersChange
@@ -69,6 +69,7 @@ class Engine:
         deliver: Where results go.
         guard: Calls stage callbacks.
         store: Keeps transitions, or ``None``.
+        memory: A store that knows items of earlier runs, in place of ``store``.
         listeners: Hear of them, in this order.
         max_failures: Failed items at which the run is stopped: a count (int), or a ratio (float,
             once 20 items are settled); ``None`` = no limit.
@@ -104,6 +105,7 @@ class Engine:
         deliver: Deliver,
         guard: Guard,
         store: Store | None = None,
+        memory: Memory | None = None,
         listeners: Sequence[Listener] = (),
         max_failures: float | None = None,
         total: int | None = None,
@@ -121,6 +123,8 @@ class Engine:
         books: Books | None = None,
     ) -> None:
         self._showing: asyncio.Task[None] | None = None
+        self._memory = memory
+        store = memory or store
         self.may_probe = probe
         self.before_control: Callable[[], None] = lambda: None
         self.run: Run = Run(
@@ -136,7 +140,8 @@ class Engine:
         run = self.run
         self.supervisor: Supervisor = Supervisor(run)
         first = 0 if books is None else books.next_sequence_id
-        identity = Identity(run, duplicates, first, key)
+        id_of = None if memory is None else memory.id_of
+        identity = Identity(run, duplicates, first, key, id_of)
         reorder = None if window is None else Reorder(deliver, window)
         self.settlement: Settlement = Settlement(
             run, self.supervisor, identity, stages, deliver, reorder, max_failures
@@ -150,7 +155,7 @@ class Engine:
             store,
             listeners,
         )
-        entrance = Entrance(run, self.supervisor, self.settlement, self._listeners, store)
+        entrance = Entrance(run, self.supervisor, self.settlement, self._listeners, store, memory)
         sources = SourceWatch(run.timers, tells=blocked_loop_after is not None)
         self.intake: Intake = Intake(
             run, self.supervisor, self.settlement, identity, entrance, sources
@@ -206,6 +211,8 @@ class Engine:
         supervisor.on_over += [self.settlement.close, self.intake.forget]
         # A context variable that a listener sets, like the current span, is set in all of the run.
         context.run(self._listeners.opened, stages, self.run.ledger, self._rewire)
+        if self._memory is not None:
+            self.run.key_scope = self._memory.id
         self._rewire()
         try:
             supervisor.begin(self.stages, self.intake, self.settlement, self._listeners, timeout)

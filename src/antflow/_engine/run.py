@@ -92,6 +92,8 @@ class Run:
         intake_ended: When nothing more came from its source or by hand (loop time).
         is_closed: Whether nothing can feed it any more, not even its own tasks.
         skipped: Items left out because their id was taken.
+        key_scope: What the idempotency keys of items are unique in: a journal; "" = the run that
+            accepted the item first.
         turns: Says when its workers must give way.
         handle: Returns an object the owner wants to find again.
         loop_watch: Watches the event loop.
@@ -157,6 +159,7 @@ class Run:
         self.intake_ended: float | None = None
         self.is_closed: bool = False
         self.skipped: int = 0
+        self.key_scope: str = ""
 
     def end(self) -> None:
         """The run is over: its clocks stand still."""
@@ -336,7 +339,7 @@ class Run:
         now: float,
         total: int | None,
     ) -> readings.Reading:
-        coming = None if total is None else max(total - self.ledger.accepted, 0)
+        coming = None if total is None else max(total - self.ledger.fed, 0)
         return readings.Reading(
             self.ledger,
             tallies,

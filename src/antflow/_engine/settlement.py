@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from antflow._core.envelope import Envelope
+from antflow._core.recalled import Known
 from antflow._core.result import Fate, PipelineResult, branch_of
 from antflow._core.run_errors import TooManyFailures
 from antflow._core.stage import Stage
@@ -104,6 +105,24 @@ class Settlement:
             wake()
         if not self._ledger.in_flight:
             self.check_finished()
+        return wait
+
+    def deliver_known(self, known: Known) -> Wait:
+        """Deliver the outcome that an item had in an earlier run."""
+        envelope, error = known.envelope, known.error
+        stage = self._stage_names[envelope.position]
+        if error is not None:
+            self._run.failures.add(
+                envelope.id,
+                error,
+                stage,
+                envelope.attempts,
+                self._run.facts.started_wall,
+                envelope.input,
+            )
+        wait = self._deliver(envelope.result(stage, error, self._ordinary))
+        if self._forgets_ids:
+            self._identity.release(envelope.id)
         return wait
 
     @plainly_around
