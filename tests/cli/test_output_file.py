@@ -135,6 +135,31 @@ def test_input_without_items_changes_no_results(
     assert (ten / "out").read_text() == OLD
 
 
+@pytest.mark.parametrize(
+    ("first", "options", "kept"),
+    [
+        (b"", (), "--out 'out' and --failed 'failed' still have"),
+        (b"1\n2\n", ("--skip", "2"), "--out 'out' and --failed 'failed' still have"),
+        (b"\xff\n", ("--on-bad-line", "error"), "--out 'out' and --failed 'failed' still have"),
+        (b"\xff\n", (), "--out 'out' still has"),
+        (b"1\n", (), ""),
+    ],
+    ids=["empty", "skipped", "refused", "put aside", "an item"],
+)
+def test_results_that_force_did_not_replace_are_told(
+    ten: Path, first: bytes, options: tuple[str, ...], kept: str
+) -> None:
+    """Old results are not taken for those of a run that had no items."""
+    (ten / "items").write_bytes(first)
+    for name in ("out", "failed"):
+        (ten / name).write_text(OLD)
+    result = antflow(*RUN, "--out", "out", "--failed", "failed", "--force", *options)
+    told = [line for line in result.stderr.splitlines() if "no item was taken in" in line]
+    assert told == ([f"no item was taken in; {kept} the lines of an earlier run"] if kept else [])
+    for name in ("out", "failed"):
+        assert ((ten / name).read_text() == OLD) is (f"'{name}'" in kept)
+
+
 def test_files_are_there_after_a_run_without_lines_for_them(ten: Path) -> None:
     """What comes next in a script finds an empty file, unless the run was refused."""
     (ten / "items").write_text("")

@@ -78,6 +78,13 @@ class OutputFile:
             self._descriptor = self._open()
         write_fully(self._descriptor, data)
 
+    @property
+    def keeps_old(self) -> bool:
+        """Whether what was to be replaced is still there, since nothing was written instead."""
+        if self._old != "replace" or self._descriptor is not None:
+            return False
+        return _has_content(status_of(self._place))
+
     def take_back(self, count: int) -> None:
         """Take the last bytes off again, the beginning of a line that could not be written whole.
 

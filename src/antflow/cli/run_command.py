@@ -84,6 +84,7 @@ class Job:
         first_bad_line: Where the first of the bad lines is, and what is wrong with it.
         lost: Types of results that could only be written in part.
         line: Makes the line of a result.
+        files: The files of ``--out`` and ``--failed``.
     """
 
     pipeline: Pipeline
@@ -97,6 +98,7 @@ class Job:
     first_bad_line: str = ""
     lost: set[str] = field(default_factory=set)
     line: Callable[[PipelineResult[Any], set[str]], str] = result_line
+    files: Sequence[OutputFile] = ()
 
 
 @click.command("run", short_help="Run a pipeline on the lines of a file.")
@@ -339,6 +341,7 @@ def command(
         }
         letters = None if failed is None else outputs[failed]
         job = Job(pipeline, source, options, outputs[out], letters, says_why(dashboard))
+        job.files = files
         if rows is not None:
             job.line = rows.line
         source.on_first_item = lambda: open_all(files, outputs)
@@ -571,10 +574,21 @@ def tell(job: Job) -> None:
             lines.append(f"left out by --skip: {counted(skipped, 'item')}")
         if (rest := job.items.rest) is not None:
             lines.append(rest)
+        lines += old_lines(job)
         lines += unwritten_lines(job)
         with suppress(OSError):  # no space left, or no reader
             for line in lines:
                 click.echo(line, err=True)
+
+
+def old_lines(job: Job) -> list[str]:
+    """Which files still have what ``--force`` was to replace, if any."""
+    kept = [f"{file.option} {file.path!r}" for file in job.files if file.keeps_old]
+    if not kept:
+        return []
+    have = "still has" if len(kept) == 1 else "still have"
+    line = f"no item was taken in; {' and '.join(kept)} {have} the lines of an earlier run"
+    return [clean(line)]
 
 
 def unwritten_lines(job: Job) -> list[str]:
