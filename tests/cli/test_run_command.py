@@ -371,6 +371,61 @@ def test_item_starts_over_once_for_all_that_was_made_from_it(folder: Path, name:
     assert "6 ok" in result.stderr
 
 
+CHAPTERS = """
+import os
+def chapters(book): return [f"{book['name']}-{number}" for number in range(2)]
+def pages(chapter):
+    if not os.path.exists("first"): raise ConnectionError
+    return [chapter + ".1", chapter + ".2"]
+def odd(page): return {page}
+def send(odd):
+    (page,) = odd
+    if not os.path.exists("second"): raise ConnectionError
+    return page
+def one(name, *tasks, **options): return Stage(name, 1, tasks, task_attempts=1, **options)
+pipeline = Pipeline([
+    one("Name", lambda x: x if isinstance(x, dict) else {"name": x}),
+    one("Chapters", chapters, expand=True), one("Pages", pages, expand=True), one("Odd", odd),
+    one("Send", send)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "true_ids"),
+    [
+        ("\nx\ny\n", "0.txt", {"x": 2, "y": 3}),
+        ('{"id": "b1", "name": "x"}\n{"id": 7, "name": "y"}\n', "0.jsonl", {"x": "b1", "y": 7}),
+        ("name\nx\ny\n", "0.csv", {"x": 2, "y": 3}),
+    ],
+)
+def test_items_made_from_others_keep_their_ids_in_every_round(
+    folder: Path, text: str, name: str, true_ids: dict[str, object]
+) -> None:
+    """One that went on, and has to start over later, does so under the id in the first file."""
+    target = module(folder, CHAPTERS)
+    (folder / name).write_text(text)
+    rounds = [
+        # Chapters fail, and go on as they are; then their pages fail, which are not JSON.
+        (name, "1.jsonl", {f"{true_ids[book]}/{n}" for book in "xy" for n in range(2)}),
+        ("1.jsonl", "2.jsonl", set(map(str, true_ids.values()))),
+        ("2.jsonl", "3.jsonl", set(map(str, true_ids.values()))),
+    ]
+    for items, failed, ids in rounds:
+        antflow("run", target, "--items", items, "--failed", failed, *QUIET)
+        letters = objects_of((folder / failed).read_text())
+        assert {str(letter["id"]) for letter in letters} == ids
+        (folder / "first").touch()
+    (folder / "second").touch()
+    for items in ("2.jsonl", "3.jsonl"):
+        result = antflow("run", target, "--items", items, *QUIET)
+        assert {each["id"]: each["value"] for each in objects_of(result.stdout)} == {
+            f"{true_ids[book]}/{chapter}/{page}": f"{book}-{chapter}.{page + 1}"
+            for book in "xy"
+            for chapter in range(2)
+            for page in range(2)
+        }
+
+
 PAGES = """
 import os
 def pages(book):

@@ -344,7 +344,7 @@ class ItemSource:
             return Item(fields, again, line.number, self._first, fate, own_id)
         fate = fate._replace(children=made)
         fields = fields | {"value": letter["value"]}
-        return Item(fields, again, line.number, stage, fate, own_id)
+        return Item(fields, again, line.number, stage, fate, own_id, letter.get("origin"))
 
     def _read_csv(self) -> Iterator[Entry]:
         csv.field_size_limit(LONGEST_LINE)

@@ -61,7 +61,9 @@ def letter_line(result: PipelineResult[Any]) -> str:
 
     Its keys are `LETTER_KEYS`, and ``"accepted"``: the run that first accepted it, and its place
     there. So its idempotency keys are repeated when it goes on. If items were made from it before
-    it failed, ``"made"`` says how many: these are not made again.
+    it failed, ``"made"`` says how many: these are not made again. If it was made from another,
+    ``"origin"`` is the id of the item in the file that this goes back to, which may have to start
+    over later.
     """
     value, item, error = result.value, result.input, result.error
     if isinstance(item, Item) and result.stage == item.stage:
@@ -147,10 +149,9 @@ def _letter(
 ) -> str:
     item, accepted = result.input, first_accepted(result)
     is_item, place = isinstance(item, Item), accepted.place or ()
-    # A child that starts over has the id of the item that it was made from.
-    takes_id = restarts and is_item and len(place) > 1
+    is_child = is_item and len(place) > 1
     letter = {
-        "id": item["id"] if takes_id else result.id,
+        "id": item.origin if is_child and restarts else result.id,
         "value": value,
         "stage": result.stage,
         "error_type": error_type,
@@ -162,6 +163,8 @@ def _letter(
     }
     if not restarts and (made := fate_of(result).children):
         letter["made"] = made
+    if is_child and not restarts:
+        letter["origin"] = item.origin
     return _line(letter)
 
 
