@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from antflow import Pipeline, Stage
+from antflow import Pipeline, PipelineResult, Stage
 from antflow.cli import item_lines as item_lines_module
 from antflow.cli import lines as lines_module
 from antflow.cli.item import Item
 from antflow.cli.item_lines import Format, ItemSource, format_of
+from antflow.cli.letters import letter_line
 from antflow.cli.lines import CHUNK_BYTES, BadLine, InputFile
 from antflow.cli.refusals import Refusal
 from tests.cli.running import antflow
@@ -613,6 +614,34 @@ def test_encoding(
         monkeypatch.setattr(lines_module, "CHUNK_BYTES", size)
         items, bad = read(written(tmp_path, data), encoding=encoding)
         assert (values(items), bad) == (expected, faults)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "shift_jis", "utf-8-sig"])
+def test_dead_letters_are_read_as_they_were_written(tmp_path: Path, encoding: str) -> None:
+    """In UTF-8, even where ``--encoding`` still says what the items of the first run were in."""
+    text = "naïve “quotes” Á日本"
+    failed = PipelineResult("ä", text, 0, error=KeyError("é"), stage="Keep", input=text)
+    data = letter_line(failed).encode() + b'"a"\n'
+    path = written(tmp_path, data)
+    items, bad = read(path, "jsonl", encoding=encoding)
+    assert (values(items), bad) == ([text, "a"], [])
+    assert items[0]["id"] == "ä"
+    source = ItemSource(
+        InputFile(str(path), encoding), "lines", Pipeline([Stage("Keep", 1, [keep])]), is_guess=True
+    )
+    with pytest.raises(BadLine, match="a dead letter: --format jsonl reads it") as caught:
+        asyncio.run(anext(source.items()))
+    assert caught.value.text == data.decode().splitlines()[0]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
+def test_dead_letters_that_were_converted_are_read(tmp_path: Path, encoding: str) -> None:
+    """``--encoding`` is right about a file that another program has written anew."""
+    failed = PipelineResult(1, "äд"[: 1 if encoding == "latin-1" else 2], 0, stage="Keep")
+    items, bad = read(
+        written(tmp_path, letter_line(failed).encode(encoding)), "jsonl", encoding=encoding
+    )
+    assert (values(items), bad) == ([failed.value], [])
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf_32"])

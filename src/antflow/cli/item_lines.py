@@ -247,7 +247,7 @@ class ItemSource:
         return self._read_lines(self._from_json if format == "jsonl" else self._from_text)
 
     def _read_lines(self, parse: Callable[[TextLine], Entry | None]) -> Iterator[Entry]:
-        for line in self._file.lines():
+        for line in map(self._in_its_encoding, self._file.lines()):
             if line.fault:
                 yield self._bad(line, line.fault, line.column)
             elif line.text.strip():
@@ -255,6 +255,11 @@ class ItemSource:
                     yield entry
                 else:
                     self._left_out += 1
+
+    def _in_its_encoding(self, line: TextLine) -> TextLine:
+        """A dead letter is UTF-8, whatever the encoding of the first run's items."""
+        found = self._file.in_utf8(line)
+        return found if found is not line and is_letter(found.text) else line
 
     def _from_text(self, line: TextLine) -> Entry:
         if self._is_guess and is_letter(line.text):

@@ -99,7 +99,7 @@ def bad_line(error: Exception, text: str, number: int) -> str:
 
 def is_letter(text: str) -> bool:
     """Whether a line is a dead letter, as `letter_line` writes it."""
-    if not text.startswith(f'{{"{LETTER_KEYS[0]}": '):  # nearly all others: read no further
+    if not text.startswith(f'{{"{LETTER_KEYS[0]}":'):  # nearly all others: read no further
         return False
     try:
         value = json.loads(text)

@@ -155,6 +155,16 @@ class InputFile:
         """``file:line:column``."""
         return f"{self.name}:{number}:{column}"
 
+    def in_utf8(self, line: TextLine) -> TextLine:
+        """A line whose bytes are taken for UTF-8, whatever the encoding; itself if they are not."""
+        if self._encoding == UTF8 or line.text.isascii():
+            return line
+        try:
+            text = line.text.encode(self._encoding, "surrogateescape").decode()
+        except UnicodeError:
+            return line
+        return line._replace(text=text, fault="")
+
     def close(self) -> None:
         """Read no more."""
         self._file.close()
