@@ -22,7 +22,7 @@ from antflow.cli.item_lines import Format, ItemSource, format_of
 from antflow.cli.letters import letter_line
 from antflow.cli.lines import CHUNK_BYTES, BadLine, InputFile
 from antflow.cli.refusals import Refusal
-from tests.cli.running import antflow
+from tests.cli.running import antflow, errors_of
 
 
 async def keep(value: Any) -> Any:
@@ -367,12 +367,38 @@ def test_csv_rows_that_do_not_fit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("header", "reason"),
-    [("a,,b", "column 2 of the header has no name"), ("a,b,a", "two columns .* 'a'")],
+    [
+        ("a,,b", "column 2 of the header has no name: give it one"),
+        ("a, ,b", "column 2 of the header has no name: give it one"),
+        (",a,", "column 1 of the header has no name: give it one"),
+        ("a;b;", "column 3 of the header, after the last ';', has no name: give it one"),
+        ("a,b,a", "columns 1 and 3 of the header are both named 'a'"),
+        ("\ufeff ,,", "the header is blank: it must have a name for each column"),
+        ("  ", "the header is blank: it must have a name for each column"),
+    ],
 )
 def test_csv_header_that_is_unusable(tmp_path: Path, header: str, reason: str) -> None:
     """A header without all names, or with one twice, makes the whole file no CSV."""
-    with pytest.raises(BadLine, match=f":1:1: {reason}"):
+    with pytest.raises(BadLine, match=f":1:1: {reason}$"):
         read(written(tmp_path, f"{header}\n1,2,3\n"), "csv")
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "-"])
+def test_csv_header_is_looked_at_before_anything_is_done(folder: Path, name: str) -> None:
+    """A file with one that cannot be used changes no other file, and begins no run."""
+    data = b"id,,name\n1,2,3\n"
+    (folder / "in.csv").write_bytes(data)
+    (folder / "in.csv.gz").write_bytes(gzip.compress(data))
+    (folder / "report.md").write_text("old")
+    options = ("--format", "csv", "--report", "report.md", "--dashboard", "none")
+    result = antflow("run", "app:pipeline", "--items", name, *options, stdin=data)
+    shown = "<stdin>" if name == "-" else name
+    assert errors_of(result) == [
+        f"Error: {shown}:1:1: column 2 of the header has no name: give it one"
+    ]
+    assert result.exit_code == 2
+    is_read_later = name == "-"  # a pipe is read by the run
+    assert ((folder / "report.md").read_text() != "old") is is_read_later
 
 
 @pytest.mark.parametrize(
@@ -556,7 +582,7 @@ def test_delimiter_of_csv(
         ("sep=;", None, ["a,b", "c,d"]),
         ("sep=;\r", None, ["a,b", "c,d"]),
         ('"SEP=;"', None, ["a,b", "c,d"]),
-        ("\ufeffsep=;", ";", ["a,b", "c,d"]),
+        ("\ufeffsep=;", None, ["a,b", "c,d"]),
         ("sep=,", None, ["a", "b;c", "d"]),
         ("sep=;", ",", ["a", "b;c", "d"]),
     ],
@@ -570,7 +596,7 @@ def test_csv_that_names_its_delimiter(
     assert [list(value) for value in values(items)] == [columns]
     assert [item["id"] for item in items] == [3]
     assert bad == [f"4:1: has 1 field; the header has {len(columns)}"]
-    with pytest.raises(BadLine, match=r":2:1: column . of the header has no name"):
+    with pytest.raises(BadLine, match=r":2:1: column . of the header.* has no name"):
         read(written(tmp_path, f"{first}\n;,\n"), "csv", delimiter=delimiter)
 
 

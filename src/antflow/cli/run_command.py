@@ -330,6 +330,10 @@ def command(
             stack.enter_context(kept_open(each))
             outputs[each.path] = JsonLines(each.write, each.path, take_back=each.take_back)
         source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip)
+        try:
+            source.check_header()
+        except BadLine as error:
+            refuse(str(error), error)
         source.counts = total is None and dashboard != "none"
         options = {
             "total": limit if total is None else total,
