@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from antflow._monitor import advice
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.refusals import Refusal, reason_with_place
 from antflow.cli.run_command import with_workers
+from antflow.sinks.sqlite import APPLICATION_ID
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
 from tests.postgres_server import PostgresServer
 
@@ -1175,6 +1178,40 @@ def test_events_go_to_a_file(folder: Path, items: Path, name: str) -> None:
         ids = antflow("errors", name, "--ids").stdout.split()
         assert len(ids) == count
     assert sorted(ids[:4], key=int) == ["5", "7", "15", "17"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"id": 1}\n', "it holds something else than events"),
+        (b'{"v": 2, "run": "a"}\n', "it was written by a newer version (its format is 2)"),
+        (b"CREATE TABLE events (mine TEXT)", "it is a database of something else"),
+        (
+            b"CREATE TABLE events (new TEXT); PRAGMA application_id = %d; PRAGMA user_version = 9"
+            % APPLICATION_ID,
+            "it was written by a newer version (its format is 9)",
+        ),
+        (b"some text", "it is not a database of events: file is not a database"),
+    ],
+)
+def test_file_of_other_events_is_refused(
+    folder: Path, items: Path, content: bytes, reason: str
+) -> None:
+    """Before anything is done: a run whose events are wanted does not go on without them."""
+    (folder / "app.py").write_text("print('imported')")
+    path = folder / ("old.jsonl" if content.startswith(b"{") else "old.sqlite")
+    if content.startswith(b"CREATE"):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(content.decode())
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    result = antflow("run", "app:pipeline", "--items", items, "--events", path.name)
+    (error,) = errors_of(result)
+    assert error.startswith(f"Error: --events '{path.name}': {reason}")
+    assert result.exit_code == 2
+    assert "imported" not in result.output
+    assert path.read_bytes() == before
 
 
 def test_trace_goes_to_a_file(folder: Path, items: Path) -> None:

@@ -55,7 +55,9 @@ def observers_for(events: str | None, trace: str | None, report: str | None) -> 
 
 def _sink_for(events: str) -> Sink:
     from antflow.sinks import JsonlSink, PostgresSink, SqliteSink
+    from antflow.sinks.jsonl import check_events
     from antflow.sinks.postgres import SCHEMES, without_password
+    from antflow.sinks.sqlite import check_database
 
     name, shown = events.lower(), without_password(events)
     try:
@@ -66,7 +68,10 @@ def _sink_for(events: str) -> Sink:
                 f"--events {shown!r}: name it .jsonl or .sqlite, which says the format; or give "
                 "the address of a database, postgresql://…"
             )
-        return JsonlSink(events) if name.endswith(LINES) else SqliteSink(events)
+        sink = JsonlSink(events) if name.endswith(LINES) else SqliteSink(events)
+        if os.path.isfile(events) and os.path.getsize(events):
+            (check_events if name.endswith(LINES) else check_database)(events)
+        return sink
     except OSError as error:
         _refuse_file("--events", events, error)
     except (ValueError, ImportError) as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any, Unpack
 
 from antflow._core.observers import RunEnd
@@ -103,6 +105,32 @@ def execute(
         return run(statement, [_encodable(row) for row in values] if many else _encodable(values))
 
 
+def check_database(path: str | os.PathLike[str]) -> None:
+    """Refuse a file to which a `SqliteSink` would add nothing.
+
+    Raises:
+        ValueError: It is not a database, is one of something else, or a newer version wrote it.
+    """
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, timeout=0, uri=True)) as connection:
+        try:
+            _check(connection)
+        except sqlite3.OperationalError:  # busy or away: the sink tries again
+            pass
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"it is not a database of events: {error}") from error
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    (found,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and found != APPLICATION_ID:
+        raise ValueError("it is a database of something else")
+    if version > VERSION:
+        raise ValueError(f"it was written by a newer version (its format is {version})")
+
+
 def _encodable(row: Any) -> Any:
     if isinstance(row, dict):
         return dict(zip(row, _encodable(row.values()), strict=True))
@@ -136,13 +164,7 @@ class SqliteSink(FileSink):
         """Open the database, and make its tables if there are none."""
         connection = sqlite3.connect(self._path, timeout=LONGEST_LOCK, isolation_level=None)
         try:
-            (found,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if tables and found != APPLICATION_ID:
-                raise ValueError("it is a database of something else")
-            if version > VERSION:
-                raise ValueError(f"it was written by a newer version (its format is {version})")
+            _check(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(  # a lock that is needed later only is not waited for
