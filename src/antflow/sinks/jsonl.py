@@ -36,10 +36,10 @@ ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
 class JsonlSink(FileSink):
     """Writes each event as a line of JSON: ``observers=[JsonlSink("events.jsonl")]``.
 
-    Lines are appended; to a file of something else, or of a newer version of antflow, nothing is. If
-    a program was killed while it wrote, the file may end in part of a line: that is cut off first.
-    Each run has a line of kind "run_opened" and one of "run_closed". The
-    fields of the others are those of `EventRecord`; those that are ``None`` are left out.
+    Lines are appended, but not to a file of something else, or of a newer version of antflow. If a
+    program was killed while it wrote, the file may end in part of a line: that is cut off first.
+    Each run has a line of kind "run_opened" and one of "run_closed". The fields of the others are
+    those of `EventRecord`; those that are ``None`` are left out.
 
     What was written is safe when the process is killed, but for the last 0.25 s (``every``).
 
