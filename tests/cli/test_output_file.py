@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from antflow import PipelineResult
+from antflow.cli.letters import letter_line
 from antflow.cli.output import JsonLines
 from antflow.cli.output_file import Old, OutputFile, kept_open
 from antflow.cli.refusals import Refusal, RunFailed
@@ -20,6 +22,7 @@ from tests.cli.running import antflow, errors_of, objects_of, start
 QUIET = ("--dashboard", "none")
 RUN = ("run", "app:pipeline", "--items", "items", *QUIET)
 OLD = '{"id": "old", "value": 1}\n'
+LETTER = letter_line(PipelineResult("old", 1, 0, stage="Fetch"))
 
 
 @pytest.fixture
@@ -70,6 +73,48 @@ def test_append_adds_lines(ten: Path) -> None:
     assert len((ten / "out").read_text().splitlines()) == 18
 
 
+OTHER = "--out 'old': has other lines than results"
+OTHERS = "--failed 'old': has other lines than dead letters"
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "reason"),
+    [
+        *(("--out", text, OTHER) for text in ("notes\n", "[1]\n", '{"id": 1, "n": 2}\n', LETTER)),
+        *(("--failed", text, OTHERS) for text in ("notes", '{"id": 1}\n', OLD)),
+        ("--out", '{"id": 1, "val', ""),
+        ("--out", '{"i\n{"id": 1, "value": 2}\n', ""),
+        ("--out", "\ufeff" + OLD, ""),
+        ("--out", "\n" + OLD, ""),
+        ("--failed", LETTER[:30], ""),
+        ("--failed", LETTER, ""),
+    ],
+)
+def test_append_adds_only_to_lines_of_the_same_kind(
+    ten: Path, option: str, text: str, reason: str
+) -> None:
+    """A file of something else is refused before anything is done, and stays as it is."""
+    (ten / "old").write_text(text)
+    if reason:
+        (ten / "app.py").write_text("print('imported')")
+    result = antflow(*RUN, option, "old", "--append")
+    assert errors_of(result) == ([f"Error: {reason}"] if reason else [])
+    assert "imported" not in result.output
+    assert ((ten / "old").read_text() == text) is bool(reason)
+    assert (ten / "old").read_text().startswith(text)
+
+
+def test_append_to_a_file_that_another_program_fills_meanwhile(ten: Path) -> None:
+    """Lines that have come since the command began are looked at, too."""
+    with (ten / "app.py").open("a") as app:
+        app.write("\nimport pathlib\npathlib.Path('out').write_text('notes\\n')\n")
+    (ten / "out").touch()
+    assert errors_of(antflow(*RUN, "--out", "out", "--append")) == [
+        "Error: --out 'out': has other lines than results"
+    ]
+    assert (ten / "out").read_text() == "notes\n"
+
+
 def test_force_replaces_at_the_end(ten: Path) -> None:
     """The file behind a link is replaced and keeps its permissions; no other file is left."""
     (ten / "real").write_text(OLD)
@@ -109,7 +154,7 @@ pipeline = Pipeline([Stage("Move", 1, [move], task_attempts=1)])
     options = [option] if option else []
     files = ["out.csv", "failed"]
     for name in files if option else []:
-        (ten / name).write_text("id,rest\n" if name == "out.csv" else OLD)
+        (ten / name).write_text("id,rest\n" if name == "out.csv" else LETTER)
     args = ("run", "moves:pipeline", "--items", "items", *QUIET, *options)
     assert antflow(*args, "--out", "out.csv", "--failed", "failed").exit_code == 1
     assert list((ten / "elsewhere").iterdir()) == []

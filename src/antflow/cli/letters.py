@@ -18,8 +18,9 @@ import json
 import re
 import sys
 from base64 import b64encode
+from codecs import BOM_UTF8
 from collections import deque
-from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, KeysView, Mapping, Set, ValuesView
 from dataclasses import fields, is_dataclass
 from datetime import date, time
 from decimal import Decimal
@@ -37,6 +38,12 @@ from antflow.cli.item import Item
 
 LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input", "restart")
 """The keys of a dead letter; a line that has all of them is one."""
+
+RESULT_KEYS = ("id", "value")
+"""The keys of a result."""
+
+LONGEST_FIRST_LINE = 1 << 20
+"""Bytes of the first line of a file that are looked at."""
 
 MOST_LEVELS = 100
 """Levels of nested lists and objects that are not plain JSON anyway."""
@@ -108,6 +115,26 @@ def is_letter(text: str) -> bool:
     return all(key in value for key in LETTER_KEYS)
 
 
+def check_results(path: str) -> None:
+    """Refuse a file whose first line is not a result.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not _begins_with(path, lambda keys: keys == set(RESULT_KEYS)):
+        raise ValueError("has other lines than results")
+
+
+def check_letters(path: str) -> None:
+    """Refuse a file whose first line is not a dead letter.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not _begins_with(path, lambda keys: keys >= set(LETTER_KEYS)):
+        raise ValueError("has other lines than dead letters")
+
+
 def survives_json(value: Any) -> bool:
     """Whether a value is the same, including types, after it was written as JSON and read again."""
     try:
@@ -166,6 +193,21 @@ def _letter(
     if is_child and not restarts:
         letter["origin"] = item.origin
     return _line(letter)
+
+
+def _begins_with(path: str, are_keys: Callable[[Set[str]], bool]) -> bool:
+    """Whether the first line has such keys, or is only the beginning of a line of ours."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(LONGEST_FIRST_LINE).removeprefix(BOM_UTF8).rstrip()
+    except OSError:  # it may be written, but not read
+        return True
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        begin = f'{{"{LETTER_KEYS[0]}": '.encode()
+        return begin.startswith(line[: len(begin)])
+    return isinstance(value, dict) and are_keys(value.keys())
 
 
 def _line(letter: dict[str, Any]) -> str:

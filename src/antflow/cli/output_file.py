@@ -40,9 +40,10 @@ class OutputFile:
         path: Where it is.
         option: The option that names it, for messages.
         old: What happens to its old content.
-        on_header: For a file that begins with a header: called before lines are added below the
-            one that is there. Where there is none, no other run may add to the file until it is
-            written, so that there is only one.
+        goes_on_in: Given the path of a file before lines are added to those that are there; a
+            `ValueError` says why they do not belong together.
+        has_header: Whether the file begins with a header. Where there is none yet, no other run may
+            add to the file until it is written, so that there is only one.
 
     Attributes:
         path: Where it is.
@@ -53,13 +54,19 @@ class OutputFile:
     """
 
     def __init__(
-        self, path: str, option: str, old: Old, on_header: Callable[[], None] | None = None
+        self,
+        path: str,
+        option: str,
+        old: Old,
+        goes_on_in: Callable[[str], None] | None = None,
+        has_header: bool = False,
     ) -> None:
         self.path: str = path
         self._place = path and os.path.abspath(path)  # the program may change its folder
         self.option: str = option
         self._old: Old = old
-        self._on_header = on_header
+        self._goes_on_in = goes_on_in
+        self._has_header = has_header
         self._descriptor: int | None = None
         self._replaced: int | None = None
         self._part = ""
@@ -154,6 +161,15 @@ class OutputFile:
                 f"{self.option} {self.path!r}: is not empty; --append adds to it, "
                 "--force replaces it"
             )
+        if self._old == "append" and _has_content(status):
+            self._check_old_lines()
+
+    def _check_old_lines(self) -> None:
+        if self._goes_on_in is not None:
+            try:
+                self._goes_on_in(self._place)
+            except ValueError as error:
+                refuse(f"{self.option} {self.path!r}: {error}", error)
 
     def _refuse(self, error: OSError) -> NoReturn:
         refuse(f"{self.option} {self.path!r}: {error.strerror}", error)
@@ -166,6 +182,7 @@ class OutputFile:
 
         Raises:
             OSError: It cannot be opened, is not empty any more, or another run writes to it.
+            Refusal: It has other lines.
         """
         descriptor = self._open_locked()
         if _has_content(status := os.fstat(descriptor)):
@@ -178,12 +195,11 @@ class OutputFile:
             if self._old == "refuse":
                 os.close(descriptor)
                 raise FileExistsError(errno.EEXIST, "another program has written to it meanwhile")
-            if self._on_header is not None:
-                try:
-                    self._on_header()
-                except BaseException:
-                    os.close(descriptor)
-                    raise
+            try:
+                self._check_old_lines()
+            except BaseException:
+                os.close(descriptor)
+                raise
             if not _ends_in_newline(self._place):  # a program was killed while it wrote
                 write_fully(descriptor, b"\n")
         lock(descriptor, shared=True)  # from here on others may add to it, below its header
@@ -209,7 +225,7 @@ class OutputFile:
             os.close(descriptor)  # another run has just replaced it, or written its header
 
     def _lacks_header(self, descriptor: int) -> bool:
-        return self._on_header is not None and not _has_content(os.fstat(descriptor))
+        return self._has_header and not _has_content(os.fstat(descriptor))
 
     def _open_part(self, old: os.stat_result) -> int:
         folder, name = os.path.split(os.path.realpath(self._place))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import click
@@ -20,7 +18,15 @@ from antflow._core.text import clean, counted
 from antflow._monitor.display_choice import automatic_display
 from antflow.cli.event_files import observers_for, refuse_same
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
-from antflow.cli.letters import bad_line, json_text, letter_line, result_line, unwritten_line
+from antflow.cli.letters import (
+    bad_line,
+    check_letters,
+    check_results,
+    json_text,
+    letter_line,
+    result_line,
+    unwritten_line,
+)
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
 from antflow.cli.metrics import Address, AddressType, GatewayUrl, Metrics
 from antflow.cli.output import PATIENCE, PROGRAM, JsonLines, end_all, kept_for_results
@@ -308,14 +314,14 @@ def command(
             refuse_same(file, named, option, path)
             named[option] = path
         files = []
-        rows = rows_for(out, append)
+        rows = rows_for(out)
         if out != STDOUT:
-            on_header = None if rows is None else partial(rows.go_on_in, os.path.abspath(out))
-            files.append(OutputFile(out, "--out", old, on_header))
-        if failed not in (None, STDOUT):
-            files.append(OutputFile(failed, "--failed", old))
-        if failed is not None and rows_for(failed, False) is not None:
+            goes_on_in = check_results if rows is None else rows.go_on_in
+            files.append(OutputFile(out, "--out", old, goes_on_in, has_header=rows is not None))
+        if failed is not None and rows_for(failed) is not None:
             refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
+        if failed not in (None, STDOUT):
+            files.append(OutputFile(failed, "--failed", old, check_letters))
         metrics = Metrics(metrics_port, metrics_push, metrics_file, {"--items": items, **named})
         stack.callback(metrics.close)
         pipeline = find_pipeline(target, app_dir)
