@@ -18,7 +18,7 @@ import select
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, NoReturn
 
@@ -325,6 +325,33 @@ def refuse_shared(
         refuse(f"--failed {failed!r}: is the file that --out writes")
 
 
+class NamedFiles:
+    """The files that options name, each by one of them.
+
+    Args:
+        items: The file of ``--items``.
+        named: Option → its file; ``None`` = it is not given.
+    """
+
+    def __init__(self, items: InputFile, named: Mapping[str, str | None]) -> None:
+        self._items = items
+        self._named = dict(named)
+
+    def add(self, option: str, path: str) -> None:
+        """Note one more.
+
+        Raises:
+            Refusal: The items come from it, or another option names it, whatever its name.
+        """
+        status = status_of(path)
+        if status is not None and self._items.is_same(status):
+            refuse(f"{option} {path!r}: is the file that --items reads")
+        for other, its_path in self._named.items():
+            if its_path not in (None, STDOUT) and _is_one_path(path, its_path):
+                refuse(f"{option} {path!r}: is the file of {other}")
+        self._named[option] = path
+
+
 def status_of(place: Any) -> os.stat_result | None:
     """The status of a path, or of an open stream; ``None`` if there is nothing."""
     try:
@@ -337,3 +364,10 @@ def _are_one(one: os.stat_result | None, other: os.stat_result | None) -> bool:
     if one is None or other is None or not stat.S_ISREG(one.st_mode):
         return False
     return os.path.samestat(one, other)
+
+
+def _is_one_path(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(path) == os.path.realpath(other)
