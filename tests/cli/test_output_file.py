@@ -517,6 +517,62 @@ def test_results_that_could_not_be_written_are_dead_letters(ten: Path, as_csv: b
     assert sorted([*ids(ten / "again"), *ids(ten / "still")], key=str) == sorted(taken, key=str)
 
 
+@pytest.mark.parametrize("change", ["os.remove(name)", "os.replace('app.py', name)"])
+@pytest.mark.parametrize("option", [(), ("--append",), ("--force",)])
+def test_results_that_another_program_removed_are_told(
+    ten: Path, option: tuple[str, ...], change: str
+) -> None:
+    """What is written to a file without a name is lost: the run does not count as a success."""
+    (ten / "rm.py").write_text(
+        f"""
+import glob, os
+from antflow import Pipeline, Stage
+def work(item):
+    if item == "9":
+        (name,) = glob.glob("out.*.part") or ["out"]
+        {change}
+    return item
+pipeline = Pipeline([Stage("Work", 1, [work])])
+"""
+    )
+    if option:
+        (ten / "out").write_text(OLD)
+    result = antflow("run", "rm:pipeline", "--items", "items", "--out", "out", *option, *QUIET)
+    assert result.exit_code == 3
+    (error,) = errors_of(result)
+    assert error.startswith("Error: --out '")
+    assert "out" in error
+    assert error.endswith("': was removed during the run, and the lines of the run with it")
+    if option == ("--force",):
+        assert (ten / "out").read_text() == OLD
+
+
+def test_results_that_another_program_renamed_are_kept(ten: Path) -> None:
+    """As a rotation of logs does it: the lines are there, under the other name."""
+    (ten / "mv.py").write_text(
+        """
+import os
+from antflow import Pipeline, Stage
+def work(item):
+    if item == "9":
+        os.rename("out", "out.1")
+    return item
+pipeline = Pipeline([Stage("Work", 1, [work])])
+"""
+    )
+    assert antflow("run", "mv:pipeline", "--items", "items", "--out", "out", *QUIET).exit_code == 0
+    assert ids(ten / "out.1") == [*range(1, 11)]
+
+
+@pytest.mark.parametrize("option", ["--out", "--failed", "--report"])
+def test_name_of_a_folder_is_not_taken_for_a_file(ten: Path, option: str) -> None:
+    """A slash at the end says that a folder is meant, also one that is not there."""
+    assert errors_of(antflow(*RUN, option, "results/")) == [
+        f"Error: {option} 'results/': Is a directory"
+    ]
+    assert not (ten / "results").exists()
+
+
 @needs_dev_full
 @pytest.mark.parametrize("failed", ["/dev/full", "link"])
 def test_dead_letters_that_could_not_be_written_are_named(ten: Path, failed: str) -> None:

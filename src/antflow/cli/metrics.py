@@ -124,6 +124,8 @@ class Metrics:
         path: str | None = given["metrics_file"]
         self._url = url
         self._path = path
+        # The program may change its folder; and a link stays what it is.
+        self._place = path and os.path.realpath(path)
         self._is_wanted = not (address is None and url is None and path is None)
         self._server: _Server | None = None
         if self._is_wanted:
@@ -152,7 +154,9 @@ class Metrics:
         collector = PipelineCollector(pipeline)
         if self._server is not None:
             self._server.begin(collector)
-        file = None if self._path is None else _File(self._path, collector)
+        file = None
+        if self._path is not None and self._place is not None:
+            file = _File(self._path, self._place, collector)
         try:
             yield
         finally:
@@ -175,17 +179,25 @@ def _check_path(path: str) -> None:
         refuse(f"--metrics-file {path!r}: must end in .prom: node_exporter reads no other files")
     if os.path.isdir(path):
         refuse(f"--metrics-file {path!r}: is a folder")
+    if os.path.exists(path) and not os.path.isfile(path):  # a device would be replaced
+        refuse(f"--metrics-file {path!r}: is not an ordinary file")
 
 
 class _File:
     """A file that is written again and again, by a thread.
 
+    Args:
+        path: Its name in messages.
+        place: Where it is.
+        collector: The metrics.
+
     Raises:
         Refusal: It cannot be written.
     """
 
-    def __init__(self, path: str, collector: PipelineCollector) -> None:
+    def __init__(self, path: str, place: str, collector: PipelineCollector) -> None:
         self._path = path
+        self._place = place
         self._collector = collector
         self._is_over = Event()
         self._has_failed = False
@@ -219,7 +231,7 @@ class _File:
     def _write(self) -> None:
         from antflow.sinks.prometheus import write_file
 
-        write_file(self._collector, self._path)
+        write_file(self._collector, self._place)
 
 
 # The Pushgateway

@@ -26,6 +26,9 @@ from antflow._core.file_lock import lock, unlock
 from antflow.cli.lines import InputFile
 from antflow.cli.refusals import RunFailed, refuse
 
+SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
+"""What the name of a folder may end in."""
+
 STDOUT = "-"
 NAMES_OF_STDOUT = (STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
@@ -125,9 +128,14 @@ class OutputFile:
                 self.write(b"")
             self._is_closed = True
             descriptor, self._descriptor = self._descriptor, None
+            is_gone = False
             if descriptor is not None:
+                is_gone = _is_gone(self._part or self._place, descriptor)
                 unlock(descriptor)
                 os.close(descriptor)
+            if is_gone:
+                text = "was removed during the run, and the lines of the run with it"
+                raise RunFailed(f"{self.option} {self._part or self.path!r}: {text}")
             if self._part:
                 os.replace(self._part, os.path.realpath(self._place))
         except OSError as error:
@@ -152,7 +160,8 @@ class OutputFile:
                 self._refuse(error)
         except OSError as error:
             self._refuse(error)
-        if status is not None and stat.S_ISDIR(status.st_mode):
+        is_folder = status is not None and stat.S_ISDIR(status.st_mode)
+        if is_folder or self.path.endswith(SEPARATORS):
             self._refuse(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
         if not os.access(where if status is None else self._place, os.W_OK):
             self._refuse(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
@@ -274,6 +283,11 @@ def _is_at(path: str, descriptor: int) -> bool:
         return os.path.samestat(status, os.stat(path))
     except FileNotFoundError:
         return False
+
+
+def _is_gone(path: str, descriptor: int) -> bool:
+    """Whether an open file has no name any more, so that what is in it is lost."""
+    return not _is_at(path, descriptor) and os.fstat(descriptor).st_nlink == 0
 
 
 def _has_content(status: os.stat_result | None) -> bool:

@@ -50,7 +50,7 @@ def writable_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise refusal(TypeError, name, path, "must be the path of a file")
     made = Path(path).absolute()
-    if made.is_dir():
+    if made.is_dir() or os.fspath(path)[-1:] in (os.sep, os.altsep):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not made.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "There is no such folder", str(made.parent))
