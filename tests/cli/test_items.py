@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import sys
 import tracemalloc
 from pathlib import Path
@@ -21,6 +23,7 @@ from antflow.cli.item import Item
 from antflow.cli.item_lines import Format, ItemSource, format_of
 from antflow.cli.letters import letter_line
 from antflow.cli.lines import CHUNK_BYTES, BadLine, InputFile
+from antflow.cli.output_file import OutputFile
 from antflow.cli.refusals import Refusal
 from tests.cli.running import antflow, errors_of
 
@@ -37,11 +40,12 @@ def read(
     delimiter: str | None = None,
     skip: int = 0,
     seen: list[BadLine] | None = None,
+    is_guess: bool = False,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The items of a file, and what is said about the lines that are none."""
     file = InputFile(str(path), encoding)
     pipeline = Pipeline([Stage("Keep", 1, [keep])])
-    source = ItemSource(file, format, pipeline, limit, delimiter, skip=skip)
+    source = ItemSource(file, format, pipeline, limit, delimiter, is_guess, skip)
     bad: list[str] = []
 
     async def put_aside(line: BadLine) -> None:
@@ -187,6 +191,42 @@ def test_packed_file(tmp_path: Path) -> None:
         for format in FORMATS:
             with pytest.raises(BadLine, match=r"b\.gz:\d+:1: the packed file is damaged"):
                 read(written(tmp_path, data, "b.gz"), format)
+
+
+EXCEL = ", or save it as CSV if it is one of Excel"
+
+
+@pytest.mark.parametrize("format", ["lines", "jsonl", "csv", "json"])
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.txt", gzip.compress(b"a\n" * 99), "packed with gzip: unpack it first, or name it .gz"),
+        ("a.GZ", gzip.compress(gzip.compress(b"a\n")), "packed with gzip: unpack it first"),
+        ("a.bz2", bz2.compress(b"a\n"), "packed with bzip2: unpack it first"),
+        ("a.xz", lzma.compress(b"a\n"), "packed with xz: unpack it first"),
+        ("a.zst", b"\x28\xb5\x2f\xfd\x04\0a\n", "packed with zstd: unpack it first"),
+        ("a.xlsx", b"PK\x03\x04\x14\0\n\na\n", f"packed with zip: unpack it first{EXCEL}"),
+    ],
+    ids=["gzip", "twice", "bzip2", "xz", "zstd", "zip"],
+)
+def test_packed_file_that_is_not_named_so(
+    tmp_path: Path, name: str, data: bytes, reason: str, format: Format
+) -> None:
+    """It ends the intake: what looks like lines in it are no items."""
+    path = written(tmp_path, data, name)
+    for encoding in ("utf-8", "latin-1"):
+        with pytest.raises(BadLine, match=f":1:1: {reason}$"):
+            read(path, format, encoding=encoding)
+
+
+def test_suffix_of_a_packed_file_in_capitals(tmp_path: Path) -> None:
+    """Windows makes no difference between ``.gz`` and ``.GZ``."""
+    path = written(tmp_path, gzip.compress(b'{"a": 1}\n'), "A.JSONL.GZ")
+    assert format_of(path.name) == "jsonl"
+    items, _ = read(path, "jsonl")
+    assert values(items) == [{"a": 1}]
+    with pytest.raises(Refusal, match="packed files can be read, but not written"):
+        OutputFile("B.GZ", "--out", "refuse")
 
 
 FORMATS: list[Format] = ["lines", "jsonl", "csv"]
@@ -652,12 +692,10 @@ def test_dead_letters_are_read_as_they_were_written(tmp_path: Path, encoding: st
     items, bad = read(path, "jsonl", encoding=encoding)
     assert (values(items), bad) == ([text, "a"], [])
     assert items[0]["id"] == "ä"
-    source = ItemSource(
-        InputFile(str(path), encoding), "lines", Pipeline([Stage("Keep", 1, [keep])]), is_guess=True
-    )
-    with pytest.raises(BadLine, match="a dead letter: --format jsonl reads it") as caught:
-        asyncio.run(anext(source.items()))
-    assert caught.value.text == data.decode().splitlines()[0]
+    seen: list[BadLine] = []
+    read(path, encoding=encoding, seen=seen, is_guess=True)
+    assert "a dead letter: --format jsonl reads it" in str(seen[0])
+    assert seen[0].text == data.decode().splitlines()[0]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])

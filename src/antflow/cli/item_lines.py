@@ -69,7 +69,7 @@ Entry = Item | BadLine
 
 def format_of(path: str) -> Format:
     """The format that a file's name stands for: by its suffix, else plain lines."""
-    return SUFFIXES.get(path.removesuffix(".gz").rpartition(".")[2].lower(), "lines")
+    return SUFFIXES.get(path.lower().removesuffix(".gz").rpartition(".")[2], "lines")
 
 
 class ItemSource:

@@ -149,7 +149,7 @@ class OutputFile:
 
     def _refuse_early(self) -> None:
         """Refuse what is known to be wrong, before anything is done."""
-        if self.path.endswith(".gz"):  # `--items` would take it for packed
+        if self.path.lower().endswith(".gz"):  # `--items` would take it for packed
             refuse(f"{self.option} {self.path!r}: packed files can be read, but not written")
         where = os.path.dirname(os.path.realpath(self._place))
         status = None

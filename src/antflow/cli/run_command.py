@@ -313,7 +313,7 @@ def format_to_read(
         Refusal: There are no columns.
     """
     form = form or format_of(items)
-    if delimiter is None and items.removesuffix(".gz").lower().endswith((".tsv", ".tab")):
+    if delimiter is None and items.lower().removesuffix(".gz").endswith((".tsv", ".tab")):
         delimiter = "\t"
     elif delimiter is not None and form != "csv":
         refuse(f"--delimiter {delimiter!r}: only --format csv has one")
