@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, NoReturn
 
 from antflow._core.file_lock import lock, unlock
+from antflow._core.file_names import is_at, is_gone
 from antflow.cli.lines import InputFile
 from antflow.cli.refusals import RunFailed, refuse
 
@@ -128,12 +129,12 @@ class OutputFile:
                 self.write(b"")
             self._is_closed = True
             descriptor, self._descriptor = self._descriptor, None
-            is_gone = False
+            is_lost = False
             if descriptor is not None:
-                is_gone = _is_gone(self._part or self._place, descriptor)
+                is_lost = is_gone(self._part or self._place, descriptor)
                 unlock(descriptor)
                 os.close(descriptor)
-            if is_gone:
+            if is_lost:
                 text = "was removed during the run, and the lines of the run with it"
                 raise RunFailed(f"{self.option} {self._part or self.path!r}: {text}")
             if self._part:
@@ -220,7 +221,7 @@ class OutputFile:
             try:
                 shared = self._old == "append" and not self._lacks_header(descriptor)
                 if lock(descriptor, shared=shared):
-                    if _is_at(self._place, descriptor):
+                    if is_at(self._place, descriptor):
                         return descriptor
                 elif shared:
                     raise BlockingIOError(errno.EAGAIN, "another run is replacing it")
@@ -272,22 +273,6 @@ def write_fully(target: int, data: bytes) -> None:
             failure: Any = error
             failure.characters_written = len(data) - len(rest)
             raise
-
-
-def _is_at(path: str, descriptor: int) -> bool:
-    """Whether an open file is still the one of this name; what is no ordinary file always is."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        return True
-    try:
-        return os.path.samestat(status, os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _is_gone(path: str, descriptor: int) -> bool:
-    """Whether an open file has no name any more, so that what is in it is lost."""
-    return not _is_at(path, descriptor) and os.fstat(descriptor).st_nlink == 0
 
 
 def _has_content(status: os.stat_result | None) -> bool:

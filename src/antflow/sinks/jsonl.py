@@ -85,13 +85,17 @@ class JsonlSink(FileSink):
     def close(self) -> None:
         """Close the file."""
         descriptor, self._descriptor = self._descriptor, -1
-        unlock(descriptor)
-        os.close(descriptor)
+        try:
+            self._check_name(descriptor)
+        finally:
+            unlock(descriptor)
+            os.close(descriptor)
 
     def _append(self, text: str) -> None:
         """Append all of a text, or nothing."""
         text = ENDS_OF_LINES.sub(_escaped, text)
         data = memoryview(text.encode("utf-8", "backslashreplace"))
+        self._check_name(self._descriptor)
         size = os.fstat(self._descriptor).st_size
         try:
             while data:

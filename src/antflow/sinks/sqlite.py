@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
-from antflow.sinks.file_sink import FileSink
+from antflow.sinks.file_sink import GONE, FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
 from antflow.sinks.sink import SinkOptions
@@ -159,6 +159,7 @@ class SqliteSink(FileSink):
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
         super().__init__(path, **options)
         self._connection: sqlite3.Connection | None = None
+        self._status: os.stat_result | None = None
 
     def open(self) -> None:
         """Open the database, and make its tables if there are none."""
@@ -175,6 +176,7 @@ class SqliteSink(FileSink):
             connection.close()
             raise
         self._connection = connection
+        self._status = os.stat(self._path)
 
     def write(self, records: list[EventRecord]) -> None:
         """Insert a batch, in one transaction. A row that is there already stays."""
@@ -193,6 +195,7 @@ class SqliteSink(FileSink):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+            self._check_place()
 
     def gives_up_on(self, error: Exception) -> bool:
         """The file is not a database, is damaged, or has other tables than these."""
@@ -203,6 +206,7 @@ class SqliteSink(FileSink):
     def _execute(self, statement: str, values: Any, many: bool = False) -> None:
         connection = self._connection
         assert connection is not None
+        self._check_place()
         connection.execute("BEGIN IMMEDIATE")
         try:
             execute(connection, statement, values, many)
@@ -211,3 +215,13 @@ class SqliteSink(FileSink):
             if connection.in_transaction:  # a full disk has ended it already
                 connection.execute("ROLLBACK")
             raise
+
+    def _check_place(self) -> None:
+        """Refuse to go on if another program has taken the database away."""
+        assert self._status is not None
+        try:
+            is_there = os.path.samestat(self._status, os.stat(self._path))
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise ValueError(GONE)

@@ -255,9 +255,12 @@ class TraceSink(FileSink):
         """End the file."""
         if self._file is not None:
             self._write_out("\n]\n", is_end=True)
-            unlock(self._file.fileno())
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            try:
+                self._check_name(file.fileno())
+            finally:
+                unlock(file.fileno())
+                file.close()
 
     def _append(self, events: Iterable[Mapping[str, Any]]) -> None:
         if self._unwritten:  # it is told again, and is among that
