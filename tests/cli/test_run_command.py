@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from antflow._monitor import advice
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.refusals import Refusal, reason_with_place
 from antflow.cli.run_command import with_workers
+from antflow.sinks.sqlite import APPLICATION_ID
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
 from tests.postgres_server import PostgresServer
 
@@ -369,6 +372,61 @@ def test_item_starts_over_once_for_all_that_was_made_from_it(folder: Path, name:
         for part, letter in enumerate("abc")
     }
     assert "6 ok" in result.stderr
+
+
+CHAPTERS = """
+import os
+def chapters(book): return [f"{book['name']}-{number}" for number in range(2)]
+def pages(chapter):
+    if not os.path.exists("first"): raise ConnectionError
+    return [chapter + ".1", chapter + ".2"]
+def odd(page): return {page}
+def send(odd):
+    (page,) = odd
+    if not os.path.exists("second"): raise ConnectionError
+    return page
+def one(name, *tasks, **options): return Stage(name, 1, tasks, task_attempts=1, **options)
+pipeline = Pipeline([
+    one("Name", lambda x: x if isinstance(x, dict) else {"name": x}),
+    one("Chapters", chapters, expand=True), one("Pages", pages, expand=True), one("Odd", odd),
+    one("Send", send)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "true_ids"),
+    [
+        ("\nx\ny\n", "0.txt", {"x": 2, "y": 3}),
+        ('{"id": "b1", "name": "x"}\n{"id": 7, "name": "y"}\n', "0.jsonl", {"x": "b1", "y": 7}),
+        ("name\nx\ny\n", "0.csv", {"x": 2, "y": 3}),
+    ],
+)
+def test_items_made_from_others_keep_their_ids_in_every_round(
+    folder: Path, text: str, name: str, true_ids: dict[str, object]
+) -> None:
+    """One that went on, and has to start over later, does so under the id in the first file."""
+    target = module(folder, CHAPTERS)
+    (folder / name).write_text(text)
+    rounds = [
+        # Chapters fail, and go on as they are; then their pages fail, which are not JSON.
+        (name, "1.jsonl", {f"{true_ids[book]}/{n}" for book in "xy" for n in range(2)}),
+        ("1.jsonl", "2.jsonl", set(map(str, true_ids.values()))),
+        ("2.jsonl", "3.jsonl", set(map(str, true_ids.values()))),
+    ]
+    for items, failed, ids in rounds:
+        antflow("run", target, "--items", items, "--failed", failed, *QUIET)
+        letters = objects_of((folder / failed).read_text())
+        assert {str(letter["id"]) for letter in letters} == ids
+        (folder / "first").touch()
+    (folder / "second").touch()
+    for items in ("2.jsonl", "3.jsonl"):
+        result = antflow("run", target, "--items", items, *QUIET)
+        assert {each["id"]: each["value"] for each in objects_of(result.stdout)} == {
+            f"{true_ids[book]}/{chapter}/{page}": f"{book}-{chapter}.{page + 1}"
+            for book in "xy"
+            for chapter in range(2)
+            for page in range(2)
+        }
 
 
 PAGES = """
@@ -1120,6 +1178,40 @@ def test_events_go_to_a_file(folder: Path, items: Path, name: str) -> None:
         ids = antflow("errors", name, "--ids").stdout.split()
         assert len(ids) == count
     assert sorted(ids[:4], key=int) == ["5", "7", "15", "17"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"id": 1}\n', "it holds something else than events"),
+        (b'{"v": 2, "run": "a"}\n', "it was written by a newer version (its format is 2)"),
+        (b"CREATE TABLE events (mine TEXT)", "it is a database of something else"),
+        (
+            b"CREATE TABLE events (new TEXT); PRAGMA application_id = %d; PRAGMA user_version = 9"
+            % APPLICATION_ID,
+            "it was written by a newer version (its format is 9)",
+        ),
+        (b"some text", "it is not a database of events: file is not a database"),
+    ],
+)
+def test_file_of_other_events_is_refused(
+    folder: Path, items: Path, content: bytes, reason: str
+) -> None:
+    """Before anything is done: a run whose events are wanted does not go on without them."""
+    (folder / "app.py").write_text("print('imported')")
+    path = folder / ("old.jsonl" if content.startswith(b"{") else "old.sqlite")
+    if content.startswith(b"CREATE"):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(content.decode())
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    result = antflow("run", "app:pipeline", "--items", items, "--events", path.name)
+    (error,) = errors_of(result)
+    assert error.startswith(f"Error: --events '{path.name}': {reason}")
+    assert result.exit_code == 2
+    assert "imported" not in result.output
+    assert path.read_bytes() == before
 
 
 def test_trace_goes_to_a_file(folder: Path, items: Path) -> None:

@@ -12,6 +12,7 @@ import codecs
 import gzip
 import io
 import os
+import re
 import stat
 import sys
 import zlib
@@ -30,6 +31,12 @@ LONGEST_LINE = 16 * 1024 * 1024
 
 KEPT_OF_A_LONG_LINE = 1000
 """How many bytes of a too long line its dead letter keeps; other lines are kept whole."""
+
+PACKED = re.compile(
+    rb"(?P<gzip>\x1f\x8b\x08)|(?P<zip>PK\x03\x04)|(?P<bzip2>BZh[1-9]1AY&SY)|(?P<xz>\xfd7zXZ\0)"
+    rb"|(?P<zstd>\x28\xb5\x2f\xfd)"
+)
+"""How packed files begin; those of Excel are packed with zip."""
 
 UTF8 = "utf-8"
 UNDECODED = "antflow.undecoded"
@@ -93,6 +100,7 @@ class InputFile:
         self._path = path if path == STDIN else os.path.abspath(path)
         self.has_more: bool = False
         self._number = 0
+        self._is_at_start = True
         try:
             self._encoding = codecs.lookup(encoding).name
             self._decoder = codecs.getincrementaldecoder(encoding)(UNDECODED)
@@ -129,6 +137,7 @@ class InputFile:
         again = copy(self)
         again._file = _open(self._path)
         again._number = 0
+        again._is_at_start = True
         again._read_some = getattr(again._file, "read1", again._file.read)
         again._decoder = codecs.getincrementaldecoder(self._encoding)(UNDECODED)
         if again.is_same(mine):
@@ -154,6 +163,16 @@ class InputFile:
     def where(self, number: int, column: int = 1) -> str:
         """``file:line:column``."""
         return f"{self.name}:{number}:{column}"
+
+    def in_utf8(self, line: TextLine) -> TextLine:
+        """A line whose bytes are taken for UTF-8, whatever the encoding; itself if they are not."""
+        if self._encoding == UTF8 or line.text.isascii():
+            return line
+        try:
+            text = line.text.encode(self._encoding, "surrogateescape").decode()
+        except UnicodeError:
+            return line
+        return line._replace(text=text, fault="")
 
     def close(self) -> None:
         """Read no more."""
@@ -243,7 +262,19 @@ class InputFile:
         except OSError as error:
             where = self.where(self._number + 1)
             raise BadLine(where, f"cannot be read: {error.strerror or safe_str(error)}") from error
+        if self._is_at_start:
+            self._is_at_start = False
+            if (packed := PACKED.match(data)) is not None:
+                raise BadLine(self.where(1), self._hint_at(packed.lastgroup))
         return data
+
+    def _hint_at(self, packer: str | None) -> str:
+        hint = f"packed with {packer}: unpack it first"
+        if packer == "zip":
+            hint += ", or save it as CSV if it is one of Excel"
+        elif packer == "gzip" and self._path != STDIN and not _is_gzipped(self._path):
+            hint += ", or name it .gz"
+        return hint
 
     def _decode(self, line: bytes, end: str = "\n") -> TextLine:
         if self._number == 1:
@@ -317,12 +348,16 @@ def _is_long(line: bytes) -> bool:
     return len(line) > LONGEST_LINE
 
 
+def _is_gzipped(path: str) -> bool:
+    return path.lower().endswith(".gz")
+
+
 def _open(path: str) -> Any:
     if path == STDIN:
         return _open_stdin()
     if os.path.isdir(path):
         raise IsADirectoryError(0, "is a folder")
-    if path.endswith(".gz"):
+    if _is_gzipped(path):
         return gzip.open(path)
     return open(path, "rb", buffering=0)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -95,6 +96,9 @@ def trace(source: str, out: str) -> None:
     """
     from antflow.sinks.trace import trace_of, write_trace
 
+    if out == "-":
+        refuse("--out '-': must be the name of a file")
+    _refuse_log(out, source)
     with _opened(source) as log:
         runs = [(each.run, each.stages, each.started, each.ended) for each in log.runs()]
         try:
@@ -125,6 +129,8 @@ def report(source: str, out: str | None, run: str | None) -> None:
     from antflow.sinks.report.markdown import markdown
     from antflow.sinks.report.report_sink import latest_run, report_of, write_report
 
+    if out is not None:
+        _refuse_log(out, source)
     with _opened(source) as log:
         if (record := latest_run(log, run)) is None:
             shown = without_password(source)
@@ -172,6 +178,13 @@ def _opened(source: str) -> Iterator[EventLog]:
             raise
         except (ConnectionError, UnreadableLog) as error:  # the server is gone, or it is damaged
             refuse(f"{without_password(source)!r}: {_reason(error)}", error)
+
+
+def _refuse_log(out: str, source: str) -> None:
+    """Refuse to write over the log."""
+    with suppress(OSError):  # there is no such file yet
+        if os.path.samefile(out, source):
+            refuse(f"--out {out!r}: is the log itself")
 
 
 def _check_run(log: EventLog, run: str | None) -> None:

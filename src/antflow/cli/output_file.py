@@ -18,13 +18,17 @@ import select
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, NoReturn
 
 from antflow._core.file_lock import lock, unlock
+from antflow._core.file_names import is_at, is_gone
 from antflow.cli.lines import InputFile
 from antflow.cli.refusals import RunFailed, refuse
+
+SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
+"""What the name of a folder may end in."""
 
 STDOUT = "-"
 NAMES_OF_STDOUT = (STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
@@ -40,9 +44,10 @@ class OutputFile:
         path: Where it is.
         option: The option that names it, for messages.
         old: What happens to its old content.
-        on_header: For a file that begins with a header: called before lines are added below the
-            one that is there. Where there is none, no other run may add to the file until it is
-            written, so that there is only one.
+        goes_on_in: Given the path of a file before lines are added to those that are there; a
+            `ValueError` says why they do not belong together.
+        has_header: Whether the file begins with a header. Where there is none yet, no other run may
+            add to the file until it is written, so that there is only one.
 
     Attributes:
         path: Where it is.
@@ -53,13 +58,19 @@ class OutputFile:
     """
 
     def __init__(
-        self, path: str, option: str, old: Old, on_header: Callable[[], None] | None = None
+        self,
+        path: str,
+        option: str,
+        old: Old,
+        goes_on_in: Callable[[str], None] | None = None,
+        has_header: bool = False,
     ) -> None:
         self.path: str = path
         self._place = path and os.path.abspath(path)  # the program may change its folder
         self.option: str = option
         self._old: Old = old
-        self._on_header = on_header
+        self._goes_on_in = goes_on_in
+        self._has_header = has_header
         self._descriptor: int | None = None
         self._replaced: int | None = None
         self._part = ""
@@ -77,6 +88,13 @@ class OutputFile:
         if self._descriptor is None:
             self._descriptor = self._open()
         write_fully(self._descriptor, data)
+
+    @property
+    def keeps_old(self) -> bool:
+        """Whether what was to be replaced is still there, since nothing was written instead."""
+        if self._old != "replace" or self._descriptor is not None:
+            return False
+        return _has_content(status_of(self._place))
 
     def take_back(self, count: int) -> None:
         """Take the last bytes off again, the beginning of a line that could not be written whole.
@@ -111,9 +129,14 @@ class OutputFile:
                 self.write(b"")
             self._is_closed = True
             descriptor, self._descriptor = self._descriptor, None
+            is_lost = False
             if descriptor is not None:
+                is_lost = is_gone(self._part or self._place, descriptor)
                 unlock(descriptor)
                 os.close(descriptor)
+            if is_lost:
+                text = "was removed during the run, and the lines of the run with it"
+                raise RunFailed(f"{self.option} {self._part or self.path!r}: {text}")
             if self._part:
                 os.replace(self._part, os.path.realpath(self._place))
         except OSError as error:
@@ -127,7 +150,7 @@ class OutputFile:
 
     def _refuse_early(self) -> None:
         """Refuse what is known to be wrong, before anything is done."""
-        if self.path.endswith(".gz"):  # `--items` would take it for packed
+        if self.path.lower().endswith(".gz"):  # `--items` would take it for packed
             refuse(f"{self.option} {self.path!r}: packed files can be read, but not written")
         where = os.path.dirname(os.path.realpath(self._place))
         status = None
@@ -138,7 +161,8 @@ class OutputFile:
                 self._refuse(error)
         except OSError as error:
             self._refuse(error)
-        if status is not None and stat.S_ISDIR(status.st_mode):
+        is_folder = status is not None and stat.S_ISDIR(status.st_mode)
+        if is_folder or self.path.endswith(SEPARATORS):
             self._refuse(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
         if not os.access(where if status is None else self._place, os.W_OK):
             self._refuse(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
@@ -147,6 +171,15 @@ class OutputFile:
                 f"{self.option} {self.path!r}: is not empty; --append adds to it, "
                 "--force replaces it"
             )
+        if self._old == "append" and _has_content(status):
+            self._check_old_lines()
+
+    def _check_old_lines(self) -> None:
+        if self._goes_on_in is not None:
+            try:
+                self._goes_on_in(self._place)
+            except ValueError as error:
+                refuse(f"{self.option} {self.path!r}: {error}", error)
 
     def _refuse(self, error: OSError) -> NoReturn:
         refuse(f"{self.option} {self.path!r}: {error.strerror}", error)
@@ -159,6 +192,7 @@ class OutputFile:
 
         Raises:
             OSError: It cannot be opened, is not empty any more, or another run writes to it.
+            Refusal: It has other lines.
         """
         descriptor = self._open_locked()
         if _has_content(status := os.fstat(descriptor)):
@@ -171,12 +205,11 @@ class OutputFile:
             if self._old == "refuse":
                 os.close(descriptor)
                 raise FileExistsError(errno.EEXIST, "another program has written to it meanwhile")
-            if self._on_header is not None:
-                try:
-                    self._on_header()
-                except BaseException:
-                    os.close(descriptor)
-                    raise
+            try:
+                self._check_old_lines()
+            except BaseException:
+                os.close(descriptor)
+                raise
             if not _ends_in_newline(self._place):  # a program was killed while it wrote
                 write_fully(descriptor, b"\n")
         lock(descriptor, shared=True)  # from here on others may add to it, below its header
@@ -188,7 +221,7 @@ class OutputFile:
             try:
                 shared = self._old == "append" and not self._lacks_header(descriptor)
                 if lock(descriptor, shared=shared):
-                    if _is_at(self._place, descriptor):
+                    if is_at(self._place, descriptor):
                         return descriptor
                 elif shared:
                     raise BlockingIOError(errno.EAGAIN, "another run is replacing it")
@@ -202,7 +235,7 @@ class OutputFile:
             os.close(descriptor)  # another run has just replaced it, or written its header
 
     def _lacks_header(self, descriptor: int) -> bool:
-        return self._on_header is not None and not _has_content(os.fstat(descriptor))
+        return self._has_header and not _has_content(os.fstat(descriptor))
 
     def _open_part(self, old: os.stat_result) -> int:
         folder, name = os.path.split(os.path.realpath(self._place))
@@ -240,17 +273,6 @@ def write_fully(target: int, data: bytes) -> None:
             failure: Any = error
             failure.characters_written = len(data) - len(rest)
             raise
-
-
-def _is_at(path: str, descriptor: int) -> bool:
-    """Whether an open file is still the one of this name; what is no ordinary file always is."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        return True
-    try:
-        return os.path.samestat(status, os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _has_content(status: os.stat_result | None) -> bool:
@@ -302,6 +324,33 @@ def refuse_shared(
         refuse(f"--failed {failed!r}: is the file that --out writes")
 
 
+class NamedFiles:
+    """The files that options name, each by one of them.
+
+    Args:
+        items: The file of ``--items``.
+        named: Option → its file; ``None`` = it is not given.
+    """
+
+    def __init__(self, items: InputFile, named: Mapping[str, str | None]) -> None:
+        self._items = items
+        self._named = dict(named)
+
+    def add(self, option: str, path: str) -> None:
+        """Note one more.
+
+        Raises:
+            Refusal: The items come from it, or another option names it, whatever its name.
+        """
+        status = status_of(path)
+        if status is not None and self._items.is_same(status):
+            refuse(f"{option} {path!r}: is the file that --items reads")
+        for other, its_path in self._named.items():
+            if its_path not in (None, STDOUT) and _is_one_path(path, its_path):
+                refuse(f"{option} {path!r}: is the file of {other}")
+        self._named[option] = path
+
+
 def status_of(place: Any) -> os.stat_result | None:
     """The status of a path, or of an open stream; ``None`` if there is nothing."""
     try:
@@ -314,3 +363,10 @@ def _are_one(one: os.stat_result | None, other: os.stat_result | None) -> bool:
     if one is None or other is None or not stat.S_ISREG(one.st_mode):
         return False
     return os.path.samestat(one, other)
+
+
+def _is_one_path(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(path) == os.path.realpath(other)
