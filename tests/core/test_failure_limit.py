@@ -23,7 +23,7 @@ LIMITS = st.one_of(
             count=max(int(part * of_last), 1), share=share, of_last=of_last
         ),
         st.none() | st.floats(0.05, 1.0),
-        st.integers(1, 40),
+        st.integers(1, 25),
         st.floats(0.1, 1.0),
     ),
 )
@@ -48,7 +48,7 @@ def naively(limit: FailureLimit, outcomes: list[bool]) -> list[int]:
     return reached
 
 
-@given(LIMITS, st.lists(st.booleans(), max_size=120))
+@given(LIMITS, st.lists(st.booleans(), min_size=40, max_size=120))
 def test_window_counts_what_it_would_with_all_outcomes_at_hand(
     limit: FailureLimit, outcomes: list[bool]
 ) -> None:
