@@ -9,7 +9,7 @@ import pytest
 
 from antflow import StandInError, TaskFailedError
 from antflow._core.error_copies import packed, unpacked
-from antflow._core.error_kinds import ErrorSet, loaded_names
+from antflow._core.error_kinds import ErrorKinds, error_set, loaded_names
 from antflow._core.text import safe_repr
 
 
@@ -32,6 +32,13 @@ def stand_in() -> BaseException:
 
 class Panic(BaseException):
     """As libraries in Rust raise it."""
+
+
+def in_set(error: BaseException, *kinds: ErrorKinds) -> BaseException | None:
+    """What of the error is of these kinds."""
+    errors = error_set(*kinds)
+    assert errors is not None
+    return errors.found_in(error)
 
 
 def odd() -> Exception:
@@ -74,28 +81,32 @@ def odd() -> Exception:
 )
 def test_error_is_of_a_kind(kinds: Any, error: BaseException) -> None:
     """By its class or its name, of a base class or of what it stands for, even deep in a group."""
-    assert ErrorSet((), kinds).found_in(error) is error
+    assert in_set(error, (), kinds) is error
     group = BaseExceptionGroup("deep", [ValueError(), BaseExceptionGroup("er", [error])])
-    assert ErrorSet(kinds, ()).found_in(group) in (error, group, group.exceptions[1])
+    assert in_set(group, kinds, ()) in (error, group, group.exceptions[1])
 
 
 @pytest.mark.parametrize(
-    "kinds", [(), KeyError, "Key", "LookupErr", "AuthErrors", f"{__name__}x.AuthError", "Error"]
+    "kinds", [KeyError, "Key", "LookupErr", "AuthErrors", f"{__name__}x.AuthError", "Error"]
 )
 def test_error_is_not_of_a_kind(kinds: Any) -> None:
     """A name must be all of the class's."""
     group = ExceptionGroup("some", [AuthError(), ValueError()])
-    assert ErrorSet(kinds).found_in(group) is None
-    assert bool(ErrorSet(kinds)) == (kinds != ())
+    assert in_set(group, kinds) is None
 
 
 def test_class_that_answers_nothing_is_known_all_the_same() -> None:
     """Its names are read without asking it."""
     error = odd()
-    assert ErrorSet("Odd").found_in(error) is error
-    assert ErrorSet(type(error)).found_in(error) is error
-    assert ErrorSet("AuthError", KeyError).found_in(error) is None
+    assert in_set(error, "Odd") is error
+    assert in_set(error, type(error)) is error
+    assert in_set(error, "AuthError", KeyError) is None
     assert "Odd" in loaded_names()
+
+
+def test_no_kinds_are_no_set() -> None:
+    """So that a run without them pays nothing for a failure."""
+    assert error_set((), ()) is None
 
 
 def test_names_that_are_loaded() -> None:

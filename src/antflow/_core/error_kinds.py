@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from antflow._core.checks import Refuse, refusal
@@ -27,26 +28,15 @@ class ErrorSet:
     also finds errors that only stand for one of that name: see `StandInError`.
 
     Args:
-        given: The kinds.
+        kinds: Classes and names.
     """
 
-    def __init__(self, *given: ErrorKinds) -> None:
-        kinds: list[Any] = []
-        for each in given:
-            kinds += each if is_a(each, tuple) else [each]
+    def __init__(self, kinds: Sequence[ErrorKind]) -> None:
         self._names = {kind for kind in kinds if is_a(kind, str)}
-        self._classes: tuple[type[Exception], ...] = tuple(
-            kind for kind in kinds if not is_a(kind, str)
-        )
-        self._is_empty = not kinds
-
-    def __bool__(self) -> bool:
-        return not self._is_empty
+        self._classes = tuple(kind for kind in kinds if not is_a(kind, str))
 
     def found_in(self, error: BaseException) -> BaseException | None:
         """The error, if it is of one of these kinds; or the first one in a group that is."""
-        if self._is_empty:
-            return None
         return next((part for part in parts(error) if self._has(part)), None)
 
     def _has(self, error: BaseException) -> bool:
@@ -56,6 +46,14 @@ class ErrorSet:
             return False
         names = class_names(type(error)) | class_names(type(original_of(error)))
         return not self._names.isdisjoint(names)
+
+
+def error_set(*given: ErrorKinds) -> ErrorSet | None:
+    """The errors of all these kinds; ``None`` if there are no kinds."""
+    kinds: list[ErrorKind] = []
+    for each in given:
+        kinds += each if is_a(each, tuple) else (each,)
+    return ErrorSet(kinds) if kinds else None
 
 
 def loaded_names() -> set[str]:

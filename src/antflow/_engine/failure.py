@@ -68,14 +68,14 @@ class Judge:
         stage: The stage.
         run: The run.
         hold: Lets no try begin for this many seconds.
-        stop_on: Errors after which the run stops: no other try follows.
+        stop_on: Errors after which the run stops: no other try follows. ``None`` = none.
 
     Attributes:
         starts_over: Whether the next try begins with the stage's first task.
     """
 
     def __init__(
-        self, stage: Stage, run: Run, hold: Callable[[float], None], stop_on: ErrorSet
+        self, stage: Stage, run: Run, hold: Callable[[float], None], stop_on: ErrorSet | None
     ) -> None:
         self._options = stage
         self._run = run
@@ -99,7 +99,7 @@ class Judge:
 
     def is_hopeless(self, error: Exception) -> bool:
         """Whether the run stops at an error, so that trying any item again is of no use."""
-        return self._stop_on.found_in(error) is not None
+        return self._stop_on is not None and self._stop_on.found_in(error) is not None
 
     def is_last_chance(self, envelope: Envelope) -> bool:
         """Whether an item has failed here and has one more try."""

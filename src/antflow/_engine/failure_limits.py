@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from antflow._core.envelope import Envelope
-from antflow._core.error_kinds import ErrorKinds, ErrorSet
+from antflow._core.error_kinds import ErrorKinds, ErrorSet, error_set
 from antflow._core.failure_limit import FailureLimit, FailureWindow
 from antflow._core.failures import kinds_of, told_alone
 from antflow._core.foreign import note, type_name
@@ -46,7 +46,7 @@ class FailureLimits:
         stop_on: The errors at which the run stops, in whatever stage.
 
     Attributes:
-        stop_on: All errors at which the run stops, stage by stage.
+        stop_on: All errors at which the run stops, stage by stage; ``None`` = none.
     """
 
     def __init__(
@@ -59,7 +59,9 @@ class FailureLimits:
     ) -> None:
         self._run = run
         self._supervisor = supervisor
-        self.stop_on: list[ErrorSet] = [ErrorSet(stop_on, stage.stop_on) for stage in stages]
+        self.stop_on: list[ErrorSet | None] = [
+            error_set(stop_on, stage.stop_on) for stage in stages
+        ]
         self._whole = _window(max_failures)
         self._own = [_window(stage.max_failures) for stage in stages]
         self._is_needed = any((self._whole, *self._own, *self.stop_on))
@@ -73,7 +75,8 @@ class FailureLimits:
             return
         run, position = self._run, envelope.position
         failure = (envelope.key, run.failures.last)
-        cause = self.stop_on[position].found_in(error)
+        stop_on = self.stop_on[position]
+        cause = None if stop_on is None else stop_on.found_in(error)
         if cause is not None or position in self._given_up:
             self._retry_later([failure])
         if run.is_stopping:
