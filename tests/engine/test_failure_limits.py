@@ -384,6 +384,23 @@ def test_run_whose_source_has_failed_is_stopped_too() -> None:
     assert pipeline.get_stats().items_cancelled == 6
 
 
+@pytest.mark.parametrize("limit", [{"stop_on": AuthError}, {"max_failures": 1}])
+def test_callback_that_interrupts_while_the_run_stops_loses_no_item(limit: Any) -> None:
+    """Ctrl-C in a callback of an item that waited: the item that failed has its outcome, too."""
+
+    def interrupt(event: StatusEvent) -> None:
+        if event.metadata.get("error_type") == "ItemCancelled":
+            raise KeyboardInterrupt
+
+    stage = Stage("Ask", 1, [Service(1)], task_attempts=1)
+    pipeline = Pipeline([stage], status_tracker=StatusTracker(interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run_virtual(lambda: pipeline.run(range(5), **limit))
+    counts = [len(pipeline.results), len(pipeline.results.failed), len(pipeline.results.cancelled)]
+    assert counts == [1, 1, 3]
+    assert len(pipeline.results.outcomes) == pipeline.get_stats().items_accepted == 5
+
+
 def test_paused_run_is_stopped_by_a_try_that_ends_meanwhile() -> None:
     """The workers that were retired leave, and nothing waits for `resume`."""
 
