@@ -8,12 +8,12 @@ from antflow._core.envelope import Envelope
 from antflow._core.error_kinds import ErrorKinds, ErrorSet, error_set
 from antflow._core.failure_limit import FailureLimit, FailureWindow
 from antflow._core.failures import kinds_of, told_alone
-from antflow._core.foreign import note, type_name
+from antflow._core.foreign import note
 from antflow._core.ledger import ItemKey
 from antflow._core.run_errors import TooManyFailures
 from antflow._core.snapshot import FailedItem
 from antflow._core.stage import Stage
-from antflow._core.text import counted
+from antflow._core.text import counted, error_type_name
 from antflow._engine.run import Run
 from antflow._engine.supervisor import Supervisor
 
@@ -94,7 +94,7 @@ class FailureLimits:
 
     def _stop_because_of(self, cause: BaseException, failure: Failure, position: int) -> None:
         book, told = self._run.ledger.stages[position], failure[1]
-        why = f"stopped by {type_name(cause)} (stop_on)"
+        why = f"stopped by {error_type_name(cause)} (stop_on)"
         of = counted(book.left, "item")
         reason = f"{why}: {book.failed:,} of {of} failed in stage {told.stage!r}"
         self._stop(why, reason, told_alone(told))
