@@ -61,4 +61,5 @@ async def main() -> None:
     await run_until_done(max_failures=Failures(share=0.5, of_last=50))
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())
