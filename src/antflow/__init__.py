@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from antflow.loops import install_fast_loop
     from antflow.observers import ItemStep, Observer, RunEnd, RunFacts
     from antflow.pipeline import (
+        Failures,
         Limit,
         LimitStatistics,
         Pipeline,
@@ -124,6 +125,7 @@ else:
         "loops": {"install_fast_loop"},
         "observers": {"ItemStep", "Observer", "RunEnd", "RunFacts"},
         "pipeline": {
+            "Failures",
             "Limit",
             "LimitStatistics",
             "Pipeline",
@@ -201,6 +203,7 @@ __all__ = [
     "ExecutorShutdownError",
     "FailedItem",
     "FailureGroup",
+    "Failures",
     "FirstTries",
     "HistoryNotKept",
     "HotSpot",

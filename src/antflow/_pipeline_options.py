@@ -13,7 +13,6 @@ from antflow._core.checks import (
     check_choice,
     check_count,
     check_flag,
-    check_max_failures,
     check_seconds,
     check_timeout,
     class_hint,
@@ -21,7 +20,9 @@ from antflow._core.checks import (
     or_none,
     refusal,
 )
+from antflow._core.error_kinds import ErrorKinds, check_stop_on
 from antflow._core.errors import PipelineError, StageValidationError
+from antflow._core.failure_limit import FailureLimit, check_max_failures
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Key, check_key
 from antflow._core.log import info
@@ -102,7 +103,8 @@ class EngineOptions(TypedDict, total=False):
     """The options of a run that the engine knows; see `RunOptions`."""
 
     total: Annotated[int | None, _check_total]
-    max_failures: Annotated[float | None, check_max_failures]
+    max_failures: Annotated[FailureLimit | None, check_max_failures]
+    stop_on: Annotated[ErrorKinds | None, or_none(check_stop_on)]
     timeout: Annotated[float | None, check_timeout]
     item_timeout: Annotated[float | None, check_timeout]
     key: Annotated[Key | None, check_key]
@@ -118,8 +120,12 @@ class RunOptions(EngineOptions, total=False):
         total: How many items there will be, for displays and snapshots. Without it they call
             ``len(items)``; if that raises, the number is unknown.
         max_failures: Stop when this many items have failed (int, 1 or more), or this share of those
-            settled (float, above 0 and up to 1, from 20 settled items on): the run takes in no more
-            and begins no more, and ends with `TooManyFailures`.
+            settled (float, above 0 and up to 1, from 20 settled items on), or either of them among
+            the last items (`Failures`): the run takes in no more and begins no more, and ends with
+            `TooManyFailures`.
+        stop_on: Stop in the same way at the first item that fails with one of these errors, alone
+            or in an exception group; it is not tried again. Exception classes, or their names as
+            failures show them, alone or with the module: ``"AuthError"``. One or a tuple.
         timeout: Seconds for the whole run, all time included; then it is cancelled,
             with `TimeoutError`.
         item_timeout: Seconds for each item from its intake to its end; an item that is late

@@ -6,7 +6,7 @@ AntFlowError
 │   ├── StageValidationError (ValueError) an option of a stage is not allowed
 │   ├── DuplicateItemError (ValueError)   a duplicate id, with duplicates="error"
 │   ├── WouldDeadlockError                a task fed more back than there is room for
-│   ├── TooManyFailures                   max_failures was reached; .results has everything
+│   ├── TooManyFailures                   stopped by max_failures or stop_on: .results
 │   └── InternalError                     the library's own books do not balance: report it
 ├── TaskFailedError (RuntimeError)        a task raised CancelledError: .original_exception
 │   └── WorkerLostError                   an item's task ended its process three times

@@ -41,7 +41,9 @@ from antflow._core.checks import (
     refusal,
 )
 from antflow._core.envelope import DEFAULT_PRIORITY
+from antflow._core.error_kinds import ErrorKinds
 from antflow._core.errors import PipelineError
+from antflow._core.failure_limit import FailureLimit, Failures
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Items, Key, check_items, expected_count
 from antflow._core.limit import Limit, LimitStatistics
@@ -110,6 +112,7 @@ if TYPE_CHECKING:
     from antflow.builder import EmptyBuilder
 
 __all__ = [
+    "Failures",
     "Limit",
     "LimitStatistics",
     "Pipeline",
@@ -289,6 +292,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         *,
         attempts: int | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[B]: ...
 
     @overload
@@ -302,6 +306,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         *,
         attempts: int | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[B]: ...
 
     @overload
@@ -315,10 +320,11 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         *,
         attempts: int | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[Any]: ...
 
     @staticmethod
-    @explained
+    @shares(RunOptions)
     async def quick(
         items: Items,
         tasks: Callable[..., Any] | Sequence[Callable[..., Any]],
@@ -328,6 +334,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         *,
         attempts: int | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[Any]:
         """Run items through one stage per task, and return the results.
 
@@ -342,6 +349,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             progress: As in `run`.
             dashboard: As in `run`.
             attempts: Another name for ``retries``, which says what it counts.
+            **options: Those that `run`, `stream` and `open` have too; see `RunOptions`.
 
         Raises:
             StageValidationError: A task is not a function, or an option is not allowed.
@@ -352,8 +360,9 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         """
         from antflow.builder import one_stage_each
 
+        check_options(Pipeline.quick, RunOptions, options)
         builder = one_stage_each(tasks, workers=workers, retries=retries, attempts=attempts)
-        return await builder.run(items, progress, dashboard)
+        return await builder.run(items, progress, dashboard, **options)
 
     def with_workers(self, workers: Mapping[str, int] | None = None, /, **more: int) -> Self:
         """Make a pipeline like this one, with other numbers of workers.
@@ -441,7 +450,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             The successful results in input order, and everything else as attributes.
 
         Raises:
-            TooManyFailures: ``max_failures`` was reached; ``error.results`` has the results.
+            TooManyFailures: ``max_failures`` was reached, or an item failed with an error of
+                ``stop_on``; ``error.results`` has the results.
             ExceptionGroup: Items failed, with ``on_failures="raise"``; likewise.
             DuplicateItemError: A duplicate id, with ``duplicates="error"``; likewise.
             TimeoutError: ``timeout`` has passed; likewise.
@@ -589,6 +599,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         keys: bool = False,
+        max_failures: FailureLimit | None = None,
+        stop_on: ErrorKinds | None = None,
         probe: bool = False,
     ) -> None:
         """Begin a run that is fed by hand. Does nothing if one is under way.
@@ -603,6 +615,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
             keys: As in `run`.
+            max_failures: See `RunOptions`.
+            stop_on: See `RunOptions`.
             probe: See `RunOptions`.
 
         Raises:
@@ -613,9 +627,9 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         display = choose_display(
             progress, dashboard, custom_dashboard, dashboard_update_interval, keys
         )
-        check_flag(ValueError, "probe", probe)
+        options: RunOptions = {"max_failures": max_failures, "stop_on": stop_on, "probe": probe}
+        check_options(Pipeline.start, RunOptions, options)
         if self._started is None or not self._started._run.is_under_way:
-            options: RunOptions = {"probe": probe}
             self._started = handle = self._open(options=options, is_shown=display is not None)
             handle.takes_keys = keys
             await _show(self, handle, display, dashboard_update_interval)

@@ -594,6 +594,46 @@ def test_option_max_failures_ends_the_run(items: Path, limit: str, settled: int)
     assert "1000 failed" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--stop-on", "LookupError"], r"stopped by LookupError \(stop_on\): 1 of \d+ items? "),
+        (["--stop-on", "app.Gone,LookupError"], r"stopped by LookupError \(stop_on\): 1 of "),
+        (["--stop-on", "OSError", "--stop-on", "LookupError"], "stopped by LookupError"),
+        (["--max-failures", "5/6"], r"5 of the last \d items failed \(.*count=5, of_last=6\)\): 5"),
+        (["--max-failures", "50%/10"], r"\d+ of the last 10 items .*\(share=0.5, of_last=10\)\): "),
+        (["--max-failures", "0.3"], r"\d+ of 2\d items failed \(max_failures=0\.3\): \d+ × "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_run_that_is_hopeless_is_stopped(items: Path, options: list[str], reason: str) -> None:
+    """An error by its name, or failures among the last items: exit code 3, and how to go on."""
+    items.write_text("".join(f"{number}\n" for number in [*range(31, 43), *range(7, 9999, 10)]))
+    result = antflow("run", "app:pipeline", "--items", items, *options, *QUIET)
+    (error,) = errors_of(result)
+    assert result.exit_code == 3
+    assert re.match(f"Error: {reason}", error), error
+    assert "LookupError at app.py:10 in fetch" in error
+    assert error.endswith(
+        "; with --failed FILE, failed and cancelled items are kept, to go on with later"
+    )
+    assert len(objects_of(result.stdout)) < 20
+
+
+def test_name_of_an_error_that_is_not_loaded_is_told(
+    items: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be misspelt; the run goes on, since the class may be loaded by a task."""
+    options = ("--stop-on", "LookupErorr,LookupError", *QUIET)
+    items.write_text("1\n")
+    result = antflow("run", "app:pipeline", "--items", items, *options)
+    assert result.exit_code == 0
+    assert caplog.messages == [
+        "--stop-on LookupErorr: no exception class of this name is loaded; did you mean "
+        "'LookupError'?"
+    ]
+
+
 def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
     """The error says how; ``--failed`` has failed and cancelled items; those did not run."""
     items.write_text("".join(f"{number}7\n" for number in range(100)))
@@ -601,8 +641,9 @@ def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
     result = antflow(*arguments)
     assert result.exit_code == 3
     assert errors_of(result) == [
-        "Error: 2 of 2 items failed (max_failures=2); with --failed FILE, failed and cancelled "
-        "items are kept, to go on with later"
+        "Error: 2 of 2 items failed (max_failures=2): 2 × LookupError at app.py:10 in fetch, e.g. "
+        "input '07' in stage Fetch after 1 attempt: no page 07; with --failed FILE, failed and "
+        "cancelled items are kept, to go on with later"
     ]
     assert re.search(
         r"^failed: \d × LookupError at app\.py:\d+ in fetch, "
@@ -823,6 +864,8 @@ def test_files_that_cannot_be_used(items: Path, wrong: list[str], reason: str) -
         ["--workers", "Fetch=+5"],
         ["--max-failures", "101%"],
         ["--max-failures", "0%"],
+        ["--max-failures", "20/10"],
+        ["--stop-on", "no name"],
         ["--on-bad-line", "skip"],
         ["--what"],
     ],

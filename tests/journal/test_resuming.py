@@ -158,7 +158,7 @@ def test_the_idempotency_key_is_the_same_in_every_run_of_a_journal(journal: Path
         keys.append(current_item().idempotency_key)
         raise ValueError
 
-    stages = [Stage("Ask", 1, [ask], task_attempts=2)]
+    stages = [Stage("Ask", 1, [ask], task_attempts=2, task_wait_seconds=0.0)]
     run(stages, ["a"], journal)
     run(stages, ["a"], journal, retry_failed=True)
     run(stages, ["b", "a"], journal, retry_failed=True)

@@ -5,6 +5,7 @@ The parts stand in one order, and each refers only to those before it::
     Run            state and queries
     Supervisor     stops the run and brings it to its end
     Identity       ids
+    FailureLimits  stop the run when too many items fail
     Settlement     where items leave the run
     Entrance       how items enter
     Intake         where items come from
@@ -23,6 +24,8 @@ from antflow._core.books import Books
 from antflow._core.cancellation import has_called_off_caller
 from antflow._core.counters import counters_here
 from antflow._core.envelope import DEFAULT_PRIORITY
+from antflow._core.error_kinds import ErrorKinds
+from antflow._core.failure_limit import FailureLimit
 from antflow._core.items import Key
 from antflow._core.limit import current_permit
 from antflow._core.ports import Guard, Listener, Memory, Store
@@ -30,6 +33,7 @@ from antflow._core.stage import Stage
 from antflow._core.waits import discard
 from antflow._core.workers_change import WorkersChange
 from antflow._engine.current import current_seat, outer_seats
+from antflow._engine.failure_limits import FailureLimits
 from antflow._engine.identity import Duplicates, Identity
 from antflow._engine.intake import Entrance, Intake
 from antflow._engine.listeners import Listeners
@@ -71,8 +75,8 @@ class Engine:
         store: Keeps transitions, or ``None``.
         memory: A store that knows items of earlier runs, in place of ``store``.
         listeners: Hear of them, in this order.
-        max_failures: Failed items at which the run is stopped: a count (int), or a ratio (float,
-            once 20 items are settled); ``None`` = no limit.
+        max_failures: Failed items at which the run is stopped; ``None`` = no limit.
+        stop_on: Errors at which it is stopped, in whatever stage.
         total: How many items there will be, if known.
         length: Returns the number of items, where `total` is not given.
         keeps_results: Whether all results, and so all ids and failures, are kept.
@@ -107,7 +111,8 @@ class Engine:
         store: Store | None = None,
         memory: Memory | None = None,
         listeners: Sequence[Listener] = (),
-        max_failures: float | None = None,
+        max_failures: FailureLimit | None = None,
+        stop_on: ErrorKinds | None = None,
         total: int | None = None,
         length: Callable[[], int] | None = None,
         keeps_results: bool = True,
@@ -143,8 +148,9 @@ class Engine:
         id_of = None if memory is None else memory.id_of
         identity = Identity(run, duplicates, first, key, id_of)
         reorder = None if window is None else Reorder(deliver, window)
-        self.settlement: Settlement = Settlement(
-            run, self.supervisor, identity, stages, deliver, reorder, max_failures
+        self.settlement: Settlement = Settlement(run, self.supervisor, identity, deliver, reorder)
+        failure_limits = FailureLimits(
+            run, self.supervisor, stages, max_failures, () if stop_on is None else stop_on
         )
         self._listeners = Listeners(
             run.facts,
@@ -176,6 +182,7 @@ class Engine:
                         identity,
                         self.intake,
                         recorder,
+                        failure_limits,
                         resources,
                         guard,
                         outer,

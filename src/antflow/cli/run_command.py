@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import click
 
-from antflow import Pipeline, PipelineResult, TooManyFailures
+from antflow import Failures, Pipeline, PipelineResult, TooManyFailures
+from antflow._core.error_kinds import loaded_names
+from antflow._core.misspellings import did_you_mean
 from antflow._core.text import clean, counted
 from antflow._monitor.display_choice import automatic_display
 from antflow.cli.event_files import sinks_for, takes_sinks
@@ -43,6 +46,7 @@ from antflow.cli.output_file import (
 from antflow.cli.parameters import (
     Count,
     Delimiter,
+    ErrorNames,
     FailureLimit,
     StageWorkers,
     complete_file,
@@ -193,8 +197,17 @@ class Job:
 @click.option(
     "--max-failures",
     type=FailureLimit(),
-    metavar="N|N%",
-    help="Stop the intake when this many items, or this share of them, have failed.",
+    metavar="N|N%[/LAST]",
+    help="Stop when this many items, or this share of them, have failed: of all, or of the last "
+    "ones, as in 20%/200.",
+)
+@click.option(
+    "--stop-on",
+    type=ErrorNames(),
+    multiple=True,
+    metavar="ERROR[,ERROR]",
+    help="Stop at the first item that fails with such an error, without trying it again: the name "
+    "of its class, also with the module.",
 )
 @takes_metrics
 @takes_target
@@ -217,7 +230,8 @@ def command(
     skip: int,
     limit: int | None,
     total: int | None,
-    max_failures: float | None,
+    max_failures: float | Failures | None,
+    stop_on: tuple[tuple[str, ...], ...],
     **told: Any,  # the options of `takes_sinks` and `takes_metrics`
 ) -> None:
     """Run a pipeline on the lines of a file.
@@ -235,7 +249,7 @@ def command(
       0         all items succeeded
       1         some items failed, or bad lines were put aside
       2         bad arguments, target, files or lines
-      3         the run failed, or --max-failures was reached
+      3         the run failed, or was stopped by --max-failures or --stop-on
       130, 143  ended by Ctrl-C or a key, by SIGTERM
     """  # noqa: D301 - the backspace tells click to keep the lines
     to_the_end = click.get_current_context().obj == PROGRAM
@@ -269,6 +283,8 @@ def command(
         stack.callback(metrics.close)
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
+        kinds = tuple(chain.from_iterable(stop_on))
+        tell_unknown_errors(kinds)
         if keys and dashboard == "none":
             refuse("--keys: --dashboard none shows nothing that listens")
         dashboard = chosen(dashboard)
@@ -287,6 +303,7 @@ def command(
         options = {
             "total": limit if total is None else total,
             "max_failures": max_failures,
+            "stop_on": kinds,
             "dashboard": display_named(dashboard),
             "keys": dashboard != "none" and (can_read_keys(file) if keys is None else keys),
             "graceful_signals": DRAINING_SECONDS,
@@ -335,6 +352,15 @@ def files_for(out: str, rows: ResultRows | None, failed: str | None, old: Old) -
     if failed not in (None, STDOUT):
         files.append(OutputFile(failed, "--failed", old, check_letters))
     return files
+
+
+def tell_unknown_errors(kinds: tuple[str, ...]) -> None:
+    """Warn of names that may be misspelt: no exception class has them, or its module comes late."""
+    known = loaded_names() if kinds else ()
+    for kind in kinds:
+        if kind not in known:
+            meant = did_you_mean(kind, sorted(known))
+            logger.warning("--stop-on %s: no exception class of this name is loaded%s", kind, meant)
 
 
 def with_workers(pipeline: Pipeline, workers: tuple[tuple[str, int], ...]) -> Pipeline:
@@ -451,7 +477,7 @@ def run_job(job: Job) -> int:
         raise Refusal(str(error)) from error
     except TooManyFailures as error:
         tell(job)
-        raise RunFailed(f"{error.reason}; {how_to_go_on(job)}") from error
+        raise RunFailed(f"{error.reason}: {error.failures}; {how_to_go_on(job)}") from error
     except Exception as error:
         tell(job)
         raise RunFailed(f"the run failed: {reason_with_place(error)}") from error

@@ -107,8 +107,7 @@ SEALED: Final = frozenset({ITEM, RESULT, OUTCOME, ATTEMPT, CHECKPOINT})
 """Statements whose rows are sealed as they are written."""
 
 FORGET: Final = (
-    "DELETE FROM results WHERE item IN "
-    "(SELECT item FROM items WHERE item = :item OR root = :item)",
+    "DELETE FROM results WHERE item IN (SELECT item FROM items WHERE item = :item OR root = :item)",
     "DELETE FROM outcomes WHERE item IN "
     "(SELECT item FROM items WHERE item = :item OR root = :item)",
     "DELETE FROM checkpoints WHERE item IN "
