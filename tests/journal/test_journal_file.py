@@ -338,6 +338,37 @@ def test_lock_of_windows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         assert (tmp_path / "run.db.lock").stat().st_size < 200
 
 
+def test_lock_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """What it leads to would be overwritten."""
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "run.db.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(JournalOpenError, match=r"run\.db\.lock"):
+        open_for_writing(tmp_path / "run.db")
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_lock_file_of_another_is_not_removed(tmp_path: Path) -> None:
+    """If ours was removed by hand, one of that name belongs to another writer."""
+    with closing(open_for_writing(tmp_path / "run.db")):
+        (tmp_path / "run.db.lock").unlink()
+        (tmp_path / "run.db.lock").write_text("another's")
+    assert (tmp_path / "run.db.lock").read_text() == "another's"
+
+
+def test_journal_that_another_program_has_locked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is waited for, but not for ever; the lock of the writer is given back."""
+    monkeypatch.setattr("antflow.journal.file.BUSY_SECONDS", 0.05)
+    path = make(tmp_path / "run.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalOpenError, match="another program has locked it: database is"):
+            open_for_writing(path)
+        other.execute("ROLLBACK")
+        make(path)
+
+
 # Readers
 
 

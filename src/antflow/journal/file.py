@@ -199,8 +199,9 @@ def open_for_reading(path: str | os.PathLike[str]) -> JournalConnection:
         try:
             return _reader(name, real, "ro")
         except sqlite3.OperationalError:
-            # Readers share memory in a file beside it. Where nobody can make one, nobody writes.
-            if os.access(os.path.dirname(real), os.W_OK) or _size(f"{real}-wal"):
+            # Readers and a writer share memory in a file beside it. Here it cannot be made, and
+            # there is no writer, which would have a WAL.
+            if os.access(os.path.dirname(real), os.W_OK) or os.path.exists(f"{real}-wal"):
                 raise
             return _reader(name, real, "ro&immutable=1")
 
@@ -371,7 +372,8 @@ def _told_as(name: str) -> Iterator[None]:
             raise JournalCorruptError(f"journal {name!r}: it is damaged: {error}") from error
         if _code(error) == sqlite3.SQLITE_NOTADB:
             raise JournalOpenError(f"journal {name!r}: it is not an SQLite database") from error
-        raise JournalOpenError(f"journal {name!r}: {error}") from error
+        why = "another program has locked it: " if _code(error) == sqlite3.SQLITE_BUSY else ""
+        raise JournalOpenError(f"journal {name!r}: {why}{error}") from error
 
 
 def _code(error: sqlite3.Error) -> int:

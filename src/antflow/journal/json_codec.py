@@ -39,7 +39,7 @@ from zoneinfo import ZoneInfo
 
 from antflow._core.errors import NotRestorable, NotSerialisable
 from antflow._core.foreign import asked, type_name
-from antflow._core.text import brief_repr, error_type_name, safe_str
+from antflow._core.text import brief_repr, clean, error_type_name, safe_str
 from antflow.journal.registered_types import Pack, Unpackable, an, can_be_registered, registered
 
 MOST_LEVELS = 100
@@ -105,7 +105,7 @@ class JsonCodec:
         try:
             if b'"$' not in data:  # as every tag begins, and few texts
                 return self._read(data)
-            return json.loads(data, object_hook=self._unpacked)
+            return json.loads(data.decode(), object_hook=self._unpacked)
         except NotRestorable:
             raise
         except Exception as error:
@@ -121,7 +121,7 @@ class JsonCodec:
 
     def _read(self, data: bytes) -> Any:
         """Read a text without tags."""
-        return json.loads(data)
+        return json.loads(data.decode())  # of bytes it would look for their encoding
 
     def _packer(self, write: Writer, sorts: bool = False) -> _Packer:
         packer = _Packer(write, sorts)
@@ -151,8 +151,8 @@ class JsonCodec:
         if tag in _OF_TYPES:
             name, packed = content
             if (kind := self._kinds.get(name)) is None:
-                told = f"{an(name)}, which is not registered: {_register(name)}"
-                raise NotRestorable(told)
+                name = clean(name)
+                raise NotRestorable(f"{an(name)}, which is not registered: {_register(name)}")
             return kind.restored(packed)
         if (unpack := _UNPACKERS.get(tag)) is None:
             raise NotRestorable(f"{tag!r} is not a tag that this version of the library knows")
@@ -248,7 +248,10 @@ class _Packer:
         Raises:
             Unpackable: It cannot be kept.
         """
-        pack = asked(self.packs.get, type(value), instead=None)
+        try:
+            pack = self.packs.get(type(value))
+        except Exception:  # from a metaclass of the user's
+            pack = None
         if pack is None:
             raise Unpackable(_why_not(value))
         if levels < 0:

@@ -59,7 +59,8 @@ class WriterLock:
         if descriptor is None:
             return
         with suppress(OSError):  # Windows removes no open file
-            os.remove(self._path)
+            if _is_at(self._path, descriptor):  # else it was removed, and may be another's by now
+                os.remove(self._path)
         os.close(descriptor)
 
     def forget(self) -> None:
