@@ -248,6 +248,24 @@ def test_object_with_more_than_its_fields_is_refused() -> None:
         JsonCodec(TYPES).encode(object.__new__(Point))
 
 
+def test_value_that_changes_while_it_is_encoded_is_refused() -> None:
+    """A thread of the user's may do so; half of it would be written."""
+    value: dict[str, Any] = {}
+
+    @dataclass
+    class Meddler:
+        number: int
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "number":
+                value["b"] = 2
+            return super().__getattribute__(name)
+
+    value["a"] = Meddler(1)
+    with pytest.raises(NotSerialisable, match="cannot be encoded: dictionary changed size"):
+        JsonCodec([Meddler]).encode(value)
+
+
 class Hostile(type):
     def __hash__(cls) -> int:
         raise ValueError("no hash")
@@ -406,6 +424,49 @@ def test_what_cannot_be_compared_is_compared_by_its_bytes() -> None:
         codec.encode([Careless(1, 2)])
 
 
+class Short:
+    """A codec that forgets the last part of a list."""
+
+    name = "short"
+
+    def encode(self, value: Any) -> bytes:
+        return pickle.dumps(value)
+
+    def decode(self, data: bytes) -> Any:
+        return pickle.loads(data)[:-1]
+
+
+def test_parts_that_are_missing_are_told() -> None:
+    """A list that is shorter is not taken for the same."""
+    with pytest.raises(NotRoundTrippable, match="'A': of 2 parts, 1 came back"):
+        checked(Short(), "A").encode([1, 2])
+
+
+def test_value_that_is_too_deep_to_compare_is_told() -> None:
+    """The check of a codec that takes it is no crash."""
+    with pytest.raises(NotRoundTrippable, match="it is nested too deeply to be compared"):
+        checked(Deep(), "A").encode(deep())
+
+
+def deep() -> list[Any]:
+    made: list[Any] = []
+    for _ in range(3_000):
+        made = [made]
+    return made
+
+
+class Deep:
+    """A codec that takes a value of any depth."""
+
+    name = "deep"
+
+    def encode(self, value: Any) -> bytes:
+        return b""
+
+    def decode(self, data: bytes) -> Any:
+        return deep()
+
+
 @given(value=values())
 def test_values_that_come_back_pass_the_check(value: Any) -> None:
     """The comparison finds no difference where there is none."""
@@ -474,6 +535,16 @@ def test_fingerprint_tells_types_apart() -> None:
     """1, 1.0 and True are three inputs, and so are equal dicts with unlike keys."""
     different = [1, 1.0, True, "1", 0.0, -0.0, (1,), [1], {1}, {1: 2}, {"1": 2}, b"1", None]
     assert len({fingerprint(each, JsonCodec()) for each in different}) == len(different)
+
+
+def test_fingerprint_of_what_only_pickle_knows() -> None:
+    """It is that of the pickle, and that of JSON for all other values."""
+    codec = PickleCodec()
+    assert fingerprint(Unequal(1), codec) == fingerprint(Unequal(1), codec)
+    assert fingerprint(Unequal(1), codec) != fingerprint(Unequal(2), codec)
+    assert fingerprint({1, "a"}, codec) == fingerprint({1, "a"}, JsonCodec())
+    with pytest.raises(NotSerialisable):
+        fingerprint(lambda: 1, codec)
 
 
 def test_fingerprint_is_the_same_in_every_process() -> None:

@@ -37,3 +37,7 @@ def test_text_of_an_error_about_a_value(kind: type[NotSerialisable]) -> None:
     error = kind("a str subclass", "['rows'][3]", "result of stage 'Parse'")
     assert str(error) == "result of stage 'Parse' at ['rows'][3]: a str subclass"
     assert str(kind("a str subclass")) == "value: a str subclass"
+    deep = str(kind("a str subclass", "['first']" + "[0]" * 999 + ".last"))
+    assert deep.startswith("value at ['first'][0]")
+    assert deep.endswith("[0].last: a str subclass")
+    assert len(deep) < 250

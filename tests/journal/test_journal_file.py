@@ -302,6 +302,22 @@ def test_lock_that_was_removed_meanwhile_is_taken_again(
             open_for_writing(tmp_path / "run.db")
 
 
+def test_lock_is_given_back_if_the_journal_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The disk may be full at that moment; the next try is not refused by what the first left."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("antflow.journal.file._make_private", full)
+        with pytest.raises(JournalOpenError, match="No space left on device"):
+            open_for_writing(tmp_path / "run.db")
+    assert os.listdir(tmp_path) == []
+    make(tmp_path / "run.db")
+
+
 def test_file_system_without_locks_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -233,6 +233,10 @@ class JournalKeyError(JournalError, ValueError):
     """An item's id cannot be its key in a journal: it is too long, or of a class without a text."""
 
 
+LONGEST_PATH = 200
+"""Characters that a message shows of a path into a value."""
+
+
 class NotSerialisable(JournalError, TypeError):
     """A value cannot be written to a journal.
 
@@ -254,7 +258,10 @@ class NotSerialisable(JournalError, TypeError):
         self.where = where
 
     def __str__(self) -> str:
-        place = f" at {self.path}" if self.path else ""
+        path = self.path
+        if len(path) > LONGEST_PATH:
+            path = f"{path[: LONGEST_PATH // 2]}…{path[-LONGEST_PATH // 2 :]}"
+        place = f" at {path}" if path else ""
         return f"{self.where}{place}: {self.problem}"
 
 
