@@ -180,22 +180,37 @@ def test_journal_keeps_the_mode_that_its_owner_gave_it(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
+@needs_fork
 def test_process_that_is_killed_while_it_makes_a_journal(tmp_path: Path) -> None:
-    """The next one begins anew."""
-    begin = """
-        import sqlite3, sys
-        connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-        connection.execute("PRAGMA cache_spill = 1")
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("PRAGMA application_id = 5")
-        print("begun", flush=True)
-        sys.stdin.read()
+    """Before whichever statement that is, the next one makes it, or finds it made."""
+    code = """
+        from antflow.journal.file import JournalConnection, open_for_writing
+        execute, count = JournalConnection.execute, 0
+        for last in range(20):
+            path = f"{sys.argv[1]}/{last}.db"
+            if os.fork() == 0:
+                def counted(self, *args):
+                    global count
+                    if count == last:
+                        os.kill(os.getpid(), 9)
+                    count += 1
+                    return execute(self, *args)
+                JournalConnection.execute = counted
+                open_for_writing(path)
+                os._exit(0)
+            _, status = os.wait()
+            journal = open_for_writing(path)
+            vacuum = journal.execute("PRAGMA auto_vacuum").fetchone()[0]
+            number = journal.execute("PRAGMA application_id").fetchone()[0]
+            journal.close()
+            print(status, vacuum, number, flush=True)
+            if status == 0:
+                break
     """
-    with another_process(begin, tmp_path / "run.db"):
-        pass
-    make(tmp_path / "run.db")
-    with closing(open_for_reading(tmp_path / "run.db")) as connection:
-        assert pragma(connection, "application_id") == APPLICATION_ID
+    *killed, last = done_in_another_process(code, tmp_path).splitlines()
+    assert len(killed) > 5
+    assert {*killed} == {f"9 2 {APPLICATION_ID}"}
+    assert last == f"0 2 {APPLICATION_ID}"
 
 
 def test_journal_can_be_used_by_another_thread(tmp_path: Path) -> None:

@@ -312,16 +312,15 @@ def _connected(name: str, real: str, mode: str) -> JournalConnection:
 def _set_up(connection: JournalConnection) -> None:
     """Make a new file a journal; check another one again, now that nobody changes it."""
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    is_new = pages == 0
-    if is_new:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    else:
+    if pages:
         _check_header(connection, _header(connection))
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("BEGIN")
     try:  # also to find out whether it can be written: if not, SQLite opens it to be read
+        if not pages:  # this writes the first page, so it belongs to the transaction
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute("COMMIT" if is_new else "ROLLBACK")
+        connection.execute("ROLLBACK" if pages else "COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
