@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Literal, get_args
 
-from antflow._core.checks import check_choice, check_count, examine, refusal
+from antflow._core.checks import check_choice, check_count, check_flag, examine, refusal
 from antflow._core.foreign import is_a
 from antflow._core.text import safe_repr
 
@@ -21,6 +21,10 @@ class Journal:
 
     Args:
         path: The file; it is made if there is none. Its folder must exist.
+        codec: How values are kept: "json" (see `antflow.journal.JsonCodec`), "msgspec" (the same
+            text, faster), "pickle" (anything, but only if it is ``trusted``), or a codec of your
+            own.
+        trusted: Whether a pickle in the file may be read: that runs whatever its bytes say.
         retry_failed: Run items again that failed in an earlier run, from the stage in which they
             failed: all (``True``), or those whose error is of one of these classes. The others
             stay failed.
@@ -46,6 +50,8 @@ class Journal:
         self,
         path: str | os.PathLike[str],
         *,
+        codec: Any = "json",
+        trusted: bool = False,
         retry_failed: bool | type[BaseException] | tuple[type[BaseException], ...] = False,
         durability: Durability = "process",
         max_unflushed: int = 0,
@@ -59,6 +65,9 @@ class Journal:
         check_choice(ValueError, "on_error", on_error, get_args(OnJournalError))
         self.path: str = os.path.abspath(os.fspath(path))
         self.retry_failed: bool | tuple[type[BaseException], ...] = checked_retried(retry_failed)
+        check_flag(TypeError, "trusted", trusted)
+        self.codec: Any = codec
+        self.trusted: bool = trusted
         self.durability: Durability = durability
         self.max_unflushed: int = check_count(
             ValueError, "max_unflushed", max_unflushed, 0, "must be a whole number >= 0"

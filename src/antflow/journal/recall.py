@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import PipelineError
+from antflow._core.errors import JournalCorruptError
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
-from antflow.journal.codec import JsonCodec
+from antflow.journal.codec import Codec
+from antflow.journal.file import JournalConnection
+from antflow.journal.item_keys import id_of_key
 from antflow.journal.kept_errors import read_error
 from antflow.journal.schema import is_sound
 
@@ -45,8 +46,8 @@ class Recall:
         retried: Which failed items go on.
     """
 
-    connection: sqlite3.Connection
-    codec: JsonCodec
+    connection: JournalConnection
+    codec: Codec
     positions: Mapping[int, int]
     last: int
     retried: Retried
@@ -77,7 +78,7 @@ class Recall:
                 continue  # it is made again, by a stage that has changed or goes on
             child = Envelope(
                 envelope.sequence_id,
-                made.key,
+                id_of_key(made.key),
                 self._value(made.input),
                 dict(envelope.metadata) if envelope.has_metadata else None,
                 envelope.input,
@@ -95,7 +96,7 @@ class Recall:
 
     def _place(self, envelope: Envelope, item: int, stage: int, counts: RecallCounts) -> Known:
         """Find out how an item ended, or where it goes on, and set that on it."""
-        values: dict[int, str] = {}
+        values: dict[int, str | bytes] = {}
         is_changed = False
         for _, number, value, *_ in self._rows("SELECT * FROM results WHERE item = ?", item):
             if (position := self.positions.get(number)) is None:
@@ -130,12 +131,14 @@ class Recall:
             counts.changed += is_changed
         return known
 
-    def _value(self, data: str) -> Any:
-        return self.codec.decode(data.encode())
+    def _value(self, data: str | bytes) -> Any:
+        return self.codec.decode(data.encode() if isinstance(data, str) else data)
 
     def _rows(self, query: str, value: Any) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = self.connection.execute(query, (value,)).fetchall()
         for row in rows:
             if not is_sound(row):
-                raise PipelineError(f"journal: a row is damaged: {row!r}")
+                table = query.split()[3]
+                told = f"a row of the table {table} is damaged (item {row[0]})"
+                raise JournalCorruptError(f"journal {self.connection.path!r}: {told}")
         return rows

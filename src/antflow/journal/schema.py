@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 from zlib import crc32
 
-SCHEMA: Final = """
+SCHEMA: Final = tuple(
+    """
 CREATE TABLE journal (
     id TEXT NOT NULL,                -- of this journal: the scope of its idempotency keys
     codec TEXT NOT NULL,
@@ -90,8 +91,11 @@ CREATE TABLE checkpoints (
     crc INTEGER NOT NULL,
     PRIMARY KEY (item, stage)
 ) STRICT, WITHOUT ROWID;
-"""
+""".strip().split(";\n")
+)
+"""The statements that make the tables."""
 
+NEW_JOURNAL: Final = "INSERT INTO journal VALUES (?,?,?)"
 STAGE: Final = "INSERT OR IGNORE INTO stages (recipe, position, name, version) VALUES (?,?,?,?)"
 STAGE_NUMBER: Final = "SELECT stage FROM stages WHERE recipe = ?"
 BEGIN_RUN: Final = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,19 +12,22 @@ from hashlib import blake2b
 from typing import Any
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import PipelineError
+from antflow._core.errors import JournalError, JournalInputMismatch, NotSerialisable
 from antflow._core.ledger import ItemKey
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
 from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
+from antflow._core.text import clean, safe_repr
 from antflow._core.transition import Kind, Transition
 from antflow._core.version import __version__
 from antflow._core.waits import Wait
 from antflow.journal import schema
-from antflow.journal.codec import JsonCodec
-from antflow.journal.file import connect, open_for_writing
+from antflow.journal.codec import CheckedCodec, Codec, checked, fingerprint
+from antflow.journal.codec_choice import codec_of
+from antflow.journal.file import JournalConnection, connect_again, open_for_writing
+from antflow.journal.item_keys import content_key, item_key
 from antflow.journal.journal import Journal
 from antflow.journal.kept_errors import error_text
 from antflow.journal.recall import ItemRow, Recall
@@ -59,7 +61,8 @@ class JournalStore:
     def __init__(self, journal: Journal, *, in_thread: bool = True) -> None:
         self._journal = journal
         self._in_thread = in_thread
-        self._codec = JsonCodec()
+        self._codec: Codec = codec_of(journal.codec, journal.path, journal.trusted)
+        self._codecs: list[CheckedCodec] = []
         self._held: dict[ItemKey, Held] = {}
         self._stages: list[int] = []
         self._next_item = 1
@@ -68,7 +71,7 @@ class JournalStore:
         # Set when it is opened.
         self._facts: RunFacts
         self._writer: Writer
-        self._connection: sqlite3.Connection
+        self._connection: JournalConnection
         self._recall: Recall
 
     # The port
@@ -89,7 +92,7 @@ class JournalStore:
         positions = {number: position for position, number in enumerate(self._stages)}
         self._last = len(stages) - 1
         self._recall = Recall(connection, self._codec, positions, self._last, journal.retry_failed)
-        opens = partial(connect, journal.path, journal.durability)
+        opens = partial(connect_again, connection, journal.durability)
         if self._in_thread:
             pauses = journal.on_error == "pause"
             self._writer = WriterThread(opens, journal.max_unflushed, self._stalled, pauses)
@@ -98,7 +101,7 @@ class JournalStore:
 
     def id_of(self, raw: Any) -> Any:
         """An item that brings no id is known by its content."""
-        return self._codec.fingerprint(raw).hex()
+        return content_key(raw, self._codec)
 
     def recall(
         self, envelopes: Sequence[Envelope], stage: int, counts: RecallCounts
@@ -107,7 +110,7 @@ class JournalStore:
         new: list[Envelope] = []
         known: list[Known] = []
         for envelope in envelopes:
-            row = None if envelope.error is not None else self._recall.row_of(envelope.id)
+            row = None if envelope.error is not None else self._recall.row_of(item_key(envelope.id))
             if row is None:
                 new.append(envelope)
             elif envelope.fate.place is not None:  # it is tried again: its result was passed in
@@ -140,7 +143,7 @@ class JournalStore:
         if kind is Kind.COMPLETED:
             if not is_last:
                 return self._keep_result(transition, value)
-            return self._end(transition, "completed", self._encoded(value))
+            return self._end(transition, "completed", self._result(transition, value))
         if kind is Kind.FAILED:
             if transition.worker >= 0:
                 self._keep_attempt(transition)
@@ -155,7 +158,7 @@ class JournalStore:
         elif kind is Kind.EXPANDED:
             return self._end(transition, "expanded", str(value))
         elif kind is Kind.SKIPPED and is_last:
-            return self._end(transition, "completed", self._encoded(value))
+            return self._end(transition, "completed", self._result(transition, value))
         elif kind is Kind.CANCELLED:  # it is run again
             self._held.pop(transition.key, None)
         return None
@@ -176,9 +179,19 @@ class JournalStore:
     # Inside
 
     def _begin(
-        self, connection: sqlite3.Connection, facts: RunFacts, stages: Sequence[Stage]
+        self, connection: JournalConnection, facts: RunFacts, stages: Sequence[Stage]
     ) -> None:
-        (self.id,) = connection.execute("SELECT id FROM journal").fetchone()
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            for statement in schema.SCHEMA:
+                connection.execute(statement)
+            values = (os.urandom(8).hex(), self._codec.name, facts.started_wall)
+            connection.execute(schema.NEW_JOURNAL, values)
+        (self.id, codec) = connection.execute("SELECT id, codec FROM journal").fetchone()
+        if codec != self._codec.name:
+            raise JournalError(
+                f"journal {connection.path!r}: its values are kept as {codec}; use codec={codec!r}"
+            )
+        self._codecs = [checked(self._codec, stage.name) for stage in stages]
         recipe: list[Any] = []
         for position, stage in enumerate(stages):
             version = json.dumps(stage.version, sort_keys=True)
@@ -195,10 +208,11 @@ class JournalStore:
     def _is_changed(self, envelope: Envelope, row: ItemRow) -> bool:
         """Whether an item has another input than the one that is known under its key."""
         policy = self._journal.on_input_change
-        if policy == "reuse" or row.input_hash == self._codec.fingerprint(envelope.input):
+        if policy == "reuse" or row.input_hash == self._input(envelope.input)[1]:
             return False
         if policy == "error":
-            raise PipelineError(f"item {envelope.id!r}: its input has changed")
+            told = f"item {clean(safe_repr(envelope.id))} has another input than in an earlier run"
+            raise JournalInputMismatch(f"{told} (on_input_change='error')")
         return True
 
     def _begin_again(self, envelope: Envelope, row: ItemRow) -> None:
@@ -221,12 +235,11 @@ class JournalStore:
     ) -> None:
         row = (
             held.item,
-            key,
+            item_key(key),
             held.root,
             "/".join(map(str, branch)),
             self._stages[stage],
-            self._encoded(given),
-            self._codec.fingerprint(given),
+            *self._input(given),
             self._run,
         )
         self._writer.put(schema.ITEM, row)
@@ -245,7 +258,7 @@ class JournalStore:
         row = (
             self._held[step.key].item,
             self._stages[step.stage],
-            self._encoded(value),
+            self._result(step, value),
             step.attempt,
             step.duration,
             self._run,
@@ -268,7 +281,7 @@ class JournalStore:
         self._writer.put(schema.ATTEMPT, row)
 
     def _end(
-        self, step: Transition, outcome: str, value: str | None, error: str | None = None
+        self, step: Transition, outcome: str, value: str | bytes | None, error: str | None = None
     ) -> Wait:
         row = (
             self._held.pop(step.key).item,
@@ -284,8 +297,19 @@ class JournalStore:
         self._writer.put(schema.OUTCOME, row)
         return self._writer.durable()
 
-    def _encoded(self, value: Any) -> str:
-        return self._codec.encode(value).decode()
+    def _result(self, step: Transition, value: Any) -> str | bytes:
+        return self._text_of(self._codecs[step.stage].encode(value))
+
+    def _input(self, given: Any) -> tuple[str | bytes | None, bytes]:
+        """An item as it was fed, and its hash. It need not be kept: it is fed again."""
+        try:
+            return self._text_of(self._codec.encode(given)), fingerprint(given, self._codec)
+        except NotSerialisable:
+            return None, b""
+
+    def _text_of(self, data: bytes) -> str | bytes:
+        """Data as it is kept: as text if it is, for people who look at the tables."""
+        return data if self._codec.name == "pickle" else data.decode()
 
     def _stalled(self, error: Exception | None) -> None:
         pass
