@@ -34,12 +34,13 @@ SOURCE = ROOT / "src" / "antflow"
 # is a layer of its own: neither may import the other unless its row says so.
 LAYERS: dict[str, set[str]] = {
     "": {
-        *("cli", "executor", "display", "sinks", "sinks/report", "testing", "_monitor"),
-        *("_engine", "_engine/limits", "_engine/children", "_core"),
+        *("cli", "executor", "display", "sinks", "sinks/report", "journal", "testing"),
+        *("_monitor", "_engine", "_engine/limits", "_engine/children", "_core"),
     },
-    "cli": {"", "cli/demo", "display", "sinks", "sinks/report", "_monitor", "_core"},
+    "cli": {"", "cli/demo", "display", "sinks", "sinks/report", "journal", "_monitor", "_core"},
     "cli/demo": {"", "cli"},
     "executor": {"sinks", "_engine", "_core"},
+    "journal": {"_core"},
     "sinks": {"sinks/report", "_core"},
     "sinks/report": {"sinks", "_core"},
     "testing": {"_monitor", "_core"},
@@ -89,6 +90,7 @@ EVEN_SO: dict[str, list[str]] = {
 THIRD_PARTY: dict[str, list[str]] = {
     "asyncpg": ["sinks/postgres.py"],
     "click": ["cli/*"],
+    "msgspec": ["journal/msgspec_codec.py"],
     # The user says what to import; and each sink is loaded with its first use.
     "a name computed at run time": ["cli/target.py", "sinks/__init__.py"],
     "prometheus_client": ["sinks/prometheus.py"],
@@ -97,7 +99,7 @@ THIRD_PARTY: dict[str, list[str]] = {
     "typing_extensions": ["_core/type_variables.py"],
     "uvloop": ["loops.py"],
 }
-OPTIONAL = {"asyncpg", "opentelemetry", "prometheus_client", "uvloop"}
+OPTIONAL = {"asyncpg", "msgspec", "opentelemetry", "prometheus_client", "uvloop"}
 
 # Names that are not used anywhere, with the reason.
 BANNED: dict[str, str] = {
@@ -120,7 +122,8 @@ BANNED: dict[str, str] = {
 # service may say as a date how long to wait; and a display says when it started, before it has seen
 # a snapshot. Those that log, and the one that unpickles.
 ALLOWED: dict[str, list[str]] = {
-    "datetime.datetime.now": ["_core/hold_times.py"],
+    # The second is for messages: since when a journal is in use.
+    "datetime.datetime.now": ["_core/hold_times.py", "journal/writer_lock.py"],
     "time.time": ["_engine/run.py", "display/base.py"],
     # The logger itself, all loggers there are, and the command, which prints warnings.
     "logging.getLogger": [
@@ -129,8 +132,9 @@ ALLOWED: dict[str, list[str]] = {
         "display/terminal/stream_capture.py",
         "sinks/log_records.py",  # the logger that the user names
     ],
-    # Of bytes within those that are being unpickled anyway.
-    "pickle.loads": ["_core/error_copies.py"],
+    # Of bytes within those that are being unpickled anyway; and of those of a file that is the
+    # user's, who has asked for it.
+    "pickle.loads": ["_core/error_copies.py", "journal/pickle_codec.py"],
 }
 
 
@@ -169,6 +173,7 @@ MEETS_FOREIGN = {
     *("_monitor/callbacks.py", "_monitor/history.py", "_monitor/tracker.py", "_monitor/poller.py"),
     "_core/cancellation.py",
     *("_engine/crew.py", "_engine/listeners.py", "_monitor/public_steps.py"),
+    *("journal/codec.py", "journal/item_keys.py", "journal/json_codec.py"),
 }
 
 

@@ -14,7 +14,7 @@ import sys
 from array import array
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,20 @@ from tests.test_docs import ROOT, blocks_of
 
 FOLDER = ROOT / "docs" / "cookbook"
 PAGES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "index")
-LONGEST = 30
+LONGEST = 31
 """Lines of a program, besides imports, comments and blank ones."""
 
 TOLD = re.compile(r"\d\d:\d\d:\d\d pipeline: |[\d,]+ ok, |[\d,]+ of [\d,]+ items failed: ")
 """A line of a display, or about failures."""
 
 OK = Reply(b"fine")
+
+
+def untidy(lines: Iterable[str]) -> bytes:
+    """A file as people and Windows leave it: with a BOM, blank lines, spaces and CRLF."""
+    return "".join(["\ufeff", "\r\n", *(f"  {line} \t\r\n \r\n" for line in lines)]).encode()
+
+
 SOON = {"Retry-After-Ms": "50"}
 
 
@@ -136,8 +143,8 @@ def llm_batch(kitchen: Kitchen) -> None:
         return Reply(body.encode(), headers={"Content-Type": "application/json"})
 
     service = kitchen.web(answer)
-    prompts = "".join(f"prompt {n}\n" for n in range(12))
-    kitchen.write("prompts.txt", f"\n{prompts}  \n\n")  # empty lines ask nothing
+    prompts = [f"prompt {n}" for n in range(12)]
+    kitchen.write("prompts.txt", untidy(prompts))  # empty lines ask nothing
     changes = {"https://api.openai.com": service.url, "backoff(1)": "backoff(0.1)"}
     printed = kitchen.run(changes)
     with pytest.raises(AssertionError, match=r"FileExistsError.*answers\.jsonl"):
@@ -177,7 +184,9 @@ def downloads(kitchen: Kitchen) -> None:
     names = ["plain", "empty", "cut", "no-ranges", "begun", "complete", "there", "gone", "slash/"]
     long = "signed?by=" + "x" * 300
     names.append(long)
-    kitchen.write("urls.txt", "\n".join(f"{server.url}/{name}" for name in [*names, "plain"]))
+    urls = [f"{server.url}/{name}" for name in [*names, "plain"]]
+    comments = ["# these:", f"# {server.url}/old", f"#{server.url}/older"]
+    kitchen.write("urls.txt", untidy([*urls, *comments]))
     kitchen.write("downloads/begun.part", content[:1_000])
     kitchen.write("downloads/complete.part", content)
     kitchen.write("downloads/there", b"old")
@@ -221,7 +230,7 @@ def scraping(kitchen: Kitchen) -> None:
     paths = ["/a", "/b", "/private/c", "/gone", "/flaky", "/fast"]
     urls = [f"{site.url}{path}" for path in paths] + [f"{free.url}/x", f"{down.url}/y"]
     urls += [free.url, f"{free.url}-1/z"]  # sorted as text, another site in the middle of this one
-    kitchen.write("urls.txt", "\n".join(urls))
+    kitchen.write("urls.txt", untidy([*urls, f"# {site.url}/old"]))
     changes = {
         "crawl_delay(AGENT) or 1": "crawl_delay(AGENT) or 0.1",
         "backoff(2)": "0.01",
@@ -250,10 +259,14 @@ def upserts(kitchen: Kitchen) -> None:
     kitchen.write("products.csv", "\n".join(["\ufeffsku,name,price", *rows[:3]]))  # as Excel does
     assert kitchen.run(changes).endswith("3 rows written, 0 refused\n")
 
-    kitchen.write("products.csv", "\n".join(["sku,name,price", "sku-0,Another,7", *rows[1:]]))
+    odd = ["sku-1,Short", "sku-2,Long,3,4", "only", ""]
+    lines = ["sku,name,price", "sku-0,Another,7", *rows[1:], *odd]
+    kitchen.write("products.csv", "\r\n".join(lines))
     printed = kitchen.run(changes)
+    for row in ("row 1201, sku-1", "row 1202, sku-2", "row 1203, only"):
+        assert f"{row}: not as many fields as the header has\n" in printed
     assert "row 701, sku-700: CHECK constraint failed: price >= 0\n" in printed
-    assert printed.endswith("1199 rows written, 1 refused\n")
+    assert printed.endswith("1199 rows written, 4 refused\n")
     with closing(sqlite3.connect(kitchen.folder / "shop.db")) as database:
         found = dict(database.execute("SELECT sku, price FROM products"))
     header = (kitchen.folder / "shop.db").read_bytes()[:100]
@@ -315,15 +328,15 @@ def enrich_csv(kitchen: Kitchen) -> None:
 
     service = kitchen.web(answer)
     ragged = {5: ",more"}
-    shelves = [f"{n},A{n}{ragged.get(n, '')}\n" for n in range(1, 6)]
-    kitchen.write("books.csv", "\ufeffisbn,shelf\n" + "".join(shelves))  # as Excel writes it
+    shelves = [f" {n} ,A{n}{ragged.get(n, '')}\r\n" for n in range(1, 6)]
+    kitchen.write("books.csv", "\ufeffisbn,shelf\r\n" + "".join(shelves))  # as Excel writes it
     changes = {"https://openlibrary.org": service.url, "rate=3": "rate=100", "backoff(1)": "0.05"}
     kitchen.run(changes)
     rows = kitchen.rows("enriched.csv")
-    found = [tuple(row.values()) for row in rows if row["isbn"] != "2"]
-    assert found == [(n, f"A{n}", f"Book {n}", "99" if n == "1" else "", "") for n in "1345"]
+    found = [tuple(row.values()) for row in rows if row["isbn"] != " 2 "]
+    assert found == [(f" {n} ", f"A{n}", f"Book {n}", "99" if n == "1" else "", "") for n in "1345"]
     assert rows[1] == {
-        "isbn": "2",
+        "isbn": " 2 ",
         "shelf": "A2",
         "title": "",
         "pages": "",
@@ -362,12 +375,15 @@ def uploads(kitchen: Kitchen) -> None:
     for name in names[:-1]:
         kitchen.write(f"files/{name}", b"" if name == "empty" else name.encode() * 50_000)
     addresses = [f"files/{name}, {storage.url}/bucket/{name}?signature=x\n" for name in names]
-    kitchen.write("uploads.csv", "\ufeff" + "".join(addresses) + "  \n\n")  # ends in empty lines
+    odd = ["files/alone\n", "files/third, one, two\n", "   \n", ",\n"]
+    kitchen.write("uploads.csv", "\ufeff" + "".join([*odd, *addresses]).replace("\n", " \r\n"))
     printed = kitchen.run({"backoff(1)": "0.05"})
 
     assert "\nfiles/old: Request has expired\n" in printed
     assert "\nfiles/missing: [Errno 2]" in printed
-    assert printed.endswith("4 files uploaded, 2 failed\n")
+    assert "\nfiles/alone : not enough values to unpack" in printed
+    assert "\nfiles/third: too many values to unpack" in printed
+    assert printed.endswith("4 files uploaded, 4 failed\n")
     assert kitchen.lines("done.txt") == [f"files/{name}" for name in names[:4]]
     assert stored == {
         f"/bucket/{name}?signature=x": b"" if name == "empty" else name.encode() * 50_000
@@ -381,6 +397,7 @@ def mail(kitchen: Kitchen) -> None:
     names = ["ada", "bob", "refused", "eve", "zoe"]
     rows = "name,email\n" + "".join(f"{name}, {name}@example.org\n" for name in names)
     rows = f"{rows}Ada,ada@example.org \nnobody\n"  # twice, with other spaces; and no address
+    rows = rows.replace("\n", "\r\n")
     kitchen.write("recipients.csv", b"\xef\xbb\xbf" + rows.encode())  # as Excel writes it
     changes = {
         '"smtp.example.com", 587': f'"127.0.0.1", {server.port}',
@@ -401,6 +418,10 @@ def mail(kitchen: Kitchen) -> None:
     assert sorted(mail["To"] for mail in server.mails) == expected
     assert sorted(kitchen.lines("sent.txt")) == expected
     assert len({mail["Message-ID"] for mail in server.mails}) == 5
+
+    kitchen.write("recipients.csv", "email,name\nnameless@example.org\n")
+    assert "nameless@example.org: " in kitchen.run(changes)  # and not "Dear None"
+    assert len(server.mails) == 5
 
 
 def embeddings(kitchen: Kitchen) -> None:

@@ -118,6 +118,14 @@ PRINTS = {
         "client closed after",
         "the run was not over after",
     ],
+    "revoked_key": [
+        r"stopped by AuthError \(stop_on\): \d+ of 3,\d\d\d items failed in stage 'Ask': AuthE",
+        r"<RunResults: [23],\d\d\d ok, [4-6]\d failed, \d+ cancelled>; 3,0\d\d calls",
+        r"<RunResults: [12],\d\d\d ok, \d+ failed>, 4,950 answers in all",
+        r"25 of the last 50 items failed \(max_failures=Failures\(share=0\.5, of_last=50\)\): 2\d ",
+        r"<RunResults: [23],\d\d\d ok, \d+ failed, \d+ cancelled>; 3,\d\d\d calls",
+        r"<RunResults: [12],\d\d\d ok, \d+ failed>, 4,950 answers in all",
+    ],
     "sink_of_your_own": [
         r"SinkCounts\(emitted=10, delivered=10, dropped=0, .*\)",
         r"\d*0,Invert,ZeroDivisionError,division by zero,sink_of_your_own\.py:\d+ in invert",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, TypedDict, cast, get_args
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, cast, get_args
 from unicodedata import normalize
 
 from antflow._core.checks import (
@@ -13,7 +13,6 @@ from antflow._core.checks import (
     check_choice,
     check_count,
     check_flag,
-    check_max_failures,
     check_seconds,
     check_timeout,
     class_hint,
@@ -21,7 +20,9 @@ from antflow._core.checks import (
     or_none,
     refusal,
 )
+from antflow._core.error_kinds import ErrorKinds, check_stop_on
 from antflow._core.errors import PipelineError, StageValidationError
+from antflow._core.failure_limit import FailureLimit, check_max_failures
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Key, check_key
 from antflow._core.log import info, warn
@@ -36,9 +37,15 @@ from antflow._engine.identity import Duplicates
 from antflow._monitor.block_poller import ShowsBlocks
 from antflow._monitor.display_choice import automatic_display
 from antflow._monitor.tracker import StatusTracker
+from antflow.journal.journal import Journal
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = get_args(DashboardName)
+
+Retried: TypeAlias = bool | type[BaseException] | tuple[type[BaseException], ...]
+"""Which failed items that a journal knows are run again: none, all, or those of these errors."""
+
+JournalFile: TypeAlias = str | os.PathLike[str] | Journal
 
 OnFailures = Literal["warn", "raise", "ignore"]
 """What a run does at its end if items failed; see `Pipeline.run`."""
@@ -55,6 +62,7 @@ class OtherOptions(TypedDict, total=False):
     name: str
     duplicates: Duplicates
     store: Store | None
+    journal: JournalFile | None
     blocked_loop_after: float | None
     observers: Sequence[AnyObserver]
 
@@ -75,6 +83,15 @@ def _check_observers(_: Refuse, __: str, observers: object) -> Any:
     return None if observers is None else checked_observers(observers)
 
 
+def check_journal(_: Refuse, __: str, journal: object) -> Any:
+    """The journal that was given, or the one at this path."""
+    if journal is None or is_a(journal, Journal):
+        return journal
+    if not is_a(journal, (str, os.PathLike)) or journal == "":
+        raise refusal(TypeError, "journal", journal, "must be the path of a file, or a Journal")
+    return Journal(cast(str, journal))
+
+
 def _check_file(_: Refuse, name: str, path: Any) -> Any:
     if path is None:
         return None
@@ -87,7 +104,8 @@ class EngineOptions(TypedDict, total=False):
     """The options of a run that the engine knows; see `RunOptions`."""
 
     total: Annotated[int | None, _check_total]
-    max_failures: Annotated[float | None, check_max_failures]
+    max_failures: Annotated[FailureLimit | None, check_max_failures]
+    stop_on: Annotated[ErrorKinds | None, or_none(check_stop_on)]
     timeout: Annotated[float | None, check_timeout]
     item_timeout: Annotated[float | None, check_timeout]
     key: Annotated[Key | None, check_key]
@@ -103,8 +121,12 @@ class RunOptions(EngineOptions, total=False):
         total: How many items there will be, for displays and snapshots. Without it they call
             ``len(items)``; if that raises, the number is unknown.
         max_failures: Stop when this many items have failed (int, 1 or more), or this share of those
-            settled (float, above 0 and up to 1, from 20 settled items on): the run takes in no more
-            and begins no more, and ends with `TooManyFailures`.
+            settled (float, above 0 and up to 1, from 20 settled items on), or either of them among
+            the last items (`Failures`): the run takes in no more and begins no more, and ends with
+            `TooManyFailures`.
+        stop_on: Stop in the same way at the first item that fails with one of these errors, alone
+            or in an exception group; it is not tried again. Exception classes, or their names as
+            failures show them, alone or with the module: ``"AuthError"``. One or a tuple.
         timeout: Seconds for the whole run, all time included; then it is cancelled,
             with `TimeoutError`.
         item_timeout: Seconds for each item from its intake to its end; an item that is late
@@ -122,11 +144,17 @@ class RunOptions(EngineOptions, total=False):
             that is there already is replaced.
         report: A file for the report of the run, written when it is over, however it ended: an HTML
             page, or Markdown if its name ends in ``.md``. See `antflow.sinks.ReportSink`.
+        journal: A file in which the run keeps what it has done. If an earlier run kept the same
+            file, this one goes on where that ended: items that had an outcome are not run again,
+            and the others go on after the last stage that they had completed. A path, or an
+            `antflow.journal.Journal` with options. Items are known by their ids; without one, by
+            what they are.
     """
 
     observers: Annotated[Sequence[AnyObserver] | None, _check_observers]
     trace: Annotated[str | os.PathLike[str] | None, _check_file]
     report: Annotated[str | os.PathLike[str] | None, _check_file]
+    journal: Annotated[JournalFile | None, check_journal]
 
 
 def checked_stages(stages: object) -> tuple[Stage, ...]:
@@ -225,6 +253,7 @@ def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
 def check_files(
     tracker: StatusTracker | None,
     observers: Sequence[AnyObserver],
+    journal: Journal | None,
     options: RunOptions | None = None,
 ) -> None:
     """Refuse a file that is given twice: each of the two would destroy what the other writes.
@@ -232,6 +261,7 @@ def check_files(
     Args:
         tracker: The tracker, which may have a file for its history.
         observers: The observers of the pipeline. Sinks have the path of their file as ``path``.
+        journal: The journal of the pipeline, or of the run.
         options: The options of a run, which may name more.
 
     Raises:
@@ -239,6 +269,8 @@ def check_files(
     """
     given = {} if options is None else options
     files: list[tuple[str, Any]] = []
+    if journal is not None:
+        files.append(("journal", journal.path))
     spill = None if tracker is None else tracker._spill
     if spill is not None:
         files.append(("spill of the tracker", spill.path))
@@ -252,10 +284,21 @@ def check_files(
         raise ValueError(f"{both[0]}: {path} is the file of {both[1]}, too")
 
 
-def parted(options: RunOptions) -> tuple[EngineOptions, list[AnyObserver]]:
-    """The options of a run for the engine, and the observers that the others stand for."""
+def parted(
+    options: RunOptions, journal: Journal | None
+) -> tuple[EngineOptions, list[AnyObserver], Journal | None]:
+    """The options of a run for the engine, and what the others stand for.
+
+    Args:
+        options: The options.
+        journal: The pipeline's journal, for a run without one of its own.
+
+    Returns:
+        The engine's options, the observers, and the journal.
+    """
     rest: dict[str, Any] = dict(options)
     observers: list[AnyObserver] = list(rest.pop("observers", None) or ())
+    journal = rest.pop("journal", None) or journal
     if (trace := rest.pop("trace", None)) is not None:
         from antflow.sinks.trace import TraceSink  # few runs write one
 
@@ -264,11 +307,26 @@ def parted(options: RunOptions) -> tuple[EngineOptions, list[AnyObserver]]:
         from antflow.sinks.report.report_sink import ReportSink  # few runs write one
 
         observers.append(ReportSink(report))
-    return cast(EngineOptions, rest), observers
+    return cast(EngineOptions, rest), observers, journal
 
 
 def _observes(observer: object) -> bool:
     return any(callable(attribute(observer, method)) for method in OBSERVER_METHODS)
+
+
+def parted_retries(
+    retry_failed: Any, stages: Sequence[Stage]
+) -> tuple[list[PipelineResult[Any]], Retried]:
+    """The two meanings of ``retry_failed``.
+
+    Returns:
+        Results of an earlier run, and which failed items that a journal knows are run again.
+    """
+    given: Any = retry_failed
+    if is_a(given, (bool, type)) or (is_a(given, tuple) and any(is_a(e, type) for e in given)):
+        retried: Retried = retry_failed
+        return [], retried
+    return checked_results(given, stages), False
 
 
 def checked_results(results: object, stages: Sequence[Stage]) -> list[PipelineResult[Any]]:

@@ -20,7 +20,13 @@ from antflow._core.stage_checks import LONGEST_NAME
 from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import Out, Taken
 from antflow._monitor.tracker import StatusTracker
-from antflow._pipeline_options import DashboardName, OnFailures, PipelineOptions, RunOptions
+from antflow._pipeline_options import (
+    DashboardName,
+    OnFailures,
+    PipelineOptions,
+    Retried,
+    RunOptions,
+)
 from antflow._pipeline_runs import stages_text
 from antflow.pipeline import Pipeline
 
@@ -276,7 +282,7 @@ class PipelineBuilder(Brief, Generic[Taken, Out]):
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         *,
-        retry_failed: Iterable[PipelineResult[Any]] = (),
+        retry_failed: Iterable[PipelineResult[Any]] | Retried = (),
         keys: bool = False,
         graceful_signals: float | None = None,
         on_failures: OnFailures = "warn",

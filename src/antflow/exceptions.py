@@ -6,7 +6,19 @@ AntFlowError
 │   ├── StageValidationError (ValueError) an option of a stage is not allowed
 │   ├── DuplicateItemError (ValueError)   a duplicate id, with duplicates="error"
 │   ├── WouldDeadlockError                a task fed more back than there is room for
-│   ├── TooManyFailures                   max_failures was reached; .results has everything
+│   ├── TooManyFailures                   stopped by max_failures or stop_on: .results
+│   ├── JournalError                      a journal cannot be used as asked
+│   │   ├── JournalOpenError (OSError)    the file is something else, or cannot be opened
+│   │   ├── JournalInUseError             another run writes to it
+│   │   ├── JournalVersionError (ValueError) its format is a newer one
+│   │   ├── JournalCorruptError (ValueError) it is damaged
+│   │   ├── JournalWriteError (OSError)   it could not be written
+│   │   ├── JournalForkError              a forked process used that of its parent
+│   │   ├── JournalInputMismatch (ValueError) it was begun with other items
+│   │   ├── JournalKeyError (ValueError)  an id cannot be the key of an item
+│   │   ├── NotSerialisable (TypeError)   a value cannot be written to it
+│   │   │   └── NotRoundTrippable         a value does not come back the same
+│   │   └── NotRestorable (ValueError)    a value cannot be read back
 │   └── InternalError                     the library's own books do not balance: report it
 ├── TaskFailedError (RuntimeError)        a task raised CancelledError: .original_exception
 │   └── WorkerLostError                   an item's task ended its process three times
@@ -28,6 +40,18 @@ from antflow._core.errors import (
     ExecutorShutdownError,
     HistoryNotKept,
     ItemCancelled,
+    JournalCorruptError,
+    JournalError,
+    JournalForkError,
+    JournalInputMismatch,
+    JournalInUseError,
+    JournalKeyError,
+    JournalOpenError,
+    JournalVersionError,
+    JournalWriteError,
+    NotRestorable,
+    NotRoundTrippable,
+    NotSerialisable,
     PipelineError,
     RetryAfter,
     StageValidationError,
@@ -45,6 +69,18 @@ __all__ = [
     "HistoryNotKept",
     "InternalError",
     "ItemCancelled",
+    "JournalCorruptError",
+    "JournalError",
+    "JournalForkError",
+    "JournalInUseError",
+    "JournalInputMismatch",
+    "JournalKeyError",
+    "JournalOpenError",
+    "JournalVersionError",
+    "JournalWriteError",
+    "NotRestorable",
+    "NotRoundTrippable",
+    "NotSerialisable",
     "PipelineError",
     "RetryAfter",
     "StageValidationError",

@@ -6,6 +6,7 @@ each run has its own state. This module puts the parts together: engine, tracker
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -40,14 +41,16 @@ from antflow._core.checks import (
     refusal,
 )
 from antflow._core.envelope import DEFAULT_PRIORITY
+from antflow._core.error_kinds import ErrorKinds
 from antflow._core.errors import PipelineError
+from antflow._core.failure_limit import FailureLimit, Failures
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Items, Key, check_items, expected_count
 from antflow._core.limit import Limit, LimitStatistics
 from antflow._core.log import alert
 from antflow._core.misspellings import explained
 from antflow._core.observers import AnyObserver
-from antflow._core.ports import AnyDashboard, Store
+from antflow._core.ports import AnyDashboard, Memory, Store
 from antflow._core.result import PipelineResult, RunResults
 from antflow._core.retry import Retry, backoff
 from antflow._core.run_errors import TooManyFailures
@@ -68,6 +71,7 @@ from antflow._core.stage import (
 )
 from antflow._core.stage_checks import stage_index
 from antflow._core.type_variables import Out, Taken
+from antflow._engine.clock import has_own_time
 from antflow._engine.contexts import around
 from antflow._engine.engine import Engine
 from antflow._engine.identity import Duplicates
@@ -83,19 +87,23 @@ from antflow._monitor.public_steps import Observers
 from antflow._monitor.tracker import StatusTracker
 from antflow._pipeline_options import (
     DashboardName,
+    JournalFile,
     OnFailures,
     OtherOptions,
     PipelineOptions,
+    Retried,
     RunOptions,
     check_files,
+    check_journal,
     check_on_failures,
     checked_observers,
-    checked_results,
     checked_stages,
     choose_display,
     parted,
+    parted_retries,
 )
 from antflow._pipeline_runs import HasRuns, PipelineRuns, pipeline_repr
+from antflow.journal.journal import Journal
 from antflow.sinks.opentelemetry import follow_run
 
 if TYPE_CHECKING:
@@ -105,6 +113,7 @@ if TYPE_CHECKING:
     from antflow.builder import EmptyBuilder
 
 __all__ = [
+    "Failures",
     "Limit",
     "LimitStatistics",
     "Pipeline",
@@ -158,6 +167,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             as with a source that raises; "skip": it is left out and counted. An id that only equals
             the running number of an item without one is renamed in each case.
         store: Keeps every transition, and may hold work back; see `antflow.testing.MemoryStore`.
+        journal: The journal of its runs, unless they are given one: see `RunOptions`.
         blocked_loop_after: Seconds, at least 0.05, after which an event loop that something blocks
             is reported: in the snapshot (``loop``), with worker, item and line, and once for each
             function as a warning in the log. ``None`` = not watched. A loop with virtual time is
@@ -208,6 +218,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         name: str = "pipeline",
         duplicates: Duplicates = "number",
         store: Store | None = None,
+        journal: JournalFile | None = None,
         blocked_loop_after: float | None = 0.25,
         observers: Sequence[AnyObserver] = (),
     ) -> None:
@@ -240,8 +251,11 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         self.collect_results = collect_results
         self._tracker = status_tracker
         self._store = store
+        self._journal: Journal | None = check_journal(ValueError, "journal", journal)
+        if store is not None and journal is not None:
+            raise ValueError("Cannot use both store and journal: a journal is a store")
         self._observers = checked_observers(observers)
-        check_files(status_tracker, self._observers)
+        check_files(status_tracker, self._observers, self._journal)
         self._runs = PipelineRuns()
         self._started: RunHandle[Any] | None = None
 
@@ -280,6 +294,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         *,
         attempts: int | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[B]: ...
 
     @overload
@@ -293,6 +308,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         *,
         attempts: int | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[B]: ...
 
     @overload
@@ -306,10 +322,11 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         *,
         attempts: int | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[Any]: ...
 
     @staticmethod
-    @explained
+    @shares(RunOptions)
     async def quick(
         items: Items,
         tasks: Callable[..., Any] | Sequence[Callable[..., Any]],
@@ -319,6 +336,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         dashboard: DashboardName | AnyDashboard | None = None,
         *,
         attempts: int | None = None,
+        **options: Unpack[RunOptions],
     ) -> RunResults[Any]:
         """Run items through one stage per task, and return the results.
 
@@ -333,6 +351,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             progress: As in `run`.
             dashboard: As in `run`.
             attempts: Another name for ``retries``, which says what it counts.
+            **options: Those that `run`, `stream` and `open` have too; see `RunOptions`.
 
         Raises:
             StageValidationError: A task is not a function, or an option is not allowed.
@@ -343,8 +362,9 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         """
         from antflow.builder import one_stage_each
 
+        check_options(Pipeline.quick, RunOptions, options)
         builder = one_stage_each(tasks, workers=workers, retries=retries, attempts=attempts)
-        return await builder.run(items, progress, dashboard)
+        return await builder.run(items, progress, dashboard, **options)
 
     def with_workers(self, workers: Mapping[str, int] | None = None, /, **more: int) -> Self:
         """Make a pipeline like this one, with other numbers of workers.
@@ -390,7 +410,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         *,
-        retry_failed: Iterable[PipelineResult[Any]] = (),
+        retry_failed: Iterable[PipelineResult[Any]] | Retried = (),
         keys: bool = False,
         graceful_signals: float | None = None,
         on_failures: OnFailures = "warn",
@@ -413,6 +433,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             retry_failed: Results of an earlier run, its ``results.failed`` or ``.cancelled``: these
                 items go on at the stage they ended in, before ``items``, and with the value that
                 entered it. If the run is stopped before it has room for them, they are cancelled.
+                With a ``journal``, ``True`` or classes of errors: those items that failed in an
+                earlier run, and that ``items`` has again, go on in the stage in which they failed.
             keys: Read keys while a built-in display, or a `BaseDashboard`, is on the terminal:
                 pause, more or fewer workers, drain, cancel; "?" lists them. Nothing is read if
                 standard input is not a terminal (a record at level INFO says so), or the program is
@@ -430,7 +452,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             The successful results in input order, and everything else as attributes.
 
         Raises:
-            TooManyFailures: ``max_failures`` was reached; ``error.results`` has the results.
+            TooManyFailures: ``max_failures`` was reached, or an item failed with an error of
+                ``stop_on``; ``error.results`` has the results.
             ExceptionGroup: Items failed, with ``on_failures="raise"``; likewise.
             DuplicateItemError: A duplicate id, with ``duplicates="error"``; likewise.
             TimeoutError: ``timeout`` has passed; likewise.
@@ -458,14 +481,18 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         )
         check_items(items)
         check_on_failures(on_failures)
-        again = checked_results(retry_failed, self._stages)
+        again, retried = parted_retries(retry_failed, self._stages)
         if graceful_signals is not None:
             graceful_signals = check_seconds(ValueError, "graceful_signals", graceful_signals)
             check_main_thread()
         check_options(Pipeline.run, RunOptions, options)
         options["total"], length = expected_count(items, options.get("total"), len(again))
         handle = self._open(
-            options=options, length=length, on_failures=on_failures, is_shown=display is not None
+            options=options,
+            length=length,
+            on_failures=on_failures,
+            is_shown=display is not None,
+            retried=retried,
         )
         handle.takes_keys = keys
         engine = handle._engine
@@ -574,6 +601,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         custom_dashboard: AnyDashboard | None = None,
         dashboard_update_interval: float = 0.5,
         keys: bool = False,
+        max_failures: FailureLimit | None = None,
+        stop_on: ErrorKinds | None = None,
         probe: bool = False,
     ) -> None:
         """Begin a run that is fed by hand. Does nothing if one is under way.
@@ -588,6 +617,8 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             custom_dashboard: As in `run`.
             dashboard_update_interval: As in `run`.
             keys: As in `run`.
+            max_failures: See `RunOptions`.
+            stop_on: See `RunOptions`.
             probe: See `RunOptions`.
 
         Raises:
@@ -598,9 +629,9 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         display = choose_display(
             progress, dashboard, custom_dashboard, dashboard_update_interval, keys
         )
-        check_flag(ValueError, "probe", probe)
+        options: RunOptions = {"max_failures": max_failures, "stop_on": stop_on, "probe": probe}
+        check_options(Pipeline.start, RunOptions, options)
         if self._started is None or not self._started._run.is_under_way:
-            options: RunOptions = {"probe": probe}
             self._started = handle = self._open(options=options, is_shown=display is not None)
             handle.takes_keys = keys
             await _show(self, handle, display, dashboard_update_interval)
@@ -815,6 +846,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         window: int | None = None,
         on_failures: OnFailures = "warn",
         is_shown: bool = False,
+        retried: Retried = False,
     ) -> RunHandle[Any]:
         """Open a run; its results are collected unless there is a function that takes them."""
         keeps_results = self.collect_results and deliver is None
@@ -830,8 +862,13 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
                 "this pipeline cannot be run from inside its own run; feed() adds items to it"
             )
         tracker = self._tracker
-        check_files(tracker, self._observers, options)
-        engine_options, more = parted(options)
+        engine_options, more, journal = parted(options, self._journal)
+        check_files(tracker, self._observers, journal, options)
+        if retried is not False:
+            if journal is None:
+                allowed = "needs a journal; without one, pass results of an earlier run"
+                raise refusal(ValueError, "retry_failed", retried, allowed)
+            journal = journal.retrying(retried)
         observers = [*self._observers, *more]
         listeners = [
             None if tracker is None else tracker.follow(),
@@ -843,6 +880,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             deliver=deliver,
             guard=self._runs.guard,
             store=self._store,
+            memory=None if journal is None else _memory(journal),
             listeners=[each for each in listeners if each is not None],
             length=length,
             keeps_results=keeps_results,
@@ -872,6 +910,13 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         kept = ref(handle)
         engine.run.handle = lambda: kept() or RunHandle(engine, [])
         return handle
+
+
+def _memory(journal: Journal) -> Memory:
+    from antflow.journal.store import JournalStore  # SQLite only where a run keeps a journal
+
+    # In virtual time rows are written at once: a run in a test repeats exactly.
+    return JournalStore(journal, in_thread=not has_own_time(asyncio.get_running_loop()))
 
 
 async def _drive(

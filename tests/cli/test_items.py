@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import sys
 import tracemalloc
 from pathlib import Path
@@ -14,14 +16,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from antflow import Pipeline, Stage
+from antflow import Pipeline, PipelineResult, Stage
 from antflow.cli import item_lines as item_lines_module
 from antflow.cli import lines as lines_module
 from antflow.cli.item import Item
 from antflow.cli.item_lines import Format, ItemSource, format_of
+from antflow.cli.letters import letter_line
 from antflow.cli.lines import CHUNK_BYTES, BadLine, InputFile
+from antflow.cli.output_file import OutputFile
 from antflow.cli.refusals import Refusal
-from tests.cli.running import antflow
+from tests.cli.running import antflow, errors_of
 
 
 async def keep(value: Any) -> Any:
@@ -36,11 +40,12 @@ def read(
     delimiter: str | None = None,
     skip: int = 0,
     seen: list[BadLine] | None = None,
+    is_guess: bool = False,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The items of a file, and what is said about the lines that are none."""
     file = InputFile(str(path), encoding)
     pipeline = Pipeline([Stage("Keep", 1, [keep])])
-    source = ItemSource(file, format, pipeline, limit, delimiter, skip=skip)
+    source = ItemSource(file, format, pipeline, limit, delimiter, is_guess, skip)
     bad: list[str] = []
 
     async def put_aside(line: BadLine) -> None:
@@ -186,6 +191,42 @@ def test_packed_file(tmp_path: Path) -> None:
         for format in FORMATS:
             with pytest.raises(BadLine, match=r"b\.gz:\d+:1: the packed file is damaged"):
                 read(written(tmp_path, data, "b.gz"), format)
+
+
+EXCEL = ", or save it as CSV if it is one of Excel"
+
+
+@pytest.mark.parametrize("format", ["lines", "jsonl", "csv", "json"])
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.txt", gzip.compress(b"a\n" * 99), "packed with gzip: unpack it first, or name it .gz"),
+        ("a.GZ", gzip.compress(gzip.compress(b"a\n")), "packed with gzip: unpack it first"),
+        ("a.bz2", bz2.compress(b"a\n"), "packed with bzip2: unpack it first"),
+        ("a.xz", lzma.compress(b"a\n"), "packed with xz: unpack it first"),
+        ("a.zst", b"\x28\xb5\x2f\xfd\x04\0a\n", "packed with zstd: unpack it first"),
+        ("a.xlsx", b"PK\x03\x04\x14\0\n\na\n", f"packed with zip: unpack it first{EXCEL}"),
+    ],
+    ids=["gzip", "twice", "bzip2", "xz", "zstd", "zip"],
+)
+def test_packed_file_that_is_not_named_so(
+    tmp_path: Path, name: str, data: bytes, reason: str, format: Format
+) -> None:
+    """It ends the intake: what looks like lines in it are no items."""
+    path = written(tmp_path, data, name)
+    for encoding in ("utf-8", "latin-1"):
+        with pytest.raises(BadLine, match=f":1:1: {reason}$"):
+            read(path, format, encoding=encoding)
+
+
+def test_suffix_of_a_packed_file_in_capitals(tmp_path: Path) -> None:
+    """Windows makes no difference between ``.gz`` and ``.GZ``."""
+    path = written(tmp_path, gzip.compress(b'{"a": 1}\n'), "A.JSONL.GZ")
+    assert format_of(path.name) == "jsonl"
+    items, _ = read(path, "jsonl")
+    assert values(items) == [{"a": 1}]
+    with pytest.raises(Refusal, match="packed files can be read, but not written"):
+        OutputFile("B.GZ", "--out", "refuse")
 
 
 FORMATS: list[Format] = ["lines", "jsonl", "csv"]
@@ -366,12 +407,38 @@ def test_csv_rows_that_do_not_fit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("header", "reason"),
-    [("a,,b", "column 2 of the header has no name"), ("a,b,a", "two columns .* 'a'")],
+    [
+        ("a,,b", "column 2 of the header has no name: give it one"),
+        ("a, ,b", "column 2 of the header has no name: give it one"),
+        (",a,", "column 1 of the header has no name: give it one"),
+        ("a;b;", "column 3 of the header, after the last ';', has no name: give it one"),
+        ("a,b,a", "columns 1 and 3 of the header are both named 'a'"),
+        ("\ufeff ,,", "the header is blank: it must have a name for each column"),
+        ("  ", "the header is blank: it must have a name for each column"),
+    ],
 )
 def test_csv_header_that_is_unusable(tmp_path: Path, header: str, reason: str) -> None:
     """A header without all names, or with one twice, makes the whole file no CSV."""
-    with pytest.raises(BadLine, match=f":1:1: {reason}"):
+    with pytest.raises(BadLine, match=f":1:1: {reason}$"):
         read(written(tmp_path, f"{header}\n1,2,3\n"), "csv")
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "-"])
+def test_csv_header_is_looked_at_before_anything_is_done(folder: Path, name: str) -> None:
+    """A file with one that cannot be used changes no other file, and begins no run."""
+    data = b"id,,name\n1,2,3\n"
+    (folder / "in.csv").write_bytes(data)
+    (folder / "in.csv.gz").write_bytes(gzip.compress(data))
+    (folder / "report.md").write_text("old")
+    options = ("--format", "csv", "--report", "report.md", "--dashboard", "none")
+    result = antflow("run", "app:pipeline", "--items", name, *options, stdin=data)
+    shown = "<stdin>" if name == "-" else name
+    assert errors_of(result) == [
+        f"Error: {shown}:1:1: column 2 of the header has no name: give it one"
+    ]
+    assert result.exit_code == 2
+    is_read_later = name == "-"  # a pipe is read by the run
+    assert ((folder / "report.md").read_text() != "old") is is_read_later
 
 
 @pytest.mark.parametrize(
@@ -555,7 +622,7 @@ def test_delimiter_of_csv(
         ("sep=;", None, ["a,b", "c,d"]),
         ("sep=;\r", None, ["a,b", "c,d"]),
         ('"SEP=;"', None, ["a,b", "c,d"]),
-        ("\ufeffsep=;", ";", ["a,b", "c,d"]),
+        ("\ufeffsep=;", None, ["a,b", "c,d"]),
         ("sep=,", None, ["a", "b;c", "d"]),
         ("sep=;", ",", ["a", "b;c", "d"]),
     ],
@@ -569,7 +636,7 @@ def test_csv_that_names_its_delimiter(
     assert [list(value) for value in values(items)] == [columns]
     assert [item["id"] for item in items] == [3]
     assert bad == [f"4:1: has 1 field; the header has {len(columns)}"]
-    with pytest.raises(BadLine, match=r":2:1: column . of the header has no name"):
+    with pytest.raises(BadLine, match=r":2:1: column . of the header.* has no name"):
         read(written(tmp_path, f"{first}\n;,\n"), "csv", delimiter=delimiter)
 
 
@@ -613,6 +680,32 @@ def test_encoding(
         monkeypatch.setattr(lines_module, "CHUNK_BYTES", size)
         items, bad = read(written(tmp_path, data), encoding=encoding)
         assert (values(items), bad) == (expected, faults)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "shift_jis", "utf-8-sig"])
+def test_dead_letters_are_read_as_they_were_written(tmp_path: Path, encoding: str) -> None:
+    """In UTF-8, even where ``--encoding`` still says what the items of the first run were in."""
+    text = "naïve “quotes” Á日本"
+    failed = PipelineResult("ä", text, 0, error=KeyError("é"), stage="Keep", input=text)
+    data = letter_line(failed).encode() + b'"a"\n'
+    path = written(tmp_path, data)
+    items, bad = read(path, "jsonl", encoding=encoding)
+    assert (values(items), bad) == ([text, "a"], [])
+    assert items[0]["id"] == "ä"
+    seen: list[BadLine] = []
+    read(path, encoding=encoding, seen=seen, is_guess=True)
+    assert "a dead letter: --format jsonl reads it" in str(seen[0])
+    assert seen[0].text == data.decode().splitlines()[0]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
+def test_dead_letters_that_were_converted_are_read(tmp_path: Path, encoding: str) -> None:
+    """``--encoding`` is right about a file that another program has written anew."""
+    failed = PipelineResult(1, "äд"[: 1 if encoding == "latin-1" else 2], 0, stage="Keep")
+    items, bad = read(
+        written(tmp_path, letter_line(failed).encode(encoding)), "jsonl", encoding=encoding
+    )
+    assert (values(items), bad) == ([failed.value], [])
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf_32"])

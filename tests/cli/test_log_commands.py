@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -253,3 +254,43 @@ def test_a_trace_needs_the_whole_run(tmp_path: Path) -> None:
     done = antflow("trace", str(path), "-o", str(tmp_path / "trace.json"))
     assert done.exit_code == 2
     assert "lacks its beginning" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["trace", "report"])
+@pytest.mark.parametrize("sink", [JsonlSink, SqliteSink])
+@pytest.mark.parametrize("out", ["log", "link", "./log"])
+def test_log_is_not_written_over(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    sink: Callable[[str], Sink],
+    out: str,
+) -> None:
+    """What is made of a log does not take its place, whatever its name."""
+    monkeypatch.chdir(tmp_path)
+    asyncio.run(Pipeline([Stage("A", 1, [str])], observers=[sink("log")]).run([1]))
+    (tmp_path / "link").symlink_to("log")
+    before = (tmp_path / "log").read_bytes()
+    done = antflow(name, "log", "-o", out)
+    assert done.stderr == f"Error: --out '{out}': is the log itself\n"
+    assert (tmp_path / "log").read_bytes() == before
+
+
+def test_trace_does_not_go_to_a_file_named_like_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere ``-`` is standard output: a file of that name is not what was meant."""
+    monkeypatch.chdir(tmp_path)
+    asyncio.run(Pipeline([Stage("A", 1, [str])], observers=[JsonlSink("log")]).run([1]))
+    done = antflow("trace", "log", "-o", "-")
+    assert done.stderr == "Error: --out '-': must be the name of a file\n"
+    assert not (tmp_path / "-").exists()
+
+
+@pytest.mark.parametrize("name", ["events", "errors", "report"])
+def test_log_from_a_pipe_is_refused(tmp_path: Path, name: str) -> None:
+    """It would have to be read twice; without a word the command would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    done = antflow(name, tmp_path / "pipe")
+    assert done.exit_code == 2
+    assert "pipe': must be a file, not a pipe or a device: it is read more than once" in done.stderr

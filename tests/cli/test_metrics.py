@@ -255,6 +255,8 @@ def test_metrics_file_during_the_run(
         ("run.txt", "'run.txt': must end in .prom"),
         ("folder.prom", "'folder.prom': is a folder"),
         ("./out.prom", "'./out.prom': is the file of --out"),
+        ("items.prom", "'items.prom': is the file that --items reads"),
+        ("device.prom", "'device.prom': is not an ordinary file"),
         ("nowhere/run.prom", "'nowhere/run.prom': No such file or directory"),
     ],
 )
@@ -263,11 +265,24 @@ def test_metrics_file_that_cannot_be_written(
 ) -> None:
     """It is refused before the run begins."""
     (folder / "folder.prom").mkdir()
+    (folder / "items.prom").symlink_to(items)
+    (folder / "device.prom").symlink_to("/dev/null")
     out = ("--out", "out.prom", "--metrics-file", path)
     result = antflow("run", "app:pipeline", "--items", items, *QUIET, *out)
     assert result.exit_code == 2
     assert errors_of(result)[0].startswith(f"Error: --metrics-file {message}")
     assert "fetching" not in result.stderr
+
+
+def test_metrics_file_is_that_of_the_folder_of_the_command(folder: Path, items: Path) -> None:
+    """A module that changes the folder does not move it, and a link to it stays a link."""
+    (folder / "moves.py").write_text("import os\nfrom app import *\nos.chdir('elsewhere')\n")
+    (folder / "elsewhere").mkdir()
+    (folder / "run.prom").symlink_to("real.prom")
+    antflow("run", "moves:pipeline", "--items", items, *QUIET, "--metrics-file", "run.prom")
+    assert (folder / "run.prom").is_symlink()
+    assert "antflow_pipeline_items_total" in (folder / "real.prom").read_text()
+    assert [*(folder / "elsewhere").iterdir()] == []
 
 
 def test_metrics_file_that_cannot_be_written_later(

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from antflow import PipelineResult
+from antflow.cli.letters import letter_line
 from antflow.cli.output import JsonLines
 from antflow.cli.output_file import Old, OutputFile, kept_open
 from antflow.cli.refusals import Refusal, RunFailed
@@ -20,6 +22,7 @@ from tests.cli.running import antflow, errors_of, objects_of, start
 QUIET = ("--dashboard", "none")
 RUN = ("run", "app:pipeline", "--items", "items", *QUIET)
 OLD = '{"id": "old", "value": 1}\n'
+LETTER = letter_line(PipelineResult("old", 1, 0, stage="Fetch"))
 
 
 @pytest.fixture
@@ -70,6 +73,48 @@ def test_append_adds_lines(ten: Path) -> None:
     assert len((ten / "out").read_text().splitlines()) == 18
 
 
+OTHER = "--out 'old': has other lines than results"
+OTHERS = "--failed 'old': has other lines than dead letters"
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "reason"),
+    [
+        *(("--out", text, OTHER) for text in ("notes\n", "[1]\n", '{"id": 1, "n": 2}\n', LETTER)),
+        *(("--failed", text, OTHERS) for text in ("notes", '{"id": 1}\n', OLD)),
+        ("--out", '{"id": 1, "val', ""),
+        ("--out", '{"i\n{"id": 1, "value": 2}\n', ""),
+        ("--out", "\ufeff" + OLD, ""),
+        ("--out", "\n" + OLD, ""),
+        ("--failed", LETTER[:30], ""),
+        ("--failed", LETTER, ""),
+    ],
+)
+def test_append_adds_only_to_lines_of_the_same_kind(
+    ten: Path, option: str, text: str, reason: str
+) -> None:
+    """A file of something else is refused before anything is done, and stays as it is."""
+    (ten / "old").write_text(text)
+    if reason:
+        (ten / "app.py").write_text("print('imported')")
+    result = antflow(*RUN, option, "old", "--append")
+    assert errors_of(result) == ([f"Error: {reason}"] if reason else [])
+    assert "imported" not in result.output
+    assert ((ten / "old").read_text() == text) is bool(reason)
+    assert (ten / "old").read_text().startswith(text)
+
+
+def test_append_to_a_file_that_another_program_fills_meanwhile(ten: Path) -> None:
+    """Lines that have come since the command began are looked at, too."""
+    with (ten / "app.py").open("a") as app:
+        app.write("\nimport pathlib\npathlib.Path('out').write_text('notes\\n')\n")
+    (ten / "out").touch()
+    assert errors_of(antflow(*RUN, "--out", "out", "--append")) == [
+        "Error: --out 'out': has other lines than results"
+    ]
+    assert (ten / "out").read_text() == "notes\n"
+
+
 def test_force_replaces_at_the_end(ten: Path) -> None:
     """The file behind a link is replaced and keeps its permissions; no other file is left."""
     (ten / "real").write_text(OLD)
@@ -109,7 +154,7 @@ pipeline = Pipeline([Stage("Move", 1, [move], task_attempts=1)])
     options = [option] if option else []
     files = ["out.csv", "failed"]
     for name in files if option else []:
-        (ten / name).write_text("id,rest\n" if name == "out.csv" else OLD)
+        (ten / name).write_text("id,rest\n" if name == "out.csv" else LETTER)
     args = ("run", "moves:pipeline", "--items", "items", *QUIET, *options)
     assert antflow(*args, "--out", "out.csv", "--failed", "failed").exit_code == 1
     assert list((ten / "elsewhere").iterdir()) == []
@@ -133,6 +178,31 @@ def test_input_without_items_changes_no_results(
     (ten / "out").write_text(OLD)
     antflow(*RUN, "--out", "out", "--failed", "failed", *flags)
     assert (ten / "out").read_text() == OLD
+
+
+@pytest.mark.parametrize(
+    ("first", "options", "kept"),
+    [
+        (b"", (), "--out 'out' and --failed 'failed' still have"),
+        (b"1\n2\n", ("--skip", "2"), "--out 'out' and --failed 'failed' still have"),
+        (b"\xff\n", ("--on-bad-line", "error"), "--out 'out' and --failed 'failed' still have"),
+        (b"\xff\n", (), "--out 'out' still has"),
+        (b"1\n", (), ""),
+    ],
+    ids=["empty", "skipped", "refused", "put aside", "an item"],
+)
+def test_results_that_force_did_not_replace_are_told(
+    ten: Path, first: bytes, options: tuple[str, ...], kept: str
+) -> None:
+    """Old results are not taken for those of a run that had no items."""
+    (ten / "items").write_bytes(first)
+    for name in ("out", "failed"):
+        (ten / name).write_text(OLD)
+    result = antflow(*RUN, "--out", "out", "--failed", "failed", "--force", *options)
+    told = [line for line in result.stderr.splitlines() if "no item was taken in" in line]
+    assert told == ([f"no item was taken in; {kept} the lines of an earlier run"] if kept else [])
+    for name in ("out", "failed"):
+        assert ((ten / name).read_text() == OLD) is (f"'{name}'" in kept)
 
 
 def test_files_are_there_after_a_run_without_lines_for_them(ten: Path) -> None:
@@ -178,8 +248,13 @@ def test_run_that_is_killed_leaves_the_results_it_had(ten: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["symlink", "hard link", "path", "not there yet"])
-@pytest.mark.parametrize("pair", [("--out", "--failed"), ("--items", "--out")])
-def test_two_names_of_one_file_are_refused(ten: Path, way: str, pair: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("pair", "use"),
+    [(("--out", "--failed"), "of --out"), (("--items", "--out"), "that --items reads")],
+)
+def test_two_names_of_one_file_are_refused(
+    ten: Path, way: str, pair: tuple[str, str], use: str
+) -> None:
     """Whatever the two names are, and whether or not the file is there yet."""
     first = "items" if pair[0] == "--items" else "one"
     if way == "not there yet" and first == "one":
@@ -195,7 +270,7 @@ def test_two_names_of_one_file_are_refused(ten: Path, way: str, pair: tuple[str,
     args = [each for option in options.items() for each in option]
     result = antflow("run", "app:pipeline", *args, "--force", *QUIET)
     (error,) = errors_of(result)
-    assert f"{pair[1]} {other!r}: is the file that {pair[0]} " in error
+    assert error == f"Error: {pair[1]} {other!r}: is the file {use}"
     assert result.exit_code == 2
 
 
@@ -445,6 +520,62 @@ def test_results_that_could_not_be_written_are_dead_letters(ten: Path, as_csv: b
     assert {letter["id"] for letter in kept} <= set(ids(ten / "again"))
     taken = [letter["id"] for letter in letters]
     assert sorted([*ids(ten / "again"), *ids(ten / "still")], key=str) == sorted(taken, key=str)
+
+
+@pytest.mark.parametrize("change", ["os.remove(name)", "os.replace('app.py', name)"])
+@pytest.mark.parametrize("option", [(), ("--append",), ("--force",)])
+def test_results_that_another_program_removed_are_told(
+    ten: Path, option: tuple[str, ...], change: str
+) -> None:
+    """What is written to a file without a name is lost: the run does not count as a success."""
+    (ten / "rm.py").write_text(
+        f"""
+import glob, os
+from antflow import Pipeline, Stage
+def work(item):
+    if item == "9":
+        (name,) = glob.glob("out.*.part") or ["out"]
+        {change}
+    return item
+pipeline = Pipeline([Stage("Work", 1, [work])])
+"""
+    )
+    if option:
+        (ten / "out").write_text(OLD)
+    result = antflow("run", "rm:pipeline", "--items", "items", "--out", "out", *option, *QUIET)
+    assert result.exit_code == 3
+    (error,) = errors_of(result)
+    assert error.startswith("Error: --out '")
+    assert "out" in error
+    assert error.endswith("': was removed during the run, and the lines of the run with it")
+    if option == ("--force",):
+        assert (ten / "out").read_text() == OLD
+
+
+def test_results_that_another_program_renamed_are_kept(ten: Path) -> None:
+    """As a rotation of logs does it: the lines are there, under the other name."""
+    (ten / "mv.py").write_text(
+        """
+import os
+from antflow import Pipeline, Stage
+def work(item):
+    if item == "9":
+        os.rename("out", "out.1")
+    return item
+pipeline = Pipeline([Stage("Work", 1, [work])])
+"""
+    )
+    assert antflow("run", "mv:pipeline", "--items", "items", "--out", "out", *QUIET).exit_code == 0
+    assert ids(ten / "out.1") == [*range(1, 11)]
+
+
+@pytest.mark.parametrize("option", ["--out", "--failed", "--report"])
+def test_name_of_a_folder_is_not_taken_for_a_file(ten: Path, option: str) -> None:
+    """A slash at the end says that a folder is meant, also one that is not there."""
+    assert errors_of(antflow(*RUN, option, "results/")) == [
+        f"Error: {option} 'results/': Is a directory"
+    ]
+    assert not (ten / "results").exists()
 
 
 @needs_dev_full

@@ -7,7 +7,8 @@ from typing import Any
 import click
 import pytest
 
-from antflow.cli.parameters import Count, FailureLimit, StageWorkers
+from antflow import Failures
+from antflow.cli.parameters import Count, ErrorNames, FailureLimit, StageWorkers
 
 # Each of them is a number to `int` or `float`.
 NO_DIGITS = [
@@ -46,10 +47,16 @@ def test_count_that_is_refused(text: str) -> None:
         (FailureLimit(), "3", 3),
         (FailureLimit(), "100%", 1.0),
         (FailureLimit(), "2.5%", 0.025),
+        (FailureLimit(), "0.025", 0.025),
+        (FailureLimit(), "50/200", Failures(count=50)),
+        (FailureLimit(), "20%/1000", Failures(share=0.2, of_last=1000)),
+        (FailureLimit(), "0.5/50", Failures(share=0.5, of_last=50)),
+        (ErrorNames(), "AuthError", ("AuthError",)),
+        (ErrorNames(), "AuthError, shop.errors.Sold", ("AuthError", "shop.errors.Sold")),
     ],
 )
 def test_count_that_is_taken(kind: Any, text: str, value: object) -> None:
-    """A number, a stage with its workers, a limit as a count or as a share."""
+    """A number, a stage with its workers, a limit as a count or as a share, names of errors."""
     found = kind.convert(text, None, None)
     assert (found, type(found)) == (value, type(value))
     assert kind.convert(found, None, None) == value
@@ -64,10 +71,22 @@ def test_count_that_is_taken(kind: Any, text: str, value: object) -> None:
         (StageWorkers(), "=3", "must be STAGE=N"),
         (StageWorkers(), "Fetch=0", "1 or more"),
         (FailureLimit(), "0", "1 or more"),
-        (FailureLimit(), "0%", "a percentage"),
-        (FailureLimit(), "100.1%", "a percentage"),
-        (FailureLimit(), "-1%", "a percentage"),
-        (FailureLimit(), "%", "a percentage"),
+        (FailureLimit(), "0%", "a share like"),
+        (FailureLimit(), "100.1%", "a share like"),
+        (FailureLimit(), "-1%", "a share like"),
+        (FailureLimit(), "%", "a share like"),
+        (FailureLimit(), "0.0", "a share like"),
+        (FailureLimit(), ".5", "a share like"),
+        (FailureLimit(), "5/", "50/200"),
+        (FailureLimit(), "/5", "50/200"),
+        (FailureLimit(), "5/50%", "50/200"),
+        (FailureLimit(), "5/5/5", "50/200"),
+        (FailureLimit(), "5/0", "of_last=0: must be a whole number"),
+        (FailureLimit(), "60/50", "from 1 to 50"),
+        (ErrorNames(), "", "names of exception classes"),
+        (ErrorNames(), "AuthError,", "names of exception classes"),
+        (ErrorNames(), "Auth Error", "names of exception classes"),
+        (ErrorNames(), "errors.AuthError()", "names of exception classes"),
     ],
 )
 def test_count_out_of_range(kind: Any, text: str, reason: str) -> None:

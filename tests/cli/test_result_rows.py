@@ -98,7 +98,7 @@ def test_header_is_written_by_one_of_two_runs(made: Path, first: Old) -> None:
     pytest.importorskip("fcntl")
     (made / "in.jsonl").write_text('{"b": 1}')
     headers: list[str] = []
-    other = OutputFile("out.csv", "--out", first, lambda: headers.append("one"))
+    other = OutputFile("out.csv", "--out", first, headers.append, has_header=True)
     other.write(b"")  # as when its first item is there, and no result yet
     result = antflow(*RUN, "--out", "out.csv", "--append")
     assert result.exit_code == 2

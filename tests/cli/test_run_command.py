@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from antflow._monitor import advice
 from antflow.cli.letters import LETTER_KEYS
 from antflow.cli.refusals import Refusal, reason_with_place
 from antflow.cli.run_command import with_workers
+from antflow.sinks.sqlite import APPLICATION_ID
 from tests.cli.running import antflow, command, environment, errors_of, objects_of, start
 from tests.postgres_server import PostgresServer
 
@@ -371,6 +374,61 @@ def test_item_starts_over_once_for_all_that_was_made_from_it(folder: Path, name:
     assert "6 ok" in result.stderr
 
 
+CHAPTERS = """
+import os
+def chapters(book): return [f"{book['name']}-{number}" for number in range(2)]
+def pages(chapter):
+    if not os.path.exists("first"): raise ConnectionError
+    return [chapter + ".1", chapter + ".2"]
+def odd(page): return {page}
+def send(odd):
+    (page,) = odd
+    if not os.path.exists("second"): raise ConnectionError
+    return page
+def one(name, *tasks, **options): return Stage(name, 1, tasks, task_attempts=1, **options)
+pipeline = Pipeline([
+    one("Name", lambda x: x if isinstance(x, dict) else {"name": x}),
+    one("Chapters", chapters, expand=True), one("Pages", pages, expand=True), one("Odd", odd),
+    one("Send", send)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "true_ids"),
+    [
+        ("\nx\ny\n", "0.txt", {"x": 2, "y": 3}),
+        ('{"id": "b1", "name": "x"}\n{"id": 7, "name": "y"}\n', "0.jsonl", {"x": "b1", "y": 7}),
+        ("name\nx\ny\n", "0.csv", {"x": 2, "y": 3}),
+    ],
+)
+def test_items_made_from_others_keep_their_ids_in_every_round(
+    folder: Path, text: str, name: str, true_ids: dict[str, object]
+) -> None:
+    """One that went on, and has to start over later, does so under the id in the first file."""
+    target = module(folder, CHAPTERS)
+    (folder / name).write_text(text)
+    rounds = [
+        # Chapters fail, and go on as they are; then their pages fail, which are not JSON.
+        (name, "1.jsonl", {f"{true_ids[book]}/{n}" for book in "xy" for n in range(2)}),
+        ("1.jsonl", "2.jsonl", set(map(str, true_ids.values()))),
+        ("2.jsonl", "3.jsonl", set(map(str, true_ids.values()))),
+    ]
+    for items, failed, ids in rounds:
+        antflow("run", target, "--items", items, "--failed", failed, *QUIET)
+        letters = objects_of((folder / failed).read_text())
+        assert {str(letter["id"]) for letter in letters} == ids
+        (folder / "first").touch()
+    (folder / "second").touch()
+    for items in ("2.jsonl", "3.jsonl"):
+        result = antflow("run", target, "--items", items, *QUIET)
+        assert {each["id"]: each["value"] for each in objects_of(result.stdout)} == {
+            f"{true_ids[book]}/{chapter}/{page}": f"{book}-{chapter}.{page + 1}"
+            for book in "xy"
+            for chapter in range(2)
+            for page in range(2)
+        }
+
+
 PAGES = """
 import os
 def pages(book):
@@ -536,6 +594,46 @@ def test_option_max_failures_ends_the_run(items: Path, limit: str, settled: int)
     assert "1000 failed" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--stop-on", "LookupError"], r"stopped by LookupError \(stop_on\): 1 of \d+ items? "),
+        (["--stop-on", "app.Gone,LookupError"], r"stopped by LookupError \(stop_on\): 1 of "),
+        (["--stop-on", "OSError", "--stop-on", "LookupError"], "stopped by LookupError"),
+        (["--max-failures", "5/6"], r"5 of the last \d items failed \(.*count=5, of_last=6\)\): 5"),
+        (["--max-failures", "50%/10"], r"\d+ of the last 10 items .*\(share=0.5, of_last=10\)\): "),
+        (["--max-failures", "0.3"], r"\d+ of 2\d items failed \(max_failures=0\.3\): \d+ × "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_run_that_is_hopeless_is_stopped(items: Path, options: list[str], reason: str) -> None:
+    """An error by its name, or failures among the last items: exit code 3, and how to go on."""
+    items.write_text("".join(f"{number}\n" for number in [*range(31, 43), *range(7, 9999, 10)]))
+    result = antflow("run", "app:pipeline", "--items", items, *options, *QUIET)
+    (error,) = errors_of(result)
+    assert result.exit_code == 3
+    assert re.match(f"Error: {reason}", error), error
+    assert "LookupError at app.py:10 in fetch" in error
+    assert error.endswith(
+        "; with --failed FILE, failed and cancelled items are kept, to go on with later"
+    )
+    assert len(objects_of(result.stdout)) < 20
+
+
+def test_name_of_an_error_that_is_not_loaded_is_told(
+    items: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be misspelt; the run goes on, since the class may be loaded by a task."""
+    options = ("--stop-on", "LookupErorr,LookupError", *QUIET)
+    items.write_text("1\n")
+    result = antflow("run", "app:pipeline", "--items", items, *options)
+    assert result.exit_code == 0
+    assert caplog.messages == [
+        "--stop-on LookupErorr: no exception class of this name is loaded; did you mean "
+        "'LookupError'?"
+    ]
+
+
 def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
     """The error says how; ``--failed`` has failed and cancelled items; those did not run."""
     items.write_text("".join(f"{number}7\n" for number in range(100)))
@@ -543,8 +641,9 @@ def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
     result = antflow(*arguments)
     assert result.exit_code == 3
     assert errors_of(result) == [
-        "Error: 2 of 2 items failed (max_failures=2); with --failed FILE, failed and cancelled "
-        "items are kept, to go on with later"
+        "Error: 2 of 2 items failed (max_failures=2): 2 × LookupError at app.py:10 in fetch, e.g. "
+        "input '07' in stage Fetch after 1 attempt: no page 07; with --failed FILE, failed and "
+        "cancelled items are kept, to go on with later"
     ]
     assert re.search(
         r"^failed: \d × LookupError at app\.py:\d+ in fetch, "
@@ -724,7 +823,7 @@ def test_items_from_standard_input(folder: Path) -> None:
         (["--failed", "."], "--failed '.': Is a directory"),
         (["--out", "./items.txt"], "--out './items.txt': is the file that --items reads"),
         (["--failed", "items.txt"], "--failed 'items.txt': is the file that --items reads"),
-        (["--out", "x", "--failed", "./x"], "--failed './x': is the file that --out writes"),
+        (["--out", "x", "--failed", "./x"], "--failed './x': is the file of --out"),
         (["--report", "./items.txt"], "--report './items.txt': is the file that --items reads"),
         (["--out", "x", "--report", "./x"], "--report './x': is the file of --out"),
         (["--report", "no/r.html"], "--report 'no/r.html': There is no such folder"),
@@ -765,6 +864,8 @@ def test_files_that_cannot_be_used(items: Path, wrong: list[str], reason: str) -
         ["--workers", "Fetch=+5"],
         ["--max-failures", "101%"],
         ["--max-failures", "0%"],
+        ["--max-failures", "20/10"],
+        ["--stop-on", "no name"],
         ["--on-bad-line", "skip"],
         ["--what"],
     ],
@@ -1120,6 +1221,40 @@ def test_events_go_to_a_file(folder: Path, items: Path, name: str) -> None:
         ids = antflow("errors", name, "--ids").stdout.split()
         assert len(ids) == count
     assert sorted(ids[:4], key=int) == ["5", "7", "15", "17"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"id": 1}\n', "it holds something else than events"),
+        (b'{"v": 2, "run": "a"}\n', "it was written by a newer version (its format is 2)"),
+        (b"CREATE TABLE events (mine TEXT)", "it is a database of something else"),
+        (
+            b"CREATE TABLE events (new TEXT); PRAGMA application_id = %d; PRAGMA user_version = 9"
+            % APPLICATION_ID,
+            "it was written by a newer version (its format is 9)",
+        ),
+        (b"some text", "it is not a database of events: file is not a database"),
+    ],
+)
+def test_file_of_other_events_is_refused(
+    folder: Path, items: Path, content: bytes, reason: str
+) -> None:
+    """Before anything is done: a run whose events are wanted does not go on without them."""
+    (folder / "app.py").write_text("print('imported')")
+    path = folder / ("old.jsonl" if content.startswith(b"{") else "old.sqlite")
+    if content.startswith(b"CREATE"):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(content.decode())
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    result = antflow("run", "app:pipeline", "--items", items, "--events", path.name)
+    (error,) = errors_of(result)
+    assert error.startswith(f"Error: --events '{path.name}': {reason}")
+    assert result.exit_code == 2
+    assert "imported" not in result.output
+    assert path.read_bytes() == before
 
 
 def test_trace_goes_to_a_file(folder: Path, items: Path) -> None:

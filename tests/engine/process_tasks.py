@@ -374,3 +374,21 @@ def count_many(value: str) -> None:
     for number in range(20):
         count(f"{value}{number}")
     time.sleep(0.5)
+
+
+# -- that are refused -----------------------------------------------------------------------------
+
+
+class AuthError(Exception):
+    """The key is not valid."""
+
+
+def refuse(value: object) -> None:
+    raise AuthError("401")
+
+
+def refuse_with_a_local_class(value: object) -> None:
+    class LocalError(Exception):
+        """Nobody can import it."""
+
+    raise LocalError("401")

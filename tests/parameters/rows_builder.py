@@ -8,7 +8,7 @@ from typing import Any
 
 from antflow import Pipeline, StageValidationError
 
-from .rows_pipeline import ITEMS, PROGRESS, RUN_ROWS, begin
+from .rows_pipeline import ITEMS, LIMITS, PROGRESS, RUN_ROWS, begin
 from .rows_pipeline import ROWS as OF_PIPELINE
 from .rows_stage import COUNT, STAGE_ROWS, more_numbers, numbers, work
 from .values import NO_COUNTS, NO_WORDS, Hostile, Row, but
@@ -79,6 +79,8 @@ ROWS: dict[str, Row] = {
     "Pipeline.quick.progress": PROGRESS,
     "Pipeline.quick.dashboard": RUN_ROWS["dashboard"],
 }
+for name, row in LIMITS.items():
+    ROWS[f"Pipeline.quick.{name}"] = row
 for name, row in RUN_ROWS.items():
     ROWS[f"PipelineBuilder.run.{name}"] = row
 

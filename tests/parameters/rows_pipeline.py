@@ -8,6 +8,7 @@ from typing import Any
 
 from antflow import (
     Durations,
+    Failures,
     ItemStep,
     Pipeline,
     PipelineError,
@@ -19,11 +20,22 @@ from antflow import (
     in_thread,
 )
 from antflow.display import FullDashboard, ProgressDisplay, create
+from antflow.journal import Journal
 from antflow.testing import MemoryStore
 from tests.support import Frame, Model
 
 from .rows_sinks import FOLDER, NO_PATHS
-from .rows_stage import BOTH, COUNT, FLAG, NO_RATIOS, SECONDS, a_stage
+from .rows_stage import (
+    BOTH,
+    COUNT,
+    FLAG,
+    KINDS,
+    NO_KINDS,
+    NO_RATIOS,
+    SECONDS,
+    SOME_KINDS,
+    a_stage,
+)
 from .values import (
     INF,
     NAN,
@@ -75,7 +87,7 @@ async def use_stream(**options: Any) -> None:
 
     async def stream(**options: Any) -> None:
         results = pipeline.stream(**options)  # refused here, not at the first result
-        assert [result.id async for result in results] == [0]
+        assert [result.sequence_id async for result in results] == [0]
 
     await begin(pipeline, stream, options)
 
@@ -191,7 +203,13 @@ NO_TOTALS = [-1, 1.5, "5", True, NAN, INF, [1], Hostile()]
 NO_ITERABLE = "must be an iterable|wrap it in a list|into its columns; pass its rows"
 ITEMS = Row(TypeError, NO_ITERABLE, NO_ITEMS, [[1], (1,), range(1)])
 TOTAL = Row(ValueError, f"{COUNT} >= 0", NO_TOTALS, [None, 0, 10**9])
-MAX_FAILURES = Row(ValueError, "must be a whole number >= 1, or a ratio", NO_RATIOS, [None, 1, 0.5])
+MAX_FAILURES = Row(
+    ValueError,
+    "must be a whole number >= 1, a ratio above 0.0 and up to 1.0, or a Failures",
+    [*NO_RATIOS, Failures],
+    [None, 1, 0.5, Failures(count=5)],
+)
+STOP_ON = Row(ValueError, KINDS, NO_KINDS[1:], [None, *SOME_KINDS])
 TIMEOUT = Row(ValueError, "seconds above 0 and at most 292 years", NO_TIMEOUTS, [None, 5, 9e9])
 PROGRESS = Row(TypeError, FLAG, NO_FLAGS, [True, False])
 KEY = Row(
@@ -217,6 +235,7 @@ NO_OBSERVERS = (
 LIMITS = {
     "total": TOTAL,
     "max_failures": MAX_FAILURES,
+    "stop_on": STOP_ON,
     "timeout": TIMEOUT,
     "item_timeout": TIMEOUT,
     "key": KEY,
@@ -237,6 +256,13 @@ LIMITS = {
         TypeError, "must be the path of a file", NO_PATHS[1:], [None, FOLDER / "antflow-report.md"]
     ),
 }
+JOURNAL = Row(
+    TypeError,
+    "must be the path of a file",
+    but(NO_PATHS, None),
+    [None, FOLDER / "antflow-run.db", Journal(FOLDER / "antflow-run.db")],
+)
+LIMITS["journal"] = JOURNAL
 ON_FAILURES = Row(
     ValueError,
     "must be one of 'warn', 'raise', 'ignore'",
@@ -334,6 +360,7 @@ ROWS: dict[str, Row] = {
         [5, "x", object(), Hostile()],
         [None, MemoryStore()],
     ),
+    "Pipeline.journal": JOURNAL,
     "Pipeline.observers": Row(
         TypeError,
         NO_OBSERVERS,
@@ -449,7 +476,8 @@ for name, row in STREAM_ROWS.items():
 for name, row in LIMITS.items():
     ROWS[f"Pipeline.open.{name}"] = row
 ROWS["Pipeline.open.on_failures"] = ON_FAILURES
-ROWS["Pipeline.start.probe"] = LIMITS["probe"]
+for name in ("max_failures", "stop_on", "probe"):
+    ROWS[f"Pipeline.start.{name}"] = LIMITS[name]
 for name in OF_DISPLAYS:
     ROWS[f"Pipeline.open.{name}"] = ROWS[f"Pipeline.start.{name}"] = RUN_ROWS[name]
 for name, row in FEED_ROWS.items():

@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import Any
 
 from antflow import (
+    Failures,
     Limit,
     Pipeline,
     Retry,
@@ -82,6 +83,10 @@ def use_stage(**options: Any) -> Pipeline:
 
 def use_retry(**options: Any) -> None:
     Pipeline([a_stage(retry=Retry(**options))])
+
+
+def use_failures(**options: Any) -> None:
+    Failures(**({"share": 0.5} | options))
 
 
 def use_limit(**options: Any) -> None:
@@ -155,6 +160,15 @@ NO_PAUSES: list[Any] = [
     *but(NO_SECONDS, None, [1]),
     *[backoff, pause, lambda: 1.0, float, object(), [1]],
 ]
+NO_KINDS: list[Any] = [
+    *[None, 5, True, "", "no name", "a..b", b"x", ValueError(), [ValueError], {}, Hostile()],
+    *[(ValueError, 5), (ValueError, ""), BaseException, KeyboardInterrupt],
+    (ValueError, asyncio.CancelledError),
+]
+SOME_KINDS: list[Any] = [
+    *[(), Exception, (ValueError, OSError), "AuthError", (ValueError, "shop.errors.AuthError")],
+]
+KINDS = "must be an exception class, its name|is not a subclass of Exception"
 NO_RATIOS = [0, -1, 0.0, -0.5, 1.5, NAN, INF, "5", True, [1], {}, Hostile()]
 
 LISTENER: tuple[str, list[Any], list[Any]] = (
@@ -267,7 +281,12 @@ STAGE_ROWS: dict[str, tuple[str, list[Any], list[Any]]] = {
         [*NO_WORDS, "workers"],
         ["worker", "stage", "run"],
     ),
-    "max_failures": ("must be a whole number >= 1, or a ratio", NO_RATIOS, [None, 1, 0.5, 1.0]),
+    "max_failures": (
+        "must be a whole number >= 1, a ratio above 0.0 and up to 1.0, or a Failures",
+        [*NO_RATIOS, Failures],
+        [None, 1, 0.5, 1.0, Failures(count=5), Failures(share=0.2, of_last=50)],
+    ),
+    "stop_on": (KINDS, NO_KINDS, SOME_KINDS),
     "version": (
         "must be a JSON value",
         [{1: 2}, {"a": {1}}, [b"x"], float("nan"), print, Hostile()],
@@ -297,6 +316,13 @@ ROWS: dict[str, Row] = {
     "backoff.rng": Row(
         BOTH, "must be a random.Random", [5, "x", random, Hostile()], [None, random.Random(5)]
     ),
+    "Failures.count": Row(
+        ValueError, "a whole number from 1 to 200", [*but(NO_COUNTS, None), 201], [1, 200, None]
+    ),
+    "Failures.share": Row(
+        ValueError, "a ratio above 0.0 and up to 1.0", NO_RATIOS, [0.001, 0.5, 1.0]
+    ),
+    "Failures.of_last": Row(ValueError, COUNT, NO_COUNTS, [1, 200, 10**9]),
     "Limit.concurrency": Row(BOTH, COUNT, but(NO_COUNTS, None), [None, 1, HUGE]),
     "Limit.rate": Row(BOTH, f"{NUMBER} > 0", [0, *but(NO_SECONDS, None)], [None, 0.5, 10**6]),
     "Limit.period": Row(BOTH, f"{NUMBER} > 0", [0, *NO_SECONDS], [0.001, 60]),
@@ -339,6 +365,7 @@ ROWS: dict[str, Row] = {
 }
 
 USES: dict[str, Callable[..., Any]] = {
+    "Failures": use_failures,
     "Limit": use_limit,
     "Limit.correct": use_correct,
     "Limit.hold": use_hold,

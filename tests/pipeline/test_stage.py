@@ -58,6 +58,7 @@ NEW_OPTIONS: dict[str, Any] = {
     "resources": {},
     "resource_scope": "run",
     "max_failures": None,
+    "stop_on": (),
     "version": "",
     "isolate_context": True,
 }

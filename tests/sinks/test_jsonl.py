@@ -20,6 +20,8 @@ from antflow.testing import run_virtual
 
 from .test_sink import run
 
+OURS = b'{"v": 1, "run": "a"}\n'
+
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -84,7 +86,7 @@ def test_appends(path: Path) -> None:
     assert [line["kind"] for line in lines_of(path)].count("run_opened") == 2
 
 
-@pytest.mark.parametrize("torn", [b'{"v":1,"ru', b'{"v":1}\n{"v":1,"ru'])
+@pytest.mark.parametrize("torn", [b'{"v":1,"ru', b'{"v": 1, "run": "a"}\n{"v":1,"ru'])
 def test_cuts_off_part_of_a_line(path: Path, torn: bytes) -> None:
     """Part of a line at the end, of a program that was killed, is cut off before the first one."""
     path.write_bytes(torn)
@@ -97,11 +99,20 @@ def test_cuts_off_part_of_a_line(path: Path, torn: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b'{"v":' + b"x" * (3 << 20), "it does not consist of lines"),
+        (OURS[:-1] + b"x" * (3 << 20), "it does not consist of lines"),
         (b"notes", "it holds something else than events"),
+        (b"  ", "it holds something else than events"),
         (b'{"id": 1}\n', "it holds something else than events"),
+        (b'{"v": 1, "count": 1}\n', "it holds something else than events"),
+        (b'{"v": 1, "co', "it holds something else than events"),
+        (OURS + b'{"id": 1}\n', "it holds something else than events"),
+        (OURS + b"notes", "it holds something else than events"),
+        (b'{"v": 2, "run": "a"}\n', "a newer version (its format is 2)"),
+        (b'{"v":12,"run":"a"', "a newer version (its format is 12)"),
+        (OURS + b'{"v": 2, "new": 1}\n', "a newer version (its format is 2)"),
+        (OURS + b'{"v": 2, "ru', "a newer version (its format is 2)"),
+        (b'{"v": 2}\n' + OURS, "a newer version (its format is 2)"),
     ],
-    ids=["endless", "text", "other lines"],
 )
 def test_leaves_a_file_of_something_else(
     path: Path, content: bytes, reason: str, caplog: pytest.LogCaptureFixture

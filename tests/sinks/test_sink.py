@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from antflow import ItemStep, Pipeline, RunEnd, RunFacts, Stage, StatusTracker
+from antflow.journal import Journal
 from antflow.sinks import EventLog, EventRecord, JsonlSink, Sink, SinkCounts
 from antflow.testing import run_virtual
 
@@ -712,14 +713,20 @@ def test_a_run_may_have_observers_of_its_own() -> None:
         ({"own": "a.jsonl", "observer": "a.jsonl"}, ("observers[0] of the run", "the pipeline")),
         ({"spill": "a.db", "report": "a.db"}, ("report", "spill of the tracker")),
         ({"own": "a.db", "spill": "a.db"}, ("observers[0] of the pipeline", "spill")),
+        ({"journal": "a.db", "report": "./a.db"}, ("report", "journal")),
+        ({"journal": Path("a.db"), "trace": "a.db"}, ("trace", "journal")),
+        ({"journal": "a.db", "spill": "a.db"}, ("spill of the tracker", "journal")),
+        ({"journal": "a.db", "observer": "a.db"}, ("observers[0] of the run", "journal")),
+        ({"kept": "a.db", "observer": "a.db"}, ("observers[0] of the run", "journal")),
+        ({"kept": "a.db", "own": "a.db"}, ("observers[0] of the pipeline", "journal")),
     ],
 )
 def test_a_file_that_is_given_twice_is_refused(
-    given: dict[str, str], names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: dict[str, Any], names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is begun, and nothing is written: one would destroy what the other writes."""
     monkeypatch.chdir(tmp_path)
-    options: dict[str, Any] = {k: v for k, v in given.items() if k in ("trace", "report")}
+    options = {k: v for k, v in given.items() if k in ("trace", "report", "journal")}
     if "observer" in given:
         options["observers"] = [JsonlSink(given["observer"])]
     own = [JsonlSink(given["own"])] if "own" in given else []
@@ -731,7 +738,12 @@ def test_a_file_that_is_given_twice_is_refused(
         yield 0
 
     def run() -> None:
-        pipeline = Pipeline([Stage("A", 1, [halve])], status_tracker=tracker, observers=own)
+        pipeline = Pipeline(
+            [Stage("A", 1, [halve])],
+            status_tracker=tracker,
+            observers=own,
+            journal=Journal(given["kept"]) if "kept" in given else None,
+        )
         asyncio.run(pipeline.run(items(), **options))
 
     with pytest.raises(ValueError, match="is the file of") as caught:

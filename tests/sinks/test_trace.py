@@ -65,7 +65,7 @@ def run(*observers: Any, items: int = 12, **options: Any) -> Any:
 def events_of(path: Path) -> list[dict[str, Any]]:
     data = path.read_bytes()
     events: list[dict[str, Any]] = json.loads(
-        gzip.decompress(data) if path.suffix == ".gz" else data
+        gzip.decompress(data) if path.suffix.lower() == ".gz" else data
     )
     return events
 
@@ -78,7 +78,7 @@ def slices_of(events: list[dict[str, Any]]) -> dict[tuple[int, int], list[dict[s
     return tracks
 
 
-@pytest.mark.parametrize("name", ["trace.json", "trace.json.gz"])
+@pytest.mark.parametrize("name", ["trace.json", "trace.json.gz", "TRACE.JSON.GZ"])
 def test_slices_of_a_track_do_not_overlap(tmp_path: Path, name: str) -> None:
     """A worker's slices follow each other, batches too."""
     run(TraceSink(tmp_path / name))

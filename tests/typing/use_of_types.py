@@ -8,7 +8,17 @@ from typing import Any, Unpack, assert_type
 
 from prometheus_client import CollectorRegistry
 
-from antflow import Drop, Limit, Pipeline, PipelineResult, RunOptions, RunResults, Stage, in_thread
+from antflow import (
+    Drop,
+    Failures,
+    Limit,
+    Pipeline,
+    PipelineResult,
+    RunOptions,
+    RunResults,
+    Stage,
+    in_thread,
+)
 from antflow.sinks import PipelineCollector
 
 
@@ -56,7 +66,7 @@ def untyped(value):  # type: ignore[no-untyped-def]
 
 assert_type(Stage("A", 1, [fetch]), Stage[str, bytes])
 assert_type(Stage("A", 1, [parse], task_attempts=5), Stage[bytes, int])
-assert_type(Stage("A", 1, [even]), Stage[int, int])
+assert_type(Stage("A", 1, [even], stop_on=OSError, max_failures=3), Stage[int, int])
 assert_type(Stage("A", 1, [positive]), Stage[int, int])
 assert_type(Stage("A", 1, [positive, positive]), Stage[int, int])
 assert_type(Stage("A", 1, (positive, str)), Stage[int, str])
@@ -140,6 +150,9 @@ async def runs() -> None:
     await pipeline.run(["a"], timeout=5, total=None)
     await pipeline.run(["a"], timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     pipeline.stream(["a"], time_out=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await pipeline.run(["a"], stop_on=(OSError, "AuthError"), max_failures=Failures(share=0.5))
+    await pipeline.run(["a"], stop_on=OSError())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await Pipeline.quick(["a"], fetch, stop_on="AuthError"), RunResults[bytes])
     await builder.run(["a"], item_timeout=5, worker=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert_type(pipeline.with_workers(Fetch=3), Pipeline[str, int])
     await pipeline.run([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]

@@ -223,19 +223,3 @@ def check_choice(
     if not examine(refuse, name, lambda: isinstance(value, str) and value in choices):
         allowed = f"must be one of {', '.join(map(repr, choices))}{more}"
         raise refusal(refuse, name, value, allowed + did_you_mean(value, choices))
-
-
-def check_max_failures(refuse: Refuse, name: str, limit: object) -> int | float | None:
-    """Refuse what is neither ``None``, nor a count, nor a share of failures."""
-    if limit is None:
-        return None
-    most: int | float | None = whole(limit)
-    if most is None:
-        most = number(limit)
-        fits = most is not None and 0 < most <= 1
-    else:
-        fits = most >= 1
-    if not fits:
-        allowed = "must be a whole number >= 1, or a ratio above 0.0 and up to 1.0"
-        raise refusal(refuse, name, limit, allowed)
-    return most

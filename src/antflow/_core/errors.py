@@ -195,3 +195,79 @@ class HistoryNotKept(AntFlowError, LookupError):
 
 class ItemCancelled(AntFlowError):
     """The item was accepted, and the run was cancelled or shut down before it was through."""
+
+
+class JournalError(PipelineError):
+    """A journal cannot be used as asked; the kinds below say why."""
+
+
+class JournalOpenError(JournalError, OSError):
+    """A file cannot be a journal: it holds something else, or its folder does not allow it."""
+
+
+class JournalInUseError(JournalError):
+    """A journal is open already; the message says in which process. It can have one writer."""
+
+
+class JournalVersionError(JournalError, ValueError):
+    """A journal was written by a version of the library whose format this one does not know."""
+
+
+class JournalCorruptError(JournalError, ValueError):
+    """A journal is damaged; the message says where. Nothing in it was changed."""
+
+
+class JournalWriteError(JournalError, OSError):
+    """A journal could not be written, for example because the disk is full."""
+
+
+class JournalForkError(JournalError):
+    """A forked process used the journal of its parent; SQLite's files would be damaged by that."""
+
+
+class JournalInputMismatch(JournalError, ValueError):
+    """The items are not those that the journal was begun with."""
+
+
+class JournalKeyError(JournalError, ValueError):
+    """An item's id cannot be its key in a journal: it is too long, or of a class without a text."""
+
+
+LONGEST_PATH = 200
+"""Characters that a message shows of a path into a value."""
+
+
+class NotSerialisable(JournalError, TypeError):
+    """A value cannot be written to a journal.
+
+    Args:
+        problem: Which class is in the way, and what to do.
+        path: Where in the value, as ``['rows'][3]``; "" = the value itself.
+        where: Which value it is: ``"result of stage 'Parse'"``.
+
+    Attributes:
+        problem: The same.
+        path: The same.
+        where: The same.
+    """
+
+    def __init__(self, problem: str, path: str = "", where: str = "value") -> None:
+        super().__init__(problem, path, where)
+        self.problem = problem
+        self.path = path
+        self.where = where
+
+    def __str__(self) -> str:
+        path = self.path
+        if len(path) > LONGEST_PATH:
+            path = f"{path[: LONGEST_PATH // 2]}…{path[-LONGEST_PATH // 2 :]}"
+        place = f" at {path}" if path else ""
+        return f"{self.where}{place}: {self.problem}"
+
+
+class NotRoundTrippable(NotSerialisable):
+    """A value was written to a journal, and did not come back the same."""
+
+
+class NotRestorable(JournalError, ValueError):
+    """A value of a journal cannot be read back, for example because its class is not registered."""

@@ -63,6 +63,11 @@ class FailureBook:
         self._total += 1
         return item
 
+    @property
+    def last(self) -> FailedItem:
+        """The failure that was entered last."""
+        return self._items[-1]
+
     def summary(self, most: int | None = None) -> ErrorSummary:
         """A copy of the counts, with all kept items or the last ``most`` of them."""
         keep = most if self._keep is None else min(most or self._keep, self._keep)
@@ -165,6 +170,14 @@ def kinds_text(kinds: Sequence[Told]) -> str:
     if (more := len(kinds) - MOST_TOLD) > 0:
         told.append(counted(more, "more kind"))
     return "; ".join(told)
+
+
+def kinds_of(items: Iterable[FailedItem]) -> str:
+    """`kinds_text` of these failures, the most frequent first."""
+    groups: dict[tuple[str, str, str], FailureGroup] = {}
+    for item in items:
+        groups.setdefault(kind_of(item), FailureGroup(0, item)).count += 1
+    return kinds_text([_told(each) for each in sorted(groups.values(), key=lambda it: -it.count)])
 
 
 def _told(group: FailureGroup) -> Told:

@@ -29,6 +29,9 @@ ENDS_THE_PROGRAM = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 # These bypass properties and setters of the class and of its metaclass.
 _name_of = type.__dict__["__name__"].__get__
+_qualified_name_of = type.__dict__["__qualname__"].__get__
+_module_of = type.__dict__["__module__"].__get__
+_line_of = type.__dict__["__mro__"].__get__
 _cause_of = BaseException.__dict__["__cause__"].__get__
 _context_of = BaseException.__dict__["__context__"].__get__
 _traceback_of = BaseException.__dict__["__traceback__"].__get__
@@ -91,6 +94,16 @@ def attribute(value: object, name: str, default: Any = None) -> Any:
 def type_name(value: object) -> str:
     """The name of an object's class, as a plain string."""
     return str.__str__(_name_of(type(value)))
+
+
+def class_names(kind: type) -> set[str]:
+    """The names of a class and of its bases, alone and with their modules."""
+    names: set[str] = set()
+    for each in _line_of(kind):
+        names.add(str.__str__(_name_of(each)))
+        if is_a(module := asked(_module_of, each, instead=None), str):
+            names.add(f"{str.__str__(module)}.{str.__str__(_qualified_name_of(each))}")
+    return names
 
 
 def number(value: Any) -> int | float | None:

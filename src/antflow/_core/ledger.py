@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, DurationCounter
 from antflow._core.first_tries import FirstTriesCounter
+from antflow._core.recall_counts import RecallCounts
 from antflow._core.text import error_type_name
 from antflow._core.transition import Kind, Transition
 
@@ -416,13 +417,25 @@ class Ledger:
         stages: One book per stage.
         accepted: Items taken in.
         in_flight: Accepted and not settled.
+        recalled: Items that the store knew; those that had ended are in no other book.
+        taken_up: Items made from others in an earlier run that go on in this one.
     """
 
-    __slots__ = ("_applied", "_retrying", "accepted", "in_flight", "stages")
+    __slots__ = (
+        "_applied",
+        "_retrying",
+        "accepted",
+        "in_flight",
+        "recalled",
+        "stages",
+        "taken_up",
+    )
 
     def __init__(self, stage_count: int) -> None:
         self.accepted: int = 0
         self.in_flight: int = 0
+        self.recalled: RecallCounts = RecallCounts()
+        self.taken_up: int = 0
         self._applied: int = 0
         self._retrying: set[ItemKey] = set()
         stages: list[StageBook] = []
@@ -439,9 +452,14 @@ class Ledger:
         return last.completed + last.skipped + last.emitted
 
     @property
+    def fed(self) -> int:
+        """Items that came in, those included that had ended in an earlier run."""
+        return self.accepted + self.recalled.inputs
+
+    @property
     def children(self) -> int:
         """Items made from other items."""
-        return sum([book.emitted for book in self.stages])
+        return sum([book.emitted for book in self.stages]) + self.taken_up
 
     @property
     def failed(self) -> int:
@@ -462,6 +480,11 @@ class Ledger:
     def cancelled(self) -> int:
         """Items stopped by a cancellation or shutdown."""
         return sum([book.cancelled for book in self.stages])
+
+    def count_as_made(self) -> None:
+        """The item that is about to be admitted was made from another, in an earlier run."""
+        self.accepted -= 1
+        self.taken_up += 1
 
     def workers(self) -> Iterator[WorkerBook]:
         """The books of all workers, stage by stage."""

@@ -25,6 +25,7 @@ _WAITS = ("task_wait_seconds", "wait")
 _ERRORS = ("retry_on", "on")
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
+    "abort_on": ("stop_on",),
     "backoff": ("wait",),
     "base": ("initial",),
     "batch_size": ("batch",),
@@ -37,6 +38,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "delay": _WAITS,
     "display": ("dashboard",),
     "exceptions": _ERRORS,
+    "fail_fast": ("stop_on", "max_failures"),
     "func": ("tasks",),
     "function": ("tasks",),
     "give_up_on": ("give_up",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -99,6 +99,11 @@ class RunEnd:
         duration: How long the run took, in seconds.
         snapshot: Everything a dashboard shows at the end. What takes long to work out, like its
             ``advice``, is made when it is first read.
+        to_retry: The failed items that are not to blame, because the run was stopped by
+            ``stop_on`` or ``max_failures``: ``(sequence number, branch)`` → id. They are those with
+            an error of ``stop_on``, and those that failed among the last items that `Failures`
+            looks at, or in tries that went on after the limit was reached. ``None`` = all that have
+            failed: a plain ``max_failures`` was reached.
     """
 
     run_id: str
@@ -108,6 +113,9 @@ class RunEnd:
     timestamp: float
     duration: float
     snapshot: DashboardSnapshot | None = field(default=None, repr=False, compare=False)
+    to_retry: Mapping[tuple[int, tuple[int, ...]], Any] | None = field(
+        default_factory=dict[tuple[int, tuple[int, ...]], Any], repr=False, compare=False
+    )
 
 
 class Observer(Protocol):

@@ -15,6 +15,8 @@ from antflow._core.events import TaskEventType
 from antflow._core.inside import StageInside
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
+from antflow._core.recall_counts import RecallCounts
+from antflow._core.recalled import Known
 from antflow._core.result import PipelineResult
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, ErrorSummary, LoopStall, PipelineStats
@@ -82,6 +84,40 @@ class Store(Protocol):
         Raises:
             Exception: It cannot be kept. The run raises this if it raises nothing else.
         """
+        ...
+
+
+class Memory(Store, Protocol):
+    """A store that knows the items of earlier runs, by their ids.
+
+    Attributes:
+        id: The scope of its items' idempotency keys, once it was opened.
+    """
+
+    id: str
+
+    def recall(
+        self, envelopes: Sequence[Envelope], stage: int, counts: RecallCounts
+    ) -> tuple[Sequence[Envelope], Sequence[Known]]:
+        """Part items that are about to be admitted into new ones and known ones.
+
+        Args:
+            envelopes: The items.
+            stage: Index of the stage that they are fed to.
+            counts: Where to count those whose input or stages have changed.
+
+        Returns:
+            The new ones, for `admit`; and the known ones, which are not to be admitted, with all
+            that were made from them.
+
+        Raises:
+            Exception: The store cannot be read: they do not enter, and the run takes in no more and
+                ends with this exception.
+        """
+        ...
+
+    def id_of(self, raw: Any) -> Any:
+        """The id of an item that brings none, made from what it is; ``None``: a running number."""
         ...
 
 

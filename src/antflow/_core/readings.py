@@ -83,6 +83,8 @@ class Reading:
         self._tallies = tallies
         self._accepted = ledger.accepted
         self._in_flight = ledger.in_flight
+        self._taken_up = ledger.taken_up
+        self._recalled = ledger.recalled
         self._facts = facts
         self._gauges = gauges
         self._now = now
@@ -105,19 +107,23 @@ class Reading:
         stages = [_stage_stats(name, tally, gauge, self._now) for name, tally, gauge in parts]
         if has_counters := any(self._counted):
             _project(stages, self._counted, self._coming)
-        last = stages[-1]
+        last, known = stages[-1], self._recalled
+        made_before = self._taken_up + known.all_ended - known.inputs
+        completed = last.completed_items + last.skipped_items + last.made_items
         return PipelineStats(
-            items_processed=last.completed_items + last.skipped_items + last.made_items,
-            items_failed=sum([each.failed_items for each in stages]),
+            items_processed=completed + known.of("completed"),
+            items_failed=sum([each.failed_items for each in stages]) + known.of("failed"),
             items_in_flight=self._in_flight,
             queue_sizes={each.stage_name: each.pending_items for each in stages},
             stage_stats={each.stage_name: each for each in stages},
-            items_accepted=self._accepted,
-            items_dropped=sum([each.dropped_items for each in stages]),
-            items_expanded=sum([each.expanded_items for each in stages]),
+            items_accepted=self._accepted + known.inputs,
+            items_dropped=sum([each.dropped_items for each in stages]) + known.of("dropped"),
+            items_expanded=sum([each.expanded_items for each in stages]) + known.of("expanded"),
             items_cancelled=sum([each.cancelled_items for each in stages]),
-            items_children=sum([each.made_items for each in stages]),
+            items_children=sum([each.made_items for each in stages]) + made_before,
             items_skipped_duplicates=self._skipped_duplicates,
+            items_resumed=known.all_ended,
+            items_changed=known.changed,
             counters=summed(each.counters for each in stages) if has_counters else {},
         )
 

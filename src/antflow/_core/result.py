@@ -248,6 +248,16 @@ class RunResults(Brief, list[PipelineResult[T]], Generic[T]):
         """The values of the successful results, in input order."""
         return [result.value for result in self]
 
+    @property
+    def resumed(self) -> int:
+        """How many outcomes come from the journal: those items were not run again."""
+        return self.stats.items_resumed
+
+    @property
+    def changed(self) -> int:
+        """How many items that the journal knew were run again: their input or a stage changed."""
+        return self.stats.items_changed
+
     def to_records(self) -> list[dict[str, Any]]:
         """All results as dicts, for pandas, polars, DuckDB and their like: a row for each item.
 

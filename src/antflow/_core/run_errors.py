@@ -19,28 +19,34 @@ class DuplicateItemError(PipelineError, ValueError):
 
 
 class TooManyFailures(PipelineError):
-    """Too many items failed, and the run was stopped (``max_failures``).
+    """Too many items failed, and the run was stopped (``max_failures``, ``stop_on``).
 
-    Its text says how many had failed by then, with which errors, where, and an example.
+    Its text says in one line how many had failed by then, with which errors, where, an example, and
+    how to go on.
 
     Args:
-        reason: How many of how many, and the limit.
-        failures: What failed, where, and an example, in one line.
+        reason: How many of how many, and the limit; or the error of ``stop_on``.
+        failures: What failed, where, and an example.
+        how_to_go_on: How to do the rest later.
 
     Attributes:
         reason: The same.
+        failures: The same.
         results: The run's results. Tries that had begun have ended; the items that still waited are
             cancelled. To go on later, pass ``retry_failed=[*results.failed, *results.cancelled]``.
     """
 
     results: RunResults[Any] | None = None
 
-    def __init__(self, reason: str, failures: str = "") -> None:
-        super().__init__(reason, failures)
+    def __init__(self, reason: str, failures: str = "", how_to_go_on: str = "") -> None:
+        super().__init__(reason, failures, how_to_go_on)
         self.reason = reason
+        self.failures = failures
 
     def __str__(self) -> str:
-        return ": ".join(part for part in self.args if part)
+        reason, failures, how_to_go_on = self.args
+        told = ": ".join(part for part in (reason, failures) if part)
+        return f"{told}; {how_to_go_on}" if how_to_go_on else told
 
 
 class InternalError(PipelineError):

@@ -270,6 +270,8 @@ class PipelineStats(Portable):
         items_cancelled: Stopped by a cancellation or shutdown.
         items_children: Made from other items (``expand=True``).
         items_skipped_duplicates: Not taken in, because their id was taken (``duplicates="skip"``).
+        items_resumed: Of all these, how many had ended in an earlier run, as its journal says.
+        items_changed: How many are run again, because their input or a stage has changed since.
         counters: Name → what the tasks of all stages have counted (`antflow.count`).
     """
 
@@ -284,6 +286,8 @@ class PipelineStats(Portable):
     items_cancelled: int = 0
     items_children: int = 0
     items_skipped_duplicates: int = 0
+    items_resumed: int = 0
+    items_changed: int = 0
     counters: dict[str, CounterStats] = field(default_factory=dict[str, CounterStats])
 
 

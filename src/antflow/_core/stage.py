@@ -14,14 +14,15 @@ from antflow._core.checks import (
     Check,
     check_flag,
     check_json,
-    check_max_failures,
     check_seconds,
     check_timeout,
     examine,
     or_none,
     refusal,
 )
+from antflow._core.error_kinds import ErrorKinds, check_stop_on
 from antflow._core.errors import RetryAfter, StageValidationError
+from antflow._core.failure_limit import FailureLimit, Failures, check_max_failures
 from antflow._core.foreign import attribute, is_a, is_plain, type_name
 from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
@@ -107,7 +108,8 @@ if TYPE_CHECKING:
         executor: ExecutorName | Executor
         batch_wait: float | None
         resource_scope: ResourceScope
-        max_failures: float | None
+        max_failures: FailureLimit | None
+        stop_on: ErrorKinds
         version: Any
         isolate_context: bool
 
@@ -214,7 +216,10 @@ class Stage(Generic[In, Out]):
         resource_scope: What shares an entered resource: each "worker" has its own, or all workers
             of the "stage" or of the "run" share one (all stages that name the same function).
         max_failures: Failed items of this stage at which the run stops, as with that of `run`: a
-            count (int), or a share of those settled here (float, above 0 and up to 1, from 20 on).
+            count (int), a share of those settled here (float, above 0 and up to 1, from 20 on), or
+            a `Failures` for either of them among the last items.
+        stop_on: Errors of this stage at which the run stops, as with that of `run`: exception
+            classes, or their names.
         version: Any JSON value that names the stage's code, like a model and its prompt. Part of
             `current_item().idempotency_key`.
         isolate_context: Each try begins with the context variables that the caller of `run` had.
@@ -261,7 +266,8 @@ class Stage(Generic[In, Out]):
         check_resources, factory=dict[str, Callable[..., Any]]
     )
     resource_scope: ResourceScope = option(check_scope, "run")
-    max_failures: float | None = option(check_max_failures, None)
+    max_failures: FailureLimit | None = option(check_max_failures, None)
+    stop_on: ErrorKinds = option(check_stop_on, ())
     version: Any = option(check_json, "")
     isolate_context: bool = option(check_flag, True)
 
@@ -584,7 +590,7 @@ def _option_text(value: Any) -> str:
         text = ", ".join([f"{_option_text(key)}: {_option_text(value[key])}" for key in value])
     elif kind is str:
         text = value
-    elif is_plain(value) or kind is Limit or kind is Retry:
+    elif is_plain(value) or kind is Limit or kind is Retry or kind is Failures:
         text = repr(value)
     else:
         name = attribute(value, "__name__")

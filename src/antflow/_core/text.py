@@ -145,8 +145,8 @@ def error_type_name(error: BaseException) -> str:
     The class name; for an exception group also the names of what is in it, as
     ``ExceptionGroup[KeyError, ValueError]``; for a `TaskFailedError` the name of what was raised.
     """
-    original = attribute(error, "original_exception")
-    if is_a(original, BaseException) and attribute(error, "stands_for_original", True) is True:
+    original = original_of(error)
+    if original is not error:
         return type_name(original)
     name = type_name(error)
     if is_a(error, BaseExceptionGroup):
@@ -154,6 +154,14 @@ def error_type_name(error: BaseException) -> str:
         shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         return f"{name}[{shown}]"
     return name
+
+
+def original_of(error: BaseException) -> BaseException:
+    """The error that a `TaskFailedError` is counted as; any other error itself."""
+    original = attribute(error, "original_exception")
+    if is_a(original, BaseException) and attribute(error, "stands_for_original", True) is True:
+        return original
+    return error
 
 
 def clock(seconds: float) -> str:

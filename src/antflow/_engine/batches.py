@@ -268,7 +268,8 @@ class Batches:
             rest = [item for item in group if item not in answers]
             task, decide = worker.task or "", self._judge.decide
             alone: list[Envelope] = []
-            if len(rest) > 1 and not consists_of(error, Drop):
+            ends_all = consists_of(error, Drop) or self._judge.is_hopeless(error)
+            if len(rest) > 1 and not ends_all:
                 alone = [item for item in rest if not decide(item, error, task).comes_again]
             answers |= dict.fromkeys(rest, error)
             for item in alone:

@@ -31,10 +31,7 @@ class LoopTimers:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
         self.on_crash: Callable[[Exception], object] | None = None
-        self.has_own_time: bool = (
-            isinstance(loop, asyncio.BaseEventLoop)
-            and type(loop).time is not asyncio.BaseEventLoop.time
-        )
+        self.has_own_time: bool = has_own_time(loop)
         self.now: Callable[[], float] = loop.time if self.has_own_time else time.monotonic
         self.held: HeldTime = held_time_of(loop)
 
@@ -61,6 +58,13 @@ class LoopTimers:
             if self.on_crash is None:
                 raise
             self.on_crash(error)
+
+
+def has_own_time(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether an event loop brings its own time, as a virtual one in tests does."""
+    if not isinstance(loop, asyncio.BaseEventLoop):
+        return False
+    return type(loop).time is not asyncio.BaseEventLoop.time
 
 
 def processor_clock() -> int | None:

@@ -142,8 +142,12 @@ def _describe(seat: Seat, envelope: Envelope) -> CurrentItem:
 
     run_id = seat.run.facts.run_id
     fate, stage = envelope.fate, seat.stage
-    place = fate.place or (envelope.sequence_id, *envelope.branch)
-    parts = (fate.scope or run_id, place, stage.name, stage.version)
+    if scope := seat.run.key_scope:
+        place: Any = [type(envelope.id).__name__, safe_str(envelope.id)]
+    else:
+        scope = fate.scope or run_id
+        place = fate.place or (envelope.sequence_id, *envelope.branch)
+    parts = (scope, place, stage.name, stage.version)
     text = json.dumps(parts, sort_keys=True)
     key = blake2b(text.encode(), digest_size=16).hexdigest()
     return CurrentItem(envelope.id, envelope.attempts, seat.stage.name, run_id, key)

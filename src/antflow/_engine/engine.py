@@ -5,6 +5,7 @@ The parts stand in one order, and each refers only to those before it::
     Run            state and queries
     Supervisor     stops the run and brings it to its end
     Identity       ids
+    FailureLimits  stop the run when too many items fail
     Settlement     where items leave the run
     Entrance       how items enter
     Intake         where items come from
@@ -23,13 +24,16 @@ from antflow._core.books import Books
 from antflow._core.cancellation import has_called_off_caller
 from antflow._core.counters import counters_here
 from antflow._core.envelope import DEFAULT_PRIORITY
+from antflow._core.error_kinds import ErrorKinds
+from antflow._core.failure_limit import FailureLimit
 from antflow._core.items import Key
 from antflow._core.limit import current_permit
-from antflow._core.ports import Guard, Listener, Store
+from antflow._core.ports import Guard, Listener, Memory, Store
 from antflow._core.stage import Stage
 from antflow._core.waits import discard
 from antflow._core.workers_change import WorkersChange
 from antflow._engine.current import current_seat, outer_seats
+from antflow._engine.failure_limits import FailureLimits
 from antflow._engine.identity import Duplicates, Identity
 from antflow._engine.intake import Entrance, Intake
 from antflow._engine.listeners import Listeners
@@ -69,9 +73,10 @@ class Engine:
         deliver: Where results go.
         guard: Calls stage callbacks.
         store: Keeps transitions, or ``None``.
+        memory: A store that knows items of earlier runs, in place of ``store``.
         listeners: Hear of them, in this order.
-        max_failures: Failed items at which the run is stopped: a count (int), or a ratio (float,
-            once 20 items are settled); ``None`` = no limit.
+        max_failures: Failed items at which the run is stopped; ``None`` = no limit.
+        stop_on: Errors at which it is stopped, in whatever stage.
         total: How many items there will be, if known.
         length: Returns the number of items, where `total` is not given.
         keeps_results: Whether all results, and so all ids and failures, are kept.
@@ -104,8 +109,10 @@ class Engine:
         deliver: Deliver,
         guard: Guard,
         store: Store | None = None,
+        memory: Memory | None = None,
         listeners: Sequence[Listener] = (),
-        max_failures: float | None = None,
+        max_failures: FailureLimit | None = None,
+        stop_on: ErrorKinds | None = None,
         total: int | None = None,
         length: Callable[[], int] | None = None,
         keeps_results: bool = True,
@@ -121,6 +128,8 @@ class Engine:
         books: Books | None = None,
     ) -> None:
         self._showing: asyncio.Task[None] | None = None
+        self._memory = memory
+        store = memory or store
         self.may_probe = probe
         self.before_control: Callable[[], None] = lambda: None
         self.run: Run = Run(
@@ -136,10 +145,12 @@ class Engine:
         run = self.run
         self.supervisor: Supervisor = Supervisor(run)
         first = 0 if books is None else books.next_sequence_id
-        identity = Identity(run, duplicates, first, key)
+        id_of = None if memory is None else memory.id_of
+        identity = Identity(run, duplicates, first, key, id_of)
         reorder = None if window is None else Reorder(deliver, window)
-        self.settlement: Settlement = Settlement(
-            run, self.supervisor, identity, stages, deliver, reorder, max_failures
+        self.settlement: Settlement = Settlement(run, self.supervisor, identity, deliver, reorder)
+        failure_limits = FailureLimits(
+            run, self.supervisor, stages, max_failures, () if stop_on is None else stop_on
         )
         self._listeners = Listeners(
             run.facts,
@@ -150,7 +161,7 @@ class Engine:
             store,
             listeners,
         )
-        entrance = Entrance(run, self.supervisor, self.settlement, self._listeners, store)
+        entrance = Entrance(run, self.supervisor, self.settlement, self._listeners, store, memory)
         sources = SourceWatch(run.timers, tells=blocked_loop_after is not None)
         self.intake: Intake = Intake(
             run, self.supervisor, self.settlement, identity, entrance, sources
@@ -171,6 +182,7 @@ class Engine:
                         identity,
                         self.intake,
                         recorder,
+                        failure_limits,
                         resources,
                         guard,
                         outer,
@@ -206,6 +218,8 @@ class Engine:
         supervisor.on_over += [self.settlement.close, self.intake.forget]
         # A context variable that a listener sets, like the current span, is set in all of the run.
         context.run(self._listeners.opened, stages, self.run.ledger, self._rewire)
+        if self._memory is not None:
+            self.run.key_scope = self._memory.id
         self._rewire()
         try:
             supervisor.begin(self.stages, self.intake, self.settlement, self._listeners, timeout)

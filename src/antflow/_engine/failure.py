@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from antflow._core.envelope import UNTRIED, Envelope
+from antflow._core.error_kinds import ErrorSet
 from antflow._core.errors import (
     Drop,
     ItemCancelled,
@@ -29,6 +30,7 @@ from antflow._core.stage import Stage, retry_policy, task_name, task_title
 from antflow._core.text import counted
 from antflow._core.tracebacks import named, trimmed
 from antflow._core.waits import Wait
+from antflow._engine.failure_limits import FailureLimits
 from antflow._engine.handover import Handover
 from antflow._engine.retry_heap import RetryHeap
 from antflow._engine.run import Run
@@ -66,15 +68,19 @@ class Judge:
         stage: The stage.
         run: The run.
         hold: Lets no try begin for this many seconds.
+        stop_on: Errors after which the run stops: no other try follows. ``None`` = none.
 
     Attributes:
         starts_over: Whether the next try begins with the stage's first task.
     """
 
-    def __init__(self, stage: Stage, run: Run, hold: Callable[[float], None]) -> None:
+    def __init__(
+        self, stage: Stage, run: Run, hold: Callable[[float], None], stop_on: ErrorSet | None
+    ) -> None:
         self._options = stage
         self._run = run
         self._hold = hold
+        self._stop_on = stop_on
         self._policy = retry_policy(stage)
         self.starts_over: bool = self._policy.whole_stage
 
@@ -91,6 +97,10 @@ class Judge:
             earlier = envelope.decision = self._decide(envelope, error, task)
         return earlier
 
+    def is_hopeless(self, error: Exception) -> bool:
+        """Whether the run stops at an error, so that trying any item again is of no use."""
+        return self._stop_on is not None and self._stop_on.found_in(error) is not None
+
     def is_last_chance(self, envelope: Envelope) -> bool:
         """Whether an item has failed here and has one more try."""
         return 0 < envelope.attempts == self._policy.attempts - 1
@@ -98,6 +108,8 @@ class Judge:
     def _decide(self, envelope: Envelope, error: Exception, task: str) -> Decision:
         if consists_of(error, Drop):
             return Decision("drop", error, error)
+        if self.is_hopeless(error):
+            return Decision("fail", error, _own(error, task))
         about = error
         holds, most = _holds(envelope), self._options.max_holds
         try:
@@ -108,8 +120,7 @@ class Judge:
             envelope.holds = (envelope.position, holds + 1)
             self._hold(seconds)
             return Decision("hold", about, error, seconds)
-        if is_a(error, ItemCancelled):  # for example another run's: here it is a failure
-            error = TaskFailedError(task, error)
+        error = _own(error, task)
         try:
             delay = self._delay(envelope, error)
         except BaseException as fault:  # why: the user's `wait`
@@ -168,12 +179,14 @@ class FailedTries:
         judge: Decides.
         handover: The way out of the stage.
         retries: Where items wait for their next try.
+        failure_limits: Hear of each item that fails.
     """
 
     stage: Stage
     judge: Judge
     handover: Handover
     retries: RetryHeap
+    failure_limits: FailureLimits
 
     def __post_init__(self) -> None:
         self._titles = {task_name(task): task_title(task) for task in self.stage.tasks}
@@ -237,6 +250,7 @@ class FailedTries:
         if hears_info():
             name, tries = self.stage.name, envelope.attempts
             info("%s", failed_item(envelope.id, error, name, tries, envelope.input))
+        self.failure_limits.item_failed(envelope, error)
         return wait
 
     async def _wait_untried(
@@ -262,6 +276,11 @@ class FailedTries:
             self.retries.push(envelope, delay)
         if self.retries.is_full:
             await self.handover.crew.wait_for(worker, "retrying", self.retries.room())
+
+
+def _own(error: Exception, task: str) -> Exception:
+    """The failure itself; another run's `ItemCancelled` is not how an item of this run ends."""
+    return TaskFailedError(task, error) if is_a(error, ItemCancelled) else error
 
 
 def _holds(envelope: Envelope) -> int:

@@ -53,6 +53,7 @@ class Identity:
         duplicates: What to do with an item whose id is taken: rename, refuse, or leave it out.
         first: Sequence number of the first item.
         key: What gives an item's id, where it was not fed with a key of its own.
+        id_of: What gives the id of an item that brings none; ``None`` = a running number.
 
     Attributes:
         count: Sequence number of the next item.
@@ -66,8 +67,10 @@ class Identity:
         duplicates: Duplicates = "number",
         first: int = 0,
         key: Key | None = None,
+        id_of: Callable[[Any], Any] | None = None,
     ) -> None:
         self._key = key
+        self._id_of = id_of
         self._run = run
         self._next_id = count(first).__next__
         self._duplicates = duplicates
@@ -113,6 +116,8 @@ class Identity:
                 own_id, error = _asked(read, raw)
             elif issubclass(type(raw), dict):
                 value, metadata, own_id, error = _read(raw)
+            if own_id is None and self._id_of is not None and error is None:
+                own_id, error = _asked(self._id_of, raw)
             if own_id is not None:
                 if last != NO_NUMBER:
                     self._note_numbers(first, last)

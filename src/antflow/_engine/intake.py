@@ -25,7 +25,8 @@ from antflow._core.cancellation import (
 from antflow._core.envelope import DEFAULT_PRIORITY, Envelope
 from antflow._core.errors import PipelineError, WouldDeadlockError
 from antflow._core.items import Key
-from antflow._core.ports import Store
+from antflow._core.ports import Memory, Store
+from antflow._core.recalled import Known
 from antflow._core.result import PipelineResult
 from antflow._core.waits import Wait, discard
 from antflow._engine.channel import Channel
@@ -85,6 +86,7 @@ class Entrance:
         settlement: Keeps the run from ending while listeners are told.
         listeners: Told of items that continue from an earlier run.
         store: Keeps the items before they enter, or ``None``.
+        memory: The same, if it knows items of earlier runs.
 
     Attributes:
         stages: The stages, once they are made.
@@ -99,12 +101,14 @@ class Entrance:
         settlement: Settlement,
         listeners: Listeners,
         store: Store | None,
+        memory: Memory | None,
     ) -> None:
         self._run = run
         self._supervisor = supervisor
         self._settlement = settlement
         self._listeners = listeners
         self._store = store
+        self._memory = memory
         self.stages: Sequence[Entered] = ()
         self.at_once: int = 1
         self._announced: dict[int, tuple[Sequence[Envelope], deque[Envelope], int]] = {}
@@ -182,8 +186,11 @@ class Entrance:
         return envelopes
 
     async def _admit_slowly(self, store: Store, envelopes: Sequence[Envelope], stage: int) -> None:
+        known: Sequence[Known] = ()
         try:
-            if (wait := store.admit(envelopes)) is not None:
+            if self._memory is not None:
+                envelopes, known = self._memory.recall(envelopes, stage, self._run.ledger.recalled)
+            if envelopes and (wait := store.admit(envelopes)) is not None:
                 await wait
         except asyncio.CancelledError:
             self.admit_at_once(envelopes, stage)  # they may be in the store
@@ -193,8 +200,25 @@ class Entrance:
             raise PipelineError("the store could not keep the items") from error
         if self._is_sealed:
             raise PipelineError("the run ended before the items were admitted")
-        if (wait := self._enter(envelopes, stage)) is not None:
+        if envelopes and (wait := self._enter(envelopes, stage)) is not None:
             await wait
+        for each in known:
+            await self._go_on(each)
+
+    async def _go_on(self, known: Known) -> None:
+        """Let an item of an earlier run enter the stage that it has reached, or leave."""
+        envelope = known.envelope
+        if known.outcome is not None:
+            if (wait := self._settlement.deliver_known(known)) is not None:
+                await wait
+            return
+        stage = self.stages[envelope.position]
+        if envelope.branch:
+            self._run.ledger.count_as_made()
+        if (wait := self._enter([envelope], envelope.position)) is not None:
+            await wait
+        if not stage.channel.has_room:
+            await stage.channel.room()
 
     def _enter(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items, tell the listeners, and put them: at once, unless something must wait."""

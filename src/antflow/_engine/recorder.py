@@ -119,7 +119,7 @@ class Recorder:
         self.book.skipped_one()
         envelope.not_before = now
         if self.on_ended is not None:
-            return self.on_ended(Step(Kind.SKIPPED, envelope, worker, now))
+            return self.on_ended(Step(Kind.SKIPPED, envelope, worker, now, value=envelope.value))
         return None
 
     def retrying(

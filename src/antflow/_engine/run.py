@@ -29,7 +29,7 @@ from antflow._core.estimates import PastRun, WhatIf
 from antflow._core.failures import FailureBook
 from antflow._core.foreign import type_name
 from antflow._core.inside import StageInside
-from antflow._core.ledger import Ledger
+from antflow._core.ledger import ItemKey, Ledger
 from antflow._core.log import debug
 from antflow._core.observers import RunEnd, RunEnding
 from antflow._core.ports import Blockable, Outlook
@@ -92,6 +92,9 @@ class Run:
         intake_ended: When nothing more came from its source or by hand (loop time).
         is_closed: Whether nothing can feed it any more, not even its own tasks.
         skipped: Items left out because their id was taken.
+        key_scope: What the idempotency keys of items are unique in: a journal; "" = the run that
+            accepted the item first.
+        to_retry: See `RunEnd`.
         turns: Says when its workers must give way.
         handle: Returns an object the owner wants to find again.
         loop_watch: Watches the event loop.
@@ -157,6 +160,8 @@ class Run:
         self.intake_ended: float | None = None
         self.is_closed: bool = False
         self.skipped: int = 0
+        self.key_scope: str = ""
+        self.to_retry: dict[ItemKey, Any] | None = {}
 
     def end(self) -> None:
         """The run is over: its clocks stand still."""
@@ -248,7 +253,9 @@ class Run:
         timestamp = self.facts.timestamp(now)
         snapshot = self.snapshot(is_last=True)
         stats = snapshot.pipeline_stats
-        return RunEnd(self.facts.run_id, how, self.error, stats, timestamp, seconds, snapshot)
+        return RunEnd(
+            self.facts.run_id, how, self.error, stats, timestamp, seconds, snapshot, self.to_retry
+        )
 
     # Which code belongs to it
 
@@ -336,7 +343,7 @@ class Run:
         now: float,
         total: int | None,
     ) -> readings.Reading:
-        coming = None if total is None else max(total - self.ledger.accepted, 0)
+        coming = None if total is None else max(total - self.ledger.fed, 0)
         return readings.Reading(
             self.ledger,
             tallies,

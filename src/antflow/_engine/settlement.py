@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
 from antflow._core.envelope import Envelope
+from antflow._core.recalled import Known
 from antflow._core.result import Fate, PipelineResult, branch_of
-from antflow._core.run_errors import TooManyFailures
-from antflow._core.stage import Stage
-from antflow._core.text import counted
 from antflow._core.waits import Wait
 from antflow._engine.contexts import plainly_around
 from antflow._engine.identity import Identity
 from antflow._engine.reorder import Deliver, Reorder
 from antflow._engine.run import Run
 from antflow._engine.supervisor import Supervisor
-
-FEWEST_FOR_A_RATIO = 20
-"""A ratio of failures is judged once this many items are settled."""
-
-HOW_TO_GO_ON = (
-    "To go on, run the items that were not taken in yet, with retry_failed="
-    "[*error.results.failed, *error.results.cancelled]; or allow more with max_failures."
-)
-HOW_WITHOUT_RESULTS = (
-    "To go on, run the items that were not taken in yet, with those that failed or were cancelled "
-    "as retry_failed. The failed ones are not in error.results: a stream has given them to its "
-    "loop, and with collect_results=False none are kept. Or allow more with max_failures."
-)
 
 
 class Settlement:
@@ -40,11 +25,8 @@ class Settlement:
         run: The run.
         supervisor: Ends it.
         identity: The ids of its items.
-        stages: The stages, as the user described them.
         deliver: Where results go.
         reorder: Puts the results in the order of the items, or ``None``.
-        max_failures: Failed items at which the run is stopped: a count (int), or a ratio (float,
-            once 20 items are settled); ``None`` = no limit.
 
     Attributes:
         reorder: The same.
@@ -57,10 +39,8 @@ class Settlement:
         run: Run,
         supervisor: Supervisor,
         identity: Identity,
-        stages: Sequence[Stage],
         deliver: Deliver,
         reorder: Reorder | None,
-        max_failures: float | None,
     ) -> None:
         self._run = run
         self._ledger = run.ledger
@@ -69,11 +49,6 @@ class Settlement:
         self._identity = identity
         self._deliver = deliver if reorder is None else reorder.deliver
         self.reorder = reorder
-        self._max_failures = max_failures
-        self._stages_limits = [stage.max_failures for stage in stages]
-        self._limits_failures = any(
-            limit is not None for limit in (max_failures, *self._stages_limits)
-        )
         self._ordinary = Fate(scope=run.facts.run_id)
         self._forgets_ids = not run.keeps_results
         self._delivering = 0
@@ -92,18 +67,33 @@ class Settlement:
 
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""
-        position = envelope.position
-        result = envelope.result(self._stage_names[position], error, self._ordinary)
+        result = envelope.result(self._stage_names[envelope.position], error, self._ordinary)
         deliver = self._deliver
         wait = deliver(result)
         if self._forgets_ids:
             self._identity.release(result.id)  # ids are compared with those in flight only
-        if error is not None and self._limits_failures:
-            self._check_failures(position)
         for wake in self.wakes:
             wake()
         if not self._ledger.in_flight:
             self.check_finished()
+        return wait
+
+    def deliver_known(self, known: Known) -> Wait:
+        """Deliver the outcome that an item had in an earlier run."""
+        envelope, error = known.envelope, known.error
+        stage = self._stage_names[envelope.position]
+        if error is not None:
+            self._run.failures.add(
+                envelope.id,
+                error,
+                stage,
+                envelope.attempts,
+                self._run.facts.started_wall,
+                envelope.input,
+            )
+        wait = self._deliver(envelope.result(stage, error, self._ordinary))
+        if self._forgets_ids:
+            self._identity.release(envelope.id)
         return wait
 
     @plainly_around
@@ -145,31 +135,6 @@ class Settlement:
             future.set_result(result)
         return deliver(result)
 
-    def _check_failures(self, position: int) -> None:
-        run = self._run
-        if run.error is not None or run.is_stopping:
-            return
-        book = run.ledger.stages[position]
-        settled = run.ledger.accepted + run.ledger.children - run.ledger.in_flight
-        for limit, failed, of, stage in (
-            (self._max_failures, run.ledger.failed, settled, None),
-            (self._stages_limits[position], book.failed, book.left, self._stage_names[position]),
-        ):
-            if limit is not None and _too_many(failed, of, limit):
-                where = "" if stage is None else f" in stage {stage!r}"
-                reason = f"{failed:,} of {counted(of, 'item')} failed{where} (max_failures={limit})"
-                error = TooManyFailures(reason, run.failures.kinds_told(stage))
-                error.add_note(HOW_TO_GO_ON if run.keeps_results else HOW_WITHOUT_RESULTS)
-                self._supervisor.stop_intake(error)
-                self._supervisor.shut_down("stopped by max_failures")
-                return
-
 
 def _nowhere(_: PipelineResult[Any]) -> None:
     """Takes the results of a run that is over: there are none."""
-
-
-def _too_many(failed: int, settled: int, limit: float) -> bool:
-    if isinstance(limit, int):
-        return failed >= limit
-    return settled >= FEWEST_FOR_A_RATIO and failed >= limit * settled

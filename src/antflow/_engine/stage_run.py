@@ -24,6 +24,7 @@ from antflow._engine.current import Seat
 from antflow._engine.endings import Endings
 from antflow._engine.expansion import Expansion
 from antflow._engine.failure import FailedTries, Judge
+from antflow._engine.failure_limits import FailureLimits
 from antflow._engine.handover import Handover
 from antflow._engine.identity import Identity
 from antflow._engine.intake import Intake
@@ -52,6 +53,7 @@ class StageRun:
         identity: The ids of the run's items.
         intake: Where items come from.
         recorder: The stage's recorder.
+        failure_limits: Stop the run when too many items fail.
         resources: The resources of scope "run".
         guard: Calls stage callbacks.
         outer: The seats in which the run was started.
@@ -70,6 +72,7 @@ class StageRun:
         identity: Identity,
         intake: Intake,
         recorder: Recorder,
+        failure_limits: FailureLimits,
         resources: RunResources,
         guard: Guard,
         outer: tuple[ref[Seat], ...],
@@ -100,9 +103,9 @@ class StageRun:
         if stage.batch is not None:
             self._handover.gathering = self.channel
         self._limits = StageLimits(stage, now)
-        judge = Judge(stage, run, self._limits.hold)
+        judge = Judge(stage, run, self._limits.hold, failure_limits.stop_on[index])
         self._retries = RetryHeap(self.channel, run.timers, most_retries_waiting(stage))
-        failed_tries = FailedTries(stage, judge, self._handover, self._retries)
+        failed_tries = FailedTries(stage, judge, self._handover, self._retries, failure_limits)
         self._endings = Endings(stage, self._handover, failed_tries)
 
         # How they are tried

@@ -1,15 +1,18 @@
-"""The files of `antflow run` that sinks write: ``--events``, ``--trace`` and ``--report``."""
+"""The files of `antflow run` that sinks write.
+
+`OPTIONS` has all of them: one more is a row there.
+"""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from antflow._core.same_file import are_one, shared_file, status_of
-from antflow.cli.lines import InputFile
-from antflow.cli.output_file import NAMES_OF_STDOUT, STDOUT
+import click
+
+from antflow.cli.output_file import NAMES_OF_STDOUT, NamedFiles
+from antflow.cli.parameters import Command, complete_file
 from antflow.cli.refusals import refuse
 
 if TYPE_CHECKING:
@@ -20,89 +23,117 @@ DATABASES = (".sqlite", ".sqlite3", ".db")
 TRACES = (".json", ".json.gz")
 
 
-def observers_for(events: str | None, trace: str | None, report: str | None) -> list[Sink]:
-    """The sinks for these options.
+class SinkOption(NamedTuple):
+    """An option that names the file of a sink.
+
+    Attributes:
+        name: Its name, without the dashes.
+        metavar: What it takes, for the help.
+        help: What the file is for.
+        make: Makes the sink; an `OSError` or a `ValueError` says why that cannot be.
+    """
+
+    name: str
+    metavar: str
+    help: str
+    make: Callable[[str], Sink]
+
+
+def _events(path: str) -> Sink:
+    from antflow.sinks import JsonlSink, PostgresSink, SqliteSink
+    from antflow.sinks.jsonl import check_events
+    from antflow.sinks.postgres import SCHEMES
+    from antflow.sinks.sqlite import check_database
+
+    if path.startswith(SCHEMES):
+        return PostgresSink(path)
+    is_lines = path.lower().endswith(LINES)
+    if not is_lines and not path.lower().endswith(DATABASES):
+        raise ValueError(
+            "name it .jsonl or .sqlite, which says the format; or give the address of a database, "
+            "postgresql://…"
+        )
+    sink = JsonlSink(path) if is_lines else SqliteSink(path)
+    if os.path.isfile(path) and os.path.getsize(path):
+        (check_events if is_lines else check_database)(path)
+    return sink
+
+
+def _trace(path: str) -> Sink:
+    from antflow.sinks import TraceSink
+
+    if not path.lower().endswith(TRACES):
+        # It is replaced: what is named by mistake should not be.
+        raise ValueError("name it .json or .json.gz")
+    return TraceSink(path)
+
+
+def _report(path: str) -> Sink:
+    from antflow.sinks import ReportSink
+
+    if not path or path in NAMES_OF_STDOUT:
+        raise ValueError("must be the name of a file")
+    return ReportSink(path)
+
+
+OPTIONS = (
+    SinkOption(
+        "events",
+        "FILE|URL",
+        "Where every event of the run goes, which antflow events, errors and trace read: a file, "
+        ".jsonl or .sqlite, or postgresql://user@host/name. Events are added to those that are "
+        "there.",
+        _events,
+    ),
+    SinkOption(
+        "trace",
+        "FILE",
+        "File for what each worker did when, for ui.perfetto.dev: .json or .json.gz. It is "
+        "replaced.",
+        _trace,
+    ),
+    SinkOption(
+        "report",
+        "FILE",
+        "File for a report of the run, replaced if it is there: an HTML page, or Markdown with "
+        "the suffix .md.",
+        _report,
+    ),
+)
+
+
+def takes_sinks(command: Command) -> Command:
+    """Add the options of `OPTIONS`."""
+    for name, metavar, text, _ in reversed(OPTIONS):
+        option = click.option(f"--{name}", metavar=metavar, help=text, shell_complete=complete_file)
+        command = option(command)
+    return command
+
+
+def sinks_for(given: Mapping[str, Any], named: NamedFiles) -> list[Sink]:
+    """The sinks that were asked for.
 
     Args:
-        events: A file for the events, in the format that its suffix says, or the address of a
-            database; ``None`` = none.
-        trace: A file for a trace; ``None`` = none.
-        report: A file for a report; ``None`` = none.
+        given: The values of the options, by name.
+        named: The files of other options; these are added.
 
     Raises:
-        Refusal: A file cannot be written, or has another suffix.
+        Refusal: A file cannot be written, has another suffix, or is that of another option.
     """
-    from antflow.sinks import ReportSink, TraceSink  # most runs have none
-
     sinks: list[Sink] = []
-    if events is not None:
-        sinks.append(_sink_for(events))
-    if trace is not None:
-        if not trace.lower().endswith(TRACES):
-            # It is replaced: what is named by mistake should not be.
-            refuse(f"--trace {trace!r}: name it .json or .json.gz")
-        try:
-            sinks.append(TraceSink(trace))
-        except OSError as error:
-            _refuse_file("--trace", trace, error)
-    if report is not None:
-        if not report or report in NAMES_OF_STDOUT:
-            refuse(f"--report {report!r}: must be the name of a file")
-        try:
-            sinks.append(ReportSink(report))
-        except OSError as error:
-            _refuse_file("--report", report, error)
+    for option in OPTIONS:
+        path = given[option.name]
+        if path is not None:
+            sinks.append(_made(option, path))
+            named.add(f"--{option.name}", path)
     return sinks
 
 
-def _sink_for(events: str) -> Sink:
-    from antflow.sinks import JsonlSink, PostgresSink, SqliteSink
-    from antflow.sinks.postgres import SCHEMES, without_password
+def _made(option: SinkOption, path: str) -> Sink:
+    from antflow.sinks.postgres import without_password  # most runs have none
 
-    name, shown = events.lower(), without_password(events)
     try:
-        if events.startswith(SCHEMES):
-            return PostgresSink(events)
-        if not name.endswith((*LINES, *DATABASES)):
-            refuse(
-                f"--events {shown!r}: name it .jsonl or .sqlite, which says the format; or give "
-                "the address of a database, postgresql://…"
-            )
-        return JsonlSink(events) if name.endswith(LINES) else SqliteSink(events)
-    except OSError as error:
-        _refuse_file("--events", events, error)
-    except (ValueError, ImportError) as error:
-        refuse(f"--events {shown!r}: {error}", error)
-
-
-def refuse_same(
-    file: InputFile,
-    named: Mapping[str, str | None],
-    sinks: Sequence[str],
-    stdout: os.stat_result | None,
-) -> None:
-    """Refuse a file for a sink that has another use, too.
-
-    Args:
-        file: The items.
-        named: The options that name files, and these; ``None`` = it is not given.
-        sinks: Those of them that are for sinks.
-        stdout: The status of standard output.
-
-    Raises:
-        Refusal: There is such a file.
-    """
-    for option in sinks:
-        status = status_of(path) if (path := named[option]) is not None else None
-        if status is not None and file.is_same(status):
-            refuse(f"{option} {path!r}: is the file that --items reads")
-        for stream, its_status in {"output": stdout, "error": status_of(sys.stderr)}.items():
-            if are_one(status, its_status):
-                refuse(f"{option} {path!r}: is the file that standard {stream} is written to")
-    given = [(option, path) for option, path in named.items() if path not in (None, STDOUT)]
-    if (both := shared_file(given)) is not None:
-        refuse(f"{both[0]} {named[both[0]]!r}: is the file of {both[1]}")
-
-
-def _refuse_file(option: str, path: str, error: OSError) -> NoReturn:
-    refuse(f"{option} {path!r}: {error.strerror}", error)
+        return option.make(path)
+    except (OSError, ValueError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        refuse(f"--{option.name} {without_password(path)!r}: {reason}", error)

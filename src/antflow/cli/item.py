@@ -20,6 +20,10 @@ class Item(Returned):
         fate: The run and the place at which it was first accepted, and how many items were made
             from it in the stage it begins with.
         own_id: The id that it has in the file of the first run; ``None`` if it has none there.
+        origin: The id of the item in that file from which it was made; ``None`` = it is that item.
+
+    Attributes:
+        origin: The id of the item in that file from which it was made, or its own.
     """
 
     def __init__(
@@ -30,8 +34,10 @@ class Item(Returned):
         stage: str,
         fate: Fate = ORDINARY,
         own_id: Any = None,
+        origin: Any = None,
     ) -> None:
         super().__init__(fields, fate, own_id)
+        self.origin: Any = fields["id"] if origin is None else origin
         self._again = again
         self.number = number
         self.stage = stage

@@ -69,7 +69,7 @@ Entry = Item | BadLine
 
 def format_of(path: str) -> Format:
     """The format that a file's name stands for: by its suffix, else plain lines."""
-    return SUFFIXES.get(path.removesuffix(".gz").rpartition(".")[2].lower(), "lines")
+    return SUFFIXES.get(path.lower().removesuffix(".gz").rpartition(".")[2], "lines")
 
 
 class ItemSource:
@@ -141,6 +141,24 @@ class ItemSource:
             f"--skip {self.skipped + self._handed_on} goes on with it"
         )
 
+    def check_header(self) -> None:
+        """Look at the header of a CSV file before anything is done. A pipe is not read yet.
+
+        Raises:
+            BadLine: It cannot be used.
+        """
+        if self._format != "csv":
+            return
+        try:
+            again = self._file.again()
+        except OSError:  # the reader says so, when it comes to it
+            return
+        if again is not None:
+            try:
+                next(self._rows_of(again), None)
+            finally:
+                again.close()
+
     async def items(self) -> AsyncGenerator[Item, None]:
         """Each item for the first stage; those for a later one are fed to it meanwhile.
 
@@ -188,13 +206,16 @@ class ItemSource:
             self._tell()
 
     def _count_rows(self, file: InputFile, goes_on: Callable[[], bool]) -> int | None:
-        rows = ItemSource(file, "csv", self._pipeline, delimiter=self._delimiter)._entries
+        rows = self._rows_of(file)
         for count in count_from(0):
             if next(rows, None) is None:
                 return count
             if not goes_on():
                 return None
         return None
+
+    def _rows_of(self, file: InputFile) -> Iterator[Entry]:
+        return ItemSource(file, "csv", self._pipeline, delimiter=self._delimiter)._entries
 
     def _tell(self) -> None:
         """Tell the run how many items there will be, if that is known now, or no longer."""
@@ -253,7 +274,7 @@ class ItemSource:
         return self._read_lines(self._from_json if format == "jsonl" else self._from_text)
 
     def _read_lines(self, parse: Callable[[TextLine], Entry | None]) -> Iterator[Entry]:
-        for line in self._file.lines():
+        for line in map(self._in_its_encoding, self._file.lines()):
             if line.fault:
                 yield self._bad(line, line.fault, line.column)
             elif line.text.strip():
@@ -261,6 +282,11 @@ class ItemSource:
                     yield entry
                 else:
                     self._left_out += 1
+
+    def _in_its_encoding(self, line: TextLine) -> TextLine:
+        """A dead letter is UTF-8, whatever the encoding of the first run's items."""
+        found = self._file.in_utf8(line)
+        return found if found is not line and is_letter(found.text) else line
 
     def _from_text(self, line: TextLine) -> Entry:
         if self._is_guess and is_letter(line.text):
@@ -350,7 +376,7 @@ class ItemSource:
             return Item(fields, again, line.number, self._first, fate, own_id)
         fate = fate._replace(children=made)
         fields = fields | {"value": letter["value"]}
-        return Item(fields, again, line.number, stage, fate, own_id)
+        return Item(fields, again, line.number, stage, fate, own_id, letter.get("origin"))
 
     def _read_csv(self) -> Iterator[Entry]:
         csv.field_size_limit(LONGEST_LINE)
@@ -384,7 +410,7 @@ class ItemSource:
             elif row is None:
                 return
             elif not header:
-                header = self._checked_header(line, row)
+                header = self._checked_header(line, row, delimiter)
             elif row:
                 record = dict(zip(header, row, strict=True))
                 fields = _fields(record, number)
@@ -393,12 +419,18 @@ class ItemSource:
                 again = partial(_copies, tuple(record.items()))
                 yield Item(fields, again, number, self._first, own_id=_own_id(record) or None)
 
-    def _checked_header(self, line: TextLine, names: list[str]) -> list[str]:
-        for index, name in enumerate(names):
-            if not name:
-                raise self._bad(line, f"column {index + 1} of the header has no name")
-            if name in names[:index]:
-                raise self._bad(line, f"two columns of the header are named {safe_repr(name)}")
+    def _checked_header(self, line: TextLine, names: list[str], delimiter: str) -> list[str]:
+        unnamed = [number for number, name in enumerate(names, 1) if not name.strip()]
+        if names and len(unnamed) == len(names):
+            raise self._bad(line, "the header is blank: it must have a name for each column")
+        if unnamed:
+            where = f", after the last {delimiter!r}," if unnamed == [len(names)] else ""
+            reason = f"column {unnamed[0]} of the header{where} has no name: give it one"
+            raise self._bad(line, reason)
+        if (twice := next((name for name, n in Counter(names).items() if n > 1), None)) is not None:
+            one, other, *_ = (number for number, name in enumerate(names, 1) if name == twice)
+            both = f"columns {one} and {other} of the header are both named"
+            raise self._bad(line, f"{both} {safe_repr(twice)}")
         return names
 
     def _bad(

@@ -18,8 +18,9 @@ import json
 import re
 import sys
 from base64 import b64encode
+from codecs import BOM_UTF8
 from collections import deque
-from collections.abc import Callable, ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, KeysView, Mapping, Set, ValuesView
 from dataclasses import fields, is_dataclass
 from datetime import date, time
 from decimal import Decimal
@@ -37,6 +38,12 @@ from antflow.cli.item import Item
 
 LETTER_KEYS = ("id", "value", "stage", "error_type", "error", "attempts", "input", "restart")
 """The keys of a dead letter; a line that has all of them is one."""
+
+RESULT_KEYS = ("id", "value")
+"""The keys of a result."""
+
+LONGEST_FIRST_LINE = 1 << 20
+"""Bytes of the first line of a file that are looked at."""
 
 MOST_LEVELS = 100
 """Levels of nested lists and objects that are not plain JSON anyway."""
@@ -61,7 +68,9 @@ def letter_line(result: PipelineResult[Any]) -> str:
 
     Its keys are `LETTER_KEYS`, and ``"accepted"``: the run that first accepted it, and its place
     there. So its idempotency keys are repeated when it goes on. If items were made from it before
-    it failed, ``"made"`` says how many: these are not made again.
+    it failed, ``"made"`` says how many: these are not made again. If it was made from another,
+    ``"origin"`` is the id of the item in the file that this goes back to, which may have to start
+    over later.
     """
     value, item, error = result.value, result.input, result.error
     if isinstance(item, Item) and result.stage == item.stage:
@@ -97,13 +106,33 @@ def bad_line(error: Exception, text: str, number: int) -> str:
 
 def is_letter(text: str) -> bool:
     """Whether a line is a dead letter, as `letter_line` writes it."""
-    if not text.startswith(f'{{"{LETTER_KEYS[0]}": '):  # nearly all others: read no further
+    if not text.startswith(f'{{"{LETTER_KEYS[0]}":'):  # nearly all others: read no further
         return False
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return False
     return all(key in value for key in LETTER_KEYS)
+
+
+def check_results(path: str) -> None:
+    """Refuse a file whose first line is not a result.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not _begins_with(path, lambda keys: keys == set(RESULT_KEYS)):
+        raise ValueError("has other lines than results")
+
+
+def check_letters(path: str) -> None:
+    """Refuse a file whose first line is not a dead letter.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if not _begins_with(path, lambda keys: keys >= set(LETTER_KEYS)):
+        raise ValueError("has other lines than dead letters")
 
 
 def survives_json(value: Any) -> bool:
@@ -147,10 +176,9 @@ def _letter(
 ) -> str:
     item, accepted = result.input, first_accepted(result)
     is_item, place = isinstance(item, Item), accepted.place or ()
-    # A child that starts over has the id of the item that it was made from.
-    takes_id = restarts and is_item and len(place) > 1
+    is_child = is_item and len(place) > 1
     letter = {
-        "id": item["id"] if takes_id else result.id,
+        "id": item.origin if is_child and restarts else result.id,
         "value": value,
         "stage": result.stage,
         "error_type": error_type,
@@ -162,7 +190,24 @@ def _letter(
     }
     if not restarts and (made := fate_of(result).children):
         letter["made"] = made
+    if is_child and not restarts:
+        letter["origin"] = item.origin
     return _line(letter)
+
+
+def _begins_with(path: str, are_keys: Callable[[Set[str]], bool]) -> bool:
+    """Whether the first line has such keys, or is only the beginning of a line of ours."""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(LONGEST_FIRST_LINE).removeprefix(BOM_UTF8).rstrip()
+    except OSError:  # it may be written, but not read
+        return True
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        begin = f'{{"{LETTER_KEYS[0]}": '.encode()
+        return begin.startswith(line[: len(begin)])
+    return isinstance(value, dict) and are_keys(value.keys())
 
 
 def _line(letter: dict[str, Any]) -> str:

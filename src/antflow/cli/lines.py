@@ -12,6 +12,7 @@ import codecs
 import gzip
 import io
 import os
+import re
 import stat
 import sys
 import zlib
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from copy import copy
 from typing import Any, NamedTuple
 
+from antflow._core.same_file import are_one, status_of
 from antflow._core.text import safe_str
 from antflow.cli.refusals import refuse
 
@@ -30,6 +32,12 @@ LONGEST_LINE = 16 * 1024 * 1024
 
 KEPT_OF_A_LONG_LINE = 1000
 """How many bytes of a too long line its dead letter keeps; other lines are kept whole."""
+
+PACKED = re.compile(
+    rb"(?P<gzip>\x1f\x8b\x08)|(?P<zip>PK\x03\x04)|(?P<bzip2>BZh[1-9]1AY&SY)|(?P<xz>\xfd7zXZ\0)"
+    rb"|(?P<zstd>\x28\xb5\x2f\xfd)"
+)
+"""How packed files begin; those of Excel are packed with zip."""
 
 UTF8 = "utf-8"
 UNDECODED = "antflow.undecoded"
@@ -93,6 +101,7 @@ class InputFile:
         self._path = path if path == STDIN else os.path.abspath(path)
         self.has_more: bool = False
         self._number = 0
+        self._is_at_start = True
         try:
             self._encoding = codecs.lookup(encoding).name
             self._decoder = codecs.getincrementaldecoder(encoding)(UNDECODED)
@@ -106,13 +115,9 @@ class InputFile:
         # Only what is available: `read` of a packed file would wait for the full size.
         self._read_some: Callable[[int], bytes] = getattr(self._file, "read1", self._file.read)
 
-    def is_same(self, other: os.stat_result) -> bool:
+    def is_same(self, other: os.stat_result | None) -> bool:
         """Whether another open or named file is this very file."""
-        try:
-            mine = os.fstat(self._file.fileno())
-        except (OSError, ValueError):
-            return False
-        return stat.S_ISREG(mine.st_mode) and os.path.samestat(mine, other)
+        return are_one(status_of(self._file), other)
 
     def again(self) -> InputFile | None:
         """The same file from its beginning; ``None`` where it can be read only once.
@@ -129,6 +134,7 @@ class InputFile:
         again = copy(self)
         again._file = _open(self._path)
         again._number = 0
+        again._is_at_start = True
         again._read_some = getattr(again._file, "read1", again._file.read)
         again._decoder = codecs.getincrementaldecoder(self._encoding)(UNDECODED)
         if again.is_same(mine):
@@ -154,6 +160,16 @@ class InputFile:
     def where(self, number: int, column: int = 1) -> str:
         """``file:line:column``."""
         return f"{self.name}:{number}:{column}"
+
+    def in_utf8(self, line: TextLine) -> TextLine:
+        """A line whose bytes are taken for UTF-8, whatever the encoding; itself if they are not."""
+        if self._encoding == UTF8 or line.text.isascii():
+            return line
+        try:
+            text = line.text.encode(self._encoding, "surrogateescape").decode()
+        except UnicodeError:
+            return line
+        return line._replace(text=text, fault="")
 
     def close(self) -> None:
         """Read no more."""
@@ -243,7 +259,19 @@ class InputFile:
         except OSError as error:
             where = self.where(self._number + 1)
             raise BadLine(where, f"cannot be read: {error.strerror or safe_str(error)}") from error
+        if self._is_at_start:
+            self._is_at_start = False
+            if (packed := PACKED.match(data)) is not None:
+                raise BadLine(self.where(1), self._hint_at(packed.lastgroup))
         return data
+
+    def _hint_at(self, packer: str | None) -> str:
+        hint = f"packed with {packer}: unpack it first"
+        if packer == "zip":
+            hint += ", or save it as CSV if it is one of Excel"
+        elif packer == "gzip" and self._path != STDIN and not _is_gzipped(self._path):
+            hint += ", or name it .gz"
+        return hint
 
     def _decode(self, line: bytes, end: str = "\n") -> TextLine:
         if self._number == 1:
@@ -317,12 +345,16 @@ def _is_long(line: bytes) -> bool:
     return len(line) > LONGEST_LINE
 
 
+def _is_gzipped(path: str) -> bool:
+    return path.lower().endswith(".gz")
+
+
 def _open(path: str) -> Any:
     if path == STDIN:
         return _open_stdin()
     if os.path.isdir(path):
         raise IsADirectoryError(0, "is a folder")
-    if path.endswith(".gz"):
+    if _is_gzipped(path):
         return gzip.open(path)
     return open(path, "rb", buffering=0)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from antflow._core.same_file import is_same_file
 from antflow._core.snapshot import at_text
 from antflow._core.text import clean, cut, safe_str
 from antflow.cli.parameters import complete_file
@@ -95,6 +96,9 @@ def trace(source: str, out: str) -> None:
     """
     from antflow.sinks.trace import trace_of, write_trace
 
+    if out == "-":
+        refuse("--out '-': must be the name of a file")
+    _refuse_log(out, source)
     with _opened(source) as log:
         runs = [(each.run, each.stages, each.started, each.ended) for each in log.runs()]
         try:
@@ -125,6 +129,8 @@ def report(source: str, out: str | None, run: str | None) -> None:
     from antflow.sinks.report.markdown import markdown
     from antflow.sinks.report.report_sink import latest_run, report_of, write_report
 
+    if out is not None:
+        _refuse_log(out, source)
     with _opened(source) as log:
         if (record := latest_run(log, run)) is None:
             shown = without_password(source)
@@ -172,6 +178,12 @@ def _opened(source: str) -> Iterator[EventLog]:
             raise
         except (ConnectionError, UnreadableLog) as error:  # the server is gone, or it is damaged
             refuse(f"{without_password(source)!r}: {_reason(error)}", error)
+
+
+def _refuse_log(out: str, source: str) -> None:
+    """Refuse to write over the log."""
+    if is_same_file(out, source):
+        refuse(f"--out {out!r}: is the log itself")
 
 
 def _check_run(log: EventLog, run: str | None) -> None:

@@ -21,9 +21,9 @@ import click
 
 from antflow import Pipeline
 from antflow._core.log import warn
-from antflow._core.same_file import is_same_file
 from antflow._core.text import clean
-from antflow.cli.parameters import ParamType
+from antflow.cli.output_file import NamedFiles
+from antflow.cli.parameters import Command, ParamType, complete_file
 from antflow.cli.refusals import reason_of, refuse
 
 if TYPE_CHECKING:
@@ -84,28 +84,48 @@ class GatewayUrl(ParamType):
         return str(value)
 
 
+def takes_metrics(command: Command) -> Command:
+    """Add the options that say where the metrics go."""
+    port = click.option(
+        "--metrics-port",
+        type=AddressType(),
+        metavar="[HOST:]PORT",
+        help="Serve metrics for Prometheus, at /metrics.  [default host: 127.0.0.1]",
+    )
+    url = click.option(
+        "--metrics-push",
+        type=GatewayUrl(),
+        metavar="URL",
+        help="Push the metrics to a Pushgateway at the end.",
+    )
+    file = click.option(
+        "--metrics-file",
+        metavar="FILE.prom",
+        help="Write the metrics to a file for node_exporter, every 15 s and at the end.",
+        shell_complete=complete_file,
+    )
+    return port(url(file(command)))
+
+
 class Metrics:
     """The places that want the metrics of a run.
 
     Args:
-        address: Where to serve them.
-        url: The Pushgateway to send them to.
-        path: The file to write them to.
-        taken: Option → another file of the command.
+        given: The values of the options that `takes_metrics` adds, by name.
+        named: The files of other options; that of the metrics is added.
 
     Raises:
         Refusal: One of them cannot be used.
     """
 
-    def __init__(
-        self,
-        address: Address | None,
-        url: str | None,
-        path: str | None,
-        taken: Mapping[str, str | None],
-    ) -> None:
+    def __init__(self, given: Mapping[str, Any], named: NamedFiles) -> None:
+        address: Address | None = given["metrics_port"]
+        url: str | None = given["metrics_push"]
+        path: str | None = given["metrics_file"]
         self._url = url
         self._path = path
+        # The program may change its folder; and a link stays what it is.
+        self._place = path and os.path.realpath(path)
         self._is_wanted = not (address is None and url is None and path is None)
         self._server: _Server | None = None
         if self._is_wanted:
@@ -114,7 +134,8 @@ class Metrics:
             except ImportError as error:
                 refuse(f"metrics need prometheus-client: install antflow[prometheus] ({error})")
         if path is not None:
-            _check_path(path, taken)
+            _check_path(path)
+            named.add("--metrics-file", path)
         if address is not None:
             self._server = _bound(address)
 
@@ -133,7 +154,9 @@ class Metrics:
         collector = PipelineCollector(pipeline)
         if self._server is not None:
             self._server.begin(collector)
-        file = None if self._path is None else _File(self._path, collector)
+        file = None
+        if self._path is not None and self._place is not None:
+            file = _File(self._path, self._place, collector)
         try:
             yield
         finally:
@@ -151,25 +174,30 @@ class Metrics:
 # The file
 
 
-def _check_path(path: str, taken: Mapping[str, str | None]) -> None:
+def _check_path(path: str) -> None:
     if not path.endswith(".prom"):
         refuse(f"--metrics-file {path!r}: must end in .prom: node_exporter reads no other files")
     if os.path.isdir(path):
         refuse(f"--metrics-file {path!r}: is a folder")
-    for option, other in taken.items():
-        if other is not None and is_same_file(path, other):
-            refuse(f"--metrics-file {path!r}: is the file of {option}")
+    if os.path.exists(path) and not os.path.isfile(path):  # a device would be replaced
+        refuse(f"--metrics-file {path!r}: is not an ordinary file")
 
 
 class _File:
     """A file that is written again and again, by a thread.
 
+    Args:
+        path: Its name in messages.
+        place: Where it is.
+        collector: The metrics.
+
     Raises:
         Refusal: It cannot be written.
     """
 
-    def __init__(self, path: str, collector: PipelineCollector) -> None:
+    def __init__(self, path: str, place: str, collector: PipelineCollector) -> None:
         self._path = path
+        self._place = place
         self._collector = collector
         self._is_over = Event()
         self._has_failed = False
@@ -203,7 +231,7 @@ class _File:
     def _write(self) -> None:
         from antflow.sinks.prometheus import write_file
 
-        write_file(self._collector, self._path)
+        write_file(self._collector, self._place)
 
 
 # The Pushgateway

@@ -23,9 +23,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, Literal, NoReturn
 
 from antflow._core.file_lock import lock, unlock
-from antflow._core.same_file import are_one, status_of
+from antflow._core.file_names import is_at, is_gone
+from antflow._core.same_file import are_one, is_same_file, status_of
 from antflow.cli.lines import InputFile
 from antflow.cli.refusals import RunFailed, refuse
+
+SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
+"""What the name of a folder may end in."""
 
 STDOUT = "-"
 NAMES_OF_STDOUT = (STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
@@ -41,9 +45,10 @@ class OutputFile:
         path: Where it is.
         option: The option that names it, for messages.
         old: What happens to its old content.
-        on_header: For a file that begins with a header: called before lines are added below the
-            one that is there. Where there is none, no other run may add to the file until it is
-            written, so that there is only one.
+        goes_on_in: Given the path of a file before lines are added to those that are there; a
+            `ValueError` says why they do not belong together.
+        has_header: Whether the file begins with a header. Where there is none yet, no other run may
+            add to the file until it is written, so that there is only one.
 
     Attributes:
         path: Where it is.
@@ -54,13 +59,19 @@ class OutputFile:
     """
 
     def __init__(
-        self, path: str, option: str, old: Old, on_header: Callable[[], None] | None = None
+        self,
+        path: str,
+        option: str,
+        old: Old,
+        goes_on_in: Callable[[str], None] | None = None,
+        has_header: bool = False,
     ) -> None:
         self.path: str = path
         self._place = path and os.path.abspath(path)  # the program may change its folder
         self.option: str = option
         self._old: Old = old
-        self._on_header = on_header
+        self._goes_on_in = goes_on_in
+        self._has_header = has_header
         self._descriptor: int | None = None
         self._replaced: int | None = None
         self._part = ""
@@ -78,6 +89,13 @@ class OutputFile:
         if self._descriptor is None:
             self._descriptor = self._open()
         write_fully(self._descriptor, data)
+
+    @property
+    def keeps_old(self) -> bool:
+        """Whether what was to be replaced is still there, since nothing was written instead."""
+        if self._old != "replace" or self._descriptor is not None:
+            return False
+        return _has_content(status_of(self._place))
 
     def take_back(self, count: int) -> None:
         """Take the last bytes off again, the beginning of a line that could not be written whole.
@@ -112,9 +130,14 @@ class OutputFile:
                 self.write(b"")
             self._is_closed = True
             descriptor, self._descriptor = self._descriptor, None
+            is_lost = False
             if descriptor is not None:
+                is_lost = is_gone(self._part or self._place, descriptor)
                 unlock(descriptor)
                 os.close(descriptor)
+            if is_lost:
+                text = "was removed during the run, and the lines of the run with it"
+                raise RunFailed(f"{self.option} {self._part or self.path!r}: {text}")
             if self._part:
                 os.replace(self._part, os.path.realpath(self._place))
         except OSError as error:
@@ -128,7 +151,7 @@ class OutputFile:
 
     def _refuse_early(self) -> None:
         """Refuse what is known to be wrong, before anything is done."""
-        if self.path.endswith(".gz"):  # `--items` would take it for packed
+        if self.path.lower().endswith(".gz"):  # `--items` would take it for packed
             refuse(f"{self.option} {self.path!r}: packed files can be read, but not written")
         where = os.path.dirname(os.path.realpath(self._place))
         status = None
@@ -139,7 +162,8 @@ class OutputFile:
                 self._refuse(error)
         except OSError as error:
             self._refuse(error)
-        if status is not None and stat.S_ISDIR(status.st_mode):
+        is_folder = status is not None and stat.S_ISDIR(status.st_mode)
+        if is_folder or self.path.endswith(SEPARATORS):
             self._refuse(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
         if not os.access(where if status is None else self._place, os.W_OK):
             self._refuse(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
@@ -148,6 +172,15 @@ class OutputFile:
                 f"{self.option} {self.path!r}: is not empty; --append adds to it, "
                 "--force replaces it"
             )
+        if self._old == "append" and _has_content(status):
+            self._check_old_lines()
+
+    def _check_old_lines(self) -> None:
+        if self._goes_on_in is not None:
+            try:
+                self._goes_on_in(self._place)
+            except ValueError as error:
+                refuse(f"{self.option} {self.path!r}: {error}", error)
 
     def _refuse(self, error: OSError) -> NoReturn:
         refuse(f"{self.option} {self.path!r}: {error.strerror}", error)
@@ -160,6 +193,7 @@ class OutputFile:
 
         Raises:
             OSError: It cannot be opened, is not empty any more, or another run writes to it.
+            Refusal: It has other lines.
         """
         descriptor = self._open_locked()
         if _has_content(status := os.fstat(descriptor)):
@@ -172,12 +206,11 @@ class OutputFile:
             if self._old == "refuse":
                 os.close(descriptor)
                 raise FileExistsError(errno.EEXIST, "another program has written to it meanwhile")
-            if self._on_header is not None:
-                try:
-                    self._on_header()
-                except BaseException:
-                    os.close(descriptor)
-                    raise
+            try:
+                self._check_old_lines()
+            except BaseException:
+                os.close(descriptor)
+                raise
             if not _ends_in_newline(self._place):  # a program was killed while it wrote
                 write_fully(descriptor, b"\n")
         lock(descriptor, shared=True)  # from here on others may add to it, below its header
@@ -189,7 +222,7 @@ class OutputFile:
             try:
                 shared = self._old == "append" and not self._lacks_header(descriptor)
                 if lock(descriptor, shared=shared):
-                    if _is_at(self._place, descriptor):
+                    if is_at(self._place, descriptor):
                         return descriptor
                 elif shared:
                     raise BlockingIOError(errno.EAGAIN, "another run is replacing it")
@@ -203,7 +236,7 @@ class OutputFile:
             os.close(descriptor)  # another run has just replaced it, or written its header
 
     def _lacks_header(self, descriptor: int) -> bool:
-        return self._on_header is not None and not _has_content(os.fstat(descriptor))
+        return self._has_header and not _has_content(os.fstat(descriptor))
 
     def _open_part(self, old: os.stat_result) -> int:
         folder, name = os.path.split(os.path.realpath(self._place))
@@ -243,17 +276,6 @@ def write_fully(target: int, data: bytes) -> None:
             raise
 
 
-def _is_at(path: str, descriptor: int) -> bool:
-    """Whether an open file is still the one of this name; what is no ordinary file always is."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        return True
-    try:
-        return os.path.samestat(status, os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
 def _has_content(status: os.stat_result | None) -> bool:
     return status is not None and stat.S_ISREG(status.st_mode) and status.st_size > 0
 
@@ -270,34 +292,35 @@ def _ends_in_newline(path: str) -> bool:
 # Two names for one file
 
 
-def refuse_shared(
-    file: InputFile, out: str, failed: str | None, stdout: os.stat_result | None
-) -> None:
-    """Refuse to write over what is being read, or to write two things to one file.
-
-    Terminals, pipes and devices may be shared.
+class NamedFiles:
+    """The files that options name: each has one use. Terminals, pipes and devices may be shared.
 
     Args:
-        file: The items.
-        out: Where results go.
-        failed: Where dead letters go; ``None`` = nowhere.
+        items: The file of ``--items``.
         stdout: The status of standard output.
-
-    Raises:
-        Refusal: Two of them are one file, whatever their names.
     """
-    if failed == out == STDOUT:
-        refuse("--failed '-': standard output has the results; --out FILE takes them elsewhere")
-    errors = status_of(sys.stderr)
-    places = [("--out", out), ("--failed", failed)]
-    found = [stdout if path == STDOUT else status_of(path) for _, path in places]
-    for (option, path), status in zip(places, found, strict=True):
-        if status is not None and file.is_same(status):
+
+    def __init__(self, items: InputFile, stdout: os.stat_result | None) -> None:
+        self._items = items
+        self._streams = {"output": stdout, "error": status_of(sys.stderr)}
+        self._named: dict[str, str] = {}
+
+    def add(self, option: str, path: str) -> None:
+        """Note one more.
+
+        Raises:
+            Refusal: It has another use already, whatever its name: the items come from it, a
+                standard stream goes there, or another option names it.
+        """
+        status = self._streams["output"] if path == STDOUT else status_of(path)
+        if self._items.is_same(status):
             refuse(f"{option} {path!r}: is the file that --items reads")
-        if path != STDOUT and are_one(status, errors):
-            refuse(f"{option} {path!r}: is the file that standard error is written to")
-    is_one = are_one(*found)
-    if failed is not None and found == [None, None]:
-        is_one = os.path.realpath(out) == os.path.realpath(failed)
-    if is_one:
-        refuse(f"--failed {failed!r}: is the file that --out writes")
+        if path == STDOUT:
+            return
+        for stream, its_status in self._streams.items():
+            if are_one(status, its_status):
+                refuse(f"{option} {path!r}: is the file that standard {stream} is written to")
+        for other, its_path in self._named.items():
+            if is_same_file(path, its_path):
+                refuse(f"{option} {path!r}: is the file of {other}")
+        self._named[option] = path

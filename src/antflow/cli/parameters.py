@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from antflow._core.error_kinds import check_stop_on
+from antflow._core.failure_limit import Failures
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DIGITS = re.compile(r"[0-9]{1,15}")
+RATIO = re.compile(r"0\.[0-9]{1,8}")
 PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%")
 
 
@@ -89,23 +93,62 @@ class StageWorkers(ParamType):
 
 
 class FailureLimit(ParamType):
-    """``N`` or ``N%``: an int, or a ratio between 0.0 and 1.0, as `Pipeline.run` takes it."""
+    """``N``, ``N%`` or ``0.N``, with ``/LAST`` for a window, as `Pipeline.run` takes it."""
 
     name = "failure limit"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | float:
+    ) -> int | float | Failures:
         """The limit that a text stands for."""
-        if isinstance(value, (int, float)):
-            return value
-        percent = PERCENT.fullmatch(value)
-        if percent and 0 < float(percent[1]) <= 100:
-            return float(percent[1]) / 100
-        if not DIGITS.fullmatch(value) or not int(value):
-            allowed = "a whole number of 1 or more, or a percentage like 2.5%"
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        most, slash, last = value.partition("/")
+        limit = _count_or_share(most)
+        if limit is None or (slash and not DIGITS.fullmatch(last)):
+            allowed = "a number of 1 or more like 5, or a share like 2.5% or 0.025"
+            allowed += "; of the last items only: 50/200 or 20%/200"
             self.fail(f"{value!r}: must be {allowed}", param, ctx)
-        return int(value)
+        if not slash:
+            return limit
+        try:
+            if isinstance(limit, int):
+                return Failures(count=limit, of_last=int(last))
+            return Failures(share=limit, of_last=int(last))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+def _count_or_share(text: str) -> int | float | None:
+    if DIGITS.fullmatch(text):
+        return int(text) or None
+    if percent := PERCENT.fullmatch(text):
+        share = float(percent[1]) / 100
+    elif RATIO.fullmatch(text):
+        share = float(text)
+    else:
+        return None
+    return share if 0 < share <= 1 else None
+
+
+class ErrorNames(ParamType):
+    """Names of exception classes, with commas between them, as a tuple."""
+
+    name = "errors"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The names."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        names = tuple(name.strip() for name in value.split(","))
+        try:
+            check_stop_on(ValueError, "NAME", names)
+        except ValueError:
+            allowed = "must be names of exception classes, like AuthError or shop.errors.AuthError"
+            self.fail(f"{value!r}: {allowed}", param, ctx)
+        return names
 
 
 def takes_target(command: Command) -> Command:

@@ -13,7 +13,6 @@ from typing import Any
 
 from antflow import PipelineResult
 from antflow.cli.letters import json_text, named_parts
-from antflow.cli.refusals import refuse
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """Suffix → what stands between the columns."""
@@ -36,7 +35,7 @@ class ResultRows:
         """Take over the columns of a file to which lines are to be added, if it has any.
 
         Raises:
-            Refusal: Its columns are not those that this command writes.
+            ValueError: Its columns are not those that this command writes.
         """
         columns: list[str] = []
         try:
@@ -45,9 +44,9 @@ class ResultRows:
         except OSError:
             pass  # there is none yet
         except (ValueError, csv.Error) as error:
-            refuse(f"--out {path!r}: is not CSV in UTF-8", error)
+            raise ValueError("is not CSV in UTF-8") from error
         if columns and (columns[0], columns[-1]) != ("id", "rest"):
-            refuse(f"--out {path!r}: has other columns than this command writes: id … rest")
+            raise ValueError("has other columns than this command writes: id … rest")
         self._columns = columns
 
     def line(self, result: PipelineResult[Any], lost: set[str] | None = None) -> str:
@@ -74,19 +73,10 @@ class ResultRows:
         return self._text.getvalue()
 
 
-def rows_for(path: str, appends: bool) -> ResultRows | None:
-    """Rows for a file, if its suffix asks for CSV.
-
-    Raises:
-        Refusal: Lines are to be added to a file that has other columns.
-    """
+def rows_for(path: str) -> ResultRows | None:
+    """Rows for a file, if its suffix asks for CSV."""
     delimiter = next((DELIMITERS[each] for each in DELIMITERS if path.lower().endswith(each)), None)
-    if delimiter is None:
-        return None
-    rows = ResultRows(delimiter)
-    if appends:
-        rows.go_on_in(path)
-    return rows
+    return None if delimiter is None else ResultRows(delimiter)
 
 
 def _is_same(value: Any, item_id: Any) -> bool:

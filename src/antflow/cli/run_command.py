@@ -10,32 +10,43 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from itertools import chain
 from typing import Any, NoReturn
 
 import click
 
-from antflow import Pipeline, PipelineResult, TooManyFailures
+from antflow import Failures, Pipeline, PipelineResult, TooManyFailures
+from antflow._core.error_kinds import loaded_names
+from antflow._core.misspellings import did_you_mean
 from antflow._core.same_file import status_of
 from antflow._core.text import clean, counted
 from antflow._monitor.display_choice import automatic_display
-from antflow.cli.event_files import observers_for, refuse_same
+from antflow.cli.event_files import sinks_for, takes_sinks
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
-from antflow.cli.letters import bad_line, json_text, letter_line, result_line, unwritten_line
+from antflow.cli.letters import (
+    bad_line,
+    check_letters,
+    check_results,
+    json_text,
+    letter_line,
+    result_line,
+    unwritten_line,
+)
 from antflow.cli.lines import BadLine, InputFile, nothing_on_stdin
-from antflow.cli.metrics import Address, AddressType, GatewayUrl, Metrics
+from antflow.cli.metrics import Metrics, takes_metrics
 from antflow.cli.output import PATIENCE, PROGRAM, JsonLines, end_all, kept_for_results
 from antflow.cli.output_file import (
     NAMES_OF_STDOUT,
     STDOUT,
+    NamedFiles,
     Old,
     OutputFile,
     kept_open,
-    refuse_shared,
 )
 from antflow.cli.parameters import (
     Count,
     Delimiter,
+    ErrorNames,
     FailureLimit,
     StageWorkers,
     complete_file,
@@ -51,7 +62,7 @@ from antflow.cli.refusals import (
     refuse,
     traced,
 )
-from antflow.cli.result_rows import rows_for
+from antflow.cli.result_rows import ResultRows, rows_for
 from antflow.cli.summary import summary_lines
 from antflow.cli.target import find_pipeline
 from antflow.cli.threads import ThreadsLeftBehind, end_at_next_signal
@@ -85,6 +96,7 @@ class Job:
         first_bad_line: Where the first of the bad lines is, and what is wrong with it.
         lost: Types of results that could only be written in part.
         line: Makes the line of a result.
+        files: The files of ``--out`` and ``--failed``.
     """
 
     pipeline: Pipeline
@@ -98,6 +110,7 @@ class Job:
     first_bad_line: str = ""
     lost: set[str] = field(default_factory=set)
     line: Callable[[PipelineResult[Any], set[str]], str] = result_line
+    files: Sequence[OutputFile] = ()
 
 
 @click.command("run", short_help="Run a pipeline on the lines of a file.")
@@ -143,27 +156,7 @@ class Job:
     help="File for failed and cancelled items, which --items can read back.",
     shell_complete=complete_file,
 )
-@click.option(
-    "--events",
-    metavar="FILE|URL",
-    help="Where every event of the run goes, which antflow events, errors and trace read: a file, "
-    ".jsonl or .sqlite, or postgresql://user@host/name. Events are added to those that are there.",
-    shell_complete=complete_file,
-)
-@click.option(
-    "--trace",
-    metavar="FILE",
-    help="File for what each worker did when, for ui.perfetto.dev: .json or .json.gz. It is "
-    "replaced.",
-    shell_complete=complete_file,
-)
-@click.option(
-    "--report",
-    metavar="FILE",
-    help="File for a report of the run, replaced if it is there: an HTML page, or Markdown with "
-    "the suffix .md.",
-    shell_complete=complete_file,
-)
+@takes_sinks
 @click.option("--append", is_flag=True, help="Add to the files of --out and --failed.")
 @click.option(
     "--force",
@@ -205,27 +198,19 @@ class Job:
 @click.option(
     "--max-failures",
     type=FailureLimit(),
-    metavar="N|N%",
-    help="Stop the intake when this many items, or this share of them, have failed.",
+    metavar="N|N%[/LAST]",
+    help="Stop when this many items, or this share of them, have failed: of all, or of the last "
+    "ones, as in 20%/200.",
 )
 @click.option(
-    "--metrics-port",
-    type=AddressType(),
-    metavar="[HOST:]PORT",
-    help="Serve metrics for Prometheus, at /metrics.  [default host: 127.0.0.1]",
+    "--stop-on",
+    type=ErrorNames(),
+    multiple=True,
+    metavar="ERROR[,ERROR]",
+    help="Stop at the first item that fails with such an error, without trying it again: the name "
+    "of its class, also with the module.",
 )
-@click.option(
-    "--metrics-push",
-    type=GatewayUrl(),
-    metavar="URL",
-    help="Push the metrics to a Pushgateway at the end.",
-)
-@click.option(
-    "--metrics-file",
-    metavar="FILE.prom",
-    help="Write the metrics to a file for node_exporter, every 15 s and at the end.",
-    shell_complete=complete_file,
-)
+@takes_metrics
 @takes_target
 def command(
     target: str,
@@ -238,8 +223,6 @@ def command(
     on_bad_line: str | None,
     out: str | None,
     failed: str | None,
-    events: str | None,
-    trace: str | None,
     append: bool,
     force: bool,
     dashboard: str,
@@ -248,11 +231,9 @@ def command(
     skip: int,
     limit: int | None,
     total: int | None,
-    max_failures: float | None,
-    metrics_port: Address | None,
-    metrics_push: str | None,
-    metrics_file: str | None,
-    report: str | None,
+    max_failures: float | Failures | None,
+    stop_on: tuple[tuple[str, ...], ...],
+    **told: Any,  # the options of `takes_sinks` and `takes_metrics`
 ) -> None:
     """Run a pipeline on the lines of a file.
 
@@ -269,7 +250,7 @@ def command(
       0         all items succeeded
       1         some items failed, or bad lines were put aside
       2         bad arguments, target, files or lines
-      3         the run failed, or --max-failures was reached
+      3         the run failed, or was stopped by --max-failures or --stop-on
       130, 143  ended by Ctrl-C or a key, by SIGTERM
     """  # noqa: D301 - the backspace tells click to keep the lines
     to_the_end = click.get_current_context().obj == PROGRAM
@@ -286,52 +267,48 @@ def command(
             refuse("--on-bad-line dead-letter: needs --failed FILE")
         if STDOUT in (out, failed) and not has_stdout:
             refuse("standard output is closed; --out FILE takes the results")
-        if on_bad_line is None and failed is not None:
-            on_bad_line = "dead-letter"
+        if failed == out == STDOUT:
+            refuse("--failed '-': standard output has the results; --out FILE takes them elsewhere")
         is_guess = form is None
-        form = form or format_of(items)
-        if delimiter is None and items.removesuffix(".gz").lower().endswith((".tsv", ".tab")):
-            delimiter = "\t"
-        elif delimiter is not None and form != "csv":
-            refuse(f"--delimiter {delimiter!r}: only --format csv has one")
+        form, delimiter = format_to_read(items, form, delimiter)
         file = InputFile(items, encoding)
         stack.callback(file.close)
         if file.is_stdin:
             if keys:
                 refuse("--keys: standard input has the items")
             stack.enter_context(nothing_on_stdin(to_the_end))
-        refuse_shared(file, out, failed, stdout)
-        observers = observers_for(events, trace, report)
-        of_sinks = {"--events": events, "--trace": trace, "--report": report}
-        named = {"--out": out, "--failed": failed, **of_sinks}
-        refuse_same(file, named, list(of_sinks), stdout)
-        files = []
-        rows = rows_for(out, append)
-        if out != STDOUT:
-            on_header = None if rows is None else partial(rows.go_on_in, os.path.abspath(out))
-            files.append(OutputFile(out, "--out", old, on_header))
-        if failed not in (None, STDOUT):
-            files.append(OutputFile(failed, "--failed", old))
-        if failed is not None and rows_for(failed, False) is not None:
-            refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
-        metrics = Metrics(metrics_port, metrics_push, metrics_file, {"--items": items, **named})
+        named = NamedFiles(file, stdout)
+        named.add("--out", out)
+        if failed is not None:
+            named.add("--failed", failed)
+        observers = sinks_for(told, named)
+        rows = rows_for(out)
+        files = files_for(out, rows, failed, old)
+        metrics = Metrics(told, named)
         stack.callback(metrics.close)
         pipeline = find_pipeline(target, app_dir)
         stack.enter_context(warnings_shown())
+        kinds = tuple(chain.from_iterable(stop_on))
+        tell_unknown_errors(kinds)
         if keys and dashboard == "none":
             refuse("--keys: --dashboard none shows nothing that listens")
         dashboard = chosen(dashboard)
         pipeline = with_workers(pipeline, workers)
+        source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip)
+        try:
+            source.check_header()
+        except BadLine as error:
+            refuse(str(error), error)
+        source.counts = total is None and dashboard != "none"
         stack.enter_context(metrics.of(pipeline))
         outputs = {STDOUT: results}
         for each in files:
             stack.enter_context(kept_open(each))
             outputs[each.path] = JsonLines(each.write, each.path, take_back=each.take_back)
-        source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip)
-        source.counts = total is None and dashboard != "none"
         options = {
             "total": limit if total is None else total,
             "max_failures": max_failures,
+            "stop_on": kinds,
             "dashboard": display_named(dashboard),
             "keys": dashboard != "none" and (can_read_keys(file) if keys is None else keys),
             "graceful_signals": DRAINING_SECONDS,
@@ -339,13 +316,56 @@ def command(
         }
         letters = None if failed is None else outputs[failed]
         job = Job(pipeline, source, options, outputs[out], letters, says_why(dashboard))
+        job.files = files
         if rows is not None:
             job.line = rows.line
         source.on_first_item = lambda: open_all(files, outputs)
-        if on_bad_line == "dead-letter":
+        if failed is not None and on_bad_line != "error":
             source.on_bad_line = lambda bad: put_aside(job, bad)
         code = run_job(job)
     sys.exit(code)
+
+
+def format_to_read(
+    items: str, form: Format | None, delimiter: str | None
+) -> tuple[Format, str | None]:
+    """The format of the items, and what stands between the columns, as far as that is known.
+
+    Raises:
+        Refusal: There are no columns.
+    """
+    form = form or format_of(items)
+    if delimiter is None and items.lower().removesuffix(".gz").endswith((".tsv", ".tab")):
+        delimiter = "\t"
+    elif delimiter is not None and form != "csv":
+        refuse(f"--delimiter {delimiter!r}: only --format csv has one")
+    return form, delimiter
+
+
+def files_for(out: str, rows: ResultRows | None, failed: str | None, old: Old) -> list[OutputFile]:
+    """The files of ``--out`` and ``--failed``.
+
+    Raises:
+        Refusal: One cannot be written, or may not be.
+    """
+    files: list[OutputFile] = []
+    if out != STDOUT:
+        goes_on_in = check_results if rows is None else rows.go_on_in
+        files.append(OutputFile(out, "--out", old, goes_on_in, has_header=rows is not None))
+    if failed is not None and rows_for(failed) is not None:
+        refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
+    if failed not in (None, STDOUT):
+        files.append(OutputFile(failed, "--failed", old, check_letters))
+    return files
+
+
+def tell_unknown_errors(kinds: tuple[str, ...]) -> None:
+    """Warn of names that may be misspelt: no exception class has them, or its module comes late."""
+    known = loaded_names() if kinds else ()
+    for kind in kinds:
+        if kind not in known:
+            meant = did_you_mean(kind, sorted(known))
+            logger.warning("--stop-on %s: no exception class of this name is loaded%s", kind, meant)
 
 
 def with_workers(pipeline: Pipeline, workers: tuple[tuple[str, int], ...]) -> Pipeline:
@@ -462,7 +482,7 @@ def run_job(job: Job) -> int:
         raise Refusal(str(error)) from error
     except TooManyFailures as error:
         tell(job)
-        raise RunFailed(f"{error.reason}; {how_to_go_on(job)}") from error
+        raise RunFailed(f"{error.reason}: {error.failures}; {how_to_go_on(job)}") from error
     except Exception as error:
         tell(job)
         raise RunFailed(f"the run failed: {reason_with_place(error)}") from error
@@ -581,10 +601,21 @@ def tell(job: Job) -> None:
             lines.append(f"left out by --skip: {counted(skipped, 'item')}")
         if (rest := job.items.rest) is not None:
             lines.append(rest)
+        lines += old_lines(job)
         lines += unwritten_lines(job)
         with suppress(OSError):  # no space left, or no reader
             for line in lines:
                 click.echo(line, err=True)
+
+
+def old_lines(job: Job) -> list[str]:
+    """Which files still have what ``--force`` was to replace, if any."""
+    kept = [f"{file.option} {file.path!r}" for file in job.files if file.keeps_old]
+    if not kept:
+        return []
+    have = "still has" if len(kept) == 1 else "still have"
+    line = f"no item was taken in; {' and '.join(kept)} {have} the lines of an earlier run"
+    return [clean(line)]
 
 
 def unwritten_lines(job: Job) -> list[str]:

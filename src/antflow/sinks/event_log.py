@@ -130,6 +130,8 @@ class EventLog(Brief):
         if isinstance(source, str) and source.startswith(SCHEMES):
             return EventLog(PostgresRows(source))
         path = Path(source)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError("must be a file, not a pipe or a device: it is read more than once")
         with path.open("rb") as file:
             is_database = file.read(len(FIRST_BYTES_OF_SQLITE)) == FIRST_BYTES_OF_SQLITE
         return EventLog(Database(path) if is_database else _Lines(path))
@@ -457,28 +459,44 @@ class _Lines(_Sqlite):
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # it is still being written
-                statement, values = self._row_of(line)
-                execute(self._connection, statement, values)
+                self._take_in_line(line)
                 self._lines += 1
                 self._read += len(line)
         finally:
             self._connection.execute("COMMIT")
 
-    def _row_of(self, line: bytes) -> tuple[str, Any]:
+    def _take_in_line(self, line: bytes) -> None:
         try:
-            record = json.loads(line)
-            kind, version = record["kind"], record["v"]
-            if version > VERSION:
-                raise ValueError(f"format {version} is newer than this version of antflow")
-            if kind == "run_opened":
-                return OPEN_RUN, opened_row(record)
-            if kind == "run_closed":
-                return CLOSE_RUN, closed_row(record)
-            if "value" in record:
-                record["value"] = json.dumps(record["value"])
-            filled = {"branch": "", "duration": 0.0, "waited": 0.0} | record
-            return INSERT, [filled.get(name) for name in EventRecord._fields]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            statement, values = _row_of(line)
+            execute(self._connection, statement, values)
+        except BROKEN as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
             text = f"{self._path}, line {self._lines + 1:,}: not an event: {reason}"
             raise UnreadableLog(text) from error
+
+
+def _row_of(line: bytes) -> tuple[str, Any]:
+    record = json.loads(line)
+    kind, version = record["kind"], record["v"]
+    if version > VERSION:
+        raise ValueError(f"format {version} is newer than this version of antflow")
+    if kind == "run_opened":
+        return OPEN_RUN, opened_row(record)
+    if kind == "run_closed":
+        return CLOSE_RUN, closed_row(record)
+    if "value" in record:
+        record["value"] = json.dumps(record["value"])
+    filled = {"branch": "", "duration": 0.0, "waited": 0.0} | record
+    return INSERT, [filled.get(name) for name in EventRecord._fields]
+
+
+BROKEN = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,  # a number that is too large for SQLite
+    sqlite3.Error,
+)
+"""What a line raises that is not an event."""

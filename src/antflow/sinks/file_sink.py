@@ -9,7 +9,10 @@ from typing import Unpack
 
 from antflow._core.checks import refusal
 from antflow._core.file_lock import lock
+from antflow._core.file_names import is_gone
 from antflow.sinks.sink import Sink, SinkOptions
+
+GONE = "it was removed meanwhile, and what was written with it"
 
 
 class FileSink(Sink):
@@ -35,8 +38,17 @@ class FileSink(Sink):
         return repr(str(self._path))
 
     def gives_up_on(self, error: Exception) -> bool:
-        """A file that holds something else will do so at the next try, too."""
+        """A file that holds something else, or is gone, is no better at the next try."""
         return isinstance(error, ValueError)
+
+    def _check_name(self, descriptor: int) -> None:
+        """Refuse to go on if another program has removed the open file.
+
+        Raises:
+            ValueError: It is gone.
+        """
+        if is_gone(self._path, descriptor):
+            raise ValueError(GONE)
 
 
 def take(descriptor: int) -> None:
@@ -55,7 +67,7 @@ def writable_path(path: str | os.PathLike[str], name: str = "path") -> Path:
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise refusal(TypeError, name, path, "must be the path of a file")
     made = Path(path).absolute()
-    if made.is_dir():
+    if made.is_dir() or os.fspath(path)[-1:] in (os.sep, os.altsep):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not made.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "There is no such folder", str(made.parent))

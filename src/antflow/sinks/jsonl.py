@@ -20,8 +20,14 @@ LONGEST_LINE_END = 1 << 20
 """How far back from its end a file is searched for its last whole line, in bytes."""
 
 
-BEGIN = b'{"v":'
-"""How each line begins."""
+LONGEST_BEGIN = 64
+"""Bytes that are enough to know a line by."""
+
+BEGINS = tuple(b'{"v":%d,"run":' % version for version in range(1, VERSION + 1))
+"""How lines begin that this version knows, but for spaces."""
+
+ITS_VERSION = re.compile(rb'\{"v":([0-9]{1,9})[,}]')
+NOTHING_IS_ADDED = "so nothing is appended to it"
 
 ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
 """What JSON allows in a string, and Python and JavaScript take for the end of a line."""
@@ -30,9 +36,10 @@ ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
 class JsonlSink(FileSink):
     """Writes each event as a line of JSON: ``observers=[JsonlSink("events.jsonl")]``.
 
-    Lines are appended. If a program was killed while it wrote, the file may end in part of a line:
-    that is cut off first. Each run has a line of kind "run_opened" and one of "run_closed". The
-    fields of the others are those of `EventRecord`; those that are ``None`` are left out.
+    Lines are appended, but not to a file of something else, or of a newer version of antflow. If a
+    program was killed while it wrote, the file may end in part of a line: that is cut off first.
+    Each run has a line of kind "run_opened" and one of "run_closed". The fields of the others are
+    those of `EventRecord`; those that are ``None`` are left out.
 
     What was written is safe when the process is killed, but for the last 0.25 s (``every``).
 
@@ -59,7 +66,9 @@ class JsonlSink(FileSink):
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             take(descriptor)
-            _cut_part_of_line(descriptor)
+            end = _end_of_lines(descriptor)
+            if end < os.fstat(descriptor).st_size:
+                os.ftruncate(descriptor, end)
         except BaseException:
             os.close(descriptor)
             raise
@@ -80,13 +89,17 @@ class JsonlSink(FileSink):
     def close(self) -> None:
         """Close the file."""
         descriptor, self._descriptor = self._descriptor, -1
-        unlock(descriptor)
-        os.close(descriptor)
+        try:
+            self._check_name(descriptor)
+        finally:
+            unlock(descriptor)
+            os.close(descriptor)
 
     def _append(self, text: str) -> None:
         """Append all of a text, or nothing."""
         text = ENDS_OF_LINES.sub(_escaped, text)
         data = memoryview(text.encode("utf-8", "backslashreplace"))
+        self._check_name(self._descriptor)
         size = os.fstat(self._descriptor).st_size
         try:
             while data:
@@ -126,16 +139,46 @@ def _escaped(end: re.Match[str]) -> str:
     return f"\\u{ord(end[0]):04x}"
 
 
-def _cut_part_of_line(descriptor: int) -> None:
+def check_events(path: str | os.PathLike[str]) -> None:
+    """Refuse a file to which a `JsonlSink` would append nothing.
+
+    Raises:
+        ValueError: It holds something else, or a newer version wrote it.
+        OSError: It cannot be read.
+    """
+    with open(path, "rb") as file:
+        _end_of_lines(file.fileno())
+
+
+def _end_of_lines(descriptor: int) -> int:
+    """Where the last whole line of a file ends.
+
+    Raises:
+        ValueError: It holds something else than events that this version knows, as far as its first
+            line and its last ones tell.
+    """
     size = os.fstat(descriptor).st_size
     if not size:
-        return
-    if not BEGIN.startswith(os.pread(descriptor, len(BEGIN), 0)):  # which may be cut short
-        raise ValueError("it holds something else than events, so nothing is appended to it")
+        return 0
     start = max(size - LONGEST_LINE_END, 0)
+    _check_line(os.pread(descriptor, LONGEST_BEGIN, 0))
     tail = os.pread(descriptor, size - start, start)
-    if tail and not tail.endswith(b"\n"):
-        end = tail.rfind(b"\n") + 1
-        if not end and start:
-            raise ValueError("it does not consist of lines, so nothing is appended to it")
-        os.ftruncate(descriptor, start + end)
+    end = tail.rfind(b"\n") + 1
+    before = tail.rfind(b"\n", 0, max(end - 1, 0)) + 1
+    if not before and start:
+        raise ValueError(f"it does not consist of lines, {NOTHING_IS_ADDED}")
+    for line in (tail[before:end], tail[end:]):
+        if line:
+            _check_line(line)
+    return start + end
+
+
+def _check_line(line: bytes) -> None:
+    """Check how a line begins, of which there may be no more."""
+    begin = line[:LONGEST_BEGIN].replace(b'": ', b'":').replace(b', "', b',"')
+    found = ITS_VERSION.match(begin)
+    if found is not None and (version := int(found[1])) > VERSION:
+        text = f"it was written by a newer version (its format is {version})"
+        raise ValueError(f"{text}, {NOTHING_IS_ADDED}")
+    if not any(begin.startswith(known) or known.startswith(begin) for known in BEGINS):
+        raise ValueError(f"it holds something else than events, {NOTHING_IS_ADDED}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.same_file import is_same_file
-from antflow.sinks.file_sink import FileSink
+from antflow.sinks.file_sink import GONE, FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
 from antflow.sinks.sink import SinkOptions, leave_to_parent
@@ -108,6 +109,32 @@ def execute(
         return run(statement, [_encodable(row) for row in values] if many else _encodable(values))
 
 
+def check_database(path: str | os.PathLike[str]) -> None:
+    """Refuse a file to which a `SqliteSink` would add nothing.
+
+    Raises:
+        ValueError: It is not a database, is one of something else, or a newer version wrote it.
+    """
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, timeout=0, uri=True)) as connection:
+        try:
+            _check(connection)
+        except sqlite3.OperationalError:  # busy or away: the sink tries again
+            pass
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"it is not a database of events: {error}") from error
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    (found,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and found != APPLICATION_ID:
+        raise ValueError("it is a database of something else")
+    if version > VERSION:
+        raise ValueError(f"it was written by a newer version (its format is {version})")
+
+
 def _encodable(row: Any) -> Any:
     if isinstance(row, dict):
         return dict(zip(row, _encodable(row.values()), strict=True))
@@ -143,6 +170,7 @@ class SqliteSink(FileSink):
             leave_to_parent(connection)
             _left_to_parent.append(self._path)
         self._connection: sqlite3.Connection | None = None
+        self._status: os.stat_result | None = None
 
     def open(self) -> None:
         """Open the database, and make its tables if there are none."""
@@ -151,13 +179,7 @@ class SqliteSink(FileSink):
             raise ValueError("this process was forked while the database was open: use another")
         connection = sqlite3.connect(self._path, timeout=LONGEST_LOCK, isolation_level=None)
         try:
-            (found,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if tables and found != APPLICATION_ID:
-                raise ValueError("it is a database of something else")
-            if version > VERSION:
-                raise ValueError(f"it was written by a newer version (its format is {version})")
+            _check(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(  # a lock that is needed later only is not waited for
@@ -168,6 +190,7 @@ class SqliteSink(FileSink):
             connection.close()
             raise
         self._connection = connection
+        self._status = os.stat(self._path)
 
     def write(self, records: list[EventRecord]) -> None:
         """Insert a batch, in one transaction. A row that is there already stays."""
@@ -186,6 +209,7 @@ class SqliteSink(FileSink):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+            self._check_place()
 
     def gives_up_on(self, error: Exception) -> bool:
         """The file is not a database, is damaged, or has other tables than these."""
@@ -196,6 +220,7 @@ class SqliteSink(FileSink):
     def _execute(self, statement: str, values: Any, many: bool = False) -> None:
         connection = self._connection
         assert connection is not None
+        self._check_place()
         connection.execute("BEGIN IMMEDIATE")
         try:
             execute(connection, statement, values, many)
@@ -204,3 +229,13 @@ class SqliteSink(FileSink):
             if connection.in_transaction:  # a full disk has ended it already
                 connection.execute("ROLLBACK")
             raise
+
+    def _check_place(self) -> None:
+        """Refuse to go on if another program has taken the database away."""
+        assert self._status is not None
+        try:
+            is_there = os.path.samestat(self._status, os.stat(self._path))
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise ValueError(GONE)

@@ -225,7 +225,7 @@ class TraceSink(FileSink):
         except BaseException:
             file.close()
             raise
-        is_packed = self._path.name.endswith(".gz")
+        is_packed = self._path.name.lower().endswith(".gz")
         self._file = file
         self._pack = zlib.compressobj(wbits=GZIP) if is_packed else None
         self._unwritten = memoryview(b"")
@@ -260,9 +260,12 @@ class TraceSink(FileSink):
         """End the file."""
         if self._file is not None:
             self._write_out("\n]\n", is_end=True)
-            unlock(self._file.fileno())
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            try:
+                self._check_name(file.fileno())
+            finally:
+                unlock(file.fileno())
+                file.close()
 
     def _append(self, events: Iterable[Mapping[str, Any]]) -> None:
         if self._unwritten:  # it is told again, and is among that
@@ -321,7 +324,8 @@ def write_trace(path: str | os.PathLike[str], events: Iterable[Mapping[str, Any]
 
 
 def _opened(path: os.PathLike[str]) -> BinaryIO:
-    file: Any = gzip.open(path, "wb") if os.fspath(path).endswith(".gz") else open(path, "wb")  # noqa: SIM115
+    is_packed = os.fspath(path).lower().endswith(".gz")
+    file: Any = gzip.open(path, "wb") if is_packed else open(path, "wb")  # noqa: SIM115
     opened: BinaryIO = file
     return opened
 

@@ -1,0 +1,41 @@
+"""How many items of a run were known from earlier ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class RecallCounts:
+    """How many items of a run the store knew.
+
+    The books of the run have those that go on, and none of those that had ended.
+
+    Attributes:
+        ended: How an item had ended → how many; those made from others too.
+        inputs: How many of those that had ended were fed, and not made from others.
+        went_on: How many go on, in the stage that they had reached.
+        changed: How many are run again because their input, or a stage, has changed.
+    """
+
+    ended: dict[str, int] = field(default_factory=dict[str, int])
+    inputs: int = 0
+    went_on: int = 0
+    changed: int = 0
+
+    def of(self, outcome: str) -> int:
+        """How many had ended so."""
+        return self.ended.get(outcome, 0)
+
+    @property
+    def all_ended(self) -> int:
+        """How many had ended."""
+        return sum(self.ended.values())
+
+    def add(self, outcome: str | None, is_input: bool) -> None:
+        """Count an item that had ended so; ``None``: that goes on."""
+        if outcome is None:
+            self.went_on += 1
+        else:
+            self.ended[outcome] = self.of(outcome) + 1
+            self.inputs += is_input

@@ -1,0 +1,24 @@
+"""Items that a store knows from earlier runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from antflow._core.envelope import Envelope
+from antflow._core.result import Outcome
+
+
+@dataclass(slots=True, eq=False)
+class Known:
+    """An item that a store knows, or one that was made from it.
+
+    Attributes:
+        envelope: The item, in the stage in which it ended or which it waits for. Its value is the
+            one that it came out with, or that is to enter that stage.
+        outcome: How it ended; ``None``: it goes on.
+        error: Why it failed, if it did.
+    """
+
+    envelope: Envelope
+    outcome: Outcome | None
+    error: Exception | None = None

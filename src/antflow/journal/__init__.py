@@ -1,0 +1,5 @@
+"""A journal: what runs have done, in one file, so that the next run goes on where one ended."""
+
+from antflow.journal.journal import Durability, Journal, OnInputChange, OnJournalError
+
+__all__ = ["Durability", "Journal", "OnInputChange", "OnJournalError"]

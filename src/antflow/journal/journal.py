@@ -1,0 +1,103 @@
+"""A journal as a run uses it: which file, and how."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, get_args
+
+from antflow._core.checks import check_choice, check_count, check_flag, examine, refusal
+from antflow._core.foreign import is_a
+from antflow._core.text import safe_repr
+
+Durability = Literal["process", "power"]
+OnInputChange = Literal["redo", "error", "reuse"]
+OnJournalError = Literal["pause", "fail"]
+
+
+class Journal:
+    """A journal for the runs of a pipeline: ``pipeline.run(items, journal=Journal("run.db"))``.
+
+    A path alone means ``Journal(path)``.
+
+    Args:
+        path: The file; it is made if there is none. Its folder must exist.
+        codec: How values are kept: "json" (see `antflow.journal.JsonCodec`), "msgspec" (the same
+            text, faster), "pickle" (anything, but only if it is ``trusted``), or a codec of your
+            own.
+        trusted: Whether a pickle in the file may be read: that runs whatever its bytes say.
+        retry_failed: Run items again that failed in an earlier run, from the stage in which they
+            failed: all (``True``), or those whose error is of one of these classes. The others
+            stay failed.
+        durability: "process": what was committed outlives the process, however it ends. "power": it
+            outlives a power failure too; each commit then waits for the disk.
+        max_unflushed: How many finished results may be lost if the process is killed; these stages
+            run again. 0: none, each result is committed before its item moves on.
+        on_input_change: If an item comes with the key of an earlier one and another input: run it
+            again ("redo"), end the run ("error"), or use what is known of the earlier one
+            ("reuse").
+        on_error: If rows cannot be written, as when the disk is full: wait and try again until they
+            can ("pause"), or end the run ("fail").
+
+    Attributes:
+        path: The file's absolute path.
+
+    Raises:
+        TypeError: An option is of the wrong type.
+        ValueError: An option is not allowed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        codec: Any = "json",
+        trusted: bool = False,
+        retry_failed: bool | type[BaseException] | tuple[type[BaseException], ...] = False,
+        durability: Durability = "process",
+        max_unflushed: int = 0,
+        on_input_change: OnInputChange = "redo",
+        on_error: OnJournalError = "pause",
+    ) -> None:
+        if not is_a(path, (str, os.PathLike)) or not examine(TypeError, "path", os.fspath, path):
+            raise refusal(TypeError, "path", path, "must be the path of a file")
+        check_choice(ValueError, "durability", durability, get_args(Durability))
+        check_choice(ValueError, "on_input_change", on_input_change, get_args(OnInputChange))
+        check_choice(ValueError, "on_error", on_error, get_args(OnJournalError))
+        self.path: str = os.path.abspath(os.fspath(path))
+        self.retry_failed: bool | tuple[type[BaseException], ...] = checked_retried(retry_failed)
+        check_flag(TypeError, "trusted", trusted)
+        self.codec: Any = codec
+        self.trusted: bool = trusted
+        self.durability: Durability = durability
+        self.max_unflushed: int = check_count(
+            ValueError, "max_unflushed", max_unflushed, 0, "must be a whole number >= 0"
+        )
+        self.on_input_change: OnInputChange = on_input_change
+        self.on_error: OnJournalError = on_error
+
+    def __repr__(self) -> str:
+        return f"Journal({safe_repr(self.path)})"
+
+    def retrying(
+        self, retry_failed: bool | type[BaseException] | tuple[type[BaseException], ...]
+    ) -> Journal:
+        """The same journal, with other items to run again."""
+        other = object.__new__(Journal)
+        other.__dict__ |= self.__dict__
+        other.retry_failed = checked_retried(retry_failed)
+        return other
+
+
+def checked_retried(retry_failed: Any) -> bool | tuple[type[BaseException], ...]:
+    """Which failed items are run again.
+
+    Raises:
+        TypeError: It is neither a bool nor classes of exceptions.
+    """
+    if type(retry_failed) is bool:
+        return retry_failed
+    kinds = retry_failed if is_a(retry_failed, (tuple, list)) else (retry_failed,)
+    if not kinds or not all(is_a(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        allowed = "must be True, False, or a tuple of exception classes"
+        raise refusal(TypeError, "retry_failed", retry_failed, allowed)
+    return tuple(kinds)

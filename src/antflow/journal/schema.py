@@ -1,0 +1,136 @@
+"""The tables of a journal, and the rows that are written to them.
+
+Each row of data ends with a checksum of its own, see `sealed`: SQLite itself notices few of the
+bits that a disk changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+from zlib import crc32
+
+SCHEMA: Final = tuple(
+    """
+CREATE TABLE journal (
+    id TEXT NOT NULL,                -- of this journal: the scope of its idempotency keys
+    codec TEXT NOT NULL,
+    created REAL NOT NULL            -- Unix seconds, like all times here
+) STRICT;
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,                -- as in results and events
+    pipeline TEXT NOT NULL,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    antflow TEXT NOT NULL,           -- its version
+    started REAL NOT NULL,
+    ended REAL,                      -- NULL: it is under way, or its program was killed
+    how TEXT,                        -- finished, stopped, cancelled, failed
+    error TEXT
+) STRICT;
+CREATE TABLE stages (
+    stage INTEGER PRIMARY KEY,
+    recipe TEXT NOT NULL UNIQUE,     -- of the names and versions up to and with this stage
+    position INTEGER NOT NULL,       -- from 0
+    name TEXT NOT NULL,
+    version TEXT NOT NULL            -- JSON: Stage(version=...)
+) STRICT;
+CREATE TABLE items (
+    item INTEGER PRIMARY KEY,
+    key ANY NOT NULL UNIQUE,         -- the item's id
+    root INTEGER,                    -- the item that was fed, if this one was made from it
+    branch TEXT NOT NULL,            -- '': it was fed; '2/0': the first made from the third of it
+    stage INTEGER NOT NULL,          -- where it was made; of one that was fed, the first it entered
+    input ANY,                       -- the item as it was fed, or the value it was made with
+    input_hash BLOB NOT NULL,
+    run INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE INDEX items_root ON items (root) WHERE root IS NOT NULL;
+CREATE TABLE results (               -- what each stage but the last returned
+    item INTEGER NOT NULL,
+    stage INTEGER NOT NULL,
+    value ANY,
+    attempts INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    run INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    PRIMARY KEY (item, stage)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outcomes (
+    item INTEGER PRIMARY KEY,
+    outcome TEXT NOT NULL,           -- completed, failed, dropped, expanded
+    stage INTEGER NOT NULL,          -- the one it ended in
+    value ANY,                       -- completed: the result; expanded: how many it became
+    attempts INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    error TEXT,                      -- failed: JSON, see the documentation
+    at REAL NOT NULL,
+    run INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE TABLE attempts (              -- tries that failed
+    item INTEGER NOT NULL,
+    stage INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    error TEXT NOT NULL,             -- JSON
+    at REAL NOT NULL,
+    run INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE INDEX attempts_item ON attempts (item);
+CREATE TABLE checkpoints (
+    item INTEGER NOT NULL,
+    stage INTEGER NOT NULL,
+    value ANY,
+    at REAL NOT NULL,
+    run INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    PRIMARY KEY (item, stage)
+) STRICT, WITHOUT ROWID;
+""".strip().split(";\n")
+)
+"""The statements that make the tables."""
+
+NEW_JOURNAL: Final = "INSERT INTO journal VALUES (?,?,?)"
+STAGE: Final = "INSERT OR IGNORE INTO stages (recipe, position, name, version) VALUES (?,?,?,?)"
+STAGE_NUMBER: Final = "SELECT stage FROM stages WHERE recipe = ?"
+BEGIN_RUN: Final = (
+    "INSERT INTO runs (id, pipeline, host, pid, antflow, started) VALUES (?,?,?,?,?,?)"
+)
+END_RUN: Final = "UPDATE runs SET ended = ?, how = ?, error = ? WHERE run = ?"
+ITEM: Final = "INSERT OR REPLACE INTO items VALUES (?,?,?,?,?,?,?,?,?)"
+RESULT: Final = "INSERT OR REPLACE INTO results VALUES (?,?,?,?,?,?,?)"
+OUTCOME: Final = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?)"
+ATTEMPT: Final = "INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?)"
+CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoints VALUES (?,?,?,?,?,?)"
+SEALED: Final = frozenset({ITEM, RESULT, OUTCOME, ATTEMPT, CHECKPOINT})
+"""Statements whose rows are sealed as they are written."""
+
+FORGET: Final = (
+    "DELETE FROM results WHERE item IN (SELECT item FROM items WHERE item = :item OR root = :item)",
+    "DELETE FROM outcomes WHERE item IN "
+    "(SELECT item FROM items WHERE item = :item OR root = :item)",
+    "DELETE FROM checkpoints WHERE item IN "
+    "(SELECT item FROM items WHERE item = :item OR root = :item)",
+    "DELETE FROM items WHERE root = :item",
+)
+"""Delete what is known of an item, given as ``item``, and all that was made from it."""
+
+
+def checksum(row: Sequence[Any]) -> int:
+    """The checksum of a row without its last column."""
+    return crc32(repr(row).encode("utf-8", "backslashreplace"))
+
+
+def sealed(row: Any) -> tuple[Any, ...]:
+    """A row with its checksum as the last column."""
+    return (*row, checksum(row))
+
+
+def is_sound(row: tuple[Any, ...]) -> bool:
+    """Whether a row that was read is the one that was written."""
+    return bool(row[-1] == checksum(row[:-1]))
