@@ -90,6 +90,8 @@ class Store(Protocol):
 class Memory(Store, Protocol):
     """A store that knows the items of earlier runs, by their ids.
 
+    It is not told that items were admitted or started.
+
     Attributes:
         id: The scope of its items' idempotency keys, once it was opened.
     """

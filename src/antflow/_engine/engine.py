@@ -160,6 +160,7 @@ class Engine:
             count(1 if books is None else books.next_number),
             store,
             listeners,
+            skips_starts=memory is not None,
         )
         entrance = Entrance(run, self.supervisor, self.settlement, self._listeners, store, memory)
         sources = SourceWatch(run.timers, tells=blocked_loop_after is not None)

@@ -109,11 +109,15 @@ class JournalStore:
         """Look items up by their keys."""
         new: list[Envelope] = []
         known: list[Known] = []
-        for envelope in envelopes:
-            row = None if envelope.error is not None else self._recall.row_of(item_key(envelope.id))
-            if row is None:
+        keys = [item_key(each.id) if each.error is None else None for each in envelopes]
+        all_found = self._recall.find([key for key in keys if key is not None])
+        for envelope, key in zip(envelopes, keys, strict=True):
+            found = None if key is None else all_found.get(key)
+            if found is None:
                 new.append(envelope)
-            elif envelope.fate.place is not None:  # it is tried again: its result was passed in
+                continue
+            row = found.row
+            if envelope.fate.place is not None:  # it is tried again: its result was passed in
                 self._hold(envelope, row)
                 new.append(envelope)
             elif self._is_changed(envelope, row):
@@ -122,11 +126,11 @@ class JournalStore:
                 counts.add(None, True)
                 known.append(Known(envelope, None))
             else:
-                for each, found in self._recall.family(envelope, row, stage, counts):
-                    if found.outcome is None:
-                        self._hold(found.envelope, each)
-                    counts.add(found.outcome, each.root is None)
-                    known.append(found)
+                for each, member in self._recall.family(envelope, found, stage, counts):
+                    if member.outcome is None:
+                        self._hold(member.envelope, each)
+                    counts.add(member.outcome, each.root is None)
+                    known.append(member)
         return new, known
 
     def admit(self, envelopes: Sequence[Envelope]) -> Wait:
