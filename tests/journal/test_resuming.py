@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,61 @@ def test_a_killed_run_repeats_at_most_one_attempt_per_worker(tmp_path: Path) -> 
     assert set(made) == set(range(300))
     assert kills
     assert len(made) <= 300 + 4 * kills
+
+
+def test_a_checkpoint_is_there_on_later_tries_and_in_later_runs(journal: Path) -> None:
+    """A batch job is submitted once, and polled on: by the next try, and by the next run."""
+    submitted: list[Any] = []
+    polled: list[Any] = []
+    is_down = True
+
+    async def ask(value: Any) -> Any:
+        item = current_item()
+        if (job := item.checkpointed) is None:
+            submitted.append(value)
+            job = f"job of {value}"
+            await item.checkpoint(job)
+        polled.append(job)
+        if is_down:
+            raise ConnectionError
+        return job
+
+    stages = [
+        Stage("Ask", 1, [ask], task_attempts=2, task_wait_seconds=0.0),
+        Stage("Note", 1, [lambda job: (job, current_item().checkpointed)]),
+    ]
+    run(stages, ["a", "b"], journal)
+    is_down = False
+    results = run(stages, ["a", "b"], journal, retry_failed=True)
+    assert results.values() == [("job of a", None), ("job of b", None)]
+    assert (submitted, len(polled)) == (["a", "b"], 6)
+
+
+def test_a_checkpoint_of_a_plain_function_is_kept_when_the_call_returns(journal: Path) -> None:
+    """In a thread there is nothing to await."""
+    kept: list[Any] = []
+
+    def ask(value: int) -> int:
+        current_item().checkpoint(value + 1)
+        with closing(sqlite3.connect(journal)) as connection:
+            kept.extend(connection.execute("SELECT value FROM checkpoints").fetchall())
+        return value
+
+    run([Stage("Ask", 1, [ask])], [1], journal)
+    assert kept == [("2",)]
+
+
+def test_without_a_journal_a_checkpoint_lasts_as_long_as_the_run() -> None:
+    """The next try finds it."""
+    tries: list[Any] = []
+
+    async def ask(value: int) -> int:
+        tries.append(current_item().checkpointed)
+        await current_item().checkpoint([value])
+        if len(tries) < 3:
+            raise ValueError
+        return value
+
+    stage = Stage("Ask", 1, [ask], task_attempts=3, task_wait_seconds=0.0)
+    assert run([stage], [1], None).values() == [1]
+    assert tries == [None, [1], [1]]

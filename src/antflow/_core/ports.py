@@ -118,6 +118,14 @@ class Memory(Store, Protocol):
         """
         ...
 
+    def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
+        """Keep a value for later tries of an item in its stage. It is kept when this is over.
+
+        Raises:
+            Exception: It cannot be kept.
+        """
+        ...
+
     def id_of(self, raw: Any) -> Any:
         """The id of an item that brings none, made from what it is; ``None``: a running number."""
         ...

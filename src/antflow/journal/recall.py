@@ -53,6 +53,7 @@ FIND_ALL = "SELECT * FROM items LEFT JOIN outcomes ON outcomes.item = items.item
 FIND = f"{FIND_ALL} key IN"
 FIND_MADE = f"{FIND_ALL} root = ? ORDER BY items.item"
 RESULTS = "SELECT * FROM results WHERE item = ?"
+CHECKPOINTS = "SELECT * FROM checkpoints WHERE item = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,9 @@ class Recall:
         if known.outcome is None:
             envelope.position = stage if reached is None else reached + 1
             counts.changed += is_changed
+            for _, number, value, *_ in self._rows(CHECKPOINTS, found.row.item):
+                if self.positions.get(number) == envelope.position:
+                    envelope.checkpoint = envelope.position, self._value(value)
         return known
 
     def _found(self, row: tuple[Any, ...]) -> Found:
@@ -183,5 +187,5 @@ class Recall:
     def _rows(self, query: str, item: int) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = self.connection.execute(query, (item,)).fetchall()
         for row in rows:
-            self._check("results", row)
+            self._check(query.split()[3], row)
         return rows

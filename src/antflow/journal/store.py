@@ -167,6 +167,18 @@ class JournalStore:
             self._held.pop(transition.key, None)
         return None
 
+    def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
+        """Keep a value for later tries of an item."""
+        stage = envelope.position
+        row = (
+            self._held[envelope.key].item,
+            self._stages[stage],
+            self._text_of(self._codecs[stage].encode(value)),
+            self._run,
+        )
+        self._writer.put(schema.CHECKPOINT, row)
+        return self._writer.durable(0)
+
     async def closed(self, how: RunEnd) -> None:
         """End the run in the journal, and close it."""
         error = None if how.error is None else str(how.error)
