@@ -13,6 +13,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.estimates import PastRun, WhatIf
 from antflow._core.events import TaskEventType
 from antflow._core.inside import StageInside
+from antflow._core.journal_state import JournalState
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
@@ -116,6 +117,10 @@ class Memory(Store, Protocol):
             Exception: The store cannot be read: they do not enter, and the run takes in no more and
                 ends with this exception.
         """
+        ...
+
+    def state(self) -> JournalState | None:
+        """How far it has got, in whatever thread; ``None`` if no run has it open."""
         ...
 
     def checkpoint(self, envelope: Envelope, value: Any) -> Wait:

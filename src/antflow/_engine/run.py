@@ -384,6 +384,7 @@ class Run:
             + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_seconds=intake_ended - self.facts.started_mono,
             workers_changes=self.workers_changes.latest,
+            journal=None if self.memory is None else self.memory.state(),
         )
         makers: Mapping[str, Callable[[], Any]] = {}
         if self.outlook is not None:

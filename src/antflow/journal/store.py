@@ -13,6 +13,7 @@ from typing import Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import JournalError, JournalInputMismatch, NotSerialisable
+from antflow._core.journal_state import JournalState
 from antflow._core.ledger import ItemKey
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
@@ -95,7 +96,7 @@ class JournalStore:
         opens = partial(connect_again, connection, journal.durability)
         if self._in_thread:
             pauses = journal.on_error == "pause"
-            self._writer = WriterThread(opens, journal.max_unflushed, self._stalled, pauses)
+            self._writer = WriterThread(opens, journal.max_unflushed, pauses)
         else:
             self._writer = Writer(opens)
 
@@ -166,6 +167,12 @@ class JournalStore:
         elif kind is Kind.CANCELLED:  # it is run again
             self._held.pop(transition.key, None)
         return None
+
+    def state(self) -> JournalState:
+        """How far it has got."""
+        writer = self._writer
+        stalled = "" if writer.stalled is None else str(writer.stalled)
+        return JournalState(self._journal.path, writer.waiting, writer.behind, stalled)
 
     def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
         """Keep a value for later tries of an item."""
@@ -326,6 +333,3 @@ class JournalStore:
     def _text_of(self, data: bytes) -> str | bytes:
         """Data as it is kept: as text if it is, for people who look at the tables."""
         return data if self._codec.name == "pickle" else data.decode()
-
-    def _stalled(self, error: Exception | None) -> None:
-        pass
