@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import nan
 from typing import Any, Literal, get_args
 
-from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, DurationCounter
+from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, DurationCounter, ItemTimes
 from antflow._core.first_tries import FirstTriesCounter
 from antflow._core.text import error_type_name
 from antflow._core.transition import Kind, Transition
@@ -416,13 +416,15 @@ class Ledger:
         stages: One book per stage.
         accepted: Items taken in.
         in_flight: Accepted and not settled.
+        item_times: How long items took; ``None`` unless that was asked for.
     """
 
-    __slots__ = ("_applied", "_retrying", "accepted", "in_flight", "stages")
+    __slots__ = ("_applied", "_retrying", "accepted", "in_flight", "item_times", "stages")
 
     def __init__(self, stage_count: int) -> None:
         self.accepted: int = 0
         self.in_flight: int = 0
+        self.item_times: ItemTimes | None = None
         self._applied: int = 0
         self._retrying: set[ItemKey] = set()
         stages: list[StageBook] = []

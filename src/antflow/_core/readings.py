@@ -83,6 +83,7 @@ class Reading:
         self._tallies = tallies
         self._accepted = ledger.accepted
         self._in_flight = ledger.in_flight
+        self._item_times = None if ledger.item_times is None else ledger.item_times.read()
         self._facts = facts
         self._gauges = gauges
         self._now = now
@@ -119,6 +120,7 @@ class Reading:
             items_children=sum([each.made_items for each in stages]),
             items_skipped_duplicates=self._skipped_duplicates,
             counters=summed(each.counters for each in stages) if has_counters else {},
+            item_times=self._item_times,
         )
 
 

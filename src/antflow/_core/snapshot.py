@@ -271,6 +271,9 @@ class PipelineStats(Portable):
         items_children: Made from other items (``expand=True``).
         items_skipped_duplicates: Not taken in, because their id was taken (``duplicates="skip"``).
         counters: Name → what the tasks of all stages have counted (`antflow.count`).
+        item_times: How long items took, from their intake (or from when they were made) to their
+            outcome, whatever that was. ``None`` unless `Pipeline.time_items` was called before the
+            run.
     """
 
     items_processed: int
@@ -285,6 +288,7 @@ class PipelineStats(Portable):
     items_children: int = 0
     items_skipped_duplicates: int = 0
     counters: dict[str, CounterStats] = field(default_factory=dict[str, CounterStats])
+    item_times: Durations | None = None
 
 
 @dataclass(slots=True, repr=False)

@@ -279,25 +279,14 @@ class Sink:
                 self._wake.set()
                 if self._blocks:
                     self._room.wait_for(lambda: len(self._buffer) < self._most or self._error)
-                else:
-                    self._drop_oldest()
+                elif (oldest := _taken_oldest(self._buffer)) is not None:
+                    self._numbered += 1
+                    self._lose(oldest)
             if self._error is None:
                 return True
             self._numbered += 1
             self._lose(event)
             return False
-
-    def _drop_oldest(self) -> None:
-        """Lose the oldest event in the buffer. The caller has the lock."""
-        kept: list[Notice] = []
-        while self._buffer:
-            oldest = self._buffer.popleft()
-            if isinstance(oldest, tuple):
-                self._numbered += 1
-                self._lose(oldest)
-                break
-            kept.append(oldest)
-        self._buffer.extendleft(reversed(kept))
 
     def _lose(self, event: Heard) -> None:
         """Count an event that is not written. The caller has the lock."""
@@ -468,6 +457,20 @@ class Sink:
         self._wake.set()
         if thread is not None:
             thread.join(LONGEST_FLUSH)
+
+
+def _taken_oldest(buffer: deque[Heard | Notice]) -> Heard | None:
+    """Take the oldest event out of a buffer, if there is one; notices stay where they are."""
+    kept: list[Notice] = []
+    event: Heard | None = None
+    while buffer and event is None:
+        oldest = buffer.popleft()
+        if isinstance(oldest, tuple):
+            event = oldest
+        else:
+            kept.append(oldest)
+    buffer.extendleft(reversed(kept))
+    return event
 
 
 def _checked_kinds(kinds: Collection[StepKind]) -> frozenset[str]:
