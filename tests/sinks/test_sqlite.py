@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from antflow import Pipeline, Stage
-from antflow.sinks import EventRecord, SqliteSink
+from antflow.sinks import EventRecord, RunRecord, SqliteSink
 
 from .test_sink import run
 
@@ -26,6 +26,16 @@ def rows_of(path: Path, query: str) -> list[Any]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "events.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("table", "fields"), [("events", EventRecord._fields), ("runs", RunRecord._fields)]
+)
+def test_columns_are_the_fields(path: Path, table: str, fields: tuple[str, ...]) -> None:
+    """A table has the fields of what is read from it, in their order."""
+    asyncio.run(run(SqliteSink(path)))
+    rows = rows_of(path, f"SELECT name FROM pragma_table_info('{table}')")
+    assert [name for (name,) in rows] == list(fields)
 
 
 def test_writes_a_row_for_each_event(path: Path) -> None:
