@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+Database = Literal["sqlite", "postgres"]
+
 
 class Type(NamedTuple):
-    """The type of a column, as each database calls it."""
+    """The type of a column.
+
+    Attributes:
+        sqlite: How SQLite calls it.
+        postgres: How PostgreSQL does.
+        unit: Its unit where it is a mere number.
+    """
 
     sqlite: str
     postgres: str
+    unit: str = ""
 
 
 TEXT = Type("TEXT", "text")
 JSON = Type("TEXT", "jsonb")
 COUNT = Type("INTEGER", "bigint")
 SMALL = Type("INTEGER", "integer")
-SECONDS = Type("REAL", "double precision")
-TIME = Type("REAL", "timestamptz")
+SECONDS = Type("REAL", "double precision", "seconds")
+TIME = Type("REAL", "timestamptz", "Unix seconds")
 
-UNITS = {SECONDS.postgres: "seconds", TIME.sqlite: "Unix seconds"}
-"""Type of a column → its unit, where the type does not say it."""
-
-Database = Literal["sqlite", "postgres"]
+NUMBERS = ("REAL", "double precision")
 
 
 class Column(NamedTuple):
@@ -104,7 +110,7 @@ def definitions(columns: Sequence[Column], database: Database, key: str = "") ->
 def _definition(column: Column, database: Database) -> tuple[str, str]:
     """A column, and the note on it."""
     kind = getattr(column.type, database)
-    unit = UNITS.get(kind if column.type is TIME else column.type.postgres, "")
+    unit = column.type.unit if kind in NUMBERS else ""
     return (
         f"{column.name} {kind}{'' if column.is_optional else ' NOT NULL'}",
         "; ".join(filter(None, (unit, column.note))),
