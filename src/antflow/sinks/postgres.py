@@ -20,11 +20,11 @@ from antflow._core.checks import refusal
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.text import error_text, error_type_name
+from antflow.sinks.columns import EVENTS, RUNS, TIME, Column, definitions, names
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
 from antflow.sinks.sink import Sink, SinkOptions
 from antflow.sinks.sqlite import CLOSE_RUN, closed_row, opened_row
-from antflow.sinks.tables import EVENTS, RUNS, TIME, Column, definitions, names
 
 Answer = TypeVar("Answer")
 Connection = Any

@@ -9,11 +9,11 @@ from typing import Any, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
+from antflow.sinks.columns import EVENTS, RUNS, definitions
 from antflow.sinks.file_sink import FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
 from antflow.sinks.sink import SinkOptions
-from antflow.sinks.tables import EVENTS, RUNS, definitions
 
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS runs (

@@ -1,4 +1,4 @@
-"""The tables of a log: their columns, with the types they have in SQLite and in PostgreSQL."""
+"""The columns of a log's tables, with the types they have in SQLite and in PostgreSQL."""
 
 from __future__ import annotations
 
