@@ -130,6 +130,14 @@ PRINTS = {
         r"SinkCounts\(emitted=10, delivered=10, dropped=0, .*\)",
         r"\d*0,Invert,ZeroDivisionError,division by zero,sink_of_your_own\.py:\d+ in invert",
     ],
+    "spans_and_counters": [
+        r"GET /orders\n.* antflow\.task\.fetch\n.* antflow\.stage\.Fetch 0 completed",
+        "antflow.stage.Fetch 3 retrying",
+        "antflow.stage.Fetch 3 failed",
+        r"\d s  antflow\.pipeline\.run",
+        r"antflow\.task\.duration {.*'fetch'} 5\n",
+        r"antflow\.pipeline\.items\.processed {'antflow\.pipeline\.name': 'orders'} 3\n",
+    ],
     "status_callbacks": [
         "/slow +Fetch +try 1 failed: no answer",
         "/missing +Fetch +failed +404",
