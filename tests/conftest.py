@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests.garbage import collect_and_freeze, keep_frozen
 from tests.real import counted, mark, without_slow
 
 if TYPE_CHECKING:
@@ -28,9 +28,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     mark(item)
 
 
-def pytest_runtest_setup() -> None:
+def pytest_collection_finish() -> None:
     """Keep the garbage collections of a test to its own objects: there are many before it."""
-    gc.freeze()
+    collect_and_freeze()
+    keep_frozen()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Collect what a test has left: asyncio looks at each task there is whenever a loop ends."""
+    collect_and_freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -66,8 +66,9 @@ def test_run_cancelled_at_every_step(seed: int | None) -> None:
         await pipelines[-1].run(range(7))
 
     def check(step: int) -> None:
-        for pipeline in pipelines[-1:]:
+        for pipeline in pipelines:
             assert_balanced(pipeline.get_stats())
+        pipelines.clear()
 
     assert cancel_at_every_step(main, check, seed=seed) > 100
 
@@ -99,8 +100,9 @@ def test_stream_cancelled_at_every_step() -> None:
                 await asyncio.sleep(0.2)
 
     def check(step: int) -> None:
-        for pipeline in pipelines[-1:]:
+        for pipeline in pipelines:
             assert_balanced(pipeline.get_stats())
+        pipelines.clear()
 
     assert cancel_at_every_step(main, check) > 100
 
@@ -117,8 +119,9 @@ def test_feed_and_end_cancelled_at_every_step(end: str) -> None:
             await getattr(pipelines[-1], end)()
 
     def check(step: int) -> None:
-        for pipeline in pipelines[-1:]:
+        for pipeline in pipelines:
             assert_balanced(pipeline.get_stats())
+        pipelines.clear()
 
     assert cancel_at_every_step(main, check) > 50
 
@@ -133,8 +136,9 @@ def test_open_cancelled_at_every_step() -> None:
             await run.feed(range(7))
 
     def check(step: int) -> None:
-        for pipeline in pipelines[-1:]:
+        for pipeline in pipelines:
             assert_balanced(pipeline.get_stats())
+        pipelines.clear()
 
     assert cancel_at_every_step(main, check) > 100
 
