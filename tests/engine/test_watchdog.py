@@ -24,6 +24,7 @@ from tests.engine.blocking import (
     LOOPS,
     Log,
     Run,
+    in_one_loop_daily,
     last_stall,
     rests,
     same,
@@ -39,6 +40,7 @@ async def sleeps(item: int) -> int:
     return item
 
 
+@in_one_loop_daily
 @pytest.mark.real_time
 def test_loop_that_stood_still_was_not_blocked(run: Run, caplog: Log) -> None:
     """A loop that is run in pieces is not blocked in between."""
@@ -156,6 +158,7 @@ def _is_parked(thread: threading.Thread) -> bool:
     return frame.f_code.co_name == "_watch" and frame.f_locals.get("look", 0) is None
 
 
+@in_one_loop_daily
 @pytest.mark.real_time
 def test_small_runs_do_not_each_wake_the_watchdog(
     run: Run, caplog: Log, monkeypatch: pytest.MonkeyPatch
