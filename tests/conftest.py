@@ -15,12 +15,17 @@ from tests.real import counted, mark, without_slow
 if TYPE_CHECKING:
     from tests.postgres_server import PostgresServer
 
+EXAMPLES, EXAMPLES_WITH_SLOW = 30, 200
+"""Examples that Hypothesis tries of each property: daily, and where slow tests are asked for."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Leave the slow tests out, unless asked for; let a loaded machine take its time."""
-    hypothesis.settings.register_profile("any speed", deadline=None)
-    hypothesis.settings.load_profile("any speed")
+    is_daily = "slow" not in config.option.markexpr
     config.option.markexpr = without_slow(config.option.markexpr)
+    examples = EXAMPLES if is_daily else EXAMPLES_WITH_SLOW
+    hypothesis.settings.register_profile("any speed", deadline=None, max_examples=examples)
+    hypothesis.settings.load_profile("any speed")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -16,6 +16,9 @@ from tests.support import assert_balanced, lasting, virtual
 
 pytestmark = pytest.mark.fault
 
+all_steps = pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
+"""Daily, a pipeline with everything in it is cancelled at each third step."""
+
 
 def run_all() -> Pipeline:
     """A pipeline with everything in it."""
@@ -56,8 +59,9 @@ class SlowDisplay:
         await asyncio.sleep(0.1)
 
 
+@all_steps
 @pytest.mark.parametrize("seed", [None, 1])
-def test_run_cancelled_at_every_step(seed: int | None) -> None:
+def test_run_cancelled_at_every_step(seed: int | None, stride: int) -> None:
     """Wherever a run is cancelled, nothing is left and the books balance."""
     pipelines: list[Pipeline] = []
 
@@ -70,7 +74,7 @@ def test_run_cancelled_at_every_step(seed: int | None) -> None:
             assert_balanced(pipeline.get_stats())
         pipelines.clear()
 
-    assert cancel_at_every_step(main, check, seed=seed) > 100
+    assert stride * cancel_at_every_step(main, check, seed=seed, stride=stride) > 100
 
 
 def test_run_with_a_display_cancelled_at_every_step() -> None:
@@ -89,7 +93,8 @@ def test_run_with_a_display_cancelled_at_every_step() -> None:
     assert cancel_at_every_step(main, check) > 20
 
 
-def test_stream_cancelled_at_every_step() -> None:
+@all_steps
+def test_stream_cancelled_at_every_step(stride: int) -> None:
     """Wherever the reader of a stream is cancelled, nothing is left and the books balance."""
     pipelines: list[Pipeline] = []
 
@@ -104,11 +109,12 @@ def test_stream_cancelled_at_every_step() -> None:
             assert_balanced(pipeline.get_stats())
         pipelines.clear()
 
-    assert cancel_at_every_step(main, check) > 100
+    assert stride * cancel_at_every_step(main, check, stride=stride) > 100
 
 
+@all_steps
 @pytest.mark.parametrize("end", ["join", "shutdown"])
-def test_feed_and_end_cancelled_at_every_step(end: str) -> None:
+def test_feed_and_end_cancelled_at_every_step(end: str, stride: int) -> None:
     """Wherever a program that feeds by hand is cancelled, nothing is left and the books balance."""
     pipelines: list[Pipeline] = []
 
@@ -123,10 +129,11 @@ def test_feed_and_end_cancelled_at_every_step(end: str) -> None:
             assert_balanced(pipeline.get_stats())
         pipelines.clear()
 
-    assert cancel_at_every_step(main, check) > 50
+    assert stride * cancel_at_every_step(main, check, stride=stride) > 50
 
 
-def test_open_cancelled_at_every_step() -> None:
+@all_steps
+def test_open_cancelled_at_every_step(stride: int) -> None:
     """Wherever the body of ``open`` is cancelled, nothing is left and the books balance."""
     pipelines: list[Pipeline] = []
 
@@ -140,7 +147,7 @@ def test_open_cancelled_at_every_step() -> None:
             assert_balanced(pipeline.get_stats())
         pipelines.clear()
 
-    assert cancel_at_every_step(main, check) > 100
+    assert stride * cancel_at_every_step(main, check, stride=stride) > 100
 
 
 def test_run_of_an_async_source_cancelled_at_every_step() -> None:
