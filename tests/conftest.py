@@ -11,6 +11,7 @@ import pytest
 
 from tests.garbage import collect_and_freeze, keep_frozen
 from tests.real import counted, mark, without_slow
+from tests.shared_run import share
 
 if TYPE_CHECKING:
     from tests.postgres_server import PostgresServer
@@ -42,6 +43,12 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_logfinish() -> None:
     """Collect what a test has left: asyncio looks at each task there is whenever a loop ends."""
     collect_and_freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Have two processes share a run of all tests: half of the time they wait."""
+    share(config)
 
 
 @pytest.hookimpl(wrapper=True)
