@@ -279,7 +279,7 @@ def test_process_that_is_stopped_has_no_stall() -> None:
         for process in processes.values():
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
-        for _ in range(3):
+        for _ in range(2):
             for process in processes.values():
                 process.send_signal(signal.SIGSTOP)
             time.sleep(STOP)
