@@ -16,7 +16,7 @@ from tests.shared_run import share
 if TYPE_CHECKING:
     from tests.postgres_server import PostgresServer
 
-EXAMPLES, EXAMPLES_WITH_SLOW = 30, 200
+EXAMPLES, EXAMPLES_WITH_SLOW = 100, 300
 """Examples that Hypothesis tries of each property: daily, and where slow tests are asked for."""
 
 
