@@ -366,7 +366,7 @@ def test_blocked_seconds_are_those_of_every_worker(run: Run) -> None:
             stats.starved_seconds,
         ]
         assert min(parts) >= 0
-        assert sum(parts) + lost == pytest.approx(stats.workers * snapshot.elapsed, rel=0.01)
+        assert sum(parts) + lost == pytest.approx(stats.workers * snapshot.elapsed, rel=0.05)
     assert snapshot.pipeline_stats.stage_stats["Parse"].stalled_seconds > BLOCK
     assert last_stall(snapshot.loop).seconds <= snapshot.loop.stalled_seconds <= snapshot.elapsed
 
