@@ -889,6 +889,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             owner=self._runs.owner,
             blocked_loop_after=self._blocked_loop_after,
             name=self.name,
+            times_items=self._runs.times_items,
             **engine_options,
         )
         engine.run.outlook = outlook = Outlook(self._stages, observers)

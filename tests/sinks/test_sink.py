@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,72 @@ def test_flush_of_a_sink_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sink.counts.dropped == sink.counts.emitted
 
 
+def test_waiting_events_cost_the_garbage_collector_nothing() -> None:
+    """The collector forgets the events that wait: it would look at thousands of them each time."""
+    sink = Held()
+    tracked: list[bool] = []
+
+    async def look(number: int) -> int:
+        gc.collect()
+        tracked.extend(map(gc.is_tracked, sink._buffer))
+        return number
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Look", 1, [look])], observers=[sink])
+        running = asyncio.create_task(pipeline.run(range(3)))
+        while len(tracked) < 10:
+            await asyncio.sleep(0)
+        sink.go.set()
+        await running
+
+    asyncio.run(main())
+    assert tracked.count(True) <= 3  # notices
+
+
+def test_waiting_events_keep_no_value() -> None:
+    """A value is JSON when its event waits, and may be forgotten itself."""
+
+    class Large:
+        def __repr__(self) -> str:
+            return "<large>"
+
+    sink = Held(values=True)
+    made: list[weakref.ref[Large]] = []
+
+    def make(number: int) -> Large:
+        large = Large()
+        made.append(weakref.ref(large))
+        return large
+
+    async def main() -> None:
+        stages = [Stage("Make", 1, [make]), Stage("Forget", 1, [lambda large: None])]
+        running = asyncio.create_task(Pipeline(stages, observers=[sink]).run(range(3)))
+        while sink.counts.emitted < 15:
+            await asyncio.sleep(0.001)
+        gc.collect()
+        assert [large() for large in made] == [None] * 3
+        sink.go.set()
+        await running
+
+    asyncio.run(main())
+    assert [record.value for record in sink.records].count('"<large>"') == 3
+
+
+def test_every_batch_wakes_the_thread() -> None:
+    """As soon as a batch is full it is written, each time, however long ``every`` is."""
+    sink = Kept(batch=4, every=60)
+
+    async def wait(number: int) -> int:
+        until = sink.counts.emitted - 4
+        while len(sink.records) < until:
+            await asyncio.sleep(0.001)
+        return number
+
+    pipeline = Pipeline([Stage("Wait", 1, [wait])], observers=[sink])
+    asyncio.run(asyncio.wait_for(pipeline.run(range(20)), 20))
+    assert sink.counts.delivered == 60
+
+
 def test_batches_are_bounded() -> None:
     """No batch is larger than ``batch``."""
     sink = Kept(batch=7)
@@ -314,10 +382,14 @@ def test_writes_all_of_a_cancelled_run() -> None:
 
 def test_leaves_no_thread() -> None:
     """After the last run there is no thread left."""
-    before = threading.active_count()
-    sink = Kept()
-    asyncio.run(run(sink))
-    assert threading.active_count() == before
+    threads: list[threading.Thread] = []
+
+    class Own(Kept):
+        def open(self) -> None:
+            threads.append(threading.current_thread())
+
+    asyncio.run(run(Own()))
+    assert [each.is_alive() for each in threads] == [False]
 
 
 @pytest.mark.parametrize("when_full", ["drop_oldest", "block"])
@@ -452,6 +524,14 @@ def test_values_are_recorded_only_if_asked_for() -> None:
     assert {record.value for record in plain.records} == {None}
     values = [record.to_dict().get("value") for record in full.records]
     assert values == [[0], None, [0, 1], None, [0, 1, 1]]
+
+
+def test_an_id_without_a_text_costs_no_event() -> None:
+    """An int of thousands of digits has no text in Python; a placeholder is recorded."""
+    sink = Kept()
+    pipeline = Pipeline([Stage("A", 1, [str])], observers=[sink])
+    asyncio.run(pipeline.run([{"id": 10**5_000, "value": 1}]))
+    assert {record.item for record in sink.records} == {"<int: str() failed>"}
 
 
 def test_redact_changes_what_is_recorded() -> None:

@@ -40,7 +40,7 @@ from antflow._core.observers import ItemStep, RunEnd, StepKind
 from antflow._core.run_facts import RunFacts
 from antflow._core.sink_counts import SinkCounts
 from antflow._core.text import clean, counted, error_text, error_type_name
-from antflow.sinks.records import EventRecord, Redact, json_of, record_of
+from antflow.sinks.records import EventRecord, Heard, Redact, heard, record_of
 
 WhenFull = Literal["drop_oldest", "block"]
 """What a sink does with an event for which its buffer has no room."""
@@ -54,9 +54,6 @@ a run waits for its observers."""
 
 LONGEST_FLUSH = 5.0
 """Seconds for which a program that ends in the middle of a run waits for its sinks."""
-
-Entry = tuple[int, Any, str | None]
-"""A number, a step, and its value as JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +180,10 @@ class Sink(Brief):
 
         A place that is open then is the parent's. Nothing may be written to it, not even its end.
         """
-        self._buffer: deque[Entry] = deque()
-        self._emitted = self._delivered = self._dropped = self._reported = self._failures = 0
+        self._buffer: deque[Heard | Notice] = deque()
+        self._notices = 0  # in the buffer
+        self._numbered = 0  # events that have left the buffer
+        self._delivered = self._dropped = self._reported = self._failures = 0
         self._error: str | None = None
         self._lost_of: Counter[str] = Counter()  # by the runs that are open
         self._open_runs = 0
@@ -192,6 +191,7 @@ class Sink(Brief):
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._wake = threading.Event()
+        self._is_woken = False  # asking the event would take the loop longer
         self._is_late = threading.Event()
         if self._thread is not None:  # it is not in this process
             atexit.unregister(self._flush_at_exit)
@@ -206,15 +206,10 @@ class Sink(Brief):
     def counts(self) -> SinkCounts:
         """How many events were heard, written and lost, over all runs so far."""
         with self._lock:
-            emitted, delivered, dropped = self._emitted, self._delivered, self._dropped
-        return SinkCounts(
-            emitted,
-            delivered,
-            dropped,
-            max(emitted - delivered - dropped, 0),
-            self._error,
-            self._failures,
-        )
+            emitted = self._numbered + len(self._buffer) - self._notices
+            delivered, dropped = self._delivered, self._dropped
+        waiting = emitted - delivered - dropped
+        return SinkCounts(emitted, delivered, dropped, waiting, self._error, self._failures)
 
     def flush(self) -> None:
         """Wait until everything that was heard so far is written, or lost.
@@ -226,8 +221,7 @@ class Sink(Brief):
             thread = self._thread
             if thread is None or thread is threading.current_thread():  # it would wait for itself
                 return
-            self._buffer.append((-1, Flush(written), None))
-        self._wake.set()
+            self._put(Flush(written))
         while not written.wait(1.0) and thread.is_alive():
             pass
 
@@ -245,24 +239,20 @@ class Sink(Brief):
                 )
                 atexit.register(self._flush_at_exit)
                 self._thread.start()
-        self._buffer.append((-1, RunOpened(run), None))
+            self._put(RunOpened(run))
 
     def happened(self, step: ItemStep) -> None:
         """An item took a step."""
         if self._kinds is not None and step.kind not in self._kinds:
             return
-        value = None if step.value is None else json_of(step.value, self._redact)
-        with self._lock:
-            number = self._emitted
-            self._emitted = number + 1
-            if len(self._buffer) >= self._most and self._error is None:
-                self._make_room()
-            if self._error is not None:
-                self._lose(step)
-                return
-            self._buffer.append((number, step, value))
-            if len(self._buffer) >= self._batch and not self._wake.is_set():
-                self._wake.set()
+        event = heard(step, self._redact)
+        buffer = self._buffer
+        if (len(buffer) >= self._most or self._error is not None) and not self._has_room(event):
+            return
+        buffer.append(event)  # without the lock: a deque needs none
+        if len(buffer) >= self._batch and not self._is_woken:
+            self._is_woken = True
+            self._wake.set()
 
     def closed(self, end: RunEnd) -> Coroutine[Any, Any, None] | None:
         """A run is over; what it returns waits until everything of it is written."""
@@ -270,11 +260,10 @@ class Sink(Brief):
             return None
         written: Future[None] = Future()
         written.set_running_or_notify_cancel()  # so that it cannot be cancelled any more
-        self._buffer.append((-1, RunClosed(end, written), None))
         with self._lock:
+            self._put(RunClosed(end, written))
             self._open_runs -= 1
             thread = self._thread
-        self._wake.set()
         return self._closing(written, thread)
 
     # What a sink does, in its thread
@@ -301,25 +290,28 @@ class Sink(Brief):
 
     # Inside
 
-    def _make_room(self) -> None:
-        """The buffer is full, and the caller has the lock."""
+    def _put(self, notice: Notice) -> None:
+        """Put something in the buffer that is no event. The caller has the lock."""
+        self._notices += 1
+        self._buffer.append(notice)
         self._wake.set()
-        if self._blocks:
-            self._room.wait_for(lambda: len(self._buffer) < self._most or self._error)
-            return
-        kept: list[Entry] = []
-        try:
-            while isinstance((oldest := self._buffer.popleft())[1], Notice):
-                kept.append(oldest)
-            self._lose(oldest[1])
-        except IndexError:  # the thread has taken all meanwhile
-            pass
-        self._buffer.extendleft(reversed(kept))
 
-    def _lose(self, step: ItemStep) -> None:
-        """Count an event that is not written. The caller has the lock."""
-        self._dropped += 1
-        self._lost_of[step.run_id] += 1
+    def _has_room(self, event: Heard) -> bool:
+        """Make room for an event, or count it as lost: the buffer is full, or the sink is off."""
+        with self._lock:
+            if self._error is None:
+                self._wake.set()
+                if self._blocks:
+                    self._room.wait_for(lambda: len(self._buffer) < self._most or self._error)
+            has_room = self._error is None
+            if has_room and self._blocks:
+                return True
+            lost = _taken_oldest(self._buffer) if has_room else event
+            if lost is not None:
+                self._numbered += 1
+                self._dropped += 1
+                self._lost_of[lost[0]] += 1
+            return has_room
 
     async def _closing(self, written: Future[None], thread: threading.Thread | None) -> None:
         try:
@@ -366,6 +358,7 @@ class Sink(Brief):
         while True:
             self._wake.wait(self._every)
             self._wake.clear()
+            self._is_woken = False  # before looking: what comes from now on wakes it again
             while self._buffer:
                 over += self._write_some()
             with self._lock:
@@ -386,23 +379,22 @@ class Sink(Brief):
         Returns:
             What to set if the place stays open, and else when it is closed.
         """
-        entries: list[Entry] = []
+        events: list[Heard] = []
         notice: Notice | None = None
         buffer = self._buffer
-        while notice is None and len(entries) < self._batch:
-            try:
+        with self._lock:
+            first = self._numbered
+            for _ in range(min(len(buffer), self._batch)):
                 entry = buffer.popleft()
-            except IndexError:
-                break
-            if entry[0] < 0:
-                notice = entry[1]
-            else:
-                entries.append(entry)
-        if self._blocks:
-            with self._room:
-                self._room.notify_all()
-        if entries:
-            self._write_events(entries)
+                if not isinstance(entry, tuple):
+                    notice = entry
+                    self._notices -= 1
+                    break
+                events.append(entry)
+            self._numbered += len(events)
+            self._room.notify_all()
+        if events:
+            self._write_events(first, events)
         if isinstance(notice, RunOpened):
             self._try(partial(self.write_opened, notice.facts))
         elif isinstance(notice, RunClosed):
@@ -414,22 +406,23 @@ class Sink(Brief):
             notice.written.set()
         return []
 
-    def _write_events(self, entries: list[Entry]) -> None:
+    def _write_events(self, first: int, events: list[Heard]) -> None:
         redact = self._redact
         records: list[EventRecord] = []
 
         def write() -> None:
             if not records:
-                records.extend([record_of(*entry, redact) for entry in entries])
+                numbered = enumerate(events, first)
+                records.extend([record_of(seq, event, redact) for seq, event in numbered])
             self.write(records)
 
         is_written = self._try(write)
         with self._lock:
             if is_written:
-                self._delivered += len(entries)
+                self._delivered += len(events)
             else:
-                for entry in entries:
-                    self._lose(entry[1])
+                self._dropped += len(events)
+                self._lost_of.update(event[0] for event in events)
 
     def _try(self, action: Any) -> bool:
         """Do it, up to five times; then the sink is off."""
@@ -501,6 +494,20 @@ def _why_lost(is_off: bool, most: int) -> str:
         return "it is off"
     text = f"its buffer of {most:,} was full; a larger buffer="
     return f'{text}, or when_full="block", keeps them'
+
+
+def _taken_oldest(buffer: deque[Heard | Notice]) -> Heard | None:
+    """Take the oldest event out of a buffer, if there is one; notices stay where they are."""
+    kept: list[Notice] = []
+    event: Heard | None = None
+    while buffer and event is None:
+        oldest = buffer.popleft()
+        if isinstance(oldest, tuple):
+            event = oldest
+        else:
+            kept.append(oldest)
+    buffer.extendleft(reversed(kept))
+    return event
 
 
 def _checked_kinds(kinds: Collection[StepKind]) -> frozenset[str]:

@@ -12,54 +12,23 @@ from typing import Any, Unpack
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.same_file import is_same_file
+from antflow.sinks.columns import EVENTS, RUNS, definitions
 from antflow.sinks.file_sink import GONE, FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
 from antflow.sinks.sink import SinkOptions, leave_to_parent
 
-SCHEMA = """
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS runs (
-    run TEXT PRIMARY KEY,
-    pipeline TEXT NOT NULL,
-    stages TEXT NOT NULL,            -- a JSON array of names
-    per_task_stages TEXT NOT NULL,   -- those in which only the failed task is tried again
-    started REAL NOT NULL,           -- Unix seconds
-    ended REAL,                      -- NULL: it is under way, or its program was killed
-    how TEXT,                        -- finished, stopped, cancelled, failed
-    accepted INTEGER,                -- items; accepted + children = the sum of the next five
-    children INTEGER,
-    completed INTEGER,
-    failed INTEGER,
-    dropped INTEGER,
-    expanded INTEGER,
-    cancelled INTEGER,
-    dropped_events INTEGER,          -- events that the sink lost
-    error_type TEXT,
-    error TEXT
+{definitions(RUNS, "sqlite", "run")}
 ) STRICT;
 CREATE TABLE IF NOT EXISTS events (
-    run TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    timestamp REAL NOT NULL,         -- Unix seconds
-    kind TEXT NOT NULL,
-    stage TEXT NOT NULL,
-    item TEXT NOT NULL,
-    sequence_id INTEGER NOT NULL,
-    branch TEXT NOT NULL,
-    worker TEXT,
-    attempt INTEGER NOT NULL,
-    duration REAL NOT NULL,          -- seconds
-    waited REAL NOT NULL,            -- seconds of these
-    error_type TEXT,
-    error TEXT,
-    place TEXT,
-    value TEXT,                      -- JSON
-    PRIMARY KEY (run, seq)
+{definitions(EVENTS, "sqlite", "run, seq")}
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS events_item ON events (item);
 """
 
-INSERT = "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+INSERT = f"INSERT OR IGNORE INTO events VALUES ({', '.join('?' * len(EVENTS))})"  # noqa: S608
 
 OPEN_RUN = (
     "INSERT OR IGNORE INTO runs (run, pipeline, stages, per_task_stages, started) "
