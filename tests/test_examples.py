@@ -24,7 +24,7 @@ FOLDER = ROOT / "examples"
 LONGEST = 80
 """Lines; a longer example is two."""
 
-LONGER = {"llm_batch": 220}
+LONGER = {"llm_batch": 220, "resume_after_kill": 90}
 """A whole job, half of which is the service that it is tried with."""
 
 # Example → what its output must match, in this order.
@@ -117,6 +117,18 @@ PRINTS = {
         "connection closed after",
         "client closed after",
         "the run was not over after",
+    ],
+    "provider_batch": [
+        "submitted 2 texts",
+        "submitted 1 texts",
+        "cut off: the run was not over",
+        "polls the job that was submitted before\npolls the job that was submitted before",
+        r"\['answers to 2 texts', 'answers to 1 texts'\], 2 jobs",
+    ],
+    "resume_after_kill": [
+        r"killed after 3,[6-9]\d\d paid calls",
+        r"<RunResults: 3,000 ok, 0 failed>, 1,[78]\d\d resumed",
+        r"6,000 calls were needed; \d+ of them were paid for twice",
     ],
     "revoked_key": [
         r"stopped by AuthError \(stop_on\): \d+ of 3,\d\d\d items failed in stage 'Ask': AuthE",
