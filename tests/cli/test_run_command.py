@@ -1076,6 +1076,26 @@ def test_result_that_a_pipe_takes_bit_by_bit(folder: Path) -> None:
     assert sorted(values) == ["a" * size, "b" * size]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe there always blocks")
+@pytest.mark.parametrize("begin", [b"", b"1\n2"])
+def test_items_from_a_pipe_that_does_not_block(folder: Path, begin: bytes) -> None:
+    """A pipe that has been made non-blocking is read to its end, however long that takes."""
+    target = module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.write(write, b"0\n" + begin)
+    process = start(folder, "run", target, "--items", "-", *QUIET, stdin=read)
+    os.close(read)
+    with process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["value"] == "0"  # there is no more yet
+        os.write(write, b"3\n4\n")
+        os.close(write)
+        values = ["0", *(line["value"] for line in objects_of(process.stdout.read()))]
+    assert sorted(values) == sorted((b"0\n" + begin + b"3\n4\n").decode().split())
+    assert process.returncode == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGPIPE")
 def test_results_that_are_no_longer_read_end_the_run_quietly(folder: Path) -> None:
     """`antflow run … | head -1` ends quietly, however long the input is."""

@@ -13,6 +13,7 @@ import gzip
 import io
 import os
 import re
+import select
 import stat
 import sys
 import zlib
@@ -44,6 +45,9 @@ UNDECODED = "antflow.undecoded"
 """How `codecs` treats bytes that an encoding other than UTF-8 has no character for."""
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+_Read = Callable[[int], bytes | None]
 
 
 class BadLine(ValueError):
@@ -113,7 +117,7 @@ class InputFile:
         except OSError as error:
             refuse(f"--items {path!r}: {error.strerror}", error)
         # Only what is available: `read` of a packed file would wait for the full size.
-        self._read_some: Callable[[int], bytes] = getattr(self._file, "read1", self._file.read)
+        self._read_some: _Read = getattr(self._file, "read1", self._file.read)
 
     def is_same(self, other: os.stat_result | None) -> bool:
         """Whether another open or named file is this very file."""
@@ -252,7 +256,9 @@ class InputFile:
     def _read_bytes(self) -> bytes:
         self.has_more = False
         try:
-            data: bytes = self._read_some(CHUNK_BYTES)
+            # `None`: another process made standard input non-blocking, and nothing is there yet.
+            while (data := self._read_some(CHUNK_BYTES)) is None:
+                select.select([self._file], [], [])
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             where = self.where(self._number + 1)
             raise BadLine(where, f"the packed file is damaged: {safe_str(error)}") from error
