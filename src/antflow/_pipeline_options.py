@@ -398,7 +398,7 @@ def choose_display(
         return _listening(dashboard, keys)
     more = f", or a display object{class_hint(dashboard, _is_display)}"
     check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, more)
-    name = automatic_display() if dashboard == "auto" else str(dashboard)
+    name = automatic_display() if dashboard == "auto" else dashboard
     return None if name == "none" else _create(name)
 
 

@@ -645,6 +645,10 @@ def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
         "input '07' in stage Fetch after 1 attempt: no page 07; with --failed FILE, failed and "
         "cancelled items are kept, to go on with later"
     ]
+    assert "--failed FILE keeps the failed and cancelled items\n" in result.stderr
+    assert re.search(
+        r"--skip \d+ goes on with it, without the \d+ cancelled items$", result.stderr, re.M
+    )
     assert re.search(
         r"^failed: \d × LookupError at app\.py:\d+ in fetch, "
         r"e\.g\. input \S.* in stage Fetch after 1 attempt: no page 07$",
@@ -659,6 +663,7 @@ def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
     letters = objects_of(items.with_name("failed.jsonl").read_text())
     last = max(letter["id"] for letter in letters)
     assert f"{items} was taken in only up to line {last}; the rest is not done" in result.stderr
+    assert f"--skip {last} goes on with it\n" in result.stderr
     assert len(letters) > 6
     assert result.stderr.count("fetching") <= 6
 

@@ -600,7 +600,8 @@ def tell(job: Job) -> None:
         if skipped := job.items.skipped:
             lines.append(f"left out by --skip: {counted(skipped, 'item')}")
         if (rest := job.items.rest) is not None:
-            lines.append(rest)
+            lost = 0 if job.failed is not None else results.stats.items_cancelled
+            lines.append(f"{rest}, without the {counted(lost, 'cancelled item')}" if lost else rest)
         lines += old_lines(job)
         lines += unwritten_lines(job)
         with suppress(OSError):  # no space left, or no reader
