@@ -294,7 +294,7 @@ RUN_ROWS = LIMITS | {
     "retry_failed": Row(
         BOTH,
         "must be results of an earlier run|must be a PipelineResult",
-        [None, 5, [5], [None], "x", Hostile()],
+        [None, 5, [5], [None], ["x"], Hostile()],
         [[], ()],
     ),
     "graceful_signals": Row(ValueError, SECONDS, but(NO_SECONDS, None), [None, 0, 5]),

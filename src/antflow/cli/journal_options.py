@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from antflow._core.errors import JournalError
-from antflow._core.text import clean, tally
+from antflow._core.text import clean
 from antflow.cli.output_file import NAMES_OF_STDOUT, NamedFiles, Old
 from antflow.cli.parameters import Command, ErrorNames, complete_file
 from antflow.cli.refusals import refuse
@@ -108,7 +109,7 @@ class Keeping:
     def results_file(self, path: str, old: Old, rows: ResultRows | None) -> KeptFile:
         """The file of the items that were completed."""
         from antflow.cli.kept_file import KeptFile
-        from antflow.cli.kept_lines import ResultLines, RowLines
+        from antflow.cli.journal_lines import ResultLines, RowLines
 
         form = ResultLines() if rows is None else RowLines(rows)
         return KeptFile(path, "--out", old, form, "completed", self.reader, self.is_new)
@@ -116,7 +117,7 @@ class Keeping:
     def letters_file(self, path: str, old: Old) -> KeptFile:
         """The file of the items that failed."""
         from antflow.cli.kept_file import KeptFile
-        from antflow.cli.kept_lines import LetterLines
+        from antflow.cli.journal_lines import LetterLines
 
         return KeptFile(path, "--failed", old, LetterLines(), "failed", self.reader, self.is_new)
 
@@ -130,7 +131,9 @@ class Keeping:
         if not summary.total_failed:
             return []
         stay = "item stays" if summary.total_failed == 1 else "items stay"
-        kinds = tally(summary.errors_by_type, MOST_KINDS)
+        counts = Counter(summary.errors_by_type).most_common()
+        told = [f"{count:,} × {clean(kind)}" for kind, count in counts[:MOST_KINDS]]
+        kinds = ", ".join([*told, "…"] if len(counts) > MOST_KINDS else told)
         return [
             f"{summary.total_failed:,} {stay} failed from earlier runs: {kinds}; "
             "--retry-failed runs them again"

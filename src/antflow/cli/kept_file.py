@@ -22,7 +22,7 @@ from typing import Any, Literal
 from antflow import PipelineResult
 from antflow._core.errors import JournalError
 from antflow._core.file_lock import lock, unlock
-from antflow.cli.kept_lines import BAD, Line, LineForm, bad
+from antflow.cli.journal_lines import BAD, Line, LineForm, bad
 from antflow.cli.output_file import Old, OutputFile, write_fully
 from antflow.cli.refusals import RunFailed, refuse
 from antflow.journal.reader import JournalReader
@@ -102,9 +102,7 @@ class KeptFile(OutputFile):
         """Compare it with the journal, if there is need to, and put it in its place."""
         failure: Exception | None = None
         try:
-            descriptor = self._descriptor
-            is_kept = descriptor is not None and _is_regular(descriptor)
-            if is_kept and (self._is_untidy or self._has_too_few()):
+            if (descriptor := self._descriptor) is not None and self._may_be_untrue(descriptor):
                 self._descriptor = self._completed(descriptor)
         except (OSError, ValueError, JournalError) as error:
             failure = error
@@ -114,7 +112,9 @@ class KeptFile(OutputFile):
             text = f"{self.option} {self.path!r}: {reason}; the next run completes it"
             raise RunFailed(text) from failure
 
-    def _has_too_few(self) -> bool:
+    def _may_be_untrue(self, descriptor: int) -> bool:
+        if self._is_untidy or not _is_regular(descriptor):
+            return self._is_untidy
         with self._journal() as journal:
             count = journal.info.outcomes.get(self._ended, 0)
         others = sum(each.startswith(BAD) for each in self._lines)
@@ -146,18 +146,18 @@ class KeptFile(OutputFile):
             JournalError: The journal cannot be read.
         """
         with self._journal() as journal:
-            if not self._is_anew:
-                self._form.begin(self._place)
+            header = b"" if self._is_anew else self._form.begin(self._place)
             wanted = {line.id: line.mark for line in self._wanted(journal)}
             successor = _Successor(os.path.realpath(self._place), descriptor)
             with closing(successor):
+                successor.keep(header)
                 self._keep(journal, wanted, successor)
                 if self._lines.keys() & wanted.keys() != wanted.keys():
                     for line in self._wanted(journal):
                         if line.id not in self._lines:
                             self._lines[line.id] = line.mark
-                            header = b"" if successor.size else self._form.header
-                            successor.add(header + line.data)
+                            begin = b"" if successor.size else self._form.header
+                            successor.add(begin + line.data)
                 descriptor = successor.takes_over(self._open_locked)
             self._needs_header = not successor.size
         self._is_anew = self._is_untidy = self._may_be_another = False
@@ -169,8 +169,6 @@ class KeptFile(OutputFile):
         self._lines, self.strangers = {}, 0
         agreeing = others = 0
         with open(self._place, "rb") as file:
-            if not self._is_anew:
-                successor.keep(self._form.header)
             for line in () if self._is_anew else self._form.read(file):
                 if line.id in wanted:
                     is_kept = wanted[line.id] == line.mark and line.id not in self._lines

@@ -44,13 +44,16 @@ class LineForm(Protocol):
     """How lines are read and written.
 
     Attributes:
-        header: What the file begins with, once that is known.
+        header: What a new file begins with, once that is known.
     """
 
     header: bytes
 
-    def begin(self, path: str) -> None:
+    def begin(self, path: str) -> bytes:
         """Take over the header of a file, before its lines are read or others are made.
+
+        Returns:
+            The header.
 
         Raises:
             ValueError: The file has something else.
@@ -85,8 +88,9 @@ class ResultLines:
     def __init__(self) -> None:
         self.header: bytes = b""
 
-    def begin(self, path: str) -> None:
+    def begin(self, path: str) -> bytes:
         """There is no header."""
+        return b""
 
     def read(self, file: BinaryIO) -> Iterator[Line]:
         """The whole lines of a file."""
@@ -109,8 +113,9 @@ class LetterLines:
     def __init__(self) -> None:
         self.header: bytes = b""
 
-    def begin(self, path: str) -> None:
+    def begin(self, path: str) -> bytes:
         """There is no header."""
+        return b""
 
     def read(self, file: BinaryIO) -> Iterator[Line]:
         """The whole lines of a file."""
@@ -147,16 +152,14 @@ class RowLines:
         self._rows = rows
         self.header: bytes = b""
 
-    def begin(self, path: str) -> None:
+    def begin(self, path: str) -> bytes:
         """Take over the columns of a file."""
-        try:
-            with open(path, "rb") as file:
-                header, _ = next(self._records(file), (b"", []))
-        except FileNotFoundError:
-            return
+        with open(path, "rb") as file:
+            header, _ = next(self._records(file), (b"", []))
         if header:
             self._rows.go_on_in(path)
             self.header = header
+        return header
 
     def read(self, file: BinaryIO) -> Iterator[Line]:
         """The whole rows of a file, below its header."""
