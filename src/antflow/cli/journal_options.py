@@ -108,16 +108,16 @@ class Keeping:
 
     def results_file(self, path: str, old: Old, rows: ResultRows | None) -> KeptFile:
         """The file of the items that were completed."""
-        from antflow.cli.kept_file import KeptFile
         from antflow.cli.journal_lines import ResultLines, RowLines
+        from antflow.cli.kept_file import KeptFile
 
         form = ResultLines() if rows is None else RowLines(rows)
         return KeptFile(path, "--out", old, form, "completed", self.reader, self.is_new)
 
     def letters_file(self, path: str, old: Old) -> KeptFile:
         """The file of the items that failed."""
-        from antflow.cli.kept_file import KeptFile
         from antflow.cli.journal_lines import LetterLines
+        from antflow.cli.kept_file import KeptFile
 
         return KeptFile(path, "--failed", old, LetterLines(), "failed", self.reader, self.is_new)
 
