@@ -118,7 +118,7 @@ class Finding:
         if self.gain < NO_GAIN:
             return "wrong"
         if said.gain is None:
-            return "right"
+            return "wrong" if "would help little" in said.sentence else "right"
         least, most = said.gain
         return "right" if least - BESIDE <= self.gain <= most + BESIDE else "wrong"
 
@@ -401,6 +401,58 @@ async def slow_source() -> AsyncIterator[int]:
         yield number
 
 
+async def bursts() -> AsyncIterator[int]:
+    """A hundred items every ten seconds."""
+    for number in count():
+        if number % 100 == 0:
+            await asyncio.sleep(10)
+        yield number
+
+
+async def in_a_hundred(value: Any) -> AsyncIterator[Any]:
+    """A hundred of one."""
+    await asyncio.sleep(0.1)
+    for part in range(100):
+        yield value, part
+
+
+async def small_first(value: int) -> int:
+    """Takes long for all items but the first five."""
+    await asyncio.sleep(0.05 if value < 5 else 0.4)
+    return value
+
+
+async def by_size(value: int) -> int:
+    """Takes longer for each item than for the one before it."""
+    await asyncio.sleep(0.02 * (value + 1))
+    return value
+
+
+def warming_up(calls: int) -> Task:
+    """A task whose first calls look up names and connect."""
+    left = [calls]
+
+    async def task(value: Any) -> Any:
+        left[0] -= 1
+        await asyncio.sleep(3 if left[0] >= 0 else 0.3)
+        return value
+
+    return task
+
+
+def delaying(each_second: int) -> Task:
+    """A task that calls a server which lets answers wait, and gives so many a second."""
+    free_at = [0.0]
+
+    async def task(value: Any) -> Any:
+        now = asyncio.get_running_loop().time()
+        free_at[0] = max(free_at[0], now) + 1 / each_second
+        await asyncio.sleep(max(free_at[0] - now, 0.1))
+        return value
+
+    return task
+
+
 def last_is_slow() -> list[int]:
     """Of which one takes long."""
     return list(range(300))
@@ -504,6 +556,60 @@ def _stages() -> Iterator[Situation]:
         lambda: [Stage("Sift", 10, [every_other]), Stage("Get", 8, [taking(0.2)])],
     )
     yield Situation(
+        "one item becomes a hundred",
+        lambda: [Stage("List", 2, [in_a_hundred], expand=True), Stage("Get", 10, [taking(0.2)])],
+        "workers",
+        "Get",
+        lambda: [Stage("List", 2, [in_a_hundred], expand=True), Stage("Get", 20, [taking(0.2)])],
+    )
+    yield Situation(
+        "small items first",
+        lambda: [Stage("Ask", 12, [small_first])],
+        "workers",
+        "Ask",
+        lambda: [Stage("Ask", 24, [small_first])],
+    )
+    yield Situation(
+        "items sorted by size",
+        lambda: [Stage("Ask", 12, [by_size])],
+        "workers",
+        "Ask",
+        lambda: [Stage("Ask", 24, [by_size])],
+    )
+    yield Situation(
+        "the first call of a worker takes long",
+        lambda: after_fetch(Stage("Ask", 10, [warming_up(10)])),
+        "workers",
+        "Ask",
+        lambda: after_fetch(Stage("Ask", 20, [warming_up(20)])),
+    )
+    yield Situation(
+        "items run out of time",
+        partial(_in_time, 2),
+        "workers",
+        "Parse",
+        partial(_in_time, 4),
+        options={"item_timeout": 12.0},
+    )
+    yield Situation(
+        "a source that gives bursts",
+        lambda: [Stage("Fetch", 10, [taking(0.2)])],
+        "source",
+        "Fetch",
+        lambda: [Stage("Fetch", 20, [taking(0.2)])],
+        False,
+        bursts,
+    )
+    yield Situation(
+        "batches wait for a slow source",
+        partial(_waiting_batches, 1),
+        "source",
+        "Fetch",
+        partial(_waiting_batches, 2),
+        False,
+        slow_source,
+    )
+    yield Situation(
         "slow source",
         lambda: [Stage("Fetch", 5, [taking(0.2)])],
         "source",
@@ -514,6 +620,20 @@ def _stages() -> Iterator[Situation]:
     )
 
 
+def _in_time(workers: int) -> list[Stage]:
+    return [
+        Stage("Fetch", 5, [taking(0.2)], queue_capacity=200),
+        Stage("Parse", workers, [taking(0.5)], queue_capacity=100),
+    ]
+
+
+def _waiting_batches(workers: int) -> list[Stage]:
+    return [
+        Stage("Fetch", 5, [taking(0.1)]),
+        Stage("Write", workers, [written], batch=50, batch_wait=5),
+    ]
+
+
 def _limited(limit: Callable[[], list[Limit]], workers: int = 20) -> Plan:
     return lambda: [
         Stage("Ask", workers, [taking(0.2)], limits=limit()),
@@ -521,7 +641,32 @@ def _limited(limit: Callable[[], list[Limit]], workers: int = 20) -> Plan:
     ]
 
 
+def _sharing(limit: Callable[[], Limit]) -> Plan:
+    def plan() -> list[Stage]:
+        shared = limit()
+        return [
+            Stage("Ask", 10, [taking(0.2)], limits=[shared]),
+            Stage("Tell", 10, [taking(0.2)], limits=[shared]),
+        ]
+
+    return plan
+
+
 def _limits() -> Iterator[Situation]:
+    yield Situation(
+        "a concurrency limit of two stages",
+        _sharing(lambda: Limit(6)),
+        "limit",
+        "Tell",
+        _sharing(lambda: Limit(20)),
+    )
+    yield Situation(
+        "a rate limit of two stages",
+        _sharing(lambda: Limit(rate=20, period=1)),
+        "limit",
+        "Tell",
+        _sharing(lambda: Limit(rate=96, period=1)),
+    )
     yield Situation(
         "own rate limit",
         _limited(lambda: [Limit(rate=20, period=1)]),
@@ -607,6 +752,14 @@ def _shared() -> Iterator[Situation]:
         "shared",
         "Ask",
         lambda: after_fetch(Stage("Ask", 16, [locked(0.1)])),
+        False,
+    )
+    yield Situation(
+        "a server that lets answers wait",
+        lambda: after_fetch(Stage("Ask", 10, [delaying(20)])),
+        "shared",
+        "Ask",
+        lambda: after_fetch(Stage("Ask", 20, [delaying(20)])),
         False,
     )
     yield Situation(

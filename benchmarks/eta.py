@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.eta`` prints a row for each kind of run: in how many of its frames the range
 held the truth, and how wide it was, as a part of what was left. Frames before a change that nothing
-announced do not count. A row of runs that chance decides has all frames of five of them. Then it
-asks of ten runs what if they had other numbers of workers, and runs them in that way, too.
+announced do not count. A row of runs that chance decides has all frames of five of them. Beside the
+row stands the processor time of the ETAs: of the slowest, and a second of the run. Then it asks of
+ten runs what if they had other numbers of workers, and runs them in that way, too.
 """
 
 from __future__ import annotations
@@ -53,11 +54,13 @@ class Watch:
         frames: What was said.
         changed: When the last change came that nothing had announced.
         slowest: Seconds of processor time that the slowest ETA took.
+        spent: The same, of all of them.
     """
 
     frames: list[Frame] = field(default_factory=list)
     changed: float = 0.0
     slowest: float = 0.0
+    spent: float = 0.0
 
     def on_update(self, snapshot: DashboardSnapshot) -> None:
         """Note the ETA of a snapshot."""
@@ -65,6 +68,7 @@ class Watch:
         eta = snapshot.eta
         passed = time.thread_time() - began
         self.slowest = max(self.slowest, passed)
+        self.spent += passed
         counts = snapshot.state in ("running", "draining")
         if eta is None:
             self.frames.append(Frame(snapshot.elapsed, None, None, counts))
@@ -174,13 +178,16 @@ async def slowly(count: int, seconds: float, seed: int = 5) -> AsyncIterator[int
 Program = Callable[[Watch], Awaitable[Any]]
 
 
-def plain(stages: Callable[[], Sequence[Stage]], count: int) -> Program:
-    """Run this many items through stages."""
+def plain(
+    stages: Callable[[], Sequence[Stage]], count: int, interval: float | None = None
+) -> Program:
+    """Run this many items through stages; look at intervals of this many seconds."""
+    options: dict[str, Any] = {} if interval is None else {"dashboard_update_interval": interval}
 
     async def program(watch: Watch) -> None:
         with suppress(ExceptionGroup):
             await Pipeline(stages(), name="eta").run(
-                range(count), custom_dashboard=watch, on_failures="ignore"
+                range(count), custom_dashboard=watch, on_failures="ignore", **options
             )
 
     return program
@@ -294,6 +301,17 @@ async def _of_batch(items: list[int]) -> list[int]:
     return items
 
 
+def _limited(number: int, workers: int, share: float, attempts: int) -> Stage:
+    return Stage(
+        f"S{number}",
+        workers,
+        [flaky(share, 0.4, number)],
+        task_attempts=attempts,
+        task_wait_seconds=4.0,
+        limits=[Limit(rate=8 * workers, period=2), Limit(concurrency=workers // 2)],
+    )
+
+
 RUNS: dict[str, Program] = {
     "steady": plain(lambda: [Stage("A", 10, [taking(0.5)])], 1200),
     "steady, all take the same": plain(lambda: [Stage("A", 10, [taking(0.5, 0)])], 600),
@@ -360,6 +378,30 @@ RUNS: dict[str, Program] = {
         lambda: [Stage("A", 10, [failing(0.3, 0.8, 0.05)], task_attempts=1)], 800
     ),
     "slows down at a third": slows_down,
+    "100,000 items wait": plain(
+        lambda: [
+            Stage("A", 1000, [taking(0.05)]),
+            Stage("B", 200, [taking(0.5)], queue_capacity=0),
+        ],
+        100_000,
+        interval=0.1,
+    ),
+    "10 stages, 10,000 workers": plain(
+        lambda: [Stage(f"S{n}", 1000, [taking(0.5 + 0.02 * n, 0.5, n)]) for n in range(10)],
+        20_000,
+        interval=0.1,
+    ),
+    "10 stages, half of the tries fail, limits": plain(
+        lambda: [_limited(n, 40, 0.5, 20) for n in range(10)], 1500, interval=0.1
+    ),
+    "expand, then 9 stages with limits": plain(
+        lambda: [
+            Stage("A", 4, [_children], expand=True),
+            *(_limited(n, 50, 0.3, 8) for n in range(9)),
+        ],
+        400,
+        interval=0.1,
+    ),
 }
 
 
@@ -601,7 +643,9 @@ def of_runs(names: Sequence[str]) -> list[str]:
             f"| {_mean([result.silent for result in results]):.0%} |"
         )
         slowest = max(watch.slowest for watch in watches)
-        print(f"{lines[-1]}  {1000 * slowest:.1f} ms at most", flush=True)
+        each_second = max(watch.spent / watch.frames[-1].elapsed for watch in watches)
+        cost = f"{1000 * slowest:.1f} ms at most, {1000 * each_second:.1f} ms a second"
+        print(f"{lines[-1]}  {cost}", flush=True)
     if everything:
         share = _mean([share for _, share in everything], [count for count, _ in everything])
         lines.append(f"| all frames | | {share:.0%} | | | | |")

@@ -35,7 +35,7 @@ class Panic(BaseException):
 
 
 def in_set(error: BaseException, *kinds: ErrorKinds) -> BaseException | None:
-    """What of the error is of these kinds."""
+    """The part of the error that is of these kinds."""
     errors = error_set(*kinds)
     assert errors is not None
     return errors.found_in(error)

@@ -389,6 +389,6 @@ def refuse(value: object) -> None:
 
 def refuse_with_a_local_class(value: object) -> None:
     class LocalError(Exception):
-        """Nobody can import it."""
+        """Cannot be imported from anywhere."""
 
     raise LocalError("401")

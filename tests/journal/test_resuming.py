@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from antflow import Drop, Pipeline, RunResults, Stage, current_item
+from antflow._core.journal_state import JournalState, journal_trouble
+from antflow._monitor.view import Viewer
+from antflow.display.bars import counts_line
+from antflow.display.canvas import Canvas
+from antflow.display.plain import progress_text
 
 Task = Callable[[Any], Any]
 
@@ -202,18 +210,111 @@ def test_a_killed_run_repeats_at_most_one_attempt_per_worker(tmp_path: Path) -> 
     """``kill -9``, then the same again: nothing is lost, and next to nothing paid twice."""
     log = tmp_path / "log"
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "run.db"), str(log)]
-    kills = 0
-    while True:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        try:
-            output, _ = process.communicate(timeout=0.6 + kills / 10)
-            break
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills += 1
+    log.touch()
+    for kills in range(1, 4):
+        process = subprocess.Popen(command)
+        while log.read_bytes().count(b"\n") < 60 * kills:
+            assert process.poll() is None
+            time.sleep(0.001)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    output = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
     made = [int(line) for line in log.read_text().split()]
-    assert output.split()[0] == b"300"
     assert set(made) == set(range(300))
-    assert kills
-    assert len(made) <= 300 + 4 * kills
+    assert len(made) <= 300 + 3 * 4
+    total, resumed = map(int, output.split())
+    assert total == 300
+    assert resumed >= 3 * 60 - 3 * 2 * 4  # all but those that were in one of the two stages
+
+
+def test_a_checkpoint_is_there_on_later_tries_and_in_later_runs(journal: Path) -> None:
+    """A batch job is submitted once, and polled on: by the next try, and by the next run."""
+    submitted: list[Any] = []
+    polled: list[Any] = []
+    is_down = True
+
+    async def ask(value: Any) -> Any:
+        item = current_item()
+        if (job := item.checkpointed) is None:
+            submitted.append(value)
+            job = f"job of {value}"
+            await item.checkpoint(job)
+        polled.append(job)
+        if is_down:
+            raise ConnectionError
+        return job
+
+    stages = [
+        Stage("Ask", 1, [ask], task_attempts=2, task_wait_seconds=0.0),
+        Stage("Note", 1, [lambda job: (job, current_item().checkpointed)]),
+    ]
+    run(stages, ["a", "b"], journal)
+    is_down = False
+    results = run(stages, ["a", "b"], journal, retry_failed=True)
+    assert results.values() == [("job of a", None), ("job of b", None)]
+    assert (submitted, len(polled)) == (["a", "b"], 6)
+
+
+def test_a_checkpoint_of_a_plain_function_is_kept_when_the_call_returns(journal: Path) -> None:
+    """In a thread there is nothing to await."""
+    kept: list[Any] = []
+
+    def ask(value: int) -> int:
+        current_item().checkpoint(value + 1)
+        with closing(sqlite3.connect(journal)) as connection:
+            kept.extend(connection.execute("SELECT value FROM checkpoints").fetchall())
+        return value
+
+    run([Stage("Ask", 1, [ask])], [1], journal)
+    assert kept == [("2",)]
+
+
+def test_without_a_journal_a_checkpoint_lasts_as_long_as_the_run() -> None:
+    """The next try finds it."""
+    tries: list[Any] = []
+
+    async def ask(value: int) -> int:
+        tries.append(current_item().checkpointed)
+        await current_item().checkpoint([value])
+        if len(tries) < 3:
+            raise ValueError
+        return value
+
+    stage = Stage("Ask", 1, [ask], task_attempts=3, task_wait_seconds=0.0)
+    assert run([stage], [1], None).values() == [1]
+    assert tries == [None, [1], [1]]
+
+
+def test_displays_say_how_many_were_resumed(
+    journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plain lines and the summary of a display have the number, and a run without any has none."""
+    calls = Calls()
+    run(two_stages(calls), range(5), journal, dashboard="log")
+    assert "resumed" not in capsys.readouterr().err
+    run(two_stages(calls), range(5), journal, dashboard="log")
+    assert "5 ok, 0 failed, 5 resumed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (None, ""),
+        (JournalState("run.db", 3, 1.9), ""),
+        (JournalState("run.db", 1, 3.2), "journal 3 s behind (1 row waits)"),
+        (
+            JournalState("run.db", 40, 12.2, "database or disk is full"),
+            "journal stalled for 12 s: database or disk is full (40 rows wait)",
+        ),
+    ],
+)
+def test_displays_say_what_is_wrong_with_the_journal(state: JournalState | None, text: str) -> None:
+    """A journal that lags or is stalled is named with how long, and how much waits."""
+    assert journal_trouble(state) == text
+    snapshot = Pipeline([Stage("Work", 1, [str])]).get_dashboard_snapshot()
+    snapshot.journal = state
+    view = Viewer().see(snapshot)
+    plain = progress_text(view)
+    drawn = counts_line(Canvas(120, 24, "utf-8"), view).plain
+    assert (text in plain, text in drawn) == (True, True)
+    assert ("journal" in plain, "journal" in drawn) == (bool(text), bool(text))

@@ -876,6 +876,49 @@ def test_what_came_of_more_workers(width: int) -> None:
         assert "2 more workers: predicted +100%, got +100%. 4 more workers" in advice.sentence
 
 
+def test_what_came_of_more_workers_that_had_nothing_to_do() -> None:
+    """More workers of a stage that another one held back say nothing of what the stage can do."""
+
+    async def program() -> Watching:
+        watching = Watching(with_eta=False)
+        pipeline = Pipeline([Stage("Fetch", 6, [taking(0.2)]), Stage("Save", 3, [taking(0.2)])])
+        async with pipeline.open() as run:
+            feeding = asyncio.ensure_future(run.feed(range(5000)))
+            for moment in range(120):
+                if moment == 10:
+                    run.set_workers("Fetch", 12)
+                if moment == 100:
+                    run.set_workers("Save", 30)
+                watching.on_update(run.snapshot())
+                await asyncio.sleep(1)
+            run.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+        return watching
+
+    watching = run_virtual(program)
+    assert watching.at(95).advice.stage == "Save"
+    said = watching.at(112).advice
+    assert (said.lever, said.stage) == ("workers", "Fetch")
+    assert "got" not in said.sentence
+    assert said.gain == (1.0, 1.0)
+
+
+def test_limit_that_stages_share() -> None:
+    """A higher limit frees all stages that share it, until the workers of one are the limit."""
+    limit = Limit(6)
+    stages = [
+        Stage("Ask", 10, [taking(0.05)], limits=[limit]),
+        Stage("Tell", 10, [taking(0.4)], limits=[limit]),
+    ]
+    advice = run_virtual(lambda: watch(stages, range(700))).at(40).advice
+    assert advice.stage == "Tell"
+    assert "The limit that it shares with Ask held its workers" in advice.sentence
+    assert "its workers are the bottleneck" in advice.sentence
+    assert advice.change == pytest.approx(25, rel=0.1)
+    assert advice.gain is not None
+    assert advice.gain[1] == pytest.approx(0.85, abs=0.15)
+
+
 def test_line_that_keeps_the_loop_busy_is_named() -> None:
     """Short blocks fill the time of the loop: the line is named, and no stage's workers are."""
     hot = HotSpot(0.9, "Parse", "app.py:3 in parse", "time.sleep(0.02)")

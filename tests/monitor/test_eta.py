@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import pickle
 import random
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from math import inf, log
+from typing import Any
 
 import pytest
 
 from antflow import (
     DashboardSnapshot,
     Durations,
+    Eta,
     Limit,
     Pipeline,
     RetryAfter,
@@ -22,6 +27,8 @@ from antflow import (
     WhatIf,
 )
 from antflow._core.durations import DurationCounter
+from antflow._monitor.eta import Budget, eta_of
+from antflow._monitor.measured import Note
 from antflow._monitor.service_times import service_times
 from antflow._monitor.simulation import (
     STEPS,
@@ -448,11 +455,13 @@ def durations(seconds: Sequence[float]) -> Durations:
     return counter.read(len(seconds))
 
 
-def planted(seconds: Sequence[float], again: float = 0.0, tries: int = 1) -> StageModel:
-    """A stage of ten workers whose tries take these times, with 10 s between two of them."""
+def planted(
+    seconds: Sequence[float], again: float = 0.0, tries: int = 1, delay: float = 10.0
+) -> StageModel:
+    """A stage of ten workers whose tries take these times, with this time between two of them."""
     times = service_times(durations(seconds), mean=sum(seconds) / len(seconds))
     assert times is not None
-    delays = (((10.0, 1.0),),)
+    delays = (((delay, 1.0),),)
     doubt = (0.0, 0.0, 0.0)
     return StageModel("A", 10, 1, times, again, tries, delays, 50, inf, 0.0, 1.0, (), doubt)
 
@@ -483,6 +492,36 @@ def test_simulation_goes_on_to_the_last_retry() -> None:
     expected = 10 * log(1 - 0.5 ** (1 / 10)) / log(0.8)
     assert middle == pytest.approx(expected, rel=0.15)
     assert latest > 150
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 1.0])
+def test_simulation_of_short_delays(delay: float) -> None:
+    """Retries after a short time take no longer because a step of the simulation is longer."""
+    stage = planted([0.2] * 400, again=0.5, tries=20, delay=delay)
+    tries = 10_000 / (1 - 0.5)
+    work = tries * 0.2 / 10
+    course = simulated(stage, RunState(10_000, (StageState(),), (), ()))
+    last = 5 * (0.2 + delay)  # some of the last 25 items have another five tries
+    assert 0.99 * work < course.ends[1] < 1.015 * work + last
+    assert course.steps <= 2 * STEPS
+
+
+def test_simulation_of_retries_in_a_pipeline() -> None:
+    """The delays of many stages add up for an item, and not for all items."""
+
+    async def flaky(number: int) -> int:
+        await asyncio.sleep(0.4)
+        if dice.random() < 0.5:
+            raise TimeoutError
+        return number
+
+    dice = random.Random(1)
+    stages = [
+        Stage(f"S{n}", 20, [flaky], task_attempts=20, task_wait_seconds=4.0) for n in range(6)
+    ]
+    keeping = run_virtual(lambda: keep(stages, range(800)))
+    for snapshot in from_to(keeping, 0.25, 0.6):
+        assert abs(off_by(keeping, snapshot)) < 0.4, snapshot.elapsed
 
 
 def test_tries_that_go_on_are_longer() -> None:
@@ -520,6 +559,112 @@ def test_eta_of_many_items_takes_no_longer() -> None:
     for count in (100, 10_000, 1_000_000):
         model_of(count)
     assert max(steps) <= 2 * STEPS
+
+
+class Machine:
+    """A slow one, on which each simulated step of a stage takes 1 ms.
+
+    Attributes:
+        seconds: Of its processor, that simulations have taken.
+        longest: The same, of all that were made for one ETA.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        self.longest = 0.0
+        self._began = 0.0
+        monkeypatch.setattr("antflow._monitor.eta.simulate", self._simulate)
+        monkeypatch.setattr("antflow._monitor.eta.thread_time", lambda: self.seconds)
+        monkeypatch.setattr("antflow._monitor.eta.eta_of", self._eta_of)
+
+    def _simulate(self, model: RunModel, *rest: Any) -> Course:
+        course = simulate(model, *rest)
+        self.seconds += 0.001 * course.steps * len(model.stages)
+        return course
+
+    def _eta_of(self, note: Note) -> Eta | None:
+        began = self.seconds
+        made = eta_of(note)
+        self.longest = max(self.longest, self.seconds - began)
+        return made
+
+
+@pytest.mark.parametrize("pauses", [False, True])
+def test_simulations_take_a_share_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, *, pauses: bool
+) -> None:
+    """Two displays ask ten times a second, and yet it is 5 ms a second, besides the latest."""
+    machine = Machine(monkeypatch)
+
+    async def program() -> list[DashboardSnapshot]:
+        seen: list[DashboardSnapshot] = []
+        pipeline = Pipeline([Stage(f"S{n}", 5, [taking(1)]) for n in range(4)])
+        async with pipeline.open(total=400) as run:
+            feeding = asyncio.ensure_future(run.feed(range(400)))
+            while not feeding.done():
+                for snapshot in (run.snapshot(), run.snapshot()):
+                    assert snapshot.eta is None or snapshot.eta.longest > 0
+                    seen.append(snapshot)
+                    most = 0.005 * snapshot.elapsed + machine.longest
+                    assert machine.seconds <= most, snapshot.elapsed
+                if pauses:
+                    run.pause()
+                    assert run.snapshot().eta is None
+                    run.resume()
+                await asyncio.sleep(0.1)
+        return seen
+
+    seen = run_virtual(program)
+    assert machine.seconds > 0.005 * seen[-1].elapsed / 2  # it is used
+    if not pauses:
+        said = [each.eta is not None for each in seen]
+        assert all(said[said.index(True) :])
+
+
+def test_eta_counts_down_between_simulations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If there is a simulation only every half minute, the ETA is as right as ever."""
+    Machine(monkeypatch)
+    watching = run_virtual(lambda: watch(STEADY["one stage"], range(500), interval=1.0))
+    end = watching.last.progress.elapsed
+    shown = [view for view in watching.views if 0.3 < view.progress.elapsed / end < 0.95]
+    assert len(shown) > 50
+    for view in shown:
+        assert view.eta is not None
+        left = end - view.progress.elapsed
+        assert view.eta.shortest - 1 <= left <= view.eta.longest + 1
+
+
+def test_budget_forgives_a_collection_of_garbage() -> None:
+    """One simulation that takes a thousand times as long does not put off the next for minutes."""
+    budget = Budget()
+    budget.charge(10.0, 0.002)
+    assert budget.allows(10.5)
+    budget.charge(11.0, 2.0)
+    assert not budget.allows(11.5)
+    assert budget.allows(12.0)
+    budget.charge(12.0, 0.05)  # and if it was the machine, the next one counts in full
+    assert not budget.allows(21.5)
+    assert budget.allows(22.5)
+
+
+def test_two_threads_share_a_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a display asks while another thread makes the ETA, it waits for that one."""
+    both = threading.Barrier(2)
+    made: list[Note] = []
+
+    def slow(note: Note) -> Eta | None:
+        made.append(note)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.1)
+        return eta_of(note)
+
+    monkeypatch.setattr("antflow._monitor.eta.eta_of", slow)
+    first, second = run_virtual(lambda: keep(STEADY["one stage"], range(100))).snapshots[20:22]
+    assert second.elapsed - first.elapsed < 1  # of the same second
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(lambda snapshot: snapshot.eta, (first, second)))
+    assert len(made) == 1
+    assert all(said)
 
 
 def test_tries_that_were_held_wait_too() -> None:

@@ -22,6 +22,8 @@ NO_ROW = {
     "AsyncExecutor.submit.kwargs": "what the function is called with",
     "AsyncExecutor.map.iterables": "what Python's zip takes; what it raises comes out",
     "AsyncExecutor.map_iter.iterables": "what Python's zip takes; what it raises comes out",
+    "CurrentItem.checkpoint.value": "anything; what a journal's codec refuses, it refuses",
+    "NotSerialisable": "an error, received",
     "BaseDashboard.on_finish": "called by the run",
     "BaseDashboard.on_start": "called by the run",
     "BaseDashboard.on_update": "called by the run",

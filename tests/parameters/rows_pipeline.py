@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -256,11 +257,12 @@ LIMITS = {
         TypeError, "must be the path of a file", NO_PATHS[1:], [None, FOLDER / "antflow-report.md"]
     ),
 }
+OWN_FOLDER = tempfile.TemporaryDirectory()
 JOURNAL = Row(
     TypeError,
     "must be the path of a file",
     but(NO_PATHS, None),
-    [None, FOLDER / "antflow-run.db", Journal(FOLDER / "antflow-run.db")],
+    [None, f"{OWN_FOLDER.name}/run.db", Journal(f"{OWN_FOLDER.name}/run.db")],
 )
 LIMITS["journal"] = JOURNAL
 ON_FAILURES = Row(

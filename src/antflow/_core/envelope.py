@@ -49,6 +49,7 @@ class Envelope:
         children: How many items were made from it in this stage.
         holds: ``(stage index, how often it was held back there)``, see `RetryAfter`.
         decision: What follows its last failed try, until that is done.
+        checkpoint: ``(stage index, value)``: what a task made durable there; ``None``: nothing.
         deadline: When it must have ended, if the run has an ``item_timeout``; in loop time, minus
             the time for which sources held the loop.
     """
@@ -58,6 +59,7 @@ class Envelope:
         "attempts",
         "branch",
         "carry",
+        "checkpoint",
         "children",
         "deadline",
         "decision",
@@ -97,6 +99,7 @@ class Envelope:
         self.branch: tuple[int, ...] = branch
         self.task: int = 0
         self.carry: Any = None
+        self.checkpoint: tuple[int, Any] | None = None
         self.not_before: float = 0.0
         self.fate: Fate = ORDINARY
         self.children: int = 0

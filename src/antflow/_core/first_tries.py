@@ -23,12 +23,14 @@ class FirstTries:
         early: The mean of the first third of them, in seconds.
         late: The mean of the last third.
         spread: The standard error of the difference of the two.
+        pace: How many of the first third were over per second, from the first begin on.
     """
 
     workers: int = 0
     early: float = 0.0
     late: float = 0.0
     spread: float = 0.0
+    pace: float = 0.0
 
 
 class FirstTriesCounter:
@@ -55,10 +57,14 @@ class FirstTriesCounter:
         """What is known by now. Any thread may ask."""
         if self._known.workers == len(self._tries):
             return self._known
-        seconds = [each for _, each in sorted(self._tries.copy(), key=itemgetter(0))]
+        tries = sorted(self._tries.copy(), key=itemgetter(0))
+        seconds = [each for _, each in tries]
         third = max(len(seconds) // 3, 1)
+        until = max([began + each for began, each in tries[:third]])
         (early, of_early), (late, of_late) = _mean(seconds[:third]), _mean(seconds[-third:])
-        self._known = FirstTries(len(seconds), early, late, (of_early + of_late) ** 0.5)
+        spread = (of_early + of_late) ** 0.5
+        pace = third / max(until - tries[0][0], 1e-9)
+        self._known = FirstTries(len(seconds), early, late, spread, pace)
         return self._known
 
 

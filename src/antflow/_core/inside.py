@@ -66,4 +66,5 @@ class StageInside(NamedTuple):
     @property
     def ages(self) -> list[float]:
         """For how many seconds the items under way have been with their workers."""
-        return [max(self.now - begun, 0.0) for begun in self.begun]
+        now = self.now  # there may be thousands
+        return [now - begun if begun < now else 0.0 for begun in self.begun]

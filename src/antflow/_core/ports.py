@@ -13,6 +13,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.estimates import PastRun, WhatIf
 from antflow._core.events import TaskEventType
 from antflow._core.inside import StageInside
+from antflow._core.journal_state import JournalState
 from antflow._core.ledger import Ledger, WorkerBook
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
@@ -90,6 +91,8 @@ class Store(Protocol):
 class Memory(Store, Protocol):
     """A store that knows the items of earlier runs, by their ids.
 
+    It is not told that items were admitted or started.
+
     Attributes:
         id: The scope of its items' idempotency keys, once it was opened.
     """
@@ -113,6 +116,18 @@ class Memory(Store, Protocol):
         Raises:
             Exception: The store cannot be read: they do not enter, and the run takes in no more and
                 ends with this exception.
+        """
+        ...
+
+    def state(self) -> JournalState | None:
+        """How far it has got, in whatever thread; ``None`` if no run has it open."""
+        ...
+
+    def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
+        """Keep a value for later tries of an item in its stage. It is kept when this is over.
+
+        Raises:
+            Exception: It cannot be kept.
         """
         ...
 

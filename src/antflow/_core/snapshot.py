@@ -15,6 +15,7 @@ from antflow._core.deferred import Deferred
 from antflow._core.durations import Durations
 from antflow._core.estimates import Eta
 from antflow._core.first_tries import FirstTries
+from antflow._core.journal_state import JournalState
 from antflow._core.ledger import Waiting
 from antflow._core.levers import Advice
 from antflow._core.portable import Portable
@@ -536,6 +537,7 @@ class DashboardSnapshot(Deferred):
             by `RunHandle.set_workers` and by probes. The latest hundred.
         sinks: Sink's name → how many events it has heard, written and lost, over all its runs:
             ``{"JsonlSink": …}``, a second one is "JsonlSink 2".
+        journal: How far the run's journal has got; ``None`` if it keeps none, or is over.
     """
 
     worker_states: dict[str, WorkerState]
@@ -555,3 +557,4 @@ class DashboardSnapshot(Deferred):
     recent: RecentStats = NOTHING_RECENT
     workers_changes: tuple[WorkersChange, ...] = ()
     sinks: Mapping[str, SinkCounts] = field(default_factory=dict[str, SinkCounts])
+    journal: JournalState | None = None

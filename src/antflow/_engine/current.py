@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable, Generator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import ref
 
@@ -13,6 +15,7 @@ from antflow._core.envelope import Envelope
 from antflow._core.ledger import WorkerBook
 from antflow._core.stage import Stage
 from antflow._core.text import safe_str
+from antflow._core.waits import Wait
 from antflow._engine.crew import Crew
 from antflow._engine.run import Run
 
@@ -61,6 +64,57 @@ def outer_seats() -> tuple[ref[Seat], ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """What the tasks of a stage keep for later tries of an item.
+
+    Args:
+        run: The run.
+        stage: The stage's index.
+        envelope: The item.
+    """
+
+    run: Run
+    stage: int
+    envelope: Envelope
+
+    def last(self) -> Any:
+        """The value that was kept last, or ``None``."""
+        kept = self.envelope.checkpoint
+        return kept[1] if kept is not None and kept[0] == self.stage else None
+
+    def keep(self, value: Any) -> Awaitable[None]:
+        """Keep a value; see `CurrentItem.checkpoint`."""
+        loop = self.run.timers.loop
+        if asyncio._get_running_loop() is loop:
+            return _Kept(self._keep(value))
+        asyncio.run_coroutine_threadsafe(self._keep_and_wait(value), loop).result()
+        return _Kept(None)
+
+    def _keep(self, value: Any) -> Wait:
+        memory = self.run.memory
+        wait = None if memory is None else memory.checkpoint(self.envelope, value)
+        self.envelope.checkpoint = self.stage, value
+        return wait
+
+    async def _keep_and_wait(self, value: Any) -> None:
+        if (wait := self._keep(value)) is not None:
+            await wait
+
+
+class _Kept:
+    """Awaited, it is over when the value is kept; if it is not awaited, the value is kept soon."""
+
+    __slots__ = ("_wait",)
+
+    def __init__(self, wait: Wait) -> None:
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if self._wait is not None:
+            yield from self._wait.__await__()
+
+
+@dataclass(frozen=True, slots=True)
 class CurrentItem:
     """The item a task works on.
 
@@ -79,6 +133,39 @@ class CurrentItem:
     stage: str
     run_id: str
     idempotency_key: str
+    _checkpoints: Checkpoints = field(repr=False, compare=False)
+
+    @property
+    def checkpointed(self) -> Any:
+        """The value that was kept last by `checkpoint` for this item in this stage, or ``None``.
+
+        It is there on every later try. With a journal it is also there in every later run.
+        """
+        return self._checkpoints.last()
+
+    def checkpoint(self, value: Any) -> Awaitable[None]:
+        """Keep a value for later tries of this item in this stage, like the id of a batch job.
+
+        ```python
+        item = current_item()
+        job = item.checkpointed
+        if job is None:
+            job = await submit(value, key=item.idempotency_key)
+            await item.checkpoint(job)
+        return await poll(job)
+        ```
+
+        Args:
+            value: The value; with a journal, one that its codec can keep.
+
+        Returns:
+            Something to await: then the value is in the run's journal, if it keeps one. In a plain
+            function, which runs in a thread, it is there when this returns.
+
+        Raises:
+            NotSerialisable: The journal's codec cannot keep it.
+        """
+        return self._checkpoints.keep(value)
 
 
 def current_item() -> CurrentItem:
@@ -142,7 +229,8 @@ def _describe(seat: Seat, envelope: Envelope) -> CurrentItem:
 
     run_id = seat.run.facts.run_id
     fate, stage = envelope.fate, seat.stage
-    if scope := seat.run.key_scope:
+    if (memory := seat.run.memory) is not None:
+        scope = memory.id
         place: Any = [type(envelope.id).__name__, safe_str(envelope.id)]
     else:
         scope = fate.scope or run_id
@@ -150,4 +238,5 @@ def _describe(seat: Seat, envelope: Envelope) -> CurrentItem:
     parts = (scope, place, stage.name, stage.version)
     text = json.dumps(parts, sort_keys=True)
     key = blake2b(text.encode(), digest_size=16).hexdigest()
-    return CurrentItem(envelope.id, envelope.attempts, seat.stage.name, run_id, key)
+    checkpoints = Checkpoints(seat.run, seat.index, envelope)
+    return CurrentItem(envelope.id, envelope.attempts, seat.stage.name, run_id, key, checkpoints)

@@ -128,7 +128,6 @@ class Engine:
         books: Books | None = None,
     ) -> None:
         self._showing: asyncio.Task[None] | None = None
-        self._memory = memory
         store = memory or store
         self.may_probe = probe
         self.before_control: Callable[[], None] = lambda: None
@@ -143,6 +142,7 @@ class Engine:
             books=books,
         )
         run = self.run
+        run.memory = memory
         self.supervisor: Supervisor = Supervisor(run)
         first = 0 if books is None else books.next_sequence_id
         id_of = None if memory is None else memory.id_of
@@ -160,6 +160,7 @@ class Engine:
             count(1 if books is None else books.next_number),
             store,
             listeners,
+            skips_starts=memory is not None,
         )
         entrance = Entrance(run, self.supervisor, self.settlement, self._listeners, store, memory)
         sources = SourceWatch(run.timers, tells=blocked_loop_after is not None)
@@ -218,8 +219,6 @@ class Engine:
         supervisor.on_over += [self.settlement.close, self.intake.forget]
         # A context variable that a listener sets, like the current span, is set in all of the run.
         context.run(self._listeners.opened, stages, self.run.ledger, self._rewire)
-        if self._memory is not None:
-            self.run.key_scope = self._memory.id
         self._rewire()
         try:
             supervisor.begin(self.stages, self.intake, self.settlement, self._listeners, timeout)

@@ -37,6 +37,7 @@ class Listeners:
         numbers: Gives each transition its number.
         store: Keeps transitions, or ``None``.
         listeners: Hear of each step.
+        skips_starts: Whether the store is not told of ADMITTED and STARTED.
 
     Attributes:
         started: Reports that a worker began with an item. This and the next two take what the
@@ -63,6 +64,8 @@ class Listeners:
         numbers: Iterator[int],
         store: Store | None = None,
         listeners: Sequence[Listener] = (),
+        *,
+        skips_starts: bool = False,
     ) -> None:
         self._facts = facts
         self._guard = guard
@@ -70,6 +73,7 @@ class Listeners:
         self._interrupt = interrupt
         self._numbers = numbers
         self._store = store
+        self._keeps_starts = store is not None and not skips_starts
         self._listeners = tuple(listeners)
         self._is_closed = False
         self.rewire()
@@ -79,7 +83,8 @@ class Listeners:
         heard = self._listeners
         self._admissions: Told = [(each.name, each.admitted) for each in heard]
         self.started = self._telling(
-            [(each.name, each.started) for each in heard if each.hears_starts], self._keep_started
+            [(each.name, each.started) for each in heard if each.hears_starts],
+            self._keep_started if self._keeps_starts else None,
         )
         self.completed = self._telling(
             [(each.name, each.completed) for each in heard], self._keep_completed
@@ -112,7 +117,7 @@ class Listeners:
 
     def admitted(self, envelopes: Sequence[Envelope], now: float) -> Wait:
         """Items were taken in."""
-        if self._store is None:
+        if not self._keeps_starts:
             return self._tell(self._admissions, envelopes, now)
         wait: Wait = None
         for envelope in envelopes:

@@ -32,7 +32,7 @@ from antflow._core.inside import StageInside
 from antflow._core.ledger import ItemKey, Ledger
 from antflow._core.log import debug
 from antflow._core.observers import RunEnd, RunEnding
-from antflow._core.ports import Blockable, Outlook
+from antflow._core.ports import Blockable, Memory, Outlook
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import DashboardSnapshot, LoopHealth, PipelineStats, RunState
 from antflow._core.stage import Stage, capacity, described, lowest_concurrency, retry_policy
@@ -92,8 +92,8 @@ class Run:
         intake_ended: When nothing more came from its source or by hand (loop time).
         is_closed: Whether nothing can feed it any more, not even its own tasks.
         skipped: Items left out because their id was taken.
-        key_scope: What the idempotency keys of items are unique in: a journal; "" = the run that
-            accepted the item first.
+        memory: Knows the items of earlier runs, and scopes their idempotency keys; ``None``: they
+            are unique in the run that accepted the item first.
         to_retry: See `RunEnd`.
         turns: Says when its workers must give way.
         handle: Returns an object the owner wants to find again.
@@ -160,7 +160,7 @@ class Run:
         self.intake_ended: float | None = None
         self.is_closed: bool = False
         self.skipped: int = 0
-        self.key_scope: str = ""
+        self.memory: Memory | None = None
         self.to_retry: dict[ItemKey, Any] | None = {}
 
     def end(self) -> None:
@@ -384,6 +384,7 @@ class Run:
             + sum([gauge.child_cpu_seconds for gauge in gauges]),
             intake_seconds=intake_ended - self.facts.started_mono,
             workers_changes=self.workers_changes.latest,
+            journal=None if self.memory is None else self.memory.state(),
         )
         makers: Mapping[str, Callable[[], Any]] = {}
         if self.outlook is not None:

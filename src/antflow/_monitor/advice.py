@@ -418,10 +418,13 @@ def _limited(case: Case, index: int, share: float) -> Advice:
     """A limit holds the workers of a stage."""
     stages, span = case.stages, case.span
     stage = stages[index]
-    begin = f"Bottleneck: {stage.stage_name}. Its limit held its workers {share:.0%} of the time"
-    rates = highest_rates(stages, index, case.whole, span)
-    busy = span.spent[index].busy
-    rates[index] = span.done[index] / busy * stage.workers if busy else inf
+    sharing = _sharing_a_limit(case, index)
+    which = "Its limit"
+    if sharing and len(case.options[index].limits) == 1:
+        others = " and ".join([stages[number].stage_name for number in sharing])
+        which = f"The limit that it shares with {others}"
+    begin = f"Bottleneck: {stage.stage_name}. {which} held its workers {share:.0%} of the time"
+    rates = highest_rates(stages, index, case.whole, span, (index, *sharing))
     now = span.done[index] / span.elapsed
     tightest, other = _tightest(case, index, now)
     ceiling = min(*rates, other)
@@ -454,6 +457,18 @@ def _limited(case: Case, index: int, share: float) -> Advice:
         )
     hint = "held by its limit"
     return Advice("limit", stage.stage_name, share, sentence, hint, change, (0.0, rise))
+
+
+def _sharing_a_limit(case: Case, index: int) -> list[int]:
+    """The other stages that have a limit of a stage: a higher one frees them, too."""
+    if not case.options:
+        return []
+    own = set(map(id, case.options[index].limits))
+    return [
+        number
+        for number, options in enumerate(case.options)
+        if number != index and not own.isdisjoint(map(id, options.limits))
+    ]
 
 
 def _tightest(case: Case, index: int, now: float) -> tuple[RateLimit | None, float]:

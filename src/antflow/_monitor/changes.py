@@ -11,6 +11,9 @@ LONG_ENOUGH = 5.0
 DONE_ENOUGH = 20
 """Seconds, and items done, after which it can be told what came of a change."""
 
+AT_WORK = 0.8
+"""Share of their time since then that its workers had none to spare, from which it can be told."""
+
 A_PART = 0.25
 """The least part of what was to be expected that counts as a gain."""
 
@@ -111,6 +114,8 @@ class Changes:
             since = now.since(change.at)
             if since.elapsed < LONG_ENOUGH or since.done[index] < DONE_ENOUGH:
                 continue
+            if since.spent[index].shares().occupied < AT_WORK:
+                continue  # something else held it back, however many workers it had
             got = since.done[index] / since.elapsed / change.rate - 1
             found[stage.stage_name] = Outcome(change.before, change.workers, change.predicted, got)
         return found

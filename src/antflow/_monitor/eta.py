@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import hypot
+from math import hypot, inf
+from threading import RLock
+from time import thread_time
 from typing import NamedTuple
 
 from antflow._core.estimates import Eta, WhatIf
@@ -13,7 +15,14 @@ from antflow._core.snapshot import StageStats
 from antflow._core.stage import DEFAULT_CAPACITY_PER_WORKER
 from antflow._core.text import clock, counted
 from antflow._monitor.measured import Note, mark_of, model_of, source_of, state_of
-from antflow._monitor.simulation import RunModel, RunState, StageModel, StageState, simulate
+from antflow._monitor.simulation import (
+    RunModel,
+    RunState,
+    StageModel,
+    StageState,
+    rough_end,
+    simulate,
+)
 
 ROUGHLY = 0.015
 """The part by which a simulation may be wrong even if all it knows is right."""
@@ -22,26 +31,55 @@ EXPLAINED = 0.6
 """The part of what is left that there is work for: if less, the end waits for something."""
 
 
+SHARE = 0.005
+"""The part of a run's time that its simulations may take of a processor: 5 ms a second."""
+
+
+class Budget:
+    """The processor time that the simulations of one run may take: a share of the run's time.
+
+    One that took long is followed by the next one later. How long that is depends on what it took,
+    so it holds for any books, on any machine.
+    """
+
+    __slots__ = ("_cost", "_used_up_until")
+
+    def __init__(self) -> None:
+        self._used_up_until = -inf
+        self._cost = inf
+
+    def allows(self, elapsed: float) -> bool:
+        """Whether there may be one when the run has taken this long."""
+        return elapsed >= self._used_up_until
+
+    def charge(self, elapsed: float, cost: float) -> None:
+        """One began when the run had taken this long, and took so many seconds of the processor."""
+        # A collection of garbage may fall into one, and takes what it takes in a large program.
+        seconds = min(cost, 2 * self._cost) / SHARE
+        self._used_up_until = max(self._used_up_until, elapsed) + seconds
+        self._cost = cost
+
+
 class Forecast:
     """The ETA from one moment on: made when it is first asked for, and counted down from there.
 
     Args:
         note: The figures of the moment; ``None``: it cannot be known.
+        budget: Is charged with what it takes to make it.
     """
 
-    __slots__ = ("_eta", "_is_made", "_note")
+    __slots__ = ("_budget", "_eta", "_is_made", "_lock", "_note")
 
-    def __init__(self, note: Note | None) -> None:
+    def __init__(self, note: Note | None, budget: Budget) -> None:
         self._note = note
+        self._budget = budget
         self._eta: Eta | None = None
-        self._is_made = False
+        self._is_made = note is None
+        self._lock = RLock()  # a signal handler may ask while it is made
 
     def at(self, elapsed: float) -> Eta | None:
         """How much longer it takes, when the run has taken this long."""
-        if not self._is_made:  # two threads may both make it, and make the same
-            self._eta = None if self._note is None else eta_of(self._note)
-            self._is_made = True
-        eta, note = self._eta, self._note
+        eta, note = self._made(), self._note
         if eta is None or note is None or elapsed <= note.now.elapsed:
             return eta
         passed = elapsed - note.now.elapsed
@@ -51,14 +89,16 @@ class Forecast:
             longest=max(eta.longest - passed, 0.0),
         )
 
-    def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
-        """How long the run takes in all if it goes on with these workers."""
-        if (note := self._note) is None or not is_known(note):
-            return None
-        model = model_of(note, workers)
-        if model is None:
-            return None
-        return _what_if(model, state_of(note, model), note.now.elapsed)
+    def _made(self) -> Eta | None:
+        if not self._is_made:
+            with self._lock:  # two displays may ask at the same time, in two threads
+                if not self._is_made and (note := self._note) is not None:
+                    began = thread_time()
+                    self._eta = eta_of(note)
+                    if self._eta is not None:  # else nothing was simulated
+                        self._budget.charge(note.now.elapsed, thread_time() - began)
+                    self._is_made = True
+        return self._eta
 
 
 class RunMeasured(NamedTuple):
@@ -101,6 +141,12 @@ def _with_room(stage: StageModel, workers: int) -> StageModel:
     )
 
 
+def what_if(note: Note, workers: Mapping[str, int]) -> WhatIf | None:
+    """How long the whole run takes if it goes on from a moment with these workers."""
+    model = model_of(note, workers) if is_known(note) else None
+    return None if model is None else _what_if(model, state_of(note, model), note.now.elapsed)
+
+
 def _what_if(model: RunModel, state: RunState, elapsed: float) -> WhatIf:
     shortest, longest, _ = band(model, state)
     workers = {stage.name: stage.workers for stage in model.stages}
@@ -128,10 +174,11 @@ def eta_of(note: Note) -> Eta | None:
 
 def band(model: RunModel, state: RunState) -> tuple[float, float, float]:
     """The least and the most that it takes, in nine of ten cases; and `Course.begun`."""
-    course = simulate(model, state)
+    rough = rough_end(model, state)
+    course = simulate(model, state, 0.0, rough)
     earliest, middle, latest = course.ends
-    fast = simulate(model, state, -1.0).ends[1]
-    slow = simulate(model, state, 1.0).ends[1]
+    fast = simulate(model, state, -1.0, rough).ends[1]
+    slow = simulate(model, state, 1.0, rough).ends[1]
     roughly = ROUGHLY * middle
     shortest = middle - hypot(middle - earliest, max(middle - fast, 0.0), roughly)
     longest = middle + hypot(latest - middle, max(slow - middle, 0.0), roughly)
@@ -147,7 +194,7 @@ def waits_for(note: Note, model: RunModel, state: RunState, work: float) -> str:
         inside.now - begun
         for inside, stage in zip(note.inside, model.stages, strict=True)
         for begun in inside.begun
-        if stage.times.is_outlier(inside.now - begun)
+        if inside.now - begun > stage.times.latest
     ]
     if slow:
         items = counted(len(slow), "item")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import ceil, inf, prod
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ FEWEST_FIRST = 3
 
 LONGER = 1.5
 """How many times as long a try must take with all workers at work as with a few to count."""
+
+FASTER = 2.0
+"""How many times the pace of all workers that of the first tries must be to count as faster."""
 
 SURE = 2.5
 """Standard errors by which two means must differ to be different."""
@@ -70,11 +73,16 @@ def gain(
 
 
 def highest_rates(
-    stages: Sequence[StageStats], index: int, whole: Moment, span: Moment
+    stages: Sequence[StageStats],
+    index: int,
+    whole: Moment,
+    span: Moment,
+    freed: Collection[int] = (),
 ) -> list[float]:
     """The highest rate of each stage using all of its time, in items of stage ``index``.
 
-    Per second, and with the workers it has now: they may have been more or fewer before.
+    Per second, and with the workers it has now: they may have been more or fewer before. Of stages
+    that are `freed`, it is the rate without their limits.
     """
     rates: list[float] = []
     for number, stage in enumerate(stages):
@@ -84,7 +92,8 @@ def highest_rates(
             one_becomes = 1 / one_becomes if one_becomes else inf
         # What a stage can do may have changed, so the last seconds count if they are enough.
         seen = span if span.done[number] >= FEWEST_DONE else whole
-        if seen.done[number] and (occupied := seen.spent[number].occupied):
+        spent = seen.spent[number]
+        if seen.done[number] and (occupied := spent.busy if number in freed else spent.occupied):
             rates.append(seen.done[number] / occupied * stage.workers * one_becomes)
         else:
             rates.append(inf)
@@ -95,11 +104,14 @@ def held_up_by_each_other(stage: StageStats, index: int, span: Moment) -> float:
     """How many times as long its tries take now as those of its first workers did.
 
     1.0 unless the first tries of the later workers took longer, too: else something has changed
-    since then.
+    since then. And unless the first ones were over at a pace that a narrow place would not have let
+    through: then they were shorter by themselves.
     """
     first = stage.first_tries
     now = mean_try(index, span)
     if first.workers < FEWEST_FIRST or not first.early or now is None or not _rises(first):
+        return 1.0
+    if first.pace * now > FASTER * stage.workers:
         return 1.0
     return max(now / first.early, 1.0)
 

@@ -6,6 +6,7 @@ takes for a try is the mean over the longest time in which it has not changed.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -63,6 +64,8 @@ PRIOR_MARKS = 3
 HALF = 0.5
 
 AGE_GROUPS = 12
+FEWEST_AGE_GROUPS = 3
+"""Of the tries under way in all stages, and in each of many: then steps are longer, too."""
 
 ANOTHER_DELAY = 0.1
 """The part by which the delay before a try differs, on average, from the one before it."""
@@ -249,18 +252,18 @@ def state_of(note: Note, model: RunModel) -> RunState:
     """Where the run is."""
     levels: dict[int, LimitLevel] = {}
     states: list[StageState] = []
+    groups = max(AGE_GROUPS // len(model.stages), FEWEST_AGE_GROUPS)
     for stage, inside, each in zip(note.now.stages, note.inside, model.stages, strict=True):
         levels.update((limit.key, limit) for limit in inside.limits)
         at_work = stage.in_progress_items - stage.limited_items - inside.blocked
-        ages = inside.ages
-        outliers = [age for age in ages if each.times.is_outlier(age)]
-        if outliers:
-            ages = [age for age in ages if not each.times.is_outlier(age)]
+        ages, latest = sorted(inside.ages), each.times.latest
+        usual = bisect_right(ages, latest)
+        ages, outliers = ages[:usual], ages[usual:]
         states.append(
             StageState(
                 stage.pending_items + stage.blocked_items + stage.limited_items,
                 (
-                    *_under_way(ages, each, at_work - len(outliers)),
+                    *_under_way(ages, each, at_work - len(outliers), groups),
                     (0.0, inside.blocked * (HALF if each.on > 1 else 1.0)),
                 ),
                 tuple((age, share * len(outliers)) for age, share in condensed(outliers)),
@@ -282,21 +285,29 @@ def _on(entered: int, done: int, blocked: int) -> float:
     return entered / done if done else 1.0
 
 
-def _under_way(ages: Sequence[float], stage: StageModel, count: int) -> Points:
-    """When tries will end: of those that have gone on for about the same time, together."""
+def _under_way(ages: Sequence[float], stage: StageModel, count: int, most_groups: int) -> Points:
+    """When tries will end: of those that have gone on for about the same time, together.
+
+    Args:
+        ages: For how long each has gone on, in order.
+        stage: Their stage.
+        count: How many there are.
+        most_groups: Into how many they are divided, besides the oldest.
+    """
     if not ages or count <= 0:
         return ()
-    groups = condensed(ages, AGE_GROUPS)
-    if len(ages) > AGE_GROUPS:  # the longest alone: they may be why the run is not over
-        oldest = sorted(ages)[-3:]
-        rest = sorted(ages)[:-3]
+    groups = condensed(ages, most_groups)
+    if len(ages) > most_groups + 3:  # the longest alone: they may be why the run is not over
+        rest, oldest = ages[:-3], ages[-3:]
         part = len(rest) / len(ages)
-        groups = tuple((age, share * part) for age, share in condensed(rest, AGE_GROUPS))
+        groups = tuple((age, share * part) for age, share in condensed(rest, most_groups))
         groups += tuple((age, 1 / len(ages)) for age in oldest)
     return tuple(
-        (seconds, share * weight * count)
-        for age, share in groups
-        for seconds, weight in stage.times.left(max(age, 0.0))
+        [
+            (seconds, share * weight * count)
+            for age, share in groups
+            for seconds, weight in stage.times.left(max(age, 0.0))
+        ]
     )
 
 

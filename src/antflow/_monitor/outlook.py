@@ -22,7 +22,7 @@ from antflow._core.snapshot import DashboardSnapshot, PipelineStats
 from antflow._core.stage import Stage
 from antflow._monitor.advice import Case, UnderWay, advise
 from antflow._monitor.changes import Changes
-from antflow._monitor.eta import Forecast, RunMeasured
+from antflow._monitor.eta import Budget, Forecast, RunMeasured, is_known, what_if
 from antflow._monitor.measured import Memory, Note, rate_limits
 from antflow._monitor.moment import Figures, Moment
 from antflow._monitor.probes import Probes
@@ -60,7 +60,8 @@ class Outlook:
         self.probes: Probes = Probes()
         self.note: Note | None = None
         self._memory = Memory()
-        self._forecast = Forecast(None)
+        self._budget = Budget()
+        self._forecast = Forecast(None, self._budget)
         self._noted = -inf
         self._state = ""
         self._lock = Lock()
@@ -94,7 +95,7 @@ class Outlook:
 
     def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
         """How long the run would take if it went on with these workers."""
-        return self._forecast.what_if(workers)
+        return None if self.note is None else what_if(self.note, workers)
 
     def past(
         self, stats: PipelineStats, inside: Sequence[StageInside], elapsed: float, intake: float
@@ -115,7 +116,10 @@ class Outlook:
                 inside,
             )
             self.note = note
-        self._forecast = Forecast(note)
+        if note is None or not is_known(note):
+            self._forecast = Forecast(None, self._budget)
+        elif self._budget.allows(figures.elapsed):
+            self._forecast = Forecast(note, self._budget)
 
     def _note_change(self, figures: Figures, whole: Moment, lately: Moment) -> None:
         advice = advise(Case(figures.stages, whole, lately, options=self._stages))

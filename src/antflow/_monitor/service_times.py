@@ -99,18 +99,18 @@ class ServiceTimes(NamedTuple):
         beyond = [(self.tail.beyond(share), each * more) for share, each in PARTS_BEYOND if more]
         return tuple((seconds, each / (1 + more)) for seconds, each in (*self.points, *beyond))
 
-    def is_outlier(self, age: float) -> bool:
-        """Whether a try that has taken this long tells more of itself than all others do."""
-        return age > LATE * self.tail.longest and age > self.tail.beyond(RARE)
+    @property
+    def latest(self) -> float:
+        """A try that has taken longer than this tells more of itself than all others do."""
+        return max(LATE * self.tail.longest, self.tail.beyond(RARE))
 
     def left(self, age: float) -> Points:
         """What is left of a try that has taken this long already."""
         if age >= self.tail.longest:
             return tuple((self.tail.left(age, share), each) for share, each in PARTS_BEYOND)
-        first = bisect_right(self.points, (age, 2.0))
-        rest = self.points[first:]
-        share = sum(weight for _, weight in rest)
-        return tuple((seconds - age, weight / share) for seconds, weight in rest)
+        rest = self.points[bisect_right(self.points, (age, 2.0)) :]
+        share = sum([weight for _, weight in rest])
+        return tuple([(seconds - age, weight / share) for seconds, weight in rest])
 
 
 NO_TIME = ServiceTimes(((1e-9, 1.0),), Tail(1e-9, 0.01, 0.0), 1e-9, 0.0, 0)

@@ -8,12 +8,14 @@ begun last are left, by expectation, all have ended with a probability of ``(1 -
 
 Steps are as long as a part of the whole takes. A try shorter than a step ends in the step in which
 it began, and its worker takes another one: of the starts ``x`` in a step the part ``p`` ends in it,
-so that with ``room`` for that many at its end, ``x = room / (1 - p)``. If a run is not over after
-`STEPS`, two steps become one, and it goes on.
+so that with ``room`` for that many at its end, ``x = room / (1 - p)``. In the same way, a retry
+after a delay shorter than a step begins in the step in which the try failed. If a run is not over
+after twice as many steps as were thought, two steps become one, and it goes on.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import ceil, exp, hypot, inf, log, pow
 from operator import add, mul, sub
@@ -22,8 +24,8 @@ from typing import Literal, NamedTuple
 from antflow._monitor.service_times import Points, ServiceTimes, left_of_outlier
 
 STEPS = 64
-FEWEST_STEPS = 12
-MOST_STAGE_STEPS = 600
+FEWEST_STEPS = 24
+MOST_STAGE_STEPS = 1200
 """Steps of one simulation, times the number of stages: with many stages, or many tries of their
 items, steps are longer."""
 
@@ -155,28 +157,23 @@ class Course(NamedTuple):
 class _Flow:
     """A stage while it is simulated.
 
-    Tries are told apart by how many came before them, because the last one of an item is not
-    followed by another: lists of tries have an entry for each number. Lists of steps have an entry
-    for each step from now on; ``None``: nothing.
+    Lists of steps have an entry for each step from now on.
     """
 
     def __init__(self, model: StageModel, state: StageState, doubt: float, steps: int) -> None:
         self.model = model
+        self.gates: list[tuple[_Gate, float]] = []
+        self.places = model.workers * model.batch
         self._longer = slower(model, doubt)
         self._points = model.times.in_doubt(doubt)
+        self._steps = steps
         again = tried_again(model, doubt)
         last = model.most_tries if again else 1
-        tries = int(min(last, MOST_TRIES))
-        self._again = [again] * tries
-        self._again[-1] *= 1 - 1 / (last - tries + 1)
-        self._most_retrying = model.most_retrying + again * model.workers / 2
-        self.waiting = [0.0] * tries
-        self.waiting[0] = state.waiting * (1 - model.skipped)
+        self._retries = _Retries(model, again, last, steps) if last > 1 else None
+        self.waiting = state.waiting * (1 - model.skipped)
         self._passing = state.waiting * model.skipped
         self.under_way = 0.0
-        self.retrying = 0.0
-        self._done: list[list[float] | None] = [None] * steps
-        self._due: list[list[float] | None] = [None] * steps
+        self.done = [0.0] * 2 * steps  # no end is further away than `steps`
 
     def begin(self, state: StageState, step: float, doubt: float) -> None:
         """Put what is under way where it will be."""
@@ -185,134 +182,259 @@ class _Flow:
         for age, count in state.outliers:
             left = left_of_outlier(age, doubt)
             under_way += [(seconds, share * count) for seconds, share in left]
-        rest = [0.0] * (len(self.waiting) - 1)
-        for offset, count in in_steps(under_way, step, len(self._done)):
-            self._put(self._done, offset, [count, *rest])
+        for offset, count in in_steps(under_way, step, self._steps):
+            self.done[offset] += count
             self.under_way += count
-        for seconds, count, tries in state.due:
-            due = [0.0] * len(self.waiting)
-            due[min(tries, len(rest))] = count
-            for offset, share in in_steps(((seconds, 1.0),), step, len(self._due)):
-                self._put(self._due, offset, [share * each for each in due])
-            self.retrying += count
+        if self._retries is not None:
+            self._retries.put(state, step, self.under_way)
 
     def refine(self, step: float) -> None:
         """Spread the times over steps of this length."""
-        steps = len(self._done)
-        spread = in_steps(self._points, step / self._longer, steps)
-        self.same_step = min(sum(share for offset, share in spread if not offset), 1 - 1e-9)
+        spread = in_steps(self._points, step / self._longer, self._steps)
+        same_step = sum(share for offset, share in spread if not offset)
+        self.later = max(1 - same_step, 1e-9)
         self._spread = [(offset, share) for offset, share in spread if offset]
-        self._delays = [
-            (begin, end, in_steps(points, step, steps))
-            for begin, end, points in _alike(self.model.delays, len(self.waiting))
-        ]
+        if self._retries is not None:
+            self._retries.refine(step, self.later)
 
     def coarsen(self, now: int) -> None:
         """Two steps become one, and the first is now."""
-        for each in (self._done, self._due):
-            rest = each[now:]
-            each[:] = [None] * len(each)
-            for index, counts in enumerate(rest):
-                if counts is not None:
-                    self._put(each, index // 2, counts)
+        rest = [*self.done[now:], 0.0]
+        halved = list(map(add, rest[:-1:2], rest[1::2]))
+        self.done = halved + [0.0] * (len(self.done) - len(halved))
+        if self._retries is not None:
+            self._retries.coarsen(now)
 
     def take_in(self, now: int, came: float) -> float:
         """Take in what comes in a step; return what passes by."""
         passing = came * self.model.skipped
-        self.waiting[0] += came - passing
+        self.waiting += came - passing
         passing, self._passing = passing + self._passing, 0.0
-        if (due := self._due[now]) is not None:
-            self.waiting = list(map(add, self.waiting, due))
-            self.retrying -= sum(due)
-        if (done := self._done[now]) is not None:
-            self.under_way -= sum(done)
+        if self._retries is not None:
+            self._retries.take_in(now, self.done[now])
+        self.under_way -= self.done[now]
         return passing
 
-    def room_at(self, now: int) -> float:
-        """How many tries its workers could begin in a step."""
-        under_way = self.under_way - sum(self._done[now] or ())
-        room = self.model.workers * self.model.batch - under_way
-        return max(room / (1 - self.same_step), 0.0)
+    def most_at(self, under_way: float) -> float:
+        """How many tries its workers and limits let begin in a step with this many under way."""
+        room = self.places - under_way
+        for gate, _ in self.gates:
+            room = min(room, gate.room)
+        most = room / self.later
+        for gate, cost in self.gates:
+            most = min(most, gate.most(self, cost))
+        return max(most, 0.0)
 
-    def go_on(self, now: int, most: float, room: float) -> tuple[float, float]:
+    def go_on(self, now: int, room: float) -> tuple[float, float]:
         """Begin and end what a step allows.
 
         Args:
             now: The step.
-            most: How many tries may begin.
-            room: How many of them may be first tries.
+            room: How many first tries may begin for want of room in the next stage.
 
         Returns:
-            How many began, and how many items left the stage.
+            How many tries began, and how many of their items have left the stage.
         """
-        waiting = self.waiting
-        began = 0.0
-        done = self._done[now]
-        if len(waiting) > 1:  # a full heap holds up those that are due, too
-            most = min(most, self._room_for_retries())
-        starts = [0.0] * len(waiting)
-        if retried := sum(waiting) - waiting[0]:  # they come first
-            began = min(retried, most)
-            starts = [each * began / retried for each in waiting]
-        starts[0] = min(waiting[0], most - began, room)
-        began += starts[0]
-        if began > 0:
-            self.waiting = list(map(sub, waiting, starts))
-            ended = [each * self.same_step for each in starts]
-            done = ended if done is None else list(map(add, done, ended))
-            self.under_way += began * (1 - self.same_step)
-            self._spread_out(now, starts)
-        if done is None:
-            return began, 0.0
-        again = list(map(mul, done, self._again))
-        number = sum(again)
-        if number > 0:
-            self.retrying += number
-            self._wait(now, again)
-        return began, sum(done) - number
-
-    def _spread_out(self, now: int, starts: Sequence[float]) -> None:
-        """Let tries that begin now end in later steps."""
-        if len(starts) > 1:
+        most = self.most_at(self.under_way)
+        retries, began = self._retries, 0.0
+        if retries is None:
+            first = began = min(self.waiting, most, room)
+        else:  # they come first, and a full heap holds them up, too
+            most = min(most, retries.room)
+            began = retries.begin(most)
+            first = min(self.waiting, (most - began) / retries.by_first, room)
+            began += first * retries.by_first
+        ended = self.done[now]
+        if began:
+            self.waiting -= first
+            self.under_way += began * self.later
+            ended += began * (1 - self.later)
+            done = self.done
             for offset, share in self._spread:
-                self._put(self._done, now + offset, [each * share for each in starts])
-            return
-        first, steps = starts[0], self._done  # most of the time of a simulation goes by here
-        last = len(steps) - 1
-        for offset, share in self._spread:
-            step = min(now + offset, last)
-            if (ends := steps[step]) is None:
-                steps[step] = [first * share]
-            else:
-                ends[0] += first * share
+                done[now + offset] += began * share
+        if retries is not None:
+            ended -= retries.go_on(now, first)
+        return began, ended
 
-    def _wait(self, now: int, failed: Sequence[float]) -> None:
-        """Let tries that failed, by number, wait for the next ones."""
-        following = [0.0, *failed[:-1]]
-        following[-1] += failed[-1]  # unless it was the last one: tries that are not told apart
-        for begin, end, delays in self._delays:
-            waits = following
-            if len(self._delays) > 1:
-                waits = [0.0] * len(following)
-                waits[begin:end] = following[begin:end]
-            for offset, share in delays:
-                self._put(self._due, now + max(offset, 1), [each * share for each in waits])
-
-    @staticmethod
-    def _put(steps: list[list[float] | None], step: int, counts: list[float]) -> None:
-        """Add what is in a step to it; what comes after the last step is in that one."""
-        step = min(step, len(steps) - 1)
-        before = steps[step]
-        steps[step] = counts if before is None else list(map(add, before, counts))
-
-    def _room_for_retries(self) -> float:
-        """How many tries may begin before too many items wait for another."""
-        return max(self._most_retrying - self.retrying, 0.0) / self._again[0]
+    @property
+    def in_queue(self) -> float:
+        """Expected items that wait for a worker."""
+        return self.waiting + (0.0 if self._retries is None else self._retries.waiting)
 
     @property
     def left(self) -> float:
         """Expected items in the stage."""
-        return sum(self.waiting) + self.under_way + self.retrying
+        left = self.waiting + self.under_way
+        if self._retries is not None:
+            left += self._retries.waiting + self._retries.count
+        return left
+
+
+class _Retries:
+    """The retries of a stage while it is simulated.
+
+    Tries are told apart by how many came before them, because the last one of an item is not
+    followed by another: a list of tries has an entry for each number.
+
+    With short delays an item has several tries in a step. Of those of a number that begin in it, a
+    part is followed by one of the next number in the same step.
+
+    Attributes:
+        waiting: How many items wait for a worker.
+        count: How many wait for their time.
+        by_first: How many tries begin in a step for one first try that does.
+    """
+
+    def __init__(self, model: StageModel, again: float, last: float, steps: int) -> None:
+        tries = int(min(last, MOST_TRIES))
+        self._model = model
+        self._steps = steps
+        self._again = [again] * tries
+        self._again[-1] *= 1 - 1 / (last - tries + 1)
+        self._most = model.most_retrying + again * model.workers / 2
+        self._nothing = [0.0] * tries
+        self._waiting: list[float] = self._nothing
+        self._starts: list[float] = self._nothing
+        self._ended: list[float] = self._nothing
+        self._under_way: list[float] = self._nothing
+        self.waiting = 0.0
+        self.count = 0.0
+        self._due: defaultdict[int, list[tuple[float, list[float], float]]] = defaultdict(list)
+
+    def put(self, state: StageState, step: float, under_way: float) -> None:
+        """Put those that wait where they will be."""
+        self._under_way = [under_way, *self._nothing[1:]]
+        last = len(self._nothing) - 1
+        by_tries: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
+        for seconds, count, tries in state.due:
+            by_tries[min(tries, last)].append((seconds, count))
+            self.count += count
+        for tries, points in by_tries.items():
+            due = self._nothing.copy()
+            due[tries] = 1.0
+            for offset, count in in_steps(points, step, self._steps):
+                self._due[offset].append((count, due, count))
+
+    def refine(self, step: float, later: float) -> None:
+        """Spread the delays over steps of this length, at the end of which this part goes on."""
+        self._later = later
+        self._soon: list[float] = []
+        self._delays: list[tuple[int, int, list[tuple[int, float]]]] = []
+        for begin, end, points in _alike(self._model.delays, len(self._nothing)):
+            delays = in_steps(points, step, self._steps)
+            rest = [(offset, share) for offset, share in delays if offset and share]
+            far = sum([share for _, share in rest])
+            soon = max(1 - far, 0.0) if len(rest) < len(delays) else 0.0
+            rest = [(offset, share / far) for offset, share in rest]
+            self._delays.append((begin, end, rest))
+            self._soon += [soon] * (end - begin)
+        self._soon.append(self._soon[-1])
+        self._soon = list(map(mul, self._soon, self._again))
+        self._far: list[float] = list(map(sub, self._again, self._soon))
+        self._is_short = max(self._soon) > 0
+        self._first_starts = self._followed([1.0, *self._nothing[1:]])
+        self.by_first = sum(self._first_starts)
+
+    def coarsen(self, now: int) -> None:
+        """Two steps become one, and the first is now."""
+        finer, self._due = self._due, defaultdict(list)
+        for step, due in finer.items():
+            self._due[(step - now) // 2] += due
+
+    def take_in(self, now: int, done: float) -> None:
+        """Take in those whose time has come, and end tries that began in earlier steps.
+
+        Args:
+            now: The step.
+            done: How many end. They are a fair sample of those under way.
+        """
+        waiting, under_way = self._waiting, self._under_way
+        for share, due, count in self._due.pop(now, ()):
+            waiting = [before + share * each for before, each in zip(waiting, due, strict=True)]
+            self.count -= count
+        self._ended = self._nothing
+        if done and (whole := sum(under_way)):
+            part = min(done / whole, 1.0)
+            self._ended = [each * part for each in under_way]
+            self._under_way = list(map(sub, under_way, self._ended))
+            if self._is_short:
+                waiting = list(map(add, waiting, self._following(self._ended, self._soon)))
+        self._waiting = waiting
+        self.waiting = sum(waiting)
+
+    @property
+    def room(self) -> float:
+        """How many tries may begin before too many items wait for another."""
+        return max(self._most - self.count, 0.0) / max(self._far[0], 1e-9)
+
+    def begin(self, most: float) -> float:
+        """Begin as many tries as a step allows; return how many that is."""
+        if not self.waiting:
+            self._starts = self._nothing
+            return 0.0
+        self._starts = self._followed(self._waiting)
+        began = sum(self._starts) if self._is_short else self.waiting
+        if began <= most:
+            self._waiting, self.waiting = self._nothing, 0.0
+            return began
+        part = most / began
+        self._starts = [each * part for each in self._starts]
+        self._waiting = [each * (1 - part) for each in self._waiting]
+        self.waiting *= 1 - part
+        return most
+
+    def go_on(self, now: int, first: float) -> float:
+        """End the step, in which so many first tries began.
+
+        Returns:
+            How many items whose tries ended in it are not done with the stage.
+        """
+        starts, later = self._starts, self._later
+        if first and self._is_short:
+            zipped = zip(starts, self._first_starts, strict=True)
+            starts = [each + first * following for each, following in zipped]
+        elif first:
+            starts = [starts[0] + first, *starts[1:]]
+        under_way = zip(self._under_way, starts, strict=True)
+        self._under_way = [before + each * later for before, each in under_way]
+        ended = zip(self._ended, starts, strict=True)
+        same_step = 1 - later
+        self._ended = [before + each * same_step for before, each in ended]
+        number = sum(self._following(self._ended, self._soon)) if self._is_short else 0.0
+        return number + self._put_off(now)
+
+    def _put_off(self, now: int) -> float:
+        """Let those that fail wait beyond the step; return how many that is."""
+        following = self._following(self._ended, self._far)
+        if not (number := sum(following)):
+            return 0.0
+        self.count += number
+        for begin, end, delays in self._delays:
+            waits, count = following, number
+            if len(self._delays) > 1:
+                waits = self._nothing.copy()
+                waits[begin:end] = following[begin:end]
+                count = sum(waits)
+            for offset, share in delays:
+                self._due[now + offset].append((share, waits, share * count))
+        return number
+
+    def _following(self, ended: Sequence[float], parts: Sequence[float]) -> list[float]:
+        """The tries that follow these, each a part of them, by number."""
+        failed: list[float] = list(map(mul, ended, parts))
+        last = failed.pop()
+        failed[-1] += last  # unless it was the last one: tries that are not told apart
+        return [0.0, *failed]
+
+    def _followed(self, waiting: Sequence[float]) -> list[float]:
+        """The tries that begin in a step if these do, and those that follow in it."""
+        starts: list[float] = []
+        before, same_step = 0.0, 1 - self._later
+        for each, soon in zip(waiting, self._soon, strict=True):
+            starts.append(each + before)
+            before = starts[-1] * soon * same_step
+        starts[-1] /= 1 - self._soon[-1] * same_step
+        return starts
 
 
 def _alike(delays: Sequence[Points], tries: int) -> list[tuple[int, int, Points]]:
@@ -345,21 +467,24 @@ def in_steps(
     return sorted(shares.items())
 
 
-def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
+def simulate(
+    model: RunModel, state: RunState, doubt: float = 0.0, rough: Rough | None = None
+) -> Course:
     """How a run goes on.
 
     Args:
         model: The run.
         state: Where it is.
         doubt: By what part of its doubts each stage is slower (1) or faster (-1) than measured.
+        rough: What `rough_end` said of them, if it was asked.
     """
+    rough = rough_end(model, state) if rough is None else rough
     source = model.source * exp(-doubt * model.source_doubt)
     weight = sum(2 + 2 * (stage.again > 0) for stage in model.stages)
     steps = max(min(STEPS, MOST_STAGE_STEPS // (2 * weight)), FEWEST_STEPS)
-    rough = rough_end(model, state)
     step = _length_of_step(model, rough, doubt, steps)
     flows = [
-        _Flow(each, at, doubt, 6 * steps)
+        _Flow(each, at, doubt, LONGER * steps)
         for each, at in zip(model.stages, state.stages, strict=True)
     ]
     for flow, at in zip(flows, state.stages, strict=True):
@@ -370,9 +495,12 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
     ]
     for flow in flows:
         for index, cost in flow.model.limits:
-            gates[index].users.append((flow, cost * exp(doubt * flow.model.doubt[2])))
+            flow.gates.append((gates[index], cost * exp(doubt * flow.model.doubt[2])))
+            gates[index].users.append(flow)
     coming, now, time, begun = state.coming, 0, 0.0, 0.0
-    last = coming + sum([flow.left for flow in flows])
+    last = left = coming + sum([flow.left for flow in flows])
+    # What a step counts happens at its start, but what comes at a rate comes all the time.
+    is_flow = rough.by == "flow"
     curve = [(0.0, last)]
     for _ in range(LONGER * steps):
         if now == 2 * steps:
@@ -384,28 +512,21 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
             gate.open(step)
         came = min(coming, source * step)
         coming -= came
-        rooms = _rooms(flows, gates, now)
-        for flow, queue in zip(flows, rooms, strict=True):
+        waiting, left = coming, coming
+        for flow, room in zip(flows, _rooms(flows, now), strict=True):
             passing = flow.take_in(now, came)
-            room = flow.model.workers * flow.model.batch - flow.under_way
-            for index, _ in flow.model.limits:
-                room = min(room, gates[index].room)
-            most = room / (1 - flow.same_step)
-            for index, _ in flow.model.limits:
-                most = min(most, gates[index].most(flow))
-            began, left = flow.go_on(now, max(most, 0.0), queue)
-            for index, _ in flow.model.limits:
-                gates[index].charge(flow, began)
-            came = (left + passing) * flow.model.on
+            began, gone = flow.go_on(now, room)
+            for gate, cost in flow.gates:
+                gate.charge(began * cost)
+            came = (gone + passing) * flow.model.on
+            waiting += flow.waiting
+            left += flow.left
         for gate in gates:
-            gate.close(step)
+            gate.close()
         now += 1
-        left = coming + sum([flow.left for flow in flows])
-        # What a step counts happens at its start, but what comes at a rate comes all the time.
-        lag = step if rough.by == "flow" else 0.0
-        curve.append((time + lag, left))
+        curve.append((time + step if is_flow else time, left))
         time += step
-        if coming + sum([flow.waiting[0] for flow in flows]) > 0.5:
+        if waiting > 0.5:
             begun, last = time, left
         if left < NOTHING_LEFT:
             break
@@ -413,32 +534,28 @@ def simulate(model: RunModel, state: RunState, doubt: float = 0.0) -> Course:
     return Course(ends, begun, len(curve) - 1)
 
 
-def _rooms(flows: Sequence[_Flow], gates: Sequence[_Gate], now: int) -> list[float]:
+def _rooms(flows: Sequence[_Flow], now: int) -> list[float]:
     """How many first tries each stage may begin in a step: for how many the next one has room.
 
     What the next one could begin in the step makes room, too: a step may be long.
     """
-    rooms: list[float] = []
-    room = inf
-    for flow in reversed(flows):
-        rooms.append(room)
+    rooms = [inf] * len(flows)
+    for index in range(len(flows) - 1, 0, -1):
+        flow = flows[index]
         stage = flow.model
-        begins = min(flow.room_at(now), room)
-        for index, _ in stage.limits:
-            begins = min(begins, gates[index].most(flow))
-        room = inf
-        if stage.capacity < inf and stage.skipped < 1:  # items that pass by need no room
-            room = max(stage.capacity - sum(flow.waiting) + begins, 0.0) / (1 - stage.skipped)
-        if len(rooms) < len(flows):
-            room /= max(flows[-len(rooms) - 1].model.on, 1e-3)
-    return rooms[::-1]
+        if stage.capacity == inf or stage.skipped == 1:  # items that pass by need no room
+            continue
+        begins = min(flow.most_at(flow.under_way - flow.done[now]), rooms[index])
+        room = max(stage.capacity - flow.in_queue + begins, 0.0) / (1 - stage.skipped)
+        rooms[index - 1] = room / max(flows[index - 1].model.on, 1e-3)
+    return rooms
 
 
 class _Gate:
     """A limit while it is simulated.
 
     Attributes:
-        users: The stages under it, each with what an item costs there.
+        users: The stages under it.
     """
 
     def __init__(self, limit: LimitModel, level: float, held: float) -> None:
@@ -446,7 +563,7 @@ class _Gate:
         self._level = level
         self._held = held
         self._part_open = 1.0
-        self.users: list[tuple[_Flow, float]] = []
+        self.users: list[_Flow] = []
 
     def open(self, step: float) -> None:
         """A step begins."""
@@ -458,7 +575,7 @@ class _Gate:
         else:
             self._part_open = 1.0
 
-    def close(self, step: float) -> None:
+    def close(self) -> None:
         """A step ends."""
         self._level = min(self._level, self._limit.size)
 
@@ -467,24 +584,21 @@ class _Gate:
         """How many more items may be under way."""
         if self._limit.slots == inf:
             return inf
-        batch = max(flow.model.batch for flow, _ in self.users)
-        return self._limit.slots * batch - sum(flow.under_way for flow, _ in self.users)
+        batch = max([flow.model.batch for flow in self.users])
+        return self._limit.slots * batch - sum([flow.under_way for flow in self.users])
 
-    def most(self, user: _Flow) -> float:
-        """How many tries of a stage it lets in during the step."""
+    def most(self, user: _Flow, cost: float) -> float:
+        """How many tries of a stage, at this cost, it lets in during the step."""
         if not self._part_open:
             return 0.0
-        cost = next(cost for flow, cost in self.users if flow is user)
         by_rate = self._level / cost if cost and self._level < inf else inf
         if self._part_open == 1.0:
             return by_rate
-        at_once = user.model.workers * user.model.batch / (1 - user.same_step)
-        return min(by_rate, at_once * self._part_open)
+        return min(by_rate, user.places / user.later * self._part_open)
 
-    def charge(self, user: _Flow, count: float) -> None:
-        """This many tries of a stage began."""
-        cost = next(cost for flow, cost in self.users if flow is user)
-        self._level -= count * cost
+    def charge(self, cost: float) -> None:
+        """Tries began that cost this."""
+        self._level -= cost
 
 
 def slower(stage: StageModel, doubt: float) -> float:
@@ -517,13 +631,14 @@ def _of_full_heap(stage: StageModel, items: float, tries: float) -> float:
     return max(tries - items, 0.0) * delay / max(stage.most_retrying, 1.0)
 
 
-def _of_last_retries(stage: StageModel, items: float) -> float:
-    """Seconds for which the item waits that has the most tries of those that come last."""
+def _of_retries(stage: StageModel, items: float) -> tuple[float, float]:
+    """Seconds for which an item waits for its next tries, and the last of them, which has most."""
     if not stage.again or not items:
-        return 0.0
+        return 0.0, 0.0
+    delay = max(sum([seconds * share for seconds, share in each]) for each in stage.delays)
     last = min(items, stage.most_retrying + stage.workers)
     tries = min(log(last + 1) / -log(stage.again), stage.most_tries)
-    return tries * max(sum(seconds * share for seconds, share in each) for each in stage.delays)
+    return delay * stage.again / (1 - stage.again), delay * tries
 
 
 def _length_of_step(model: RunModel, rough: Rough, doubt: float, steps: int) -> float:
@@ -577,7 +692,7 @@ def rough_end(model: RunModel, state: RunState) -> Rough:
     """About how long it takes."""
     items = state.coming
     flow = items / model.source if model.source else 0.0
-    work = waits = latency = 0.0
+    work = waits = latency = most_retries = 0.0
     slowest = 0
     for number, (stage, at) in enumerate(zip(model.stages, state.stages, strict=True)):
         under_way = sum(count for _, count in at.under_way)
@@ -594,7 +709,9 @@ def rough_end(model: RunModel, state: RunState) -> Rough:
         if alone > work:
             work, slowest = alone, number
         if tries or under_way:
-            latency += stage.times.mean + _of_last_retries(stage, items + waiting + under_way)
+            retries, last = _of_retries(stage, items + waiting + under_way)
+            latency += stage.times.mean + retries
+            most_retries = max(most_retries, last)
         rest = sum(seconds * count for seconds, count in at.under_way) / (under_way or 1)
         rest += max((age for age, _ in at.outliers), default=0.0)
         latest = max((seconds for seconds, _, _ in at.due), default=0.0)
@@ -607,4 +724,4 @@ def rough_end(model: RunModel, state: RunState) -> Rough:
         by = "workers"
     elif longest == flow:
         by = "flow"
-    return Rough(longest + latency, slowest, by)
+    return Rough(longest + latency + most_retries, slowest, by)

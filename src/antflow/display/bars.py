@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
+from antflow._core.journal_state import journal_trouble
 from antflow._core.sink_counts import lost_text
 from antflow._core.snapshot import LoopStall, RunState
 from antflow._core.text import clock, counted, safe_str
@@ -230,15 +231,23 @@ def stall_text(stall: LoopStall) -> str:
 
 
 def counts_line(canvas: Canvas, view: View) -> Text:
-    """``90 ok, 10 failed``, and whether a sink has lost events."""
-    parts = [Part(0, counts_pieces(view.progress)), *_lost(canvas, view, 1)]
+    """``90 ok, 10 failed``, how many were resumed, and what is wrong with sinks and journal."""
+    parts = [Part(0, counts_pieces(view.progress)), *_resumed(view, 2), *_lost(canvas, view, 1)]
     return canvas.line(joined((part.pieces for part in fitting(parts, canvas.width)), GAP))
 
 
 def _lost(canvas: Canvas, view: View, rank: int) -> list[Part]:
-    """``⚠ JsonlSink lost 1,234 events``, if it has."""
-    text = canvas.text(lost_text(view.snapshot.sinks))
-    return [Part(rank, [(f"{canvas.glyphs.warning} {text}", "bold yellow")])] if text else []
+    """``⚠ JsonlSink lost 1,234 events``, if it has; the same for a journal that is stalled."""
+    snapshot = view.snapshot
+    texts = [canvas.text(journal_trouble(snapshot.journal)), canvas.text(lost_text(snapshot.sinks))]
+    mark = canvas.glyphs.warning
+    return [Part(rank, [(f"{mark} {text}", "bold yellow")]) for text in texts if text]
+
+
+def _resumed(view: View, rank: int) -> list[Part]:
+    """``7 resumed``, if some were."""
+    resumed = view.snapshot.pipeline_stats.items_resumed
+    return [Part(rank, [(f"{resumed:,} resumed", "dim")])] if resumed else []
 
 
 def counts_pieces(progress: Progress) -> Pieces:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from antflow._core.failures import failure_lines
+from antflow._core.journal_state import journal_trouble
 from antflow._core.sink_counts import lost_text
 from antflow._core.snapshot import ErrorSummary, LoopStall
 from antflow._core.text import clean, clock, tally
@@ -140,8 +141,10 @@ def progress_text(view: View) -> str:
     parts.append(progress.counts)
     if view.loop_busy >= LOOP_BUSY and not view.is_over:
         parts.append(loop_text(view))
-    if lost := lost_text(view.snapshot.sinks):
-        parts.append(lost)
+    if resumed := view.snapshot.pipeline_stats.items_resumed:
+        parts.append(f"{resumed:,} resumed")
+    troubles = (journal_trouble(view.snapshot.journal), lost_text(view.snapshot.sinks))
+    parts += [trouble for trouble in troubles if trouble]
     word = state_text(progress)
     return ", ".join(parts if word in ("running", "finished") else [*parts, word])
 

@@ -84,11 +84,10 @@ CREATE TABLE attempts (              -- tries that failed
     crc INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX attempts_item ON attempts (item);
-CREATE TABLE checkpoints (
+CREATE TABLE checkpoints (           -- the last of each item and stage
     item INTEGER NOT NULL,
     stage INTEGER NOT NULL,
     value ANY,
-    at REAL NOT NULL,
     run INTEGER NOT NULL,
     crc INTEGER NOT NULL,
     PRIMARY KEY (item, stage)
@@ -108,7 +107,7 @@ ITEM: Final = "INSERT OR REPLACE INTO items VALUES (?,?,?,?,?,?,?,?,?)"
 RESULT: Final = "INSERT OR REPLACE INTO results VALUES (?,?,?,?,?,?,?)"
 OUTCOME: Final = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?)"
 ATTEMPT: Final = "INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?)"
-CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoints VALUES (?,?,?,?,?,?)"
+CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoints VALUES (?,?,?,?,?)"
 SEALED: Final = frozenset({ITEM, RESULT, OUTCOME, ATTEMPT, CHECKPOINT})
 """Statements whose rows are sealed as they are written."""
 

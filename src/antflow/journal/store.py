@@ -12,6 +12,7 @@ from typing import Any
 from antflow._core.envelope import Envelope
 from antflow._core.errors import JournalError, JournalInputMismatch, NotSerialisable
 from antflow._core.items import content_of
+from antflow._core.journal_state import JournalState
 from antflow._core.ledger import ItemKey
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
@@ -94,7 +95,7 @@ class JournalStore:
         opens = partial(connect_again, connection, journal.durability)
         if self._in_thread:
             pauses = journal.on_error == "pause"
-            self._writer = WriterThread(opens, journal.max_unflushed, self._stalled, pauses)
+            self._writer = WriterThread(opens, journal.max_unflushed, pauses)
         else:
             self._writer = Writer(opens)
 
@@ -108,11 +109,15 @@ class JournalStore:
         """Look items up by their keys."""
         new: list[Envelope] = []
         known: list[Known] = []
-        for envelope in envelopes:
-            row = None if envelope.error is not None else self._recall.row_of(item_key(envelope.id))
-            if row is None:
+        keys = [item_key(each.id) if each.error is None else None for each in envelopes]
+        all_found = self._recall.find([key for key in keys if key is not None])
+        for envelope, key in zip(envelopes, keys, strict=True):
+            found = None if key is None else all_found.get(key)
+            if found is None:
                 new.append(envelope)
-            elif envelope.fate.place is not None:  # it is tried again: its result was passed in
+                continue
+            row = found.row
+            if envelope.fate.place is not None:  # it is tried again: its result was passed in
                 self._hold(envelope, row)
                 new.append(envelope)
             elif self._is_changed(envelope, row):
@@ -121,11 +126,11 @@ class JournalStore:
                 counts.add(None, True)
                 known.append(Known(envelope, None))
             else:
-                for each, found in self._recall.family(envelope, row, stage, counts):
-                    if found.outcome is None:
-                        self._hold(found.envelope, each)
-                    counts.add(found.outcome, each.root is None)
-                    known.append(found)
+                for each, member in self._recall.family(envelope, found, stage, counts):
+                    if member.outcome is None:
+                        self._hold(member.envelope, each)
+                    counts.add(member.outcome, each.root is None)
+                    known.append(member)
         return new, known
 
     def admit(self, envelopes: Sequence[Envelope]) -> Wait:
@@ -161,6 +166,24 @@ class JournalStore:
         elif kind is Kind.CANCELLED:  # it is run again
             self._held.pop(transition.key, None)
         return None
+
+    def state(self) -> JournalState:
+        """How far it has got."""
+        writer = self._writer
+        stalled = "" if writer.stalled is None else str(writer.stalled)
+        return JournalState(self._journal.path, writer.waiting, writer.behind, stalled)
+
+    def checkpoint(self, envelope: Envelope, value: Any) -> Wait:
+        """Keep a value for later tries of an item."""
+        stage = envelope.position
+        row = (
+            self._held[envelope.key].item,
+            self._stages[stage],
+            self._text_of(self._codecs[stage].encode(value)),
+            self._run,
+        )
+        self._writer.put(schema.CHECKPOINT, row)
+        return self._writer.durable(0)
 
     async def closed(self, how: RunEnd) -> None:
         """End the run in the journal, and close it."""
@@ -307,6 +330,3 @@ class JournalStore:
     def _text_of(self, data: bytes) -> str | bytes:
         """Data as it is kept: as text if it is, for people who look at the tables."""
         return data if self._codec.name == "pickle" else data.decode()
-
-    def _stalled(self, error: Exception | None) -> None:
-        pass

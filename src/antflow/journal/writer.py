@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
+from time import monotonic
 from typing import Any
 
+from antflow._core.log import warn
 from antflow._core.waits import Wait
 from antflow.journal.schema import SEALED, sealed
 
@@ -27,7 +29,6 @@ Row = tuple[str, Values]
 """A statement, and the values for it."""
 
 Connect = Callable[[], sqlite3.Connection]
-OnStall = Callable[[Exception | None], None]
 
 MOST_AT_ONCE = 10_000
 """Rows in one transaction."""
@@ -49,6 +50,7 @@ class Writer:
 
     Attributes:
         error: Why it has given up, if it has. Nothing more is written then.
+        stalled: Why rows cannot be written for the moment, if they cannot.
     """
 
     def __init__(self, connect: Connect) -> None:
@@ -56,6 +58,17 @@ class Writer:
         self._rows: deque[Row] = deque()
         self._connection: sqlite3.Connection | None = None
         self.error: Exception | None = None
+        self.stalled: Exception | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not committed yet."""
+        return len(self._rows)
+
+    @property
+    def behind(self) -> float:
+        """Seconds since all rows were committed last, or would have been."""
+        return 0.0
 
     def put(self, statement: str, row: Values) -> None:
         """Write a row, soon."""
@@ -100,21 +113,17 @@ class WriterThread(Writer):
     Args:
         connect: Opens the database, in the thread.
         max_unflushed: How many rows may wait to be committed without anything waiting for them.
-        on_stall: Called, in the thread, with the error when rows cannot be written for the moment,
-            and with ``None`` when they can again.
         pauses: Whether rows that cannot be written are tried again until they can.
     """
 
-    def __init__(
-        self, connect: Connect, max_unflushed: int, on_stall: OnStall, pauses: bool
-    ) -> None:
+    def __init__(self, connect: Connect, max_unflushed: int, pauses: bool) -> None:
         super().__init__(connect)
         self._max_unflushed = max_unflushed
-        self._on_stall = on_stall
         self._pauses = pauses
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._put = 0
         self._committed = 0
+        self._all_committed = monotonic()
         self._wake = threading.Event()
         self._is_awake = False
         self._is_ending = False
@@ -123,6 +132,16 @@ class WriterThread(Writer):
         self._thread = threading.Thread(target=self._work, name="antflow-journal", daemon=True)
         self._thread.start()
         atexit.register(self._flush_at_exit)
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are not committed yet."""
+        return self._put - self._committed
+
+    @property
+    def behind(self) -> float:
+        """Seconds since all rows were committed last, or would have been."""
+        return monotonic() - self._all_committed if self.waiting else 0.0
 
     def put(self, statement: str, row: Values) -> None:
         """Write a row, soon."""
@@ -168,7 +187,6 @@ class WriterThread(Writer):
                 self._write_some(connection)
         except Exception as error:
             self.error = error
-            self._on_stall(error)
         finally:
             atexit.unregister(self._flush_at_exit)
             if connection is not None:
@@ -180,13 +198,15 @@ class WriterThread(Writer):
         self._wake.clear()
         self._is_awake = False
         waiters = self._taken_waiters()  # first: the rows that they wait for are there already
+        began = monotonic()
         try:
             self._write_all(connection)
+            self._all_committed = began
         finally:
             self._release_soon(waiters)
 
     def _write(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        pause, has_stalled = FIRST_PAUSE, False
+        pause = FIRST_PAUSE
         while True:
             try:
                 super()._write(connection, rows)
@@ -194,13 +214,15 @@ class WriterThread(Writer):
             except sqlite3.OperationalError as error:
                 if not self._pauses or self._is_late.is_set():
                     raise
-                has_stalled = True
-                self._on_stall(error)
+                if self.stalled is None:
+                    warn("the journal cannot be written, and the run waits: %s", error)
+                self.stalled = error
                 self._is_late.wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
         self._committed += len(rows)
-        if has_stalled:
-            self._on_stall(None)
+        if self.stalled is not None:
+            self.stalled = None
+            warn("the journal can be written again, and the run goes on")
 
     def _taken_waiters(self) -> list[asyncio.Future[None]]:
         return [self._waiters.popleft() for _ in range(len(self._waiters))]
