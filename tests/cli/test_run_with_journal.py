@@ -355,3 +355,30 @@ def test_a_journal_in_use_is_refused(switch: Path) -> None:
     assert refused.exit_code == 2
     assert "is open in" in errors_of(refused)[0]
     assert (switch / "out.jsonl").read_text() == before
+
+
+def test_a_plan_is_printed_and_nothing_is_done(switch: Path) -> None:
+    """--plan says what the run would do, on standard output; no file is made or changed."""
+    told = ("--items", "items.jsonl", "--journal", "run.db", "--out", "out.jsonl", "--plan")
+    new = antflow("run", "switch:pipeline", *told)
+    assert new.stdout.splitlines()[0] == "3 items: 0 settled, 3 to run"
+    assert (new.exit_code, calls(switch)) == (0, [])
+    assert not (switch / "run.db").exists()
+    assert not (switch / "out.jsonl").exists()
+    (switch / "broken").write_text("b")
+    run(target="switch:pipeline")
+    calls(switch)
+    files = {path: path.read_bytes() for path in switch.glob("*.jsonl")}
+    with open(switch / "items.jsonl", "a") as file:
+        file.write('{"id": "d", "text": "d"}\n{oops\n')
+    files[switch / "items.jsonl"] = (switch / "items.jsonl").read_bytes()
+    plan = antflow("run", "switch:pipeline", *told, "--retry-failed")
+    head, *rest, last, bad = plan.stdout.splitlines()
+    assert head == "4 items: 2 settled (2 completed), 2 to run"
+    assert rest == ["  1 new", "  1 again: failed: LookupError"]
+    assert last.endswith("by the durations in the journal")
+    assert bad.startswith("1 line of the input cannot be read, e.g. items.jsonl:5")
+    assert files == {path: path.read_bytes() for path in switch.glob("*.jsonl")}
+    assert calls(switch) == []
+    refused = antflow("run", "switch:pipeline", "--items", "items.jsonl", "--plan")
+    assert "--plan: needs --journal FILE" in errors_of(refused)[0]

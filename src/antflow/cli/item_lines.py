@@ -92,6 +92,7 @@ class ItemSource:
         on_first_item: Called before the first item is taken in.
         taken_to: The number of the last line that was taken in or put aside; ``None`` if there are
             no more, or a bad one has ended the intake.
+        feeds: Whether items for a later stage are fed to it, and not given like the others.
         counts: Whether the run is told how many items there will be, as far as that can be known.
     """
 
@@ -126,6 +127,7 @@ class ItemSource:
         self._is_at_end = False
         self._told: int | None = None
         self.counts: bool = False
+        self.feeds: bool = True
         self.on_bad_line: Callable[[BadLine], Awaitable[None]] | None = None
         self.on_first_item: Callable[[], Awaitable[None]] | None = None
         self.taken_to: int | None = None
@@ -190,7 +192,7 @@ class ItemSource:
                         await begin()
                     self.taken_to = entry.number
                     self._handed_on += 1
-                    if entry.stage == self._first:
+                    if entry.stage == self._first or not self.feeds:
                         yield entry
                     else:
                         await self._pipeline.feed([entry], target_stage=entry.stage)

@@ -75,7 +75,12 @@ def takes_journal(command: Command) -> Command:
         help="With --journal: run items again that failed in an earlier run, from the stage that "
         "failed: all, or after = those with such an error.",
     )
-    return journal(key(retried(command)))
+    plan = click.option(
+        "--plan",
+        is_flag=True,
+        help="With --journal: say what the run would do and how long that would take, and end.",
+    )
+    return journal(key(retried(plan(command))))
 
 
 class Keeping:
@@ -153,7 +158,11 @@ def keeping_for(told: Mapping[str, Any], named: NamedFiles) -> Keeping | None:
     path: str | None = told["journal"]
     retried = tuple(name for names in told["retry_failed"] for name in names)
     if path is None:
-        for option, value in (("--key", told["key"]), ("--retry-failed", retried)):
+        for option, value in (
+            ("--key", told["key"]),
+            ("--retry-failed", retried),
+            ("--plan", told["plan"]),
+        ):
             if value:
                 refuse(f"{option}: needs --journal FILE")
         return None

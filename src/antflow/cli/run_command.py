@@ -18,6 +18,7 @@ from antflow import Failures, Pipeline, PipelineResult, TooManyFailures
 from antflow._core.error_kinds import loaded_names
 from antflow._core.errors import (
     JournalCorruptError,
+    JournalError,
     JournalInUseError,
     JournalOpenError,
     JournalVersionError,
@@ -302,7 +303,7 @@ def command(
         if key != "id" and form == "lines":
             refuse(f"--key {key!r}: lines have no fields; --format jsonl and csv have")
         rows = rows_for(out)
-        files = files_for(out, rows, failed, old, keeping)
+        files = [] if told["plan"] else files_for(out, rows, failed, old, keeping)
         metrics = Metrics(told, named)
         stack.callback(metrics.close)
         pipeline = find_pipeline(target, app_dir)
@@ -319,6 +320,9 @@ def command(
             source.check_header()
         except BadLine as error:
             refuse(str(error), error)
+        if keeping is not None and told["plan"]:
+            asyncio.run(write_plan(pipeline, source, keeping, results))
+            return
         source.counts = total is None and dashboard != "none"
         stack.enter_context(metrics.of(pipeline))
         outputs = {STDOUT: results}
@@ -387,6 +391,32 @@ def files_for(
     elif failed not in (None, STDOUT):
         files.append(OutputFile(failed, "--failed", old, check_letters))
     return files
+
+
+async def write_plan(
+    pipeline: Pipeline, source: ItemSource, keeping: Keeping, results: JsonLines
+) -> None:
+    """Say what a run would do.
+
+    Raises:
+        Refusal: The journal, or a line, cannot be read.
+    """
+    bad: list[BadLine] = []
+
+    async def put_aside(line: BadLine) -> None:
+        bad.append(line)
+
+    source.on_bad_line = put_aside
+    source.feeds = False
+    try:
+        plan = await pipeline.plan(source.items(), keeping.journal)
+    except (BadLine, JournalError) as error:
+        refuse(str(error), error)
+    await results.put(f"{plan}\n")
+    if bad:
+        lines = counted(len(bad), "line")
+        await results.put(f"{lines} of the input cannot be read, e.g. {clean(str(bad[0]))}\n")
+    await results.end()
 
 
 def keep(job: Job, keeping: Keeping) -> None:

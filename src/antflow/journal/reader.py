@@ -20,6 +20,8 @@ from antflow.journal.recall import ItemRow
 from antflow.journal.schema import is_sound
 from antflow.journal.stage_lines import StageLines
 
+__all__ = ["JournalInfo", "JournalReader", "JournalRun"]
+
 FILES = ("", "-wal", "-shm")
 """Suffixes of the files of a journal."""
 
