@@ -37,12 +37,12 @@ from antflow._engine.identity import Duplicates
 from antflow._monitor.block_poller import ShowsBlocks
 from antflow._monitor.display_choice import automatic_display
 from antflow._monitor.tracker import StatusTracker
-from antflow.journal.journal import Journal
+from antflow.journal.journal import Journal, RetryFailed
 
 DashboardName = Literal["auto", "log", "compact", "detailed", "full"]
 DASHBOARD_NAMES: tuple[str, ...] = get_args(DashboardName)
 
-Retried: TypeAlias = bool | type[BaseException] | tuple[type[BaseException], ...]
+Retried: TypeAlias = RetryFailed
 """Which failed items that a journal knows are run again: none, all, or those of these errors."""
 
 JournalFile: TypeAlias = str | os.PathLike[str] | Journal
@@ -323,7 +323,8 @@ def parted_retries(
         Results of an earlier run, and which failed items that a journal knows are run again.
     """
     given: Any = retry_failed
-    if is_a(given, (bool, type)) or (is_a(given, tuple) and any(is_a(e, type) for e in given)):
+    is_kinds = is_a(given, tuple) and any(is_a(each, (type, str)) for each in given)
+    if is_kinds or is_a(given, (bool, type, str)):
         retried: Retried = retry_failed
         return [], retried
     return checked_results(given, stages), False

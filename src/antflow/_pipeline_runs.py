@@ -9,6 +9,7 @@ from typing import Any, Generic
 from antflow._core.checks import check_callback, refusal
 from antflow._core.estimates import WhatIf
 from antflow._core.foreign import asked, type_name
+from antflow._core.items import Items, Key, check_items, check_key
 from antflow._core.observers import RunEnd
 from antflow._core.result import run_text
 from antflow._core.stage import Stage
@@ -16,9 +17,14 @@ from antflow._core.stage_checks import checked_workers, is_async
 from antflow._core.text import clean, safe_repr
 from antflow._core.type_variables import Out
 from antflow._core.waits import discard
+from antflow._engine.identity import Duplicates
 from antflow._engine.run import NoRun, Run, current_run, what_if
 from antflow._engine.run_handle import RunHandle
 from antflow._monitor.callbacks import CallbackGuard
+from antflow._pipeline_options import JournalFile, check_journal
+from antflow._pipeline_plan import plan_of
+from antflow.journal.journal import Journal, RetryFailed
+from antflow.journal.plan import Plan
 
 
 class Owner:
@@ -94,6 +100,8 @@ class HasRuns(Generic[Out]):
 
     _runs: PipelineRuns
     _stages: Sequence[Stage]
+    _journal: Journal | None
+    _duplicates: Duplicates
 
     def on_run_end(self, callback: Callable[[RunEnd], Any]) -> None:
         """Have a function called when a run is over, from now on; nothing is called per item.
@@ -127,6 +135,44 @@ class HasRuns(Generic[Out]):
         task, a callback, a display) it is that run, else the latest.
         """
         return self._runs.asked_about()
+
+    async def plan(
+        self,
+        items: Items,
+        journal: JournalFile | None = None,
+        *,
+        key: Key | None = None,
+        retry_failed: RetryFailed | None = None,
+    ) -> Plan:
+        """Find out what a run of these items with a journal would do, and how long it would take.
+
+        ```python
+        print(await pipeline.plan(items, journal="run.db"))
+        ```
+
+        Nothing is run, and nothing is written; a journal that does not exist yet knows no item. The
+        journal may be in use.
+
+        Args:
+            items: As for `Pipeline.run`. They are read to the end.
+            journal: The journal; by default, that of the pipeline.
+            key: As for `Pipeline.run`.
+            retry_failed: Which failed items would be run again; by default, what the journal says.
+
+        Raises:
+            ValueError: There is no journal, or ``key`` is not what it must be.
+            TypeError: Another argument is not what it must be.
+            DuplicateItemError: Two items have one id, with ``duplicates="error"``.
+            JournalError: The journal cannot be read.
+        """
+        check_items(items)
+        check_key(ValueError, "key", key)
+        used = check_journal(ValueError, "journal", journal) or self._journal
+        if used is None:
+            raise refusal(ValueError, "journal", journal, "must be a journal, or the path of one")
+        if retry_failed is not None:
+            used = used.retrying(retry_failed)
+        return await plan_of(self._stages, used, items, key, self._duplicates)
 
     def what_if(self, workers: Mapping[str, int]) -> WhatIf | None:
         """How long the run would take in all if it went on with other numbers of workers.

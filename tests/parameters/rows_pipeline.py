@@ -157,6 +157,11 @@ def use_with_workers(**options: Any) -> None:
     Pipeline([a_stage()]).with_workers(workers, **options.pop("more", {}))
 
 
+async def use_plan(**options: Any) -> None:
+    given = {"items": [1], "journal": JOURNAL.good[1]} | options
+    await Pipeline([a_stage()]).plan(**given)
+
+
 def use_what_if(**options: Any) -> None:
     Pipeline([a_stage()]).what_if(**options)
 
@@ -296,7 +301,7 @@ RUN_ROWS = LIMITS | {
     "retry_failed": Row(
         BOTH,
         "must be results of an earlier run|must be a PipelineResult",
-        [None, 5, [5], [None], "x", Hostile()],
+        [None, 5, [5], [None], ["x"], Hostile()],
         [[], ()],
     ),
     "graceful_signals": Row(ValueError, SECONDS, but(NO_SECONDS, None), [None, 0, 5]),
@@ -487,6 +492,17 @@ for name, row in FEED_ROWS.items():
         ROWS[f"{call}.{name}"] = row
     if name != "items":
         ROWS[f"RunHandle.submit.{name}"] = row
+ROWS |= {
+    "Pipeline.plan.items": ITEMS,
+    "Pipeline.plan.journal": Row(TypeError, JOURNAL.allowed, JOURNAL.bad, JOURNAL.good[1:]),
+    "Pipeline.plan.key": KEY,
+    "Pipeline.plan.retry_failed": Row(
+        TypeError,
+        "must be True, False, or a tuple of exception classes or their names",
+        [5, "", (), (5,), int, "no name", Hostile()],
+        [None, True, False, KeyError, "KeyError", (KeyError, "shop.AuthError")],
+    ),
+}
 for name in ("status_change", "task_start", "task_complete", "task_retry", "task_fail"):
     ROWS[f"StatusTracker.on_{name}"] = CALLBACK
 QUERIES = ("by_status", "error_summary", "failed_items", "history", "stats", "status")
@@ -502,6 +518,7 @@ USES: dict[str, Callable[..., Any]] = {
     "Pipeline.feed_async": fed_by_hand("feed_async"),
     "Pipeline.open": use_open,
     "Pipeline.run": use_run,
+    "Pipeline.plan": use_plan,
     "Pipeline.on_run_end": lambda **options: Pipeline([a_stage()]).on_run_end(**options),
     "Pipeline.start": use_start,
     "Pipeline.stream": use_stream,

@@ -62,6 +62,16 @@ class Returned(dict[str, Any]):
         self.fate: Fate = fate
         self.own_id: Any = own_id
 
+    @property
+    def content(self) -> Any:
+        """What it is, whatever its id: its value as it came first."""
+        return self["value"]
+
+
+def content_of(item: Any) -> Any:
+    """The item as a journal knows it: what the user has fed."""
+    return item.content if is_a(item, Returned) else item
+
 
 STRINGS = (str, bytes, bytearray, memoryview, UserString)
 """Types of one value each, although they can be iterated."""

@@ -203,7 +203,12 @@ class Identity:
         return item_id
 
     def release(self, item_id: Any) -> None:
-        """An item left the run: its id may be used again."""
+        """An item left the run: its id may be used again.
+
+        Not where a memory knows the items: a later one would be taken for this one.
+        """
+        if self._id_of is not None:
+            return
         if not (self._given or self._brought):
             return
         key = key_of(item_id)

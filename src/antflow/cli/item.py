@@ -46,5 +46,10 @@ class Item(Returned):
         """Its value, and that in the file of the first run, whatever tasks did to the value."""
         return self._again()
 
+    @property
+    def content(self) -> Any:
+        """What it was in the file of the first run."""
+        return self.as_read()[1]
+
     def __repr__(self) -> str:
         return repr(self.as_read()[1])  # failures are told with what was in the file

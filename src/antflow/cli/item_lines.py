@@ -83,6 +83,8 @@ class ItemSource:
         delimiter: What stands between the columns of CSV; ``None`` = what the header says.
         is_guess: Whether the format was not asked for: then dead letters are no lines of text.
         skip: How many items are passed over first, and the bad lines among them.
+        key: The field that has an item's id.
+        id_of: Makes the id of an item that brings none; ``None`` = the number of its line.
 
     Attributes:
         skipped: How many items have been passed over.
@@ -90,6 +92,7 @@ class ItemSource:
         on_first_item: Called before the first item is taken in.
         taken_to: The number of the last line that was taken in or put aside; ``None`` if there are
             no more, or a bad one has ended the intake.
+        feeds: Whether items for a later stage are fed to it, and not given like the others.
         counts: Whether the run is told how many items there will be, as far as that can be known.
     """
 
@@ -102,8 +105,12 @@ class ItemSource:
         delimiter: str | None = None,
         is_guess: bool = False,
         skip: int = 0,
+        key: str = "id",
+        id_of: Callable[[Any], Any] | None = None,
     ) -> None:
         self._file = file
+        self._key = key
+        self._id_of = id_of
         self._is_guess = is_guess
         self._delimiter = delimiter
         self._pipeline = pipeline
@@ -120,11 +127,17 @@ class ItemSource:
         self._is_at_end = self._is_unreadable = False
         self._told: int | None = None
         self.counts: bool = False
+        self.feeds: bool = True
         self.on_bad_line: Callable[[BadLine], Awaitable[None]] | None = None
         self.on_first_item: Callable[[], Awaitable[None]] | None = None
         self.taken_to: int | None = None
         self._entries = self._read(format)
         self._error: Exception | None = None
+
+    @property
+    def was_read_whole(self) -> bool:
+        """Whether the input was taken in from its beginning to its end."""
+        return self._is_at_end and not self._skip and self._most is None
 
     @property
     def rest(self) -> str | None:
@@ -182,7 +195,7 @@ class ItemSource:
                         await begin()
                     self.taken_to = entry.number
                     self._handed_on += 1
-                    if entry.stage == self._first:
+                    if entry.stage == self._first or not self.feeds:
                         yield entry
                     else:
                         await self._pipeline.feed([entry], target_stage=entry.stage)
@@ -292,7 +305,7 @@ class ItemSource:
         if self._is_guess and is_letter(line.text):
             reason = "a dead letter: --format jsonl reads it, --format lines takes it for text"
             return self._bad(line, reason, is_letter=True)
-        fields = {"id": line.number, "value": line.text}
+        fields = self._fields(line.text, line.number)
         return Item(fields, partial(_same, line.text), line.number, self._first)
 
     def _from_json(self, line: TextLine) -> Entry | None:
@@ -335,8 +348,10 @@ class ItemSource:
     def _from_value(self, line: TextLine, value: Any) -> Entry | None:
         if isinstance(value, dict) and value.keys() >= set(LETTER_KEYS):
             return self._from_letter(line, value)
-        fields, again = _fields(value, line.number), partial(_parsed, line.text)
-        return Item(fields, again, line.number, self._first, own_id=_own_id(value))
+        if self._key != "id" and (not isinstance(value, dict) or self._key not in value):
+            return self._bad(line, f"has no field {safe_repr(self._key)}, which --key asks for")
+        fields, again = self._fields(value, line.number), partial(_parsed, line.text)
+        return Item(fields, again, line.number, self._first, own_id=self._own_id(value))
 
     def _from_letter(self, line: TextLine, letter: dict[str, Any]) -> Entry | None:
         """An item of an earlier run: it continues at the stage it failed in, if it can.
@@ -352,7 +367,7 @@ class ItemSource:
             known = ", ".join(map(repr, names)) + did_you_mean(stage, names)
             reason = f"stage {safe_repr(stage)} not found; the stages are {known}"
             return self._bad(line, reason, is_letter=True)
-        fields = _fields(origin, line.number) | {"id": letter["id"]}
+        fields = {"id": letter["id"], "value": origin}
         fate = ORDINARY
         if (text := letter.get("accepted")) is not None:
             if (accepted := ACCEPTED.fullmatch(safe_str(text))) is None:
@@ -371,7 +386,7 @@ class ItemSource:
             reason = f'"made": {safe_repr(made)}: must be a whole number of 0 or more'
             return self._bad(line, reason, is_letter=True)
         again = partial(_parsed_letter, line.text)
-        own_id = _own_id(origin) if len(fate.place or ()) < 2 else None  # children have none
+        own_id = self._own_id(origin) if len(fate.place or ()) < 2 else None  # children have none
         if letter["restart"]:
             return Item(fields, again, line.number, self._first, fate, own_id)
         fate = fate._replace(children=made)
@@ -413,11 +428,9 @@ class ItemSource:
                 header = self._checked_header(line, row, delimiter)
             elif row:
                 record = dict(zip(header, row, strict=True))
-                fields = _fields(record, number)
-                if fields["id"] == "":  # an empty cell is not an id
-                    fields["id"] = number
                 again = partial(_copies, tuple(record.items()))
-                yield Item(fields, again, number, self._first, own_id=_own_id(record) or None)
+                fields, own_id = self._fields(record, number), self._own_id(record)
+                yield Item(fields, again, number, self._first, own_id=own_id)
 
     def _checked_header(self, line: TextLine, names: list[str], delimiter: str) -> list[str]:
         unnamed = [number for number, name in enumerate(names, 1) if not name.strip()]
@@ -431,7 +444,21 @@ class ItemSource:
             one, other, *_ = (number for number, name in enumerate(names, 1) if name == twice)
             both = f"columns {one} and {other} of the header are both named"
             raise self._bad(line, f"{both} {safe_repr(twice)}")
+        if self._key != "id" and self._key not in names:
+            raise self._bad(line, f"no column is named {safe_repr(self._key)}, as --key asks for")
         return names
+
+    def _fields(self, origin: Any, number: int) -> dict[str, Any]:
+        """The keys of an item for a value in a file; see `Pipeline.run`."""
+        item_id = self._own_id(origin)
+        if item_id is None:
+            item_id = number if self._id_of is None else self._id_of(origin)
+        return {"id": item_id, "value": origin}
+
+    def _own_id(self, origin: Any) -> Any:
+        """The id in a value in a file, or ``None``; an empty cell of CSV is none."""
+        found = origin.get(self._key) if isinstance(origin, dict) else None
+        return None if found == "" and self._format == "csv" else found
 
     def _bad(
         self, line: TextLine, reason: str, column: int = 1, is_letter: bool = False
@@ -515,17 +542,6 @@ class _CutShort(Exception):
 
 class _NotFinite(ValueError):
     pass
-
-
-def _fields(origin: Any, number: int) -> dict[str, Any]:
-    """The keys of an item for a value in a file; see `Pipeline.run`."""
-    own_id = _own_id(origin)
-    return {"id": number if own_id is None else own_id, "value": origin}
-
-
-def _own_id(origin: Any) -> Any:
-    """The id in a value in a file, or ``None``."""
-    return origin.get("id") if isinstance(origin, dict) else None
 
 
 def _same(text: str) -> tuple[Any, Any]:

@@ -63,7 +63,7 @@ def result_line(result: PipelineResult[Any], lost: set[str] | None = None) -> st
     return f'{{"id": {json_text(result.id)}, "value": {json_text(result.value, lost)}}}\n'
 
 
-def letter_line(result: PipelineResult[Any]) -> str:
+def letter_line(result: PipelineResult[Any], keeps_id: bool = False) -> str:
     """An item that failed, or was cancelled, as one line.
 
     Its keys are `LETTER_KEYS`, and ``"accepted"``: the run that first accepted it, and its place
@@ -71,13 +71,18 @@ def letter_line(result: PipelineResult[Any]) -> str:
     it failed, ``"made"`` says how many: these are not made again. If it was made from another,
     ``"origin"`` is the id of the item in the file that this goes back to, which may have to start
     over later.
+
+    Args:
+        result: The item.
+        keeps_id: Whether an item that was made from another has its own id even if that other one
+            is to start over: a journal knows it by this id.
     """
     value, item, error = result.value, result.input, result.error
     if isinstance(item, Item) and result.stage == item.stage:
         value, _ = item.as_read()
     name = None if error is None else error_type_name(error)
     text = "None" if error is None else error_text(error)
-    return _letter(result, value, name, text, restarts=not survives_json(value))
+    return _letter(result, value, name, text, not survives_json(value), keeps_id)
 
 
 def unwritten_line(result: PipelineResult[Any], why: str) -> str:
@@ -172,13 +177,18 @@ def named_parts(value: Any) -> dict[str, Any] | None:
 
 
 def _letter(
-    result: PipelineResult[Any], value: Any, error_type: str | None, error: str, restarts: bool
+    result: PipelineResult[Any],
+    value: Any,
+    error_type: str | None,
+    error: str,
+    restarts: bool,
+    keeps_id: bool = False,
 ) -> str:
     item, accepted = result.input, first_accepted(result)
     is_item, place = isinstance(item, Item), accepted.place or ()
     is_child = is_item and len(place) > 1
     letter = {
-        "id": item.origin if is_child and restarts else result.id,
+        "id": item.origin if is_child and restarts and not keeps_id else result.id,
         "value": value,
         "stage": result.stage,
         "error_type": error_type,

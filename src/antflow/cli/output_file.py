@@ -34,8 +34,8 @@ SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 STDOUT = "-"
 NAMES_OF_STDOUT = (STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
-Old = Literal["refuse", "append", "replace"]
-"""What happens to a file that is not empty."""
+Old = Literal["refuse", "append", "replace", "complete"]
+"""What happens to a file that is not empty; "complete": see `KeptFile`."""
 
 
 class OutputFile:

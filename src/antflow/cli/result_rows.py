@@ -23,10 +23,13 @@ class ResultRows:
 
     Args:
         delimiter: What stands between the columns.
+
+    Attributes:
+        delimiter: The same.
     """
 
     def __init__(self, delimiter: str) -> None:
-        self._delimiter = delimiter
+        self.delimiter: str = delimiter
         self._columns: list[str] = []
         self._text = io.StringIO()
         self._writer = csv.writer(self._text, delimiter=delimiter, lineterminator="\r\n")
@@ -40,7 +43,7 @@ class ResultRows:
         columns: list[str] = []
         try:
             with open(path, encoding="utf-8-sig", newline="") as file:
-                columns = next(csv.reader(file, delimiter=self._delimiter), [])
+                columns = next(csv.reader(file, delimiter=self.delimiter), [])
         except OSError:
             pass  # there is none yet
         except (ValueError, csv.Error) as error:
@@ -56,21 +59,34 @@ class ResultRows:
             result: The result.
             lost: Given the types of which something could not be written.
         """
+        return "".join(self.parts(result, lost))
+
+    def parts(self, result: PipelineResult[Any], lost: set[str] | None = None) -> tuple[str, str]:
+        """The header, "" if there is one already, and the line of a result."""
         fields = named_parts(result.value)
         if fields is None:
             fields = {"value": result.value}
         if _is_same(fields.get("id"), result.id):
             del fields["id"]
-        self._text.seek(0)
-        self._text.truncate()
+        header = ""
         if not self._columns:
             names = [name for name in fields if name not in ("", "id", "rest")]
             self._columns = ["id", *names, "rest"]
-            self._writer.writerow([_cell(name, lost) for name in self._columns])
+            header = self._row([_cell(name, lost) for name in self._columns])
         cells = [_cell(fields.pop(name, ""), lost) for name in self._columns[1:-1]]
         rest = json_text(fields, lost) if fields else ""
-        self._writer.writerow([_cell(result.id, lost), *cells, rest])
+        return header, self._row([_cell(result.id, lost), *cells, rest])
+
+    def _row(self, cells: list[str]) -> str:
+        self._text.seek(0)
+        self._text.truncate()
+        self._writer.writerow(cells)
         return self._text.getvalue()
+
+
+def id_cell(item_id: Any) -> str:
+    """The cell with an item's id."""
+    return _cell(item_id, None)
 
 
 def rows_for(path: str) -> ResultRows | None:

@@ -11,18 +11,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from antflow import Failures, Pipeline, PipelineResult, TooManyFailures
 from antflow._core.error_kinds import loaded_names
+from antflow._core.errors import (
+    JournalCorruptError,
+    JournalError,
+    JournalInUseError,
+    JournalOpenError,
+    JournalVersionError,
+)
 from antflow._core.misspellings import did_you_mean
 from antflow._core.same_file import status_of
 from antflow._core.text import clean, counted
 from antflow._monitor.display_choice import automatic_display
 from antflow.cli.event_files import sinks_for, takes_sinks
 from antflow.cli.item_lines import FORMATS, Format, ItemSource, format_of
+from antflow.cli.journal_options import Keeping, RunCommand, keeping_for, takes_journal
 from antflow.cli.letters import (
     bad_line,
     check_letters,
@@ -67,6 +75,9 @@ from antflow.cli.summary import summary_lines
 from antflow.cli.target import find_pipeline
 from antflow.cli.threads import ThreadsLeftBehind, end_at_next_signal
 
+if TYPE_CHECKING:
+    from antflow.cli.kept_file import KeptFile
+
 logger: logging.Logger = logging.getLogger("antflow")
 
 DASHBOARDS = ("auto", "none", "log", "progress", "compact", "detailed", "full")
@@ -78,6 +89,9 @@ MOST_IDS = 100
 
 MOST_OF_A_KIND = 10
 """Warnings of one kind that are shown."""
+
+CANNOT_BE_USED = (JournalOpenError, JournalInUseError, JournalVersionError, JournalCorruptError)
+"""Errors of a journal that is another file, in use, or damaged."""
 
 
 @dataclass(slots=True)
@@ -97,6 +111,9 @@ class Job:
         lost: Types of results that could only be written in part.
         line: Makes the line of a result.
         files: The files of ``--out`` and ``--failed``.
+        keeping: The journal, if there is one.
+        kept: The file of the results, if it is completed from the journal.
+        kept_letters: The same for the dead letters.
     """
 
     pipeline: Pipeline
@@ -111,9 +128,12 @@ class Job:
     lost: set[str] = field(default_factory=set)
     line: Callable[[PipelineResult[Any], set[str]], str] = result_line
     files: Sequence[OutputFile] = ()
+    keeping: Keeping | None = None
+    kept: KeptFile | None = None
+    kept_letters: KeptFile | None = None
 
 
-@click.command("run", short_help="Run a pipeline on the lines of a file.")
+@click.command("run", cls=RunCommand, short_help="Run a pipeline on the lines of a file.")
 @click.option(
     "--items",
     required=True,
@@ -210,6 +230,7 @@ class Job:
     help="Stop at the first item that fails with such an error, without trying it again: the name "
     "of its class, also with the module.",
 )
+@takes_journal
 @takes_metrics
 @takes_target
 def command(
@@ -233,7 +254,7 @@ def command(
     total: int | None,
     max_failures: float | Failures | None,
     stop_on: tuple[tuple[str, ...], ...],
-    **told: Any,  # the options of `takes_sinks` and `takes_metrics`
+    **told: Any,  # the options of `takes_sinks`, `takes_metrics` and `takes_journal`
 ) -> None:
     """Run a pipeline on the lines of a file.
 
@@ -282,8 +303,12 @@ def command(
         if failed is not None:
             named.add("--failed", failed)
         observers = sinks_for(told, named)
+        keeping = keeping_for(told, named)
+        key = told["key"] or "id"
+        if key != "id" and form == "lines":
+            refuse(f"--key {key!r}: lines have no fields; --format jsonl and csv have")
         rows = rows_for(out)
-        files = files_for(out, rows, failed, old)
+        files = [] if told["plan"] else files_for(out, rows, failed, old, keeping)
         metrics = Metrics(told, named)
         stack.callback(metrics.close)
         pipeline = find_pipeline(target, app_dir)
@@ -294,11 +319,15 @@ def command(
             refuse("--keys: --dashboard none shows nothing that listens")
         dashboard = chosen(dashboard)
         pipeline = with_workers(pipeline, workers)
-        source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip)
+        id_of = None if keeping is None else keeping.id_of
+        source = ItemSource(file, form, pipeline, limit, delimiter, is_guess, skip, key, id_of)
         try:
             source.check_header()
         except BadLine as error:
             refuse(str(error), error)
+        if keeping is not None and told["plan"]:
+            asyncio.run(write_plan(pipeline, source, keeping, results))
+            return
         source.counts = total is None and dashboard != "none"
         stack.enter_context(metrics.of(pipeline))
         outputs = {STDOUT: results}
@@ -314,11 +343,15 @@ def command(
             "graceful_signals": DRAINING_SECONDS,
             "observers": observers,
         }
+        if keeping is not None:
+            options["journal"] = keeping.journal
         letters = None if failed is None else outputs[failed]
         job = Job(pipeline, source, options, outputs[out], letters, says_why(dashboard))
         job.files = files
         if rows is not None:
             job.line = rows.line
+        if keeping is not None:
+            keep(job, keeping)
         source.on_first_item = lambda: open_all(files, outputs)
         if failed is not None and on_bad_line != "error":
             source.on_bad_line = lambda bad: put_aside(job, bad)
@@ -342,21 +375,64 @@ def format_to_read(
     return form, delimiter
 
 
-def files_for(out: str, rows: ResultRows | None, failed: str | None, old: Old) -> list[OutputFile]:
+def files_for(
+    out: str, rows: ResultRows | None, failed: str | None, old: Old, keeping: Keeping | None
+) -> list[OutputFile]:
     """The files of ``--out`` and ``--failed``.
 
     Raises:
         Refusal: One cannot be written, or may not be.
     """
     files: list[OutputFile] = []
-    if out != STDOUT:
+    if out != STDOUT and keeping is not None:
+        files.append(keeping.results_file(out, old, rows))
+    elif out != STDOUT:
         goes_on_in = check_results if rows is None else rows.go_on_in
         files.append(OutputFile(out, "--out", old, goes_on_in, has_header=rows is not None))
     if failed is not None and rows_for(failed) is not None:
         refuse(f"--failed {failed!r}: has JSON lines; name it .jsonl")
-    if failed not in (None, STDOUT):
+    if failed not in (None, STDOUT) and keeping is not None:
+        files.append(keeping.letters_file(failed, old))
+    elif failed not in (None, STDOUT):
         files.append(OutputFile(failed, "--failed", old, check_letters))
     return files
+
+
+async def write_plan(
+    pipeline: Pipeline, source: ItemSource, keeping: Keeping, results: JsonLines
+) -> None:
+    """Say what a run would do.
+
+    Raises:
+        Refusal: The journal, or a line, cannot be read.
+    """
+    bad: list[BadLine] = []
+
+    async def put_aside(line: BadLine) -> None:
+        bad.append(line)
+
+    source.on_bad_line = put_aside
+    source.feeds = False
+    try:
+        plan = await pipeline.plan(source.items(), keeping.journal)
+    except (BadLine, JournalError) as error:
+        refuse(str(error), error)
+    await results.put(f"{plan}\n")
+    if bad:
+        lines = counted(len(bad), "line")
+        await results.put(f"{lines} of the input cannot be read, e.g. {clean(str(bad[0]))}\n")
+    await results.end()
+
+
+def keep(job: Job, keeping: Keeping) -> None:
+    """Have the files of a run complete, by its journal."""
+    from antflow.cli.kept_file import KeptFile  # most runs have no journal
+
+    job.keeping = keeping
+    kept = {each.option: each for each in job.files if isinstance(each, KeptFile)}
+    job.kept, job.kept_letters = kept.get("--out"), kept.get("--failed")
+    if job.kept is not None:
+        job.line = job.kept.line
 
 
 def tell_unknown_errors(kinds: tuple[str, ...]) -> None:
@@ -480,6 +556,8 @@ def run_job(job: Job) -> int:
     except BadLine as error:
         tell(job)
         raise Refusal(str(error)) from error
+    except CANNOT_BE_USED as error:
+        raise Refusal(f"--journal: {error}") from error
     except TooManyFailures as error:
         tell(job)
         raise RunFailed(f"{error.reason}: {error.failures}; {how_to_go_on(job)}") from error
@@ -526,14 +604,17 @@ async def stream(job: Job) -> None:
             async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
                 async for result in results:
                     if result.is_success:
-                        await job.results.put(line_of(job, result), result)
-                    elif job.failed is not None:
-                        await job.failed.put(letter_line(result), result)
+                        if line := line_of(job, result):
+                            await job.results.put(line, result)
+                    elif job.failed is not None and (line := letter_of(job, result)):
+                        await job.failed.put(line, result)
         finally:
             if os.getpid() != process:
                 end_child()
             put_rest(job)
         await end_all(outputs)
+        if job.kept_letters is not None and job.items.was_read_whole:
+            job.kept_letters.all_was_read()
     except BaseException:
         with suppress(Exception):
             await end_all(outputs, PATIENCE)
@@ -559,7 +640,23 @@ def line_of(job: Job, result: PipelineResult[Any]) -> str:
             "a result of type %s cannot be written as JSON; part of it is lost", clean(name)
         )
     job.lost |= lost
+    if job.kept_letters is not None:
+        job.kept_letters.ended_otherwise(result)
     return line
+
+
+def letter_of(job: Job, result: PipelineResult[Any]) -> str:
+    """The line of an item that failed or was cancelled; "" if it needs none.
+
+    With a journal, items that were cancelled go on in the next run.
+    """
+    if job.keeping is None:
+        return letter_line(result)
+    if job.kept is not None:
+        job.kept.ended_otherwise(result)
+    if result.outcome == "cancelled":
+        return ""
+    return letter_line(result) if job.kept_letters is None else job.kept_letters.line(result)
 
 
 def put_rest(job: Job) -> None:
@@ -567,14 +664,16 @@ def put_rest(job: Job) -> None:
     rest = job.pipeline.results
     if job.failed is not None:
         for result in [*rest.failed, *rest.cancelled]:
-            job.failed.add(letter_line(result), result)
+            if line := letter_of(job, result):
+                job.failed.add(line, result)
     for result in rest:
-        job.results.add(line_of(job, result), result)
+        if line := line_of(job, result):
+            job.results.add(line, result)
 
 
 def keep_unwritten(job: Job) -> None:
     """Make dead letters of results that could not be written: what was done is not lost."""
-    if job.failed is not None and job.failed is not job.results:
+    if job.keeping is None and job.failed is not None and job.failed is not job.results:
         job.keeps_unwritten = True
         for result in job.results.unwritten:
             job.failed.add(unwritten_line(result, job.results.failure), result)
@@ -586,7 +685,10 @@ async def put_aside(job: Job, bad: BadLine) -> None:
     job.bad_lines += 1
     job.first_bad_line = job.first_bad_line or str(bad)
     line = f"{bad.text}\n" if bad.is_letter else bad_line(bad, bad.text, bad.number)
-    await job.failed.put(line, bad)
+    if job.kept_letters is not None:
+        line = job.kept_letters.bad_line(line, bad.number)
+    if line:
+        await job.failed.put(line, bad)
 
 
 def tell(job: Job) -> None:
@@ -602,6 +704,9 @@ def tell(job: Job) -> None:
         if (rest := job.items.rest) is not None:
             lost = 0 if job.failed is not None else results.stats.items_cancelled
             lines.append(f"{rest}, without the {counted(lost, 'cancelled item')}" if lost else rest)
+        if job.keeping is not None:
+            lines += job.keeping.stayed(results.run_id)
+            lines += stranger_lines(job)
         lines += old_lines(job)
         lines += unwritten_lines(job)
         with suppress(OSError):  # no space left, or no reader
@@ -617,6 +722,16 @@ def old_lines(job: Job) -> list[str]:
     have = "still has" if len(kept) == 1 else "still have"
     line = f"no item was taken in; {' and '.join(kept)} {have} the lines of an earlier run"
     return [clean(line)]
+
+
+def stranger_lines(job: Job) -> list[str]:
+    """Which files have lines of items that the journal does not know, if any."""
+    return [
+        f"{clean(kept.option)} {clean(repr(kept.path))} has {counted(kept.strangers, 'line')} of "
+        "items that the journal does not know"
+        for kept in (job.kept, job.kept_letters)
+        if kept is not None and kept.strangers
+    ]
 
 
 def unwritten_lines(job: Job) -> list[str]:

@@ -29,6 +29,11 @@ def summary_lines(
     """
     stats, errors = snapshot.pipeline_stats, snapshot.error_summary
     lines = [f"{outcomes_text(stats)} in {snapshot.elapsed:,.1f} s"]
+    if stats.items_resumed:
+        lines[0] += f"; {stats.items_resumed:,} of them in earlier runs"
+    if stats.items_changed:
+        changed = counted(stats.items_changed, "item")
+        lines.append(f"run again, as the input or a stage has changed: {changed}")
     if bad_lines:
         example = f", e.g. {clean(first_bad_line)}" if first_bad_line else ""
         lines.append(f"{counted(bad_lines, 'line')} of the input could not be read{example}")

@@ -151,7 +151,7 @@ def open_for_writing(
     """
     check_choice(ValueError, "durability", durability, tuple(SYNCHRONOUS))
     name, real = _names(path)
-    with _told_as(name):
+    with told_as(name):
         _refuse_if_other(name, real)
         folder = os.path.dirname(real)
         _refuse_shared(name, folder)
@@ -177,7 +177,7 @@ def open_for_writing(
 
 def connect_again(connection: JournalConnection, durability: Durability) -> JournalConnection:
     """Another connection of the same writer to its journal, for another thread."""
-    with _told_as(connection.path):
+    with told_as(connection.path):
         other = _connected(connection.path, os.path.realpath(connection.path), "rw")
         try:
             _tune(other, durability)
@@ -203,7 +203,7 @@ def open_for_reading(path: str | os.PathLike[str]) -> JournalConnection:
         JournalCorruptError: SQLite finds it damaged.
     """
     name, real = _names(path)
-    with _told_as(name):
+    with told_as(name):
         os.stat(real)  # says best what is wrong with a path
         _refuse_if_other(name, real)
         _refuse_shared(name, os.path.dirname(real))
@@ -370,7 +370,7 @@ def _size(path: str) -> int:
 
 
 @contextmanager
-def _told_as(name: str) -> Iterator[None]:
+def told_as(name: str) -> Iterator[None]:
     """Errors of the system and of SQLite, as errors of the journal."""
     try:
         yield

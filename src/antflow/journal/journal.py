@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from antflow._core.checks import check_choice, check_count, check_flag, examine, refusal
+from antflow._core.error_kinds import NAME
 from antflow._core.foreign import is_a
 from antflow._core.text import safe_repr
+from antflow.journal.kept_errors import Retried
+
+if TYPE_CHECKING:
+    from antflow.journal.reader import JournalReader
 
 Durability = Literal["process", "power"]
 OnInputChange = Literal["redo", "error", "reuse"]
 OnJournalError = Literal["pause", "fail"]
+
+ErrorKind = type[BaseException] | str
+"""A class of exceptions, or its name, alone or with its module."""
+
+RetryFailed = bool | ErrorKind | tuple[ErrorKind, ...]
+"""Which failed items are run again: none, all, or those of these errors."""
 
 
 class Journal:
@@ -26,8 +37,8 @@ class Journal:
             own.
         trusted: Whether a pickle in the file may be read: that runs whatever its bytes say.
         retry_failed: Run items again that failed in an earlier run, from the stage in which they
-            failed: all (``True``), or those whose error is of one of these classes. The others
-            stay failed.
+            failed: all (``True``), or those whose error is of one of these classes, which may be
+            given by name: ``"TimeoutError"``, ``"shop.errors.AuthError"``. The others stay failed.
         durability: "process": what was committed outlives the process, however it ends. "power": it
             outlives a power failure too; each commit then waits for the disk.
         max_unflushed: How many finished results may be lost if the process is killed; these stages
@@ -52,7 +63,7 @@ class Journal:
         *,
         codec: Any = "json",
         trusted: bool = False,
-        retry_failed: bool | type[BaseException] | tuple[type[BaseException], ...] = False,
+        retry_failed: RetryFailed = False,
         durability: Durability = "process",
         max_unflushed: int = 0,
         on_input_change: OnInputChange = "redo",
@@ -64,7 +75,7 @@ class Journal:
         check_choice(ValueError, "on_input_change", on_input_change, get_args(OnInputChange))
         check_choice(ValueError, "on_error", on_error, get_args(OnJournalError))
         self.path: str = os.path.abspath(os.fspath(path))
-        self.retry_failed: bool | tuple[type[BaseException], ...] = checked_retried(retry_failed)
+        self.retry_failed: Retried = checked_retried(retry_failed)
         check_flag(TypeError, "trusted", trusted)
         self.codec: Any = codec
         self.trusted: bool = trusted
@@ -75,12 +86,38 @@ class Journal:
         self.on_input_change: OnInputChange = on_input_change
         self.on_error: OnJournalError = on_error
 
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, codec: Any = "json", trusted: bool = False
+    ) -> JournalReader:
+        """Open a journal to read it, also while a run writes it.
+
+        ```python
+        with Journal.open("run.db") as journal:
+            print(journal.info)
+            print(journal.error_summary())
+        ```
+
+        Args:
+            path: The file.
+            codec: How its values are kept, as for a run.
+            trusted: As for a run.
+
+        Raises:
+            TypeError: ``path`` is not a path.
+            JournalOpenError: There is no such file, it is something else, or it cannot be read.
+            JournalVersionError: A newer version of the library has written it.
+            JournalCorruptError: It is damaged.
+        """
+        from antflow.journal.codec_choice import codec_of  # SQLite only where a journal is used
+        from antflow.journal.reader import JournalReader
+
+        return JournalReader(path, codec_of(codec, path, trusted))
+
     def __repr__(self) -> str:
         return f"Journal({safe_repr(self.path)})"
 
-    def retrying(
-        self, retry_failed: bool | type[BaseException] | tuple[type[BaseException], ...]
-    ) -> Journal:
+    def retrying(self, retry_failed: RetryFailed) -> Journal:
         """The same journal, with other items to run again."""
         other = object.__new__(Journal)
         other.__dict__ |= self.__dict__
@@ -88,16 +125,22 @@ class Journal:
         return other
 
 
-def checked_retried(retry_failed: Any) -> bool | tuple[type[BaseException], ...]:
+def checked_retried(retry_failed: Any) -> Retried:
     """Which failed items are run again.
 
     Raises:
-        TypeError: It is neither a bool nor classes of exceptions.
+        TypeError: It is neither a bool nor classes of exceptions, nor their names.
     """
     if type(retry_failed) is bool:
         return retry_failed
     kinds = retry_failed if is_a(retry_failed, (tuple, list)) else (retry_failed,)
-    if not kinds or not all(is_a(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-        allowed = "must be True, False, or a tuple of exception classes"
+    if not kinds or not all(map(_is_kind, kinds)):
+        allowed = "must be True, False, or a tuple of exception classes or their names"
         raise refusal(TypeError, "retry_failed", retry_failed, allowed)
     return tuple(kinds)
+
+
+def _is_kind(kind: Any) -> bool:
+    if is_a(kind, str):
+        return NAME.fullmatch(kind) is not None
+    return is_a(kind, type) and issubclass(kind, BaseException)

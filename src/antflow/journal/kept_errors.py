@@ -11,6 +11,9 @@ from antflow._core.places import Place
 
 LONGEST_MESSAGE = 4_000
 
+Retried = bool | tuple[type[BaseException] | str, ...]
+"""Which failed items are run again: all, none, or those of some classes or names of classes."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeptError:
@@ -24,11 +27,13 @@ class KeptError:
     bases: tuple[str, ...]
     failure: Failure
 
-    def is_any(self, kinds: bool | tuple[type[BaseException], ...]) -> bool:
+    def is_any(self, kinds: Retried) -> bool:
         """Whether it is of one of these classes, as far as their names tell; or what was given."""
         if isinstance(kinds, bool):
             return kinds
-        return not {_full_name(kind) for kind in kinds}.isdisjoint(self.bases)
+        names = {base.rpartition(".")[2] for base in self.bases}.union(self.bases)
+        wanted = {kind if isinstance(kind, str) else _full_name(kind) for kind in kinds}
+        return not wanted.isdisjoint(names)
 
     def as_error(self) -> Exception:
         """A stand-in for the error, with the name of its class, its text and its place."""

@@ -13,10 +13,8 @@ from antflow._core.recalled import Known
 from antflow.journal.codec import Codec
 from antflow.journal.file import JournalConnection
 from antflow.journal.item_keys import ItemKey, id_of_key
-from antflow.journal.kept_errors import read_error
+from antflow.journal.kept_errors import Retried, read_error
 from antflow.journal.schema import is_sound
-
-Retried = bool | tuple[type[BaseException], ...]
 
 
 class ItemRow(NamedTuple):

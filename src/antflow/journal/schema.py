@@ -6,7 +6,9 @@ bits that a disk changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from typing import Any, Final
 from zlib import crc32
 
@@ -118,6 +120,23 @@ FORGET: Final = (
     "DELETE FROM items WHERE root = :item",
 )
 """Delete what is known of an item, given as ``item``, and all that was made from it."""
+
+
+def recipes_of(stages: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """The recipe of each of a pipeline's stages, its name, and its version as JSON.
+
+    Args:
+        stages: Their names and versions, in order.
+    """
+    line: list[tuple[str, str]] = []
+    for name, version in stages:
+        line.append((name, json.dumps(version, sort_keys=True)))
+        yield recipe(line), *line[-1]
+
+
+def recipe(line: Sequence[tuple[str, str]]) -> str:
+    """The recipe of the last of these stages, given by their names and versions (JSON)."""
+    return blake2b(json.dumps(line).encode(), digest_size=16).hexdigest()
 
 
 def checksum(row: Sequence[Any]) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import JournalError, JournalInputMismatch, NotSerialisable
+from antflow._core.items import content_of
 from antflow._core.journal_state import JournalState
 from antflow._core.ledger import ItemKey
 from antflow._core.observers import RunEnd
@@ -102,7 +101,7 @@ class JournalStore:
 
     def id_of(self, raw: Any) -> Any:
         """An item that brings no id is known by its content."""
-        return content_key(raw, self._codec)
+        return content_key(content_of(raw), self._codec)
 
     def recall(
         self, envelopes: Sequence[Envelope], stage: int, counts: RecallCounts
@@ -215,13 +214,10 @@ class JournalStore:
                 f"journal {connection.path!r}: its values are kept as {codec}; use codec={codec!r}"
             )
         self._codecs = [checked(self._codec, stage.name) for stage in stages]
-        recipe: list[Any] = []
-        for position, stage in enumerate(stages):
-            version = json.dumps(stage.version, sort_keys=True)
-            recipe.append((stage.name, version))
-            digest = blake2b(json.dumps(recipe).encode(), digest_size=16).hexdigest()
-            connection.execute(schema.STAGE, (digest, position, stage.name, version))
-            self._stages += connection.execute(schema.STAGE_NUMBER, (digest,)).fetchone()
+        recipes = schema.recipes_of((stage.name, stage.version) for stage in stages)
+        for position, (recipe, name, version) in enumerate(recipes):
+            connection.execute(schema.STAGE, (recipe, position, name, version))
+            self._stages += connection.execute(schema.STAGE_NUMBER, (recipe,)).fetchone()
         started = facts.started_wall
         run = (facts.run_id, facts.pipeline, socket.gethostname(), os.getpid(), __version__)
         self._run = connection.execute(schema.BEGIN_RUN, (*run, started)).lastrowid or 0
@@ -326,7 +322,8 @@ class JournalStore:
     def _input(self, given: Any) -> tuple[str | bytes | None, bytes]:
         """An item as it was fed, and its hash. It need not be kept: it is fed again."""
         try:
-            return self._text_of(self._codec.encode(given)), fingerprint(given, self._codec)
+            plain = content_of(given)
+            return self._text_of(self._codec.encode(plain)), fingerprint(plain, self._codec)
         except NotSerialisable:
             return None, b""
 

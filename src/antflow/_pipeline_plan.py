@@ -1,0 +1,62 @@
+"""What a run of a pipeline would do, by its journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import closing
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+
+from antflow._core.items import Items, Key
+from antflow._core.stage import Stage
+from antflow._engine.identity import Duplicates, Identity
+from antflow.journal.journal import Journal
+from antflow.journal.plan import Plan
+
+AT_A_TIME = 500
+"""Items that are looked up together."""
+
+
+async def plan_of(
+    stages: Sequence[Stage], journal: Journal, items: Items, key: Key | None, duplicates: Duplicates
+) -> Plan:
+    """What a run would do. Nothing is run, and nothing is written.
+
+    Args:
+        stages: The stages.
+        journal: The journal.
+        items: The items.
+        key: As for `Pipeline.run`.
+        duplicates: As for `Pipeline`.
+    """
+    from antflow.journal.planner import Planner  # SQLite only where a journal is used
+
+    # What a run says to those who give its items their ids.
+    run: Any = SimpleNamespace(keeps_results=True, item_timeout=None, skipped=0)
+    with closing(Planner(journal, stages)) as planner:
+        identity = Identity(run, duplicates, key=key, id_of=planner.id_of)
+        async for some in _parts(items):
+            planner.look(identity.envelopes(some))
+            if identity.refused is not None:
+                raise identity.refused
+        return planner.plan()
+
+
+async def _parts(items: Items) -> AsyncIterator[list[Any]]:
+    """Items, some at a time; others may run in between."""
+    if isinstance(items, AsyncIterable):
+        some: list[Any] = []
+        async for each in items:
+            some.append(each)
+            if len(some) == AT_A_TIME:
+                yield some
+                some = []
+        if some:
+            yield some
+        return
+    rest = iter(items)
+    while some := list(islice(rest, AT_A_TIME)):
+        yield some
+        await asyncio.sleep(0)

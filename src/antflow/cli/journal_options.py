@@ -1,0 +1,184 @@
+"""The options of `antflow run` about a journal."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from antflow._core.errors import JournalError
+from antflow._core.text import clean
+from antflow.cli.output_file import NAMES_OF_STDOUT, NamedFiles, Old
+from antflow.cli.parameters import Command, ErrorNames, complete_file
+from antflow.cli.refusals import refuse
+
+if TYPE_CHECKING:
+    from antflow.cli.kept_file import KeptFile
+    from antflow.cli.result_rows import ResultRows
+    from antflow.journal.journal import Journal
+    from antflow.journal.reader import JournalReader
+
+ALL = "*"
+"""The value of ``--retry-failed`` without one."""
+
+MOST_KINDS = 5
+
+
+class RunCommand(click.Command):
+    """A command whose ``--retry-failed`` takes a value only behind ``=``.
+
+    To click, a word behind an option that may have a value is its value: the target.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        end = args.index("--") if "--" in args else len(args)
+        told = [f"{each}={ALL}" if each == "--retry-failed" else each for each in args[:end]]
+        return super().parse_args(ctx, [*told, *args[end:]])
+
+
+class RetriedErrors(ErrorNames):
+    """Names of exception classes with commas between them, or all."""
+
+    name = "retried errors"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The names; ``("*",)``: all."""
+        return (ALL,) if value == ALL else super().convert(value, param, ctx)
+
+
+def takes_journal(command: Command) -> Command:
+    """Add the options."""
+    journal = click.option(
+        "--journal",
+        metavar="FILE",
+        help="File in which the run keeps what it has done. The same command again goes on where "
+        "the last run ended, however that was, and completes the files of --out and --failed.",
+        shell_complete=complete_file,
+    )
+    key = click.option(
+        "--key",
+        metavar="FIELD",
+        help="With --journal: the field by which an item is known again.  [default: its id, else "
+        "its content]",
+    )
+    retried = click.option(
+        "--retry-failed",
+        type=RetriedErrors(),
+        multiple=True,
+        metavar="[=ERROR[,ERROR]]",
+        help="With --journal: run items again that failed in an earlier run, from the stage that "
+        "failed: all, or after = those with such an error.",
+    )
+    plan = click.option(
+        "--plan",
+        is_flag=True,
+        help="With --journal: say what the run would do and how long that would take, and end.",
+    )
+    return journal(key(retried(plan(command))))
+
+
+class Keeping:
+    """The journal of a run of the command.
+
+    Args:
+        path: Its file.
+        retried: Which failed items are run again.
+        is_new: Whether nothing is in it yet.
+    """
+
+    def __init__(self, path: str, retried: tuple[str, ...], is_new: bool) -> None:
+        from antflow.journal.journal import Journal
+
+        self.journal: Journal = Journal(
+            path, retry_failed=True if ALL in retried else retried or False
+        )
+        self.is_new: bool = is_new
+
+    def reader(self) -> JournalReader:
+        """Open it to read it."""
+        return self.journal.open(self.journal.path)
+
+    def id_of(self, content: Any) -> str:
+        """The id of an item that brings none."""
+        from antflow.journal.item_keys import content_key
+        from antflow.journal.json_codec import JsonCodec
+
+        return content_key(content, JsonCodec())
+
+    def results_file(self, path: str, old: Old, rows: ResultRows | None) -> KeptFile:
+        """The file of the items that were completed."""
+        from antflow.cli.journal_lines import ResultLines, RowLines
+        from antflow.cli.kept_file import KeptFile
+
+        form = ResultLines() if rows is None else RowLines(rows)
+        return KeptFile(path, "--out", old, form, "completed", self.reader, self.is_new)
+
+    def letters_file(self, path: str, old: Old) -> KeptFile:
+        """The file of the items that failed."""
+        from antflow.cli.journal_lines import LetterLines
+        from antflow.cli.kept_file import KeptFile
+
+        return KeptFile(path, "--failed", old, LetterLines(), "failed", self.reader, self.is_new)
+
+    def stayed(self, run_id: str) -> list[str]:
+        """How many items had failed before a run and stay failed, by type, if any."""
+        try:
+            with self.reader() as journal:
+                summary = journal.error_summary(before=run_id)
+        except JournalError as error:
+            return [clean(str(error))]
+        if not summary.total_failed:
+            return []
+        stay = "item stays" if summary.total_failed == 1 else "items stay"
+        counts = Counter(summary.errors_by_type).most_common()
+        told = [f"{count:,} × {clean(kind)}" for kind, count in counts[:MOST_KINDS]]
+        kinds = ", ".join([*told, "…"] if len(counts) > MOST_KINDS else told)
+        return [
+            f"{summary.total_failed:,} {stay} failed from earlier runs: {kinds}; "
+            "--retry-failed runs them again"
+        ]
+
+
+def keeping_for(told: Mapping[str, Any], named: NamedFiles) -> Keeping | None:
+    """The journal that was asked for.
+
+    Args:
+        told: The values of the options, by name.
+        named: The files of other options; this one is added.
+
+    Raises:
+        Refusal: It is no journal, or options need one.
+    """
+    path: str | None = told["journal"]
+    retried = tuple(name for names in told["retry_failed"] for name in names)
+    if path is None:
+        for option, value in (
+            ("--key", told["key"]),
+            ("--retry-failed", retried),
+            ("--plan", told["plan"]),
+        ):
+            if value:
+                refuse(f"{option}: needs --journal FILE")
+        return None
+    if path in ("", *NAMES_OF_STDOUT):
+        refuse(f"--journal {path!r}: must be the name of a file")
+    named.add("--journal", path)
+    try:
+        return Keeping(path, retried, _is_new(path))
+    except JournalError as error:
+        refuse(f"--journal: {error}", error)
+
+
+def _is_new(path: str) -> bool:
+    from antflow.journal.journal import Journal
+
+    if not os.path.exists(path) or not os.path.getsize(path):
+        return True
+    with Journal.open(path) as journal:
+        return not journal.info.items
