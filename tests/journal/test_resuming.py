@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -175,45 +171,3 @@ def test_equal_items_stay_two(journal: Path) -> None:
     calls.new()
     assert run(two_stages(calls), [2, 1, 1], journal).resumed == 3
     assert calls.new() == []
-
-
-PROGRAM = """
-import asyncio, os, sys
-from antflow import Pipeline, Stage
-
-log = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-async def pay(n):
-    await asyncio.sleep(0.002)
-    os.write(log, f"{n}\\n".encode())
-    return n
-
-async def main():
-    results = await Pipeline([Stage("Pay", 4, [pay]), Stage("Note", 4, [str])]).run(
-        range(300), journal=sys.argv[1])
-    print(len(results), results.resumed)
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.process
-def test_a_killed_run_repeats_at_most_one_attempt_per_worker(tmp_path: Path) -> None:
-    """``kill -9``, then the same again: nothing is lost, and next to nothing paid twice."""
-    log = tmp_path / "log"
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "run.db"), str(log)]
-    kills = 0
-    while True:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        try:
-            output, _ = process.communicate(timeout=0.6 + kills / 10)
-            break
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills += 1
-    made = [int(line) for line in log.read_text().split()]
-    assert output.split()[0] == b"300"
-    assert set(made) == set(range(300))
-    assert kills
-    assert len(made) <= 300 + 4 * kills

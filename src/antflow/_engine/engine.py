@@ -155,7 +155,7 @@ class Engine:
         self._listeners = Listeners(
             run.facts,
             guard,
-            self.supervisor.stop_intake,
+            self.supervisor.stop_intake if memory is None else self._end_unkept,
             self.supervisor.fail,
             count(1 if books is None else books.next_number),
             store,
@@ -220,6 +220,8 @@ class Engine:
         context.run(self._listeners.opened, stages, self.run.ledger, self._rewire)
         if self._memory is not None:
             self.run.key_scope = self._memory.id
+            self._memory.on_broken = self._end_unkept
+            supervisor.on_cancel.append(self._memory.give_up)
         self._rewire()
         try:
             supervisor.begin(self.stages, self.intake, self.settlement, self._listeners, timeout)
@@ -336,6 +338,11 @@ class Engine:
     def _call_off(self, display: asyncio.Task[None]) -> None:
         if self.supervisor.requests.is_new():
             self.supervisor.tasks.call_off(display)
+
+    def _end_unkept(self, error: Exception) -> None:
+        """What happens cannot be kept: begin no more tries, which would have to be repeated."""
+        self.supervisor.stop_intake(error)
+        self.supervisor.shut_down("stopped by its journal")
 
     def _rewire(self) -> None:
         self._listeners.rewire()

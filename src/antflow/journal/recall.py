@@ -11,10 +11,14 @@ from antflow._core.errors import JournalCorruptError
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
 from antflow.journal.codec import Codec
-from antflow.journal.file import JournalConnection
+from antflow.journal.file import UNREADABLE, JournalConnection, as_journal_error
 from antflow.journal.item_keys import id_of_key
 from antflow.journal.kept_errors import read_error
 from antflow.journal.schema import is_sound
+
+Branch = tuple[int, ...]
+
+SELECT_TO_RETRY = "SELECT * FROM to_retry WHERE item = ?"
 
 Retried = bool | tuple[type[BaseException], ...]
 
@@ -31,6 +35,20 @@ class ItemRow(NamedTuple):
     input_hash: bytes
     run: int
     crc: int
+
+
+class Found(NamedTuple):
+    """What is known of an item.
+
+    Attributes:
+        row: Its row.
+        known: How it ended, or where it goes on; ``None``: it is made again from its parent.
+        has_outcome: Whether it had ended, although it goes on.
+    """
+
+    row: ItemRow
+    known: Known | None
+    has_outcome: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +71,13 @@ class Recall:
     retried: Retried
 
     def row_of(self, key: Any) -> ItemRow | None:
-        """The row of an item; ``None`` if it is new."""
-        rows = self._rows("SELECT * FROM items WHERE key = ?", key)
+        """The row of an item that was fed; ``None`` if it is new."""
+        rows = self._rows("SELECT * FROM items WHERE key = ? AND root IS NULL", key)
         return ItemRow(*rows[0]) if rows else None
 
     def family(
         self, envelope: Envelope, row: ItemRow, stage: int, counts: RecallCounts
-    ) -> Iterator[tuple[ItemRow, Known]]:
+    ) -> Iterator[Found]:
         """An item that was fed, and all that was made from it, each after what it was made from.
 
         Args:
@@ -68,14 +86,23 @@ class Recall:
             stage: Index of the stage that it was fed to.
             counts: Where to count an item in which a stage has changed.
         """
-        yield row, self._place(envelope, row.item, stage, counts)
-        parents = {envelope.branch: envelope}
         rows = self._rows("SELECT * FROM items WHERE root = ? ORDER BY item", row.item)
+        family: dict[Branch, ItemRow] = {}
+        # An item has reached the stages in which others were made from it, although of those that
+        # it skipped nothing is kept.
+        reached: dict[Branch, int] = {}
         for made in map(ItemRow._make, rows):
             branch = tuple(map(int, made.branch.split("/")))
+            family[branch] = made
+            where = self.positions.get(made.stage, 0)
+            reached[branch[:-1]] = max(reached.get(branch[:-1], 0), where)
+        yield self._place(envelope, row, max(stage, reached.get((), 0)), counts)
+        parents = {envelope.branch: envelope}
+        for branch, made in family.items():
             parent, position = parents.get(branch[:-1]), self.positions.get(made.stage)
             if parent is None or position is None or parent.position < position:
-                continue  # it is made again, by a stage that has changed or goes on
+                yield Found(made, None)  # by a stage that has changed, or is repeated
+                continue
             child = Envelope(
                 envelope.sequence_id,
                 id_of_key(made.key),
@@ -86,31 +113,30 @@ class Recall:
                 position,
                 branch,
             )
+            child.deadline = envelope.deadline
             parents[branch] = child
             if parent.position == position:
                 parent.children = max(parent.children, branch[-1] + 1)
-            if position == self.last:
-                yield made, Known(child, "completed")
-            else:
-                yield made, self._place(child, made.item, position + 1, counts)
+            yield self._place(child, made, max(position + 1, reached.get(branch, 0)), counts)
 
-    def _place(self, envelope: Envelope, item: int, stage: int, counts: RecallCounts) -> Known:
+    def _place(self, envelope: Envelope, row: ItemRow, stage: int, counts: RecallCounts) -> Found:
         """Find out how an item ended, or where it goes on, and set that on it."""
         values: dict[int, str | bytes] = {}
-        is_changed = False
+        item, is_changed, has_outcome = row.item, False, False
         for _, number, value, *_ in self._rows("SELECT * FROM results WHERE item = ?", item):
             if (position := self.positions.get(number)) is None:
                 is_changed = True
             else:
                 values[position] = value
         known = Known(envelope, None)
-        for row in self._rows("SELECT * FROM outcomes WHERE item = ?", item):
-            _, outcome, number, value, attempts, _, error, *_ = row
+        for ended in self._rows("SELECT * FROM outcomes WHERE item = ?", item):
+            _, outcome, number, value, attempts, _, error, _, run, _ = ended
+            has_outcome = True
             if (position := self.positions.get(number)) is None:
                 is_changed = True
             elif outcome == "completed" and position < self.last:
                 values[position] = value  # there are more stages now
-            elif outcome == "failed" and read_error(error).is_any(self.retried):
+            elif outcome == "failed" and self._is_retried(item, run, error):
                 pass
             else:
                 envelope.position, envelope.attempts = position, attempts
@@ -127,15 +153,27 @@ class Recall:
         if reached is not None:
             envelope.value = self._value(values[reached])
         if known.outcome is None:
-            envelope.position = stage if reached is None else reached + 1
-            counts.changed += is_changed
-        return known
+            envelope.position = stage if reached is None else max(stage, reached + 1)
+            if envelope.position > self.last:  # the stages after it were removed
+                envelope.position, known.outcome = self.last, "completed"
+            else:
+                counts.changed += is_changed
+        return Found(row, known, has_outcome)
+
+    def _is_retried(self, item: int, run: int, error: str) -> bool:
+        """Whether an item that failed in a run goes on."""
+        if read_error(error).is_any(self.retried):
+            return True
+        return any(row[1] == run for row in self._rows(SELECT_TO_RETRY, item))
 
     def _value(self, data: str | bytes) -> Any:
         return self.codec.decode(data.encode() if isinstance(data, str) else data)
 
     def _rows(self, query: str, value: Any) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self.connection.execute(query, (value,)).fetchall()
+        try:
+            rows: list[tuple[Any, ...]] = self.connection.execute(query, (value,)).fetchall()
+        except UNREADABLE as error:
+            raise as_journal_error(self.connection.path, error) from error
         for row in rows:
             if not is_sound(row):
                 table = query.split()[3]
