@@ -138,6 +138,20 @@ def test_results_that_cannot_be_kept_end_the_run_at_the_first(journal: Path) -> 
     assert len(calls.new()) <= 2
 
 
+def test_an_input_that_cannot_be_kept_is_told_of_once(
+    journal: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its results are known by its key; whether it has changed is not."""
+    calls = Calls()
+    stages = [Stage("Name", 1, [calls.task("Name", lambda item: item.name)])]
+    for count in (2, 0):
+        items = [Strange("a"), Strange("b")]
+        results = run(stages, items, journal, key=lambda item: item.name)
+        assert (results.values(), len(calls.new())) == (["a", "b"], count)
+    told = "an item cannot be kept, so if it changes the journal does not notice"
+    assert [told in record.getMessage() for record in caplog.records] == [True, True]
+
+
 def test_children_that_cannot_be_kept_end_the_run(journal: Path) -> None:
     """They would not be there when the run goes on."""
     split = Stage("Split", 1, [lambda n: [Strange("x")]], expand=True)

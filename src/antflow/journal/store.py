@@ -21,6 +21,7 @@ from antflow._core.errors import (
     NotSerialisable,
 )
 from antflow._core.ledger import ItemKey
+from antflow._core.log import warn
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
@@ -79,6 +80,7 @@ class JournalStore:
         self._codecs: list[CheckedCodec] = []
         self._held: dict[ItemKey, Held] = {}
         self._failed: dict[ItemKey, int] = {}
+        self._has_warned = False
         self._stages: list[int] = []
         self._next_item = 1
         self._run = 0
@@ -137,6 +139,8 @@ class JournalStore:
         self, envelopes: Sequence[Envelope], stage: int, counts: RecallCounts
     ) -> tuple[Sequence[Envelope], Sequence[Known]]:
         """Look items up by their keys."""
+        if self._writer.error is not None:
+            raise self._writer.error
         new: list[Envelope] = []
         known: list[Known] = []
         for envelope in envelopes:
@@ -396,7 +400,11 @@ class JournalStore:
         """An item as it was fed, and its hash. It need not be kept: it is fed again."""
         try:
             return self._text_of(self._codec.encode(given)), fingerprint(given, self._codec)
-        except NotSerialisable:
+        except NotSerialisable as error:
+            if not self._has_warned:
+                self._has_warned = True
+                told = "an item cannot be kept, so if it changes the journal does not notice: %s"
+                warn(told, clean(str(error)))
             return None, b""
 
     def _text_of(self, data: bytes) -> str | bytes:

@@ -190,7 +190,7 @@ class WriterThread(Writer):
         self._pauses = pauses
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._ends: deque[asyncio.Future[None]] = deque()
-        self._has_ended = False
+        self._has_ended = self._is_exiting = False
         self._put = 0
         self._committed = 0
         self._wake = threading.Event()
@@ -258,11 +258,15 @@ class WriterThread(Writer):
             self.error = broken = self._told(error)
             self._call_soon(self._on_broken, broken)
             self._call_soon(_release, _taken(self._waiters))
+            while not self._is_ending:  # the run may be reading what is closed then
+                self._wake.wait()
+                self._wake.clear()
         try:
             if self._connection is not None:
                 self._connection.close()
         finally:
-            self._on_end()
+            if not self._is_exiting:
+                self._on_end()
             self._has_ended = True
             self._call_soon(_release, _taken(self._waiters) + _taken(self._ends))
             atexit.unregister(self._flush_at_exit)
@@ -301,6 +305,8 @@ class WriterThread(Writer):
             self._loop.call_soon_threadsafe(function, argument)
 
     def _flush_at_exit(self) -> None:
+        """Write what is left; the run may go on in another thread meanwhile."""
+        self._is_exiting = True
         self._is_late.set()
         self._is_ending = True
         self._wake.set()
