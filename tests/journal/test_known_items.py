@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from antflow.exceptions import (
     TooManyFailures,
 )
 from antflow.journal import Journal
+from antflow.testing import run_virtual
 from tests.journal.crashing import rows_of
 from tests.journal.test_resuming import Calls, run, two_stages
 
@@ -124,9 +126,10 @@ def test_a_child_is_not_taken_for_a_fed_item_of_its_name(journal: Path) -> None:
     parent, other = {"id": "a", "value": 1}, {"id": "a/0", "value": 2}
     run(stages(), [parent], journal)
     calls.new()
-    results = run(stages(), [other, parent], journal)
-    assert calls.new() == [("Split", 2)]
-    assert (results.values(), results.stats.items_expanded) == ([1], 2)
+    for made in ([("Split", 2)], []):
+        results = run(stages(), [other, parent], journal)
+        assert calls.new() == made
+        assert (results.values(), results.stats.items_expanded) == ([1], 2)
 
 
 def test_results_that_cannot_be_kept_end_the_run_at_the_first(journal: Path) -> None:
@@ -303,6 +306,67 @@ def test_items_made_after_a_skipped_stage_are_not_made_twice(journal: Path) -> N
     calls.new()
     assert run(stages(), [1], journal, retry_failed=True).values() == [10, 11]
     assert calls.new() == [("Split", 1), ("Put", 11)]
+
+
+# On their way
+
+
+def interrupted(calls: Calls, items: int, journal: Path, stage: str, capacity: int) -> list[Stage]:
+    """Stages, after a run of them in which no item got through this one."""
+
+    async def hang(_: Any) -> None:
+        await asyncio.sleep(1000)
+
+    def stages(hanging: str) -> list[Stage]:
+        return [
+            Stage(name, 1, [hang if name == hanging else calls.task(name)], queue_capacity=capacity)
+            for name in "AB"
+        ]
+
+    async def main() -> None:
+        async with Pipeline(stages(stage)).open(journal=journal) as opened:
+            feeding = asyncio.create_task(opened.feed(range(items)))
+            await asyncio.sleep(100)
+            feeding.cancel()
+            opened.cancel()
+
+    run_virtual(main, leftovers="cancel")
+    calls.new()
+    return stages("")
+
+
+def test_a_worker_that_takes_in_known_items_does_not_wait_for_itself(journal: Path) -> None:
+    """It is the one that has to make room in its stage."""
+    stages = interrupted(Calls(), 3, journal, "A", 1)
+
+    async def main() -> list[int]:
+        return (await Pipeline[int, int](stages).run(range(3), journal=journal)).values()
+
+    assert run_virtual(main) == [0, 1, 2]
+
+
+def test_known_items_that_wait_for_room_are_settled_if_the_run_is_cancelled(journal: Path) -> None:
+    """All that the run had taken from its source have a result."""
+    interrupted(Calls(), 20, journal, "B", 30)
+    taken: list[int] = []
+
+    async def hang(_: Any) -> None:
+        await asyncio.sleep(1000)
+
+    def source() -> Any:
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    async def main() -> int:
+        stages = [Stage("A", 1, [str]), Stage("B", 1, [hang], queue_capacity=1)]
+        pipeline = Pipeline(stages, journal=journal)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(100):
+                await pipeline.run(source())
+        return len(pipeline.results.outcomes)
+
+    assert run_virtual(main) == len(taken) > 3
 
 
 # Failed items

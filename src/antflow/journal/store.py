@@ -148,7 +148,7 @@ class JournalStore:
             if row is None:
                 new.append(envelope)
             elif envelope.fate.place is not None:  # it is tried again: its result was passed in
-                self._hold(envelope, row)
+                self._held[envelope.key] = Held(row.item, row.root)
                 new.append(envelope)
             elif self._is_changed(envelope, row):
                 self._begin_again(envelope, row)
@@ -213,15 +213,9 @@ class JournalStore:
             for item in (self._failed[key] for key in retried if key in self._failed):
                 writer.put(schema.TO_RETRY, (item, self._run))
             writer.put(schema.END_RUN, (how.timestamp, how.how, error, self._run))
-        return self._until_ended(writer, writer.end())
+        return _until_ended(writer, writer.end())
 
     # Inside
-
-    async def _until_ended(self, writer: Writer, wait: Wait) -> None:
-        if wait is not None:
-            await wait
-        if writer.error is not None:
-            raise writer.error
 
     def _begin(
         self, connection: JournalConnection, facts: RunFacts, stages: Sequence[Stage]
@@ -292,15 +286,12 @@ class JournalStore:
             for statement in schema.FORGET_MADE:
                 self._writer.put(statement, {"item": row.item})
         elif known.outcome is None:
-            self._hold(known.envelope, row)
+            self._held[known.envelope.key] = Held(row.item, row.root)
             if found.has_outcome:
                 self._writer.put(schema.FORGET_OUTCOME, {"item": row.item})
         elif not found.has_outcome:  # the program was killed just before it was written
             value = self._text_of(self._codec.encode(known.envelope.value))
             self._put_outcome(row.item, "completed", known.envelope.position, value)
-
-    def _hold(self, envelope: Envelope, row: ItemRow) -> None:
-        self._held[envelope.key] = Held(row.item, row.root)
 
     def _new_item(self) -> int:
         number = self._next_item
@@ -413,6 +404,13 @@ class JournalStore:
 
     def _stalled(self, error: Exception | None) -> None:
         pass
+
+
+async def _until_ended(writer: Writer, wait: Wait) -> None:
+    if wait is not None:
+        await wait
+    if writer.error is not None:
+        raise writer.error
 
 
 def _tell(owner: ref[JournalStore], method: str, error: Exception | None) -> None:
