@@ -48,6 +48,7 @@ class Plan:
         failures: How many tries of its last task fail, for the values that fail at all.
         attempts: Tries allowed.
         most_inside: The most attempts that ran at the same time.
+        answered: Value → how often its last task has answered for it.
     """
 
     def __init__(self, number: int, choose: random.Random, shared: Limit) -> None:
@@ -66,6 +67,7 @@ class Plan:
         self.calls = choose.choice([None, None, "each task", "concurrency", "rate"])
         self.tries: Counter[tuple[int, Path]] = Counter()
         self.held: set[Path] = set()
+        self.answered: Counter[Path] = Counter()
         self.inside = self.most_inside = 0
         self.stage = self._make(choose)
 
@@ -153,6 +155,7 @@ class Plan:
                     self.inside += 1
             if fails:
                 await self._fail(path)
+            self.answered[path] += 1
 
     async def _work(self, seconds: float) -> None:
         """Take so long, or, where its calls are limited, make two of them at once."""
@@ -170,6 +173,7 @@ class Plan:
     def _answer(self, path: Path, index: int) -> Any:
         if index != self._last:
             return path
+        self.answered[path] += 1
         if self._is_dropped(path):
             return Drop
         return self._children(path) if self.kind == "list" else path

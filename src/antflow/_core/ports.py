@@ -95,9 +95,12 @@ class Memory(Store, Protocol):
 
     Attributes:
         id: The scope of its items' idempotency keys, once it was opened.
+        on_broken: Set by the engine. To be called in the event loop when it can keep nothing any
+            more; the run then ends with this exception.
     """
 
     id: str
+    on_broken: Callable[[Exception], None]
 
     def recall(
         self, envelopes: Sequence[Envelope], stage: int, counts: RecallCounts
@@ -129,6 +132,10 @@ class Memory(Store, Protocol):
         Raises:
             Exception: It cannot be kept.
         """
+        ...
+
+    def give_up(self) -> None:
+        """The run is being cancelled: wait no more for what cannot be kept at the moment."""
         ...
 
     def id_of(self, raw: Any) -> Any:

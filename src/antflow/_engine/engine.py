@@ -159,7 +159,7 @@ class Engine:
         self._listeners = Listeners(
             run.facts,
             guard,
-            self.supervisor.stop_intake,
+            self.supervisor.stop_intake if memory is None else self._end_unkept,
             self.supervisor.fail,
             count(1 if books is None else books.next_number),
             store,
@@ -223,6 +223,9 @@ class Engine:
         supervisor.on_over += [self.settlement.close, self.intake.forget]
         # A context variable that a listener sets, like the current span, is set in all of the run.
         context.run(self._listeners.opened, stages, self.run.ledger, self._rewire)
+        if (memory := self.run.memory) is not None:
+            memory.on_broken = self._end_unkept
+            supervisor.on_cancel.append(memory.give_up)
         self._rewire()
         try:
             supervisor.begin(self.stages, self.intake, self.settlement, self._listeners, timeout)
@@ -339,6 +342,11 @@ class Engine:
     def _call_off(self, display: asyncio.Task[None]) -> None:
         if self.supervisor.requests.is_new():
             self.supervisor.tasks.call_off(display)
+
+    def _end_unkept(self, error: Exception) -> None:
+        """What happens cannot be kept: begin no more tries, which would have to be repeated."""
+        self.supervisor.stop_intake(error)
+        self.supervisor.shut_down("stopped by its journal")
 
     def _rewire(self) -> None:
         self._listeners.rewire()

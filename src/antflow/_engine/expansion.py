@@ -238,7 +238,7 @@ class Expansion:
         """
         handover, value = self.handover, child.value
         if handover.settlement.reorder is not None:
-            handover.settlement.reorder.expect(child)
+            handover.settlement.reorder.expect(child, child.position + 1)
         wait = handover.recorder.emitted([child], worker, handover.now())
         if wait is not None:
             return self._put_on_after(wait, child, worker, value)

@@ -116,13 +116,17 @@ class Identity:
                 own_id, error = _asked(read, raw)
             elif issubclass(type(raw), dict):
                 value, metadata, own_id, error = _read(raw)
+            made_id = None
             if own_id is None and self._id_of is not None and error is None:
-                own_id, error = _asked(self._id_of, raw)
-            if own_id is not None:
+                made_id, error = _asked(self._id_of, raw)
+            if own_id is not None or made_id is not None:
                 if last != NO_NUMBER:
                     self._note_numbers(first, last)
                     first = last = NO_NUMBER
-                item_id = self._own_id(own_id, raw)
+                if own_id is None:
+                    item_id = self._made_id(made_id, is_expected=True)
+                else:
+                    item_id = self._own_id(own_id, raw)
                 if item_id is _REFUSED:
                     if self.refused is not None:
                         break
@@ -273,10 +277,10 @@ class Identity:
             own_id = result.id
         return None if own_id is None else self._hashable(own_id)
 
-    def _made_id(self, wanted: Any) -> Any:
+    def _made_id(self, wanted: Any, *, is_expected: bool = False) -> Any:
         """``wanted``, or a name like it if that is taken, for an item that brought no id."""
         if self._is_taken(wanted):
-            return self._apart(wanted)
+            return self._apart(wanted, is_expected=is_expected)
         self._given.add(key_of(wanted))
         return wanted
 
@@ -325,6 +329,15 @@ class Identity:
             del self._numbers[0]
 
     @property
+    def forgets_ids(self) -> bool:
+        """Whether ids are compared with those in flight only.
+
+        Not with a store that knows items by their ids: the second of two equal items must not be
+        taken for the first, which has left.
+        """
+        return not self._run.keeps_results and self._id_of is None
+
+    @property
     def _forgets_numbers(self) -> bool:
         """Whether running numbers are ids like others, forgotten when their item leaves.
 
@@ -339,9 +352,9 @@ class Identity:
             for envelope in envelopes:
                 envelope.deadline = deadline
 
-    def _apart(self, item_id: Any) -> str:
+    def _apart(self, item_id: Any, *, is_expected: bool = False) -> str:
         key, given, brought = key_of(item_id), self._given, self._brought
-        if not self._has_warned:
+        if not (self._has_warned or is_expected):
             self._has_warned = True
             warn(
                 "item id %s %s; the later one is renamed (more may follow)",

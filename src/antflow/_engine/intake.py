@@ -186,14 +186,17 @@ class Entrance:
         return envelopes
 
     async def _admit_slowly(self, store: Store, envelopes: Sequence[Envelope], stage: int) -> None:
-        known: Sequence[Known] = ()
+        known: deque[Known] = deque()
         try:
             if self._memory is not None:
-                envelopes, known = self._memory.recall(envelopes, stage, self._run.ledger.recalled)
+                envelopes, found = self._memory.recall(envelopes, stage, self._run.ledger.recalled)
+                known.extend(found)
+                self._expect(known)
             if envelopes and (wait := store.admit(envelopes)) is not None:
                 await wait
         except asyncio.CancelledError:
             self.admit_at_once(envelopes, stage)  # they may be in the store
+            self._go_on_at_once(known)
             raise
         except Exception as error:
             self._supervisor.stop_intake(error)
@@ -202,23 +205,61 @@ class Entrance:
             raise PipelineError("the run ended before the items were admitted")
         if envelopes and (wait := self._enter(envelopes, stage)) is not None:
             await wait
-        for each in known:
-            await self._go_on(each)
+        if known:
+            with self._settlement.delivery():
+                await self._go_on(known, stage)
 
-    async def _go_on(self, known: Known) -> None:
-        """Let an item of an earlier run enter the stage that it has reached, or leave."""
-        envelope = known.envelope
-        if known.outcome is not None:
-            if (wait := self._settlement.deliver_known(known)) is not None:
-                await wait
-            return
-        stage = self.stages[envelope.position]
-        if envelope.branch:
-            self._run.ledger.count_as_made()
-        if (wait := self._enter([envelope], envelope.position)) is not None:
-            await wait
-        if not stage.channel.has_room:
-            await stage.channel.room()
+    def _expect(self, known: Iterable[Known]) -> None:
+        """Prepare ordered results for items that were made from others in an earlier run."""
+        if (reorder := self._settlement.reorder) is not None:
+            for each in known:
+                if each.envelope.branch:
+                    reorder.expect(each.envelope, each.envelope.position)
+
+    async def _go_on(self, known: deque[Known], stage: int) -> None:
+        """Let items of an earlier run enter the stages that they have reached, or leave.
+
+        Cancellation: they do so all the same, and nothing is waited for.
+
+        Args:
+            known: The items; they are removed.
+            stage: The stage that they were fed to. Room in it is waited for by what feeds it.
+        """
+        try:
+            while known:
+                if self._is_sealed:
+                    raise PipelineError("the run ended before the items were admitted")
+                each = known.popleft()
+                position = each.envelope.position
+                self._note_known(each)
+                if each.outcome is not None:
+                    wait = self._settlement.deliver_known(each)
+                else:
+                    wait = self._enter([each.envelope], position)
+                if wait is not None:
+                    await wait
+                channel = self.stages[position].channel
+                waits = position > stage and not sits_at_or_after(position, self._run)
+                if waits and not channel.has_room:
+                    async with slots_given_back():
+                        await channel.room()
+        finally:
+            self._go_on_at_once(known)
+
+    def _go_on_at_once(self, known: deque[Known]) -> None:
+        while known and not self._is_sealed:
+            each = known.popleft()
+            self._note_known(each)
+            if each.outcome is not None:
+                discard(self._settlement.deliver_known(each))
+            else:
+                self.admit_at_once([each.envelope], each.envelope.position)
+
+    def _note_known(self, known: Known) -> None:
+        ledger, is_made = self._run.ledger, bool(known.envelope.branch)
+        ledger.recalled.add(known.outcome, not is_made)
+        if known.outcome is None and is_made:
+            ledger.count_as_made()
 
     def _enter(self, envelopes: Sequence[Envelope], stage: int) -> Wait:
         """Record items, tell the listeners, and put them: at once, unless something must wait."""
@@ -593,9 +634,7 @@ class Intake:
         )
 
     def _sits_at_or_after(self, stage: int) -> bool:
-        seat = current_seat.get()
-        seats = [] if seat is None else seat.with_outer()
-        return next((each.index for each in seats if each.run is self._run), -1) >= stage
+        return sits_at_or_after(stage, self._run)
 
     def check_open(self) -> None:
         """Refuse to take in more if the caller may not feed the run (any more).
@@ -727,6 +766,13 @@ class Intake:
                 await _close_async(items)
         except BaseException as error:  # why: also a group with a CancelledError in it
             tell_clean_up_failed(error)
+
+
+def sits_at_or_after(stage: int, run: Run) -> bool:
+    """Whether the code that asks runs in a worker of this stage of the run, or of a later one."""
+    seat = current_seat.get()
+    seats = [] if seat is None else seat.with_outer()
+    return next((each.index for each in seats if each.run is run), -1) >= stage
 
 
 async def _close_async(items: AsyncIterable[Any]) -> None:

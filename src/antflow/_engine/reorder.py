@@ -89,9 +89,9 @@ class Reorder:
         self._waiting.append(waiter)
         await waiter
 
-    def expect(self, child: Envelope) -> None:
-        """Note that an item was made from another, in the stage that the child is in now."""
-        node = _Node(place_of(child), child.position + 1)
+    def expect(self, child: Envelope, first_stage: int) -> None:
+        """Note that an item was made from another, and that it enters this stage first."""
+        node = _Node(place_of(child), first_stage)
         parent = node.place[:-1]
         if parent == self._path[-1].place:
             self._path.append(node)

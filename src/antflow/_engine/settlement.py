@@ -51,7 +51,7 @@ class Settlement:
         self._deliver = deliver if reorder is None else reorder.deliver
         self.reorder = reorder
         self._ordinary = Fate(scope=run.facts.run_id)
-        self._forgets_ids = not run.keeps_results
+        self._forgets_ids = identity.forgets_ids
         self._delivering = 0
         self.wakes: list[Callable[[], None]] = []
         self._hears_results = False

@@ -102,6 +102,7 @@ class Supervisor:
         requests: Those to cancel the run.
         tasks: The run's tasks.
         on_over: Called when the run is over, each in turn.
+        on_cancel: Called when the run is cancelled.
         clean_ups: Awaited when no worker is left, the last one first.
     """
 
@@ -114,6 +115,7 @@ class Supervisor:
         self.tasks: RunTasks = RunTasks(run.facts.run_id, self._task_ended)
         self.clean_ups: list[Callable[[], Awaitable[None]]] = []
         self.on_over: list[Callable[[], None]] = []
+        self.on_cancel: list[Callable[[], None]] = []
         self._alarm: Timer | None = None
         self._waits: list[Awaitable[None]] = []
         self._crashes: list[Exception] = []
@@ -167,6 +169,8 @@ class Supervisor:
         if not run.is_cancelling:
             run.is_cancelling = True
             run.how_stopped = "cancelled"
+            for tell in self.on_cancel:
+                tell()
         try:
             self._begin_to_stop()
             # An event loop that ends has asked each task itself.

@@ -66,7 +66,16 @@ class JournalConnection(sqlite3.Connection):
         self.path: str = ""
         self.lock: WriterLock | None = None
         self._process = os.getpid()
+        self._file: os.stat_result | None = None
         _connections.add(self)
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still the one that the path leads to."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return self._file is None or os.path.samestat(self._file, found)
 
     def cursor(self, *args: Any, **options: Any) -> Any:
         """Make a cursor."""
@@ -176,11 +185,21 @@ def open_for_writing(
 
 
 def connect_again(connection: JournalConnection, durability: Durability) -> JournalConnection:
-    """Another connection of the same writer to its journal, for another thread."""
+    """Another connection of the same writer to its journal, for another thread.
+
+    Checks the whole file, which takes some seconds for a million items: a damaged index would hide
+    rows, and what they say would be done again.
+
+    Raises:
+        JournalCorruptError: It is damaged.
+    """
     with told_as(connection.path):
         other = _connected(connection.path, os.path.realpath(connection.path), "rw")
         try:
             _tune(other, durability)
+            (found,) = other.execute("PRAGMA integrity_check(1)").fetchone()
+            if found != "ok":
+                raise JournalCorruptError(f"journal {other.path!r}: it is damaged: {found}")
         except BaseException:
             other.close()
             raise
@@ -317,6 +336,8 @@ def _connected(name: str, real: str, mode: str) -> JournalConnection:
         factory=JournalConnection,
     )
     connection.path = name
+    with suppress(OSError):
+        connection._file = os.stat(real)
     return connection
 
 
@@ -382,16 +403,33 @@ def told_as(name: str) -> Iterator[None]:
         if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
             why = f"this file system has no locks ({why})"
         raise JournalOpenError(f"journal {name!r}: {why}{where}") from error
-    except sqlite3.DatabaseError as error:
-        if _code(error) == sqlite3.SQLITE_CORRUPT:
-            raise JournalCorruptError(f"journal {name!r}: it is damaged: {error}") from error
-        if _code(error) == sqlite3.SQLITE_NOTADB:
-            raise JournalOpenError(f"journal {name!r}: it is not an SQLite database") from error
-        why = "another program has locked it: " if _code(error) == sqlite3.SQLITE_BUSY else ""
-        raise JournalOpenError(f"journal {name!r}: {why}{error}") from error
+    except UNREADABLE as error:
+        raise as_journal_error(name, error) from error
 
 
-def _code(error: sqlite3.Error) -> int:
+UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What is raised where a file cannot be read: where a name in it is damaged, SQLite's own error
+cannot be decoded.
+"""
+
+
+def as_journal_error(name: str, error: Exception) -> JournalError:
+    """What an error of SQLite says about a journal that is opened or read.
+
+    Args:
+        name: The journal, as the user calls it.
+        error: One of `UNREADABLE`.
+    """
+    code = _code(error)
+    if code in (sqlite3.SQLITE_OK, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT):
+        return JournalCorruptError(f"journal {name!r}: it is damaged: {error}")
+    if code == sqlite3.SQLITE_NOTADB:
+        return JournalOpenError(f"journal {name!r}: it is not an SQLite database")
+    why = "another program has locked it: " if code == sqlite3.SQLITE_BUSY else ""
+    return JournalOpenError(f"journal {name!r}: {why}{error}")
+
+
+def _code(error: Exception) -> int:
     """The kind of an error of SQLite; its higher bits say more."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 

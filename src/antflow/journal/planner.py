@@ -119,7 +119,9 @@ class Planner:
         return found.row.input_hash != now
 
     def _place(self, recall: Recall, envelope: Envelope, found: Found) -> None:
-        for row, known in recall.family(envelope, found, 0, counts := RecallCounts()):
+        for row, known, _ in recall.family(envelope, found, 0, counts := RecallCounts()):
+            if known is None:
+                continue  # it is made again from its parent
             if known.outcome is not None:
                 self._settled[known.outcome] += 1
                 continue

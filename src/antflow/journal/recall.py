@@ -11,10 +11,12 @@ from antflow._core.errors import JournalCorruptError
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
 from antflow.journal.codec import Codec
-from antflow.journal.file import JournalConnection
+from antflow.journal.file import UNREADABLE, JournalConnection, as_journal_error
 from antflow.journal.item_keys import ItemKey, id_of_key
 from antflow.journal.kept_errors import Retried, read_error
 from antflow.journal.schema import is_sound
+
+Branch = tuple[int, ...]
 
 
 class ItemRow(NamedTuple):
@@ -32,7 +34,7 @@ class ItemRow(NamedTuple):
 
 
 class Found(NamedTuple):
-    """An item that is known.
+    """An item that was found.
 
     Attributes:
         row: Its row.
@@ -43,15 +45,30 @@ class Found(NamedTuple):
     outcome: tuple[Any, ...] | None
 
 
+class Member(NamedTuple):
+    """An item that was fed, or was made from one.
+
+    Attributes:
+        row: Its row.
+        known: How it ended, or where it goes on; ``None``: it is made again from its parent.
+        has_outcome: Whether it had ended, although it goes on.
+    """
+
+    row: ItemRow
+    known: Known | None
+    has_outcome: bool = False
+
+
 ITEM_COLUMNS = len(ItemRow._fields)
 MOST_KEYS = 500
 """Keys to look up with one statement."""
 
 FIND_ALL = "SELECT * FROM items LEFT JOIN outcomes ON outcomes.item = items.item WHERE"
-FIND = f"{FIND_ALL} key IN"
+FIND = f"{FIND_ALL} root IS NULL AND key IN"
 FIND_MADE = f"{FIND_ALL} root = ? ORDER BY items.item"
 RESULTS = "SELECT * FROM results WHERE item = ?"
 CHECKPOINTS = "SELECT * FROM checkpoints WHERE item = ?"
+TO_RETRY = "SELECT * FROM to_retry WHERE item = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +91,18 @@ class Recall:
     retried: Retried
 
     def find(self, keys: Sequence[ItemKey]) -> dict[ItemKey, Found]:
-        """The items with these keys, of those that are known."""
+        """The items that were fed with these keys, of those that are known."""
         found: dict[ItemKey, Found] = {}
         for start in range(0, len(keys), MOST_KEYS):
             some = keys[start : start + MOST_KEYS]
             marks = ",".join("?" * len(some))
-            for row in self.connection.execute(f"{FIND} ({marks})", some):
-                each = self._found(row)
+            for each in map(self._found, self._select(f"{FIND} ({marks})", some)):
                 found[each.row.key] = each
         return found
 
     def family(
         self, envelope: Envelope, found: Found, stage: int, counts: RecallCounts
-    ) -> Iterator[tuple[ItemRow, Known]]:
+    ) -> Iterator[Member]:
         """An item that was fed, and all that was made from it, each after what it was made from.
 
         Args:
@@ -95,19 +111,27 @@ class Recall:
             stage: Index of the stage that it was fed to.
             counts: Where to count an item in which a stage has changed.
         """
-        row = found.row
-        known = self._place(envelope, found, stage, counts)
-        yield row, known
-        if known.outcome in ("completed", "dropped"):
+        outcome = found.outcome
+        if outcome and outcome[1] == "completed" and self.positions.get(outcome[2]) == self.last:
+            yield self._place(envelope, found, stage, counts)
             return  # nothing was made from it
+        family: dict[Branch, Found] = {}
+        # An item has reached the stages in which others were made from it, although of those that
+        # it skipped nothing is kept.
+        reached: dict[Branch, int] = {}
+        for each in map(self._found, self._select(FIND_MADE, (found.row.item,))):
+            branch = tuple(map(int, each.row.branch.split("/")))
+            family[branch] = each
+            where = self.positions.get(each.row.stage, 0)
+            reached[branch[:-1]] = max(reached.get(branch[:-1], 0), where)
+        yield self._place(envelope, found, max(stage, reached.get((), 0)), counts)
         parents = {envelope.branch: envelope}
-        rows = self.connection.execute(FIND_MADE, (row.item,)).fetchall()
-        for each in map(self._found, rows):
+        for branch, each in family.items():
             made = each.row
-            branch = tuple(map(int, made.branch.split("/")))
             parent, position = parents.get(branch[:-1]), self.positions.get(made.stage)
             if parent is None or position is None or parent.position < position:
-                continue  # it is made again, by a stage that has changed or goes on
+                yield Member(made, None)  # by a stage that has changed, or is repeated
+                continue
             child = Envelope(
                 envelope.sequence_id,
                 id_of_key(made.key),
@@ -118,39 +142,35 @@ class Recall:
                 position,
                 branch,
             )
+            child.deadline = envelope.deadline
             parents[branch] = child
             if parent.position == position:
                 parent.children = max(parent.children, branch[-1] + 1)
-            if position == self.last:
-                yield made, Known(child, "completed")
-            else:
-                yield made, self._place(child, each, position + 1, counts)
+            yield self._place(child, each, max(position + 1, reached.get(branch, 0)), counts)
 
-    def _place(self, envelope: Envelope, found: Found, stage: int, counts: RecallCounts) -> Known:
+    def _place(self, envelope: Envelope, found: Found, stage: int, counts: RecallCounts) -> Member:
         """Find out how an item ended, or where it goes on, and set that on it."""
-        known = Known(envelope, None)
-        is_changed = False
+        item, is_changed = found.row.item, False
         values: dict[int, str | bytes] = {}
+        known = Known(envelope, None)
         if found.outcome is not None:
-            _, outcome, number, value, attempts, _, error, *_ = found.outcome
+            _, outcome, number, value, attempts, _, error, _, run, _ = found.outcome
             if (position := self.positions.get(number)) is None:
                 is_changed = True
-            elif outcome == "completed":
-                if position == self.last:
-                    envelope.position, envelope.attempts = position, attempts
-                    envelope.value = self._value(value)
-                    known.outcome = outcome
-                    return known
+            elif outcome == "completed" and position < self.last:
                 values[position] = value  # there are more stages now
-            elif outcome != "failed" or not read_error(error).is_any(self.retried):
+            elif outcome != "failed" or not self._is_retried(item, run, error):
                 envelope.position, envelope.attempts = position, attempts
                 known.outcome = outcome
+                if outcome == "completed":
+                    envelope.value = self._value(value)
+                    return Member(found.row, known, has_outcome=True)
                 if outcome == "failed":
                     known.error = read_error(error).as_error()
                 else:
                     made = int(value or 0)
                     envelope.fate = envelope.fate._replace(ending=outcome, children=made)
-        for _, number, value, *_ in self._rows(RESULTS, found.row.item):
+        for _, number, value, *_ in self._rows(RESULTS, item):
             if (position := self.positions.get(number)) is None:
                 is_changed = True
             elif known.outcome is None or position < envelope.position:
@@ -159,12 +179,24 @@ class Recall:
         if reached is not None:
             envelope.value = self._value(values[reached])
         if known.outcome is None:
-            envelope.position = stage if reached is None else reached + 1
-            counts.changed += is_changed
-            for _, number, value, *_ in self._rows(CHECKPOINTS, found.row.item):
-                if self.positions.get(number) == envelope.position:
-                    envelope.checkpoint = envelope.position, self._value(value)
-        return known
+            envelope.position = stage if reached is None else max(stage, reached + 1)
+            if envelope.position > self.last:  # the stages after it were removed
+                envelope.position, known.outcome = self.last, "completed"
+            else:
+                counts.changed += is_changed
+                for _, number, value, *_ in self._rows(CHECKPOINTS, item):
+                    if self.positions.get(number) == envelope.position:
+                        envelope.checkpoint = envelope.position, self._value(value)
+        return Member(found.row, known, found.outcome is not None)
+
+    def _is_retried(self, item: int, run: int, error: str) -> bool:
+        """Whether an item that failed in a run goes on."""
+        if read_error(error).is_any(self.retried):
+            return True
+        return any(row[1] == run for row in self._rows(TO_RETRY, item))
+
+    def _value(self, data: str | bytes) -> Any:
+        return self.codec.decode(data.encode() if isinstance(data, str) else data)
 
     def _found(self, row: tuple[Any, ...]) -> Found:
         item, outcome = row[:ITEM_COLUMNS], row[ITEM_COLUMNS:]
@@ -174,16 +206,20 @@ class Recall:
         self._check("outcomes", outcome)
         return Found(ItemRow._make(item), outcome)
 
+    def _rows(self, query: str, item: int) -> list[tuple[Any, ...]]:
+        rows = self._select(query, (item,))
+        for row in rows:
+            self._check(query.split()[3], row)
+        return rows
+
+    def _select(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            rows: list[tuple[Any, ...]] = self.connection.execute(query, values).fetchall()
+        except UNREADABLE as error:
+            raise as_journal_error(self.connection.path, error) from error
+        return rows
+
     def _check(self, table: str, row: tuple[Any, ...]) -> None:
         if not is_sound(row):
             told = f"a row of the table {table} is damaged (item {row[0]})"
             raise JournalCorruptError(f"journal {self.connection.path!r}: {told}")
-
-    def _value(self, data: str | bytes) -> Any:
-        return self.codec.decode(data.encode() if isinstance(data, str) else data)
-
-    def _rows(self, query: str, item: int) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self.connection.execute(query, (item,)).fetchall()
-        for row in rows:
-            self._check(query.split()[3], row)
-        return rows

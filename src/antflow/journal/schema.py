@@ -17,7 +17,8 @@ SCHEMA: Final = tuple(
 CREATE TABLE journal (
     id TEXT NOT NULL,                -- of this journal: the scope of its idempotency keys
     codec TEXT NOT NULL,
-    created REAL NOT NULL            -- Unix seconds, like all times here
+    created REAL NOT NULL,           -- Unix seconds, like all times here
+    crc INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE runs (
     run INTEGER PRIMARY KEY,
@@ -40,7 +41,7 @@ CREATE TABLE stages (
 ) STRICT;
 CREATE TABLE items (
     item INTEGER PRIMARY KEY,
-    key ANY NOT NULL UNIQUE,         -- the item's id
+    key ANY NOT NULL,                -- the item's id
     root INTEGER,                    -- the item that was fed, if this one was made from it
     branch TEXT NOT NULL,            -- '': it was fed; '2/0': the first made from the third of it
     stage INTEGER NOT NULL,          -- where it was made; of one that was fed, the first it entered
@@ -49,7 +50,8 @@ CREATE TABLE items (
     run INTEGER NOT NULL,
     crc INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX items_root ON items (root) WHERE root IS NOT NULL;
+CREATE UNIQUE INDEX items_key ON items (key) WHERE root IS NULL;
+CREATE UNIQUE INDEX items_root ON items (root, branch) WHERE root IS NOT NULL;
 CREATE TABLE results (               -- what each stage but the last returned
     item INTEGER NOT NULL,
     stage INTEGER NOT NULL,
@@ -70,6 +72,11 @@ CREATE TABLE outcomes (
     error TEXT,                      -- failed: JSON, see the documentation
     at REAL NOT NULL,
     run INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE TABLE to_retry (              -- failed items that are run again: their run was stopped by
+    item INTEGER PRIMARY KEY,        -- stop_on or max_failures, and they are not to blame
+    run INTEGER NOT NULL,            -- the one of their outcome
     crc INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE attempts (              -- tries that failed
@@ -96,7 +103,7 @@ CREATE TABLE checkpoints (           -- the last of each item and stage
 )
 """The statements that make the tables."""
 
-NEW_JOURNAL: Final = "INSERT INTO journal VALUES (?,?,?)"
+NEW_JOURNAL: Final = "INSERT INTO journal VALUES (?,?,?,?)"
 STAGE: Final = "INSERT OR IGNORE INTO stages (recipe, position, name, version) VALUES (?,?,?,?)"
 STAGE_NUMBER: Final = "SELECT stage FROM stages WHERE recipe = ?"
 BEGIN_RUN: Final = (
@@ -107,8 +114,9 @@ ITEM: Final = "INSERT OR REPLACE INTO items VALUES (?,?,?,?,?,?,?,?,?)"
 RESULT: Final = "INSERT OR REPLACE INTO results VALUES (?,?,?,?,?,?,?)"
 OUTCOME: Final = "INSERT OR REPLACE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?)"
 ATTEMPT: Final = "INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?)"
+TO_RETRY: Final = "INSERT OR REPLACE INTO to_retry VALUES (?,?,?)"
 CHECKPOINT: Final = "INSERT OR REPLACE INTO checkpoints VALUES (?,?,?,?,?)"
-SEALED: Final = frozenset({ITEM, RESULT, OUTCOME, ATTEMPT, CHECKPOINT})
+SEALED: Final = frozenset({ITEM, RESULT, OUTCOME, TO_RETRY, ATTEMPT, CHECKPOINT})
 """Statements whose rows are sealed as they are written."""
 
 FORGET: Final = (
@@ -120,6 +128,26 @@ FORGET: Final = (
     "DELETE FROM items WHERE root = :item",
 )
 """Delete what is known of an item, given as ``item``, and all that was made from it."""
+
+FORGET_OUTCOME: Final = "DELETE FROM outcomes WHERE item = :item"
+"""An item goes on: it has no outcome any more."""
+
+FORGET_MADE: Final = (
+    "DELETE FROM results WHERE item = :item",
+    FORGET_OUTCOME,
+    "DELETE FROM checkpoints WHERE item = :item",
+    "DELETE FROM items WHERE item = :item",
+)
+"""Delete an item that was made from another, and is made again."""
+
+TOLD: Final = {
+    ITEM: "item",
+    RESULT: "result",
+    OUTCOME: "outcome",
+    ATTEMPT: "failed attempt",
+    CHECKPOINT: "checkpoint",
+}
+"""Statement → what it writes, for messages."""
 
 
 def recipes_of(stages: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, str]]:

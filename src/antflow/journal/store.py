@@ -4,33 +4,48 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import ref
 
 from antflow._core.envelope import Envelope
-from antflow._core.errors import JournalError, JournalInputMismatch, NotSerialisable
+from antflow._core.errors import (
+    JournalCorruptError,
+    JournalError,
+    JournalInputMismatch,
+    JournalKeyError,
+    NotSerialisable,
+)
 from antflow._core.items import content_of
 from antflow._core.journal_state import JournalState
 from antflow._core.ledger import ItemKey
+from antflow._core.log import warn
 from antflow._core.observers import RunEnd
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.recalled import Known
 from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
-from antflow._core.text import clean, safe_repr
+from antflow._core.text import clean, safe_repr, safe_str
 from antflow._core.transition import Kind, Transition
 from antflow._core.version import __version__
 from antflow._core.waits import Wait
 from antflow.journal import schema
 from antflow.journal.codec import CheckedCodec, Codec, checked, fingerprint
 from antflow.journal.codec_choice import codec_of
-from antflow.journal.file import JournalConnection, connect_again, open_for_writing
+from antflow.journal.file import (
+    UNREADABLE,
+    JournalConnection,
+    as_journal_error,
+    connect_again,
+    open_for_writing,
+)
+from antflow.journal.item_keys import ItemKey as Key
 from antflow.journal.item_keys import content_key, item_key
 from antflow.journal.journal import Journal
 from antflow.journal.kept_errors import error_text
-from antflow.journal.recall import ItemRow, Recall
+from antflow.journal.recall import ItemRow, Member, Recall
 from antflow.journal.writer import Writer, WriterThread
 
 
@@ -56,6 +71,7 @@ class JournalStore:
 
     Attributes:
         id: The journal's id.
+        on_broken: Called when rows cannot be written any more.
     """
 
     def __init__(self, journal: Journal, *, in_thread: bool = True) -> None:
@@ -64,10 +80,13 @@ class JournalStore:
         self._codec: Codec = codec_of(journal.codec, journal.path, journal.trusted)
         self._codecs: list[CheckedCodec] = []
         self._held: dict[ItemKey, Held] = {}
+        self._failed: dict[ItemKey, int] = {}
+        self._has_warned = False
         self._stages: list[int] = []
         self._next_item = 1
         self._run = 0
         self.id: str = ""
+        self.on_broken: Callable[[Exception], None] = lambda _: None
         # Set when it is opened.
         self._facts: RunFacts
         self._writer: Writer
@@ -85,6 +104,9 @@ class JournalStore:
             connection.execute("BEGIN IMMEDIATE")
             self._begin(connection, facts, stages)
             connection.execute("COMMIT")
+        except UNREADABLE as error:
+            connection.close()
+            raise as_journal_error(connection.path, error) from error
         except BaseException:
             connection.close()
             raise
@@ -95,21 +117,33 @@ class JournalStore:
         opens = partial(connect_again, connection, journal.durability)
         if self._in_thread:
             pauses = journal.on_error == "pause"
-            self._writer = WriterThread(opens, journal.max_unflushed, pauses)
+            self._writer = WriterThread(
+                opens,
+                journal.max_unflushed,
+                partial(_tell, ref(self), "on_broken"),
+                pauses,
+                connection.close,
+            )
         else:
-            self._writer = Writer(opens)
+            self._writer = Writer(opens, connection.close)
 
     def id_of(self, raw: Any) -> Any:
         """An item that brings no id is known by its content."""
-        return content_key(content_of(raw), self._codec)
+        try:
+            return content_key(content_of(raw), self._codec)
+        except NotSerialisable as error:
+            told = f"item {clean(safe_repr(raw))} has no id, and its content cannot be one"
+            raise JournalKeyError(f"{told}: {error}; give it a key with key=") from error
 
     def recall(
         self, envelopes: Sequence[Envelope], stage: int, counts: RecallCounts
     ) -> tuple[Sequence[Envelope], Sequence[Known]]:
         """Look items up by their keys."""
+        if self._writer.error is not None:
+            raise self._writer.error
         new: list[Envelope] = []
         known: list[Known] = []
-        keys = [item_key(each.id) if each.error is None else None for each in envelopes]
+        keys = list(map(self._key_of, envelopes))
         all_found = self._recall.find([key for key in keys if key is not None])
         for envelope, key in zip(envelopes, keys, strict=True):
             found = None if key is None else all_found.get(key)
@@ -118,32 +152,37 @@ class JournalStore:
                 continue
             row = found.row
             if envelope.fate.place is not None:  # it is tried again: its result was passed in
-                self._hold(envelope, row)
+                self._held[envelope.key] = Held(row.item, row.root)
                 new.append(envelope)
             elif self._is_changed(envelope, row):
                 self._begin_again(envelope, row)
                 counts.changed += 1
-                counts.add(None, True)
                 known.append(Known(envelope, None))
             else:
-                for each, member in self._recall.family(envelope, found, stage, counts):
-                    if member.outcome is None:
-                        self._hold(member.envelope, each)
-                    counts.add(member.outcome, each.root is None)
-                    known.append(member)
+                for member in self._recall.family(envelope, found, stage, counts):
+                    if member.known is not None:
+                        known.append(member.known)
+                    self._go_on(member)
         return new, known
 
     def admit(self, envelopes: Sequence[Envelope]) -> Wait:
         """Keep items before they enter."""
         for envelope in envelopes:
-            if envelope.key not in self._held:
+            if envelope.key not in self._held and envelope.error is None:
                 held = self._held[envelope.key] = Held(self._new_item(), None)
-                self._put_item(held, envelope.id, (), envelope.position, envelope.input)
+                given = self._input(envelope.input)
+                self._put_item(held, envelope.id, (), envelope.position, given)
         return self._writer.durable()
 
     def record(self, transition: Transition, value: Any) -> Wait:
         """Keep a transition."""
+        if self._writer.error is not None:
+            raise self._writer.error
         kind, is_last = transition.kind, transition.stage == self._last
+        if kind is Kind.EMITTED:
+            return self._keep_made(transition, value)
+        if transition.key not in self._held:
+            return None  # it could not be read, or has no key
         if kind is Kind.COMPLETED:
             if not is_last:
                 return self._keep_result(transition, value)
@@ -157,14 +196,12 @@ class JournalStore:
             self._keep_attempt(transition)
         elif kind is Kind.DROPPED:
             return self._end(transition, "dropped", None)
-        elif kind is Kind.EMITTED:
-            return self._keep_made(transition, value)
         elif kind is Kind.EXPANDED:
             return self._end(transition, "expanded", str(value))
         elif kind is Kind.SKIPPED and is_last:
             return self._end(transition, "completed", self._result(transition, value))
         elif kind is Kind.CANCELLED:  # it is run again
-            self._held.pop(transition.key, None)
+            del self._held[transition.key]
         return None
 
     def state(self) -> JournalState:
@@ -185,18 +222,20 @@ class JournalStore:
         self._writer.put(schema.CHECKPOINT, row)
         return self._writer.durable(0)
 
-    async def closed(self, how: RunEnd) -> None:
-        """End the run in the journal, and close it."""
-        error = None if how.error is None else str(how.error)
+    def give_up(self) -> None:
+        """Wait no more for what cannot be written at the moment: the run is being cancelled."""
+        self._writer.give_up()
+
+    def closed(self, how: RunEnd) -> Wait:
+        """End the run in the journal, and close it, even if nothing waits for that."""
+        error = None if how.error is None else safe_str(how.error)
         writer = self._writer
         if writer.error is None:
+            retried = self._failed if how.to_retry is None else how.to_retry
+            for item in (self._failed[key] for key in retried if key in self._failed):
+                writer.put(schema.TO_RETRY, (item, self._run))
             writer.put(schema.END_RUN, (how.timestamp, how.how, error, self._run))
-        if (wait := writer.durable(0)) is not None:
-            await wait
-        writer.end()
-        self._connection.close()
-        if writer.error is not None:
-            raise writer.error
+        return _until_ended(writer, writer.end())
 
     # Inside
 
@@ -207,8 +246,12 @@ class JournalStore:
             for statement in schema.SCHEMA:
                 connection.execute(statement)
             values = (os.urandom(8).hex(), self._codec.name, facts.started_wall)
-            connection.execute(schema.NEW_JOURNAL, values)
-        (self.id, codec) = connection.execute("SELECT id, codec FROM journal").fetchone()
+            connection.execute(schema.NEW_JOURNAL, schema.sealed(values))
+        about = connection.execute("SELECT * FROM journal").fetchone()
+        if about is None or not schema.is_sound(about):
+            told = "the row of the table journal is damaged or missing"
+            raise JournalCorruptError(f"journal {connection.path!r}: {told}")
+        self.id, codec, *_ = about
         if codec != self._codec.name:
             raise JournalError(
                 f"journal {connection.path!r}: its values are kept as {codec}; use codec={codec!r}"
@@ -225,9 +268,14 @@ class JournalStore:
         self._next_item = (most or 0) + 1
 
     def _is_changed(self, envelope: Envelope, row: ItemRow) -> bool:
-        """Whether an item has another input than the one that is known under its key."""
+        """Whether an item has another input than the one that is known under its key.
+
+        Or enters another stage than that one.
+        """
         policy = self._journal.on_input_change
-        if policy == "reuse" or row.input_hash == self._input(envelope.input)[1]:
+        is_moved = self._recall.positions.get(row.stage, envelope.position) != envelope.position
+        is_same = not is_moved and row.input_hash == self._input(envelope.input)[1]
+        if policy == "reuse" or is_same:
             return False
         if policy == "error":
             told = f"item {clean(safe_repr(envelope.id))} has another input than in an earlier run"
@@ -239,10 +287,30 @@ class JournalStore:
         for statement in schema.FORGET:
             self._writer.put(statement, {"item": row.item})
         held = self._held[envelope.key] = Held(row.item, None)
-        self._put_item(held, envelope.id, (), envelope.position, envelope.input)
+        self._put_item(held, envelope.id, (), envelope.position, self._input(envelope.input))
 
-    def _hold(self, envelope: Envelope, row: ItemRow) -> None:
-        self._held[envelope.key] = Held(row.item, row.root)
+    def _key_of(self, envelope: Envelope) -> Key | None:
+        """The key of an item that was fed. One that can have no key fails, and is not kept."""
+        if envelope.error is None:
+            try:
+                return item_key(envelope.id)
+            except JournalKeyError as error:
+                envelope.error = error
+        return None
+
+    def _go_on(self, member: Member) -> None:
+        """Note what follows from what is known of an item."""
+        row, known = member.row, member.known
+        if known is None:
+            for statement in schema.FORGET_MADE:
+                self._writer.put(statement, {"item": row.item})
+        elif known.outcome is None:
+            self._held[known.envelope.key] = Held(row.item, row.root)
+            if member.has_outcome:
+                self._writer.put(schema.FORGET_OUTCOME, {"item": row.item})
+        elif not member.has_outcome:  # the program was killed just before it was written
+            value = self._text_of(self._codec.encode(known.envelope.value))
+            self._put_outcome(row.item, "completed", known.envelope.position, value)
 
     def _new_item(self) -> int:
         number = self._next_item
@@ -250,7 +318,12 @@ class JournalStore:
         return number
 
     def _put_item(
-        self, held: Held, key: Any, branch: tuple[int, ...], stage: int, given: Any
+        self,
+        held: Held,
+        key: Any,
+        branch: tuple[int, ...],
+        stage: int,
+        given: tuple[str | bytes | None, bytes],
     ) -> None:
         row = (
             held.item,
@@ -258,20 +331,31 @@ class JournalStore:
             held.root,
             "/".join(map(str, branch)),
             self._stages[stage],
-            *self._input(given),
+            *given,
             self._run,
         )
         self._writer.put(schema.ITEM, row)
 
     def _keep_made(self, made: Transition, value: Any) -> Wait:
         """Keep an item that was made from another."""
-        parent = self._held[made.seq, made.branch[:-1]]
+        parent = self._held.get((made.seq, made.branch[:-1]))
+        if parent is None:
+            return None
         root = parent.item if parent.root is None else parent.root
-        held = self._held[made.key] = Held(self._new_item(), root)
-        self._put_item(held, made.item_id, made.branch, made.stage, value)
+        held = Held(self._new_item(), root)
+        data = self._result(made, value)
+        self._put_item(held, made.item_id, made.branch, made.stage, (data, b""))
         if made.stage == self._last:
-            del self._held[made.key]
+            self._put_outcome(held.item, "completed", made.stage, data)
+        else:
+            self._held[made.key] = held
         return self._writer.durable()
+
+    def _put_outcome(self, item: int, outcome: str, stage: int, value: str | bytes) -> None:
+        """Write an outcome that is not the end of a visit."""
+        now = self._facts.started_wall
+        row = (item, outcome, self._stages[stage], value, 0, 0.0, None, now, self._run)
+        self._writer.put(schema.OUTCOME, row)
 
     def _keep_result(self, step: Transition, value: Any) -> Wait:
         row = (
@@ -302,8 +386,11 @@ class JournalStore:
     def _end(
         self, step: Transition, outcome: str, value: str | bytes | None, error: str | None = None
     ) -> Wait:
+        item = self._held.pop(step.key).item
+        if outcome == "failed":
+            self._failed[step.key] = item
         row = (
-            self._held.pop(step.key).item,
+            item,
             outcome,
             self._stages[step.stage],
             value,
@@ -324,9 +411,30 @@ class JournalStore:
         try:
             plain = content_of(given)
             return self._text_of(self._codec.encode(plain)), fingerprint(plain, self._codec)
-        except NotSerialisable:
+        except NotSerialisable as error:
+            if not self._has_warned:
+                self._has_warned = True
+                told = "an item cannot be kept, so if it changes the journal does not notice: %s"
+                warn(told, clean(str(error)))
             return None, b""
 
     def _text_of(self, data: bytes) -> str | bytes:
         """Data as it is kept: as text if it is, for people who look at the tables."""
         return data if self._codec.name == "pickle" else data.decode()
+
+
+async def _until_ended(writer: Writer, wait: Wait) -> None:
+    if wait is not None:
+        await wait
+    if writer.error is not None:
+        raise writer.error
+
+
+def _tell(owner: ref[JournalStore], method: str, error: Exception | None) -> None:
+    """Tell a store what its writer says.
+
+    The thread of the writer must not keep the run alive: if the event loop is closed under it, the
+    run is collected, and that ends the thread.
+    """
+    if (store := owner()) is not None:
+        getattr(store, method)(error)

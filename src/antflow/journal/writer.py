@@ -10,25 +10,36 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import sqlite3
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
+from antflow._core.errors import (
+    JournalCorruptError,
+    JournalError,
+    JournalForkError,
+    JournalWriteError,
+)
+from antflow._core.foreign import is_a
 from antflow._core.log import warn
+from antflow._core.text import counted, safe_str
 from antflow._core.waits import Wait
-from antflow.journal.schema import SEALED, sealed
+from antflow.journal.file import JournalConnection
+from antflow.journal.schema import SEALED, TOLD, sealed
 
 Values = tuple[Any, ...] | dict[str, Any]
 Row = tuple[str, Values]
 """A statement, and the values for it."""
 
-Connect = Callable[[], sqlite3.Connection]
+Connect = Callable[[], JournalConnection]
 
 MOST_AT_ONCE = 10_000
 """Rows in one transaction."""
@@ -39,6 +50,18 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 LONGEST_FLUSH = 10.0
 """Seconds that the end of the program waits for what is not written yet."""
 
+PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+}
+"""Errors that may pass."""
+
 
 class Writer:
     """Writes rows in their order; a row is written with all before it, or not at all.
@@ -47,16 +70,18 @@ class Writer:
 
     Args:
         connect: Opens the database, where the rows are written.
+        on_end: Called when all is written and that is closed, or the writer has given up.
 
     Attributes:
         error: Why it has given up, if it has. Nothing more is written then.
         stalled: Why rows cannot be written for the moment, if they cannot.
     """
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, on_end: Callable[[], None]) -> None:
         self._connect = connect
+        self._on_end = on_end
         self._rows: deque[Row] = deque()
-        self._connection: sqlite3.Connection | None = None
+        self._connection: JournalConnection | None = None
         self.error: Exception | None = None
         self.stalled: Exception | None = None
 
@@ -71,30 +96,57 @@ class Writer:
         return 0.0
 
     def put(self, statement: str, row: Values) -> None:
-        """Write a row, soon."""
+        """Write a row, soon.
+
+        Raises:
+            JournalError: The writer has given up.
+        """
+        if self.error is not None:
+            raise self.error
         self._rows.append((statement, row))
 
     def durable(self, most: int | None = None) -> Wait:
         """Wait until all rows so far are committed; ``None`` if no more than ``most`` are not."""
-        if self._connection is None:
-            self._connection = self._connect()
-        self._write_all(self._connection)
+        if self.error is not None:
+            raise self.error
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            self._write_all(self._connection)
+        except Exception as error:
+            self.error = self._told(error)
+            raise self.error from error
         return None
 
-    def end(self) -> None:
-        """Write what is left, and close the database."""
-        self.durable(0)
-        assert self._connection is not None
-        self._connection.close()
+    def give_up(self) -> None:
+        """From now on, give up when rows cannot be written, rather than try again."""
 
-    def _write_all(self, connection: sqlite3.Connection) -> None:
+    def end(self) -> Wait:
+        """Write what is left, and close the database, even if nothing waits for that."""
+        try:
+            if self.error is None:
+                with suppress(JournalError):  # it is in `error`
+                    self.durable(0)
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+            self._on_end()
+        return None
+
+    def _write_all(self, connection: JournalConnection) -> None:
         count = len(self._rows)
         while count:
-            rows = [self._rows.popleft() for _ in range(min(count, MOST_AT_ONCE))]
-            count -= len(rows)
+            rows = list(islice(self._rows, min(count, MOST_AT_ONCE)))
             self._write(connection, rows)
+            for _ in rows:  # now that they are committed
+                self._rows.popleft()
+            count -= len(rows)
 
-    def _write(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def _write(self, connection: JournalConnection, rows: Sequence[Row]) -> None:
+        if not connection.is_in_place():
+            raise JournalWriteError("it was removed or replaced while a run used it")
+        if connection.in_transaction:  # the last error was such that it could not be rolled back
+            connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
         try:
             for statement, some in groupby(rows, itemgetter(0)):
@@ -103,8 +155,23 @@ class Writer:
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:  # a full disk has ended it already
-                connection.execute("ROLLBACK")
+                with suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
             raise
+
+    def _told(self, error: Exception) -> Exception:
+        """An error with which the writer gives up."""
+        if is_a(error, JournalError) and not is_a(error, JournalWriteError):
+            return error
+        kinds = Counter(TOLD[statement] for statement, _ in self._rows.copy() if statement in TOLD)
+        left = ", ".join(counted(count, kind) for kind, count in kinds.items())
+        path = "" if self._connection is None else f" {self._connection.path!r}"
+        told = f"journal{path}: {safe_str(error)}" + (f"; not written: {left}" if left else "")
+        is_damaged = is_a(error, sqlite3.DatabaseError) and _code(error) in (
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+        )
+        return JournalCorruptError(told) if is_damaged else JournalWriteError(told)
 
 
 class WriterThread(Writer):
@@ -113,14 +180,26 @@ class WriterThread(Writer):
     Args:
         connect: Opens the database, in the thread.
         max_unflushed: How many rows may wait to be committed without anything waiting for them.
+        on_broken: Called, in the event loop, with the error when the writer has given up.
         pauses: Whether rows that cannot be written are tried again until they can.
+        on_end: Called, in the thread, when it has closed the database.
     """
 
-    def __init__(self, connect: Connect, max_unflushed: int, pauses: bool) -> None:
-        super().__init__(connect)
+    def __init__(
+        self,
+        connect: Connect,
+        max_unflushed: int,
+        on_broken: Callable[[Exception], None],
+        pauses: bool,
+        on_end: Callable[[], None],
+    ) -> None:
+        super().__init__(connect, on_end)
         self._max_unflushed = max_unflushed
+        self._on_broken = on_broken
         self._pauses = pauses
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._ends: deque[asyncio.Future[None]] = deque()
+        self._has_ended = self._is_exiting = False
         self._put = 0
         self._committed = 0
         self._all_committed = monotonic()
@@ -132,6 +211,7 @@ class WriterThread(Writer):
         self._thread = threading.Thread(target=self._work, name="antflow-journal", daemon=True)
         self._thread.start()
         atexit.register(self._flush_at_exit)
+        _writers.add(self)
 
     @property
     def waiting(self) -> int:
@@ -144,10 +224,12 @@ class WriterThread(Writer):
         return monotonic() - self._all_committed if self.waiting else 0.0
 
     def put(self, statement: str, row: Values) -> None:
-        """Write a row, soon."""
-        if self.error is not None:
-            raise self.error
-        self._rows.append((statement, row))
+        """Write a row, soon.
+
+        Raises:
+            JournalError: The writer has given up.
+        """
+        super().put(statement, row)
         self._put += 1
         self._wake_up()
 
@@ -166,11 +248,19 @@ class WriterThread(Writer):
             _release([future])
         return future
 
-    def end(self) -> None:
-        """Write what is left, and wait until the thread has ended."""
+    def give_up(self) -> None:
+        """From now on, give up when rows cannot be written, rather than try again."""
+        self._is_late.set()
+
+    def end(self) -> Wait:
+        """Write what is left, and close the database, even if nothing waits for that."""
+        future = self._loop.create_future()
+        self._ends.append(future)
         self._is_ending = True
         self._wake.set()
-        self._thread.join()
+        if self._has_ended:  # the thread may have released the others already
+            _release([future])
+        return future
 
     def _wake_up(self) -> None:
         if not self._is_awake:
@@ -180,39 +270,49 @@ class WriterThread(Writer):
     # In the thread
 
     def _work(self) -> None:
-        connection: sqlite3.Connection | None = None
         try:
-            connection = self._connect()
+            self._connection = self._connect()
             while not (self._is_ending and not self._rows):
-                self._write_some(connection)
+                self._write_some(self._connection)
         except Exception as error:
-            self.error = error
+            self.error = broken = self._told(error)
+            self._call_soon(self._on_broken, broken)
+            self._call_soon(_release, _taken(self._waiters))
+            while not self._is_ending:  # the run may be reading what is closed then
+                self._wake.wait()
+                self._wake.clear()
+        try:
+            if self._connection is not None:
+                self._connection.close()
         finally:
+            if not self._is_exiting:
+                self._on_end()
+            self._has_ended = True
+            self._call_soon(_release, _taken(self._waiters) + _taken(self._ends))
             atexit.unregister(self._flush_at_exit)
-            if connection is not None:
-                connection.close()
-            self._release_soon(self._taken_waiters())
 
-    def _write_some(self, connection: sqlite3.Connection) -> None:
+    def _write_some(self, connection: JournalConnection) -> None:
         self._wake.wait()
         self._wake.clear()
         self._is_awake = False
-        waiters = self._taken_waiters()  # first: the rows that they wait for are there already
+        waiters = _taken(self._waiters)  # first: the rows that they wait for are there already
         began = monotonic()
         try:
             self._write_all(connection)
             self._all_committed = began
-        finally:
-            self._release_soon(waiters)
+        except BaseException:
+            self._waiters.extend(waiters)  # the run is told before they are released
+            raise
+        self._call_soon(_release, waiters)
 
-    def _write(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def _write(self, connection: JournalConnection, rows: Sequence[Row]) -> None:
         pause = FIRST_PAUSE
         while True:
             try:
                 super()._write(connection, rows)
                 break
             except sqlite3.OperationalError as error:
-                if not self._pauses or self._is_late.is_set():
+                if not self._pauses or self._is_late.is_set() or _code(error) not in PASSING:
                     raise
                 if self.stalled is None:
                     warn("the journal cannot be written, and the run waits: %s", error)
@@ -224,19 +324,40 @@ class WriterThread(Writer):
             self.stalled = None
             warn("the journal can be written again, and the run goes on")
 
-    def _taken_waiters(self) -> list[asyncio.Future[None]]:
-        return [self._waiters.popleft() for _ in range(len(self._waiters))]
-
-    def _release_soon(self, waiters: list[asyncio.Future[None]]) -> None:
-        if waiters:
-            with suppress(RuntimeError):  # the loop is closed: nothing waits any more
-                self._loop.call_soon_threadsafe(_release, waiters)
+    def _call_soon(self, function: Callable[[Any], None], argument: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nothing waits any more
+            self._loop.call_soon_threadsafe(function, argument)
 
     def _flush_at_exit(self) -> None:
+        """Write what is left; the run may go on in another thread meanwhile."""
+        self._is_exiting = True
         self._is_late.set()
         self._is_ending = True
         self._wake.set()
         self._thread.join(LONGEST_FLUSH)
+
+
+def _taken(waiters: deque[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
+    return [waiters.popleft() for _ in range(len(waiters))]
+
+
+def _code(error: Any) -> int:
+    """The kind of an error of SQLite; its higher bits say more."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
+
+
+_writers: WeakSet[WriterThread] = WeakSet()
+
+
+def _refuse_in_child() -> None:
+    for writer in _writers:
+        told = "a forked process cannot go on with the run of its parent"
+        writer.error = JournalForkError(told)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_refuse_in_child)
 
 
 def _release(waiters: list[asyncio.Future[None]]) -> None:
