@@ -7,7 +7,6 @@ import pytest
 from antflow._core.value_or_error import (
     call_elsewhere,
     call_for_pair,
-    value_from_elsewhere,
     value_of,
 )
 
@@ -42,6 +41,6 @@ def test_pair_of_a_call_elsewhere_is_not_a_copy_in_the_same_process() -> None:
         raise error
 
     with pytest.raises(LookupError) as caught:
-        value_from_elsewhere(call_elsewhere(fail))
+        value_of(call_elsewhere(fail, False).pair)
     assert caught.value is error
     assert caught.value.__cause__ is None

@@ -1027,12 +1027,15 @@ def test_iterator_from_a_child_process_is_taken_from_once() -> None:
     assert results.values() == [1, 1, 1, 2, 2, 2]
 
 
-def test_error_among_the_answers_of_a_batch_from_a_child_process() -> None:
+@pytest.mark.parametrize("is_own", [False, True])
+def test_error_among_the_answers_of_a_batch_from_a_child_process(is_own: bool) -> None:
     """It fails its own item, as the error that it is, and says where it was raised."""
     local = "local_class.<locals>.Local"
     names = ["fine", "MoreArguments", "Holding", local, "ExceptionGroup"]
-    stage = Stage("A", 1, [tasks.answers], executor="process", batch=5, task_attempts=1)
-    results = asyncio.run(Pipeline([stage]).run(names, timeout=30, on_failures="ignore"))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        executor: Any = pool if is_own else "process"
+        stage = Stage("A", 1, [tasks.answers], executor=executor, batch=5, task_attempts=1)
+        results = asyncio.run(Pipeline([stage]).run(names, timeout=30, on_failures="ignore"))
     assert results.values() == ["fine"]
     kinds = [type(failed.error).__name__ for failed in results.failed]
     assert kinds == ["MoreArguments", "Holding", "Local", "ExceptionGroup"]

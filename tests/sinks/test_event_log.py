@@ -300,7 +300,8 @@ def test_a_line_that_is_being_written_is_left_for_later(tmp_path: Path) -> None:
     [
         (b"hello\n", "line 1: not an event"),
         (b'{"a": 1}\n', "line 1: not an event: it has no 'kind'"),
-        (b"[1]\n", "line 1: not an event"),
+        (b"[1]\n", "line 1: not an event: it is not a JSON object"),
+        (b"7\n", "line 1: not an event: it is not a JSON object"),
         (b'{"v": 9, "kind": "failed"}\n', "format 9 is newer"),
         (b'{"v": 1, "kind": "failed", "run": "a", "seq": 99999999999999999999}\n', "too large"),
         (b'{"v": 1, "kind": "failed", "run": {}}\n', "line 1: not an event"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from antflow._core.error_copies import Parcel, packed, unpacked
+from antflow._core.error_copies import Parcel, in_parcels, out_of_parcels, packed, unpacked
 from antflow._core.tracebacks import trimmed
 
 ValueOrError = tuple[Any, BaseException | None]
@@ -33,33 +33,34 @@ def value_of(pair: ValueOrError) -> Any:
     return value
 
 
-class Sendable:
-    """An error that keeps its traceback, as text, if it is pickled; see `error_copies`.
+class Answer:
+    """How a call ended that may have been made in another process.
+
+    If it is pickled, its errors keep their tracebacks, as text; see `error_copies`.
 
     Args:
-        error: The error; where it is not pickled, it stays this object.
+        value: The value.
+        error: The error that was raised instead.
+        is_batch: Whether the value is a list that may have errors in it.
     """
 
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    def __init__(self, value: Any, error: BaseException | None, is_batch: bool) -> None:
+        self.pair: ValueOrError = value, error
+        self._is_batch = is_batch
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (packed(trimmed(self.error)),)
+        value, error = self.pair
+        if self._is_batch:
+            value = in_parcels(value)
+        return _received, (value, None if error is None else packed(trimmed(error)), self._is_batch)
 
 
-def call_elsewhere(function: Callable[[], Any]) -> tuple[Any, Sendable | None]:
+def call_elsewhere(function: Callable[[], Any], is_batch: bool) -> Answer:
     """`call_for_pair` for a function that may be called in another process."""
-    value, error = call_for_pair(function)
-    return value, None if error is None else Sendable(error)
+    return Answer(*call_for_pair(function), is_batch)
 
 
-def value_from_elsewhere(pair: tuple[Any, Sendable | None]) -> Any:
-    """The value of `call_elsewhere`; raises the error if there is one."""
-    value, sent = pair
-    if sent is not None:
-        raise sent.error
-    return value
-
-
-def _received(parcel: Parcel) -> Sendable:
-    return Sendable(unpacked(parcel))
+def _received(value: Any, parcel: Parcel | None, is_batch: bool) -> Answer:
+    if is_batch:
+        value = out_of_parcels(value)
+    return Answer(value, None if parcel is None else unpacked(parcel), is_batch)

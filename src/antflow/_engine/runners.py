@@ -14,7 +14,7 @@ from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Runner
 from antflow._core.stage import Stage, TaskFunc
-from antflow._core.value_or_error import ValueOrError, call_elsewhere, value_from_elsewhere
+from antflow._core.value_or_error import ValueOrError, call_elsewhere, value_of
 from antflow._engine.crew import Crew
 from antflow._engine.run import Run
 from antflow._engine.user_errors import call_apart
@@ -40,7 +40,7 @@ def runner_for(
     if stage.executor == "inline":
         return Inline()
     if isinstance(stage.executor, Executor):
-        return Elsewhere(stage.executor)
+        return Elsewhere(stage.executor, stage.batch is not None)
     return Threads(stage.name, crew)
 
 
@@ -123,8 +123,9 @@ class Elsewhere:
     child_cpu_seconds = 0.0  # unknown, if it has processes
     thread_cpu_seconds = 0.0
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, is_batch: bool) -> None:
         self._executor = executor
+        self._is_batch = is_batch
         # A function in another process or interpreter cannot be handed a context.
         self.shares_memory = type(executor) is ThreadPoolExecutor
 
@@ -134,9 +135,9 @@ class Elsewhere:
         if self.shares_memory:
             work = partial(context.run, work)
         loop = asyncio.get_running_loop()
-        pair = await loop.run_in_executor(self._executor, call_elsewhere, work)
+        answer = await loop.run_in_executor(self._executor, call_elsewhere, work, self._is_batch)
         take_over(context)
-        result = value_from_elsewhere(pair)
+        result = value_of(answer.pair)
         return await result if is_awaitable(result) else result
 
     async def leave(self, worker: WorkerBook) -> None:

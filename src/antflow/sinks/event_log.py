@@ -477,6 +477,8 @@ class _Lines(_Sqlite):
 
 def _row_of(line: bytes) -> tuple[str, Any]:
     record = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError("it is not a JSON object")
     kind, version = record["kind"], record["v"]
     if version > VERSION:
         raise ValueError(f"format {version} is newer than this version of antflow")
