@@ -686,7 +686,21 @@ def test_encoding(
         assert (values(items), bad) == (expected, faults)
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "shift_jis", "utf-8-sig"])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "latin-1",
+        "cp1252",
+        "ascii",
+        "shift_jis",
+        "utf-8-sig",
+        "utf-16",
+        "utf-16-le",
+        "utf-16-be",
+        "utf-32",
+        "cp037",
+    ],
+)
 def test_dead_letters_are_read_as_they_were_written(tmp_path: Path, encoding: str) -> None:
     """In UTF-8, even where ``--encoding`` still says what the items of the first run were in."""
     text = "naïve “quotes” Á日本"

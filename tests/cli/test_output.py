@@ -105,6 +105,27 @@ def test_lines_when_the_writer_was_cancelled() -> None:
     assert file.text == "1\n2\n"
 
 
+def test_lines_that_a_reader_does_not_take() -> None:
+    """While they are being written nothing has failed, and they count as unwritten."""
+    go = threading.Event()
+
+    def write(data: bytes) -> None:
+        go.wait(10)
+
+    async def main() -> None:
+        lines = JsonLines(write, "file")
+        await lines.put("a\n", 1)
+        try:
+            assert lines.failure == "file: no time was left"
+            assert lines.unwritten == [1]
+        finally:
+            go.set()
+            await lines.end()
+        assert lines.unwritten == []
+
+    asyncio.run(main())
+
+
 def test_thread_that_outlives_its_event_loop() -> None:
     """A call that was given up ends without a word when it is over, whatever came of it."""
     began, go = threading.Event(), threading.Event()

@@ -44,6 +44,9 @@ UTF8 = "utf-8"
 UNDECODED = "antflow.undecoded"
 """How `codecs` treats bytes that an encoding other than UTF-8 has no character for."""
 
+LETTER = '{"id":'
+"""How dead letters begin."""
+
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -269,6 +272,11 @@ class InputFile:
             self._is_at_start = False
             if (packed := PACKED.match(data)) is not None:
                 raise BadLine(self.where(1), self._hint_at(packed.lastgroup))
+            if (
+                data.startswith(LETTER.encode())
+                and LETTER.encode(self._encoding) != data[: len(LETTER)]
+            ):
+                self._encoding = UTF8  # dead letters of items that were in UTF-16, for example
         return data
 
     def _hint_at(self, packer: str | None) -> str:

@@ -133,7 +133,7 @@ class JsonLines:
             self._writer = asyncio.ensure_future(self._write_all())
 
     def _check(self) -> None:
-        if self._writer is None or self._writer.cancelled():
+        if self._writer is None or not self._writer.done() or self._writer.cancelled():
             return
         error = self._writer.exception()
         if error is None:
