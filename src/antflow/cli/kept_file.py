@@ -109,8 +109,10 @@ class KeptFile(OutputFile):
             raise RunFailed(text) from failure
 
     def _may_be_untrue(self, descriptor: int) -> bool:
-        if self._is_untidy or not _is_regular(descriptor):
-            return self._is_untidy and _is_regular(descriptor)
+        if not _is_regular(descriptor):
+            return False
+        if self._is_untidy:
+            return True
         with self._journal() as journal:
             count = journal.info.outcomes.get(self._ended, 0)
         others = sum(each.startswith(BAD) for each in self._lines)
