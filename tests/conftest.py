@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -10,17 +9,24 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests.garbage import collect_and_freeze, keep_frozen
 from tests.real import counted, mark, without_slow
+from tests.shared_run import share
 
 if TYPE_CHECKING:
     from tests.postgres_server import PostgresServer
 
+EXAMPLES, EXAMPLES_WITH_SLOW = 100, 300
+"""Examples that Hypothesis tries of each property: daily, and where slow tests are asked for."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Leave the slow tests out, unless asked for; let a loaded machine take its time."""
-    hypothesis.settings.register_profile("any speed", deadline=None)
-    hypothesis.settings.load_profile("any speed")
+    is_daily = "slow" not in config.option.markexpr
     config.option.markexpr = without_slow(config.option.markexpr)
+    examples = EXAMPLES if is_daily else EXAMPLES_WITH_SLOW
+    hypothesis.settings.register_profile("any speed", deadline=None, max_examples=examples)
+    hypothesis.settings.load_profile("any speed")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -28,9 +34,21 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     mark(item)
 
 
-def pytest_runtest_setup() -> None:
+def pytest_collection_finish() -> None:
     """Keep the garbage collections of a test to its own objects: there are many before it."""
-    gc.freeze()
+    collect_and_freeze()
+    keep_frozen()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Collect what a test has left: asyncio looks at each task there is whenever a loop ends."""
+    collect_and_freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Have two processes share a run of all tests: half of the time they wait."""
+    share(config)
 
 
 @pytest.hookimpl(wrapper=True)

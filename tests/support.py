@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -25,6 +26,11 @@ SOURCE = Path(antflow.__file__).parents[1]
 ONE_HOUR = 3600.0
 HANG_GUARD = 60.0
 """Real seconds that a process may take before it counts as hanging."""
+
+
+def without_address(value: object) -> str:
+    """The `repr()` of a value, the same in each process: for the id of a test."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def now() -> float:

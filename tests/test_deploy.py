@@ -169,6 +169,23 @@ def test_rules_pass_promtool(check: tuple[str, str, Path]) -> None:
 
 
 @has_promtool
+def test_settings_in_the_guide_pass_promtool(tmp_path: Path) -> None:
+    """The ``prometheus.yml`` of the guide is one, beside the rules."""
+    guide = (ROOT / "docs" / "guide" / "metrics.md").read_text("utf-8")
+    (settings,) = re.findall(r"```\n(scrape_configs:\n.*?)```", guide, re.DOTALL)
+    (tmp_path / "prometheus.yml").write_text(settings)
+    (tmp_path / RULES.name).write_bytes(RULES.read_bytes())
+    done = subprocess.run(
+        ["promtool", "check", "config", "prometheus.yml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 rules found" in done.stdout
+
+
+@has_promtool
 def test_rule_tests_can_fail(tmp_path: Path) -> None:
     """Each rule is needed by its tests: one whose threshold is out of reach fails them."""
     rules = RULES.read_text("utf-8")

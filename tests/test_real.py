@@ -190,12 +190,12 @@ def start(): return START[0]
 def test_guard_fails_a_test_that_waits_without_a_marker(tmp_path: Path) -> None:
     """In a real run: too much sleep or a process fails a test, unless it is marked."""
     (tmp_path / "tests").mkdir()
-    for name in ("conftest.py", "real.py", "__init__.py"):
+    for name in ("conftest.py", "garbage.py", "real.py", "shared_run.py", "__init__.py"):
         shutil.copy(HERE / name, tmp_path / "tests")
     shutil.copy(HERE.parent / "pyproject.toml", tmp_path)
     (tmp_path / "tests" / "test_them.py").write_text(TESTS, "utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/test_them.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -88,7 +88,7 @@ async def while_busy(
     pipeline = Pipeline([Stage("Fetch", half, [first]), Stage("Save", half, [second])])
     async with pipeline.open() as run:
         await run.feed(range(passed))
-        while run.stats().items_processed < passed:  # noqa: ASYNC110
+        while run.stats().items_processed < passed:
             await asyncio.sleep(0)
         # Odd numbers wait in the second stage, even ones in the first: `passed` is even.
         await run.feed(range(passed + 1, passed + 2 * half, 2))

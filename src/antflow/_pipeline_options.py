@@ -25,13 +25,14 @@ from antflow._core.errors import PipelineError, StageValidationError
 from antflow._core.failure_limit import FailureLimit, check_max_failures
 from antflow._core.foreign import attribute, is_a
 from antflow._core.items import Key, check_key
-from antflow._core.log import info
+from antflow._core.log import info, warn
 from antflow._core.observers import OBSERVER_METHODS, AnyObserver
 from antflow._core.ports import Store
 from antflow._core.result import PipelineResult, RunResults
-from antflow._core.stage import Stage, frozen_copy
+from antflow._core.same_file import shared_file
+from antflow._core.stage import Stage, frozen_copy, idle_options
 from antflow._core.stage_checks import is_async, is_generator, stage_index
-from antflow._core.text import safe_repr
+from antflow._core.text import clean, safe_repr
 from antflow._engine.identity import Duplicates
 from antflow._monitor.block_poller import ShowsBlocks
 from antflow._monitor.display_choice import automatic_display
@@ -186,6 +187,8 @@ def checked_stages(stages: object) -> tuple[Stage, ...]:
         if stage.pull and not index:
             raise StageValidationError(f"Stage {stage.name!r}: pull=True: not for the first stage")
         _check_processes(stage)
+        for text in idle_options(stage):
+            warn("stage %s: %s", clean(stage.name), clean(text))
         copies.append(frozen_copy(stage))
     return tuple(copies)
 
@@ -245,6 +248,40 @@ def checked_observers(observers: object) -> tuple[AnyObserver, ...]:
                 allowed = f"{method}() must be a plain function; only closed() may be async"
                 raise refusal(TypeError, name, observer, allowed)
     return tuple(given)
+
+
+def check_files(
+    tracker: StatusTracker | None,
+    observers: Sequence[AnyObserver],
+    journal: Journal | None,
+    options: RunOptions | None = None,
+) -> None:
+    """Refuse a file that is given twice: each of the two would destroy what the other writes.
+
+    Args:
+        tracker: The tracker, which may have a file for its history.
+        observers: The observers of the pipeline. Sinks have the path of their file as ``path``.
+        journal: The journal of the pipeline, or of the run.
+        options: The options of a run, which may name more.
+
+    Raises:
+        ValueError: There is such a file.
+    """
+    given = {} if options is None else options
+    files: list[tuple[str, Any]] = []
+    if journal is not None:
+        files.append(("journal", journal.path))
+    spill = None if tracker is None else tracker._spill
+    if spill is not None:
+        files.append(("spill of the tracker", spill.path))
+    for owner, each in (("the pipeline", observers), ("the run", given.get("observers") or ())):
+        for index, observer in enumerate(each):
+            if is_a(path := attribute(observer, "path"), os.PathLike):
+                files.append((f"observers[{index}] of {owner}", path))
+    files += [(name, path) for name in ("trace", "report") if (path := given.get(name)) is not None]
+    if (both := shared_file(files)) is not None:
+        path = safe_repr(os.fspath(dict(files)[both[0]]))
+        raise ValueError(f"{both[0]}: {path} is the file of {both[1]}, too")
 
 
 def parted(
@@ -362,7 +399,7 @@ def choose_display(
         return _listening(dashboard, keys)
     more = f", or a display object{class_hint(dashboard, _is_display)}"
     check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, more)
-    name = automatic_display() if dashboard == "auto" else str(dashboard)
+    name = automatic_display() if dashboard == "auto" else dashboard
     return None if name == "none" else _create(name)
 
 

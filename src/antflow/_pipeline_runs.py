@@ -42,6 +42,7 @@ class PipelineRuns:
         guard: Calls the callbacks of its stages and the observers.
         latest: The one that began last.
         on_end: Called with how each run ended.
+        times_items: Whether runs that begin from now on count how long items take.
     """
 
     def __init__(self, owner: Owner | None = None) -> None:
@@ -49,6 +50,7 @@ class PipelineRuns:
         self.guard: CallbackGuard = CallbackGuard()
         self.latest: RunHandle[Any] | None = None
         self.on_end: list[Callable[[RunEnd], Any]] = []
+        self.times_items: bool = False
 
     def teller_of(self, run: Run) -> Callable[[], None]:
         """What tells how a run has ended. It does not keep the runs alive: a run has it."""
@@ -115,6 +117,14 @@ class HasRuns(Generic[Out]):
             raise refusal(TypeError, "callback", callback, "must be a plain function")
         check_callback(TypeError, "callback", callback, "end")
         self._runs.on_end.append(callback)
+
+    def time_items(self) -> None:
+        """Count how long items take from intake to outcome, in runs that begin from now on.
+
+        `PipelineStats.item_times` has the durations. It costs about 0.2 µs per item. A
+        `PipelineCollector` calls it.
+        """
+        self._runs.times_items = True
 
     @property
     def current_run(self) -> RunHandle[Out] | None:
@@ -204,9 +214,14 @@ def pipeline_repr(self: Any) -> str:
     return asked(_pipeline_text, self, instead=f"<{type_name(self)}>")
 
 
+def stages_text(stages: Sequence[Stage]) -> str:
+    """``Fetch ×20 → Parse ×5``."""
+    return clean(" → ".join(f"{each.name} ×{each.workers:,}" for each in stages))
+
+
 def _pipeline_text(pipeline: Any) -> str:
-    stages = " → ".join(f"{each.name} ×{each.workers:,}" for each in pipeline._stages)
-    text = f"<{type_name(pipeline)} {clean(safe_repr(pipeline.name))}: {clean(stages)}"
+    stages = stages_text(pipeline._stages)
+    text = f"<{type_name(pipeline)} {clean(safe_repr(pipeline.name))}: {stages}"
     handle: RunHandle[Any] | None = pipeline._runs.asked_about()
     if handle is None:
         return f"{text}>"

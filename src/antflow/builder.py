@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, Unpack, cast, overload
 
+from antflow._core.brief import Brief
 from antflow._core.checks import Refuse, check_count
 from antflow._core.errors import StageValidationError
 from antflow._core.misspellings import likely_meant
@@ -26,6 +27,7 @@ from antflow._pipeline_options import (
     Retried,
     RunOptions,
 )
+from antflow._pipeline_runs import stages_text
 from antflow.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ DEFAULT_TRIES = 3
 TWICE = "two names for one option: give only one"
 
 
-class PipelineBuilder(Generic[Taken, Out]):
+class PipelineBuilder(Brief, Generic[Taken, Out]):
     """Puts a pipeline together; made by `Pipeline.create`.
 
     Each method changes this builder and returns it. `build` may be called at any time and as often
@@ -79,6 +81,9 @@ class PipelineBuilder(Generic[Taken, Out]):
     def __init__(self) -> None:
         self._options: PipelineOptions = {}
         self._stages: list[Stage] = []
+
+    def _said(self) -> str:
+        return f": {stages_text(self._stages) or 'no stages'}"
 
     @overload
     def add(

@@ -93,6 +93,7 @@ from antflow._pipeline_options import (
     PipelineOptions,
     Retried,
     RunOptions,
+    check_files,
     check_journal,
     check_on_failures,
     checked_observers,
@@ -254,6 +255,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
         if store is not None and journal is not None:
             raise ValueError("Cannot use both store and journal: a journal is a store")
         self._observers = checked_observers(observers)
+        check_files(status_tracker, self._observers, self._journal)
         self._runs = PipelineRuns()
         self._started: RunHandle[Any] | None = None
 
@@ -861,6 +863,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             )
         tracker = self._tracker
         engine_options, more, journal = parted(options, self._journal)
+        check_files(tracker, self._observers, journal, options)
         if retried is not False:
             if journal is None:
                 allowed = "needs a journal; without one, pass results of an earlier run"
@@ -886,6 +889,7 @@ class Pipeline(HasRuns[Out], Generic[Taken, Out]):
             owner=self._runs.owner,
             blocked_loop_after=self._blocked_loop_after,
             name=self.name,
+            times_items=self._runs.times_items,
             **engine_options,
         )
         engine.run.outlook = outlook = Outlook(self._stages, observers)

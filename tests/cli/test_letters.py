@@ -8,7 +8,7 @@ from collections import OrderedDict, deque, namedtuple
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, IntEnum
 from pathlib import PurePosixPath
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -116,6 +116,27 @@ class Array:
         return [1, float("nan")]
 
 
+class Number(float):
+    """Like the float64 of numpy."""
+
+    def __repr__(self) -> str:
+        return f"np.float64({float(self)})"
+
+
+class Long:
+    """Like the long double of numpy."""
+
+    def tolist(self) -> Long:
+        return self
+
+    def __repr__(self) -> str:
+        return "np.longdouble('1.1')"
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
 class Table:
     def __repr__(self) -> str:
         return "a   b\n1   2 3"
@@ -164,6 +185,12 @@ def test_json_keeps_what_it_can_say(value: Any) -> None:
         ({"a": 1}.keys(), ["a"]),
         (Plain(1, {2}), {"slot": 1, "rest": [2]}),
         (Array(), [1, {"type": "float", "repr": "nan"}]),
+        (Long(), {"type": "Long", "repr": "np.longdouble('1.1')"}),
+        ({Number(1.5): 1, Level.HIGH: 2}, {"1.5": 1, "3": 2}),
+        (
+            {1: "a", Level.HIGH: "b", "3": "c"},
+            {"type": "dict", "items": [[1, "a"], [3, "b"], ["3", "c"]]},
+        ),
         ([10**5000], [{"type": "int", "repr": hex(10**5000)}]),
         ({None: 1, True: (2,)}, {"null": 1, "true": [2]}),
         ({1: "a", "1": "b"}, {"type": "dict", "items": [[1, "a"], ["1", "b"]]}),

@@ -248,8 +248,13 @@ def test_run_that_is_killed_leaves_the_results_it_had(ten: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["symlink", "hard link", "path", "not there yet"])
-@pytest.mark.parametrize("pair", [("--out", "--failed"), ("--items", "--out")])
-def test_two_names_of_one_file_are_refused(ten: Path, way: str, pair: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("pair", "use"),
+    [(("--out", "--failed"), "of --out"), (("--items", "--out"), "that --items reads")],
+)
+def test_two_names_of_one_file_are_refused(
+    ten: Path, way: str, pair: tuple[str, str], use: str
+) -> None:
     """Whatever the two names are, and whether or not the file is there yet."""
     first = "items" if pair[0] == "--items" else "one"
     if way == "not there yet" and first == "one":
@@ -265,7 +270,7 @@ def test_two_names_of_one_file_are_refused(ten: Path, way: str, pair: tuple[str,
     args = [each for option in options.items() for each in option]
     result = antflow("run", "app:pipeline", *args, "--force", *QUIET)
     (error,) = errors_of(result)
-    assert f"{pair[1]} {other!r}: is the file that {pair[0]} " in error
+    assert error == f"Error: {pair[1]} {other!r}: is the file {use}"
     assert result.exit_code == 2
 
 

@@ -645,6 +645,10 @@ def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
         "input '07' in stage Fetch after 1 attempt: no page 07; with --failed FILE, failed and "
         "cancelled items are kept, to go on with later"
     ]
+    assert "--failed FILE keeps the failed and cancelled items\n" in result.stderr
+    assert re.search(
+        r"--skip \d+ goes on with it, without the \d+ cancelled items$", result.stderr, re.M
+    )
     assert re.search(
         r"^failed: \d × LookupError at app\.py:\d+ in fetch, "
         r"e\.g\. input \S.* in stage Fetch after 1 attempt: no page 07$",
@@ -659,6 +663,7 @@ def test_run_can_go_on_after_too_many_failures(items: Path) -> None:
     letters = objects_of(items.with_name("failed.jsonl").read_text())
     last = max(letter["id"] for letter in letters)
     assert f"{items} was taken in only up to line {last}; the rest is not done" in result.stderr
+    assert f"--skip {last} goes on with it\n" in result.stderr
     assert len(letters) > 6
     assert result.stderr.count("fetching") <= 6
 
@@ -823,7 +828,7 @@ def test_items_from_standard_input(folder: Path) -> None:
         (["--failed", "."], "--failed '.': Is a directory"),
         (["--out", "./items.txt"], "--out './items.txt': is the file that --items reads"),
         (["--failed", "items.txt"], "--failed 'items.txt': is the file that --items reads"),
-        (["--out", "x", "--failed", "./x"], "--failed './x': is the file that --out writes"),
+        (["--out", "x", "--failed", "./x"], "--failed './x': is the file of --out"),
         (["--report", "./items.txt"], "--report './items.txt': is the file that --items reads"),
         (["--out", "x", "--report", "./x"], "--report './x': is the file of --out"),
         (["--report", "no/r.html"], "--report 'no/r.html': There is no such folder"),
@@ -1076,6 +1081,26 @@ def test_result_that_a_pipe_takes_bit_by_bit(folder: Path) -> None:
     assert sorted(values) == ["a" * size, "b" * size]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe there always blocks")
+@pytest.mark.parametrize("begin", [b"", b"1\n2"])
+def test_items_from_a_pipe_that_does_not_block(folder: Path, begin: bytes) -> None:
+    """A pipe that has been made non-blocking is read to its end, however long that takes."""
+    target = module(folder, "async def keep(x): return x\npipeline = one('Keep', keep)\n")
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.write(write, b"0\n" + begin)
+    process = start(folder, "run", target, "--items", "-", *QUIET, stdin=read)
+    os.close(read)
+    with process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["value"] == "0"  # there is no more yet
+        os.write(write, b"3\n4\n")
+        os.close(write)
+        values = ["0", *(line["value"] for line in objects_of(process.stdout.read()))]
+    assert sorted(values) == sorted((b"0\n" + begin + b"3\n4\n").decode().split())
+    assert process.returncode == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGPIPE")
 def test_results_that_are_no_longer_read_end_the_run_quietly(folder: Path) -> None:
     """`antflow run … | head -1` ends quietly, however long the input is."""
@@ -1289,6 +1314,55 @@ def test_files_that_cannot_take_events_are_refused(
     assert reason in errors_of(result)[0]
     assert items.read_text() == before
     assert sorted(each.name for each in folder.glob("*.jsonl")) == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_file_of_a_standard_stream_is_refused_for_a_sink(
+    folder: Path, items: Path, stream: str
+) -> None:
+    """``--report log.html >log.html`` would write a page over the results, or the errors."""
+    with (folder / "log.html").open("w+") as log:
+        streams = {stream: log}
+        options = ("--items", items, "--report", "log.html")
+        process = start(folder, "run", "app:pipeline", *options, **streams)
+        told = process.communicate()[1] or (folder / "log.html").read_text()
+    name = {"stdout": "output", "stderr": "error"}[stream]
+    assert f"--report 'log.html': is the file that standard {name} is written to" in told
+    assert process.returncode == 2
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked there")
+def test_a_child_of_a_task_writes_no_results(folder: Path) -> None:
+    """One that comes back instead of ending writes nothing to the files, and says what it did."""
+    (folder / "forks.py").write_text(
+        "import asyncio, os, sys, warnings\n"
+        "from antflow import Pipeline, Stage\n"
+        "warnings.simplefilter('ignore')  # for a fork beside threads\n"
+        "async def fork(text):\n"
+        "    if text == '3':\n"
+        "        if not (child := os.fork()):\n"
+        "            sys.exit(0)\n"
+        "        os.waitpid(child, 0)\n"
+        "    return text\n"
+        "pipeline = Pipeline([Stage('Fork', 1, [fork])])\n"
+    )
+    (folder / "nine.txt").write_text("".join(f"{number}\n" for number in range(9)))
+    options = ("--items", "nine.txt", "--out", "out.jsonl", "--failed", "failed.jsonl")
+    done = subprocess.run(
+        command("run", "forks:pipeline", *options, "--dashboard", "none"),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    told = done.stderr.splitlines()
+    assert "Error: a process that a task forked must end with os._exit()" in told
+    assert [line for line in told if " ok, " in line] == [told[-1]]
+    assert told[-1].startswith("9 ok, 0 failed in ")
+    assert len((folder / "out.jsonl").read_text().splitlines()) == 9
+    assert (folder / "failed.jsonl").read_text() == ""
 
 
 @pytest.mark.process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -108,6 +109,28 @@ def test_first_signal_drains(waiting: Path, number: signal.Signals, code: int) -
     assert sorted(item["value"] for item in objects_of(output)) == ["a", "b", "c"]
     assert errors.splitlines()[1].startswith("3 ok, 0 failed in ")
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("stdin", [True, False])
+def test_signal_before_the_first_item(
+    waiting: Path, number: signal.Signals, code: int, stdin: bool
+) -> None:
+    """It says that nothing was taken in, as it says how far it got after the first item."""
+    os.mkfifo(waiting / "items.txt")
+    items = "-" if stdin else "items.txt"
+    process = start(waiting, "run", "waiting:pipeline", "--items", items, "--dashboard", "log")
+    writer = None if stdin else (waiting / "items.txt").open("w")
+    wait_for(process, "0 ok, 0 failed")
+    process.send_signal(number)
+    output, errors = finish(process)
+    if writer is not None:
+        writer.close()
+    assert (process.returncode, output) == (code, "")
+    told = "nothing of <stdin> was taken in"
+    if not stdin:
+        told = "nothing of items.txt was taken in; the same command does all of it"
+    assert errors.splitlines()[-1] == told
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

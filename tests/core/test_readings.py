@@ -55,7 +55,7 @@ def test_snapshot_that_was_taken_earlier_stays_as_it_was() -> None:
             unread, read = pipeline.get_dashboard_snapshot(), pipeline.get_dashboard_snapshot()
             read.cpu_seconds = unread.cpu_seconds
             taken.append((unread, copy.deepcopy(read)))
-            await asyncio.sleep(0.07)
+            await asyncio.sleep(0.31)
         await pipeline.run(range(3))
 
     virtual(main)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from io import StringIO
 from typing import Any
 
@@ -301,24 +302,32 @@ pipeline_options = {}
 """
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_run_that_blocks_its_loop(level: str, screen: PtyScreen) -> None:
+def test_run_that_blocks_its_loop() -> None:
     """It is seen on every face, counts on, and is gone when the loop goes on."""
-    option = "progress=True" if level == "progress" else f"dashboard={level!r}"
-    program = f"{PROGRAM}\nrun({option})\nassert 'antflow-block' not in names()\nprint('good')"
-    screen.spawn(program)
+    with ExitStack() as stack:
+        screens = {level: PtyScreen(80, 24) for level in LEVELS}  # all at once: it takes seconds
+        for level, screen in screens.items():
+            stack.callback(screen.close)
+            option = "progress=True" if level == "progress" else f"dashboard={level!r}"
+            end = "assert 'antflow-block' not in names()\nprint('good')"
+            screen.spawn(f"{PROGRAM}\nrun({option})\n{end}")
+        for level, screen in screens.items():
+            see_a_block(level, screen)
+
+
+def see_a_block(level: str, screen: PtyScreen) -> None:
     for seconds in (1, 2):
         said = b"event loop blocked for 0:0%d by stage fetch at <string>:" % seconds
-        screen.wait_until(lambda said=said: said in screen.raw, str(said))  # type: ignore[misc]
+        screen.wait_until(lambda said=said: said in screen.raw, f"{level}: {said!r}")  # type: ignore[misc]
     if level != "full":  # there it is kept for the first screen
-        assert "printed meanwhile" in screen.text
+        assert "printed meanwhile" in screen.text, level
     screen.signal(signal.SIGUSR1)
-    screen.wait_until(lambda: FURTHER.search(screen.text) is not None, "the next frame")
-    assert "blocked for 0:0" not in screen.text
-    assert screen.wait() == 0
-    assert "good" in screen.paper
-    assert "printed meanwhile" in screen.paper
-    assert "blocked for 0:0" not in screen.paper
+    screen.wait_until(lambda: FURTHER.search(screen.text) is not None, f"{level}: the next frame")
+    assert "blocked for 0:0" not in screen.text, level
+    assert screen.wait() == 0, level
+    assert "good" in screen.paper, level
+    assert "printed meanwhile" in screen.paper, level
+    assert "blocked for 0:0" not in screen.paper, level
 
 
 def test_run_that_is_not_watched_stays_as_it_is(screen: PtyScreen) -> None:

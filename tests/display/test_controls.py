@@ -11,6 +11,7 @@ import pytest
 from antflow import DashboardSnapshot, Pipeline, Stage
 from antflow.display.controls import Controls, KeyPress
 from antflow.testing import run_virtual
+from tests.support import without_address
 
 
 async def work(number: int) -> int:
@@ -235,7 +236,7 @@ def test_drain_takes_in_no_more_and_cancels_nothing() -> None:
         ({"custom_dashboard": Watching()}, "the display is not a BaseDashboard"),
         ({"dashboard": Watching()}, "the display is not a BaseDashboard"),
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_keys_that_cannot_be_read(
     options: dict[str, Any], why: str, caplog: pytest.LogCaptureFixture

@@ -11,12 +11,18 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 
 from antflow.display import create
 from antflow.display.terminal import descriptors, relay
-from tests.display.conftest import NO_ERRORS, MakeTerminal
+from tests.display.conftest import (
+    NO_ERRORS,
+    MakeTerminal,
+    make_snapshot,
+    use_up_pseudo_terminals,
+)
 from tests.display.test_screen import Lines, assert_nothing_is_left, begin, finish, letters, update
 from tests.pty_screen import PATIENCE, PtyScreen
 
@@ -92,6 +98,95 @@ print("terminal", os.isatty(1), os.isatty(2), os.get_terminal_size(2), sys.stder
     ]
     assert not screen.is_cursor_hidden
     assert not screen.is_alternate
+
+
+WRAPPERS = """
+class Delegating:
+    def __init__(self, stream):
+        self._stream = stream
+    def write(self, text):
+        return self._stream.write(text)
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+class Tee:
+    def __init__(self, stream):
+        self._stream = stream
+    def write(self, text):
+        with open({copy!r}, "a") as copy:
+            copy.write(text)
+        return self._stream.write(text)
+    def flush(self):
+        pass
+    def isatty(self):
+        return True
+    def fileno(self):
+        return self._stream.fileno()
+
+sys.stdout, sys.stderr = {kind}(sys.stdout), {kind}(sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("kind", ["Delegating", "Tee"])
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_objects_in_front_of_the_standard_streams(
+    kind: str, level: str, screen: PtyScreen, tmp_path: Path
+) -> None:
+    """Lines written past them come out as well, and a tee copies what is printed but no frame."""
+    copy = tmp_path / "copy.txt"
+    script = f"""
+async def work(number):
+    print("line", 2 * number, file=held[number % 2])
+    print("line", 2 * number + 1, file=(sys.stderr, sys.stdout)[number % 2])
+    if number == 5:
+        print("unfinished", end="")
+    await asyncio.sleep(0.01)
+asyncio.run(run(work, {level!r}))
+"""
+    screen.spawn(PROGRAM + WRAPPERS.format(copy=str(copy), kind=kind) + script)
+    assert screen.wait() == 0, screen.paper
+    assert lines_of(screen) == [f"line {number}" for number in range(12)]
+    assert screen.paper.count("6/6") == 1
+    assert screen.paper.index("unfinished") < screen.paper.index("6/6")
+    assert not screen.is_cursor_hidden
+    if kind == "Tee":
+        lines = [f"line {number}" for number in range(1, 12, 2)]
+        assert copy.read_text() == "\n".join([*lines, "unfinished"])
+
+
+@pytest.mark.parametrize("level", ["compact", "full"])
+def test_tee_where_descriptors_cannot_be_captured(
+    level: str, terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is still given what is printed on it."""
+    screen = terminal()
+    use_up_pseudo_terminals(monkeypatch)
+    tee = Tee(screen.stream)
+    monkeypatch.setattr(sys, "stderr", tee)
+    display = create(level)
+    display.on_start(None, 1)
+    display.on_update(make_snapshot())
+    sys.stderr.write("printed\n")
+    display.on_update(make_snapshot(seed=2))
+    display.on_finish([], NO_ERRORS)
+    assert "printed" in "".join(tee.copied)
+    assert "printed" in screen.paper
+    assert sys.stderr is tee
+
+
+class Tee:
+    """Copies what is written to a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.copied: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.copied.append(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def test_terminal_is_true_to_programs(screen: PtyScreen, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from io import UnsupportedOperation
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -580,7 +581,7 @@ def test_display_when_no_thread_can_be_started(
 
 
 def test_stand_in(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in that keeps a copy of all that is written is given all of it."""
+    """One that keeps a copy and has no descriptor is given all that is written, frames as well."""
     screen = terminal()
 
     class Copying:
@@ -592,6 +593,9 @@ def test_stand_in(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> No
             self.copy += text
             return self.stream.write(text)
 
+        def fileno(self) -> int:
+            raise UnsupportedOperation("fileno")
+
         def __getattr__(self, name: str) -> Any:
             return getattr(self.stream, name)
 
@@ -599,7 +603,7 @@ def test_stand_in(terminal: MakeTerminal, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "stderr", cast(TextIO, copying))
     display = Lines("a", 2)
     begin(display)
-    print("printed 1")
+    print("printed 1", file=sys.stderr)
     finish(display)
     assert printed(screen) == [1]
     assert "printed 1" in copying.copy

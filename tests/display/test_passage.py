@@ -122,7 +122,8 @@ def test_program_that_outlives_the_display(screen: PtyScreen) -> None:
     screen.type(b"q")
     assert screen.wait() == -signal.SIGINT
     assert not screen.is_alternate
-    assert screen.settings == found
+    # Another process restores them, when the program has ended.
+    screen.wait_until(lambda: screen.settings == found, "the settings from before")
 
 
 def test_window_that_is_dragged_under_a_pager(screen: PtyScreen, tmp_path: Path) -> None:

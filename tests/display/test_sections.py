@@ -25,7 +25,7 @@ def held_back_by(stage: str, workers: int = 40) -> DashboardSnapshot:
 @pytest.mark.parametrize("columns", [25, 40, 80, 120, 200])
 def test_bottleneck_and_advice_are_the_last_to_go(level: str, columns: int, stage: str) -> None:
     """However low the window, the marked stage and the advice are there, if there are four rows."""
-    for rows in range(4, 31):
+    for rows in (*range(4, 16), 20, 24, 30):
         lines = lines_of(level, held_back_by(stage), columns, rows)
         assert len(lines) <= rows
         assert f"▶{stage} " in "\n".join(lines), rows

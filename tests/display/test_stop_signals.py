@@ -286,6 +286,33 @@ def test_ctrl_z_and_bg(level: str, screen: PtyScreen) -> None:
 
 
 @pytest.mark.parametrize("level", ["compact", "full"])
+def test_bg_of_a_display_in_another_thread(level: str, screen: PtyScreen) -> None:
+    """No handler sees the stop; in the background it draws nothing, and in front it does again."""
+    script = program(level, seconds=0.05, items=10**6).removesuffix("run()\n")
+    script += "threading.Thread(target=run, daemon=True).start()\nthreading.Event().wait()\n"
+    screen.spawn(SHELL.format(script=script))
+    wait_for_frame(screen, level)
+    screen.type(b"\x1a")
+    screen.wait_until(lambda: "[stopped]" in screen.text, "the shell")  # perhaps over the frame
+    screen.type(b"bg\n")
+    screen.wait_until(lambda: not (screen.is_cursor_hidden or screen.is_alternate), "the cursor")
+    begin = len(screen.raw)
+    if level == "compact":
+        screen.wait_until(lambda: b"printed" in screen.raw[begin:], "what it prints")
+    else:
+        time.sleep(0.2)  # for several frames that are not drawn
+    assert b"Work" not in screen.raw[begin:]
+    assert not screen.is_alternate
+    screen.type(b"fg\n")
+    screen.wait_until(lambda: b"Work" in screen.raw[begin:], "a frame")
+    assert screen.is_cursor_hidden
+    screen.type(b"\x03")
+    screen.wait_until(lambda: "[ended]" in screen.paper, "the end")
+    assert not screen.is_cursor_hidden
+    assert not screen.is_alternate
+
+
+@pytest.mark.parametrize("level", ["compact", "full"])
 def test_ctrl_z_during_a_question(level: str, screen: PtyScreen) -> None:
     """When the program goes on, the question is still open: nothing is drawn before the answer."""
     script = f"""
@@ -354,6 +381,8 @@ def test_stop_in_the_middle_of_a_frame(kind: str, screen: PtyScreen) -> None:
         "from tests.display.test_screen import Lines, Whole, begin, update\n"
         "class Halting:\n"
         "    stream, halts = sys.stderr, False\n"
+        "    def fileno(self):\n"
+        "        raise OSError('frames come here, not to the descriptor')\n"
         "    def write(self, text):\n"
         "        if self.halts:\n"
         "            self.halts = False\n"
@@ -453,6 +482,23 @@ def test_handlers_in_another_thread(terminal: MakeTerminal) -> None:
     assert handlers() == before
     assert not screen.is_cursor_hidden
     assert not screen.is_alternate
+
+
+def test_handlers_of_a_display_that_joins_one_of_another_thread(terminal: MakeTerminal) -> None:
+    """They are set as soon as a display in the main thread draws there, too."""
+    terminal()
+    before = handlers()
+    one, two = create("compact"), create("compact")
+    thread = threading.Thread(target=one.on_start, args=(None, 1))
+    thread.start()
+    thread.join(PATIENCE)
+    assert handlers() == before
+    two.on_start(None, 1)
+    during = handlers()
+    assert {name for name in during if during[name] != before[name]} == set(before) - {"SIGINT"}
+    two.on_finish([], NO_ERRORS)
+    one.on_finish([], NO_ERRORS)
+    assert handlers() == before
 
 
 def test_handlers_that_another_thread_leaves_behind(screen: PtyScreen) -> None:

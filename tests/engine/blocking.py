@@ -21,6 +21,11 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
 }
 
+in_one_loop_daily = pytest.mark.parametrize(
+    "run", ["asyncio", pytest.param("uvloop", marks=pytest.mark.slow)], indirect=True
+)
+"""For a test that takes long, and in which the kind of the loop is not the subject."""
+
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 Log = pytest.LogCaptureFixture
 

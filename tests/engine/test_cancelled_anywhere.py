@@ -16,6 +16,9 @@ from tests.support import assert_balanced, lasting, virtual
 
 pytestmark = pytest.mark.fault
 
+all_steps = pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
+"""Daily, a pipeline with everything in it is cancelled at each third step."""
+
 
 def run_all() -> Pipeline:
     """A pipeline with everything in it."""
@@ -56,8 +59,9 @@ class SlowDisplay:
         await asyncio.sleep(0.1)
 
 
+@all_steps
 @pytest.mark.parametrize("seed", [None, 1])
-def test_run_cancelled_at_every_step(seed: int | None) -> None:
+def test_run_cancelled_at_every_step(seed: int | None, stride: int) -> None:
     """Wherever a run is cancelled, nothing is left and the books balance."""
     pipelines: list[Pipeline] = []
 
@@ -66,10 +70,11 @@ def test_run_cancelled_at_every_step(seed: int | None) -> None:
         await pipelines[-1].run(range(7))
 
     def check(step: int) -> None:
-        for pipeline in pipelines[-1:]:
+        for pipeline in pipelines:
             assert_balanced(pipeline.get_stats())
+        pipelines.clear()
 
-    assert cancel_at_every_step(main, check, seed=seed) > 100
+    assert stride * cancel_at_every_step(main, check, seed=seed, stride=stride) > 100
 
 
 def test_run_with_a_display_cancelled_at_every_step() -> None:
@@ -88,7 +93,8 @@ def test_run_with_a_display_cancelled_at_every_step() -> None:
     assert cancel_at_every_step(main, check) > 20
 
 
-def test_stream_cancelled_at_every_step() -> None:
+@all_steps
+def test_stream_cancelled_at_every_step(stride: int) -> None:
     """Wherever the reader of a stream is cancelled, nothing is left and the books balance."""
     pipelines: list[Pipeline] = []
 
@@ -99,14 +105,16 @@ def test_stream_cancelled_at_every_step() -> None:
                 await asyncio.sleep(0.2)
 
     def check(step: int) -> None:
-        for pipeline in pipelines[-1:]:
+        for pipeline in pipelines:
             assert_balanced(pipeline.get_stats())
+        pipelines.clear()
 
-    assert cancel_at_every_step(main, check) > 100
+    assert stride * cancel_at_every_step(main, check, stride=stride) > 100
 
 
+@all_steps
 @pytest.mark.parametrize("end", ["join", "shutdown"])
-def test_feed_and_end_cancelled_at_every_step(end: str) -> None:
+def test_feed_and_end_cancelled_at_every_step(end: str, stride: int) -> None:
     """Wherever a program that feeds by hand is cancelled, nothing is left and the books balance."""
     pipelines: list[Pipeline] = []
 
@@ -117,13 +125,15 @@ def test_feed_and_end_cancelled_at_every_step(end: str) -> None:
             await getattr(pipelines[-1], end)()
 
     def check(step: int) -> None:
-        for pipeline in pipelines[-1:]:
+        for pipeline in pipelines:
             assert_balanced(pipeline.get_stats())
+        pipelines.clear()
 
-    assert cancel_at_every_step(main, check) > 50
+    assert stride * cancel_at_every_step(main, check, stride=stride) > 50
 
 
-def test_open_cancelled_at_every_step() -> None:
+@all_steps
+def test_open_cancelled_at_every_step(stride: int) -> None:
     """Wherever the body of ``open`` is cancelled, nothing is left and the books balance."""
     pipelines: list[Pipeline] = []
 
@@ -133,10 +143,11 @@ def test_open_cancelled_at_every_step() -> None:
             await run.feed(range(7))
 
     def check(step: int) -> None:
-        for pipeline in pipelines[-1:]:
+        for pipeline in pipelines:
             assert_balanced(pipeline.get_stats())
+        pipelines.clear()
 
-    assert cancel_at_every_step(main, check) > 100
+    assert stride * cancel_at_every_step(main, check, stride=stride) > 100
 
 
 def test_run_of_an_async_source_cancelled_at_every_step() -> None:

@@ -22,6 +22,7 @@ from tests.engine.blocking import (
     Log,
     Run,
     Told,
+    in_one_loop_daily,
     last_stall,
     longest,
     rests,
@@ -108,6 +109,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], int, str]] = {
 }
 
 
+@in_one_loop_daily
 @pytest.mark.parametrize("kind", STAGES)
 def test_block_by_a_task_is_told_with_all_names(run: Run, kind: str, log: Told) -> None:
     """Stage, worker, item, function and line of a task that blocks are in snapshot and log."""
@@ -279,6 +281,7 @@ async def body_of_the_with_statement() -> Pipeline:
     return pipeline
 
 
+@in_one_loop_daily
 @pytest.mark.parametrize("program", OTHERS)
 def test_block_by_no_worker_is_told_by_its_place_alone(run: Run, program: str, log: Told) -> None:
     """What is no task of a worker is named by function and line, and no worker is accused."""
@@ -294,6 +297,7 @@ def test_block_by_no_worker_is_told_by_its_place_alone(run: Run, program: str, l
     assert f"so far,{by} at {stall.location}" in message
 
 
+@in_one_loop_daily
 def test_block_by_many_short_steps_names_no_worker(run: Run, caplog: Log) -> None:
     """Fifty workers who hold the loop up for a moment each: stage and function, but nobody."""
     here: list[int] = []
@@ -314,6 +318,7 @@ def test_block_by_many_short_steps_names_no_worker(run: Run, caplog: Log) -> Non
     assert f"by stage Work at {stall.location}" in message
 
 
+@in_one_loop_daily
 def test_repeated_block_is_counted_and_told_once(run: Run, caplog: Log) -> None:
     """The same function blocks again and again: one warning, all of it in the counts."""
 
@@ -345,6 +350,7 @@ def test_item_and_stage_from_outside_forge_no_line(log: Told) -> None:
 # -- the books --------------------------------------------------------------------------------
 
 
+@in_one_loop_daily
 def test_blocked_seconds_are_those_of_every_worker(run: Run) -> None:
     """Every worker of every stage loses the time, and all its seconds still add up."""
     pipeline = Pipeline([Stage("Read", 3, [same]), Stage("Parse", 2, [sleeps])])
@@ -360,7 +366,7 @@ def test_blocked_seconds_are_those_of_every_worker(run: Run) -> None:
             stats.starved_seconds,
         ]
         assert min(parts) >= 0
-        assert sum(parts) + lost == pytest.approx(stats.workers * snapshot.elapsed, rel=0.01)
+        assert sum(parts) + lost == pytest.approx(stats.workers * snapshot.elapsed, rel=0.05)
     assert snapshot.pipeline_stats.stage_stats["Parse"].stalled_seconds > BLOCK
     assert last_stall(snapshot.loop).seconds <= snapshot.loop.stalled_seconds <= snapshot.elapsed
 
@@ -380,6 +386,7 @@ def test_run_that_ends_with_the_block_has_it_in_its_books(run: Run, log: Told) -
     assert stats.stalled_seconds > stats.starved_seconds
 
 
+@in_one_loop_daily
 def test_run_that_is_over_hears_of_no_later_block(run: Run) -> None:
     """What another run of the same loop does then changes nothing of it."""
 
@@ -395,6 +402,7 @@ def test_run_that_is_over_hears_of_no_later_block(run: Run) -> None:
     assert (after.loop, after.pipeline_stats) == (before.loop, before.pipeline_stats)
 
 
+@in_one_loop_daily
 def test_run_that_is_cancelled_after_a_block(run: Run, log: Told) -> None:
     """A cancelled run has what it knew, and keeps it."""
 
@@ -417,6 +425,7 @@ def test_run_that_is_cancelled_after_a_block(run: Run, log: Told) -> None:
     assert first == later
 
 
+@in_one_loop_daily
 def test_block_before_a_run_is_not_in_its_books(run: Run) -> None:
     """A run that begins after a block, while another one is under way, knows nothing of it."""
 
@@ -436,6 +445,7 @@ def test_block_before_a_run_is_not_in_its_books(run: Run) -> None:
     assert (second.stalls, second.stalled_seconds) == (0, 0.0)
 
 
+@in_one_loop_daily
 def test_healthy_run_has_no_stall(run: Run) -> None:
     """Work that gives way, in the loop or in threads, is no stall however long it takes."""
 
@@ -631,6 +641,7 @@ async def naps(item: int) -> None:
     time.sleep(0.4)  # noqa: ASYNC251 - long enough to be told of by default
 
 
+@in_one_loop_daily
 def test_blocks_are_not_looked_for_when_switched_off(run: Run, caplog: Log) -> None:
     """With ``blocked_loop_after=None`` nothing is seen and nothing told."""
     pipeline = Pipeline([Stage("Work", 1, [naps])], blocked_loop_after=None)

@@ -16,6 +16,7 @@ import sys
 import textwrap
 import zipapp
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,23 @@ def test_exceptions_that_cannot_come_over(kept: Kept, name: str, text: str) -> N
     error = kept.error(tasks.fail, name)
     assert (type(error).__qualname__, str(error)) == (name, text)
     assert "cannot be pickled" in str(error.__notes__)
+
+
+def test_exceptions_come_over_from_an_executor_of_the_users() -> None:
+    """With their line and traceback; none that cannot be copied costs another item its process."""
+    kinds = {**tasks.MAKERS, **tasks.BEYOND_COPYING}
+    names = [name for name, make in kinds.items() if isinstance(make(), Exception)]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        stage = Stage("Fail", 1, [tasks.fail], executor=pool, task_attempts=1)
+        results = asyncio.run(Pipeline([stage]).run(names, on_failures="ignore"))
+    assert [type(each.error).__qualname__ for each in results.failed] == [
+        type(kinds[name]()).__qualname__ for name in names
+    ]
+    for failure in results.failed:
+        assert failure.location.endswith(" in fail")
+        cause = str(getattr(failure.error, "__cause__", None))
+        assert "raise (MAKERS | BEYOND_COPYING)[name]()" in cause
+        assert "antflow" not in cause.replace(str(ROOT), "")
 
 
 @pytest.mark.parametrize("name", tasks.ODD)

@@ -23,7 +23,7 @@ from antflow._engine import thread_source
 from antflow._engine.thread_source import READ_AHEAD
 from antflow.testing import Calls, run_virtual
 from tests.engine.blocking import Log, Run, same
-from tests.support import run_program
+from tests.support import run_program, without_address
 
 LONG = 30.0
 """Seconds that a step waits at most, in a test that ends it before."""
@@ -378,7 +378,7 @@ def test_error_of_the_source_comes_out_once(error: BaseException) -> None:
     run_virtual(main)
 
 
-@pytest.mark.parametrize("made", [None, 5, "abc", {"a": 1}, object()], ids=repr)
+@pytest.mark.parametrize("made", [None, 5, "abc", {"a": 1}, object()], ids=without_address)
 def test_function_that_makes_no_iterable(made: Any) -> None:
     """What the function returns must be a collection of items, as what is given to `run`."""
 

@@ -24,6 +24,7 @@ from tests.engine.blocking import (
     LOOPS,
     Log,
     Run,
+    in_one_loop_daily,
     last_stall,
     rests,
     same,
@@ -39,6 +40,7 @@ async def sleeps(item: int) -> int:
     return item
 
 
+@in_one_loop_daily
 @pytest.mark.real_time
 def test_loop_that_stood_still_was_not_blocked(run: Run, caplog: Log) -> None:
     """A loop that is run in pieces is not blocked in between."""
@@ -156,6 +158,7 @@ def _is_parked(thread: threading.Thread) -> bool:
     return frame.f_code.co_name == "_watch" and frame.f_locals.get("look", 0) is None
 
 
+@in_one_loop_daily
 @pytest.mark.real_time
 def test_small_runs_do_not_each_wake_the_watchdog(
     run: Run, caplog: Log, monkeypatch: pytest.MonkeyPatch
@@ -276,7 +279,7 @@ def test_process_that_is_stopped_has_no_stall() -> None:
         for process in processes.values():
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
-        for _ in range(3):
+        for _ in range(2):
             for process in processes.values():
                 process.send_signal(signal.SIGSTOP)
             time.sleep(STOP)

@@ -459,7 +459,10 @@ def test_nothing_stands_out() -> None:
     assert watching.last.advice.sentence == ""
 
 
-@pytest.mark.parametrize("next_slowest", [0.9, 0.75, 0.5, 0.2])
+@pytest.mark.parametrize(
+    "next_slowest",
+    [0.9, 0.5, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.75, 0.2))],
+)
 def test_promised_gain_is_what_comes(next_slowest: float) -> None:
     """With the workers that were advised the rate rises as it was said, within five points."""
 

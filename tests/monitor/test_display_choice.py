@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -45,6 +46,20 @@ def test_variable_says_what_auto_is(value: str, monkeypatch: pytest.MonkeyPatch)
     """Each of its values stands for a display, or for none; an empty one for nothing."""
     monkeypatch.setenv("ANTFLOW_DISPLAY", value)
     assert chosen("auto") is CHOSEN[value]
+
+
+class Shown(str, Enum):  # noqa: UP042 - StrEnum has another str()
+    """Settings often have their words as an enum, whose ``str()`` is the member's name."""
+
+    FULL = "full"
+    AUTO = "auto"
+
+
+def test_name_may_be_a_member_of_an_enum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as the string that it is."""
+    monkeypatch.setenv("ANTFLOW_DISPLAY", "compact")
+    assert chosen(Shown.FULL) is FullDashboard
+    assert chosen(Shown.AUTO) is CompactDashboard
 
 
 @pytest.mark.parametrize("value", ["off", "full"])

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antflow import DashboardSnapshot, Drop, Limit, Pipeline, RunResults, Stage, StageStats
@@ -172,6 +172,7 @@ def numbers_of(heading: str, row: str) -> Counter[str] | dict[str, str]:
     return found
 
 
+@settings(max_examples=settings().max_examples // 3)  # each is a run, drawn many times
 @given(
     st.lists(PLANS, min_size=1, max_size=3),
     st.integers(0, 25),

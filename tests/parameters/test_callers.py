@@ -77,11 +77,17 @@ def test_run_that_is_changed_from_its_own_loop_by_a_thread() -> None:
         loop = asyncio.get_running_loop()
         async with Pipeline([a_stage()]).open() as run:
 
-            def feed() -> None:
-                asyncio.run_coroutine_threadsafe(run.feed(["there"]), loop).result(10)
+            async def ask(item: Any) -> Any:
+                return (await run.submit(item)).value
 
-            await asyncio.to_thread(feed)
-        assert run.results.values() == ["there"]
+            def call() -> Any:
+                asyncio.run_coroutine_threadsafe(run.feed(["there"]), loop).result(10)
+                with pytest.raises(PipelineError, match="where f is an async function that makes"):
+                    run.submit("back")
+                return asyncio.run_coroutine_threadsafe(ask("back"), loop).result(10)
+
+            assert await asyncio.to_thread(call) == "back"
+        assert run.results.values() == ["there", "back"]
 
     asyncio.run(main())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -20,15 +20,6 @@ from .values import Measured, Row, Whole, shown
 TABLES = (rows_stage, rows_pipeline, rows_builder, rows_executor, rows_sinks)
 ROWS: dict[str, Row] = {name: row for table in TABLES for name, row in table.ROWS.items()}
 USES = {name: use for table in TABLES for name, use in table.USES.items()}
-
-
-def cases(kind: str) -> list[Any]:
-    """One parameter set per value."""
-    return [
-        pytest.param(name, value, id=f"{name}-{number}")
-        for name, row in ROWS.items()
-        for number, value in enumerate(getattr(row, kind))
-    ]
 
 
 def give(name: str, value: Any) -> None:
@@ -66,64 +57,68 @@ def test_every_row_has_values() -> None:
     assert [name for name, row in ROWS.items() if not (row.bad and row.good)] == []
 
 
-@pytest.mark.parametrize(("name", "value"), cases("bad"))
-def test_value_that_is_refused(name: str, value: Any) -> None:
+def each(values: Iterable[Any], check: Callable[[Any], None]) -> None:
+    """Check each value; an error says which one it was."""
+    for number, value in enumerate(values):
+        try:
+            check(value)
+        except BaseException as error:
+            error.add_note(f"value {number}: {shown(value)}")
+            raise
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_value_that_is_refused(name: str) -> None:
     """The message names the parameter, shows the value, and says what is allowed, on one line."""
     row: Row = ROWS[name]
-    with pytest.raises(row.error) as caught:
-        give(name, value)
-    message = str(caught.value)
     option = row.shown_as or name.rpartition(".")[2]
-    assert re.search(rf"{option}[\w\[\]'<>:() -]*(=|:)", message), message
-    assert any(part in message for part in shown_parts(value)), message
-    assert re.search(row.allowed, message), message
-    if any(bad is None for bad in row.bad):
-        assert not re.search(r"\bor None\b", message), message
-    assert message.isprintable()
-    assert len(message) < 400
-    assert isinstance(caught.value, (TypeError, ValueError, AntFlowError))
+
+    def check(value: Any) -> None:
+        with pytest.raises(row.error) as caught:
+            give(name, value)
+        message = str(caught.value)
+        assert re.search(rf"{option}[\w\[\]'<>:() -]*(=|:)", message), message
+        assert any(part in message for part in shown_parts(value)), message
+        assert re.search(row.allowed, message), message
+        if any(bad is None for bad in row.bad):
+            assert not re.search(r"\bor None\b", message), message
+        assert message.isprintable()
+        assert len(message) < 400
+        assert isinstance(caught.value, (TypeError, ValueError, AntFlowError))
+
+    each(row.bad, check)
 
 
-@pytest.mark.parametrize(("name", "value"), cases("good"))
-def test_value_that_is_taken(name: str, value: Any) -> None:
+@pytest.mark.parametrize("name", ROWS)
+def test_value_that_is_taken(name: str) -> None:
     """An allowed value raises nothing."""
-    give(name, value)
+    each(ROWS[name].good, lambda value: give(name, value))
 
 
-def whole_numbers() -> list[Any]:
-    """One parameter set for each number that a parameter takes which must be whole."""
+def numbers(kind: type, allowed: str) -> list[Any]:
+    """The parameters that take such numbers, each with those of its row."""
     return [
-        pytest.param(name, value, id=f"{name}-{number}")
+        pytest.param(name, values, id=name)
         for name, row in ROWS.items()
-        if re.search(r"whole|at least 1 worker", row.allowed)
-        for number, value in enumerate(row.good)
-        if type(value) is int
+        if re.search(allowed, row.allowed)
+        and (values := [value for value in row.good if type(value) is kind])
     ]
 
 
-@pytest.mark.parametrize(("name", "value"), whole_numbers())
-def test_whole_number_of_another_class(name: str, value: int) -> None:
+WHOLE = r"whole|at least 1 worker"
+REAL = r"finite number|from 0|ratio above|292 years|number of seconds, or None"
+
+
+@pytest.mark.parametrize(("name", "values"), numbers(int, WHOLE))
+def test_whole_number_of_another_class(name: str, values: list[int]) -> None:
     """Where a whole number is asked for, anything with ``__index__`` is one."""
-    give(name, Whole(value))
+    each(values, lambda value: give(name, Whole(value)))
 
 
-def real_numbers() -> list[Any]:
-    """One parameter set for each number that a parameter takes which need not be whole."""
-    return [
-        pytest.param(name, value, id=f"{name}-{number}")
-        for name, row in ROWS.items()
-        if re.search(
-            r"finite number|from 0|ratio above|292 years|number of seconds, or None", row.allowed
-        )
-        for number, value in enumerate(row.good)
-        if type(value) is float
-    ]
-
-
-@pytest.mark.parametrize(("name", "value"), real_numbers())
-def test_number_of_another_class(name: str, value: float) -> None:
+@pytest.mark.parametrize(("name", "values"), numbers(float, REAL))
+def test_number_of_another_class(name: str, values: list[float]) -> None:
     """Where a number is asked for, any `numbers.Real` is one."""
-    give(name, Measured(value))
+    each(values, lambda value: give(name, Measured(value)))
 
 
 def test_numbers_become_plain() -> None:

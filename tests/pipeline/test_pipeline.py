@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import enum
+import importlib
 import inspect
+import logging
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from antflow import AsyncExecutor, Pipeline, PipelineError, RunHandle, Stage, StatusTracker
+from antflow.sinks import JsonlSink
 from antflow.testing import Gate, run_virtual
 from tests.support import (
     REQUIRED,
@@ -464,6 +471,69 @@ def test_repr_never_raises(kind: Any) -> None:
     odd: Any = kind.__new__(kind)
     odd._run = SimpleNamespace(is_under_way=False)  # for RunHandle.__del__
     assert repr(odd) == f"<{kind.__name__}>"
+
+
+PUBLIC_MODULES = ("", ".display", ".executor", ".observers", ".pipeline", ".sinks", ".testing")
+
+
+def public_classes() -> list[type]:
+    """Those that have objects of their own: no errors, and nothing for type checkers alone."""
+    modules = [importlib.import_module(f"antflow{name}") for name in PUBLIC_MODULES]
+    found = {getattr(module, name) for module in modules for name in module.__all__}
+    classes = [each for each in found if isinstance(each, type)]
+    return sorted(
+        (
+            each
+            for each in classes
+            if not issubclass(each, (BaseException, logging.Filter, enum.Enum, dict, tuple))
+            and not getattr(each, "_is_protocol", False)
+            and not issubclass(each, asyncio.AbstractEventLoop)
+            and not dataclasses.is_dataclass(each)
+        ),
+        key=lambda each: each.__name__,
+    )
+
+
+@pytest.mark.parametrize("kind", public_classes())
+def test_every_public_object_says_what_it_is(kind: Any) -> None:
+    """None prints its address, and none raises, even if it is half made."""
+    abstract = getattr(kind, "__abstractmethods__", ())
+    concrete: Any = type(kind.__name__, (kind,), dict.fromkeys(abstract)) if abstract else kind
+    half = concrete.__new__(concrete)
+    with suppress(AttributeError):
+        half._run = SimpleNamespace(is_under_way=False)  # for RunHandle.__del__
+        half._loop = None  # for Iteration.__del__
+    assert kind.__name__ in repr(half)
+    assert " at 0x" not in repr(half)
+
+
+def test_repr_of_what_a_pipeline_hands_out(tmp_path: Path) -> None:
+    """A builder, a run to be opened, and a stream say in a few words how they stand."""
+
+    async def task(value: int) -> int:
+        return value
+
+    builder = Pipeline.create().add("A", task, workers=20).add("B", task)
+
+    async def main() -> list[str]:
+        pipeline = builder.build()
+        stream = pipeline.stream(range(3))
+        texts = [repr(builder), repr(pipeline.open()), repr(stream)]
+        await anext(stream)
+        texts.append(repr(stream))
+        await stream.aclose()
+        sink = JsonlSink(tmp_path / "events.jsonl")
+        await pipeline.run(range(2), observers=[sink])
+        return [*texts, repr(stream), repr(sink).replace(str(tmp_path), "…")]
+
+    assert run_virtual(main) == [
+        "<PipelineBuilder: A ×20 → B ×5>",
+        "<Around of Pipeline.open(): write `async with`>",
+        "<ResultStream: not begun>",
+        "<ResultStream: draining, 3 ok, 0 failed>",
+        "<ResultStream: finished, 3 ok, 0 failed>",
+        "<JsonlSink '…/events.jsonl': 10 written, 0 lost>",
+    ]
 
 
 def test_repr_of_an_executor() -> None:

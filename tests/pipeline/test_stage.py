@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import antflow
-from antflow import Pipeline, Stage, StageValidationError, StatusTracker
+from antflow import Pipeline, Retry, Stage, StageValidationError, StatusTracker
 from antflow._core.stage_checks import check_call, is_ordinary
 from antflow.testing import Calls, FailTimes, Gate, Scripted, run_virtual
 from tests.support import REQUIRED, defaults, double, now, odd_only, positional, same, slow, values
@@ -415,6 +415,50 @@ def test_plain_functions_are_tasks() -> None:
         "aa",
         "bb",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"stage_attempts": 5}, "with retry='per_task': its number of tries is task_attempts"),
+        (
+            {"task_attempts": 5, "retry": "per_stage"},
+            "with retry='per_stage': its number of tries is stage_attempts",
+        ),
+        (
+            {"task_wait_seconds": 5, "retry": "per_stage"},
+            "with retry='per_stage': its pause is stage_wait_seconds, or wait",
+        ),
+        ({"call_rate_period": 5}, "without call_rate"),
+        ({"queue_capacity": 5, "pull": True}, "with pull=True: nothing waits before the stage"),
+        ({"resource_scope": "worker"}, "without resources"),
+        ({"executor": "thread"}, "where every task is async: those run on the event loop"),
+    ],
+)
+def test_option_without_effect_is_told(
+    options: dict[str, Any], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning, when the pipeline is made, names the option and the one that counts."""
+    name, value = next(iter(options.items()))
+    Pipeline([Stage("A", 1, [double]), Stage("B", 1, [double], **options)])
+    assert caplog.messages == [f"stage B: {name}={value!r} has no effect {told}"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"task_attempts": 5, "stage_attempts": 4},
+        {"task_attempts": 5, "stage_attempts": 4, "retry": "per_stage"},
+        {"task_wait_seconds": 5, "wait": 2, "retry": "per_stage"},
+        {"retry": Retry(attempts=5)},
+    ],
+)
+def test_options_of_both_kinds_of_retries_are_no_mistake(
+    options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program that chooses ``retry`` when it runs sets both."""
+    Pipeline([Stage("A", 1, [double], **options)])
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 4])

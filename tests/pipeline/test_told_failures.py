@@ -139,10 +139,31 @@ SAYING = [
 ]
 
 
+def on_each(faces: dict[str, Any], all_children_on: str) -> list[Any]:
+    """A parameter set for each face and kind.
+
+    The children take long to start, and what comes back from them is told like any other failure.
+    So one kind of them is daily on all faces, and the others on one.
+    """
+    return [
+        pytest.param(
+            value,
+            kind,
+            id=f"{face}-{name}",
+            marks=[pytest.mark.slow]
+            if kind.options.get("executor") and name != "child process" and face != all_children_on
+            else [],
+        )
+        for face, value in faces.items()
+        for name, kind in KINDS.items()
+    ]
+
+
 @pytest.mark.fault
 @pytest.mark.real_time
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize("face", SAYING, ids=lambda face: face.__name__)
+@pytest.mark.parametrize(
+    ("face", "kind"), on_each({face.__name__: face for face in SAYING}, "as_a_result")
+)
 def test_failures_are_told_with_place_and_input(
     face: Callable[[Kind, pytest.LogCaptureFixture], str],
     kind: Kind,
@@ -167,8 +188,9 @@ def test_failures_are_told_with_place_and_input(
 
 @pytest.mark.fault
 @pytest.mark.real_time
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize("name", ["compact", "detailed", "full"])
+@pytest.mark.parametrize(
+    ("name", "kind"), on_each({name: name for name in ("compact", "detailed", "full")}, "full")
+)
 def test_displays_show_where_items_failed(name: str, kind: Kind) -> None:
     """Each display with room for errors shows their type, line and number."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,19 @@ from tests.planted.__main__ import main
 FAULTS = all_faults()
 
 
+@cache
+def read(file: str) -> tuple[str, str]:
+    """The text of a file, and its program: most files have several faults."""
+    text = (ROOT / PACKAGE / file).read_text("utf-8")
+    return text, ast.dump(ast.parse(text))
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_fault_can_be_planted(fault: Fault) -> None:
     """Its text stands there once, what it becomes is another program, and its nets are there."""
-    text = (ROOT / PACKAGE / fault.file).read_text("utf-8")
-    planted = fault.applied(text)
-    assert ast.dump(ast.parse(planted)) != ast.dump(ast.parse(text))
+    text, program = read(fault.file)
+    planted = ast.parse(fault.applied(text))
+    assert ast.dump(planted) != program
     compile(planted, fault.file, "exec")
     assert fault.what.endswith(".")
     nets = [net for net in shlex.split(fault.nets) if net.startswith("tests")]

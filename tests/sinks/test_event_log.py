@@ -193,6 +193,7 @@ def test_reads_a_running_log(source: str, kind: str) -> None:
         stages = [Stage("A", 1, [asyncio.sleep])]
         running = asyncio.create_task(Pipeline(stages, observers=[sink]).run([0.05] * 5))
         await asyncio.sleep(0.06)
+        sink.flush()
         with EventLog.open(source) as log:
             while not running.done():
                 seen.append(sum(1 for _ in log.events()))

@@ -249,6 +249,9 @@ class Measured:
     def on_run_end(self, callback: Any) -> None:
         self.end = callback
 
+    def time_items(self) -> None:
+        pass
+
 
 def a_stage(**figures: Any) -> StageStats:
     counts = {"pending_items": 0, "in_progress_items": 0, "completed_items": 0, "failed_items": 0}
@@ -407,6 +410,57 @@ def test_histogram_of_durations() -> None:
     assert value(values, f"{name}_sum") == pytest.approx(sum(times), rel=0.04)
     waits = "antflow_stage_queue_wait_seconds"
     assert value(values, f"{waits}_count") == len(times)
+
+
+def test_histogram_of_items() -> None:
+    """An item's time is from its intake, or from when it was made, to its outcome."""
+
+    async def work(number: int) -> int:
+        await asyncio.sleep(2)
+        return (await various(number)) or number
+
+    async def open_up(number: int) -> list[int]:
+        await asyncio.sleep(1.2)
+        return tens(number)
+
+    async def rest(number: int) -> None:
+        await asyncio.sleep(number * 1.1)
+
+    pipeline = Pipeline(
+        [
+            Stage("Work", 2, [work], task_attempts=1),
+            Stage("Open", 1, [open_up], expand=True),
+            Stage("Rest", 9, [rest], skip_if=lambda number: number % 2),
+        ]
+    )
+    collector = PipelineCollector(pipeline)
+    run_virtual(pipeline.run([0, 1, 2, 3], on_failures="ignore"))
+    values, name = scraped(collector), "antflow_item_duration_seconds"
+    # Failed and dropped after 2 s. Two waited for these, worked for 2 s, and were opened one after
+    # the other. Of the children, the odd ones skip the last stage.
+    times = [2, 2, 5.2, 6.4, 0, 0, 22, 33]
+    for bound in BOUNDS:
+        expected = sum(seconds <= bound for seconds in times)
+        assert value(values, f"{name}_bucket", le=str(float(bound))) == expected, bound
+    assert value(values, f"{name}_count") == 8 == value(values, "antflow_pipeline_items_total")
+    assert value(values, f"{name}_sum") == pytest.approx(sum(times), rel=0.04)
+
+
+def test_histogram_of_items_over_several_runs() -> None:
+    """It counts the items of every run that begins when there is a collector."""
+    pipeline = Pipeline(various_stages())
+    run_virtual(pipeline.run(range(50), on_failures="ignore"))
+    assert pipeline.get_stats().item_times is None
+    collector, name = PipelineCollector(pipeline), "antflow_item_duration_seconds_count"
+    assert value(scraped(collector), name) == 0
+    numbers = []
+    for items in (range(70), range(30)):
+        run_virtual(pipeline.run(items, on_failures="ignore"))
+        stats = pipeline.get_stats()
+        assert stats.item_times is not None
+        numbers.append(stats.item_times.count)
+        assert numbers[-1] == stats.items_accepted + stats.items_children
+    assert value(scraped(collector), name) == sum(numbers)
 
 
 def test_histogram_of_short_durations() -> None:

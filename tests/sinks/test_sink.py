@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from antflow import ItemStep, Pipeline, RunEnd, RunFacts, Stage
-from antflow.sinks import EventRecord, Sink, SinkCounts
+from antflow import ItemStep, Pipeline, RunEnd, RunFacts, Stage, StatusTracker
+from antflow.journal import Journal
+from antflow.sinks import EventLog, EventRecord, JsonlSink, Sink, SinkCounts
 from antflow.testing import run_virtual
 
 
@@ -230,6 +234,72 @@ def test_flush_of_a_sink_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sink.counts.dropped == sink.counts.emitted
 
 
+def test_waiting_events_cost_the_garbage_collector_nothing() -> None:
+    """The collector forgets the events that wait: it would look at thousands of them each time."""
+    sink = Held()
+    tracked: list[bool] = []
+
+    async def look(number: int) -> int:
+        gc.collect()
+        tracked.extend(map(gc.is_tracked, sink._buffer))
+        return number
+
+    async def main() -> None:
+        pipeline = Pipeline([Stage("Look", 1, [look])], observers=[sink])
+        running = asyncio.create_task(pipeline.run(range(3)))
+        while len(tracked) < 10:
+            await asyncio.sleep(0)
+        sink.go.set()
+        await running
+
+    asyncio.run(main())
+    assert tracked.count(True) <= 3  # notices
+
+
+def test_waiting_events_keep_no_value() -> None:
+    """A value is JSON when its event waits, and may be forgotten itself."""
+
+    class Large:
+        def __repr__(self) -> str:
+            return "<large>"
+
+    sink = Held(values=True)
+    made: list[weakref.ref[Large]] = []
+
+    def make(number: int) -> Large:
+        large = Large()
+        made.append(weakref.ref(large))
+        return large
+
+    async def main() -> None:
+        stages = [Stage("Make", 1, [make]), Stage("Forget", 1, [lambda large: None])]
+        running = asyncio.create_task(Pipeline(stages, observers=[sink]).run(range(3)))
+        while sink.counts.emitted < 15:
+            await asyncio.sleep(0.001)
+        gc.collect()
+        assert [large() for large in made] == [None] * 3
+        sink.go.set()
+        await running
+
+    asyncio.run(main())
+    assert [record.value for record in sink.records].count('"<large>"') == 3
+
+
+def test_every_batch_wakes_the_thread() -> None:
+    """As soon as a batch is full it is written, each time, however long ``every`` is."""
+    sink = Kept(batch=4, every=60)
+
+    async def wait(number: int) -> int:
+        until = sink.counts.emitted - 4
+        while len(sink.records) < until:
+            await asyncio.sleep(0.001)
+        return number
+
+    pipeline = Pipeline([Stage("Wait", 1, [wait])], observers=[sink])
+    asyncio.run(asyncio.wait_for(pipeline.run(range(20)), 20))
+    assert sink.counts.delivered == 60
+
+
 def test_batches_are_bounded() -> None:
     """No batch is larger than ``batch``."""
     sink = Kept(batch=7)
@@ -312,10 +382,14 @@ def test_writes_all_of_a_cancelled_run() -> None:
 
 def test_leaves_no_thread() -> None:
     """After the last run there is no thread left."""
-    before = threading.active_count()
-    sink = Kept()
-    asyncio.run(run(sink))
-    assert threading.active_count() == before
+    threads: list[threading.Thread] = []
+
+    class Own(Kept):
+        def open(self) -> None:
+            threads.append(threading.current_thread())
+
+    asyncio.run(run(Own()))
+    assert [each.is_alive() for each in threads] == [False]
 
 
 @pytest.mark.parametrize("when_full", ["drop_oldest", "block"])
@@ -450,6 +524,14 @@ def test_values_are_recorded_only_if_asked_for() -> None:
     assert {record.value for record in plain.records} == {None}
     values = [record.to_dict().get("value") for record in full.records]
     assert values == [[0], None, [0, 1], None, [0, 1, 1]]
+
+
+def test_an_id_without_a_text_costs_no_event() -> None:
+    """An int of thousands of digits has no text in Python; a placeholder is recorded."""
+    sink = Kept()
+    pipeline = Pipeline([Stage("A", 1, [str])], observers=[sink])
+    asyncio.run(pipeline.run([{"id": 10**5_000, "value": 1}]))
+    assert {record.item for record in sink.records} == {"<int: str() failed>"}
 
 
 def test_redact_changes_what_is_recorded() -> None:
@@ -594,6 +676,85 @@ def test_a_killed_program_loses_at_most_the_last_moment(tmp_path: Path) -> None:
     assert '"kind":"started","stage":"A","item":"5"' in text
 
 
+FORK = """
+import asyncio, faulthandler, os, sys, threading, warnings
+from antflow import Pipeline, Stage
+from antflow.sinks import JsonlSink, SqliteSink, TraceSink
+
+warnings.simplefilter("ignore")  # for a fork beside threads
+sink = {sink}
+pids = []
+
+async def same(number):
+    return number
+
+inner = Pipeline([Stage("In", 1, [same])], observers=[sink])
+
+async def work(number):
+    await asyncio.sleep(0.01)
+    if number == 3 and not (pid := os.fork()):
+        faulthandler.dump_traceback_later(20, exit=True)
+        {does}
+    elif number == 3:
+        pids.append(pid)
+    return number
+
+asyncio.run(Pipeline([Stage("Work", 1, [work])], observers=[sink]).run(range(9)))
+for pid in pids:
+    print("child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print("parent", sink.counts.delivered, sink.counts.dropped)
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked there")
+@pytest.mark.parametrize("name", ["JsonlSink('log.jsonl')", "SqliteSink('log.db')"])
+@pytest.mark.parametrize(
+    ("does", "code"),
+    [
+        ("sys.exit(7)", 7),
+        (
+            "threading.Thread(target=asyncio.run, args=(inner.run(range(3)),)).run(); "
+            "os._exit(sink.counts.emitted)",
+            9,
+        ),
+    ],
+)
+def test_a_child_of_a_task_writes_nothing_of_the_run(
+    name: str, does: str, code: int, tmp_path: Path
+) -> None:
+    """Neither at its end nor by a run of its own with the sink, which has counts of its own."""
+    script = FORK.format(sink=name, does=does)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    events = 9 * 3
+    assert done.stdout.splitlines()[-2:] == [f"child {code}", f"parent {events} 0"], done.stderr
+    with EventLog.open(next(tmp_path.glob("log.*"))) as log:
+        (run,) = [each for each in log.runs() if each.accepted == 9]
+        assert run.completed == 9
+        histories = [log.get_history(str(number), run=run.run) for number in range(9)]
+        assert sum(map(len, histories)) == events
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked there")
+def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:
+    """A fork may come while the sink's thread has the lock, which the child does not get back."""
+    script = """
+import faulthandler, os, sys, threading
+from antflow.sinks import Sink
+sink = Sink()
+sink._lock.acquire()
+if not os.fork():
+    faulthandler.dump_traceback_later(20, exit=True)
+    os._exit(6 + sink.counts.emitted)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "6\n", done.stderr
+
+
 def test_is_an_observer() -> None:
     """A sink hears exactly what an observer of the user's own hears."""
     heard: list[ItemStep] = []
@@ -622,6 +783,56 @@ def test_a_run_may_have_observers_of_its_own() -> None:
     asyncio.run(main())
     assert len(always.runs) == 4
     assert once.runs == always.runs[:2]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"report": "a.html", "trace": "./a.html"}, ("report", "trace")),
+        ({"own": "a.jsonl", "trace": "a.jsonl"}, ("trace", "observers[0] of the pipeline")),
+        ({"own": "a.jsonl", "observer": "a.jsonl"}, ("observers[0] of the run", "the pipeline")),
+        ({"spill": "a.db", "report": "a.db"}, ("report", "spill of the tracker")),
+        ({"own": "a.db", "spill": "a.db"}, ("observers[0] of the pipeline", "spill")),
+        ({"journal": "a.db", "report": "./a.db"}, ("report", "journal")),
+        ({"journal": Path("a.db"), "trace": "a.db"}, ("trace", "journal")),
+        ({"journal": "a.db", "spill": "a.db"}, ("spill of the tracker", "journal")),
+        ({"journal": "a.db", "observer": "a.db"}, ("observers[0] of the run", "journal")),
+        ({"kept": "a.db", "observer": "a.db"}, ("observers[0] of the run", "journal")),
+        ({"kept": "a.db", "own": "a.db"}, ("observers[0] of the pipeline", "journal")),
+    ],
+)
+def test_a_file_that_is_given_twice_is_refused(
+    given: dict[str, Any], names: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is begun, and nothing is written: one would destroy what the other writes."""
+    monkeypatch.chdir(tmp_path)
+    options = {k: v for k, v in given.items() if k in ("trace", "report", "journal")}
+    if "observer" in given:
+        options["observers"] = [JsonlSink(given["observer"])]
+    own = [JsonlSink(given["own"])] if "own" in given else []
+    tracker = StatusTracker(spill=given["spill"]) if "spill" in given else None
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        taken.append(0)
+        yield 0
+
+    def run() -> None:
+        pipeline = Pipeline(
+            [Stage("A", 1, [halve])],
+            status_tracker=tracker,
+            observers=own,
+            journal=Journal(given["kept"]) if "kept" in given else None,
+        )
+        asyncio.run(pipeline.run(items(), **options))
+
+    with pytest.raises(ValueError, match="is the file of") as caught:
+        run()
+    later, earlier = names
+    assert str(caught.value).startswith(f"{later}: ")
+    assert earlier in str(caught.value)
+    assert taken == []
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_snapshot_counts_what_sinks_have_lost() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from antflow import Pipeline, Stage
-from antflow.sinks import EventRecord, SqliteSink
+from antflow.sinks import EventRecord, RunRecord, SqliteSink
 
 from .test_sink import run
 
@@ -26,6 +26,13 @@ def rows_of(path: Path, query: str) -> list[Any]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "events.sqlite"
+
+
+def test_columns_of_runs_are_the_fields_of_what_is_read(path: Path) -> None:
+    """``runs`` has the fields of `RunRecord`, in their order."""
+    asyncio.run(run(SqliteSink(path)))
+    rows = rows_of(path, "SELECT name FROM pragma_table_info('runs')")
+    assert [name for (name,) in rows] == list(RunRecord._fields)
 
 
 def test_writes_a_row_for_each_event(path: Path) -> None:

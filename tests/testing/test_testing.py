@@ -30,6 +30,7 @@ from antflow.testing import (
     cancel_at_every_step,
     run_virtual,
 )
+from tests.garbage import thawed
 
 
 def now() -> float:
@@ -1003,17 +1004,17 @@ def test_run_virtual_closes_async_generators() -> None:
 def test_run_virtual_leaves_older_garbage_alone() -> None:
     """The collection at the end is quick: it does not look at what was there before the run."""
     gc.disable()
-    gc.unfreeze()
     try:
-        garbage: list[object] = [Suspended()]
-        garbage.append(garbage)
-        reference = weakref.ref(garbage[0])
-        del garbage
-        run_virtual(asyncio.sleep(1))
-        assert reference() is not None
-        assert gc.get_freeze_count() == 0
-        gc.collect()
-        assert reference() is None
+        with thawed():
+            garbage: list[object] = [Suspended()]
+            garbage.append(garbage)
+            reference = weakref.ref(garbage[0])
+            del garbage
+            run_virtual(asyncio.sleep(1))
+            assert reference() is not None
+            assert gc.get_freeze_count() == 0
+            gc.collect()
+            assert reference() is None
     finally:
         gc.enable()
 

@@ -132,3 +132,23 @@ class DurationCounter:
     def read(self, count: int) -> Durations:
         """A copy of what was counted, out of ``count`` durations in all."""
         return Durations(count, self._shortest, self.buckets())
+
+
+class ItemTimes:
+    """How long items took, from their intake to their outcome."""
+
+    __slots__ = ("_counter", "_items")
+
+    def __init__(self) -> None:
+        self._counter = DurationCounter(SHORTEST_WAIT)
+        self._items = 0
+
+    def add(self, seconds: float) -> None:
+        """An item has left the run."""
+        self._items += 1
+        if seconds >= SHORTEST_WAIT:
+            self._counter.add(seconds)
+
+    def read(self) -> Durations:
+        """A copy of what was counted."""
+        return self._counter.read(self._items)

@@ -43,6 +43,7 @@ class Envelope:
         error: Why it could not be read. Such an item fails when it is taken in.
         not_before: The earliest time at which a worker could take it (loop time): when it was
             announced to its stage, or when its next try is due.
+        entered: When it was taken in, or made from another (loop time).
         branch: ``()`` for an item that was fed. The third item made from it has ``(2,)``, the first
             one made from that ``(2, 0)``. All share its ``sequence_id``.
         fate: What its result says about how it ended.
@@ -63,6 +64,7 @@ class Envelope:
         "children",
         "deadline",
         "decision",
+        "entered",
         "error",
         "fate",
         "holds",
@@ -101,6 +103,7 @@ class Envelope:
         self.carry: Any = None
         self.checkpoint: tuple[int, Any] | None = None
         self.not_before: float = 0.0
+        self.entered: float = 0.0
         self.fate: Fate = ORDINARY
         self.children: int = 0
         self.holds: tuple[int, int] = NEVER_HELD

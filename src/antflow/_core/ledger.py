@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import nan
 from typing import Any, Literal, get_args
 
-from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, DurationCounter
+from antflow._core.durations import SHORTEST_RUN, SHORTEST_WAIT, DurationCounter, ItemTimes
 from antflow._core.first_tries import FirstTriesCounter
 from antflow._core.recall_counts import RecallCounts
 from antflow._core.text import error_type_name
@@ -419,6 +419,7 @@ class Ledger:
         in_flight: Accepted and not settled.
         recalled: Items that the store knew; those that had ended are in no other book.
         taken_up: Items made from others in an earlier run that go on in this one.
+        item_times: How long items took; ``None`` unless that was asked for.
     """
 
     __slots__ = (
@@ -426,6 +427,7 @@ class Ledger:
         "_retrying",
         "accepted",
         "in_flight",
+        "item_times",
         "recalled",
         "stages",
         "taken_up",
@@ -436,6 +438,7 @@ class Ledger:
         self.in_flight: int = 0
         self.recalled: RecallCounts = RecallCounts()
         self.taken_up: int = 0
+        self.item_times: ItemTimes | None = None
         self._applied: int = 0
         self._retrying: set[ItemKey] = set()
         stages: list[StageBook] = []

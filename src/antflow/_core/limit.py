@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from antflow._core.checks import check_count, check_seconds, examine, refusal, takes, whole
 from antflow._core.errors import PipelineError
-from antflow._core.foreign import number
+from antflow._core.foreign import asked, number
 from antflow._core.misspellings import explained
 from antflow._core.text import safe_repr
 
@@ -286,6 +286,9 @@ class Limit:
         return float(_check_number("cost(value)", answer, above_zero=False))
 
     def __repr__(self) -> str:
+        return asked(self._told, instead="<Limit>")
+
+    def _told(self) -> str:
         return (
             f"Limit(concurrency={self.concurrency}, rate={self.rate}, period={self.period}, "
             f"cost={safe_repr(self.cost)})"

@@ -350,6 +350,8 @@ class Measured(SnapshotSource, Protocol):
 
     def on_run_end(self, callback: Callable[[RunEnd], Any]) -> None: ...
 
+    def time_items(self) -> None: ...
+
 
 @runtime_checkable
 class DashboardProtocol(Protocol):

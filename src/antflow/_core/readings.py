@@ -85,6 +85,7 @@ class Reading:
         self._in_flight = ledger.in_flight
         self._taken_up = ledger.taken_up
         self._recalled = ledger.recalled
+        self._item_times = None if ledger.item_times is None else ledger.item_times.read()
         self._facts = facts
         self._gauges = gauges
         self._now = now
@@ -125,6 +126,7 @@ class Reading:
             items_resumed=known.all_ended,
             items_changed=known.changed,
             counters=summed(each.counters for each in stages) if has_counters else {},
+            item_times=self._item_times,
         )
 
 

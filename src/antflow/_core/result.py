@@ -10,6 +10,7 @@ from operator import attrgetter
 from signal import Signals
 from typing import Any, ClassVar, Generic, Literal, NamedTuple
 
+from antflow._core.brief import Brief
 from antflow._core.error_copies import Parcel, packed, unpacked
 from antflow._core.errors import AntFlowError, ItemCancelled
 from antflow._core.estimates import PastRun, WhatIf
@@ -184,7 +185,7 @@ def _failed_again(message: str, parcels: Sequence[Parcel]) -> ItemsFailed:
     return ItemsFailed(message, errors)
 
 
-class RunResults(list[PipelineResult[T]], Generic[T]):
+class RunResults(Brief, list[PipelineResult[T]], Generic[T]):
     """The successful results of a run in input order, and everything else about it.
 
     It is a plain list of `PipelineResult`; slices of it are plain lists.
@@ -313,13 +314,10 @@ class RunResults(list[PipelineResult[T]], Generic[T]):
     def _repr_html_(self) -> str:  # a notebook calls it
         from antflow._core.result_table import results_table  # only where there is a notebook
 
-        return results_table(self._counts(), self, self.failed)
+        return results_table(repr(self)[1:-1], self, self.failed)
 
-    def __repr__(self) -> str:
-        return f"<{self._counts()}>"
-
-    def _counts(self) -> str:
-        return f"RunResults: {outcomes_text(self.stats)}"
+    def _said(self) -> str:
+        return f": {outcomes_text(self.stats)}"
 
 
 def _record_of(result: PipelineResult[Any]) -> dict[str, Any]:

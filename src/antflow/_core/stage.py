@@ -51,6 +51,7 @@ from antflow._core.stage_checks import (
     check_tasks,
     check_tries,
     check_workers,
+    is_async,
     is_generator,
     is_ordinary,
 )
@@ -540,6 +541,39 @@ def retry_policy(stage: Stage) -> RetryPolicy:
     if stage.wait is not None:
         wait = stage.wait
     return RetryPolicy(attempts, wait, whole_stage, stage.retry_on, stage.give_up_on)
+
+
+def idle_options(stage: Stage) -> Iterator[str]:
+    """What was asked of a stage and has no effect, because of another option.
+
+    These are no errors, as programs choose ``retry`` and set the options of both kinds. So if both
+    are set, that is meant.
+    """
+    options = {each.name: each for each in fields(stage)}
+
+    def is_given(name: str) -> bool:
+        return bool(getattr(stage, name) != options[name].default)
+
+    def told(name: str, why: str) -> str:
+        return f"{name}={safe_repr(getattr(stage, name))} has no effect {why}"
+
+    if not isinstance(stage.retry, Retry):
+        own, other = ("stage", "task") if stage.retry == "per_stage" else ("task", "stage")
+        if is_given(f"{other}_attempts") and not is_given(f"{own}_attempts"):
+            why = f"with retry={stage.retry!r}: its number of tries is {own}_attempts"
+            yield told(f"{other}_attempts", why)
+        waits = is_given("stage_wait_seconds") or stage.wait is not None
+        if own == "stage" and is_given("task_wait_seconds") and not waits:
+            why = "with retry='per_stage': its pause is stage_wait_seconds, or wait"
+            yield told("task_wait_seconds", why)
+    if is_given("call_rate_period") and stage.call_rate is None:
+        yield told("call_rate_period", "without call_rate")
+    if is_given("queue_capacity") and stage.pull:
+        yield told("queue_capacity", "with pull=True: nothing waits before the stage")
+    if is_given("resource_scope") and not stage.resources:
+        yield told("resource_scope", "without resources")
+    if stage.executor not in ("auto", "inline") and all(map(is_async, stage.tasks)):
+        yield told("executor", "where every task is async: those run on the event loop")
 
 
 def described(stage: Stage) -> dict[str, str]:

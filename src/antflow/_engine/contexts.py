@@ -14,7 +14,8 @@ from functools import partial, wraps
 from types import TracebackType, coroutine
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
-from antflow._core.foreign import cause_of, is_a, with_traceback
+from antflow._core.brief import Brief
+from antflow._core.foreign import attribute, cause_of, is_a, with_traceback
 from antflow._core.waits import Wait, discard
 
 P = ParamSpec("P")
@@ -44,11 +45,14 @@ def plainly_around(
     return enclose
 
 
-class Around(AbstractAsyncContextManager[V, None], Generic[V]):
+class Around(Brief, AbstractAsyncContextManager[V, None], Generic[V]):
     """An async generator that yields once, as a context manager; see `around`."""
 
     def __init__(self, steps: AsyncGenerator[V, None]) -> None:
         self._steps = steps
+
+    def _said(self) -> str:
+        return f" of {attribute(self._steps, '__qualname__')}(): write `async with`"
 
     def __enter__(self) -> NoReturn:
         raise TypeError("write `async with`, not `with`")
@@ -83,11 +87,14 @@ class Around(AbstractAsyncContextManager[V, None], Generic[V]):
             with_traceback(error, traceback)  # without the steps that it passed through
 
 
-class PlainlyAround(AbstractContextManager[V, None], Generic[V]):
+class PlainlyAround(Brief, AbstractContextManager[V, None], Generic[V]):
     """A generator that yields once, as a context manager; see `plainly_around`."""
 
     def __init__(self, steps: Generator[V, None, None]) -> None:
         self._steps = steps
+
+    def _said(self) -> str:
+        return f" of {attribute(self._steps, '__qualname__')}(): write `with`"
 
     def __enter__(self) -> V:
         return next(self._steps)

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from antflow._core.books import Books
 from antflow._core.cancellation import has_called_off_caller
 from antflow._core.counters import counters_here
+from antflow._core.durations import ItemTimes
 from antflow._core.envelope import DEFAULT_PRIORITY
 from antflow._core.error_kinds import ErrorKinds
 from antflow._core.failure_limit import FailureLimit
@@ -90,6 +91,7 @@ class Engine:
         owner: Whose run it is; only compared, and not kept.
         blocked_loop_after: Seconds after which the event loop counts as blocked, or ``None``.
         name: The pipeline's name.
+        times_items: Whether to count how long items take.
         books: The books of an earlier run that this one continues, or ``None``.
 
     Attributes:
@@ -125,6 +127,7 @@ class Engine:
         owner: object = None,
         blocked_loop_after: float | None = None,
         name: str = "pipeline",
+        times_items: bool = False,
         books: Books | None = None,
     ) -> None:
         self._showing: asyncio.Task[None] | None = None
@@ -143,6 +146,7 @@ class Engine:
         )
         run = self.run
         run.memory = memory
+        run.ledger.item_times = ItemTimes() if times_items else None
         self.supervisor: Supervisor = Supervisor(run)
         first = 0 if books is None else books.next_sequence_id
         id_of = None if memory is None else memory.id_of

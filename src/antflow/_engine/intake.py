@@ -164,7 +164,7 @@ class Entrance:
     def take_over(self, envelopes: Sequence[Envelope]) -> None:
         """Go on with the items in an earlier run's books; listeners are told but not waited for."""
         for envelope in envelopes:
-            envelope.not_before = now = self._run.timers.now()
+            envelope.not_before = envelope.entered = now = self._run.timers.now()
             discard(self._listeners.taken_over(envelope, now))
             self.stages[envelope.position].channel.put(envelope, envelope.priority)
 

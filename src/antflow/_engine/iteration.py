@@ -19,6 +19,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, NoReturn, Protocol, Self, TypeVar
 
+from antflow._core.brief import Brief
+
 T_co = TypeVar("T_co", covariant=True)
 
 NOTHING: Final[Any] = object()
@@ -56,7 +58,7 @@ class Steps(Protocol[T_co]):
         """After `leave`: wait until nothing is under way."""
 
 
-class Iteration(AsyncIterator[T_co]):
+class Iteration(Brief, AsyncIterator[T_co]):
     """Values that come one by one: loop over them, and close it.
 
     ``anext`` may be cancelled, for example by ``asyncio.wait_for`` or ``asyncio.timeout``, and
@@ -79,6 +81,9 @@ class Iteration(AsyncIterator[T_co]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_over = False
         self._error: BaseException | None = None
+
+    def _said(self) -> str:
+        return ": over" if self._is_over else ": not begun" if self._loop is None else ": under way"
 
     def __aiter__(self) -> Self:
         return self

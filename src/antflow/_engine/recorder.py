@@ -89,7 +89,7 @@ class Recorder:
         """Items are taken in at this stage."""
         self.book.admitted(len(envelopes))
         for envelope in envelopes:
-            envelope.not_before = now
+            envelope.not_before = envelope.entered = now
         if self.on_ended is not None:
             return apart(self._listeners.admitted, envelopes, now)
         return None
@@ -167,7 +167,7 @@ class Recorder:
         """Items were made from the worker's item, and are entered in the next stage's book."""
         self.book.emitted_some(len(children))
         for child in children:
-            child.not_before = now
+            child.not_before = child.entered = now
         wait: Wait = None
         if (tell := self.on_ended) is not None:
             for child in children:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any, Generic
 
 from antflow._core.cancellation import absorb_requests, cancel_requests
-from antflow._core.result import PipelineResult
+from antflow._core.result import PipelineResult, run_text
 from antflow._core.type_variables import T
 from antflow._core.waits import Wait
 from antflow._engine.channel import Channel
@@ -44,6 +44,12 @@ class ResultStream(Iteration[PipelineResult[T]], Generic[T]):
 
     It belongs to the event loop it began in, and raises `RuntimeError` in any other.
     """
+
+    def _said(self) -> str:
+        engine: Engine | None = getattr(self._steps, "_engine", None)
+        if engine is None:
+            return super()._said()
+        return f": {run_text(engine.run.state, engine.run.stats())}"
 
 
 class Outcomes:

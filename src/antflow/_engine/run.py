@@ -293,8 +293,8 @@ class Run:
         if asyncio._get_running_loop() is not self._loop:
             raise PipelineError(
                 f"{what} was called from another thread or event loop than the run's own; from a "
-                "thread, use asyncio.run_coroutine_threadsafe(…, loop) or "
-                "loop.call_soon_threadsafe(…)"
+                "thread, use asyncio.run_coroutine_threadsafe(f(), loop), where f is an async "
+                "function that makes this call, or loop.call_soon_threadsafe(…)"
             )
 
     # Reading

@@ -14,7 +14,7 @@ from antflow._core.foreign import is_awaitable
 from antflow._core.ledger import WorkerBook
 from antflow._core.ports import Runner
 from antflow._core.stage import Stage, TaskFunc
-from antflow._core.value_or_error import ValueOrError, call_for_pair, value_of
+from antflow._core.value_or_error import ValueOrError, call_elsewhere, value_from_elsewhere
 from antflow._engine.crew import Crew
 from antflow._engine.run import Run
 from antflow._engine.user_errors import call_apart
@@ -134,9 +134,9 @@ class Elsewhere:
         if self.shares_memory:
             work = partial(context.run, work)
         loop = asyncio.get_running_loop()
-        pair = await loop.run_in_executor(self._executor, call_for_pair, work)
+        pair = await loop.run_in_executor(self._executor, call_elsewhere, work)
         take_over(context)
-        result = value_of(pair)
+        result = value_from_elsewhere(pair)
         return await result if is_awaitable(result) else result
 
     async def leave(self, worker: WorkerBook) -> None:

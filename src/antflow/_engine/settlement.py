@@ -44,6 +44,7 @@ class Settlement:
     ) -> None:
         self._run = run
         self._ledger = run.ledger
+        self._item_times = run.ledger.item_times
         self._stage_names = run.facts.stage_names
         self._supervisor = supervisor
         self._identity = identity
@@ -67,6 +68,8 @@ class Settlement:
 
     def settle(self, envelope: Envelope, error: Exception | None) -> Wait:
         """An item leaves the run, its outcome recorded: deliver its result."""
+        if self._item_times is not None:
+            self._item_times.add(self._run.timers.now() - envelope.entered)
         result = envelope.result(self._stage_names[envelope.position], error, self._ordinary)
         deliver = self._deliver
         wait = deliver(result)

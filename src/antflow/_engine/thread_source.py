@@ -60,7 +60,8 @@ def in_thread(source: Iterable[A] | Callable[[], Iterable[A]]) -> AsyncIterable[
 
     A plain iterable is read on the event loop, and blocks it. Wrapped in `in_thread` it does not.
     Its iterator is made, read and closed in one thread, with the context variables of the run. Up
-    to 32 items are read ahead; each goes on as soon as it is ready.
+    to 32 items are read ahead; each goes on as soon as it is ready. A run that ends early drops
+    those it has not taken in yet.
 
     ```python
     def rows():

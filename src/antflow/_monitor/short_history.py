@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from math import nan
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from antflow._core.envelope import Envelope
 from antflow._core.errors import HistoryNotKept
@@ -43,6 +43,18 @@ ALWAYS_ENDS = (*FAILURES, Kind.DROPPED, Kind.EXPANDED)
 IN_FLIGHT: tuple[StatusType, ...] = ("queued", "in_progress", "retrying")
 
 
+class Kept(NamedTuple):
+    """How much is kept of an item that is settled.
+
+    Attributes:
+        events: How many of its events; 0 = not even the item.
+        failed: Whether to keep the whole history of failed items, the last `MOST_FAILED`.
+    """
+
+    events: int
+    failed: bool
+
+
 class ShortHistory(RunHistory):
     """The history of one run, cut back to the last events of each item.
 
@@ -50,25 +62,19 @@ class ShortHistory(RunHistory):
         facts: The run.
         ledger: Its books; released when the run is over.
         quiet_stages: Indices of the stages where a retry changes no status ("per_task").
-        keep: How many events of each item to keep when it is settled; 0 = not even the item.
-        keep_failed: Whether to keep the whole history of failed items, the last `MOST_FAILED`.
+        kept: How much to keep.
     """
 
     def __init__(
-        self,
-        facts: RunFacts,
-        ledger: Ledger,
-        quiet_stages: Iterable[int],
-        keep: int,
-        keep_failed: bool,
+        self, facts: RunFacts, ledger: Ledger, quiet_stages: Iterable[int], kept: Kept
     ) -> None:
         super().__init__(facts, ledger, quiet_stages)
-        self._keep = keep
+        self._keep = kept.events
         self._last_stage = len(facts.stage_names) - 1
-        self._most_failed = MOST_FAILED if keep_failed else 0
+        self._most_failed = MOST_FAILED if kept.failed else 0
         self._free: list[int] = []
         self._failed: OrderedDict[ItemKey, None] = OrderedDict()
-        if not keep:
+        if not kept.events:
             self._admissions = ItemsInFlight()
             self._last = cast("Any", {})  # only of the items that are there
             self._failures = FailureBook(self._most_failed)

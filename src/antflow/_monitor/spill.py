@@ -31,7 +31,7 @@ from antflow._core.transition import Kind
 from antflow._monitor.admissions import ItemKey
 from antflow._monitor.history import item_key
 from antflow._monitor.public_steps import NAMES, item_step
-from antflow._monitor.short_history import ShortHistory
+from antflow._monitor.short_history import Kept, ShortHistory
 from antflow.sinks.event_log import Database, EventLog, failed_item_of
 from antflow.sinks.file_sink import writable_path
 from antflow.sinks.records import LONGEST_ID, EventRecord, text_of_id
@@ -120,6 +120,11 @@ class Spill:
         return vars(self) | {"_sink": None}  # a copy writes by itself
 
     @property
+    def path(self) -> Path:
+        """The database."""
+        return self._path
+
+    @property
     def sink(self) -> SpillSink:
         """Writes to the file."""
         if self._sink is None:
@@ -127,15 +132,10 @@ class Spill:
         return self._sink
 
     def history(
-        self,
-        facts: RunFacts,
-        ledger: Ledger,
-        quiet_stages: Iterable[int],
-        keep: int,
-        keep_failed: bool,
+        self, facts: RunFacts, ledger: Ledger, quiet_stages: Iterable[int], kept: Kept
     ) -> SpilledHistory:
         """The history of a run that begins."""
-        return SpilledHistory(facts, ledger, quiet_stages, keep, keep_failed, self)
+        return SpilledHistory(facts, ledger, quiet_stages, kept, self)
 
 
 class RunLog:
@@ -190,8 +190,7 @@ class SpilledHistory(ShortHistory):
         facts: The run.
         ledger: Its books; released when the run is over.
         quiet_stages: Indices of the stages where a retry changes no status ("per_task").
-        keep: How many events of each item to keep in memory when it is settled.
-        keep_failed: Whether to keep the whole history of failed items there.
+        kept: How much to keep in memory.
         spill: The file.
     """
 
@@ -200,11 +199,10 @@ class SpilledHistory(ShortHistory):
         facts: RunFacts,
         ledger: Ledger,
         quiet_stages: Iterable[int],
-        keep: int,
-        keep_failed: bool,
+        kept: Kept,
         spill: Spill,
     ) -> None:
-        super().__init__(facts, ledger, quiet_stages, keep, keep_failed)
+        super().__init__(facts, ledger, quiet_stages, kept)
         self._log = RunLog(facts, spill._path, spill.sink)
         self._happened: Any = spill.sink.happened
         self._ids = SpilledIds()

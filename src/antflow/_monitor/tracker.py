@@ -35,7 +35,7 @@ from antflow._core.waits import Wait
 from antflow._monitor.callbacks import CallbackGuard
 from antflow._monitor.history import RunHistory
 from antflow._monitor.public_steps import Observers
-from antflow._monitor.short_history import ShortHistory, not_kept
+from antflow._monitor.short_history import Kept, ShortHistory, not_kept
 from antflow._monitor.tellers import StatusTeller, task_teller
 
 if TYPE_CHECKING:
@@ -244,12 +244,12 @@ class StatusTracker:
     def _history_of(
         self, facts: RunFacts, ledger: Ledger, quiet_stages: frozenset[int]
     ) -> RunHistory:
-        keep, keep_failed = self._most_kept, self._keep_failed
+        kept = Kept(self._most_kept or 0, self._keep_failed)
         if self._spill is not None:
-            return self._spill.history(facts, ledger, quiet_stages, keep or 0, keep_failed)
-        if keep is None:
+            return self._spill.history(facts, ledger, quiet_stages, kept)
+        if self._most_kept is None:
             return RunHistory(facts, ledger, quiet_stages)
-        return ShortHistory(facts, ledger, quiet_stages, keep, keep_failed)
+        return ShortHistory(facts, ledger, quiet_stages, kept)
 
     def _end(self, run_id: str) -> None:
         self._followers.pop(run_id, None)

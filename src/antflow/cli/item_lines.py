@@ -124,7 +124,7 @@ class ItemSource:
         self._counted: int | None = None
         self._taken = self._left_out = 0
         self._handed_on = 0
-        self._is_at_end = False
+        self._is_at_end = self._is_unreadable = False
         self._told: int | None = None
         self.counts: bool = False
         self.feeds: bool = True
@@ -142,10 +142,13 @@ class ItemSource:
     @property
     def rest(self) -> str | None:
         """How far the input was taken in, if not to its end, in words."""
-        if self.taken_to is None:
-            return None
-        what = "element" if self._format == "json" else "line"
         name = clean(self._file.name)
+        if self.taken_to is None:
+            if self._is_at_end or self._is_unreadable:
+                return None
+            again = "" if self._file.is_stdin else "; the same command does all of it"
+            return f"nothing of {name} was taken in{again}"
+        what = "element" if self._format == "json" else "line"
         return (
             f"{name} was taken in only up to {what} {self.taken_to:,}; the rest is not done; "
             f"--skip {self.skipped + self._handed_on} goes on with it"
@@ -199,6 +202,9 @@ class ItemSource:
             self.taken_to = None
             self._is_at_end = True
             self._tell()
+        except BadLine:
+            self._is_unreadable = True
+            raise
         finally:
             if counting is not None:
                 self.counts = False

@@ -314,7 +314,8 @@ class _Tamer:
             is_object = isinstance(declared, dict)
             return self._object(declared) if is_object else self.tame(declared)
         if callable(listed := getattr(type(value), "tolist", None)):  # of numpy, for example
-            return self.tame(listed(value))
+            parts = listed(value)  # a long double of numpy is its own
+            return self._by_repr(value) if type(parts) is type(value) else self.tame(parts)
         kind: Any = type(value)
         if kind.__repr__ is object.__repr__ and (attributes := _attributes(value)):
             return self._object(attributes)
@@ -379,6 +380,8 @@ def _key_text(key: Any) -> str:
     """A key of an object; None, bools and numbers as `json` has them."""
     if isinstance(key, str):
         return str.__str__(key)
+    if isinstance(key, (int, float)) and type(key) is not bool:
+        key = float(key) if isinstance(key, float) else int(key)  # of a subclass: numpy's float64
     if key is None or isinstance(key, (bool, int, float)):
         return json.dumps(key) if survives_json(key) else safe_repr(key)
     return safe_str(key)

@@ -13,6 +13,7 @@ import gzip
 import io
 import os
 import re
+import select
 import stat
 import sys
 import zlib
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from copy import copy
 from typing import Any, NamedTuple
 
+from antflow._core.same_file import are_one, status_of
 from antflow._core.text import safe_str
 from antflow.cli.refusals import refuse
 
@@ -43,6 +45,9 @@ UNDECODED = "antflow.undecoded"
 """How `codecs` treats bytes that an encoding other than UTF-8 has no character for."""
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+_Read = Callable[[int], bytes | None]
 
 
 class BadLine(ValueError):
@@ -112,15 +117,11 @@ class InputFile:
         except OSError as error:
             refuse(f"--items {path!r}: {error.strerror}", error)
         # Only what is available: `read` of a packed file would wait for the full size.
-        self._read_some: Callable[[int], bytes] = getattr(self._file, "read1", self._file.read)
+        self._read_some: _Read = getattr(self._file, "read1", self._file.read)
 
-    def is_same(self, other: os.stat_result) -> bool:
+    def is_same(self, other: os.stat_result | None) -> bool:
         """Whether another open or named file is this very file."""
-        try:
-            mine = os.fstat(self._file.fileno())
-        except (OSError, ValueError):
-            return False
-        return stat.S_ISREG(mine.st_mode) and os.path.samestat(mine, other)
+        return are_one(status_of(self._file), other)
 
     def again(self) -> InputFile | None:
         """The same file from its beginning; ``None`` where it can be read only once.
@@ -255,7 +256,9 @@ class InputFile:
     def _read_bytes(self) -> bytes:
         self.has_more = False
         try:
-            data: bytes = self._read_some(CHUNK_BYTES)
+            # `None`: another process made standard input non-blocking, and nothing is there yet.
+            while (data := self._read_some(CHUNK_BYTES)) is None:
+                select.select([self._file], [], [])
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             where = self.where(self._number + 1)
             raise BadLine(where, f"the packed file is damaged: {safe_str(error)}") from error

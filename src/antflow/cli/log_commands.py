@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
+from antflow._core.same_file import is_same_file
 from antflow._core.snapshot import ErrorSummary, at_text
 from antflow._core.text import clean, cut, safe_str
 from antflow.cli.letters import json_text
@@ -197,9 +197,8 @@ def _opened(source: str) -> Iterator[EventLog]:
 
 def _refuse_log(out: str, source: str) -> None:
     """Refuse to write over the log."""
-    with suppress(OSError):  # there is no such file yet
-        if os.path.samefile(out, source):
-            refuse(f"--out {out!r}: is the log itself")
+    if is_same_file(out, source):
+        refuse(f"--out {out!r}: is the log itself")
 
 
 def _check_run(known: list[str], run: str | None) -> None:

@@ -18,12 +18,13 @@ import select
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, NoReturn
 
 from antflow._core.file_lock import lock, unlock
 from antflow._core.file_names import is_at, is_gone
+from antflow._core.same_file import are_one, is_same_file, status_of
 from antflow.cli.lines import InputFile
 from antflow.cli.refusals import RunFailed, refuse
 
@@ -291,82 +292,35 @@ def _ends_in_newline(path: str) -> bool:
 # Two names for one file
 
 
-def refuse_shared(
-    file: InputFile, out: str, failed: str | None, stdout: os.stat_result | None
-) -> None:
-    """Refuse to write over what is being read, or to write two things to one file.
-
-    Terminals, pipes and devices may be shared.
-
-    Args:
-        file: The items.
-        out: Where results go.
-        failed: Where dead letters go; ``None`` = nowhere.
-        stdout: The status of standard output.
-
-    Raises:
-        Refusal: Two of them are one file, whatever their names.
-    """
-    if failed == out == STDOUT:
-        refuse("--failed '-': standard output has the results; --out FILE takes them elsewhere")
-    errors = status_of(sys.stderr)
-    places = [("--out", out), ("--failed", failed)]
-    found = [stdout if path == STDOUT else status_of(path) for _, path in places]
-    for (option, path), status in zip(places, found, strict=True):
-        if status is not None and file.is_same(status):
-            refuse(f"{option} {path!r}: is the file that --items reads")
-        if path != STDOUT and _are_one(status, errors):
-            refuse(f"{option} {path!r}: is the file that standard error is written to")
-    is_one = _are_one(*found)
-    if failed is not None and found == [None, None]:
-        is_one = os.path.realpath(out) == os.path.realpath(failed)
-    if is_one:
-        refuse(f"--failed {failed!r}: is the file that --out writes")
-
-
 class NamedFiles:
-    """The files that options name, each by one of them.
+    """The files that options name: each has one use. Terminals, pipes and devices may be shared.
 
     Args:
         items: The file of ``--items``.
-        named: Option → its file; ``None`` = it is not given.
+        stdout: The status of standard output.
     """
 
-    def __init__(self, items: InputFile, named: Mapping[str, str | None]) -> None:
+    def __init__(self, items: InputFile, stdout: os.stat_result | None) -> None:
         self._items = items
-        self._named = dict(named)
+        self._streams = {"output": stdout, "error": status_of(sys.stderr)}
+        self._named: dict[str, str] = {}
 
     def add(self, option: str, path: str) -> None:
         """Note one more.
 
         Raises:
-            Refusal: The items come from it, or another option names it, whatever its name.
+            Refusal: It has another use already, whatever its name: the items come from it, a
+                standard stream goes there, or another option names it.
         """
-        status = status_of(path)
-        if status is not None and self._items.is_same(status):
+        status = self._streams["output"] if path == STDOUT else status_of(path)
+        if self._items.is_same(status):
             refuse(f"{option} {path!r}: is the file that --items reads")
+        if path == STDOUT:
+            return
+        for stream, its_status in self._streams.items():
+            if are_one(status, its_status):
+                refuse(f"{option} {path!r}: is the file that standard {stream} is written to")
         for other, its_path in self._named.items():
-            if its_path not in (None, STDOUT) and _is_one_path(path, its_path):
+            if is_same_file(path, its_path):
                 refuse(f"{option} {path!r}: is the file of {other}")
         self._named[option] = path
-
-
-def status_of(place: Any) -> os.stat_result | None:
-    """The status of a path, or of an open stream; ``None`` if there is nothing."""
-    try:
-        return os.stat(place if isinstance(place, str) else place.fileno())
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _are_one(one: os.stat_result | None, other: os.stat_result | None) -> bool:
-    if one is None or other is None or not stat.S_ISREG(one.st_mode):
-        return False
-    return os.path.samestat(one, other)
-
-
-def _is_one_path(path: str, other: str) -> bool:
-    try:
-        return os.path.samefile(path, other)
-    except OSError:  # one of them is not there yet
-        return os.path.realpath(path) == os.path.realpath(other)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -24,6 +25,7 @@ from antflow._core.errors import (
     JournalVersionError,
 )
 from antflow._core.misspellings import did_you_mean
+from antflow._core.same_file import status_of
 from antflow._core.text import clean, counted
 from antflow._monitor.display_choice import automatic_display
 from antflow.cli.event_files import sinks_for, takes_sinks
@@ -48,8 +50,6 @@ from antflow.cli.output_file import (
     Old,
     OutputFile,
     kept_open,
-    refuse_shared,
-    status_of,
 )
 from antflow.cli.parameters import (
     Count,
@@ -62,6 +62,7 @@ from antflow.cli.parameters import (
 )
 from antflow.cli.refusals import (
     INTERRUPTED,
+    RUN_FAILED,
     SOME_FAILED,
     Refusal,
     RunFailed,
@@ -287,6 +288,8 @@ def command(
             refuse("--on-bad-line dead-letter: needs --failed FILE")
         if STDOUT in (out, failed) and not has_stdout:
             refuse("standard output is closed; --out FILE takes the results")
+        if failed == out == STDOUT:
+            refuse("--failed '-': standard output has the results; --out FILE takes them elsewhere")
         is_guess = form is None
         form, delimiter = format_to_read(items, form, delimiter)
         file = InputFile(items, encoding)
@@ -295,8 +298,10 @@ def command(
             if keys:
                 refuse("--keys: standard input has the items")
             stack.enter_context(nothing_on_stdin(to_the_end))
-        refuse_shared(file, out, failed, stdout)
-        named = NamedFiles(file, {"--out": out, "--failed": failed})
+        named = NamedFiles(file, stdout)
+        named.add("--out", out)
+        if failed is not None:
+            named.add("--failed", failed)
         observers = sinks_for(told, named)
         keeping = keeping_for(told, named)
         key = told["key"] or "id"
@@ -593,6 +598,7 @@ async def stream(job: Job) -> None:
     """Run the pipeline and write what comes out, until both are done."""
     asyncio.get_running_loop().set_default_executor(ThreadsLeftBehind())
     outputs = outputs_of(job)
+    process = os.getpid()
     try:
         try:
             async with aclosing(job.pipeline.stream(job.items.items(), **job.options)) as results:
@@ -603,6 +609,8 @@ async def stream(job: Job) -> None:
                     elif job.failed is not None and (line := letter_of(job, result)):
                         await job.failed.put(line, result)
         finally:
+            if os.getpid() != process:
+                end_child()
             put_rest(job)
         await end_all(outputs)
         if job.kept_letters is not None and job.items.was_read_whole:
@@ -614,6 +622,13 @@ async def stream(job: Job) -> None:
         with suppress(Exception):
             await end_all(outputs[1:], PATIENCE)
         raise
+
+
+def end_child() -> NoReturn:
+    """End a process that a task has forked: the files, and what is told, are its parent's."""
+    with suppress(OSError):
+        os.write(2, b"Error: a process that a task forked must end with os._exit()\n")
+    os._exit(RUN_FAILED)
 
 
 def line_of(job: Job, result: PipelineResult[Any]) -> str:
@@ -683,7 +698,8 @@ def tell(job: Job) -> None:
         if skipped := job.items.skipped:
             lines.append(f"left out by --skip: {counted(skipped, 'item')}")
         if (rest := job.items.rest) is not None:
-            lines.append(rest)
+            lost = 0 if job.failed is not None else results.stats.items_cancelled
+            lines.append(f"{rest}, without the {counted(lost, 'cancelled item')}" if lost else rest)
         if job.keeping is not None:
             lines += job.keeping.stayed(results.run_id)
             lines += stranger_lines(job)

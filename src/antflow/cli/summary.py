@@ -42,8 +42,10 @@ def summary_lines(
 
         lines.append(clean(counters_text(stats.counters, is_over=True)))
     lines += [f"failed: {line}" for line in failure_lines(errors, MOST_KINDS)]
-    if errors.total_failed and not failed_are_kept:
-        lines.append("--failed FILE keeps the failed items")
+    counts = (("failed", errors.total_failed), ("cancelled", stats.items_cancelled))
+    lost = [name for name, count in counts if count]
+    if lost and not failed_are_kept:
+        lines.append(f"--failed FILE keeps the {' and '.join(lost)} items")
     if len(errors.errors_by_stage) > 1:
         lines.append(f"failed in: {tally(errors.errors_by_stage, MOST_KINDS)}")
     sentence = "" if has_display else snapshot.advice.sentence

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 from rich.console import RenderableType
 
+from antflow._core.brief import Brief
 from antflow._core.log import info
 from antflow._core.ports import DashboardProtocol
 from antflow._core.result import PipelineResult, outcomes_text
@@ -69,7 +70,7 @@ class Place(Protocol):
         """Leave a last frame, and a line below it."""
 
 
-class BaseDashboard(DashboardProtocol, ShowsBlocks):
+class BaseDashboard(Brief, DashboardProtocol, ShowsBlocks):
     """A display for the terminal. Subclass it, and render snapshots in `render`.
 
     It redraws in `on_update` and when a key was pressed. While something blocks the event loop, a
@@ -124,6 +125,9 @@ class BaseDashboard(DashboardProtocol, ShowsBlocks):
 
     def __init__(self, refresh_rate: float = 4.0) -> None:
         self.refresh_rate = refresh_rate
+
+    def _said(self) -> str:
+        return "" if self.start_time is None else f" of {self._name!r}"
 
     @abstractmethod
     def render(self, snapshot: DashboardSnapshot) -> RenderableType:

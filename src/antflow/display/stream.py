@@ -13,8 +13,9 @@ have written their last words. Such a wait ends when the terminal has taken noth
 seconds; the thread writes the rest if the terminal goes on before the program ends.
 
 The thread writes to the file descriptor. Through the stream it would hold the stream's buffer
-while it waits, and a print would wait for that, deaf to signals. Streams that are not files on a
-terminal are written to directly, as a print does: stand-ins, pipes, and the console of Windows.
+while it waits, and a print would wait for that, deaf to signals. Pipes and the console of Windows
+are written to directly, as a print does. So are objects that stand in front of a terminal, unless
+what is written is not for them: a frame, see ``past_wrappers``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Event
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO, TypeGuard
 
 from antflow.display.canvas import known_encoding
 from antflow.display.environment import is_terminal
@@ -225,12 +226,27 @@ class _Terminal(SafeStream):
         os.close(self._descriptor)
 
 
-def open_stream(stream: TextIO | None) -> SafeStream:
-    """Begin to write to a stream, in a thread if it is a terminal that a thread can write to."""
-    if os.name == "posix" and type(stream) is io.TextIOWrapper and is_terminal(stream):
-        with suppress(OSError, ValueError, RuntimeError):
+def open_stream(stream: TextIO | None, *, past_wrappers: bool = False) -> SafeStream:
+    """Begin to write to a stream, in a thread if it is a terminal that a thread can write to.
+
+    Args:
+        stream: The stream.
+        past_wrappers: If it is an object that passes text on to a terminal and has its descriptor
+            (one of ``colorama``, a "tee"), write to the descriptor, past the object.
+    """
+    is_wrapper = type(stream) is not io.TextIOWrapper
+    if os.name == "posix" and _leads_to_terminal(stream) and (past_wrappers or not is_wrapper):
+        with suppress(Exception):  # why: whatever a stand-in raises when it is flushed
             return _Terminal(stream)
     return SafeStream(stream)
+
+
+def _leads_to_terminal(stream: TextIO | None) -> TypeGuard[TextIO]:
+    """Whether a stream has the descriptor of a terminal; a stand-in may only say it is one."""
+    try:
+        return stream is not None and is_terminal(stream) and os.isatty(stream.fileno())
+    except Exception:  # why: whatever a stand-in raises, or has instead of a number
+        return False
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
+from antflow._core.brief import Brief
 from antflow._core.checks import check_callback, check_choice, refusal
 from antflow._core.foreign import is_a, number, traceback_of, with_traceback
 from antflow._core.log import warn
@@ -42,7 +43,7 @@ class WaitStrategy(Enum):
     ALL_COMPLETED = "ALL_COMPLETED"
 
 
-class AsyncFuture(Generic[R]):
+class AsyncFuture(Brief, Generic[R]):
     """The future result of a call. Made by `AsyncExecutor.submit`.
 
     ``await future`` is ``await future.result()``. Any number of tasks may wait, at any time.
@@ -70,11 +71,11 @@ class AsyncFuture(Generic[R]):
     def __await__(self) -> Generator[Any, None, R]:
         return self.result().__await__()
 
-    def __repr__(self) -> str:
+    def _said(self) -> str:
         state = (
             "pending" if not self._is_done else "failed" if self._error is not None else "completed"
         )
-        return f"<AsyncFuture {self.sequence_id}: {'cancelled' if self._is_cancelled else state}>"
+        return f" {self.sequence_id}: {'cancelled' if self._is_cancelled else state}"
 
     async def result(self, timeout: float | None = None) -> R:
         """Wait for the call's return value.

@@ -58,9 +58,12 @@ def item_key(item_id: Any) -> ItemKey:
     Raises:
         JournalKeyError: It has more than 512 bytes, or is of a class whose ids have no text.
     """
-    is_short = type(item_id) is str and len(item_id) <= LONGEST_KEY
+    kind = type(item_id)
+    is_short = kind is str and len(item_id) <= LONGEST_KEY
     if is_short and item_id.isascii() and not item_id.startswith(TAG):
         return cast(str, item_id)  # most
+    if kind is int and -LARGEST_INT <= item_id <= LARGEST_INT:
+        return cast(int, item_id)
     try:
         key = _key(_plain(item_id))
     except JournalKeyError as error:

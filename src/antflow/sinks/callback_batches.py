@@ -60,6 +60,10 @@ class CallbackSink(Sink):
             )
         self._function = function
         self._timeout = timeout
+
+    def begin_anew(self) -> None:
+        """See `Sink.begin_anew`."""
+        super().begin_anew()
         self._loops: dict[str, asyncio.AbstractEventLoop] = {}  # of the runs that are open
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol, Self, TypeVar
 
+from antflow._core.brief import Brief
 from antflow._core.checks import check_choice, refusal
 from antflow._core.events import STATUSES, StatusEvent, StatusType
 from antflow._core.failures import MOST_GROUPS
@@ -92,7 +93,7 @@ class RunRecord(NamedTuple):
     error: str | None = None
 
 
-class EventLog:
+class EventLog(Brief):
     """The events that a `JsonlSink`, `SqliteSink` or `PostgresSink` has written.
 
     Made with `EventLog.open`. The queries are those of `StatusTracker`, and answer the same; but
@@ -104,6 +105,9 @@ class EventLog:
 
     def __init__(self, source: _Source) -> None:
         self._source = source
+
+    def _said(self) -> str:
+        return f" {self._source.name}"
 
     @staticmethod
     def open(source: str | os.PathLike[str]) -> EventLog:
@@ -364,6 +368,9 @@ def _status_after(record: EventRecord, run: RunRecord) -> StatusType:
 class _Source(Protocol):
     """A database of events."""
 
+    @property
+    def name(self) -> str: ...
+
     def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]: ...
 
     def close(self) -> None: ...
@@ -374,6 +381,11 @@ class _Sqlite:
 
     _connection: sqlite3.Connection
     _path: Path
+
+    @property
+    def name(self) -> str:
+        """The file, for messages."""
+        return repr(str(self._path))
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         """The rows that a query finds in what is written so far."""

@@ -28,6 +28,11 @@ class FileSink(Sink):
         self._path: Path = writable_path(path)
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
     def target(self) -> str:
         """The file, for messages."""
         return repr(str(self._path))

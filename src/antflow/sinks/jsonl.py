@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Unpack
 
@@ -29,8 +30,12 @@ BEGINS = tuple(b'{"v":%d,"run":' % version for version in range(1, VERSION + 1))
 ITS_VERSION = re.compile(rb'\{"v":([0-9]{1,9})[,}]')
 NOTHING_IS_ADDED = "so nothing is appended to it"
 
-ENDS_OF_LINES = re.compile("[\x85\u2028\u2029]")
+ENDS_OF_LINES = "\x85\u2028\u2029"
 """What JSON allows in a string, and Python and JavaScript take for the end of a line."""
+
+
+text_of_time = lru_cache(maxsize=16)(repr)
+"""A time with all its digits. The end of one item is often the start of the next."""
 
 
 class JsonlSink(FileSink):
@@ -55,6 +60,10 @@ class JsonlSink(FileSink):
 
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
         super().__init__(path, **options)
+
+    def begin_anew(self) -> None:
+        """See `Sink.begin_anew`."""
+        super().begin_anew()
         self._descriptor = -1
 
     def open(self) -> None:
@@ -93,7 +102,8 @@ class JsonlSink(FileSink):
 
     def _append(self, text: str) -> None:
         """Append all of a text, or nothing."""
-        text = ENDS_OF_LINES.sub(_escaped, text)
+        for end in ENDS_OF_LINES:
+            text = text.replace(end, f"\\u{ord(end):04x}")
         data = memoryview(text.encode("utf-8", "backslashreplace"))
         self._check_name(self._descriptor)
         size = os.fstat(self._descriptor).st_size
@@ -115,9 +125,9 @@ def line_of(record: EventRecord) -> str:
     if branch:
         more += f',"branch":"{branch}"'
     if duration:
-        more += f',"duration":{duration!r}'
+        more += f',"duration":{duration:.9f}'
     if waited:
-        more += f',"waited":{waited!r}'
+        more += f',"waited":{waited:.9f}'
     if error_type is not None:
         more += f',"error_type":{quoted(error_type)},"error":{quoted(error or "")}'
         if place is not None:
@@ -125,14 +135,10 @@ def line_of(record: EventRecord) -> str:
     if value is not None:
         more += f',"value":{value}'
     return (
-        f'{{"v":{VERSION},"run":{quoted(run)},"seq":{seq},"timestamp":{timestamp!r},'
+        f'{{"v":{VERSION},"run":{quoted(run)},"seq":{seq},"timestamp":{text_of_time(timestamp)},'
         f'"kind":"{kind}","stage":{quoted(stage)},"item":{quoted(item)},'
         f'"sequence_id":{sequence_id},"attempt":{attempt}{more}}}\n'
     )
-
-
-def _escaped(end: re.Match[str]) -> str:
-    return f"\\u{ord(end[0]):04x}"
 
 
 def check_events(path: str | os.PathLike[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,9 +20,10 @@ from antflow._core.checks import refusal
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.text import error_text, error_type_name
+from antflow.sinks.columns import EVENTS, RUNS, TIME, Column, definitions, names
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
-from antflow.sinks.sink import Sink, SinkOptions
+from antflow.sinks.sink import Sink, SinkOptions, leave_to_parent
 from antflow.sinks.sqlite import CLOSE_RUN, closed_row, opened_row
 
 Answer = TypeVar("Answer")
@@ -31,48 +32,14 @@ Connection = Any
 
 SCHEMES = ("postgresql://", "postgres://")
 
-COLUMNS = """
-    run text NOT NULL,
-    seq bigint NOT NULL,
-    timestamp timestamptz NOT NULL,
-    kind text NOT NULL,
-    stage text NOT NULL,
-    item text NOT NULL,
-    sequence_id bigint NOT NULL,
-    branch text NOT NULL,
-    worker text,
-    attempt integer NOT NULL,
-    duration double precision NOT NULL,  -- seconds
-    waited double precision NOT NULL,    -- seconds of these
-    error_type text,
-    error text,
-    place text,
-    value jsonb"""
-
 TABLES = {
-    "runs": """
+    "runs": f"""
 CREATE TABLE runs (
-    run text PRIMARY KEY,
-    pipeline text NOT NULL,
-    stages jsonb NOT NULL,               -- an array of names
-    per_task_stages jsonb NOT NULL,      -- those in which only the failed task is tried again
-    started timestamptz NOT NULL,
-    ended timestamptz,                   -- NULL: it is under way, or its program was killed
-    how text,                            -- finished, stopped, cancelled, failed
-    accepted bigint,                     -- items; accepted + children = the sum of the next five
-    children bigint,
-    completed bigint,
-    failed bigint,
-    dropped bigint,
-    expanded bigint,
-    cancelled bigint,
-    dropped_events bigint,               -- events that the sink lost
-    error_type text,
-    error text
+{definitions(RUNS, "postgres", "run")}
 )""",
     "events": f"""
-CREATE TABLE events ({COLUMNS},
-    PRIMARY KEY (run, seq)
+CREATE TABLE events (
+{definitions(EVENTS, "postgres", "run, seq")}
 );
 CREATE INDEX events_item ON events (item)""",
 }
@@ -90,30 +57,31 @@ LOCK = 0x616E7466
 
 # COPY is the fastest way in, but fails at a row that is there. So a batch is copied to a table of
 # the connection's own, and goes on from there.
-NAMES = ", ".join(EventRecord._fields)
-MAKE_BATCH = f"CREATE TEMP TABLE IF NOT EXISTS antflow_batch ({COLUMNS}) ON COMMIT DELETE ROWS"
-INSERT = f"INSERT INTO events ({NAMES}) TABLE antflow_batch ON CONFLICT DO NOTHING"
+MAKE_BATCH = f"""
+CREATE TEMP TABLE IF NOT EXISTS antflow_batch (
+{definitions(EVENTS, "postgres")}
+) ON COMMIT DELETE ROWS"""
+INSERT = f"INSERT INTO events ({names(EVENTS)}) TABLE antflow_batch ON CONFLICT DO NOTHING"
 
 OPEN_RUN = (
     "INSERT INTO runs (run, pipeline, stages, per_task_stages, started) "
     "VALUES (:run, :pipeline, :stages, :per_task_stages, :timestamp) ON CONFLICT DO NOTHING"
 )
 
-AS_IN_SQLITE = """
-WITH runs AS NOT MATERIALIZED (
-    SELECT run, pipeline, stages, per_task_stages,
-        extract(epoch FROM started)::double precision AS started,
-        extract(epoch FROM ended)::double precision AS ended,
-        how, accepted, children, completed, failed, dropped, expanded, cancelled, dropped_events,
-        error_type, error
-    FROM runs
-), events AS NOT MATERIALIZED (
-    SELECT run, seq, extract(epoch FROM timestamp)::double precision AS timestamp, kind, stage,
-        item, sequence_id, branch, worker, attempt, duration, waited, error_type, error,
-        place, value
-    FROM events
-)
-"""
+
+def _as_in_sqlite(columns: Sequence[Column]) -> str:
+    return ", ".join(
+        f"extract(epoch FROM {each.name})::double precision AS {each.name}"
+        if each.type is TIME
+        else each.name
+        for each in columns
+    )
+
+
+AS_IN_SQLITE = f"""
+WITH runs AS NOT MATERIALIZED (SELECT {_as_in_sqlite(RUNS)} FROM runs),
+events AS NOT MATERIALIZED (SELECT {_as_in_sqlite(EVENTS)} FROM events)
+"""  # noqa: S608
 """Goes before a query for the tables of a `SqliteSink`: it finds the same columns here."""
 
 LONGEST_WAIT = 5.0
@@ -153,6 +121,12 @@ class PostgresSink(Sink):
         if not isinstance(dsn, str) or not dsn:
             raise refusal(TypeError, "dsn", dsn, "must be the address of a PostgreSQL database")
         self._server = Server("dsn", dsn, LONGEST_WAIT)
+
+    def begin_anew(self) -> None:
+        """See `Sink.begin_anew`."""
+        super().begin_anew()
+        if (server := vars(self).get("_server")) is not None:
+            server.leave()
 
     @property
     def target(self) -> str:
@@ -214,6 +188,11 @@ class PostgresRows:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def name(self) -> str:
+        """The database, for messages."""
+        return repr(self._server)
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         """The rows that a query finds in what is written so far."""
@@ -316,6 +295,11 @@ class Server:
         if runner is not None:
             with runner:
                 runner.run(self._left())
+
+    def leave(self) -> None:
+        """In a child process after a fork: the connection, and its loop, are the parent's."""
+        leave_to_parent((self._runner, self._connection))
+        self._runner = self._connection = None
 
     async def _done(self, action: Callable[[Connection], Awaitable[Answer]]) -> Answer:
         late = f"the server did not answer within {LONGEST_WAIT:g} s"

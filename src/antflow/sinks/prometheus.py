@@ -1,8 +1,8 @@
 """Metrics for Prometheus, through `prometheus_client` (``antflow[prometheus]``).
 
-A collector does nothing until it is asked. Each scrape takes one snapshot of each pipeline, in the
-thread of the scrape: it waits for no lock that the event loop holds while it works, so it gets an
-answer even while something blocks the loop.
+A collector has runs time their items, and does nothing else until it is asked. Each scrape takes
+one snapshot of each pipeline, in the thread of the scrape: it waits for no lock that the event loop
+holds while it works, so it gets an answer even while something blocks the loop.
 
 A snapshot is of one run, and counters may never go back. So a collector adds up the counters of the
 runs that are over, of which each pipeline tells once, at its end. For runs that are under way it
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from operator import mul
+from operator import add, mul
 from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,14 +28,16 @@ from prometheus_client import generate_latest, pushadd_to_gateway, write_to_text
 from prometheus_client.exposition import basic_auth_handler, default_handler
 from prometheus_client.metrics_core import Metric
 
+from antflow._core.brief import Brief
 from antflow._core.checks import refusal
-from antflow._core.durations import Durations, middle_of
+from antflow._core.durations import SHORTEST_WAIT, Durations, middle_of
 from antflow._core.foreign import attribute
 from antflow._core.observers import RunEnd
 from antflow._core.ports import Measured
 from antflow._core.snapshot import DashboardSnapshot, PipelineStats, StageStats
 from antflow._core.text import clean, cut
 from antflow._core.version import __version__
+from antflow.sinks.run_records import outcome_counts
 
 MOST_ERROR_TYPES = 32
 """Types of errors of a pipeline that have a label of their own; the others share `OTHER_TYPES`."""
@@ -61,6 +63,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
         "gauge",
         "When a run last ended with every item settled",
     ),
+    "antflow_item_duration_seconds": ("histogram", "How long items took, from intake to outcome"),
     "antflow_stage_items": ("counter", "Items that left the stage, by how they did"),
     "antflow_stage_attempts": ("counter", "Tries that are over, failed ones included"),
     "antflow_stage_retries": ("counter", "Failed tries that another one follows, by error"),
@@ -82,21 +85,40 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
 }
 """Family → its type and its help, in the order in which they are shown."""
 
+SAMPLES: Mapping[str, Sequence[tuple[str, dict[str, str]]]] = {
+    "counter": [("_total", {})],
+    "gauge": [("", {})],
+    "histogram": [
+        *(("_bucket", {"le": str(float(bound))}) for bound in BOUNDS),
+        ("_bucket", {"le": "+Inf"}),
+        ("_count", {}),
+        ("_sum", {}),
+    ],
+}
+"""Type of a family → what is added to its name, and to its labels, for each number."""
+
 Labels = tuple[tuple[str, str], ...]
-Key = tuple[str, str, Labels]
-"""A family, the suffix of its sample, and the labels."""
+Key = tuple[str, Labels]
+"""A family and labels."""
+
+Numbers = Sequence[float]
+"""A number, or those of a histogram, in the order of `SAMPLES`."""
 
 
-class Values(dict[Key, float]):
-    """Samples. What has the same key is added up."""
+class Values(dict[Key, Numbers]):
+    """Values. Those that have the same key are added up."""
 
-    def add(self, family: str, labels: Labels, value: float, suffix: str = "") -> None:
-        """Add to a sample."""
-        key = family, suffix, labels
-        self[key] = self.get(key, 0.0) + value
+    def add(self, family: str, labels: Labels, *numbers: float) -> None:
+        """Add to a value."""
+        self.add_to((family, labels), numbers)
+
+    def add_to(self, key: Key, numbers: Numbers) -> None:
+        """The same, by its key."""
+        known = self.get(key)
+        self[key] = numbers if known is None else list(map(add, known, numbers))
 
 
-class PipelineCollector:
+class PipelineCollector(Brief):
     """The metrics of pipelines, for a registry of `prometheus_client`.
 
     ```python
@@ -105,7 +127,8 @@ class PipelineCollector:
 
     A registry takes one collector: give it all pipelines, or `add` those that come later. They are
     told apart by their names, in the label ``pipeline``. Counters are totals of all runs that
-    begin, or are under way, from now on, and the latest run before. Gauges are of the latest run.
+    begin, or are under way, from now on, and the latest run before; the times of items are those of
+    runs that begin from now on (`Pipeline.time_items`). Gauges are of the latest run.
 
     Args:
         pipelines: The pipelines.
@@ -120,6 +143,9 @@ class PipelineCollector:
         for pipeline in pipelines:
             self.add(pipeline)
 
+    def _said(self) -> str:
+        return f": {', '.join(map(repr, tuple(self._readers))) or 'no pipelines'}"
+
     def add(self, pipeline: Measured) -> None:
         """Collect the metrics of another pipeline, too.
 
@@ -127,7 +153,7 @@ class PipelineCollector:
             TypeError: It is not a `Pipeline`.
             ValueError: One of the same name is here already.
         """
-        for method in ("get_dashboard_snapshot", "on_run_end"):
+        for method in ("get_dashboard_snapshot", "on_run_end", "time_items"):
             if not callable(attribute(pipeline, method)):
                 raise refusal(TypeError, "pipeline", pipeline, "must be a Pipeline")
         name = _label(pipeline.name)
@@ -142,12 +168,14 @@ class PipelineCollector:
 
     def collect(self) -> list[Metric]:
         """The metrics, from one snapshot of each pipeline."""
-        values = Values({("antflow_build_info", "", (("version", __version__),)): 1.0})
+        values = Values({("antflow_build_info", (("version", __version__),)): (1.0,)})
         for reader in tuple(self._readers.values()):
             reader.read(values)
         metrics = {each.name: each for each in self.describe()}
-        for (family, suffix, labels), value in values.items():
-            metrics[family].add_sample(family + suffix, dict(labels), value)
+        for (family, labels), numbers in values.items():
+            metric, all_labels = metrics[family], dict(labels)
+            for (suffix, more), number in zip(SAMPLES[metric.type], numbers, strict=True):
+                metric.add_sample(family + suffix, all_labels | more, float(number))
         return list(metrics.values())
 
 
@@ -167,7 +195,7 @@ class _Reader:
         self._over = Values()
         self._under_way: dict[str, Values] = {}
         self._ended: deque[str] = deque(maxlen=RUNS_REMEMBERED)
-        self._shown: dict[Key, float] = {}
+        self._shown: dict[Key, Numbers] = {}
         self._error_types: dict[str, None] = {}
         self._last_success: float | None = None
         # Weakly: a run that is under way has what it calls at its end, and a collector has the
@@ -179,6 +207,7 @@ class _Reader:
                 reader.count_end(end)
 
         pipeline.on_run_end(on_run_end)
+        pipeline.time_items()
 
     def read(self, values: Values) -> None:
         """Add the values of now."""
@@ -200,38 +229,34 @@ class _Reader:
         with self._lock:
             self._under_way.pop(end.run_id, None)
             self._ended.append(end.run_id)
-            for key, value in self._counters(end.stats).items():
-                self._over[key] = self._over.get(key, 0.0) + value
+            for key, numbers in self._counters(end.stats).items():
+                self._over.add_to(key, numbers)
             if end.how == "finished":
                 self._last_success = end.timestamp
 
-    def _totals(self) -> dict[Key, float]:
+    def _totals(self) -> dict[Key, Numbers]:
         """The counters of all runs. None goes back, even if a reading does.
 
         A thread may read the books in the middle of a step; and a second that looked busy turns out
         as one in which the loop was blocked.
         """
-        shown = self._shown
-        runs = (self._over, *self._under_way.values())
-        for key in dict.fromkeys(key for run in runs for key in run):
-            total = sum([run.get(key, 0.0) for run in runs])
-            shown[key] = max(shown.get(key, 0.0), total)
-        return shown
+        totals = Values(self._over)
+        for run in self._under_way.values():
+            for key, numbers in run.items():
+                totals.add_to(key, numbers)
+        for key, numbers in totals.items():
+            self._shown[key] = list(map(max, self._shown.get(key, numbers), numbers))
+        return self._shown
 
     def _counters(self, stats: PipelineStats) -> Values:
         """The counters of one run."""
         values, labels = Values(), self._labels
-        outcomes = {
-            "completed": stats.items_processed,
-            "failed": stats.items_failed,
-            "dropped": stats.items_dropped,
-            "expanded": stats.items_expanded,
-            "cancelled": stats.items_cancelled,
-        }
-        for outcome, count in outcomes.items():
+        for outcome, count in outcome_counts(stats).items():
             of = (*labels, ("outcome", outcome))
-            values.add("antflow_pipeline_items", of, count, "_total")
-        values.add("antflow_pipeline_input_items", labels, stats.items_accepted, "_total")
+            values.add("antflow_pipeline_items", of, count)
+        values.add("antflow_pipeline_input_items", labels, stats.items_accepted)
+        item_times = stats.item_times or Durations(shortest=SHORTEST_WAIT)
+        values.add("antflow_item_duration_seconds", labels, *_histogram(item_times))
         for stage in stats.stage_stats.values():
             self._count_stage(values, stage, (*labels, ("stage", _label(stage.stage_name))))
         return values
@@ -247,7 +272,7 @@ class _Reader:
         }
         for outcome, count in outcomes.items():
             of = (*labels, ("outcome", outcome))
-            values.add("antflow_stage_items", of, count, "_total")
+            values.add("antflow_stage_items", of, count)
         numbers = {
             "attempts": stage.run_times.count,
             "busy_seconds": stage.busy_seconds,
@@ -256,16 +281,16 @@ class _Reader:
             "limited_seconds": stage.limited_seconds,
         }
         for name, number in numbers.items():
-            values.add(f"antflow_stage_{name}", labels, number, "_total")
+            values.add(f"antflow_stage_{name}", labels, number)
         for family, kinds in (
             ("antflow_stage_retries", stage.retries_by_type),
             ("antflow_stage_errors", stage.errors_by_type),
         ):
             for kind, count in ((OTHER_TYPES, 0), *kinds.items()):
                 of = (*labels, ("error_type", self._error_type(kind)))
-                values.add(family, of, count, "_total")
-        _add_histogram(values, "antflow_stage_duration_seconds", labels, stage.run_times)
-        _add_histogram(values, "antflow_stage_queue_wait_seconds", labels, stage.queue_waits)
+                values.add(family, of, count)
+        values.add("antflow_stage_duration_seconds", labels, *_histogram(stage.run_times))
+        values.add("antflow_stage_queue_wait_seconds", labels, *_histogram(stage.queue_waits))
 
     def _error_type(self, name: str) -> str:
         """The label of a type of error; the first ones that come have their own."""
@@ -302,9 +327,9 @@ class _Reader:
         """The counters of sinks, which are over all runs."""
         for name, counts in snapshot.sinks.items():
             labels = (*self._labels, ("sink", _label(name)))
-            values.add("antflow_sink_events", labels, counts.delivered, "_total")
-            values.add("antflow_sink_dropped_events", labels, counts.dropped, "_total")
-            values.add("antflow_sink_errors", labels, counts.failures, "_total")
+            values.add("antflow_sink_events", labels, counts.delivered)
+            values.add("antflow_sink_dropped_events", labels, counts.dropped)
+            values.add("antflow_sink_errors", labels, counts.failures)
 
 
 def _label(name: object) -> str:
@@ -325,18 +350,15 @@ def _standing(stage: StageStats) -> dict[str, int]:
 # Histograms
 
 
-def _add_histogram(values: Values, family: str, labels: Labels, durations: Durations) -> None:
-    """Add the buckets, the number and the sum of durations."""
+def _histogram(durations: Durations) -> Numbers:
+    """How many durations there are up to each bound, their number, and their sum."""
     buckets = durations.buckets
     middles, places = _places(durations.shortest, len(buckets))
     # Another thread may have counted one that is not in the total yet.
     short = max(durations.count - sum(buckets), 0)
     up_to = list(accumulate(buckets, initial=short))
-    for bound, place in zip(_BOUND_LABELS, places, strict=True):
-        values.add(family, (*labels, bound), up_to[place], "_bucket")
-    values.add(family, (*labels, ("le", "+Inf")), up_to[-1], "_bucket")
-    values.add(family, labels, up_to[-1], "_count")
-    values.add(family, labels, sum(map(mul, buckets, middles)), "_sum")
+    number = up_to[-1]
+    return [*(up_to[place] for place in places), number, number, sum(map(mul, buckets, middles))]
 
 
 @lru_cache(maxsize=512)
@@ -344,9 +366,6 @@ def _places(shortest: float, count: int) -> tuple[Sequence[float], Sequence[int]
     """The middles of this many buckets, and for each bound how many of them are below it."""
     middles = [middle_of(shortest, index) for index in range(count)]
     return middles, [sum(middle <= bound for middle in middles) for bound in BOUNDS]
-
-
-_BOUND_LABELS = [("le", str(float(bound))) for bound in BOUNDS]
 
 
 # For the command

@@ -74,16 +74,59 @@ class EventRecord(NamedTuple):
         return record
 
 
-def record_of(seq: int, step: ItemStep, value: str | None, redact: Redact | None) -> EventRecord:
-    """The record of a step.
+Heard = tuple[
+    str,
+    float,
+    StepKind,
+    str,
+    Any,
+    int,
+    tuple[int, ...],
+    str | None,
+    int,
+    float,
+    float,
+    Exception | None,
+    str | None,
+]
+"""An event that waits to be written; see `heard`."""
+
+
+def heard(step: ItemStep, redact: Redact | None) -> Heard:
+    """A step as it waits to be written: what its record needs, the value as JSON text.
+
+    Many events may wait, and the garbage collector would look at each step again and again. It soon
+    forgets plain tuples of plain values; and the step's own memory is used for the next one.
+    """
+    value = step.value
+    return (
+        step.run_id,
+        step.timestamp,
+        step.kind,
+        step.stage,
+        step.item_id,
+        step.sequence_id,
+        step.branch,
+        step.worker,
+        step.attempt,
+        step.duration,
+        step.waited,
+        step.error,
+        None if value is None else json_of(value, redact),
+    )
+
+
+def record_of(seq: int, event: Heard, redact: Redact | None) -> EventRecord:
+    """The record of an event.
 
     Args:
         seq: Its number.
-        step: The step.
-        value: Its value as JSON text, if values are recorded.
+        event: The event.
         redact: Changes the texts that come from the user's data.
     """
-    item, error = text_of_id(step.item_id), step.error
+    (run, timestamp, kind, stage, item_id, sequence_id, branch) = event[:7]
+    (worker, attempt, duration, waited, error, value) = event[7:]
+    item = text_of_id(item_id)
     if redact is not None:
         item = cut(redacted(redact, "item", item), LONGEST_ID)
     error_type = message = place = None
@@ -93,20 +136,19 @@ def record_of(seq: int, step: ItemStep, value: str | None, redact: Redact | None
         if redact is not None:
             message = cut(redacted(redact, "error", message), LONGEST_ERROR)
         place = encodable(location_of(error)) or None
-    branch = step.branch
     return EventRecord(
-        step.run_id,
+        run,
         seq,
-        step.timestamp,
-        step.kind,
-        step.stage,
+        timestamp,
+        kind,
+        stage,
         item,
-        step.sequence_id,
+        sequence_id,
         ".".join(map(str, branch)) if branch else "",
-        step.worker,
-        step.attempt,
-        step.duration,
-        step.waited,
+        worker,
+        attempt,
+        duration,
+        waited,
         error_type,
         message,
         place,
@@ -116,10 +158,9 @@ def record_of(seq: int, step: ItemStep, value: str | None, redact: Redact | None
 
 def text_of_id(item_id: object) -> str:
     """An item's id as it is recorded."""
-    if type(item_id) is str:
-        text = item_id
-    else:
-        text = str(item_id) if type(item_id) is int else safe_str(item_id)
+    if type(item_id) is int and item_id.bit_length() < 64:  # as most ids are
+        return str(item_id)
+    text = item_id if type(item_id) is str else safe_str(item_id)
     return encodable(text if len(text) <= LONGEST_ID else cut(text, LONGEST_ID))
 
 

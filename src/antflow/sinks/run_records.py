@@ -48,6 +48,13 @@ def item_counts(stats: PipelineStats) -> dict[str, int]:
     return {
         "accepted": stats.items_accepted,
         "children": stats.items_children,
+        **outcome_counts(stats),
+    }
+
+
+def outcome_counts(stats: PipelineStats) -> dict[str, int]:
+    """Outcome → how many items had it."""
+    return {
         "completed": stats.items_processed,
         "failed": stats.items_failed,
         "dropped": stats.items_dropped,

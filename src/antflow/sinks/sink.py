@@ -4,12 +4,16 @@ The event loop only appends to the buffer. A thread of the sink takes batches fr
 of them and writes them; so a slow disk or server never holds an item up, unless ``when_full`` is
 "block". The thread lives while a run is open: it begins with the first one, and ends when
 the last one is over and everything is written.
+
+A child process after a fork has no such thread. What its sinks hear of the parent's run is lost,
+and with the next run they begin anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine
@@ -18,8 +22,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypedDict, Unpack, get_args
+from weakref import WeakValueDictionary
 
 from antflow._core import log
+from antflow._core.brief import Brief
 from antflow._core.checks import (
     check_callback,
     check_choice,
@@ -34,7 +40,7 @@ from antflow._core.observers import ItemStep, RunEnd, StepKind
 from antflow._core.run_facts import RunFacts
 from antflow._core.sink_counts import SinkCounts
 from antflow._core.text import clean, counted, error_text, error_type_name
-from antflow.sinks.records import EventRecord, Redact, json_of, record_of
+from antflow.sinks.records import EventRecord, Heard, Redact, heard, record_of
 
 WhenFull = Literal["drop_oldest", "block"]
 """What a sink does with an event for which its buffer has no room."""
@@ -48,9 +54,6 @@ a run waits for its observers."""
 
 LONGEST_FLUSH = 5.0
 """Seconds for which a program that ends in the middle of a run waits for its sinks."""
-
-Entry = tuple[int, Any, str | None]
-"""A number, a step, and its value as JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ class SinkOptions(TypedDict, total=False):
     when_full: WhenFull
 
 
-class Sink:
+class Sink(Brief):
     """An observer that writes events to one place, in batches, from a thread of its own.
 
     A sink of your own has a method `write`, which is given a list of `EventRecord`, and perhaps
@@ -168,8 +171,19 @@ class Sink:
         self._kinds = None if kinds is None else _checked_kinds(kinds)
         self._redact = redact
         self._blocks = when_full == "block"
-        self._buffer: deque[Entry] = deque()
-        self._emitted = self._delivered = self._dropped = self._reported = self._failures = 0
+        self._thread: threading.Thread | None = None
+        self.begin_anew()
+        _sinks[id(self)] = self
+
+    def begin_anew(self) -> None:
+        """Nothing is open, and nothing waits: it is new, or in a new process after a fork.
+
+        A place that is open then is the parent's. Nothing may be written to it, not even its end.
+        """
+        self._buffer: deque[Heard | Notice] = deque()
+        self._notices = 0  # in the buffer
+        self._numbered = 0  # events that have left the buffer
+        self._delivered = self._dropped = self._reported = self._failures = 0
         self._error: str | None = None
         self._lost_of: Counter[str] = Counter()  # by the runs that are open
         self._open_runs = 0
@@ -177,22 +191,25 @@ class Sink:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._wake = threading.Event()
+        self._is_woken = False  # asking the event would take the loop longer
         self._is_late = threading.Event()
-        self._thread: threading.Thread | None = None
+        if self._thread is not None:  # it is not in this process
+            atexit.unregister(self._flush_at_exit)
+            self._thread = None
+            self._error = "the process was forked in the middle of a run"
+
+    def _said(self) -> str:
+        where = "" if type(self).target is Sink.target else f" {self.target}"
+        return f"{where}: {self._delivered:,} written, {self._dropped:,} lost"
 
     @property
     def counts(self) -> SinkCounts:
         """How many events were heard, written and lost, over all runs so far."""
         with self._lock:
-            emitted, delivered, dropped = self._emitted, self._delivered, self._dropped
-        return SinkCounts(
-            emitted,
-            delivered,
-            dropped,
-            max(emitted - delivered - dropped, 0),
-            self._error,
-            self._failures,
-        )
+            emitted = self._numbered + len(self._buffer) - self._notices
+            delivered, dropped = self._delivered, self._dropped
+        waiting = emitted - delivered - dropped
+        return SinkCounts(emitted, delivered, dropped, waiting, self._error, self._failures)
 
     def flush(self) -> None:
         """Wait until everything that was heard so far is written, or lost.
@@ -205,7 +222,6 @@ class Sink:
             if thread is None or thread is threading.current_thread():  # it would wait for itself
                 return
             self._put(Flush(written))
-        self._wake.set()
         while not written.wait(1.0) and thread.is_alive():
             pass
 
@@ -223,34 +239,31 @@ class Sink:
                 )
                 atexit.register(self._flush_at_exit)
                 self._thread.start()
-        self._put(RunOpened(run))
+            self._put(RunOpened(run))
 
     def happened(self, step: ItemStep) -> None:
         """An item took a step."""
         if self._kinds is not None and step.kind not in self._kinds:
             return
-        value = None if step.value is None else json_of(step.value, self._redact)
-        with self._lock:
-            number = self._emitted
-            self._emitted = number + 1
-            if len(self._buffer) >= self._most and self._error is None:
-                self._make_room()
-            if self._error is not None:
-                self._lose(step)
-                return
-            self._buffer.append((number, step, value))
-            if len(self._buffer) >= self._batch and not self._wake.is_set():
-                self._wake.set()
+        event = heard(step, self._redact)
+        buffer = self._buffer
+        if (len(buffer) >= self._most or self._error is not None) and not self._has_room(event):
+            return
+        buffer.append(event)  # without the lock: a deque needs none
+        if len(buffer) >= self._batch and not self._is_woken:
+            self._is_woken = True
+            self._wake.set()
 
-    def closed(self, end: RunEnd) -> Coroutine[Any, Any, None]:
+    def closed(self, end: RunEnd) -> Coroutine[Any, Any, None] | None:
         """A run is over; what it returns waits until everything of it is written."""
+        if self._thread is None:  # it began in the parent of this process
+            return None
         written: Future[None] = Future()
         written.set_running_or_notify_cancel()  # so that it cannot be cancelled any more
-        self._put(RunClosed(end, written))
         with self._lock:
+            self._put(RunClosed(end, written))
             self._open_runs -= 1
             thread = self._thread
-        self._wake.set()
         return self._closing(written, thread)
 
     # What a sink does, in its thread
@@ -278,27 +291,27 @@ class Sink:
     # Inside
 
     def _put(self, notice: Notice) -> None:
-        self._buffer.append((-1, notice, None))
-
-    def _make_room(self) -> None:
-        """The buffer is full, and the caller has the lock."""
+        """Put something in the buffer that is no event. The caller has the lock."""
+        self._notices += 1
+        self._buffer.append(notice)
         self._wake.set()
-        if self._blocks:
-            self._room.wait_for(lambda: len(self._buffer) < self._most or self._error)
-            return
-        kept: list[Entry] = []
-        try:
-            while isinstance((oldest := self._buffer.popleft())[1], Notice):
-                kept.append(oldest)
-            self._lose(oldest[1])
-        except IndexError:  # the thread has taken all meanwhile
-            pass
-        self._buffer.extendleft(reversed(kept))
 
-    def _lose(self, step: ItemStep) -> None:
-        """Count an event that is not written. The caller has the lock."""
-        self._dropped += 1
-        self._lost_of[step.run_id] += 1
+    def _has_room(self, event: Heard) -> bool:
+        """Make room for an event, or count it as lost: the buffer is full, or the sink is off."""
+        with self._lock:
+            if self._error is None:
+                self._wake.set()
+                if self._blocks:
+                    self._room.wait_for(lambda: len(self._buffer) < self._most or self._error)
+            has_room = self._error is None
+            if has_room and self._blocks:
+                return True
+            lost = _taken_oldest(self._buffer) if has_room else event
+            if lost is not None:
+                self._numbered += 1
+                self._dropped += 1
+                self._lost_of[lost[0]] += 1
+            return has_room
 
     async def _closing(self, written: Future[None], thread: threading.Thread | None) -> None:
         try:
@@ -311,7 +324,11 @@ class Sink:
                 self._is_late.set()  # do not try again what fails
             raise
         finally:
-            self._report()
+            with self._lock:
+                lost, self._reported = self._dropped - self._reported, self._dropped
+            if lost:
+                why = _why_lost(self._error is not None, self._most)
+                log.alert("%s lost %s: %s", type(self).__name__, counted(lost, "event"), why)
 
     def _work(self) -> None:
         """Write batches until the last run is over."""
@@ -341,6 +358,7 @@ class Sink:
         while True:
             self._wake.wait(self._every)
             self._wake.clear()
+            self._is_woken = False  # before looking: what comes from now on wakes it again
             while self._buffer:
                 over += self._write_some()
             with self._lock:
@@ -361,23 +379,22 @@ class Sink:
         Returns:
             What to set if the place stays open, and else when it is closed.
         """
-        entries: list[Entry] = []
+        events: list[Heard] = []
         notice: Notice | None = None
         buffer = self._buffer
-        while notice is None and len(entries) < self._batch:
-            try:
+        with self._lock:
+            first = self._numbered
+            for _ in range(min(len(buffer), self._batch)):
                 entry = buffer.popleft()
-            except IndexError:
-                break
-            if entry[0] < 0:
-                notice = entry[1]
-            else:
-                entries.append(entry)
-        if self._blocks:
-            with self._room:
-                self._room.notify_all()
-        if entries:
-            self._write_events(entries)
+                if not isinstance(entry, tuple):
+                    notice = entry
+                    self._notices -= 1
+                    break
+                events.append(entry)
+            self._numbered += len(events)
+            self._room.notify_all()
+        if events:
+            self._write_events(first, events)
         if isinstance(notice, RunOpened):
             self._try(partial(self.write_opened, notice.facts))
         elif isinstance(notice, RunClosed):
@@ -389,22 +406,23 @@ class Sink:
             notice.written.set()
         return []
 
-    def _write_events(self, entries: list[Entry]) -> None:
+    def _write_events(self, first: int, events: list[Heard]) -> None:
         redact = self._redact
         records: list[EventRecord] = []
 
         def write() -> None:
             if not records:
-                records.extend([record_of(*entry, redact) for entry in entries])
+                numbered = enumerate(events, first)
+                records.extend([record_of(seq, event, redact) for seq, event in numbered])
             self.write(records)
 
         is_written = self._try(write)
         with self._lock:
             if is_written:
-                self._delivered += len(entries)
+                self._delivered += len(events)
             else:
-                for entry in entries:
-                    self._lose(entry[1])
+                self._dropped += len(events)
+                self._lost_of.update(event[0] for event in events)
 
     def _try(self, action: Any) -> bool:
         """Do it, up to five times; then the sink is off."""
@@ -441,19 +459,6 @@ class Sink:
         """The place it writes to, for messages."""
         return "its target"
 
-    def _report(self) -> None:
-        """Say once how many events were lost."""
-        with self._lock:
-            lost, self._reported = self._dropped - self._reported, self._dropped
-        if lost:
-            reason = (
-                "it is off"
-                if self._error is not None
-                else f"its buffer of {self._most:,} was full; a larger buffer=, "
-                'or when_full="block", keeps them'
-            )
-            log.alert("%s lost %s: %s", type(self).__name__, counted(lost, "event"), reason)
-
     def _flush_at_exit(self) -> None:
         """The program ends in the middle of a run: write what is waiting."""
         with self._lock:
@@ -463,6 +468,46 @@ class Sink:
         self._wake.set()
         if thread is not None:
             thread.join(LONGEST_FLUSH)
+
+
+_sinks: WeakValueDictionary[int, Sink] = WeakValueDictionary()
+_of_parent: list[object] = []
+
+
+def leave_to_parent(place: object) -> None:
+    """Keep what a parent process has open from being closed, which may be to write to it."""
+    if place is not None:
+        _of_parent.append(place)
+
+
+def _begin_all_anew() -> None:
+    for sink in list(_sinks.values()):
+        sink.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_all_anew)
+
+
+def _why_lost(is_off: bool, most: int) -> str:
+    if is_off:
+        return "it is off"
+    text = f"its buffer of {most:,} was full; a larger buffer="
+    return f'{text}, or when_full="block", keeps them'
+
+
+def _taken_oldest(buffer: deque[Heard | Notice]) -> Heard | None:
+    """Take the oldest event out of a buffer, if there is one; notices stay where they are."""
+    kept: list[Notice] = []
+    event: Heard | None = None
+    while buffer and event is None:
+        oldest = buffer.popleft()
+        if isinstance(oldest, tuple):
+            event = oldest
+        else:
+            kept.append(oldest)
+    buffer.extendleft(reversed(kept))
+    return event
 
 
 def _checked_kinds(kinds: Collection[StepKind]) -> frozenset[str]:

@@ -11,54 +11,24 @@ from typing import Any, Unpack
 
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
+from antflow._core.same_file import is_same_file
+from antflow.sinks.columns import EVENTS, RUNS, definitions
 from antflow.sinks.file_sink import GONE, FileSink
 from antflow.sinks.records import VERSION, EventRecord
 from antflow.sinks.run_records import closed_record, opened_record
-from antflow.sinks.sink import SinkOptions
+from antflow.sinks.sink import SinkOptions, leave_to_parent
 
-SCHEMA = """
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS runs (
-    run TEXT PRIMARY KEY,
-    pipeline TEXT NOT NULL,
-    stages TEXT NOT NULL,            -- a JSON array of names
-    per_task_stages TEXT NOT NULL,   -- those in which only the failed task is tried again
-    started REAL NOT NULL,           -- Unix seconds
-    ended REAL,                      -- NULL: it is under way, or its program was killed
-    how TEXT,                        -- finished, stopped, cancelled, failed
-    accepted INTEGER,                -- items; accepted + children = the sum of the next five
-    children INTEGER,
-    completed INTEGER,
-    failed INTEGER,
-    dropped INTEGER,
-    expanded INTEGER,
-    cancelled INTEGER,
-    dropped_events INTEGER,          -- events that the sink lost
-    error_type TEXT,
-    error TEXT
+{definitions(RUNS, "sqlite", "run")}
 ) STRICT;
 CREATE TABLE IF NOT EXISTS events (
-    run TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    timestamp REAL NOT NULL,         -- Unix seconds
-    kind TEXT NOT NULL,
-    stage TEXT NOT NULL,
-    item TEXT NOT NULL,
-    sequence_id INTEGER NOT NULL,
-    branch TEXT NOT NULL,
-    worker TEXT,
-    attempt INTEGER NOT NULL,
-    duration REAL NOT NULL,          -- seconds
-    waited REAL NOT NULL,            -- seconds of these
-    error_type TEXT,
-    error TEXT,
-    place TEXT,
-    value TEXT,                      -- JSON
-    PRIMARY KEY (run, seq)
+{definitions(EVENTS, "sqlite", "run, seq")}
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS events_item ON events (item);
 """
 
-INSERT = "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+INSERT = f"INSERT OR IGNORE INTO events VALUES ({', '.join('?' * len(EVENTS))})"  # noqa: S608
 
 OPEN_RUN = (
     "INSERT OR IGNORE INTO runs (run, pipeline, stages, per_task_stages, started) "
@@ -74,6 +44,9 @@ CLOSE_RUN = (
 
 APPLICATION_ID = 0x616E7466
 """``antf``: tells an event log from other SQLite files."""
+
+_left_to_parent: list[Path] = []
+"""Databases that a parent process had open when it was forked."""
 
 LONGEST_LOCK = 5.0
 """Seconds to wait while another program writes to the database."""
@@ -158,11 +131,21 @@ class SqliteSink(FileSink):
 
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
         super().__init__(path, **options)
+
+    def begin_anew(self) -> None:
+        """See `Sink.begin_anew`."""
+        super().begin_anew()
+        if (connection := vars(self).get("_connection")) is not None:
+            leave_to_parent(connection)
+            _left_to_parent.append(self._path)
         self._connection: sqlite3.Connection | None = None
         self._status: os.stat_result | None = None
 
     def open(self) -> None:
         """Open the database, and make its tables if there are none."""
+        if any(is_same_file(self._path, path) for path in _left_to_parent):
+            # SQLite believes that this process has the locks of its parent.
+            raise ValueError("this process was forked while the database was open: use another")
         connection = sqlite3.connect(self._path, timeout=LONGEST_LOCK, isolation_level=None)
         try:
             _check(connection)

@@ -22,7 +22,7 @@ from antflow._core.snapshot import at_text
 from antflow.sinks.event_log import KnownRuns
 from antflow.sinks.file_sink import FileSink, take, writable_path
 from antflow.sinks.records import EventRecord
-from antflow.sinks.sink import SinkOptions
+from antflow.sinks.sink import SinkOptions, leave_to_parent
 
 MICROSECONDS = 1e6
 
@@ -203,6 +203,11 @@ class TraceSink(FileSink):
 
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
         super().__init__(path, **options)
+
+    def begin_anew(self) -> None:
+        """See `Sink.begin_anew`."""
+        super().begin_anew()
+        leave_to_parent(vars(self).get("_file"))
         self._file: BinaryIO | None = None
         self._pack: Any = None
         self._unwritten = memoryview(b"")

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from antflow._core.brief import Brief
 from antflow._core.checks import check_flag
 from antflow._core.envelope import Envelope
 from antflow._core.events import StatusEvent, TaskEvent
 from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.stage import Stage
+from antflow._core.text import counted
 from antflow._core.transition import Transition
 from antflow._core.waits import Wait
 from antflow._monitor.tracker import StatusTracker
@@ -48,7 +50,7 @@ def record_events() -> RecordedEvents:
     return RecordedEvents()
 
 
-class MemoryStore:
+class MemoryStore(Brief):
     """A store that keeps everything in lists; the smallest complete implementation of the port.
 
     Args:
@@ -70,6 +72,10 @@ class MemoryStore:
         self.values: dict[tuple[int, int], Any] = {}
         self.runs: list[RunFacts] = []
         self.ends: list[RunEnd] = []
+
+    def _said(self) -> str:
+        items, runs = counted(len(self.admitted), "item"), counted(len(self.runs), "run")
+        return f": {items}, {counted(len(self.transitions), 'transition')}, {runs}"
 
     def opened(self, facts: RunFacts, stages: Sequence[Stage]) -> None:
         """Keep that a run begins."""

@@ -6,14 +6,17 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from operator import length_hint
 from typing import Any, TypeVar
 
+from antflow._core.brief import Brief
 from antflow._core.checks import check_callback, check_count, check_seconds, refusal
+from antflow._core.text import counted
 
 T = TypeVar("T")
 
 
-class FailTimes:
+class FailTimes(Brief):
     """A task that fails the first tries of each item, then returns it.
 
     Args:
@@ -37,6 +40,9 @@ class FailTimes:
         self.error = error
         self.tries: Counter[str] = Counter()
 
+    def _said(self) -> str:
+        return f": fails {counted(self.times, 'time')}, {counted(self.tries.total(), 'call')}"
+
     async def __call__(self, value: T) -> T:
         """Raise, or return the item."""
         item = repr(value)
@@ -56,7 +62,7 @@ class Sleep:
         check_seconds(ValueError, "seconds", self.seconds)
 
 
-class Scripted:
+class Scripted(Brief):
     """A task whose calls follow a script; after its end, a call returns the item.
 
     Args:
@@ -69,6 +75,9 @@ class Scripted:
 
     def __init__(self, *outcomes: object) -> None:
         self._outcomes = iter(outcomes)
+
+    def _said(self) -> str:
+        return f": {counted(length_hint(self._outcomes), 'outcome')} left"
 
     async def __call__(self, value: object) -> Any:
         """Do what the script says next."""
@@ -88,7 +97,7 @@ class Scripted:
         return outcome
 
 
-class Gate:
+class Gate(Brief):
     """A task that holds its callers while it is closed, then returns the item. Closed at first.
 
     Attributes:
@@ -100,6 +109,10 @@ class Gate:
         self.waiting: int = 0
         self.passed: int = 0
         self._opened = asyncio.Event()
+
+    def _said(self) -> str:
+        state = "open" if self._opened.is_set() else "closed"
+        return f": {state}, {self.waiting:,} waiting, {self.passed:,} passed"
 
     def open(self) -> None:
         """Release waiting callers, and let later ones through."""
@@ -135,7 +148,7 @@ class Call:
     end: float | None = None
 
 
-class Calls:
+class Calls(Brief):
     """A task that does what another does, and notes its calls.
 
     Args:
@@ -162,6 +175,9 @@ class Calls:
         self.made: list[Call] = []
         self.running: int = 0
         self.most_at_once: int = 0
+
+    def _said(self) -> str:
+        return f": {counted(len(self.made), 'call')}, {self.running:,} running"
 
     async def __call__(self, value: Any) -> Any:
         """Note the call and pass it on."""

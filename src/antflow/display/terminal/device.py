@@ -90,3 +90,22 @@ def is_in_front(stream: File) -> bool:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
     except (OSError, ValueError, AttributeError):
         return True
+
+
+class Front:
+    """Notices when this process is put into the background, though no handler has seen a stop.
+
+    One that began there draws all the same: ``timeout`` and the like put it there.
+
+    Args:
+        stream: The terminal.
+    """
+
+    def __init__(self, stream: File) -> None:
+        self._stream = stream
+        self._was_in_front = is_in_front(stream)
+
+    def is_left(self) -> bool:
+        """Whether the process was in front at the last call, and is not now."""
+        was_in_front, self._was_in_front = self._was_in_front, is_in_front(self._stream)
+        return was_in_front and not self._was_in_front

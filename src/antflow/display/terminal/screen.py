@@ -43,7 +43,7 @@ from antflow.display.stream import SafeStream, open_stream
 from antflow.display.terminal import questions, stop_signals
 from antflow.display.terminal.capture import Action, Capture, Write
 from antflow.display.terminal.composition import Composition
-from antflow.display.terminal.device import Size, device_of, is_in_front, is_marked, size_of
+from antflow.display.terminal.device import Front, Size, device_of, is_in_front, is_marked, size_of
 from antflow.display.terminal.listening import Listening
 from antflow.display.terminal.pane import Note, Pane
 from antflow.display.terminal.printed_lines import shown
@@ -106,14 +106,14 @@ class Screen:
 
     def __init__(self, stream: TextIO) -> None:
         self._device = device_of(stream)
-        self._out = open_stream(stream)
-        self._capture = _capture_for(stream, self._out, self._print, self._echo)
+        self._out, self._capture = _reach(stream, self._print, self._echo)
         self._picture = Composition(self._out, self._capture.kept)
         self.keys: Listening = Listening(self._picture.panes, self._capture)
         self._lock = RLock()
         self._drawing_thread: int | None = None
         self._printed_meanwhile: deque[str] = deque()
         self._newest: deque[str] = deque(maxlen=NEWEST_LINES)
+        self._front = Front(self._out)
         self._is_over = False
         atexit.register(self.close)
         stop_signals.watch(self)
@@ -145,6 +145,7 @@ class Screen:
 
     def join(self, pane: Pane) -> None:
         """Add a pane below the others. The registry is locked."""
+        stop_signals.set_handlers()
         self._capture.start()
         with self._drawing():
             pane.is_open = True
@@ -186,6 +187,8 @@ class Screen:
             elif self._picture.is_paused:
                 if is_in_front(self._out):
                     self._out.write(self._picture.resume())
+            elif self._front.is_left():
+                self._out.write(self._picture.pause())
             elif self._picture.is_dragged():
                 pass
             elif not self._out.is_halted and not self._out.write(self._picture.frame()):
@@ -398,9 +401,15 @@ def _write(out: SafeStream, text: str, kept: Iterator[str]) -> None:
             out.finish()
 
 
-def _capture_for(
-    stream: TextIO, out: SafeStream, emit: Write, claim: Callable[[str, Callable[[], str]], bool]
-) -> Capture:
+def _reach(
+    stream: TextIO, emit: Write, claim: Callable[[str, Callable[[], str]], bool]
+) -> tuple[SafeStream, Capture]:
+    """Where to draw, and what captures the rest.
+
+    Descriptors are better, even those of an object that wraps the true stream: others hold that
+    one, as log handlers do, and a "tee" copies what is printed and no frame.
+    """
+    out = open_stream(stream, past_wrappers=True)
     # Descriptors carry marks between the texts, as single bytes: not possible in UTF-16.
     if out.has_own_descriptor and "\n".encode(out.encoding) == b"\n":
         # Here and not above: Windows has no such descriptors.
@@ -409,8 +418,10 @@ def _capture_for(
         from antflow.display.terminal.descriptors import open_capture
 
         with suppress(OSError, RuntimeError, termios.error):
-            return open_capture(out, emit, claim)
-    return StreamCapture(stream, emit)
+            return out, open_capture(out, emit, claim)
+    out.close()
+    # What is printed comes here instead of to the object, and so do frames.
+    return open_stream(stream), StreamCapture(stream, emit)
 
 
 _screens: dict[Hashable, Screen] = {}

@@ -5,7 +5,7 @@ SIGHUP, SIGQUIT, Ctrl-Z) are handled here: the terminal is given back, and then 
 it always does, so that the exit code is right. A new size of the window (SIGWINCH) is passed on.
 Only the default handler is replaced: another one, for example that of `graceful_signals`, stays.
 Python lets only the main thread set handlers; a screen that is opened in another thread does
-without.
+without, until a display in the main thread joins it.
 
 A handler runs between any two steps of the main thread, even in the middle of a frame. Then the
 signal waits until the frame is drawn, see `catch_up`; if it comes again, it does not wait.
@@ -49,6 +49,11 @@ _has_stopped = False
 def watch(screen: Restorable) -> None:
     """Look after a screen from now on."""
     _watched.append(screen)
+    set_handlers()
+
+
+def set_handlers() -> None:
+    """Handle the signals from now on, in the main thread: the screen may be that of another."""
     if threading.current_thread() is threading.main_thread():
         for number, handler in _HANDLERS.items():
             if signal.getsignal(number) is signal.SIG_DFL:

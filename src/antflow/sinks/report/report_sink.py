@@ -58,6 +58,10 @@ class ReportSink(FileSink):
 
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[SinkOptions]) -> None:
         super().__init__(path, **options)
+
+    def begin_anew(self) -> None:
+        """See `Sink.begin_anew`."""
+        super().begin_anew()
         self._runs: dict[str, tuple[RunFacts, RunFigures]] = {}
         self._made: Report | None = None  # that is being written
 
