@@ -152,7 +152,7 @@ def test_a_damaged_row_is_not_read_over(journal: Path, table: str) -> None:
         connection.execute(f"UPDATE {table} SET {column} = '77' WHERE {where}")
     told = f"a row of the table {table} is damaged"
     with Journal.open(journal) as reader, pytest.raises(JournalCorruptError, match=told):
-        [*reader.results(), *reader.failed()]
+        assert [*reader.results(), *reader.failed()]
 
 
 def test_pickles_are_only_read_if_they_are_trusted(tmp_path: Path) -> None:
@@ -185,6 +185,7 @@ def test_failed_items_are_retried_by_the_names_of_their_errors(journal: Path) ->
     assert retry("KeyError", "other.OSError") == {"n3", "n7"}
     assert retry("builtins.OSError") == {"n3"}
     assert retry("Exception") == set()
-    for wrong in ("not a name", ("KeyError", 5), ()):
+    refused: list[Any] = ["not a name", ("KeyError", 5), ()]
+    for wrong in refused:
         with pytest.raises(TypeError, match="exception classes or their names"):
-            Journal(journal, retry_failed=wrong)  # type: ignore[arg-type]
+            Journal(journal, retry_failed=wrong)

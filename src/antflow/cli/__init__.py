@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import click
 
 from antflow import __version__
-from antflow.cli import check, completion, doctor, log_commands, run_command
+from antflow.cli import check, completion, doctor, journal_commands, log_commands, run_command
 from antflow.cli.demo import command as demo
 from antflow.cli.output import PROGRAM
 from antflow.cli.refusals import INTERRUPTED, NOBODY_READS
@@ -74,7 +74,7 @@ def main() -> None:
     """Staged asyncio pipelines you can watch and follow."""
 
 
-for _module in (run_command, check, demo, doctor, completion):
+for _module in (run_command, check, demo, doctor, completion, journal_commands):
     main.add_command(_module.command)
 for _command in (
     log_commands.events,

@@ -2,8 +2,8 @@
 
 When the first item of a run has been read, a file is compared with the journal: a torn line at its
 end is cut off, lines that are no longer true are taken out, missing ones are added. After that, a
-line is written when its item has ended, unless it is there. If an item that has a line ends in
-another way than before, the file is compared once more when the run is over.
+line is written when its item has ended, unless it is there. If some line was replaced, or there are
+more lines than items, the file is compared once more when the run is over.
 
 To take lines out, the others are written to a file beside it, which then takes its place. So a
 program that is killed leaves the file as it was, or as it should be.
@@ -88,10 +88,6 @@ class KeptFile(OutputFile):
         self._needs_header = False
         return (header + line.data).decode()
 
-    def ended_otherwise(self, result: PipelineResult[Any]) -> None:
-        """An item has ended in another way than those that have lines here."""
-        self._is_untidy |= self._form.id_of(result.id) in self._lines
-
     def all_was_read(self) -> None:
         """The whole input was read: a bad line that was not met again is none any more."""
         all_bad = {each for each in self._lines if each.startswith(BAD)}
@@ -113,8 +109,10 @@ class KeptFile(OutputFile):
             raise RunFailed(text) from failure
 
     def _may_be_untrue(self, descriptor: int) -> bool:
-        if self._is_untidy or not _is_regular(descriptor):
-            return self._is_untidy
+        if not _is_regular(descriptor):
+            return False
+        if self._is_untidy:
+            return True
         with self._journal() as journal:
             count = journal.info.outcomes.get(self._ended, 0)
         others = sum(each.startswith(BAD) for each in self._lines)

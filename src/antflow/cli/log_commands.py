@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from antflow._core.same_file import is_same_file
-from antflow._core.snapshot import at_text
+from antflow._core.snapshot import ErrorSummary, at_text
 from antflow._core.text import clean, cut, safe_str
+from antflow.cli.letters import json_text
 from antflow.cli.parameters import complete_file
 from antflow.cli.refusals import refuse
 
@@ -42,7 +43,7 @@ def events(source: str, item: str | None, run: str | None, follow: bool, as_json
     """
     with _opened(source) as log:
         if not follow:  # one that is followed may get it yet
-            _check_run(log, run)
+            _check_run([each.run for each in log.runs()], run)
         seen: dict[str, int] = {}
         while True:
             # First: what a run writes before its end is then among the events.
@@ -64,25 +65,39 @@ def events(source: str, item: str | None, run: str | None, follow: bool, as_json
 @click.option("--json", "as_json", is_flag=True, help="Print each as a line of JSON.")
 @click.argument("source")
 def errors(source: str, kind: str | None, run: str | None, ids: bool, as_json: bool) -> None:
-    """Sum up the failures in a log: by type, stage and line of code, or one by one.
+    """Sum up the failures in a log or a journal: by type, stage and line of code, or one by one.
 
-    SOURCE is the file of a JsonlSink or a SqliteSink, or the address of a PostgresSink's database,
-    postgresql://… It may be read while a run writes it.
+    SOURCE is a journal, the file of a JsonlSink or a SqliteSink, or the address of a PostgresSink's
+    database, postgresql://… It may be read while a run writes it.
     """
+    summary = _error_summary(source, run)
+    if not (ids or as_json or kind):
+        for line in str(summary).splitlines():
+            click.echo(clean(line))
+        return
+    for item in summary.failed_items:
+        if kind is not None and item.error_type != kind:
+            continue
+        if as_json:
+            fields = ("stage", "error_type", "error", "location", "attempts")
+            item_id = json.loads(json_text(item.item_id))  # of a journal, it may be anything
+            told = {"item_id": item_id} | {name: getattr(item, name) for name in fields}
+            click.echo(json.dumps(told))
+        else:
+            click.echo(clean(safe_str(item.item_id) if ids else str(item)))
+
+
+def _error_summary(source: str, run: str | None) -> ErrorSummary:
+    from antflow.cli.journal_commands import opened
+    from antflow.journal.file import is_journal
+
+    if is_journal(source):
+        with opened(source) as journal:
+            _check_run([each.run_id for each in journal.runs()], run)
+            return journal.error_summary(run=run)
     with _opened(source) as log:
-        _check_run(log, run)
-        if not (ids or as_json or kind):
-            for line in str(log.get_error_summary(run)).splitlines():
-                click.echo(clean(line))
-            return
-        for item in log.get_failed_items(run):
-            if kind is not None and item.error_type != kind:
-                continue
-            if as_json:
-                fields = ("item_id", "stage", "error_type", "error", "location", "attempts")
-                click.echo(json.dumps({name: getattr(item, name) for name in fields}))
-            else:
-                click.echo(clean(item.item_id if ids else str(item)))
+        _check_run([each.run for each in log.runs()], run)
+        return log.get_error_summary(run)
 
 
 @click.command("trace", short_help="Make a trace file of a log.")
@@ -186,9 +201,8 @@ def _refuse_log(out: str, source: str) -> None:
         refuse(f"--out {out!r}: is the log itself")
 
 
-def _check_run(log: EventLog, run: str | None) -> None:
+def _check_run(known: list[str], run: str | None) -> None:
     """Refuse a run that the log does not have: nothing found would read as no failures."""
-    known = [] if run is None else [each.run for each in log.runs()]
     if run is not None and run not in known:
         runs = ", ".join(known[-MOST_RUNS:]) or "none"
         refuse(f"--run {run!r}: there is no such run; the last ones are {runs}")

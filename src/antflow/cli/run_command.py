@@ -640,8 +640,6 @@ def line_of(job: Job, result: PipelineResult[Any]) -> str:
             "a result of type %s cannot be written as JSON; part of it is lost", clean(name)
         )
     job.lost |= lost
-    if job.kept_letters is not None:
-        job.kept_letters.ended_otherwise(result)
     return line
 
 
@@ -652,8 +650,6 @@ def letter_of(job: Job, result: PipelineResult[Any]) -> str:
     """
     if job.keeping is None:
         return letter_line(result)
-    if job.kept is not None:
-        job.kept.ended_otherwise(result)
     if result.outcome == "cancelled":
         return ""
     return letter_line(result) if job.kept_letters is None else job.kept_letters.line(result)

@@ -236,6 +236,19 @@ def open_for_reading(path: str | os.PathLike[str]) -> JournalConnection:
             return _reader(name, real, "ro&immutable=1")
 
 
+def is_journal(path: str) -> bool:
+    """Whether a file is a journal, of whatever version."""
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        return False
+    connection = _connected(path, os.path.realpath(path), "ro&immutable=1")
+    try:
+        return _header(connection)[0] == APPLICATION_ID
+    except sqlite3.DatabaseError:  # something else, or being changed
+        return False
+    finally:
+        connection.close()
+
+
 def _names(path: str | os.PathLike[str]) -> tuple[str, str]:
     """A path as the user has it, and what it leads to: links to one file share a lock."""
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):

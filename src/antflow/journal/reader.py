@@ -221,18 +221,21 @@ class JournalReader:
             without = "completed" if is_made_last else None
             yield id_of_key(item.key), without if outcome is None else outcome[1]
 
-    def error_summary(self, *, before: str | None = None) -> ErrorSummary:
+    def error_summary(self, *, before: str | None = None, run: str | None = None) -> ErrorSummary:
         """A summary of the items that failed.
 
         Args:
             before: The id of a run: only those that had failed before it.
+            run: The id of a run: only those that failed in it.
 
         Raises:
             JournalCorruptError: As in `results`.
         """
         book, lines = FailureBook(), self._lines()
-        for item, (_, _, stage, _, attempts, _, error, at, run, _) in self._failures(lines):
-            if before is None or run < self._number(before):
+        first = None if before is None else self._number(before)
+        only = None if run is None else self._number(run)
+        for item, (_, _, stage, _, attempts, _, error, at, number, _) in self._failures(lines):
+            if (first is None or number < first) and only in (None, number):
                 kept = read_error(error).as_error()
                 given = self._value(item.input) if self._can_decode else None
                 book.add(id_of_key(item.key), kept, lines.name(stage), attempts, at, given)
