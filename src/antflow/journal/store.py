@@ -149,6 +149,7 @@ class JournalStore:
                 new.append(envelope)
             elif envelope.fate.place is not None:  # it is tried again: its result was passed in
                 self._held[envelope.key] = Held(row.item, row.root)
+                self._writer.put(schema.FORGET_OUTCOME, {"item": row.item})
                 new.append(envelope)
             elif self._is_changed(envelope, row):
                 self._begin_again(envelope, row)
