@@ -432,6 +432,29 @@ def test_a_retried_item_goes_on_although_the_run_that_retried_it_did_not_end(
     assert calls.new() == [("B", 1), ("C", 2)]
 
 
+def test_a_result_that_is_passed_in_goes_on_although_that_run_did_not_end(journal: Path) -> None:
+    """As with ``retry_failed=True``: it was asked to go on, so it is not a failed item any more."""
+    calls = Calls()
+    calls.broken = {("Put", 2)}
+    stages = two_stages(calls)
+    failed = run(stages, [1, 5], journal).failed
+    calls.broken.clear()
+    calls.new()
+
+    async def main() -> None:
+        async def hang(_: Any) -> None:
+            await asyncio.sleep(1000)
+
+        pipeline = Pipeline([stages[0], Stage("Put", 1, [hang])], journal=journal)
+        async with asyncio.timeout(100):
+            await pipeline.run([], retry_failed=failed)
+
+    with pytest.raises(TimeoutError):
+        run_virtual(main)
+    assert run(stages, [1, 5], journal).values() == [20, 60]
+    assert calls.new() == [("Put", 2)]
+
+
 @pytest.mark.parametrize("limit", [3, Failures(count=3, of_last=10)])
 def test_failures_of_a_run_that_was_stopped_by_max_failures_are_retried(
     limit: Any, journal: Path

@@ -153,6 +153,7 @@ class JournalStore:
             row = found.row
             if envelope.fate.place is not None:  # it is tried again: its result was passed in
                 self._held[envelope.key] = Held(row.item, row.root)
+                self._writer.put(schema.FORGET_OUTCOME, {"item": row.item})
                 new.append(envelope)
             elif self._is_changed(envelope, row):
                 self._begin_again(envelope, row)
