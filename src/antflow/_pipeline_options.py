@@ -399,7 +399,7 @@ def choose_display(
         return _listening(dashboard, keys)
     more = f", or a display object{class_hint(dashboard, _is_display)}"
     check_choice(ValueError, "dashboard", dashboard, DASHBOARD_NAMES, more)
-    name = automatic_display() if dashboard == "auto" else dashboard
+    name = automatic_display() if dashboard == "auto" else cast(str, dashboard)
     return None if name == "none" else _create(name)
 
 
