@@ -185,6 +185,9 @@ class WriterThread(Writer):
         on_end: Called, in the thread, when it has closed the database.
     """
 
+    error: Exception | None
+    stalled: Exception | None
+
     def __init__(
         self,
         connect: Connect,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from json.encoder import encode_basestring
@@ -34,7 +35,7 @@ ENDS_OF_LINES = "\x85\u2028\u2029"
 """What JSON allows in a string, and Python and JavaScript take for the end of a line."""
 
 
-text_of_time = lru_cache(maxsize=16)(repr)
+text_of_time: Callable[[float], str] = lru_cache(maxsize=16)(repr)
 """A time with all its digits. The end of one item is often the start of the next."""
 
 
