@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -318,3 +318,28 @@ def test_displays_say_what_is_wrong_with_the_journal(state: JournalState | None,
     drawn = counts_line(Canvas(120, 24, "utf-8"), view).plain
     assert (text in plain, text in drawn) == (True, True)
     assert ("journal" in plain, "journal" in drawn) == (bool(text), bool(text))
+
+
+def test_an_item_does_not_wait_for_the_commit_of_its_admission(journal: Path) -> None:
+    """The first stage begins while the journal is locked; what it returned waits."""
+    run([Stage("Get", 1, [lambda n: n])], [0], journal)
+    lock = sqlite3.connect(journal, isolation_level=None)
+
+    async def source() -> AsyncIterator[int]:
+        lock.execute("BEGIN IMMEDIATE")
+        yield 1
+
+    async def get(number: int) -> int:
+        lock.execute("ROLLBACK")
+        return number
+
+    async def main() -> list[int]:
+        async with asyncio.timeout(3):
+            return (
+                await Pipeline([Stage("Get", 1, [get])]).run(source(), journal=journal)
+            ).values()
+
+    try:
+        assert asyncio.run(main()) == [1]
+    finally:
+        lock.close()

@@ -48,6 +48,9 @@ from antflow.journal.kept_errors import error_text
 from antflow.journal.recall import ItemRow, Member, Recall
 from antflow.journal.writer import Writer, WriterThread
 
+MOST_ADMITTED = 1_000
+"""Rows that are not committed yet, beyond which items wait before they enter."""
+
 
 @dataclass(slots=True)
 class Held:
@@ -167,13 +170,17 @@ class JournalStore:
         return new, known
 
     def admit(self, envelopes: Sequence[Envelope]) -> Wait:
-        """Keep items before they enter."""
+        """Keep items that enter.
+
+        They need not wait for the commit: rows are committed in their order, so an item's first
+        result is never there without it, and an item that is not there is a new one.
+        """
         for envelope in envelopes:
             if envelope.key not in self._held and envelope.error is None:
                 held = self._held[envelope.key] = Held(self._new_item(), None)
                 given = self._input(envelope.input)
                 self._put_item(held, envelope.id, (), envelope.position, given)
-        return self._writer.durable()
+        return self._writer.durable(max(MOST_ADMITTED, self._journal.max_unflushed))
 
     def record(self, transition: Transition, value: Any) -> Wait:
         """Keep a transition."""
