@@ -23,7 +23,7 @@ from antflow._core.checks import (
 from antflow._core.error_kinds import ErrorKinds, check_stop_on
 from antflow._core.errors import RetryAfter, StageValidationError
 from antflow._core.failure_limit import FailureLimit, Failures, check_max_failures
-from antflow._core.foreign import attribute, is_a, is_plain, type_name
+from antflow._core.foreign import asked, attribute, is_a, is_plain, type_name
 from antflow._core.hold_times import HoldTime
 from antflow._core.limit import Limit
 from antflow._core.misspellings import did_you_mean, explained
@@ -552,7 +552,7 @@ def idle_options(stage: Stage) -> Iterator[str]:
     options = {each.name: each for each in fields(stage)}
 
     def is_given(name: str) -> bool:
-        return bool(getattr(stage, name) != options[name].default)
+        return asked(lambda: bool(getattr(stage, name) != options[name].default), instead=True)
 
     def told(name: str, why: str) -> str:
         return f"{name}={safe_repr(getattr(stage, name))} has no effect {why}"
