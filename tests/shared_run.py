@@ -6,6 +6,7 @@ A run of a few is over sooner in one, and one that is watched needs the terminal
 from __future__ import annotations
 
 import os
+from random import randrange
 
 import pytest
 
@@ -18,6 +19,8 @@ def share(config: pytest.Config) -> None:
         config.option.numprocesses = PROCESSES
         config.option.dist = "loadfile"  # what the tests of a file share is made once
         config.option.maxworkerrestart = "0"  # a test that hangs ends the run
+        # The processes must find the same tests: ids that show a set have one order in all.
+        os.environ.setdefault("PYTHONHASHSEED", str(randrange(1 << 32)))
 
 
 def _has_xdist(config: pytest.Config) -> bool:

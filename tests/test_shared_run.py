@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_run_of_all_tests_is_shared() -> None:
 def test_other_run_is_not(asked: dict[str, Any], number: int | None) -> None:
     """A run of some tests, or one that is watched, stays in one process; ``-n`` decides itself."""
     assert processes(**asked) == number
+
+
+def test_processes_of_a_shared_run_order_sets_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They must find the same tests, and the ids of some show a set."""
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    processes()
+    assert os.environ["PYTHONHASHSEED"].isdigit()
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    processes()
+    assert os.environ["PYTHONHASHSEED"] == "7"
 
 
 def test_process_of_a_shared_run_does_not_share_again(monkeypatch: pytest.MonkeyPatch) -> None:

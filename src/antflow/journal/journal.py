@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from antflow.journal.reader import JournalReader
 
 Durability = Literal["process", "power"]
+"""What a commit survives: the end of the process, or a power failure too."""
+
 OnInputChange = Literal["redo", "error", "reuse"]
+"""What happens to an item that comes with a known key and another input."""
+
 OnJournalError = Literal["pause", "fail"]
+"""What a run does when its journal cannot be written."""
 
 ErrorKind = type[BaseException] | str
 """A class of exceptions, or its name, alone or with its module."""
