@@ -108,6 +108,7 @@ class Identity:
         forgets = self._forgets_numbers
         key = self._key if key is None else key
         read = field_reader(key) if isinstance(key, str) else key
+        id_of, made_id = self._id_of, None
         first = last = NO_NUMBER  # of the numbers in a row that became ids
         for raw in raws:
             number = next_id()
@@ -116,9 +117,10 @@ class Identity:
                 own_id, error = _asked(read, raw)
             elif issubclass(type(raw), dict):
                 value, metadata, own_id, error = _read(raw)
-            made_id = None
-            if own_id is None and self._id_of is not None and error is None:
-                made_id, error = _asked(self._id_of, raw)
+            if id_of is not None:
+                made_id = None
+                if own_id is None and error is None:
+                    made_id, error = _asked(id_of, raw)
             if own_id is not None or made_id is not None:
                 if last != NO_NUMBER:
                     self._note_numbers(first, last)
