@@ -7,7 +7,7 @@ import stat
 
 
 def is_at(path: str | os.PathLike[str], descriptor: int) -> bool:
-    """Whether an open file is still the one of this name; what is no ordinary file always is."""
+    """Whether an open file is still the one of this name. All but ordinary files always are."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         return True

@@ -64,7 +64,7 @@ class Returned(dict[str, Any]):
 
     @property
     def content(self) -> Any:
-        """What it is, whatever its id: its value as it came first."""
+        """The item, whatever its id: its value as it came first."""
         return self["value"]
 
 

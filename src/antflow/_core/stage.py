@@ -544,7 +544,7 @@ def retry_policy(stage: Stage) -> RetryPolicy:
 
 
 def idle_options(stage: Stage) -> Iterator[str]:
-    """What was asked of a stage and has no effect, because of another option.
+    """Options of a stage that have no effect, because of another option.
 
     These are no errors, as programs choose ``retry`` and set the options of both kinds. So if both
     are set, that is meant.

@@ -169,3 +169,12 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(int(max(seconds, 0.0)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def is_encodable(text: str) -> bool:
+    """Whether a text has no lone surrogates, as names of files that are not UTF-8 have them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -65,7 +65,7 @@ def outer_seats() -> tuple[ref[Seat], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """What the tasks of a stage keep for later tries of an item.
+    """The values that the tasks of a stage keep for later tries of an item.
 
     Args:
         run: The run.

@@ -344,7 +344,7 @@ class Engine:
             self.supervisor.tasks.call_off(display)
 
     def _end_unkept(self, error: Exception) -> None:
-        """What happens cannot be kept: begin no more tries, which would have to be repeated."""
+        """Nothing can be kept any more: begin no more tries, which would have to be repeated."""
         self.supervisor.stop_intake(error)
         self.supervisor.shut_down("stopped by its journal")
 

@@ -53,7 +53,7 @@ class Budget:
         return elapsed >= self._used_up_until
 
     def charge(self, elapsed: float, cost: float) -> None:
-        """One began when the run had taken this long, and took so many seconds of the processor."""
+        """One began when the run had taken this long, and took these seconds of the processor."""
         # A collection of garbage may fall into one, and takes what it takes in a large program.
         seconds = min(cost, 2 * self._cost) / SHARE
         self._used_up_until = max(self._used_up_until, elapsed) + seconds

@@ -26,7 +26,7 @@ from antflow._core.observers import RunEnd
 from antflow._core.run_facts import RunFacts
 from antflow._core.snapshot import ErrorSummary, FailedItem
 from antflow._core.step import Step
-from antflow._core.text import counted
+from antflow._core.text import counted, is_encodable
 from antflow._core.transition import Kind
 from antflow._monitor.admissions import ItemKey
 from antflow._monitor.history import item_key
@@ -392,7 +392,7 @@ class SpilledIds:
             is_known = self._numbers in (int, None) and item_id.bit_length() < 3 * LONGEST_ID
         elif type(item_id) is str:
             is_number = self._numbers is int and _is_number(item_id)
-            is_known = not is_number and len(item_id) <= LONGEST_ID and _is_encodable(item_id)
+            is_known = not is_number and len(item_id) <= LONGEST_ID and is_encodable(item_id)
         else:
             is_known = False
         return str(item_id) if is_known else None
@@ -415,14 +415,6 @@ def _is_number(item_id: int | str) -> bool:
     digits = text.removeprefix("-")
     is_one = len(text) <= LONGEST_ID and digits.isascii() and digits.isdigit()
     return is_one and str(int(text)) == text
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _item(sequence_id: int, branch: str) -> ItemKey:

@@ -31,7 +31,7 @@ from typing import Any, cast
 
 from antflow._core.errors import JournalKeyError, NotSerialisable
 from antflow._core.foreign import asked, is_a, type_name
-from antflow._core.text import clean, safe_repr
+from antflow._core.text import clean, is_encodable, safe_repr
 from antflow.journal.codec import Codec, fingerprint
 from antflow.journal.json_codec import JsonCodec
 from antflow.journal.registered_types import an
@@ -101,7 +101,7 @@ def _key(plain: Any) -> ItemKey:
     key: ItemKey = plain
     if kind is str:
         escaped = plain.encode("unicode_escape").decode("ascii")
-        is_own = not plain.startswith(TAG) and _is_encodable(plain)
+        is_own = not plain.startswith(TAG) and is_encodable(plain)
         return key if is_own else f'{{"$str":{json.dumps(escaped)}}}'
     if kind is int:
         return key if -LARGEST_INT <= plain <= LARGEST_INT else f'{{"$int":"{plain:#x}"}}'
@@ -153,14 +153,6 @@ def _number(item_id: Any) -> int | float:
 
 def _are_equal(one: Any, other: Any) -> bool:
     return bool(one == other)
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _refusal(item_id: Any, why: str) -> JournalKeyError:
