@@ -1,4 +1,4 @@
-"""What a run of a pipeline would do, by its journal."""
+"""The plan of a run: its steps, by what its journal knows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AT_A_TIME = 500
 async def plan_of(
     stages: Sequence[Stage], journal: Journal, items: Items, key: Key | None, duplicates: Duplicates
 ) -> Plan:
-    """What a run would do. Nothing is run, and nothing is written.
+    """Plan a run. Nothing is run, and nothing is written.
 
     Args:
         stages: The stages.

@@ -384,7 +384,7 @@ class _Retries:
         return most
 
     def go_on(self, now: int, first: float) -> float:
-        """End the step, in which so many first tries began.
+        """End the step, in which this many first tries began.
 
         Returns:
             How many items whose tries ended in it are not done with the stage.

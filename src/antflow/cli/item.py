@@ -48,7 +48,7 @@ class Item(Returned):
 
     @property
     def content(self) -> Any:
-        """What it was in the file of the first run."""
+        """The item as the file of the first run had it."""
         return self.as_read()[1]
 
     def __repr__(self) -> str:
